@@ -1,0 +1,1 @@
+"""Where built things live: digests, manifests, the store and the registry."""

@@ -1,0 +1,1 @@
+"""From text to scales: calibration data and quantization through ModelOpt."""

@@ -1,0 +1,1 @@
+"""Plan a recipe, run it, gate it, publish it."""
