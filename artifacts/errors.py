@@ -1,0 +1,25 @@
+"""What can go wrong where artifacts live."""
+
+
+class StoreUnknown(Exception):
+    """No store for that URL."""
+
+
+class StoreUnusable(Exception):
+    """The store's directory cannot be written, or its disk is full."""
+
+
+class ArtifactCorrupt(Exception):
+    """Files of an artifact are missing or differ from their digests."""
+
+
+class NotFound(Exception):
+    """No such name, version, alias or key."""
+
+
+class AliasMoved(Exception):
+    """Somebody moved the alias first."""
+
+
+class NotPublishable(Exception):
+    """The verdict does not allow publication or promotion."""

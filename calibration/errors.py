@@ -1,0 +1,9 @@
+"""What can go wrong between text and scales."""
+
+
+class DataError(Exception):
+    """A data file cannot be used: missing, broken at a line, empty, or too short."""
+
+
+class QuantizationIncomplete(Exception):
+    """Modules would stay unquantized, or a scale is zero or not finite."""

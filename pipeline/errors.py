@@ -1,0 +1,51 @@
+"""Every error a user can act on, and the exit code the shell sees.
+
+recipes      RecipeError             the recipe is wrong                         2
+artifacts    StoreUnknown            no store for that URL                       2
+             NotFound                no such name, version, alias or key         2
+             StoreUnusable           the store cannot be written, or is full     4
+             ArtifactCorrupt         files differ from their digests             1
+             AliasMoved              somebody promoted first                     1
+             NotPublishable          the verdict does not allow it               3
+calibration  DataError               a data file cannot be used                  2
+             QuantizationIncomplete  modules would stay unquantized              1
+pipeline     SourceError             the source checkpoint cannot be used        2
+             BuildFailed             a program we started did not succeed        1
+             GateFailed              the engine is not accurate enough           3
+             BackendUnavailable      this host cannot build or run this engine   4
+"""
+
+from artifacts.errors import (
+    AliasMoved,
+    ArtifactCorrupt,
+    NotFound,
+    NotPublishable,
+    StoreUnknown,
+    StoreUnusable,
+)
+from calibration.errors import DataError, QuantizationIncomplete
+from recipes.errors import RecipeError
+
+
+class SourceError(Exception):
+    """The source checkpoint cannot be used: missing, incomplete, truncated, unsupported or not finite."""
+
+
+class BuildFailed(Exception):
+    """A program we started did not succeed."""
+
+
+class GateFailed(Exception):
+    """The engine is not accurate enough, or the evidence does not suffice to say that it is."""
+
+
+class BackendUnavailable(Exception):
+    """This host cannot build or run this engine."""
+
+
+EXIT_CODES: dict[type[Exception], int] = {
+    RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
+    NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
+    GateFailed: 3, BackendUnavailable: 4,
+}  # fmt: skip
+"""0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no, 4 this host cannot, 70 a bug, 130 interrupted."""

@@ -1,0 +1,223 @@
+"""The recipe: closed, frozen, every field documented where it stands."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
+
+from recipes.formats import FORMATS, LATER
+
+Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+Name = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200),
+]
+Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """A value: no unknown keys, no assignment, field docstrings become schema descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Model(Frozen):
+    """The source checkpoint: a hub repository at a commit, or a local directory."""
+
+    repo: str | None = None
+    """Hugging Face repository id, e.g. `meta-llama/Llama-3.1-8B-Instruct`."""
+    revision: Commit | None = None
+    """Full 40-character commit hash of `repo`. Branches and tags are refused: they move."""
+    path: str | None = None
+    """Local checkpoint directory, relative to the recipe file."""
+
+    @model_validator(mode="after")
+    def one_place(self) -> "Model":
+        """Checks that exactly one of `repo` and `path` is given, and the commit with `repo`."""
+        if (self.repo is None) == (self.path is None):
+            raise ValueError("give exactly one of 'repo' (with 'revision') and 'path'")
+        if (self.repo is None) != (self.revision is None):
+            raise ValueError(
+                "'repo' and 'revision' go together; revision is the full 40-character commit hash"
+            )
+        return self
+
+
+class Data(Frozen):
+    """One text source: JSONL with a text or a messages field, or plain text (one sample per paragraph)."""
+
+    path: str
+    """File, relative to the recipe file: `.jsonl` or `.txt`."""
+    samples: PositiveInt | Literal["all"] = "all"
+    """Rows to take, drawn by the seed; a shortage is an error."""
+    column: str = "auto"
+    """JSONL field that holds the text or the messages; `auto` takes `text` or `messages`."""
+
+
+class Calibration(Frozen):
+    """What activation ranges are measured on."""
+
+    data: tuple[Data, ...] = Field(min_length=1)
+    """Sources, blended in this order and then shuffled by the seed."""
+    seq_len: PositiveInt = 512
+    """Tokens per packed sequence."""
+    max_sequences: PositiveInt | Literal["all"] = "all"
+    """Packed sequences to keep, after shuffling."""
+    batch_size: PositiveInt = 4
+    """Sequences per forward pass."""
+    seed: int = 0
+    """Seed of sampling and shuffling."""
+
+
+class Engine(Frozen):
+    """What is built, and for what."""
+
+    backend: Literal["aoti", "tensorrt", "trtllm_torch"] = "aoti"
+    """Tool that builds the engine."""
+    target: str = "host"
+    """GPU type the engine is for (`h100`, `h200`, ...); `host` means the machine that builds."""
+    tp: PositiveInt = 1
+    """Tensor-parallel degree: ranks that split every layer."""
+    pp: PositiveInt = 1
+    """Pipeline-parallel degree: ranks that split the stack of layers."""
+    max_batch_size: PositiveInt = 8
+    """Requests served at once."""
+    max_seq_len: PositiveInt = 512
+    """Prompt plus output tokens per request."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The backend's own options, checked by the backend's own model when the plan is made."""
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.tp * self.pp
+
+
+class Slo(Frozen):
+    """Service level a point must reach to be chosen."""
+
+    ttft_ms_p95: PositiveFloat | None = None
+    """Time to first token, 95th percentile, milliseconds."""
+    itl_ms_p95: PositiveFloat | None = None
+    """Inter-token latency, 95th percentile, milliseconds."""
+    tokens_per_s_per_user: PositiveFloat | None = None
+    """Output tokens per second that each request sees."""
+
+
+class Budget(Frozen):
+    """How much searching is allowed."""
+
+    trials: PositiveInt = 8
+    """Points to build and measure, at most."""
+
+
+class Tune(Frozen):
+    """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
+
+    space: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
+    objective: Literal["throughput", "latency"] = "throughput"
+    """`throughput`: most output tokens/s in all; `latency`: lowest median inter-token latency."""
+    slo: Slo = Slo()
+    """Points that miss it are infeasible."""
+    budget: Budget = Budget()
+    """Limit on the search."""
+
+
+class Limits(Frozen):
+    """How far the engine may be from the source checkpoint."""
+
+    kl: PositiveFloat | None = None
+    """Mean token KL divergence from the source checkpoint, in nats, at most."""
+    top1_agreement: Fraction | None = None
+    """Share of tokens whose most likely next token is unchanged, at least."""
+    perplexity_ratio: PositiveFloat | None = None
+    """Engine perplexity over source perplexity, at most."""
+
+    @model_validator(mode="after")
+    def at_least_one(self) -> "Limits":
+        """Checks that the gate limits something."""
+        if self.kl is None and self.top1_agreement is None and self.perplexity_ratio is None:
+            raise ValueError(
+                "give at least one of 'kl', 'top1_agreement', 'perplexity_ratio'; a gate without limits passes everything"
+            )
+        return self
+
+
+class Gate(Frozen):
+    """The proof of accuracy that publication needs."""
+
+    data: Data
+    """Held-out text."""
+    seq_len: PositiveInt = 256
+    """Tokens per scored sequence."""
+    max_sequences: PositiveInt | Literal["all"] = 64
+    """Sequences to score."""
+    limits: Limits
+    """What passes."""
+
+
+class Publish(Frozen):
+    """Where the version goes once the gate passed."""
+
+    alias: Alias = "candidate"
+    """Alias moved to the new version."""
+
+
+class Schedule(Frozen):
+    """When a submitted recipe runs by itself."""
+
+    cron: str
+    """Cron expression, e.g. `0 3 * * *`."""
+    timezone: str = "UTC"
+    """IANA time zone of the expression."""
+
+
+class Recipe(Frozen):
+    """One engine, described completely."""
+
+    version: Literal[1]
+    """Version of this schema."""
+    name: Name
+    """Name the engine is registered under."""
+    model: Model
+    """Source checkpoint."""
+    format: str
+    """Quantization format."""
+    kv_cache: Literal["auto"] = "auto"
+    """Type of the KV cache; `auto` is the engine's own dtype, the only one in this version."""
+    calibration: Calibration | None = None
+    """Needed by formats with calibrated scales."""
+    engine: Engine = Engine()
+    """What is built."""
+    tune: Tune | None = None
+    """Search for the best engine settings; without it, the settings above are built."""
+    gate: Gate
+    """Proof of accuracy."""
+    publish: Publish = Publish()
+    """Publication."""
+    schedule: Schedule | None = None
+    """Used by `enginery submit`."""
+
+    @model_validator(mode="after")
+    def format_is_known_and_fed(self) -> "Recipe":
+        """Checks the format's name and that calibrated formats have calibration data."""
+        if self.format in LATER:
+            raise ValueError(
+                f"format: {self.format!r} is not built by this version; have {', '.join(FORMATS)}"
+            )
+        if self.format not in FORMATS:
+            raise ValueError(f"format: unknown format {self.format!r}; have {', '.join(FORMATS)}")
+        if FORMATS[self.format].calibrated and self.calibration is None:
+            raise ValueError(
+                f"calibration: format {self.format!r} has calibrated scales; add 'calibration: {{data: [{{path: ...}}]}}'"
+            )
+        return self
