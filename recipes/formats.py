@@ -37,19 +37,19 @@ class Format:
 E4M3: Final = "float8_e4m3fn"
 
 FORMATS = {
-    row.name: row
+    row[0]: Format(*row)
     for row in (
-        #      name        ModelOpt preset          weight    scale per  block activation smoothed calibrated
+        # name       ModelOpt preset          weight    scale per  block activation smoothed calibrated
         #      TensorRT-LLM quant_algo, lowest sm, bits
-        Format("none",     "",                      "source", "none",    0,    "source", False, False,
+        ("none",     "",                      "source", "none",    0,    "source", False, False,
                "", 0, 16),
-        Format("fp8",      "FP8_DEFAULT_CFG",       E4M3,     "tensor",  0,    E4M3,     False, True,
+        ("fp8",      "FP8_DEFAULT_CFG",       E4M3,     "tensor",  0,    E4M3,     False, True,
                "FP8", 89, 8),
-        Format("int8_sq",  "INT8_SMOOTHQUANT_CFG",  "int8",   "channel", 0,    "int8",   True,  True,
+        ("int8_sq",  "INT8_SMOOTHQUANT_CFG",  "int8",   "channel", 0,    "int8",   True,  True,
                "W8A8_SQ_PER_CHANNEL", 80, 8),
-        Format("int4_awq", "INT4_AWQ_CFG",          "int4",   "block",   128,  "source", True,  True,
+        ("int4_awq", "INT4_AWQ_CFG",          "int4",   "block",   128,  "source", True,  True,
                "W4A16_AWQ", 80, 4),
-        Format("int8_wo",  "INT8_WEIGHT_ONLY_CFG",  "int8",   "channel", 0,    "source", False, False,
+        ("int8_wo",  "INT8_WEIGHT_ONLY_CFG",  "int8",   "channel", 0,    "source", False, False,
                "W8A16", 80, 8),
     )
 }  # fmt: skip
