@@ -94,3 +94,29 @@ def _gpus() -> tuple[Gpu, ...]:
     text = process.capture(["nvidia-smi", query, "--format=csv,noheader,nounits"]) or ""
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 3]
     return tuple(Gpu(n, round(float(cap) * 10), int(mib) << 20, driver) for n, cap, mib, driver in rows)
+
+
+PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "CXX", "CUDA_VISIBLE_DEVICES", "CUDA_HOME",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+"""Environment variables that every child gets."""
+
+NETWORK = ("HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+           "http_proxy", "https_proxy", "no_proxy")  # fmt: skip
+"""Environment variables that only the step that talks to the hub gets."""
+
+
+def child_env(kind: str) -> dict[str, str]:
+    """The environment of a step's child: ours by name, and the hub's offline switches unless it downloads."""
+    names = (*PASSED_ON, *NETWORK) if kind == "source" else PASSED_ON
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    offline = {} if kind == "source" else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return {
+        **env,
+        **offline,
+        "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
