@@ -47,17 +47,13 @@ class Refusals:
 def refusals(recipe: Recipe, facts: Facts) -> Refusals:
     """Every reason against the recipe in itself and against building it here."""
     return Refusals(
-        recipe=tuple(
-            [
-                *_lengths(recipe, facts),
-                *_target(recipe),
-                *checkpoint_checks.reasons(
-                    facts.source.shape, recipe.format, recipe.engine.tp, recipe.engine.pp
-                ),
-                *_tune(recipe),
-            ]
+        recipe=(
+            *_lengths(recipe, facts),
+            *_target(recipe),
+            *checkpoint_checks.reasons(facts.source.shape, recipe.format, recipe.engine.tp, recipe.engine.pp),
+            *_tune(recipe),
         ),
-        host=tuple([*_backend(recipe, facts), *_tools(recipe, facts)]),
+        host=(*_backend(recipe, facts), *_tools(recipe, facts)),
     )
 
 
@@ -97,7 +93,7 @@ def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
     if shape.sliding_window is not None and engine.max_seq_len > shape.sliding_window:
         yield (
             f"engine.max_seq_len: {engine.max_seq_len} is more than the model's sliding window of "
-            f"{shape.sliding_window}, which this version does not build; choose at most {shape.sliding_window}"
+            f"{shape.sliding_window}, not built by this version; choose at most {shape.sliding_window}"
         )
     if recipe.gate.seq_len > engine.max_seq_len:
         yield (

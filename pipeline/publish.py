@@ -21,7 +21,7 @@ class Judged:
 
 
 def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
-    """Registers the plan's engine and moves its alias; the same engine and recipe again is the same version."""
+    """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
     engine = site.store.path(plan.step("engine").key)
     measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
     return registry.publish(
