@@ -48,4 +48,4 @@ EXIT_CODES: dict[type[Exception], int] = {
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, BackendUnavailable: 4,
 }  # fmt: skip
-"""0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no, 4 this host cannot, 70 a bug, 130 interrupted."""
+"""0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""
