@@ -218,7 +218,7 @@ def _or_none(value: Any) -> Any:
 
 
 def judge(limits: Limits, records: Sequence[Record]) -> Verdict:
-    """Compares each limited metric: PASS when its whole interval is within the limit, FAIL when all is not.
+    """Compares each limited metric: PASS when its interval is within the limit, FAIL when all is beyond it.
 
     A value that is not finite, anywhere in the records, is FAIL for every check.
     """
