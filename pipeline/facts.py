@@ -60,7 +60,7 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
     data: dict[str, DataFile] = {}
     for place, item in data_items(loaded.recipe):
         try:
-            data[item.path] = read_data(loaded.base / item.path, item, store.file_digest)
+            data[item.path] = read_data(loaded.base / item.path, item, store.digests.digest)
         except DataError as exc:
             problems.append(f"{place}: {exc}")
     try:
@@ -94,7 +94,7 @@ def read_source(loaded: Loaded, store: LocalStore) -> Source:
     if model.path is not None:
         directory = (loaded.base / model.path).resolve()
         shape, weight_bytes = read_directory(directory)
-        digest = source.local_digest(directory, store.file_digest)
+        digest = source.local_digest(directory, store.digests.digest)
         return Source(
             shape=shape, weight_bytes=weight_bytes, params={"digest": digest}, places={"path": str(directory)}
         )
