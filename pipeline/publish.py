@@ -60,7 +60,7 @@ def _accuracy(judged: Judged) -> list[Metric]:
 
 def _speed(measured: dict[str, Any]) -> list[Metric]:
     """Speed at the largest measured batch under plain names, every batch under `name@batch`."""
-    rows = measured["batches"]
+    rows = measured["rows"]
     names = (
         "tokens_per_s",
         "tokens_per_s_per_user",
