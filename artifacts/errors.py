@@ -6,11 +6,15 @@ class StoreUnknown(Exception):
 
 
 class StoreUnusable(Exception):
-    """The store's directory cannot be written, or its disk is full."""
+    """The store, its registry or a pull's destination cannot be written or read, or its disk is full."""
 
 
 class ArtifactCorrupt(Exception):
     """Files of an artifact are missing or differ from their digests."""
+
+
+class FileChanged(Exception):
+    """A file changed while it was being hashed."""
 
 
 class NotFound(Exception):
@@ -23,3 +27,7 @@ class AliasMoved(Exception):
 
 class NotPublishable(Exception):
     """The verdict does not allow publication or promotion."""
+
+
+class DestinationTaken(Exception):
+    """The directory to pull into already holds something."""

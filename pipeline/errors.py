@@ -5,19 +5,24 @@ artifacts    StoreUnknown            no store for that URL                      
              NotFound                no such name, version, alias or key         2
              StoreUnusable           the store cannot be written, or is full     4
              ArtifactCorrupt         files differ from their digests             1
+             FileChanged             a file changed while it was hashed          1
              AliasMoved              somebody promoted first                     1
              NotPublishable          the verdict does not allow it               3
+             DestinationTaken        a pull would write into a full directory    2
 calibration  DataError               a data file cannot be used                  2
              QuantizationIncomplete  modules would stay unquantized              1
 pipeline     SourceError             the source checkpoint cannot be used        2
              BuildFailed             a program we started did not succeed        1
              GateFailed              the engine is not accurate enough           3
+             NoFeasiblePoint         no tuning point reaches the service level   1
              BackendUnavailable      this host cannot build or run this engine   4
 """
 
 from artifacts.errors import (
     AliasMoved,
     ArtifactCorrupt,
+    DestinationTaken,
+    FileChanged,
     NotFound,
     NotPublishable,
     StoreUnknown,
@@ -39,6 +44,10 @@ class GateFailed(Exception):
     """The engine is not accurate enough, or the evidence does not suffice to say that it is."""
 
 
+class NoFeasiblePoint(Exception):
+    """No point of the search reaches the service level asked for."""
+
+
 class BackendUnavailable(Exception):
     """This host cannot build or run this engine."""
 
@@ -46,6 +55,6 @@ class BackendUnavailable(Exception):
 EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
-    GateFailed: 3, BackendUnavailable: 4,
+    GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
 }  # fmt: skip
-"""0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no, 4 this host cannot, 70 a bug, 130 interrupted."""
+"""0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

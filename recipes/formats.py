@@ -1,7 +1,7 @@
 """The quantization formats, one row each: everything the rest of the program asks about a format."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 WeightType = Literal["source", "float8_e4m3fn", "int8", "int4"]
 ActivationType = Literal["source", "float8_e4m3fn", "int8"]
@@ -34,15 +34,23 @@ class Format:
     """Bits per weight element; 16 stands for the source dtype."""
 
 
+E4M3: Final = "float8_e4m3fn"
+
 FORMATS = {
     row[0]: Format(*row)
     for row in (
-        # name       ModelOpt preset                      weight           granularity block activation       smoothed calibrated quant_algo            sm  bits
-        ("none",     "",                                  "source",        "none",     0,    "source",        False,   False,     "",                    0,  16),
-        ("fp8",      "FP8_DEFAULT_CFG",                   "float8_e4m3fn", "tensor",   0,    "float8_e4m3fn", False,   True,      "FP8",                 89, 8),
-        ("int8_sq",  "INT8_SMOOTHQUANT_CFG",              "int8",          "channel",  0,    "int8",          True,    True,      "W8A8_SQ_PER_CHANNEL", 80, 8),
-        ("int4_awq", "INT4_AWQ_CFG",                      "int4",          "block",    128,  "source",        True,    True,      "W4A16_AWQ",           80, 4),
-        ("int8_wo",  "INT8_WEIGHT_ONLY_CFG",              "int8",          "channel",  0,    "source",        False,   False,     "W8A16",               80, 8),
+        # name       ModelOpt preset          weight    scale per  block activation smoothed calibrated
+        #      TensorRT-LLM quant_algo, lowest sm, bits
+        ("none",     "",                      "source", "none",    0,    "source", False, False,
+               "", 0, 16),
+        ("fp8",      "FP8_DEFAULT_CFG",       E4M3,     "tensor",  0,    E4M3,     False, True,
+               "FP8", 89, 8),
+        ("int8_sq",  "INT8_SMOOTHQUANT_CFG",  "int8",   "channel", 0,    "int8",   True,  True,
+               "W8A8_SQ_PER_CHANNEL", 80, 8),
+        ("int4_awq", "INT4_AWQ_CFG",          "int4",   "block",   128,  "source", True,  True,
+               "W4A16_AWQ", 80, 4),
+        ("int8_wo",  "INT8_WEIGHT_ONLY_CFG",  "int8",   "channel", 0,    "source", False, False,
+               "W8A16", 80, 8),
     )
 }  # fmt: skip
 """Formats that Enginery builds, by name."""

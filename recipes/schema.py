@@ -1,5 +1,6 @@
 """The recipe: closed, frozen, every field documented where it stands."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,6 +10,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    field_validator,
     model_validator,
 )
 
@@ -147,7 +149,8 @@ class Limits(Frozen):
         """Checks that the gate limits something."""
         if self.kl is None and self.top1_agreement is None and self.perplexity_ratio is None:
             raise ValueError(
-                "give at least one of 'kl', 'top1_agreement', 'perplexity_ratio'; a gate without limits passes everything"
+                "give at least one of 'kl', 'top1_agreement', 'perplexity_ratio'; "
+                "a gate without limits passes everything"
             )
         return self
 
@@ -207,17 +210,24 @@ class Recipe(Frozen):
     schedule: Schedule | None = None
     """Used by `enginery submit`."""
 
+    @field_validator("format")
+    @classmethod
+    def format_is_known(cls, name: str) -> str:
+        """Checks the format's name."""
+        if name in LATER:
+            raise ValueError(f"{name!r} is not built by this version (allowed: {', '.join(FORMATS)})")
+        if name not in FORMATS:
+            near = difflib.get_close_matches(name, FORMATS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown format {name!r}{hint} (allowed: {', '.join(FORMATS)})")
+        return name
+
     @model_validator(mode="after")
-    def format_is_known_and_fed(self) -> "Recipe":
-        """Checks the format's name and that calibrated formats have calibration data."""
-        if self.format in LATER:
-            raise ValueError(
-                f"format: {self.format!r} is not built by this version; have {', '.join(FORMATS)}"
-            )
-        if self.format not in FORMATS:
-            raise ValueError(f"format: unknown format {self.format!r}; have {', '.join(FORMATS)}")
+    def calibrated_formats_are_fed(self) -> "Recipe":
+        """Checks that a format with calibrated scales has calibration data."""
         if FORMATS[self.format].calibrated and self.calibration is None:
             raise ValueError(
-                f"calibration: format {self.format!r} has calibrated scales; add 'calibration: {{data: [{{path: ...}}]}}'"
+                f"calibration is required: format {self.format!r} has calibrated scales; "
+                "add 'calibration: {data: [{path: ...}]}'"
             )
         return self

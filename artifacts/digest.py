@@ -1,0 +1,143 @@
+"""Digests of values, files and trees, and a cache of file digests that trusts unchanged files."""
+
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import FileChanged
+
+log = logging.getLogger(__name__)
+
+RACY_NS = 2_000_000_000
+"""A file younger than this when it was read may change again without its timestamps showing it: the coarsest
+timestamps in use (FAT) are 2 s apart."""
+
+BUSY_S = 30.0
+"""How long one process waits for another that is writing the cache."""
+
+
+def of_json(value: Any) -> str:
+    """Digest of a JSON value, independent of key order; NaN and keys that are no strings are a ValueError."""
+    _refuse_other_keys(value)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse_other_keys(value: Any) -> None:
+    # json.dumps would write the keys 1 and "1" alike, so that two values shared a digest.
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"key {key!r} is a {type(key).__name__}; JSON objects have string keys")
+            _refuse_other_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _refuse_other_keys(item)
+
+
+def of_file(path: str | os.PathLike[str]) -> str:
+    """Digest of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def of_tree(files: Mapping[str, str]) -> str:
+    """Digest of a directory, given as relative name -> digest of the file; nothing else counts."""
+    return of_json(dict(files))
+
+
+def of_files(paths: Iterable[Path]) -> dict[Path, str]:
+    """Digests of several files, hashed in parallel; a file that changes meanwhile is a FileChanged."""
+    ordered = list(paths)
+    with ThreadPoolExecutor(max(1, min(len(ordered), os.cpu_count() or 1, 8))) as pool:
+        try:
+            return dict(zip(ordered, pool.map(of_still_file, ordered), strict=True))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)  # Ctrl-C does not wait for the whole queue
+
+
+def of_still_file(path: Path) -> str:
+    """Digest of a file that nobody writes meanwhile; otherwise a FileChanged."""
+    before = signature(path)
+    found = of_file(path)
+    if signature(path) != before:
+        raise FileChanged(f"{path} changed while it was being read; run again when nothing writes it")
+    return found
+
+
+def signature(path: Path) -> str:
+    """What `stat` says of a file; any later write changes it, except within the timestamps' granularity."""
+    stat = path.stat()
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
+
+
+class FileDigests:
+    """File digests remembered in a small SQLite file; safe for any number of processes at once.
+
+    An entry counts only while the file's size, times and inode are what they were when it was hashed. The
+    cache saves time and nothing else: where it cannot be used, files are hashed and a warning says so.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def digest(self, path: Path) -> str:
+        """Digest of one file, from the cache where the file is unchanged."""
+        return self.digests([path])[path]
+
+    def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Digests of several files; those not in the cache are hashed in parallel."""
+        wanted = {path: signature(path) for path in paths}
+        known = self._known(wanted)
+        old_ns = time.time_ns() - RACY_NS
+        fresh = of_files(path for path in wanted if path not in known)
+        # A write always moves ctime, which, unlike mtime, nobody can set.
+        settled = [path for path in fresh if path.stat().st_ctime_ns < old_ns]
+        self._remember([(str(path.resolve()), wanted[path], fresh[path]) for path in settled])
+        return {path: known.get(path) or fresh[path] for path in wanted}
+
+    def _known(self, wanted: Mapping[Path, str]) -> dict[Path, str]:
+        known: dict[Path, str] = {}
+        if self.cache.exists():
+            with self._warned(), closing(self._connect()) as db:
+                query = "SELECT sha256 FROM digest WHERE path = ? AND signature = ?"
+                for path, seen in wanted.items():
+                    for (found,) in db.execute(query, (str(path.resolve()), seen)):
+                        known[path] = found
+        return known
+
+    def _remember(self, rows: list[tuple[str, str, str]]) -> None:
+        if not rows:
+            return
+        with self._warned():
+            self.cache.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._connect()) as db, db:
+                db.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", rows)
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.cache, timeout=BUSY_S)
+        try:
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
+            )
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    @contextmanager
+    def _warned(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as exc:
+            log.warning(
+                "digest cache %s cannot be used, so files are hashed again: %s; delete it", self.cache, exc
+            )

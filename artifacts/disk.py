@@ -1,0 +1,94 @@
+"""What a disk can refuse, said in words."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from artifacts.errors import StoreUnusable
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""No space left, quota reached."""
+
+
+def is_full(exc: BaseException) -> bool:
+    """Whether the failure, or one that it came from, is a full disk.
+
+    Libraries written in Rust and C++ (safetensors, torch) report it as text in an exception of their own.
+    """
+    if isinstance(exc, OSError) and exc.errno in FULL:
+        return True
+    if os.strerror(errno.ENOSPC) in str(exc):
+        return True
+    cause = exc.__cause__ or exc.__context__
+    return cause is not None and is_full(cause)
+
+
+def free_bytes(path: Path) -> int:
+    """Bytes an ordinary user can still write below `path`, which need not exist yet."""
+    found = path.absolute()
+    while not found.exists():
+        found = found.parent
+    return shutil.disk_usage(found).free
+
+
+def size_bytes(root: Path) -> int:
+    """Bytes of all files below `root`."""
+    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file())
+
+
+class FullDiskSaid:
+    """Turns a full disk inside the block into a StoreUnusable that says how much is needed and free."""
+
+    def __init__(self, root: Path, what: str, *, needed_bytes: int = 0, draft: Path | None = None) -> None:
+        self.root, self.what, self.needed_bytes = root, what, needed_bytes
+        self.draft = draft
+        """Directory being filled, where there is one."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is not None and not isinstance(exc, StoreUnusable) and is_full(exc):
+            raise StoreUnusable(self.message()) from exc
+
+    def require(self) -> None:
+        """Refuses before the work when the bytes needed are known and more than are free."""
+        if self.needed_bytes > free_bytes(self.root):
+            raise StoreUnusable(self.message())
+
+    def message(self) -> str:
+        """How much is free and needed, as far as it is known."""
+        written = size_bytes(self.draft) if self.draft is not None and self.draft.exists() else 0
+        needed = (
+            f"needs {self.needed_bytes:,} bytes"
+            if self.needed_bytes
+            else f"needs more than {written:,} bytes"
+        )
+        return (
+            f"disk full: {self.what} {needed}, and {free_bytes(self.root):,} are free at {self.root}"
+            f" beside the {written:,} it had written; free space or choose another store"
+        )
+
+
+class UnwritableSaid:
+    """Turns any other refusal of the disk inside the block into a StoreUnusable that names the directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(exc, OSError) and not is_full(exc):
+            reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
+            raise StoreUnusable(
+                f"{self.root} cannot be written: {reason} ({exc.filename}); choose another directory"
+            ) from exc

@@ -1,0 +1,138 @@
+"""What an artifact is: kind, key, digest, files and how it came to be, sealed against any changed byte."""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    NonNegativeFloat,
+    NonNegativeInt,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from artifacts import digest
+from artifacts.errors import ArtifactCorrupt
+
+MANIFEST = "manifest.json"
+VERSION = "version.json"
+RESERVED = frozenset({MANIFEST, VERSION})
+"""Names that the store and `pull` write themselves."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+def check_name(name: str) -> str:
+    """The name, if it is a relative POSIX path that only the artifact writes; otherwise a ValueError."""
+    parts = name.split("/")
+    if PurePosixPath(name).is_absolute() or not all(parts) or {".", ".."} & set(parts) or "\0" in name:
+        raise ValueError(f"file name {name!r} is not a relative path without '.' and '..'")
+    if name in RESERVED:
+        raise ValueError(
+            f"file name {name!r} is taken; the store writes {', '.join(sorted(RESERVED))} itself"
+        )
+    if not name.isascii():
+        name.encode()  # a name that is not UTF-8 is a UnicodeEncodeError, which is a ValueError
+    return name
+
+
+FileName = Annotated[str, AfterValidator(check_name)]
+
+
+class Frozen(BaseModel):
+    """A value: no unknown keys, no assignment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class FileRecord(Frozen):
+    """One file of an artifact."""
+
+    size: NonNegativeInt
+    """Bytes."""
+    sha256: Sha256
+    """Digest of its bytes."""
+
+
+class Manifest(Frozen):
+    """Everything known about an artifact; its presence is the commit."""
+
+    version: Literal[1]
+    """Version of this layout."""
+    kind: str
+    """Step that made it, e.g. `engine`."""
+    key: Sha256
+    """Hash of everything that went in."""
+    digest: Sha256
+    """Hash of names and bytes of everything that came out."""
+    step: dict[str, Any]
+    """What was asked for, in full; enough to build it again."""
+    files: dict[FileName, FileRecord]
+    """Relative POSIX name -> size and digest."""
+    host: dict[str, Any]
+    """Machine and tools that made it."""
+    seconds: NonNegativeFloat
+    """Wall-clock time that making it took."""
+    peak_memory_bytes: NonNegativeInt | None
+    """High-water mark of the process that made it, where it was measured."""
+    created_at: datetime
+    """When it was committed, UTC."""
+
+    @model_validator(mode="after")
+    def digest_is_of_these_files(self) -> "Manifest":
+        """Checks that the digest is the one of the files listed."""
+        if self.digest != digest.of_tree({name: record.sha256 for name, record in self.files.items()}):
+            raise ValueError(f"digest {self.digest} is not the digest of the files listed")
+        return self
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(record.size for record in self.files.values())
+
+    def to_text(self) -> str:
+        """The manifest as the store writes it."""
+        return seal(self.model_dump(mode="json"))
+
+
+def read_manifest(text: str, where: str) -> Manifest:
+    """The manifest in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
+    values = unseal(text, where)
+    if values.get("version") != 1:
+        raise ArtifactCorrupt(f"{where}: manifest version {values.get('version')!r}; this version reads 1")
+    try:
+        return Manifest.model_validate(values)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactCorrupt(
+            f"{where}: {place}: {problem['msg']}; it was not written by this version"
+        ) from None
+
+
+SEAL = ',\n  "seal": "'
+
+
+def seal(values: dict[str, Any]) -> str:
+    """JSON object as text whose last field is the sha256 of every byte before that field."""
+    body = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
+    return f'{body}{SEAL}{_sealed(body)}"\n}}\n'
+
+
+def unseal(text: str, where: str) -> dict[str, Any]:
+    """The object that `seal` wrote; any changed byte is an ArtifactCorrupt naming `where` it was."""
+    body, _, tail = text.rpartition(SEAL)
+    if tail != f'{_sealed(body)}"\n}}\n':
+        raise ArtifactCorrupt(f"{where}: does not match its seal; it was changed after it was written")
+    values: dict[str, Any] = json.loads(body + "\n}")
+    return values
+
+
+def _sealed(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()

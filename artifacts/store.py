@@ -1,0 +1,206 @@
+"""Bytes by key: immutable directories, written aside and committed once."""
+
+import errno
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest, disk, tree
+from artifacts.digest import FileDigests
+from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
+from artifacts.lock import Waiting, acquire, release
+from artifacts.manifest import MANIFEST, Manifest, read_manifest
+from artifacts.scratch import scratch, sweep
+
+DEFAULT_STORE = "~/.enginery"
+"""Store used when nobody names one."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact being written."""
+
+    path: Path
+    """Empty directory; what is in it at the end of the block is the artifact."""
+    peak_memory_bytes: int | None = None
+    """High-water mark of the process that fills it, where it was measured."""
+
+
+class LocalStore:
+    """A store in a directory of this machine, or of a file system shared with others."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.digests = FileDigests(root / "digests.db")
+        self._staging = root / "staging"
+
+    @property
+    def registry_url(self) -> str:
+        """Where this store's registry is when nobody says otherwise."""
+        return f"sqlite:///{self.root / 'registry.db'}"
+
+    def path(self, key: str) -> Path:
+        """Directory that the artifact has, or will have."""
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ValueError(f"key {key!r} is not 64 hexadecimal digits")
+        return self.root / "objects" / key[:2] / key
+
+    def log(self, key: str) -> Path:
+        """File for the output of the programs that make the artifact; it survives a failed build."""
+        path = self.root / "logs" / f"{self.path(key).name}.log"
+        with FullDiskSaid(self.root, "a log file"), UnwritableSaid(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def has(self, key: str) -> bool:
+        """Whether the artifact was committed; `intact` says whether it still is what was committed."""
+        return (self.path(key) / MANIFEST).is_file()
+
+    def keys(self) -> list[str]:
+        """Keys of everything committed, sorted."""
+        return sorted(found.parent.name for found in self.root.glob(f"objects/??/*/{MANIFEST}"))
+
+    def manifest(self, key: str) -> Manifest:
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
+        path = self.path(key) / MANIFEST
+        try:
+            text = path.read_bytes().decode(errors="replace")  # a broken byte breaks the seal
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(
+                f"no artifact {key} in {self.root}; it was never built here, or was removed"
+            ) from None
+        manifest = read_manifest(text, str(path))
+        if manifest.key != key:
+            raise ArtifactCorrupt(
+                f"{path}: is the manifest of {manifest.key}; it was put into the wrong place"
+            )
+        return manifest
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written."""
+        return disk.free_bytes(self.root)
+
+    def prepare(self) -> None:
+        """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        with (
+            FullDiskSaid(self.root, "the store"),
+            UnwritableSaid(self.root),
+            scratch(self._staging, "probe") as probe,
+        ):
+            (probe / "byte").write_bytes(b"1")
+
+    @contextmanager
+    def write(
+        self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any], needed_bytes: int = 0
+    ) -> Iterator[Draft]:
+        """Yield a draft; commit it under `key` if the block succeeds, else discard it.
+
+        Losing a race to an identical key is success. `needed_bytes`, where the caller can tell, is compared
+        with the free space before the block runs. A full disk, also inside the block, is a StoreUnusable.
+        """
+        started, what = time.monotonic(), f"{kind} {key[:12]}"
+        with ExitStack() as stack:
+            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes) as full, UnwritableSaid(self.root):
+                full.require()
+                self.path(key).parent.mkdir(parents=True, exist_ok=True)
+                draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
+            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=draft.path):
+                yield draft
+                with UnwritableSaid(self.root):
+                    files = tree.settle(draft.path)
+                    manifest = Manifest(
+                        version=1,
+                        kind=kind,
+                        key=key,
+                        digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
+                        step=dict(step),
+                        files=files,
+                        host=dict(host),
+                        seconds=time.monotonic() - started,
+                        peak_memory_bytes=draft.peak_memory_bytes,
+                        created_at=datetime.now(UTC),
+                    )
+                    self._commit(draft.path, manifest)
+
+    def _commit(self, draft: Path, manifest: Manifest) -> None:
+        written, target = draft / MANIFEST, self.path(manifest.key)
+        written.write_text(manifest.to_text())
+        written.chmod(tree.READ_ONLY)
+        tree.sync(written)
+        tree.sync(draft)
+        try:
+            draft.rename(target)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if not self.has(manifest.key):  # a wreck without a manifest is nobody's artifact
+                self.discard(manifest.key)
+                draft.rename(target)
+        tree.sync(target.parent)
+
+    @contextmanager
+    def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
+        """Hold the sole right to build `key`; tells `waiting` the process id of whoever has it meanwhile.
+
+        It ends with the block or with the process. Look again whether the key is there once you hold it.
+        """
+        path = self.root / "locks" / f"{self.path(key).name}.lock"
+        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = acquire(path, waiting)
+        try:
+            yield
+        finally:
+            release(path, held)
+
+    def intact(self, key: str) -> bool:
+        """Whether every file is what was committed; reads only files that `stat` says may have changed."""
+        try:
+            files = self.manifest(key).files
+        except (NotFound, ArtifactCorrupt):
+            return False
+        root = self.path(key)
+        return not tree.misshapen(root, files) and not tree.differing(root, files, self.digests.digests)
+
+    def verify(self, key: str) -> list[str]:
+        """Everything wrong with the artifact, by reading all of it; each names its file."""
+        try:
+            return tree.problems(self.path(key), self.manifest(key).files)
+        except ArtifactCorrupt as exc:
+            return [f"{MANIFEST}: {exc}"]
+
+    def discard(self, key: str) -> Path:
+        """Move a corrupt artifact aside, so that it is built again; return where it is now."""
+        quarantine = self.root / "quarantine"
+        with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
+            quarantine.mkdir(exist_ok=True)
+            aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{key[:12]}."))
+            return self.path(key).rename(aside)  # replaces the empty directory
+
+    def sweep(self) -> list[Path]:
+        """Remove drafts whose writer died; return what was removed."""
+        with UnwritableSaid(self.root):
+            return sweep(self._staging)
+
+
+SCHEMES: dict[str, Callable[[Path], LocalStore]] = {"file": LocalStore}
+
+
+def open_store(url_or_path: str | Path) -> LocalStore:
+    """The store at a URL or a local path; it is made when first written to."""
+    scheme, found, rest = str(url_or_path).rpartition("://")
+    if found and scheme not in SCHEMES:
+        raise StoreUnknown(
+            f"no store for scheme {scheme!r} in {str(url_or_path)!r}; this version has"
+            f" {', '.join(SCHEMES)} (a local directory)"
+        )
+    if not rest:
+        raise StoreUnknown(f"store {str(url_or_path)!r} names no directory; give one, e.g. {DEFAULT_STORE}")
+    return SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())

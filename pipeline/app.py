@@ -1,0 +1,54 @@
+"""What every command shares: the output, and the store, registry and host opened on first use."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.output import Output
+
+if TYPE_CHECKING:
+    from artifacts.client import Client
+    from artifacts.registry import Registry
+    from pipeline.plan import Plan
+    from pipeline.steps import Site
+    from recipes.load import Loaded
+
+
+class App:
+    """One call of the command line."""
+
+    def __init__(
+        self, store_url: str, registry_url: str | None, *, json_mode: bool, quiet: bool, color: bool
+    ) -> None:
+        self.store_url = store_url if "://" in store_url else str(Path(store_url).expanduser())
+        self.registry_url = registry_url
+        self.out = Output(json_mode=json_mode, quiet=quiet, color=color)
+
+    @cached_property
+    def site(self) -> "Site":
+        """The store and this host; litter of dead processes is swept."""
+        from artifacts.store import open_store  # commands that only print need no store
+        from pipeline.host import probe
+        from pipeline.steps import Site
+
+        store = open_store(self.store_url)
+        store.sweep()
+        return Site(store=store, host=probe())
+
+    @cached_property
+    def client(self) -> "Client":
+        """The consumer's view of store and registry."""
+        from artifacts.client import Client  # SQLAlchemy costs 0.2 s; planning does without
+
+        return Client(self.store_url, self.registry_url)
+
+    @property
+    def registry(self) -> "Registry":
+        """Names, versions and aliases."""
+        return self.client.registry
+
+    def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
+        """A plan for every recipe of a file, refused together with all reasons."""
+        from pipeline.planning import plan_file  # reads checkpoints and data: commands that plan only
+
+        return plan_file(file, self.site)

@@ -1,0 +1,165 @@
+"""Every reason, known before the first second of work, why a recipe cannot be built; pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from pipeline import engines, tune
+from pipeline.checkpoint import checks as checkpoint_checks
+from pipeline.errors import BackendUnavailable
+from pipeline.facts import Facts
+from pipeline.step import Step
+from recipes.errors import RecipeError
+from recipes.formats import FORMATS
+from recipes.load import Loaded
+from recipes.schema import Engine, Recipe
+
+TARGETS = {"a100": 80, "a10": 86, "l4": 89, "l40s": 89, "h100": 90, "h200": 90, "b200": 100}
+"""Compute capability (times ten) of the GPU types a recipe can target, from NVIDIA's CUDA GPU list."""
+
+DISK_MARGIN_BYTES = 256 << 20
+"""Room for logs, compiled code and tokenizers above the weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Why not: what the recipe's author can change, and what this host lacks."""
+
+    recipe: tuple[str, ...]
+    host: tuple[str, ...]
+
+    def require_none(self, loaded: Loaded) -> None:
+        """Raises RecipeError for the recipe's problems, else BackendUnavailable for the host's."""
+        if self.recipe:
+            raise RecipeError(loaded.file, [f"{loaded.recipe.name}: {problem}" for problem in self.recipe])
+        if self.host:
+            raise BackendUnavailable(
+                "\n".join(
+                    [
+                        f"this host cannot build {loaded.recipe.name}",
+                        *(f"  {problem}" for problem in self.host),
+                    ]
+                )
+            )
+
+
+def refusals(recipe: Recipe, facts: Facts) -> Refusals:
+    """Every reason against the recipe in itself and against building it here."""
+    return Refusals(
+        recipe=(
+            *_lengths(recipe, facts),
+            *_target(recipe),
+            *checkpoint_checks.reasons(facts.source.shape, recipe.format, recipe.engine.tp, recipe.engine.pp),
+            *_tune(recipe),
+        ),
+        host=(*_backend(recipe, facts), *_tools(recipe, facts)),
+    )
+
+
+def engine_candidates(recipe: Recipe) -> list[Engine]:
+    """The engine settings that the recipe may build: one, or every point of its search."""
+    if recipe.tune is None:
+        return [recipe.engine]
+    points = tune.points(recipe.tune.space, recipe.tune.budget, default=recipe.engine)
+    return [tune.apply(recipe.engine, point) for point in points]
+
+
+def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
+    """Why the steps that are still to be built do not fit this host's disk or memory."""
+    problems = []
+    needed = sum(step.size_bytes for step in steps) + (DISK_MARGIN_BYTES if steps else 0)
+    if needed > facts.free_bytes:
+        problems.append(
+            f"disk: the steps to build need about {needed / 1e9:.1f} GB; the store has "
+            f"{facts.free_bytes / 1e9:.1f} GB free; make room or choose another --store"
+        )
+    hungriest = max(steps, key=lambda step: step.memory_bytes, default=None)
+    if hungriest is not None and hungriest.memory_bytes > facts.host.memory_bytes:
+        problems.append(
+            f"memory: {hungriest.kind} needs about {hungriest.memory_bytes / 1e9:.1f} GB; "
+            f"this host has {facts.host.memory_bytes / 1e9:.1f} GB"
+        )
+    return tuple(problems)
+
+
+def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    shape, engine = facts.source.shape, recipe.engine
+    if engine.max_seq_len > shape.max_position_embeddings:
+        yield (
+            f"engine.max_seq_len: {engine.max_seq_len} is more than the model's "
+            f"{shape.max_position_embeddings} positions; choose at most {shape.max_position_embeddings}"
+        )
+    if shape.sliding_window is not None and engine.max_seq_len > shape.sliding_window:
+        yield (
+            f"engine.max_seq_len: {engine.max_seq_len} is more than the model's sliding window of "
+            f"{shape.sliding_window}, not built by this version; choose at most {shape.sliding_window}"
+        )
+    if recipe.gate.seq_len > engine.max_seq_len:
+        yield (
+            f"gate.seq_len: {recipe.gate.seq_len} does not fit engine.max_seq_len {engine.max_seq_len}; "
+            "lower the one or raise the other"
+        )
+    calibration = recipe.calibration
+    if calibration is not None and calibration.seq_len > shape.max_position_embeddings:
+        yield (
+            f"calibration.seq_len: {calibration.seq_len} is more than the model's "
+            f"{shape.max_position_embeddings} positions"
+        )
+
+
+def _target(recipe: Recipe) -> Iterator[str]:
+    target, fmt = recipe.engine.target, FORMATS[recipe.format]
+    if target == "host":
+        return
+    if target not in TARGETS:
+        yield f"engine.target: unknown target {target!r}; have host, {', '.join(TARGETS)}"
+    elif TARGETS[target] < fmt.min_sm:
+        able = [name for name, sm in TARGETS.items() if sm >= fmt.min_sm]
+        yield (
+            f"format: {fmt.name} needs sm_{fmt.min_sm}; {target} is sm_{TARGETS[target]}; "
+            f"choose a target of {', '.join(able)}, or another format"
+        )
+
+
+def _tune(recipe: Recipe) -> Iterator[str]:
+    """Points that are not engine settings, and options that the backend does not know."""
+    try:
+        candidates = engine_candidates(recipe)
+    except ValueError as exc:
+        yield f"tune.space: {exc}"
+        return
+    for engine in candidates:
+        yield from _options(engine)
+
+
+def _options(engine: Engine) -> Iterator[str]:
+    try:
+        backend = engines.backend(engine.backend)
+    except BackendUnavailable:
+        return  # reported with the host's problems
+    try:
+        backend.Options.model_validate(engine.options)
+    except ValidationError as exc:
+        allowed = ", ".join(backend.Options.model_fields)
+        for error in exc.errors(include_url=False):
+            dotted = ".".join(str(part) for part in error["loc"])
+            yield f"engine.options.{dotted}: {error['msg']}, found {error['input']!r} (allowed: {allowed})"
+
+
+def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    try:
+        backend = engines.backend(recipe.engine.backend)
+    except BackendUnavailable as exc:
+        yield f"engine.backend: {exc}"
+        return
+    lacking = backend.missing(facts.host.tools)
+    if lacking is not None:
+        yield lacking
+    yield from backend.reasons(recipe.engine, facts.source.shape, recipe.format)
+
+
+def _tools(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    needed = {"torch", "transformers"} | ({"nvidia-modelopt"} if recipe.format != "none" else set())
+    for name in sorted(needed - facts.host.tools.keys()):
+        yield f"{name} is not installed; install Enginery's requirements"

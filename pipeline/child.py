@@ -1,0 +1,73 @@
+"""The child's side of the door: `python -m pipeline.child JOB.json` runs one step's builder."""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import EXIT_CODES
+from pipeline.process import PROGRESS_FD
+
+PR_SET_PDEATHSIG = 1
+"""From linux/prctl.h: the signal a process gets when its parent dies."""
+
+MIN_INTERVAL_S = 0.1
+
+
+class ProgressPipe:
+    """Writes progress as JSON lines to the parent, at most ten a second, the last one always."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd, self.sent_at = fd, 0.0
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        """Reports that `done` of `total` units are finished."""
+        now = time.monotonic()
+        if done < total and now - self.sent_at < MIN_INTERVAL_S:
+            return
+        self.sent_at = now
+        self.send({"done": int(done), "total": int(total), "unit": unit})
+
+    def text(self, piece: str) -> None:
+        """Streams a piece of generated text."""
+        self.send({"text": piece})
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Writes one event."""
+        os.write(self.fd, json.dumps(event).encode() + b"\n")
+
+
+def builder(name: str) -> Callable[..., None]:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    return getattr(import_module(module), function)  # type: ignore[no-any-return]
+
+
+def main(job_file: Path) -> int:
+    """Runs the job; what a user can act on goes to the parent as a typed message, bugs as a traceback."""
+    die_with_parent()
+    job = json.loads(job_file.read_text())
+    progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
+    try:
+        builder(job["builder"])(job, Path(job["out"]), progress)
+    except tuple(EXIT_CODES) as exc:
+        progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
+        return 1
+    return 0
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when the orchestrator dies, however it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:  # it died before we asked
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

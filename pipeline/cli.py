@@ -1,0 +1,142 @@
+"""The command line: which commands there are, and what an error looks like from the shell."""
+
+import os
+import signal
+import sys
+from importlib import import_module
+from types import FrameType
+
+import click
+
+COMMANDS = {
+    "init": ("author", "Write a first recipe."),
+    "check": ("author", "Check recipes without planning them."),
+    "plan": ("build", "Show the steps of a recipe, what is cached and what would run."),
+    "run": ("build", "Build, gate and publish what a recipe describes."),
+    "demo": ("build", "Run the demo recipe and let the published engine talk."),
+    "up": ("orchestrate", "Start a Prefect server, a work pool and a worker."),
+    "submit": ("orchestrate", "Send a recipe to the running server."),
+    "ls": ("consume", "List published names and versions."),
+    "show": ("consume", "Show one version: verdict, metrics, lineage, aliases."),
+    "find": ("consume", "Find versions that load here, fastest first."),
+    "pull": ("consume", "Copy a version to a directory, verified."),
+    "verify": ("consume", "Hash every file of a version or a pulled directory again."),
+    "promote": ("consume", "Point an alias at a version."),
+    "generate": ("consume", "Let a published engine continue a prompt."),
+    "doctor": ("care", "Say what this host has, what is missing and what to do."),
+}
+"""Command -> module in `pipeline.commands`, and its line in `--help`."""
+
+EPILOG = """Exit codes: 0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no,
+4 this host cannot, 70 a bug, 130 interrupted."""
+
+
+class Lazy(click.Group):
+    """A group whose commands are imported when they are called, so that `--help` needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order people meet them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"pipeline.commands.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest command for a typo."""
+        import difflib  # a typo is rare; --help should not pay for it
+
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"no such command {args[0]!r}{hint} (have {', '.join(COMMANDS)})")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="enginery")
+@click.option(
+    "--store",
+    "store_url",
+    envvar="ENGINERY_STORE",
+    default="~/.enginery",
+    show_default=True,
+    help="Where artifacts live.",
+)
+@click.option(
+    "--registry",
+    "registry_url",
+    envvar="ENGINERY_REGISTRY",
+    help="Database URL; default: registry.db in the store.",
+)
+@click.option("--json", "json_mode", is_flag=True, help="Print one JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="Print without colour.")
+@click.pass_context
+def enginery(
+    ctx: click.Context, store_url: str, registry_url: str | None, json_mode: bool, quiet: bool, no_color: bool
+) -> None:
+    """Turns a recipe into a quantized, sharded, accuracy-gated LLM engine, registered under a version."""
+    from pipeline.app import App  # rich and pydantic: not for --help
+
+    ctx.obj = App(store_url, registry_url, json_mode=json_mode, quiet=quiet, color=not no_color)
+    ctx.call_on_close(ctx.obj.out.flush)
+
+
+def main() -> None:
+    """Runs the command line; every expected error becomes one message and its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        return _guarded()
+    except click.exceptions.Abort:
+        return _interrupted()
+    except KeyboardInterrupt:
+        return _interrupted()
+    except click.ClickException as exc:
+        exc.show()
+        return 2
+    except BrokenPipeError:  # the reader of our stdout has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _guarded() -> int:
+    """Runs the command; imports the error table only once something was raised."""
+    try:
+        result = enginery(standalone_mode=False)
+    except Exception as exc:
+        if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
+            raise
+        from pipeline.boundary import report  # rich and pydantic: only after an error
+
+        return report(exc)
+    return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    click.echo("interrupted; finished steps are kept, run the same command again to continue", err=True)
+    return 130
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """Turns SIGTERM into an exception, so that drafts are removed and children are killed."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

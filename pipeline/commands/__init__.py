@@ -1,0 +1,1 @@
+"""The commands, by what people come to do; imported only when one is called."""

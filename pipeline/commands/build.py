@@ -1,0 +1,120 @@
+"""plan, run, demo: from a recipe to a published version."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.app import App
+
+if TYPE_CHECKING:
+    from pipeline.plan import Plan
+    from pipeline.run import Outcome
+
+RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+
+
+@click.command()
+@RECIPE
+@click.pass_obj
+def plan(app: App, recipe: Path) -> None:
+    """Show the steps of RECIPE, what is cached and what would run.
+
+    Example: enginery plan recipes/demo/fp8_tp2.yaml
+    """
+    for loaded, made in app.plans(recipe):
+        rows = _rows(app, made)
+        app.out.rows(rows, id_column="key", title=loaded.recipe.name)
+        to_run = sum(row["status"] == "run" for row in rows)
+        app.out.say(
+            f"{loaded.recipe.name}: {to_run} of {len(rows)} steps would run, then the gate "
+            f"and publication as @{made.recipe.publish.alias}"
+        )
+
+
+@click.command()
+@RECIPE
+@click.option("--dry-run", is_flag=True, help="Plan and stop.")
+@click.pass_context
+def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
+    """Build, gate and publish what RECIPE describes.
+
+    Example: enginery run recipes/demo/fp8_tp2.yaml
+    """
+    if dry_run:
+        ctx.invoke(plan, recipe=recipe)
+        return
+    run_file(ctx.obj, recipe)
+
+
+@click.command()
+@click.option("--prompt", default="def read_text(path):\n", help="What the engine continues.")
+@click.pass_obj
+def demo(app: App, prompt: str) -> None:
+    """Run the demo recipe and let the published engine talk.
+
+    Example: enginery --store .demo/store demo
+    """
+    from pipeline.commands.consume import generate_text  # after the run, not for --help
+
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "demo" / "int4_awq_tp2.yaml"
+    for outcome in run_file(app, recipe):
+        reference = f"{outcome.name}@{outcome.alias}"
+        app.out.say(f"\n$ enginery generate {reference} {prompt!r}")
+        generate_text(app, reference, prompt, max_new_tokens=64)
+        app.out.say(
+            f"\n\nGo on with:\n  enginery show {reference}\n  enginery pull {reference} ./engine\n"
+            f"  enginery plan {recipe.parent / 'all.yaml'}\n(store: {app.store_url})"
+        )
+
+
+def run_file(app: App, file: Path) -> "list[Outcome]":
+    """Runs every recipe of a file, in order; the first failure ends it."""
+    from pipeline.display import Display  # rich's bars: only where something runs
+    from pipeline.run import run as run_plan
+
+    outcomes = []
+    for loaded, made in app.plans(file):
+        app.out.say(f"{loaded.recipe.name}")
+        with Display(app.out) as display:
+            outcome = run_plan(made, app.site, app.registry, display)
+        _tell(app, outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _tell(app: App, outcome: "Outcome") -> None:
+    checks = outcome.judged.verdict.rows()
+    if not app.out.json_mode and not app.out.quiet:
+        columns = ("metric", "value", "low", "high", "limit", "outcome")
+        app.out.rows([{name: check[name] for name in columns} for check in checks], id_column="metric")
+    app.out.value(
+        {
+            "name": outcome.name,
+            "version": outcome.version,
+            "alias": outcome.alias,
+            "engine_key": outcome.engine_key,
+            "verdict": outcome.judged.verdict.as_dict(),
+            "steps": [
+                {"kind": m.step.kind, "key": m.step.key, "digest": m.manifest.digest, "cached": m.cached}
+                for m in outcome.made
+            ],
+        },
+        text=f"published {outcome.name}:{outcome.version} as @{outcome.alias}",
+        short=f"{outcome.name}:{outcome.version}",
+    )
+
+
+def _rows(app: App, made: "Plan") -> list[dict[str, Any]]:
+    from pipeline.planning import pending  # with the plan
+
+    to_run = {step.key for step in pending(made, app.site)}
+    return [
+        {
+            "step": step.kind,
+            "key": step.key if app.out.json_mode else step.key[:12],
+            "status": "run" if step.key in to_run else "cached",
+            "what": step.what,
+        }
+        for step in made.all_steps
+    ]

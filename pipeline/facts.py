@@ -1,0 +1,115 @@
+"""What a plan needs to know about the outside world: read here, so that planning itself is pure."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.store import LocalStore
+from calibration import rows
+from calibration.errors import DataError
+from pipeline import source
+from pipeline.errors import SourceError
+from pipeline.host import Host
+from pipeline.shape import ModelShape, read_shape
+from pipeline.tensors import open_checkpoint
+from recipes.errors import RecipeError
+from recipes.load import Loaded
+from recipes.schema import Data, Recipe
+
+Digest = Callable[[Path], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFile:
+    """One text file that a recipe names."""
+
+    path: Path
+    digest: str
+    kind: str
+    """`jsonl` or `txt`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The source checkpoint, before any weight is read."""
+
+    shape: ModelShape
+    weight_bytes: int
+    params: Mapping[str, Any]
+    """What its key hashes."""
+    places: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Everything outside the recipe that a plan depends on."""
+
+    host: Host
+    source: Source
+    data: Mapping[str, DataFile]
+    """Path as the recipe writes it -> the file."""
+    free_bytes: int
+    """Free space where the store is."""
+
+
+def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
+    """Reads headers, hashes data files; every missing or broken file is reported at once."""
+    problems: list[str] = []
+    data: dict[str, DataFile] = {}
+    for place, item in data_items(loaded.recipe):
+        try:
+            data[item.path] = read_data(loaded.base / item.path, item, store.digests.digest)
+        except DataError as exc:
+            problems.append(f"{place}: {exc}")
+    try:
+        found = read_source(loaded, store)
+    except SourceError as exc:
+        problems.insert(0, f"model: {exc}")
+    if problems:
+        raise RecipeError(loaded.file, problems)
+    return Facts(host=host, source=found, data=data, free_bytes=store.free_bytes())
+
+
+def data_items(recipe: Recipe) -> Iterable[tuple[str, Data]]:
+    """Every data source of the recipe, with its dotted place."""
+    if recipe.calibration is not None:
+        for number, item in enumerate(recipe.calibration.data):
+            yield f"calibration.data.{number}", item
+    yield "gate.data", recipe.gate.data
+
+
+def read_data(path: Path, item: Data, file_digest: Digest) -> DataFile:
+    """Checks every line of a data file and hashes it."""
+    scan = rows.scan(path, item.column)
+    if item.samples != "all" and scan.rows < item.samples:
+        raise DataError(f"{item.path} has {scan.rows} rows; the recipe asks for {item.samples}")
+    return DataFile(path=path, digest=file_digest(path), kind=scan.kind)
+
+
+def read_source(loaded: Loaded, store: LocalStore) -> Source:
+    """Shape, size and identity of the source checkpoint."""
+    model = loaded.recipe.model
+    if model.path is not None:
+        directory = (loaded.base / model.path).resolve()
+        shape, weight_bytes = read_directory(directory)
+        digest = source.local_digest(directory, store.digests.digest)
+        return Source(
+            shape=shape, weight_bytes=weight_bytes, params={"digest": digest}, places={"path": str(directory)}
+        )
+    params = {"repo": model.repo, "revision": model.revision}
+    config, weight_bytes = source.remote_facts(str(model.repo), str(model.revision), store.root / "hub")
+    return Source(
+        shape=read_shape(config),
+        weight_bytes=weight_bytes,
+        params=params,
+        places={"cache": str(store.root / "hub")},
+    )
+
+
+def read_directory(directory: Path) -> tuple[ModelShape, int]:
+    """Shape and bytes of weights of a local checkpoint, from its config and headers."""
+    checkpoint = open_checkpoint(directory)
+    shape = read_shape(json.loads((directory / "config.json").read_text()))
+    return shape, sum(entry.nbytes for entry in checkpoint.entries.values())

@@ -1,0 +1,120 @@
+"""The one place that prints: stdout is the answer, stderr is the story."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclass
+class Output:
+    """Prints answers as tables, as one JSON document (`--json`) or as bare ids (`--quiet`)."""
+
+    json_mode: bool = False
+    quiet: bool = False
+    color: bool = True
+    documents: list[Any] = field(default_factory=list)
+    """Answers of a JSON run, printed as one document by `flush`."""
+
+    @cached_property
+    def stdout(self) -> Console:
+        """Where answers go."""
+        return Console(no_color=not self.color, highlight=False)
+
+    @cached_property
+    def stderr(self) -> Console:
+        """Where the story goes."""
+        return Console(stderr=True, no_color=not self.color, highlight=False)
+
+    def rows(self, rows: Sequence[Mapping[str, Any]], *, id_column: str, title: str = "") -> None:
+        """Prints rows; columns are the keys of the first row."""
+        if self.json_mode:
+            self.documents.append([dict(row) for row in rows])
+        elif self.quiet:
+            for row in rows:
+                self.line(str(row[id_column]))
+        elif rows:
+            self.stdout.print(_table(rows, title))
+
+    def value(self, value: Mapping[str, Any], *, text: str, short: str = "") -> None:
+        """Prints one answer: `value` as JSON, `text` for people, `short` when quiet."""
+        if self.json_mode:
+            self.documents.append(dict(value))
+        else:
+            self.line(short or text if self.quiet else text)
+
+    def line(self, text: str) -> None:
+        """Prints a line of the answer as it is, however wide."""
+        self.stdout.print(text, markup=False, soft_wrap=True)
+
+    def stream(self, text: str) -> None:
+        """Prints a piece of text at once, without a line end."""
+        if not self.json_mode:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def flush(self) -> None:
+        """Ends a JSON run: one document, a list only where there were several answers."""
+        if self.json_mode and self.documents:
+            whole = self.documents[0] if len(self.documents) == 1 else self.documents
+            sys.stdout.write(json.dumps(whole, indent=2, default=str) + "\n")
+
+    def say(self, text: str) -> None:
+        """Tells the story."""
+        if not self.quiet:
+            self.stderr.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Tells what the user may want to act on."""
+        self.stderr.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+
+    def error(self, text: str, notes: Sequence[str] = ()) -> None:
+        """Says why the command ends; hints follow after an empty line."""
+        self.stderr.print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
+        for note in notes:
+            self.stderr.print(f"\n[cyan]hint:[/] {escape(note)}", soft_wrap=True)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for name in rows[0]:
+        numeric = all(isinstance(row[name], int | float) for row in rows)
+        table.add_column(
+            name.replace("_", " "), justify="right" if numeric else "left", no_wrap=name == "key"
+        )
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return escape(str(value))
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `7.3s`, `14m02s`, `2h05m`."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes as people say them: `8.4 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"

@@ -1,0 +1,292 @@
+"""From a recipe and facts to steps with keys; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import engines, tune
+from pipeline.facts import Facts
+from pipeline.shape import ModelShape
+from pipeline.step import Step
+from recipes.formats import FORMATS
+from recipes.load import Loaded
+from recipes.schema import Data, Engine, Recipe
+
+LAYOUT_VERSION = 1
+"""Version of the sharded checkpoint's layout."""
+
+TOP_K = 64
+"""Most likely tokens per position that the baseline keeps for the KL divergence."""
+
+MEASURE = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
+"""How an engine is timed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One point of a search, as steps."""
+
+    point: Mapping[str, Any]
+    engine: Step
+    measurement: Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a recipe makes, in order."""
+
+    recipe: Recipe
+    file: Path
+    steps: tuple[Step, ...]
+    trials: tuple[Trial, ...]
+    """Points that `tune` builds and measures before the engine step; empty without `tune`."""
+    shape: ModelShape
+
+    def step(self, kind: str) -> Step:
+        """The step of that kind."""
+        return next(step for step in self.steps if step.kind == kind)
+
+    @property
+    def all_steps(self) -> tuple[Step, ...]:
+        """The steps and the trials' steps, in the order they run."""
+        cut = next(number for number, step in enumerate(self.steps) if step.kind == "engine")
+        tried = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
+        return (*self.steps[:cut], *tried, *self.steps[cut:])
+
+
+def plan(loaded: Loaded, facts: Facts) -> Plan:
+    """Orders the steps of one recipe; each key follows from the keys before it."""
+    recipe = loaded.recipe
+    maker = _Maker(recipe, facts)
+    source = maker.source()
+    prepared = [source]
+    checkpoint = source
+    if recipe.format != "none":
+        if FORMATS[recipe.format].calibrated:
+            prepared.append(maker.calibration_set(source))
+        checkpoint = maker.quantized_checkpoint(source, prepared[1:])
+        prepared.append(checkpoint)
+    sharded = maker.sharded_checkpoint(checkpoint)
+    trials = maker.trials(sharded)
+    engine = maker.tuned_engine(trials) if trials else maker.engine(sharded, recipe.engine)
+    baseline = maker.baseline(source)
+    steps = (
+        *prepared,
+        sharded,
+        engine,
+        maker.measurement(engine, recipe.engine.max_batch_size),
+        baseline,
+        maker.evaluation(engine, baseline),
+    )
+    return Plan(recipe=recipe, file=loaded.file, steps=steps, trials=trials, shape=facts.source.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    """Makes each step of one recipe."""
+
+    recipe: Recipe
+    facts: Facts
+
+    def tools(self, *names: str) -> dict[str, str]:
+        """Versions that enter a key; a missing tool is refused by the checks, not here."""
+        return {name: self.facts.host.tools.get(name, "missing") for name in names}
+
+    @property
+    def quantized_bytes(self) -> int:
+        """Expected size of the weights in the recipe's format: embeddings and head keep their dtype."""
+        shape, source = self.facts.source.shape, self.facts.source.weight_bytes
+        kept = 2 * shape.vocab_size * shape.hidden_size * 2
+        return min(source, kept) + max(0, source - kept) * FORMATS[self.recipe.format].weight_bits // 16
+
+    def source(self) -> Step:
+        """The pinned snapshot."""
+        found, model = self.facts.source, self.recipe.model
+        what = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
+        return Step(
+            kind="source",
+            builder="pipeline.source:build",
+            inputs={},
+            params=found.params,
+            places=found.places,
+            what=what,
+            size_bytes=found.weight_bytes,
+        )
+
+    def data(self, items: tuple[Data, ...]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Data sources as params (by digest) and as places (by path)."""
+        files = [self.facts.data[item.path] for item in items]
+        params = [
+            {"digest": file.digest, "kind": file.kind, "samples": item.samples, "column": item.column}
+            for item, file in zip(items, files, strict=True)
+        ]
+        return params, {"files": [str(file.path.resolve()) for file in files]}
+
+    def calibration_set(self, source: Step) -> Step:
+        """Token sequences to measure ranges on."""
+        calibration = self.recipe.calibration
+        assert calibration is not None
+        data, places = self.data(calibration.data)
+        return Step(
+            kind="calibration_set",
+            builder="calibration.dataset:build",
+            inputs={"source": source.key},
+            params={
+                "data": data,
+                "seq_len": calibration.seq_len,
+                "max_sequences": calibration.max_sequences,
+                "seed": calibration.seed,
+                "tools": self.tools("transformers", "tokenizers", "datasets"),
+            },
+            places=places,
+            what=f"{_names(calibration.data)}, {calibration.seq_len} tokens",
+        )
+
+    def quantized_checkpoint(self, source: Step, calibration_set: list[Step]) -> Step:
+        """The weights in the recipe's format."""
+        calibration = self.recipe.calibration
+        inputs = {"source": source.key, **{step.kind: step.key for step in calibration_set}}
+        params: dict[str, Any] = {
+            "format": self.recipe.format,
+            "tools": self.tools("nvidia-modelopt", "torch", "transformers"),
+        }
+        if calibration is not None and calibration_set:
+            params["batch_size"] = calibration.batch_size
+        return Step(
+            kind="quantized_checkpoint",
+            builder="calibration.quantize:build",
+            inputs=inputs,
+            params=params,
+            what=f"{self.recipe.format} through ModelOpt",
+            size_bytes=self.quantized_bytes,
+            memory_bytes=2 * self.facts.source.weight_bytes,
+        )
+
+    def sharded_checkpoint(self, checkpoint: Step) -> Step:
+        """One weight file per rank, in TensorRT-LLM layout."""
+        engine = self.recipe.engine
+        return Step(
+            kind="sharded_checkpoint",
+            builder="pipeline.checkpoint.convert:build",
+            inputs={"checkpoint": checkpoint.key},
+            params={
+                "format": self.recipe.format,
+                "tp": engine.tp,
+                "pp": engine.pp,
+                "layout_version": LAYOUT_VERSION,
+            },
+            what=f"tp {engine.tp}, pp {engine.pp}",
+            size_bytes=self.quantized_bytes,
+        )
+
+    def engine(self, sharded: Step, engine: Engine) -> Step:
+        """The engine for one set of settings."""
+        backend = engines.backend(engine.backend)
+        options = backend.Options.model_validate(engine.options)
+        return Step(
+            kind="engine",
+            builder=backend.build,
+            inputs={"sharded_checkpoint": sharded.key},
+            params={
+                "backend": engine.backend,
+                "format": self.recipe.format,
+                "target": engine.target,
+                "tp": engine.tp,
+                "pp": engine.pp,
+                "max_batch_size": engine.max_batch_size,
+                "max_seq_len": engine.max_seq_len,
+                "options": options.model_dump(mode="json"),
+                "toolchain": backend.key_params(self.facts.host),
+            },
+            what=f"{engine.backend}, batch {engine.max_batch_size}, {engine.max_seq_len} tokens",
+            size_bytes=self.quantized_bytes,
+        )
+
+    def trials(self, sharded: Step) -> tuple[Trial, ...]:
+        """Every point of the recipe's search; none without `tune`."""
+        search = self.recipe.tune
+        if search is None:
+            return ()
+        made = []
+        for point in tune.points(search.space, search.budget, default=self.recipe.engine):
+            settings = tune.apply(self.recipe.engine, point)
+            engine = self.engine(sharded, settings)
+            made.append(
+                Trial(
+                    point=point,
+                    engine=engine,
+                    measurement=self.measurement(engine, settings.max_batch_size),
+                )
+            )
+        return tuple(made)
+
+    def tuned_engine(self, trials: tuple[Trial, ...]) -> Step:
+        """The best feasible trial's engine, with every trial beside it."""
+        search = self.recipe.tune
+        assert search is not None
+        inputs = {}
+        for number, trial in enumerate(trials):
+            inputs[f"engine_{number}"] = trial.engine.key
+            inputs[f"measurement_{number}"] = trial.measurement.key
+        return Step(
+            kind="engine",
+            builder="pipeline.tuning:build",
+            inputs=inputs,
+            params={
+                "points": [dict(trial.point) for trial in trials],
+                "objective": search.objective,
+                "slo": search.slo.model_dump(mode="json"),
+            },
+            what=f"best of {len(trials)} points by {search.objective}",
+            size_bytes=self.quantized_bytes,
+        )
+
+    def measurement(self, engine: Step, max_batch_size: int) -> Step:
+        """Speed of an engine on this host."""
+        host = self.facts.host
+        return Step(
+            kind="measurement",
+            builder="pipeline.measurement:build",
+            inputs={"engine": engine.key},
+            params={
+                **MEASURE,
+                "batch_sizes": sorted({1, max_batch_size}),
+                "host": {"cpu": host.cpu, "cores": host.cores, "gpus": [gpu.name for gpu in host.gpus]},
+            },
+            what=f"batch {' and '.join(str(b) for b in sorted({1, max_batch_size}))}",
+        )
+
+    def baseline(self, source: Step) -> Step:
+        """Scores of the source checkpoint on the gate's data."""
+        gate = self.recipe.gate
+        data, places = self.data((gate.data,))
+        return Step(
+            kind="baseline",
+            builder="pipeline.baseline:build",
+            inputs={"source": source.key},
+            params={
+                "data": data[0],
+                "seq_len": gate.seq_len,
+                "max_sequences": gate.max_sequences,
+                "top_k": TOP_K,
+                "tools": self.tools("torch", "transformers", "tokenizers"),
+            },
+            places=places,
+            what=f"{Path(gate.data.path).name}, {gate.max_sequences} x {gate.seq_len} tokens",
+            memory_bytes=2 * self.facts.source.weight_bytes,
+        )
+
+    def evaluation(self, engine: Step, baseline: Step) -> Step:
+        """The built engine against the baseline."""
+        return Step(
+            kind="evaluation",
+            builder="pipeline.evaluation:build",
+            inputs={"engine": engine.key, "baseline": baseline.key},
+            params={},
+            what="perplexity, KL, top-1 agreement",
+        )
+
+
+def _names(items: tuple[Data, ...]) -> str:
+    return ", ".join(Path(item.path).name for item in items)

@@ -1,0 +1,196 @@
+"""The one door to child processes: log file, time limit, progress, peak memory, and a kill that takes all."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess  # noqa: TID251 this is the door
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline.errors import EXIT_CODES, BuildFailed
+
+PROGRESS_FD = "ENGINERY_PROGRESS_FD"
+"""Environment variable that tells a child where its progress lines go."""
+
+TAIL_LINES = 20
+SAMPLE_S = 0.2
+"""How often memory is sampled; a peak shorter than this is caught by the kernel's own high-water mark."""
+
+OnProgress = Callable[[int, int, str], None]
+OnText = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a finished child used."""
+
+    seconds: float
+    peak_memory_bytes: int
+    """Largest resident memory of the child and its descendants together, sampled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A program to run."""
+
+    argv: Sequence[str]
+    log: Path
+    timeout_s: float
+    env: Mapping[str, str]
+
+
+def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | None = None) -> Usage:
+    """Runs `job`, output in its log; raises what the child reported, or BuildFailed, unless it exits 0.
+
+    The whole process group dies with the call, whatever ends it.
+    """
+    started = time.monotonic()
+    read_fd, write_fd = os.pipe()
+    with job.log.open("wb") as out:
+        child = subprocess.Popen(
+            list(job.argv),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**job.env, PROGRESS_FD: str(write_fd)},
+            pass_fds=(write_fd,),
+            start_new_session=True,
+        )
+    os.close(write_fd)
+    watch = _Watch(child, read_fd, started + job.timeout_s, (on_progress, on_text))
+    try:
+        in_time = watch.until_exit()
+    finally:
+        kill_group(child)
+        os.close(read_fd)
+    if not in_time:
+        raise BuildFailed(_message(job, f"still running after {job.timeout_s:g} s"))
+    if watch.error is not None:
+        raise _reported(watch.error, job)
+    if child.returncode:
+        raise BuildFailed(_message(job, describe_exit(child.returncode)))
+    return Usage(time.monotonic() - started, watch.peak_bytes)
+
+
+def capture(argv: Sequence[str], *, timeout_s: float = 10) -> str | None:
+    """The standard output of a short program, or None where it is missing, fails or hangs."""
+    try:
+        done = subprocess.run(list(argv), capture_output=True, text=True, timeout=timeout_s, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+class _Watch:
+    """Reads progress, samples memory and waits, in one loop."""
+
+    def __init__(
+        self,
+        child: subprocess.Popen[bytes],
+        fd: int,
+        deadline: float,
+        hear: tuple[OnProgress | None, OnText | None],
+    ) -> None:
+        self.child, self.fd, self.deadline = child, fd, deadline
+        self.on_progress, self.on_text = hear
+        self.peak_bytes = 0
+        self.error: dict[str, Any] | None = None
+        self.pending = b""
+
+    def until_exit(self) -> bool:
+        """Waits for the child; False if the time limit came first."""
+        os.set_blocking(self.fd, False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fd, selectors.EVENT_READ)
+            while self.child.poll() is None:
+                if time.monotonic() > self.deadline:
+                    return False
+                if selector.select(SAMPLE_S) and not self._drain():
+                    with suppress(subprocess.TimeoutExpired):  # the pipe is closed: only the exit is left
+                        self.child.wait(SAMPLE_S)
+                self.peak_bytes = max(self.peak_bytes, resident_bytes(self.child.pid))
+        self._drain()
+        return True
+
+    def _drain(self) -> bool:
+        """Handles the lines that are there; False at the end of the pipe."""
+        while True:
+            try:
+                data = os.read(self.fd, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            *lines, self.pending = (self.pending + data).split(b"\n")
+            for line in lines:
+                self._handle(json.loads(line))
+
+    def _handle(self, event: dict[str, Any]) -> None:
+        if "error" in event:
+            self.error = event["error"]
+        elif "text" in event:
+            if self.on_text is not None:
+                self.on_text(event["text"])
+        elif self.on_progress is not None:
+            self.on_progress(event["done"], event["total"], event["unit"])
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its descendants; 0 once it is gone."""
+    try:
+        root = psutil.Process(pid)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    total = 0
+    for process in family:
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total
+
+
+def kill_group(child: subprocess.Popen[bytes]) -> None:
+    """Kills the child's whole process group and reaps it: an orphaned worker would keep its memory."""
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def describe_exit(code: int) -> str:
+    """An exit status in words."""
+    if code == -signal.SIGKILL:
+        return "killed by SIGKILL; the kernel does this when memory runs out (see `dmesg`)"
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
+    """The last lines of a log; a log that is not there has none."""
+    try:
+        text = log.read_bytes()[-20_000:].decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.splitlines()[-lines:]
+
+
+def _message(job: Job, reason: str) -> str:
+    name = " ".join(job.argv[1:4]) if job.argv else ""
+    quoted = [f"  | {line}" for line in tail(job.log)]
+    return "\n".join([f"{name} failed: {reason}", f"  log: {job.log}", *quoted])
+
+
+def _reported(error: Mapping[str, str], job: Job) -> Exception:
+    """The child's own error, as the type it named; a type we do not know is a failed build."""
+    types = {kind.__name__: kind for kind in EXIT_CODES}
+    kind = types.get(error["type"], BuildFailed)
+    if kind is BuildFailed:
+        return BuildFailed(f"{error['message']}\n  log: {job.log}")
+    return kind(error["message"])

@@ -1,0 +1,77 @@
+"""From a passed gate to a registered version: lineage, metrics and what the engine needs to load."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts.registry import Metric, Publication, Registry
+from pipeline.gate import Estimate, Verdict
+from pipeline.plan import Plan
+from pipeline.steps import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict, and all the metrics that were estimated, limited or not."""
+
+    verdict: Verdict
+    estimates: Mapping[str, Estimate]
+
+
+def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
+    """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
+    engine = site.store.path(plan.step("engine").key)
+    measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
+    return registry.publish(
+        Publication(
+            name=plan.recipe.name,
+            alias=plan.recipe.publish.alias,
+            engine_key=plan.step("engine").key,
+            recipe=plan.recipe.model_dump(mode="json", exclude_none=True),
+            lineage={step.kind: step.key for step in plan.steps},
+            verdict=judged.verdict.outcome,
+            checks=judged.verdict.rows(),
+            metrics=[*_accuracy(judged), *_speed(measured), *_size(engine)],
+            facts=compatibility(engine, plan, site),
+        )
+    )
+
+
+def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
+    """What a host must have to load the engine, and the limits it was built for, as read back from it."""
+    built = json.loads((engine / "engine.json").read_text())
+    kept = ("backend", "format", "dtype", "tp", "pp", "world_size", "max_batch_size", "max_seq_len")
+    return {
+        **{name: built[name] for name in kept},
+        "target": plan.recipe.engine.target,
+        "device": built["device"],
+        "toolchain": built["toolchain"],
+        "cpu": site.host.cpu,
+        "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],
+        "weight_bytes_per_rank": built["weight_bytes_per_rank"],
+    }
+
+
+def _accuracy(judged: Judged) -> list[Metric]:
+    return [Metric(name, found.value, found.low, found.high) for name, found in judged.estimates.items()]
+
+
+def _speed(measured: dict[str, Any]) -> list[Metric]:
+    """Speed at the largest measured batch under plain names, every batch under `name@batch`."""
+    rows = measured["batches"]
+    names = (
+        "tokens_per_s",
+        "tokens_per_s_per_user",
+        "ttft_ms_p50",
+        "ttft_ms_p95",
+        "itl_ms_p50",
+        "itl_ms_p95",
+    )
+    every = [Metric(f"{name}@{row['batch_size']}", row[name]) for row in rows for name in names]
+    return [*(Metric(name, rows[-1][name]) for name in names), *every]
+
+
+def _size(engine: Path) -> list[Metric]:
+    return [Metric("size_bytes", float(sum(p.stat().st_size for p in engine.rglob("*") if p.is_file())))]

@@ -1,0 +1,70 @@
+"""Runs a plan: every step, the gate, publication. Prefect and the command line both come through here."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from artifacts.registry import Registry
+from pipeline import gate, publish
+from pipeline.errors import BuildFailed
+from pipeline.plan import Plan, Trial
+from pipeline.publish import Judged
+from pipeline.step import Step
+from pipeline.steps import Listener, Made, Site, realize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run came to."""
+
+    name: str
+    version: int
+    alias: str
+    engine_key: str
+    judged: Judged
+    made: tuple[Made, ...]
+
+
+Realize = Callable[[Step, Mapping[str, object]], Made]
+"""Makes one step's artifact exist; the second argument adds places."""
+
+
+def run(plan: Plan, site: Site, registry: Registry, listener: Listener) -> Outcome:
+    """Builds, gates and publishes what the plan describes; a verdict other than PASS publishes nothing."""
+    return through(plan, site, registry, lambda step, places: realize(step, site, listener, places=places))
+
+
+def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcome:
+    """The run with the way a step is made left open: directly, or as a Prefect task."""
+    made = []
+    for step in plan.steps:
+        failures = try_points(plan.trials, make) if step.kind == "engine" else {}
+        made.append(make(step, {"failures": failures}))
+    judged = judge(plan, site)
+    judged.verdict.require()
+    version = publish.publish(plan, site, registry, judged)
+    return Outcome(
+        name=plan.recipe.name,
+        version=version,
+        alias=plan.recipe.publish.alias,
+        engine_key=plan.step("engine").key,
+        judged=judged,
+        made=tuple(made),
+    )
+
+
+def try_points(trials: tuple[Trial, ...], make: Realize) -> dict[str, str]:
+    """Builds and measures every point; returns number -> why for those that failed, which is a result too."""
+    failures = {}
+    for number, trial in enumerate(trials):
+        try:
+            make(trial.engine, {})
+            make(trial.measurement, {})
+        except BuildFailed as exc:
+            failures[str(number)] = str(exc).splitlines()[0]
+    return failures
+
+
+def judge(plan: Plan, site: Site) -> Judged:
+    """The gate's verdict on the evaluated engine, and every metric with its interval."""
+    records = gate.read_records(site.store.path(plan.step("evaluation").key) / "samples.jsonl")
+    return Judged(gate.judge(plan.recipe.gate.limits, records), gate.estimates(records))

@@ -1,0 +1,66 @@
+"""One unit of a plan: what goes in, what it makes, and its key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from artifacts import digest
+
+Kind = Literal[
+    "source",
+    "calibration_set",
+    "quantized_checkpoint",
+    "sharded_checkpoint",
+    "engine",
+    "measurement",
+    "baseline",
+    "evaluation",
+]
+
+REVISIONS: dict[Kind, int] = {
+    "source": 1,
+    "calibration_set": 1,
+    "quantized_checkpoint": 1,
+    "sharded_checkpoint": 1,
+    "engine": 1,
+    "measurement": 1,
+    "baseline": 1,
+    "evaluation": 1,
+}
+"""Raised when our own code of a step changes what it writes; part of every key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One immutable artifact to be: a directory in the store under `key`."""
+
+    kind: Kind
+    builder: str
+    """`module:function` that a child process calls."""
+    inputs: Mapping[str, str]
+    """Role -> key of the artifact that this one reads."""
+    params: Mapping[str, Any]
+    """Everything else the output depends on, tool versions included; JSON."""
+    places: Mapping[str, Any] = field(default_factory=dict)
+    """Where this host keeps what the params name by digest; not part of the key."""
+    what: str = ""
+    """One line for people."""
+    size_bytes: int = 0
+    """Expected size of the output, for the disk check."""
+    memory_bytes: int = 0
+    """Host memory that the child is expected to need."""
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that goes in, known before building."""
+        return digest.of_json(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the key hashes; enough to say what was asked for."""
+        return {
+            "kind": self.kind,
+            "revision": REVISIONS[self.kind],
+            "builder": self.builder,
+            "inputs": dict(self.inputs),
+            "params": dict(self.params),
+        }

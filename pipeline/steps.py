@@ -1,0 +1,106 @@
+"""Makes the output of one step exist: found in the store, or built by a child process."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from artifacts.manifest import Manifest
+from artifacts.store import LocalStore
+from pipeline import process
+from pipeline.host import Host, child_env
+from pipeline.step import Step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where steps run: the store, the machine and the time a step may take."""
+
+    store: LocalStore
+    host: Host
+    timeout_s: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A step whose artifact is in the store."""
+
+    step: Step
+    manifest: Manifest
+    cached: bool
+
+
+class Listener:
+    """Hears about steps; does nothing by itself."""
+
+    def started(self, step: Step) -> None:
+        """`step` is about to run or to be found."""
+
+    def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
+        """`step` has finished `done` of `total` units."""
+
+    def waiting(self, step: Step, pid: int) -> None:
+        """Process `pid` builds the same step; we wait for it."""
+
+    def damaged(self, step: Step, problems: str) -> None:
+        """The stored artifact of `step` is corrupt and will be built again."""
+
+    def finished(self, made: Made) -> None:
+        """The step's artifact exists."""
+
+    def failed(self, step: Step, error: Exception) -> None:
+        """The step did not succeed."""
+
+
+def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, Any] | None = None) -> Made:
+    """Makes the step's artifact exist; concurrent callers of one key build it once."""
+    listener.started(step)
+    with site.store.lock(step.key, waiting=lambda pid: listener.waiting(step, pid)):
+        found = _stored(step, site, listener)
+        made = found or _build(step, site, listener, places or {})
+    listener.finished(made)
+    return made
+
+
+def is_cached(step: Step, site: Site) -> bool:
+    """Whether the step's artifact is in the store with its files intact."""
+    return site.store.has(step.key) and site.store.intact(step.key)
+
+
+def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
+    if not site.store.has(step.key):
+        return None
+    if not site.store.intact(step.key):
+        listener.damaged(step, "; ".join(site.store.verify(step.key)))
+        site.store.discard(step.key)
+        return None
+    return Made(step=step, manifest=site.store.manifest(step.key), cached=True)
+
+
+def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
+    store = site.store
+    with store.write(step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict()) as draft:
+        job_file = store.log(step.key).with_suffix(".job.json")
+        job = {
+            **step.as_dict(),
+            "places": {**step.places, **places},
+            "inputs": {role: str(store.path(key)) for role, key in step.inputs.items() if store.has(key)},
+            "out": str(draft.path),
+        }
+        job_file.write_text(json.dumps(job, indent=2))
+        usage = process.run(
+            process.Job(
+                argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
+                log=store.log(step.key),
+                timeout_s=site.timeout_s,
+                env=child_env(step.kind),
+            ),
+            _progress(step, listener),
+        )
+        draft.peak_memory_bytes = usage.peak_memory_bytes
+    return Made(step=step, manifest=store.manifest(step.key), cached=False)
+
+
+def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:
+    return lambda done, total, unit: listener.progressed(step, done, total, unit)
