@@ -64,7 +64,9 @@ def _frequencies(arch: Arch) -> Tensor:
     if kind == "linear":
         return frequencies / scaling["factor"]
     if kind != "llama3":
-        raise SourceError(f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3")
+        raise SourceError(
+            f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3"
+        )
     return _llama3(frequencies, *(float(scaling[key]) for key in LLAMA3_KEYS))
 
 
