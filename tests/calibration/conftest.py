@@ -35,12 +35,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     raw.train_from_iterator([sentence(i, 30) for i in range(20)], trainer)
     raw.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=CHAT_TEMPLATE
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 
 def llama(**changes: object) -> LlamaForCausalLM:
-    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and a few outlier channels."""
+    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and outlier channels as trained models have."""
     rope = {
         "rope_type": "llama3",
         "rope_theta": 500000.0,
@@ -67,8 +71,14 @@ def llama(**changes: object) -> LlamaForCausalLM:
     model = LlamaForCausalLM(LlamaConfig(**(settings | changes))).to(torch.bfloat16)
     with torch.no_grad():
         for layer in model.model.layers:
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                norm.weight[::32] = 12.0
+            attention, mlp = layer.self_attn, layer.mlp
+            for norm, linears in (
+                (layer.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
+                (layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
+            ):
+                norm.weight[::32] *= 16.0
+                for linear in linears:
+                    linear.weight[:, ::32] /= 16.0
     return model
 
 
