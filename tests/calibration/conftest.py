@@ -13,10 +13,14 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = "the engine reads a recipe and writes scales for every layer of the model that people trained on text".split()
+WORDS = (
+    *("the", "engine", "reads", "a", "recipe", "and", "writes", "scales", "for", "every"),
+    *("layer", "of", "the", "model", "that", "people", "trained", "on", "text"),
+)
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('robots may not speak') }}"
-    "{% endif %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'robot' %}{{ raise_exception('robots may not speak') }}{% endif %}"
+    "<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
 )
 
 
@@ -44,7 +48,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def llama(**changes: object) -> LlamaForCausalLM:
-    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and outlier channels as trained models have."""
+    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and outlier channels."""
     rope = {
         "rope_type": "llama3",
         "rope_theta": 500000.0,

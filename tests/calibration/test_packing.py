@@ -50,7 +50,8 @@ def test_an_order_is_a_permutation_fixed_by_its_seed(count, seed):
 
 
 def test_orders_do_not_move_between_versions():
-    # From sha256sum of "0:blend:0" ... "0:blend:7". A changed order changes every calibration set under an unchanged key.
+    # From sha256sum of "0:blend:0" ... "0:blend:7". A changed order changes
+    # every calibration set under an unchanged key.
     assert order(8, "0:blend") == [7, 3, 2, 6, 0, 4, 1, 5]
 
 

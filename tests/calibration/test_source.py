@@ -53,7 +53,7 @@ def test_pickles_are_never_opened(copy):
 
 def test_no_weights_and_no_configuration_are_refused(copy):
     (copy / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="no weights; give a checkpoint with model.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no weights; give a checkpoint with model\.safetensors"):
         Source.open(copy)
     (copy / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON"):
