@@ -19,8 +19,8 @@ from artifacts.lock import Waiting, acquire, release
 from artifacts.manifest import MANIFEST, Manifest, read_manifest
 from artifacts.scratch import scratch, sweep
 
-DEFAULT_STORE = ".enginery"
-"""Store used when nobody names one, relative to the working directory."""
+DEFAULT_STORE = "~/.enginery"
+"""Store used when nobody names one."""
 
 
 @dataclass(slots=True)

@@ -34,6 +34,10 @@ class ProgressPipe:
         self.sent_at = now
         self.send({"done": int(done), "total": int(total), "unit": unit})
 
+    def text(self, piece: str) -> None:
+        """Streams a piece of generated text."""
+        self.send({"text": piece})
+
     def send(self, event: dict[str, Any]) -> None:
         """Writes one event."""
         os.write(self.fd, json.dumps(event).encode() + b"\n")

@@ -15,6 +15,7 @@ calibration  DataError               a data file cannot be used                 
 pipeline     SourceError             the source checkpoint cannot be used        2
              BuildFailed             a program we started did not succeed        1
              GateFailed              the engine is not accurate enough           3
+             NoFeasiblePoint         no tuning point reaches the service level   1
              BackendUnavailable      this host cannot build or run this engine   4
 """
 
@@ -44,6 +45,10 @@ class GateFailed(Exception):
     """The engine is not accurate enough, or the evidence does not suffice to say that it is."""
 
 
+class NoFeasiblePoint(Exception):
+    """No point of the search reaches the service level asked for."""
+
+
 class BackendUnavailable(Exception):
     """This host cannot build or run this engine."""
 
@@ -51,7 +56,7 @@ class BackendUnavailable(Exception):
 EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
-    GateFailed: 3, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
+    GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

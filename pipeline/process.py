@@ -24,6 +24,7 @@ SAMPLE_S = 0.2
 """How often memory is sampled; a peak shorter than this is caught by the kernel's own high-water mark."""
 
 OnProgress = Callable[[int, int, str], None]
+OnText = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Job:
     env: Mapping[str, str]
 
 
-def run(job: Job, on_progress: OnProgress | None = None) -> Usage:
+def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | None = None) -> Usage:
     """Runs `job`, output in its log; raises what the child reported, or BuildFailed, unless it exits 0.
 
     The whole process group dies with the call, whatever ends it.
@@ -63,7 +64,7 @@ def run(job: Job, on_progress: OnProgress | None = None) -> Usage:
             start_new_session=True,
         )
     os.close(write_fd)
-    watch = _Watch(child, read_fd, started + job.timeout_s, on_progress)
+    watch = _Watch(child, read_fd, started + job.timeout_s, (on_progress, on_text))
     try:
         in_time = watch.until_exit()
     finally:
@@ -91,9 +92,14 @@ class _Watch:
     """Reads progress, samples memory and waits, in one loop."""
 
     def __init__(
-        self, child: subprocess.Popen[bytes], fd: int, deadline: float, on_progress: OnProgress | None
+        self,
+        child: subprocess.Popen[bytes],
+        fd: int,
+        deadline: float,
+        hear: tuple[OnProgress | None, OnText | None],
     ) -> None:
-        self.child, self.fd, self.deadline, self.on_progress = child, fd, deadline, on_progress
+        self.child, self.fd, self.deadline = child, fd, deadline
+        self.on_progress, self.on_text = hear
         self.peak_bytes = 0
         self.error: dict[str, Any] | None = None
         self.pending = b""
@@ -129,6 +135,9 @@ class _Watch:
     def _handle(self, event: dict[str, Any]) -> None:
         if "error" in event:
             self.error = event["error"]
+        elif "text" in event:
+            if self.on_text is not None:
+                self.on_text(event["text"])
         elif self.on_progress is not None:
             self.on_progress(event["done"], event["total"], event["unit"])
 

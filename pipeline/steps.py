@@ -1,4 +1,4 @@
-"""Makes the output of one step exist: skip it if the store has it, else run its builder in a child process."""
+"""Makes the output of one step exist: found in the store, or built by a child process."""
 
 import json
 import sys
@@ -56,7 +56,7 @@ class Listener:
 def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, Any] | None = None) -> Made:
     """Makes the step's artifact exist; concurrent callers of one key build it once."""
     listener.started(step)
-    with site.store.lock(step.key, on_wait=lambda pid: listener.waiting(step, pid)):
+    with site.store.lock(step.key, waiting=lambda pid: listener.waiting(step, pid)):
         found = _stored(step, site, listener)
         made = found or _build(step, site, listener, places or {})
     listener.finished(made)

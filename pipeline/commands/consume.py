@@ -1,0 +1,219 @@
+"""ls, show, find, pull, verify, promote, generate: for those who use what was published."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.app import App
+
+if TYPE_CHECKING:
+    from artifacts.registry import VersionRecord
+
+REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.pass_obj
+def ls(app: App, name: str | None) -> None:
+    """List published names, or the versions of NAME.
+
+    Example: enginery ls demo/fp8_tp2
+    """
+    names = [name] if name else app.registry.names()
+    records = [record for one in names for record in app.registry.versions(one)]
+    app.out.rows([_row(app, record) for record in records], id_column="version")
+    if not records:
+        app.out.say(f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`")
+
+
+@click.command()
+@REFERENCE
+@click.pass_obj
+def show(app: App, reference: str) -> None:
+    """Show one version: verdict, metrics with intervals, lineage, aliases.
+
+    Example: enginery show demo/fp8_tp2@candidate
+    """
+    record = app.client.resolve(reference)
+    if app.out.json_mode or app.out.quiet:
+        app.out.value(record.as_dict(), text="", short=record.engine_key)
+        return
+    app.out.line(
+        f"{record.name}:{record.number}   verdict {record.verdict}   "
+        f"published {record.published_at:%Y-%m-%d %H:%M} UTC"
+    )
+    app.out.line(f"engine {record.engine_key}")
+    facts = record.facts
+    app.out.line(
+        "   ".join(
+            f"{name} {facts[name]}"
+            for name in ("backend", "format", "dtype", "tp", "pp", "max_batch_size", "max_seq_len")
+            if name in facts
+        )
+    )
+    app.out.rows(
+        [{"metric": m.name, "value": m.value, "low": m.low, "high": m.high} for m in record.metrics],
+        id_column="metric",
+    )
+    app.out.rows([{"input": kind, "key": key} for kind, key in record.lineage.items()], id_column="key")
+    aliases = [f"@{alias} -> :{number}" for alias, number in app.registry.aliases(record.name).items()]
+    app.out.line("aliases " + (", ".join(aliases) or "none"))
+
+
+@click.command()
+@click.option("--name", help="Only versions of this name.")
+@click.option("--format", "format_", help="Only this quantization format.")
+@click.option("--backend", help="Only this engine backend.")
+@click.option("--tp", type=int, help="Only this tensor-parallel degree.")
+@click.option("--pp", type=int, help="Only this pipeline-parallel degree.")
+@click.option("--any-host", is_flag=True, help="Also versions that were built for other hosts.")
+@click.pass_obj
+def find(app: App, any_host: bool, **wanted: Any) -> None:
+    """Find versions that load here, fastest first; each dropped one with its reason.
+
+    Example: enginery find --format fp8 --tp 2
+    """
+    from pipeline.compatibility import facts_here  # probes the host
+
+    asked = {key.rstrip("_"): value for key, value in wanted.items() if value is not None}
+    here = {} if any_host else facts_here(app.site.host)
+    found = app.client.find(**asked, **here)
+    app.out.rows([_row(app, one.record) for one in found if not one.dropped], id_column="version")
+    for one in found:
+        if one.dropped:
+            app.out.say(f"dropped {one.record.name}:{one.record.number}: {'; '.join(one.dropped)}")
+
+
+@click.command()
+@REFERENCE
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.pass_obj
+def pull(app: App, reference: str, directory: Path) -> None:
+    """Copy a version to DIRECTORY, every byte verified on the way.
+
+    Example: enginery pull demo/fp8_tp2@candidate ./engine
+    """
+    path = app.client.pull(reference, directory)
+    app.out.value(
+        {"directory": str(path)},
+        text=f"pulled {reference} to {path}; run it: enginery generate {path} 'def '",
+        short=str(path),
+    )
+
+
+@click.command()
+@REFERENCE
+@click.pass_obj
+def verify(app: App, reference: str) -> None:
+    """Hash every file of a version, or of a pulled directory, again.
+
+    Example: enginery verify ./engine
+    """
+    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+
+    where: str | Path = Path(reference) if Path(reference).is_dir() else reference
+    problems = app.client.verify(where)
+    if problems:
+        raise ArtifactCorrupt(
+            "\n".join([f"{reference}: {len(problems)} problems", *(f"  {p}" for p in problems)])
+        )
+    app.out.value(
+        {"reference": reference, "problems": []},
+        text=f"{reference}: every file is as published",
+        short=reference,
+    )
+
+
+@click.command()
+@REFERENCE
+@click.argument("alias")
+@click.option("--expect", type=int, help="Version the alias must point at now; default: what it is found at.")
+@click.option("--new", is_flag=True, help="The alias must not exist yet.")
+@click.pass_obj
+def promote(app: App, reference: str, alias: str, expect: int | None, new: bool) -> None:
+    """Point ALIAS at a version, unless somebody moved it first.
+
+    Example: enginery promote demo/fp8_tp2:3 prod --expect 2
+    """
+    record = app.client.resolve(reference)
+    found = app.registry.aliases(record.name).get(alias)
+    expected = None if new else expect if expect is not None else found
+    app.registry.promote(record.name, alias, to=record.number, expect=expected)
+    app.out.value(
+        {"name": record.name, "alias": alias, "version": record.number, "was": found},
+        text=f"{record.name}@{alias} is version {record.number}" + (f" (was {found})" if found else ""),
+        short=f"{record.name}:{record.number}",
+    )
+
+
+@click.command()
+@REFERENCE
+@click.argument("prompt")
+@click.option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    help="0 takes the likeliest token.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
+@click.pass_obj
+def generate(app: App, reference: str, prompt: str, **options: Any) -> None:
+    """Let a published engine, or a pulled directory, continue PROMPT.
+
+    Example: enginery generate demo/fp8_tp2@candidate "def main("
+    """
+    generate_text(app, reference, prompt, **options)
+
+
+def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None:
+    """Streams the continuation to stdout, and its speed to stderr."""
+    from pipeline.serving import generate as run_engine  # starts child processes
+
+    directory = Path(reference) if Path(reference).is_dir() else _engine_of(app, reference)
+    app.out.stream("" if options.get("chat") else prompt)
+    result = run_engine(directory, prompt, app.out.stream, **options)
+    app.out.stream("\n")
+    if app.out.json_mode:
+        app.out.value(result, text="")
+    app.out.say(
+        f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} tokens/s, "
+        f"first after {result['ttft_ms']:.0f} ms"
+    )
+
+
+def _engine_of(app: App, reference: str) -> Path:
+    """The engine's directory in the store, after a check of every file that may have changed."""
+    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+
+    record = app.client.resolve(reference)
+    store = app.site.store
+    store.manifest(record.engine_key)
+    if not store.intact(record.engine_key):
+        problems = store.verify(record.engine_key)
+        raise ArtifactCorrupt(
+            "\n".join([f"{reference} is damaged in the store; run its recipe again", *problems])
+        )
+    return store.path(record.engine_key)
+
+
+def _row(app: App, record: "VersionRecord") -> dict[str, Any]:
+    metrics = {metric.name: metric.value for metric in record.metrics}
+    aliases = app.registry.aliases(record.name)
+    return {
+        "version": f"{record.name}:{record.number}",
+        "aliases": " ".join(sorted(f"@{a}" for a, n in aliases.items() if n == record.number)),
+        "format": record.facts["format"],
+        "tp": record.facts["tp"],
+        "pp": record.facts["pp"],
+        "verdict": record.verdict,
+        "perplexity_ratio": metrics.get("perplexity_ratio"),
+        "kl": metrics.get("kl"),
+        "top1": metrics.get("top1_agreement"),
+        "tokens_per_s": metrics.get("tokens_per_s"),
+        "MB": metrics.get("size_bytes", 0.0) / 1e6,
+    }

@@ -1,0 +1,44 @@
+"""Runs a built engine in a child process for one prompt."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline import process
+from pipeline.errors import SourceError
+from pipeline.host import child_env
+
+TIMEOUT_S = 3600.0
+
+
+def generate(directory: Path, prompt: str, on_text: Callable[[str], None], **options: Any) -> dict[str, Any]:
+    """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
+    if not (directory / "engine.json").is_file():
+        raise SourceError(
+            f"{directory} holds no engine (no engine.json); give a published version or a pulled directory"
+        )
+    with tempfile.TemporaryDirectory(prefix="enginery-") as scratch:
+        out, job_file = Path(scratch) / "out", Path(scratch) / "job.json"
+        out.mkdir()
+        job = {
+            "builder": "pipeline.generation:build",
+            "params": {"prompt": prompt, **options},
+            "places": {},
+            "inputs": {"engine": str(directory.resolve())},
+            "out": str(out),
+        }
+        job_file.write_text(json.dumps(job))
+        process.run(
+            process.Job(
+                argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
+                log=Path(scratch) / "log",
+                timeout_s=TIMEOUT_S,
+                env=child_env("generation"),
+            ),
+            on_text=on_text,
+        )
+        result: dict[str, Any] = json.loads((out / "generation.json").read_text())
+    return result
