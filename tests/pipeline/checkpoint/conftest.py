@@ -56,19 +56,25 @@ def content(each: Slice) -> np.ndarray:
 
 
 @pytest.fixture
+def config() -> dict[str, Any]:
+    """The `config.json` of a small Llama whose key heads are fewer than the ranks of some layouts."""
+    return dict(CONFIG)
+
+
+@pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Returns a function that writes a checkpoint of a format into a new directory."""
 
     def make(
-        format: str = "none", config: Mapping[str, Any] = CONFIG, change: Callable[..., Any] | None = None
+        fmt: str = "none", config: Mapping[str, Any] = CONFIG, change: Callable[..., Any] | None = None
     ) -> Path:
         directory = tmp_path / f"checkpoint{len(list(tmp_path.iterdir()))}"
         directory.mkdir()
-        algo = FORMATS[format].quant_algo
+        algo = FORMATS[fmt].quant_algo
         block = {"quantization_config": {"quant_algo": algo, "quant_method": "modelopt"}} if algo else {}
         (directory / "config.json").write_text(json.dumps({**config, **block}))
         (directory / "tokenizer.json").write_text("{}")
-        slices = source_slices(plan(read_shape(config), format, 1, 1)[0])
+        slices = source_slices(plan(read_shape(config), fmt, 1, 1)[0])
         tensors = {name: (each.dtype, content(each)) for name, each in slices.items()}
         if change is not None:
             change(tensors)

@@ -19,14 +19,14 @@ CONFIG = {
 }
 
 
-def said(format="none", tp=1, pp=1, **change):
-    return reasons(read_shape(CONFIG | change), format, tp, pp)
+def said(fmt="none", tp=1, pp=1, **change):
+    return reasons(read_shape(CONFIG | change), fmt, tp, pp)
 
 
-@pytest.mark.parametrize("format", ["none", "fp8", "int8_sq", "int4_awq", "int8_wo"])
+@pytest.mark.parametrize("fmt", ["none", "fp8", "int8_sq", "int4_awq", "int8_wo"])
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 1), (4, 2), (8, 8)])
-def test_legal_layouts_have_no_reason_against_them(format, tp, pp):
-    assert said(format, tp, pp) == []
+def test_legal_layouts_have_no_reason_against_them(fmt, tp, pp):
+    assert said(fmt, tp, pp) == []
 
 
 def test_heads_that_do_not_divide():

@@ -45,9 +45,9 @@ def materialise(tensor):
     return joined
 
 
-def ranks(shape, format="none", tp=1, pp=1):
+def ranks(shape, fmt="none", tp=1, pp=1):
     """Per rank: local name -> its element numbers."""
-    return [{tensor.name: materialise(tensor) for tensor in rank} for rank in plan(shape, format, tp, pp)]
+    return [{tensor.name: materialise(tensor) for tensor in rank} for rank in plan(shape, fmt, tp, pp)]
 
 
 def layer(rank, name, index=0):
@@ -146,11 +146,11 @@ def test_int4_rows_are_pairs_and_blocks_follow_the_inputs():
 
 
 @pytest.mark.parametrize(
-    ("format", "scales"), [("none", 0), ("fp8", 2), ("int8_sq", 3), ("int4_awq", 2), ("int8_wo", 1)]
+    ("fmt", "scales"), [("none", 0), ("fp8", 2), ("int8_sq", 3), ("int4_awq", 2), ("int8_wo", 1)]
 )
-def test_each_format_has_its_scales_in_float32(format, scales):
+def test_each_format_has_its_scales_in_float32(fmt, scales):
     shape = toy(hidden_size=128, head_dim=128, intermediate_size=256)
-    tensors = plan(shape, format, 1, 1)[0]
+    tensors = plan(shape, fmt, 1, 1)[0]
     qkv = [tensor for tensor in tensors if tensor.name.startswith("transformer.layers.0.attention.qkv.")]
     assert len(qkv) == 1 + scales
     for tensor in qkv[1:]:
@@ -198,8 +198,8 @@ def test_layers_that_would_be_lost_are_an_error():
 @st.composite
 def cases(draw):
     """A shape, format and layout that `reasons` allows."""
-    format = draw(st.sampled_from(sorted(FORMATS)))
-    block = 128 if format == "int4_awq" else 1
+    fmt = draw(st.sampled_from(sorted(FORMATS)))
+    block = 128 if fmt == "int4_awq" else 1
     tp = draw(st.sampled_from([1, 2, 4] if block > 1 else [1, 2, 3, 4, 6]))
     pp = draw(st.sampled_from([1, 2]))
     kv_heads = draw(st.sampled_from([kv for kv in (1, 2, 3, 4, 8) if kv % tp == 0 or tp % kv == 0]))
@@ -218,7 +218,7 @@ def cases(draw):
         vocab_size=draw(st.integers(1, 9)),
         tie_word_embeddings=draw(st.booleans()),
     )
-    return shape, format, tp, pp
+    return shape, fmt, tp, pp
 
 
 def counts(all_ranks):
@@ -236,9 +236,9 @@ def counts(all_ranks):
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_every_element_is_used_equally_often_and_divided_tensors_once(case):
-    shape, format, tp, pp = case
-    assert reasons(shape, format, tp, pp) == []
-    for source, count in counts(plan(shape, format, tp, pp)).items():
+    shape, fmt, tp, pp = case
+    assert reasons(shape, fmt, tp, pp) == []
+    for source, count in counts(plan(shape, fmt, tp, pp)).items():
         assert count.min() == count.max() >= 1, source
         times = int(count.max())
         if ".k_proj." in source or ".v_proj." in source:
@@ -254,8 +254,8 @@ def test_every_element_is_used_equally_often_and_divided_tensors_once(case):
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_ranks_put_side_by_side_restore_the_source(case):
-    shape, format, tp, pp = case
-    everything = ranks(shape, format, tp, pp)
+    shape, fmt, tp, pp = case
+    everything = ranks(shape, fmt, tp, pp)
     for local, name, axis in (("mlp.fc", "mlp.gate_proj", 0), ("mlp.proj", "mlp.down_proj", 1)):
         for index in range(shape.num_layers):
             stage, number = divmod(index, shape.num_layers // pp)
@@ -272,9 +272,9 @@ def test_ranks_put_side_by_side_restore_the_source(case):
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_query_heads_stay_with_their_key_head(case):
-    shape, format, tp, _ = case
-    group, pack = shape.num_heads // shape.num_kv_heads, 2 if format == "int4_awq" else 1
-    for rank in plan(shape, format, tp, 1):
+    shape, fmt, tp, _ = case
+    group, pack = shape.num_heads // shape.num_kv_heads, 2 if fmt == "int4_awq" else 1
+    for rank in plan(shape, fmt, tp, 1):
         qkv = next(tensor for tensor in rank if tensor.name == "transformer.layers.0.attention.qkv.weight")
         q, k, _ = ([each * pack // shape.head_dim for each in part.ranges[0]] for part in qkv.parts)
         assert {head // group for head in range(*q)} == set(range(*k))
