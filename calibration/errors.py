@@ -5,5 +5,9 @@ class DataError(Exception):
     """A data file cannot be used: missing, broken at a line, empty, or too short."""
 
 
+class CheckpointError(Exception):
+    """The source checkpoint cannot be quantized: incomplete, not finite, or of an unsupported family."""
+
+
 class QuantizationIncomplete(Exception):
     """Modules would stay unquantized, or a scale is zero or not finite."""

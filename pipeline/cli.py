@@ -119,7 +119,7 @@ def _guarded() -> int:
     """Runs the command; imports the error table only once something was raised."""
     try:
         result = enginery(standalone_mode=False)
-    except Exception as exc:  # noqa: BLE001 the boundary: anything we do not know is re-raised or a bug
+    except Exception as exc:
         if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
             raise
         from pipeline.boundary import report  # rich and pydantic: only after an error

@@ -2,6 +2,7 @@
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.markup import escape
 from rich.progress import (
@@ -43,7 +44,7 @@ class Display(Listener):
         self.since: dict[str, float] = {}
         self.said: dict[str, float] = {}
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         if self.live:
             self.bars.start()
         return self

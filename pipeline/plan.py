@@ -140,7 +140,7 @@ class _Maker:
                 "tools": self.tools("transformers", "tokenizers", "datasets"),
             },
             places=places,
-            what=f"{', '.join(Path(item.path).name for item in calibration.data)}, {calibration.seq_len} tokens",
+            what=f"{_names(calibration.data)}, {calibration.seq_len} tokens",
         )
 
     def quantized_checkpoint(self, source: Step, calibration_set: list[Step]) -> Step:
@@ -286,3 +286,7 @@ class _Maker:
             params={},
             what="perplexity, KL, top-1 agreement",
         )
+
+
+def _names(items: tuple[Data, ...]) -> str:
+    return ", ".join(Path(item.path).name for item in items)

@@ -21,7 +21,7 @@ class Judged:
 
 
 def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
-    """Registers the plan's engine and moves its alias; the same engine and recipe again is the same version."""
+    """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
     engine = site.store.path(plan.step("engine").key)
     measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
     return registry.publish(
@@ -60,7 +60,7 @@ def _accuracy(judged: Judged) -> list[Metric]:
 
 def _speed(measured: dict[str, Any]) -> list[Metric]:
     """Speed at the largest measured batch under plain names, every batch under `name@batch`."""
-    rows = measured["batches"]
+    rows = measured["rows"]
     names = (
         "tokens_per_s",
         "tokens_per_s_per_user",

@@ -8,8 +8,8 @@ from pipeline import gate, publish
 from pipeline.errors import BuildFailed
 from pipeline.plan import Plan, Trial
 from pipeline.publish import Judged
-from pipeline.steps import Listener, Made, Site, realize
 from pipeline.step import Step
+from pipeline.steps import Listener, Made, Site, realize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

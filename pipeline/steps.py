@@ -1,4 +1,4 @@
-"""Makes the output of one step exist: skip it if the store has it, else run its builder in a child process."""
+"""Makes the output of one step exist: found in the store, or built by a child process."""
 
 import json
 import sys

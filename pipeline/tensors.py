@@ -29,6 +29,9 @@ NUMPY_TYPES = {
 MAX_HEADER_BYTES = 100_000_000
 """Limit of the safetensors format."""
 
+COMPARED_BYTES = 8 << 20
+"""Bytes compared at a time."""
+
 Array = npt.NDArray[Any]
 
 
@@ -158,6 +161,19 @@ class Checkpoint:
         if entry.dtype not in ("F16", "F32"):
             raise SourceError(f"{entry.file}: tensor {name!r} is {entry.dtype}; F32, F16 or BF16 is needed")
         return self.array(name).astype(np.float32)
+
+    def same(self, name: str, other: str) -> bool:
+        """Says whether two tensors hold the same bytes, reading a piece of both at a time."""
+        ours, theirs = self.raw(name), self.raw(other)
+        if ours.size != theirs.size:
+            return False
+        for start in range(0, ours.size, COMPARED_BYTES):
+            stop = min(start + COMPARED_BYTES, ours.size)
+            if not np.array_equal(ours[start:stop], theirs[start:stop]):
+                return False
+            self.drop_pages(self.entries[name], start, stop)
+            self.drop_pages(self.entries[other], start, stop)
+        return True
 
     def drop_pages(self, entry: TensorEntry, start: int, end: int) -> None:
         """Gives back the memory of bytes `start` to `end` of a mapped tensor; they can be read again."""

@@ -27,7 +27,8 @@ def plan(app: App, recipe: Path) -> None:
         app.out.rows(rows, id_column="key", title=loaded.recipe.name)
         to_run = sum(row["status"] == "run" for row in rows)
         app.out.say(
-            f"{loaded.recipe.name}: {to_run} of {len(rows)} steps would run, then the gate and `{made.recipe.publish.alias}`"
+            f"{loaded.recipe.name}: {to_run} of {len(rows)} steps would run, then the gate "
+            f"and publication as @{made.recipe.publish.alias}"
         )
 
 

@@ -16,17 +16,18 @@ def doctor(app: App) -> None:
     Example: enginery doctor
     """
     from pipeline.errors import BackendUnavailable  # pydantic: not for --help
+    from pipeline.host import PACKAGES
     from pipeline.output import size
 
     host = app.site.host
     rows = [
         _row("python", host.tools["python"]),
-        *(_row(name, host.tools.get(name), f"pip install {name}") for name in ("torch", "transformers", "nvidia-modelopt", "datasets", "prefect")),
+        *(_row(name, host.tools.get(name), f"pip install {name}") for name in PACKAGES if name != "safetensors"),
         _row("C++ compiler", host.tools.get("c++"), "install g++ (Debian: apt-get install g++)"),
         _row("CPU", f"{host.cores} cores, {host.cpu}"),
         _row("memory", size(host.memory_bytes)),
         _row("GPU", ", ".join(gpu.name for gpu in host.gpus) or "none: engines are built for the CPU"),
-        _row("backend aoti", "ready" if "c++" in host.tools and "torch" in host.tools else None, "needs torch and a C++ compiler"),
+        _row("backend aoti", "ready" if {"c++", "torch"} <= host.tools.keys() else None, "torch and g++"),
         _row("backend tensorrt", shutil.which("trtllm-build") or "not built by this version"),
         _store_row(app),
     ]  # fmt: skip

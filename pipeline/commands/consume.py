@@ -41,7 +41,8 @@ def show(app: App, reference: str) -> None:
         app.out.value(record.as_dict(), text="", short=record.engine_key)
         return
     app.out.line(
-        f"{record.name}:{record.number}   verdict {record.verdict}   published {record.published_at:%Y-%m-%d %H:%M} UTC"
+        f"{record.name}:{record.number}   verdict {record.verdict}   "
+        f"published {record.published_at:%Y-%m-%d %H:%M} UTC"
     )
     app.out.line(f"engine {record.engine_key}")
     facts = record.facts
@@ -180,7 +181,8 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     if app.out.json_mode:
         app.out.value(result, text="")
     app.out.say(
-        f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} tokens/s, first after {result['ttft_ms']:.0f} ms"
+        f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} tokens/s, "
+        f"first after {result['ttft_ms']:.0f} ms"
     )
 
 

@@ -1,0 +1,69 @@
+"""Accounts for every linear of a model: quantized as intended, or left with a reason."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from calibration.errors import QuantizationIncomplete
+
+Range = tuple[float, float]
+"""Smallest and largest value of a scale."""
+
+SOURCE = "source"
+"""Format of a linear that keeps the source dtype."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linear:
+    """What was wanted for one linear, and what was found after quantization."""
+
+    module: str
+    intended: str
+    """Format by name, or `source`."""
+    actual: str
+    """Format that the quantizers are set to, or `source`."""
+    reason: str = ""
+    """Why it keeps the source dtype; empty when it is quantized."""
+    scales: Mapping[str, Range] = field(default_factory=dict)
+    """Scale name -> smallest and largest value."""
+    zero_scales: int = 0
+    """Weight scales of channels or blocks that hold only zeros: written as one."""
+
+
+def problems(linears: Iterable[Linear]) -> list[str]:
+    """Says what is unexpected, one line per linear and matter."""
+    found = []
+    for linear in linears:
+        if linear.actual != linear.intended:
+            found.append(f"{linear.module}: {linear.actual} instead of {linear.intended}")
+        if linear.actual == SOURCE and not linear.reason:
+            found.append(f"{linear.module}: keeps the source dtype for no known reason")
+        found += [
+            f"{linear.module}: {name} ranges from {low} to {high}; every scale must be positive and finite"
+            for name, (low, high) in linear.scales.items()
+            if not (low > 0 and math.isfinite(high))
+        ]
+    return found
+
+
+def require(linears: Sequence[Linear]) -> None:
+    """Raises QuantizationIncomplete that names every module with a surprise."""
+    found = problems(linears)
+    if found:
+        raise QuantizationIncomplete(
+            "the checkpoint is not quantized as intended:\n" + "\n".join(f"  {line}" for line in found)
+        )
+
+
+def document(format_name: str, linears: Sequence[Linear], left_out: Mapping[str, str]) -> dict[str, Any]:
+    """Contents of coverage.json; `left_out` maps source tensors that were not written to the reason."""
+    quantized = sum(linear.actual != SOURCE for linear in linears)
+    return {
+        "format": format_name,
+        "linears": len(linears),
+        "quantized": quantized,
+        "left": len(linears) - quantized,
+        "modules": [asdict(linear) for linear in linears],
+        "source_tensors_left_out": dict(left_out),
+    }

@@ -1,0 +1,101 @@
+"""Reads a source checkpoint's safetensors files one tensor at a time; pickles are never opened."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from calibration.errors import CheckpointError
+from calibration.layout import FAMILIES
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source checkpoint: its configuration and where each tensor is."""
+
+    root: Path
+    config: dict[str, Any]
+    files: dict[str, str]
+    """Tensor name -> name of the file that holds it, file by file."""
+
+    @classmethod
+    def open(cls, root: Path) -> "Source":
+        """Reads configuration and file headers; raises CheckpointError for what cannot be quantized."""
+        config = _config(root)
+        return cls(root, config, _files(root))
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields every tensor in file order, reading one at a time."""
+        for file in dict.fromkeys(self.files.values()):
+            with _open(self.root / file) as handle:
+                for name in [name for name, holder in self.files.items() if holder == file]:
+                    yield name, handle.get_tensor(name)
+
+    def check_finite(self, progress: Callable[[int, int, str], None]) -> None:
+        """Raises CheckpointError that names the file and the tensor of the first NaN or infinity."""
+        for done, (name, tensor) in enumerate(self.tensors()):
+            progress(done, len(self.files), "tensors checked")
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise CheckpointError(
+                    f"{self.files[name]}: tensor {name} holds {bad} NaN or infinite values; "
+                    "get the checkpoint again or repair it"
+                )
+
+
+def _config(root: Path) -> dict[str, Any]:
+    path = root / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{root}: no config.json; give a Hugging Face checkpoint directory") from None
+    except ValueError as exc:
+        raise CheckpointError(f"{path}: not valid JSON ({exc}); get the file again") from None
+    if config.get("model_type") not in FAMILIES:
+        raise CheckpointError(
+            f"{path}: model_type {config.get('model_type')!r} is not supported; have {', '.join(FAMILIES)}"
+        )
+    if "quantization_config" in config:
+        raise CheckpointError(f"{path}: the checkpoint is quantized already; give the one it was made from")
+    return config
+
+
+def _files(root: Path) -> dict[str, str]:
+    """Tensor name -> file name, from one model.safetensors or from the index of several."""
+    if (root / "model.safetensors").is_file():
+        return dict.fromkeys(_names(root / "model.safetensors"), "model.safetensors")
+    index = root / "model.safetensors.index.json"
+    if not index.is_file():
+        pickles = sorted(path.name for path in root.iterdir() if path.suffix in PICKLES)
+        have = f"only pickles ({', '.join(pickles)}), which can run code" if pickles else "no weights"
+        raise CheckpointError(
+            f"{root}: {have}; give a checkpoint with model.safetensors or model.safetensors.index.json"
+        )
+    files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    for file in dict.fromkeys(files.values()):
+        missing = {name for name, holder in files.items() if holder == file} - set(_names(root / file))
+        if missing:
+            raise CheckpointError(
+                f"{root / file}: lacks tensor {min(missing)}, which the index places in it; get it again"
+            )
+    return dict(sorted(files.items(), key=lambda item: item[1]))
+
+
+def _names(path: Path) -> list[str]:
+    with _open(path) as handle:
+        return list(handle.keys())
+
+
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: the file is missing; get the checkpoint again") from None
+    except SafetensorError as exc:
+        raise CheckpointError(f"{path}: not a whole safetensors file ({exc}); get the file again") from exc

@@ -1,0 +1,176 @@
+"""Writes a sharded checkpoint: `config.json`, `rank{r}.safetensors`, `audit.json`, `tokenizer/`.
+
+Every byte of a rank file is copied from the checkpoint's files, or is a zero of padding or a one of an absent
+smoothing factor: nothing is computed, so memory is bounded by a few pieces,
+and every layout holds the same weights.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.checkpoint import audit
+from pipeline.checkpoint.checks import reasons
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.layout import LAYOUT_VERSION, engine_config
+from pipeline.checkpoint.scales import check_scales
+from pipeline.checkpoint.slicing import Fill, LocalTensor, Slice, plan
+from pipeline.errors import BuildFailed, SourceError
+from pipeline.shape import ModelShape, read_shape
+from pipeline.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
+from pipeline.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint
+from recipes.formats import FORMATS
+
+ONES = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
+"""Bits of 1.0."""
+
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
+    "generation_config.json",
+)  # fmt: skip
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+"""At least one of them makes a tokenizer."""
+
+MAX_WRITERS = 4
+"""Rank files written at once; more of them only make a disk seek."""
+
+Progress = Callable[[int, int, str], None]
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Converts the checkpoint in `inputs` to the layout in `params`; checks come before the first byte."""
+    params = job["params"]
+    tp, pp, name = int(params["tp"]), int(params["pp"]), str(params["format"])
+    if params["layout_version"] != LAYOUT_VERSION:
+        raise ValueError(f"layout_version {params['layout_version']}; this code writes {LAYOUT_VERSION}")
+    checkpoint = open_checkpoint(Path(job["inputs"]["checkpoint"]))
+    shape = read_shape(checkpoint.config)
+    if impossible := reasons(shape, name, tp, pp):
+        raise BuildFailed(
+            "\n  ".join([f"tp {tp}, pp {pp}, format {name!r} does not fit the model", *impossible])
+        )
+    _check_format(checkpoint, name)
+    ranks = plan(shape, name, tp, pp)
+    found, left = audit.uses(ranks), _left(checkpoint, shape)
+    audit.check(found, {n: (entry.dtype, entry.shape) for n, entry in checkpoint.entries.items()}, left)
+    check_scales(checkpoint, shape)
+    _copy_tokenizer(checkpoint.directory, out / "tokenizer")
+    _write_ranks(checkpoint, ranks, out, progress)
+    _write_json(out / "audit.json", audit.report(ranks, found, left))
+    _write_json(out / "config.json", engine_config(shape, name, tp, pp))
+
+
+def _check_format(checkpoint: Checkpoint, name: str) -> None:
+    block = checkpoint.config.get("quantization_config") or {}
+    found = block.get("quant_algo") or block.get("quant_method") or ""
+    if found != FORMATS[name].quant_algo:
+        raise SourceError(
+            f"{checkpoint.directory}: config.json says quantization {found or 'none'!r}, "
+            f"format {name!r} is {FORMATS[name].quant_algo or 'none'!r}; give the checkpoint of that format"
+        )
+
+
+def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
+    """Lists source tensors that no rank needs, with the reason; a tied head must equal the embedding."""
+    kin = family(shape.architecture)
+    left = {
+        name: "computed from rotary_base and rotary_scaling"
+        for name in checkpoint.entries
+        if name.endswith(".rotary_emb.inv_freq")
+    }
+    if shape.tie_word_embeddings and {kin.head, kin.embedding} <= checkpoint.entries.keys():
+        if not checkpoint.same(kin.head, kin.embedding):
+            raise SourceError(
+                f"{checkpoint.directory}: tie_word_embeddings is true, but {kin.head} differs from "
+                f"{kin.embedding}; set tie_word_embeddings to false, or remove {kin.head}"
+            )
+        left[kin.head] = f"tied to {kin.embedding}, which holds the same bytes"
+    return left
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    names = [name for name in TOKENIZER_FILES if (source / name).is_file()]
+    if not set(names) & set(VOCABULARIES):
+        raise SourceError(f"{source}: no tokenizer; one of {', '.join(VOCABULARIES)} is needed")
+    target.mkdir()
+    for name in names:
+        shutil.copyfile(source / name, target / name)
+
+
+def _write_ranks(
+    checkpoint: Checkpoint, ranks: list[list[LocalTensor]], out: Path, progress: Progress
+) -> None:
+    done = [0] * len(ranks)
+    total = sum(tensor.nbytes for tensors in ranks for tensor in tensors)
+
+    def write(rank: int) -> None:
+        def wrote(nbytes: int) -> None:
+            done[rank] += nbytes
+
+        own = Checkpoint(checkpoint.directory, checkpoint.config, checkpoint.entries)
+        tensors = [_tensor_plan(own, tensor) for tensor in ranks[rank]]
+        write_safetensors(out / f"rank{rank}.safetensors", tensors, wrote=wrote)
+
+    with ThreadPoolExecutor(min(len(ranks), os.cpu_count() or 1, MAX_WRITERS)) as pool:
+        futures = [pool.submit(write, rank) for rank in range(len(ranks))]
+        pending = set(futures)
+        while pending:
+            finished, pending = wait(pending, timeout=0.5)
+            progress(sum(done), total, "bytes")
+            for future in finished:
+                if future.exception():
+                    pool.shutdown(wait=False, cancel_futures=True)
+                future.result()
+
+
+def _tensor_plan(checkpoint: Checkpoint, tensor: LocalTensor) -> TensorPlan:
+    return TensorPlan(tensor.name, tensor.dtype, tensor.shape, lambda: _chunks(checkpoint, tensor))
+
+
+def _chunks(checkpoint: Checkpoint, tensor: LocalTensor) -> Iterator[Chunk]:
+    for part in tensor.parts:
+        if isinstance(part, Fill):
+            yield _filled(part, tensor.dtype)
+        elif part.contiguous:
+            yield _span(checkpoint, part)
+        else:
+            yield from _rows(checkpoint, part)
+
+
+def _filled(part: Fill, dtype: str) -> Array:
+    bits = ONES[dtype] if part.value else 0
+    kind = np.dtype(NUMPY_TYPES[dtype])
+    return np.full(part.extent, bits, np.dtype(f"u{kind.itemsize}"))
+
+
+def _span(checkpoint: Checkpoint, part: Slice) -> Span:
+    entry = checkpoint.entries[part.source]
+    if not part.shape:
+        return Span(entry.file, entry.start, entry.end)
+    row = entry.nbytes // part.shape[0]
+    start, stop = part.ranges[0]
+    return Span(entry.file, entry.start + start * row, entry.start + stop * row)
+
+
+def _rows(checkpoint: Checkpoint, part: Slice) -> Iterator[Array]:
+    """Yields a box of a matrix as runs of rows, giving back the memory of each run once it is written."""
+    entry = checkpoint.entries[part.source]
+    (first, last), (left, right) = part.ranges
+    source = checkpoint.array(part.source)
+    row = entry.nbytes // part.shape[0]
+    step = max(1, PIECE_BYTES // row)
+    for start in range(first, last, step):
+        stop = min(start + step, last)
+        yield source[start:stop, left:right]
+        checkpoint.drop_pages(entry, start * row, stop * row)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n")

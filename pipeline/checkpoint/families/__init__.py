@@ -1,0 +1,22 @@
+"""Model families, one file each; a new file is a new family."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from pipeline.checkpoint.modules import Family
+from pipeline.errors import SourceError
+
+
+def names() -> list[str]:
+    """Lists the family files."""
+    return sorted(module.name for module in iter_modules(__path__))
+
+
+def family(architecture: str) -> Family:
+    """Returns the family of an architecture; an unknown one is a SourceError that lists those supported."""
+    families: list[Family] = [import_module(f"{__name__}.{name}").FAMILY for name in names()]
+    for found in families:
+        if architecture in found.architectures:
+            return found
+    supported = ", ".join(each for found in families for each in found.architectures)
+    raise SourceError(f"config.json: architecture {architecture!r} is not supported; supported: {supported}")

@@ -1,0 +1,275 @@
+"""Which slice of which source tensor goes to which rank, under which name; pure.
+
+Everything follows from the model's shape, the format and the layout; no file is opened. Dim 0 is outputs:
+
+    tensor of a linear        column-parallel        row-parallel
+    weight                    dim 0                  dim 1
+    bias                      dim 0                  whole
+    scale per tensor          whole                  whole
+    scale per channel         dim 0                  whole
+    scale per block           dim 0                  dim 1
+    input scale               whole                  whole
+    smoothing (per input)     whole                  dim 0
+
+int4 weights hold two output channels per byte along dim 0. Vocabulary tables are cut along dim 0, after zero
+rows are added up to a multiple of tp.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.modules import Family, Linear, Norm, Part
+from pipeline.shape import ModelShape
+from pipeline.tensors import item_bytes
+from recipes.formats import FORMATS, Format
+
+SOURCE_TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+WEIGHT_TYPES = {"float8_e4m3fn": "F8_E4M3", "int8": "I8", "int4": "U8"}
+"""Stored type in the quantized checkpoint; TensorRT-LLM reads packed int4 as I8, the same bytes."""
+
+WHOLE = "every tensor-parallel rank needs it whole"
+TIED = "the output head is the embedding table"
+FOLDED = "the smoothing is folded into the norm before it"
+PADDED = "rows up to a multiple of tp"
+
+Range = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A box of a source tensor: one index range per dimension."""
+
+    source: str
+    dtype: str
+    shape: tuple[int, ...]
+    """Shape of the whole source tensor."""
+    ranges: tuple[Range, ...]
+    reason: str = ""
+    """Why more than one local tensor may hold these elements; empty if only one may."""
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """Shape of the box."""
+        return tuple(stop - start for start, stop in self.ranges)
+
+    @property
+    def contiguous(self) -> bool:
+        """The box is one run of bytes: all dimensions but the first are whole."""
+        return self.extent[1:] == self.shape[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """Elements that no source tensor holds."""
+
+    value: int
+    """0 or 1."""
+    extent: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTensor:
+    """One tensor of a rank file: parts, one after another along dim 0."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Slice | Fill, ...]
+    equal: tuple[Slice, ...] = ()
+    """Source tensors that hold the same values as the only part, and so are written once."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data."""
+        return math.prod(self.shape) * item_bytes(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One rank of a layout."""
+
+    tp: int
+    pp: int
+    rank: int
+
+    @property
+    def tp_rank(self) -> int:
+        """Position among the ranks that split a layer; it runs fastest."""
+        return self.rank % self.tp
+
+    @property
+    def pp_rank(self) -> int:
+        """Stage of the stack of layers."""
+        return self.rank // self.tp
+
+
+def padded_vocab(shape: ModelShape, tp: int) -> int:
+    """Rows of the vocabulary tables once tp divides them."""
+    return math.ceil(shape.vocab_size / tp) * tp
+
+
+def share(size: int, units: int, tp: int, tp_rank: int) -> Range:
+    """Range of `size` channels, made of equal units, that a rank holds; too few units are repeated."""
+    unit = size // units
+    if units % tp == 0:
+        each = units // tp * unit
+        return tp_rank * each, (tp_rank + 1) * each
+    if tp % units == 0:
+        first = tp_rank // (tp // units) * unit
+        return first, first + unit
+    raise ValueError(f"tp {tp} and {units} units do not divide one another")
+
+
+def stage_layers(num_layers: int, pp: int, pp_rank: int) -> range:
+    """Global indices of a stage's layers."""
+    if num_layers % pp:
+        raise ValueError(f"pp {pp} does not divide {num_layers} layers")
+    each = num_layers // pp
+    return range(pp_rank * each, (pp_rank + 1) * each)
+
+
+def plan_rank(shape: ModelShape, format: str, place: Place) -> list[LocalTensor]:  # noqa: A002 our word
+    """Lists the tensors of one rank file, in the order of the model."""
+    kin, fmt = family(shape.architecture), FORMATS[format]
+    tensors: list[LocalTensor] = []
+    if place.pp_rank == 0:
+        tensors.append(_table("transformer.vocab_embedding.weight", kin.embedding, shape, place))
+    for local, layer in enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank)):
+        tensors += _layer(kin, shape, fmt, place, (local, layer))
+    if place.pp_rank == place.pp - 1:
+        tensors.append(_norm("transformer.ln_f", kin.final_norm, shape.hidden_size, shape, place.tp))
+        head = kin.embedding if shape.tie_word_embeddings else kin.head
+        tensors.append(_table("lm_head.weight", head, shape, place, TIED if head == kin.embedding else ""))
+    return tensors
+
+
+def plan(shape: ModelShape, format: str, tp: int, pp: int) -> list[list[LocalTensor]]:  # noqa: A002 our word
+    """Lists the tensors of every rank file, by rank."""
+    return [plan_rank(shape, format, Place(tp, pp, rank)) for rank in range(tp * pp)]
+
+
+def rank_bytes(shape: ModelShape, format: str, tp: int, pp: int) -> list[int]:  # noqa: A002 our word
+    """Bytes of tensor data in every rank file, by rank; the header adds about 150 per tensor."""
+    return [sum(tensor.nbytes for tensor in tensors) for tensors in plan(shape, format, tp, pp)]
+
+
+def _layer(
+    kin: Family, shape: ModelShape, fmt: Format, place: Place, index: tuple[int, int]
+) -> Iterator[LocalTensor]:
+    """Lists one layer's tensors; `index` is its number in the stage and in the model."""
+    here, there = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
+    for module in kin.layer(shape):
+        local = f"{here}.{module.local}"
+        if isinstance(module, Norm):
+            yield _norm(local, f"{there}.{module.source}", module.size, shape, place.tp)
+        else:
+            yield from _LinearPlan(module, local, there, shape, fmt, place).tensors()
+
+
+def _norm(local: str, source: str, size: int, shape: ModelShape, tp: int) -> LocalTensor:
+    dtype = SOURCE_TYPES[shape.dtype]
+    part = Slice(f"{source}.weight", dtype, (size,), ((0, size),), WHOLE if tp > 1 else "")
+    return LocalTensor(f"{local}.weight", dtype, (size,), (part,))
+
+
+def _table(local: str, source: str, shape: ModelShape, place: Place, reason: str = "") -> LocalTensor:
+    dtype, width, vocab = SOURCE_TYPES[shape.dtype], shape.hidden_size, shape.vocab_size
+    rows = padded_vocab(shape, place.tp) // place.tp
+    start, stop = (min(vocab, (place.tp_rank + more) * rows) for more in (0, 1))
+    parts: list[Slice | Fill] = []
+    if stop > start:
+        parts.append(Slice(source, dtype, (vocab, width), ((start, stop), (0, width)), reason))
+    if missing := rows - (stop - start):
+        parts.append(Fill(0, (missing, width), PADDED))
+    return LocalTensor(local, dtype, (rows, width), tuple(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _LinearPlan:
+    """Plans the tensors of one linear on one rank."""
+
+    linear: Linear
+    local: str
+    layer: str
+    shape: ModelShape
+    fmt: Format
+    place: Place
+
+    def tensors(self) -> Iterator[LocalTensor]:
+        """Lists weight, bias and scales."""
+        dtype = SOURCE_TYPES[self.shape.dtype]
+        if self.fmt.weight == "source":
+            yield self._rows("weight", "weight", dtype, step=1)
+        else:
+            yield self._rows("weight", "weight", WEIGHT_TYPES[self.fmt.weight], step=1)
+            yield self._weight_scale()
+        if self.fmt.activation != "source":
+            yield self._once("input_scale", "activation_scaling_factor", "F32", ())
+        if self.fmt.smoothed:
+            yield self._smoothing(dtype)
+        if self.linear.bias:
+            yield self._rows("bias", "bias", dtype, step=0)
+
+    @property
+    def _column(self) -> bool:
+        return self.linear.split == "column"
+
+    def _inputs(self) -> Range:
+        tp, size = self.place.tp, self.linear.inputs
+        return (0, size) if self._column else share(size, size, tp, self.place.tp_rank)
+
+    def _rows(self, source: str, local: str, dtype: str, *, step: int) -> LocalTensor:
+        """Plans a tensor of outputs (dim 0) and of one element per `step` inputs (dim 1; 0: no dim 1)."""
+        packed = 2 if source == "weight" and self.fmt.weight == "int4" else 1
+        start, stop = self._inputs()
+        columns: tuple[Range, ...] = ((start // step, stop // step),) if step else ()
+        width = (self.linear.inputs // step,) if step else ()
+        parts = []
+        for part in self.linear.parts:
+            first, last, reason = self._outputs(part, divided=bool(step))
+            rows = (first // packed, last // packed)
+            shape = (part.outputs // packed, *width)
+            parts.append(Slice(self._source(part.source, source), dtype, shape, (rows, *columns), reason))
+        total = (sum(part.extent[0] for part in parts), *parts[0].extent[1:])
+        kept = "I8" if packed == 2 else dtype
+        return LocalTensor(f"{self.local}.{local}", kept, total, tuple(parts))
+
+    def _outputs(self, part: Part, *, divided: bool) -> tuple[int, int, str]:
+        tp = self.place.tp
+        if self._column:
+            reason = f"{tp // part.units} ranks share each head" if part.units < tp else ""
+            return (*share(part.outputs, part.units, tp, self.place.tp_rank), reason)
+        return 0, part.outputs, WHOLE if tp > 1 and not divided else ""
+
+    def _weight_scale(self) -> LocalTensor:
+        name = "weights_scaling_factor"
+        if self.fmt.granularity == "tensor":
+            return self._once("weight_scale", name, "F32", ())
+        return self._rows("weight_scale", name, "F32", step=self.fmt.block_size)
+
+    def _once(self, source: str, local: str, dtype: str, shape: tuple[int, ...]) -> LocalTensor:
+        """Plans a tensor that the parts share: taken from the first, equal in the others."""
+        reason = WHOLE if self.place.tp > 1 else ""
+        ranges = tuple((0, size) for size in shape)
+        slices = [
+            Slice(self._source(part.source, source), dtype, shape, ranges, reason)
+            for part in self.linear.parts
+        ]
+        return LocalTensor(f"{self.local}.{local}", dtype, shape or (1,), (slices[0],), tuple(slices[1:]))
+
+    def _smoothing(self, dtype: str) -> LocalTensor:
+        name, inputs = "prequant_scaling_factor", self.linear.inputs
+        if self._column and self.fmt.granularity == "block":
+            return LocalTensor(f"{self.local}.{name}", dtype, (inputs,), (Fill(1, (inputs,), FOLDED),))
+        if self._column:
+            return self._once("pre_quant_scale", name, dtype, (inputs,))
+        held = self._inputs()
+        source = self._source(self.linear.parts[0].source, "pre_quant_scale")
+        part = Slice(source, dtype, (inputs,), (held,))
+        return LocalTensor(f"{self.local}.{name}", dtype, part.extent, (part,))
+
+    def _source(self, module: str, tensor: str) -> str:
+        return f"{self.layer}.{module}.{tensor}"

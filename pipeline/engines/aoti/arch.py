@@ -1,0 +1,106 @@
+"""What config.json of a sharded checkpoint says about the network, as one value."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+from recipes.formats import FORMATS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arch:
+    """A Llama-family decoder, in the words of the sharded checkpoint."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_size: int
+    intermediate_size: int
+    vocab_size: int
+    norm_epsilon: float
+    rotary_base: float
+    rotary_scaling: Mapping[str, Any] | None
+    qk_layernorm: bool
+    attn_bias: bool
+    dtype: str
+    tp: int
+    pp: int
+    format: str
+    """Name of a row of FORMATS."""
+    group_size: int
+
+    @property
+    def world_size(self) -> int:
+        """Ranks in all."""
+        return self.tp * self.pp
+
+    @property
+    def stage_layers(self) -> int:
+        """Layers of one pipeline stage."""
+        return self.num_hidden_layers // self.pp
+
+    @property
+    def rank_heads(self) -> int:
+        """Query heads of one rank."""
+        return self.num_attention_heads // self.tp
+
+    @property
+    def rank_kv_heads(self) -> int:
+        """KV heads of one rank; duplicated when there are fewer heads than ranks."""
+        return max(1, self.num_key_value_heads // self.tp)
+
+    @property
+    def rank_vocab(self) -> int:
+        """Vocabulary rows of one rank, padding included."""
+        return -(-self.vocab_size // self.tp)
+
+    def kv_bytes_per_token(self, element_bytes: int) -> int:
+        """Bytes of KV cache that one token takes on one rank."""
+        return 2 * self.stage_layers * self.rank_kv_heads * self.head_size * element_bytes
+
+
+def read_arch(checkpoint: Path) -> Arch:
+    """Parses `checkpoint`/config.json; raises SourceError when a field is missing or not supported."""
+    path = checkpoint / "config.json"
+    raw = json.loads(path.read_text())
+    try:
+        return _parse(raw)
+    except KeyError as exc:
+        raise SourceError(f"{path}: field {exc.args[0]!r} is missing; convert the checkpoint again") from exc
+
+
+def _parse(raw: Mapping[str, Any]) -> Arch:
+    quantization, mapping = raw.get("quantization") or {}, raw.get("mapping") or {}
+    heads = raw["num_attention_heads"]
+    return Arch(
+        hidden_size=raw["hidden_size"],
+        num_hidden_layers=raw["num_hidden_layers"],
+        num_attention_heads=heads,
+        num_key_value_heads=raw.get("num_key_value_heads", heads),
+        head_size=raw.get("head_size") or raw["hidden_size"] // heads,
+        intermediate_size=raw["intermediate_size"],
+        vocab_size=raw["vocab_size"],
+        norm_epsilon=raw["norm_epsilon"],
+        rotary_base=raw["rotary_base"],
+        rotary_scaling=raw.get("rotary_scaling"),
+        qk_layernorm=bool(raw.get("qk_layernorm", False)),
+        attn_bias=bool(raw.get("attn_bias", False)),
+        dtype=raw["dtype"],
+        tp=mapping.get("tp_size", 1),
+        pp=mapping.get("pp_size", 1),
+        format=_format(quantization.get("quant_algo")),
+        group_size=quantization.get("group_size") or 128,
+    )
+
+
+def _format(quant_algo: str | None) -> str:
+    found = {row.quant_algo: row.name for row in FORMATS.values()}
+    if (quant_algo or "") not in found:
+        raise SourceError(
+            f"config.json: quant_algo {quant_algo!r} is not built by backend aoti; have {', '.join(filter(None, found))}"
+        )
+    return found[quant_algo or ""]

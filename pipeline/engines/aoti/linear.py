@@ -1,0 +1,153 @@
+"""Linear layers whose weights stay quantized in memory.
+
+Shapes: O output channels, I input channels, N tokens, G blocks of input channels that share a scale.
+Every layer has two ways to multiply. `matmul` is for many tokens: the weight is turned into the compute
+dtype once and a library multiplies. `dot` is for one token: a product and a sum that the compiler fuses
+with the dequantization into one pass over the stored bytes, so that nothing but those bytes is read.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FP8_E4M3_MAX = 448.0
+"""Largest finite float8_e4m3fn value (OCP 8-bit floating point specification)."""
+
+
+def parameter(shape: tuple[int, ...], dtype: torch.dtype) -> nn.Parameter:
+    """Returns a placeholder of one weight, to be assigned when weights are bound."""
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
+
+
+def _dot(x: Tensor, weight: Tensor) -> Tensor:
+    """Multiplies one token by a weight with float32 sums: (..., I), (O, I) -> (..., O)."""
+    return (x.float().unsqueeze(-2) * weight.float()).sum(-1)
+
+
+class Linear(nn.Module):
+    """Weight in the compute dtype."""
+
+    def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.weight = parameter((num_out, num_in), dtype)
+        self.bias = parameter((num_out,), dtype) if bias else None
+
+    def forward(self, x: Tensor, *, single: bool) -> Tensor:
+        """Applies the layer: (..., I) -> (..., O); `single` says that there is one token."""
+        y = self.dot(x) if single else self.matmul(x)
+        y = y.to(self.dtype)
+        return y if self.bias is None else y + self.bias
+
+    def dot(self, x: Tensor) -> Tensor:
+        """Multiplies one token."""
+        return _dot(x, self.weight)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Multiplies many tokens."""
+        return F.linear(x, self.weight)
+
+
+class Int8WeightOnly(Linear):
+    """Weight int8 with one scale per output channel."""
+
+    def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
+        super().__init__(num_in, num_out, dtype, bias=bias)
+        self.weight = parameter((num_out, num_in), torch.int8)
+        self.weights_scaling_factor = parameter((num_out,), torch.float32)
+
+    def dot(self, x: Tensor) -> Tensor:
+        """Multiplies one token."""
+        return _dot(x, self.weight) * self.weights_scaling_factor
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Multiplies many tokens; every int8 value is exact in bfloat16."""
+        return F.linear(x, self.weight.to(x.dtype)).float() * self.weights_scaling_factor
+
+
+class Int8Smoothed(Int8WeightOnly):
+    """Weight and input int8: the smoothed input is rounded with one static scale, sums are exact in int32."""
+
+    def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
+        super().__init__(num_in, num_out, dtype, bias=bias)
+        self.activation_scaling_factor = parameter((1,), torch.float32)
+        self.prequant_scaling_factor = parameter((num_in,), torch.float32)
+
+    def dot(self, x: Tensor) -> Tensor:
+        """Multiplies one token; the int8 library call is the fastest way for one token too (measured)."""
+        return self.matmul(x)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Multiplies many tokens."""
+        scaled = x.float() * self.prequant_scaling_factor / self.activation_scaling_factor
+        rounded = scaled.round().clamp(-128, 127).to(torch.int8)
+        sums = torch._int_mm(rounded.flatten(0, -2), self.weight.t())
+        y = sums.float() * (self.weights_scaling_factor * self.activation_scaling_factor)
+        return y.unflatten(0, x.shape[:-1])
+
+
+class Float8(Linear):
+    """Weight and input e4m3, one static scale each."""
+
+    def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
+        super().__init__(num_in, num_out, dtype, bias=bias)
+        self.weight = parameter((num_out, num_in), torch.float8_e4m3fn)
+        self.weights_scaling_factor = parameter((1,), torch.float32)
+        self.activation_scaling_factor = parameter((1,), torch.float32)
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        scaled = (x.float() / self.activation_scaling_factor).clamp(-FP8_E4M3_MAX, FP8_E4M3_MAX)
+        return scaled.to(torch.float8_e4m3fn).float()
+
+    def dot(self, x: Tensor) -> Tensor:
+        """Multiplies one token."""
+        return _dot(self._rounded(x), self.weight) * self._scale()
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Multiplies many tokens; every e4m3 value is exact in bfloat16."""
+        # Two conversions: the direct one is not vectorized (seven times slower, measured).
+        weight = self.weight.float().to(x.dtype)
+        return F.linear(self._rounded(x).to(x.dtype), weight).float() * self._scale()
+
+    def _scale(self) -> Tensor:
+        return self.weights_scaling_factor * self.activation_scaling_factor
+
+
+class Int4Block(Linear):
+    """Weight int4 in blocks of input channels, input smoothed.
+
+    Two weights per byte along the output channels, the even channel in the low nibble. The stored nibbles
+    are two's complement; `weights.bind` flips the sign bits, so that here a nibble is its value plus 8.
+    """
+
+    def __init__(
+        self, num_in: int, num_out: int, dtype: torch.dtype, group_size: int, *, bias: bool = False
+    ) -> None:
+        super().__init__(num_in, num_out, dtype, bias=bias)
+        self.group_size = group_size
+        self.weight = parameter((num_out // 2, num_in), torch.uint8)
+        self.weights_scaling_factor = parameter((num_out, num_in // group_size), torch.float32)
+        self.prequant_scaling_factor = parameter((num_in,), torch.float32)
+
+    def _halves(self) -> tuple[Tensor, Tensor]:
+        """Scaled weights of the even and of the odd output channels: (O/2, G, block) float32 each."""
+        # Float arithmetic, because the compiler's integer shifts are ten times slower (measured).
+        packed = self.weight.unflatten(-1, (-1, self.group_size)).float()
+        high = torch.floor(packed * 0.0625)
+        low = packed - 16 * high
+        scale = self.weights_scaling_factor.unsqueeze(-1)
+        return (low - 8) * scale[0::2], (high - 8) * scale[1::2]
+
+    def _smoothed(self, x: Tensor) -> Tensor:
+        return (x.float() * self.prequant_scaling_factor).to(x.dtype)
+
+    def dot(self, x: Tensor) -> Tensor:
+        """Multiplies one token."""
+        blocks = self._smoothed(x).float().unflatten(-1, (-1, self.group_size)).unsqueeze(-3)
+        even, odd = ((blocks * half).sum((-1, -2)) for half in self._halves())
+        return torch.stack([even, odd], -1).flatten(-2)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """Multiplies many tokens."""
+        even, odd = (half.flatten(-2).to(x.dtype) for half in self._halves())
+        return F.linear(self._smoothed(x), torch.stack([even, odd], 1).flatten(0, 1))

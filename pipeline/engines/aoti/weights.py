@@ -1,0 +1,77 @@
+"""Tensors that a stage's compiled code reads: the rank's weights, its rotary tables, its place in the vocabulary."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline.engines.aoti.arch import Arch
+from pipeline.errors import SourceError
+
+LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def bind(rank_file: Path, arch: Arch, rank: int, dtype: torch.dtype, max_seq_len: int) -> dict[str, Tensor]:
+    """Returns every tensor of one rank by its name in the stage module.
+
+    Quantized weights are memory-mapped, never widened; 16- and 32-bit weights take the compute dtype.
+    """
+    tensors = {name: _prepare(name, tensor, dtype) for name, tensor in load_file(rank_file).items()}
+    cos, sin = rotary_tables(arch, max_seq_len)
+    tensors |= {"cos": cos, "sin": sin}
+    if rank < arch.tp:
+        tensors["transformer.vocab_embedding.start"] = torch.tensor(rank % arch.tp * arch.rank_vocab)
+    return tensors
+
+
+def select(tensors: dict[str, Tensor], names: Iterable[str], rank_file: Path) -> dict[str, Tensor]:
+    """Returns the tensors the code asks for; raises SourceError when the rank file lacks one."""
+    wanted = list(names)
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise SourceError(f"{rank_file}: tensors {missing} are missing; convert the checkpoint again")
+    return {name: tensors[name] for name in wanted}
+
+
+def _prepare(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if "scaling_factor" in name:
+        return tensor.float().reshape(-1) if tensor.dim() == 0 else tensor.float()
+    return tensor.to(dtype) if tensor.dtype in (torch.bfloat16, torch.float16, torch.float32) else tensor
+
+
+def flip_nibbles(packed: Tensor) -> Tensor:
+    """Turns two's complement nibbles into value plus 8, in a byte each two: what Int4Block reads."""
+    return packed.view(torch.uint8) ^ 0x88
+
+
+def rotary_tables(arch: Arch, length: int) -> tuple[Tensor, Tensor]:
+    """Returns cosine and signed sine of every position and channel: (length, D) each."""
+    angles = torch.arange(length).float().unsqueeze(1) * _frequencies(arch)
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+
+
+def _frequencies(arch: Arch) -> Tensor:
+    exponent = torch.arange(0, arch.head_size, 2).float() / arch.head_size
+    frequencies = 1.0 / arch.rotary_base**exponent
+    scaling = arch.rotary_scaling
+    kind = "default" if scaling is None else scaling.get("rope_type", scaling.get("type"))
+    if scaling is None or kind == "default":
+        return frequencies
+    if kind == "linear":
+        return frequencies / scaling["factor"]
+    if kind != "llama3":
+        raise SourceError(
+            f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3"
+        )
+    return _llama3(frequencies, *(float(scaling[key]) for key in LLAMA3_KEYS))
+
+
+def _llama3(frequencies: Tensor, factor: float, low: float, high: float, original: float) -> Tensor:
+    """Slows down the frequencies whose wavelength exceeds the original context, smoothly."""
+    wavelength = 2 * math.pi / frequencies
+    blend = ((original / wavelength - low) / (high - low)).clamp(0, 1)
+    return frequencies * ((1 - blend) / factor + blend)

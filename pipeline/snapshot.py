@@ -1,0 +1,148 @@
+"""Which files of a checkpoint are taken, their common digest, and where a hub commit is kept on disk."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pipeline.errors import SourceError
+from pipeline.tensors import Checkpoint, open_checkpoint
+
+INDEX = "model.safetensors.index.json"
+
+COMPANIONS = frozenset(
+    {
+        "config.json", "generation_config.json",
+        "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+    }
+)  # fmt: skip
+"""Files taken beside the weights, wherever they exist."""
+
+PAPERS = re.compile(r"(LICEN[CS]E|NOTICE|README)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
+"""Names of licences, notices and model cards."""
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+"""Sets of files of which one must be complete."""
+
+HEADERS_ONLY = "HEADERS_ONLY"
+"""Marks a directory whose weight files hold headers and no weights."""
+
+
+def wanted(names: Iterable[str]) -> list[str]:
+    """Selects the files that make a checkpoint, sorted: weights, tokenizer, papers; never pickles or code.
+
+    Weights are `model.safetensors`, else the `model-*.safetensors` and their index, else every safetensors
+    file and the index: the order in which checkpoints are opened.
+    """
+    top = {name for name in names if "/" not in name}
+    tensors = {name for name in top if name.endswith(".safetensors")}
+    if "model.safetensors" in tensors:
+        weights = {"model.safetensors"}
+    else:
+        weights = {name for name in tensors if name.startswith("model-")} or tensors
+        weights |= top & {INDEX}
+    papers = {name for name in top if PAPERS.fullmatch(name)}
+    return sorted(weights | (top & COMPANIONS) | papers)
+
+
+def check_names(names: Iterable[str], where: str) -> list[str]:
+    """Returns the wanted files of a checkpoint at `where`; a SourceError unless they can make one."""
+    held = sorted(names)
+    chosen = wanted(held)
+    if "config.json" not in chosen:
+        raise SourceError(f"{where}: no config.json; a checkpoint must have it")
+    if not any(name.endswith(".safetensors") for name in chosen):
+        pickles = [name for name in held if name.endswith(PICKLES)]
+        found = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+        raise SourceError(
+            f"{where}: {found}; only safetensors files are read, because a pickle can run any code: "
+            "convert the weights to safetensors"
+        )
+    if not any(set(files) <= set(chosen) for files in TOKENIZERS):
+        choices = ", ".join(" with ".join(files) for files in TOKENIZERS)
+        raise SourceError(f"{where}: no tokenizer; add one of: {choices}")
+    return chosen
+
+
+def local_names(path: Path) -> list[str]:
+    """Returns the wanted files of a local checkpoint; a SourceError unless they can make one."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError as exc:
+        raise SourceError(
+            f"{path}: cannot be listed ({exc.strerror}); model.path must be a readable directory"
+        ) from exc
+    if HEADERS_ONLY in names:
+        raise SourceError(f"{path}: holds headers without weights, kept for planning; name the model itself")
+    chosen = check_names(names, str(path))
+    for name in chosen:
+        if not (path / name).is_file():
+            raise SourceError(
+                f"{path / name}: no regular file, or a link to nothing; put the file there or remove the name"
+            )
+    return chosen
+
+
+def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
+    """Returns the digest of a local checkpoint: names and contents of its wanted files, nothing else.
+
+    `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
+    """
+    found = {}
+    for name in local_names(path):
+        try:
+            found[name] = digests(path / name).removeprefix("sha256:")
+        except OSError as exc:
+            raise unreadable(path / name, exc) from exc
+    return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def unreadable(path: Path, exc: OSError) -> SourceError:
+    """Says that a file of the checkpoint cannot be read."""
+    return SourceError(f"{path}: cannot be read ({exc.strerror}); make it readable for this user")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A commit of a hub repository, and where this host keeps what it got of it."""
+
+    repo: str
+    revision: str
+    """Full commit hash."""
+    cache: Path
+    """Directory for unfinished and finished downloads; one for many repositories."""
+    endpoint: str | None = None
+    """Address of the hub; None: the one huggingface_hub is set up for."""
+
+    @property
+    def where(self) -> str:
+        """The commit as messages name it."""
+        return f"{self.repo}@{self.revision[:12]}"
+
+    @property
+    def directory(self) -> Path:
+        """Directory of this commit in the cache; another address of the hub gets another one."""
+        hub = quote(self.endpoint, safe="") if self.endpoint else "hub"
+        return self.cache / hub / self.repo.replace("/", "--") / self.revision
+
+
+def remote_checkpoint(remote: Remote) -> Checkpoint:
+    """Opens a commit's `config.json` and safetensors headers, for planning: the weights are holes.
+
+    They are fetched once and kept; a hub that cannot be reached is a SourceError.
+    """
+    directory = remote.directory / "headers"
+    if not (directory / HEADERS_ONLY).exists():
+        from pipeline import hub  # huggingface_hub costs 0.2 s, and only the first plan of a commit needs it
+
+        hub.fetch_headers(remote, directory)
+    try:
+        return open_checkpoint(directory)
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(str(directory), remote.where)) from exc

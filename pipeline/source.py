@@ -1,0 +1,147 @@
+"""The source step: an own, checked copy of a local checkpoint or of a hub repository at a commit."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import StoreUnusable
+from pipeline.errors import SourceError
+from pipeline.finite import check_finite
+from pipeline.meter import Meter, Progress
+from pipeline.shape import read_shape
+from pipeline.snapshot import Remote, local_digest, local_names, unreadable
+from pipeline.tensors import Checkpoint, open_checkpoint
+
+COPY_BYTES = 64 << 20
+HASH_BYTES = 1 << 20
+UNSUPPORTED = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK)
+"""What a file system answers when it cannot link, or copy within itself."""
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Fills `out` with the wanted files of the checkpoint, complete, verified and finite, or raises."""
+    params, places = job["params"], job["places"]
+    try:
+        if params.get("repo"):
+            where = _from_hub(params, places, out, progress)
+        else:
+            where = _from_directory(Path(places["path"]), params["digest"], out, progress)
+        _validate(out, where, progress)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StoreUnusable(f"{out.parent}: {exc.strerror}; free some space or use another store") from exc
+
+
+def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> str:
+    names = local_names(path)
+    try:
+        _inspect(path)
+        total = sum((path / name).stat().st_size for name in names)
+        require_room(out, total)
+        copied = Meter(progress, total, "bytes copied")
+        for name in names:
+            copy(path / name, out / name, copied.add)
+    except PermissionError as exc:
+        raise unreadable(Path(exc.filename or path), exc) from exc
+    hashed = Meter(progress, total, "bytes hashed")
+    found = local_digest(out, lambda file: sha256(file, hashed.add))
+    if found != digest:
+        raise SourceError(
+            f"{path}: digest {digest} expected, {found} found; "
+            "the directory changed after the plan was made: run again"
+        )
+    return str(path)
+
+
+def _from_hub(params: Mapping[str, Any], places: Mapping[str, Any], out: Path, progress: Progress) -> str:
+    from pipeline import download, hub  # they need huggingface_hub, a local checkpoint does not
+
+    cache = Path(places.get("cache") or out.parent / ".hub")
+    remote = Remote(params["repo"], params["revision"], cache, places.get("endpoint"))
+    files = hub.listing(remote)
+    require_room(out, sum(file.size for file in files))
+    for path in download.fetch(remote, files, progress):
+        _place(path, out / path.name)
+    return remote.where
+
+
+def _place(path: Path, target: Path) -> None:
+    """Gives a file of our own cache a second name; copies it where the file system cannot do that."""
+    try:
+        os.link(path, target)
+    except OSError as exc:
+        if exc.errno not in UNSUPPORTED:
+            raise
+        copy(path, target, lambda _: None)
+
+
+def _validate(out: Path, where: str, progress: Progress) -> None:
+    """Opens what was copied as every later step will; errors name the place it came from."""
+    try:
+        check_finite(_inspect(out), progress)
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(str(out), where)) from exc
+
+
+def _inspect(directory: Path) -> Checkpoint:
+    checkpoint = open_checkpoint(directory)
+    try:
+        read_shape(checkpoint.config)
+    except SourceError as exc:
+        raise SourceError(f"{directory}/{exc}") from exc
+    return checkpoint
+
+
+def require_room(directory: Path, nbytes: int) -> None:
+    """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if nbytes > free:
+        raise StoreUnusable(
+            f"{directory.parent}: the checkpoint takes {nbytes} bytes, {free} are free; "
+            "free some space or use another store"
+        )
+
+
+def copy(source: Path, target: Path, tick: Callable[[int], None]) -> None:
+    """Copies the bytes of `source`, sharing blocks where the file system can; never links.
+
+    A file that changes meanwhile is a SourceError.
+    """
+    with source.open("rb") as reader, target.open("wb") as writer:
+        before, done = os.fstat(reader.fileno()), 0
+        while count := _transfer(reader.fileno(), writer.fileno(), done):
+            done += count
+            tick(count)
+        after = os.fstat(reader.fileno())
+    if (done, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise SourceError(
+            f"{source}: {before.st_size} bytes at the start, {after.st_size} at the end, {done} copied; "
+            "it changed during the copy: wait until it is written and run again"
+        )
+
+
+def _transfer(reader: int, writer: int, offset: int) -> int:
+    """Copies the next bytes from `offset`; 0 at the end."""
+    with suppress(AttributeError):  # not every system has it
+        try:
+            return os.copy_file_range(reader, writer, COPY_BYTES, offset, offset)
+        except OSError as exc:
+            if exc.errno not in UNSUPPORTED:
+                raise
+    return os.pwrite(writer, os.pread(reader, COPY_BYTES, offset), offset)
+
+
+def sha256(path: Path, tick: Callable[[int], None]) -> str:
+    """Returns the sha256 of a file in hexadecimal."""
+    hasher = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(HASH_BYTES):
+            hasher.update(data)
+            tick(len(data))
+    return hasher.hexdigest()

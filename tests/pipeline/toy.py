@@ -1,0 +1,34 @@
+"""Builders small enough to test the machinery with: real child processes, real files."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Writes the params, after as many seconds as they say."""
+    for done in range(5):
+        progress(done, 5, "lines")
+        time.sleep(job["params"].get("seconds", 0) / 5)
+    (out / "result.txt").write_text(str(job["params"].get("text", "")))
+    progress(5, 5, "lines")
+
+
+def sleep(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Writes its process id where `out` says, then sleeps."""
+    out.write_text(str(os.getpid()))
+    time.sleep(60)
+
+
+def fail(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Fails as a bug would."""
+    raise RuntimeError("broken on purpose")
+
+
+def fill_disk(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Writes until the disk is full."""
+    with (out / "big").open("wb") as file:
+        while True:
+            file.write(b"x" * (1 << 20))

@@ -1,0 +1,195 @@
+"""Recipes from YAML: what is read, and how mistakes are told."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipes import json_schema
+from recipes.errors import RecipeError
+from recipes.formats import FORMATS, LATER
+from recipes.load import combinations, load, variant
+from recipes.schema import Recipe
+
+GOOD = """\
+version: 1
+name: demo/one
+model: {path: ./model}
+format: fp8
+calibration:
+  data:
+    - {path: a.jsonl, samples: 3}
+engine:
+  tp: 2
+gate:
+  data: {path: b.jsonl}
+  limits: {kl: 0.1}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    """A recipe file with this text."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    return file
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    """What loading complains about."""
+    with pytest.raises(RecipeError, match="problem") as caught:
+        load(write(tmp_path, text))
+    return list(caught.value.problems)
+
+
+def test_a_good_recipe_loads(tmp_path):
+    (loaded,) = load(write(tmp_path, GOOD))
+    assert loaded.recipe.engine.world_size == 2
+    assert loaded.base == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "place", "said"),
+    [
+        ("fromat: fp8", "format: fp8", "4:1", "did you mean 'format'?"),
+        ("format: fp9", "format: fp8", "4:1", "unknown format 'fp9'; did you mean 'fp8'?"),
+        ("format: nvfp4", "format: fp8", "4:1", "not built by this version"),
+        ("  tp: 0", "  tp: 2", "9:3", "greater than 0"),
+        ("  tpp: 2", "  tp: 2", "9:3", "did you mean 'tp'?"),
+        ("  limits: {kl: -1}", "  limits: {kl: 0.1}", "12:12", "greater than 0"),
+        ("  limits: {}", "  limits: {kl: 0.1}", "12:3", "a gate without limits passes everything"),
+        ("name: ../up", "name: demo/one", "2:1", "pattern"),
+        ("version: 2", "version: 1", "1:1", "allowed: 1"),
+        ("    - {path: a.jsonl, samples: some}", "    - {path: a.jsonl, samples: 3}", "7:23", "'some'"),
+    ],
+)
+def test_a_mistake_is_told_with_line_column_and_what_is_allowed(tmp_path, wrong, right, place, said):
+    assert right in GOOD
+    told = problems(tmp_path, GOOD.replace(right, wrong))
+    assert any(line.startswith(f"{place}: ") and said in line for line in told), told
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    text = GOOD.replace("fp8", "fp9").replace("tp: 2", "tp: 0").replace("samples: 3", "sample: 3")
+    assert len(problems(tmp_path, text)) == 3
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "0e9e39f", "G" * 40])
+def test_a_branch_is_refused_where_a_commit_is_needed(tmp_path, revision):
+    text = GOOD.replace("{path: ./model}", f"{{repo: org/model, revision: {revision}}}")
+    assert "is not a full commit hash (40 hex digits)" in problems(tmp_path, text)[0]
+
+
+def test_repo_without_revision_is_refused(tmp_path):
+    assert (
+        "'repo' and 'revision' go together"
+        in problems(tmp_path, GOOD.replace("path: ./model", "repo: a/b"))[0]
+    )
+
+
+def test_a_calibrated_format_needs_data(tmp_path):
+    data = yaml.safe_load(GOOD)
+    del data["calibration"]
+    assert "calibration is required: format 'fp8'" in problems(tmp_path, yaml.safe_dump(data))[0]
+
+
+def test_a_repeated_key_is_refused(tmp_path):
+    assert problems(tmp_path, GOOD + "format: none\n") == ["13:1: key 'format' stands twice; keep one"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "1:"),
+        ("- 1\n", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+        ("a: !!python/object:x {}", "1:4"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_with_its_place(tmp_path, text, said):
+    assert said in problems(tmp_path, text)[0]
+
+
+def test_a_missing_or_binary_file_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="no such file"):
+        load(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read as UTF-8"):
+        load(tmp_path / "b.yaml")
+
+
+def test_a_matrix_makes_one_recipe_per_combination(tmp_path):
+    text = GOOD.replace("format: fp8\n", "matrix: {format: [fp8, int8_sq], engine.tp: [1, 2]}\n")
+    found = load(write(tmp_path, text))
+    assert [one.recipe.name for one in found] == [
+        "demo/one/fp8_tp1", "demo/one/fp8_tp2", "demo/one/int8_sq_tp1", "demo/one/int8_sq_tp2",
+    ]  # fmt: skip
+    assert [one.recipe.engine.tp for one in found] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("matrix", ["[]", "{}", "{format: fp8}", "{format: []}"])
+def test_a_matrix_that_is_none_is_refused(tmp_path, matrix):
+    assert "maps dotted keys to lists" in problems(tmp_path, GOOD + f"matrix: {matrix}\n")[0]
+
+
+def test_an_unknown_key_in_a_matrix_is_refused(tmp_path):
+    assert "did you mean 'tp'?" in problems(tmp_path, GOOD + "matrix: {engine.tpp: [1]}\n")[0]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["format", "engine.tp", "engine.pp"]),
+        st.lists(st.integers(), min_size=1, max_size=3),
+        min_size=1,
+    )
+)
+def test_combinations_are_the_whole_product(matrix):
+    points = list(combinations(matrix))
+    size = 1
+    for values in matrix.values():
+        size *= len(values)
+    assert len(points) == size
+    assert all(point.keys() == matrix.keys() for point in points)
+
+
+def test_a_variant_leaves_the_document_alone():
+    document = {"name": "a", "engine": {"tp": 1}}
+    assert variant(document, {"engine.tp": 2, "engine.pp": 4}) == {
+        "name": "a/tp2_pp4",
+        "engine": {"tp": 2, "pp": 4},
+    }
+    assert document == {"name": "a", "engine": {"tp": 1}}
+
+
+def test_the_shipped_json_schema_is_the_generated_one():
+    assert json_schema.FILE.read_text() == json_schema.text(), "run `make schema`"
+
+
+def test_the_json_schema_accepts_what_loads_and_refuses_typos():
+    schema = json.loads(json_schema.FILE.read_text())
+    jsonschema.validate(yaml.safe_load(GOOD), schema)
+    with pytest.raises(jsonschema.ValidationError, match="fromat"):
+        jsonschema.validate(yaml.safe_load(GOOD.replace("format", "fromat")), schema)
+
+
+def undocumented(schema: dict[str, object]) -> list[str]:
+    """Fields of the schema without a description."""
+    tables = [schema, *schema["$defs"].values()]
+    return [
+        name for table in tables for name, field in table["properties"].items() if "description" not in field
+    ]
+
+
+def test_every_field_is_documented():
+    assert undocumented(Recipe.model_json_schema()) == []
+
+
+def test_formats_are_rows_that_agree_with_themselves():
+    for name, row in FORMATS.items():
+        assert row.name == name
+        assert (row.block_size > 0) == (row.granularity == "block")
+        assert row.calibrated == (row.activation != "source" or row.smoothed)
+    assert not FORMATS.keys() & set(LATER)

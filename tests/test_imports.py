@@ -1,0 +1,58 @@
+"""Imports point one way, and heavy packages stay where they belong."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAYERS = {
+    "recipes": {"recipes"},
+    "artifacts": {"artifacts"},
+    "calibration": {"calibration", "recipes"},
+    "pipeline": {"pipeline", "calibration", "recipes", "artifacts"},
+}
+
+
+def imported_roots(path: Path) -> set[str]:
+    """First parts of every module that a file imports, wherever the import stands."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_point_one_way(package):
+    for path in (ROOT / package).rglob("*.py"):
+        assert imported_roots(path) & LAYERS.keys() <= LAYERS[package], path
+
+
+def test_only_the_door_starts_programs():
+    starters = {
+        p for name in LAYERS for p in (ROOT / name).rglob("*.py") if "subprocess" in imported_roots(p)
+    }
+    assert starters == {ROOT / "pipeline" / "process.py"}
+
+
+def test_only_the_rim_imports_prefect():
+    users = {p.name for name in LAYERS for p in (ROOT / name).rglob("*.py") if "prefect" in imported_roots(p)}
+    assert users <= {"flows.py", "deployments.py", "orchestrate.py"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["pipeline.cli", "pipeline.planning", "pipeline.run", "pipeline.commands.build", "artifacts.client"],
+)
+def test_the_orchestrating_process_imports_neither_torch_nor_prefect(module, run_python):
+    code = f"import sys, {module}; print(sorted({{'torch', 'prefect', 'transformers', 'datasets'}} & sys.modules.keys()))"
+    assert run_python(code).strip() == "[]"
+
+
+def test_this_suite_checks_real_files():
+    assert "click" in imported_roots(ROOT / "pipeline" / "cli.py")
+    assert sys.version_info >= (3, 11)
