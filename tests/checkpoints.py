@@ -1,8 +1,11 @@
 """A small checkpoint as bytes, and builds of the source step with it."""
 
 import json
+import os
 import subprocess  # noqa: TID251 downloads are killed from outside
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +84,23 @@ class Reports(list[tuple[int, int, str]]):
         self.append((done, total, unit))
 
 
-def start_build(job: dict[str, Any], out: Path) -> "subprocess.Popen[bytes]":
+def start_build(job: dict[str, Any], out: Path, **env: str) -> "subprocess.Popen[bytes]":
     """Builds in another process."""
     code = (
         "import json, sys; from pathlib import Path; from pipeline.source import build; "
         "build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *_: None)"
     )
-    return subprocess.Popen([sys.executable, "-c", code, json.dumps(job), str(out)], cwd=ROOT)
+    argv = [sys.executable, "-c", code, json.dumps(job), str(out)]
+    with out.with_name(f"{out.name}.log").open("wb") as log:
+        return subprocess.Popen(argv, cwd=ROOT, env=os.environ | env, stderr=log)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    """Waits for something another process does."""
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def hub_job(hub: hubs.Hub, tmp_path: Path, **params: Any) -> dict[str, Any]:

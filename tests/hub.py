@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -150,16 +151,17 @@ def _part(handler: Handler, data: bytes, start: int, count: int) -> tuple[int, b
     return (206 if start else 200), data[start : start + count], span
 
 
-def drop_after(count: int, *, reset: bool = False) -> Fault:
-    """Announces everything that is left, sends `count` bytes and closes, or resets, the connection."""
+def drop_after(count: int, *, pause_s: float = 0, reset: bool = False) -> Fault:
+    """Announces everything that is left, sends `count` bytes, pauses, and closes or resets the connection."""
 
     def fault(handler: Handler, data: bytes, start: int) -> None:
         code, body, span = _part(handler, data, start, count)
         handler.answer(code, body, span, claim=len(data) - start)
         handler.wfile.flush()
         handler.close_connection = True
+        time.sleep(pause_s)
         if reset:
-            threading.Event().wait(0.2)  # lets the client read first: a reset discards what it has not
+            time.sleep(0.2)  # lets the client read first: a reset discards what it has not
             handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             handler.connection.close()
 

@@ -11,7 +11,18 @@ from safetensors.numpy import save
 
 from pipeline import source
 from tests import hub as hubs
-from tests.checkpoints import FIRST, HIDDEN, Reports, checkpoint, held, hub_job, refused, start_build, tensors
+from tests.checkpoints import (
+    FIRST,
+    HIDDEN,
+    Reports,
+    checkpoint,
+    held,
+    hub_job,
+    refused,
+    start_build,
+    tensors,
+    until,
+)
 
 
 def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub, tmp_path, out):
@@ -87,10 +98,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path, out):
     hub.faults[FIRST] = [hubs.drop_after(50_000), hubs.status(503, Retry_After="60")]
     job = hub_job(hub, tmp_path)
     child = start_build(job, out)
-    deadline = time.monotonic() + 30
-    while hub.requests[FIRST] < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: hub.requests[FIRST] == 2)
     child.kill()
     child.wait()
     assert list(out.iterdir()) == []
@@ -160,11 +168,22 @@ def test_nan_from_the_hub_names_repository_file_and_tensor(hub, tmp_path, out):
 
 
 def test_two_builds_at_once_share_the_download(hub, tmp_path, out):
-    hub.faults[FIRST] = [hubs.drop_after(50_000)]
+    hub.faults[FIRST] = [hubs.drop_after(50_000, pause_s=2)]
     job, other = hub_job(hub, tmp_path), out.with_name("other")
     other.mkdir()
     child = start_build(job, other)
+    until(lambda: hub.requests[FIRST] == 1)
     source.build(job, out, Reports())
     assert child.wait(30) == 0
     assert held(out) == held(other) == checkpoint()
-    assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
+    assert hub.requests[FIRST] == 2
+    assert hub.ranges == [(FIRST, 50_000)]
+
+
+def test_huggingface_hubs_own_settings_apply(hub, out):
+    job = {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT}, "places": {}, "inputs": {}}
+    assert start_build(job, out, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1").wait(30) == 1
+    said = out.with_name("draft.log").read_text()
+    assert "SourceError: acme/tiny@3f1c9a7be2d0: HF_HUB_OFFLINE is set" in said
+    assert start_build(job, out, HF_ENDPOINT=hub.address).wait(30) == 0
+    assert held(out) == checkpoint()
