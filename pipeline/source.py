@@ -32,9 +32,11 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
             where = _from_directory(Path(places["path"]), params["digest"], out, progress)
         _validate(out, where, progress)
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise StoreUnusable(f"{out.parent}: {exc.strerror}; free some space or use another store") from exc
+        raise StoreUnusable(
+            f"{exc.filename or out.parent}: {exc.strerror}; make it writable, with room, or use another"
+        ) from exc
 
 
 def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> str:
