@@ -24,7 +24,9 @@ class Aoti:
         if "torch" not in tools:
             return "backend aoti needs torch; install enginery with its dependencies"
         if "c++" not in tools:
-            return "backend aoti needs a C++ compiler; install g++, or name one in the environment variable CXX"
+            return (
+                "backend aoti needs a C++ compiler; install g++, or name one in the environment variable CXX"
+            )
         return None
 
     def reasons(self, engine: Engine, shape: ModelShape, format: str) -> list[str]:  # noqa: A002 our word
