@@ -127,9 +127,14 @@ class Remote:
         return f"{self.repo}@{self.revision[:12]}"
 
     @property
+    def address(self) -> str | None:
+        """The endpoint without the slash that people add."""
+        return self.endpoint.rstrip("/") if self.endpoint else None
+
+    @property
     def directory(self) -> Path:
         """Directory of this commit in the cache; another address of the hub gets another one."""
-        hub = quote(self.endpoint, safe="") if self.endpoint else "hub"
+        hub = quote(self.address, safe="") if self.address else "hub"
         return self.cache / hub / self.repo.replace("/", "--") / self.revision
 
 

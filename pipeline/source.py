@@ -73,7 +73,13 @@ def _from_hub(params: Mapping[str, Any], places: Mapping[str, Any], out: Path, p
 
 
 def _place(path: Path, target: Path) -> None:
-    """Gives a file of our own cache a second name; copies it where the file system cannot do that."""
+    """Gives a file of our own cache a second name; copies it where the file system cannot do that.
+
+    A file with a second name already is copied too: a third would touch one that the store may be reading.
+    """
+    if path.stat().st_nlink > 1:
+        copy(path, target, lambda _: None)
+        return
     try:
         os.link(path, target)
     except OSError as exc:

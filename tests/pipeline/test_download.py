@@ -43,6 +43,7 @@ def test_a_second_build_needs_no_hub(hub, tmp_path, out):
     again.mkdir()
     source.build(job, again, Reports())
     assert held(again) == checkpoint()
+    assert not any(path.samefile(again / path.name) for path in out.iterdir())
     assert dict(hub.requests) == asked
 
 

@@ -75,6 +75,12 @@ def test_planning_reads_headers_and_no_weights(hub, tmp_path):
     assert sum(hub.requests.values()) == asked
 
 
+def test_a_slash_after_the_address_does_no_harm(hub, tmp_path):
+    remote = Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address + "/")
+    assert remote_checkpoint(remote).config == CONFIG
+    assert remote.directory == Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address).directory
+
+
 def test_planning_says_that_a_hub_cannot_be_reached(tmp_path):
     with hubs.serve({}) as gone:
         pass
