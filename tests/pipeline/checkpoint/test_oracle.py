@@ -1,8 +1,8 @@
 """Our rank files against ModelOpt's `export_tensorrt_llm_checkpoint`, tensor by tensor, byte by byte.
 
-The quantized checkpoint comes from the same calibrated model by ModelOpt's `export_hf_checkpoint`. That rounds
-FP8 weights twice, so they are rounded again, once and from float32. Both exports see a model whose gate and up
-projections already share their scales, as quantized checkpoints promise. EXCEPTIONS lists what still differs.
+The quantized checkpoint comes from the same calibrated model by ModelOpt's `export_hf_checkpoint`. That one
+rounds FP8 weights twice, so they are rounded again, once and from float32. Both exports see a model whose
+gate and up projections already share their scales, as quantized checkpoints promise.
 """
 
 import contextlib
