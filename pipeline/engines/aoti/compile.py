@@ -1,11 +1,11 @@
 """From a stage module to an AOTInductor package: export with dynamic sizes, compile, package."""
 
-import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch._inductor
@@ -67,10 +67,20 @@ def new_caches(arch: Arch, dtype: torch.dtype, batch: int, capacity: int) -> lis
     return [torch.zeros(shape, dtype=dtype) for _ in range(2 * arch.stage_layers)]
 
 
-def package(plan: Plan, stage: int, tensors: Mapping[str, Tensor], target: Path) -> None:
-    """Compiles both graphs of a stage into `target`, without weights."""
-    files = {name: _compile(plan, _export(plan, stage, tensors, single=name == "single")) for name in GRAPHS}
-    package_aoti(str(target), files)
+def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: str) -> list[str]:
+    """Compiles one graph of a stage, without weights; returns the files to package."""
+    program = _export(plan, stage, tensors, single=graph == "single")
+    args = program.example_inputs[0]
+    files = torch._inductor.aot_compile(program.module(check_guards=False), args, options=inductor_options(plan))
+    return cast("list[str]", files)
+
+
+def package(graphs: Mapping[str, list[str]], target: Path) -> None:
+    """Packages a stage's compiled graphs; takes their files out of the compiler's cache."""
+    package_aoti(str(target), dict(graphs))
+    for files in graphs.values():
+        for directory in {Path(file).parent for file in files}:
+            shutil.rmtree(directory)
 
 
 def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bool) -> ExportedProgram:
@@ -100,11 +110,6 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
     return ({**batch, 1: time}, {**batch, 1: time}, length, rows, [batch] * num_caches)
 
 
-def _compile(plan: Plan, program: ExportedProgram) -> list[str]:
-    args = program.example_inputs[0]
-    return torch._inductor.aot_compile(program.module(check_guards=False), args, options=inductor_options(plan))
-
-
 def inductor_options(plan: Plan) -> dict[str, Any]:
     """Inductor's settings for every graph."""
     tuned = {"max_autotune": True} if plan.autotune else {}
@@ -112,6 +117,8 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
         "aot_inductor.package": True,
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.compile_wrapper_opt_level": "O0",
+        "aot_inductor.enable_line_tables": False,
+        "aot_inductor.enable_frame_pointer": False,
         "cpp.threads": plan.threads,
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.
