@@ -111,6 +111,7 @@ def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: 
         "tp": arch.tp,
         "pp": arch.pp,
         "world_size": arch.world_size,
+        "vocab_size": arch.vocab_size,
         "max_batch_size": plan.limits.max_batch_size,
         "max_seq_len": plan.limits.max_seq_len,
         "threads_per_rank": plan.threads,

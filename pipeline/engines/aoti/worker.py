@@ -40,27 +40,34 @@ class Place:
         """Gives logits."""
         return self.stage == self.arch.pp - 1
 
+    @property
+    def leads(self) -> bool:
+        """Answers for all ranks: the first of the last stage."""
+        return self.rank == self.arch.tp * (self.arch.pp - 1)
 
-class Ring:
-    """Passes hidden states from a rank to the same rank of the next stage."""
+
+class Pipe:
+    """Passes tensors between pipeline stages."""
 
     def __init__(self, place: Place, store: dist.Store) -> None:
-        self.place, self.group = place, None
-        if place.arch.pp > 1:
-            own = dist.PrefixStore("ring", store)
-            self.group = dist.ProcessGroupGloo(own, place.rank, place.arch.world_size, timedelta(hours=1))
+        arch = place.arch
+        self.rank, self.tp, self.leader = place.rank, arch.tp, arch.tp * (arch.pp - 1)
+        own = dist.PrefixStore("pipe", store)
+        self.group = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Waits for hidden states from the stage before."""
-        assert self.group is not None
+        """Waits for hidden states from the same rank of the stage before."""
         x = torch.empty(shape, dtype=dtype)
-        self.group.recv([x], self.place.rank - self.place.arch.tp, 0).wait()
+        self.group.recv([x], self.rank - self.tp, 0).wait()
         return x
 
     def send(self, x: Tensor) -> None:
-        """Hands hidden states to the next stage."""
-        assert self.group is not None
-        self.group.send([x.contiguous()], self.place.rank + self.place.arch.tp, 0).wait()
+        """Hands hidden states to the same rank of the next stage."""
+        self.group.send([x.contiguous()], self.rank + self.tp, 0).wait()
+
+    def share(self, x: Tensor) -> None:
+        """Overwrites `x` on every rank with the leader's."""
+        self.group.broadcast(x, self.leader).wait()
 
 
 class Rank:
@@ -77,30 +84,43 @@ class Rank:
             assert store is not None
             own = dist.PrefixStore(f"stage{self.place.stage}", store)
             dist.init_process_group("gloo", store=own, rank=rank % arch.tp, world_size=arch.tp)
-        self.ring = None if store is None else Ring(self.place, store)
+        self.pipe = Pipe(self.place, store) if store is not None and arch.pp > 1 else None
         tensors = bind(directory, arch, rank, self.dtype, self.limits.capacity)
         package = directory / about["stages"][self.place.stage]
         self.graphs = {name: load_graph(package, name, tensors) for name in GRAPHS}
         self.tensors = tensors  # the compiled code points at their memory
+        self.counting = torch.arange(self.limits.capacity)
         self.caches = new_caches(arch, self.dtype, self.limits.max_batch_size, self.limits.capacity)
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, positions: Tensor, rows: Tensor) -> Tensor | None:
-        """Runs new tokens (B, T) at their positions through all stages; gives logits (N, V) on the last.
+        """Runs new tokens (B, T) at their positions through this stage; gives logits (N, V) on the last.
 
         A position of `max_seq_len` marks padding: it is written where no request looks.
         """
-        batch, time = tokens.shape
-        arch = self.place.arch
-        length = min(int(torch.where(positions < self.limits.max_seq_len, positions, 0).max()) + 1, self.limits.max_seq_len)
-        x = tokens if self.place.first else self.ring.receive((batch, time, arch.hidden_size), self.dtype)
+        x = tokens
+        if not self.place.first:
+            assert self.pipe is not None
+            x = self.pipe.receive((*tokens.shape, self.place.arch.hidden_size), self.dtype)
         graph = self.graphs["single" if tokens.numel() == 1 else "many"]
-        caches = [cache[:batch] for cache in self.caches]
-        out = graph(x, positions, torch.arange(length), rows, caches)
+        caches = [cache[: len(tokens)] for cache in self.caches]
+        out: Tensor = graph(x, positions, self._window(positions), rows, caches)
         if self.place.last:
-            return cast("Tensor", out)
-        self.ring.send(out)
+            return out
+        assert self.pipe is not None
+        self.pipe.send(out)
         return None
+
+    def _window(self, positions: Tensor) -> Tensor:
+        """Returns the cached positions that any of the tokens sees: 0 .. S-1."""
+        real = torch.where(positions < self.limits.max_seq_len, positions, 0)
+        return self.counting[: int(real.max()) + 1]
+
+    def share(self, x: Tensor) -> Tensor:
+        """Returns the leader's `x`; ranks of the last stage have computed the same."""
+        if self.pipe is not None:
+            self.pipe.share(x)
+        return x
 
 
 def load_graph(package: Path, name: str, tensors: Mapping[str, Tensor]) -> Any:
