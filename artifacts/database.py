@@ -19,6 +19,9 @@ from artifacts.errors import StoreUnknown, StoreUnusable
 BUSY_MS = 30_000
 """How long a writer waits for another; a publication takes milliseconds."""
 
+CREATION = 0x656E67696E
+"""Number of the PostgreSQL lock under which tables are made; any, as long as it stays the same."""
+
 
 class Database:
     """Transactions on one database; reading one that does not exist yet is for the caller to avoid."""
@@ -58,6 +61,8 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
         # two first users take turns: each looks what exists only once it holds the write lock
         with self._said(), self._engine.execution_options(writes=True).begin() as db:
+            if self._engine.dialect.name == "postgresql":  # which has no write lock of the whole database
+                db.execute(select(func.pg_advisory_xact_lock(CREATION)))
             tables.METADATA.create_all(db)
             if db.scalar(select(func.count()).select_from(tables.schema)) == 0:
                 db.execute(insert(tables.schema).values(number=tables.SCHEMA_VERSION))
@@ -79,10 +84,10 @@ class Database:
         except (IntegrityError, ProgrammingError):  # not the database's state: a conflict, or our bug
             raise
         except DatabaseError as exc:
-            path = _file_of(self._engine.url)
+            path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
             free = "" if path is None else f" ({free_bytes(path):,} bytes are free there)"
             raise StoreUnusable(
-                f"registry {self.url} cannot be used: {exc.orig}{free}; check that it can be written"
+                f"registry {self.url} cannot be used: {said}{free}; check that it is there and can be written"
             ) from exc
 
 
