@@ -2,7 +2,7 @@
 
     python tests/benchmarks/conversion.py --gb 8 --tp 2
 
-Makes a checkpoint of Llama-3.1-8B's layers (as many as fit the size) in the current directory, needs about twice
+Makes a checkpoint of Llama-3.1-8B's layers (as many as fit the size) in the current directory, needs twice
 its size on disk, and deletes everything it made. Caches are as they come.
 """
 
