@@ -21,8 +21,8 @@ Progress = Callable[[int, int, str], None]
 SEED = 0
 """Seed of sampling and shuffling the gate's data: part of this step's revision, not of the recipe."""
 
-LOGIT_BYTES = 256 << 20
-"""Float32 logits that one forward pass may produce, unless a single sequence needs more."""
+LOGIT_BYTES = 32 << 20
+"""Float32 logits of one forward pass, unless a single sequence needs more; small, for steady progress."""
 
 ROWS = 512
 """Positions turned into log-probabilities at a time."""
@@ -40,6 +40,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     wanted = {"data": [params["data"]], "seed": SEED, "template": params.get("template")}
     rows = token_rows(wanted, files, source, progress)
     packed = pack([sample.token_ids for sample in rows.samples], params["seq_len"], params["max_sequences"])
+    progress(0, packed.tokens.size, "tokens")
     model = load(source)
     baseline = score(model, packed.tokens, params["top_k"], progress)
     save_file({"tokens": packed.tokens}, out / "tokens.safetensors")

@@ -45,6 +45,9 @@ def token_kl(baseline_top: Floats, candidate_top: Floats) -> Floats:
     Merging the tail into one bucket loses what happens inside it, so this is a lower bound of the divergence
     over the whole vocabulary (data processing inequality), and equal to it when k is the vocabulary. A
     candidate that gives a top token no probability is infinitely far; NaN stays NaN.
+
+    How much it loses: of a 4-million-parameter model with 2,048 tokens, the 64 likeliest gave 93 % of the
+    divergence of int8 and of int4 weights (2026-11-21).
     """
     base, cand = baseline_top.astype(np.float64), candidate_top.astype(np.float64)
     with np.errstate(invalid="ignore"):  # -inf minus -inf: both sides broken, and NaN is the right answer
