@@ -13,10 +13,14 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = "the engine reads a recipe and writes scales for every layer of the model that people trained on text".split()
+WORDS = (
+    *("the", "engine", "reads", "a", "recipe", "and", "writes", "scales", "for", "every"),
+    *("layer", "of", "the", "model", "that", "people", "trained", "on", "text"),
+)
 CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'robot' %}{{ raise_exception('robots may not speak') }}"
-    "{% endif %}<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m.role == 'robot' %}{{ raise_exception('robots may not speak') }}{% endif %}"
+    "<|{{ m.role }}|>{{ m.content }}{{ eos_token }}{% endfor %}"
 )
 
 
@@ -35,12 +39,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     raw.train_from_iterator([sentence(i, 30) for i in range(20)], trainer)
     raw.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=CHAT_TEMPLATE
+        tokenizer_object=raw,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 
 def llama(**changes: object) -> LlamaForCausalLM:
-    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and a few outlier channels."""
+    """Two bfloat16 layers with grouped heads, Llama-3 rotary scaling and outlier channels."""
     rope = {
         "rope_type": "llama3",
         "rope_theta": 500000.0,
@@ -67,8 +75,14 @@ def llama(**changes: object) -> LlamaForCausalLM:
     model = LlamaForCausalLM(LlamaConfig(**(settings | changes))).to(torch.bfloat16)
     with torch.no_grad():
         for layer in model.model.layers:
-            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-                norm.weight[::32] = 12.0
+            attention, mlp = layer.self_attn, layer.mlp
+            for norm, linears in (
+                (layer.input_layernorm, (attention.q_proj, attention.k_proj, attention.v_proj)),
+                (layer.post_attention_layernorm, (mlp.gate_proj, mlp.up_proj)),
+            ):
+                norm.weight[::32] *= 16.0
+                for linear in linears:
+                    linear.weight[:, ::32] /= 16.0
     return model
 
 

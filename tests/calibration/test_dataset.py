@@ -18,7 +18,11 @@ def source_of(path, **changes):
 def job(checkpoint, *files, **params):
     data = params.pop("data", None) or [source_of(file) for file in files]
     settings = {"data": data, "seq_len": 16, "max_sequences": "all", "seed": 0} | params
-    return {"params": settings, "places": {"files": [str(f) for f in files]}, "inputs": {"source": str(checkpoint)}}
+    return {
+        "params": settings,
+        "places": {"files": [str(f) for f in files]},
+        "inputs": {"source": str(checkpoint)},
+    }
 
 
 def built(tmp_path, made_job):
@@ -66,7 +70,9 @@ def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path
     tokens, *_ = built(tmp_path, job(checkpoint, path, seq_len=8))
     assert decoded(checkpoint, tokens).startswith("<s><|user|>read the recipe</s>")
     assert (tokens == 1).sum() == 1
-    tokens, *_ = built(tmp_path, job(checkpoint, path, seq_len=4, template="{{ messages[1].content }} on and on"))
+    tokens, *_ = built(
+        tmp_path, job(checkpoint, path, seq_len=4, template="{{ messages[1].content }} on and on")
+    )
     assert decoded(checkpoint, tokens).startswith("reads on")
 
 
@@ -75,7 +81,10 @@ def test_sources_are_blended_and_sampled(tmp_path, checkpoint, texts):
     plain.write_text("\n\n".join(f"paragraph number {i} of the text" for i in range(10)))
     data = [source_of(texts, samples=5), source_of(plain, samples=3)]
     _, report, samples, _ = built(tmp_path, job(checkpoint, texts, plain, data=data))
-    assert [(s["file"], s["rows"], s["taken"]) for s in report["sources"]] == [("texts.jsonl", 40, 5), ("plain.txt", 10, 3)]
+    assert [(s["file"], s["rows"], s["taken"]) for s in report["sources"]] == [
+        ("texts.jsonl", 40, 5),
+        ("plain.txt", 10, 3),
+    ]
     assert sorted(sample["file"] for sample in samples) == ["plain.txt"] * 3 + ["texts.jsonl"] * 5
 
 
@@ -95,13 +104,23 @@ def refused(tmp_path, made_job, error, complaint):
 
 def test_a_shortage_of_rows_is_an_error(tmp_path, checkpoint, texts):
     data = [source_of(texts, samples=41)]
-    refused(tmp_path, job(checkpoint, texts, data=data), DataError, r"texts\.jsonl:40: .* 40 rows, fewer than the 41")
+    refused(
+        tmp_path,
+        job(checkpoint, texts, data=data),
+        DataError,
+        r"texts\.jsonl:40: .* 40 rows, fewer than the 41",
+    )
 
 
 def test_a_shortage_of_sequences_is_an_error(tmp_path, checkpoint, texts):
     refused(tmp_path, job(checkpoint, texts, max_sequences=10_000), DataError, "10000 wanted; add data")
     (tmp_path / "refused").rmdir()
-    refused(tmp_path, job(checkpoint, texts, seq_len=10_000), DataError, "make 0 whole sequences of 10000, 1 wanted")
+    refused(
+        tmp_path,
+        job(checkpoint, texts, seq_len=10_000),
+        DataError,
+        "make 0 whole sequences of 10000, 1 wanted",
+    )
 
 
 def test_a_file_that_is_not_the_planned_one_is_refused(tmp_path, checkpoint, texts):
@@ -114,7 +133,12 @@ def test_messages_that_the_template_refuses_name_their_line(tmp_path, checkpoint
     path = tmp_path / "chat.jsonl"
     bad = [{"role": "robot", "content": "beep"}]
     path.write_text(json.dumps({"messages": CHAT}) + "\n" + json.dumps({"messages": bad}) + "\n")
-    refused(tmp_path, job(checkpoint, path), DataError, r"chat\.jsonl:2: the chat template refuses .*robots may not speak")
+    refused(
+        tmp_path,
+        job(checkpoint, path),
+        DataError,
+        r"chat\.jsonl:2: the chat template refuses .*robots may not speak",
+    )
 
 
 def test_messages_without_a_chat_template_are_refused(tmp_path, checkpoint):
@@ -124,13 +148,23 @@ def test_messages_without_a_chat_template_are_refused(tmp_path, checkpoint):
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
-    refused(tmp_path, job(bare, path), DataError, r"chat\.jsonl:1: chat messages, but the tokenizer has no chat template")
+    refused(
+        tmp_path,
+        job(bare, path),
+        DataError,
+        r"chat\.jsonl:1: chat messages, but the tokenizer has no chat template",
+    )
 
 
 def test_a_missing_or_broken_tokenizer_is_a_checkpoint_error(tmp_path, texts):
     empty = tmp_path / "empty"
     empty.mkdir()
-    refused(tmp_path, job(empty, texts), CheckpointError, "no tokenizer; the checkpoint needs one of tokenizer.json")
+    refused(
+        tmp_path,
+        job(empty, texts),
+        CheckpointError,
+        "no tokenizer; the checkpoint needs one of tokenizer.json",
+    )
     (tmp_path / "refused").rmdir()
     (empty / "tokenizer.json").write_text("{")
     (empty / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')

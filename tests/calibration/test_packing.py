@@ -20,11 +20,14 @@ def test_sequences_beyond_the_limit_are_counted():
     assert (packed.dropped_tail_tokens, packed.left_out_sequences) == (0, 2)
 
 
-@pytest.mark.parametrize(("rows", "limit", "complaint"), [
-    ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, 1 wanted"),
-    ([], "all", "0 tokens make 0 whole sequences of 4"),
-    ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, 3 wanted"),
-])
+@pytest.mark.parametrize(
+    ("rows", "limit", "complaint"),
+    [
+        ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, 1 wanted"),
+        ([], "all", "0 tokens make 0 whole sequences of 4"),
+        ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, 3 wanted"),
+    ],
+)
 def test_too_few_tokens_are_an_error_and_never_a_smaller_set(rows, limit, complaint):
     with pytest.raises(DataError, match=complaint):
         pack(rows, seq_len=4, max_sequences=limit)
@@ -47,7 +50,8 @@ def test_an_order_is_a_permutation_fixed_by_its_seed(count, seed):
 
 
 def test_orders_do_not_move_between_versions():
-    # From sha256sum of "0:blend:0" ... "0:blend:7". A changed order changes every calibration set under an unchanged key.
+    # From sha256sum of "0:blend:0" ... "0:blend:7". A changed order changes
+    # every calibration set under an unchanged key.
     assert order(8, "0:blend") == [7, 3, 2, 6, 0, 4, 1, 5]
 
 
@@ -59,4 +63,11 @@ def test_different_seeds_draw_different_rows_in_rising_order():
 
 
 def test_lengths_are_counted_in_powers_of_two():
-    assert histogram([0, 1, 2, 3, 4, 5, 8, 9, 16, 17]) == {"0-1": 2, "2-2": 1, "3-4": 2, "5-8": 2, "9-16": 2, "17-32": 1}
+    assert histogram([0, 1, 2, 3, 4, 5, 8, 9, 16, 17]) == {
+        "0-1": 2,
+        "2-2": 1,
+        "3-4": 2,
+        "5-8": 2,
+        "9-16": 2,
+        "17-32": 1,
+    }

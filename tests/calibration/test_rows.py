@@ -79,7 +79,10 @@ def test_rows_are_read_back_from_where_the_scan_saw_them(tmp_path):
     path = write(tmp_path / "rows.jsonl", *[json.dumps({"text": f"row {i} é"}).encode() for i in range(9)])
     found = scan(path)
     assert (found.rows, found.complete) == (9, True)
-    assert [(row.line, row.content) for row in read(found, "auto", [7, 2])] == [(8, "row 7 é"), (3, "row 2 é")]
+    assert [(row.line, row.content) for row in read(found, "auto", [7, 2])] == [
+        (8, "row 7 é"),
+        (3, "row 2 é"),
+    ]
 
 
 def test_a_byte_order_mark_windows_line_ends_and_trailing_blank_lines_are_accepted(tmp_path):
@@ -107,7 +110,10 @@ def test_a_byte_budget_ends_the_scan_early_and_says_so(tmp_path):
     path = write(tmp_path / "rows.jsonl", *[GOOD] * 20, b"broken")
     found = scan(path, budget_bytes=5 * (len(GOOD) + 1))
     assert (found.rows, found.complete) == (5, False)
-    assert found.summary() == f"rows.jsonl: 5 rows in the first 85 of {path.stat().st_size} bytes; the rest is checked later"
+    assert (
+        found.summary()
+        == f"rows.jsonl: 5 rows in the first 85 of {path.stat().st_size} bytes; the rest is checked later"
+    )
     with pytest.raises(DataError, match=r"rows\.jsonl:21"):
         scan(path)
 

@@ -112,7 +112,8 @@ class Attention(nn.Module):
     def _one(self, query: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attends from the newest token, as sums that the compiler fuses: (1, 1, K, Q, D) -> (1, 1, KQD)."""
         scores = (query[0, 0].float().unsqueeze(2) * k[0].float().unsqueeze(1)).sum(-1) * self.head_size**-0.5
-        seen = (scores.softmax(-1).unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2)
+        weights = (scores - scores.amax(-1, keepdim=True)).exp()
+        seen = (weights.unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2) / weights.sum(-1, keepdim=True)
         return seen.to(query.dtype).flatten().view(1, 1, -1)
 
     def _many(self, query: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
@@ -191,12 +192,12 @@ class Transformer(nn.Module):
 class Stage(nn.Module):
     """One pipeline stage: tokens or hidden states in, hidden states or logits out."""
 
-    def __init__(self, arch: Arch, dtype: torch.dtype, stage: int, max_seq_len: int, *, single: bool) -> None:
+    def __init__(self, arch: Arch, dtype: torch.dtype, stage: int, capacity: int, *, single: bool) -> None:
         super().__init__()
         self.arch, self.first, self.last, self.single = arch, stage == 0, stage == arch.pp - 1, single
         self.transformer = Transformer(arch, dtype, stage)
         for name in ("cos", "sin"):
-            table = torch.empty((max_seq_len, arch.head_size), device="meta")
+            table = torch.empty((capacity, arch.head_size), device="meta")
             self.register_buffer(name, table)
         if self.last:
             self.lm_head = Linear(arch.hidden_size, arch.rank_vocab, dtype)

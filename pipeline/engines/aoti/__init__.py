@@ -1,0 +1,57 @@
+"""Backend `aoti`: ahead-of-time compiled PyTorch, one package per pipeline stage, one weight file per rank."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.engines.aoti.options import Options
+from pipeline.host import Host
+from pipeline.shape import ModelShape
+from recipes.schema import Engine
+
+ROTARY_SCALINGS = ("linear", "llama3")
+"""Rotary scalings that the model knows, besides none."""
+
+
+class Aoti:
+    """What the planner asks of this backend."""
+
+    Options = Options
+    build = "pipeline.engines.aoti.build:build"
+    runner = "pipeline.engines.aoti.runner"
+
+    def missing(self, tools: Mapping[str, str]) -> str | None:
+        """Says what the host lacks; building needs torch and a C++ compiler."""
+        if "torch" not in tools:
+            return "backend aoti needs torch; install enginery with its dependencies"
+        if "c++" not in tools:
+            return (
+                "backend aoti needs a C++ compiler; install g++, or name one in the environment variable CXX"
+            )
+        return None
+
+    def reasons(self, engine: Engine, shape: ModelShape, format: str) -> list[str]:  # noqa: A002 our word
+        """Lists why this backend cannot build the engine, each with the recipe field to change."""
+        found = []
+        scaling = (shape.rope_scaling or {}).get("rope_type")
+        if scaling is not None and scaling not in ROTARY_SCALINGS:
+            found.append(
+                f"engine.backend: aoti does not compute rope_type {scaling!r}; "
+                f"it computes none, {', '.join(ROTARY_SCALINGS)}"
+            )
+        if shape.sliding_window is not None and engine.max_seq_len > shape.sliding_window:
+            found.append(
+                f"engine.max_seq_len: {engine.max_seq_len} exceeds the model's sliding window of "
+                f"{shape.sliding_window}, which aoti does not apply; choose at most {shape.sliding_window}"
+            )
+        if engine.target != "host":
+            found.append(
+                f"engine.target: {engine.target!r} is not built by aoti in this version; choose 'host'"
+            )
+        return found
+
+    def key_params(self, host: Host) -> dict[str, Any]:
+        """What of the host enters the engine's key: torch, compiler and instruction set."""
+        return {"torch": host.tools.get("torch"), "c++": host.tools.get("c++"), "cpu": host.cpu}
+
+
+BACKEND = Aoti()
