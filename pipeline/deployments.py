@@ -33,6 +33,9 @@ POOL = "enginery"
 ENTRYPOINT = "pipeline.flows.release"
 """The flow as a module path: the worker imports it from the installed package, no code travels."""
 
+COMMAND = "python -m prefect.engine"
+"""What a worker starts for a run. Left to itself, Prefect 3.8 first prepares a workspace: seconds for nothing."""
+
 REFUSED = "Refused"
 """Name of the failed state of a run that was built but did not pass its gate."""
 
@@ -168,7 +171,7 @@ class Order:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The flow's parameters as JSON; anyone who can see the UI can read them, so no password is in them."""
+        """The flow's parameters as JSON; everybody who sees the UI reads them, so they hold no password."""
         return {
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
             "file": str(self.loaded.file.resolve()),
@@ -202,7 +205,7 @@ def _cron(schedule: Schedule, loaded: Loaded) -> CronSchedule:
         return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
     except ValidationError as exc:
         problems = [
-            f"schedule.{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}, found {error['input']!r}"
+            f"{loaded.recipe.name}: schedule.{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_url=False)
         ]
         raise RecipeError(loaded.file, problems) from None
@@ -243,7 +246,7 @@ def _register(
         schedules=when,
         description=f"{recipe.format}, {recipe.engine.backend}, tp {recipe.engine.tp}, pp {recipe.engine.pp}",
         tags=["enginery"],
-        job_variables={"command": "python -m prefect.engine"},
+        job_variables={"command": COMMAND},
     )
 
 

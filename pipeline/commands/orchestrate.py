@@ -58,7 +58,7 @@ def up(app: App, port: int, runs: int) -> None:
 @click.option("--wait", is_flag=True, help="Wait for the runs; the exit code is that of `enginery run`.")
 @click.option("--schedule-only", is_flag=True, help="Register recipe and schedule, start nothing now.")
 @click.pass_obj
-def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:  # noqa: FBT001 click's
+def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:
     """Send RECIPE to a Prefect server that `enginery up` started; its schedule goes with it.
 
     Example: enginery submit recipes/demo/fp8_tp2.yaml --wait
