@@ -39,6 +39,11 @@ class Runner(Protocol):
     ) -> Mapping[int, tuple[Sequence[Timing], int]]:
         """Times `repeats` generations per batch size -> (timings, peak memory of all ranks in bytes)."""
 
+    def generate(
+        self, engine: Path, prompt: Sequence[int], params: Mapping[str, Any], on_token: Callable[[int], None]
+    ) -> list[int]:
+        """Continues one prompt of token ids; params: max_new_tokens, temperature, seed, stop (token ids)."""
+
 
 def runner_of(engine: Path) -> Runner:
     """The runner of the backend that built an engine directory; SourceError where there is none."""

@@ -87,7 +87,13 @@ def evaluation_files(params: Mapping[str, Any]) -> dict[str, str]:
     """Records of 16 samples whose KL divergence per token is what the params say."""
     kl = params.get("kl", 0.001)
     rows = [
-        {"tokens": 100, "baseline_nll": 200.0 + n, "engine_nll": 200.1 + n, "kl": 100 * kl + n / 1e3, "agreed": 99}
+        {
+            "tokens": 100,
+            "baseline_nll": 200.0 + n,
+            "engine_nll": 200.1 + n,
+            "kl": 100 * kl + n / 1e3,
+            "agreed": 99,
+        }
         for n in range(16)
     ]
     return {"samples.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
@@ -108,4 +114,9 @@ def png(width: int, height: int) -> bytes:
 
     rows = (b"\0" + bytes((40, 120, 200)) * width) * height
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
