@@ -28,7 +28,7 @@ class Client:
     """Published versions of one store and registry."""
 
     def __init__(self, store_url: str | None = None, registry_url: str | None = None) -> None:
-        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it by default."""
+        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it."""
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
         self._registry_url = registry_url or self.store.registry_url
 

@@ -1,22 +1,26 @@
 """The registry's database: opened by URL, made on the first write, its refusals said in words."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, inspect, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from artifacts import lock, tables
-from artifacts.disk import UnwritableSaid
+from artifacts import tables
+from artifacts.disk import FullDiskSaid, UnwritableSaid, free_bytes
 from artifacts.errors import StoreUnknown, StoreUnusable
 
 BUSY_MS = 30_000
 """How long a writer waits for another; a publication takes milliseconds."""
+
+CREATION = 0x656E67696E
+"""Number of the PostgreSQL lock under which tables are made; any, as long as it stays the same."""
 
 
 class Database:
@@ -52,28 +56,15 @@ class Database:
 
     def _create(self) -> None:
         path = _file_of(self._engine.url)
-        if path is None:
-            self._create_tables()
-            return
-        guard = path.with_name(f"{path.name}.lock")
-        with UnwritableSaid(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = lock.acquire(guard)  # two first users would otherwise both create, and one would fail
-        try:
-            if not self.exists():
-                self._create_tables()
-        finally:
-            lock.release(guard, held)
-
-    def _create_tables(self) -> None:
-        with self._said():
-            if self._engine.dialect.name == "sqlite":
-                with closing(self._engine.raw_connection()) as raw:
-                    raw.cursor().execute(
-                        "PRAGMA journal_mode = WAL"
-                    )  # kept in the file: readers beside a writer
-            with self._engine.execution_options(writes=True).begin() as db:
-                tables.METADATA.create_all(db)
+        if path is not None:
+            with FullDiskSaid(path.parent, "the registry"), UnwritableSaid(path.parent):
+                path.parent.mkdir(parents=True, exist_ok=True)
+        # two first users take turns: each looks what exists only once it holds the write lock
+        with self._said(), self._engine.execution_options(writes=True).begin() as db:
+            if self._engine.dialect.name == "postgresql":  # which has no write lock of the whole database
+                db.execute(select(func.pg_advisory_xact_lock(CREATION)))
+            tables.METADATA.create_all(db)
+            if db.scalar(select(func.count()).select_from(tables.schema)) == 0:
                 db.execute(insert(tables.schema).values(number=tables.SCHEMA_VERSION))
         self._ready = True
 
@@ -93,23 +84,28 @@ class Database:
         except (IntegrityError, ProgrammingError):  # not the database's state: a conflict, or our bug
             raise
         except DatabaseError as exc:
+            path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
+            free = "" if path is None else f" ({free_bytes(path):,} bytes are free there)"
             raise StoreUnusable(
-                f"registry {self.url} cannot be used: {exc.orig}; check the file and its disk"
+                f"registry {self.url} cannot be used: {said}{free}; check that it is there and can be written"
             ) from exc
 
 
 def open_database(url_or_path: str | Path) -> Database:
     """The database at a URL, or in an SQLite file; an unknown kind or a missing driver is a StoreUnknown."""
     text = str(url_or_path)
+    shown = re.sub(r"(?<=://)[^/@]*@", "***@", text)  # a password has no place in messages and logs
     try:
         url = make_url(text) if "://" in text else URL.create("sqlite", database=str(Path(text).expanduser()))
         engine = create_engine(url, poolclass=NullPool)  # nothing stays open across forks and long builds
     except (ArgumentError, NoSuchModuleError) as exc:
         raise StoreUnknown(
-            f"registry {text!r}: {exc}; give sqlite:///FILE or postgresql+psycopg://..."
+            f"registry {shown!r}: {exc}; give sqlite:///FILE or postgresql+psycopg://..."
         ) from None
     except ModuleNotFoundError as exc:
-        raise StoreUnknown(f"registry {text!r} needs {exc.name}; pip install {exc.name}") from None
+        raise StoreUnknown(
+            f"registry {shown!r} needs the module {exc.name}; install it beside enginery"
+        ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", _begin)
@@ -119,12 +115,11 @@ def open_database(url_or_path: str | Path) -> Database:
 
 
 def _leave_transactions_to_us(connection: sqlite3.Connection, _: Any) -> None:
+    # The journal stays the default one: a write-ahead log could not be read from a read-only mount, as
+    # consumers have it, and publications are too few for its speed to matter.
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute(
-        "PRAGMA synchronous = FULL"
-    )  # WAL's usual NORMAL may lose the last commits with the power
 
 
 def _begin(db: Connection) -> None:

@@ -48,7 +48,7 @@ class Registry:
         try:
             return self._publish(publication)
         except IntegrityError:
-            # PostgreSQL, and somebody published the first version of this name meanwhile: now a row can be locked
+            # PostgreSQL, where somebody published this name for the first time meanwhile: now it has a row
             return self._publish(publication)
 
     def _publish(self, publication: Publication) -> int:

@@ -152,8 +152,12 @@ def plan(shape: ModelShape, format_name: str, tp: int, pp: int) -> list[list[Loc
 
 
 def rank_bytes(shape: ModelShape, format_name: str, tp: int, pp: int) -> list[int]:
-    """Bytes of tensor data in every rank file, by rank; the header adds about 150 per tensor."""
-    return [sum(tensor.nbytes for tensor in tensors) for tensors in plan(shape, format_name, tp, pp)]
+    """Bytes of tensor data in every rank file, by rank; the header adds about 150 per tensor.
+
+    The tensor-parallel ranks of a stage are equally large, so one of each stage is planned.
+    """
+    stages = [plan_rank(shape, format_name, Place(tp, pp, stage * tp)) for stage in range(pp)]
+    return [sum(tensor.nbytes for tensor in tensors) for tensors in stages for _ in range(tp)]
 
 
 def _layer(

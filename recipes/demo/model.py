@@ -37,14 +37,14 @@ Progress = Callable[[int, float], None]
 class Training:
     """How the model is trained; the defaults made the checkpoint that ships."""
 
-    steps: int = 3000
+    steps: int = 5000
     batch_size: int = 32
     seq_len: int = 1024
     """Tokens per sample."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     weight_decay: float = 1.0
     warmup_steps: int = 100
-    dropout: float = 0.2
+    dropout: float = 0.25
     """Share of what each attention and MLP block adds that is dropped."""
     seed: int = 0
 

@@ -50,5 +50,6 @@ def train_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenize
         extra_special_tokens=[HEADER, HEADER_END, TURN_END],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
         model_max_length=max_length,
     )

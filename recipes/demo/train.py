@@ -60,6 +60,9 @@ def finish(out: Path) -> None:
     table["with outlier channels"] = perplexity(model, gate)
     model.save_pretrained(out / "model")
     table |= quantized_perplexities(out / "model", read_rows(out / "data/calibration.jsonl"), gate)
+    useless = [{"text": line} for line in (out / "data/unrelated.txt").read_text().splitlines()]
+    misled = quantized_perplexities(out / "model", useless, gate, ("INT8 SmoothQuant",))
+    table["the same, unrelated text"] = misled["INT8 SmoothQuant"]
     for name, value in table.items():
         click.echo(f"{name:24s} {value:10.3f}  {value / table['trained']:8.4f} of the trained model's")
 

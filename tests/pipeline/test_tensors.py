@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.errors import SourceError
-from pipeline.tensors import open_checkpoint, read_header
+from pipeline.tensors import item_bytes, open_checkpoint, read_header
 
 TENSORS = {
     "w": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -81,6 +81,24 @@ def test_dropped_pages_can_be_read_again(tmp_path):
     assert view.sum() == big.sum()
     opened.drop_pages(opened.entries["big"], 0, big.nbytes)
     np.testing.assert_array_equal(view, big)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "finite"),
+    [
+        ("BF16", 0x7F7F, True), ("BF16", 0x7F80, False), ("BF16", 0xFFC0, False),
+        ("F16", 0x7BFF, True), ("F16", 0xFC00, False),
+        ("F32", 0x7F7FFFFF, True), ("F32", 0x7FC00000, False),
+        ("F8_E4M3", 0x7E, True), ("F8_E4M3", 0xFF, False),
+        ("I8", 0x7F, True),
+    ],
+)  # fmt: skip
+def test_nan_and_infinity_are_found_in_every_float_type(tmp_path, dtype, bits, finite):
+    size = item_bytes(dtype)
+    fields = {"x": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
+    raw_file(tmp_path / "model.safetensors", fields, bytes(2 * size) + bits.to_bytes(size, "little"))
+    (tmp_path / "config.json").write_text("{}")
+    assert open_checkpoint(tmp_path).finite("x") is finite
 
 
 def test_same_compares_bytes(checkpoint):

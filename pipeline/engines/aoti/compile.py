@@ -1,11 +1,11 @@
 """From a stage module to an AOTInductor package: export with dynamic sizes, compile, package."""
 
-import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch._inductor
@@ -67,10 +67,20 @@ def new_caches(arch: Arch, dtype: torch.dtype, batch: int, capacity: int) -> lis
     return [torch.zeros(shape, dtype=dtype) for _ in range(2 * arch.stage_layers)]
 
 
-def package(plan: Plan, stage: int, tensors: Mapping[str, Tensor], target: Path) -> None:
-    """Compiles both graphs of a stage into `target`, without weights."""
-    files = {name: _compile(plan, _export(plan, stage, tensors, single=name == "single")) for name in GRAPHS}
-    package_aoti(str(target), files)
+def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: str) -> list[str]:
+    """Compiles one graph of a stage, without weights; returns the files to package."""
+    program = _export(plan, stage, tensors, single=graph == "single")
+    args = program.example_inputs[0]
+    files = torch._inductor.aot_compile(program.module(check_guards=False), args, options=inductor_options(plan))
+    return cast("list[str]", files)
+
+
+def package(graphs: Mapping[str, list[str]], target: Path) -> None:
+    """Packages a stage's compiled graphs; takes their files out of the compiler's cache."""
+    package_aoti(str(target), dict(graphs))
+    for files in graphs.values():
+        for directory in {Path(file).parent for file in files}:
+            shutil.rmtree(directory)
 
 
 def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bool) -> ExportedProgram:
@@ -86,9 +96,7 @@ def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bo
     caches = new_caches(plan.arch, plan.dtype, batch, limits.capacity)
     rows = torch.arange(1 if single else 2)
     args = (x, positions, torch.arange(length), rows, caches)
-    return torch.export.export(
-        module, args, dynamic_shapes=_dynamic(plan, stage, single=single), strict=False
-    )
+    return torch.export.export(module, args, dynamic_shapes=_dynamic(plan, stage, single=single), strict=False)
 
 
 def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
@@ -98,19 +106,8 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
         return (None, None, length, None, [None] * num_caches)
     time = Dim(TIME, min=1, max=limits.max_seq_len)
     batch = {0: Dim(BATCH, min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
-    rows = (
-        {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)}
-        if stage == plan.arch.pp - 1
-        else {}
-    )
+    rows = {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)} if stage == plan.arch.pp - 1 else {}
     return ({**batch, 1: time}, {**batch, 1: time}, length, rows, [batch] * num_caches)
-
-
-def _compile(plan: Plan, program: ExportedProgram) -> list[str]:
-    args = program.example_inputs[0]
-    return torch._inductor.aot_compile(
-        program.module(check_guards=False), args, options=inductor_options(plan)
-    )
 
 
 def inductor_options(plan: Plan) -> dict[str, Any]:
@@ -120,6 +117,8 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
         "aot_inductor.package": True,
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.compile_wrapper_opt_level": "O0",
+        "aot_inductor.enable_line_tables": False,
+        "aot_inductor.enable_frame_pointer": False,
         "cpp.threads": plan.threads,
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.

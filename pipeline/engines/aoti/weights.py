@@ -1,7 +1,6 @@
 """Tensors that a stage's compiled code reads: the rank's weights, its rotary tables, its place in the vocabulary."""
 
 import math
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,26 +13,17 @@ from pipeline.errors import SourceError
 LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
-def bind(rank_file: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: int) -> dict[str, Tensor]:
+def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: int) -> dict[str, Tensor]:
     """Returns every tensor of one rank by its name in the stage module.
 
     Quantized weights are memory-mapped, never widened; 16- and 32-bit weights take the compute dtype.
     """
-    tensors = {name: _prepare(name, tensor, dtype, arch) for name, tensor in load_file(rank_file).items()}
+    tensors = {name: _prepare(name, tensor, dtype, arch) for name, tensor in load_file(directory / f"rank{rank}.safetensors").items()}
     cos, sin = rotary_tables(arch, capacity)
     tensors |= {"cos": cos, "sin": sin}
     if rank < arch.tp:
         tensors["transformer.vocab_embedding.start"] = torch.tensor(rank % arch.tp * arch.rank_vocab)
     return tensors
-
-
-def select(tensors: dict[str, Tensor], names: Iterable[str], rank_file: Path) -> dict[str, Tensor]:
-    """Returns the tensors the code asks for; raises SourceError when the rank file lacks one."""
-    wanted = list(names)
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise SourceError(f"{rank_file}: tensors {missing} are missing; convert the checkpoint again")
-    return {name: tensors[name] for name in wanted}
 
 
 def _prepare(name: str, tensor: Tensor, dtype: torch.dtype, arch: Arch) -> Tensor:

@@ -259,6 +259,12 @@ def test_another_layout_version_is_not_written(make_checkpoint, out):
         convert(make_checkpoint(), out, layout_version=99)
 
 
+def test_the_first_failure_is_the_one_reported(make_checkpoint, out):
+    (out / "rank2.safetensors").touch()
+    with pytest.raises(FileExistsError, match="rank2"):
+        convert(make_checkpoint(), out, tp=4)
+
+
 PEAK = """
 import json, resource, sys
 from pathlib import Path

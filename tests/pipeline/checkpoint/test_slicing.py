@@ -238,6 +238,9 @@ def counts(all_ranks):
 def test_every_element_is_used_equally_often_and_divided_tensors_once(case):
     shape, fmt, tp, pp = case
     assert reasons(shape, fmt, tp, pp) == []
+    assert rank_bytes(shape, fmt, tp, pp) == [
+        sum(tensor.nbytes for tensor in rank) for rank in plan(shape, fmt, tp, pp)
+    ]
     for source, count in counts(plan(shape, fmt, tp, pp)).items():
         assert count.min() == count.max() >= 1, source
         times = int(count.max())
