@@ -1,5 +1,6 @@
 """A Prefect server, pool and worker on this machine, and recipes sent to one anywhere."""
 
+import os
 import socket
 import sys
 import time
@@ -107,6 +108,7 @@ class Up:
 
     def _env(self) -> dict[str, str]:
         return service_env() | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PREFECT_HOME": str(self.home),
             "PREFECT_API_URL": self.server.api_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

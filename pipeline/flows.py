@@ -11,7 +11,6 @@ from uuid import UUID
 import httpx
 from prefect import Task, flow, get_run_logger, task
 from prefect.artifacts import (
-    create_image_artifact,
     create_markdown_artifact,
     create_progress_artifact,
     create_table_artifact,
@@ -191,13 +190,10 @@ def report_outcome(plan: Plan, site: Site, outcome: Outcome) -> None:
         key=f"metrics-{name}",
         description=f"Metrics of {outcome.name}:{outcome.version}",
     )
-    plot = site.store.path(outcome.engine_key) / "tuning" / "trials.png"
-    if plot.is_file():
-        data = base64.b64encode(plot.read_bytes()).decode()
-        create_image_artifact(
-            f"data:image/png;base64,{data}",
-            key=f"tuning-{name}",
-            description=f"Points tried for {outcome.name}",
+    tuning = site.store.path(outcome.engine_key) / "tuning"
+    if (tuning / "trials.png").is_file():
+        create_markdown_artifact(
+            tuning_page(tuning), key=f"tuning-{name}", description=f"Points tried for {outcome.name}"
         )
     create_markdown_artifact(
         version_page(outcome, str(PREFECT_UI_URL.value())),
@@ -212,6 +208,16 @@ def metric_rows(plan: Plan, site: Site, judged: Judged) -> list[dict[str, Any]]:
         {"metric": metric.name, "value": metric.value, "low": metric.low, "high": metric.high}
         for metric in publish.metrics(plan, site, judged)
     ]
+
+
+def tuning_page(tuning: Path) -> str:
+    """The plot of all trials as Markdown that carries its picture: the server has no place for files.
+
+    An image artifact shows the picture too, and its whole `data:` URL below in one endless line.
+    """
+    picture = base64.b64encode((tuning / "trials.png").read_bytes()).decode()
+    chosen = json.loads((tuning / "trials.json").read_text())
+    return f"![throughput against speed per user](data:image/png;base64,{picture})\n\n{chosen}"
 
 
 def version_page(outcome: Outcome, ui_url: str) -> str:
@@ -236,7 +242,7 @@ def version_page(outcome: Outcome, ui_url: str) -> str:
 
 
 def _made_row(made: Made, ui_url: str) -> str:
-    link = f"[`{made.step.key[:12]}`]({ui_url}/artifacts/key/{progress_key(made.step)})"
+    link = f"[{made.step.key[:12]}]({ui_url}/artifacts/key/{progress_key(made.step)})"
     how = "cached" if made.cached else duration(made.manifest.seconds)
     peak = size(made.manifest.peak_memory_bytes) if made.manifest.peak_memory_bytes else "-"
     total = size(sum(file.size for file in made.manifest.files.values()))
