@@ -25,7 +25,7 @@ def score(engine: Path, tokens: npt.NDArray[Any], ids: npt.NDArray[Any], progres
     return Candidate(
         target_logprob=np.concatenate([part.targets.numpy() for part in parts]),
         top_logprob=np.concatenate([part.indices.numpy() for part in parts]),
-        best_ids=np.concatenate([part.top.numpy() for part in parts]),
+        best_ids=np.concatenate([part.top1.numpy() for part in parts]),
     )
 
 
