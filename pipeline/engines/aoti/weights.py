@@ -18,7 +18,10 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
 
     Quantized weights are memory-mapped, never widened; 16- and 32-bit weights take the compute dtype.
     """
-    tensors = {name: _prepare(name, tensor, dtype, arch) for name, tensor in load_file(directory / f"rank{rank}.safetensors").items()}
+    tensors = {
+        name: _prepare(name, tensor, dtype, arch)
+        for name, tensor in load_file(directory / f"rank{rank}.safetensors").items()
+    }
     cos, sin = rotary_tables(arch, capacity)
     tensors |= {"cos": cos, "sin": sin}
     if rank < arch.tp:
