@@ -77,10 +77,10 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         )
         for loaded, _ in app.plans(recipe)
     ]
-    return max(_report(app, one, server, wait=wait) for one in sent)
+    return max(report(app, one, server, wait=wait) for one in sent)
 
 
-def _report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
+def report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
     """Tells what was sent and, when waiting, how it ended; returns the exit code."""
     from pipeline.deployments import REFUSED, follow  # with the rest of Prefect
 
