@@ -63,7 +63,9 @@ class Page:
 
     def shoot(self, file: Path, *, height: int = 900) -> None:
         """Writes a picture of the page, once what moves has come to rest."""
-        self.call("Emulation.setDeviceMetricsOverride", width=1280, height=height, deviceScaleFactor=1, mobile=False)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=1280, height=height, deviceScaleFactor=1, mobile=False
+        )
         time.sleep(2)
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 

@@ -17,7 +17,7 @@ class Aoti:
 
     Options = Options
     build = "pipeline.engines.aoti.build:build"
-    runner = "pipeline.engines.aoti.entry"
+    runner = "pipeline.engines.aoti.runner"
 
     def missing(self, tools: Mapping[str, str]) -> str | None:
         """Says what the host lacks; building needs torch and a C++ compiler."""
