@@ -1,51 +1,43 @@
-"""What a loaded engine can do whatever built it, and how it is loaded; used in child processes only."""
+"""What every backend's runner does, and which runner an engine needs; used in child processes only."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-from torch import Tensor
+import numpy.typing as npt
 
 from pipeline import engines
+from pipeline.divergence import Candidate
 from pipeline.errors import SourceError
 
 Progress = Callable[[int, int, str], None]
 
 
-class Scores(Protocol):
-    """What an engine says about a batch of sequences; natural logarithms."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """One timed generation of a batch."""
 
-    @property
-    def targets(self) -> Tensor:
-        """Log-probability of each target, (B, T)."""
-
-    @property
-    def indices(self) -> Tensor:
-        """Log-probabilities of the tokens asked about, (B, T, K)."""
-
-    @property
-    def top1(self) -> Tensor:
-        """Most likely next token, (B, T)."""
-
-
-class LoadedEngine(Protocol):
-    """An engine whose ranks are running."""
-
-    def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
-        """Scores sequences batch by batch: tokens (S, T), targets (S, T) and indices (S, T, K), all int64."""
-
-    def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
-        """Times greedy decoding of a batch; the figures that `measurement.FIGURES` names."""
+    ttft_s: float
+    """From the start until every request has its first token."""
+    itl_s: Sequence[float]
+    """Time of each token after the first, the same for every request of the batch."""
 
 
 class Runner(Protocol):
     """Module that a backend names as its `runner`."""
 
-    def load(self, directory: Path) -> AbstractContextManager[LoadedEngine]:
-        """Loads an engine; its ranks end with the block."""
+    def score(
+        self, engine: Path, tokens: npt.NDArray[Any], ids: npt.NDArray[Any], progress: Progress
+    ) -> Candidate:
+        """Scores tokens [S, T], with log-probabilities of the token ids [S, T-1, K] at each position."""
+
+    def measure(
+        self, engine: Path, params: Mapping[str, Any], progress: Progress
+    ) -> Mapping[int, tuple[Sequence[Timing], int]]:
+        """Times `repeats` generations per batch size -> (timings, peak memory of all ranks in bytes)."""
 
     def generate(
         self, engine: Path, prompt: Sequence[int], params: Mapping[str, Any], on_token: Callable[[int], None]
@@ -53,10 +45,10 @@ class Runner(Protocol):
         """Continues one prompt of token ids; params: max_new_tokens, temperature, seed, stop (token ids)."""
 
 
-def runner_of(directory: Path) -> Runner:
-    """The runner of the backend that built an engine; SourceError for a directory that holds none."""
-    file = directory / "engine.json"
+def runner_of(engine: Path) -> Runner:
+    """The runner of the backend that built an engine directory; SourceError where there is none."""
+    file = engine / "engine.json"
     if not file.is_file():
-        raise SourceError(f"{directory} holds no engine (no engine.json); give the output of an engine step")
+        raise SourceError(f"{engine} holds no engine (no engine.json); give the output of an engine step")
     backend = engines.backend(json.loads(file.read_text())["backend"])
     return cast("Runner", import_module(backend.runner))

@@ -1,44 +1,24 @@
-"""Which figures are taken of an engine."""
+"""From timings to figures."""
 
 import pytest
 
 from pipeline.errors import BuildFailed
-from pipeline.measurement import FIGURES, measure
-
-PARAMS = {"prompt_len": 16, "new_tokens": 8, "repeats": 3, "batch_sizes": [1, 4], "host": {"cores": 2}}
-
-
-class SteadyEngine:
-    """An engine as fast as its arguments say."""
-
-    figures = FIGURES
-
-    def score(self, tokens, targets, indices):
-        raise AssertionError("not asked for")
-
-    def measure(self, batch, prompt_len, new_tokens, repeats):
-        return {name: float(batch * prompt_len * new_tokens * repeats) for name in self.figures} | {
-            "extra": 0
-        }
+from pipeline.measurement import row
+from pipeline.runner import Timing
 
 
-def test_every_batch_size_is_a_row_with_all_figures():
-    told = []
-    found = measure(SteadyEngine(), PARAMS, lambda *event: told.append(event))
-    assert (found["prompt_len"], found["new_tokens"], found["repeats"]) == (16, 8, 3)
-    assert [row["batch_size"] for row in found["rows"]] == [1, 4]
-    assert found["rows"][1] == {"batch_size": 4, **dict.fromkeys(FIGURES, 4.0 * 16 * 8 * 3)}
-    assert told == [(0, 2, "batch sizes"), (1, 2, "batch sizes"), (2, 2, "batch sizes")]
+def test_the_figures_of_two_repeats_are_those_computed_by_hand():
+    timings = [Timing(ttft_s=0.2, itl_s=[0.1, 0.1, 0.1]), Timing(ttft_s=0.4, itl_s=[0.2, 0.2, 0.2])]
+    found = row(4, timings, 1000)
+    assert found["tokens_per_s"] == pytest.approx((16 / 0.5 + 16 / 1.0) / 2)
+    assert found["tokens_per_s_per_user"] == pytest.approx(6 / 0.9)
+    assert (found["ttft_ms_p50"], found["itl_ms_p50"]) == (pytest.approx(300), pytest.approx(150))
+    assert found["ttft_ms_p95"] == pytest.approx(390)
+    assert found["itl_ms_p95"] == pytest.approx(200)
+    assert (found["batch_size"], found["peak_memory_bytes"]) == (4, 1000)
 
 
-def test_a_figure_that_is_not_there_is_a_key_error():
-    engine = SteadyEngine()
-    engine.figures = FIGURES[:-1]
-    with pytest.raises(KeyError, match="peak_memory_bytes"):
-        measure(engine, PARAMS, lambda *_: None)
-
-
-@pytest.mark.parametrize("change", [{"new_tokens": 1}, {"repeats": 0}])
-def test_nothing_to_time_is_refused(change):
-    with pytest.raises(BuildFailed, match="nothing to time with"):
-        measure(SteadyEngine(), {**PARAMS, **change}, lambda *_: None)
+@pytest.mark.parametrize("timings", [[], [Timing(ttft_s=0.1, itl_s=[])]])
+def test_nothing_timed_is_refused(timings):
+    with pytest.raises(BuildFailed, match="batch 8: nothing was timed"):
+        row(8, timings, 0)
