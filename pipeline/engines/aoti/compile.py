@@ -120,6 +120,8 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.enable_frame_pointer": False,
         "cpp.threads": plan.threads,
+        # Scales and offsets of one element stay data: ranks and stages that share the code differ in them.
+        "always_keep_tensor_constants": True,
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.
         "realize_reads_threshold": 1,
