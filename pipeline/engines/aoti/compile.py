@@ -16,24 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.model import Stage
-
-BATCH, TIME = "batch", "time"
-GRAPHS = ("many", "single")
-"""Compiled functions of a package: any batch and time, and one token of one request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Sizes that an engine is built for."""
-
-    max_batch_size: int
-    max_seq_len: int
-
-    @property
-    def capacity(self) -> int:
-        """Positions of the cache: one more than a request can fill, so that padding has somewhere to go."""
-        return self.max_seq_len + 1
-
+from pipeline.engines.aoti.sizes import Limits, new_caches
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -59,12 +42,6 @@ def fake_group(tp: int) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
-
-
-def new_caches(arch: Arch, dtype: torch.dtype, batch: int, capacity: int) -> list[Tensor]:
-    """Returns a rank's empty KV cache: K and V of every layer of the stage, (batch, S, heads, head size)."""
-    shape = (batch, capacity, arch.rank_kv_heads, arch.head_size)
-    return [torch.zeros(shape, dtype=dtype) for _ in range(2 * arch.stage_layers)]
 
 
 def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: str) -> list[str]:
@@ -104,8 +81,8 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
     length = {0: Dim("length", min=1, max=limits.max_seq_len)}
     if single:
         return (None, None, length, None, [None] * num_caches)
-    time = Dim(TIME, min=1, max=limits.max_seq_len)
-    batch = {0: Dim(BATCH, min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
+    time = Dim("time", min=1, max=limits.max_seq_len)
+    batch = {0: Dim("batch", min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
     rows = {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)} if stage == plan.arch.pp - 1 else {}
     return ({**batch, 1: time}, {**batch, 1: time}, length, rows, [batch] * num_caches)
 

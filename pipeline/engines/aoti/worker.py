@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._inductor.package import load_package
+from torch._C._aoti import AOTIModelPackageLoader
 
 from pipeline.engines.aoti.arch import Arch, read_arch
-from pipeline.engines.aoti.compile import GRAPHS, Limits, new_caches
+from pipeline.engines.aoti.sizes import GRAPHS, Limits, new_caches
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 
@@ -87,7 +87,7 @@ class Rank:
         self.pipe = Pipe(self.place, store) if store is not None and arch.pp > 1 else None
         tensors = bind(directory, arch, rank, self.dtype, self.limits.capacity)
         package = directory / about["stages"][self.place.stage]
-        self.graphs = {name: load_graph(package, name, tensors) for name in GRAPHS}
+        self.graphs = {name: Graph(package, name, tensors) for name in GRAPHS}
         self.tensors = tensors  # the compiled code points at their memory
         self.counting = torch.arange(self.limits.capacity)
         self.caches = new_caches(arch, self.dtype, self.limits.max_batch_size, self.limits.capacity)
@@ -123,11 +123,20 @@ class Rank:
         return x
 
 
-def load_graph(package: Path, name: str, tensors: Mapping[str, Tensor]) -> Any:
-    """Loads compiled code and points it at the rank's tensors."""
-    graph = load_package(str(package), name)
-    wanted = graph.get_constant_fqns()
-    if missing := [fqn for fqn in wanted if fqn not in tensors]:
-        raise SourceError(f"{package.parent}: tensors {missing} are missing; convert the checkpoint again")
-    graph.load_constants({fqn: tensors[fqn] for fqn in wanted}, check_full_update=True, user_managed=True)
-    return graph
+class Graph:
+    """Compiled code, pointed at the rank's tensors."""
+
+    def __init__(self, package: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
+        # torch's own wrapper parses the call's tree specification at every call, and takes a second to import.
+        self.loader = AOTIModelPackageLoader(str(package), name, False, 1, -1)
+        wanted = self.loader.get_constant_fqns()
+        if missing := [fqn for fqn in wanted if fqn not in tensors]:
+            raise SourceError(f"{package.parent}: tensors {missing} are missing; convert the checkpoint again")
+        held = {fqn: tensors[fqn] for fqn in wanted}
+        use_inactive, check_full_update, user_managed = False, True, True
+        self.loader.load_constants(held, use_inactive, check_full_update, user_managed)
+
+    def __call__(self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: list[Tensor]) -> Tensor:
+        """Runs the stage; see `model.Stage.forward`."""
+        out: Tensor = self.loader.boxed_run([x, positions, window, rows, *caches])[0]
+        return out
