@@ -24,7 +24,9 @@ class Aoti:
         if "torch" not in tools:
             return "backend aoti needs torch; install enginery with its dependencies"
         if "c++" not in tools:
-            return "backend aoti needs a C++ compiler; install g++, or name one in the environment variable CXX"
+            return (
+                "backend aoti needs a C++ compiler; install g++, or name one in the environment variable CXX"
+            )
         return None
 
     def reasons(self, engine: Engine, shape: ModelShape, format: str) -> list[str]:  # noqa: A002 our word
@@ -48,8 +50,9 @@ class Aoti:
         return found
 
     def key_params(self, host: Host) -> dict[str, Any]:
-        """What of the host enters the engine's key: torch, compiler and instruction set."""
-        return {"torch": host.tools.get("torch"), "c++": host.tools.get("c++"), "cpu": host.cpu}
+        """What of the host enters the engine's key: torch, compiler, instruction set, and the cores to share."""
+        tools = {name: host.tools.get(name) for name in ("torch", "c++")}
+        return {**tools, "cpu": host.cpu, "cores": host.cores}
 
 
 BACKEND = Aoti()

@@ -104,7 +104,10 @@ def _link(source: Path, target: Path) -> None:
 def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: Path) -> dict[str, Any]:
     """Says what was built, for readers and for the runner."""
     arch = plan.arch
-    weights = {name: (out / name).stat().st_size for name in (f"rank{rank}.safetensors" for rank in range(arch.world_size))}
+    weights = {
+        name: (out / name).stat().st_size
+        for name in (f"rank{rank}.safetensors" for rank in range(arch.world_size))
+    }
     return {
         "backend": "aoti",
         "format": arch.format,

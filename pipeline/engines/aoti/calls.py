@@ -23,7 +23,9 @@ LOGITS_BYTES = 256 << 20
 """Most memory that the logits of one pass may take; longer prompts run in several."""
 
 
-def score(rank: Rank, on_event: Event, tokens: Array, targets: Array, indices: Array) -> dict[str, Array] | None:
+def score(
+    rank: Rank, on_event: Event, tokens: Array, targets: Array, indices: Array
+) -> dict[str, Array] | None:
     """Scores a batch.
 
     `tokens` (B, T), `targets` (B, T) and `indices` (B, T, K) int64; gives float32 log-probabilities of the
@@ -37,7 +39,9 @@ def score(rank: Rank, on_event: Event, tokens: Array, targets: Array, indices: A
             "indices": logprobs.gather(-1, torch.from_numpy(indices)[:, chunk]),
             "top1": logprobs.argmax(-1),
         })  # fmt: skip
-    return {name: torch.cat([part[name] for part in parts], 1).numpy() for name in parts[0]} if parts else None
+    return (
+        {name: torch.cat([part[name] for part in parts], 1).numpy() for name in parts[0]} if parts else None
+    )
 
 
 def logits(rank: Rank, on_event: Event, tokens: Array) -> Array | None:
@@ -60,7 +64,11 @@ def _prefill(rank: Rank, tokens: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def generate(
-    rank: Rank, on_event: Event, prompts: Sequence[Sequence[int]], max_new_tokens: int, sampling: Mapping[str, Any]
+    rank: Rank,
+    on_event: Event,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    sampling: Mapping[str, Any],
 ) -> list[list[int]] | None:
     """Continues prompts; streams the new token of each request, and gives all of them at the end.
 

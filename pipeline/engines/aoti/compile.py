@@ -18,6 +18,7 @@ from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.model import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is compiled, and how."""
@@ -48,7 +49,9 @@ def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: 
     """Compiles one graph of a stage, without weights; returns the files to package."""
     program = _export(plan, stage, tensors, single=graph == "single")
     args = program.example_inputs[0]
-    files = torch._inductor.aot_compile(program.module(check_guards=False), args, options=inductor_options(plan))
+    files = torch._inductor.aot_compile(
+        program.module(check_guards=False), args, options=inductor_options(plan)
+    )
     return cast("list[str]", files)
 
 
@@ -73,7 +76,9 @@ def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bo
     caches = new_caches(plan.arch, plan.dtype, batch, limits.capacity)
     rows = torch.arange(1 if single else 2)
     args = (x, positions, torch.arange(length), rows, caches)
-    return torch.export.export(module, args, dynamic_shapes=_dynamic(plan, stage, single=single), strict=False)
+    return torch.export.export(
+        module, args, dynamic_shapes=_dynamic(plan, stage, single=single), strict=False
+    )
 
 
 def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
@@ -83,7 +88,11 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
         return (None, None, length, None, [None] * num_caches)
     time = Dim("time", min=1, max=limits.max_seq_len)
     batch = {0: Dim("batch", min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
-    rows = {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)} if stage == plan.arch.pp - 1 else {}
+    rows = (
+        {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)}
+        if stage == plan.arch.pp - 1
+        else {}
+    )
     return ({**batch, 1: time}, {**batch, 1: time}, length, rows, [batch] * num_caches)
 
 

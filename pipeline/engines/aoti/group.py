@@ -55,7 +55,9 @@ class Ranks:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stops the ranks."""
         self.stop()
 
@@ -63,7 +65,9 @@ class Ranks:
         """File with a rank's output."""
         return Path(self.scratch.name) / f"rank{rank}.log"
 
-    def call(self, name: str, on_event: Callable[[Any], None] = lambda event: None, **params: Any) -> list[Any]:
+    def call(
+        self, name: str, on_event: Callable[[Any], None] = lambda event: None, **params: Any
+    ) -> list[Any]:
         """Runs a function of `calls` on every rank; returns each rank's result.
 
         Raises BuildFailed with the rank and the end of its log when one fails or dies.
@@ -113,7 +117,9 @@ class Ranks:
     def _failure(self, rank: int, how: str) -> BuildFailed:
         lines = self.log(rank).read_text(errors="replace").splitlines() if self.log(rank).exists() else []
         tail = "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (nothing)"
-        return BuildFailed(f"rank {rank} of {self.world_size} of the engine {how}; the end of its log:\n{tail}")
+        return BuildFailed(
+            f"rank {rank} of {self.world_size} of the engine {how}; the end of its log:\n{tail}"
+        )
 
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:

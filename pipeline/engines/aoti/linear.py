@@ -120,7 +120,9 @@ class Int4Block(Linear):
     are two's complement; `weights.bind` flips the sign bits, so that here a nibble is its value plus 8.
     """
 
-    def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, group_size: int, *, bias: bool = False) -> None:
+    def __init__(
+        self, num_in: int, num_out: int, dtype: torch.dtype, group_size: int, *, bias: bool = False
+    ) -> None:
         super().__init__(num_in, num_out, dtype, bias=bias)
         self.group_size = group_size
         self.weight = parameter((num_out // 2, num_in), torch.uint8)

@@ -94,7 +94,9 @@ class Attention(nn.Module):
         linear = linear_of(arch)
         self.qkv = linear(arch.hidden_size, sum(self.sizes), dtype, bias=arch.attn_bias)
         self.dense = linear(self.sizes[0], arch.hidden_size, dtype)
-        norm = partial(RmsNorm, self.head_size, arch.norm_epsilon, dtype) if arch.qk_layernorm else nn.Identity
+        norm = (
+            partial(RmsNorm, self.head_size, arch.norm_epsilon, dtype) if arch.qk_layernorm else nn.Identity
+        )
         self.q_layernorm, self.k_layernorm = norm(), norm()
 
     def forward(self, x: Tensor, step: Step, cache: Sequence[Tensor]) -> Tensor:
@@ -200,7 +202,9 @@ class Stage(nn.Module):
         if self.last:
             self.lm_head = Linear(arch.hidden_size, arch.rank_vocab, dtype)
 
-    def forward(self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: Sequence[Tensor]
+    ) -> Tensor:
         """Runs the stage.
 
         `x` is tokens (B, T) on the first stage and hidden states (B, T, H) on the others; `window` is

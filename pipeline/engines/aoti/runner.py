@@ -89,7 +89,9 @@ class Engine:
         self._check(batch, prompt_len + new_tokens)
         random = torch.Generator().manual_seed(0)
         prompts = torch.randint(0, self.about["vocab_size"], (batch, prompt_len), generator=random).tolist()
-        runs = [self.ranks.call("measure", prompts=prompts, new_tokens=new_tokens) for _ in range(repeats + 1)]
+        runs = [
+            self.ranks.call("measure", prompts=prompts, new_tokens=new_tokens) for _ in range(repeats + 1)
+        ]
         timed = [run[self.leader] for run in runs[1:]]
         peak = sum(rank["peak_bytes"] for rank in runs[-1])
         return {**_speed(timed, batch, new_tokens), "peak_memory_bytes": peak}
@@ -127,7 +129,9 @@ class Local:
     def __init__(self, directory: Path) -> None:
         self.rank = Rank(directory, 0, None)
 
-    def call(self, name: str, on_event: Callable[[Any], None] = lambda event: None, **params: Any) -> list[Any]:
+    def call(
+        self, name: str, on_event: Callable[[Any], None] = lambda event: None, **params: Any
+    ) -> list[Any]:
         """Runs a function of `calls`."""
         return [CALLS[name](self.rank, on_event, **params)]
 

@@ -18,7 +18,10 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
 
     Quantized weights are memory-mapped, never widened; 16- and 32-bit weights take the compute dtype.
     """
-    tensors = {name: _prepare(name, tensor, dtype, arch) for name, tensor in load_file(directory / f"rank{rank}.safetensors").items()}
+    tensors = {
+        name: _prepare(name, tensor, dtype, arch)
+        for name, tensor in load_file(directory / f"rank{rank}.safetensors").items()
+    }
     cos, sin = rotary_tables(arch, capacity)
     tensors |= {"cos": cos, "sin": sin}
     if rank < arch.tp:
@@ -56,7 +59,9 @@ def _frequencies(arch: Arch) -> Tensor:
     if kind == "linear":
         return frequencies / scaling["factor"]
     if kind != "llama3":
-        raise SourceError(f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3")
+        raise SourceError(
+            f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3"
+        )
     return _llama3(frequencies, *(float(scaling[key]) for key in LLAMA3_KEYS))
 
 

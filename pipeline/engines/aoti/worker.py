@@ -131,12 +131,16 @@ class Graph:
         self.loader = AOTIModelPackageLoader(str(package), name, False, 1, -1)
         wanted = self.loader.get_constant_fqns()
         if missing := [fqn for fqn in wanted if fqn not in tensors]:
-            raise SourceError(f"{package.parent}: tensors {missing} are missing; convert the checkpoint again")
+            raise SourceError(
+                f"{package.parent}: tensors {missing} are missing; convert the checkpoint again"
+            )
         held = {fqn: tensors[fqn] for fqn in wanted}
         use_inactive, check_full_update, user_managed = False, True, True
         self.loader.load_constants(held, use_inactive, check_full_update, user_managed)
 
-    def __call__(self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: list[Tensor]) -> Tensor:
+    def __call__(
+        self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: list[Tensor]
+    ) -> Tensor:
         """Runs the stage; see `model.Stage.forward`."""
         out: Tensor = self.loader.boxed_run([x, positions, window, rows, *caches])[0]
         return out

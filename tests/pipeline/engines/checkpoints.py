@@ -136,7 +136,9 @@ def reference(directory: Path, checkpoint: Path, format: str) -> nn.Module:
     tensors = load_file(checkpoint / "model.safetensors")
     for name, module in [*model.named_modules()] if format != "none" else []:
         if isinstance(module, nn.Linear) and name != "lm_head":
-            own = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
+            own = {
+                key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")
+            }
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, Emulated(own, module.bias, format))
     return model
