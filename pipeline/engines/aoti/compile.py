@@ -11,7 +11,7 @@ import torch
 import torch._inductor
 import torch.distributed as dist
 from torch import Tensor
-from torch._inductor.package import package_aoti
+from torch._inductor.package.package import package_aoti
 from torch.export import Dim, ExportedProgram
 
 from pipeline.engines.aoti.arch import Arch
@@ -57,7 +57,7 @@ def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: 
 
 def package(graphs: Mapping[str, list[str]], target: Path) -> None:
     """Packages a stage's compiled graphs; takes their files out of the compiler's cache."""
-    package_aoti(str(target), dict(graphs))
+    package_aoti(str(target), {name: [*files] for name, files in graphs.items()})
     for files in graphs.values():
         for directory in {Path(file).parent for file in files}:
             shutil.rmtree(directory)

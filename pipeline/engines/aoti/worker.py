@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._aoti import AOTIModelPackageLoader
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from pipeline.engines.aoti.arch import Arch, read_arch
 from pipeline.engines.aoti.sizes import GRAPHS, Limits, new_caches
@@ -49,11 +50,11 @@ class Place:
 class Pipe:
     """Passes tensors between pipeline stages."""
 
-    def __init__(self, place: Place, store: dist.Store) -> None:
+    def __init__(self, place: Place, store: Store) -> None:
         arch = place.arch
         self.rank, self.tp, self.leader = place.rank, arch.tp, arch.tp * (arch.pp - 1)
-        own = dist.PrefixStore("pipe", store)
-        self.group = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
+        own = PrefixStore("pipe", store)
+        self.group: Any = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Waits for hidden states from the same rank of the stage before."""
@@ -73,7 +74,7 @@ class Pipe:
 class Rank:
     """The compiled stage of one rank with its weights and KV cache."""
 
-    def __init__(self, directory: Path, rank: int, store: dist.Store | None) -> None:
+    def __init__(self, directory: Path, rank: int, store: Store | None) -> None:
         about = json.loads((directory / "engine.json").read_text())
         arch = read_arch(directory)
         self.place = Place(rank=rank, arch=arch)
@@ -82,7 +83,7 @@ class Rank:
         torch.set_num_threads(about["threads_per_rank"])
         if arch.tp > 1:
             assert store is not None
-            own = dist.PrefixStore(f"stage{self.place.stage}", store)
+            own = PrefixStore(f"stage{self.place.stage}", store)
             dist.init_process_group("gloo", store=own, rank=rank % arch.tp, world_size=arch.tp)
         self.pipe = Pipe(self.place, store) if store is not None and arch.pp > 1 else None
         tensors = bind(directory, arch, rank, self.dtype, self.limits.capacity)
@@ -123,12 +124,16 @@ class Rank:
         return x
 
 
+LOADING = (False, 1, -1)
+"""Not single-threaded, one runner, no device index: positions that torch does not name."""
+
+
 class Graph:
     """Compiled code, pointed at the rank's tensors."""
 
     def __init__(self, package: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
-        # torch's own wrapper parses the call's tree specification at every call, and takes a second to import.
-        self.loader = AOTIModelPackageLoader(str(package), name, False, 1, -1)
+        # torch's own wrapper parses a tree specification at every call, and takes a second to import.
+        self.loader = AOTIModelPackageLoader(str(package), name, *LOADING)
         wanted = self.loader.get_constant_fqns()
         if missing := [fqn for fqn in wanted if fqn not in tensors]:
             raise SourceError(

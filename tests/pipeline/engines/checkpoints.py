@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 its usual name
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
@@ -49,26 +49,26 @@ def source(directory: Path, family: str = "llama", dtype: torch.dtype = torch.fl
     return directory
 
 
-def quantize(directory: Path, format: str, out: Path) -> Path:
+def quantize(directory: Path, fmt: str, out: Path) -> Path:
     """Writes the model in `directory` as a quantized checkpoint, rounding each weight once."""
     out.mkdir()
     config = json.loads((directory / "config.json").read_text())
-    if algo := FORMATS[format].quant_algo:
+    if algo := FORMATS[fmt].quant_algo:
         config["quantization_config"] = {"quant_algo": algo}
     tensors = load_file(directory / "model.safetensors")
     for name in [name for name in tensors if name.endswith("proj.weight")]:
-        tensors |= _quantized(name.removesuffix(".weight"), tensors.pop(name), format)
+        tensors |= _quantized(name.removesuffix(".weight"), tensors.pop(name), fmt)
     save_file(tensors, out / "model.safetensors")
     (out / "config.json").write_text(json.dumps(config))
     (out / "tokenizer.json").write_text("{}")
     return out
 
 
-def _quantized(name: str, weight: Tensor, format: str) -> dict[str, Tensor]:
+def _quantized(name: str, weight: Tensor, fmt: str) -> dict[str, Tensor]:
     smooth = torch.linspace(0.5, 2.0, weight.shape[1])
     wide = weight.float()
     found: dict[str, Tensor] = {}
-    match format:
+    match fmt:
         case "fp8":
             scale = torch.tensor(0.01)  # q, k and v share it
             found = {"weight": (wide / scale).clamp(-448, 448).to(torch.float8_e4m3fn), "weight_scale": scale,
@@ -94,10 +94,10 @@ def _quantized(name: str, weight: Tensor, format: str) -> dict[str, Tensor]:
     return {f"{name}.{kind}": tensor.contiguous() for kind, tensor in found.items()}
 
 
-def shard(checkpoint: Path, format: str, tp: int, pp: int, out: Path) -> Path:
+def shard(checkpoint: Path, fmt: str, tp: int, pp: int, out: Path) -> Path:
     """Writes the sharded checkpoint."""
     out.mkdir()
-    params = {"tp": tp, "pp": pp, "format": format, "layout_version": 1}
+    params = {"tp": tp, "pp": pp, "format": fmt, "layout_version": 1}
     convert({"params": params, "places": {}, "inputs": {"checkpoint": str(checkpoint)}}, out, lambda *_: None)
     return out
 
@@ -105,9 +105,9 @@ def shard(checkpoint: Path, format: str, tp: int, pp: int, out: Path) -> Path:
 class Emulated(nn.Module):
     """A linear layer that dequantizes its weight and really rounds its input."""
 
-    def __init__(self, tensors: dict[str, Tensor], bias: Tensor | None, format: str) -> None:
+    def __init__(self, tensors: dict[str, Tensor], bias: Tensor | None, fmt: str) -> None:
         super().__init__()
-        self.tensors, self.bias, self.format = tensors, bias, format
+        self.tensors, self.bias, self.fmt = tensors, bias, fmt
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer."""
@@ -115,12 +115,12 @@ class Emulated(nn.Module):
         weight = t["weight"]
         if "pre_quant_scale" in t:
             x = x * t["pre_quant_scale"]
-        if self.format == "fp8":
+        if self.fmt == "fp8":
             x = (x / t["input_scale"]).clamp(-448, 448).to(torch.float8_e4m3fn).float() * t["input_scale"]
             return F.linear(x, weight.float() * t["weight_scale"], self.bias)
-        if self.format == "int8_sq":
+        if self.fmt == "int8_sq":
             x = (x / t["input_scale"]).round().clamp(-128, 127) * t["input_scale"]
-        if self.format == "int4_awq":
+        if self.fmt == "int4_awq":
             signed = weight.view(torch.int8)
             low, high = (signed << 4) >> 4, signed >> 4
             whole = torch.stack([low, high], 1).flatten(0, 1).float()
@@ -128,17 +128,17 @@ class Emulated(nn.Module):
         return F.linear(x, weight.float() * t["weight_scale"][:, None], self.bias)
 
 
-def reference(directory: Path, checkpoint: Path, format: str) -> nn.Module:
+def reference(directory: Path, checkpoint: Path, fmt: str) -> nn.Module:
     """Returns the transformers model in float32 with every quantized linear emulated."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     tensors = load_file(checkpoint / "model.safetensors")
-    for name, module in [*model.named_modules()] if format != "none" else []:
+    for name, module in [*model.named_modules()] if fmt != "none" else []:
         if isinstance(module, nn.Linear) and name != "lm_head":
             own = {
                 key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")
             }
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, Emulated(own, module.bias, format))
+            setattr(model.get_submodule(parent), child, Emulated(own, module.bias, fmt))
     return model

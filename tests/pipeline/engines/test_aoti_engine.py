@@ -1,4 +1,4 @@
-"""Engines that are really compiled: every format, several ranks, and what a killed rank does."""
+"""Engines that are really compiled: every fmt, several ranks, and what a killed rank does."""
 
 import json
 import os
@@ -13,7 +13,11 @@ from pipeline.engines.aoti.runner import Sampling, load  # noqa: E402
 from pipeline.errors import BuildFailed, SourceError  # noqa: E402
 from tests.pipeline.engines import checkpoints  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),  # torch's compiler warns of torch
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
+]
 
 PARAMS = {
     "backend": "aoti", "target": "host", "max_batch_size": 4, "max_seq_len": 40,
@@ -30,21 +34,21 @@ def tokens():
 def make(tmp_path_factory):
     """Builds an engine; returns its directory and the logits (B, T, V) that transformers gives."""
 
-    def made(format, tokens, tp=1, pp=1, layers=1, tuning=None):
+    def made(fmt, tokens, tp=1, pp=1, layers=1, tuning=None):
         root = tmp_path_factory.mktemp("engine")
         source = checkpoints.source(root / "source", num_hidden_layers=layers)
-        quantized = checkpoints.quantize(source, format, root / "quantized")
-        sharded = checkpoints.shard(quantized, format, tp, pp, root / "sharded")
+        quantized = checkpoints.quantize(source, fmt, root / "quantized")
+        sharded = checkpoints.shard(quantized, fmt, tp, pp, root / "sharded")
         out = root / "out"
         out.mkdir()
         reports = []
-        params = {**PARAMS, "tp": tp, "pp": pp, "format": format}
+        params = {**PARAMS, "tp": tp, "pp": pp, "format": fmt}
         places = {"tuning": str(tuning)} if tuning else {}
         job = {"params": params, "places": places, "inputs": {"sharded_checkpoint": str(sharded)}}
         build(job, out, lambda *report: reports.append(report))
         assert reports[-1][0] == reports[-1][1] > 0
         with torch.no_grad():
-            return out, checkpoints.reference(source, quantized, format)(tokens).logits
+            return out, checkpoints.reference(source, quantized, fmt)(tokens).logits
 
     return made
 
@@ -108,7 +112,7 @@ def test_scores_are_the_log_probabilities_of_the_logits(plain, tokens):
 
 def test_more_than_the_engine_was_built_for_is_refused(plain):
     directory, _ = plain
-    with load(directory) as engine, pytest.raises(SourceError, match="max_batch_size: 5 .* built for 4"):
+    with load(directory) as engine, pytest.raises(SourceError, match=r"max_batch_size: 5 .* built for 4"):
         engine.logits(torch.zeros((5, 2), dtype=torch.int64))
 
 
@@ -130,7 +134,7 @@ def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens):
     with load(directory) as engine:
         victim = engine.ranks.processes[2]
         os.kill(victim.pid, signal.SIGKILL)
-        with pytest.raises(BuildFailed, match="rank . of 4"):
+        with pytest.raises(BuildFailed, match=r"rank . of 4"):
             engine.logits(tokens)
     assert not any(process.is_alive() for process in engine.ranks.processes)
 
@@ -145,13 +149,13 @@ def test_a_missing_weight_is_named_before_anything_runs(plain, tmp_path):
     tensors = load_file(directory / "rank0.safetensors")
     del tensors["transformer.ln_f.weight"]
     save_file(tensors, tmp_path / "rank0.safetensors")
-    with pytest.raises(SourceError, match="transformer.ln_f.weight"), load(tmp_path):
+    with pytest.raises(SourceError, match=r"transformer.ln_f.weight"), load(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("format", ["fp8", "int8_sq", "int4_awq", "int8_wo"])
-def test_a_quantized_engine_equals_its_emulation(make, tokens, format):
-    directory, expected = make(format, tokens)
+@pytest.mark.parametrize("fmt", ["fp8", "int8_sq", "int4_awq", "int8_wo"])
+def test_a_quantized_engine_equals_its_emulation(make, tokens, fmt):
+    directory, expected = make(fmt, tokens)
     with load(directory) as engine:
         spread = expected.std()
         error = (engine.logits(tokens) - expected).abs() / spread

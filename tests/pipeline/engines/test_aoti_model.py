@@ -1,4 +1,4 @@
-"""The stage module, run eagerly: every format and family against transformers."""
+"""The stage module, run eagerly: every fmt and family against transformers."""
 
 import pytest
 
@@ -43,13 +43,13 @@ def caches_of(modules, batch):
     return [new_caches(m.arch, torch.float32, batch, LIMITS.capacity) for m in modules]
 
 
-@pytest.mark.parametrize("format", FORMATS)
-def test_each_format_equals_its_emulation_in_both_graphs(format, tokens, tmp_path):
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_each_format_equals_its_emulation_in_both_graphs(fmt, tokens, tmp_path):
     source = checkpoints.source(tmp_path / "source")
-    quantized = checkpoints.quantize(source, format, tmp_path / "quantized")
-    sharded = checkpoints.shard(quantized, format, 1, 1, tmp_path / "sharded")
+    quantized = checkpoints.quantize(source, fmt, tmp_path / "quantized")
+    sharded = checkpoints.shard(quantized, fmt, 1, 1, tmp_path / "sharded")
     with torch.no_grad():
-        expected = checkpoints.reference(source, quantized, format)(tokens).logits
+        expected = checkpoints.reference(source, quantized, fmt)(tokens).logits
     many = [*stages(sharded, single=False)]
     assert_close(run(many, tokens, 0, caches_of(many, 3)), expected)
 
