@@ -115,7 +115,8 @@ class Attention(nn.Module):
         """Attends from the newest token, as sums that the compiler fuses: (1, 1, K, Q, D) -> (1, 1, KQD)."""
         scores = (query[0, 0].float().unsqueeze(2) * k[0].float().unsqueeze(1)).sum(-1) * self.head_size**-0.5
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        seen = (weights.unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2) / weights.sum(-1, keepdim=True)
+        seen: Tensor = (weights.unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2)
+        seen = seen / weights.sum(-1, keepdim=True)
         return seen.to(query.dtype).flatten().view(1, 1, -1)
 
     def _many(self, query: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
@@ -157,8 +158,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, step: Step, cache: Sequence[Tensor]) -> Tensor:
         """Applies the layer: (B, T, H) -> (B, T, H)."""
-        x = x + self.attention(self.input_layernorm(x), step, cache)
-        return x + self.mlp(self.post_layernorm(x), single=step.single)
+        attended: Tensor = x + self.attention(self.input_layernorm(x), step, cache)
+        return attended + cast("Tensor", self.mlp(self.post_layernorm(attended), single=step.single))
 
 
 class Embedding(nn.Module):
@@ -226,7 +227,7 @@ class Stage(nn.Module):
 
     def _logits(self, x: Tensor, rows: Tensor) -> Tensor:
         chosen = x.flatten(0, 1) if self.single else x.flatten(0, 1)[rows]
-        logits = self.lm_head(self.transformer.ln_f(chosen), single=self.single)
+        logits: Tensor = self.lm_head(self.transformer.ln_f(chosen), single=self.single)
         if self.arch.tp > 1:
             whole = collectives.all_gather_tensor(logits, 0, GROUP)
             logits = torch.unflatten(whole, 0, (self.arch.tp, -1)).transpose(0, 1).flatten(1)
