@@ -50,7 +50,7 @@ class Engine:
     def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
         """Scores sequences (S, T) batch by batch; `targets` (S, T) and `indices` (S, T, K), all int64."""
         self._check(1, tokens.shape[1])
-        batches = (each.split(self.about["max_batch_size"]) for each in (tokens, targets, indices))
+        batches = (torch.split(each, self.about["max_batch_size"]) for each in (tokens, targets, indices))
         for part in zip(*batches, strict=True):
             arrays = dict(zip(("tokens", "targets", "indices"), (each.numpy() for each in part), strict=True))
             found = self.ranks.call("score", **arrays)[self.leader]
@@ -65,10 +65,10 @@ class Engine:
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        sampling: Sampling = Sampling(),  # noqa: B008 a frozen value
+        sampling: Sampling = Sampling(),
         on_tokens: Callable[[list[int | None]], None] = lambda tokens: None,
     ) -> list[list[int]]:
-        """Continues prompts; `on_tokens` hears each step's token of every request, None where it has ended."""
+        """Continues prompts; `on_tokens` hears each step's token of every request, None once it ended."""
         self._check(len(prompts), max(len(prompt) for prompt in prompts))
         params = {"prompts": prompts, "max_new_tokens": max_new_tokens, "sampling": asdict(sampling)}
         texts: list[list[int]] = self.ranks.call("generate", on_tokens, **params)[self.leader]
