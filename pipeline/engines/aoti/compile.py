@@ -86,13 +86,8 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
     length = {0: Dim("length", min=1, max=limits.max_seq_len)}
     if single:
         return (None, None, length, None, [None] * num_caches)
-<<<<<<< HEAD
-    time = Dim(TIME, min=1, max=limits.max_seq_len)
-    batch = {0: Dim(BATCH, min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
-=======
     time = Dim("time", min=1, max=limits.max_seq_len)
     batch = {0: Dim("batch", min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
->>>>>>> aoti
     rows = (
         {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)}
         if stage == plan.arch.pp - 1
