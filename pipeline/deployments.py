@@ -13,9 +13,17 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import State, WorkerStatus
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, WorkerStatus
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
 from pydantic import ValidationError
 
 from pipeline import process
@@ -41,6 +49,9 @@ REFUSED = "Refused"
 
 START_WITHIN_S = 120.0
 """A server's first start writes its database; seen to take 7 to 15 s on two cores."""
+
+CANCEL_WITHIN_S = 20.0
+"""Seen: 3 to 6 s until a worker has killed a run's process and said so."""
 
 POLL_S = 0.5
 
@@ -87,7 +98,11 @@ class Up:
 
     @contextmanager
     def running(self) -> Iterator[tuple[process.Service, ...]]:
-        """Server and worker, started, healthy, and stopped at the end of the block; they never outlive us."""
+        """Server and worker, started, healthy, and stopped at the end of the block; they never outlive us.
+
+        Runs that are under way at the end are cancelled: stopping the worker alone kills them and leaves them
+        `Running` in the database for ever.
+        """
         _require_free(self.port)
         self.home.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -101,6 +116,7 @@ class Up:
             )  # fmt: skip
             self._until(self._worker_is_online, server, worker)
             yield server, worker
+            self._cancel_runs()
 
     def _start(self, stack: ExitStack, name: str, *args: str) -> process.Service:
         service = process.start(
@@ -143,6 +159,25 @@ class Up:
                 return False
             workers = client.read_workers_for_work_pool(POOL)
         return any(worker.status == WorkerStatus.ONLINE for worker in workers)
+
+    def _cancel_runs(self) -> None:
+        deadline = time.monotonic() + CANCEL_WITHIN_S
+        with self.server.client() as client:
+            runs = _active_runs(client)
+            for run in runs:
+                client.set_flow_run_state(run.id, Cancelling(message="`enginery up` was stopped"))
+            while runs and time.monotonic() < deadline:
+                time.sleep(POLL_S)
+                runs = _active_runs(client)
+
+
+def _active_runs(client: SyncPrefectClient) -> list[FlowRun]:
+    """Runs that have, or are about to have, a process on a worker of the pool."""
+    types = FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=types)),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+    )
 
 
 def _require_free(port: int) -> None:

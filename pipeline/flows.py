@@ -28,7 +28,7 @@ from pipeline.output import duration
 from pipeline.plan import Plan
 from pipeline.planning import pending, plan_one
 from pipeline.registry_url import usable
-from pipeline.reports import first_line, progress_key, slug
+from pipeline.reports import headline, progress_key, slug
 from pipeline.run import Outcome, judge, through
 from pipeline.step import Step
 from pipeline.steps import Listener, Made, Site, realize
@@ -64,7 +64,7 @@ def reported(work: Callable[[], Outcome]) -> Any:
     except GateFailed as exc:
         return Failed(name=REFUSED, message=str(exc), data=exc)
     except tuple(EXIT_CODES) as exc:
-        return Failed(message=first_line(exc), data=exc)
+        return Failed(message=headline(exc), data=exc)
     return f"{outcome.name}:{outcome.version}"
 
 
@@ -109,7 +109,7 @@ def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
         report.failed(step, exc)
         if "repo" in step.params:
             raise  # Prefect retries only what is raised
-        return Failed(message=first_line(exc), data=exc)
+        return Failed(message=headline(exc), data=exc)
 
 
 class Progress(Listener):

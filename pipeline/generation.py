@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from pipeline.child import ProgressPipe
-from pipeline.runner import runner_of
+from pipeline.runner import Sampling, runner_of
 
 
 def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
@@ -18,14 +18,11 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt = encode(tokenizer, params["prompt"], chat=params["chat"])
     stream = Stream(tokenizer, pipe)
-    started = time.perf_counter()
-    wanted = {
-        "max_new_tokens": params["max_new_tokens"],
-        "temperature": params["temperature"],
-        "seed": params["seed"],
-        "stop": stops(tokenizer, engine / "tokenizer" / "generation_config.json"),
-    }
-    tokens = runner_of(engine).generate(engine, prompt, wanted, stream.hear)
+    ends = stops(tokenizer, engine / "tokenizer" / "generation_config.json")
+    sampling = Sampling(params["temperature"], params["seed"], tuple(ends))
+    with runner_of(engine).load(engine) as loaded:
+        started = time.perf_counter()
+        (tokens,) = loaded.generate([prompt], params["max_new_tokens"], sampling, stream.hear)
     stream.end()
     result = {
         "prompt_tokens": len(prompt),
@@ -65,8 +62,11 @@ class Stream:
         self.said = 0
         self.times: list[float] = []
 
-    def hear(self, token: int) -> None:
-        """Takes one token and sends what it completes."""
+    def hear(self, step: list[int | None]) -> None:
+        """Takes the request's next token and sends what it completes."""
+        (token,) = step
+        if token is None:
+            return
         self.times.append(time.perf_counter())
         self.tokens.append(token)
         text = self.text()

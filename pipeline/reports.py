@@ -128,6 +128,8 @@ def slug(name: str) -> str:
     return "".join(char if char.isascii() and char.isalnum() else "-" for char in name.lower()).strip("-")
 
 
-def first_line(error: Exception) -> str:
-    """Type and first line of an error, for a state's message."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+def headline(error: Exception) -> str:
+    """Type and first line of an error, and the last line of the log that it quotes, for a state's message."""
+    first, *rest = str(error).splitlines() or [""]
+    quoted = [line.strip() for line in rest if line.lstrip().startswith("| ")]
+    return f"{type(error).__name__}: {' '.join([first, *quoted[-1:]])}"

@@ -1,8 +1,9 @@
 """What a loaded engine can do whatever built it, and how it is loaded; used in child processes only."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -13,6 +14,17 @@ from pipeline import engines
 from pipeline.errors import SourceError
 
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is picked."""
+
+    temperature: float = 0.0
+    """0: the most likely token."""
+    seed: int = 0
+    stop: tuple[int, ...] = ()
+    """Token ids that end a request."""
 
 
 class Scores(Protocol):
@@ -40,17 +52,21 @@ class LoadedEngine(Protocol):
     def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
         """Times greedy decoding of a batch; the figures that `measurement.FIGURES` names."""
 
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        sampling: Sampling,
+        on_tokens: Callable[[list[int | None]], None],
+    ) -> list[list[int]]:
+        """Continues prompts; `on_tokens` hears each step's token of every request, None where it has ended."""
+
 
 class Runner(Protocol):
     """Module that a backend names as its `runner`."""
 
     def load(self, directory: Path) -> AbstractContextManager[LoadedEngine]:
         """Loads an engine; its ranks end with the block."""
-
-    def generate(
-        self, engine: Path, prompt: Sequence[int], params: Mapping[str, Any], on_token: Callable[[int], None]
-    ) -> list[int]:
-        """Continues one prompt of token ids; params: max_new_tokens, temperature, seed, stop (token ids)."""
 
 
 def runner_of(directory: Path) -> Runner:

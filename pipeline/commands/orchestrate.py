@@ -48,7 +48,7 @@ def up(app: App, port: int, runs: int) -> None:
                     service.require()
                 time.sleep(1)
         except KeyboardInterrupt:
-            app.out.say("stopping; a run that is under way ends, its finished steps are kept")
+            app.out.say("stopping; runs under way are cancelled, their finished steps are kept")
 
 
 @click.command()

@@ -35,5 +35,7 @@ def test_keys_hold_only_what_prefect_allows():
     assert reports.slug("Llama-3.1_8B/fp8:tp2") == "llama-3-1-8b-fp8-tp2"
 
 
-def test_the_first_line_of_an_error_names_its_type():
-    assert reports.first_line(ValueError("a is 3\n  detail")) == "ValueError: a is 3"
+def test_the_headline_of_an_error_is_its_type_its_first_line_and_the_end_of_the_log():
+    assert reports.headline(ValueError("a is 3\n  detail")) == "ValueError: a is 3"
+    quoted = ValueError("it failed: exit code 1\n  log: /a/log\n  | Traceback\n  | KeyError: 7")
+    assert reports.headline(quoted) == "ValueError: it failed: exit code 1 | KeyError: 7"

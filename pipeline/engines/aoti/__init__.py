@@ -1,4 +1,4 @@
-"""Backend `aoti`: ahead-of-time compiled PyTorch, one package per pipeline stage, one weight file per rank."""
+"""Backend `aoti`: ahead-of-time compiled PyTorch, a package per pipeline stage, a weight file per rank."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ class Aoti:
 
     Options = Options
     build = "pipeline.engines.aoti.build:build"
-    runner = "pipeline.engines.aoti.entry"
+    runner = "pipeline.engines.aoti.runner"
 
     def missing(self, tools: Mapping[str, str]) -> str | None:
         """Says what the host lacks; building needs torch and a C++ compiler."""
@@ -50,8 +50,9 @@ class Aoti:
         return found
 
     def key_params(self, host: Host) -> dict[str, Any]:
-        """What of the host enters the engine's key: torch, compiler and instruction set."""
-        return {"torch": host.tools.get("torch"), "c++": host.tools.get("c++"), "cpu": host.cpu}
+        """What of the host enters the engine's key: torch, compiler, instruction set, cores to share."""
+        tools = {name: host.tools.get(name) for name in ("torch", "c++")}
+        return {**tools, "cpu": host.cpu, "cores": host.cores}
 
 
 BACKEND = Aoti()

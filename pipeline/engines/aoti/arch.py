@@ -100,7 +100,8 @@ def _parse(raw: Mapping[str, Any]) -> Arch:
 def _format(quant_algo: str | None) -> str:
     found = {row.quant_algo: row.name for row in FORMATS.values()}
     if (quant_algo or "") not in found:
+        known = ", ".join(filter(None, found))
         raise SourceError(
-            f"config.json: quant_algo {quant_algo!r} is not built by backend aoti; have {', '.join(filter(None, found))}"
+            f"config.json: quant_algo {quant_algo!r} is not built by backend aoti; have {known}"
         )
     return found[quant_algo or ""]

@@ -11,8 +11,9 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
 from pipeline.engines.aoti.arch import Arch, read_arch
-from pipeline.engines.aoti.compile import GRAPHS, Limits, Plan, compile_graph, fake_group, package
+from pipeline.engines.aoti.compile import Plan, compile_graph, fake_group, package
 from pipeline.engines.aoti.options import Options
+from pipeline.engines.aoti.sizes import GRAPHS, Limits
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 

@@ -4,12 +4,12 @@ Every rank sees the same tokens. The last stage picks the next ones and tells th
 Arrays cross the process boundary as NumPy's: they are copied, so that no memory outlives a rank that dies.
 """
 
+import itertools
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def _prefill(rank: Rank, tokens: Tensor) -> Iterator[tuple[slice, Tensor]]:
         positions = torch.arange(chunk.start, chunk.stop).repeat(batch, 1)
         out = rank.step(part, positions, torch.arange(part.numel()))
         if out is not None and rank.place.leads:
-            yield chunk, out.unflatten(0, part.shape)
+            yield chunk, out.view(*part.shape, -1)
 
 
 def generate(
@@ -140,13 +140,13 @@ def _padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Ten
 
 
 def measure(rank: Rank, on_event: Event, prompts: Sequence[Sequence[int]], new_tokens: int) -> dict[str, Any]:
-    """Times one greedy run: seconds to the first token and between tokens; peak resident bytes of the rank."""
+    """Times one greedy run: seconds to the first token and between tokens; peak bytes of the rank."""
     decoder = Decoder(rank, prompts, {"temperature": 0.0, "seed": 0, "stop": ()})
     marks = [time.perf_counter()]
     for _ in range(new_tokens):
         decoder.advance()
         marks.append(time.perf_counter())
-    gaps = [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(marks)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"ttft_s": gaps[0], "itl_s": gaps[1:], "total_s": marks[-1] - marks[0], "peak_bytes": peak}
 

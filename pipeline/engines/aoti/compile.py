@@ -11,28 +11,12 @@ import torch
 import torch._inductor
 import torch.distributed as dist
 from torch import Tensor
-from torch._inductor.package import package_aoti
+from torch._inductor.package.package import package_aoti
 from torch.export import Dim, ExportedProgram
 
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.model import Stage
-
-BATCH, TIME = "batch", "time"
-GRAPHS = ("many", "single")
-"""Compiled functions of a package: any batch and time, and one token of one request."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Sizes that an engine is built for."""
-
-    max_batch_size: int
-    max_seq_len: int
-
-    @property
-    def capacity(self) -> int:
-        """Positions of the cache: one more than a request can fill, so that padding has somewhere to go."""
-        return self.max_seq_len + 1
+from pipeline.engines.aoti.sizes import Limits, new_caches
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +45,6 @@ def fake_group(tp: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def new_caches(arch: Arch, dtype: torch.dtype, batch: int, capacity: int) -> list[Tensor]:
-    """Returns a rank's empty KV cache: K and V of every layer of the stage, (batch, S, heads, head size)."""
-    shape = (batch, capacity, arch.rank_kv_heads, arch.head_size)
-    return [torch.zeros(shape, dtype=dtype) for _ in range(2 * arch.stage_layers)]
-
-
 def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: str) -> list[str]:
     """Compiles one graph of a stage, without weights; returns the files to package."""
     program = _export(plan, stage, tensors, single=graph == "single")
@@ -79,7 +57,7 @@ def compile_graph(plan: Plan, stage: int, tensors: Mapping[str, Tensor], graph: 
 
 def package(graphs: Mapping[str, list[str]], target: Path) -> None:
     """Packages a stage's compiled graphs; takes their files out of the compiler's cache."""
-    package_aoti(str(target), dict(graphs))
+    package_aoti(str(target), {name: [*files] for name, files in graphs.items()})
     for files in graphs.values():
         for directory in {Path(file).parent for file in files}:
             shutil.rmtree(directory)
@@ -108,8 +86,8 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
     length = {0: Dim("length", min=1, max=limits.max_seq_len)}
     if single:
         return (None, None, length, None, [None] * num_caches)
-    time = Dim(TIME, min=1, max=limits.max_seq_len)
-    batch = {0: Dim(BATCH, min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
+    time = Dim("time", min=1, max=limits.max_seq_len)
+    batch = {0: Dim("batch", min=1, max=limits.max_batch_size)} if limits.max_batch_size > 1 else {}
     rows = (
         {0: Dim("rows", min=1, max=limits.max_batch_size * limits.max_seq_len)}
         if stage == plan.arch.pp - 1
@@ -128,6 +106,8 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.enable_frame_pointer": False,
         "cpp.threads": plan.threads,
+        # Scales and offsets of one element stay data: ranks and stages that share the code differ in them.
+        "always_keep_tensor_constants": True,
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.
         "realize_reads_threshold": 1,

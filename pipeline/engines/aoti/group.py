@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from pipeline.child import die_with_parent
 from pipeline.engines.aoti.calls import CALLS
@@ -128,7 +128,7 @@ def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection
     _redirect(log)
     try:
         world_size, port = meeting
-        store = None if world_size == 1 else dist.TCPStore("127.0.0.1", port, world_size, is_master=rank == 0)
+        store = None if world_size == 1 else TCPStore("127.0.0.1", port, world_size, is_master=rank == 0)
         engine = Rank(directory, rank, store)
         pipe.send(("result", None))
         while True:
@@ -136,7 +136,7 @@ def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection
             pipe.send(("result", CALLS[name](engine, lambda event: pipe.send(("event", event)), **params)))
     except EOFError:  # the parent is done
         os._exit(0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 whatever it is, it goes to the log and to the parent
         traceback.print_exc()
         sys.stderr.flush()
         with suppress(OSError):

@@ -7,7 +7,7 @@ with the dequantization into one pass over the stored bytes, so that nothing but
 """
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 its usual name
 from torch import Tensor, nn
 
 FP8_E4M3_MAX = 448.0
@@ -82,8 +82,8 @@ class Int8Smoothed(Int8WeightOnly):
         scaled = x.float() * self.prequant_scaling_factor / self.activation_scaling_factor
         rounded = scaled.round().clamp(-128, 127).to(torch.int8)
         sums = torch._int_mm(rounded.flatten(0, -2), self.weight.t())
-        y = sums.float() * (self.weights_scaling_factor * self.activation_scaling_factor)
-        return y.unflatten(0, x.shape[:-1])
+        y: Tensor = sums.float() * (self.weights_scaling_factor * self.activation_scaling_factor)
+        return y.view(*x.shape[:-1], -1)
 
 
 class Float8(Linear):
@@ -132,7 +132,7 @@ class Int4Block(Linear):
     def _halves(self) -> tuple[Tensor, Tensor]:
         """Scaled weights of the even and of the odd output channels: (O/2, G, block) float32 each."""
         # Float arithmetic, because the compiler's integer shifts are ten times slower (measured).
-        packed = self.weight.unflatten(-1, (-1, self.group_size)).float()
+        packed = torch.unflatten(self.weight, -1, (-1, self.group_size)).float()
         high = torch.floor(packed * 0.0625)
         low = packed - 16 * high
         scale = self.weights_scaling_factor.unsqueeze(-1)
@@ -143,7 +143,7 @@ class Int4Block(Linear):
 
     def dot(self, x: Tensor) -> Tensor:
         """Multiplies one token."""
-        blocks = self._smoothed(x).float().unflatten(-1, (-1, self.group_size)).unsqueeze(-3)
+        blocks = torch.unflatten(self._smoothed(x).float(), -1, (-1, self.group_size)).unsqueeze(-3)
         even, odd = ((blocks * half).sum((-1, -2)) for half in self._halves())
         return torch.stack([even, odd], -1).flatten(-2)
 

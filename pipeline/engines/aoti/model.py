@@ -12,25 +12,27 @@ from typing import cast
 
 import torch
 import torch.distributed._functional_collectives as collectives
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 its usual name
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import GroupName
 
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.linear import Float8, Int4Block, Int8Smoothed, Int8WeightOnly, Linear, parameter
 
-GROUP = "0"
+GROUP = GroupName("0")
 """Name torch gives a process's first group: here the tensor-parallel ranks of one stage."""
 
 
 def linear_of(arch: Arch) -> Callable[..., Linear]:
     """Returns the constructor of the format's linear layer."""
-    return {
+    constructors: dict[str, Callable[..., Linear]] = {
         "none": Linear,
         "fp8": Float8,
         "int8_sq": Int8Smoothed,
         "int8_wo": Int8WeightOnly,
         "int4_awq": partial(Int4Block, group_size=arch.group_size),
-    }[arch.format]
+    }
+    return constructors[arch.format]
 
 
 def rank_sum(x: Tensor, tp: int) -> Tensor:
@@ -102,10 +104,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache: Sequence[Tensor]) -> Tensor:
         """Attends from the new tokens to everything cached: (B, T, H) -> (B, T, H)."""
         parts = self.qkv(x, single=step.single).split(self.sizes, -1)
-        query, key, value = (part.unflatten(-1, (-1, self.head_size)) for part in parts)
+        query, key, value = (torch.unflatten(part, -1, (-1, self.head_size)) for part in parts)
         k = step.remember(cache[0], step.rotate(self.k_layernorm(key))).transpose(1, 2)
         v = step.remember(cache[1], value).transpose(1, 2)
-        query = step.rotate(self.q_layernorm(query)).unflatten(2, (self.kv_heads, self.queries))
+        query = torch.unflatten(step.rotate(self.q_layernorm(query)), 2, (self.kv_heads, self.queries))
         seen = self._one(query, k, v) if step.single else self._many(query, k, v, step.visible)
         return rank_sum(self.dense(seen, single=step.single), self.tp)
 
@@ -113,7 +115,8 @@ class Attention(nn.Module):
         """Attends from the newest token, as sums that the compiler fuses: (1, 1, K, Q, D) -> (1, 1, KQD)."""
         scores = (query[0, 0].float().unsqueeze(2) * k[0].float().unsqueeze(1)).sum(-1) * self.head_size**-0.5
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        seen = (weights.unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2) / weights.sum(-1, keepdim=True)
+        seen: Tensor = (weights.unsqueeze(-1) * v[0].float().unsqueeze(1)).sum(-2)
+        seen = seen / weights.sum(-1, keepdim=True)
         return seen.to(query.dtype).flatten().view(1, 1, -1)
 
     def _many(self, query: Tensor, k: Tensor, v: Tensor, visible: Tensor) -> Tensor:
@@ -122,7 +125,8 @@ class Attention(nn.Module):
         folded = query.permute(0, 2, 3, 1, 4).flatten(2, 3)
         mask = visible.unsqueeze(1).expand(-1, self.queries, -1, -1).flatten(1, 2).unsqueeze(1)
         seen = F.scaled_dot_product_attention(folded, k, v, attn_mask=mask)
-        return seen.unflatten(2, (self.queries, time)).permute(0, 3, 1, 2, 4).reshape(batch, time, -1)
+        heads = torch.unflatten(seen, 2, (self.queries, time))
+        return heads.permute(0, 3, 1, 2, 4).reshape(batch, time, -1)
 
 
 class Mlp(nn.Module):
@@ -154,8 +158,8 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, step: Step, cache: Sequence[Tensor]) -> Tensor:
         """Applies the layer: (B, T, H) -> (B, T, H)."""
-        x = x + self.attention(self.input_layernorm(x), step, cache)
-        return x + self.mlp(self.post_layernorm(x), single=step.single)
+        attended: Tensor = x + self.attention(self.input_layernorm(x), step, cache)
+        return attended + cast("Tensor", self.mlp(self.post_layernorm(attended), single=step.single))
 
 
 class Embedding(nn.Module):
@@ -223,8 +227,8 @@ class Stage(nn.Module):
 
     def _logits(self, x: Tensor, rows: Tensor) -> Tensor:
         chosen = x.flatten(0, 1) if self.single else x.flatten(0, 1)[rows]
-        logits = self.lm_head(self.transformer.ln_f(chosen), single=self.single)
+        logits: Tensor = self.lm_head(self.transformer.ln_f(chosen), single=self.single)
         if self.arch.tp > 1:
             whole = collectives.all_gather_tensor(logits, 0, GROUP)
-            logits = whole.unflatten(0, (self.arch.tp, -1)).transpose(0, 1).flatten(1)
+            logits = torch.unflatten(whole, 0, (self.arch.tp, -1)).transpose(0, 1).flatten(1)
         return logits[:, : self.arch.vocab_size].float()

@@ -16,6 +16,7 @@ from pipeline.engines.aoti.calls import CALLS
 from pipeline.engines.aoti.group import Ranks
 from pipeline.engines.aoti.worker import Rank
 from pipeline.errors import SourceError
+from pipeline.runner import Sampling
 
 
 class Caller(Protocol):
@@ -23,17 +24,6 @@ class Caller(Protocol):
 
     def call(self, name: str, on_event: Callable[[Any], None] = ..., **params: Any) -> list[Any]:
         """Returns each rank's result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is picked."""
-
-    temperature: float = 0.0
-    """0: the most likely token."""
-    seed: int = 0
-    stop: tuple[int, ...] = ()
-    """Token ids that end a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +50,7 @@ class Engine:
     def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
         """Scores sequences (S, T) batch by batch; `targets` (S, T) and `indices` (S, T, K), all int64."""
         self._check(1, tokens.shape[1])
-        batches = (each.split(self.about["max_batch_size"]) for each in (tokens, targets, indices))
+        batches = (torch.split(each, self.about["max_batch_size"]) for each in (tokens, targets, indices))
         for part in zip(*batches, strict=True):
             arrays = dict(zip(("tokens", "targets", "indices"), (each.numpy() for each in part), strict=True))
             found = self.ranks.call("score", **arrays)[self.leader]
@@ -75,34 +65,52 @@ class Engine:
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        sampling: Sampling = Sampling(),  # noqa: B008 a frozen value
+        sampling: Sampling = Sampling(),
         on_tokens: Callable[[list[int | None]], None] = lambda tokens: None,
     ) -> list[list[int]]:
-        """Continues prompts; `on_tokens` hears each step's token of every request, None where it has ended."""
+        """Continues prompts; `on_tokens` hears each step's token of every request, None once it ended."""
         self._check(len(prompts), max(len(prompt) for prompt in prompts))
         params = {"prompts": prompts, "max_new_tokens": max_new_tokens, "sampling": asdict(sampling)}
         texts: list[list[int]] = self.ranks.call("generate", on_tokens, **params)[self.leader]
         return texts
 
-    def measure(
-        self, batch: int, prompt_len: int, new_tokens: int, repeats: int
-    ) -> tuple[list[dict[str, Any]], int]:
-        """Times greedy decoding of random prompts, after one run that is not counted.
-
-        Returns, per repeat, `ttft_s` and the list `itl_s`; and the peak memory of all ranks, in bytes.
-        """
+    def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
+        """Times greedy decoding of random prompts, after one run that is not counted."""
         self._check(batch, prompt_len + new_tokens)
         random = torch.Generator().manual_seed(0)
         prompts = torch.randint(0, self.about["vocab_size"], (batch, prompt_len), generator=random).tolist()
         runs = [
             self.ranks.call("measure", prompts=prompts, new_tokens=new_tokens) for _ in range(repeats + 1)
         ]
-        return [run[self.leader] for run in runs[1:]], sum(rank["peak_bytes"] for rank in runs[-1])
+        timed = [run[self.leader] for run in runs[1:]]
+        peak = sum(rank["peak_bytes"] for rank in runs[-1])
+        return {**_speed(timed, batch, new_tokens), "peak_memory_bytes": peak}
 
     def _check(self, batch: int, length: int) -> None:
         for name, asked in (("max_batch_size", batch), ("max_seq_len", length)):
             if asked > self.about[name]:
                 raise SourceError(f"{name}: {asked} is asked for, the engine is built for {self.about[name]}")
+
+
+def _speed(runs: Sequence[Mapping[str, Any]], batch: int, new_tokens: int) -> dict[str, float]:
+    """Sums up timed runs: milliseconds to the first token and between tokens, tokens per second."""
+    first = [1000 * run["ttft_s"] for run in runs]
+    gaps = [1000 * gap for run in runs for gap in run["itl_s"]]
+    rate = median(new_tokens / run["total_s"] for run in runs)
+    decode = 1000 / median(gaps) if gaps else rate
+    return {
+        "ttft_ms_p50": percentile(first, 50),
+        "ttft_ms_p95": percentile(first, 95),
+        "itl_ms_p50": percentile(gaps, 50) if gaps else 0.0,
+        "itl_ms_p95": percentile(gaps, 95) if gaps else 0.0,
+        "tokens_per_s": batch * rate,
+        "tokens_per_s_per_user": decode,
+    }
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Returns the linearly interpolated percentile."""
+    return float(np.percentile(values, percent))
 
 
 class Local:

@@ -1,4 +1,4 @@
-"""Tensors that a stage's compiled code reads: the rank's weights, its rotary tables, its place in the vocabulary."""
+"""Tensors that compiled code reads: a rank's weights, rotary tables, and its place in the vocabulary."""
 
 import math
 from pathlib import Path
@@ -51,16 +51,16 @@ def rotary_tables(arch: Arch, length: int) -> tuple[Tensor, Tensor]:
 
 def _frequencies(arch: Arch) -> Tensor:
     exponent = torch.arange(0, arch.head_size, 2).float() / arch.head_size
-    frequencies = 1.0 / arch.rotary_base**exponent
+    frequencies: Tensor = 1.0 / arch.rotary_base**exponent
     scaling = arch.rotary_scaling
     kind = "default" if scaling is None else scaling.get("rope_type", scaling.get("type"))
     if scaling is None or kind == "default":
         return frequencies
     if kind == "linear":
-        return frequencies / scaling["factor"]
+        return frequencies / float(scaling["factor"])
     if kind != "llama3":
         raise SourceError(
-            f"config.json: rotary_scaling type {kind!r} is not built by backend aoti; have default, linear, llama3"
+            f"config.json: rotary_scaling type {kind!r} is not computed; have default, linear, llama3"
         )
     return _llama3(frequencies, *(float(scaling[key]) for key in LLAMA3_KEYS))
 

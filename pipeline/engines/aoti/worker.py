@@ -10,10 +10,11 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._inductor.package import load_package
+from torch._C._aoti import AOTIModelPackageLoader
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from pipeline.engines.aoti.arch import Arch, read_arch
-from pipeline.engines.aoti.compile import GRAPHS, Limits, new_caches
+from pipeline.engines.aoti.sizes import GRAPHS, Limits, new_caches
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 
@@ -49,11 +50,11 @@ class Place:
 class Pipe:
     """Passes tensors between pipeline stages."""
 
-    def __init__(self, place: Place, store: dist.Store) -> None:
+    def __init__(self, place: Place, store: Store) -> None:
         arch = place.arch
         self.rank, self.tp, self.leader = place.rank, arch.tp, arch.tp * (arch.pp - 1)
-        own = dist.PrefixStore("pipe", store)
-        self.group = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
+        own = PrefixStore("pipe", store)
+        self.group: Any = dist.ProcessGroupGloo(own, place.rank, arch.world_size, timedelta(days=1))
 
     def receive(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Waits for hidden states from the same rank of the stage before."""
@@ -73,7 +74,7 @@ class Pipe:
 class Rank:
     """The compiled stage of one rank with its weights and KV cache."""
 
-    def __init__(self, directory: Path, rank: int, store: dist.Store | None) -> None:
+    def __init__(self, directory: Path, rank: int, store: Store | None) -> None:
         about = json.loads((directory / "engine.json").read_text())
         arch = read_arch(directory)
         self.place = Place(rank=rank, arch=arch)
@@ -82,12 +83,12 @@ class Rank:
         torch.set_num_threads(about["threads_per_rank"])
         if arch.tp > 1:
             assert store is not None
-            own = dist.PrefixStore(f"stage{self.place.stage}", store)
+            own = PrefixStore(f"stage{self.place.stage}", store)
             dist.init_process_group("gloo", store=own, rank=rank % arch.tp, world_size=arch.tp)
         self.pipe = Pipe(self.place, store) if store is not None and arch.pp > 1 else None
         tensors = bind(directory, arch, rank, self.dtype, self.limits.capacity)
         package = directory / about["stages"][self.place.stage]
-        self.graphs = {name: load_graph(package, name, tensors) for name in GRAPHS}
+        self.graphs = {name: Graph(package, name, tensors) for name in GRAPHS}
         self.tensors = tensors  # the compiled code points at their memory
         self.counting = torch.arange(self.limits.capacity)
         self.caches = new_caches(arch, self.dtype, self.limits.max_batch_size, self.limits.capacity)
@@ -123,11 +124,28 @@ class Rank:
         return x
 
 
-def load_graph(package: Path, name: str, tensors: Mapping[str, Tensor]) -> Any:
-    """Loads compiled code and points it at the rank's tensors."""
-    graph = load_package(str(package), name)
-    wanted = graph.get_constant_fqns()
-    if missing := [fqn for fqn in wanted if fqn not in tensors]:
-        raise SourceError(f"{package.parent}: tensors {missing} are missing; convert the checkpoint again")
-    graph.load_constants({fqn: tensors[fqn] for fqn in wanted}, check_full_update=True, user_managed=True)
-    return graph
+LOADING = (False, 1, -1)
+"""Not single-threaded, one runner, no device index: positions that torch does not name."""
+
+
+class Graph:
+    """Compiled code, pointed at the rank's tensors."""
+
+    def __init__(self, package: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
+        # torch's own wrapper parses a tree specification at every call, and takes a second to import.
+        self.loader = AOTIModelPackageLoader(str(package), name, *LOADING)
+        wanted = self.loader.get_constant_fqns()
+        if missing := [fqn for fqn in wanted if fqn not in tensors]:
+            raise SourceError(
+                f"{package.parent}: tensors {missing} are missing; convert the checkpoint again"
+            )
+        held = {fqn: tensors[fqn] for fqn in wanted}
+        use_inactive, check_full_update, user_managed = False, True, True
+        self.loader.load_constants(held, use_inactive, check_full_update, user_managed)
+
+    def __call__(
+        self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: list[Tensor]
+    ) -> Tensor:
+        """Runs the stage; see `model.Stage.forward`."""
+        out: Tensor = self.loader.boxed_run([x, positions, window, rows, *caches])[0]
+        return out

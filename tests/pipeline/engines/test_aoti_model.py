@@ -1,0 +1,82 @@
+"""The stage module, run eagerly: every fmt and family against transformers."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pipeline.engines.aoti.arch import read_arch  # noqa: E402 after the skip
+from pipeline.engines.aoti.model import Stage  # noqa: E402
+from pipeline.engines.aoti.sizes import Limits, new_caches  # noqa: E402
+from pipeline.engines.aoti.weights import bind  # noqa: E402
+from recipes.formats import FORMATS  # noqa: E402
+from tests.pipeline.engines import checkpoints  # noqa: E402
+
+LIMITS = Limits(max_batch_size=3, max_seq_len=32)
+
+
+def stages(directory, pp=1, *, single):
+    arch = read_arch(directory)
+    for stage in range(pp):
+        module = Stage(arch, torch.float32, stage, LIMITS.capacity, single=single)
+        tensors = bind(directory, arch, stage, torch.float32, LIMITS.capacity)
+        module.load_state_dict({name: tensors[name] for name in module.state_dict()}, assign=True)
+        yield module
+
+
+def run(modules, tokens, start, caches):
+    """Logits (B, T, V) of tokens (B, T) at positions from `start`."""
+    batch, time = tokens.shape
+    positions = torch.arange(start, start + time).repeat(batch, 1)
+    x = tokens
+    with torch.no_grad():
+        for module, cache in zip(modules, caches, strict=True):
+            x = module(x, positions, torch.arange(start + time), torch.arange(batch * time), cache)
+    return x.unflatten(0, (batch, time))
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return torch.randint(0, 251, (3, 20), generator=torch.Generator().manual_seed(1))
+
+
+def caches_of(modules, batch):
+    return [new_caches(m.arch, torch.float32, batch, LIMITS.capacity) for m in modules]
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_each_format_equals_its_emulation_in_both_graphs(fmt, tokens, tmp_path):
+    source = checkpoints.source(tmp_path / "source")
+    quantized = checkpoints.quantize(source, fmt, tmp_path / "quantized")
+    sharded = checkpoints.shard(quantized, fmt, 1, 1, tmp_path / "sharded")
+    with torch.no_grad():
+        expected = checkpoints.reference(source, quantized, fmt)(tokens).logits
+    many = [*stages(sharded, single=False)]
+    assert_close(run(many, tokens, 0, caches_of(many, 3)), expected)
+
+    single = [*stages(sharded, single=True)]
+    caches = caches_of(single, 1)
+    run(many, tokens[:1, :12], 0, caches)
+    steps = [run(single, tokens[:1, at : at + 1], at, caches) for at in range(12, 20)]
+    assert_close(torch.cat(steps, 1), expected[:1, 12:])
+
+
+def assert_close(found, expected):
+    """Compares logits (B, T, V) in float32: most tokens equal, the rest within a rounding step.
+
+    Sums in another order differ by 1e-6 of their size. Where an input lies that close to the boundary
+    between two values of its 8-bit type, it takes the neighbouring step and moves its token's logits.
+    """
+    error = (found - expected).abs() / expected.std()
+    assert error.amax(-1).median() < 1e-4
+    assert error.mean() < 2e-3
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_each_family_equals_transformers_over_two_stages(family, tokens, tmp_path):
+    source = checkpoints.source(tmp_path / "source", family)
+    sharded = checkpoints.shard(source, "none", 1, 2, tmp_path / "sharded")
+    with torch.no_grad():
+        expected = checkpoints.reference(source, source, "none")(tokens).logits
+    modules = [*stages(sharded, 2, single=False)]
+    found = run(modules, tokens, 0, caches_of(modules, 3))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
