@@ -9,7 +9,8 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from pipeline.deployments import Prefect, Sent
+    from pipeline.deployments import Sent
+    from pipeline.server import Prefect
 
 REFUSED_CODE = 3
 FAILED_CODE = 1
@@ -28,7 +29,7 @@ def up(app: App, port: int, runs: int) -> None:
 
     Example: enginery up --port 4200
     """
-    from pipeline.deployments import POOL, Up  # Prefect costs a second to import
+    from pipeline.server import POOL, Up  # Prefect costs a second to import
 
     store = app.site.store
     store.prepare()
@@ -63,7 +64,8 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
 
     Example: enginery submit recipes/demo/fp8_tp2.yaml --wait
     """
-    from pipeline.deployments import Order, Prefect, send  # Prefect costs a second to import
+    from pipeline.deployments import Order, send  # Prefect costs a second to import
+    from pipeline.server import Prefect
 
     if wait and schedule_only:
         raise click.UsageError("--wait needs a run, and --schedule-only starts none; choose one")

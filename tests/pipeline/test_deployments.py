@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deployments import Order, Prefect, schedules
+from pipeline.deployments import Order, schedules
 from pipeline.errors import BackendUnavailable, RecipeError
+from pipeline.server import Prefect
 from recipes.load import Loaded
 from recipes.schema import Recipe
 

@@ -28,7 +28,8 @@ from prefect.states import Cancelling
 from artifacts.client import Client
 from pipeline.app import App
 from pipeline.commands.orchestrate import report
-from pipeline.deployments import Order, Prefect, Sent, follow, send
+from pipeline.deployments import Order, Sent, follow, send
+from pipeline.server import Prefect
 from recipes.load import Loaded
 from recipes.schema import Recipe
 from tests.pipeline import browser as chromium
