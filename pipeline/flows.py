@@ -16,7 +16,7 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_UI_URL
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 from artifacts.registry import Registry
 from pipeline import publish, reports
@@ -57,7 +57,7 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
 
 
 def reported(work: Callable[[], Outcome]) -> Any:
-    """What a flow returns for `work`: `name:version`, or a failed state that says why in a line."""
+    """What a flow returns for `work`: a state whose message says what was published, or why nothing was."""
     tie_if_asked()
     try:
         outcome = work()
@@ -65,7 +65,8 @@ def reported(work: Callable[[], Outcome]) -> Any:
         return Failed(name=REFUSED, message=str(exc), data=exc)
     except tuple(EXIT_CODES) as exc:
         return Failed(message=headline(exc), data=exc)
-    return f"{outcome.name}:{outcome.version}"
+    version = f"{outcome.name}:{outcome.version}"
+    return Completed(message=f"published {version} as @{outcome.alias}", data=version)
 
 
 def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:

@@ -207,6 +207,7 @@ def planned(site: Site, sent: Sent) -> list[TaskRun]:
 def test_the_published_version_is_in_the_registry(site, good):
     record = Client(str(site.store)).resolve("toy/good@candidate")
     assert (record.number, record.verdict) == (1, "PASS")
+    assert site.end_of(good).message == "published toy/good:1 as @candidate"
 
 
 def test_the_same_recipe_again_builds_nothing_and_is_the_same_version(site, good):
