@@ -48,7 +48,7 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
 
 
 @click.command()
-@click.option("--prompt", default="def read_text(path):\n", help="What the engine continues.")
+@click.option("--prompt", default="def read_text(path):", help="What the engine continues.")
 @click.pass_obj
 def demo(app: App, prompt: str) -> None:
     """Run the demo recipe and let the published engine talk.

@@ -172,11 +172,12 @@ def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
 
 def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None:
     """Streams the continuation to stdout, and its speed to stderr."""
-    from pipeline.serving import generate as run_engine  # starts child processes
+    from pipeline import serving  # starts child processes
 
+    chosen = serving.Options(**options)
     directory = Path(reference) if Path(reference).is_dir() else _engine_of(app, reference)
-    app.out.stream("" if options.get("chat") else prompt)
-    result = run_engine(directory, prompt, app.out.stream, **options)
+    app.out.stream("" if chosen.chat else prompt)
+    result = serving.generate(directory, prompt, app.out.stream, chosen)
     app.out.stream("\n")
     if app.out.json_mode:
         app.out.value(result, text="")
