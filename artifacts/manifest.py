@@ -120,7 +120,7 @@ SEAL = ',\n  "seal": "'
 
 
 def seal(values: dict[str, Any]) -> str:
-    """JSON object as text whose last field is the sha256 of every byte before that field."""
+    """Non-empty JSON object as text whose last field is the sha256 of every byte before that field."""
     body = json.dumps(values, indent=2, allow_nan=False).removesuffix("\n}")
     return f'{body}{SEAL}{_sealed(body)}"\n}}\n'
 

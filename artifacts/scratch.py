@@ -34,9 +34,9 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
         files.mkdir()
         yield files
     finally:
-        shutil.rmtree(files, ignore_errors=True)  # what stays is litter that `sweep` finds
+        _remove(files)  # what stays is litter that `sweep` finds
         with _gate(parent):
-            shutil.rmtree(claim, ignore_errors=True)
+            _remove(claim)
         os.close(held)
 
 
@@ -46,25 +46,33 @@ def sweep(parent: Path, prefix: str = "") -> list[Path]:
         return []
     with _gate(parent):
         litter = [
-            found for found in sorted(parent.glob(f"{prefix}*")) if found.is_dir() and not _owned(found)
+            found for found in sorted(parent.iterdir()) if found.name.startswith(prefix) and _dead(found)
         ]
         for found in litter:
-            shutil.rmtree(found)
+            _remove(found / FILES)  # before the lock file, which says that the rest is ours to remove
+            _remove(found)
     return litter
 
 
-def _owned(claim: Path) -> bool:
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _dead(claim: Path) -> bool:
+    """Whether it is a directory of ours whose owner died; one without a lock file is, if it is empty."""
+    if not claim.is_dir():
+        return False
     try:
         held = os.open(claim / LOCK, os.O_RDWR)
-    except FileNotFoundError:  # died between two system calls, or while removing it
-        return False
+    except FileNotFoundError:
+        return not any(claim.iterdir())
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return False
     finally:
         os.close(held)
-    return False
+    return True
 
 
 @contextmanager

@@ -40,11 +40,16 @@ def settle(root: Path) -> dict[str, FileRecord]:
             raise ValueError(f"{name!r} is not a plain file; copy what it points to")
         path.chmod(READ_ONLY)
     digests = digest.of_files(files.values())
-    for path in files.values():
-        sync(path)
-    for folder, _, _ in os.walk(root):
-        sync(Path(folder))
+    sync_all(root)
     return {name: FileRecord(size=path.stat().st_size, sha256=digests[path]) for name, path in files.items()}
+
+
+def sync_all(root: Path) -> None:
+    """Wait until everything below `root` is on disk."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            sync(Path(folder, name))
+        sync(Path(folder))
 
 
 def sync(path: Path) -> None:

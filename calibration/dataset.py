@@ -3,6 +3,7 @@
 Runs in a child process: transformers and datasets take seconds to import.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def token_rows(
         _draw(data, file, f"{seed}:{index}")
         for index, (data, file) in enumerate(zip(params["data"], files, strict=True))
     ]
-    reader = Reader.open(source, params.get("template"))
+    reader = Reader.open(source, params.get("template", "auto"))
     table = datasets.Dataset.from_list(list(_texts(params["data"], drawn, reader)))
     table = _tokenized(table, reader, progress).select(order(len(table), f"{seed}:blend"))
     sources = [
@@ -94,8 +95,11 @@ class Reader:
     """Jinja text; None takes the tokenizer's own."""
 
     @classmethod
-    def open(cls, source: Path, template: str | None = None) -> "Reader":
-        """The tokenizer of a checkpoint directory; its remote code is never run."""
+    def open(cls, source: Path, template: str = "auto") -> "Reader":
+        """The tokenizer of a checkpoint directory, with its own or another chat template.
+
+        Its remote code is never run; raises CheckpointError when there is no tokenizer that loads.
+        """
         if not any((source / name).is_file() for name in TOKENIZER_FILES):
             raise CheckpointError(
                 f"{source}: no tokenizer; the checkpoint needs one of {', '.join(TOKENIZER_FILES)}"
@@ -130,7 +134,12 @@ class Reader:
 
 
 def _draw(data: Mapping[str, Any], file: Path, seed: str) -> tuple[Scan, list[int]]:
-    """Scans a data file and draws rows from it."""
+    """Scans a data file and draws rows from it.
+
+    Raises DataError when the file is broken, too short, or not the one that `data["digest"]` (sha256) names.
+    """
+    if _sha256(file) != data["digest"]:
+        raise DataError(f"{file}: the file changed after the plan was made; plan again")
     found = scan(file, data["column"], kind=data["kind"])
     wanted = data["samples"]
     if wanted != "all" and found.rows < wanted:
@@ -139,6 +148,11 @@ def _draw(data: Mapping[str, Any], file: Path, seed: str) -> tuple[Scan, list[in
             f"fewer than the {wanted} samples wanted; add rows or lower 'samples'"
         )
     return found, pick(found.rows, wanted, seed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _texts(

@@ -34,9 +34,9 @@ class Scan:
 
     path: Path
     kind: Kind
-    offsets: array[int]
+    offsets: "array[int]"
     """Byte offset at which each row starts."""
-    lines: array[int]
+    lines: "array[int]"
     """Line, from 1, on which each row starts."""
     bytes_read: int
     size_bytes: int
@@ -179,7 +179,7 @@ def _content(raw: bytes, kind: Kind, column: str) -> Content:
         return text.strip()
     if not text.strip():
         raise ValueError("blank line between rows; remove it or give a JSON object")
-    return _field(_object(text), column)
+    return _field(_object(text.rstrip()), column)
 
 
 def _object(text: str) -> dict[str, Any]:

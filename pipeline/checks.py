@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline import engines, tune
 from pipeline.checkpoint import checks as checkpoint_checks
 from pipeline.errors import BackendUnavailable
 from pipeline.facts import Facts
+from pipeline.shape import ModelShape
 from pipeline.step import Step
 from recipes.errors import RecipeError
 from recipes.formats import FORMATS
@@ -46,12 +47,13 @@ class Refusals:
 
 def refusals(recipe: Recipe, facts: Facts) -> Refusals:
     """Every reason against the recipe in itself and against building it here."""
+    shape, engine = facts.source.shape, recipe.engine
     return Refusals(
         recipe=(
             *_lengths(recipe, facts),
             *_target(recipe),
-            *checkpoint_checks.reasons(facts.source.shape, recipe.format, recipe.engine.tp, recipe.engine.pp),
-            *_tune(recipe),
+            *checkpoint_checks.reasons(shape, recipe.format, engine.tp, engine.pp),
+            *_settings(recipe, shape),
         ),
         host=(*_backend(recipe, facts), *_tools(recipe, facts)),
     )
@@ -90,11 +92,6 @@ def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
             f"engine.max_seq_len: {engine.max_seq_len} is more than the model's "
             f"{shape.max_position_embeddings} positions; choose at most {shape.max_position_embeddings}"
         )
-    if shape.sliding_window is not None and engine.max_seq_len > shape.sliding_window:
-        yield (
-            f"engine.max_seq_len: {engine.max_seq_len} is more than the model's sliding window of "
-            f"{shape.sliding_window}, not built by this version; choose at most {shape.sliding_window}"
-        )
     if recipe.gate.seq_len > engine.max_seq_len:
         yield (
             f"gate.seq_len: {recipe.gate.seq_len} does not fit engine.max_seq_len {engine.max_seq_len}; "
@@ -122,26 +119,29 @@ def _target(recipe: Recipe) -> Iterator[str]:
         )
 
 
-def _tune(recipe: Recipe) -> Iterator[str]:
-    """Points that are not engine settings, and options that the backend does not know."""
+def _settings(recipe: Recipe, shape: ModelShape) -> Iterator[str]:
+    """What speaks against the engine settings, or against any point of their search."""
     try:
         candidates = engine_candidates(recipe)
     except ValueError as exc:
         yield f"tune.space: {exc}"
         return
-    for engine in candidates:
-        yield from _options(engine)
-
-
-def _options(engine: Engine) -> Iterator[str]:
-    try:
-        backend = engines.backend(engine.backend)
-    except BackendUnavailable:
+    if recipe.engine.backend in engines.LATER:
         return  # reported with the host's problems
+    backend = engines.backend(recipe.engine.backend)
+    found = [
+        reason
+        for engine in candidates
+        for reason in (*_options(engine, backend.Options), *backend.reasons(engine, shape, recipe.format))
+    ]
+    yield from dict.fromkeys(found)
+
+
+def _options(engine: Engine, model: type[BaseModel]) -> Iterator[str]:
     try:
-        backend.Options.model_validate(engine.options)
+        model.model_validate(engine.options)
     except ValidationError as exc:
-        allowed = ", ".join(backend.Options.model_fields)
+        allowed = ", ".join(model.model_fields)
         for error in exc.errors(include_url=False):
             dotted = ".".join(str(part) for part in error["loc"])
             yield f"engine.options.{dotted}: {error['msg']}, found {error['input']!r} (allowed: {allowed})"
@@ -149,14 +149,11 @@ def _options(engine: Engine) -> Iterator[str]:
 
 def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:
     try:
-        backend = engines.backend(recipe.engine.backend)
+        lacking = engines.backend(recipe.engine.backend).missing(facts.host.tools)
     except BackendUnavailable as exc:
-        yield f"engine.backend: {exc}"
-        return
-    lacking = backend.missing(facts.host.tools)
+        lacking = f"engine.backend: {exc}"
     if lacking is not None:
         yield lacking
-    yield from backend.reasons(recipe.engine, facts.source.shape, recipe.format)
 
 
 def _tools(recipe: Recipe, facts: Facts) -> Iterator[str]:

@@ -92,7 +92,7 @@ class _Download:
     def _complete(self) -> None:
         patience = Patience(f"{self.remote.where}: {self.file.name}", ATTEMPTS, self.stop)
         self.part.touch()
-        most = size = self.part.stat().st_size
+        most = size = self.held[self.file.name] = self.part.stat().st_size
         while size != self.file.size:
             if size > self.file.size:
                 self.part.unlink()

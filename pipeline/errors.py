@@ -10,6 +10,7 @@ artifacts    StoreUnknown            no store for that URL                      
              NotPublishable          the verdict does not allow it               3
              DestinationTaken        a pull would write into a full directory    2
 calibration  DataError               a data file cannot be used                  2
+             CheckpointError         the source checkpoint cannot be quantized   2
              QuantizationIncomplete  modules would stay unquantized              1
 pipeline     SourceError             the source checkpoint cannot be used        2
              BuildFailed             a program we started did not succeed        1
@@ -28,7 +29,7 @@ from artifacts.errors import (
     StoreUnknown,
     StoreUnusable,
 )
-from calibration.errors import DataError, QuantizationIncomplete
+from calibration.errors import CheckpointError, DataError, QuantizationIncomplete
 from recipes.errors import RecipeError
 
 
@@ -56,5 +57,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
+    CheckpointError: 2,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

@@ -1,6 +1,6 @@
 """What a plan needs to know about the outside world: read here, so that planning itself is pure."""
 
-import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +9,11 @@ from typing import Any
 from artifacts.store import LocalStore
 from calibration import rows
 from calibration.errors import DataError
-from pipeline import source
 from pipeline.errors import SourceError
 from pipeline.host import Host
 from pipeline.shape import ModelShape, read_shape
-from pipeline.tensors import open_checkpoint
+from pipeline.snapshot import Remote, local_digest, remote_checkpoint
+from pipeline.tensors import Checkpoint, open_checkpoint
 from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.schema import Data, Recipe
@@ -89,27 +89,20 @@ def read_data(path: Path, item: Data, file_digest: Digest) -> DataFile:
 
 
 def read_source(loaded: Loaded, store: LocalStore) -> Source:
-    """Shape, size and identity of the source checkpoint."""
+    """Shape, size and identity of the source checkpoint; of a hub commit, only headers are fetched."""
     model = loaded.recipe.model
     if model.path is not None:
         directory = (loaded.base / model.path).resolve()
-        shape, weight_bytes = read_directory(directory)
-        digest = source.local_digest(directory, store.digests.digest)
-        return Source(
-            shape=shape, weight_bytes=weight_bytes, params={"digest": digest}, places={"path": str(directory)}
-        )
+        digest = local_digest(directory, store.digests.digest)
+        return _source(open_checkpoint(directory), {"digest": digest}, {"path": str(directory)})
+    remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
-    config, weight_bytes = source.remote_facts(str(model.repo), str(model.revision), store.root / "hub")
+    places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
+    return _source(remote_checkpoint(remote), params, places)
+
+
+def _source(checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any]) -> Source:
+    weight_bytes = sum(entry.nbytes for entry in checkpoint.entries.values())
     return Source(
-        shape=read_shape(config),
-        weight_bytes=weight_bytes,
-        params=params,
-        places={"cache": str(store.root / "hub")},
+        shape=read_shape(checkpoint.config), weight_bytes=weight_bytes, params=params, places=places
     )
-
-
-def read_directory(directory: Path) -> tuple[ModelShape, int]:
-    """Shape and bytes of weights of a local checkpoint, from its config and headers."""
-    checkpoint = open_checkpoint(directory)
-    shape = read_shape(json.loads((directory / "config.json").read_text()))
-    return shape, sum(entry.nbytes for entry in checkpoint.entries.values())

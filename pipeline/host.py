@@ -120,3 +120,12 @@ def child_env(kind: str) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+
+
+def service_env() -> dict[str, str]:
+    """The environment of a service that starts steps for others: all of ours, and these packages."""
+    root = str(Path(__file__).resolve().parent.parent)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }

@@ -134,7 +134,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     known = remote.directory / "listing.json"
     if known.exists():
         return [RemoteFile(**fields) for fields in json.loads(known.read_bytes())]
-    api = HfApi(endpoint=remote.endpoint)
+    api = HfApi(endpoint=remote.address)
     info = Patience(remote.where, attempts).until_done(
         lambda: api.model_info(remote.repo, revision=remote.revision, files_metadata=True, timeout=30)
     )
@@ -168,7 +168,7 @@ def get(remote: Remote, name: str, start: int = 0, end: int | None = None) -> It
     headers = build_hf_headers(library_name="enginery") | {"accept-encoding": "identity"}
     if start or end is not None:
         headers["range"] = f"bytes={start}-{'' if end is None else end}"
-    url = hf_hub_url(remote.repo, name, revision=remote.revision, endpoint=remote.endpoint)
+    url = hf_hub_url(remote.repo, name, revision=remote.revision, endpoint=remote.address)
     with get_session().stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
         hf_raise_for_status(response)
         yield response

@@ -1,6 +1,7 @@
 """The one place that prints: stdout is the answer, stderr is the story."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+
+WIDE = 200
+"""Columns of a table that no terminal bounds."""
 
 
 @dataclass
@@ -25,7 +30,8 @@ class Output:
     @cached_property
     def stdout(self) -> Console:
         """Where answers go."""
-        return Console(no_color=not self.color, highlight=False)
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+        return Console(no_color=not self.color, highlight=False, width=width)
 
     @cached_property
     def stderr(self) -> Console:

@@ -146,7 +146,7 @@ class _Maker:
     def quantized_checkpoint(self, source: Step, calibration_set: list[Step]) -> Step:
         """The weights in the recipe's format."""
         calibration = self.recipe.calibration
-        inputs = {"source": source.key, **{step.kind: step.key for step in calibration_set}}
+        inputs = {"source": source.key} | {str(step.kind): step.key for step in calibration_set}
         params: dict[str, Any] = {
             "format": self.recipe.format,
             "tools": self.tools("nvidia-modelopt", "torch", "transformers"),

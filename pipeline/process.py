@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from pipeline import tether
 from pipeline.errors import EXIT_CODES, BuildFailed
 
 PROGRESS_FD = "ENGINERY_PROGRESS_FD"
@@ -77,6 +78,42 @@ def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | No
     if child.returncode:
         raise BuildFailed(_message(job, describe_exit(child.returncode)))
     return Usage(time.monotonic() - started, watch.peak_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A program that runs until it is stopped."""
+
+    child: "subprocess.Popen[bytes]"
+    log: Path
+
+    def require(self) -> None:
+        """Raises BuildFailed if the program has ended by itself."""
+        code = self.child.poll()
+        if code is not None:
+            job = Job(argv=self.child.args[3:], log=self.log, timeout_s=0, env={})  # type: ignore[index]
+            raise BuildFailed(_message(job, f"ended with {describe_exit(code)}"))
+
+    def stop(self, grace_s: float = 15) -> None:
+        """Asks the program to end, then kills what is left of its process group."""
+        self.child.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.child.wait(grace_s)
+        kill_group(self.child)
+
+
+def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Service:
+    """Starts a program with its output in `log`; it dies with this process, even one killed by SIGKILL."""
+    with log.open("wb") as out:
+        child = subprocess.Popen(
+            tether.argv(argv),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=dict(env),
+            start_new_session=True,
+        )
+    return Service(child, log)
 
 
 def capture(argv: Sequence[str], *, timeout_s: float = 10) -> str | None:

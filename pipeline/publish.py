@@ -23,7 +23,6 @@ class Judged:
 def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
     """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
     engine = site.store.path(plan.step("engine").key)
-    measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
     return registry.publish(
         Publication(
             name=plan.recipe.name,
@@ -33,10 +32,17 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             lineage={step.kind: step.key for step in plan.steps},
             verdict=judged.verdict.outcome,
             checks=judged.verdict.rows(),
-            metrics=[*_accuracy(judged), *_speed(measured), *_size(engine)],
+            metrics=metrics(plan, site, judged),
             facts=compatibility(engine, plan, site),
         )
     )
+
+
+def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
+    """Every number that is registered with a version: accuracy with intervals, speed, size."""
+    engine = site.store.path(plan.step("engine").key)
+    measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
+    return [*_accuracy(judged), *_speed(measured), *_size(engine)]
 
 
 def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
@@ -60,7 +66,7 @@ def _accuracy(judged: Judged) -> list[Metric]:
 
 def _speed(measured: dict[str, Any]) -> list[Metric]:
     """Speed at the largest measured batch under plain names, every batch under `name@batch`."""
-    rows = measured["batches"]
+    rows = measured["rows"]
     names = (
         "tokens_per_s",
         "tokens_per_s_per_user",

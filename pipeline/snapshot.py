@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,10 +127,20 @@ class Remote:
         return f"{self.repo}@{self.revision[:12]}"
 
     @property
+    def address(self) -> str | None:
+        """The endpoint without the slash that people add."""
+        return self.endpoint.rstrip("/") if self.endpoint else None
+
+    @property
     def directory(self) -> Path:
         """Directory of this commit in the cache; another address of the hub gets another one."""
-        hub = quote(self.endpoint, safe="") if self.endpoint else "hub"
+        hub = quote(self.address, safe="") if self.address else "hub"
         return self.cache / hub / self.repo.replace("/", "--") / self.revision
+
+
+def forget(remote: Remote) -> None:
+    """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
+    shutil.rmtree(remote.directory / "files", ignore_errors=True)
 
 
 def remote_checkpoint(remote: Remote) -> Checkpoint:

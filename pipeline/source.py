@@ -32,9 +32,11 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
             where = _from_directory(Path(places["path"]), params["digest"], out, progress)
         _validate(out, where, progress)
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise StoreUnusable(f"{out.parent}: {exc.strerror}; free some space or use another store") from exc
+        raise StoreUnusable(
+            f"{exc.filename or out.parent}: {exc.strerror}; make it writable, with room, or use another"
+        ) from exc
 
 
 def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> str:
@@ -71,7 +73,13 @@ def _from_hub(params: Mapping[str, Any], places: Mapping[str, Any], out: Path, p
 
 
 def _place(path: Path, target: Path) -> None:
-    """Gives a file of our own cache a second name; copies it where the file system cannot do that."""
+    """Gives a file of our own cache a second name; copies it where the file system cannot do that.
+
+    A file with a second name already is copied too: a third would touch one that the store may be reading.
+    """
+    if path.stat().st_nlink > 1:
+        copy(path, target, lambda _: None)
+        return
     try:
         os.link(path, target)
     except OSError as exc:

@@ -31,6 +31,11 @@ MAX_HEADER_BYTES = 100_000_000
 
 COMPARED_BYTES = 8 << 20
 """Bytes compared at a time."""
+NONFINITE: dict[str, tuple[Any, int]] = {
+    "F64": (np.uint64, 0x7FF0000000000000), "F32": (np.uint32, 0x7F800000), "F16": (np.uint16, 0x7C00),
+    "BF16": (np.uint16, 0x7F80), "F8_E4M3": (np.uint8, 0x7F), "F8_E5M2": (np.uint8, 0x7C),
+}  # fmt: skip
+"""Per floating-point type: the unsigned integer of its size, and the bits that NaN and infinity set."""
 
 Array = npt.NDArray[Any]
 
@@ -161,6 +166,19 @@ class Checkpoint:
         if entry.dtype not in ("F16", "F32"):
             raise SourceError(f"{entry.file}: tensor {name!r} is {entry.dtype}; F32, F16 or BF16 is needed")
         return self.array(name).astype(np.float32)
+
+    def finite(self, name: str) -> bool:
+        """Says whether a floating-point tensor holds neither NaN nor infinity, reading a piece at a time."""
+        entry, values = self.entries[name], self.raw(name)
+        if entry.dtype not in NONFINITE:
+            return True
+        bits, mask = NONFINITE[entry.dtype]
+        for start in range(0, values.size, COMPARED_BYTES):
+            stop = min(start + COMPARED_BYTES, values.size)
+            if bool(np.any((values[start:stop].view(bits) & mask) == mask)):
+                return False
+            self.drop_pages(entry, start, stop)
+        return True
 
     def same(self, name: str, other: str) -> bool:
         """Says whether two tensors hold the same bytes, reading a piece of both at a time."""

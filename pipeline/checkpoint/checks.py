@@ -8,11 +8,11 @@ from pipeline.shape import ModelShape
 from recipes.formats import FORMATS, Format
 
 
-def reasons(shape: ModelShape, format: str, tp: int, pp: int) -> list[str]:  # noqa: A002 our word
+def reasons(shape: ModelShape, format_name: str, tp: int, pp: int) -> list[str]:
     """Lists why the layout is impossible, each with the recipe field to change; empty if it is possible."""
     found = [*_layers(shape, pp), *_heads(shape, tp), *_channels(shape, tp)]
     return found + (
-        [] if found else [*_blocks(shape, FORMATS[format], tp), *_pairs(shape, FORMATS[format], tp)]
+        [] if found else [*_blocks(shape, FORMATS[format_name], tp), *_pairs(shape, FORMATS[format_name], tp)]
     )
 
 

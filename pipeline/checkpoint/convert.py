@@ -3,14 +3,27 @@
 Every byte of a rank file is copied from the checkpoint's files, or is a zero of padding or a one of an absent
 smoothing factor: nothing is computed, so memory is bounded by a few pieces,
 and every layout holds the same weights.
+
+Byte for byte these are the tensors that ModelOpt 0.47's `export_tensorrt_llm_checkpoint` writes from the same
+calibrated model, except:
+
+    int4_awq: factors of qkv, fc, gate    ones: the smoothing is folded into the norm before them
+    int4_awq: the norms before them       folded, for the same reason
+    int4_awq: vocabulary tables           padded to a multiple of tp, not of 64: the head is not quantized
+    fp8, int4_awq: fc and gate            share their scales, as fused kernels need; ModelOpt keeps two
+    repeated key heads                    in every format; ModelOpt refuses per-channel and per-block scales
+
+int8_wo is quantized here as there (int8 `[out, in]`, one float32 scale per channel); TensorRT-LLM's own
+quantize.py leaves W8A16 weights in their source dtype for `trtllm-build` to quantize.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -107,27 +120,30 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
 def _write_ranks(
     checkpoint: Checkpoint, ranks: list[list[LocalTensor]], out: Path, progress: Progress
 ) -> None:
-    done = [0] * len(ranks)
+    """Writes the rank files, a few at once; the first failure stops the others at their next piece."""
+    done, stop = [0] * len(ranks), Event()
     total = sum(tensor.nbytes for tensors in ranks for tensor in tensors)
 
     def write(rank: int) -> None:
         def wrote(nbytes: int) -> None:
             done[rank] += nbytes
+            if stop.is_set():
+                raise BuildFailed(f"rank {rank} was not finished; another rank failed first")
 
         own = Checkpoint(checkpoint.directory, checkpoint.config, checkpoint.entries)
         tensors = [_tensor_plan(own, tensor) for tensor in ranks[rank]]
         write_safetensors(out / f"rank{rank}.safetensors", tensors, wrote=wrote)
 
     with ThreadPoolExecutor(min(len(ranks), os.cpu_count() or 1, MAX_WRITERS)) as pool:
-        futures = [pool.submit(write, rank) for rank in range(len(ranks))]
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, timeout=0.5)
-            progress(sum(done), total, "bytes")
-            for future in finished:
-                if future.exception():
-                    pool.shutdown(wait=False, cancel_futures=True)
-                future.result()
+        try:
+            pending = {pool.submit(write, rank) for rank in range(len(ranks))}
+            while pending:
+                finished, pending = wait(pending, timeout=0.5, return_when=FIRST_EXCEPTION)
+                progress(sum(done), total, "bytes")
+                for future in finished:
+                    future.result()
+        finally:
+            stop.set()
 
 
 def _tensor_plan(checkpoint: Checkpoint, tensor: LocalTensor) -> TensorPlan:

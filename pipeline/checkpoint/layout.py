@@ -14,7 +14,7 @@ LAYOUT_VERSION = 1
 """Raised when files, names or fields change; part of the step's key."""
 
 
-def engine_config(shape: ModelShape, format: str, tp: int, pp: int) -> dict[str, Any]:  # noqa: A002 our word
+def engine_config(shape: ModelShape, format_name: str, tp: int, pp: int) -> dict[str, Any]:
     """Builds TensorRT-LLM's PretrainedConfig.
 
     `logits_dtype` is TensorRT-LLM's default. ModelOpt's export says float16, whose range logits can leave.
@@ -52,7 +52,7 @@ def engine_config(shape: ModelShape, format: str, tp: int, pp: int) -> dict[str,
         "residual_mlp": False,
         **kin.config(shape),
         "mapping": {"world_size": tp * pp, "tp_size": tp, "pp_size": pp},
-        "quantization": _quantization(FORMATS[format]),
+        "quantization": _quantization(FORMATS[format_name]),
     }
 
 

@@ -131,9 +131,9 @@ def stage_layers(num_layers: int, pp: int, pp_rank: int) -> range:
     return range(pp_rank * each, (pp_rank + 1) * each)
 
 
-def plan_rank(shape: ModelShape, format: str, place: Place) -> list[LocalTensor]:  # noqa: A002 our word
+def plan_rank(shape: ModelShape, format_name: str, place: Place) -> list[LocalTensor]:
     """Lists the tensors of one rank file, in the order of the model."""
-    kin, fmt = family(shape.architecture), FORMATS[format]
+    kin, fmt = family(shape.architecture), FORMATS[format_name]
     tensors: list[LocalTensor] = []
     if place.pp_rank == 0:
         tensors.append(_table("transformer.vocab_embedding.weight", kin.embedding, shape, place))
@@ -146,14 +146,18 @@ def plan_rank(shape: ModelShape, format: str, place: Place) -> list[LocalTensor]
     return tensors
 
 
-def plan(shape: ModelShape, format: str, tp: int, pp: int) -> list[list[LocalTensor]]:  # noqa: A002 our word
+def plan(shape: ModelShape, format_name: str, tp: int, pp: int) -> list[list[LocalTensor]]:
     """Lists the tensors of every rank file, by rank."""
-    return [plan_rank(shape, format, Place(tp, pp, rank)) for rank in range(tp * pp)]
+    return [plan_rank(shape, format_name, Place(tp, pp, rank)) for rank in range(tp * pp)]
 
 
-def rank_bytes(shape: ModelShape, format: str, tp: int, pp: int) -> list[int]:  # noqa: A002 our word
-    """Bytes of tensor data in every rank file, by rank; the header adds about 150 per tensor."""
-    return [sum(tensor.nbytes for tensor in tensors) for tensors in plan(shape, format, tp, pp)]
+def rank_bytes(shape: ModelShape, format_name: str, tp: int, pp: int) -> list[int]:
+    """Bytes of tensor data in every rank file, by rank; the header adds about 150 per tensor.
+
+    The tensor-parallel ranks of a stage are equally large, so one of each stage is planned.
+    """
+    stages = [plan_rank(shape, format_name, Place(tp, pp, stage * tp)) for stage in range(pp)]
+    return [sum(tensor.nbytes for tensor in tensors) for tensors in stages for _ in range(tp)]
 
 
 def _layer(

@@ -27,7 +27,7 @@ def doctor(app: App) -> None:
         _row("CPU", f"{host.cores} cores, {host.cpu}"),
         _row("memory", size(host.memory_bytes)),
         _row("GPU", ", ".join(gpu.name for gpu in host.gpus) or "none: engines are built for the CPU"),
-        _row("backend aoti", "ready" if {"c++", "torch"} <= host.tools.keys() else None, "needs torch and g++"),
+        _row("backend aoti", "ready" if {"c++", "torch"} <= host.tools.keys() else None, "torch and g++"),
         _row("backend tensorrt", shutil.which("trtllm-build") or "not built by this version"),
         _store_row(app),
     ]  # fmt: skip

@@ -23,7 +23,7 @@ def ls(app: App, name: str | None) -> None:
     """
     names = [name] if name else app.registry.names()
     records = [record for one in names for record in app.registry.versions(one)]
-    app.out.rows([_row(app, record) for record in records], id_column="version")
+    app.out.rows([_row(record) for record in records], id_column="version")
     if not records:
         app.out.say(f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`")
 
@@ -70,7 +70,7 @@ def show(app: App, reference: str) -> None:
 @click.option("--pp", type=int, help="Only this pipeline-parallel degree.")
 @click.option("--any-host", is_flag=True, help="Also versions that were built for other hosts.")
 @click.pass_obj
-def find(app: App, any_host: bool, **wanted: Any) -> None:
+def find(app: App, /, any_host: bool, **wanted: Any) -> None:
     """Find versions that load here, fastest first; each dropped one with its reason.
 
     Example: enginery find --format fp8 --tp 2
@@ -80,7 +80,7 @@ def find(app: App, any_host: bool, **wanted: Any) -> None:
     asked = {key.rstrip("_"): value for key, value in wanted.items() if value is not None}
     here = {} if any_host else facts_here(app.site.host)
     found = app.client.find(**asked, **here)
-    app.out.rows([_row(app, one.record) for one in found if not one.dropped], id_column="version")
+    app.out.rows([_row(one.record) for one in found if not one.dropped], id_column="version")
     for one in found:
         if one.dropped:
             app.out.say(f"dropped {one.record.name}:{one.record.number}: {'; '.join(one.dropped)}")
@@ -162,7 +162,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
 @click.pass_obj
-def generate(app: App, reference: str, prompt: str, **options: Any) -> None:
+def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
     """Let a published engine, or a pulled directory, continue PROMPT.
 
     Example: enginery generate demo/fp8_tp2@candidate "def main("
@@ -201,19 +201,17 @@ def _engine_of(app: App, reference: str) -> Path:
     return store.path(record.engine_key)
 
 
-def _row(app: App, record: "VersionRecord") -> dict[str, Any]:
-    metrics = {metric.name: metric.value for metric in record.metrics}
-    aliases = app.registry.aliases(record.name)
+def _row(record: "VersionRecord") -> dict[str, Any]:
     return {
         "version": f"{record.name}:{record.number}",
-        "aliases": " ".join(sorted(f"@{a}" for a, n in aliases.items() if n == record.number)),
+        "aliases": " ".join(f"@{alias}" for alias in record.aliases),
         "format": record.facts["format"],
         "tp": record.facts["tp"],
         "pp": record.facts["pp"],
         "verdict": record.verdict,
-        "perplexity_ratio": metrics.get("perplexity_ratio"),
-        "kl": metrics.get("kl"),
-        "top1": metrics.get("top1_agreement"),
-        "tokens_per_s": metrics.get("tokens_per_s"),
-        "MB": metrics.get("size_bytes", 0.0) / 1e6,
+        "perplexity_ratio": record.metric("perplexity_ratio"),
+        "kl": record.metric("kl"),
+        "top1": record.metric("top1_agreement"),
+        "tokens_per_s": record.metric("tokens_per_s"),
+        "MB": (record.metric("size_bytes") or 0.0) / 1e6,
     }

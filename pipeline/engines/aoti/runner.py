@@ -16,6 +16,7 @@ from pipeline.engines.aoti.calls import CALLS
 from pipeline.engines.aoti.group import Ranks
 from pipeline.engines.aoti.worker import Rank
 from pipeline.errors import SourceError
+from pipeline.runner import Sampling
 
 
 class Caller(Protocol):
@@ -23,17 +24,6 @@ class Caller(Protocol):
 
     def call(self, name: str, on_event: Callable[[Any], None] = ..., **params: Any) -> list[Any]:
         """Returns each rank's result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the next token is picked."""
-
-    temperature: float = 0.0
-    """0: the most likely token."""
-    seed: int = 0
-    stop: tuple[int, ...] = ()
-    """Token ids that end a request."""
 
 
 @dataclass(frozen=True, slots=True)

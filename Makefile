@@ -1,0 +1,46 @@
+# Each target does its own set-up: a virtual environment from the committed lock.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+ENGINERY := $(VENV)/bin/enginery
+
+.PHONY: setup demo test lint bench table schema lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Enginery needs Python 3.11 or newer; set PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: setup
+	$(ENGINERY) --store .demo/store demo
+
+test: setup
+	$(RUN) pytest
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: setup
+	$(RUN) tests.benchmarks
+
+table: setup
+	$(RUN) tests.benchmarks.table
+
+schema: setup
+	$(RUN) recipes.json_schema > recipes/recipe.schema.json.new
+	mv recipes/recipe.schema.json.new recipes/recipe.schema.json
+
+lock:
+	rm -rf .lock-venv && $(PYTHON) -m venv .lock-venv
+	.lock-venv/bin/pip install --quiet -e '.[dev]' setuptools wheel
+	.lock-venv/bin/pip freeze --all --exclude-editable | grep -v '^pip==' | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .lock-venv
+
+clean:
+	rm -rf $(VENV) .demo .bench build *.egg-info

@@ -1,0 +1,138 @@
+"""The consumer's view: find, resolve, pull and verify published versions.
+
+client = Client()
+engine = client.pull("demo/fp8_tp2@prod", "engine")
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from artifacts import scratch, tree
+from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.errors import ArtifactCorrupt, DestinationTaken
+from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.registry import Match, Registry, VersionRecord, open_registry
+from artifacts.store import DEFAULT_STORE, LocalStore, open_store
+
+CHUNK_BYTES = 4 << 20
+
+Progress = Callable[[int, int], None]
+"""Told bytes done and bytes in all."""
+
+
+class Client:
+    """Published versions of one store and registry."""
+
+    def __init__(self, store_url: str | None = None, registry_url: str | None = None) -> None:
+        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it."""
+        self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
+        self._registry_url = registry_url or self.store.registry_url
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Names, versions and aliases."""
+        return open_registry(self._registry_url)
+
+    def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
+        """Every version: those that suit, best first, then the others with the reasons they were dropped."""
+        return self.registry.find(rank=rank, **wanted)
+
+    def resolve(self, reference: str) -> VersionRecord:
+        """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
+        return self.registry.resolve(reference)
+
+    def pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
+        """Copy a version to `dest`, which appears at once and complete, every byte verified; return its path.
+
+        A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
+        """
+        record, target = self.resolve(reference), Path(dest).absolute()
+        manifest = self.store.manifest(record.engine_key)
+        _refuse_taken(target)
+        prefix = f".{target.name}.pull"
+        what = f"{record.name}:{record.number}"
+        with FullDiskSaid(target.parent, what, needed_bytes=manifest.size_bytes) as full:
+            with UnwritableSaid(target.parent):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                scratch.sweep(target.parent, prefix)
+            full.require()
+            with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
+                _copy(self.store.path(record.engine_key), draft, manifest, progress)
+                (draft / MANIFEST).write_text(manifest.to_text())
+                (draft / VERSION).write_text(seal(_version(record, manifest)))
+                tree.sync_all(draft)
+                _refuse_taken(target)
+                draft.rename(target)
+        return target
+
+    def verify(self, reference: str | Path) -> list[str]:
+        """Everything wrong with a version in the store, or with a pulled directory, by reading all of it."""
+        pulled = Path(reference)
+        if isinstance(reference, Path) or (pulled / VERSION).is_file():
+            return verify_pulled(pulled)
+        return self.store.verify(self.resolve(str(reference)).engine_key)
+
+
+def verify_pulled(directory: Path) -> list[str]:
+    """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry."""
+    texts = {}
+    for name in (VERSION, MANIFEST):
+        if not (directory / name).is_file():
+            return [f"{name}: missing; {directory} is not a pulled version, or lost it"]
+        texts[name] = (directory / name).read_bytes().decode(errors="replace")
+    try:
+        manifest = read_manifest(texts[MANIFEST], MANIFEST)
+        version = unseal(texts[VERSION], VERSION)
+    except ArtifactCorrupt as exc:
+        return [str(exc)]
+    found = tree.problems(directory, manifest.files, beside=(MANIFEST, VERSION))
+    if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
+        found.append(f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}")
+    return found
+
+
+def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "number": record.number,
+        "key": record.engine_key,
+        "manifest_digest": manifest.digest,
+        "published_at": record.published_at.isoformat(),
+        "facts": record.facts,
+    }
+
+
+def _refuse_taken(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
+
+
+def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | None) -> None:
+    done = 0
+    for name, record in manifest.files.items():
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            opened = (source / name).open("rb")
+        except FileNotFoundError:
+            raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
+        seen = hashlib.sha256()
+        with opened, target.open("wb") as out:
+            while chunk := opened.read(CHUNK_BYTES):
+                seen.update(chunk)
+                out.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, manifest.size_bytes)
+        if seen.hexdigest() != record.sha256:
+            raise ArtifactCorrupt(
+                _damaged(source, name, f"has sha256 {seen.hexdigest()}, not {record.sha256}")
+            )
+
+
+def _damaged(source: Path, name: str, what: str) -> str:
+    return f"{source / name} {what}; nothing was pulled, build its recipe again"

@@ -1,0 +1,264 @@
+"""A run as Prefect shows it: one flow per plan, one task per step, and reports for the people who watch."""
+
+import base64
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+from prefect import Task, flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_UI_URL
+from prefect.states import Failed
+
+from artifacts.registry import Registry
+from pipeline import publish
+from pipeline.app import App
+from pipeline.deployments import REFUSED
+from pipeline.errors import EXIT_CODES, GateFailed
+from pipeline.output import duration, size
+from pipeline.plan import Plan
+from pipeline.planning import pending, plan_one
+from pipeline.publish import Judged
+from pipeline.registry_url import usable
+from pipeline.run import Outcome, judge, through
+from pipeline.step import Step
+from pipeline.steps import Listener, Made, Site, realize
+from pipeline.tether import tie_if_asked
+from recipes.load import Loaded
+from recipes.schema import Recipe
+
+if TYPE_CHECKING:
+    from pipeline.gate import Verdict
+
+PUBLISH_EVERY_S = 1.0
+"""Progress goes to the server at most this often."""
+
+RETRY_AFTER_S = [60.0, 600.0]
+"""Waits before a step that downloads is tried again; no other step is, because it would fail the same way."""
+
+
+@flow(name="release", flow_run_name="{recipe.name}", persist_result=False)
+def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None = None) -> Any:
+    """Builds, gates and publishes what the recipe describes; returns `name:version`."""
+    registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
+    return reported(lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry))
+
+
+def reported(work: Callable[[], Outcome]) -> Any:
+    """What a flow returns for `work`: `name:version`, or a failed state that says why in a line."""
+    tie_if_asked()
+    try:
+        outcome = work()
+    except GateFailed as exc:
+        return Failed(name=REFUSED, message=str(exc), data=exc)
+    except tuple(EXIT_CODES) as exc:
+        return Failed(message=first_line(exc), data=exc)
+    return f"{outcome.name}:{outcome.version}"
+
+
+def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:
+    """Runs the plan with every step as a task; the edges between tasks are the inputs of the steps."""
+    report_plan(plan, site)
+    states: dict[str, State[Made]] = {}
+
+    def make(step: Step, places: Mapping[str, object]) -> Made:
+        before = [states[key] for key in step.inputs.values() if key in states and states[key].is_completed()]
+        state = as_task(step)(step, site, places, wait_for=before, return_state=True)
+        states[step.key] = state
+        made: Made = state.result()
+        if step.kind == "evaluation":
+            report_verdict(plan, judge(plan, site).verdict)
+        return made
+
+    outcome = through(plan, site, registry, make)
+    report_outcome(plan, site, outcome)
+    return outcome
+
+
+def as_task(step: Step) -> Task[..., Any]:
+    """The task that makes a step, under the step's name; its tag is what concurrency limits count."""
+    downloads = "repo" in step.params
+    return make_step.with_options(
+        name=step.kind,
+        task_run_name=f"{step.kind} {step.key[:12]}",
+        tags={"enginery-download" if downloads else "enginery-build"},
+        retries=len(RETRY_AFTER_S) if downloads else 0,
+        retry_delay_seconds=RETRY_AFTER_S if downloads else 0,
+    )
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
+    """Makes one step's artifact exist; an error that people can act on is the message of the failed task."""
+    report = Progress(step)
+    try:
+        return realize(step, site, report, places=places)
+    except tuple(EXIT_CODES) as exc:
+        report.failed(step, exc)
+        if "repo" in step.params:
+            raise  # Prefect retries only what is raised
+        return Failed(message=first_line(exc), data=exc)
+
+
+class Progress(Listener):
+    """Shows one step as a progress artifact, and says in the run's log what happens to it."""
+
+    def __init__(self, step: Step) -> None:
+        self.log = get_run_logger()
+        self.since = time.monotonic()
+        self.sent_at = 0.0
+        self.artifact: UUID = create_progress_artifact(
+            0.0, key=progress_key(step), description=f"{step.kind}: {step.what}"
+        )
+
+    def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
+        """Moves the bar, at most once a second."""
+        now = time.monotonic()
+        if total > 0 and now - self.sent_at >= PUBLISH_EVERY_S:
+            self.sent_at = now
+            left = duration((total - done) * (now - self.since) / done) if done else "unknown"
+            self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {left}")
+
+    def waiting(self, step: Step, pid: int) -> None:
+        """Says whom the step waits for."""
+        self.log.info("waiting: process %d is making %s %s", pid, step.kind, step.key)
+
+    def damaged(self, step: Step, problems: str) -> None:
+        """Warns that a stored artifact is rebuilt."""
+        self.log.warning("stored files of %s are damaged and will be built again: %s", step.key, problems)
+
+    def finished(self, made: Made) -> None:
+        """Fills the bar."""
+        took = "cached" if made.cached else f"built in {duration(made.manifest.seconds)}"
+        self.log.info("%s %s %s", made.step.kind, made.step.key, took)
+        self._send(100.0, f"{made.step.kind}: {made.step.what}; {took}")
+
+    def failed(self, step: Step, error: Exception) -> None:
+        """Says why, with the end of the step's log."""
+        self.log.error("%s: %s", type(error).__name__, error)
+
+    def _send(self, percent: float, description: str) -> None:
+        try:
+            update_progress_artifact(self.artifact, percent, description)
+        except httpx.HTTPError as exc:  # a server that is away for a moment must not cost a build
+            self.log.warning("progress of %.0f %% was not delivered: %s", percent, exc)
+
+
+def report_plan(plan: Plan, site: Site) -> None:
+    """Shows the steps, and which of them run."""
+    to_run = {step.key for step in pending(plan, site)}
+    rows = [
+        {
+            "step": step.kind,
+            "key": step.key[:12],
+            "status": "to build" if step.key in to_run else "cached",
+            "what": step.what,
+        }
+        for step in plan.all_steps
+    ]
+    create_table_artifact(
+        rows, key=f"plan-{slug(plan.recipe.name)}", description=f"Plan of {plan.recipe.name}"
+    )
+
+
+def report_verdict(plan: Plan, verdict: "Verdict") -> None:
+    """Shows the gate's checks, passed or not."""
+    create_table_artifact(
+        verdict.rows(),
+        key=f"verdict-{slug(plan.recipe.name)}",
+        description=f"{plan.recipe.name}: {verdict.outcome} over {verdict.samples} samples",
+    )
+
+
+def report_outcome(plan: Plan, site: Site, outcome: Outcome) -> None:
+    """Shows what was published: its metrics, where it came from, how to go on."""
+    name = slug(outcome.name)
+    create_table_artifact(
+        metric_rows(plan, site, outcome.judged),
+        key=f"metrics-{name}",
+        description=f"Metrics of {outcome.name}:{outcome.version}",
+    )
+    tuning = site.store.path(outcome.engine_key) / "tuning"
+    if (tuning / "trials.png").is_file():
+        create_markdown_artifact(
+            tuning_page(tuning), key=f"tuning-{name}", description=f"Points tried for {outcome.name}"
+        )
+    create_markdown_artifact(
+        version_page(outcome, str(PREFECT_UI_URL.value())),
+        key=f"version-{name}",
+        description=f"{outcome.name}:{outcome.version}",
+    )
+
+
+def metric_rows(plan: Plan, site: Site, judged: Judged) -> list[dict[str, Any]]:
+    """Every metric that was published, with its interval where it has one."""
+    return [
+        {"metric": metric.name, "value": metric.value, "low": metric.low, "high": metric.high}
+        for metric in publish.metrics(plan, site, judged)
+    ]
+
+
+def tuning_page(tuning: Path) -> str:
+    """The plot of all trials as Markdown that carries its picture: the server has no place for files.
+
+    An image artifact shows the picture too, and its whole `data:` URL below in one endless line.
+    """
+    picture = base64.b64encode((tuning / "trials.png").read_bytes()).decode()
+    chosen = json.loads((tuning / "trials.json").read_text())
+    return f"![throughput against speed per user](data:image/png;base64,{picture})\n\n{chosen}"
+
+
+def version_page(outcome: Outcome, ui_url: str) -> str:
+    """The published version as Markdown; each key links to the reports of its step."""
+    reference = f"{outcome.name}@{outcome.alias}"
+    verdict = outcome.judged.verdict
+    return "\n".join(
+        [
+            f"# {outcome.name}:{outcome.version}",
+            f"`{reference}` is this version. Gate: **{verdict.outcome}** over {verdict.samples} samples.",
+            "",
+            "| step | key | how | size | peak memory |",
+            "| --- | --- | --- | --- | --- |",
+            *(_made_row(made, ui_url) for made in outcome.made),
+            "",
+            "```",
+            f"enginery show {reference}",
+            f"enginery pull {reference} ./engine",
+            "```",
+        ]
+    )
+
+
+def _made_row(made: Made, ui_url: str) -> str:
+    link = f"[{made.step.key[:12]}]({ui_url}/artifacts/key/{progress_key(made.step)})"
+    how = "cached" if made.cached else duration(made.manifest.seconds)
+    peak = size(made.manifest.peak_memory_bytes) if made.manifest.peak_memory_bytes else "-"
+    total = size(sum(file.size for file in made.manifest.files.values()))
+    return f"| {made.step.kind} | {link} | {how} | {total} | {peak} |"
+
+
+def progress_key(step: Step) -> str:
+    """Key of the step's progress artifact: Prefect allows lower-case letters, digits and dashes."""
+    return f"{slug(step.kind)}-{step.key[:12]}"
+
+
+def slug(name: str) -> str:
+    """The name with everything that Prefect's artifact keys do not allow as a dash."""
+    return "".join(char if char.isascii() and char.isalnum() else "-" for char in name.lower()).strip("-")
+
+
+def first_line(error: Exception) -> str:
+    """Type and first line of an error, for a state's message."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

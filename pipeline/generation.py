@@ -1,0 +1,94 @@
+"""Generation: a built engine continues one prompt, its text streamed; in a child process."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from pipeline.child import ProgressPipe
+from pipeline.runner import Sampling, runner_of
+
+
+def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
+    """Streams text through the pipe; writes generation.json: text, token counts, speed."""
+    engine, params = Path(job["inputs"]["engine"]), job["params"]
+    tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
+    prompt = encode(tokenizer, params["prompt"], chat=params["chat"])
+    stream = Stream(tokenizer, pipe)
+    ends = stops(tokenizer, engine / "tokenizer" / "generation_config.json")
+    sampling = Sampling(params["temperature"], params["seed"], tuple(ends))
+    with runner_of(engine).load(engine) as loaded:
+        started = time.perf_counter()
+        (tokens,) = loaded.generate([prompt], params["max_new_tokens"], sampling, stream.hear)
+    stream.end()
+    result = {
+        "prompt_tokens": len(prompt),
+        "new_tokens": len(tokens),
+        "text": tokenizer.decode(tokens, skip_special_tokens=True),
+        "ttft_ms": 1000 * (stream.times[0] - started),
+        "tokens_per_s": stream.tokens_per_s(),
+    }
+    (out / "generation.json").write_text(json.dumps(result, indent=2))
+
+
+def encode(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
+    """Token ids of the prompt, as a user message through the chat template or as plain text."""
+    if not chat:
+        return list(tokenizer(prompt)["input_ids"])
+    messages = [{"role": "user", "content": prompt}]
+    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    return list(found["input_ids"])
+
+
+def stops(tokenizer: Any, generation_config: Path) -> list[int]:
+    """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
+    found = None
+    if generation_config.is_file():
+        found = json.loads(generation_config.read_text()).get("eos_token_id")
+    if found is None:
+        found = tokenizer.eos_token_id
+    return found if isinstance(found, list) else [] if found is None else [found]
+
+
+class Stream:
+    """Turns tokens into text as soon as the text is certain: never half a character."""
+
+    def __init__(self, tokenizer: Any, pipe: ProgressPipe) -> None:
+        self.tokenizer, self.pipe = tokenizer, pipe
+        self.tokens: list[int] = []
+        self.said = 0
+        self.times: list[float] = []
+
+    def hear(self, step: list[int | None]) -> None:
+        """Takes the request's next token and sends what it completes."""
+        (token,) = step
+        if token is None:
+            return
+        self.times.append(time.perf_counter())
+        self.tokens.append(token)
+        text = self.text()
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            self.send(text)
+
+    def end(self) -> None:
+        """Sends what is left."""
+        self.send(self.text())
+
+    def text(self) -> str:
+        """All text so far."""
+        return str(self.tokenizer.decode(self.tokens, skip_special_tokens=True))
+
+    def send(self, text: str) -> None:
+        """Sends the part of `text` that was not sent."""
+        if len(text) > self.said:
+            self.pipe.text(text[self.said :])
+            self.said = len(text)
+
+    def tokens_per_s(self) -> float:
+        """Speed after the first token; 0 for a single one."""
+        if len(self.times) < 2:
+            return 0.0
+        return (len(self.times) - 1) / (self.times[-1] - self.times[0])

@@ -1,0 +1,38 @@
+"""Step measurement: how fast the built engine generates on this host; runs in a child process."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BuildFailed
+from pipeline.runner import LoadedEngine, Progress, runner_of
+
+FIGURES = (
+    "tokens_per_s", "tokens_per_s_per_user", "ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95",
+    "peak_memory_bytes",
+)  # fmt: skip
+"""Per batch size: output tokens of all requests over the whole time, prompt included; tokens that one request
+sees per second once they come; time to first token; inter-token latency; memory of all ranks together."""
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Writes measurement.json: how it was timed, and one row of figures per batch size."""
+    directory, params = Path(job["inputs"]["engine"]), job["params"]
+    with runner_of(directory).load(directory) as engine:
+        document = measure(engine, params, progress)
+    (out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def measure(engine: LoadedEngine, params: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """Times every batch size in `params`; a figure that the runner does not give is a KeyError."""
+    how = {name: int(params[name]) for name in ("prompt_len", "new_tokens", "repeats")}
+    if how["new_tokens"] < 2 or how["repeats"] < 1:
+        raise BuildFailed(f"nothing to time with {how}; at least 1 repeat of 2 new tokens is needed")
+    rows = []
+    for done, batch in enumerate(params["batch_sizes"]):
+        progress(done, len(params["batch_sizes"]), "batch sizes")
+        found = engine.measure(batch, **how)
+        rows.append({"batch_size": batch, **{name: found[name] for name in FIGURES}})
+    progress(len(rows), len(rows), "batch sizes")
+    return {**how, "rows": rows}

@@ -1,0 +1,1 @@
+"""The demo's source checkpoint, its texts, and the scripts that make both."""

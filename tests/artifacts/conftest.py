@@ -1,0 +1,127 @@
+"""What the tests of stores share: keys, processes that can be killed, and disks that are really full."""
+
+import os
+import subprocess  # noqa: TID251 tests start programs as a shell would
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from artifacts import digest
+from artifacts.store import LocalStore, open_store
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+KEY = digest.of_json("one")
+OTHER = digest.of_json("another")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def key() -> str:
+    return KEY
+
+
+@pytest.fixture
+def other_key() -> str:
+    return OTHER
+
+
+@pytest.fixture
+def put(store: LocalStore) -> Callable[..., None]:
+    """Commits files under a key."""
+
+    def commit(key: str, files: dict[str, bytes], *, into: LocalStore = store) -> None:
+        with into.write(key, kind="engine", step={"kind": "engine"}, host={"cpu": "avx2"}) as draft:
+            for name, content in files.items():
+                path = draft.path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    return commit
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts Python code in a process of its own; whatever still runs at the end of the test is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(code: str, *args: object) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        running.append(child)
+        return child
+
+    yield begin
+    for child in running:
+        child.kill()
+        child.communicate()
+
+
+@pytest.fixture
+def together(start) -> Callable[..., list[str]]:
+    """Runs code in several processes that begin their work at one moment; returns what each printed.
+
+    The code gets its number as the last argument and calls `input()` when it is ready.
+    """
+
+    def run(code: str, count: int, *args: object) -> list[str]:
+        children = [start("print('ready', flush=True)\n" + code, *args, number) for number in range(count)]
+        for child in children:
+            assert child.stdout.readline() == "ready\n", child.stderr.read()
+        for child in children:
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        outputs = [child.communicate(timeout=60) for child in children]
+        for child, (_, err) in zip(children, outputs, strict=True):
+            assert child.returncode == 0, err
+        return [out.strip() for out, _ in outputs]
+
+    return run
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 1 MiB in all."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount the small file system that this test fills")
+    where = tmp_path / "disk"
+    where.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"this machine does not let us mount the small file system: {mounted.stderr.strip()}")
+    yield where
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+@pytest.fixture
+def read_only_disk(small_disk: Path) -> Callable[[], None]:
+    """Makes the small disk read-only from now on."""
+
+    def remount() -> None:
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+
+    return remount
+
+
+@pytest.fixture
+def all_files() -> Callable[[Path], list[str]]:
+    """Lists every file below a directory."""
+
+    def listed(root: Path) -> list[str]:
+        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+
+    return listed

@@ -1,0 +1,165 @@
+"""Consumers: pulling, and verifying what was pulled."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from artifacts.client import Client
+from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
+from artifacts.manifest import unseal
+from artifacts.registry import Metric, Publication
+
+FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(50_000), "tuning/cache": b"c"}
+
+
+@pytest.fixture
+def client(store, put, key) -> Client:
+    """A store and registry with one published version."""
+    put(key, FILES)
+    client = Client(str(store.root))
+    client.registry.publish(
+        Publication(name="demo/fp8", engine_key=key, recipe={}, verdict="PASS", facts={"tp": 2}, alias="prod",
+                    metrics=[Metric("tokens_per_s", 5.0)])
+    )  # fmt: skip
+    return client
+
+
+@pytest.mark.parametrize("reference", ["demo/fp8", "demo/fp8:1", "demo/fp8@prod"])
+def test_a_pulled_version_is_complete_writable_and_verified(client, tmp_path, all_files, key, reference):
+    seen = []
+    pulled = client.pull(reference, tmp_path / "new" / "engine", progress=lambda *at: seen.append(at))
+    assert {name: (pulled / name).read_bytes() for name in FILES} == FILES
+    assert all_files(pulled) == sorted([*FILES, "manifest.json", "version.json"])
+    assert list(pulled.parent.iterdir()) == [pulled]
+    version = unseal((pulled / "version.json").read_text(), "version.json")
+    assert (version["name"], version["number"], version["key"]) == ("demo/fp8", 1, key)
+    assert version["manifest_digest"] == client.store.manifest(key).digest
+    assert client.verify(pulled) == client.verify(str(pulled)) == client.verify(reference) == []
+    assert seen[-1] == (50_003, 50_003)
+    (pulled / "engine.json").write_bytes(b"[]")  # it is the consumer's own now, and the store's stays
+    assert client.verify(reference) == []
+
+
+def test_an_empty_directory_is_pulled_into(client, tmp_path):
+    (tmp_path / "engine").mkdir()
+    assert client.verify(client.pull("demo/fp8", tmp_path / "engine")) == []
+
+
+def file(path: Path) -> None:
+    path.write_bytes(b"mine")
+
+
+def full(path: Path) -> None:
+    path.mkdir()
+    (path / "mine").write_bytes(b"mine")
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("occupy", [file, full, dangling])
+def test_a_destination_that_holds_something_is_left_alone(client, tmp_path, all_files, occupy):
+    occupy(tmp_path / "engine")
+    before = all_files(tmp_path)
+    with pytest.raises(DestinationTaken, match="engine already holds something"):
+        client.pull("demo/fp8", tmp_path / "engine")
+    assert all_files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda path: path.write_bytes(b"x" * 50_000), "rank0.bin has sha256 "),
+        (lambda path: path.write_bytes(b"short"), "rank0.bin has sha256 "),
+        (lambda path: path.unlink(), "rank0.bin is missing"),
+    ],
+)
+def test_a_damaged_artifact_is_not_pulled(client, tmp_path, key, damage, said):
+    path = client.store.path(key) / "rank0.bin"
+    path.chmod(0o644)
+    damage(path)
+    with pytest.raises(ArtifactCorrupt, match=said):
+        client.pull("demo/fp8", tmp_path / "out" / "engine")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_version_without_its_artifact_is_not_pulled(client, tmp_path, key):
+    client.store.discard(key)
+    with pytest.raises(NotFound, match=f"no artifact {key}"):
+        client.pull("demo/fp8", tmp_path / "engine")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_changed_byte_of_a_pulled_directory_is_found_and_named(client, tmp_path, data):
+    pulled = tmp_path / "engine"
+    if not pulled.exists():
+        client.pull("demo/fp8", pulled)
+    name = data.draw(st.sampled_from([*FILES, "manifest.json", "version.json"]))
+    good = (pulled / name).read_bytes()
+    bad = bytearray(good)
+    bad[data.draw(st.integers(0, len(good) - 1))] ^= data.draw(st.integers(1, 255))
+    (pulled / name).write_bytes(bytes(bad))
+    problems = client.verify(pulled)
+    assert [problem.partition(":")[0] for problem in problems] == [name]
+    (pulled / name).write_bytes(good)
+
+
+def test_parts_of_two_versions_are_not_one(client, put, tmp_path, other_key):
+    put(other_key, FILES)
+    client.registry.publish(
+        Publication(name="demo/fp8", engine_key=other_key, recipe={}, verdict="PASS", facts={})
+    )
+    first, second = client.pull("demo/fp8:1", tmp_path / "1"), client.pull("demo/fp8:2", tmp_path / "2")
+    (first / "version.json").write_bytes((second / "version.json").read_bytes())
+    (problem,) = client.verify(first)
+    assert problem.startswith(f"version.json: is of engine {other_key}")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "version.json"])
+def test_a_directory_that_was_not_pulled_is_said_to_be_so(client, tmp_path, name):
+    pulled = client.pull("demo/fp8", tmp_path / "engine")
+    (pulled / name).unlink()
+    (problem,) = client.verify(Path(pulled))
+    assert problem.startswith(f"{name}: missing")
+
+
+PULLER = """
+import sys
+from artifacts.client import Client
+def progress(done, total):
+    print("copying", flush=True)
+    input()
+Client(sys.argv[1]).pull("demo/fp8", sys.argv[2], progress=progress)
+"""
+
+
+def test_a_killed_pull_leaves_no_engine_and_the_next_one_clears_up(client, start, tmp_path):
+    target = tmp_path / "out" / "engine"
+    child = start(PULLER, client.store.root, target)
+    assert child.stdout.readline() == "copying\n"
+    child.kill()
+    child.wait()
+    assert not target.exists()
+    assert len(list(target.parent.iterdir())) == 1
+    assert client.verify(client.pull("demo/fp8", target)) == []
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_the_environment_names_the_store(client, monkeypatch):
+    monkeypatch.setenv("ENGINERY_STORE", str(client.store.root))
+    assert [match.record.number for match in Client().find(tp=2)] == [1]
+
+
+def test_another_registry_can_be_named(client, tmp_path):
+    elsewhere = Client(str(client.store.root), str(tmp_path / "elsewhere.db"))
+    assert elsewhere.registry.names() == []
+
+
+def test_consumers_import_nothing_heavy(start):
+    code = "import sys, artifacts.client; print({'torch', 'prefect', 'numpy'} & set(sys.modules))"
+    assert start(code).communicate()[0] == "set()\n"

@@ -1,0 +1,92 @@
+"""The manifest: which names it takes, and that no byte of it changes unseen."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from artifacts import digest
+from artifacts.errors import ArtifactCorrupt
+from artifacts.manifest import FileRecord, Manifest, check_name, read_manifest, seal, unseal
+
+FILES = {
+    "config.json": FileRecord(size=2, sha256="a" * 64),
+    "tuning/cache.bin": FileRecord(size=0, sha256="b" * 64),
+}
+MANIFEST = Manifest(
+    version=1,
+    kind="engine",
+    key="c" * 64,
+    digest=digest.of_tree({name: record.sha256 for name, record in FILES.items()}),
+    step={"kind": "engine", "params": {"tp": 2, "note": "grüße"}},
+    files=FILES,
+    host={"cpu": "avx2"},
+    seconds=1.5,
+    peak_memory_bytes=None,
+    created_at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC),
+)
+TEXT = MANIFEST.to_text()
+
+
+def test_what_is_written_is_read_back():
+    assert read_manifest(TEXT, "m") == MANIFEST
+    assert MANIFEST.size_bytes == 2
+
+
+@given(st.integers(0, len(TEXT.encode()) - 1), st.integers(1, 255))
+def test_any_changed_byte_is_found(place, flip):
+    content = bytearray(TEXT.encode())
+    content[place] ^= flip
+    with pytest.raises(ArtifactCorrupt, match="m: does not match its seal"):
+        read_manifest(content.decode(errors="replace"), "m")
+
+
+@given(st.integers(0, len(TEXT) - 1))
+def test_a_truncated_manifest_is_found(length):
+    with pytest.raises(ArtifactCorrupt, match="does not match its seal"):
+        read_manifest(TEXT[:length], "m")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1))
+def test_seals_hold_any_object(values):
+    assert unseal(seal(values), "here") == values
+
+
+def test_a_newer_manifest_is_refused_by_number():
+    newer = seal({**MANIFEST.model_dump(mode="json"), "version": 2})
+    with pytest.raises(ArtifactCorrupt, match="manifest version 2; this version reads 1"):
+        read_manifest(newer, "m")
+
+
+def test_unknown_fields_are_refused_with_their_name():
+    with pytest.raises(ArtifactCorrupt, match="m: colour: Extra inputs"):
+        read_manifest(seal({**MANIFEST.model_dump(mode="json"), "colour": "red"}), "m")
+
+
+def test_the_digest_must_be_of_the_files_listed():
+    with pytest.raises(ValidationError, match="is not the digest of the files listed"):
+        MANIFEST.model_validate({**MANIFEST.model_dump(), "digest": "d" * 64})
+
+
+@pytest.mark.parametrize("name", ["a", "a/b.json", "..a", "a..b/c", ".hidden", "ü/ä b"])
+def test_relative_names_are_taken(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", "a\0b"])
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(ValueError, match="is not a relative path"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "version.json"])
+def test_names_of_the_store_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}' is taken"):
+        check_name(name)
+
+
+def test_names_that_are_not_utf8_are_refused():
+    with pytest.raises(UnicodeEncodeError, match="surrogates"):
+        check_name("a\udcff")

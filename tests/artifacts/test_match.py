@@ -1,0 +1,92 @@
+"""Which versions suit a request, and in what order."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from artifacts.match import match
+from artifacts.version import Metric, VersionRecord
+
+CPU = {
+    "backend": "aoti",
+    "format": "fp8",
+    "tp": 2,
+    "pp": 1,
+    "world_size": 2,
+    "device": "cpu",
+    "cpu": "avx512f",
+    "toolchain": {"torch": "2.13.0"},
+    "max_batch_size": 8,
+    "max_seq_len": 512,
+    "weight_bytes_per_rank": [700, 800],
+}
+CUDA = {**CPU, "device": "cuda:0", "cpu": "amx_tile", "gpus": [{"name": "NVIDIA H200", "sm": 90}] * 2}
+
+
+def record(name="demo/fp8", number=1, facts=None, **metrics):
+    return VersionRecord(
+        name=name,
+        number=number,
+        engine_key="1" * 64,
+        recipe={},
+        verdict="PASS",
+        facts=CPU if facts is None else facts,
+        lineage={},
+        checks=[],
+        metrics=tuple(Metric(metric, value) for metric, value in metrics.items()),
+        aliases=(),
+        published_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted", "reason"),
+    [
+        (CPU, {"format": "fp8", "tp": 2, "pp": 1, "world_size": 2, "backend": "aoti"}, None),
+        (CPU, {"name": "demo/fp8"}, None),
+        (CPU, {"name": "demo"}, "its name is 'demo/fp8', not 'demo'"),
+        (CPU, {"format": "int8_sq"}, "format is 'fp8', not 'int8_sq'"),
+        (CPU, {"world_size": 1}, "world_size is 2, not 1"),
+        (CPU, {"target": "h100"}, "target is None, not 'h100'"),
+        (CPU, {"max_batch_size": 8}, None),
+        (CPU, {"max_batch_size": 9}, "max_batch_size is 8, less than 9"),
+        ({}, {"max_seq_len": 9}, "max_seq_len is not recorded, and 9 is wanted"),
+        (CPU, {"cpu": ("avx2", "avx512f"), "gpus": []}, None),
+        (CPU, {"cpu": ("avx2",)}, "needs a CPU with avx512f; this one has avx2"),
+        (CPU, {"torch": "2.13.0"}, None),
+        (CPU, {"torch": "2.12.0"}, "needs torch 2.13.0; this host has 2.12.0"),
+        (CPU, {"torch": None}, "needs torch 2.13.0; this host has none"),
+        (CPU, {"memory_bytes": 800}, None),
+        (CPU, {"memory_bytes": 799}, "a rank's weights are 800 bytes, more than 799"),
+        (CUDA, {"cpu": ("avx2",), "gpus": ["NVIDIA H200"] * 2}, None),
+        (CUDA, {"gpus": ["NVIDIA H200"]}, "needs 2 x NVIDIA H200; this host has NVIDIA H200"),
+        (CUDA, {"gpus": ["NVIDIA L4"] * 2}, "needs 2 x NVIDIA H200; this host has NVIDIA L4, NVIDIA L4"),
+        (CUDA, {"gpus": []}, "needs 2 x NVIDIA H200; this host has no GPU"),
+    ],
+)
+def test_a_version_is_dropped_for_a_reason(facts, wanted, reason):
+    (found,) = match([record(facts=facts)], wanted)
+    assert found.dropped == (() if reason is None else (reason,))
+
+
+def test_every_reason_is_given():
+    (found,) = match([record()], {"format": "int8_sq", "tp": 1, "torch": None})
+    assert len(found.dropped) == 3
+
+
+def test_fastest_or_smallest_come_first_and_dropped_ones_last():
+    slow = record(number=1, tokens_per_s=10.0, size_bytes=1.0)
+    fast = record(number=2, tokens_per_s=90.0, size_bytes=9.0)
+    unmeasured = record(number=3)
+    other = record(number=4, facts={**CPU, "tp": 1}, tokens_per_s=1000.0, size_bytes=0.5)
+    records = [unmeasured, other, slow, fast]
+    assert [m.record.number for m in match(records, {"tp": 2})] == [2, 1, 3, 4]
+    assert [m.record.number for m in match(records, {"tp": 2}, "size")] == [1, 2, 3, 4]
+    assert [bool(m.dropped) for m in match(records, {"tp": 2})] == [False, False, False, True]
+
+
+def test_unknown_facts_and_ranks_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="unknown fact 'colour'; have name, backend, format"):
+        match([], {"colour": "red"})
+    with pytest.raises(ValueError, match="unknown rank 'beauty'; have speed, size"):
+        match([], {}, "beauty")

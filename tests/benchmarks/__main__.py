@@ -1,0 +1,18 @@
+"""All benchmarks, one after another: `make bench`."""
+
+from tests.benchmarks import commands, conversion, decode
+
+
+def main() -> None:
+    """Runs each benchmark; each prints its own table."""
+    for name, run in (
+        ("Command line", commands.main),
+        ("Conversion", conversion.main),
+        ("Decode", decode.main),
+    ):
+        print(f"\n## {name}\n", flush=True)
+        run()
+
+
+if __name__ == "__main__":
+    main()

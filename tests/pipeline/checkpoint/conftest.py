@@ -1,0 +1,90 @@
+"""Checkpoints made from a plan: every tensor the model must have, with known bytes, and no tensor library."""
+
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.checkpoint.slicing import LocalTensor, Slice, plan
+from pipeline.shape import read_shape
+from pipeline.tensor_writer import TensorPlan, write_safetensors
+from pipeline.tensors import NUMPY_TYPES
+from recipes.formats import FORMATS
+
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "dtype": "bfloat16",
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "intermediate_size": 512,
+    "vocab_size": 100,
+    "max_position_embeddings": 512,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+}
+
+
+def source_slices(tensors: list[LocalTensor]) -> dict[str, Slice]:
+    """The source tensors that a plan of one rank names; each once."""
+    slices = [
+        part for tensor in tensors for part in (*tensor.parts, *tensor.equal) if isinstance(part, Slice)
+    ]
+    return {each.source: each for each in slices}
+
+
+def content(each: Slice) -> np.ndarray:
+    """Bytes that depend on the name; scales are positive, and equal in modules that share them."""
+    layer, _, kind = each.source.removeprefix("model.layers.").partition(".")
+    if kind.endswith("_scale"):
+        group = "mlp_in" if "gate_proj" in kind or "up_proj" in kind else kind.split(".")[0]
+        shared = "o" if "o_proj" in kind or "down_proj" in kind else group
+        seed = f"{layer} {shared} {kind.rpartition('.')[2]} {each.shape}"
+    else:
+        seed = each.source
+    rng = np.random.default_rng(zlib.crc32(seed.encode()))
+    if kind.endswith("_scale"):
+        floats = rng.uniform(0.5, 2, each.shape).astype(np.float32)
+        return (floats.view(np.uint32) >> 16).astype(np.uint16) if each.dtype == "BF16" else floats
+    kind_of = np.dtype(NUMPY_TYPES[each.dtype])
+    return rng.integers(0, 256, (*each.shape, kind_of.itemsize), np.uint8).view(kind_of)[..., 0]
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """The `config.json` of a small Llama whose key heads are fewer than the ranks of some layouts."""
+    return dict(CONFIG)
+
+
+@pytest.fixture
+def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
+    """Returns a function that writes a checkpoint of a format into a new directory."""
+
+    def make(
+        fmt: str = "none", config: Mapping[str, Any] = CONFIG, change: Callable[..., Any] | None = None
+    ) -> Path:
+        directory = tmp_path / f"checkpoint{len(list(tmp_path.iterdir()))}"
+        directory.mkdir()
+        algo = FORMATS[fmt].quant_algo
+        block = {"quantization_config": {"quant_algo": algo, "quant_method": "modelopt"}} if algo else {}
+        (directory / "config.json").write_text(json.dumps({**config, **block}))
+        (directory / "tokenizer.json").write_text("{}")
+        slices = source_slices(plan(read_shape(config), fmt, 1, 1)[0])
+        tensors = {name: (each.dtype, content(each)) for name, each in slices.items()}
+        if change is not None:
+            change(tensors)
+        write_safetensors(
+            directory / "model.safetensors",
+            [
+                TensorPlan(name, dtype, array.shape, lambda array=array: [array])
+                for name, (dtype, array) in tensors.items()
+            ],
+        )
+        return directory
+
+    return make

@@ -1,0 +1,289 @@
+"""Conversion from files to files: what is written, and what is refused before anything is."""
+
+import json
+import subprocess  # noqa: TID251 a fresh interpreter, to measure its peak memory
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.checkpoint.convert import build
+from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.slicing import Fill, plan
+from pipeline.errors import BuildFailed, SourceError
+from pipeline.shape import read_shape
+from pipeline.tensors import NUMPY_TYPES, open_checkpoint, read_header
+from recipes.formats import FORMATS
+
+LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)]
+ONE = {"BF16": 0x3F80, "F32": 0x3F800000}
+
+
+def job(checkpoint, fmt="none", tp=1, pp=1, **changed):
+    params = {"format": fmt, "tp": tp, "pp": pp, "layout_version": LAYOUT_VERSION, **changed}
+    return {"params": params, "places": {}, "inputs": {"checkpoint": str(checkpoint)}}
+
+
+@pytest.fixture
+def out(tmp_path):
+    directory = tmp_path / "out"
+    directory.mkdir()
+    return directory
+
+
+def convert(checkpoint, out, *args, **kwargs):
+    seen = []
+    build(job(checkpoint, *args, **kwargs), out, lambda *event: seen.append(event))
+    return seen
+
+
+def read(path):
+    """Reads a rank file without the code under test's mapping: name -> array of unsigned integers."""
+    data = path.read_bytes()
+    return {
+        name: np.frombuffer(data[entry.start : entry.end], NUMPY_TYPES[entry.dtype]).reshape(entry.shape)
+        for name, entry in read_header(path).items()
+    }
+
+
+def expected(source, tensor):
+    parts = []
+    for part in tensor.parts:
+        if isinstance(part, Fill):
+            parts.append(np.full(part.extent, ONE[tensor.dtype] if part.value else 0))
+        else:
+            box = source.array(part.source)[tuple(slice(*each) for each in part.ranges)]
+            parts.append(box.reshape(part.extent or (1,)))
+    return np.concatenate(parts)
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+@pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
+def test_rank_files_hold_the_planned_slices(make_checkpoint, config, out, fmt, tp, pp):
+    checkpoint = make_checkpoint(fmt)
+    convert(checkpoint, out, fmt, tp, pp)
+    source = open_checkpoint(checkpoint)
+    for rank, tensors in enumerate(plan(read_shape(config), fmt, tp, pp)):
+        written = read(out / f"rank{rank}.safetensors")
+        assert written.keys() == {tensor.name for tensor in tensors}
+        for tensor in tensors:
+            held = written[tensor.name]
+            assert held.shape == tensor.shape
+            np.testing.assert_array_equal(
+                held.view(np.uint8), expected(source, tensor).astype(held.dtype).view(np.uint8)
+            )
+    assert len(list(out.glob("rank*"))) == tp * pp
+
+
+def test_audit_accounts_for_every_tensor_of_the_checkpoint(make_checkpoint, out):
+    checkpoint = make_checkpoint("fp8")
+    convert(checkpoint, out, "fp8", tp=4)
+    audit = json.loads((out / "audit.json").read_text())
+    assert audit["sources"].keys() == open_checkpoint(checkpoint).entries.keys()
+    keys = audit["sources"]["model.layers.0.self_attn.k_proj.weight"]
+    assert [use["slice"][0] for use in keys["to"]] == [[0, 64], [0, 64], [64, 128], [64, 128]]
+    assert keys["again_because"] == ["2 ranks share each head"]
+    assert "again_because" not in audit["sources"]["model.layers.0.self_attn.q_proj.weight"]
+    values = audit["sources"]["model.layers.0.self_attn.v_proj.weight_scale"]
+    assert values["to"][0]["equal_to"] == "model.layers.0.self_attn.q_proj.weight_scale"
+    written = sum(
+        np.prod(entry.shape, dtype=int) for rank in out.glob("rank*") for entry in read_header(rank).values()
+    )
+    merged = sum("equal_to" in use for source in audit["sources"].values() for use in source["to"])
+    made = sum(np.prod(made["shape"], dtype=int) for made in audit["made"])
+    assert written == audit["elements"]["source"] + audit["elements"]["written_again"] - merged + made
+
+
+def test_tokenizer_and_generation_config_travel_along(make_checkpoint, out):
+    checkpoint = make_checkpoint()
+    (checkpoint / "generation_config.json").write_text('{"eos_token_id": 2}')
+    (checkpoint / "README.md").write_text("not needed")
+    convert(checkpoint, out)
+    assert {path.name for path in (out / "tokenizer").iterdir()} == {
+        "tokenizer.json",
+        "generation_config.json",
+    }
+    assert json.loads((out / "config.json").read_text())["rotary_base"] == 500000.0
+
+
+def test_progress_ends_with_every_byte_written(make_checkpoint, out):
+    seen = convert(make_checkpoint(), out, tp=2)
+    total = sum(entry.nbytes for rank in out.glob("rank*") for entry in read_header(rank).values())
+    assert seen[-1] == (total, total, "bytes")
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(make_checkpoint, tmp_path):
+    checkpoint, first, second = make_checkpoint("fp8"), tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+        convert(checkpoint, directory, "fp8", tp=2, pp=2)
+    for path in (path for path in first.rglob("*") if path.is_file()):
+        assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
+
+
+def test_vocabulary_that_tp_does_not_divide_is_padded(make_checkpoint, config, out):
+    convert(make_checkpoint(config=config | {"vocab_size": 97}), out, tp=4)
+    tables = [read(out / f"rank{rank}.safetensors")["lm_head.weight"] for rank in range(4)]
+    assert [table.shape for table in tables] == [(25, 256)] * 4
+    assert not tables[3][22:].any()
+    assert tables[3][21].any()
+    made = json.loads((out / "audit.json").read_text())["made"]
+    assert {
+        "rank": 3,
+        "tensor": "lm_head.weight",
+        "value": 0,
+        "shape": [3, 256],
+        "reason": "rows up to a multiple of tp",
+    } in made
+
+
+def test_tied_head_is_the_embedding(make_checkpoint, config, out):
+    convert(make_checkpoint(config=config | {"tie_word_embeddings": True}), out, tp=2, pp=2)
+    for tp_rank in range(2):
+        first, last = (read(out / f"rank{pp_rank * 2 + tp_rank}.safetensors") for pp_rank in range(2))
+        np.testing.assert_array_equal(first["transformer.vocab_embedding.weight"], last["lm_head.weight"])
+
+
+def with_head(same):
+    def change(tensors):
+        dtype, table = tensors["model.embed_tokens.weight"]
+        tensors["lm_head.weight"] = (dtype, table.copy() if same else table ^ 1)
+
+    return change
+
+
+def test_a_stored_copy_of_a_tied_head_is_left_with_a_reason(make_checkpoint, config, out):
+    convert(make_checkpoint(config=config | {"tie_word_embeddings": True}, change=with_head(same=True)), out)
+    assert "same bytes" in json.loads((out / "audit.json").read_text())["left"]["lm_head.weight"]
+
+
+def test_a_tied_head_that_differs_is_refused(make_checkpoint, config, out):
+    checkpoint = make_checkpoint(config=config | {"tie_word_embeddings": True}, change=with_head(same=False))
+    with pytest.raises(SourceError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
+        convert(checkpoint, out)
+
+
+def setting(name, value):
+    def change(tensors):
+        dtype, array = tensors[f"model.layers.1.{name}"]
+        tensors[f"model.layers.1.{name}"] = (dtype, np.full_like(array, value))
+
+    return change
+
+
+def removing(name):
+    return lambda tensors: tensors.pop(name)
+
+
+def adding(name):
+    return lambda tensors: tensors.update({name: ("F32", np.ones((), np.float32))})
+
+
+@pytest.mark.parametrize(
+    ("fmt", "change", "said"),
+    [
+        ("none", removing("model.norm.weight"), "model.norm.weight: missing"),
+        ("none", adding("model.layers.0.self_attn.q_proj.bias"), "q_proj.bias: not part of the layout"),
+        ("fp8", adding("model.layers.0.self_attn.k_proj.k_scale"), "k_scale: not part of the layout"),
+        (
+            "int4_awq",
+            removing("model.layers.0.mlp.down_proj.pre_quant_scale"),
+            "down_proj.pre_quant_scale: missing",
+        ),
+        ("fp8", setting("self_attn.k_proj.weight_scale", 0.75), "k_proj.weight_scale: differs from .*q_proj"),
+        ("fp8", setting("self_attn.v_proj.input_scale", 0.75), "v_proj.input_scale: differs from .*q_proj"),
+        ("fp8", setting("mlp.up_proj.weight_scale", 0.75), "up_proj.weight_scale: differs from .*gate_proj"),
+        (
+            "int8_sq",
+            setting("mlp.up_proj.pre_quant_scale", 0x3F80),
+            "up_proj.pre_quant_scale: differs from .*gate",
+        ),
+        ("fp8", setting("mlp.down_proj.weight_scale", np.nan), "down_proj.weight_scale: holds values"),
+        ("int8_wo", setting("mlp.down_proj.weight_scale", 0), "down_proj.weight_scale: holds values"),
+        (
+            "int4_awq",
+            setting("self_attn.o_proj.pre_quant_scale", 0x7F80),
+            "o_proj.pre_quant_scale: holds values",
+        ),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(make_checkpoint, out, fmt, change, said):
+    checkpoint = make_checkpoint(fmt, change=change)
+    with pytest.raises(SourceError, match=said):
+        convert(checkpoint, out, fmt, tp=2)
+    assert list(out.iterdir()) == []
+
+
+def test_a_checkpoint_of_another_format_is_refused(make_checkpoint, out):
+    with pytest.raises(
+        SourceError, match="says quantization 'FP8', format 'int8_sq' is 'W8A8_SQ_PER_CHANNEL'"
+    ):
+        convert(make_checkpoint("fp8"), out, "int8_sq")
+    with pytest.raises(SourceError, match="says quantization 'none', format 'fp8'"):
+        convert(make_checkpoint("none"), out, "fp8")
+
+
+def test_a_checkpoint_in_another_dtype_than_it_says_is_refused(make_checkpoint, config, out):
+    checkpoint = make_checkpoint()
+    (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    with pytest.raises(SourceError, match=r"BF16 \[256\], expected F16 \[256\]"):
+        convert(checkpoint, out)
+
+
+def test_impossible_layouts_are_refused_with_every_reason(make_checkpoint, out):
+    with pytest.raises(BuildFailed, match=r"tp 3, pp 3(.*\n)+.*engine\.pp: 3(.*\n)+.*engine\.tp: 3"):
+        convert(make_checkpoint(), out, tp=3, pp=3)
+    assert list(out.iterdir()) == []
+
+
+def test_a_truncated_weight_file_is_refused(make_checkpoint, out):
+    checkpoint = make_checkpoint()
+    with (checkpoint / "model.safetensors").open("r+b") as file:
+        file.truncate(file.seek(0, 2) - 1000)
+    with pytest.raises(SourceError, match=r"model\.safetensors: \d+ bytes expected"):
+        convert(checkpoint, out)
+    assert list(out.iterdir()) == []
+
+
+def test_a_checkpoint_without_tokenizer_is_refused(make_checkpoint, out):
+    checkpoint = make_checkpoint()
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(SourceError, match=r"no tokenizer; one of tokenizer\.json"):
+        convert(checkpoint, out)
+
+
+def test_another_layout_version_is_not_written(make_checkpoint, out):
+    with pytest.raises(ValueError, match="layout_version 99"):
+        convert(make_checkpoint(), out, layout_version=99)
+
+
+def test_the_first_failure_is_the_one_reported(make_checkpoint, out):
+    (out / "rank2.safetensors").touch()
+    with pytest.raises(FileExistsError, match="rank2"):
+        convert(make_checkpoint(), out, tp=4)
+
+
+PEAK = """
+import json, resource, sys
+from pathlib import Path
+from pipeline.checkpoint.convert import build
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *event: None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+assert "torch" not in sys.modules
+"""
+
+
+def test_memory_does_not_grow_with_the_checkpoint(make_checkpoint, config, out):
+    big = config | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 3}
+    checkpoint = make_checkpoint(config=big)
+    size_mib = (checkpoint / "model.safetensors").stat().st_size / 2**20
+    assert size_mib > 150
+    root = Path(__file__).parents[3]
+    argv = [sys.executable, "-c", PEAK, json.dumps(job(checkpoint, tp=2)), str(out)]
+    grown = subprocess.run(argv, cwd=root, check=True, capture_output=True, text=True).stdout
+    assert (
+        int(grown) / 1024 < 60
+    )  # two writers, each with a piece of 8 MiB mapped and one copied, and the allocator

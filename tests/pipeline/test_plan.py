@@ -1,0 +1,274 @@
+"""Plans: which steps, which keys, and everything refused before the first second of work."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from artifacts.store import open_store
+from pipeline.checks import capacity
+from pipeline.errors import BackendUnavailable
+from pipeline.facts import gather
+from pipeline.host import Gpu, Host
+from pipeline.plan import Plan, plan
+from pipeline.planning import plan_one
+from pipeline.steps import Site
+from recipes.errors import RecipeError
+from recipes.load import load
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "recipes" / "demo"
+RECIPES = sorted(DEMO.glob("*.yaml"))
+
+TOOLS = {
+    "torch": "2.13.0", "nvidia-modelopt": "0.47.0", "transformers": "5.14.1", "tokenizers": "0.22.2",
+    "datasets": "5.2.0", "c++": "g++ 12.2.0",
+}  # fmt: skip
+HOST = Host(gpus=(), cpu="avx512f", cores=2, memory_bytes=24 << 30, tools=TOOLS)
+
+
+@pytest.fixture
+def site(tmp_path):
+    """An empty store on a host that is always the same."""
+    return Site(store=open_store(tmp_path / "store"), host=HOST)
+
+
+def recipe_file(tmp_path: Path, **changes: object) -> Path:
+    """The demo recipe with dotted keys changed, its paths made absolute."""
+    document = yaml.safe_load((DEMO / "int4_awq_tp2.yaml").read_text())
+    document["model"]["path"] = str(DEMO / "model")
+    document["gate"]["data"]["path"] = str(DEMO / "data" / "gate.jsonl")
+    document["calibration"]["data"] = [{"path": str(DEMO / "data" / "calibration.jsonl")}]
+    for dotted, value in changes.items():
+        *parents, leaf = dotted.split(".")
+        table = document
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[leaf] = value
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+def planned(file: Path, site: Site) -> Plan:
+    """The plan of a file with one recipe."""
+    (loaded,) = load(file)
+    return plan_one(loaded, site)
+
+
+def refused(file: Path, site: Site, kind: type[Exception]) -> str:
+    """What a refused plan says."""
+    with pytest.raises(kind, match=r"\w") as caught:
+        planned(file, site)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda p: p.stem)
+def test_every_shipped_recipe_plans_and_is_named_after_its_path(file, site):
+    for loaded in load(file):
+        assert loaded.recipe.name.startswith(f"demo/{file.stem}")
+        kinds = [step.kind for step in plan_one(loaded, site).steps]
+        assert kinds[0] == "source"
+        assert kinds[-1] == "evaluation"
+
+
+def test_shipped_recipes_cover_every_format_and_layout():
+    recipes = [one.recipe for file in RECIPES for one in load(file)]
+    covered = {(r.format, r.engine.tp, r.engine.pp) for r in recipes}
+    layouts = [(1, 1), (2, 1), (1, 2), (2, 2)]
+    formats = ["none", "fp8", "int8_sq", "int4_awq", "int8_wo"]
+    assert {(f, *layout) for f in formats for layout in layouts} <= covered
+
+
+def test_the_steps_of_a_calibrated_recipe(tmp_path, site):
+    kinds = [step.kind for step in planned(recipe_file(tmp_path), site).steps]
+    assert kinds == [
+        "source", "calibration_set", "quantized_checkpoint", "sharded_checkpoint", "engine", "measurement",
+        "baseline", "evaluation",
+    ]  # fmt: skip
+
+
+def test_an_unquantized_recipe_shards_the_source_itself(tmp_path, site):
+    made = planned(recipe_file(tmp_path, format="none"), site)
+    assert made.step("sharded_checkpoint").inputs == {"checkpoint": made.step("source").key}
+    assert "quantized_checkpoint" not in [step.kind for step in made.steps]
+
+
+def test_a_weight_only_format_needs_no_calibration_set(tmp_path, site):
+    made = planned(recipe_file(tmp_path, format="int8_wo"), site)
+    assert made.step("quantized_checkpoint").inputs == {"source": made.step("source").key}
+
+
+def keys(made: Plan) -> dict[str, str]:
+    """Kind -> key."""
+    return {step.kind: step.key for step in made.steps}
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"engine.max_batch_size": 2}, {"engine", "measurement", "evaluation"}),
+        ({"engine.tp": 1}, {"sharded_checkpoint", "engine", "measurement", "evaluation"}),
+        ({"gate.seq_len": 128}, {"baseline", "evaluation"}),
+        ({"gate.limits.kl": 0.5}, set()),
+        ({"publish.alias": "prod"}, set()),
+        ({"name": "another"}, set()),
+        (
+            {"calibration.seed": 1},
+            {
+                "calibration_set",
+                "quantized_checkpoint",
+                "sharded_checkpoint",
+                "engine",
+                "measurement",
+                "evaluation",
+            },
+        ),
+    ],
+)
+def test_a_change_moves_only_the_keys_that_depend_on_it(tmp_path, site, change, moved):
+    before = keys(planned(recipe_file(tmp_path), site))
+    after = keys(planned(recipe_file(tmp_path, **change), site))
+    assert {kind for kind in before if before[kind] != after[kind]} == moved
+
+
+def test_keys_do_not_depend_on_where_files_are(tmp_path, site):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(DEMO, elsewhere)
+    here = planned(DEMO / "int4_awq_tp2.yaml", site)
+    there = planned(elsewhere / "int4_awq_tp2.yaml", site)
+    assert keys(here) == keys(there)
+
+
+def test_a_new_tool_version_moves_the_keys_of_what_it_made(tmp_path, site):
+    (loaded,) = load(recipe_file(tmp_path))
+    facts = gather(loaded, HOST, site.store)
+    newer = dataclasses.replace(HOST, tools={**TOOLS, "nvidia-modelopt": "0.48.0"})
+    before, after = keys(plan(loaded, facts)), keys(plan(loaded, dataclasses.replace(facts, host=newer)))
+    assert before["quantized_checkpoint"] != after["quantized_checkpoint"]
+    assert before["baseline"] == after["baseline"]
+
+
+def test_a_search_is_planned_as_trials(site):
+    made = planned(DEMO / "fp8_tuned.yaml", site)
+    assert len(made.trials) == 4
+    assert made.step("engine").inputs["engine_3"] == made.trials[3].engine.key
+    assert len({trial.engine.key for trial in made.trials}) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"engine.tp": 3}, "engine.tp: 3 does not divide 8 attention heads"),
+        ({"engine.tp": 4}, "whole 128"),
+        ({"engine.pp": 3}, "3 does not divide 4 layers"),
+        ({"engine.max_seq_len": 4096}, "more than the model's 2048 positions"),
+        ({"gate.seq_len": 1024}, "gate.seq_len: 1024 does not fit engine.max_seq_len 512"),
+        ({"calibration.seq_len": 4096}, "calibration.seq_len: 4096"),
+        ({"engine.target": "h1000"}, "unknown target 'h1000'"),
+        ({"format": "fp8", "engine.target": "a100"}, "format: fp8 needs sm_89; a100 is sm_80"),
+        ({"engine.options": {"max_autotun": True}}, "engine.options.max_autotun"),
+        ({"tune": {"space": {"batch": [1]}}}, "tune.space: unknown setting 'batch'"),
+        ({"calibration.data": [{"path": "none.jsonl"}]}, "no such data file"),
+        ({"gate.data.samples": 100000}, "the recipe asks for 100000"),
+        ({"model.path": "nowhere"}, "model: "),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_place(tmp_path, site, change, said):
+    assert said in refused(recipe_file(tmp_path, **change), site, RecipeError)
+
+
+def test_every_problem_is_told_at_once(tmp_path, site):
+    said = refused(
+        recipe_file(tmp_path, **{"engine.tp": 3, "engine.pp": 3, "gate.seq_len": 600}), site, RecipeError
+    )
+    assert all(word in said for word in ("engine.tp", "engine.pp", "gate.seq_len"))
+
+
+@pytest.mark.parametrize(
+    ("tools", "change", "said"),
+    [
+        ({"c++": None}, {}, "C++ compiler"),
+        ({"nvidia-modelopt": None}, {}, "nvidia-modelopt is not installed"),
+        ({}, {"engine.backend": "tensorrt"}, "'tensorrt' is not built by this version"),
+    ],
+)
+def test_what_this_host_lacks_is_refused_as_such(tmp_path, site, tools, change, said):
+    have = {name: version for name, version in {**TOOLS, **tools}.items() if version}
+    poor = dataclasses.replace(site, host=dataclasses.replace(HOST, tools=have))
+    assert said in refused(recipe_file(tmp_path, **change), poor, BackendUnavailable)
+
+
+def test_a_host_with_too_little_memory_is_refused(tmp_path, site):
+    small = dataclasses.replace(site, host=dataclasses.replace(HOST, memory_bytes=1 << 20))
+    assert "memory: " in refused(recipe_file(tmp_path), small, BackendUnavailable)
+
+
+def test_a_truncated_weight_file_is_refused(tmp_path, site):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO / "model", model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    said = refused(recipe_file(tmp_path, **{"model.path": str(model)}), site, RecipeError)
+    assert "model.safetensors" in said
+    assert "bytes" in said
+
+
+def test_a_checkpoint_of_pickles_is_refused(tmp_path, site):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO / "model", model)
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+    assert "safetensors" in refused(recipe_file(tmp_path, **{"model.path": str(model)}), site, RecipeError)
+
+
+def test_an_unsupported_architecture_is_refused_with_the_supported_ones(tmp_path, site):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO / "model", model)
+    config = json.loads((model / "config.json").read_text()) | {"architectures": ["FalconForCausalLM"]}
+    (model / "config.json").write_text(json.dumps(config))
+    said = refused(recipe_file(tmp_path, **{"model.path": str(model)}), site, RecipeError)
+    assert "FalconForCausalLM" in said
+    assert "LlamaForCausalLM" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [(b'{"text": "a"\n', ":2"), (b'{"txt": "a"}\n', "txt"), (b"[1]\n", ":2"), (b'{"text": 3}\n', ":2")],
+)
+def test_a_broken_calibration_row_is_refused_with_its_line(tmp_path, site, line, said):
+    (tmp_path / "data.jsonl").write_bytes(b'{"text": "good"}\n' + line)
+    found = refused(
+        recipe_file(tmp_path, **{"calibration.data": [{"path": "data.jsonl"}]}), site, RecipeError
+    )
+    assert "calibration.data.0" in found
+    assert "data.jsonl" in found
+    assert said in found
+
+
+def test_an_empty_calibration_file_is_refused(tmp_path, site):
+    (tmp_path / "data.jsonl").write_bytes(b"")
+    assert "empty" in refused(
+        recipe_file(tmp_path, **{"calibration.data": [{"path": "data.jsonl"}]}), site, RecipeError
+    )
+
+
+def test_a_full_disk_is_foreseen(tmp_path, site):
+    (loaded,) = load(recipe_file(tmp_path))
+    facts = dataclasses.replace(gather(loaded, HOST, site.store), free_bytes=1 << 20)
+    steps = plan(loaded, facts).steps
+    (said,) = capacity(steps, facts)
+    assert said.startswith("disk: the steps to build need about 0.3 GB; the store has 0.0 GB free")
+    assert capacity((), facts) == ()
+
+
+def test_a_gpu_host_is_part_of_the_measurement_only(tmp_path, site):
+    gpu = Gpu("NVIDIA H200", 90, 141 << 30, "580.1")
+    (loaded,) = load(recipe_file(tmp_path))
+    facts = gather(loaded, HOST, site.store)
+    other = dataclasses.replace(facts, host=dataclasses.replace(HOST, gpus=(gpu,)))
+    before, after = keys(plan(loaded, facts)), keys(plan(loaded, other))
+    assert before["measurement"] != after["measurement"]
+    assert before["quantized_checkpoint"] == after["quantized_checkpoint"]

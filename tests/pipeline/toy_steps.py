@@ -1,0 +1,122 @@
+"""A plan whose steps take a moment: their artifacts hold just what the gate and the registry read."""
+
+import json
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.plan import Plan
+from pipeline.shape import read_shape
+from pipeline.step import Kind, Step
+from recipes.schema import Recipe
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "intermediate_size": 128, "vocab_size": 256, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
+    "hidden_act": "silu", "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+INPUTS: dict[Kind, dict[str, Kind]] = {
+    "source": {},
+    "calibration_set": {"source": "source"},
+    "quantized_checkpoint": {"source": "source", "calibration_set": "calibration_set"},
+    "sharded_checkpoint": {"checkpoint": "quantized_checkpoint"},
+    "engine": {"sharded_checkpoint": "sharded_checkpoint"},
+    "measurement": {"engine": "engine"},
+    "baseline": {"source": "source"},
+    "evaluation": {"engine": "engine", "baseline": "baseline"},
+}
+
+
+def toy_plan(recipe: Recipe, file: Path) -> Plan:
+    """Every kind of step once; `engine.options` of the recipe say what they do."""
+    made: dict[Kind, Step] = {}
+    for kind, inputs in INPUTS.items():
+        made[kind] = Step(
+            kind=kind,
+            builder="tests.pipeline.toy_steps:build",
+            inputs={role: made[one].key for role, one in inputs.items()},
+            params={"kind": kind, **recipe.engine.options},
+            what=f"a toy of a {kind}",
+        )
+    return Plan(recipe=recipe, file=file, steps=tuple(made.values()), trials=(), shape=read_shape(CONFIG))
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Writes what the gate and the registry read of an artifact of this kind."""
+    params = job["params"]
+    kind = params["kind"]
+    for done in range(10):
+        progress(done, 10, "tensors")
+        time.sleep(params.get("seconds", 0.0) / 10)
+    if kind == params.get("broken"):
+        raise SourceError("model.safetensors: 7 of 9 bytes; fetch it again\n  detail: on purpose")
+    if kind == params.get("hang"):
+        Path(params["pid_file"]).write_text(str(os.getpid()))
+        time.sleep(600)
+    for name, text in FILES.get(kind, lambda _: {"toy.txt": kind})(params).items():
+        (out / name).write_text(text)
+    if kind == "engine":
+        (out / "tuning").mkdir()
+        (out / "tuning" / "trials.png").write_bytes(png(64, 32))
+    progress(10, 10, "tensors")
+
+
+def engine_files(params: Mapping[str, Any]) -> dict[str, str]:
+    """What an engine says of itself."""
+    built = {
+        "backend": "toy", "format": "fp8", "dtype": "bfloat16", "tp": 1, "pp": 1, "world_size": 1,
+        "max_batch_size": 4, "max_seq_len": 128, "device": "cpu", "toolchain": {}, "weight_bytes_per_rank": [9],
+    }  # fmt: skip
+    return {"engine.json": json.dumps(built)}
+
+
+def measurement_files(params: Mapping[str, Any]) -> dict[str, str]:
+    """A measurement of one batch size."""
+    row = dict.fromkeys(("ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95"), 1.5)
+    rows = [{"batch_size": 4, "tokens_per_s": 800.0, "tokens_per_s_per_user": 200.0, **row}]
+    return {"measurement.json": json.dumps({"rows": rows})}
+
+
+def evaluation_files(params: Mapping[str, Any]) -> dict[str, str]:
+    """Records of 16 samples whose KL divergence per token is what the params say."""
+    kl = params.get("kl", 0.001)
+    rows = [
+        {
+            "tokens": 100,
+            "baseline_nll": 200.0 + n,
+            "engine_nll": 200.1 + n,
+            "kl": 100 * kl + n / 1e3,
+            "agreed": 99,
+        }
+        for n in range(16)
+    ]
+    return {"samples.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
+
+
+FILES: dict[str, Callable[[Mapping[str, Any]], dict[str, str]]] = {
+    "engine": engine_files,
+    "measurement": measurement_files,
+    "evaluation": evaluation_files,
+}
+
+
+def png(width: int, height: int) -> bytes:
+    """A plain picture."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes((40, 120, 200)) * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
