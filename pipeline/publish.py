@@ -52,11 +52,11 @@ def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
     return {
         **{name: built[name] for name in kept},
         "target": plan.recipe.engine.target,
-        "device": built["device"],
+        "device": "cpu",
         "toolchain": built["toolchain"],
-        "cpu": site.host.cpu,
+        "cpu": built["toolchain"]["cpu"],
         "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],
-        "weight_bytes_per_rank": built["weight_bytes_per_rank"],
+        "weight_bytes_per_rank": list(built["weight_bytes"].values()),
     }
 
 
