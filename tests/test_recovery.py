@@ -90,7 +90,7 @@ def test_a_run_killed_in_every_step_ends_with_the_same_digests(undisturbed, tmp_
     store, rng = tmp_path / "store", random.Random()
     for number, kind in enumerate(KINDS):
         run = start(store, recipe)
-        wait_until(lambda key=keys[kind]: drafting(store, key) or run.poll() is not None)
+        wait_until(lambda key=keys[kind], run=run: drafting(store, key) or run.poll() is not None)
         time.sleep(rng.uniform(0, 0.8))
         if number % 2 and (children := psutil.Process(run.pid).children()):
             children[0].kill()
