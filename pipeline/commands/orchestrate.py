@@ -62,7 +62,7 @@ def up(app: App, port: int, runs: int) -> None:
 def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:
     """Send RECIPE to a Prefect server that `enginery up` started; its schedule goes with it.
 
-    Example: enginery submit recipes/demo/fp8_tp2.yaml --wait
+    Example: enginery submit recipes/demo/int4_awq_tp2.yaml --wait
     """
     from pipeline.deployments import Order, send  # Prefect costs a second to import
     from pipeline.server import Prefect

@@ -65,7 +65,7 @@ class Engine:
         self,
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = Sampling(),  # noqa: B008 a frozen value
         on_tokens: Callable[[list[int | None]], None] = lambda tokens: None,
     ) -> list[list[int]]:
         """Continues prompts; `on_tokens` hears each step's token of every request, None once it ended."""
