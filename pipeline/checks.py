@@ -9,6 +9,7 @@ from pipeline import engines, tune
 from pipeline.checkpoint import checks as checkpoint_checks
 from pipeline.errors import BackendUnavailable
 from pipeline.facts import Facts
+from pipeline.gate import MIN_SAMPLES
 from pipeline.shape import ModelShape
 from pipeline.step import Step
 from recipes.errors import RecipeError
@@ -96,6 +97,11 @@ def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
         yield (
             f"gate.seq_len: {recipe.gate.seq_len} does not fit engine.max_seq_len {engine.max_seq_len}; "
             "lower the one or raise the other"
+        )
+    if recipe.gate.max_sequences != "all" and recipe.gate.max_sequences < MIN_SAMPLES:
+        yield (
+            f"gate.max_sequences: {recipe.gate.max_sequences} samples can never decide; "
+            f"give at least {MIN_SAMPLES}"
         )
     calibration = recipe.calibration
     if calibration is not None and calibration.seq_len > shape.max_position_embeddings:

@@ -1,156 +1,32 @@
-"""A Prefect server, pool and worker on this machine, and recipes sent to one anywhere."""
+"""Recipes sent to a Prefect server: one deployment per recipe, with its schedule, and runs of it."""
 
-import os
-import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import State, WorkerStatus
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from pipeline import process
 from pipeline.errors import BackendUnavailable
-from pipeline.host import service_env
 from pipeline.registry_url import shown
-from pipeline.tether import TETHERED
+from pipeline.server import POLL_S, POOL, Prefect, has_pool
 from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.schema import Schedule
 
-POOL = "enginery"
-"""Work pool that recipes are sent to."""
-
 ENTRYPOINT = "pipeline.flows.release"
 """The flow as a module path: the worker imports it from the installed package, no code travels."""
 
+COMMAND = "python -m prefect.engine"
+"""What a worker starts for a run; without it, Prefect 3.8 prepares a workspace first: seconds for nothing."""
+
 REFUSED = "Refused"
 """Name of the failed state of a run that was built but did not pass its gate."""
-
-START_WITHIN_S = 120.0
-"""A server's first start writes its database; seen to take 7 to 15 s on two cores."""
-
-POLL_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Prefect:
-    """Where a server answers."""
-
-    api_url: str
-
-    @classmethod
-    def at(cls, url: str) -> "Prefect":
-        """The server at a URL, with or without the trailing `/api`."""
-        return cls(f"{url.rstrip('/').removesuffix('/api')}/api")
-
-    @property
-    def ui_url(self) -> str:
-        """What people open."""
-        return self.api_url.removesuffix("/api")
-
-    @contextmanager
-    def client(self) -> Iterator[SyncPrefectClient]:
-        """A client of the server; BackendUnavailable unless it answers."""
-        with temporary_settings({PREFECT_API_URL: self.api_url}), get_client(sync_client=True) as client:
-            if client.api_healthcheck() is not None:
-                raise BackendUnavailable(f"no Prefect server at {self.ui_url}; start one with `enginery up`")
-            yield client
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Up:
-    """What `enginery up` starts."""
-
-    home: Path
-    """Directory of the server's database and of the logs."""
-    port: int
-    runs: int = 1
-    """Flow runs at once on this host."""
-
-    @property
-    def server(self) -> Prefect:
-        """Where it will answer."""
-        return Prefect.at(f"http://127.0.0.1:{self.port}")
-
-    @contextmanager
-    def running(self) -> Iterator[tuple[process.Service, ...]]:
-        """Server and worker, started, healthy, and stopped at the end of the block; they never outlive us."""
-        _require_free(self.port)
-        self.home.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            server = self._start(
-                stack, "server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)
-            )
-            self._until(self._answers, server)
-            worker = self._start(
-                stack, "worker", "worker", "start", "--pool", POOL, "--type", "process",
-                "--limit", str(self.runs), "--name", socket.gethostname(),
-            )  # fmt: skip
-            self._until(self._worker_is_online, server, worker)
-            yield server, worker
-
-    def _start(self, stack: ExitStack, name: str, *args: str) -> process.Service:
-        service = process.start(
-            [sys.executable, "-m", "prefect", *args], log=self.home / f"{name}.log", env=self._env()
-        )
-        stack.callback(service.stop)
-        return service
-
-    def _env(self) -> dict[str, str]:
-        return service_env() | {
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-            "PREFECT_HOME": str(self.home),
-            "PREFECT_API_URL": self.server.api_url,
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            "DO_NOT_TRACK": "1",
-            TETHERED: "1",
-        }
-
-    def _until(self, ready: Callable[[], bool], *services: process.Service) -> None:
-        deadline = time.monotonic() + START_WITHIN_S
-        while not ready():
-            for service in services:
-                service.require()
-            if time.monotonic() > deadline:
-                logs = ", ".join(str(service.log) for service in services)
-                raise BackendUnavailable(f"Prefect did not start within {START_WITHIN_S:g} s; see {logs}")
-            time.sleep(POLL_S)
-
-    def _answers(self) -> bool:
-        try:
-            with self.server.client():
-                return True
-        except BackendUnavailable:
-            return False
-
-    def _worker_is_online(self) -> bool:
-        with self.server.client() as client:
-            if not _has_pool(client):  # the worker makes it
-                return False
-            workers = client.read_workers_for_work_pool(POOL)
-        return any(worker.status == WorkerStatus.ONLINE for worker in workers)
-
-
-def _require_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as exc:
-            raise BackendUnavailable(
-                f"port {port} cannot be used: {exc.strerror}; stop what has it or choose another with --port"
-            ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +44,7 @@ class Order:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The flow's parameters as JSON; anyone who can see the UI can read them, so no password is in them."""
+        """The flow's parameters as JSON; everybody who sees the UI reads them, so they hold no password."""
         return {
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
             "file": str(self.loaded.file.resolve()),
@@ -202,7 +78,7 @@ def _cron(schedule: Schedule, loaded: Loaded) -> CronSchedule:
         return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
     except ValidationError as exc:
         problems = [
-            f"schedule.{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}, found {error['input']!r}"
+            f"{loaded.recipe.name}: schedule.{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_url=False)
         ]
         raise RecipeError(loaded.file, problems) from None
@@ -230,7 +106,7 @@ def _register(
 ) -> UUID:
     recipe = order.loaded.recipe
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
-    if not _has_pool(client):
+    if not has_pool(client):
         raise BackendUnavailable(
             f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker that makes it"
         )
@@ -243,12 +119,8 @@ def _register(
         schedules=when,
         description=f"{recipe.format}, {recipe.engine.backend}, tp {recipe.engine.tp}, pp {recipe.engine.pp}",
         tags=["enginery"],
-        job_variables={"command": "python -m prefect.engine"},
+        job_variables={"command": COMMAND},
     )
-
-
-def _has_pool(client: SyncPrefectClient) -> bool:
-    return any(pool.name == POOL for pool in client.read_work_pools())
 
 
 def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> State[Any]:

@@ -20,6 +20,9 @@ from recipes.schema import Data, Recipe
 
 Digest = Callable[[Path], str]
 
+SCAN_BYTES = 32 << 20
+"""Read of each data file while somebody waits for a plan; 0.3 s. The step that uses it reads all of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataFile:
@@ -81,9 +84,9 @@ def data_items(recipe: Recipe) -> Iterable[tuple[str, Data]]:
 
 
 def read_data(path: Path, item: Data, file_digest: Digest) -> DataFile:
-    """Checks every line of a data file and hashes it."""
-    scan = rows.scan(path, item.column)
-    if item.samples != "all" and scan.rows < item.samples:
+    """Checks the lines of a data file (of a huge one, the first) and hashes it."""
+    scan = rows.scan(path, item.column, budget_bytes=SCAN_BYTES)
+    if scan.complete and item.samples != "all" and scan.rows < item.samples:
         raise DataError(f"{item.path} has {scan.rows} rows; the recipe asks for {item.samples}")
     return DataFile(path=path, digest=file_digest(path), kind=scan.kind)
 

@@ -1,15 +1,13 @@
 """A run as Prefect shows it: one flow per plan, one task per step, and reports for the people who watch."""
 
-import base64
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
-from prefect import Task, flow, get_run_logger, task
+from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -17,20 +15,20 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Failed
 
 from artifacts.registry import Registry
-from pipeline import publish
+from pipeline import publish, reports
 from pipeline.app import App
 from pipeline.deployments import REFUSED
 from pipeline.errors import EXIT_CODES, GateFailed
-from pipeline.output import duration, size
+from pipeline.gate import Verdict
+from pipeline.output import duration
 from pipeline.plan import Plan
 from pipeline.planning import pending, plan_one
-from pipeline.publish import Judged
 from pipeline.registry_url import usable
+from pipeline.reports import headline, progress_key, slug
 from pipeline.run import Outcome, judge, through
 from pipeline.step import Step
 from pipeline.steps import Listener, Made, Site, realize
@@ -39,7 +37,9 @@ from recipes.load import Loaded
 from recipes.schema import Recipe
 
 if TYPE_CHECKING:
-    from pipeline.gate import Verdict
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State
 
 PUBLISH_EVERY_S = 1.0
 """Progress goes to the server at most this often."""
@@ -64,7 +64,7 @@ def reported(work: Callable[[], Outcome]) -> Any:
     except GateFailed as exc:
         return Failed(name=REFUSED, message=str(exc), data=exc)
     except tuple(EXIT_CODES) as exc:
-        return Failed(message=first_line(exc), data=exc)
+        return Failed(message=headline(exc), data=exc)
     return f"{outcome.name}:{outcome.version}"
 
 
@@ -87,7 +87,7 @@ def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:
     return outcome
 
 
-def as_task(step: Step) -> Task[..., Any]:
+def as_task(step: Step) -> Callable[..., Any]:
     """The task that makes a step, under the step's name; its tag is what concurrency limits count."""
     downloads = "repo" in step.params
     return make_step.with_options(
@@ -109,7 +109,7 @@ def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
         report.failed(step, exc)
         if "repo" in step.params:
             raise  # Prefect retries only what is raised
-        return Failed(message=first_line(exc), data=exc)
+        return Failed(message=headline(exc), data=exc)
 
 
 class Progress(Listener):
@@ -119,9 +119,10 @@ class Progress(Listener):
         self.log = get_run_logger()
         self.since = time.monotonic()
         self.sent_at = 0.0
-        self.artifact: UUID = create_progress_artifact(
+        created = create_progress_artifact(
             0.0, key=progress_key(step), description=f"{step.kind}: {step.what}"
         )
+        self.artifact = cast("UUID", created)  # not awaitable outside an event loop
 
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
         """Moves the bar, at most once a second."""
@@ -157,108 +158,34 @@ class Progress(Listener):
 
 
 def report_plan(plan: Plan, site: Site) -> None:
-    """Shows the steps, and which of them run."""
+    """Shows the steps, and which of them are to be built."""
     to_run = {step.key for step in pending(plan, site)}
-    rows = [
-        {
-            "step": step.kind,
-            "key": step.key[:12],
-            "status": "to build" if step.key in to_run else "cached",
-            "what": step.what,
-        }
-        for step in plan.all_steps
-    ]
     create_table_artifact(
-        rows, key=f"plan-{slug(plan.recipe.name)}", description=f"Plan of {plan.recipe.name}"
+        reports.plan_rows(plan, to_run),
+        key=f"plan-{slug(plan.recipe.name)}",
+        description=f"{plan.recipe.name}: {len(to_run)} of {len(plan.all_steps)} steps to build",
     )
 
 
-def report_verdict(plan: Plan, verdict: "Verdict") -> None:
+def report_verdict(plan: Plan, verdict: Verdict) -> None:
     """Shows the gate's checks, passed or not."""
     create_table_artifact(
-        verdict.rows(),
+        reports.verdict_rows(verdict),
         key=f"verdict-{slug(plan.recipe.name)}",
         description=f"{plan.recipe.name}: {verdict.outcome} over {verdict.samples} samples",
     )
 
 
 def report_outcome(plan: Plan, site: Site, outcome: Outcome) -> None:
-    """Shows what was published: its metrics, where it came from, how to go on."""
-    name = slug(outcome.name)
+    """Shows what was published: its metrics, how it was tuned, where it came from and how to go on."""
+    name, tuning = slug(outcome.name), site.store.path(outcome.engine_key) / "tuning"
     create_table_artifact(
-        metric_rows(plan, site, outcome.judged),
+        reports.metric_rows(publish.metrics(plan, site, outcome.judged)),
         key=f"metrics-{name}",
         description=f"Metrics of {outcome.name}:{outcome.version}",
     )
-    tuning = site.store.path(outcome.engine_key) / "tuning"
-    if (tuning / "trials.png").is_file():
-        create_markdown_artifact(
-            tuning_page(tuning), key=f"tuning-{name}", description=f"Points tried for {outcome.name}"
-        )
-    create_markdown_artifact(
-        version_page(outcome, str(PREFECT_UI_URL.value())),
-        key=f"version-{name}",
-        description=f"{outcome.name}:{outcome.version}",
-    )
-
-
-def metric_rows(plan: Plan, site: Site, judged: Judged) -> list[dict[str, Any]]:
-    """Every metric that was published, with its interval where it has one."""
-    return [
-        {"metric": metric.name, "value": metric.value, "low": metric.low, "high": metric.high}
-        for metric in publish.metrics(plan, site, judged)
-    ]
-
-
-def tuning_page(tuning: Path) -> str:
-    """The plot of all trials as Markdown that carries its picture: the server has no place for files.
-
-    An image artifact shows the picture too, and its whole `data:` URL below in one endless line.
-    """
-    picture = base64.b64encode((tuning / "trials.png").read_bytes()).decode()
-    chosen = json.loads((tuning / "trials.json").read_text())
-    return f"![throughput against speed per user](data:image/png;base64,{picture})\n\n{chosen}"
-
-
-def version_page(outcome: Outcome, ui_url: str) -> str:
-    """The published version as Markdown; each key links to the reports of its step."""
-    reference = f"{outcome.name}@{outcome.alias}"
-    verdict = outcome.judged.verdict
-    return "\n".join(
-        [
-            f"# {outcome.name}:{outcome.version}",
-            f"`{reference}` is this version. Gate: **{verdict.outcome}** over {verdict.samples} samples.",
-            "",
-            "| step | key | how | size | peak memory |",
-            "| --- | --- | --- | --- | --- |",
-            *(_made_row(made, ui_url) for made in outcome.made),
-            "",
-            "```",
-            f"enginery show {reference}",
-            f"enginery pull {reference} ./engine",
-            "```",
-        ]
-    )
-
-
-def _made_row(made: Made, ui_url: str) -> str:
-    link = f"[{made.step.key[:12]}]({ui_url}/artifacts/key/{progress_key(made.step)})"
-    how = "cached" if made.cached else duration(made.manifest.seconds)
-    peak = size(made.manifest.peak_memory_bytes) if made.manifest.peak_memory_bytes else "-"
-    total = size(sum(file.size for file in made.manifest.files.values()))
-    return f"| {made.step.kind} | {link} | {how} | {total} | {peak} |"
-
-
-def progress_key(step: Step) -> str:
-    """Key of the step's progress artifact: Prefect allows lower-case letters, digits and dashes."""
-    return f"{slug(step.kind)}-{step.key[:12]}"
-
-
-def slug(name: str) -> str:
-    """The name with everything that Prefect's artifact keys do not allow as a dash."""
-    return "".join(char if char.isascii() and char.isalnum() else "-" for char in name.lower()).strip("-")
-
-
-def first_line(error: Exception) -> str:
-    """Type and first line of an error, for a state's message."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if plan.trials:
+        page = reports.tuning_page(tuning)
+        create_markdown_artifact(page, key=f"tuning-{name}", description=f"Points tried for {outcome.name}")
+    page = reports.version_page(outcome, str(PREFECT_UI_URL.value()))
+    create_markdown_artifact(page, key=f"version-{name}", description=f"{outcome.name}:{outcome.version}")

@@ -98,12 +98,15 @@ def _gpus() -> tuple[Gpu, ...]:
 
 PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER", "LOGNAME", "CXX", "CUDA_VISIBLE_DEVICES", "CUDA_HOME",
-    "LD_LIBRARY_PATH", "LD_PRELOAD", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "OMP_NUM_THREADS",
 )  # fmt: skip
 """Environment variables that every child gets."""
 
-NETWORK = ("HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HOME", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-           "http_proxy", "https_proxy", "no_proxy")  # fmt: skip
+NETWORK = (
+    "HF_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT", "HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_IMPLICIT_TOKEN",
+    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
 """Environment variables that only the step that talks to the hub gets."""
 
 

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-
 WIDE = 200
 """Columns of a table that no terminal bounds."""
 

@@ -72,11 +72,11 @@ def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | No
         kill_group(child)
         os.close(read_fd)
     if not in_time:
-        raise BuildFailed(_message(job, f"still running after {job.timeout_s:g} s"))
+        raise BuildFailed(_message(job.argv, job.log, f"still running after {job.timeout_s:g} s"))
     if watch.error is not None:
         raise _reported(watch.error, job)
     if child.returncode:
-        raise BuildFailed(_message(job, describe_exit(child.returncode)))
+        raise BuildFailed(_message(job.argv, job.log, describe_exit(child.returncode)))
     return Usage(time.monotonic() - started, watch.peak_bytes)
 
 
@@ -84,6 +84,7 @@ def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | No
 class Service:
     """A program that runs until it is stopped."""
 
+    argv: Sequence[str]
     child: "subprocess.Popen[bytes]"
     log: Path
 
@@ -91,8 +92,7 @@ class Service:
         """Raises BuildFailed if the program has ended by itself."""
         code = self.child.poll()
         if code is not None:
-            job = Job(argv=self.child.args[3:], log=self.log, timeout_s=0, env={})  # type: ignore[index]
-            raise BuildFailed(_message(job, f"ended with {describe_exit(code)}"))
+            raise BuildFailed(_message(self.argv, self.log, f"ended by itself, {describe_exit(code)}"))
 
     def stop(self, grace_s: float = 15) -> None:
         """Asks the program to end, then kills what is left of its process group."""
@@ -113,7 +113,7 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Service:
             env=dict(env),
             start_new_session=True,
         )
-    return Service(child, log)
+    return Service(argv, child, log)
 
 
 def capture(argv: Sequence[str], *, timeout_s: float = 10) -> str | None:
@@ -218,10 +218,10 @@ def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
     return text.splitlines()[-lines:]
 
 
-def _message(job: Job, reason: str) -> str:
-    name = " ".join(job.argv[1:4]) if job.argv else ""
-    quoted = [f"  | {line}" for line in tail(job.log)]
-    return "\n".join([f"{name} failed: {reason}", f"  log: {job.log}", *quoted])
+def _message(argv: Sequence[str], log: Path, reason: str) -> str:
+    name = " ".join(argv[1:4])
+    quoted = [f"  | {line}" for line in tail(log)]
+    return "\n".join([f"{name} failed: {reason}", f"  log: {log}", *quoted])
 
 
 def _reported(error: Mapping[str, str], job: Job) -> Exception:

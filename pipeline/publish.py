@@ -52,7 +52,7 @@ def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
     return {
         **{name: built[name] for name in kept},
         "target": plan.recipe.engine.target,
-        "device": "cpu",
+        "device": built["device"],
         "toolchain": built["toolchain"],
         "cpu": built["toolchain"]["cpu"],
         "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],

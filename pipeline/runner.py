@@ -47,7 +47,7 @@ class LoadedEngine(Protocol):
     """An engine whose ranks are running."""
 
     def score(self, tokens: Tensor, targets: Tensor, indices: Tensor) -> Iterator[Scores]:
-        """Scores sequences batch by batch: tokens (S, T), targets (S, T) and indices (S, T, K), all int64."""
+        """Scores sequences batch by batch: tokens and targets (S, T), indices (S, T, K), all int64."""
 
     def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
         """Times greedy decoding of a batch; the figures that `measurement.FIGURES` names."""
@@ -59,7 +59,7 @@ class LoadedEngine(Protocol):
         sampling: Sampling,
         on_tokens: Callable[[list[int | None]], None],
     ) -> list[list[int]]:
-        """Continues prompts; `on_tokens` hears each step's token of every request, None where it has ended."""
+        """Continues prompts; `on_tokens` hears each step's token of every request, None once it has ended."""
 
 
 class Runner(Protocol):

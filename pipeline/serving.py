@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,21 @@ from pipeline.host import child_env
 TIMEOUT_S = 3600.0
 
 
-def generate(directory: Path, prompt: str, on_text: Callable[[str], None], **options: Any) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a prompt is continued."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    seed: int = 0
+    chat: bool = False
+    """The prompt is a user message and goes through the chat template."""
+
+
+def generate(
+    directory: Path, prompt: str, on_text: Callable[[str], None], options: Options
+) -> dict[str, Any]:
     """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
     if not (directory / "engine.json").is_file():
         raise SourceError(
@@ -25,7 +40,7 @@ def generate(directory: Path, prompt: str, on_text: Callable[[str], None], **opt
         out.mkdir()
         job = {
             "builder": "pipeline.generation:build",
-            "params": {"prompt": prompt, **options},
+            "params": {"prompt": prompt, **asdict(options)},
             "places": {},
             "inputs": {"engine": str(directory.resolve())},
             "out": str(out),

@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.manifest import Manifest
 from artifacts.store import LocalStore
-from pipeline import process
+from pipeline import process, reuse
 from pipeline.host import Host, child_env
 from pipeline.step import Step
 
@@ -84,7 +84,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         job_file = store.log(step.key).with_suffix(".job.json")
         job = {
             **step.as_dict(),
-            "places": {**step.places, **places},
+            "places": {**step.places, **reuse.offer(step, store), **places},
             "inputs": {role: str(store.path(key)) for role, key in step.inputs.items() if store.has(key)},
             "out": str(draft.path),
         }
@@ -99,6 +99,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
             _progress(step, listener),
         )
         draft.peak_memory_bytes = usage.peak_memory_bytes
+    reuse.keep(step, store)
     return Made(step=step, manifest=store.manifest(step.key), cached=False)
 
 

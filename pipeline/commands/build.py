@@ -20,7 +20,7 @@ RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
 def plan(app: App, recipe: Path) -> None:
     """Show the steps of RECIPE, what is cached and what would run.
 
-    Example: enginery plan recipes/demo/fp8_tp2.yaml
+    Example: enginery plan recipes/demo/int4_awq_tp2.yaml
     """
     for loaded, made in app.plans(recipe):
         rows = _rows(app, made)
@@ -39,7 +39,7 @@ def plan(app: App, recipe: Path) -> None:
 def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
     """Build, gate and publish what RECIPE describes.
 
-    Example: enginery run recipes/demo/fp8_tp2.yaml
+    Example: enginery run recipes/demo/int4_awq_tp2.yaml
     """
     if dry_run:
         ctx.invoke(plan, recipe=recipe)
@@ -48,7 +48,7 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
 
 
 @click.command()
-@click.option("--prompt", default="def read_text(path):\n", help="What the engine continues.")
+@click.option("--prompt", default="def read_text(path):", help="What the engine continues.")
 @click.pass_obj
 def demo(app: App, prompt: str) -> None:
     """Run the demo recipe and let the published engine talk.

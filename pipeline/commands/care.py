@@ -22,7 +22,7 @@ def doctor(app: App) -> None:
     host = app.site.host
     rows = [
         _row("python", host.tools["python"]),
-        *(_row(name, host.tools.get(name), f"pip install {name}") for name in PACKAGES if name != "safetensors"),
+        *(_row(name, host.tools.get(name), f"pip install {name}") for name in PACKAGES),
         _row("C++ compiler", host.tools.get("c++"), "install g++ (Debian: apt-get install g++)"),
         _row("CPU", f"{host.cores} cores, {host.cpu}"),
         _row("memory", size(host.memory_bytes)),

@@ -19,7 +19,7 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 def ls(app: App, name: str | None) -> None:
     """List published names, or the versions of NAME.
 
-    Example: enginery ls demo/fp8_tp2
+    Example: enginery ls demo/int4_awq_tp2
     """
     names = [name] if name else app.registry.names()
     records = [record for one in names for record in app.registry.versions(one)]
@@ -34,7 +34,7 @@ def ls(app: App, name: str | None) -> None:
 def show(app: App, reference: str) -> None:
     """Show one version: verdict, metrics with intervals, lineage, aliases.
 
-    Example: enginery show demo/fp8_tp2@candidate
+    Example: enginery show demo/int4_awq_tp2@candidate
     """
     record = app.client.resolve(reference)
     if app.out.json_mode or app.out.quiet:
@@ -93,7 +93,7 @@ def find(app: App, /, any_host: bool, **wanted: Any) -> None:
 def pull(app: App, reference: str, directory: Path) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
-    Example: enginery pull demo/fp8_tp2@candidate ./engine
+    Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
     path = app.client.pull(reference, directory)
     app.out.value(
@@ -135,7 +135,7 @@ def verify(app: App, reference: str) -> None:
 def promote(app: App, reference: str, alias: str, expect: int | None, new: bool) -> None:
     """Point ALIAS at a version, unless somebody moved it first.
 
-    Example: enginery promote demo/fp8_tp2:3 prod --expect 2
+    Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
     record = app.client.resolve(reference)
     found = app.registry.aliases(record.name).get(alias)
@@ -165,18 +165,19 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool)
 def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
     """Let a published engine, or a pulled directory, continue PROMPT.
 
-    Example: enginery generate demo/fp8_tp2@candidate "def main("
+    Example: enginery generate demo/int4_awq_tp2@candidate "def main("
     """
     generate_text(app, reference, prompt, **options)
 
 
 def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None:
     """Streams the continuation to stdout, and its speed to stderr."""
-    from pipeline.serving import generate as run_engine  # starts child processes
+    from pipeline import serving  # starts child processes
 
+    chosen = serving.Options(**options)
     directory = Path(reference) if Path(reference).is_dir() else _engine_of(app, reference)
-    app.out.stream("" if options.get("chat") else prompt)
-    result = run_engine(directory, prompt, app.out.stream, **options)
+    app.out.stream("" if chosen.chat else prompt)
+    result = serving.generate(directory, prompt, app.out.stream, chosen)
     app.out.stream("\n")
     if app.out.json_mode:
         app.out.value(result, text="")

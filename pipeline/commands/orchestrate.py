@@ -9,7 +9,8 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from pipeline.deployments import Prefect, Sent
+    from pipeline.deployments import Sent
+    from pipeline.server import Prefect
 
 REFUSED_CODE = 3
 FAILED_CODE = 1
@@ -28,7 +29,7 @@ def up(app: App, port: int, runs: int) -> None:
 
     Example: enginery up --port 4200
     """
-    from pipeline.deployments import POOL, Up  # Prefect costs a second to import
+    from pipeline.server import POOL, Up  # Prefect costs a second to import
 
     store = app.site.store
     store.prepare()
@@ -48,7 +49,7 @@ def up(app: App, port: int, runs: int) -> None:
                     service.require()
                 time.sleep(1)
         except KeyboardInterrupt:
-            app.out.say("stopping; a run that is under way ends, its finished steps are kept")
+            app.out.say("stopping; runs under way are cancelled, their finished steps are kept")
 
 
 @click.command()
@@ -58,12 +59,13 @@ def up(app: App, port: int, runs: int) -> None:
 @click.option("--wait", is_flag=True, help="Wait for the runs; the exit code is that of `enginery run`.")
 @click.option("--schedule-only", is_flag=True, help="Register recipe and schedule, start nothing now.")
 @click.pass_obj
-def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:  # noqa: FBT001 click's
+def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:
     """Send RECIPE to a Prefect server that `enginery up` started; its schedule goes with it.
 
-    Example: enginery submit recipes/demo/fp8_tp2.yaml --wait
+    Example: enginery submit recipes/demo/int4_awq_tp2.yaml --wait
     """
-    from pipeline.deployments import Order, Prefect, send  # Prefect costs a second to import
+    from pipeline.deployments import Order, send  # Prefect costs a second to import
+    from pipeline.server import Prefect
 
     if wait and schedule_only:
         raise click.UsageError("--wait needs a run, and --schedule-only starts none; choose one")
@@ -77,10 +79,10 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         )
         for loaded, _ in app.plans(recipe)
     ]
-    return max(_report(app, one, server, wait=wait) for one in sent)
+    return max(report(app, one, server, wait=wait) for one in sent)
 
 
-def _report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
+def report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
     """Tells what was sent and, when waiting, how it ended; returns the exit code."""
     from pipeline.deployments import REFUSED, follow  # with the rest of Prefect
 

@@ -50,6 +50,14 @@ class Page:
         """The value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def click(self, selector: str, timeout_s: float = 30) -> None:
+        """Clicks an element, once it is there."""
+        deadline = time.monotonic() + timeout_s
+        script = f"(e => e ? (e.click(), true) : false)(document.querySelector({json.dumps(selector)}))"
+        while not self.evaluate(script):
+            assert time.monotonic() < deadline, f"the page has no {selector}"
+            time.sleep(0.2)
+
     def text_with(self, *wanted: str, timeout_s: float = 30) -> str:
         """The text that people see, once it holds all of `wanted`."""
         deadline = time.monotonic() + timeout_s
@@ -61,11 +69,13 @@ class Page:
             assert time.monotonic() < deadline, f"the page does not show {lacking}; it shows:\n{text}"
             time.sleep(0.2)
 
-    def shoot(self, file: Path, *, height: int = 900) -> None:
+    def resize(self, width: int, height: int) -> None:
+        """Sets the size of the window."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+
+    def shoot(self, file: Path) -> None:
         """Writes a picture of the page, once what moves has come to rest."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=1280, height=height, deviceScaleFactor=1, mobile=False
-        )
         time.sleep(2)
         file.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
@@ -82,9 +92,11 @@ def browser(profile: Path) -> Iterator[Page]:
     )
     try:
         address = f"http://127.0.0.1:{_port(profile)}/json"
-        page = next(one for one in httpx.get(address, trust_env=False).json() if one["type"] == "page")
-        with connect(page["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
-            yield Page(socket)
+        target = next(one for one in httpx.get(address, trust_env=False).json() if one["type"] == "page")
+        with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
+            page = Page(socket)
+            page.resize(1280, 1000)
+            yield page
     finally:
         child.kill()
         child.wait()

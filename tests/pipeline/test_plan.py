@@ -168,6 +168,7 @@ def test_a_search_is_planned_as_trials(site):
         ({"engine.max_seq_len": 4096}, "more than the model's 2048 positions"),
         ({"gate.seq_len": 1024}, "gate.seq_len: 1024 does not fit engine.max_seq_len 512"),
         ({"calibration.seq_len": 4096}, "calibration.seq_len: 4096"),
+        ({"gate.max_sequences": 7}, "gate.max_sequences: 7 samples can never decide"),
         ({"engine.target": "h1000"}, "unknown target 'h1000'"),
         ({"format": "fp8", "engine.target": "a100"}, "format: fp8 needs sm_89; a100 is sm_80"),
         ({"engine.options": {"max_autotun": True}}, "engine.options.max_autotun"),

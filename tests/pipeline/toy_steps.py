@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Trial
 from pipeline.shape import read_shape
 from pipeline.step import Kind, Step
 from recipes.schema import Recipe
@@ -37,14 +37,26 @@ def toy_plan(recipe: Recipe, file: Path) -> Plan:
     """Every kind of step once; `engine.options` of the recipe say what they do."""
     made: dict[Kind, Step] = {}
     for kind, inputs in INPUTS.items():
-        made[kind] = Step(
-            kind=kind,
-            builder="tests.pipeline.toy_steps:build",
-            inputs={role: made[one].key for role, one in inputs.items()},
-            params={"kind": kind, **recipe.engine.options},
-            what=f"a toy of a {kind}",
-        )
-    return Plan(recipe=recipe, file=file, steps=tuple(made.values()), trials=(), shape=read_shape(CONFIG))
+        made[kind] = step(kind, {role: made[one].key for role, one in inputs.items()}, recipe.engine.options)
+    steps = tuple(made.values())
+    return Plan(recipe=recipe, file=file, steps=steps, trials=trials(recipe), shape=read_shape(CONFIG))
+
+
+def step(kind: Kind, inputs: Mapping[str, str], params: Mapping[str, Any]) -> Step:
+    """One small step."""
+    builder = "tests.pipeline.toy_steps:build"
+    what = f"a toy of a {kind}"
+    return Step(kind=kind, builder=builder, inputs=inputs, params={"kind": kind, **params}, what=what)
+
+
+def trials(recipe: Recipe) -> tuple[Trial, ...]:
+    """One trial per value that the recipe searches; the build of `0` crashes."""
+    made = []
+    for value in recipe.tune.space["max_batch_size"] if recipe.tune else ():
+        engine = step("engine", {}, {"crash": value == 0, "max_batch_size": value})
+        measurement = step("measurement", {"engine": engine.key}, {})
+        made.append(Trial(point={"max_batch_size": value}, engine=engine, measurement=measurement))
+    return tuple(made)
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
@@ -56,6 +68,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
         time.sleep(params.get("seconds", 0.0) / 10)
     if kind == params.get("broken"):
         raise SourceError("model.safetensors: 7 of 9 bytes; fetch it again\n  detail: on purpose")
+    if params.get("crash"):
+        raise RuntimeError("out of registers, on purpose")
     if kind == params.get("hang"):
         Path(params["pid_file"]).write_text(str(os.getpid()))
         time.sleep(600)
@@ -63,7 +77,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
         (out / name).write_text(text)
     if kind == "engine":
         (out / "tuning").mkdir()
-        (out / "tuning" / "trials.png").write_bytes(png(64, 32))
+        (out / "tuning" / "trials.png").write_bytes(png(640, 240))
+        (out / "tuning" / "trials.json").write_text(json.dumps(TRIALS))
     progress(10, 10, "tensors")
 
 
@@ -98,6 +113,19 @@ def evaluation_files(params: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {"samples.jsonl": "".join(json.dumps(row) + "\n" for row in rows)}
 
+
+TRIALS = {
+    "objective": "throughput",
+    "chosen": 1,
+    "trials": [
+        {"point": {"max_batch_size": 0}, "measurement": None, "why": "out of registers"},
+        {
+            "point": {"max_batch_size": 4},
+            "measurement": {"rows": [{"tokens_per_s": 800.25, "tokens_per_s_per_user": 200.0}]},
+            "why": "",
+        },
+    ],
+}
 
 FILES: dict[str, Callable[[Mapping[str, Any]], dict[str, str]]] = {
     "engine": engine_files,

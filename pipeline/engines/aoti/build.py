@@ -112,6 +112,7 @@ def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: 
     return {
         "backend": "aoti",
         "format": arch.format,
+        "device": "cpu",
         "dtype": str(plan.dtype).removeprefix("torch."),
         "tp": arch.tp,
         "pp": arch.pp,

@@ -1,0 +1,207 @@
+"""The main job, whole: one recipe becomes a registered engine that another process finds, verifies and runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from artifacts.client import Client
+from artifacts.store import open_store
+from pipeline import tuning
+from tests.main_job import DEMO, write_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def built(cli, tmp_path_factory):
+    """A store with one published version, and what the run answered."""
+    root = tmp_path_factory.mktemp("main_job")
+    recipe = write_recipe(root / "recipe.yaml", engine__tp=2)
+    done = cli("--store", root / "store", "--json", "run", recipe)
+    assert done.returncode == 0, done.stderr
+    return root, json.loads(done.stdout)
+
+
+def test_the_version_is_published_under_its_alias(cli, built):
+    root, answer = built
+    rows = json.loads(cli("--store", root / "store", "--json", "ls").stdout)
+    assert [(row["version"], row["aliases"], row["verdict"]) for row in rows] == [
+        ("test/fp8:1", "@candidate", "PASS")
+    ]
+    assert answer["version"] == 1
+    assert answer["verdict"]["outcome"] == "PASS"
+
+
+def test_running_again_builds_nothing_and_publishes_nothing(cli, built):
+    root, _ = built
+    before = open_store(root / "store").keys()
+    again = json.loads(cli("--store", root / "store", "--json", "run", root / "recipe.yaml").stdout)
+    assert all(step["cached"] for step in again["steps"])
+    assert again["version"] == 1
+    assert open_store(root / "store").keys() == before
+
+
+def test_plan_says_that_all_is_cached(cli, built):
+    root, _ = built
+    rows = json.loads(cli("--store", root / "store", "--json", "plan", root / "recipe.yaml").stdout)
+    assert {row["status"] for row in rows} == {"cached"}
+
+
+def test_every_artifact_verifies(built):
+    root, _ = built
+    store = open_store(root / "store")
+    assert len(store.keys()) == 8
+    assert [problem for key in store.keys() for problem in store.verify(key)] == []  # noqa: SIM118 a store is no dict
+
+
+def test_another_process_pulls_and_verifies_through_the_python_client(built, run_python):
+    root, _ = built
+    code = f"""
+from artifacts.client import Client
+client = Client({str(root / "store")!r})
+path = client.pull("test/fp8@candidate", {str(root / "pulled")!r})
+print(sorted(p.name for p in path.iterdir() if p.suffix == ".safetensors"), client.verify(path))
+"""
+    assert run_python(code).strip() == "['rank0.safetensors', 'rank1.safetensors'] []"
+
+
+def test_the_published_engine_continues_a_prompt(cli, built):
+    root, _ = built
+    done = cli("--store", root / "store", "--json", "generate", "test/fp8@candidate", "def main(", "-n", "12")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["new_tokens"] == 12
+    assert answer["text"].strip()
+
+
+def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
+    root, _ = built
+    command = (
+        "--store",
+        root / "store",
+        "--json",
+        "generate",
+        "test/fp8",
+        "import ",
+        "-n",
+        "8",
+        "--temperature",
+        "0.9",
+        "--seed",
+        "3",
+    )
+    assert json.loads(cli(*command).stdout)["text"] == json.loads(cli(*command).stdout)["text"]
+
+
+def test_find_says_why_a_version_does_not_suit(cli, built):
+    root, _ = built
+    done = cli("--store", root / "store", "--json", "find", "--tp", "1")
+    assert json.loads(done.stdout) == []
+    assert "tp is 2, not 1" in done.stderr
+
+
+def test_promote_refuses_when_the_alias_is_not_where_it_was_expected(cli, built):
+    root, _ = built
+    assert cli("--store", root / "store", "promote", "test/fp8:1", "prod", "--new").returncode == 0
+    lost = cli("--store", root / "store", "promote", "test/fp8:1", "prod", "--expect", "7")
+    assert lost.returncode == 1
+    assert "7" in lost.stderr
+
+
+def test_a_changed_byte_is_found_named_and_built_again(cli, built, tmp_path):
+    root, answer = built
+    shutil.copytree(root / "store", tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    sharded = next(step["key"] for step in answer["steps"] if step["kind"] == "sharded_checkpoint")
+    target = store.path(sharded) / "rank1.safetensors"
+    data = bytearray(target.read_bytes())
+    data[len(data) // 2] ^= 1
+    target.chmod(0o644)
+    target.write_bytes(data)
+    assert any("rank1.safetensors" in problem for problem in store.verify(sharded))
+    done = cli("--store", tmp_path / "store", "--json", "run", root / "recipe.yaml")
+    assert done.returncode == 0, done.stderr
+    again = {step["kind"]: step for step in json.loads(done.stdout)["steps"]}
+    assert not again["sharded_checkpoint"]["cached"]
+    assert "damaged" in done.stderr
+    assert store.verify(sharded) == []
+
+
+def test_a_badly_calibrated_engine_is_refused_and_nothing_is_published(cli, built):
+    root, _ = built
+    bad = write_recipe(
+        root / "bad.yaml",
+        name="test/bad",
+        format="int8_sq",
+        calibration={"data": [{"path": str(DEMO / "data" / "unrelated.txt")}], "seq_len": 32},
+    )
+    done = cli("--store", root / "store", "run", bad)
+    assert done.returncode == 3, done.stderr
+    assert "accuracy gate says FAIL" in done.stderr
+    assert "perplexity_ratio" in done.stderr
+    assert Client(str(root / "store")).registry.names() == ["test/fp8"]
+
+
+def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(built, tmp_path):
+    root, answer = built
+    store = open_store(root / "store")
+    keys = {step["kind"]: step["key"] for step in answer["steps"]}
+    job = {
+        "params": {
+            "points": [{"max_batch_size": 2}, {"max_batch_size": 4}],
+            "objective": "throughput",
+            "slo": {},
+        },
+        "places": {"failures": {"1": "out of memory"}},
+        "inputs": {
+            "engine_0": str(store.path(keys["engine"])),
+            "measurement_0": str(store.path(keys["measurement"])),
+        },
+    }
+    seen = []
+    tuning.build(job, tmp_path, lambda *event: seen.append(event))
+    trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
+    assert trials["chosen"] == 0
+    assert trials["trials"][1]["why"] == "out of memory"
+    assert (tmp_path / "tuning" / "trials.png").stat().st_size > 10_000
+    built_files = {p.name for p in store.path(keys["engine"]).iterdir()} - {"manifest.json"}
+    assert {p.name for p in tmp_path.iterdir()} == built_files
+
+
+def damaged(tmp_path: Path) -> Path:
+    """The demo checkpoint with a NaN in one tensor."""
+    import numpy as np
+    from safetensors import safe_open
+
+    model = tmp_path / "model"
+    shutil.copytree(DEMO / "model", model)
+    file = model / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    with safe_open(file, framework="np") as opened:
+        name = sorted(opened.keys())[0]
+    header = int.from_bytes(data[:8], "little")
+    start = json.loads(data[8 : 8 + header])[name]["data_offsets"][0] + 8 + header
+    data[start : start + 2] = np.uint16(0x7FC0).tobytes()
+    file.write_bytes(data)
+    return model
+
+
+def test_a_checkpoint_with_nan_is_refused_before_anything_is_stored(cli, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe.yaml", model__path=str(damaged(tmp_path)))
+    done = cli("--store", tmp_path / "store", "run", recipe)
+    assert done.returncode == 2, done.stderr
+    assert "model.safetensors" in done.stderr
+    assert "NaN" in done.stderr
+    assert open_store(tmp_path / "store").keys() == []
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(cli, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO / "model", model)
+    (model / "tokenizer.json").unlink()
+    recipe = write_recipe(tmp_path / "recipe.yaml", model__path=str(model))
+    done = cli("--store", tmp_path / "store", "run", recipe)
+    assert done.returncode == 2, done.stderr
+    assert "tokenizer" in done.stderr

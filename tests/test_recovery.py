@@ -1,0 +1,187 @@
+"""Killed, interrupted, raced and starved runs: the next one continues, and nothing is half-written."""
+
+import json
+import os
+import random
+import signal
+import subprocess  # noqa: TID251 whole runs are killed from outside
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from artifacts.client import Client
+from artifacts.errors import StoreUnusable
+from artifacts.store import open_store
+from pipeline.errors import BuildFailed
+from pipeline.host import probe
+from pipeline.step import Step
+from pipeline.steps import Listener, Site, realize
+from tests.main_job import write_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+KINDS = (
+    "source", "calibration_set", "quantized_checkpoint", "sharded_checkpoint", "engine", "measurement",
+    "baseline", "evaluation",
+)  # fmt: skip
+VARYING = {"engine", "measurement"}
+"""Steps whose bytes hold compiled code or times; what is computed from them must still be the same."""
+
+
+def start(store: Path, recipe: Path) -> subprocess.Popen[str]:
+    """`enginery run` in the background, its story in a pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "--store", str(store), "--json", "run", str(recipe)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Waits for a successful run; kind -> digest."""
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return {step["kind"]: step["digest"] for step in json.loads(out)["steps"]}
+
+
+def drafting(store: Path, key: str) -> bool:
+    """Whether a draft of the key stands in the staging directory."""
+    return any(path.name.startswith(key[:12]) for path in (store / "staging").glob("*"))
+
+
+def wait_until(condition: object, seconds: float = 120) -> None:
+    """Waits for a condition to hold."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def no_process_of(store: Path) -> bool:
+    """Whether no process works for the store any more."""
+    mine = os.getpid()
+    return not any(
+        str(store) in " ".join(p.info["cmdline"] or [])
+        for p in psutil.process_iter(["cmdline", "pid"])
+        if p.pid != mine
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(cli, tmp_path_factory):
+    """A recipe, the keys of its steps, and the digests of a run that nothing disturbed."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    recipe = write_recipe(root / "recipe.yaml", format="int8_sq", gate__max_sequences=8)
+    rows = json.loads(cli("--store", root / "store", "--json", "plan", recipe).stdout)
+    return recipe, {row["step"]: row["key"] for row in rows}, finish(start(root / "store", recipe))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_every_step_ends_with_the_same_digests(undisturbed, tmp_path):
+    """Kills the orchestrator in one step and the step's child in the next, each at a random moment."""
+    recipe, keys, expected = undisturbed
+    store, rng = tmp_path / "store", random.Random()
+    for number, kind in enumerate(KINDS):
+        run = start(store, recipe)
+        wait_until(lambda key=keys[kind], run=run: drafting(store, key) or run.poll() is not None)
+        time.sleep(rng.uniform(0, 0.8))
+        if number % 2 and (children := psutil.Process(run.pid).children()):
+            children[0].kill()
+            assert run.wait(60) in (0, 1), run.stderr.read()
+        run.kill()
+        run.communicate()
+        wait_until(lambda: no_process_of(store), 20)
+    assert Client(str(store)).registry.names() in ([], ["test/fp8"])
+    found = finish(start(store, recipe))
+    same = {kind: digest for kind, digest in expected.items() if kind not in VARYING}
+    assert {kind: digest for kind, digest in found.items() if kind not in VARYING} == same
+    assert list((store / "staging").glob("*")) == []
+    assert [record.number for record in Client(str(store)).registry.versions("test/fp8")] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_runs_at_once_make_one_set_of_artifacts(undisturbed, tmp_path):
+    recipe, keys, expected = undisturbed
+    runs = [start(tmp_path / "store", recipe) for _ in range(2)]
+    first, second = finish(runs[0]), finish(runs[1])
+    assert first == second
+    assert {k: d for k, d in first.items() if k not in VARYING} == {
+        k: d for k, d in expected.items() if k not in VARYING
+    }
+    assert set(open_store(tmp_path / "store").keys()) == set(keys.values())
+    assert [record.number for record in Client(str(tmp_path / "store")).registry.versions("test/fp8")] == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path, signum):
+    recipe = write_recipe(tmp_path / "recipe.yaml")
+    run = start(tmp_path / "store", recipe)
+    wait_until(lambda: any((tmp_path / "store" / "staging").glob("*")))
+    run.send_signal(signum)
+    _, err = run.communicate(timeout=30)
+    assert run.returncode == 130, err
+    assert "run the same command again to continue" in err
+    assert list((tmp_path / "store" / "staging").glob("*")) == []
+    wait_until(lambda: no_process_of(tmp_path / "store"), 20)
+
+
+def toy(function: str, **params: object) -> Step:
+    """A step that a builder of tests.pipeline.toy makes."""
+    return Step(kind="engine", builder=f"tests.pipeline.toy:{function}", inputs={}, params=params)
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, so that it really fills."""
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=False, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip("this user may not mount a file system, so no disk can be filled")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        site = Site(store=open_store(disk / "store"), host=probe())
+        with pytest.raises(StoreUnusable, match="disk full"):
+            realize(toy("fill_disk"), site, Listener())
+        assert site.store.keys() == []
+        assert list((disk / "store" / "staging").glob("*")) == []
+
+
+def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):
+    site = Site(store=open_store(tmp_path), host=probe())
+    with pytest.raises(BuildFailed, match="broken on purpose"):
+        realize(toy("fail"), site, Listener())
+    assert site.store.keys() == []
+    assert "RuntimeError" in site.store.log(toy("fail").key).read_text()
+
+
+def test_a_step_that_outlasts_its_time_is_stopped(tmp_path):
+    site = Site(store=open_store(tmp_path), host=probe(), timeout_s=1)
+    with pytest.raises(BuildFailed, match="still running after 1 s"):
+        realize(toy("build", seconds=30), site, Listener())
+    assert site.store.keys() == []
+
+
+def test_a_finished_step_is_found_and_not_built_again(tmp_path):
+    site = Site(store=open_store(tmp_path), host=probe())
+    made = realize(toy("build", text="a"), site, Listener())
+    again = realize(toy("build", text="a"), site, Listener())
+    assert (made.cached, again.cached) == (False, True)
+    assert made.manifest == again.manifest
+    assert made.manifest.peak_memory_bytes > 1 << 20
