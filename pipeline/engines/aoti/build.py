@@ -14,6 +14,7 @@ from pipeline.engines.aoti.arch import Arch, read_arch
 from pipeline.engines.aoti.compile import Plan, compile_graph, fake_group, package
 from pipeline.engines.aoti.options import Options
 from pipeline.engines.aoti.sizes import GRAPHS, Limits
+from pipeline.engines.aoti.tuning import read_times
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 
@@ -31,7 +32,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
         arch=arch,
         limits=Limits(max_batch_size=params["max_batch_size"], max_seq_len=params["max_seq_len"]),
         dtype=DTYPES[arch.dtype if options.dtype == "auto" else options.dtype],
-        autotune=options.autotune,
+        tuning=out / "tuning" if options.autotune else None,
         threads=rank_threads(options, arch),
     )
     tuning = out / "tuning"
@@ -120,7 +121,7 @@ def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: 
         "max_batch_size": plan.limits.max_batch_size,
         "max_seq_len": plan.limits.max_seq_len,
         "threads_per_rank": plan.threads,
-        "autotune": plan.autotune,
+        "autotune": read_times(out / "tuning") if plan.tuning is not None else {},
         "stages": stages,
         "graphs": list(GRAPHS),
         "package_bytes": {name: (out / name).stat().st_size for name in sorted(set(stages))},

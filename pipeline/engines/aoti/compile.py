@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.model import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
+from pipeline.engines.aoti.tuning import use_faster_ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,8 @@ class Plan:
     arch: Arch
     limits: Limits
     dtype: torch.dtype
-    autotune: bool
+    tuning: Path | None
+    """Where measured kernels are kept; None: take the usual ones."""
     threads: int
 
 
@@ -69,6 +71,8 @@ def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bo
         module = Stage(plan.arch, plan.dtype, stage, limits.capacity, single=single)
     names = module.state_dict().keys()
     module.load_state_dict({name: tensors[name] for name in names}, assign=True)
+    if single and plan.tuning is not None:
+        use_faster_ways(module, plan.tuning, kernel_options(plan))
     batch, time, length = (1, 1, 4) if single else (min(2, limits.max_batch_size), 3, 4)
     shape = (batch, time) if stage == 0 else (batch, time, plan.arch.hidden_size)
     x = torch.zeros(shape, dtype=torch.int64 if stage == 0 else plan.dtype)
@@ -97,20 +101,25 @@ def _dynamic(plan: Plan, stage: int, *, single: bool) -> tuple[Any, ...]:
 
 
 def inductor_options(plan: Plan) -> dict[str, Any]:
-    """Inductor's settings for every graph."""
-    tuned = {"max_autotune": True} if plan.autotune else {}
+    """Inductor's settings for a package: no weights in it, quick to compile."""
     return {
+        **kernel_options(plan),
         "aot_inductor.package": True,
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.enable_frame_pointer": False,
-        "cpp.threads": plan.threads,
         # Scales and offsets of one element stay data: ranks and stages that share the code differ in them.
         "always_keep_tensor_constants": True,
+    }
+
+
+def kernel_options(plan: Plan) -> dict[str, Any]:
+    """Inductor's settings that shape the kernels."""
+    return {
+        "cpp.threads": plan.threads,
+        "cpp.enable_floating_point_contract_flag": "fast",
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.
         "realize_reads_threshold": 1,
-        "cpp.enable_floating_point_contract_flag": "fast",
-        **tuned,
     }

@@ -27,14 +27,21 @@ def _dot(x: Tensor, weight: Tensor) -> Tensor:
 class Linear(nn.Module):
     """Weight in the compute dtype."""
 
+    ways: tuple[str, ...] = ("dot", "matmul")
+    """Ways to multiply one token."""
     way = "dot"
     """How one token is multiplied; the faster one unless tuning finds otherwise."""
 
     def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype, self.num_in, self.num_out = dtype, num_in, num_out
         self.weight = parameter((num_out, num_in), dtype)
         self.bias = parameter((num_out,), dtype) if bias else None
+
+    @property
+    def key(self) -> str:
+        """Names what decides the speed of the layer."""
+        return f"{type(self).__name__} {self.num_in}x{self.num_out} {self.dtype}"
 
     def forward(self, x: Tensor, *, single: bool) -> Tensor:
         """Applies the layer: (..., I) -> (..., O); `single` says that there is one token."""
@@ -70,6 +77,8 @@ class Int8WeightOnly(Linear):
 
 class Int8Smoothed(Int8WeightOnly):
     """Weight and input int8: the smoothed input is rounded with one static scale, sums are exact in int32."""
+
+    ways = ("dot",)
 
     def __init__(self, num_in: int, num_out: int, dtype: torch.dtype, *, bias: bool = False) -> None:
         super().__init__(num_in, num_out, dtype, bias=bias)

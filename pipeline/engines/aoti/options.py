@@ -13,6 +13,6 @@ class Options(Frozen):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Type of activations, KV cache and unquantized weights; `auto` is the checkpoint's own."""
     autotune: bool = False
-    """Try several kernels for every matrix product while building (Inductor's max-autotune)."""
+    """Measure both ways to multiply one token, for every shape of linear layer, and keep the faster."""
     threads: Literal["auto"] | PositiveInt = "auto"
     """Threads per rank at run time; `auto` divides the host's cores among the ranks."""

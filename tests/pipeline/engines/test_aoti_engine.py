@@ -34,7 +34,7 @@ def tokens():
 def make(tmp_path_factory):
     """Builds an engine; returns its directory and the logits (B, T, V) that transformers gives."""
 
-    def made(fmt, tokens, tp=1, pp=1, layers=1, tuning=None):
+    def made(fmt, tokens, tp=1, pp=1, layers=1):
         root = tmp_path_factory.mktemp("engine")
         source = checkpoints.source(root / "source", num_hidden_layers=layers)
         quantized = checkpoints.quantize(source, fmt, root / "quantized")
@@ -42,9 +42,9 @@ def make(tmp_path_factory):
         out = root / "out"
         out.mkdir()
         reports = []
-        params = {**PARAMS, "tp": tp, "pp": pp, "format": fmt}
-        places = {"tuning": str(tuning)} if tuning else {}
-        job = {"params": params, "places": places, "inputs": {"sharded_checkpoint": str(sharded)}}
+        options = {**PARAMS["options"], "autotune": fmt == "int8_sq"}
+        params = {**PARAMS, "options": options, "tp": tp, "pp": pp, "format": fmt}
+        job = {"params": params, "places": {}, "inputs": {"sharded_checkpoint": str(sharded)}}
         build(job, out, lambda *report: reports.append(report))
         assert reports[-1][0] == reports[-1][1] > 0
         with torch.no_grad():

@@ -1,5 +1,7 @@
 """The stage module, run eagerly: every fmt and family against transformers."""
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -7,6 +9,7 @@ torch = pytest.importorskip("torch")
 from pipeline.engines.aoti.arch import read_arch  # noqa: E402 after the skip
 from pipeline.engines.aoti.model import Stage  # noqa: E402
 from pipeline.engines.aoti.sizes import Limits, new_caches  # noqa: E402
+from pipeline.engines.aoti.tuning import TABLE, use_faster_ways  # noqa: E402
 from pipeline.engines.aoti.weights import bind  # noqa: E402
 from recipes.formats import FORMATS  # noqa: E402
 from tests.pipeline.engines import checkpoints  # noqa: E402
@@ -80,3 +83,17 @@ def test_each_family_equals_transformers_over_two_stages(family, tokens, tmp_pat
     modules = [*stages(sharded, 2, single=False)]
     found = run(modules, tokens, 0, caches_of(modules, 3))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
+
+
+def test_known_times_decide_without_being_measured_again(tmp_path):
+    source = checkpoints.source(tmp_path / "source")
+    sharded = checkpoints.shard(source, "none", 1, 1, tmp_path / "sharded")
+    [module] = stages(sharded, single=True)
+    layers = [each for each in module.modules() if hasattr(each, "way")]
+    fast = {"dot": 1.0, "matmul": 2.0}
+    times = {layer.key: fast for layer in layers} | {module.lm_head.key: {"dot": 2.0, "matmul": 1.0}}
+    (tmp_path / TABLE).write_text(json.dumps(times))
+    use_faster_ways(module, tmp_path, {})
+    assert module.lm_head.way == "matmul"
+    assert {layer.way for layer in layers if layer is not module.lm_head} == {"dot"}
+    assert json.loads((tmp_path / TABLE).read_text()) == times
