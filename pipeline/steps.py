@@ -2,15 +2,21 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
 from artifacts.store import LocalStore
 from pipeline import process, reuse
+from pipeline.errors import BuildFailed
 from pipeline.host import Host, child_env
 from pipeline.step import Step
+
+FULL_BYTES = 64 << 10
+"""A store with less room than this is full: not even a log of a failure fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,18 +95,31 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
             "out": str(draft.path),
         }
         job_file.write_text(json.dumps(job, indent=2))
-        usage = process.run(
-            process.Job(
-                argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
-                log=store.log(step.key),
-                timeout_s=site.timeout_s,
-                env=child_env(step.kind),
-            ),
-            _progress(step, listener),
+        work = process.Job(
+            argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
+            log=store.log(step.key),
+            timeout_s=site.timeout_s,
+            env=child_env(step.kind),
         )
+        with _full_disk_said(store, step):
+            usage = process.run(work, _progress(step, listener))
         draft.peak_memory_bytes = usage.peak_memory_bytes
     reuse.keep(step, store)
     return Made(step=step, manifest=store.manifest(step.key), cached=False)
+
+
+@contextmanager
+def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
+    """Says that the disk is full where that is why a child failed: then its log could not be written either."""
+    try:
+        yield
+    except BuildFailed as exc:
+        if store.free_bytes() > FULL_BYTES:
+            raise
+        raise StoreUnusable(
+            f"disk full: {step.kind} {step.key[:12]} could not be written to {store.root}; "
+            "free some space or use another --store, then run again"
+        ) from exc
 
 
 def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:
