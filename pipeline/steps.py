@@ -110,7 +110,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
 
 @contextmanager
 def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
-    """Says that the disk is full where that is why a child failed: then its log could not be written either."""
+    """Says that the disk is full where that is why a child failed: then its log is empty too."""
     try:
         yield
     except BuildFailed as exc:
