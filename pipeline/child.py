@@ -1,9 +1,7 @@
 """The child's side of the door: `python -m pipeline.child JOB.json` runs one step's builder."""
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EXIT_CODES
-from pipeline.process import PROGRESS_FD
-
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h: the signal a process gets when its parent dies."""
+from pipeline.process import PARENT, PROGRESS_FD
+from pipeline.tether import tie
 
 MIN_INTERVAL_S = 0.1
 
@@ -51,7 +47,7 @@ def builder(name: str) -> Callable[..., None]:
 
 def main(job_file: Path) -> int:
     """Runs the job; what a user can act on goes to the parent as a typed message, bugs as a traceback."""
-    die_with_parent()
+    tie(int(os.environ[PARENT]))
     job = json.loads(job_file.read_text())
     progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
     try:
@@ -60,13 +56,6 @@ def main(job_file: Path) -> int:
         progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
         return 1
     return 0
-
-
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when the orchestrator dies, however it dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:  # it died before we asked
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ from pipeline.errors import EXIT_CODES, BuildFailed
 PROGRESS_FD = "ENGINERY_PROGRESS_FD"
 """Environment variable that tells a child where its progress lines go."""
 
+PARENT = "ENGINERY_PARENT"
+"""Environment variable with our process id: a child dies when that process does."""
+
 TAIL_LINES = 20
 SAMPLE_S = 0.2
 """How often memory is sampled; a peak shorter than this is caught by the kernel's own high-water mark."""
@@ -60,7 +63,7 @@ def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | No
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**job.env, PROGRESS_FD: str(write_fd)},
+            env={**job.env, PROGRESS_FD: str(write_fd), PARENT: str(os.getpid())},
             pass_fds=(write_fd,),
             start_new_session=True,
         )

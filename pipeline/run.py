@@ -9,7 +9,7 @@ from pipeline.errors import BuildFailed
 from pipeline.plan import Plan, Trial
 from pipeline.publish import Judged
 from pipeline.step import Step
-from pipeline.steps import Listener, Made, Site, realize
+from pipeline.steps import Listener, Made, Site, is_cached, realize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcom
     """The run with the way a step is made left open: directly, or as a Prefect task."""
     made = []
     for step in plan.steps:
-        failures = try_points(plan.trials, make) if step.kind == "engine" else {}
+        search = step.kind == "engine" and plan.trials and not is_cached(step, site)
+        failures = try_points(plan.trials, make) if search else {}
         made.append(make(step, {"failures": failures}))
     judged = judge(plan, site)
     judged.verdict.require()
