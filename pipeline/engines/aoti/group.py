@@ -16,10 +16,10 @@ from typing import Any, Self
 
 from torch._C._distributed_c10d import TCPStore
 
-from pipeline.child import die_with_parent
 from pipeline.engines.aoti.calls import CALLS
 from pipeline.engines.aoti.worker import Rank
 from pipeline.errors import BuildFailed
+from pipeline.tether import tie
 
 LOG_TAIL_LINES = 20
 STOP_TIMEOUT_S = 5.0
@@ -124,7 +124,7 @@ class Ranks:
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:
     """Body of a rank's process: loads, says so, answers calls until the pipe closes."""
-    die_with_parent()
+    tie(os.getppid())
     _redirect(log)
     try:
         world_size, port = meeting
