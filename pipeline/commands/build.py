@@ -1,5 +1,6 @@
 """plan, run, demo: from a recipe to a published version."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,25 @@ def demo(app: App, prompt: str) -> None:
     recipe = Path(__file__).resolve().parents[2] / "recipes" / "demo" / "int4_awq_tp2.yaml"
     for outcome in run_file(app, recipe):
         reference = f"{outcome.name}@{outcome.alias}"
-        app.out.say(f"\n$ enginery generate {reference} {prompt!r}")
+        command = f"{_program()} --store {app.store_url}"
+        app.out.say(f"\n$ {command} generate {reference} {prompt!r}")
         generate_text(app, reference, prompt, max_new_tokens=64)
         app.out.say(
-            f"\n\nGo on with:\n  enginery show {reference}\n  enginery pull {reference} ./engine\n"
-            f"  enginery plan {recipe.parent / 'all.yaml'}\n(store: {app.store_url})"
+            f"\nGo on with:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
+            f"  {command} generate --chat {reference} 'Write a Python function `close`. Close the file.'\n"
+            f"  {command} plan {_shown(recipe.parent / 'all.yaml')}"
         )
+
+
+def _program() -> str:
+    """How this program was called."""
+    return _shown(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
+
+
+def _shown(path: Path) -> str:
+    """A path as short as it can be typed from here."""
+    absolute = path.absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
 
 
 def run_file(app: App, file: Path) -> "list[Outcome]":
