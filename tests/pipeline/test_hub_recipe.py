@@ -1,0 +1,87 @@
+"""A recipe that names a hub repository at a commit: planned from headers, downloaded once, with a token or not."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from artifacts.store import open_store
+from pipeline.errors import SourceError
+from pipeline.host import probe
+from pipeline.planning import plan_one
+from pipeline.steps import Listener, Site, realize
+from recipes.load import load
+from tests import hub as hubs
+from tests.main_job import DEMO, write_recipe
+
+SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+@pytest.fixture(scope="module")
+def demo_hub():
+    """The demo checkpoint on a hub."""
+    files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
+    with hubs.serve({**files, "pytorch_model.bin": b"pickle"}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe of that repository at its commit."""
+    return write_recipe(
+        tmp_path / "recipe.yaml", model__path=None, model__repo=hubs.REPO, model__revision=hubs.COMMIT
+    )
+
+
+def test_the_command_line_plans_a_hub_recipe_from_headers_alone(cli, demo_hub, recipe, tmp_path):
+    before = demo_hub.sent["model.safetensors"]
+    done = cli("--store", tmp_path / "store", "--json", "plan", recipe, HF_ENDPOINT=demo_hub.address)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["what"] == f"{hubs.REPO} @ {hubs.COMMIT[:12]}"
+    weights = len(demo_hub.files["model.safetensors"])
+    assert demo_hub.sent["model.safetensors"] - before < weights / 10
+
+
+def test_the_source_step_downloads_what_a_local_copy_would_hold(demo_hub, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    site = Site(store=open_store(tmp_path / "store"), host=probe())
+    made = realize(plan_one(load(recipe)[0], site).step("source"), site, Listener())
+    assert "pytorch_model.bin" not in made.manifest.files
+    for name in made.manifest.files:
+        assert (site.store.path(made.step.key) / name).read_bytes() == demo_hub.files[name], name
+    assert any(token == f"Bearer {SECRET}" for _, token in demo_hub.tokens)
+    assert not leaks(site.store.root)
+
+
+def leaks(root: Path) -> list[Path]:
+    """Files of a store that hold the token."""
+    return [path for path in root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+def test_a_hub_recipe_keyed_the_same_wherever_the_hub_is(demo_hub, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
+    site = Site(store=open_store(tmp_path / "store"), host=probe())
+    step = plan_one(load(recipe)[0], site).step("source")
+    moved = dataclasses.replace(step, places={"cache": "elsewhere", "endpoint": "http://mirror"})
+    assert step.key == moved.key
+
+
+def test_a_hub_that_cannot_be_reached_is_said_to_be_so(cli, recipe, tmp_path):
+    done = cli("--store", tmp_path / "store", "plan", recipe, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert hubs.REPO in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_file_from_the_hub_stores_nothing(demo_hub, recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
+    site = Site(store=open_store(tmp_path / "store"), host=probe())
+    step = plan_one(load(recipe)[0], site).step("source")
+    demo_hub.faults["model.safetensors"] = [hubs.garble, hubs.garble]
+    with pytest.raises(SourceError, match=r"model\.safetensors"):
+        realize(step, site, Listener())
+    assert site.store.keys() == []
+    demo_hub.faults.clear()
+    assert not realize(step, site, Listener()).cached
