@@ -83,18 +83,34 @@ def _shown(path: Path) -> str:
 
 
 def run_file(app: App, file: Path) -> "list[Outcome]":
-    """Runs every recipe of a file, in order; the first failure ends it."""
+    """Runs every recipe of a file, in order; one that fails does not keep the others from being built."""
+    from pipeline.errors import EXIT_CODES
+
+    outcomes, failures = [], []
+    plans = [made for _, made in app.plans(file)]
+    for made in plans:
+        try:
+            outcomes.append(_run_one(app, made))
+        except tuple(EXIT_CODES) as exc:
+            failures.append(exc)
+            if len(plans) > 1:
+                app.out.say(f"failed {made.recipe.name}: {exc}")
+    if failures:
+        if len(plans) > 1:
+            failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
+        raise failures[0]
+    return outcomes
+
+
+def _run_one(app: App, made: "Plan") -> "Outcome":
     from pipeline.display import Display  # rich's bars: only where something runs
     from pipeline.run import run as run_plan
 
-    outcomes = []
-    for loaded, made in app.plans(file):
-        app.out.say(f"{loaded.recipe.name}")
-        with Display(app.out) as display:
-            outcome = run_plan(made, app.site, app.registry, display)
-        _tell(app, outcome)
-        outcomes.append(outcome)
-    return outcomes
+    app.out.say(made.recipe.name)
+    with Display(app.out) as display:
+        outcome = run_plan(made, app.site, app.registry, display)
+    _tell(app, outcome)
+    return outcome
 
 
 def _tell(app: App, outcome: "Outcome") -> None:
