@@ -4,6 +4,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from pipeline.output import Output
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ class App:
     def __init__(
         self, store_url: str, registry_url: str | None, *, json_mode: bool, quiet: bool, color: bool
     ) -> None:
+        if not store_url:
+            raise click.UsageError("--store (or ENGINERY_STORE) is empty; give a directory")
         self.store_url = store_url if "://" in store_url else str(Path(store_url).expanduser())
         self.registry_url = registry_url
         self.out = Output(json_mode=json_mode, quiet=quiet, color=color)

@@ -27,14 +27,19 @@ class Options:
     """The prompt is a user message and goes through the chat template."""
 
 
-def generate(
-    directory: Path, prompt: str, on_text: Callable[[str], None], options: Options
-) -> dict[str, Any]:
-    """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
+def require_engine(directory: Path) -> None:
+    """Raises SourceError unless the directory holds an engine."""
     if not (directory / "engine.json").is_file():
         raise SourceError(
             f"{directory} holds no engine (no engine.json); give a published version or a pulled directory"
         )
+
+
+def generate(
+    directory: Path, prompt: str, on_text: Callable[[str], None], options: Options
+) -> dict[str, Any]:
+    """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
+    require_engine(directory)
     with tempfile.TemporaryDirectory(prefix="enginery-") as scratch:
         out, job_file = Path(scratch) / "out", Path(scratch) / "job.json"
         out.mkdir()

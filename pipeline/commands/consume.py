@@ -116,9 +116,7 @@ def verify(app: App, reference: str) -> None:
     where: str | Path = Path(reference) if Path(reference).is_dir() else reference
     problems = app.client.verify(where)
     if problems:
-        raise ArtifactCorrupt(
-            "\n".join([f"{reference}: {len(problems)} problems", *(f"  {p}" for p in problems)])
-        )
+        raise ArtifactCorrupt("\n".join([f"{reference} is not as published:", *(f"  {p}" for p in problems)]))
     app.out.value(
         {"reference": reference, "problems": []},
         text=f"{reference}: every file is as published",
@@ -176,6 +174,7 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
 
     chosen = serving.Options(**options)
     directory = Path(reference) if Path(reference).is_dir() else _engine_of(app, reference)
+    serving.require_engine(directory)
     app.out.stream("" if chosen.chat else prompt)
     result = serving.generate(directory, prompt, app.out.stream, chosen)
     app.out.stream("\n")
