@@ -87,7 +87,9 @@ def undisturbed(cli, tmp_path_factory):
 def test_a_run_killed_in_every_step_ends_with_the_same_digests(undisturbed, tmp_path):
     """Kills the orchestrator in one step and the step's child in the next, each at a random moment."""
     recipe, keys, expected = undisturbed
-    store, rng = tmp_path / "store", random.Random()
+    seed = random.randrange(1 << 32)
+    print("moments drawn with seed", seed)  # shown when the test fails
+    store, rng = tmp_path / "store", random.Random(seed)
     for number, kind in enumerate(KINDS):
         run = start(store, recipe)
         wait_until(lambda key=keys[kind], run=run: drafting(store, key) or run.poll() is not None)

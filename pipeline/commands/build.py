@@ -1,6 +1,7 @@
 """plan, run, demo: from a recipe to a published version."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,11 @@ def plan(app: App, recipe: Path) -> None:
 @click.command()
 @RECIPE
 @click.option("--dry-run", is_flag=True, help="Plan and stop.")
+@click.option(
+    "--step-timeout", type=click.FloatRange(min=0, min_open=True), help="Hours that one step may take."
+)
 @click.pass_context
-def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
+def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | None) -> None:
     """Build, gate and publish what RECIPE describes.
 
     Example: enginery run recipes/demo/int4_awq_tp2.yaml
@@ -45,6 +49,8 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool) -> None:
     if dry_run:
         ctx.invoke(plan, recipe=recipe)
         return
+    if step_timeout is not None:
+        ctx.obj.site = replace(ctx.obj.site, timeout_s=3600 * step_timeout)
     run_file(ctx.obj, recipe)
 
 
