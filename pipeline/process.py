@@ -44,6 +44,8 @@ class Usage:
 class Job:
     """A program to run."""
 
+    name: str
+    """What people call it."""
     argv: Sequence[str]
     log: Path
     timeout_s: float
@@ -75,11 +77,11 @@ def run(job: Job, on_progress: OnProgress | None = None, *, on_text: OnText | No
         kill_group(child)
         os.close(read_fd)
     if not in_time:
-        raise BuildFailed(_message(job.argv, job.log, f"still running after {job.timeout_s:g} s"))
+        raise BuildFailed(_message(job.name, job.log, f"still running after {job.timeout_s:g} s"))
     if watch.error is not None:
         raise _reported(watch.error, job)
     if child.returncode:
-        raise BuildFailed(_message(job.argv, job.log, describe_exit(child.returncode)))
+        raise BuildFailed(_message(job.name, job.log, describe_exit(child.returncode)))
     return Usage(time.monotonic() - started, watch.peak_bytes)
 
 
@@ -95,7 +97,9 @@ class Service:
         """Raises BuildFailed if the program has ended by itself."""
         code = self.child.poll()
         if code is not None:
-            raise BuildFailed(_message(self.argv, self.log, f"ended by itself, {describe_exit(code)}"))
+            raise BuildFailed(
+                _message(" ".join(self.argv[1:4]), self.log, f"ended by itself, {describe_exit(code)}")
+            )
 
     def stop(self, grace_s: float = 15) -> None:
         """Asks the program to end, then kills what is left of its process group."""
@@ -221,8 +225,7 @@ def tail(log: Path, lines: int = TAIL_LINES) -> list[str]:
     return text.splitlines()[-lines:]
 
 
-def _message(argv: Sequence[str], log: Path, reason: str) -> str:
-    name = " ".join(argv[1:4])
+def _message(name: str, log: Path, reason: str) -> str:
     quoted = [f"  | {line}" for line in tail(log)]
     return "\n".join([f"{name} failed: {reason}", f"  log: {log}", *quoted])
 

@@ -53,6 +53,7 @@ def generate(
         job_file.write_text(json.dumps(job))
         process.run(
             process.Job(
+                name="generation",
                 argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
                 log=Path(scratch) / "log",
                 timeout_s=TIMEOUT_S,

@@ -96,6 +96,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         }
         job_file.write_text(json.dumps(job, indent=2))
         work = process.Job(
+            name=f"{step.kind} {step.key[:12]}",
             argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
             log=store.log(step.key),
             timeout_s=site.timeout_s,

@@ -20,6 +20,7 @@ PROGRESS = "import json, os; send = lambda e: os.write(int(os.environ['ENGINERY_
 def job(tmp_path: Path, code: str, *, timeout_s: float = 60) -> Job:
     """A job that runs Python code."""
     return Job(
+        name="job",
         argv=[sys.executable, "-c", PROGRESS + textwrap.dedent(code)],
         log=tmp_path / "log",
         timeout_s=timeout_s,
@@ -106,7 +107,7 @@ def test_a_child_dies_with_its_killed_orchestrator(tmp_path):
     from pipeline.process import Job, run
     file = Path({str(tmp_path / "job.json")!r})
     file.write_text(json.dumps({{"builder": {builder!r}, "out": {str(started)!r}, "params": {{}}, "places": {{}}, "inputs": {{}}}}))
-    run(Job(argv=[sys.executable, "-m", "pipeline.child", str(file)], log=Path({str(tmp_path / "inner.log")!r}), timeout_s=60, env=child_env("engine")))
+    run(Job(name='inner', argv=[sys.executable, "-m", "pipeline.child", str(file)], log=Path({str(tmp_path / "inner.log")!r}), timeout_s=60, env=child_env("engine")))
     """
     orchestrator = psutil.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parents[2])
     try:
