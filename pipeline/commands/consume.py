@@ -53,10 +53,13 @@ def show(app: App, reference: str) -> None:
             if name in facts
         )
     )
+    speeds = _speeds(record)
+    plain = [m for m in record.metrics if "@" not in m.name and m.name not in speeds[0]]
     app.out.rows(
-        [{"metric": m.name, "value": m.value, "low": m.low, "high": m.high} for m in record.metrics],
+        [{"metric": m.name, "value": m.value, "low": m.low, "high": m.high} for m in plain],
         id_column="metric",
     )
+    app.out.rows(speeds, id_column="batch_size")
     app.out.rows([{"input": kind, "key": key} for kind, key in record.lineage.items()], id_column="key")
     aliases = [f"@{alias} -> :{number}" for alias, number in app.registry.aliases(record.name).items()]
     app.out.line("aliases " + (", ".join(aliases) or "none"))
@@ -199,6 +202,16 @@ def _engine_of(app: App, reference: str) -> Path:
             "\n".join([f"{reference} is damaged in the store; run its recipe again", *problems])
         )
     return store.path(record.engine_key)
+
+
+def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
+    """One row per measured batch size, from the metrics named `figure@batch`."""
+    rows: dict[int, dict[str, Any]] = {}
+    for metric in record.metrics:
+        figure, at, batch = metric.name.partition("@")
+        if at:
+            rows.setdefault(int(batch), {"batch_size": int(batch)})[figure] = metric.value
+    return list(rows.values()) or [{}]
 
 
 def _row(record: "VersionRecord") -> dict[str, Any]:
