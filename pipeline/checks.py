@@ -20,6 +20,9 @@ from recipes.schema import Engine, Recipe
 TARGETS = {"a100": 80, "a10": 86, "l4": 89, "l40s": 89, "h100": 90, "h200": 90, "b200": 100}
 """Compute capability (times ten) of the GPU types a recipe can target, from NVIDIA's CUDA GPU list."""
 
+MIN_SEQ_LEN = 4
+"""A prompt token or two, and two new ones to take a time between."""
+
 DISK_MARGIN_BYTES = 256 << 20
 """Room for logs, compiled code and tokenizers above the weights."""
 
@@ -87,7 +90,19 @@ def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
 
 
 def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
-    shape, engine = facts.source.shape, recipe.engine
+    shape, gate, calibration = facts.source.shape, recipe.gate, recipe.calibration
+    if gate.max_sequences != "all" and gate.max_sequences < MIN_SAMPLES:
+        yield (
+            f"gate.max_sequences: {gate.max_sequences} samples can never decide; give at least {MIN_SAMPLES}"
+        )
+    if calibration is not None and calibration.seq_len > shape.max_position_embeddings:
+        yield (
+            f"calibration.seq_len: {calibration.seq_len} is more than the model's "
+            f"{shape.max_position_embeddings} positions"
+        )
+
+
+def _engine_lengths(engine: Engine, recipe: Recipe, shape: ModelShape) -> Iterator[str]:
     if engine.max_seq_len > shape.max_position_embeddings:
         yield (
             f"engine.max_seq_len: {engine.max_seq_len} is more than the model's "
@@ -98,17 +113,8 @@ def _lengths(recipe: Recipe, facts: Facts) -> Iterator[str]:
             f"gate.seq_len: {recipe.gate.seq_len} does not fit engine.max_seq_len {engine.max_seq_len}; "
             "lower the one or raise the other"
         )
-    if recipe.gate.max_sequences != "all" and recipe.gate.max_sequences < MIN_SAMPLES:
-        yield (
-            f"gate.max_sequences: {recipe.gate.max_sequences} samples can never decide; "
-            f"give at least {MIN_SAMPLES}"
-        )
-    calibration = recipe.calibration
-    if calibration is not None and calibration.seq_len > shape.max_position_embeddings:
-        yield (
-            f"calibration.seq_len: {calibration.seq_len} is more than the model's "
-            f"{shape.max_position_embeddings} positions"
-        )
+    if engine.max_seq_len < MIN_SEQ_LEN:
+        yield f"engine.max_seq_len: {engine.max_seq_len} is too short to measure; give at least {MIN_SEQ_LEN}"
 
 
 def _target(recipe: Recipe) -> Iterator[str]:
@@ -132,14 +138,11 @@ def _settings(recipe: Recipe, shape: ModelShape) -> Iterator[str]:
     except ValueError as exc:
         yield f"tune.space: {exc}"
         return
-    if recipe.engine.backend in engines.LATER:
-        return  # reported with the host's problems
-    backend = engines.backend(recipe.engine.backend)
-    found = [
-        reason
-        for engine in candidates
-        for reason in (*_options(engine, backend.Options), *backend.reasons(engine, shape, recipe.format))
-    ]
+    found = [reason for engine in candidates for reason in _engine_lengths(engine, recipe, shape)]
+    if recipe.engine.backend not in engines.LATER:  # else reported with the host's problems
+        backend = engines.backend(recipe.engine.backend)
+        for engine in candidates:
+            found += [*_options(engine, backend.Options), *backend.reasons(engine, shape, recipe.format)]
     yield from dict.fromkeys(found)
 
 

@@ -18,10 +18,23 @@ sees per second once they come; time to first token; inter-token latency; memory
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """Writes measurement.json: how it was timed, and one row of figures per batch size."""
-    directory, params = Path(job["inputs"]["engine"]), job["params"]
+    directory = Path(job["inputs"]["engine"])
+    params = within(json.loads((directory / "engine.json").read_text()), job["params"])
     with runner_of(directory).load(directory) as engine:
         document = measure(engine, params, progress)
     (out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def within(built: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """How to time an engine of these limits: batch 1 and the largest, lengths shortened to fit."""
+    room = built["max_seq_len"]
+    prompt_len = min(params["prompt_len"], max(1, room // 2))
+    return {
+        "prompt_len": prompt_len,
+        "new_tokens": min(params["new_tokens"], room - prompt_len),
+        "repeats": params["repeats"],
+        "batch_sizes": sorted({1, built["max_batch_size"]}),
+    }
 
 
 def measure(engine: LoadedEngine, params: Mapping[str, Any], progress: Progress) -> dict[str, Any]:

@@ -20,7 +20,7 @@ TOP_K = 64
 """Most likely tokens per position that the baseline keeps for the KL divergence."""
 
 MEASURE = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
-"""How an engine is timed."""
+"""How an engine is timed, where its limits allow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
         *prepared,
         sharded,
         engine,
-        maker.measurement(engine, recipe.engine.max_batch_size),
+        maker.measurement(engine),
         baseline,
         maker.evaluation(engine, baseline),
     )
@@ -216,7 +216,7 @@ class _Maker:
                 Trial(
                     point=point,
                     engine=engine,
-                    measurement=self.measurement(engine, settings.max_batch_size),
+                    measurement=self.measurement(engine),
                 )
             )
         return tuple(made)
@@ -242,8 +242,8 @@ class _Maker:
             size_bytes=self.quantized_bytes,
         )
 
-    def measurement(self, engine: Step, max_batch_size: int) -> Step:
-        """Speed of an engine on this host."""
+    def measurement(self, engine: Step) -> Step:
+        """Speed of an engine on this host, within the limits that it turns out to have."""
         host = self.facts.host
         return Step(
             kind="measurement",
@@ -251,10 +251,9 @@ class _Maker:
             inputs={"engine": engine.key},
             params={
                 **MEASURE,
-                "batch_sizes": sorted({1, max_batch_size}),
                 "host": {"cpu": host.cpu, "cores": host.cores, "gpus": [gpu.name for gpu in host.gpus]},
             },
-            what=f"batch {' and '.join(str(b) for b in sorted({1, max_batch_size}))}",
+            what="batch 1 and the largest",
         )
 
     def baseline(self, source: Step) -> Step:

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import BuildFailed
-from pipeline.measurement import FIGURES, measure
+from pipeline.measurement import FIGURES, measure, within
 
 PARAMS = {"prompt_len": 16, "new_tokens": 8, "repeats": 3, "batch_sizes": [1, 4], "host": {"cores": 2}}
 
@@ -42,3 +42,14 @@ def test_a_figure_that_is_not_there_is_a_key_error():
 def test_nothing_to_time_is_refused(change):
     with pytest.raises(BuildFailed, match="nothing to time with"):
         measure(SteadyEngine(), {**PARAMS, **change}, lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "expected"),
+    [(8, 512, (64, 32, [1, 8])), (1, 512, (64, 32, [1])), (4, 80, (40, 32, [1, 4])), (2, 4, (2, 2, [1, 2]))],
+)
+def test_an_engine_is_timed_within_its_own_limits(batch, length, expected):
+    params = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
+    how = within({"max_batch_size": batch, "max_seq_len": length}, params)
+    assert (how["prompt_len"], how["new_tokens"], how["batch_sizes"]) == expected
+    assert how["prompt_len"] + how["new_tokens"] <= length

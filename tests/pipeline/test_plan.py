@@ -172,6 +172,11 @@ def test_a_search_is_planned_as_trials(site):
         ({"engine.target": "h1000"}, "unknown target 'h1000'"),
         ({"format": "fp8", "engine.target": "a100"}, "format: fp8 needs sm_89; a100 is sm_80"),
         ({"engine.options": {"max_autotun": True}}, "engine.options.max_autotun"),
+        (
+            {"tune": {"space": {"max_seq_len": [512, 128]}}},
+            "gate.seq_len: 256 does not fit engine.max_seq_len 128",
+        ),
+        ({"engine.max_seq_len": 3}, "too short to measure"),
         ({"tune": {"space": {"batch": [1]}}}, "tune.space: unknown setting 'batch'"),
         ({"calibration.data": [{"path": "none.jsonl"}]}, "no such data file"),
         ({"gate.data.samples": 100000}, "the recipe asks for 100000"),
