@@ -1,6 +1,6 @@
 """Times conversion against `cp` of the same bytes, alternating in one run, and measures its peak memory.
 
-    python tests/benchmarks/conversion.py --gb 8 --tp 2
+    python -m tests.benchmarks.conversion --gb 8 --tp 2
 
 Makes a checkpoint of Llama-3.1-8B's layers (as many as fit the size) in the current directory, needs twice
 its size on disk, and deletes everything it made. Caches are as they come.
@@ -39,6 +39,7 @@ CONFIG = {
     "vocab_size": 32000,
     "max_position_embeddings": 8192,
 }
+ROOT = Path(__file__).resolve().parents[2]
 FILE_BYTES = 4 << 30
 """Size of one weight file; large checkpoints come in several."""
 
@@ -91,8 +92,9 @@ def time_cp(source: Path, target: Path) -> float:
 
 def time_conversion(source: Path, target: Path, tp: int) -> tuple[float, float]:
     """Returns seconds and MiB of a conversion in a fresh interpreter."""
-    argv = [sys.executable, __file__, "--convert", str(source), str(target), "--tp", str(tp)]
-    seconds, mib = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+    argv = [sys.executable, "-m", "tests.benchmarks.conversion", "--convert", str(source), str(target)]
+    argv += ["--tp", str(tp)]
+    seconds, mib = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
     return float(seconds), float(mib)
 
 
