@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, StaticCache
 from pipeline.engines.aoti.build import build
 from pipeline.engines.aoti.calls import Decoder
 from pipeline.engines.aoti.worker import Rank
+from recipes.formats import FORMATS
 from tests.pipeline.engines import checkpoints
 
 LENGTH, PROMPT, STEPS, ROUNDS = 256, 64, 32, 8
@@ -30,7 +31,7 @@ DEMO = Path(__file__).resolve().parents[2] / "recipes" / "demo" / "model"
 def main() -> None:
     """Builds, measures and prints."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--formats", nargs="+", default=["none"])
+    parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--model", type=Path)
