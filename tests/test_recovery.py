@@ -28,8 +28,8 @@ KINDS = (
     "source", "calibration_set", "quantized_checkpoint", "sharded_checkpoint", "engine", "measurement",
     "baseline", "evaluation",
 )  # fmt: skip
-VARYING = {"engine", "measurement"}
-"""Steps whose bytes hold compiled code or times; what is computed from them must still be the same."""
+VARYING = {"measurement"}
+"""Steps whose bytes hold times."""
 
 
 def start(store: Path, recipe: Path) -> subprocess.Popen[str]:

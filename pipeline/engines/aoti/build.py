@@ -13,6 +13,7 @@ from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 from pipeline.engines.aoti.arch import Arch, read_arch
 from pipeline.engines.aoti.compile import Plan, compile_graph, fake_group, package
 from pipeline.engines.aoti.options import Options
+from pipeline.engines.aoti.place import fixed_place, name_of
 from pipeline.engines.aoti.sizes import GRAPHS, Limits
 from pipeline.engines.aoti.tuning import read_times
 from pipeline.engines.aoti.weights import bind
@@ -38,7 +39,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     tuning = out / "tuning"
     if (earlier := job["places"].get("tuning")) is not None:
         shutil.copytree(earlier, tuning)
-    with temporary_cache_dir(str(tuning)):
+    tuning.mkdir(exist_ok=True)
+    with fixed_place(tuning, name_of(job)) as place, temporary_cache_dir(str(place)):
         stages = _compile_stages(plan, checkpoint, out, progress)
     _place_weights(checkpoint, out, arch)
     (out / "engine.json").write_text(json.dumps(_description(plan, params, stages, out), indent=1) + "\n")

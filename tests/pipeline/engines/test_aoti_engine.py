@@ -5,13 +5,12 @@ import os
 import signal
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pipeline.engines.aoti.build import build  # noqa: E402 after the skip
-from pipeline.engines.aoti.runner import Sampling, load  # noqa: E402
-from pipeline.errors import BuildFailed, SourceError  # noqa: E402
-from tests.pipeline.engines import checkpoints  # noqa: E402
+from pipeline.engines.aoti.build import build
+from pipeline.engines.aoti.runner import Sampling, load
+from pipeline.errors import BuildFailed, SourceError
+from tests.pipeline.engines import checkpoints
 
 pytestmark = [
     pytest.mark.slow,

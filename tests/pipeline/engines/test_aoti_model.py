@@ -3,16 +3,15 @@
 import json
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pipeline.engines.aoti.arch import read_arch  # noqa: E402 after the skip
-from pipeline.engines.aoti.model import Stage  # noqa: E402
-from pipeline.engines.aoti.sizes import Limits, new_caches  # noqa: E402
-from pipeline.engines.aoti.tuning import TABLE, use_faster_ways  # noqa: E402
-from pipeline.engines.aoti.weights import bind  # noqa: E402
-from recipes.formats import FORMATS  # noqa: E402
-from tests.pipeline.engines import checkpoints  # noqa: E402
+from pipeline.engines.aoti.arch import read_arch
+from pipeline.engines.aoti.model import Stage
+from pipeline.engines.aoti.sizes import Limits, new_caches
+from pipeline.engines.aoti.tuning import TABLE, use_faster_ways
+from pipeline.engines.aoti.weights import bind
+from recipes.formats import FORMATS
+from tests.pipeline.engines import checkpoints
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
