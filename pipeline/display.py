@@ -64,7 +64,8 @@ class Display(Listener):
         """Moves the bar, or says a line when the last one is old."""
         now = time.monotonic()
         rate = done / max(now - self.since[step.key], 1e-9)
-        numbers = f"{_count(done, unit)}/{_count(total, unit)} {unit}, {_count(rate, unit)}/s"
+        speed = f", {_count(rate, unit)}/s" if rate >= 1 else ""
+        numbers = f"{_count(done, unit)}/{_count(total, unit)} {unit}{speed}"
         if self.live:
             self.bars.update(self.tasks[step.key], completed=done, total=total, numbers=numbers)
         elif now - self.said[step.key] > LINE_EVERY_S:
