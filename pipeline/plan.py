@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import engines, tune
+from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.facts import Facts
 from pipeline.shape import ModelShape
 from pipeline.step import Step
@@ -58,7 +59,7 @@ class Plan:
 def plan(loaded: Loaded, facts: Facts) -> Plan:
     """Orders the steps of one recipe; each key follows from the keys before it."""
     recipe = loaded.recipe
-    maker = _Maker(recipe, facts)
+    maker = _Maker(recipe, facts, sum(rank_bytes(facts.source.shape, recipe.format, 1, 1)))
     source = maker.source()
     prepared = [source]
     checkpoint = source
@@ -88,17 +89,12 @@ class _Maker:
 
     recipe: Recipe
     facts: Facts
+    quantized_bytes: int
+    """Size of the weights in the recipe's format."""
 
     def tools(self, *names: str) -> dict[str, str]:
         """Versions that enter a key; a missing tool is refused by the checks, not here."""
         return {name: self.facts.host.tools.get(name, "missing") for name in names}
-
-    @property
-    def quantized_bytes(self) -> int:
-        """Expected size of the weights in the recipe's format: embeddings and head keep their dtype."""
-        shape, source = self.facts.source.shape, self.facts.source.weight_bytes
-        kept = 2 * shape.vocab_size * shape.hidden_size * 2
-        return min(source, kept) + max(0, source - kept) * FORMATS[self.recipe.format].weight_bits // 16
 
     def source(self) -> Step:
         """The pinned snapshot."""

@@ -1,6 +1,7 @@
 """Reading `config.json` of transformers 4 and 5."""
 
 import pytest
+import transformers
 
 from pipeline.errors import SourceError
 from pipeline.shape import FAMILIES, read_shape
@@ -83,7 +84,6 @@ def test_qwen3_heads_need_not_add_up_to_the_hidden_size():
 
 @pytest.mark.parametrize("config_class", ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config"])
 def test_defaults_agree_with_the_transformers_classes(config_class):
-    transformers = pytest.importorskip("transformers")
     theirs = getattr(transformers, config_class)(dtype="bfloat16", hidden_size=4096)
     ours = read_shape(theirs.to_dict() | {"architectures": [config_class.replace("Config", "ForCausalLM")]})
     bare = read_shape(
