@@ -1,8 +1,11 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
 import difflib
+import getpass
+import os
+import socket
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ class Registry:
             if found is not None:
                 db.rollback()
                 return int(found)
-            db.execute(insert(tables.version), [_version_row(publication, number, identity)])
+            db.execute(insert(tables.version), [_version_row(db, publication, number, identity)])
             metrics = [
                 _metric_row(publication.name, number, *item) for item in enumerate(publication.metrics)
             ]
@@ -137,6 +140,7 @@ class Registry:
                 at=datetime.fromisoformat(row.at),
                 name=row.name,
                 kind=row.kind,
+                by=row.by,
                 detail=row.detail,
             )
             for row in self._rows(query)
@@ -152,7 +156,10 @@ class Registry:
                 (tables.metric, (tables.metric.c.position,)),
                 (tables.alias, (tables.alias.c.alias,)),
             ):
-                query = select(table).order_by(*order)
+                columns = (table, tables.facts.c.facts) if table is tables.version else (table,)
+                query = select(*columns).order_by(*order)
+                if table is tables.version:
+                    query = query.join(tables.facts, tables.facts.c.id == table.c.facts_id)
                 rows.append(db.execute(query if name is None else query.where(table.c.name == name)).all())
         return _version_records(*rows)
 
@@ -178,7 +185,7 @@ def _next_number(db: Connection, name: str) -> int:
     """Take the next number, which returns if the transaction fails; nobody else takes one before it ends."""
     table = tables.series
     if db.execute(update(table).where(table.c.name == name).values(last=table.c.last + 1)).rowcount == 0:
-        db.execute(insert(table).values(name=name, last=1))
+        db.execute(insert(table).values(name=name, folded=name.casefold(), last=1))
     number: int = db.execute(select(table.c.last).where(table.c.name == name)).scalar_one()
     return number
 
@@ -191,19 +198,28 @@ def _number_of(db: Connection, name: str, alias: str) -> int | None:
 
 def _move(db: Connection, name: str, alias: str, number: int) -> None:
     was, table = _number_of(db, name, alias), tables.alias
+    moved = {"number": number, "moved_at": _now(), "moved_by": whoami()}
     if was is None:
-        db.execute(insert(table).values(name=name, alias=alias, number=number))
+        db.execute(insert(table).values(name=name, alias=alias, **moved))
     else:
         here = (table.c.name == name) & (table.c.alias == alias)
-        db.execute(update(table).where(here).values(number=number))
+        db.execute(update(table).where(here).values(**moved))
     _record(db, name, "alias_moved", {"alias": alias, "was": was, "now": number})
 
 
 def _record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:
-    db.execute(insert(tables.log).values(at=_now(), name=name, kind=kind, detail=detail))
+    db.execute(insert(tables.log).values(at=_now(), name=name, kind=kind, by=whoami(), detail=detail))
 
 
-def _version_row(publication: Publication, number: int, identity: str) -> dict[str, Any]:
+def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
+    """The row that holds the facts, which is made where none does; the caller holds the write lock."""
+    found, table = digest.of_json(dict(facts)), tables.facts
+    if db.scalar(select(table.c.id).where(table.c.id == found)) is None:
+        db.execute(insert(table).values(id=found, facts=dict(facts)))
+    return found
+
+
+def _version_row(db: Connection, publication: Publication, number: int, identity: str) -> dict[str, Any]:
     return {
         "name": publication.name,
         "number": number,
@@ -213,8 +229,13 @@ def _version_row(publication: Publication, number: int, identity: str) -> dict[s
         "recipe": dict(publication.recipe),
         "lineage": dict(publication.lineage),
         "checks": [dict(check) for check in publication.checks],
-        "facts": dict(publication.facts),
+        "source": dict(publication.source),
+        "facts_id": _facts_id(db, publication.facts),
+        "model": publication.model,
+        "manifest_digest": publication.manifest_digest,
+        "origin": publication.origin,
         "published_at": _now(),
+        "published_by": whoami(),
     }
 
 
@@ -252,9 +273,24 @@ def _version_records(
             metrics=tuple(measured[row.name, row.number]),
             aliases=tuple(pointing[row.name, row.number]),
             published_at=datetime.fromisoformat(row.published_at),
+            published_by=row.published_by,
+            model=row.model,
+            manifest_digest=row.manifest_digest,
+            source=row.source,
+            origin=row.origin,
+            collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
         )
         for row in versions
     ]
+
+
+def whoami() -> str:
+    """`user@host` of this process, as events record it; numbers stand in for a user without a name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without an entry
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"[:200]
 
 
 def _now() -> str:

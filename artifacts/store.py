@@ -55,6 +55,19 @@ class LocalStore:
             raise ValueError(f"key {key!r} is not 64 hexadecimal digits")
         return self.root / "objects" / key[:2] / key
 
+    def directory(self, key: str) -> Path:
+        """The artifact's directory, all of its files in it; NotFound where it was never committed."""
+        if not self.has(key):
+            self.manifest(key)  # says what is missing
+        return self.path(key)
+
+    def file(self, key: str, name: str) -> Path:
+        """One file of the artifact, without asking for the others; NotFound where it has none of the name."""
+        files = self.manifest(key).files
+        if name not in files:
+            raise NotFound(f"artifact {key} has no file {name!r}; it has {', '.join(files)}")
+        return self.path(key) / name
+
     def log(self, key: str) -> Path:
         """File for the output of the programs that make the artifact; it survives a failed build."""
         path = self.root / "logs" / f"{self.path(key).name}.log"

@@ -6,15 +6,17 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     event,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 METADATA = MetaData()
 
@@ -24,9 +26,29 @@ series = Table(
     "series",
     METADATA,
     Column("name", String(200), primary_key=True),
+    Column("folded", String(200), nullable=False, unique=True),
     Column("last", Integer, nullable=False),
 )
-"""Last number per name; updating its row is what makes publishers of one name take turns."""
+"""Last number per name; updating its row is what makes publishers of one name take turns. `folded` is the
+name without case: two that differ in nothing else would overwrite each other's files on many disks."""
+
+store = Table(
+    "store",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("url", String(500), nullable=False),
+    Column("bound_at", String(32), nullable=False),
+)
+"""The one store whose artifacts this registry names: `id` of its `store.json`, and its first URL."""
+
+facts = Table(
+    "facts",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("facts", JSON, nullable=False),
+)
+"""What engines need of a host and were built for; `id` is the digest. Versions of one layout share a row,
+so that a search looks at each set of facts once."""
 
 version = Table(
     "version",
@@ -34,17 +56,26 @@ version = Table(
     Column("name", String(200), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("engine_key", String(64), nullable=False, index=True),
+    Column("manifest_digest", String(64)),
+    Column("model", String(300), nullable=False, index=True),
+    Column("origin", String(20), nullable=False),
     Column("identity", String(64), nullable=False),
     Column("verdict", String(20), nullable=False),
     Column("recipe", JSON, nullable=False),
     Column("lineage", JSON, nullable=False),
     Column("checks", JSON, nullable=False),
-    Column("facts", JSON, nullable=False),
+    Column("source", JSON, nullable=False),
+    Column("facts_id", String(64), nullable=False, index=True),
     Column("published_at", String(32), nullable=False),
+    Column("published_by", String(200), nullable=False),
+    Column("collected_at", String(32)),
     UniqueConstraint("name", "identity"),
     ForeignKeyConstraint(["name"], ["series.name"]),
+    ForeignKeyConstraint(["facts_id"], ["facts.id"]),
 )
-"""`identity` is the digest of engine key, recipe and verdict; times are ISO 8601, UTC."""
+"""`identity` is the digest of engine key, recipe and verdict; times are ISO 8601, UTC. `manifest_digest` is
+unknown of versions published under schema 1. `source` says where the model came from and its licence.
+`collected_at` is when gc took the bytes."""
 
 metric = Table(
     "metric",
@@ -57,6 +88,7 @@ metric = Table(
     Column("low", Float(53)),
     Column("high", Float(53)),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
+    Index("ix_metric_metric", "metric"),
 )
 
 alias = Table(
@@ -65,8 +97,89 @@ alias = Table(
     Column("name", String(200), primary_key=True),
     Column("alias", String(64), primary_key=True),
     Column("number", Integer, nullable=False),
+    Column("moved_at", String(32), nullable=False),
+    Column("moved_by", String(200), nullable=False),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
 )
+"""Where each alias points now; where it pointed before is in the event log."""
+
+policy = Table(
+    "policy",
+    METADATA,
+    Column("alias", String(64), primary_key=True),
+    Column("rules", JSON, nullable=False),
+    Column("set_at", String(32), nullable=False),
+    Column("set_by", String(200), nullable=False),
+)
+"""What a version must be before an alias of that name may point at it, whatever the version's name."""
+
+waiver = Table(
+    "waiver",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(200), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("alias", String(64), nullable=False),
+    Column("rule", String(40), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("granted_at", String(32), nullable=False),
+    Column("granted_by", String(200), nullable=False),
+    Column("until", String(32), nullable=False),
+    ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
+    Index("ix_waiver_version", "name", "number"),
+)
+"""A rule of a policy that one version need not meet until a moment, and why."""
+
+signature = Table(
+    "signature",
+    METADATA,
+    Column("manifest_digest", String(64), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("bundle", Text, nullable=False),
+    Column("signed_at", String(32), nullable=False),
+    Column("signed_by", String(200), nullable=False),
+)
+"""Detached signatures over manifests; whoever relies on one checks it against a public key."""
+
+pulled = Table(
+    "pulled",
+    METADATA,
+    Column("name", String(200), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("last_at", String(32), nullable=False),
+    Column("times", Integer, nullable=False),
+    ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
+)
+"""When each version was pulled last, for gc."""
+
+subscription = Table(
+    "subscription",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("way", String(20), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("secret", String(300)),
+    Column("kinds", JSON, nullable=False),
+    Column("names", String(200), nullable=False),
+    Column("after_seq", Integer, nullable=False),
+    Column("added_at", String(32), nullable=False),
+    Column("added_by", String(200), nullable=False),
+)
+"""Who is told of events: `way` is `webhook` or `command`, `names` a glob, `secret` says where the secret is
+(`env:NAME` or `file:PATH`), never what it is; events after `after_seq` count."""
+
+delivery = Table(
+    "delivery",
+    METADATA,
+    Column("subscription", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", String(32)),
+    Column("done_at", String(32)),
+    Column("problem", Text),
+    ForeignKeyConstraint(["subscription"], ["subscription.id"]),
+)
+"""What became of telling a subscriber of an event; `next_at` is when it is tried again."""
 
 log = Table(
     "event",
@@ -75,6 +188,7 @@ log = Table(
     Column("at", String(32), nullable=False),
     Column("name", String(200), nullable=False, index=True),
     Column("kind", String(40), nullable=False),
+    Column("by", String(200), nullable=False),
     Column("detail", JSON, nullable=False),
     sqlite_autoincrement=True,
 )

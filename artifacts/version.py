@@ -9,6 +9,21 @@ from typing import Any
 
 from artifacts.errors import NotFound
 
+BUILT, IMPORTED = "built", "imported"
+"""Origins of a version: a recipe of ours, or elsewhere."""
+
+KINDS = (
+    "published",
+    "alias_moved",
+    "rolled_back",
+    "refused",
+    "waived",
+    "signed",
+    "collected",
+    "rebuild_needed",
+)
+"""Kinds of events."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -33,7 +48,7 @@ class Publication:
     recipe: Mapping[str, Any]
     """The recipe in full."""
     verdict: str
-    """Only PASS is published."""
+    """Only PASS is published, or UNVERIFIED of an engine that was built elsewhere."""
     facts: Mapping[str, Any]
     """What a host needs to load the engine and what it was built for: backend, format, tp, pp, limits."""
     lineage: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +58,13 @@ class Publication:
     metrics: Sequence[Metric] = ()
     alias: str | None = None
     """Alias moved to the new version, wherever it was."""
+    model: str = ""
+    """Hugging Face repository or directory of the source checkpoint."""
+    manifest_digest: str | None = None
+    """Digest that the engine's manifest states."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """Where the model came from: `repo`, `revision`, `licence`."""
+    origin: str = BUILT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +85,20 @@ class VersionRecord:
     """Aliases that pointed here when this was read."""
     published_at: datetime
     """UTC."""
+    published_by: str = "unknown"
+    """`user@host`; `unknown` of versions published under schema 1."""
+    model: str = ""
+    manifest_digest: str | None = None
+    """None of versions published under schema 1."""
+    source: dict[str, Any] = field(default_factory=dict)
+    origin: str = BUILT
+    collected_at: datetime | None = None
+    """When gc took the bytes; None while they are there."""
+
+    @property
+    def reference(self) -> str:
+        """`NAME:NUMBER`."""
+        return f"{self.name}:{self.number}"
 
     def metric(self, name: str) -> float | None:
         """Value of a metric; None where it was not measured."""
@@ -70,7 +106,12 @@ class VersionRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON values."""
-        return {**asdict(self), "published_at": self.published_at.isoformat()}
+        collected = self.collected_at.isoformat() if self.collected_at else None
+        return {
+            **asdict(self),
+            "published_at": self.published_at.isoformat(),
+            "collected_at": collected,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +122,9 @@ class Event:
     at: datetime
     name: str
     kind: str
-    """`published` or `alias_moved`."""
+    """One of `KINDS`."""
+    by: str
+    """`user@host`."""
     detail: dict[str, Any]
 
 

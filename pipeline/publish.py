@@ -31,6 +31,9 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             name=plan.recipe.name,
             alias=plan.recipe.publish.alias,
             engine_key=plan.step("engine").key,
+            manifest_digest=site.store.manifest(plan.step("engine").key).digest,
+            model=str(plan.recipe.model.repo or plan.recipe.model.path),
+            source=origin(plan),
             recipe=plan.recipe.model_dump(mode="json", exclude_none=True, by_alias=True),
             lineage=lineage(plan),
             verdict=judged.verdict.outcome,
@@ -39,6 +42,12 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             facts={**compatibility(engine, plan, site), **_apart(plan, judged)},
         )
     )
+
+
+def origin(plan: Plan) -> dict[str, Any]:
+    """Where the source checkpoint came from."""
+    model = plan.recipe.model
+    return {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
 
 
 def lineage(plan: Plan) -> dict[str, str]:
