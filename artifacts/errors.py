@@ -31,3 +31,11 @@ class NotPublishable(Exception):
 
 class DestinationTaken(Exception):
     """The directory to pull into already holds something."""
+
+
+class StoreBusy(Exception):
+    """A sweep of the store takes longer than others wait for it."""
+
+
+class LeaseLost(Exception):
+    """A lease could not be renewed in time, so that what it protected may be gone."""

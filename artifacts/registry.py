@@ -1,9 +1,6 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
 import difflib
-import getpass
-import os
-import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +11,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from artifacts import digest, tables
+from artifacts.actor import whoami
 from artifacts.database import Database, open_database
 from artifacts.errors import AliasMoved, NotFound, NotPublishable
 from artifacts.match import Match, match
@@ -27,6 +25,7 @@ __all__ = [
     "Registry",
     "VersionRecord",
     "open_registry",
+    "whoami",
 ]
 
 
@@ -282,15 +281,6 @@ def _version_records(
         )
         for row in versions
     ]
-
-
-def whoami() -> str:
-    """`user@host` of this process, as events record it; numbers stand in for a user without a name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"[:200]
 
 
 def _now() -> str:

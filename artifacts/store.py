@@ -1,17 +1,21 @@
 """Bytes by key: immutable directories, written aside and committed once."""
 
 import errno
+import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import digest, disk, tree
+from obstore.store import LocalStore as Directory
+
+from artifacts import digest, disk, lease, tree
 from artifacts.digest import FileDigests
 from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
@@ -179,6 +183,30 @@ class LocalStore:
             yield
         finally:
             release(path, held)
+
+    @cached_property
+    def objects(self) -> Directory:
+        """The store's directory as a store of objects, which is made where it does not exist."""
+        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        return Directory(prefix=self.root)
+
+    @contextmanager
+    def lease(
+        self,
+        keys: Iterable[str],
+        what: str,
+        blobs: Iterable[str] = (),
+        *,
+        waiting: lease.Waiting | None = None,
+    ) -> Iterator[lease.Lease]:
+        """Keep artifacts, and those yet to be committed, from every sweep until the block ends."""
+        wanted = list(keys)
+        with lease.hold(self.objects, wanted, what, blobs=blobs, waiting=waiting) as held:
+            for key in wanted:  # sweeps go by last use
+                with suppress(FileNotFoundError, PermissionError):  # not built yet, or another user's
+                    os.utime(self.path(key))
+            yield held
 
     def intact(self, key: str) -> bool:
         """Whether every file is what was committed; reads only files that `stat` says may have changed."""

@@ -9,6 +9,8 @@ artifacts    StoreUnknown            no store for that URL                      
              AliasMoved              somebody promoted first                     1
              NotPublishable          the verdict does not allow it               3
              DestinationTaken        a pull would write into a full directory    2
+             StoreBusy               a sweep takes longer than others wait       1
+             LeaseLost               a lease was not renewed in time             1
 calibration  DataError               a data file cannot be used                  2
              CheckpointError         the source checkpoint cannot be quantized   2
              QuantizationIncomplete  modules would stay unquantized              1
@@ -28,8 +30,10 @@ from artifacts.errors import (
     ArtifactCorrupt,
     DestinationTaken,
     FileChanged,
+    LeaseLost,
     NotFound,
     NotPublishable,
+    StoreBusy,
     StoreUnknown,
     StoreUnusable,
 )
@@ -73,5 +77,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
+    StoreBusy: 1, LeaseLost: 1,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""
