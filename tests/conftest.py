@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.main_job import MIXED, write_recipe
+from tests.servers.postgres import database_url, postgres, postgres_url
+
+__all__ = ["database_url", "postgres", "postgres_url"]
+"""Fixtures of real servers, for every test."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
