@@ -1,7 +1,5 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
-import difflib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,10 +10,11 @@ from sqlalchemy.exc import IntegrityError
 
 from artifacts import digest, tables
 from artifacts.actor import whoami
+from artifacts.catalog import Catalog
 from artifacts.database import Database, open_database
-from artifacts.errors import AliasMoved, NotFound, NotPublishable
-from artifacts.match import Match, match
-from artifacts.version import Event, Metric, Publication, Reference, VersionRecord, parse_reference
+from artifacts.errors import AliasMoved, NotPublishable
+from artifacts.match import Match
+from artifacts.version import Event, Metric, Publication, VersionRecord
 
 __all__ = [
     "Event",
@@ -34,6 +33,7 @@ class Registry:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._catalog = Catalog(database)
         self.url = database.url
         """Where it is, without the password."""
 
@@ -93,17 +93,11 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
-        return [row.name for row in self._rows(select(tables.version.c.name).distinct().order_by("name"))]
+        return self._catalog.names()
 
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
-        found = self._records(name)
-        if not found:
-            known = self.names()
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:5]
-            have = f"close to it: {', '.join(near)}" if near else "nothing is published here yet"
-            raise NotFound(f"no version of {name!r} in {self.url}; {have}")
-        return found
+        return self._catalog.versions(name)
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number, sorted by alias."""
@@ -113,22 +107,14 @@ class Registry:
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
-        wanted = parse_reference(reference)
-        versions = self.versions(wanted.name)
-        suits = [record for record in versions if _is_meant(record, wanted)]
-        if suits:
-            return suits[-1]
-        aliases = ", ".join(f"@{alias}" for alias in self.aliases(wanted.name)) or "no alias"
-        raise NotFound(
-            f"no {reference!r} in {self.url}; {wanted.name} has versions 1 to {len(versions)} and {aliases}"
-        )
+        return self._catalog.resolve(reference)
 
     def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
         """Every version: those that suit, best first, then the others with the reasons they were dropped.
 
         `artifacts.match.FACTS` lists what can be wanted; `rank` is `speed` or `size`.
         """
-        return match(self._records(), wanted, rank)
+        return self._catalog.find(rank=rank, **wanted)
 
     def events(self, name: str) -> list[Event]:
         """What happened to a name, oldest first."""
@@ -145,23 +131,6 @@ class Registry:
             for row in self._rows(query)
         ]
 
-    def _records(self, name: str | None = None) -> list[VersionRecord]:
-        if not self._db.exists():
-            return []
-        rows = []
-        with self._db.reading() as db:  # one transaction: versions, metrics and aliases of one moment
-            for table, order in (
-                (tables.version, (tables.version.c.name, tables.version.c.number)),
-                (tables.metric, (tables.metric.c.position,)),
-                (tables.alias, (tables.alias.c.alias,)),
-            ):
-                columns = (table, tables.facts.c.facts) if table is tables.version else (table,)
-                query = select(*columns).order_by(*order)
-                if table is tables.version:
-                    query = query.join(tables.facts, tables.facts.c.id == table.c.facts_id)
-                rows.append(db.execute(query if name is None else query.where(table.c.name == name)).all())
-        return _version_records(*rows)
-
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         if not self._db.exists():
             return []
@@ -172,12 +141,6 @@ class Registry:
 def open_registry(url_or_path: str | Path) -> Registry:
     """The registry at a database URL, or in an SQLite file; one with a newer schema is a StoreUnusable."""
     return Registry(open_database(url_or_path))
-
-
-def _is_meant(record: VersionRecord, wanted: Reference) -> bool:
-    if wanted.alias is not None:
-        return wanted.alias in record.aliases
-    return wanted.number is None or wanted.number == record.number
 
 
 def _next_number(db: Connection, name: str) -> int:
@@ -248,39 +211,6 @@ def _metric_row(name: str, number: int, position: int, metric: Metric) -> dict[s
         "low": metric.low,
         "high": metric.high,
     }
-
-
-def _version_records(
-    versions: Sequence[Row[Any]], metrics: Sequence[Row[Any]], aliases: Sequence[Row[Any]]
-) -> list[VersionRecord]:
-    measured: defaultdict[tuple[str, int], list[Metric]] = defaultdict(list)
-    for row in metrics:
-        measured[row.name, row.number].append(Metric(row.metric, row.value, row.low, row.high))
-    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in aliases:
-        pointing[row.name, row.number].append(row.alias)
-    return [
-        VersionRecord(
-            name=row.name,
-            number=row.number,
-            engine_key=row.engine_key,
-            recipe=row.recipe,
-            verdict=row.verdict,
-            facts=row.facts,
-            lineage=row.lineage,
-            checks=row.checks,
-            metrics=tuple(measured[row.name, row.number]),
-            aliases=tuple(pointing[row.name, row.number]),
-            published_at=datetime.fromisoformat(row.published_at),
-            published_by=row.published_by,
-            model=row.model,
-            manifest_digest=row.manifest_digest,
-            source=row.source,
-            origin=row.origin,
-            collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
-        )
-        for row in versions
-    ]
 
 
 def _now() -> str:

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from artifacts.database import connect, open_database
-from artifacts.errors import StoreUnknown, StoreUnusable
+from artifacts.errors import StoreUnusable
 
 
 def test_a_server_without_the_schema_is_refused_with_the_command_that_makes_it(postgres_url):

@@ -1,0 +1,124 @@
+"""How two versions differ, as a value and in words; pure."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from artifacts.version import Metric
+
+Judgement = Literal["better", "worse", "noise", "same", "unsure"]
+"""`noise`: a difference that chance explains; `unsure`: the two figures cannot be compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One place of recipe, toolchain or facts where two versions differ."""
+
+    place: str
+    """Dotted, e.g. `engine.tp`."""
+    before: Any
+    """None where it is not given."""
+    after: Any
+
+    @property
+    def text(self) -> str:
+        """The difference in words."""
+        return f"{self.place}: {_shown(self.before)} -> {_shown(self.after)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One metric of two versions."""
+
+    name: str
+    """`figure` or `figure@batch`."""
+    words: str
+    """What it is."""
+    before: Metric
+    after: Metric
+    judgement: Judgement
+    why: str
+    """What the judgement rests on."""
+    difference: Metric | None = None
+    """After less before, with the 95 % interval that decides; None where no interval was estimated."""
+
+    @property
+    def text(self) -> str:
+        """The difference in words."""
+        said = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
+        judged = said.get(self.judgement, self.judgement)
+        figures = f"{_number(self.before.value)} -> {_number(self.after.value)}{_share(self)}"
+        why = f" ({self.why})" if self.why else ""
+        return f"{self.name}: {figures}, {judged}{why}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Everything that differs between two versions; equal places are left out, figures are all there."""
+
+    before: str
+    """`NAME:NUMBER`."""
+    after: str
+    same_engine: bool
+    """Whether both are the very same artifact."""
+    origin: tuple[Setting, ...]
+    """Source checkpoint, licence, who built it, verdict."""
+    recipe: tuple[Setting, ...]
+    toolchain: tuple[Setting, ...]
+    needs: tuple[Setting, ...]
+    """What a host must have, and the limits."""
+    accuracy: tuple[Measured, ...]
+    speed: tuple[Measured, ...]
+    size: tuple[Measured, ...]
+
+    @property
+    def summary(self) -> str:
+        """One sentence that says what changed for who uses it."""
+        if self.same_engine:
+            return f"{self.after} is the same engine as {self.before}"
+        parts = [_gist(found) for found in (self.accuracy, self.speed, self.size) if found]
+        said = ", ".join(parts) or "nothing is measured of both"
+        return f"{self.after} against {self.before}: {said}"
+
+    @property
+    def sections(self) -> tuple[tuple[str, tuple[Setting | Measured, ...]], ...]:
+        """Title and differences, in the order people ask for them; all of them have a `text`."""
+        return (
+            ("source", self.origin),
+            ("recipe", self.recipe),
+            ("toolchain", self.toolchain),
+            ("host and limits", self.needs),
+            ("accuracy", self.accuracy),
+            ("speed", self.speed),
+            ("size", self.size),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values."""
+        return {**asdict(self), "summary": self.summary}
+
+
+def _gist(found: tuple[Measured, ...]) -> str:
+    """The first figure of a kind stands for it in the summary."""
+    first = found[0]
+    name = first.name.replace("size_bytes", "size")
+    if first.judgement == "unsure":
+        return f"{name} not comparable"
+    if first.judgement in ("same", "noise"):
+        return f"{name} the same" if first.judgement == "same" else f"{name} no more different than noise"
+    return f"{name} {first.judgement}{_share(first)}"
+
+
+def _share(measured: Measured) -> str:
+    before, after = measured.before.value, measured.after.value
+    if before <= 0 or before == after:
+        return ""
+    ratio = after / before
+    return f" (x {ratio:.2f})" if ratio >= 2 or ratio <= 0.5 else f" ({ratio - 1:+.1%})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value)
