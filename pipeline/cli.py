@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": ("consume", "Hash every file of a version or a pulled directory again."),
     "promote": ("consume", "Point an alias at a version."),
     "generate": ("consume", "Let a published engine continue a prompt."),
+    "stale": ("stale", "Show published engines that no longer match, and what a rebuild costs."),
     "toolchains": ("care", "List the TensorRT-LLM installations of this host, and what they lack."),
     "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
     "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),

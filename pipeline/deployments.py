@@ -1,9 +1,9 @@
 """Recipes sent to a Prefect server: one deployment per recipe, with its schedule, and runs of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -19,8 +19,14 @@ from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.schema import Schedule
 
+if TYPE_CHECKING:
+    from pipeline.stale.survey import Finding
+
 ENTRYPOINT = "pipeline.flows.release"
 """The flow as a module path: the worker imports it from the installed package, no code travels."""
+
+STALE = "pipeline.flows.rebuild_stale"
+"""The flow that looks for stale versions and sends their rebuilds."""
 
 COMMAND = "python -m prefect.engine"
 """What a worker starts for a run; without it, Prefect 3.8 prepares a workspace first: seconds for nothing."""
@@ -70,18 +76,28 @@ def schedules(loaded: Loaded) -> list[DeploymentScheduleCreate]:
     schedule = loaded.recipe.schedule
     if schedule is None:
         return []
-    return [DeploymentScheduleCreate(schedule=_cron(schedule, loaded), active=True)]
+    problems = [f"{loaded.recipe.name}: schedule.{problem}" for problem in cron_problems(schedule)]
+    if problems:
+        raise RecipeError(loaded.file, problems)
+    return [_active(schedule)]
 
 
-def _cron(schedule: Schedule, loaded: Loaded) -> CronSchedule:
+def cron_problems(schedule: Schedule) -> list[str]:
+    """What Prefect cannot read of a schedule, each with its field."""
     try:
-        return CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+        _active(schedule)
     except ValidationError as exc:
-        problems = [
-            f"{loaded.recipe.name}: schedule.{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}"
+        return [
+            f"{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}"
             for error in exc.errors(include_url=False)
         ]
-        raise RecipeError(loaded.file, problems) from None
+    return []
+
+
+def _active(schedule: Schedule) -> DeploymentScheduleCreate:
+    return DeploymentScheduleCreate(
+        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone), active=True
+    )
 
 
 def send(order: Order, server: Prefect, *, start: bool = True, entrypoint: str = ENTRYPOINT) -> Sent:
@@ -101,10 +117,54 @@ def send(order: Order, server: Prefect, *, start: bool = True, entrypoint: str =
         )
 
 
+def send_rebuilds(
+    findings: Iterable["Finding"], store_url: str, registry_url: str | None, server: Prefect
+) -> list[Sent]:
+    """Starts a run for each stale version whose rebuild was planned; its recipe's schedule stays as it is."""
+    orders = [
+        Order(loaded=one.rebuild.loaded, store_url=store_url, registry_url=registry_url)
+        for one in findings
+        if one.rebuild is not None
+    ]
+    return [send(order, server) for order in orders]
+
+
+def schedule_stale(
+    asked: Mapping[str, Any], store_url: str, registry_url: str | None, cron: str, server: Prefect
+) -> str:
+    """Registers the flow that rebuilds what is stale, and its schedule; returns the deployment's page."""
+    schedule = Schedule(cron=cron)
+    problems = cron_problems(schedule)
+    if problems:
+        raise BackendUnavailable(f"--schedule {cron!r}: {'; '.join(problems)}")
+    parameters = {
+        "asked": dict(asked),
+        "store_url": store_url,
+        "registry_url": None if registry_url is None else shown(registry_url),
+        "server_url": server.api_url,
+    }
+    with server.client() as client:
+        made = _deploy(client, STALE, "stale", parameters, [_active(schedule)], "rebuilds what is stale")
+    return f"{server.ui_url}/deployments/deployment/{made}"
+
+
 def _register(
     client: SyncPrefectClient, order: Order, when: list[DeploymentScheduleCreate], entrypoint: str
 ) -> UUID:
-    recipe = order.loaded.recipe
+    recipe, engine = order.loaded.recipe, order.loaded.recipe.engine
+    told = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
+    return _deploy(client, entrypoint, order.deployment, order.parameters, when, told)
+
+
+def _deploy(
+    client: SyncPrefectClient,
+    entrypoint: str,
+    name: str,
+    parameters: dict[str, Any],
+    when: list[DeploymentScheduleCreate],
+    told: str,
+) -> UUID:
+    """Registers a flow of ours under a name; the worker imports it, no code travels."""
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
     if not has_pool(client):
         raise BackendUnavailable(
@@ -112,14 +172,12 @@ def _register(
         )
     return client.create_deployment(
         flow_id=flow_id,
-        name=order.deployment,
+        name=name,
         entrypoint=entrypoint,
         work_pool_name=POOL,
-        parameters=order.parameters,
+        parameters=parameters,
         schedules=when,
-        description=(
-            f"{recipe.precision}, {recipe.engine.backend}, tp {recipe.engine.tp}, pp {recipe.engine.pp}"
-        ),
+        description=told,
         tags=["enginery"],
         job_variables={"command": COMMAND},
     )

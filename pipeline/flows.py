@@ -21,7 +21,7 @@ from prefect.states import Completed, Failed
 from artifacts.registry import Registry
 from pipeline import publish, reports
 from pipeline.app import App
-from pipeline.deployments import REFUSED
+from pipeline.deployments import REFUSED, send_rebuilds
 from pipeline.errors import EXIT_CODES, GateFailed
 from pipeline.gate import Verdict
 from pipeline.output import duration
@@ -30,6 +30,8 @@ from pipeline.planning import pending, plan_one
 from pipeline.registry_url import usable
 from pipeline.reports import headline, progress_key, slug
 from pipeline.run import Outcome, judge, through
+from pipeline.server import Prefect
+from pipeline.stale.ask import Asked, ask
 from pipeline.step import Step
 from pipeline.steps import Listener, Made, Site, realize
 from pipeline.tether import tie_if_asked
@@ -54,6 +56,24 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
     registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
     return reported(lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry))
+
+
+@flow(name="rebuild_stale", persist_result=False)
+def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | None, server_url: str) -> Any:
+    """Looks for published engines that no longer match, shows them, and starts a run for each rebuild."""
+    tie_if_asked()
+    log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
+    findings = [one for one in ask(Asked.of(asked), app, log.info) if one.reasons]
+    create_table_artifact(
+        [reports.stale_row(one) for one in findings],
+        key="stale",
+        description=f"{len(findings)} stale versions",
+    )
+    sent = send_rebuilds(findings, store_url, registry_url, Prefect.at(server_url))
+    for one in sent:
+        log.info("sent %s: %s", one.name, one.url)
+    return Completed(message=f"{len(findings)} versions are stale, {len(sent)} rebuilds sent")
 
 
 def reported(work: Callable[[], Outcome]) -> Any:

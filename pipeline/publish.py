@@ -45,9 +45,10 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
 
 
 def origin(plan: Plan) -> dict[str, Any]:
-    """Where the source checkpoint came from."""
+    """Where the source checkpoint came from, and the recipe's file, whose relative paths start there."""
     model = plan.recipe.model
-    return {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
+    named = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
+    return {**named, "file": str(plan.file.resolve())}
 
 
 def lineage(plan: Plan) -> dict[str, str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pipeline.gate import Verdict
     from pipeline.plan import Plan
     from pipeline.run import Outcome
+    from pipeline.stale.survey import Finding
     from pipeline.step import Step
     from pipeline.steps import Made
 
@@ -31,6 +32,21 @@ def plan_rows(plan: "Plan", to_run: Collection[str]) -> list[Row]:
         }
         for step in plan.all_steps
     ]
+
+
+def stale_row(one: "Finding") -> Row:
+    """A version that no longer matches, why, and what a rebuild takes."""
+    made = one.rebuild
+    return {
+        "version": one.record.reference,
+        "aliases": " ".join(f"@{alias}" for alias in one.record.aliases),
+        "loads": "yes" if one.loads else "no",
+        "why": "; ".join(reason.text for reason in one.reasons),
+        "steps": len(made.to_run) if made else None,
+        "takes": duration(made.seconds) + (" or more" if made.unknown else "") if made else "unknown",
+        "gpu_hours": round(made.gpu_hours, 2) if made else None,
+        "usd": None if one.usd is None else round(one.usd, 2),
+    }
 
 
 def verdict_rows(verdict: "Verdict") -> list[Row]:

@@ -31,6 +31,8 @@ class Hub:
     address: str = ""
     commit: str = COMMIT
     """Commit that the server claims to answer for."""
+    head: str = COMMIT
+    """Newest commit of the default branch."""
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     """File name, or `api` -> what to do instead at the next requests, in turn."""
     requests: Counter[str] = field(default_factory=Counter)
@@ -82,7 +84,9 @@ class Handler(BaseHTTPRequestHandler):
         """Routes the model API, files and the place that large files are redirected to."""
         path = unquote(urlsplit(self.path).path)
         self.hub.tokens.append((path, self.headers.get("Authorization")))
-        if path in (f"/api/{kind}/{REPO}/revision/{COMMIT}" for kind in ("models", "datasets")):
+        if path == f"/api/models/{REPO}":  # the newest commit
+            self.answer(200, json.dumps({**self.hub.info(), "sha": self.hub.head}).encode(), {})
+        elif path in (f"/api/{kind}/{REPO}/revision/{COMMIT}" for kind in ("models", "datasets")):
             self.hub.requests["api"] += 1
             if self.hub.faults["api"]:
                 self.hub.faults["api"].pop(0)(self, b"", 0)
