@@ -3,12 +3,24 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, Protocol
 
-from artifacts import tree
+from artifacts import digest, tree
 from artifacts.blobs import Blobs
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, FileRecord, Manifest
+
+
+class Source(Protocol):
+    """Where bytes come from that a store does not have: another store."""
+
+    def fetch(self, record: FileRecord, target: Path) -> bool:
+        """Write a content to a new file; False where it is not to be had. The caller verifies it."""
+
+    def manifest(self, key: str) -> Manifest:
+        """An artifact's manifest; NotFound where there is none."""
 
 
 @dataclass(slots=True)
@@ -23,11 +35,28 @@ class Draft:
     """Name -> sha256 of files that were hashed while they were written; the others are read once more."""
     read_ns: int = 0
     """Time just before the files were read for their digests."""
+    started: float = field(default_factory=time.monotonic)
 
     @property
     def aside(self) -> Path:
         """A free name beside the directory, for a moment."""
         return self.path.parent / "aside"
+
+    def described(self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any]) -> Manifest:
+        """Make the files read-only; return the manifest of what is there."""
+        files = self.settle()
+        return Manifest(
+            version=1,
+            kind=kind,
+            key=key,
+            digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
+            step=dict(step),
+            files=files,
+            host=dict(host),
+            seconds=time.monotonic() - self.started,
+            peak_memory_bytes=self.peak_memory_bytes,
+            created_at=datetime.now(UTC),
+        )
 
     def settle(self) -> dict[str, FileRecord]:
         """Make the files read-only; return name -> size and digest."""

@@ -7,18 +7,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from obstore.store import LocalStore as Directory
 
-from artifacts import digest, disk, lease, tree
+from artifacts import disk, lease, tree
 from artifacts.blobs import Blobs
 from artifacts.digest import FileDigests
 from artifacts.disk import FullDiskSaid, UnwritableSaid
-from artifacts.draft import Draft
+from artifacts.draft import Draft, Source
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.identity import Identity, identify, identity_in
 from artifacts.lock import Waiting, acquire, release
@@ -50,6 +49,10 @@ class LocalStore:
     def identity(self) -> Identity | None:
         """Id and layout, None before the first write; a newer layout is a StoreUnusable."""
         return identity_in(self.root)
+
+    def source(self) -> Source | None:
+        """Where right bytes can be had when this store's are damaged; a store that caches another has one."""
+        return None
 
     @property
     def registry_url(self) -> str:
@@ -132,24 +135,10 @@ class LocalStore:
         Losing a race to an identical key is success. `needed_bytes`, where the caller can tell, is compared
         with the free space before the block runs. A full disk, also inside the block, is a StoreUnusable.
         """
-        started = time.monotonic()
         with self._draft(f"{kind} {key[:12]}", key, needed_bytes) as draft:
             yield draft
             with UnwritableSaid(self.root):
-                files = draft.settle()
-                manifest = Manifest(
-                    version=1,
-                    kind=kind,
-                    key=key,
-                    digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
-                    step=dict(step),
-                    files=files,
-                    host=dict(host),
-                    seconds=time.monotonic() - started,
-                    peak_memory_bytes=draft.peak_memory_bytes,
-                    created_at=datetime.now(UTC),
-                )
-                self._commit(draft, manifest)
+                self._commit(draft, draft.described(key, kind=kind, step=step, host=host))
 
     @contextmanager
     def receive(self, manifest: Manifest, *, needed_bytes: int = 0) -> Iterator[Draft]:
@@ -244,9 +233,13 @@ class LocalStore:
     def verify(self, key: str) -> list[str]:
         """Everything wrong with the artifact, by reading all of it; each names its file."""
         try:
-            return tree.problems(self.path(key), self.manifest(key).files)
+            files = self.manifest(key).files
         except ArtifactCorrupt as exc:
             return [f"{MANIFEST}: {exc}"]
+        found = tree.problems(self.path(key), files)
+        if found:  # nothing may vouch for them any longer
+            self.digests.forget(self.path(key) / name for name in files)
+        return found
 
     def discard(self, key: str) -> Path:
         """Move a corrupt artifact aside, so that it is built again; return where it is now."""
@@ -295,4 +288,7 @@ def open_store(url_or_path: str | Path) -> LocalStore:
         )
     if not rest:
         raise StoreUnknown(f"store {str(url_or_path)!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    return SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())
+    store = SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())
+    with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
+        store.identity()
+    return store
