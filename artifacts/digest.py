@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 RACY_NS = 2_000_000_000
 """A file younger than this when it was read may change again without its timestamps showing it: the coarsest
 timestamps in use (FAT) are 2 s apart."""
+
+PIECE_BYTES = 1 << 20
+"""Bytes read at once: enough that reading costs no more than hashing."""
 
 BUSY_S = 30.0
 """How long one process waits for another that is writing the cache."""
@@ -43,10 +46,15 @@ def _refuse_other_keys(value: Any) -> None:
             _refuse_other_keys(item)
 
 
-def of_file(path: str | os.PathLike[str]) -> str:
-    """Digest of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def of_file(path: str | os.PathLike[str], counted: Callable[[int], None] | None = None) -> str:
+    """Digest of a file's bytes; `counted` is told the number of bytes of every piece."""
+    seen, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
+    with Path(path).open("rb", buffering=0) as file:
+        while num_bytes := file.readinto(piece):
+            seen.update(piece[:num_bytes])
+            if counted is not None:
+                counted(num_bytes)
+    return seen.hexdigest()
 
 
 def of_tree(files: Mapping[str, str]) -> str:
@@ -65,25 +73,42 @@ def of_files(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def of_still_file(path: Path) -> str:
-    """Digest of a file that nobody writes meanwhile; otherwise a FileChanged."""
-    before = signature(path)
+    """Digest of a file that nobody writes meanwhile; otherwise a FileChanged.
+
+    A second name given or taken meanwhile moves a file's ctime and is no write.
+    """
+    before = path.stat()
     found = of_file(path)
-    if signature(path) != before:
+    after = path.stat()
+    linked = max(before.st_nlink, after.st_nlink) > 1
+    if _written(before) != _written(after) or (not linked and before.st_ctime_ns != after.st_ctime_ns):
         raise FileChanged(f"{path} changed while it was being read; run again when nothing writes it")
     return found
 
 
 def signature(path: Path) -> str:
     """What `stat` says of a file; any later write changes it, except within the timestamps' granularity."""
-    stat = path.stat()
-    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{stat.st_dev}:{stat.st_ino}"
+    return _signature(path.stat())
+
+
+def _signature(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{_inode(stat)}"
+
+
+def _written(stat: os.stat_result) -> str:
+    return f"{stat.st_size}:{stat.st_mtime_ns}:{_inode(stat)}"
+
+
+def _inode(stat: os.stat_result) -> str:
+    return f"{stat.st_dev}:{stat.st_ino}"
 
 
 class FileDigests:
     """File digests remembered in a small SQLite file; safe for any number of processes at once.
 
-    An entry counts only while the file's size, times and inode are what they were when it was hashed. The
-    cache saves time and nothing else: where it cannot be used, files are hashed and a warning says so.
+    An entry belongs to an inode, so that all names of a file share it, and counts only while size and times
+    are what they were when it was hashed. The cache saves time and nothing else: where it cannot be used,
+    files are hashed and a warning says so.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -95,38 +120,66 @@ class FileDigests:
 
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Digests of several files; those not in the cache are hashed in parallel."""
-        wanted = {path: signature(path) for path in paths}
+        wanted = {path: path.stat() for path in paths}
         known = self._known(wanted)
         old_ns = time.time_ns() - RACY_NS
         fresh = of_files(path for path in wanted if path not in known)
         # A write always moves ctime, which, unlike mtime, nobody can set.
-        settled = [path for path in fresh if path.stat().st_ctime_ns < old_ns]
-        self._remember([(str(path.resolve()), wanted[path], fresh[path]) for path in settled])
+        settled = [path for path in fresh if wanted[path].st_ctime_ns < old_ns]
+        self._remember((wanted[path], fresh[path]) for path in settled)
         return {path: known.get(path) or fresh[path] for path in wanted}
 
-    def _known(self, wanted: Mapping[Path, str]) -> dict[Path, str]:
+    def known(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Those of the digests that are remembered and still count; reads no file."""
+        return self._known({path: path.stat() for path in paths})
+
+    def vouch(self, known: Mapping[Path, str], since_ns: int) -> None:
+        """Remember digests of files that were read after `since_ns` and written by nobody since.
+
+        For a store's own files, whose ctime moves with every link to them: there mtime has to tell of a
+        write, and files with an mtime too young for that are left out, as are files that are gone.
+        """
+        rows = []
+        for path, sha256 in known.items():
+            try:
+                stat = path.stat()
+            except FileNotFoundError:
+                continue
+            if stat.st_mtime_ns < since_ns - RACY_NS:
+                rows.append((stat, sha256))
+        self._remember(rows)
+
+    def forget(self, paths: Iterable[Path]) -> None:
+        """Drop what is remembered of files that were found to have other bytes."""
+        rows = [(_inode(path.stat()),) for path in paths if path.exists()]
+        if rows and self.cache.exists():
+            with self._warned(), closing(self._connect()) as db, db:
+                db.executemany("DELETE FROM inode WHERE inode = ?", rows)
+
+    def _known(self, wanted: Mapping[Path, os.stat_result]) -> dict[Path, str]:
         known: dict[Path, str] = {}
         if self.cache.exists():
             with self._warned(), closing(self._connect()) as db:
-                query = "SELECT sha256 FROM digest WHERE path = ? AND signature = ?"
+                query = "SELECT sha256 FROM inode WHERE inode = ? AND signature = ?"
                 for path, seen in wanted.items():
-                    for (found,) in db.execute(query, (str(path.resolve()), seen)):
+                    for (found,) in db.execute(query, (_inode(seen), _signature(seen))):
                         known[path] = found
         return known
 
-    def _remember(self, rows: list[tuple[str, str, str]]) -> None:
+    def _remember(self, seen: Iterable[tuple[os.stat_result, str]]) -> None:
+        rows = [(_inode(stat), _signature(stat), sha256) for stat, sha256 in seen]
         if not rows:
             return
         with self._warned():
             self.cache.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._connect()) as db, db:
-                db.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?)", rows)
+                db.executemany("INSERT OR REPLACE INTO inode VALUES (?, ?, ?)", rows)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.cache, timeout=BUSY_S)
         try:
             db.execute(
-                "CREATE TABLE IF NOT EXISTS digest (path TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
+                "CREATE TABLE IF NOT EXISTS inode (inode TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)"
             )
         except sqlite3.Error:
             db.close()

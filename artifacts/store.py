@@ -7,18 +7,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from obstore.store import LocalStore as Directory
 
-from artifacts import digest, disk, lease, tree
+from artifacts import disk, lease, tree
+from artifacts.blobs import Blobs
 from artifacts.digest import FileDigests
 from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.draft import Draft, Source
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
+from artifacts.identity import Identity, identify, identity_in
 from artifacts.lock import Waiting, acquire, release
 from artifacts.manifest import MANIFEST, Manifest, read_manifest
 from artifacts.scratch import scratch, sweep, sweep_old
@@ -30,23 +31,28 @@ PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
 """Interrupted builds that nobody continued for this long are removed; their files can be large."""
 
 
-@dataclass(slots=True)
-class Draft:
-    """An artifact being written."""
-
-    path: Path
-    """Empty directory; what is in it at the end of the block is the artifact."""
-    peak_memory_bytes: int | None = None
-    """High-water mark of the process that fills it, where it was measured."""
-
-
 class LocalStore:
     """A store in a directory of this machine, or of a file system shared with others."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.digests = FileDigests(root / "digests.db")
+        self.blobs = Blobs(root / "blobs", self.digests)
         self._staging = root / "staging"
+
+    @property
+    def id(self) -> str:
+        """The id that this store's files carry along; one that has none yet gets it."""
+        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+            return identify(self.root, self._staging).id
+
+    def identity(self) -> Identity | None:
+        """Id and layout, None before the first write; a newer layout is a StoreUnusable."""
+        return identity_in(self.root)
+
+    def source(self) -> Source | None:
+        """Where right bytes can be had when this store's are damaged; a store that caches another has one."""
+        return None
 
     @property
     def registry_url(self) -> str:
@@ -129,7 +135,27 @@ class LocalStore:
         Losing a race to an identical key is success. `needed_bytes`, where the caller can tell, is compared
         with the free space before the block runs. A full disk, also inside the block, is a StoreUnusable.
         """
-        started, what = time.monotonic(), f"{kind} {key[:12]}"
+        with self._draft(f"{kind} {key[:12]}", key, needed_bytes) as draft:
+            yield draft
+            with UnwritableSaid(self.root):
+                self._commit(draft, draft.described(key, kind=kind, step=step, host=host))
+
+    @contextmanager
+    def receive(self, manifest: Manifest, *, needed_bytes: int = 0) -> Iterator[Draft]:
+        """Yield a draft for an artifact made elsewhere; commit it if it then is what its manifest says.
+
+        Files whose contents this store has need not be written. Any other difference is an ArtifactCorrupt,
+        and nothing is committed.
+        """
+        what = f"{manifest.kind} {manifest.key[:12]}"
+        with self._draft(what, manifest.key, needed_bytes) as draft:
+            yield draft
+            with UnwritableSaid(self.root):
+                draft.complete(manifest, self.blobs)
+                self._commit(draft, manifest)
+
+    @contextmanager
+    def _draft(self, what: str, key: str, needed_bytes: int) -> Iterator[Draft]:
         with ExitStack() as stack:
             with FullDiskSaid(self.root, what, needed_bytes=needed_bytes) as full, UnwritableSaid(self.root):
                 full.require()
@@ -137,37 +163,24 @@ class LocalStore:
                 draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
             with FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=draft.path):
                 yield draft
-                with UnwritableSaid(self.root):
-                    files = tree.settle(draft.path)
-                    manifest = Manifest(
-                        version=1,
-                        kind=kind,
-                        key=key,
-                        digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
-                        step=dict(step),
-                        files=files,
-                        host=dict(host),
-                        seconds=time.monotonic() - started,
-                        peak_memory_bytes=draft.peak_memory_bytes,
-                        created_at=datetime.now(UTC),
-                    )
-                    self._commit(draft.path, manifest)
 
-    def _commit(self, draft: Path, manifest: Manifest) -> None:
-        written, target = draft / MANIFEST, self.path(manifest.key)
-        written.write_text(manifest.to_text())
-        written.chmod(tree.READ_ONLY)
-        tree.sync(written)
-        tree.sync(draft)
+    def _commit(self, draft: Draft, manifest: Manifest) -> None:
+        if self.has(manifest.key):  # somebody committed it first
+            return
+        draft.seal(manifest, self.blobs)
+        identify(self.root, self._staging)
+        target = self.path(manifest.key)
         try:
-            draft.rename(target)
+            draft.path.rename(target)
         except OSError as exc:
             if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if not self.has(manifest.key):  # a wreck without a manifest is nobody's artifact
-                self.discard(manifest.key)
-                draft.rename(target)
+            if self.has(manifest.key):  # lost the race at the last moment
+                return
+            self.discard(manifest.key)  # a wreck without a manifest is nobody's artifact
+            draft.path.rename(target)
         tree.sync(target.parent)
+        self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
 
     @contextmanager
     def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
@@ -220,9 +233,13 @@ class LocalStore:
     def verify(self, key: str) -> list[str]:
         """Everything wrong with the artifact, by reading all of it; each names its file."""
         try:
-            return tree.problems(self.path(key), self.manifest(key).files)
+            files = self.manifest(key).files
         except ArtifactCorrupt as exc:
             return [f"{MANIFEST}: {exc}"]
+        found = tree.problems(self.path(key), files)
+        if found:  # nothing may vouch for them any longer
+            self.digests.forget(self.path(key) / name for name in files)
+        return found
 
     def discard(self, key: str) -> Path:
         """Move a corrupt artifact aside, so that it is built again; return where it is now."""
@@ -231,6 +248,26 @@ class LocalStore:
             quarantine.mkdir(exist_ok=True)
             aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{key[:12]}."))
             return self.path(key).rename(aside)  # replaces the empty directory
+
+    def remove(self, key: str) -> int:
+        """Remove an artifact, and contents that no other has; return bytes freed.
+
+        Whoever reads it meanwhile keeps the files that are open. Nothing here asks whether it is needed.
+        """
+        root, before = self.path(key), time.time_ns()
+        try:
+            digests = {record.sha256 for record in self.manifest(key).files.values() if record.size}
+        except ArtifactCorrupt:
+            digests = set()  # what it shared is found by releasing all contents
+        blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
+        known = self.digests.known(blobs)
+        with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as aside:
+            root.rename(aside / key)
+            alone = [path.lstat() for path in tree.list_files(aside).values()]
+            freed = sum(found.st_size for found in alone if found.st_nlink == 1)
+        freed += self.blobs.release(digests)
+        self.digests.vouch(known, before)  # a name less moved the ctime of what others still use
+        return freed
 
     def sweep(self) -> list[Path]:
         """Remove drafts whose writer died, and old partial builds; return what was removed."""
@@ -251,4 +288,7 @@ def open_store(url_or_path: str | Path) -> LocalStore:
         )
     if not rest:
         raise StoreUnknown(f"store {str(url_or_path)!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    return SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())
+    store = SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())
+    with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
+        store.identity()
+    return store

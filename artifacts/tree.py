@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from artifacts import digest
 from artifacts.manifest import MANIFEST, FileRecord, check_name
@@ -27,9 +28,10 @@ def is_plain(path: Path) -> bool:
     return stat.S_ISREG(path.lstat().st_mode)
 
 
-def settle(root: Path) -> dict[str, FileRecord]:
-    """Make every file of a finished draft read-only and durable, and return name -> size and digest.
+def settle(root: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, FileRecord]:
+    """Make every file of a finished draft read-only, and return name -> size and digest.
 
+    Files whose digests are `known`, since they were computed while the bytes came in, are not read again.
     Directories stay writable by their owner: removing a file needs write permission on its directory only, so
     that an artifact can be removed as a whole while no program overwrites one of its files by mistake.
     """
@@ -39,9 +41,11 @@ def settle(root: Path) -> dict[str, FileRecord]:
         if not is_plain(path):
             raise ValueError(f"{name!r} is not a plain file; copy what it points to")
         path.chmod(READ_ONLY)
-    digests = digest.of_files(files.values())
-    sync_all(root)
-    return {name: FileRecord(size=path.stat().st_size, sha256=digests[path]) for name, path in files.items()}
+    read = digest.of_files(path for name, path in files.items() if name not in known)
+    return {
+        name: FileRecord(size=path.stat().st_size, sha256=known.get(name) or read[path])
+        for name, path in files.items()
+    }
 
 
 def sync_all(root: Path) -> None:

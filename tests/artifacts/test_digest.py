@@ -109,17 +109,22 @@ def settled(tmp_path_factory) -> list[Path]:
 
 
 def entries(cache: Path) -> dict[str, str]:
+    """Device and inode -> digest, as remembered."""
     db = sqlite3.connect(cache)
-    rows = dict(db.execute("SELECT path, sha256 FROM digest"))
+    rows = dict(db.execute("SELECT inode, sha256 FROM inode"))
     db.close()
     return rows
+
+
+def inode(path: Path) -> str:
+    return f"{path.stat().st_dev}:{path.stat().st_ino}"
 
 
 def poison(cache: Path) -> None:
     """Gives every remembered file a digest it cannot have, so that it shows who reads the cache."""
     db = sqlite3.connect(cache)
     with db:
-        db.execute("UPDATE digest SET sha256 = 'remembered'")
+        db.execute("UPDATE inode SET sha256 = 'remembered'")
     db.close()
 
 
@@ -127,7 +132,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path, settled):
     cache = tmp_path / "sub" / "digests.db"
     first = FileDigests(cache).digests(settled)
     assert first == digest.of_files(settled)
-    assert entries(cache) == {str(path): found for path, found in first.items()}
+    assert entries(cache) == {inode(path): found for path, found in first.items()}
     poison(cache)
     assert set(FileDigests(cache).digests(settled).values()) == {"remembered"}
 
@@ -170,7 +175,7 @@ print([digests.digest(p) for p in paths] == list(digests.digests(paths).values()
     cache = tmp_path / "digests.db"
     assert together(code, 4, cache, settled[0].parent) == ["True"] * 4
     expected = digest.of_files(settled[1:])
-    assert {path: entries(cache)[str(path)] for path in settled[1:]} == expected
+    assert {path: entries(cache)[inode(path)] for path in settled[1:]} == expected
 
 
 def test_missing_file_is_an_error(tmp_path):

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import digest
+from artifacts.draft import Draft
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
-from artifacts.store import Draft, LocalStore, open_store
+from artifacts.store import LocalStore, open_store
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}
 
@@ -219,8 +220,11 @@ def test_an_unchanged_file_is_read_once_and_a_touched_one_again(store, put, key)
     assert store.intact(key)
     large = store.path(key) / "rank0.bin"
     with closing(sqlite3.connect(store.digests.cache)) as db, db:
-        assert db.execute("SELECT count(*) FROM digest").fetchone() == (len(FILES),)
-        db.execute("UPDATE digest SET sha256 = 'remembered' WHERE path = ?", (str(large),))
+        assert db.execute("SELECT count(*) FROM inode").fetchone() == (len(FILES),)
+        stat = large.stat()
+        db.execute(
+            "UPDATE inode SET sha256 = 'remembered' WHERE inode = ?", (f"{stat.st_dev}:{stat.st_ino}",)
+        )
     assert not store.intact(key)  # it looked into the cache, not into the file
     assert store.verify(key) == []  # which reads
     large.touch()

@@ -1,0 +1,84 @@
+"""Who a store is: an id that its files carry along, and the layout they are in."""
+
+import secrets
+from pathlib import Path
+
+from pydantic import PositiveInt, ValidationError
+
+from artifacts.errors import ArtifactCorrupt, StoreUnusable
+from artifacts.lock import acquire, release
+from artifacts.manifest import Frozen, Sha256, seal, unseal
+from artifacts.scratch import scratch
+from artifacts.tree import sync
+
+STORE = "store.json"
+"""File, or object, that names a store."""
+
+LAYOUT = 1
+"""Layout of the files of a store that this version writes, and the newest it reads."""
+
+
+class Identity(Frozen):
+    """What `store.json` says."""
+
+    layout: PositiveInt
+    """Number of the layout of the store's files."""
+    id: Sha256
+    """Drawn at random when the store was first written."""
+
+    def to_text(self) -> str:
+        """The identity as a store holds it."""
+        return seal(self.model_dump(mode="json"))
+
+
+def new_identity() -> Identity:
+    """An identity that no other store has."""
+    return Identity(layout=LAYOUT, id=secrets.token_hex(32))
+
+
+def read_identity(text: str, where: str) -> Identity:
+    """The identity in sealed text; a changed byte is an ArtifactCorrupt, a newer layout a StoreUnusable."""
+    values = unseal(text, where)
+    layout = values.get("layout")
+    if isinstance(layout, int) and layout > LAYOUT:
+        raise StoreUnusable(
+            f"{where}: the store has layout {layout}, and this version reads up to {LAYOUT};"
+            " use the version of enginery that wrote it"
+        )
+    try:
+        return Identity.model_validate(values)
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise ArtifactCorrupt(f"{where}: {place}: {problem['msg']}; it is no store's file of ours") from None
+
+
+def identity_in(root: Path) -> Identity | None:
+    """Identity of the store in a directory; None where nothing was written yet, or by an early version."""
+    path = root / STORE
+    try:
+        text = path.read_bytes().decode(errors="replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return read_identity(text, str(path))
+
+
+def identify(root: Path, staging: Path) -> Identity:
+    """The identity of the store in a directory, written unless it has one; the first of several wins."""
+    found = identity_in(root)
+    if found is not None:
+        return found
+    lock = root / "locks" / f"{STORE}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = acquire(lock)
+    try:
+        found = identity_in(root)
+        if found is None:
+            found = new_identity()
+            with scratch(staging, "store") as aside:
+                (aside / STORE).write_text(found.to_text())
+                sync(aside / STORE)
+                (aside / STORE).replace(root / STORE)
+    finally:
+        release(lock, held)
+    return found
