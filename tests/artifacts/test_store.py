@@ -276,15 +276,10 @@ def test_urls_and_paths_open_the_same_store(tmp_path, monkeypatch):
     assert isinstance(open_store("a"), LocalStore)
 
 
-def test_the_store_imports_quickly_and_nothing_heavy(start):
+def test_store_and_client_import_nothing_heavy(start):
     code = """
-import pydantic, sys, time
-pydantic.BaseModel
-cold = time.process_time()
-import artifacts.store
-took = time.process_time() - cold
-heavy = {"torch", "prefect", "sqlalchemy", "transformers"} & set(sys.modules)
-print(took if not heavy else heavy)
+import sys
+import artifacts.store, artifacts.client
+print(sorted({"torch", "prefect", "transformers", "alembic", "cryptography", "model_signing"} & set(sys.modules)))
 """
-    best = min(float(start(code).communicate()[0]) for _ in range(3))
-    assert best < 0.1
+    assert start(code).communicate()[0] == "[]\n"
