@@ -95,6 +95,25 @@ class Database:
                 db.execute(insert(tables.schema).values(number=tables.SCHEMA_VERSION))
         self.exists()
 
+    def upgrade(self) -> tuple[int, int]:
+        """Brings an older schema to the present one, all or nothing; the numbers before and after.
+
+        Where there is none yet, or a newer one, a StoreUnusable.
+        """
+        from artifacts import migrations  # Alembic: only for this
+
+        with self._said(), self._engine.execution_options(writes=True, remakes=True).begin() as db:
+            self._take_turns(db)
+            found = self._schema(db)
+            if found is None:
+                raise StoreUnusable(
+                    f"registry {self.url} has no schema yet; `enginery registry init` makes it"
+                )
+            if found < tables.SCHEMA_VERSION:
+                migrations.upgrade(db, found)
+        self.exists()
+        return found, tables.SCHEMA_VERSION
+
     def _schema(self, db: Connection) -> int | None:
         there = inspect(db)
         # a process killed while it made an SQLite file may have left one without tables
@@ -223,6 +242,8 @@ def _leave_transactions_to_us(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin(db: Connection) -> None:
+    if db.get_execution_options().get("remakes"):  # dropping a table would look at all that points to it
+        db.exec_driver_sql("PRAGMA foreign_keys = OFF")
     # one that reads first and writes later would fail where another wrote in between; one that says so waits
     db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes") else "BEGIN")
 

@@ -26,8 +26,9 @@ series = Table(
     "series",
     METADATA,
     Column("name", String(200), primary_key=True),
-    Column("folded", String(200), nullable=False, unique=True),
+    Column("folded", String(200), nullable=False),
     Column("last", Integer, nullable=False),
+    UniqueConstraint("folded", name="series_folded_key"),
 )
 """Last number per name; updating its row is what makes publishers of one name take turns. `folded` is the
 name without case: two that differ in nothing else would overwrite each other's files on many disks."""
@@ -36,7 +37,7 @@ store = Table(
     "store",
     METADATA,
     Column("id", String(64), primary_key=True),
-    Column("url", String(500), nullable=False),
+    Column("url", String(1000), nullable=False),
     Column("bound_at", String(32), nullable=False),
 )
 """The one store whose artifacts this registry names: `id` of its `store.json`, and its first URL."""
@@ -57,7 +58,7 @@ version = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("engine_key", String(64), nullable=False, index=True),
     Column("manifest_digest", String(64)),
-    Column("model", String(300), nullable=False, index=True),
+    Column("model", String(1000), nullable=False, index=True),
     Column("origin", String(20), nullable=False),
     Column("identity", String(64), nullable=False),
     Column("verdict", String(20), nullable=False),
@@ -71,7 +72,7 @@ version = Table(
     Column("collected_at", String(32)),
     UniqueConstraint("name", "identity"),
     ForeignKeyConstraint(["name"], ["series.name"]),
-    ForeignKeyConstraint(["facts_id"], ["facts.id"]),
+    ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
 )
 """`identity` is the digest of engine key, recipe and verdict; times are ISO 8601, UTC. `manifest_digest` is
 unknown of versions published under schema 1. `source` says where the model came from and its licence.
@@ -193,9 +194,22 @@ log = Table(
     sqlite_autoincrement=True,
 )
 
-for verb in ("UPDATE", "DELETE"):
-    refusal: DDL = DDL(  # type: ignore[no-untyped-call]  # its __init__ has no annotations
+ONLY_GROWS = {
+    "sqlite": [
         f"CREATE TRIGGER event_no_{verb.lower()} BEFORE {verb} ON event "
         "BEGIN SELECT RAISE(ABORT, 'events are only added'); END"
-    )
-    event.listen(log, "after_create", refusal.execute_if(dialect="sqlite"))
+        for verb in ("UPDATE", "DELETE")
+    ],
+    "postgresql": [
+        "CREATE FUNCTION event_only_grows() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'events are only added'; END $$",
+        "CREATE TRIGGER event_only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON event "
+        "FOR EACH STATEMENT EXECUTE FUNCTION event_only_grows()",
+    ],
+}
+"""What keeps the log from being changed, by kind of database."""
+
+for dialect, statements in ONLY_GROWS.items():
+    for statement in statements:
+        ddl: DDL = DDL(statement)  # type: ignore[no-untyped-call]  # its __init__ has no annotations
+        event.listen(log, "after_create", ddl.execute_if(dialect=dialect))

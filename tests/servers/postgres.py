@@ -69,7 +69,7 @@ def _programs() -> Path:
     found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")]
     on_path = shutil.which("pg_ctl")
     if on_path:
-        return Path(on_path).parent
+        return Path(on_path).resolve().parent
     if not found:
         if os.environ.get("ENGINERY_REQUIRE_POSTGRES") == "1":
             pytest.fail("ENGINERY_REQUIRE_POSTGRES is set and no PostgreSQL is installed here")
