@@ -89,7 +89,7 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
         # two first users take turns: each looks what exists only once it holds the write lock
         with self._said(), self._writer.begin() as db:
-            self._take_turns(db)
+            self.take_turns(db)
             if self._schema(db) is None:
                 tables.METADATA.create_all(db)
                 db.execute(insert(tables.schema).values(number=tables.SCHEMA_VERSION))
@@ -103,7 +103,7 @@ class Database:
         from artifacts import migrations  # Alembic: only for this
 
         with self._said(), self._engine.execution_options(writes=True, remakes=True).begin() as db:
-            self._take_turns(db)
+            self.take_turns(db)
             found = self._schema(db)
             if found is None:
                 raise StoreUnusable(
@@ -127,7 +127,8 @@ class Database:
         number: int | None = db.scalar(select(tables.schema.c.number))
         return number
 
-    def _take_turns(self, db: Connection) -> None:
+    def take_turns(self, db: Connection) -> None:
+        """Holds what concerns the whole database until the transaction ends; whoever else wants it waits."""
         if self.kind == "postgresql":  # which has no write lock of the whole database
             db.execute(select(func.pg_advisory_xact_lock(CREATION)))
 

@@ -26,7 +26,23 @@ class AliasMoved(Exception):
 
 
 class NotPublishable(Exception):
-    """The verdict does not allow publication or promotion."""
+    """The verdict does not allow publication."""
+
+
+class PolicyRefused(Exception):
+    """The version is not what the alias's policy asks; the refusal is in the log."""
+
+
+class PolicyInvalid(Exception):
+    """A policy or a waiver that cannot be meant."""
+
+
+class NameRefused(Exception):
+    """A name or an alias that is unsafe, or that differs from another only by case."""
+
+
+class StoreMismatch(Exception):
+    """The registry names artifacts of another store."""
 
 
 class DestinationTaken(Exception):

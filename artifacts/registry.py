@@ -1,28 +1,40 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import difflib
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, Row, Select, delete, insert, select
 
-from artifacts import digest, tables
-from artifacts.actor import whoami
-from artifacts.catalog import Catalog
+from artifacts import aliases, log, publishing, tables, waivers
+from artifacts.aliases import Move
 from artifacts.database import Database, open_database
-from artifacts.errors import AliasMoved, NotPublishable
-from artifacts.match import Match
-from artifacts.version import Event, Metric, Publication, VersionRecord
+from artifacts.errors import NotFound, PolicyInvalid, PolicyRefused
+from artifacts.judgement import Judgement, Verified, judge
+from artifacts.log import whoami
+from artifacts.match import Match, match
+from artifacts.names import check_alias
+from artifacts.policy import Policy, parse_policy
+from artifacts.publishing import Binding
+from artifacts.version import Event, Metric, Publication, Reference, VersionRecord, parse_reference
+from artifacts.waivers import Request, Waiver
 
 __all__ = [
+    "Binding",
     "Event",
+    "Judgement",
     "Match",
     "Metric",
+    "Move",
+    "Policy",
     "Publication",
     "Registry",
+    "Request",
     "VersionRecord",
+    "Waiver",
     "open_registry",
     "whoami",
 ]
@@ -31,65 +43,67 @@ __all__ = [
 class Registry:
     """One registry. Reading one that does not exist yet finds nothing; the first write makes it."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, verified: Verified) -> None:
         self._db = database
-        self._catalog = Catalog(database)
+        self._verified = verified
         self.url = database.url
         """Where it is, without the password."""
 
-    def publish(self, publication: Publication) -> int:
+    def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
 
         The same engine, recipe and verdict again is the version that is already there, and moves nothing: a
         run that was killed after publishing can be repeated. A verdict other than PASS is a NotPublishable.
+        Where the alias's policy refuses the version, it is published, the alias stays, and a PolicyRefused
+        says so; publishing again then asks the policy again. `store` is where the artifacts are: the first
+        one said is the registry's for good, another is a StoreMismatch.
         """
-        if publication.verdict != "PASS":
-            raise NotPublishable(
-                f"{publication.name}: the verdict is {publication.verdict}; only PASS is published"
-            )
-        try:
-            return self._publish(publication)
-        except IntegrityError:
-            # PostgreSQL, where somebody published this name for the first time meanwhile: now it has a row
-            return self._publish(publication)
-
-    def _publish(self, publication: Publication) -> int:
-        identity = digest.of_json([publication.engine_key, dict(publication.recipe), publication.verdict])
+        publishing.check(publication)
+        name, alias, judgement, at = publication.name, publication.alias, None, None
         with self._db.writing() as db:
-            number = _next_number(db, publication.name)
-            found = db.scalar(
-                select(tables.version.c.number).where(
-                    tables.version.c.name == publication.name, tables.version.c.identity == identity
-                )
-            )
-            if found is not None:
-                db.rollback()
-                return int(found)
-            db.execute(insert(tables.version), [_version_row(db, publication, number, identity)])
-            metrics = [
-                _metric_row(publication.name, number, *item) for item in enumerate(publication.metrics)
-            ]
-            if metrics:
-                db.execute(insert(tables.metric), metrics)
-            detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
-            _record(db, publication.name, "published", detail)
-            if publication.alias is not None:
-                _move(db, publication.name, publication.alias, number)
+            if store is not None:
+                publishing.bind(self._db, db, store)
+            publishing.take_turn(db, name)
+            number, new = publishing.found_or_added(db, publication)
+            if alias is not None and (new or publishing.was_refused(db, name, alias, number)):
+                at = aliases.number_of(db, name, alias)
+                judgement = judge(db, name, number, alias, self._verified)
+                aliases.settle(db, name, alias, number, judgement)
+        if judgement is not None and alias is not None:
+            aliases.require(judgement, name, alias, number, at)
         return number
 
     def promote(self, name: str, alias: str, *, to: int, expect: int | None) -> None:
-        """Point `alias` at version `to` if it is at `expect` (None: nowhere yet); otherwise AliasMoved."""
+        """Point `alias` at version `to` if it is at `expect` (None: nowhere yet); otherwise AliasMoved.
+
+        A version that is not what the alias's policy asks is a PolicyRefused, which the log remembers.
+        """
+        check_alias(alias)
         self.resolve(f"{name}:{to}")
         with self._db.writing() as db:
-            # This write comes before the look, so that PostgreSQL too makes promoters of one name take turns.
-            db.execute(
-                update(tables.series).where(tables.series.c.name == name).values(last=tables.series.c.last)
-            )
-            found = _number_of(db, name, alias)
-            if found != expect:
-                at, wanted = (f"version {n}" if n else "no version" for n in (found, expect))
-                raise AliasMoved(f"{name}@{alias} is at {at}, not {wanted}; look again and retry")
-            _move(db, name, alias, to)
+            publishing.take_turn(db, name)
+            found = aliases.require_at(db, name, alias, expect)
+            judgement = judge(db, name, to, alias, self._verified)
+            aliases.settle(db, name, alias, to, judgement)
+        aliases.require(judgement, name, alias, to, found)
+
+    def rollback(self, name: str, alias: str, *, to: int | None = None, expect: int | None = None) -> Move:
+        """Point `alias` back at the version before, or at `to` where it has been before; return the move.
+
+        No policy is asked: what was good enough then is better now than what is rolled back; the log says
+        what it would have refused. With `expect`, an alias that is elsewhere is an AliasMoved.
+        """
+        self.versions(name)
+        with self._db.writing() as db:
+            publishing.take_turn(db, name)
+            if expect is not None:
+                aliases.require_at(db, name, alias, expect)
+            moves = [aliases.move_of(one) for one in reversed(self._moves(db, name, alias))]
+            was, now = aliases.roll_back(db, name, alias, aliases.path_of(moves), to)
+            detail = {"alias": alias, "was": was, "now": now, **self._would_say(db, name, now, alias)}
+            log.record(db, name, "rolled_back", detail)
+            (last,) = self._moves(db, name, alias, limit=1)
+        return aliases.move_of(last)
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
@@ -116,20 +130,102 @@ class Registry:
         """
         return self._catalog.find(rank=rank, **wanted)
 
-    def events(self, name: str) -> list[Event]:
-        """What happened to a name, oldest first."""
-        query = select(tables.log).where(tables.log.c.name == name).order_by(tables.log.c.seq)
-        return [
-            Event(
-                seq=row.seq,
-                at=datetime.fromisoformat(row.at),
-                name=row.name,
-                kind=row.kind,
-                by=row.by,
-                detail=row.detail,
-            )
-            for row in self._rows(query)
-        ]
+    def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
+        """What happened to a name (None: to all), oldest first; the newest so many."""
+        rows = self._rows(log.newest_first(name).limit(newest))
+        return [log.event(row) for row in reversed(rows)]
+
+    def history(self, name: str, alias: str | None = None) -> list[Move]:
+        """Every move of a name's aliases, or of one, oldest first."""
+        rows = self._rows(log.newest_first(name, kinds=log.MOVES, alias=alias))
+        return [aliases.move_of(log.event(row)) for row in reversed(rows)]
+
+    def judge(self, name: str, number: int, alias: str) -> Judgement:
+        """What the alias's policy says of the version now; nothing is changed."""
+        self.resolve(f"{name}:{number}")
+        with self._db.reading() as db:
+            return judge(db, name, number, alias, self._verified)
+
+    def policies(self) -> dict[str, Policy]:
+        """Alias -> its policy, sorted by alias; of the others only a PASS is asked."""
+        table = tables.policy
+        return {
+            row.alias: parse_policy(row.rules) for row in self._rows(select(table).order_by(table.c.alias))
+        }
+
+    def set_policy(self, alias: str, policy: Policy | None) -> None:
+        """Make this the policy of every alias of that name, or take it away with None."""
+        check_alias(alias)
+        rules = None if policy is None else policy.as_dict()
+        with self._db.writing() as db:
+            db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
+            if rules is not None:
+                row = {"set_at": log.moment(db).isoformat(), "set_by": whoami()}
+                db.execute(insert(tables.policy).values(alias=alias, rules=rules, **row))
+            log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
+
+    def waive(self, request: Request) -> Waiver:
+        """Let a version break a rule of an alias's policy until a moment, for a reason that all will see."""
+        check_alias(request.alias)
+        self.resolve(f"{request.name}:{request.number}")
+        with self._db.writing() as db:
+            publishing.take_turn(db, request.name)
+            return waivers.grant(db, request)
+
+    def end_waiver(self, number: int) -> Waiver:
+        """End an open waiver, given by its id, now."""
+        with self._db.writing() as db:
+            return waivers.end(db, number)
+
+    def waivers(self, name: str | None = None, *, ended: bool = False) -> list[Waiver]:
+        """Waivers of a name (None: of all) that are open, oldest first; with `ended`, also the others."""
+        if not self._db.exists():
+            return []
+        with self._db.reading() as db:
+            at = log.moment(db)
+            found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
+        return [one for one in found if ended or one.is_open(at)]
+
+    def bound(self) -> Binding | None:
+        """The store whose artifacts this registry names; None before it was said."""
+        if not self._db.exists():
+            return None
+        with self._db.reading() as db:
+            return publishing.bound_to(db)
+
+    def require_store(self, store: Binding) -> None:
+        """Refuse another store than the one this registry is bound to, as StoreMismatch."""
+        bound = self.bound()
+        if bound is not None:
+            publishing.require_bound(self._db, bound, store)
+
+    def _records(self, name: str | None = None) -> list[VersionRecord]:
+        if not self._db.exists():
+            return []
+        rows = []
+        with self._db.reading() as db:  # one transaction: versions, metrics and aliases of one moment
+            for table, order in (
+                (tables.version, (tables.version.c.name, tables.version.c.number)),
+                (tables.metric, (tables.metric.c.position,)),
+                (tables.alias, (tables.alias.c.alias,)),
+            ):
+                columns = (table, tables.facts.c.facts) if table is tables.version else (table,)
+                query = select(*columns).order_by(*order)
+                if table is tables.version:
+                    query = query.join(tables.facts, tables.facts.c.id == table.c.facts_id)
+                rows.append(db.execute(query if name is None else query.where(table.c.name == name)).all())
+        return _version_records(*rows)
+
+    def _would_say(self, db: Connection, name: str, number: int, alias: str) -> dict[str, Any]:
+        """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
+        try:
+            return judge(db, name, number, alias, self._verified).detail()
+        except (PolicyRefused, PolicyInvalid) as exc:
+            return {"not_judged": str(exc)}
+
+    def _moves(self, db: Connection, name: str, alias: str, *, limit: int | None = None) -> list[Event]:
+        query = log.newest_first(name, kinds=log.MOVES, alias=alias).limit(limit)
+        return [log.event(row) for row in db.execute(query)]
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         if not self._db.exists():
@@ -138,80 +234,52 @@ class Registry:
             return db.execute(query).all()
 
 
-def open_registry(url_or_path: str | Path) -> Registry:
-    """The registry at a database URL, or in an SQLite file; one with a newer schema is a StoreUnusable."""
-    return Registry(open_database(url_or_path))
+def open_registry(url_or_path: str | Path, verified: Verified | None = None) -> Registry:
+    """The registry at a database URL, or in an SQLite file; one with another schema is a StoreUnusable.
+
+    `verified` checks signatures for policies that ask for one; without it those refuse every version.
+    """
+    return Registry(open_database(url_or_path), verified or _cannot_verify)
 
 
-def _next_number(db: Connection, name: str) -> int:
-    """Take the next number, which returns if the transaction fails; nobody else takes one before it ends."""
-    table = tables.series
-    if db.execute(update(table).where(table.c.name == name).values(last=table.c.last + 1)).rowcount == 0:
-        db.execute(insert(table).values(name=name, folded=name.casefold(), last=1))
-    number: int = db.execute(select(table.c.last).where(table.c.name == name)).scalar_one()
-    return number
+def _cannot_verify(bundle: str, manifest_digest: str, public_key: str) -> bool:
+    raise PolicyRefused("the alias's policy asks for a signature, and this program cannot check any")
 
 
-def _number_of(db: Connection, name: str, alias: str) -> int | None:
-    table = tables.alias
-    found: int | None = db.scalar(select(table.c.number).where(table.c.name == name, table.c.alias == alias))
-    return found
+def _is_meant(record: VersionRecord, wanted: Reference) -> bool:
+    if wanted.alias is not None:
+        return wanted.alias in record.aliases
+    return wanted.number is None or wanted.number == record.number
 
 
-def _move(db: Connection, name: str, alias: str, number: int) -> None:
-    was, table = _number_of(db, name, alias), tables.alias
-    moved = {"number": number, "moved_at": _now(), "moved_by": whoami()}
-    if was is None:
-        db.execute(insert(table).values(name=name, alias=alias, **moved))
-    else:
-        here = (table.c.name == name) & (table.c.alias == alias)
-        db.execute(update(table).where(here).values(**moved))
-    _record(db, name, "alias_moved", {"alias": alias, "was": was, "now": number})
-
-
-def _record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:
-    db.execute(insert(tables.log).values(at=_now(), name=name, kind=kind, by=whoami(), detail=detail))
-
-
-def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
-    """The row that holds the facts, which is made where none does; the caller holds the write lock."""
-    found, table = digest.of_json(dict(facts)), tables.facts
-    if db.scalar(select(table.c.id).where(table.c.id == found)) is None:
-        db.execute(insert(table).values(id=found, facts=dict(facts)))
-    return found
-
-
-def _version_row(db: Connection, publication: Publication, number: int, identity: str) -> dict[str, Any]:
-    return {
-        "name": publication.name,
-        "number": number,
-        "engine_key": publication.engine_key,
-        "identity": identity,
-        "verdict": publication.verdict,
-        "recipe": dict(publication.recipe),
-        "lineage": dict(publication.lineage),
-        "checks": [dict(check) for check in publication.checks],
-        "source": dict(publication.source),
-        "facts_id": _facts_id(db, publication.facts),
-        "model": publication.model,
-        "manifest_digest": publication.manifest_digest,
-        "origin": publication.origin,
-        "published_at": _now(),
-        "published_by": whoami(),
-    }
-
-
-def _metric_row(name: str, number: int, position: int, metric: Metric) -> dict[str, Any]:
-    return {
-        "name": name,
-        "number": number,
-        "position": position,
-        "metric": metric.name,
-        "value": metric.value,
-        "low": metric.low,
-        "high": metric.high,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+def _version_records(
+    versions: Sequence[Row[Any]], metrics: Sequence[Row[Any]], aliases: Sequence[Row[Any]]
+) -> list[VersionRecord]:
+    measured: defaultdict[tuple[str, int], list[Metric]] = defaultdict(list)
+    for row in metrics:
+        measured[row.name, row.number].append(Metric(row.metric, row.value, row.low, row.high))
+    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in aliases:
+        pointing[row.name, row.number].append(row.alias)
+    return [
+        VersionRecord(
+            name=row.name,
+            number=row.number,
+            engine_key=row.engine_key,
+            recipe=row.recipe,
+            verdict=row.verdict,
+            facts=row.facts,
+            lineage=row.lineage,
+            checks=row.checks,
+            metrics=tuple(measured[row.name, row.number]),
+            aliases=tuple(pointing[row.name, row.number]),
+            published_at=datetime.fromisoformat(row.published_at),
+            published_by=row.published_by,
+            model=row.model,
+            manifest_digest=row.manifest_digest,
+            source=row.source,
+            origin=row.origin,
+            collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
+        )
+        for row in versions
+    ]

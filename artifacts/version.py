@@ -18,6 +18,7 @@ KINDS = (
     "rolled_back",
     "refused",
     "waived",
+    "policy_set",
     "signed",
     "collected",
     "rebuild_needed",
@@ -121,6 +122,7 @@ class Event:
     seq: int
     at: datetime
     name: str
+    """Empty of what concerns all names, such as a policy."""
     kind: str
     """One of `KINDS`."""
     by: str

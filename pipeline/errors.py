@@ -8,6 +8,10 @@ artifacts    StoreUnknown            no store for that URL                      
              FileChanged             a file changed while it was hashed          1
              AliasMoved              somebody promoted first                     1
              NotPublishable          the verdict does not allow it               3
+             PolicyRefused           the alias's policy does not allow it        3
+             PolicyInvalid           a policy or waiver that cannot be meant     2
+             NameRefused             an unsafe or ambiguous name                 2
+             StoreMismatch           the registry is of another store            2
              DestinationTaken        a pull would write into a full directory    2
              StoreBusy               a sweep takes longer than others wait       1
              LeaseLost               a lease was not renewed in time             1
@@ -30,10 +34,12 @@ from artifacts.errors import (
     ArtifactCorrupt,
     DestinationTaken,
     FileChanged,
-    LeaseLost,
+    NameRefused,
     NotFound,
     NotPublishable,
-    StoreBusy,
+    PolicyInvalid,
+    PolicyRefused,
+    StoreMismatch,
     StoreUnknown,
     StoreUnusable,
 )
@@ -77,6 +83,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
-    StoreBusy: 1, LeaseLost: 1,
+    PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

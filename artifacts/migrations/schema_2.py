@@ -5,7 +5,6 @@ from typing import Any
 import sqlalchemy as sa
 from alembic.operations import Operations
 from sqlalchemy import Connection, select, update
-from sqlalchemy.types import TypeEngine
 
 from artifacts import digest
 
@@ -64,14 +63,17 @@ def _series(op: Operations, db: Connection) -> None:
 
 
 def _version(op: Operations, db: Connection) -> None:
-    required: dict[str, TypeEngine[Any]] = {
+    required: dict[str, sa.types.TypeEngine[Any]] = {
         "model": sa.String(1000),
         "origin": sa.String(20),
         "source": sa.JSON(),
         "facts_id": sa.String(64),
         "published_by": sa.String(200),
     }
-    optional: dict[str, TypeEngine[Any]] = {"manifest_digest": sa.String(64), "collected_at": sa.String(32)}
+    optional: dict[str, sa.types.TypeEngine[Any]] = {
+        "manifest_digest": sa.String(64),
+        "collected_at": sa.String(32),
+    }
     for name, kind in {**required, **optional}.items():
         op.add_column("version", sa.Column(name, kind))
     db.execute(update(VERSION).values(origin="built", published_by=UNKNOWN))
