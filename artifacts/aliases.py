@@ -11,6 +11,7 @@ from artifacts import log, tables
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.judgement import Judgement
 from artifacts.names import check_apart
+from artifacts.policy import WAIVABLE
 from artifacts.version import Event
 
 
@@ -92,24 +93,18 @@ def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgem
         log.record(db, name, "refused", detail)
 
 
-def require(judgement: Judgement, name: str, alias: str, number: int, at: int | None) -> None:
-    """Says a refusal as PolicyRefused, with what to do about it."""
-    if judgement.allowed:
-        return
+def refusal(judgement: Judgement, name: str, alias: str, number: int, at: int | None) -> PolicyRefused:
+    """A refusal in words, with what to do about it; `at` is where the alias stays."""
     stays = f"stays at version {at}" if at else "is not made"
-    refused = PolicyRefused(
-        "\n".join(
-            [
-                f"{name}@{alias} {stays}: version {number} is not what its policy asks",
-                *(f"  {one}" for one in judgement.broken),
-            ]
+    what = f"{name}@{alias} {stays}: version {number} is not what its policy asks"
+    refused = PolicyRefused("\n".join([what, *(f"  {one}" for one in judgement.broken)]))
+    may = [one.rule for one in judgement.broken if one.rule in WAIVABLE]
+    if may:
+        refused.add_note(
+            "cure it, or let somebody answer for it: "
+            f"enginery waive {name}:{number} {alias} {may[0]} --reason WHY --for 7d"
         )
-    )
-    refused.add_note(
-        "cure it, or let somebody answer for it: "
-        f"enginery waive {name}:{number} {alias} {judgement.broken[0].rule} --reason WHY --for 7d"
-    )
-    raise refused
+    return refused
 
 
 def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: int | None) -> tuple[int, int]:

@@ -62,6 +62,7 @@ def policy_of(db: Connection, alias: str) -> Policy:
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
     """What the alias's policy says of the version, the waivers that are open considered."""
+    require_version(db, name, number)
     at = log.moment(db)
     rows = db.execute(waivers.of(name, number))
     open_now = [one for one in map(waivers.waiver, rows) if one.is_open(at)]
@@ -74,15 +75,20 @@ def judge(db: Connection, name: str, number: int, alias: str, verified: Verified
     )
 
 
+def require_version(db: Connection, name: str, number: int) -> None:
+    """Refuses, as NotFound, a version that there is not."""
+    table = tables.version
+    if db.scalar(select(table.c.number).where(table.c.name == name, table.c.number == number)) is None:
+        raise NotFound(f"no version {name}:{number}; `enginery ls` lists those there are")
+
+
 def _subject(
     db: Connection, version: tuple[str, int], at: datetime, verified: Verified, open_waivers: int
 ) -> Subject:
     table, metric = tables.version, tables.metric
     columns = (table.c.verdict, table.c.published_at, table.c.collected_at, table.c.manifest_digest)
     facts = select(*columns, tables.facts.c.facts).join(tables.facts, tables.facts.c.id == table.c.facts_id)
-    row = db.execute(facts.where((table.c.name == version[0]) & (table.c.number == version[1]))).one_or_none()
-    if row is None:
-        raise NotFound(f"no version {version[0]}:{version[1]}")
+    row = db.execute(facts.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
     here = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
         at=at,

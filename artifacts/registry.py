@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select
+from sqlalchemy import Connection, Row, Select, func, select
 
-from artifacts import aliases, log, publishing, tables, waivers
+from artifacts import aliases, log, publishing, tables
 from artifacts.aliases import Move
-from artifacts.database import Database, open_database
+from artifacts.database import open_database
 from artifacts.errors import NotFound, PolicyInvalid, PolicyRefused
+from artifacts.governance import Governance, Standing
 from artifacts.judgement import Judgement, Verified, judge
 from artifacts.log import whoami
 from artifacts.match import Match, match
@@ -33,21 +34,17 @@ __all__ = [
     "Publication",
     "Registry",
     "Request",
+    "Standing",
     "VersionRecord",
     "Waiver",
     "open_registry",
+    "parse_policy",
     "whoami",
 ]
 
 
-class Registry:
+class Registry(Governance):
     """One registry. Reading one that does not exist yet finds nothing; the first write makes it."""
-
-    def __init__(self, database: Database, verified: Verified) -> None:
-        self._db = database
-        self._verified = verified
-        self.url = database.url
-        """Where it is, without the password."""
 
     def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
@@ -69,8 +66,10 @@ class Registry:
                 at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
                 aliases.settle(db, name, alias, number, judgement)
-        if judgement is not None and alias is not None:
-            aliases.require(judgement, name, alias, number, at)
+        if judgement is not None and alias is not None and not judgement.allowed:
+            refused = aliases.refusal(judgement, name, alias, number, at)
+            refused.add_note(f"{name}:{number} is published: nothing has to be built again")
+            raise refused
         return number
 
     def promote(self, name: str, alias: str, *, to: int, expect: int | None) -> None:
@@ -85,7 +84,8 @@ class Registry:
             found = aliases.require_at(db, name, alias, expect)
             judgement = judge(db, name, to, alias, self._verified)
             aliases.settle(db, name, alias, to, judgement)
-        aliases.require(judgement, name, alias, to, found)
+        if not judgement.allowed:
+            raise aliases.refusal(judgement, name, alias, to, found)
 
     def rollback(self, name: str, alias: str, *, to: int | None = None, expect: int | None = None) -> Move:
         """Point `alias` back at the version before, or at `to` where it has been before; return the move.
@@ -140,58 +140,24 @@ class Registry:
         rows = self._rows(log.newest_first(name, kinds=log.MOVES, alias=alias))
         return [aliases.move_of(log.event(row)) for row in reversed(rows)]
 
-    def judge(self, name: str, number: int, alias: str) -> Judgement:
-        """What the alias's policy says of the version now; nothing is changed."""
-        self.resolve(f"{name}:{number}")
-        with self._db.reading() as db:
-            return judge(db, name, number, alias, self._verified)
-
-    def policies(self) -> dict[str, Policy]:
-        """Alias -> its policy, sorted by alias; of the others only a PASS is asked."""
-        table = tables.policy
-        return {
-            row.alias: parse_policy(row.rules) for row in self._rows(select(table).order_by(table.c.alias))
-        }
-
-    def set_policy(self, alias: str, policy: Policy | None) -> None:
-        """Make this the policy of every alias of that name, or take it away with None."""
-        check_alias(alias)
-        rules = None if policy is None else policy.as_dict()
-        with self._db.writing() as db:
-            db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
-            if rules is not None:
-                row = {"set_at": log.moment(db).isoformat(), "set_by": whoami()}
-                db.execute(insert(tables.policy).values(alias=alias, rules=rules, **row))
-            log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
-
-    def waive(self, request: Request) -> Waiver:
-        """Let a version break a rule of an alias's policy until a moment, for a reason that all will see."""
-        check_alias(request.alias)
-        self.resolve(f"{request.name}:{request.number}")
-        with self._db.writing() as db:
-            publishing.take_turn(db, request.name)
-            return waivers.grant(db, request)
-
-    def end_waiver(self, number: int) -> Waiver:
-        """End an open waiver, given by its id, now."""
-        with self._db.writing() as db:
-            return waivers.end(db, number)
-
-    def waivers(self, name: str | None = None, *, ended: bool = False) -> list[Waiver]:
-        """Waivers of a name (None: of all) that are open, oldest first; with `ended`, also the others."""
-        if not self._db.exists():
-            return []
-        with self._db.reading() as db:
-            at = log.moment(db)
-            found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
-        return [one for one in found if ended or one.is_open(at)]
-
     def bound(self) -> Binding | None:
         """The store whose artifacts this registry names; None before it was said."""
         if not self._db.exists():
             return None
         with self._db.reading() as db:
             return publishing.bound_to(db)
+
+    def counts(self) -> dict[str, int]:
+        """How many names, versions, aliases, events, policies and waivers there are."""
+        if not self._db.exists():
+            return {}
+        counted = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
+        counted |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
+        with self._db.reading() as db:
+            return {
+                name: int(db.scalar(select(func.count()).select_from(table)) or 0)
+                for name, table in counted.items()
+            }
 
     def require_store(self, store: Binding) -> None:
         """Refuse another store than the one this registry is bound to, as StoreMismatch."""

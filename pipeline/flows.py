@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
+from artifacts.errors import PolicyRefused
 from artifacts.registry import Registry
 from pipeline import publish, reports
 from pipeline.app import App
@@ -81,7 +82,7 @@ def reported(work: Callable[[], Outcome]) -> Any:
     tie_if_asked()
     try:
         outcome = work()
-    except GateFailed as exc:
+    except (GateFailed, PolicyRefused) as exc:
         return Failed(name=REFUSED, message=str(exc), data=exc)
     except tuple(EXIT_CODES) as exc:
         return Failed(message=headline(exc), data=exc)

@@ -1,4 +1,4 @@
-"""ls, show, find, pull, verify, promote, generate: for those who use what was published."""
+"""ls, show, find, pull, verify, generate: for those who use what was published."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,28 +175,6 @@ def verify(app: App, reference: str) -> None:
         {"reference": reference, "problems": []},
         text=f"{reference}: every file is as published",
         short=reference,
-    )
-
-
-@click.command()
-@REFERENCE
-@click.argument("alias")
-@click.option("--expect", type=int, help="Version the alias must point at now; default: what it is found at.")
-@click.option("--new", is_flag=True, help="The alias must not exist yet.")
-@click.pass_obj
-def promote(app: App, reference: str, alias: str, expect: int | None, new: bool) -> None:
-    """Point ALIAS at a version, unless somebody moved it first.
-
-    Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
-    """
-    record = app.client.resolve(reference)
-    found = app.registry.aliases(record.name).get(alias)
-    expected = None if new else expect if expect is not None else found
-    app.registry.promote(record.name, alias, to=record.number, expect=expected)
-    app.out.value(
-        {"name": record.name, "alias": alias, "version": record.number, "was": found},
-        text=f"{record.name}@{alias} is version {record.number}" + (f" (was {found})" if found else ""),
-        short=f"{record.name}:{record.number}",
     )
 
 

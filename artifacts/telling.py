@@ -1,0 +1,66 @@
+"""Events of the log in words."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from artifacts.version import Event
+
+
+def tell(event: Event) -> str:
+    """What happened, in one line; of a kind that this version does not know, its detail."""
+    say = SAID.get(event.kind)
+    return say(event.detail) if say else f"{event.kind} {json.dumps(event.detail, sort_keys=True)}"
+
+
+def _published(detail: dict[str, Any]) -> str:
+    return f"published version {detail['number']}, {detail['verdict']}, engine {detail['engine_key'][:12]}"
+
+
+def _moved(detail: dict[str, Any]) -> str:
+    was = f"from version {detail['was']} to" if detail["was"] else "at"
+    return f"@{detail['alias']} {was} version {detail['now']}{_but(detail)}"
+
+
+def _rolled_back(detail: dict[str, Any]) -> str:
+    said = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
+    would = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
+    return f"{said}{f', which its policy would refuse: {would}' if would else ''}{_but(detail)}"
+
+
+def _refused(detail: dict[str, Any]) -> str:
+    return f"@{detail['alias']} refused version {detail['number']}: {_reasons(detail['broken'])}"
+
+
+def _waived(detail: dict[str, Any]) -> str:
+    what = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
+    if detail.get("ended"):
+        return f"waiver {detail['waiver']} of {what} ended"
+    until = detail["until"][:16].replace("T", " ")
+    return f"waiver {detail['waiver']} of {what} until {until}: {detail['reason']}"
+
+
+def _policy_set(detail: dict[str, Any]) -> str:
+    if detail["rules"] is None:
+        return f"@{detail['alias']} has no policy any more"
+    return f"policy of @{detail['alias']}: {', '.join(detail['rules']) or 'PASS'}"
+
+
+def _but(detail: dict[str, Any]) -> str:
+    said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
+    return f" (waived: {'; '.join(said)})" if said else ""
+
+
+def _reasons(broken: list[dict[str, str]]) -> str:
+    return "; ".join(f"{one['rule']}: {one['why']}" for one in broken)
+
+
+SAID: dict[str, Callable[[dict[str, Any]], str]] = {
+    "published": _published,
+    "alias_moved": _moved,
+    "rolled_back": _rolled_back,
+    "refused": _refused,
+    "waived": _waived,
+    "policy_set": _policy_set,
+}
+"""Kind of event -> its detail in words."""
