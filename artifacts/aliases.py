@@ -121,9 +121,11 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
     )
     back = [number for number in path[:-1] if number != was and number not in gone]
     if not back or (to is not None and to not in back):
-        had = ", ".join(map(str, dict.fromkeys(back))) or "nothing"
+        had = ", ".join(map(str, dict.fromkeys(back))) or "no other"
         wanted = "an earlier version" if to is None else f"version {to}"
-        raise NotFound(f"{name}@{alias} cannot go back to {wanted}; on its way here it was at {had}")
+        raise NotFound(
+            f"{name}@{alias} cannot go back to {wanted}; on its way to version {was} it was at {had}"
+        )
     target = back[-1] if to is None else to
     _put(db, name, alias, target)
     return was, target

@@ -15,6 +15,9 @@ from artifacts.version import Event
 MOVES = ("alias_moved", "rolled_back")
 """Kinds of events that move an alias; their detail has `alias`, `was` and `now`."""
 
+ORDER = 0x6C6F67
+"""Number of the PostgreSQL lock under which events are added; any, as long as it stays the same."""
+
 
 def whoami() -> str:
     """`user@host` of this process, as events record it; numbers stand in for a user without a name."""
@@ -35,7 +38,13 @@ def moment(db: Connection) -> datetime:
 
 
 def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:
-    """Adds an event; it is there if the caller's transaction succeeds."""
+    """Adds an event; it is there if the caller's transaction succeeds.
+
+    Whoever adds one waits for who added the last to end: events appear in the order of their numbers, and
+    a reader that has seen one will see none before it.
+    """
+    if db.dialect.name == "postgresql":  # SQLite's writers take turns anyway
+        db.execute(select(func.pg_advisory_xact_lock(ORDER)))
     at = moment(db).isoformat()
     db.execute(insert(tables.log).values(at=at, name=name, kind=kind, by=whoami(), detail=detail))
 

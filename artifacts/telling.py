@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from artifacts.digest import of_json
 from artifacts.version import Event
 
 
@@ -43,7 +44,21 @@ def _waived(detail: dict[str, Any]) -> str:
 def _policy_set(detail: dict[str, Any]) -> str:
     if detail["rules"] is None:
         return f"@{detail['alias']} has no policy any more"
-    return f"policy of @{detail['alias']}: {', '.join(detail['rules']) or 'PASS'}"
+    rules = [f"{rule} {asked(value)}" for rule, value in detail["rules"].items()]
+    return f"policy of @{detail['alias']}: {'; '.join(rules)}"
+
+
+def asked(value: Any) -> str:
+    """What a rule asks, from its value in JSON; keys by the beginning of their digest."""
+    if value is True:
+        return "yes"
+    if isinstance(value, list):
+        return " or ".join(f"key {of_json(one)[:12]}" if "\n" in one else one for one in value)
+    if isinstance(value, dict):
+        signs = {"min": ">=", "max": "<="}
+        bounds = [(name, signs[end], bound) for name, ends in value.items() for end, bound in ends.items()]
+        return ", ".join(f"{name} {sign} {bound:g}" for name, sign, bound in bounds)
+    return f"{value:g}"
 
 
 def _but(detail: dict[str, Any]) -> str:

@@ -145,9 +145,11 @@ def pull(app: App, reference: str, directory: Path) -> None:
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
     from artifacts.match import match  # not for --help
+    from pipeline.commands.release import warn_of_waivers  # which imports this module
 
     (found,) = match([app.client.resolve(reference)], _facts_here(app))
     path = app.client.pull(reference, directory)
+    warn_of_waivers(app, found.record.name, found.record.number)
     if found.dropped:
         app.out.warn(f"this host cannot load {reference}: {'; '.join(found.dropped)}")
     app.out.value(

@@ -136,26 +136,10 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
-    from artifacts.digest import of_json  # with the registry
+    from artifacts.telling import asked  # with the registry
 
     rules = {"verdict": list(policy.verdict), **policy.as_dict()}
-    if "signed_by" in rules:
-        rules["signed_by"] = [f"key {of_json(key)[:12]}" for key in rules["signed_by"]]
-    return [{"alias": f"@{alias}", "rule": rule, "asks": _asked(value)} for rule, value in rules.items()]
-
-
-def _asked(value: Any) -> str:
-    if value is True:
-        return "yes"
-    if isinstance(value, list):
-        return " or ".join(value)
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{name} {'>=' if end == 'min' else '<='} {bound:g}"
-            for name, ends in value.items()
-            for end, bound in ends.items()
-        )
-    return f"{value:g}"
+    return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]
 
 
 def _waiver_row(app: App, one: "Waiver") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """promote, rollback, aliases, log: which version people get, and who decided that."""
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
         app.registry.versions(name)
     events = app.registry.events(name, newest=newest)
     if app.out.json_mode:
-        fields = ("seq", "at", "name", "kind", "by", "detail")
-        app.out.rows([{field: getattr(one, field) for field in fields} for one in events], id_column="seq")
+        app.out.rows([{**asdict(one), "at": one.at.isoformat()} for one in events], id_column="seq")
         return
     app.out.rows(
         [
@@ -130,6 +130,13 @@ def log(app: App, name: str | None, newest: int | None) -> None:
         ],
         id_column="seq",
     )
+
+
+def warn_of_waivers(app: App, name: str, number: int) -> None:
+    """Says which rules were waived for a version, to whoever is about to use it."""
+    for one in app.registry.waivers(name):
+        if one.number == number:
+            app.out.warn(f"{name}:{number}: {one}")
 
 
 def _standing(judgement: "Judgement") -> str:
