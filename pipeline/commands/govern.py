@@ -138,7 +138,7 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
     from artifacts.telling import asked  # with the registry
 
-    rules = {"verdict": list(policy.verdict), **policy.as_dict()}
+    rules = policy.as_dict()
     return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest
+from artifacts.database import connect
 from artifacts.store import LocalStore, open_store
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -20,6 +21,13 @@ OTHER = digest.of_json("another")
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:
     return open_store(tmp_path / "store")
+
+
+@pytest.fixture
+def registry_url(database_url: str) -> str:
+    """URL of an empty registry, once on each kind of database."""
+    connect(database_url).create()
+    return database_url
 
 
 @pytest.fixture

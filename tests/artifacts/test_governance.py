@@ -1,0 +1,390 @@
+"""Promotions before policies, waivers and rollbacks, on both databases."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import create_engine, insert, update
+
+from artifacts import tables
+from artifacts.errors import (
+    AliasMoved,
+    NameRefused,
+    NotFound,
+    NotPublishable,
+    PolicyInvalid,
+    PolicyRefused,
+    StoreMismatch,
+)
+from artifacts.registry import Binding, Metric, Policy, Publication, Request, open_registry, parse_policy
+from artifacts.telling import tell
+from artifacts.version import IMPORTED
+
+KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
+ONE = Publication(
+    name="demo/fp8",
+    engine_key="1" * 64,
+    manifest_digest="d" * 64,
+    recipe={"n": 1},
+    verdict="PASS",
+    facts={"format": "fp8", "target": "host"},
+    metrics=[Metric("tokens_per_s", 100.0), Metric("kl", 0.01)],
+)
+FAST = parse_policy({"metrics": {"tokens_per_s": {"min": 200}}})
+
+
+def version(n: int, **changes) -> Publication:
+    return dataclasses.replace(ONE, engine_key=f"{n:064x}", recipe={"n": n}, **changes)
+
+
+def waiver(number: int = 1, rule: str = "metrics", **changes) -> Request:
+    asked = {"name": "demo/fp8", "number": number, "alias": "prod", "rule": rule, "reason": "agreed"}
+    return Request(**{**asked, "until": datetime.now(UTC) + timedelta(days=7), **changes})
+
+
+@pytest.fixture
+def registry(registry_url):
+    """Three versions of one name, and no alias."""
+    opened = open_registry(registry_url, verified=lambda bundle, digest, key: bundle == f"{digest} {key}")
+    for n in (1, 2, 3):
+        opened.publish(version(n))
+    return opened
+
+
+def change(url: str, *statements) -> None:
+    """Changes what no command changes."""
+    engine = create_engine(url)
+    with engine.begin() as db:
+        for statement in statements:
+            db.execute(statement)
+    engine.dispose()
+
+
+def kinds(registry) -> list[str]:
+    return [event.kind for event in registry.events("demo/fp8")][3:]
+
+
+def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(registry):
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+    registry.set_policy("prod", FAST)
+    with pytest.raises(PolicyRefused) as caught:
+        registry.promote("demo/fp8", "prod", to=2, expect=1)
+    assert str(caught.value) == (
+        "demo/fp8@prod stays at version 1: version 2 is not what its policy asks\n"
+        "  metrics: tokens_per_s is 100, less than 200"
+    )
+    assert "enginery waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
+    assert registry.aliases("demo/fp8") == {"prod": 1}
+    last = registry.events("demo/fp8")[-1]
+    why = "tokens_per_s is 100, less than 200"
+    assert (last.kind, last.detail) == (
+        "refused",
+        {"alias": "prod", "at": 1, "number": 2, "broken": [{"rule": "metrics", "why": why}]},
+    )
+    assert tell(last) == f"@prod refused version 2: metrics: {why}"
+    registry.promote("demo/fp8", "staging", to=2, expect=None)  # another alias has another policy
+    registry.set_policy("prod", None)
+    registry.promote("demo/fp8", "prod", to=2, expect=1)
+
+
+def test_who_lost_the_race_is_told_so_and_not_judged(registry):
+    registry.set_policy("prod", FAST)
+    with pytest.raises(AliasMoved):
+        registry.promote("demo/fp8", "prod", to=2, expect=1)
+    assert kinds(registry) == []
+
+
+def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_repeated(registry):
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+    registry.set_policy("prod", FAST)
+    for _ in range(2):
+        with pytest.raises(
+            PolicyRefused, match="demo/fp8@prod stays at version 1: version 4 is not"
+        ) as caught:
+            registry.publish(version(4, alias="prod"))
+        assert caught.value.__notes__[-1] == "demo/fp8:4 is published: nothing has to be built again"
+    assert [record.number for record in registry.versions("demo/fp8")] == [1, 2, 3, 4]
+    registry.waive(waiver(4))
+    assert registry.publish(version(4, alias="prod")) == 4
+    assert registry.aliases("demo/fp8") == {"prod": 4}
+    registry.rollback("demo/fp8", "prod")
+    assert registry.publish(version(4, alias="prod")) == 4  # it was there; that somebody took it back counts
+    assert registry.aliases("demo/fp8") == {"prod": 1}
+    assert kinds(registry) == [
+        "alias_moved", "published", "refused", "refused", "waived", "alias_moved", "rolled_back",
+    ]  # fmt: skip
+
+
+def test_a_waiver_lets_one_version_pass_one_alias_for_a_time_and_all_see_it(registry):
+    registry.set_policy("prod", FAST)
+    made = registry.waive(waiver(2))
+    assert registry.waivers() == registry.waivers("demo/fp8") == [made]
+    registry.promote("demo/fp8", "prod", to=2, expect=None)
+    with pytest.raises(PolicyRefused):
+        registry.promote("demo/fp8", "prod", to=3, expect=2)
+    (move,) = registry.history("demo/fp8", "prod")
+    assert [(one["rule"], one["reason"], one["waiver"]) for one in move.waived] == [
+        ("metrics", "agreed", made.id)
+    ]
+    (standing,) = registry.standings("demo/fp8")
+    assert (standing.number, standing.judgement.allowed, standing.judgement.waived[0][1]) == (2, True, made)
+    assert registry.end_waiver(made.id).until <= datetime.now(UTC)
+    assert registry.waivers() == []
+    assert [one.id for one in registry.waivers(ended=True)] == [made.id]
+    assert [one.rule for one in registry.standings()[0].judgement.broken] == ["metrics"]
+    with pytest.raises(NotFound, match=f"no waiver {made.id} is open"):
+        registry.end_waiver(made.id)
+
+
+def test_a_waiver_ends_by_itself(registry, registry_url):
+    registry.set_policy("prod", FAST)
+    registry.waive(waiver(1))
+    over = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    change(registry_url, update(tables.waiver).values(until=over))
+    assert registry.waivers() == []
+    with pytest.raises(PolicyRefused):
+        registry.promote("demo/fp8", "prod", to=1, expect=None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rule": "present"}, "rule 'present' cannot be waived; have verdict, max_age_days"),
+        ({"rule": "no_open_waivers"}, "cannot be waived"),
+        ({"reason": "  "}, "reason '  ' is no reason; give 1 to 1000 characters"),
+        ({"reason": "red\x1b[31m"}, r"reason 'red\\x1b\[31m' is no reason"),
+        ({"reason": "x" * 1001}, "is no reason"),
+        ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, "a waiver until 2020-01-01 .* is over"),
+        ({"until": datetime(2999, 1, 1)}, "give a later moment, with its time zone"),  # noqa: DTZ001 on purpose
+    ],
+)
+def test_waivers_that_nobody_could_answer_for_are_refused(tmp_path, changes, said):
+    registry = open_registry(tmp_path / "registry.db")
+    registry.publish(ONE)
+    with pytest.raises(PolicyInvalid, match=said):
+        registry.waive(waiver(**changes))
+    assert registry.waivers(ended=True) == []
+
+
+def test_waivers_are_of_versions_that_are_there(registry, tmp_path):
+    with pytest.raises(NotFound, match="no version demo/fp8:9"):
+        registry.waive(waiver(9))
+    none = open_registry(tmp_path / "none.db")
+    for ask in (
+        lambda: none.waive(waiver()),
+        lambda: none.end_waiver(1),
+        lambda: none.judge("demo/fp8", 1, "prod"),
+    ):
+        with pytest.raises(NotFound):
+            ask()
+    assert (none.waivers(), none.policies(), none.standings(), none.bound(), none.counts()) == (
+        [],
+        {},
+        [],
+        None,
+        {},
+    )
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_waived_version_is_kept_from_an_alias_that_wants_none(registry):
+    registry.waive(waiver(1))
+    registry.set_policy("stable", Policy(no_open_waivers=True))
+    with pytest.raises(PolicyRefused, match="no_open_waivers: 1 of its waivers is open"):
+        registry.promote("demo/fp8", "stable", to=1, expect=None)
+    registry.promote("demo/fp8", "stable", to=2, expect=None)
+
+
+def test_a_signature_by_a_key_of_the_policy_is_asked_for(registry, registry_url):
+    registry.set_policy("prod", Policy(signed_by=(KEY,)))
+    with pytest.raises(PolicyRefused, match="signed_by: it has no good signature by the key asked for"):
+        registry.promote("demo/fp8", "prod", to=1, expect=None)
+    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01", "signed_by": "me"}
+    bad = insert(tables.signature).values(key_id="a", bundle=f"{'e' * 64} {KEY}", **row)
+    good = insert(tables.signature).values(key_id="b", bundle=f"{'d' * 64} {KEY}", **row)
+    change(registry_url, bad)
+    with pytest.raises(PolicyRefused):
+        registry.promote("demo/fp8", "prod", to=1, expect=None)
+    change(registry_url, good)
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+
+
+def test_a_program_that_cannot_check_signatures_promotes_nothing_and_still_rolls_back(registry, registry_url):
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+    registry.promote("demo/fp8", "prod", to=2, expect=1)
+    registry.set_policy("prod", Policy(signed_by=(KEY,)))
+    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01", "signed_by": "me"}
+    change(registry_url, insert(tables.signature).values(key_id="a", bundle=f"{'d' * 64} {KEY}", **row))
+    plain = open_registry(registry_url)
+    with pytest.raises(PolicyRefused, match="asks for a signature, and this program cannot check any"):
+        plain.promote("demo/fp8", "prod", to=3, expect=2)
+    assert (plain.rollback("demo/fp8", "prod").now, plain.aliases("demo/fp8")) == (1, {"prod": 1})
+
+
+def test_an_engine_from_elsewhere_is_promoted_by_policy_or_waiver_only(registry):
+    foreign = version(9, verdict="UNVERIFIED", origin=IMPORTED)
+    assert registry.publish(foreign) == 4
+    with pytest.raises(PolicyRefused, match="verdict: its verdict is UNVERIFIED, not PASS"):
+        registry.promote("demo/fp8", "prod", to=4, expect=None)
+    registry.set_policy("lab", Policy(verdict=("PASS", "UNVERIFIED")))
+    registry.promote("demo/fp8", "lab", to=4, expect=None)
+    registry.waive(waiver(4, rule="verdict"))
+    registry.promote("demo/fp8", "prod", to=4, expect=None)
+    for wrong in ({"verdict": "UNVERIFIED"}, {"verdict": "FAIL", "origin": IMPORTED}):
+        with pytest.raises(NotPublishable, match="only PASS is published, and UNVERIFIED of an engine built"):
+            registry.publish(version(10, **wrong))
+
+
+def test_a_policy_of_a_later_version_is_not_guessed_at(registry, registry_url):
+    registry.set_policy("prod", FAST)
+    change(registry_url, update(tables.policy).values(rules={"phase_of_moon": "full"}))
+    with pytest.raises(
+        PolicyInvalid, match="the policy of @prod cannot be applied by this version: unknown rule"
+    ):
+        registry.promote("demo/fp8", "prod", to=1, expect=None)
+
+
+def test_rollbacks_go_back_the_way_that_was_come(registry):
+    for to, expect in ((1, None), (2, 1), (3, 2)):
+        registry.promote("demo/fp8", "prod", to=to, expect=expect)
+    assert [registry.rollback("demo/fp8", "prod").now for _ in range(2)] == [2, 1]
+    with pytest.raises(
+        NotFound, match="cannot go back to an earlier version; on its way to version 1 it was at no"
+    ):
+        registry.rollback("demo/fp8", "prod")
+    registry.promote("demo/fp8", "prod", to=3, expect=1)
+    move = registry.rollback("demo/fp8", "prod")
+    assert (move.was, move.now, move.rolled_back, move.alias) == (3, 1, True, "prod")
+    moves = registry.history("demo/fp8", "prod")
+    assert [(one.was, one.now) for one in moves] == [
+        (None, 1),
+        (1, 2),
+        (2, 3),
+        (3, 2),
+        (2, 1),
+        (1, 3),
+        (3, 1),
+    ]
+    assert tell(registry.events("demo/fp8")[-1]) == "@prod rolled back from version 3 to version 1"
+
+
+def test_a_rollback_goes_to_a_version_where_the_alias_was_and_expects(registry):
+    for to, expect in ((1, None), (2, 1), (3, 2)):
+        registry.promote("demo/fp8", "prod", to=to, expect=expect)
+    with pytest.raises(AliasMoved, match="is at version 3, not version 2"):
+        registry.rollback("demo/fp8", "prod", expect=2)
+    with pytest.raises(NotFound, match="cannot go back to version 7; on its way to version 3 it was at 1, 2"):
+        registry.rollback("demo/fp8", "prod", to=7)
+    with pytest.raises(NotFound, match="demo/fp8 has no alias @nope"):
+        registry.rollback("demo/fp8", "nope")
+    assert registry.rollback("demo/fp8", "prod", to=1, expect=3).now == 1
+
+
+def test_a_rollback_passes_over_what_gc_took(registry, registry_url):
+    for to, expect in ((1, None), (2, 1), (3, 2)):
+        registry.promote("demo/fp8", "prod", to=to, expect=expect)
+    gone = (
+        update(tables.version)
+        .where(tables.version.c.number == 2)
+        .values(collected_at="2026-05-01T00:00:00+00:00")
+    )
+    change(registry_url, gone)
+    assert registry.rollback("demo/fp8", "prod").now == 1
+    with pytest.raises(PolicyRefused, match="present: gc took its files on 2026-05-01"):
+        registry.promote("demo/fp8", "prod", to=2, expect=1)
+
+
+def test_no_policy_stands_in_the_way_of_a_rollback_and_the_log_says_what_it_thinks(registry):
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+    registry.promote("demo/fp8", "prod", to=2, expect=1)
+    registry.set_policy("prod", FAST)
+    registry.rollback("demo/fp8", "prod")
+    said = tell(registry.events("demo/fp8")[-1])
+    assert said.endswith(
+        "version 1, which its policy would refuse: metrics: tokens_per_s is 100, less than 200"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "../up",
+        "a/../b",
+        "/abs",
+        "a//b",
+        "a b",
+        "a\n",
+        "a\x1b[2J",
+        "a@b",
+        "a:1",
+        "-rf",
+        "na\u0131ve",
+        "x" * 201,
+        "a/",
+    ],
+)
+def test_hostile_names_are_refused_before_anything_is_made(tmp_path, name):
+    with pytest.raises(NameRefused, match="is not allowed; use at most 200 letters"):
+        open_registry(tmp_path / "r.db").publish(dataclasses.replace(ONE, name=name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("alias", ["", "1", "pr od", "prod\n", "a/b", "a@b", "\x00", "x" * 65])
+def test_hostile_aliases_are_refused(tmp_path, alias):
+    registry = open_registry(tmp_path / "r.db")
+    registry.publish(ONE)
+    asks = (
+        lambda: registry.promote("demo/fp8", alias, to=1, expect=None),
+        lambda: registry.publish(version(2, alias=alias)),
+        lambda: registry.set_policy(alias, FAST),
+        lambda: registry.waive(waiver(alias=alias)),
+    )
+    for ask in asks:
+        with pytest.raises(NameRefused, match=r"alias .* is not allowed"):
+            ask()
+    assert registry.counts() == {
+        "names": 1,
+        "versions": 1,
+        "aliases": 0,
+        "policies": 0,
+        "waivers": 0,
+        "events": 1,
+    }
+
+
+def test_names_that_differ_only_by_case_are_refused(registry):
+    with pytest.raises(
+        NameRefused, match="name 'Demo/FP8' differs from 'demo/fp8' only by case; use one of them"
+    ):
+        registry.publish(dataclasses.replace(ONE, name="Demo/FP8"))
+    registry.promote("demo/fp8", "prod", to=1, expect=None)
+    with pytest.raises(NameRefused, match="alias 'Prod' differs from 'prod' only by case"):
+        registry.promote("demo/fp8", "Prod", to=1, expect=None)
+    assert (registry.names(), registry.aliases("demo/fp8")) == (["demo/fp8"], {"prod": 1})
+
+
+def test_a_registry_is_of_one_store(registry):
+    mine, other = Binding("a" * 32, "/stores/a"), Binding("b" * 32, "/stores/b")
+    registry.require_store(other)  # nobody has said which
+    assert registry.publish(version(5), store=mine) == 4
+    assert registry.publish(version(6), store=Binding(mine.id, "/moved/a")) == 5
+    with pytest.raises(
+        StoreMismatch, match=r"names artifacts of store a{32} \(first at /stores/a\), and this is store b{32}"
+    ):
+        registry.publish(version(7), store=other)
+    with pytest.raises(StoreMismatch):
+        registry.require_store(other)
+    assert (registry.bound(), registry.counts()["versions"]) == (mine, 5)
+
+
+def test_events_of_all_names_are_read_in_order_and_the_newest(registry):
+    registry.publish(dataclasses.replace(ONE, name="demo/int8"))
+    registry.set_policy("prod", FAST)
+    events = registry.events()
+    assert [event.seq for event in events] == sorted(event.seq for event in events)
+    assert [(event.name, event.kind) for event in registry.events(newest=2)] == [
+        ("demo/int8", "published"),
+        ("", "policy_set"),
+    ]
+    assert tell(events[-1]) == "policy of @prod: verdict PASS; metrics tokens_per_s >= 200"
