@@ -7,8 +7,10 @@ import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 
+from artifacts.database import connect
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, StoreUnknown, StoreUnusable
 from artifacts.registry import Metric, Publication, open_registry
 
@@ -31,10 +33,16 @@ def registry(tmp_path):
     return open_registry(tmp_path / "sub" / "registry.db")
 
 
-def test_what_is_published_is_found_whole(registry):
+@pytest.fixture
+def either(registry_url):
+    """A registry on each kind of database."""
+    return open_registry(registry_url)
+
+
+def test_what_is_published_is_found_whole(either):
     before = datetime.now(UTC)
-    assert registry.publish(FIRST) == 1
-    record = registry.resolve("demo/fp8")
+    assert either.publish(FIRST) == 1
+    record = either.resolve("demo/fp8")
     assert (record.name, record.number, record.engine_key, record.verdict) == (
         "demo/fp8",
         1,
@@ -53,21 +61,21 @@ def test_what_is_published_is_found_whole(registry):
     assert record.as_dict()["published_at"] == record.published_at.isoformat()
 
 
-def test_numbers_count_per_name_and_the_alias_follows(registry):
+def test_numbers_count_per_name_and_the_alias_follows(either):
     other = dataclasses.replace(FIRST, name="demo/int8", alias=None)
-    assert [registry.publish(one) for one in (FIRST, SECOND, other)] == [1, 2, 1]
-    assert registry.names() == ["demo/fp8", "demo/int8"]
-    assert (registry.aliases("demo/fp8"), registry.aliases("demo/int8")) == ({"candidate": 2}, {})
+    assert [either.publish(one) for one in (FIRST, SECOND, other)] == [1, 2, 1]
+    assert either.names() == ["demo/fp8", "demo/int8"]
+    assert (either.aliases("demo/fp8"), either.aliases("demo/int8")) == ({"candidate": 2}, {})
 
 
-def test_publishing_the_same_again_changes_nothing(registry):
-    assert registry.publish(FIRST) == 1
-    assert registry.publish(SECOND) == 2
-    events = registry.events("demo/fp8")
-    assert registry.publish(dataclasses.replace(FIRST, metrics=[])) == 1
-    assert registry.events("demo/fp8") == events
-    assert registry.aliases("demo/fp8") == {"candidate": 2}
-    assert registry.publish(dataclasses.replace(FIRST, recipe={"name": "demo/fp8"})) == 3
+def test_publishing_the_same_again_changes_nothing(either):
+    assert either.publish(FIRST) == 1
+    assert either.publish(SECOND) == 2
+    events = either.events("demo/fp8")
+    assert either.publish(dataclasses.replace(FIRST, metrics=[])) == 1
+    assert either.events("demo/fp8") == events
+    assert either.aliases("demo/fp8") == {"candidate": 2}
+    assert either.publish(dataclasses.replace(FIRST, recipe={"name": "demo/fp8"})) == 3
 
 
 @pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE", "pass", ""])
@@ -96,12 +104,12 @@ def test_metrics_are_finite(number):
         Metric("kl", 0.0, 0.0, number)
 
 
-def test_references_resolve_to_alias_number_or_newest(registry):
-    registry.publish(FIRST)
-    registry.publish(SECOND)
-    registry.promote("demo/fp8", "prod", to=1, expect=None)
+def test_references_resolve_to_alias_number_or_newest(either):
+    either.publish(FIRST)
+    either.publish(SECOND)
+    either.promote("demo/fp8", "prod", to=1, expect=None)
     wanted = {"demo/fp8": 2, "demo/fp8:1": 1, "demo/fp8:2": 2, "demo/fp8@prod": 1, "demo/fp8@candidate": 2}
-    assert {reference: registry.resolve(reference).number for reference in wanted} == wanted
+    assert {reference: either.resolve(reference).number for reference in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -124,18 +132,18 @@ def test_references_to_nothing_say_what_there_is(registry, reference, said):
         registry.resolve(reference)
 
 
-def test_aliases_move_only_from_where_they_are_expected(registry):
-    registry.publish(FIRST)
-    registry.publish(SECOND)
-    registry.promote("demo/fp8", "prod", to=1, expect=None)
+def test_aliases_move_only_from_where_they_are_expected(either):
+    either.publish(FIRST)
+    either.publish(SECOND)
+    either.promote("demo/fp8", "prod", to=1, expect=None)
     with pytest.raises(AliasMoved, match="demo/fp8@prod is at version 1, not no version; look again"):
-        registry.promote("demo/fp8", "prod", to=2, expect=None)
+        either.promote("demo/fp8", "prod", to=2, expect=None)
     with pytest.raises(AliasMoved, match="demo/fp8@prod is at version 1, not version 2"):
-        registry.promote("demo/fp8", "prod", to=2, expect=2)
+        either.promote("demo/fp8", "prod", to=2, expect=2)
     with pytest.raises(AliasMoved, match="demo/fp8@new is at no version, not version 1"):
-        registry.promote("demo/fp8", "new", to=2, expect=1)
-    registry.promote("demo/fp8", "prod", to=2, expect=1)
-    assert registry.aliases("demo/fp8") == {"candidate": 2, "prod": 2}
+        either.promote("demo/fp8", "new", to=2, expect=1)
+    either.promote("demo/fp8", "prod", to=2, expect=1)
+    assert either.aliases("demo/fp8") == {"candidate": 2, "prod": 2}
 
 
 @pytest.mark.parametrize(("name", "to"), [("demo/fp8", 7), ("demo/other", 1)])
@@ -158,6 +166,17 @@ def test_every_change_is_logged_and_the_log_only_grows(registry, tmp_path):
         for change in ("DELETE FROM event", "UPDATE event SET kind = 'nothing'"):
             with pytest.raises(sqlite3.IntegrityError, match="events are only added"):
                 db.execute(change)
+
+
+def test_a_servers_log_only_grows_too(postgres_url):
+    connect(postgres_url).create()
+    open_registry(postgres_url).publish(FIRST)
+    for change in ("DELETE FROM event", "UPDATE event SET kind = 'nothing'", "TRUNCATE event"):
+        with (
+            pytest.raises(psycopg.errors.RaiseException, match="events are only added"),
+            psycopg.connect(postgres_url.replace("+psycopg", "")) as db,
+        ):
+            db.execute(change)
 
 
 def test_reading_makes_no_registry(registry, tmp_path):
