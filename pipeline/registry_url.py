@@ -7,7 +7,7 @@ from sqlalchemy.engine import make_url
 
 def shown(url: str) -> str:
     """The URL as anyone may see it: no password, and a database file by its absolute path."""
-    parsed = make_url(url)._replace(password=None).difference_update_query(["password"])
+    parsed = make_url(url)._replace(password=None).difference_update_query(["password", "sslpassword"])
     if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
         parsed = parsed.set(database=str(Path(parsed.database).absolute()))
     return parsed.render_as_string(hide_password=False)
