@@ -4,11 +4,11 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, func, insert, inspect, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, ProgrammingError
 from sqlalchemy.pool import NullPool
@@ -221,7 +221,9 @@ def hidden(text: str, url: str | None = None) -> str:
 def insert_new(db: Connection, table: Table, **row: Any) -> bool:
     """Inserts the row unless one with a key of it is there, which another transaction may be making; whether
     it was inserted."""
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+    dialect = import_module(
+        f"sqlalchemy.dialects.{db.dialect.name}"
+    )  # loaded already; the other is not needed
     return bool(db.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount)
 
 
