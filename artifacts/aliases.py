@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from artifacts import log, tables
+from artifacts.actor import whoami
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.judgement import Judgement
 from artifacts.names import check_apart
@@ -133,7 +134,7 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
 
 def _put(db: Connection, name: str, alias: str, number: int) -> None:
     table = tables.alias
-    moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": log.whoami()}
+    moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
     here = (table.c.name == name) & (table.c.alias == alias)
     if db.execute(update(table).where(here).values(**moved)).rowcount == 0:
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))

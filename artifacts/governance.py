@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import delete, insert, select
 
 from artifacts import log, publishing, tables, waivers
+from artifacts.actor import whoami
 from artifacts.database import Database
 from artifacts.errors import NotFound
 from artifacts.judgement import Judgement, Verified, judge, require_version
@@ -78,7 +79,7 @@ class Governance:
             self._db.take_turns(db)
             db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
             if rules is not None:
-                row = {"set_at": log.moment(db).isoformat(), "set_by": log.whoami()}
+                row = {"set_at": log.moment(db).isoformat(), "set_by": whoami()}
                 db.execute(insert(tables.policy).values(alias=alias, rules=rules, **row))
             log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
 

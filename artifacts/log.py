@@ -1,8 +1,5 @@
 """The log of a registry, which only grows: who did what and when."""
 
-import getpass
-import os
-import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from artifacts import tables
+from artifacts.actor import whoami
 from artifacts.version import Event
 
 MOVES = ("alias_moved", "rolled_back")
@@ -17,16 +15,6 @@ MOVES = ("alias_moved", "rolled_back")
 
 ORDER = 0x6C6F67
 """Number of the PostgreSQL lock under which events are added; any, as long as it stays the same."""
-
-
-def whoami() -> str:
-    """`user@host` of this process, as events record it; numbers stand in for a user without a name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id without an entry
-        user = str(os.getuid())
-    said = f"{user}@{socket.gethostname()}"  # the environment says who the user is, and may say anything
-    return "".join(letter if letter.isprintable() else "?" for letter in said)[:200]
 
 
 def moment(db: Connection) -> datetime:

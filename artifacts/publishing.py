@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from artifacts import digest, log, tables
+from artifacts.actor import whoami
 from artifacts.database import Database, insert_new
 from artifacts.errors import NotPublishable, StoreMismatch
 from artifacts.names import check_alias, check_apart, check_name
@@ -133,7 +134,7 @@ def _version_row(db: Connection, publication: Publication, number: int, identity
         "manifest_digest": publication.manifest_digest,
         "origin": publication.origin,
         "published_at": log.moment(db).isoformat(),
-        "published_by": log.whoami(),
+        "published_by": whoami(),
     }
 
 

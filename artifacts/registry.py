@@ -1,26 +1,24 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
-import difflib
-from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
 from artifacts import aliases, log, publishing, tables
+from artifacts.actor import whoami
 from artifacts.aliases import Move
-from artifacts.database import open_database
-from artifacts.errors import NotFound, PolicyInvalid, PolicyRefused
+from artifacts.catalog import Catalog
+from artifacts.database import Database, open_database
+from artifacts.errors import PolicyInvalid, PolicyRefused
 from artifacts.governance import Governance, Standing
 from artifacts.judgement import Judgement, Verified, judge
-from artifacts.log import whoami
-from artifacts.match import Match, match
+from artifacts.match import Match
 from artifacts.names import check_alias
 from artifacts.policy import Policy, parse_policy
 from artifacts.publishing import Binding
-from artifacts.version import Event, Metric, Publication, Reference, VersionRecord, parse_reference
+from artifacts.version import Event, Metric, Publication, VersionRecord
 from artifacts.waivers import Request, Waiver
 
 __all__ = [
@@ -45,6 +43,10 @@ __all__ = [
 
 class Registry(Governance):
     """One registry. Reading one that does not exist yet finds nothing; the first write makes it."""
+
+    def __init__(self, database: Database, verified: Verified) -> None:
+        super().__init__(database, verified)
+        self._catalog = Catalog(database)
 
     def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
@@ -130,6 +132,16 @@ class Registry(Governance):
         """
         return self._catalog.find(rank=rank, **wanted)
 
+    def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
+        """Say in the log why a version should be built again; what was said of it before is not repeated."""
+        with self._db.writing() as db:
+            publishing.take_turn(db, name)
+            rows = db.execute(log.newest_first(name, kinds=("rebuild_needed",)))
+            told = {why for row in rows if row.detail["number"] == number for why in row.detail["reasons"]}
+            new = [reason for reason in dict.fromkeys(reasons) if reason not in told]
+            if new:
+                log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
+
     def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
         """What happened to a name (None: to all), oldest first; the newest so many."""
         rows = self._rows(log.newest_first(name).limit(newest))
@@ -165,23 +177,6 @@ class Registry(Governance):
         if bound is not None:
             publishing.require_bound(self._db, bound, store)
 
-    def _records(self, name: str | None = None) -> list[VersionRecord]:
-        if not self._db.exists():
-            return []
-        rows = []
-        with self._db.reading() as db:  # one transaction: versions, metrics and aliases of one moment
-            for table, order in (
-                (tables.version, (tables.version.c.name, tables.version.c.number)),
-                (tables.metric, (tables.metric.c.position,)),
-                (tables.alias, (tables.alias.c.alias,)),
-            ):
-                columns = (table, tables.facts.c.facts) if table is tables.version else (table,)
-                query = select(*columns).order_by(*order)
-                if table is tables.version:
-                    query = query.join(tables.facts, tables.facts.c.id == table.c.facts_id)
-                rows.append(db.execute(query if name is None else query.where(table.c.name == name)).all())
-        return _version_records(*rows)
-
     def _would_say(self, db: Connection, name: str, number: int, alias: str) -> dict[str, Any]:
         """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
         try:
@@ -210,42 +205,3 @@ def open_registry(url_or_path: str | Path, verified: Verified | None = None) -> 
 
 def _cannot_verify(bundle: str, manifest_digest: str, public_key: str) -> bool:
     raise PolicyRefused("the alias's policy asks for a signature, and this program cannot check any")
-
-
-def _is_meant(record: VersionRecord, wanted: Reference) -> bool:
-    if wanted.alias is not None:
-        return wanted.alias in record.aliases
-    return wanted.number is None or wanted.number == record.number
-
-
-def _version_records(
-    versions: Sequence[Row[Any]], metrics: Sequence[Row[Any]], aliases: Sequence[Row[Any]]
-) -> list[VersionRecord]:
-    measured: defaultdict[tuple[str, int], list[Metric]] = defaultdict(list)
-    for row in metrics:
-        measured[row.name, row.number].append(Metric(row.metric, row.value, row.low, row.high))
-    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in aliases:
-        pointing[row.name, row.number].append(row.alias)
-    return [
-        VersionRecord(
-            name=row.name,
-            number=row.number,
-            engine_key=row.engine_key,
-            recipe=row.recipe,
-            verdict=row.verdict,
-            facts=row.facts,
-            lineage=row.lineage,
-            checks=row.checks,
-            metrics=tuple(measured[row.name, row.number]),
-            aliases=tuple(pointing[row.name, row.number]),
-            published_at=datetime.fromisoformat(row.published_at),
-            published_by=row.published_by,
-            model=row.model,
-            manifest_digest=row.manifest_digest,
-            source=row.source,
-            origin=row.origin,
-            collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
-        )
-        for row in versions
-    ]

@@ -61,6 +61,10 @@ def asked(value: Any) -> str:
     return f"{value:g}"
 
 
+def _rebuild_needed(detail: dict[str, Any]) -> str:
+    return f"version {detail['number']} should be built again: {'; '.join(detail['reasons'])}"
+
+
 def _but(detail: dict[str, Any]) -> str:
     said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
     return f" (waived: {'; '.join(said)})" if said else ""
@@ -77,5 +81,6 @@ SAID: dict[str, Callable[[dict[str, Any]], str]] = {
     "refused": _refused,
     "waived": _waived,
     "policy_set": _policy_set,
+    "rebuild_needed": _rebuild_needed,
 }
 """Kind of event -> its detail in words."""

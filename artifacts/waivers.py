@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from artifacts import log, tables
+from artifacts.actor import whoami
 from artifacts.errors import NotFound, PolicyInvalid
 from artifacts.policy import WAIVABLE
 
@@ -77,7 +78,7 @@ def grant(db: Connection, request: Request) -> Waiver:
         "reason": request.reason.strip(),
         "until": request.until.astimezone(at.tzinfo).isoformat(),
         "granted_at": at.isoformat(),
-        "granted_by": log.whoami(),
+        "granted_by": whoami(),
     }
     found = db.execute(insert(tables.waiver).values(**row)).inserted_primary_key
     assert found is not None  # the table has one

@@ -34,11 +34,13 @@ from artifacts.errors import (
     ArtifactCorrupt,
     DestinationTaken,
     FileChanged,
+    LeaseLost,
     NameRefused,
     NotFound,
     NotPublishable,
     PolicyInvalid,
     PolicyRefused,
+    StoreBusy,
     StoreMismatch,
     StoreUnknown,
     StoreUnusable,
@@ -83,6 +85,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
-    PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2,
+    PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

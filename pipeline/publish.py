@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.registry import Metric, Publication, Registry
+from artifacts.registry import Binding, Metric, Publication, Registry
 from pipeline.gate import Estimate, Verdict
 from pipeline.plan import Plan
 from pipeline.speculation import WITH_DRAFT
@@ -40,7 +40,8 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             checks=judged.verdict.rows(),
             metrics=metrics(plan, site, judged),
             facts={**compatibility(engine, plan, site), **_apart(plan, judged)},
-        )
+        ),
+        store=Binding(site.store.id, str(site.store.root)),
     )
 
 

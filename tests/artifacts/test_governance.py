@@ -388,3 +388,15 @@ def test_events_of_all_names_are_read_in_order_and_the_newest(registry):
         ("", "policy_set"),
     ]
     assert tell(events[-1]) == "policy of @prod: verdict PASS; metrics tokens_per_s >= 200"
+
+
+def test_a_reason_to_rebuild_is_said_once(registry):
+    registry.rebuild_needed("demo/fp8", 1, ["newer commit", "newer driver"])
+    registry.rebuild_needed("demo/fp8", 1, ["newer driver", "old gate data"])
+    registry.rebuild_needed("demo/fp8", 1, ["newer commit"])
+    registry.rebuild_needed("demo/fp8", 2, ["newer commit"])
+    assert [tell(event) for event in registry.events("demo/fp8")[3:]] == [
+        "version 1 should be built again: newer commit; newer driver",
+        "version 1 should be built again: old gate data",
+        "version 2 should be built again: newer commit",
+    ]
