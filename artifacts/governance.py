@@ -38,8 +38,7 @@ class Governance:
 
     def judge(self, name: str, number: int, alias: str) -> Judgement:
         """What the alias's policy says of the version now; nothing is changed."""
-        if not self._db.exists():
-            raise NotFound(f"no version {name}:{number}; nothing is published here yet")
+        self._require_some(name)
         with self._db.reading() as db:
             return judge(db, name, number, alias, self._verified)
 
@@ -86,8 +85,7 @@ class Governance:
     def waive(self, request: Request) -> Waiver:
         """Let a version break a rule of an alias's policy until a moment, for a reason that all will see."""
         check_alias(request.alias)
-        if not self._db.exists():
-            raise NotFound(f"no version {request.name}:{request.number}; nothing is published here yet")
+        self._require_some(request.name)
         with self._db.writing() as db:
             require_version(db, request.name, request.number)
             publishing.take_turn(db, request.name)
@@ -108,3 +106,8 @@ class Governance:
             at = log.moment(db)
             found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
         return [one for one in found if ended or one.is_open(at)]
+
+    def _require_some(self, name: str) -> None:
+        """Refuses, as NotFound, before a write would make a registry with nothing in it."""
+        if not self._db.exists():
+            raise NotFound(f"no version of {name!r} in {self.url}; nothing is published here yet")

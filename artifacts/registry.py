@@ -13,7 +13,7 @@ from artifacts.catalog import Catalog
 from artifacts.database import Database, open_database
 from artifacts.errors import PolicyInvalid, PolicyRefused
 from artifacts.governance import Governance, Standing
-from artifacts.judgement import Judgement, Verified, judge
+from artifacts.judgement import Judgement, Verified, judge, require_version
 from artifacts.match import Match
 from artifacts.names import check_alias
 from artifacts.policy import Policy, parse_policy
@@ -80,8 +80,9 @@ class Registry(Governance):
         A version that is not what the alias's policy asks is a PolicyRefused, which the log remembers.
         """
         check_alias(alias)
-        self.resolve(f"{name}:{to}")
+        self._require_some(name)
         with self._db.writing() as db:
+            require_version(db, name, to)
             publishing.take_turn(db, name)
             found = aliases.require_at(db, name, alias, expect)
             judgement = judge(db, name, to, alias, self._verified)
@@ -95,8 +96,9 @@ class Registry(Governance):
         No policy is asked: what was good enough then is better now than what is rolled back; the log says
         what it would have refused. With `expect`, an alias that is elsewhere is an AliasMoved.
         """
-        self.versions(name)
+        self._require_some(name)
         with self._db.writing() as db:
+            require_version(db, name, 1)
             publishing.take_turn(db, name)
             if expect is not None:
                 aliases.require_at(db, name, alias, expect)
@@ -134,7 +136,9 @@ class Registry(Governance):
 
     def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
         """Say in the log why a version should be built again; what was said of it before is not repeated."""
+        self._require_some(name)
         with self._db.writing() as db:
+            require_version(db, name, number)
             publishing.take_turn(db, name)
             rows = db.execute(log.newest_first(name, kinds=("rebuild_needed",)))
             told = {why for row in rows if row.detail["number"] == number for why in row.detail["reasons"]}
