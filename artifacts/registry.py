@@ -13,6 +13,7 @@ from artifacts.actor import whoami
 from artifacts.catalog import Catalog
 from artifacts.database import Database, open_database
 from artifacts.errors import AliasMoved, NotPublishable
+from artifacts.listed import Listed
 from artifacts.match import Match
 from artifacts.version import Event, Metric, Publication, VersionRecord
 
@@ -109,12 +110,16 @@ class Registry:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self._catalog.resolve(reference)
 
-    def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
-        """Every version: those that suit, best first, then the others with the reasons they were dropped.
+    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
-        `artifacts.match.FACTS` lists what can be wanted; `rank` is `speed` or `size`.
+        `artifacts.match.WANTED` lists what can be wanted, `artifacts.match.RANKS` the orders.
         """
-        return self._catalog.find(rank=rank, **wanted)
+        return self._catalog.find(rank=rank, limit=limit, **wanted)
+
+    def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
+        """The newest version of every name and those with an alias, or those of one name; and how many."""
+        return self._catalog.listed(name, limit=limit)
 
     def events(self, name: str) -> list[Event]:
         """What happened to a name, oldest first."""

@@ -113,7 +113,7 @@ def test_fastest_or_smallest_come_first_and_dropped_ones_last():
 
 
 def test_unknown_facts_and_ranks_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown fact 'colour'; have name, backend, format"):
+    with pytest.raises(ValueError, match="unknown fact 'colour'; have name, model, backend, format"):
         match([], {"colour": "red"})
-    with pytest.raises(ValueError, match="unknown rank 'beauty'; have speed, size"):
+    with pytest.raises(ValueError, match="unknown rank 'beauty'; have speed, per_user, first_token, accuracy, size"):
         match([], {}, "beauty")
