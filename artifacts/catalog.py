@@ -2,27 +2,20 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Row, and_, func, select
 
-from artifacts import tables
+from artifacts import listing, tables
 from artifacts.database import Database
 from artifacts.errors import NotFound
-from artifacts.listed import FIGURES, Listed
-from artifacts.match import RANKS, Match, check, match
+from artifacts.listed import Listed, Named
+from artifacts.match import Match, check
 from artifacts.version import Metric, Reference, VersionRecord, parse_reference
 
 VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
-
-Named = tuple[str, int]
-"""Name and number of a version."""
-
-AT_ONCE = 400
-"""Versions that one query names one by one; more are read whole."""
 
 
 class Catalog:
@@ -68,30 +61,20 @@ class Catalog:
         """
         if not self._db.exists():
             return [], 0
-        where = _newest_or_aliased() if name is None else VERSION.name == name
         with self._db.reading() as db:
-            count = db.scalar(select(func.count()).select_from(tables.version).where(where)) or 0
-            order = (VERSION.name, VERSION.number) if name is None else (VERSION.number.desc(),)
-            found = _listed(db, where, order, limit)
-            found = _with_figures(found, _figures(db, FIGURES, found))
-        return sorted(found, key=lambda one: (one.name, one.number)), count
+            return listing.listed(db, name, limit)
 
     def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
-        `artifacts.match.WANTED` lists what can be wanted, `artifacts.match.RANKS` the orders.
+        Versions of another name or model than the wanted are left out. `artifacts.match.WANTED` lists what
+        can be wanted, `artifacts.match.RANKS` the orders.
         """
         check(wanted, rank)
         if not self._db.exists():
             return []
-        asked = (RANKS[rank][0], *wanted.get("slo", {}))
         with self._db.reading() as db:
-            every = _listed(db)
-            matches = match(_with_figures(every, _figures(db, asked)), wanted, rank)
-            suits = [one for one in matches if not one.reasons][:limit]
-            rows = [one.record for one in suits if isinstance(one.record, Listed)]
-            shown = _with_figures(rows, _figures(db, (*FIGURES, *asked), rows))
-        return [*(Match(row, ()) for row in shown), *(one for one in matches if one.reasons)]
+            return listing.search(db, wanted, rank, limit)
 
     def _records(self, where: ColumnElement[bool]) -> list[VersionRecord]:
         if not self._db.exists():
@@ -135,61 +118,6 @@ def _about(columns: Any, names: Iterable[str], one: Named | None) -> ColumnEleme
         return and_(columns.name == one[0], columns.number == one[1])
     found: ColumnElement[bool] = columns.name.in_(sorted(names))
     return found
-
-
-def _newest_or_aliased() -> ColumnElement[bool]:
-    other = tables.version.alias()
-    newest = select(other.c.name, func.max(other.c.number)).group_by(other.c.name)
-    both = tuple_(VERSION.name, VERSION.number)
-    return both.in_(newest) | both.in_(select(ALIAS.name, ALIAS.number))
-
-
-def _listed(
-    db: Connection,
-    where: ColumnElement[bool] | None = None,
-    order: Sequence[Any] = (),
-    limit: int | None = None,
-) -> list[Listed]:
-    """Versions without what only one of them is asked for; versions of one layout share their facts."""
-    scalars = (
-        VERSION.name, VERSION.number, VERSION.engine_key, VERSION.verdict, VERSION.origin, VERSION.model,
-        VERSION.facts_id, VERSION.collected_at, VERSION.published_at,
-    )  # fmt: skip
-    query = select(*scalars).order_by(*order).limit(limit)
-    rows = db.execute(query if where is None else query.where(where)).all()
-    needed = select(tables.facts.c.id, tables.facts.c.facts)
-    if len(rows) <= AT_ONCE:
-        needed = needed.where(tables.facts.c.id.in_({row.facts_id for row in rows}))
-    facts = {row.id: row.facts for row in db.execute(needed)}
-    pointing: defaultdict[Named, list[str]] = defaultdict(list)
-    for name, number, alias in db.execute(
-        select(ALIAS.name, ALIAS.number, ALIAS.alias).order_by(ALIAS.alias)
-    ):
-        pointing[name, number].append(alias)
-    return [
-        Listed(*row[:6], facts[row[6]], row[7], row[8], tuple(pointing.get((row[0], row[1]), ())))
-        for row in rows
-    ]
-
-
-def _figures(
-    db: Connection, names: Iterable[str], versions: Sequence[Listed] | None = None
-) -> dict[Named, dict[str, float]]:
-    """Values of some metrics of some versions, or of all."""
-    query = select(METRIC.name, METRIC.number, METRIC.metric, METRIC.value).where(
-        METRIC.metric.in_(sorted(set(names)))
-    )
-    if versions is not None and len(versions) <= AT_ONCE:
-        wanted = [(one.name, one.number) for one in versions]
-        query = query.where(tuple_(METRIC.name, METRIC.number).in_(wanted))
-    found: dict[Named, dict[str, float]] = {}
-    for name, number, metric, value in db.execute(query):
-        found.setdefault((name, number), {})[metric] = value
-    return found
-
-
-def _with_figures(rows: Iterable[Listed], found: Mapping[Named, Mapping[str, float]]) -> list[Listed]:
-    return [replace(one, figures=found.get((one.name, one.number), {})) for one in rows]
 
 
 def _version_records(

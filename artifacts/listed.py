@@ -1,9 +1,9 @@
 """One version as lists show it; pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 FIGURES = (
     "perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "ttft_ms_p95", "itl_ms_p95", "size_bytes",
@@ -11,9 +11,17 @@ FIGURES = (
 """Metrics that lists show."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A version without recipe, lineage and checks, which `Registry.resolve` reads."""
+Named = tuple[str, int]
+"""Name and number of a version."""
+
+NO_FIGURES: Mapping[str, float] = MappingProxyType({})
+
+
+class Listed(NamedTuple):
+    """A version without recipe, lineage and checks, which `Registry.resolve` reads.
+
+    A tuple, because a search makes one of each version: they cost a third of a frozen dataclass.
+    """
 
     name: str
     number: int
@@ -21,14 +29,14 @@ class Listed:
     verdict: str
     origin: str
     model: str
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
     """One object for all versions with these facts."""
     collected: str | None
     """When gc took the bytes, ISO 8601; None while they are there."""
     published: str
     """ISO 8601, UTC."""
     aliases: tuple[str, ...] = ()
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, float] = NO_FIGURES
     """Values of `FIGURES` and of what was asked for, as far as they were measured; of a version that a
     search dropped, only of what was asked for."""
 

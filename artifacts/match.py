@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from artifacts.listed import Listed
@@ -34,8 +36,7 @@ class Reason(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A version, and every reason why it does not suit; none when it does."""
 
     record: Version
@@ -54,10 +55,15 @@ def match(records: Iterable[Version], wanted: Mapping[str, Any], rank: str = "sp
     another name or model is dropped for that alone.
     """
     check(wanted, rank)
-    judged = _Judge(wanted)
-    found = [Match(record, judged.reasons(record)) for record in records]
+    judged = Judge(wanted)
     metric, sign = RANKS[rank]
-    return sorted(found, key=lambda one: _order(one, metric, sign))
+    found = []
+    for record in records:
+        reasons, value = judged.reasons(record), record.metric(metric)
+        score = inf if value is None else sign * value
+        found.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
+    found.sort(key=itemgetter(0, 1, 2, 3))
+    return [one[-1] for one in found]
 
 
 def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
@@ -72,7 +78,7 @@ def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
             raise ValueError(f"unknown metric {name!r}; have {', '.join(sorted(AT_LEAST | AT_MOST))}")
 
 
-class _Judge:
+class Judge:
     """Reasons against versions, worked out once for each distinct set of facts."""
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
@@ -82,18 +88,15 @@ class _Judge:
         self._known: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
 
     def reasons(self, record: Version) -> tuple[Reason, ...]:
+        """Every reason against a version."""
         for fact, want in self._identity.items():
             text = IDENTITY[fact](record, want)
             if text is not None:
                 return (Reason(fact, text),)
-        found = self._by_facts(record.facts)
-        gone = _collected(record)
-        if gone is None and not self._slo:
-            return found
-        kept = (Reason("bytes", gone),) if gone is not None else ()
-        return (*kept, *found, *slo_reasons(record, self._slo))
+        return (*self.by_facts(record.facts), *self.by_state(record))
 
-    def _by_facts(self, facts: Facts) -> tuple[Reason, ...]:
+    def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
+        """Reasons against every version with these facts."""
         known = self._known.get(id(facts))
         if known is None:
             found = (
@@ -103,6 +106,12 @@ class _Judge:
             )
             known = self._known[id(facts)] = (facts, tuple(found))  # facts stay, so that no other gets the id
         return known[1]
+
+    def by_state(self, record: Version) -> tuple[Reason, ...]:
+        """Reasons against this very version: its bytes are gone, or what was measured is too little."""
+        gone = _collected(record)
+        kept = (Reason("bytes", gone),) if gone is not None else ()
+        return (*kept, *slo_reasons(record, self._slo))
 
 
 def slo_reasons(record: Version, slo: Mapping[str, float]) -> list[Reason]:
@@ -142,12 +151,6 @@ IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "mod
 
 WANTED = (*IDENTITY, *FACTS, "slo")
 """All that can be asked for; `slo` is metric -> bound."""
-
-
-def _order(one: Match, metric: str, sign: float) -> tuple[Any, ...]:
-    value = one.record.metric(metric)
-    score = float("inf") if value is None else sign * value
-    return (len(one.reasons), score, one.record.name, -one.record.number)
 
 
 @dataclass(frozen=True, slots=True)
