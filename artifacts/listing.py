@@ -97,8 +97,11 @@ def _is_of(wanted: Mapping[str, Any]) -> ColumnElement[bool]:
     if "name" in wanted:
         found.append(VERSION.name == wanted["name"])
     if "model" in wanted:
-        model, want = func.lower(VERSION.model), wanted["model"].lower()
+        repo, _, commit = wanted["model"].partition("@")
+        model, want = func.lower(VERSION.model), repo.lower()
         found.append((model == want) | model.endswith(f"/{want}", autoescape=True))
+        if commit:
+            found.append(VERSION.source["revision"].as_string() == commit)
     return and_(*found) if found else TRUE
 
 

@@ -134,11 +134,16 @@ def _name(record: Version, want: str) -> str | None:
 
 
 def _model(record: Version, want: str) -> str | None:
-    """The whole name of the model, or what comes after the last slash; case does not matter on the hub."""
-    have, wanted = record.model.casefold(), want.casefold()
-    if have == wanted or have.rpartition("/")[2] == wanted:
-        return None
-    return f"its model is {record.model or 'not recorded'!r}, not {want!r}"
+    """The whole name of the model, or what comes after the last slash, maybe with `@` and a commit.
+
+    Case does not matter on the hub. Of a `Listed`, the commit is the query's to compare.
+    """
+    repo, _, commit = want.partition("@")
+    have, wanted = record.model.casefold(), repo.casefold()
+    if have != wanted and have.rpartition("/")[2] != wanted:
+        return f"its model is {record.model or 'not recorded'!r}, not {repo!r}"
+    found = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
+    return None if found == commit else f"its model is at commit {found}, not {commit}"
 
 
 def _collected(record: Version) -> str | None:

@@ -100,7 +100,9 @@ def _memory(_: str, facts: Facts, have: int) -> str | None:
 
 def _gpu(_: str, facts: Facts, want: str) -> str | None:
     """Of another host: a GPU type as recipes say it (`h200`), or a GPU's full name."""
-    if _on_cpu(facts) or facts.get("target") == want.lower():
+    if _on_cpu(facts):
+        return f"runs on the CPU, not on {want}"
+    if facts.get("target") == want.lower():
         return None
     built = sorted({str(gpu["name"]) for gpu in facts.get("gpus", [])})
     if any(same_gpu(want, name) for name in built):
