@@ -128,6 +128,8 @@ def _shown(value: Any) -> str:
     """A value in words; ranks that are alike are counted."""
     if value is None:
         return "not given"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
     if isinstance(value, list) and len(set(map(str, value))) == 1:
         return str(value[0]) if len(value) == 1 else f"{len(value)} x {value[0]}"
     return str(value)

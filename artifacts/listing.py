@@ -39,7 +39,8 @@ def listed(db: Connection, name: str | None, limit: int | None) -> tuple[list[Li
 def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
     """The first `limit` versions that suit, best first, then the dropped ones with their reasons.
 
-    A version that suits stays a row until it is among the first: most never become more.
+    A version that suits stays a row until it is among the first: most never become more. Measurements count
+    only where facts suit.
     """
     judge, here, slo = Judge(wanted), _is_of(wanted), wanted.get("slo", {})
     rows = db.execute(_versions().where(here)).all()

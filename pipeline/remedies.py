@@ -202,8 +202,8 @@ def _slo(draft: Draft, wanted: Mapping[str, float]) -> None:
             draft.open.append(f"slo: no recipe promises {name} {bound:g}; have {', '.join(TUNABLE)}")
     if not speeds:
         return
-    batch = int(draft.engine("max_batch_size") or 8)
-    sizes = [size for size in (batch >> turn for turn in range(TRIALS)) if size]
+    batch, least = int(draft.engine("max_batch_size") or 8), draft.wanted.get("max_batch_size", 1)
+    sizes = [batch >> turn for turn in range(TRIALS) if batch >> turn >= least]
     tune = draft.recipe.get("tune") or {"space": {"max_batch_size": sizes}, "budget": {"trials": len(sizes)}}
     draft.set("tune", {**tune, "slo": {**tune.get("slo", {}), **speeds}})
     draft.notes.append("Whether a point reaches the service level, the search tells by measuring.")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from artifacts.comparison import Setting
 from artifacts.version import VersionRecord
 from pipeline.remedies import FIXES, Draft
+from recipes.formats import FORMATS
 from recipes.schema import Recipe
 
 NAMED = ("format", "kv_cache", "engine.tp", "engine.pp", "engine.target", "engine.backend")
@@ -69,6 +70,17 @@ def suggest(
         notes=tuple(draft.notes),
         open=tuple(draft.open),
     )
+
+
+def formats_like(recipe: Mapping[str, Any]) -> list[str]:
+    """The other formats, those with weights of a like size first; the unquantized one is the last resort."""
+    have = recipe["format"] if isinstance(recipe["format"], str) else recipe["format"]["default"]
+    bits = FORMATS[have].weight_bits
+    others = [fmt for fmt in FORMATS.values() if fmt.name != have]
+    return [
+        fmt.name
+        for fmt in sorted(others, key=lambda fmt: (fmt.weight_bits == 16, abs(fmt.weight_bits - bits)))
+    ]
 
 
 def _checked(draft: Draft) -> Recipe | None:

@@ -1,8 +1,8 @@
 """find: what loads here, or on another host; why the others do not; and a recipe for what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -134,44 +134,86 @@ def _say_dropped(app: App, found: "Sequence[Match]") -> None:
 
 
 def _suggest(app: App, asked: Mapping[str, Any], found: "Sequence[Match]", target: Path | None) -> None:
-    """The versions that lack least, and a recipe that lacks nothing."""
-    made = _best(app, asked, found)
+    """A recipe that lacks nothing, made of a version that lacks little."""
+    file, made = target or Path("recipe.yaml"), None
+    for made, judgement in _judged(app, asked, found, file):
+        if judgement.usable:
+            _give(app, made, target)
+            app.out.say(judgement.text)
+            return
+        app.out.say(f"no recipe made of {made.of}: {judgement.text}")
     if made is None:
         app.out.say(_nothing(app, asked))
-        return
+
+
+class _Judgement(NamedTuple):
+    usable: bool
+    text: str
+
+
+def _judged(
+    app: App, asked: Mapping[str, Any], found: "Sequence[Match]", file: Path
+) -> "Iterator[tuple[Suggestion, _Judgement]]":
+    """Recipes made of the closest versions, each with what speaks against it; other formats come last."""
+    from artifacts.match import closest, match
+    from pipeline.suggest import formats_like, suggest
+
+    near = [app.registry.resolve(one.record.reference) for one in closest(found, CLOSEST)]
+    for record in near or _others(app, asked):
+        (judged,) = match([record], asked)
+        if len(found) > FEW:
+            app.out.say(f"closest: {record.reference}: {'; '.join(judged.dropped)}")
+        missed = list(dict.fromkeys(reason.fact for reason in judged.reasons))
+        made = suggest(record, missed, asked, _siblings(app, record))
+        yield made, _judge(app, made, file)
+    for format_ in formats_like(near[0].recipe) if near and "format" not in asked else ():
+        (judged,) = match([near[0]], asked)
+        missed = list(dict.fromkeys(reason.fact for reason in judged.reasons))
+        made = suggest(near[0], [*missed, "format"], {**asked, "format": format_}, _siblings(app, near[0]))
+        judgement = _judge(app, made, file)
+        if judgement.usable:
+            yield made, judgement
+
+
+def _judge(app: App, made: "Suggestion", file: Path) -> _Judgement:
+    """Whether the recipe plans, where its model and data are files of this host; the hub is not asked."""
+    from pipeline.facts import data_items
+    from pipeline.planning import draft
+    from recipes.errors import RecipeError
+    from recipes.load import Loaded
+
     if made.recipe is None:
-        app.out.say(f"no recipe made of {made.of} would suit: {'; '.join(made.open)}")
-        return
+        return _Judgement(False, "; ".join(made.open))
+    if made.recipe.model.path is None or any(item.path is None for _, item in data_items(made.recipe)):
+        return _Judgement(True, f"look at it with `enginery plan {file}`")
+    try:
+        planned = draft(Loaded(made.recipe, file.absolute()), app.site)
+    except RecipeError as exc:
+        return _Judgement(False, "; ".join(exc.problems))
+    lacks = "; ".join(planned.refusals.host)
+    return _Judgement(
+        True, f"it plans; this host cannot build it: {lacks}" if lacks else "it plans on this host"
+    )
+
+
+def _give(app: App, made: "Suggestion", target: Path | None) -> None:
+    """Writes the recipe, or prints it where people read it."""
     if target is not None:
         _write(target, made.to_yaml())
     elif not (app.out.json_mode or app.out.quiet):
         app.out.line(made.to_yaml().rstrip())
-    _say_planned(app, made, target)
+    where = f"written to {target}" if target else "--recipe FILE writes it"
+    app.out.say(f"a recipe that would suit, made of {made.of}; {where}")
 
 
-def _best(app: App, asked: Mapping[str, Any], found: "Sequence[Match]") -> "Suggestion | None":
-    """A suggestion made from the closest version from which one can be made."""
-    from artifacts.match import closest, match
-    from pipeline.suggest import suggest
-
-    near = list(closest(found, CLOSEST)) or _others(app, asked)
-    made = []
-    for one in near:
-        record = app.registry.resolve(one.record.reference)
-        (judged,) = match([record], asked)
-        missed = dict.fromkeys(reason.fact for reason in judged.reasons)
-        made.append(suggest(record, list(missed), asked, _siblings(app, record)))
-        app.out.say(f"closest: {record.reference}: {'; '.join(judged.dropped)}")
-    return min(made, key=lambda each: len(each.open), default=None)
-
-
-def _others(app: App, asked: Mapping[str, Any]) -> "list[Match]":
+def _others(app: App, asked: Mapping[str, Any]) -> "list[VersionRecord]":
     """Versions of another commit or model, for a recipe that was asked for by REPO@COMMIT."""
     repo, _, commit = asked.get("model", "").partition("@")
     if not commit:
         return []
     rest = {key: value for key, value in asked.items() if key not in ("name", "model")}
-    return (app.client.find(**rest, model=repo) or app.client.find(**rest))[:1]
+    found = app.client.find(**rest, model=repo) or app.client.find(**rest)
+    return [app.registry.resolve(one.record.reference) for one in found[:1]]
 
 
 def _siblings(app: App, record: "VersionRecord") -> "list[VersionRecord]":
@@ -199,26 +241,3 @@ def _write(target: Path, text: str) -> None:
             out.write(text)
     except FileExistsError:
         raise click.UsageError(f"{target} exists; give another file") from None
-
-
-def _say_planned(app: App, made: "Suggestion", target: Path | None) -> None:
-    """Whether the recipe plans here, where its model is a directory of this host."""
-    from pipeline.planning import draft
-    from recipes.errors import RecipeError
-    from recipes.load import Loaded
-
-    file = target or Path("recipe.yaml")
-    said = f"a recipe that would suit, made of {made.of}: {'; '.join(one.text for one in made.changes)}"
-    app.out.say(f"{said}{f'; written to {target}' if target else '; --recipe FILE writes it'}")
-    if made.recipe is None or made.recipe.model.path is None:
-        app.out.say(f"look at it with `enginery plan {file}`")
-        return
-    try:
-        planned = draft(Loaded(made.recipe, file.absolute()), app.site)
-    except RecipeError as exc:
-        app.out.warn(f"it does not plan as it is: {exc}")
-        return
-    lacks = planned.refusals.host
-    app.out.say(
-        f"it plans; this host cannot build it: {'; '.join(lacks)}" if lacks else "it plans on this host"
-    )

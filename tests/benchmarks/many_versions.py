@@ -12,7 +12,11 @@ from artifacts.database import open_database
 
 FORMATS = ("none", "fp8", "int8_sq", "int4_awq")
 LAYOUTS = ((1, 1), (2, 1), (4, 1), (8, 1), (4, 2))
-GPUS = {"h100": ("NVIDIA H100 80GB HBM3", 90), "h200": ("NVIDIA H200", 90), "a100": ("NVIDIA A100-SXM4-80GB", 80)}
+GPUS = {
+    "h100": ("NVIDIA H100 80GB HBM3", 90),
+    "h200": ("NVIDIA H200", 90),
+    "a100": ("NVIDIA A100-SXM4-80GB", 80),
+}
 RUNTIMES = ("1.0.0", "1.2.1")
 METRICS = ("tokens_per_s", "tokens_per_s_per_user", "ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95")
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,7 +64,9 @@ def _facts(which: int, runtime: str) -> dict[str, Any]:
 
 def _version(which: int, turn: int, facts: dict[str, Any]) -> dict[str, Any]:
     key = digest.of_json([which, turn])
-    engine = {name: facts[name] for name in ("backend", "target", "tp", "pp", "max_batch_size", "max_seq_len")}
+    engine = {
+        name: facts[name] for name in ("backend", "target", "tp", "pp", "max_batch_size", "max_seq_len")
+    }
     model = {"repo": f"team/model{which % 25}", "revision": "0" * 40}
     recipe = {
         "version": 1, "name": _name(which), "model": model, "format": facts["format"], "engine": engine,
@@ -78,7 +84,9 @@ def _version(which: int, turn: int, facts: dict[str, Any]) -> dict[str, Any]:
 
 def _metrics(which: int, turn: int, facts: dict[str, Any], rng: random.Random) -> list[dict[str, Any]]:
     values = {name: rng.uniform(10, 1000) for name in METRICS}
-    values |= {f"{name}@{batch}": rng.uniform(10, 1000) for name in METRICS[: 1 + which % 6] for batch in (1, 64)}
+    values |= {
+        f"{name}@{batch}": rng.uniform(10, 1000) for name in METRICS[: 1 + which % 6] for batch in (1, 64)
+    }
     values |= {"kl": rng.uniform(0, 0.1), "perplexity_ratio": 1.01, "top1_agreement": 0.95}
     values |= {"size_bytes": float(8 << 30) * facts["world_size"]}
     here = {"name": _name(which), "number": turn, "low": None, "high": None}
