@@ -26,10 +26,17 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
+        return self._distinct(VERSION.name)
+
+    def models(self) -> list[str]:
+        """Every source checkpoint that a version was made of, sorted."""
+        return [model for model in self._distinct(VERSION.model) if model]
+
+    def _distinct(self, column: ColumnElement[str]) -> list[str]:
         if not self._db.exists():
             return []
         with self._db.reading() as db:
-            return list(db.scalars(select(VERSION.name).distinct().order_by(VERSION.name)))
+            return list(db.scalars(select(column).distinct().order_by(column)))
 
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""

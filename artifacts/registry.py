@@ -96,6 +96,10 @@ class Registry:
         """Every name that has a version, sorted."""
         return self._catalog.names()
 
+    def models(self) -> list[str]:
+        """Every source checkpoint that a version was made of, sorted."""
+        return self._catalog.models()
+
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
         return self._catalog.versions(name)

@@ -227,7 +227,7 @@ def _siblings(app: App, record: "VersionRecord") -> "list[VersionRecord]":
 def _nothing(app: App, asked: Mapping[str, Any]) -> str:
     import difflib  # only where nothing was found
 
-    models = sorted({one.record.model for one in app.client.find() if one.record.model})
+    models = app.registry.models()
     if not models:
         return f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`"
     want = str(asked.get("model") or asked.get("name"))
