@@ -1,7 +1,8 @@
 """Which versions suit a request, which do not and why, and in what order to try them; pure."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -168,27 +169,35 @@ class Group:
 
     def texts(self, most: int = 3) -> list[str]:
         """Their reasons, each once; after the first `most`, how many others there are."""
-        found = dict.fromkeys("; ".join(one.dropped) for one in self.matches)
+        found = dict.fromkeys("; ".join(one.dropped) for one in _alike(self.matches))
         rest = len(found) - most
         return [*list(found)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 
 def groups(found: Iterable[Match]) -> list[Group]:
     """The dropped versions, grouped by what they do not suit; those with fewest reasons first."""
-    kinds: dict[tuple[str, ...], list[Match]] = {}
+    by_reasons: dict[int, list[Match]] = {}
     for one in found:
         if one.reasons:
-            kinds.setdefault(tuple(reason.fact for reason in one.reasons), []).append(one)
+            by_reasons.setdefault(id(one.reasons), []).append(one)
+    kinds: dict[tuple[str, ...], list[Match]] = {}
+    for alike in by_reasons.values():
+        kinds.setdefault(tuple(reason.fact for reason in alike[0].reasons), []).extend(alike)
     return [Group(facts, tuple(kinds[facts])) for facts in sorted(kinds, key=_distance)]
 
 
 def closest(found: Iterable[Match], most: int = 3) -> list[Match]:
-    """The dropped versions that lack least: fewest kinds of reasons, those of the wanted model first."""
+    """The dropped versions that lack least: fewest reasons, those of the wanted name and model first."""
     dropped = [one for one in found if one.reasons]
-    dropped.sort(key=lambda one: _distance(tuple(reason.fact for reason in one.reasons)))
-    return dropped[:most]
+    near = {id(one.reasons): _distance([reason.fact for reason in one.reasons]) for one in _alike(dropped)}
+    return nsmallest(most, dropped, key=lambda one: near[id(one.reasons)])
 
 
-def _distance(facts: tuple[str, ...]) -> tuple[int, int]:
+def _alike(found: Iterable[Match]) -> list[Match]:
+    """One match for each set of reasons; versions with the same facts share theirs."""
+    return list({id(one.reasons): one for one in found}.values())
+
+
+def _distance(facts: Sequence[str]) -> tuple[int, int]:
     """Another model or name is further away than anything else."""
     return (any(fact in IDENTITY for fact in facts), len(facts))

@@ -1,5 +1,6 @@
 """find: what loads here, or on another host; why the others do not; and a recipe for what is missing."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,8 +89,10 @@ def find(
     asked = _asked(
         app, any_host, {key.rstrip("_"): value for key, value in wanted.items() if value is not None}
     )
+    client = app.client
+    gc.freeze()  # what is imported is no garbage: a search of many versions need not look through it
     try:
-        found = app.client.find(rank=rank, limit=limit or (20 if people else None), **asked)
+        found = client.find(rank=rank, limit=limit or (20 if people else None), **asked)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     suits = [one for one in found if not one.reasons]

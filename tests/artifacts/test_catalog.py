@@ -77,6 +77,10 @@ def test_a_model_is_no_pattern(registry, model):
     assert registry.find(model=model) == []
 
 
+def test_models_are_named_once(registry, every):
+    assert registry.models() == sorted({record.model for record in every})
+
+
 def test_without_a_name_the_newest_and_those_with_an_alias_are_listed(registry):
     found, count = registry.listed()
     assert count == len(found) == 2 * NAMES
