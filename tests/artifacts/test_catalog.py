@@ -51,6 +51,16 @@ def test_a_search_finds_what_judging_every_version_finds(registry, every, wanted
         ]
 
 
+def test_postgresql_finds_and_lists_what_sqlite_does(registry, postgres_url):
+    fill(postgres_url, VERSIONS, NAMES)
+    other = open_registry(postgres_url)
+    commit = "team/Model3@" + "0" * 40
+    for wanted in ({}, {"tp": 2, "slo": {"kl": 0.05}}, {"model": commit}, {"model": "team/model%"}):
+        assert other.find(limit=5, **wanted) == registry.find(limit=5, **wanted)
+    assert (other.listed(limit=3), other.models()) == (registry.listed(limit=3), registry.models())
+    assert other.resolve("team0/model0/build0@prod") == registry.resolve("team0/model0/build0@prod")
+
+
 def test_dropped_versions_come_with_their_reasons_and_other_models_are_left_out(registry, every):
     found = registry.find(model="model3", tp=2)
     assert {one.record.model for one in found} == {"team/model3"}

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from artifacts import digest, tables
-from artifacts.database import open_database
+from artifacts.database import connect
 
 FORMATS = ("none", "fp8", "int8_sq", "int4_awq")
 LAYOUTS = ((1, 1), (2, 1), (4, 1), (8, 1), (4, 2))
@@ -25,7 +25,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 def fill(url_or_path: str | Path, versions: int, names: int) -> None:
     """Makes `versions` versions of `names` names, 12 to 19 metrics each, and one alias per name."""
     rng = random.Random(0)
-    with open_database(url_or_path).writing() as db:
+    database = connect(url_or_path)
+    database.create()
+    with database.writing() as db:
         series, known, rows, metrics, aliases = [], {}, [], [], []
         for number in range(versions):
             which, turn = number % names, number // names + 1
