@@ -2,17 +2,20 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, and_, func, select
 
-from artifacts import tables
+from artifacts import listing, tables
 from artifacts.database import Database
 from artifacts.errors import NotFound
-from artifacts.match import Match, match
+from artifacts.listed import Listed, Named
+from artifacts.match import Match, check
 from artifacts.version import Metric, Reference, VersionRecord, parse_reference
+
+VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
 
 
 class Catalog:
@@ -23,73 +26,114 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
+        return self._distinct(VERSION.name)
+
+    def models(self) -> list[str]:
+        """Every source checkpoint that a version was made of, sorted."""
+        return [model for model in self._distinct(VERSION.model) if model]
+
+    def _distinct(self, column: ColumnElement[str]) -> list[str]:
         if not self._db.exists():
             return []
         with self._db.reading() as db:
-            return list(db.scalars(select(tables.version.c.name).distinct().order_by("name")))
+            return list(db.scalars(select(column).distinct().order_by(column)))
 
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
-        found = self._records(name)
+        found = self._records(VERSION.name == name)
         if not found:
-            known = self.names()
-            near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:5]
-            have = f"close to it: {', '.join(near)}" if near else "nothing is published here yet"
-            raise NotFound(f"no version of {name!r} in {self._db.url}; {have}")
+            raise self._unknown(name)
         return found
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         wanted = parse_reference(reference)
-        versions = self.versions(wanted.name)
-        suits = [record for record in versions if _is_meant(record, wanted)]
-        if suits:
-            return suits[-1]
-        have = sorted(alias for record in versions for alias in record.aliases)
-        aliases = ", ".join(f"@{alias}" for alias in have) or "no alias"
-        last = len(versions)
+        found = self._records((VERSION.name == wanted.name) & (VERSION.number == _number(wanted)))
+        if found:
+            return found[0]
+        rows, count = self.listed(wanted.name, limit=1)
+        if not count:
+            raise self._unknown(wanted.name)
+        aliases = ", ".join(f"@{alias}" for alias in self._aliases(wanted.name)) or "no alias"
+        last = rows[-1].number
         raise NotFound(
             f"no {reference!r} in {self._db.url}; {wanted.name} has versions 1 to {last} and {aliases}"
         )
 
-    def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
-        """Every version: those that suit, best first, then the others with the reasons they were dropped.
+    def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
+        """Versions to show, by name and number, and how many there are in all.
 
-        `artifacts.match.FACTS` lists what can be wanted; `rank` is `speed` or `size`.
+        Without a name the newest version of each, and those that an alias points at; with one its versions,
+        the newest `limit` of them.
         """
-        return match(self._records(), wanted, rank)
+        if not self._db.exists():
+            return [], 0
+        with self._db.reading() as db:
+            return listing.listed(db, name, limit)
 
-    def _records(self, name: str | None = None) -> list[VersionRecord]:
+    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons against them.
+
+        Versions of another name or model than the wanted are left out. `artifacts.match.WANTED` lists what
+        can be wanted, `artifacts.match.RANKS` the orders.
+        """
+        check(wanted, rank)
         if not self._db.exists():
             return []
-        rows = []
+        with self._db.reading() as db:
+            return listing.search(db, wanted, rank, limit)
+
+    def _records(self, where: ColumnElement[bool]) -> list[VersionRecord]:
+        if not self._db.exists():
+            return []
+        whole = select(tables.version, tables.facts.c.facts).join(
+            tables.facts, tables.facts.c.id == VERSION.facts_id
+        )
         with self._db.reading() as db:  # one transaction: versions, metrics and aliases of one moment
-            for table, order in (
-                (tables.version, (tables.version.c.name, tables.version.c.number)),
-                (tables.metric, (tables.metric.c.position,)),
-                (tables.alias, (tables.alias.c.alias,)),
-            ):
-                columns = (table, tables.facts.c.facts) if table is tables.version else (table,)
-                query = select(*columns).order_by(*order)
-                if table is tables.version:
-                    query = query.join(tables.facts, tables.facts.c.id == table.c.facts_id)
-                rows.append(db.execute(query if name is None else query.where(table.c.name == name)).all())
-        return _version_records(*rows)
+            rows = db.execute(whole.where(where).order_by(VERSION.name, VERSION.number)).all()
+            one = (rows[0].name, rows[0].number) if len(rows) == 1 else None
+            names = {row.name for row in rows}
+            metrics = select(tables.metric).where(_about(METRIC, names, one)).order_by(METRIC.position)
+            aliases = select(tables.alias).where(_about(ALIAS, names, one)).order_by(ALIAS.alias)
+            return _version_records(rows, db.execute(metrics).all(), db.execute(aliases).all())
+
+    def _aliases(self, name: str) -> list[str]:
+        with self._db.reading() as db:
+            return list(db.scalars(select(ALIAS.alias).where(ALIAS.name == name).order_by(ALIAS.alias)))
+
+    def _unknown(self, name: str) -> NotFound:
+        known = self.names()
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known[:5]
+        have = f"close to it: {', '.join(near)}" if near else "nothing is published here yet"
+        return NotFound(f"no version of {name!r} in {self._db.url}; {have}")
 
 
-def _is_meant(record: VersionRecord, wanted: Reference) -> bool:
+def _number(wanted: Reference) -> Any:
+    """The number that a reference means, as the database finds it."""
+    if wanted.number is not None:
+        return wanted.number
     if wanted.alias is not None:
-        return wanted.alias in record.aliases
-    return wanted.number is None or wanted.number == record.number
+        here = (ALIAS.name == wanted.name) & (ALIAS.alias == wanted.alias)
+        return select(ALIAS.number).where(here).scalar_subquery()
+    other = tables.version.alias()
+    return select(func.max(other.c.number)).where(other.c.name == wanted.name).scalar_subquery()
+
+
+def _about(columns: Any, names: Iterable[str], one: Named | None) -> ColumnElement[bool]:
+    """Rows of the versions of some names, or of one version alone."""
+    if one is not None:
+        return and_(columns.name == one[0], columns.number == one[1])
+    found: ColumnElement[bool] = columns.name.in_(sorted(names))
+    return found
 
 
 def _version_records(
     versions: Sequence[Row[Any]], metrics: Sequence[Row[Any]], aliases: Sequence[Row[Any]]
 ) -> list[VersionRecord]:
-    measured: defaultdict[tuple[str, int], list[Metric]] = defaultdict(list)
+    measured: defaultdict[Named, list[Metric]] = defaultdict(list)
     for row in metrics:
         measured[row.name, row.number].append(Metric(row.metric, row.value, row.low, row.high))
-    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    pointing: defaultdict[Named, list[str]] = defaultdict(list)
     for row in aliases:
         pointing[row.name, row.number].append(row.alias)
     return [

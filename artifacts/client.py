@@ -37,9 +37,9 @@ class Client:
         """Names, versions and aliases."""
         return open_registry(self._registry_url)
 
-    def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
-        """Every version: those that suit, best first, then the others with the reasons they were dropped."""
-        return self.registry.find(rank=rank, **wanted)
+    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons against them."""
+        return self.registry.find(rank=rank, limit=limit, **wanted)
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""

@@ -93,17 +93,17 @@ def _accuracy(
             yield Measured(name, words, left, right, "unsure", "no interval was estimated")
         else:
             how = "same samples, paired" if name in paired else "from both intervals"
-            why = f"difference {found.value:+.2g}, 95 % interval {found.low:+.2g} to {found.high:+.2g}, {how}"
+            why = f"difference {found.value:+.2g}, 95 % from {found.low:+.2g} to {found.high:+.2g}; {how}"
             sure = found.low > 0 or found.high < 0
             judged = _better(name, found.value) if sure else "noise"
             yield Measured(name, words, left, right, judged, why, found)
 
 
 def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
-    """Each batch size that was timed for both; the plain figures where none was."""
+    """Each batch size that was timed for both, largest first; the plain figures where none was."""
     elsewhere = "timed on other hardware" if _hardware(before.facts) != _hardware(after.facts) else ""
     batches = [_batches(record) for record in (before, after)]
-    common = sorted(batches[0] & batches[1])
+    common = sorted(batches[0] & batches[1], reverse=True)
     if common:
         names = {f"{name}@{batch}": words for batch in common for name, words in SPEED.items()}
         yield from _plain(before, after, names, elsewhere)
@@ -169,7 +169,13 @@ def _origin(record: VersionRecord) -> dict[str, Any]:
 
 
 def _asked(record: VersionRecord) -> dict[str, Any]:
-    return {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
+    """The recipe, its format on one line."""
+    asked = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
+    if isinstance(asked.get("format"), Mapping):
+        exceptions = asked["format"].get("except", {})
+        listed = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
+        asked["format"] = f"{asked['format'].get('default')} except {listed}"
+    return asked
 
 
 def _needs(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,9 +46,11 @@ class Measured:
         """The difference in words."""
         said = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
         judged = said.get(self.judgement, self.judgement)
+        if self.difference is not None and self.judgement in ("better", "worse"):
+            judged += ", and more than noise"
         figures = f"{_number(self.before.value)} -> {_number(self.after.value)}{_share(self)}"
         why = f" ({self.why})" if self.why else ""
-        return f"{self.name}: {figures}, {judged}{why}"
+        return f"{self.name}: {figures}: {judged}{why}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,9 @@ def _share(measured: Measured) -> str:
     if before <= 0 or before == after:
         return ""
     ratio = after / before
-    return f" (x {ratio:.2f})" if ratio >= 2 or ratio <= 0.5 else f" ({ratio - 1:+.1%})"
+    if ratio >= 2:
+        return f" ({ratio:.3g} times)"
+    return f" (1/{1 / ratio:.3g})" if ratio <= 0.5 else f" ({ratio - 1:+.1%})"
 
 
 def _number(value: float) -> str:
@@ -121,4 +125,11 @@ def _number(value: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "not given" if value is None else str(value)
+    """A value in words; ranks that are alike are counted."""
+    if value is None:
+        return "not given"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    if isinstance(value, list) and len(set(map(str, value))) == 1:
+        return str(value[0]) if len(value) == 1 else f"{len(value)} x {value[0]}"
+    return str(value)

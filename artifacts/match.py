@@ -1,149 +1,203 @@
 """Which versions suit a request, which do not and why, and in what order to try them; pure."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import nsmallest
+from math import inf
+from operator import itemgetter
+from typing import Any, NamedTuple
 
+from artifacts.listed import Listed
+from artifacts.needs import FACTS, Facts
 from artifacts.version import VersionRecord
 
-RANKS: dict[str, Callable[[VersionRecord], float]] = {
-    "speed": lambda record: -(record.metric("tokens_per_s") or 0.0),
-    "size": lambda record: record.metric("size_bytes") or float("inf"),
+RANKS = {
+    "speed": ("tokens_per_s", -1.0),
+    "per_user": ("tokens_per_s_per_user", -1.0),
+    "first_token": ("ttft_ms_p95", 1.0),
+    "accuracy": ("kl", 1.0),
+    "size": ("size_bytes", 1.0),
 }
-"""Order of the versions that suit: most tokens/s first, or fewest bytes first; unmeasured ones last."""
+"""Order of the versions that suit: by this metric, times this, lowest first; unmeasured ones last."""
+
+AT_LEAST = frozenset({"tokens_per_s", "tokens_per_s_per_user", "top1_agreement"})
+AT_MOST = frozenset(
+    {"ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95", "kl", "perplexity_ratio", "size_bytes"}
+)
+"""Metrics that a service level bounds, each from its side; `metric@batch` is the one at that batch size."""
+
+Version = Listed | VersionRecord
 
 
-TOOLCHAIN_BACKENDS = ("tensorrt", "trtllm_torch")
-"""Backends whose engines are loaded by a TensorRT-LLM installation."""
+class Reason(NamedTuple):
+    """Why a version does not suit."""
+
+    fact: str
+    """What was wanted: a key of `WANTED`."""
+    text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """A version, and every reason why it does not suit; none when it does."""
 
-    record: VersionRecord
-    dropped: tuple[str, ...]
+    record: Version
+    reasons: tuple[Reason, ...]
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The reasons in words."""
+        return tuple(reason.text for reason in self.reasons)
 
 
-def match(records: Iterable[VersionRecord], wanted: Mapping[str, Any], rank: str = "speed") -> list[Match]:
+def match(records: Iterable[Version], wanted: Mapping[str, Any], rank: str = "speed") -> list[Match]:
     """Every version: first those that suit, best first, then the dropped ones with their reasons.
 
-    Facts that can be asked for are the keys of `FACTS`; another one, or another rank, is a ValueError.
+    `WANTED` lists what can be asked for; anything else, or another rank, is a ValueError. A version of
+    another name or model is dropped for that alone.
     """
-    unknown = sorted(wanted.keys() - FACTS.keys())
+    check(wanted, rank)
+    judged = Judge(wanted)
+    metric, sign = RANKS[rank]
+    found = []
+    for record in records:
+        reasons, value = judged.reasons(record), record.metric(metric)
+        score = inf if value is None else sign * value
+        found.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
+    found.sort(key=itemgetter(0, 1, 2, 3))
+    return [one[-1] for one in found]
+
+
+def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
+    """Refuses, as a ValueError, what nobody can be asked for."""
+    unknown = sorted(wanted.keys() - WANTED)
     if unknown:
-        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(FACTS)}")
+        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(WANTED)}")
     if rank not in RANKS:
         raise ValueError(f"unknown rank {rank!r}; have {', '.join(RANKS)}")
-    found = [
-        Match(record, tuple(why for fact, want in wanted.items() if (why := FACTS[fact](fact, record, want))))
-        for record in records
-    ]
-    return sorted(
-        found, key=lambda m: (bool(m.dropped), RANKS[rank](m.record), m.record.name, -m.record.number)
-    )
+    for name in wanted.get("slo", {}):
+        if name.partition("@")[0] not in AT_LEAST | AT_MOST:
+            raise ValueError(f"unknown metric {name!r}; have {', '.join(sorted(AT_LEAST | AT_MOST))}")
 
 
-Reason = Callable[[str, VersionRecord, Any], str | None]
-"""Why the record does not suit what is wanted of a fact; None when it does."""
+class Judge:
+    """Reasons against versions, worked out once for each distinct set of facts."""
+
+    def __init__(self, wanted: Mapping[str, Any]) -> None:
+        self._identity = {fact: want for fact, want in wanted.items() if fact in IDENTITY}
+        self._wanted = {fact: want for fact, want in wanted.items() if fact in FACTS}
+        self._slo: Mapping[str, float] = wanted.get("slo", {})
+        self._known: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
+
+    def reasons(self, record: Version) -> tuple[Reason, ...]:
+        """Every reason against a version."""
+        for fact, want in self._identity.items():
+            text = IDENTITY[fact](record, want)
+            if text is not None:
+                return (Reason(fact, text),)
+        return (*self.by_facts(record.facts), *self.by_state(record))
+
+    def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
+        """Reasons against every version with these facts."""
+        known = self._known.get(id(facts))
+        if known is None:
+            found = (
+                Reason(fact, text)
+                for fact, want in self._wanted.items()
+                if (text := FACTS[fact](fact, facts, want)) is not None
+            )
+            known = self._known[id(facts)] = (facts, tuple(found))  # facts stay, so that no other gets the id
+        return known[1]
+
+    def by_state(self, record: Version) -> tuple[Reason, ...]:
+        """Reasons against this very version: its bytes are gone, or what was measured is too little."""
+        gone = _collected(record)
+        kept = (Reason("bytes", gone),) if gone is not None else ()
+        return (*kept, *slo_reasons(record, self._slo))
 
 
-def _name(_: str, record: VersionRecord, want: str) -> str | None:
+def slo_reasons(record: Version, slo: Mapping[str, float]) -> list[Reason]:
+    """Why the measurements of a version miss a service level."""
+    found = []
+    for name, bound in slo.items():
+        value = record.metric(name)
+        least = name.partition("@")[0] in AT_LEAST
+        if value is None:
+            found.append(Reason("slo", f"{name} was not measured"))
+        elif (value < bound) if least else (value > bound):
+            found.append(
+                Reason("slo", f"{name} is {value:.4g}, {'less' if least else 'more'} than {bound:g}")
+            )
+    return found
+
+
+def _name(record: Version, want: str) -> str | None:
     return None if record.name == want else f"its name is {record.name!r}, not {want!r}"
 
 
-def _equal(fact: str, record: VersionRecord, want: Any) -> str | None:
-    have = record.facts.get(fact)
-    return None if have == want else f"{fact} is {have!r}, not {want!r}"
+def _model(record: Version, want: str) -> str | None:
+    """The whole name of the model, or what comes after the last slash, maybe with `@` and a commit.
+
+    Case does not matter on the hub. Of a `Listed`, the commit is the query's to compare.
+    """
+    repo, _, commit = want.partition("@")
+    have, wanted = record.model.casefold(), repo.casefold()
+    if have != wanted and have.rpartition("/")[2] != wanted:
+        return f"its model is {record.model or 'not recorded'!r}, not {repo!r}"
+    found = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
+    return None if found == commit else f"its model is at commit {found}, not {commit}"
 
 
-def _at_least(fact: str, record: VersionRecord, want: int) -> str | None:
-    have = record.facts.get(fact)
-    if have is None:
-        return f"{fact} is not recorded, and {want} is wanted"
-    return None if have >= want else f"{fact} is {have}, less than {want}"
+def _collected(record: Version) -> str | None:
+    at = record.collected if isinstance(record, Listed) else record.collected_at
+    return None if at is None else f"gc took its bytes on {str(at)[:10]}"
 
 
-def _on_cpu(record: VersionRecord) -> bool:
-    return str(record.facts.get("device", "cpu")).partition(":")[0] == "cpu"
+IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "model": _model}
+"""What a version is of; where that is another thing, no other reason is of interest."""
+
+WANTED = (*IDENTITY, *FACTS, "slo")
+"""All that can be asked for; `slo` is metric -> bound."""
 
 
-def _cpu(_: str, record: VersionRecord, known: Iterable[str]) -> str | None:
-    needs, have = record.facts.get("cpu"), list(known)
-    if not _on_cpu(record) or needs is None or needs in have:
-        return None
-    return f"needs a CPU with {needs}; this one has {', '.join(have) or 'none that is known'}"
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Versions that were dropped for the same kinds of reasons."""
+
+    facts: tuple[str, ...]
+    """What they do not suit."""
+    matches: tuple[Match, ...]
+
+    def texts(self, most: int = 3) -> list[str]:
+        """Their reasons, each once; after the first `most`, how many others there are."""
+        found = dict.fromkeys("; ".join(one.dropped) for one in _alike(self.matches))
+        rest = len(found) - most
+        return [*list(found)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 
-def _gpus(_: str, record: VersionRecord, names: Iterable[str]) -> str | None:
-    if _on_cpu(record):
-        return None
-    have = list(names)
-    built = {gpu["name"] for gpu in record.facts.get("gpus", [])}
-    ranks = record.facts.get("world_size", 1)
-    alike = sum(name in built for name in have)
-    if alike >= ranks:
-        return None
-    return f"needs {ranks} x {' or '.join(sorted(built))}; this host has {', '.join(have) or 'no GPU'}"
+def groups(found: Iterable[Match]) -> list[Group]:
+    """The dropped versions, grouped by what they do not suit; those with fewest reasons first."""
+    by_reasons: dict[int, list[Match]] = {}
+    for one in found:
+        if one.reasons:
+            by_reasons.setdefault(id(one.reasons), []).append(one)
+    kinds: dict[tuple[str, ...], list[Match]] = {}
+    for alike in by_reasons.values():
+        kinds.setdefault(tuple(reason.fact for reason in alike[0].reasons), []).extend(alike)
+    return [Group(facts, tuple(kinds[facts])) for facts in sorted(kinds, key=_distance)]
 
 
-def _sm(_: str, record: VersionRecord, capabilities: Iterable[int]) -> str | None:
-    """Compiled kernels run on GPUs of the compute capability they were built for, and on no other."""
-    needs, have = record.facts.get("sm"), sorted(set(capabilities))
-    if _on_cpu(record) or needs is None or needs in have:
-        return None
-    return f"needs GPUs of sm_{needs}; this host's are {', '.join(f'sm_{sm}' for sm in have) or 'none'}"
+def closest(found: Iterable[Match], most: int = 3) -> list[Match]:
+    """The dropped versions that lack least: fewest reasons, those of the wanted name and model first."""
+    dropped = [one for one in found if one.reasons]
+    near = {id(one.reasons): _distance([reason.fact for reason in one.reasons]) for one in _alike(dropped)}
+    return nsmallest(most, dropped, key=lambda one: near[id(one.reasons)])
 
 
-def _driver(_: str, record: VersionRecord, have: str | None) -> str | None:
-    """A driver of an older branch than the one it was built with may lack what its CUDA asks for."""
-    built = {str(gpu["driver"]) for gpu in record.facts.get("gpus", []) if gpu.get("driver")}
-    if _on_cpu(record) or have is None or not built:
-        return None
-    needs = min(built, key=_branch)
-    return None if _branch(have) >= _branch(needs) else f"needs driver {needs} or later; this host has {have}"
+def _alike(found: Iterable[Match]) -> list[Match]:
+    """One match for each set of reasons; versions with the same facts share theirs."""
+    return list({id(one.reasons): one for one in found}.values())
 
 
-def _branch(driver: str) -> int:
-    first = driver.partition(".")[0]
-    return int(first) if first.isdigit() else 0
-
-
-def _toolchain(fact: str, record: VersionRecord, versions: Iterable[str]) -> str | None:
-    """TensorRT loads plans of its very own version only, patch included; TensorRT-LLM's plugins likewise."""
-    needs, have = record.facts.get("toolchain", {}).get(fact), list(versions)
-    if record.facts.get("backend") not in TOOLCHAIN_BACKENDS or needs is None or needs in have:
-        return None
-    return f"needs {fact} {needs}; this host has {', '.join(have) or 'none'}"
-
-
-def _torch(_: str, record: VersionRecord, have: str | None) -> str | None:
-    """Of engines that run in our own environment; others bring theirs."""
-    if record.facts.get("backend") in TOOLCHAIN_BACKENDS:
-        return None
-    needs = record.facts.get("toolchain", {}).get("torch")
-    if needs is None or needs == have:
-        return None
-    return f"needs torch {needs}; this host has {have or 'none'}"
-
-
-def _memory(_: str, record: VersionRecord, have: int) -> str | None:
-    """Versions published before the cache was counted have their weights alone."""
-    counted = "memory_bytes_per_rank" in record.facts
-    what = "weights and KV cache" if counted else "weights"
-    per_rank = record.facts.get("memory_bytes_per_rank" if counted else "weight_bytes_per_rank", 0)
-    needs = max(per_rank) if isinstance(per_rank, list) else per_rank
-    return None if needs <= have else f"a rank's {what} are {needs:,} bytes, more than {have:,}"
-
-
-FACTS: dict[str, Reason] = {
-    "name": _name,
-    "backend": _equal, "format": _equal, "dtype": _equal, "kv_cache": _equal, "target": _equal,
-    "tp": _equal, "pp": _equal, "world_size": _equal,
-    "max_batch_size": _at_least, "max_seq_len": _at_least,
-    "cpu": _cpu, "gpus": _gpus, "sm": _sm, "driver": _driver, "torch": _torch,
-    "tensorrt_llm": _toolchain, "tensorrt": _toolchain, "memory_bytes": _memory,
-}  # fmt: skip
-"""What can be asked for: facts of the version as they are, limits at least, and what this host has (`cpu`:
-its vector sets, `gpus`: names, `sm`: compute capabilities times ten, `driver`, `torch`: version,
-`tensorrt_llm` and `tensorrt`: versions of all toolchains, `memory_bytes`: per rank)."""
+def _distance(facts: Sequence[str]) -> tuple[int, int]:
+    """Another model or name is further away than anything else."""
+    return (any(fact in IDENTITY for fact in facts), len(facts))

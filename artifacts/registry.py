@@ -14,6 +14,7 @@ from artifacts.database import Database, open_database
 from artifacts.errors import PolicyInvalid, PolicyRefused
 from artifacts.governance import Governance, Standing
 from artifacts.judgement import Judgement, Verified, judge, require_version
+from artifacts.listed import Listed
 from artifacts.match import Match
 from artifacts.names import check_alias
 from artifacts.policy import Policy, parse_policy
@@ -113,6 +114,10 @@ class Registry(Governance):
         """Every name that has a version, sorted."""
         return self._catalog.names()
 
+    def models(self) -> list[str]:
+        """Every source checkpoint that a version was made of, sorted."""
+        return self._catalog.models()
+
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
         return self._catalog.versions(name)
@@ -127,12 +132,16 @@ class Registry(Governance):
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self._catalog.resolve(reference)
 
-    def find(self, *, rank: str = "speed", **wanted: Any) -> list[Match]:
-        """Every version: those that suit, best first, then the others with the reasons they were dropped.
+    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
-        `artifacts.match.FACTS` lists what can be wanted; `rank` is `speed` or `size`.
+        `artifacts.match.WANTED` lists what can be wanted, `artifacts.match.RANKS` the orders.
         """
-        return self._catalog.find(rank=rank, **wanted)
+        return self._catalog.find(rank=rank, limit=limit, **wanted)
+
+    def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
+        """The newest version of every name and those with an alias, or those of one name; and how many."""
+        return self._catalog.listed(name, limit=limit)
 
     def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
         """Say in the log why a version should be built again; what was said of it before is not repeated."""

@@ -110,9 +110,7 @@ def estimates(records: Sequence[Record]) -> dict[str, Estimate]:
     """
     if not records:
         raise ValueError("no records to estimate from; score at least one sequence")
-    columns = np.array(
-        [(r.tokens, r.baseline_nll, r.engine_nll - r.baseline_nll, r.kl, r.agreed) for r in sorted(records)]
-    )
+    columns = _columns(sorted(records))
     with np.errstate(over="ignore", invalid="ignore"):
         totals = _resampled_totals(columns)
         tail = _tail_probability(len(records))
@@ -120,6 +118,35 @@ def estimates(records: Sequence[Record]) -> dict[str, Estimate]:
             name: _interval(float(value(columns.sum(0, keepdims=True))[0]), value(totals), tail)
             for name, value in METRICS.items()
         }
+
+
+def differences(before: Sequence[Record], after: Sequence[Record]) -> dict[str, Estimate]:
+    """Every metric of one engine less that of another on the same sequences, in the same order, paired.
+
+    Both are resampled together, so what makes a sequence hard for both is no noise of the difference. Other
+    sequences, or another source checkpoint, are a ValueError.
+    """
+    asked = [[(record.tokens, record.baseline_nll) for record in records] for records in (before, after)]
+    if not before or asked[0] != asked[1]:
+        raise ValueError("the two were not scored on the same sequences by the same source checkpoint")
+    left, right = _columns(before), _columns(after)
+    with np.errstate(over="ignore", invalid="ignore"):
+        totals = _resampled_totals(left), _resampled_totals(right)  # one seed: the same draws of sequences
+        tail = _tail_probability(len(before))
+        sums = left.sum(0, keepdims=True), right.sum(0, keepdims=True)
+        return {
+            name: _interval(
+                float((value(sums[1]) - value(sums[0]))[0]), value(totals[1]) - value(totals[0]), tail
+            )
+            for name, value in METRICS.items()
+        }
+
+
+def _columns(records: Sequence[Record]) -> Array:
+    """Records as rows of sums: (S, C)."""
+    return np.array(
+        [(r.tokens, r.baseline_nll, r.engine_nll - r.baseline_nll, r.kl, r.agreed) for r in records]
+    )
 
 
 def _resampled_totals(columns: Array) -> Array:

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from artifacts.match import match
+from artifacts.match import closest, groups, match
+from artifacts.needs import same_gpu
 from artifacts.version import Metric, VersionRecord
 
 CPU = {
@@ -31,7 +32,7 @@ TENSORRT = {
 }
 
 
-def record(name="demo/fp8", number=1, facts=None, **metrics):
+def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
     return VersionRecord(
         name=name,
         number=number,
@@ -44,6 +45,9 @@ def record(name="demo/fp8", number=1, facts=None, **metrics):
         metrics=tuple(Metric(metric, value) for metric, value in metrics.items()),
         aliases=(),
         published_at=datetime(2026, 1, 1, tzinfo=UTC),
+        model="Meta/Llama-8B",
+        source={"revision": "c" * 40},
+        collected_at=collected_at,
     )
 
 
@@ -89,6 +93,19 @@ def record(name="demo/fp8", number=1, facts=None, **metrics):
         (TENSORRT, {"driver": None}, None),
         (TENSORRT, {"torch": "2.13.0"}, None),
         (CPU, {"sm": [], "tensorrt": [], "tensorrt_llm": [], "driver": None}, None),
+        (CPU, {"gpu": "h200"}, "runs on the CPU, not on h200"),
+        (TENSORRT, {"gpu": "h100", "gpu_count": 1}, None),
+        (TENSORRT, {"gpu": "NVIDIA H100 80GB HBM3"}, None),
+        (TENSORRT, {"gpu": "h200"}, "needs NVIDIA H100 80GB HBM3; h200 is asked for"),
+        (TENSORRT, {"gpu": "h100-pcie"}, "needs NVIDIA H100 80GB HBM3; h100-pcie is asked for"),
+        (TENSORRT | {"target": "h20"}, {"gpu": "h20"}, None),
+        (TENSORRT | {"target": "h20"}, {"gpu": "l4"}, "needs h20; l4 is asked for"),
+        (TENSORRT | {"world_size": 4}, {"gpu_count": 2}, "needs 4 GPUs; 2 are asked for"),
+        (TENSORRT, {"runtime": {"tensorrt_llm": "0.16.0", "tensorrt": "10.7.0"}}, None),
+        (TENSORRT, {"runtime": {"tensorrt_llm": "1.2.1"}}, "needs tensorrt_llm 0.16.0, not 1.2.1"),
+        (TENSORRT, {"runtime": {"torch": "2.13.0"}}, "is loaded by tensorrt_llm 0.16.0, not torch"),
+        (CPU, {"runtime": {"torch": "2.13.0"}}, None),
+        (CPU, {"runtime": {"tensorrt_llm": "1.2.1"}}, "is loaded by torch 2.13.0, not tensorrt_llm"),
     ],
 )
 def test_a_version_is_dropped_for_a_reason(facts, wanted, reason):
@@ -113,7 +130,88 @@ def test_fastest_or_smallest_come_first_and_dropped_ones_last():
 
 
 def test_unknown_facts_and_ranks_are_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="unknown fact 'colour'; have name, backend, format"):
+    with pytest.raises(ValueError, match="unknown fact 'colour'; have name, model, backend, format"):
         match([], {"colour": "red"})
-    with pytest.raises(ValueError, match="unknown rank 'beauty'; have speed, size"):
+    with pytest.raises(
+        ValueError, match="unknown rank 'beauty'; have speed, per_user, first_token, accuracy, size"
+    ):
         match([], {}, "beauty")
+
+
+@pytest.mark.parametrize(
+    ("want", "name", "same"),
+    [
+        ("h200", "NVIDIA H200", True),
+        ("h200", "NVIDIA GH200 480GB", False),
+        ("h100", "NVIDIA H100 80GB HBM3", True),
+        ("h100", "NVIDIA H100 PCIe", False),
+        ("h100-nvl", "NVIDIA H100 NVL", True),
+        ("a100", "NVIDIA A100-SXM4-80GB", True),
+        ("a100", "NVIDIA A100-SXM4-40GB", False),
+        ("a100-40g", "NVIDIA A100-SXM4-40GB", True),
+        ("l4", "NVIDIA L40S", False),
+        ("", "NVIDIA L4", False),
+    ],
+)
+def test_gpu_types_are_told_apart_by_whole_parts_of_names(want, name, same):
+    assert same_gpu(want, name) is same
+
+
+@pytest.mark.parametrize(
+    ("want", "reason"),
+    [
+        ("meta/llama-8b", None),
+        ("Llama-8B", None),
+        ("Meta/Llama-8B@" + "c" * 40, None),
+        ("8B", "its model is 'Meta/Llama-8B', not '8B'"),
+        ("Llama-8B@" + "d" * 40, f"its model is at commit {'c' * 40}, not {'d' * 40}"),
+    ],
+)
+def test_a_model_is_named_whole_or_by_its_last_part(want, reason):
+    (found,) = match([record()], {"model": want, "tp": 2})
+    assert found.dropped == (() if reason is None else (reason,))
+
+
+def test_another_model_is_the_only_reason():
+    (found,) = match([record()], {"model": "other", "tp": 7, "slo": {"kl": 0.1}})
+    assert [reason.fact for reason in found.reasons] == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("slo", "reasons"),
+    [
+        ({"ttft_ms_p95": 300, "tokens_per_s": 50}, ()),
+        ({"ttft_ms_p95": 299}, ("ttft_ms_p95 is 300, more than 299",)),
+        ({"tokens_per_s": 51}, ("tokens_per_s is 50, less than 51",)),
+        ({"itl_ms_p95@4": 5}, ("itl_ms_p95@4 was not measured",)),
+    ],
+)
+def test_a_service_level_bounds_each_metric_from_its_side(slo, reasons):
+    (found,) = match([record(ttft_ms_p95=300.0, tokens_per_s=50.0)], {"slo": slo})
+    assert found.dropped == reasons
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown metric 'beauty'; have itl_ms_p50, .*ttft_ms_p95"):
+        match([], {"slo": {"beauty": 1.0}})
+
+
+def test_a_version_without_bytes_does_not_suit():
+    (found,) = match([record(collected_at=datetime(2026, 5, 4, tzinfo=UTC))], {})
+    assert found.dropped == ("gc took its bytes on 2026-05-04",)
+
+
+def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_lack_least():
+    wide = [record(number=n, facts={**CPU, "tp": n}) for n in range(3, 9)]
+    other = [record(number=n, facts={**CPU, "tp": 9, "format": "none"}) for n in (20, 21)]
+    found = match([*other, record(name="fits"), *wide], {"tp": 2, "format": "fp8"})
+    assert [(group.facts, len(group.matches)) for group in groups(found)] == [
+        (("tp",), 6),
+        (("tp", "format"), 2),
+    ]
+    assert groups(found)[0].texts() == [
+        *(f"tp is {n}, not 2" for n in (8, 7, 6)),
+        "and 3 other reasons like these",
+    ]
+    assert [one.record.number for one in closest(found, 2)] == [8, 7]
+    assert groups(match([record()], {})) == closest(match([record()], {})) == []

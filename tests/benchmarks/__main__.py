@@ -1,12 +1,13 @@
 """All benchmarks, one after another: `make bench`."""
 
-from tests.benchmarks import calibration, commands, conversion, conversion_table, decode
+from tests.benchmarks import calibration, catalog, commands, conversion, conversion_table, decode
 
 
 def main() -> None:
     """Runs each benchmark; each prints its own table."""
     for name, run in (
         ("Command line", commands.main),
+        ("Finding among 10,000 versions", catalog.main),
         ("Conversion", conversion.main),
         ("Conversion, by family", conversion_table.main),
         ("Decode", decode.main),

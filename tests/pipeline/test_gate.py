@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import GateFailed
-from pipeline.gate import MIN_SAMPLES, Record, Verdict, _tail_probability, estimates, judge, read_records
+from pipeline.gate import (
+    MIN_SAMPLES,
+    Record,
+    Verdict,
+    _tail_probability,
+    differences,
+    estimates,
+    judge,
+    read_records,
+)
 from recipes.schema import Limits
 
 ALL = Limits(kl=0.05, top1_agreement=0.9, perplexity_ratio=1.1)
@@ -225,3 +234,30 @@ def test_a_verdict_over_a_twins_scores_says_so():
     with pytest.raises(GateFailed, match=r"scores of the engine's twin, scoring/"):
         verdict.require()
     assert "scored" not in judge(Limits(kl=0.1), records).as_dict()
+
+
+def test_two_engines_on_the_same_samples_differ_by_what_was_added_to_each():
+    before = records(noise=1.0)
+    after = [replace(record, kl=record.kl + 255 * 0.001) for record in before]
+    found = differences(before, after)["kl"]
+    assert found.value == pytest.approx(0.001)
+    assert (found.low, found.high) == (pytest.approx(0.001), pytest.approx(0.001))
+    apart = [estimates(each)["kl"] for each in (before, after)]
+    assert apart[1].low < apart[0].high  # the two intervals alone would not tell
+
+
+def test_an_engine_does_not_differ_from_itself_and_turned_around_the_sign_turns():
+    before, after = records(seed=1), records(seed=1, kl=0.03, drop=0.05)
+    assert all((one.low, one.value, one.high) == (0, 0, 0) for one in differences(before, before).values())
+    there, back = differences(before, after), differences(after, before)
+    for name, one in there.items():
+        assert (one.low, one.value, one.high) == pytest.approx(
+            (-back[name].high, -back[name].value, -back[name].low)
+        )
+
+
+def test_other_samples_are_no_pairs():
+    with pytest.raises(ValueError, match="not scored on the same sequences"):
+        differences(records(seed=1), records(seed=2))
+    with pytest.raises(ValueError, match="not scored on the same sequences"):
+        differences([], [])
