@@ -74,7 +74,9 @@ def test_bytes_freed_are_those_that_nobody_else_has(store, put, key, other_key):
     assert store.blobs.digests() == []
 
 
-def test_an_artifact_made_elsewhere_comes_without_the_files_that_are_here(tmp_path, store, put, key, other_key):
+def test_an_artifact_made_elsewhere_comes_without_the_files_that_are_here(
+    tmp_path, store, put, key, other_key
+):
     elsewhere = open_store(tmp_path / "elsewhere")
     put(key, {"weights": b"w" * 100, "own": b"o", "d/empty": b""}, into=elsewhere)
     put(other_key, {"same": b"w" * 100})
@@ -91,12 +93,14 @@ def test_an_artifact_made_elsewhere_comes_without_the_files_that_are_here(tmp_pa
 def test_what_is_not_as_its_manifest_says_is_not_received(tmp_path, store, put, key, wrong):
     elsewhere = open_store(tmp_path / "elsewhere")
     put(key, {"own": b"o"}, into=elsewhere)
-    with (
-        pytest.raises(ArtifactCorrupt, match="not what its manifest says"),
-        store.receive(elsewhere.manifest(key)) as draft,
-    ):
-        for name, content in wrong.items():
-            (draft.path / name).write_bytes(content)
+
+    def receive() -> None:
+        with store.receive(elsewhere.manifest(key)) as draft:
+            for name, content in wrong.items():
+                (draft.path / name).write_bytes(content)
+
+    with pytest.raises(ArtifactCorrupt, match="not what its manifest says"):
+        receive()
     assert not store.has(key)
 
 

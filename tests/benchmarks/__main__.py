@@ -1,6 +1,6 @@
 """All benchmarks, one after another: `make bench`."""
 
-from tests.benchmarks import calibration, commands, conversion, conversion_table, decode
+from tests.benchmarks import calibration, commands, conversion, conversion_table, decode, store
 
 
 def main() -> None:
@@ -9,6 +9,7 @@ def main() -> None:
         ("Command line", commands.main),
         ("Conversion", conversion.main),
         ("Conversion, by family", conversion_table.main),
+        ("Store", store.main),
         ("Decode", decode.main),
         ("Calibration", calibration.main),
     ):
