@@ -49,33 +49,38 @@ def verify(app: App, reference: str | None, whole: bool) -> None:
 @click.command()
 @REFERENCE
 @WHOLE
-@click.option("--from", "other", metavar="STORE", help="Another store that may have the right bytes.")
+@click.option(
+    "--from", "other", metavar="STORE|DIRECTORY", help="Store or pulled directory with right bytes."
+)
 @click.pass_obj
 def repair(app: App, reference: str | None, whole: bool, other: str | None) -> None:
-    """Replace damaged files by right bytes: of another copy in the store, or of another store.
+    """Replace damaged files by right bytes: of another copy in the store, another store, a pulled directory.
 
     Exit 1 if a file stays damaged.
 
     Example: enginery repair --all
     """
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-    from artifacts.repair import StoreSource, repair
-    from artifacts.store import open_store
+    from artifacts.repair import repair, source_at
 
     _require_one(reference, whole=whole)
     store = app.client.store
     keys = None if reference is None else [app.client.resolve(reference).engine_key]
     found = _survey(app, keys)
-    source = StoreSource(open_store(other)) if other else None
     mended, left = [], []
-    for done in repair(store, found.damages, source):
+    for done in repair(store, found.damages, source_at(other) if other else None):
         if done.repaired:
             app.out.say(f"repaired {done.damage.paths[-1]}: {done.how}")
             mended.append({"paths": list(done.damage.paths), "how": done.how})
         else:
             left.append(f"  {done.damage}\n    {done.how}")
     if left:
-        raise ArtifactCorrupt("\n".join([f"{_count(left, 'file')} still damaged:", *left]))
+        error = ArtifactCorrupt("\n".join([f"{_count(left, 'file')} still damaged:", *left]))
+        if other is None:
+            error.add_note(
+                "enginery repair --all --from STORE, if another store or a pull has the right bytes"
+            )
+        raise error
     app.out.value(
         {"files": found.files, "repaired": mended},
         text=f"{found.files:,} files read, {_count(mended, 'damaged file')} repaired",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from artifacts import digest
 from artifacts.identity import STORE
-from artifacts.repair import StoreSource, repair
+from artifacts.repair import StoreSource, repair, source_at
 from artifacts.store import LocalStore, open_store
 from artifacts.survey import survey
 
@@ -80,7 +80,7 @@ def test_a_changed_byte_anywhere_is_found_named_and_repaired_from_another_store(
     same = [one for one in files if one.exists() and one.samefile(path)]
     assert damage.paths == tuple(one.relative_to(full.root).as_posix() for one in sorted(same))
     (done,) = repair(full, [damage], StoreSource(twin))
-    assert (done.repaired, done.how) == (True, "from the other store")
+    assert (done.repaired, done.how) == (True, "from the other copy")
     assert survey(full).damages == ()
     assert path.read_bytes() == good
     assert path.stat().st_mode & 0o777 == 0o444
@@ -161,7 +161,7 @@ def test_a_damaged_content_that_nobody_uses_is_removed(full, put):
     full.remove(key)
     blob.write_bytes(kept[::-1])
     (done,) = repair(full, survey(full).damages)
-    assert done.how == "removed: no artifact uses it"
+    assert done.how == "removed: no manifest lists it"
     assert not blob.exists()
 
 
@@ -200,7 +200,29 @@ def test_the_damaged_name_of_the_store_is_found(full):
     assert (damage.paths, damage.keys) == ((STORE,), ())
     assert damage.what == "does not match its seal; it was changed after it was written"
     (done,) = repair(full, [damage])
-    assert not done.repaired
+    assert (done.repaired, "no registry knows the id" in done.how) == (False, True)
+    bound = open_store(full.root.parent / "twin").id
+    (done,) = repair(full, [damage], bound=bound)
+    assert done.repaired
+    assert full.id == bound
+    assert survey(full).damages == ()
+
+
+def test_a_pulled_directory_is_a_source_of_its_own_artifact(full, twin, key, other_key):
+    for one in (key, other_key):
+        write(full.path(one) / "engine.json", b"xx")
+    write(full.path(key) / "manifest.json", b"{}")
+    pulled = source_at(str(twin.path(key)))  # which holds files and a manifest as a pulled directory does
+    done = list(repair(full, survey(full).damages, pulled))
+    assert sorted(one.repaired for one in done) == [False, True, True, True]
+    assert full.verify(key) == []
+    assert [problem.partition(":")[0] for problem in full.verify(other_key)] == ["engine.json"]
+
+
+def test_a_store_is_a_source_by_its_path(full, twin, key):
+    write(full.path(key) / "engine.json", b"xx")
+    (done,) = repair(full, survey(full).damages, source_at(str(twin.root)))
+    assert done.repaired
 
 
 def test_artifacts_that_come_and_go_while_all_is_read_are_no_damage(full, start):
