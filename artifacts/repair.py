@@ -41,7 +41,7 @@ def repair(
     Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own;
     `bound` is the store's id as its registry has it.
     """
-    tools = _Tools(store, source or store.source(), bound)
+    tools = _Tools(store.local, source or store.source(), bound)
     for damage in damages:
         with FullDiskSaid(store.root, damage.paths[-1]), UnwritableSaid(store.root):
             done = tools.mend(damage)

@@ -31,7 +31,7 @@ class Sharing:
 
 def measure(store: LocalStore) -> Sharing:
     """Count the bytes of a store's artifacts; reads manifests, and of files only what `stat` says."""
-    artifacts = listed = 0
+    store, artifacts, listed = store.local, 0, 0
     held: dict[tuple[int, int], int] = {}
     for key, manifest in _manifests(store):
         artifacts += 1
@@ -55,7 +55,7 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
 
     For stores that were filled by versions without sharing. Files are read unless their digests are known.
     """
-    damaged: list[Path] = []
+    store, damaged = store.local, list[Path]()
     keys = store.keys()
     for done, key in enumerate(keys, 1):
         with UnwritableSaid(store.root), store.lock(key):

@@ -61,6 +61,7 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
 
     What is found right is remembered, what is found wrong is forgotten, so that no new artifact shares it.
     """
+    store = store.local
     scan = _Scan(store)
     wanted = store.keys() if keys is None else list(keys)
     for key in wanted:

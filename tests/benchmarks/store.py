@@ -55,10 +55,13 @@ def copied(source: Path, target: Path) -> None:
 
 
 def written(store: LocalStore, key: str, source: Path) -> None:
-    """The same files as an artifact: copied, hashed, on disk, committed."""
+    """The same files as an artifact: copied, hashed, on disk, committed.
+
+    They keep their age, as most files of a build are older than the two seconds after which times tell.
+    """
     with store.write(key, kind="engine", step={}, host={}) as draft:
         for path in source.iterdir():
-            run("cp", path, draft.path / path.name)
+            run("cp", "-p", path, draft.path / path.name)
 
 
 def throughput(size_gb: float, rounds: int) -> None:
