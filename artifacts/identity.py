@@ -1,34 +1,37 @@
 """Who a store is: an id that its files carry along, and the layout they are in."""
 
+import re
 import secrets
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from pydantic import PositiveInt, ValidationError
 
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
 from artifacts.lock import acquire, release
-from artifacts.manifest import Frozen, Sha256, seal, unseal
+from artifacts.manifest import seal, unseal
 from artifacts.scratch import scratch
 from artifacts.tree import sync
 
 STORE = "store.json"
 """File, or object, that names a store."""
 
+HEX = re.compile("[0-9a-f]{64}")
+
 LAYOUT = 1
 """Layout of the files of a store that this version writes, and the newest it reads."""
 
 
-class Identity(Frozen):
+@dataclass(frozen=True, slots=True)
+class Identity:
     """What `store.json` says."""
 
-    layout: PositiveInt
+    layout: int
     """Number of the layout of the store's files."""
-    id: Sha256
-    """Drawn at random when the store was first written."""
+    id: str
+    """64 hexadecimal digits, drawn at random when the store was first written."""
 
     def to_text(self) -> str:
         """The identity as a store holds it."""
-        return seal(self.model_dump(mode="json"))
+        return seal(asdict(self))
 
 
 def new_identity() -> Identity:
@@ -45,12 +48,11 @@ def read_identity(text: str, where: str) -> Identity:
             f"{where}: the store has layout {layout}, and this version reads up to {LAYOUT};"
             " use the version of enginery that wrote it"
         )
-    try:
-        return Identity.model_validate(values)
-    except ValidationError as exc:
-        problem = exc.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactCorrupt(f"{where}: {place}: {problem['msg']}; it is no store's file of ours") from None
+    if layout != LAYOUT or values.keys() != {"layout", "id"} or not HEX.fullmatch(str(values["id"])):
+        raise ArtifactCorrupt(
+            f"{where}: names no layout and id as every store has them; it is no store of ours"
+        )
+    return Identity(**values)
 
 
 def identity_in(root: Path) -> Identity | None:

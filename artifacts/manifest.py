@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import unicodedata
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -22,8 +24,11 @@ from artifacts.errors import ArtifactCorrupt
 
 MANIFEST = "manifest.json"
 VERSION = "version.json"
-RESERVED = frozenset({MANIFEST, VERSION})
-"""Names that the store and `pull` write themselves."""
+RESERVED = frozenset({MANIFEST, VERSION, "signatures.json", "provenance.json", "card.md"})
+"""Names that the store and `pull` write themselves, in any case of their letters."""
+
+NAME_BYTES = 255
+"""Longest name of a file or directory on the file systems in use."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -31,15 +36,39 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 def check_name(name: str) -> str:
     """The name, if it is a relative POSIX path that only the artifact writes; otherwise a ValueError."""
     parts = name.split("/")
-    if PurePosixPath(name).is_absolute() or not all(parts) or {".", ".."} & set(parts) or "\0" in name:
+    if PurePosixPath(name).is_absolute() or not all(parts) or {".", ".."} & set(parts):
         raise ValueError(f"file name {name!r} is not a relative path without '.' and '..'")
-    if name in RESERVED:
+    if any(unicodedata.category(letter) in UNSEEN for letter in name):
+        raise ValueError(f"file name {name!r} has characters that cannot be seen; rename the file")
+    if max(len(part.encode()) for part in parts) > NAME_BYTES:  # not UTF-8: UnicodeEncodeError, a ValueError
+        raise ValueError(f"file name {name[:40]!r}... has a part of more than {NAME_BYTES} bytes; shorten it")
+    if fold(name) in RESERVED:
         raise ValueError(
-            f"file name {name!r} is taken; the store writes {', '.join(sorted(RESERVED))} itself"
+            f"file name {name!r} is taken; the store and pull write {', '.join(sorted(RESERVED))} themselves"
         )
-    if not name.isascii():
-        name.encode()  # a name that is not UTF-8 is a UnicodeEncodeError, which is a ValueError
     return name
+
+
+UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
+"""Unicode categories of control characters, of those that turn the direction of text, and of line ends."""
+
+
+def fold(name: str) -> str:
+    """The name as a file system sees it that does not tell cases and compositions of letters apart."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of which one is, or would hold, another on some disk; a ValueError."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(fold(check_name(name)), name)
+        if other != name:
+            raise ValueError(f"file names {other!r} and {name!r} differ only by case; rename one of them")
+    for name in seen.values():
+        for parent in list(PurePosixPath(name).parents)[:-1]:
+            if fold(str(parent)) in seen:
+                raise ValueError(f"{seen[fold(str(parent))]!r} is a file and a directory of {name!r}")
 
 
 FileName = Annotated[str, AfterValidator(check_name)]
@@ -86,7 +115,8 @@ class Manifest(Frozen):
 
     @model_validator(mode="after")
     def digest_is_of_these_files(self) -> "Manifest":
-        """Checks that the digest is the one of the files listed."""
+        """Checks the names against each other, and that the digest is the one of the files listed."""
+        check_names(self.files)
         if self.digest != digest.of_tree({name: record.sha256 for name, record in self.files.items()}):
             raise ValueError(f"digest {self.digest} is not the digest of the files listed")
         return self
@@ -130,7 +160,10 @@ def unseal(text: str, where: str) -> dict[str, Any]:
     body, _, tail = text.rpartition(SEAL)
     if tail != f'{_sealed(body)}"\n}}\n':
         raise ArtifactCorrupt(f"{where}: does not match its seal; it was changed after it was written")
-    values: dict[str, Any] = json.loads(body + "\n}")
+    try:
+        values: dict[str, Any] = json.loads(body + "\n}")
+    except (ValueError, RecursionError):  # a seal is no signature: anybody can make one
+        raise ArtifactCorrupt(f"{where}: is sealed and no JSON; it was not written by enginery") from None
     return values
 
 

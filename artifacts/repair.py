@@ -12,10 +12,10 @@ from artifacts.blobs import UNSHARED
 from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.draft import Source
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.identity import STORE
+from artifacts.identity import LAYOUT, STORE, Identity
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.scratch import scratch
-from artifacts.store import LocalStore
+from artifacts.store import LocalStore, open_store
 from artifacts.survey import FOREIGN, Damage, survey
 
 
@@ -29,37 +29,66 @@ class Repair:
     """Where the right bytes came from, or why there are none."""
 
 
-def repair(store: LocalStore, damages: Iterable[Damage], source: Source | None = None) -> Iterator[Repair]:
+def repair(
+    store: LocalStore,
+    damages: Iterable[Damage],
+    source: Source | None = None,
+    *,
+    bound: str | None = None,
+) -> Iterator[Repair]:
     """Repair one damage after the other, all names of the file at once; yields what became of each.
 
-    Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own.
+    Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own;
+    `bound` is the store's id as its registry has it.
     """
-    tools = _Tools(store, source or store.source())
+    tools = _Tools(store.local, source or store.source(), bound)
     for damage in damages:
         with FullDiskSaid(store.root, damage.paths[-1]), UnwritableSaid(store.root):
             done = tools.mend(damage)
         yield done
         if done.repaired and damage.paths[0].endswith(f"/{MANIFEST}"):  # now its files can be judged
-            yield from repair(store, survey(store, damage.keys).damages, source)
+            yield from repair(store, survey(store, damage.keys).damages, source, bound=bound)
 
 
 class StoreSource:
     """Another local store as a source."""
 
     def __init__(self, store: LocalStore) -> None:
-        self._store = store
+        self._store, self._copies = store, _Copies(store)
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
-        """Copy a content that an artifact there has."""
-        for path in _Copies(self._store).of(record.sha256):
-            if digest.of_file(path) == record.sha256:
-                shutil.copyfile(path, target)
-                return True
-        return False
+        """Copy a content that an artifact there has; False where none has it intact."""
+        return _fetch(self._copies.of(record.sha256), record, target)
 
     def manifest(self, key: str) -> Manifest:
         """The manifest there; NotFound where there is none."""
         return self._store.manifest(key)
+
+
+class PulledSource:
+    """A pulled directory as a source."""
+
+    def __init__(self, directory: Path) -> None:
+        """Reads its manifest; an ArtifactCorrupt where that was changed."""
+        text = (directory / MANIFEST).read_bytes().decode(errors="replace")
+        self._directory, self._manifest = directory, read_manifest(text, str(directory / MANIFEST))
+
+    def fetch(self, record: FileRecord, target: Path) -> bool:
+        """Copy a file with the content; False where the directory has none that is intact."""
+        having = [self._directory / name for name, one in self._manifest.files.items() if one == record]
+        return _fetch(having, record, target)
+
+    def manifest(self, key: str) -> Manifest:
+        """The manifest it was pulled with; NotFound where that is another artifact's."""
+        if key != self._manifest.key:
+            raise NotFound(f"{self._directory} is of engine {self._manifest.key}, not {key}; pull that one")
+        return self._manifest
+
+
+def source_at(where: str) -> Source:
+    """The source that a pulled directory, or the URL or path of a store, is."""
+    pulled = Path(where).expanduser()
+    return PulledSource(pulled) if (pulled / MANIFEST).is_file() else StoreSource(open_store(where))
 
 
 class _Copies:
@@ -92,20 +121,21 @@ class _Copies:
 class _Tools:
     """Repairs of one store."""
 
-    def __init__(self, store: LocalStore, source: Source | None) -> None:
-        self._store, self._source, self._copies = store, source, _Copies(store)
+    def __init__(self, store: LocalStore, source: Source | None, bound: str | None) -> None:
+        self._store, self._source, self._bound = store, source, bound
+        self._copies = _Copies(store)
 
     def mend(self, damage: Damage) -> Repair:
         """Repairs one file under all its names."""
         if damage.what == FOREIGN:
             return Repair(damage=damage, repaired=True, how=f"set aside as {self._set_aside(damage)}")
         if damage.paths == (STORE,):
-            return Repair(damage=damage, repaired=False, how="the id is nowhere else in the store")
+            return self._identity(damage)
         if damage.paths[0].endswith(f"/{MANIFEST}"):
             return self._manifest(damage)
         if damage.record is None:
             (self._store.root / damage.paths[0]).unlink(missing_ok=True)
-            return Repair(damage=damage, repaired=True, how="removed: no artifact uses it")
+            return Repair(damage=damage, repaired=True, how="removed: no manifest lists it")
         return self._content(damage, damage.record)
 
     def _content(self, damage: Damage, record: FileRecord) -> Repair:
@@ -125,7 +155,7 @@ class _Tools:
                 why = "the store has no other copy, and no other store was named"
             elif self._source.fetch(record, right) and _is(right, record):
                 self._put(right, record, damage)
-                return Repair(damage=damage, repaired=True, how="from the other store")
+                return Repair(damage=damage, repaired=True, how="from the other copy")
             else:
                 why = "neither this store nor the other one has another copy"
         return Repair(damage=damage, repaired=False, how=f"{why}; run its recipe again")
@@ -169,12 +199,22 @@ class _Tools:
             found = None
         if found is None or found.key != key:
             return Repair(damage=damage, repaired=False, how="there is no other copy; run the recipe again")
+        self._write(found.to_text(), self._store.path(key) / MANIFEST)
+        return Repair(damage=damage, repaired=True, how="from the other copy")
+
+    def _identity(self, damage: Damage) -> Repair:
+        if self._bound is None:
+            why = f"no registry knows the id; remove {self._store.root / STORE}, and the store gets another"
+            return Repair(damage=damage, repaired=False, how=why)
+        self._write(Identity(layout=LAYOUT, id=self._bound).to_text(), self._store.root / STORE)
+        return Repair(damage=damage, repaired=True, how="the registry knows the id")
+
+    def _write(self, text: str, target: Path) -> None:
         with scratch(self._store.root / "staging", "repair") as aside:
-            (aside / MANIFEST).write_text(found.to_text())
-            (aside / MANIFEST).chmod(tree.READ_ONLY)
-            tree.sync(aside / MANIFEST)
-            (aside / MANIFEST).replace(self._store.path(key) / MANIFEST)
-        return Repair(damage=damage, repaired=True, how="from the other store")
+            (aside / "text").write_text(text)
+            (aside / "text").chmod(tree.READ_ONLY)
+            tree.sync(aside / "text")
+            (aside / "text").replace(target)
 
     def _set_aside(self, damage: Damage) -> str:
         return self._quarantined(self._store.root / damage.paths[0]).relative_to(self._store.root).as_posix()
@@ -184,6 +224,13 @@ class _Tools:
         quarantine.mkdir(exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{path.parent.name[:12]}."))
         return path.rename(aside / path.name)
+
+
+def _fetch(having: Iterable[Path], record: FileRecord, target: Path) -> bool:
+    right = next((path for path in having if _is(path, record)), None)
+    if right is not None:
+        shutil.copyfile(right, target)
+    return right is not None
 
 
 def _is(path: Path, record: FileRecord) -> bool:

@@ -38,6 +38,8 @@ class LocalStore:
         self.root = root
         self.digests = FileDigests(root / "digests.db")
         self.blobs = Blobs(root / "blobs", self.digests)
+        self.local: LocalStore = self
+        """The files on this machine: of a store that caches another, the cache alone."""
         self._staging = root / "staging"
 
     @property

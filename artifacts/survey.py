@@ -21,7 +21,7 @@ READERS = 8
 Progress = Callable[[int, int], None]
 """Told bytes read and bytes in all."""
 
-FOREIGN = "not in the manifest"
+FOREIGN, NO_FILE = "not in the manifest", "not a plain file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,7 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
 
     What is found right is remembered, what is found wrong is forgotten, so that no new artifact shares it.
     """
+    store = store.local
     scan = _Scan(store)
     wanted = store.keys() if keys is None else list(keys)
     for key in wanted:
@@ -112,16 +113,15 @@ class _Scan:
             self._note(root / MANIFEST, str(exc).partition(f"{MANIFEST}: ")[2])
             return
         found = {name: path for name, path in tree.list_files(root).items() if name != MANIFEST}
+        odd = {name: "missing" for name in files if name not in found}
+        odd |= {name: FOREIGN for name in found if name not in files}
         for name, record in files.items():
             self.records[record.sha256] = record
-            if name not in found:
-                self._note(root / name, "missing", record)
-            elif not tree.is_plain(found[name]):
-                self._note(root / name, "not a plain file", record)
-            else:
-                self._take(found[name], record.sha256)
-        for name in found.keys() - files.keys():
-            self._note(root / name, FOREIGN)
+            if name in found and not self._take(found[name], record.sha256):
+                odd[name] = NO_FILE
+        if self.store.has(key):  # not removed meanwhile
+            for name, what in odd.items():
+                self._note(root / name, what, files.get(name))
 
     def whole(self) -> None:
         """Takes in what belongs to no artifact: contents and the store's own file."""
@@ -130,7 +130,9 @@ class _Scan:
         except ArtifactCorrupt as exc:
             self._note(self.store.root / STORE, str(exc).partition(f"{STORE}: ")[2])
         for sha256 in self.store.blobs.digests():
-            self._take(self.store.blobs.path(sha256), sha256)
+            path = self.store.blobs.path(sha256)
+            if not self._take(path, sha256):
+                self._note(path, NO_FILE, self.records.get(sha256))
 
     def judge(self, inode: Inode, found: str | OSError) -> list[Damage]:
         """What is wrong with a file that was read: one damage for every content it should have been."""
@@ -147,19 +149,20 @@ class _Scan:
         """The path relative to the store."""
         return path.relative_to(self.store.root).as_posix()
 
-    def _take(self, path: Path, sha256: str) -> None:
+    def _take(self, path: Path, sha256: str) -> bool:
+        """Takes in one name of a file; False where it is no plain file."""
         try:
             found = path.lstat()
         except FileNotFoundError:  # removed meanwhile
-            return
+            return True
         if not stat.S_ISREG(found.st_mode):
-            self._note(path, "not a plain file", self.records.get(sha256))
-            return
+            return False
         inode = (found.st_dev, found.st_ino)
         if inode not in self.names:
             self.size_bytes += found.st_size
         self.names.setdefault(inode, []).append(path)
         self.wanted[path] = sha256
+        return True
 
     def _note(self, path: Path, what: str, record: FileRecord | None = None) -> None:
         self.damages.append(Damage(paths=(self.short(path),), what=what, record=record))

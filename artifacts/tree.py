@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from artifacts import digest
-from artifacts.manifest import MANIFEST, FileRecord, check_name
+from artifacts.manifest import MANIFEST, FileRecord, check_names
 
 READ_ONLY = 0o444
 
@@ -36,8 +36,8 @@ def settle(root: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[
     that an artifact can be removed as a whole while no program overwrites one of its files by mistake.
     """
     files = list_files(root)
+    check_names(files)
     for name, path in files.items():
-        check_name(name)
         if not is_plain(path):
             raise ValueError(f"{name!r} is not a plain file; copy what it points to")
         path.chmod(READ_ONLY)

@@ -1,4 +1,4 @@
-"""pull, verify, generate: for those who use what was published."""
+"""pull, generate: for those who use what was published."""
 
 from pathlib import Path
 from typing import Any
@@ -31,27 +31,6 @@ def pull(app: App, reference: str, directory: Path) -> None:
         {"directory": str(path)},
         text=f"pulled {reference} to {path}; run it: enginery generate {path} 'def '",
         short=str(path),
-    )
-
-
-@click.command()
-@REFERENCE
-@click.pass_obj
-def verify(app: App, reference: str) -> None:
-    """Hash every file of a version, or of a pulled directory, again.
-
-    Example: enginery verify ./engine
-    """
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-
-    where: str | Path = Path(reference) if Path(reference).is_dir() else reference
-    problems = app.client.verify(where)
-    if problems:
-        raise ArtifactCorrupt("\n".join([f"{reference} is not as published:", *(f"  {p}" for p in problems)]))
-    app.out.value(
-        {"reference": reference, "problems": []},
-        text=f"{reference}: every file is as published",
-        short=reference,
     )
 
 

@@ -1,5 +1,6 @@
 """The manifest: which names it takes, and that no byte of it changes unseen."""
 
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import ValidationError
 
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
-from artifacts.manifest import FileRecord, Manifest, check_name, read_manifest, seal, unseal
+from artifacts.manifest import FileRecord, Manifest, check_name, check_names, read_manifest, seal, unseal
 
 FILES = {
     "config.json": FileRecord(size=2, sha256="a" * 64),
@@ -75,13 +76,63 @@ def test_relative_names_are_taken(name):
     assert check_name(name) == name
 
 
-@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b", "a\0b"])
+@pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b"])
 def test_names_that_lead_elsewhere_are_refused(name):
     with pytest.raises(ValueError, match="is not a relative path"):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "version.json"])
+@pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1b[2Jb", "a\u202egpj.exe", "a\u2028b", "\x7f"])
+def test_names_that_do_not_look_as_they_are_are_refused(name):
+    with pytest.raises(ValueError, match="characters that cannot be seen"):
+        check_name(name)
+
+
+@pytest.mark.parametrize(
+    "names", [["Rank0.bin", "rank0.bin"], ["a/B", "A/b"], ["\u00fc", "u\u0308"], ["ss", "\u00df"]]
+)
+def test_names_that_some_disk_cannot_tell_apart_are_refused(names):
+    with pytest.raises(ValueError, match="differ only by case"):
+        check_names(names)
+    check_names(names[:1])
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b/c", "A"]])
+def test_a_name_that_is_a_file_and_a_directory_is_refused(names):
+    with pytest.raises(ValueError, match="is a file and a directory of"):
+        check_names(names)
+
+
+def test_a_name_longer_than_disks_take_is_refused():
+    assert check_name("d/" + "x" * 255)
+    with pytest.raises(ValueError, match="more than 255 bytes"):
+        check_name("d/" + "\u00fc" * 128)
+
+
+@pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a\nb", "MANIFEST.JSON", "c/.."])
+def test_a_sealed_manifest_with_a_hostile_name_is_refused_whoever_sealed_it(name):
+    files = {name: FILES["config.json"].model_dump()}
+    values = {**MANIFEST.model_dump(mode="json"), "files": files}
+    values["digest"] = digest.of_tree({name: "a" * 64})
+    with pytest.raises(ArtifactCorrupt, match="m: files"):
+        read_manifest(seal(values), "m")
+
+
+def test_sealed_text_that_is_no_json_is_refused():
+    for body in ("nonsense", '{"a": ' + "[" * 100_000):
+        text = f'{body},\n  "seal": "{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n'
+        with pytest.raises(ArtifactCorrupt, match="sealed and no JSON"):
+            unseal(text, "m")
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "license.txt", "README.md", "docs/card.md", "a/manifest.json"])
+def test_licences_and_names_below_directories_are_free(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["manifest.json", "version.json", "signatures.json", "provenance.json", "card.md", "Card.MD"]
+)
 def test_names_of_the_store_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}' is taken"):
         check_name(name)

@@ -1,6 +1,6 @@
 """All benchmarks, one after another: `make bench`."""
 
-from tests.benchmarks import calibration, catalog, commands, conversion, conversion_table, decode
+from tests.benchmarks import calibration, catalog, commands, conversion, conversion_table, decode, store
 
 
 def main() -> None:
@@ -10,6 +10,7 @@ def main() -> None:
         ("Finding among 10,000 versions", catalog.main),
         ("Conversion", conversion.main),
         ("Conversion, by family", conversion_table.main),
+        ("Store", store.main),
         ("Decode", decode.main),
         ("Calibration", calibration.main),
     ):
