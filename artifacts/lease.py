@@ -104,7 +104,7 @@ class Lease:
     def renew(self) -> datetime:
         """Write it again; return the store's time of that."""
         before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
-        with _said("a lease"):
+        with said("a lease"):
             obstore.put(self._objects, self.path, self._text)
             found = obstore.head(self._objects, self.path)["last_modified"]
         self._lost = self._lost or before - self._renewed_at > self.ttl_s
@@ -185,12 +185,12 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
 
     One that cannot be read is a StoreUnusable: what it protects is not known.
     """
-    with _said("the leases"):
+    with said("the leases"):
         entries = [meta for batch in obstore.list(objects, FOLDER) for meta in batch]
     for meta in entries:
         if meta["path"].startswith(f"{FOLDER}/{prefix}"):
             try:
-                with _said(meta["path"]):
+                with said(meta["path"]):
                     text = bytes(obstore.get(objects, meta["path"]).bytes())
             except FileNotFoundError:  # it ended meanwhile
                 continue
@@ -251,7 +251,7 @@ def _logged(said: str) -> None:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
+def said(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

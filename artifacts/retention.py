@@ -1,0 +1,194 @@
+"""What the registry says of versions to keep: which there are, who points at them, when they were pulled.
+
+Every function takes part in a transaction of the caller's, except those that are one.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from artifacts import tables
+from artifacts.actor import whoami
+from artifacts.database import Database
+from artifacts.errors import NotFound, StoreUnusable
+
+MOVES = ("alias_moved", "rolled_back")
+"""Kinds of events whose detail says where an alias `was`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A version as far as keeping it goes."""
+
+    name: str
+    number: int
+    engine_key: str
+    lineage: tuple[str, ...]
+    """Keys of every artifact that it was made from or measured by."""
+    published_at: datetime
+    aliases: tuple[str, ...] = ()
+    """Aliases that point at it."""
+    formerly: tuple[str, ...] = ()
+    """Aliases that pointed at it before where they are: a rollback leads here."""
+    pulled_at: datetime | None = None
+    """When it was pulled last."""
+    collected: bool = False
+    """Whether gc took its bytes."""
+
+    @property
+    def reference(self) -> str:
+        """`NAME:NUMBER`."""
+        return f"{self.name}:{self.number}"
+
+
+def known(db: Connection) -> list[Known]:
+    """Every version, oldest of each name first."""
+    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    now_at: dict[tuple[str, str], int] = {}
+    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
+        pointing[row.name, row.number].append(row.alias)
+        now_at[row.name, row.alias] = row.number
+    before = _before(db, now_at)
+    pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
+    table = tables.version
+    columns = (
+        table.c.name,
+        table.c.number,
+        table.c.engine_key,
+        table.c.lineage,
+        table.c.published_at,
+        table.c.collected_at,
+    )
+    return [
+        Known(
+            name=row.name,
+            number=row.number,
+            engine_key=row.engine_key,
+            lineage=tuple(filter(_is_key, row.lineage.values())),
+            published_at=_time(row.published_at),
+            aliases=tuple(pointing[row.name, row.number]),
+            formerly=tuple(before[row.name, row.number]),
+            pulled_at=pulled.get((row.name, row.number)),
+            collected=row.collected_at is not None,
+        )
+        for row in db.execute(select(*columns).order_by(table.c.name, table.c.number))
+    ]
+
+
+def _before(db: Connection, now_at: dict[tuple[str, str], int]) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases that were at it before they came to where they are."""
+    was: dict[tuple[str, str], int] = {}
+    moves = select(tables.log.c.name, tables.log.c.detail).where(tables.log.c.kind.in_(MOVES))
+    for row in db.execute(moves.order_by(tables.log.c.seq)):
+        alias, last = row.detail.get("alias"), row.detail.get("was")
+        if isinstance(last, int) and last != now_at.get((row.name, alias)):
+            was[row.name, alias] = last
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for (name, alias), number in was.items():
+        found[name, number].append(alias)
+    return found
+
+
+@contextmanager
+def deciding(database: Database) -> Iterator[Connection]:
+    """A transaction in which nobody else publishes or moves an alias of a name that there is."""
+    with database.writing() as db:
+        # a no-op in SQLite, where writers take turns anyway
+        db.execute(select(tables.series.c.name).order_by(tables.series.c.name).with_for_update()).all()
+        yield db
+
+
+def collect(db: Connection, versions: Iterable[Known]) -> None:
+    """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
+    table, now = tables.version, datetime.now(UTC).isoformat()
+    for version in versions:
+        here = (table.c.name == version.name) & (table.c.number == version.number)
+        marked = db.execute(
+            update(table).where(here, table.c.collected_at.is_(None)).values(collected_at=now)
+        )
+        if marked.rowcount:
+            _event(db, version.name, {"number": version.number, "engine_key": version.engine_key})
+
+
+def restore(db: Connection, name: str, number: int) -> None:
+    """Record that the bytes of a version are there again: it was built and published once more."""
+    table = tables.version
+    here = (table.c.name == name) & (table.c.number == number)
+    db.execute(update(table).where(here).values(collected_at=None))
+
+
+def require_bytes(db: Connection, name: str, number: int) -> None:
+    """Raise a NotFound if gc took the bytes of a version: no alias may point at it.
+
+    To be asked in the transaction that moves the alias, after its first write.
+    """
+    table = tables.version
+    query = select(table.c.collected_at).where(table.c.name == name, table.c.number == number)
+    at = db.scalar(query)
+    if at is not None:
+        raise NotFound(gone(f"{name}:{number}", _time(at)))
+
+
+def gone(reference: str, at: datetime) -> str:
+    """What to say of a version whose bytes gc took."""
+    return (
+        f"the bytes of {reference} were collected by gc on {at:%Y-%m-%d}; build its recipe again, which"
+        " publishes the same version"
+    )
+
+
+def record_pull(database: Database, name: str, number: int) -> None:
+    """Record that a version was pulled now; it is kept for a while."""
+    table, now = tables.pulled, datetime.now(UTC).isoformat()
+    with database.writing() as db:
+        here = (table.c.name == name) & (table.c.number == number)
+        # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
+        series = tables.series
+        db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
+        changed = db.execute(update(table).where(here).values(last_at=now, times=table.c.times + 1))
+        if changed.rowcount == 0:
+            db.execute(insert(table).values(name=name, number=number, last_at=now, times=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The registry that says what is needed."""
+
+    database: Database
+    inside: bool
+    """Whether it lives in the store itself, so that no other store can be meant."""
+
+
+def require_bound(db: Connection, store_id: str | None, names: Names) -> None:
+    """Raise a StoreUnusable unless the registry names the artifacts of the store with this id."""
+    bound, url = db.execute(select(tables.store)).first(), names.database.url
+    if bound is None and not names.inside:
+        raise StoreUnusable(
+            f"registry {url} is bound to no store yet, so that what it needs may be elsewhere; publish to"
+            " this store once, then run gc again"
+        )
+    if bound is not None and bound.id != store_id:
+        raise StoreUnusable(
+            f"registry {url} names the artifacts of store {bound.id} ({bound.url}), and this one is"
+            f" {store_id or 'without an id'}; give the --registry of this store"
+        )
+
+
+def _event(db: Connection, name: str, detail: dict[str, Any]) -> None:
+    now = datetime.now(UTC).isoformat()
+    row = {"at": now, "name": name, "kind": "collected", "by": whoami(), "detail": detail}
+    db.execute(insert(tables.log).values(**row))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _is_key(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None
