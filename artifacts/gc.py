@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from artifacts.inventory import Blob, Inventory, Litter
+from artifacts.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.lease import Claim
 from artifacts.retention import Known
 
@@ -101,11 +101,12 @@ def mark(
     """Decide what goes; `now` is when, by the clock that dated the versions."""
     claims, versions = list(claims), list(versions)
     wanted = retained(versions, policy, now)
-    kept = _closed(inventory, _roots(inventory, wanted, claims, policy), policy)
+    leased = {key for claim in claims for key in claim.keys}
+    kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
     going = [one for one in versions if one.engine_key not in kept and one not in wanted]
     collected = tuple(one for one in going if not one.collected)
     blobs = _unneeded(inventory, kept, claims, policy)
-    litter = tuple(one for one in inventory.litter if _is_over(one, kept, claims, policy))
+    litter = tuple(one for one in inventory.litter if _is_over(one, kept, leased, policy))
     freed = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
     return Plan(
         policy=policy,
@@ -160,29 +161,38 @@ PUBLISHED, LEASED, LINEAGE, YOUNG = "published", "leased", "lineage", "used late
 
 
 def _roots(
-    inventory: Inventory, wanted: Iterable[Known], claims: Iterable[Claim], policy: Policy
+    inventory: Inventory, wanted: Iterable[Known], leased: Iterable[str], policy: Policy
 ) -> dict[str, str]:
     """Key -> why it is kept for itself; the first reason counts."""
     roots = {version.engine_key: PUBLISHED for version in wanted}
-    for claim in claims:
-        for key in claim.keys:
-            roots.setdefault(key, LEASED)
+    for key in leased:
+        roots.setdefault(key, LEASED)
     for version in wanted if policy.lineage else ():
         for key in version.lineage:
             roots.setdefault(key, LINEAGE)
     for artifact in inventory.artifacts.values():
-        if artifact.age_s < policy.min_age_days * DAY_S:
+        if _is_young(artifact, policy):
             roots.setdefault(artifact.key, YOUNG)
     return roots
 
 
-def _closed(inventory: Inventory, roots: Mapping[str, str], policy: Policy) -> dict[str, str]:
-    """The roots that are there, and what they were made from, however far back."""
-    kept = {key: why for key, why in roots.items() if key in inventory.artifacts}
-    todo = [key for key, why in kept.items() if policy.lineage or why != PUBLISHED]
+def _is_young(artifact: Artifact, policy: Policy) -> bool:
+    return artifact.age_s < policy.min_age_days * DAY_S
+
+
+def _closed(
+    inventory: Inventory, roots: Mapping[str, str], leased: Collection[str], policy: Policy
+) -> dict[str, str]:
+    """The roots that are there, and what they were made from, however far back.
+
+    Without `lineage` only what is leased or young takes its inputs along: its run may not have ended.
+    """
+    held = inventory.artifacts
+    kept = {key: why for key, why in roots.items() if key in held}
+    todo = [key for key in kept if policy.lineage or key in leased or _is_young(held[key], policy)]
     while todo:
-        for key in inventory.artifacts[todo.pop()].inputs:
-            if key in inventory.artifacts and key not in kept:
+        for key in held[todo.pop()].inputs:
+            if key in held and key not in kept:
                 kept[key] = LINEAGE
                 todo.append(key)
     return kept
@@ -222,8 +232,8 @@ def _unneeded(
     }
 
 
-def _is_over(litter: Litter, kept: Collection[str], claims: Iterable[Claim], policy: Policy) -> bool:
-    owned = any(key in kept or any(key in claim.keys for claim in claims) for key in litter.owners)
+def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
+    owned = any(key in kept or key in leased for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S
 
 
