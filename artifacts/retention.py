@@ -5,7 +5,7 @@ Every function takes part in a transaction of the caller's, except those that ar
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +16,10 @@ from sqlalchemy import Connection, insert, select, update
 from artifacts import tables
 from artifacts.actor import whoami
 from artifacts.database import Database
-from artifacts.errors import NotFound, StoreUnusable
+from artifacts.errors import StoreUnusable
 
 MOVES = ("alias_moved", "rolled_back")
-"""Kinds of events whose detail says where an alias `was`."""
+"""Kinds of events whose detail says where an alias is `now`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,22 +49,12 @@ class Known:
 
 def known(db: Connection) -> list[Known]:
     """Every version, oldest of each name first."""
-    pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    now_at: dict[tuple[str, str], int] = {}
-    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
-        pointing[row.name, row.number].append(row.alias)
-        now_at[row.name, row.alias] = row.number
-    before = _before(db, now_at)
+    table, pointing = tables.version, _pointing(db)
     pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
-    table = tables.version
-    columns = (
-        table.c.name,
-        table.c.number,
-        table.c.engine_key,
-        table.c.lineage,
-        table.c.published_at,
-        table.c.collected_at,
-    )
+    columns = ("name", "number", "engine_key", "lineage", "published_at", "collected_at")
+    query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
+    rows = db.execute(query).all()
+    before = _before(db, {(row.name, row.number) for row in rows if row.collected_at is not None})
     return [
         Known(
             name=row.name,
@@ -77,21 +67,34 @@ def known(db: Connection) -> list[Known]:
             pulled_at=pulled.get((row.name, row.number)),
             collected=row.collected_at is not None,
         )
-        for row in db.execute(select(*columns).order_by(table.c.name, table.c.number))
+        for row in rows
     ]
 
 
-def _before(db: Connection, now_at: dict[tuple[str, str], int]) -> defaultdict[tuple[str, int], list[str]]:
-    """Version -> aliases that were at it before they came to where they are."""
-    was: dict[tuple[str, str], int] = {}
-    moves = select(tables.log.c.name, tables.log.c.detail).where(tables.log.c.kind.in_(MOVES))
-    for row in db.execute(moves.order_by(tables.log.c.seq)):
-        alias, last = row.detail.get("alias"), row.detail.get("was")
-        if isinstance(last, int) and last != now_at.get((row.name, alias)):
-            was[row.name, alias] = last
+def _pointing(db: Connection) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases at it."""
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for (name, alias), number in was.items():
-        found[name, number].append(alias)
+    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
+        found[row.name, row.number].append(row.alias)
+    return found
+
+
+def _before(db: Connection, gone: Collection[tuple[str, int]]) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
+    paths: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    moves = select(tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
+    for row in db.execute(moves.where(tables.log.c.kind.in_(MOVES)).order_by(tables.log.c.seq)):
+        path, now = paths[row.name, row.detail["alias"]], row.detail["now"]
+        if row.kind == "rolled_back" and now in path[:-1]:
+            while path[-1] != now:
+                path.pop()
+        else:
+            path.append(now)
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for (name, alias), path in paths.items():
+        back = [number for number in path[:-1] if number != path[-1] and (name, number) not in gone]
+        if back:
+            found[name, back[-1]].append(alias)
     return found
 
 
@@ -121,18 +124,6 @@ def restore(db: Connection, name: str, number: int) -> None:
     table = tables.version
     here = (table.c.name == name) & (table.c.number == number)
     db.execute(update(table).where(here).values(collected_at=None))
-
-
-def require_bytes(db: Connection, name: str, number: int) -> None:
-    """Raise a NotFound if gc took the bytes of a version: no alias may point at it.
-
-    To be asked in the transaction that moves the alias, after its first write.
-    """
-    table = tables.version
-    query = select(table.c.collected_at).where(table.c.name == name, table.c.number == number)
-    at = db.scalar(query)
-    if at is not None:
-        raise NotFound(gone(f"{name}:{number}", _time(at)))
 
 
 def gone(reference: str, at: datetime) -> str:
