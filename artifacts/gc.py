@@ -156,7 +156,7 @@ def _days(then: datetime, now: datetime) -> float:
     return (now - then).total_seconds() / DAY_S
 
 
-PUBLISHED, LEASED, LINEAGE, YOUNG = "published", "leased", "lineage", "used lately"
+PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT = "published", "leased", "lineage", "used lately", "their inputs"
 """Why an artifact stays."""
 
 
@@ -183,17 +183,17 @@ def _is_young(artifact: Artifact, policy: Policy) -> bool:
 def _closed(
     inventory: Inventory, roots: Mapping[str, str], leased: Collection[str], policy: Policy
 ) -> dict[str, str]:
-    """The roots that are there, and what they were made from, however far back.
+    """The roots that are there, and what those were made from whose run may not have ended: leased or young.
 
-    Without `lineage` only what is leased or young takes its inputs along: its run may not have ended.
+    A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
     """
     held = inventory.artifacts
     kept = {key: why for key, why in roots.items() if key in held}
-    todo = [key for key in kept if policy.lineage or key in leased or _is_young(held[key], policy)]
+    todo = [key for key in kept if key in leased or _is_young(held[key], policy)]
     while todo:
         for key in held[todo.pop()].inputs:
             if key in held and key not in kept:
-                kept[key] = LINEAGE
+                kept[key] = INPUT
                 todo.append(key)
     return kept
 
@@ -239,7 +239,7 @@ def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], pol
 
 def _counted(reasons: Iterable[str]) -> dict[str, int]:
     counts = Counter(reasons)
-    return {why: counts[why] for why in (PUBLISHED, LEASED, LINEAGE, YOUNG) if counts[why]}
+    return {why: counts[why] for why in (PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT) if counts[why]}
 
 
 def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:
