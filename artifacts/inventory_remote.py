@@ -12,11 +12,11 @@ import obstore
 from obstore.store import ObjectStore
 
 from artifacts.errors import ArtifactCorrupt
-from artifacts.inventory import Artifact, Blob, Inventory, inputs_of, params_of
+from artifacts.inventory import Artifact, Blob, Inventory, Litter, inputs_of, params_of
 from artifacts.lease import said
 from artifacts.manifest import Manifest, read_manifest
 
-MANIFESTS, BLOBS = "manifests", "blobs"
+MANIFESTS, BLOBS, PROBES = "manifests", "blobs", "probes"
 
 AT_ONCE = 16
 """Manifests read at once."""
@@ -61,7 +61,8 @@ class Reader:
             artifact = _artifact(matched[1], found, path, _age(meta, now))
             stored[path] = own
             artifacts[artifact.key] = artifact
-        return Inventory(artifacts=artifacts, blobs=stored, problems=tuple(problems))
+        litter = tuple(_probe(meta, now) for meta in _listed(self.objects, PROBES))
+        return Inventory(artifacts=artifacts, blobs=stored, litter=litter, problems=tuple(problems))
 
     def _manifests(self, listed: Iterable[dict[str, Any]]) -> dict[str, "Manifest | str"]:
         """Path -> manifest, or what is wrong with it; one removed meanwhile is left out."""
@@ -99,6 +100,11 @@ def _artifact(key: str, found: "Manifest | str", path: str, age_s: float) -> Art
         age_s=age_s,
         params=params_of(found.step),
     )
+
+
+def _probe(meta: dict[str, Any], now: datetime) -> Litter:
+    """What a process that died left of proving that it can write."""
+    return Litter(kind=PROBES, place=meta["path"], size_bytes=meta["size"], age_s=_age(meta, now))
 
 
 def _blobs(listed: Iterable[dict[str, Any]], now: datetime) -> dict[str, Blob]:

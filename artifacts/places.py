@@ -1,13 +1,13 @@
 """Where a collection removes things: a directory, or a remote store of objects."""
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 import obstore
-from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
 from artifacts import inventory, lock, scratch
@@ -16,6 +16,7 @@ from artifacts.gc import Plan
 from artifacts.inventory import Inventory
 from artifacts.inventory_remote import Reader, manifest_path
 from artifacts.lease import Lease, said
+from artifacts.store import LocalStore
 
 BATCH = 500
 """Objects removed by one request, where the server takes several."""
@@ -42,9 +43,9 @@ class Place(Protocol):
 class LocalPlace:
     """A store in a directory."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.objects: ObjectStore = Directory(prefix=root)
+    def __init__(self, store: LocalStore) -> None:
+        self.store, self.root = store, store.root
+        self.objects: ObjectStore = store.objects
 
     def prepare(self) -> None:
         """Nothing: reading a directory is quick."""
@@ -55,30 +56,28 @@ class LocalPlace:
 
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
         """Rename what goes out of the way, which is quick and whole; bytes are freed by `later`."""
-        later.callback(self._tidy)
+        shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
+        later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
         with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
-            going = [*(self._object(one.key) for one in plan.removed), *self._litter(plan)]
+            going = [*(self.store.path(one.key) for one in plan.removed), *self._litter(plan)]
             for number, path in enumerate(going, 1):
                 marker.require()
                 with suppress(FileNotFoundError):  # another sweep was here first
                     path.rename(trash / f"{number}")
                 progress(number, len(going))
 
-    def _object(self, key: str) -> Path:
-        return self.root / "objects" / key[:2] / key
-
     def _litter(self, plan: Plan) -> Iterator[Path]:
         return (self.root / one.place for one in plan.litter if one.kind != "staging")
 
-    def _tidy(self) -> None:
-        """Remove what needs no marker: contents without a user, drafts of the dead, locks nobody holds."""
+    def _tidy(self, known: Mapping[Path, str], since_ns: int) -> None:
+        """Remove what needs no marker: contents without a user, drafts of the dead, locks nobody holds.
+
+        A removed name moves the ctime of bytes that others still have: their digests stay known.
+        """
         with UnwritableSaid(self.root):
-            for blob in self.root.glob("blobs/??/*"):
-                with suppress(FileNotFoundError):
-                    # whoever links to it just now either has its own link already or adds it again
-                    if blob.lstat().st_nlink == 1:
-                        blob.unlink()
+            self.store.blobs.release(self.store.blobs.digests())
+            self.store.digests.vouch(known, since_ns)
             scratch.sweep(self.root / "staging")
             lock.sweep(self.root / "locks")
 
@@ -105,6 +104,7 @@ class RemotePlace:
             [manifest_path(one.key) for one in plan.removed],
             [place for place in places if place.endswith(".json")],
             [place for place in places if not place.endswith(".json")],
+            [one.place for one in plan.litter],
         )
         done, total = 0, sum(map(len, orders))
         for order in orders:
