@@ -125,3 +125,9 @@ def _delete(objects: ObjectStore, paths: Iterable[str]) -> None:
             for path in wanted:
                 with suppress(FileNotFoundError):
                     obstore.delete(objects, path)
+
+
+def place_of(store: LocalStore) -> Place:
+    """Where a store's artifacts are kept: of a cache in front of a remote store, there."""
+    remote = getattr(store, "remote", None)
+    return LocalPlace(store) if remote is None else RemotePlace(remote.objects)

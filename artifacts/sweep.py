@@ -1,7 +1,9 @@
 """Collects what nobody needs, while builds and pulls go on here and elsewhere."""
 
+import math
 from contextlib import AbstractContextManager as Context
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import obstore
@@ -14,7 +16,7 @@ from artifacts.gc import Plan, Policy
 from artifacts.inventory import Inventory
 from artifacts.lease import Claim
 from artifacts.manifest import unseal
-from artifacts.places import Place, Progress
+from artifacts.places import LocalPlace, Place, Progress
 from artifacts.retention import Names
 
 STORE = "store.json"
@@ -47,6 +49,16 @@ def collect(
                 retention.collect(db, plan.collected)
         if not dry_run:
             place.remove(plan, marker, later, progress)
+    return plan
+
+
+def tidy(place: LocalPlace, policy: Policy, *, dry_run: bool = False) -> Plan:
+    """Remove the litter of a cache, and contents without a user; all artifacts stay."""
+    lasting = replace(policy, min_age_days=math.inf)
+    with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
+        plan = _decided(place.inventory(marker.renew()), None, claims, lasting)
+        if not dry_run:
+            place.remove(plan, marker, later, lambda done, total: None)
     return plan
 
 
