@@ -113,7 +113,7 @@ def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
         kind=kind,
         inputs=inputs_of(step),
         blobs=blobs,
-        age_s=at - max(written, default=at),
+        age_s=max(0.0, at - max(written, default=at)),
         params=params_of(step),
     )
 

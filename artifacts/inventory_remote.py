@@ -131,5 +131,5 @@ def _listed(objects: ObjectStore, prefix: str) -> list[dict[str, Any]]:
 
 
 def _age(meta: dict[str, Any], now: datetime) -> float:
-    age: float = (now - meta["last_modified"]).total_seconds()
-    return age
+    """Seconds since an object was written; servers tell some times to the second and others more finely."""
+    return max(0.0, (now - meta["last_modified"]).total_seconds())
