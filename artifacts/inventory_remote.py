@@ -132,4 +132,5 @@ def _listed(objects: ObjectStore, prefix: str) -> list[dict[str, Any]]:
 
 def _age(meta: dict[str, Any], now: datetime) -> float:
     """Seconds since an object was written; servers tell some times to the second and others more finely."""
-    return max(0.0, (now - meta["last_modified"]).total_seconds())
+    age: float = (now - meta["last_modified"]).total_seconds()
+    return max(0.0, age)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from artifacts import registries
 from artifacts.registry import Registry
 from pipeline import gate, publish
 from pipeline.errors import BuildFailed
@@ -40,6 +41,7 @@ def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcom
     What it finds and what it makes is leased from here until it is published.
     """
     with site.store.lease(keys(plan), f"the run of {plan.recipe.name}"):
+        registries.remember(site.store, registry.url)
         return _through(plan, site, registry, make)
 
 

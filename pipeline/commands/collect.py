@@ -1,6 +1,7 @@
 """gc: removes what no version, no lease and no policy keeps."""
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,10 +28,14 @@ DAYS = click.FloatRange(min=0)
 @click.option("--litter", "litter_days", type=DAYS, default=14.0, show_default=True, metavar="DAYS",
               help="Keep logs, caches, partial builds and quarantined artifacts used since.")  # fmt: skip
 @click.option("--drop-lineage", is_flag=True, help="Of kept versions keep the engine only.")
+@click.option("--also", multiple=True, metavar="URL",
+              help="Another registry of this store; all that it names stays.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def gc(app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, **numbers: Any) -> None:
+def gc(
+    app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, also: tuple[str, ...], **numbers: Any
+) -> None:
     """Remove artifacts that no version, lease or policy keeps.
 
     What an alias points at, what a rollback leads to and what a build, push or pull uses always stays.
@@ -40,12 +45,13 @@ def gc(app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, **numbers: Any
     from artifacts.gc import Policy  # SQLAlchemy: not for --help
 
     policy, store = Policy(lineage=not drop_lineage, **numbers), app.client.store
+    collect = partial(run, app, policy, also)
     if not dry_run and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("gc removes artifacts; look with --dry-run, then give --yes")
-        tell(app, run(app, store, policy, dry_run=True), dry_run=True)
+        tell(app, collect(dry_run=True), dry_run=True)
         click.confirm("remove them?", abort=True, err=True)
-    plan = run(app, store, policy, dry_run=dry_run)
+    plan = collect(dry_run=dry_run)
     if app.out.json_mode or app.out.quiet:
         answer = {"dry_run": dry_run, **plan.as_dict()}
         app.out.value(answer, text="", short="\n".join(one.key for one in plan.removed))
@@ -54,16 +60,21 @@ def gc(app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, **numbers: Any
     clean_cache(app, store, policy, dry_run=dry_run)
 
 
-def run(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> "Plan":
-    """The collection, or what it would be."""
+def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> "Plan":
+    """The collection, or what it would be; the registry inside a store is always asked."""
     from artifacts import sweep
     from artifacts.database import open_database
     from artifacts.places import place_of
     from artifacts.retention import Names
 
+    store = app.client.store
+    own = None if remote_of(store) is not None else store.registry_url
     database = open_database(app.registry_url or store.registry_url)
-    inside = remote_of(store) is None and database.url == store.registry_url
-    return sweep.collect(place_of(store), Names(database, inside), policy, dry_run=dry_run)
+    others = [*also, own] if own is not None and database.url != own else also
+    names = Names(database, inside=database.url == own)
+    return sweep.collect(
+        place_of(store), names, policy, also=[open_database(url) for url in others], dry_run=dry_run
+    )
 
 
 def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> None:
