@@ -1,25 +1,27 @@
 """What the registry says of versions to keep, and what it remembers of those that gc took."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import insert
 
 from artifacts import retention, tables
-from artifacts.database import open_database
+from artifacts.database import connect, open_database
 from artifacts.errors import StoreUnusable
 from artifacts.registry import Publication, open_registry
 from artifacts.retention import Names
 
 
 @pytest.fixture
-def registry(store):
-    return open_registry(store.registry_url)
+def registry(database_url):
+    connect(database_url).create()
+    return open_registry(database_url)
 
 
 @pytest.fixture
-def database(store):
-    return open_database(store.registry_url)
+def database(registry, database_url):
+    return open_database(database_url)
 
 
 def publish(registry, number: int, **values: object) -> None:
@@ -94,6 +96,25 @@ def test_a_collection_is_recorded_once_and_undone_by_building_again(registry, da
     with database.writing() as db:
         retention.restore(db, "demo/fp8", 1)
     assert not known(database)["demo/fp8:1"].collected
+
+
+def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry, database):
+    for number in (1, 2):
+        publish(registry, number)
+    order = []
+
+    def promote() -> None:
+        registry.promote("demo/fp8", "prod", to=1, expect=None)
+        order.append("promoted")
+
+    mover = threading.Thread(target=promote)
+    with retention.deciding(database) as db:
+        mover.start()
+        mover.join(0.3)
+        assert [one.aliases for one in retention.known(db)] == [(), ()]
+        order.append("decided")
+    mover.join()
+    assert order == ["decided", "promoted"]
 
 
 def test_only_the_registry_of_a_store_says_what_it_can_do_without(registry, database):
