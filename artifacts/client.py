@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import scratch, tree
+from artifacts.database import open_database
 from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.pulling import pulling
 from artifacts.registry import Match, Registry, VersionRecord, open_registry
 from artifacts.store import DEFAULT_STORE, LocalStore, open_store
 
@@ -50,6 +52,11 @@ class Client:
 
         A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
         """
+        record = self.resolve(reference)
+        with pulling(self.store, open_database(self._registry_url), record):
+            return self._pull(record.reference, dest, progress=progress)
+
+    def _pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
         record, target = self.resolve(reference), Path(dest).absolute()
         manifest = self.store.manifest(record.engine_key)
         _refuse_taken(target)

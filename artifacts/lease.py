@@ -104,7 +104,7 @@ class Lease:
     def renew(self) -> datetime:
         """Write it again; return the store's time of that."""
         before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
-        with _said("a lease"):
+        with said("a lease"):
             obstore.put(self._objects, self.path, self._text)
             found = obstore.head(self._objects, self.path)["last_modified"]
         self._lost = self._lost or before - self._renewed_at > self.ttl_s
@@ -143,14 +143,14 @@ def hold(
     what: str,
     *,
     blobs: Iterable[str] = (),
-    ttl_s: float = TTL_S,
+    ttl_s: float | None = None,
     waiting: Waiting | None = None,
 ) -> Iterator[Lease]:
     """Keep artifacts and blobs from every sweep until the block ends; first wait for sweeps going on.
 
     Look what is there inside the block only. A sweep that takes longer than `WAIT_S` is a StoreBusy.
     """
-    document = {"keys": sorted(set(keys)), "blobs": sorted(set(blobs)), "what": what, "ttl_s": ttl_s}
+    document = {"keys": sorted(set(keys)), "blobs": sorted(set(blobs)), "what": what, "ttl_s": ttl_s or TTL_S}
     lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
     now = lease.begin()
     try:
@@ -161,13 +161,15 @@ def hold(
 
 
 @contextmanager
-def sweeping(objects: ObjectStore, what: str, *, ttl_s: float = TTL_S) -> Iterator[tuple[Lease, list[Claim]]]:
+def sweeping(
+    objects: ObjectStore, what: str, *, ttl_s: float | None = None
+) -> Iterator[tuple[Lease, list[Claim]]]:
     """Make new leases wait until the block ends; yield our marker and every living lease.
 
     Decide inside the block only, and call the marker's `require` before each removal. Two sweeps at once are
     fine: each spares what leases name. Dead leases and markers are removed.
     """
-    document = {"keys": [], "blobs": [], "what": what, "holder": whoami(), "ttl_s": ttl_s}
+    document = {"keys": [], "blobs": [], "what": what, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
     marker = Lease(objects, SWEEP + uuid.uuid4().hex, document)
     now = marker.begin()
     try:
@@ -185,12 +187,12 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
 
     One that cannot be read is a StoreUnusable: what it protects is not known.
     """
-    with _said("the leases"):
+    with said("the leases"):
         entries = [meta for batch in obstore.list(objects, FOLDER) for meta in batch]
     for meta in entries:
         if meta["path"].startswith(f"{FOLDER}/{prefix}"):
             try:
-                with _said(meta["path"]):
+                with said(meta["path"]):
                     text = bytes(obstore.get(objects, meta["path"]).bytes())
             except FileNotFoundError:  # it ended meanwhile
                 continue
@@ -251,7 +253,7 @@ def _logged(said: str) -> None:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
+def said(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:

@@ -53,3 +53,16 @@ def _still(path: Path, opened: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(opened))
     except FileNotFoundError:
         return False
+
+
+def sweep(folder: Path) -> None:
+    """Remove lock files that processes left behind when they were killed."""
+    for path in folder.glob("*.lock"):
+        try:
+            opened = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        if _locked(opened) and _still(path, opened):
+            release(path, opened)
+        else:
+            os.close(opened)

@@ -46,13 +46,23 @@ def sweep(parent: Path, prefix: str = "") -> list[Path]:
     if not parent.is_dir():
         return []
     with _gate(parent):
-        litter = [
-            found for found in sorted(parent.iterdir()) if found.name.startswith(prefix) and _dead(found)
-        ]
-        for found in litter:
+        dead = _litter(parent, prefix)
+        for found in dead:
             _remove(found / FILES)  # before the lock file, which says that the rest is ours to remove
             _remove(found)
-    return litter
+    return dead
+
+
+def litter(parent: Path, prefix: str = "") -> list[Path]:
+    """The directories that `sweep` would remove."""
+    if not parent.is_dir():
+        return []
+    with _gate(parent):
+        return _litter(parent, prefix)
+
+
+def _litter(parent: Path, prefix: str) -> list[Path]:
+    return [found for found in sorted(parent.iterdir()) if found.name.startswith(prefix) and _dead(found)]
 
 
 def sweep_old(parent: Path, max_age_s: float) -> list[Path]:

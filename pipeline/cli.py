@@ -38,6 +38,7 @@ COMMANDS = {
     "toolchains": ("care", "List the TensorRT-LLM installations of this host, and what they lack."),
     "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
     "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),
+    "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
     "doctor": ("care", "Say what this host has, what is missing and what to do."),
 }
 """Command -> module in `pipeline.commands`, and its line in `--help`."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from artifacts import registries
 from artifacts.registry import Registry
 from pipeline import gate, publish
 from pipeline.errors import BuildFailed
@@ -35,7 +36,23 @@ def run(plan: Plan, site: Site, registry: Registry, listener: Listener) -> Outco
 
 
 def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcome:
-    """The run with the way a step is made left open: directly, or as a Prefect task."""
+    """The run with the way a step is made left open: directly, or as a Prefect task.
+
+    What it finds and what it makes is leased from here until it is published.
+    """
+    with site.store.lease(keys(plan), f"the run of {plan.recipe.name}"):
+        registries.remember(site.store, registry.url)
+        return _through(plan, site, registry, make)
+
+
+def keys(plan: Plan) -> list[str]:
+    """Every artifact that a run may find, make or read."""
+    tried = [step for trial in plan.trials for step in (trial.engine, trial.measurement)]
+    steps = [*plan.steps, *tried]
+    return list(dict.fromkeys(key for step in steps for key in (step.key, *step.inputs.values())))
+
+
+def _through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcome:
     made = []
     for step in plan.steps:
         search = step.kind == "engine" and plan.trials and not is_cached(step, site)

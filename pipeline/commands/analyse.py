@@ -100,7 +100,8 @@ def make(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
     from pipeline.steps import realize
 
     app.out.say(loaded.recipe.name)
-    with Display(app.out) as display:
+    leased = app.site.store.lease([step.key for step in steps], f"the analysis of {loaded.recipe.name}")
+    with leased, Display(app.out) as display:
         for step in steps:
             realize(step, app.site, display)
 

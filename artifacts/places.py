@@ -1,0 +1,133 @@
+"""Where a collection removes things: a directory, or a remote store of objects."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.store import ObjectStore
+
+from artifacts import inventory, lock, scratch
+from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.gc import Plan
+from artifacts.inventory import Inventory
+from artifacts.inventory_remote import Reader, manifest_path
+from artifacts.lease import Lease, said
+from artifacts.store import LocalStore
+
+BATCH = 500
+"""Objects removed by one request, where the server takes several."""
+
+Progress = Callable[[int, int], None]
+"""Told how many of how many things are removed."""
+
+
+class Place(Protocol):
+    """A store as a collection sees it."""
+
+    objects: ObjectStore
+
+    def prepare(self) -> None:
+        """Whatever can be read before anybody has to wait."""
+
+    def inventory(self, now: datetime) -> Inventory:
+        """Everything the store holds; `now` is its own time."""
+
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+        """Make what the plan names disappear; what needs no marker is left to `later`."""
+
+
+class LocalPlace:
+    """A store in a directory."""
+
+    def __init__(self, store: LocalStore) -> None:
+        self.store, self.root = store, store.root
+        self.objects: ObjectStore = store.objects
+
+    def prepare(self) -> None:
+        """Nothing: reading a directory is quick."""
+
+    def inventory(self, now: datetime) -> Inventory:
+        """Everything below the directory."""
+        return inventory.local(self.root, now)
+
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+        """Rename what goes out of the way, which is quick and whole; bytes are freed by `later`."""
+        shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
+        later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
+        with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
+            trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
+            going = [*(self.store.path(one.key) for one in plan.removed), *self._litter(plan)]
+            for number, path in enumerate(going, 1):
+                marker.require()
+                with suppress(FileNotFoundError):  # another sweep was here first
+                    path.rename(trash / f"{number}")
+                progress(number, len(going))
+
+    def _litter(self, plan: Plan) -> Iterator[Path]:
+        return (self.root / one.place for one in plan.litter if one.kind != "staging")
+
+    def _tidy(self, known: Mapping[Path, str], since_ns: int) -> None:
+        """Remove what needs no marker: contents without a user, drafts of the dead, locks nobody holds.
+
+        A removed name moves the ctime of bytes that others still have: their digests stay known.
+        """
+        with UnwritableSaid(self.root):
+            self.store.blobs.release(self.store.blobs.digests())
+            self.store.digests.vouch(known, since_ns)
+            scratch.sweep(self.root / "staging")
+            lock.sweep(self.root / "locks")
+
+
+class RemotePlace:
+    """A store of objects."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self.objects = objects
+        self._reader = Reader(objects)
+
+    def prepare(self) -> None:
+        """Read the manifests: thousands of requests in a large store."""
+        self._reader.prepare()
+
+    def inventory(self, now: datetime) -> Inventory:
+        """Everything in the store."""
+        return self._reader.inventory(now)
+
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+        """Delete manifests, then indexes, then contents: what is cut short leaves no half of anything."""
+        places = [place for blob in plan.blobs.values() for place in blob.places]
+        orders = (
+            [manifest_path(one.key) for one in plan.removed],
+            [place for place in places if place.endswith(".json")],
+            [place for place in places if not place.endswith(".json")],
+            [one.place for one in plan.litter],
+        )
+        done, total = 0, sum(map(len, orders))
+        for order in orders:
+            for start in range(0, len(order), BATCH):
+                batch = order[start : start + BATCH]
+                marker.require()
+                _delete(self.objects, batch)
+                done += len(batch)
+                progress(done, total)
+
+
+def _delete(objects: ObjectStore, paths: Iterable[str]) -> None:
+    wanted = list(paths)
+    with said("a removal"):
+        try:
+            obstore.delete(objects, wanted)
+        except FileNotFoundError:  # another sweep was here first; some servers stop there
+            for path in wanted:
+                with suppress(FileNotFoundError):
+                    obstore.delete(objects, path)
+
+
+def place_of(store: LocalStore) -> Place:
+    """Where a store's artifacts are kept: of a cache in front of a remote store, there."""
+    remote = getattr(store, "remote", None)
+    return LocalPlace(store) if remote is None else RemotePlace(remote.objects)

@@ -1,0 +1,57 @@
+"""Which registries name a store's artifacts, remembered in the store: gc asks all of them or none."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import obstore
+from obstore.store import ObjectStore
+from sqlalchemy.engine import URL, make_url
+
+from artifacts.actor import whoami
+from artifacts.errors import StoreUnusable
+from artifacts.lease import said
+from artifacts.store import LocalStore
+
+FOLDER = "registries"
+
+
+def place_of(url: str) -> str:
+    """Where a registry is, the same for every user of it: without user, password and driver's options."""
+    found = make_url(url)
+    kind, database = found.get_backend_name(), found.database
+    if kind == "sqlite" and database:
+        database = str(Path(database).absolute())
+    return URL.create(kind, host=found.host, port=found.port, database=database).render_as_string()
+
+
+def remember(store: LocalStore, url: str) -> None:
+    """Record that a registry names artifacts of the store; to be called before it does.
+
+    The one inside the store is asked anyway. What a cache is in front of is where it is recorded.
+    """
+    remote = getattr(store, "remote", None)
+    if remote is None and url == store.registry_url:
+        return
+    objects, place = store.objects if remote is None else remote.objects, place_of(url)
+    path = f"{FOLDER}/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+    with said(path):
+        try:
+            obstore.head(objects, path)
+        except FileNotFoundError:
+            obstore.put(objects, path, json.dumps({"url": place, "by": whoami()}).encode())
+
+
+def require_all(objects: ObjectStore, asked: list[str]) -> None:
+    """Raise a StoreUnusable if a registry that names the store's artifacts is not among those asked."""
+    places = {place_of(url) for url in asked}
+    with said("the list of registries"):
+        paths = [meta["path"] for batch in obstore.list(objects, FOLDER) for meta in batch]
+    for path in paths:
+        with said(path):
+            url = json.loads(bytes(obstore.get(objects, path).bytes()))["url"]
+        if url not in places:
+            raise StoreUnusable(
+                f"registry {url} names artifacts of this store too, and was not asked what it needs; add"
+                f" --also URL, or remove {path} from the store if that registry is gone"
+            )

@@ -1,0 +1,185 @@
+"""What the registry says of versions to keep: which there are, who points at them, when they were pulled.
+
+Every function takes part in a transaction of the caller's, except those that are one.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from artifacts import tables
+from artifacts.actor import whoami
+from artifacts.database import Database
+from artifacts.errors import StoreUnusable
+
+MOVES = ("alias_moved", "rolled_back")
+"""Kinds of events whose detail says where an alias is `now`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A version as far as keeping it goes."""
+
+    name: str
+    number: int
+    engine_key: str
+    lineage: tuple[str, ...]
+    """Keys of every artifact that it was made from or measured by."""
+    published_at: datetime
+    aliases: tuple[str, ...] = ()
+    """Aliases that point at it."""
+    formerly: tuple[str, ...] = ()
+    """Aliases that pointed at it before where they are: a rollback leads here."""
+    pulled_at: datetime | None = None
+    """When it was pulled last."""
+    collected: bool = False
+    """Whether gc took its bytes."""
+
+    @property
+    def reference(self) -> str:
+        """`NAME:NUMBER`."""
+        return f"{self.name}:{self.number}"
+
+
+def known(db: Connection) -> list[Known]:
+    """Every version, oldest of each name first."""
+    table, pointing = tables.version, _pointing(db)
+    pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
+    columns = ("name", "number", "engine_key", "lineage", "published_at", "collected_at")
+    query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
+    rows = db.execute(query).all()
+    before = _before(db, {(row.name, row.number) for row in rows if row.collected_at is not None})
+    return [
+        Known(
+            name=row.name,
+            number=row.number,
+            engine_key=row.engine_key,
+            lineage=tuple(filter(_is_key, row.lineage.values())),
+            published_at=_time(row.published_at),
+            aliases=tuple(pointing[row.name, row.number]),
+            formerly=tuple(before[row.name, row.number]),
+            pulled_at=pulled.get((row.name, row.number)),
+            collected=row.collected_at is not None,
+        )
+        for row in rows
+    ]
+
+
+def _pointing(db: Connection) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases at it."""
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
+        found[row.name, row.number].append(row.alias)
+    return found
+
+
+def _before(db: Connection, gone: Collection[tuple[str, int]]) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
+    paths: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    moves = select(tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
+    for row in db.execute(moves.where(tables.log.c.kind.in_(MOVES)).order_by(tables.log.c.seq)):
+        path, now = paths[row.name, row.detail["alias"]], row.detail["now"]
+        if row.kind == "rolled_back" and now in path[:-1]:
+            while path[-1] != now:
+                path.pop()
+        else:
+            path.append(now)
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for (name, alias), path in paths.items():
+        back = [number for number in path[:-1] if number != path[-1] and (name, number) not in gone]
+        if back:
+            found[name, back[-1]].append(alias)
+    return found
+
+
+@contextmanager
+def deciding(database: Database) -> Iterator[Connection]:
+    """A transaction in which nobody else publishes or moves an alias of a name that there is."""
+    with database.writing() as db:
+        # a no-op in SQLite, where writers take turns anyway
+        db.execute(select(tables.series.c.name).order_by(tables.series.c.name).with_for_update()).all()
+        yield db
+
+
+def collect(db: Connection, versions: Iterable[Known]) -> None:
+    """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
+    table, now = tables.version, datetime.now(UTC).isoformat()
+    for version in versions:
+        here = (table.c.name == version.name) & (table.c.number == version.number)
+        marked = db.execute(
+            update(table).where(here, table.c.collected_at.is_(None)).values(collected_at=now)
+        )
+        if marked.rowcount:
+            _event(db, version.name, {"number": version.number, "engine_key": version.engine_key})
+
+
+def restore(db: Connection, name: str, number: int) -> None:
+    """Record that the bytes of a version are there again: it was built and published once more."""
+    table = tables.version
+    here = (table.c.name == name) & (table.c.number == number)
+    db.execute(update(table).where(here).values(collected_at=None))
+
+
+def gone(reference: str, at: datetime) -> str:
+    """What to say of a version whose bytes gc took."""
+    return (
+        f"the bytes of {reference} were collected by gc on {at:%Y-%m-%d}; build its recipe again, which"
+        " publishes the same version"
+    )
+
+
+def record_pull(database: Database, name: str, number: int) -> None:
+    """Record that a version was pulled now; it is kept for a while."""
+    table, now = tables.pulled, datetime.now(UTC).isoformat()
+    with database.writing() as db:
+        here = (table.c.name == name) & (table.c.number == number)
+        # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
+        series = tables.series
+        db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
+        changed = db.execute(update(table).where(here).values(last_at=now, times=table.c.times + 1))
+        if changed.rowcount == 0:
+            db.execute(insert(table).values(name=name, number=number, last_at=now, times=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The registry that says what is needed."""
+
+    database: Database
+    inside: bool
+    """Whether it lives in the store itself, so that no other store can be meant."""
+
+
+def require_bound(db: Connection, store_id: str | None, names: Names) -> None:
+    """Raise a StoreUnusable unless the registry names the artifacts of the store with this id."""
+    bound, url = db.execute(select(tables.store)).first(), names.database.url
+    if bound is None and not names.inside:
+        raise StoreUnusable(
+            f"registry {url} is bound to no store yet, so that what it needs may be elsewhere; publish to"
+            " this store once, then run gc again"
+        )
+    if bound is not None and bound.id != store_id:
+        raise StoreUnusable(
+            f"registry {url} names the artifacts of store {bound.id} ({bound.url}), and this one is"
+            f" {store_id or 'without an id'}; give the --registry of this store"
+        )
+
+
+def _event(db: Connection, name: str, detail: dict[str, Any]) -> None:
+    now = datetime.now(UTC).isoformat()
+    row = {"at": now, "name": name, "kind": "collected", "by": whoami(), "detail": detail}
+    db.execute(insert(tables.log).values(**row))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _is_key(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None

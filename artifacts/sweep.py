@@ -1,0 +1,106 @@
+"""Collects what nobody needs, while builds and pulls go on here and elsewhere."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager as Context
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import obstore
+from obstore.store import ObjectStore
+from sqlalchemy import Connection
+
+from artifacts import gc, lease, registries, retention
+from artifacts.database import Database
+from artifacts.errors import NotFound
+from artifacts.gc import Plan, Policy
+from artifacts.inventory import Inventory
+from artifacts.lease import Claim
+from artifacts.manifest import unseal
+from artifacts.places import LocalPlace, Place, Progress
+from artifacts.retention import Known, Names
+
+STORE = "store.json"
+
+WHAT = "gc"
+"""What leases that wait for it are told."""
+
+
+def collect(
+    place: Place,
+    names: Names,
+    policy: Policy,
+    *,
+    also: Sequence[Database] = (),
+    dry_run: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Plan:
+    """Remove what the policy does not keep; return what was, or with `dry_run` would be, removed.
+
+    Who begins to build, push or pull meanwhile waits until it is decided and out of sight. A registry that
+    does not exist, or is of another store, is refused, and so is a store that a registry not asked names
+    too. What registries in `also` name all stays: each is collected by itself.
+    """
+    registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
+    place.prepare()
+    with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
+        found = place.inventory(marker.renew())
+        with _asking(names, dry_run=dry_run) as db:
+            if db is not None:
+                retention.require_bound(db, store_id(place.objects), names)
+            plan = _decided(found, db, [*claims, *map(_needed, also)], policy)
+            if db is not None and not dry_run:
+                retention.collect(db, plan.collected)
+        if not dry_run:
+            place.remove(plan, marker, later, progress)
+    return plan
+
+
+def _needed(database: Database) -> Claim:
+    """Everything that another registry names, as a lease on it."""
+    found: list[Known] = []
+    if database.exists():
+        with database.reading() as db:
+            found = [one for one in retention.known(db) if not one.collected]
+    keys = {key for one in found for key in (one.engine_key, *one.lineage)}
+    return Claim(
+        path="", keys=tuple(keys), blobs=(), what=database.url, holder=database.url, ttl_s=math.inf, age_s=0
+    )
+
+
+def tidy(place: LocalPlace, policy: Policy, *, dry_run: bool = False) -> Plan:
+    """Remove the litter of a cache, and contents without a user; all artifacts stay."""
+    lasting = replace(policy, min_age_days=math.inf)
+    with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
+        plan = _decided(place.inventory(marker.renew()), None, claims, lasting)
+        if not dry_run:
+            place.remove(plan, marker, later, lambda done, total: None)
+    return plan
+
+
+def store_id(objects: ObjectStore) -> str | None:
+    """Id that the store's own file states; None where an early version made the store."""
+    try:
+        with lease.said(STORE):
+            text = bytes(obstore.get(objects, STORE).bytes()).decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    return str(unseal(text, STORE).get("id"))
+
+
+def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
+    """A transaction on the registry; None where nothing was ever published."""
+    if not names.database.exists():
+        if names.inside:
+            return nullcontext(None)
+        raise NotFound(
+            f"no registry at {names.database.url}, so nothing says what is needed; give the --registry of"
+            " this store"
+        )
+    return names.database.reading() if dry_run else retention.deciding(names.database)
+
+
+def _decided(found: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
+    versions = [] if db is None else retention.known(db)
+    return gc.mark(found, versions, claims, policy, datetime.now(UTC))

@@ -1,0 +1,55 @@
+"""A store remembers which registries name its artifacts, and gc asks all of them or none."""
+
+import pytest
+
+from artifacts import registries, sweep
+from artifacts.database import open_database
+from artifacts.errors import StoreUnusable
+from artifacts.gc import Policy
+from artifacts.places import LocalPlace
+from artifacts.registry import Publication, open_registry
+from artifacts.retention import Names
+
+EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql+psycopg://me:secret@db:5432/engines?sslmode=require", "postgresql://db:5432/engines"),
+        ("postgresql://you@db:5432/engines", "postgresql://db:5432/engines"),
+        ("sqlite:////data/registry.db", "sqlite:////data/registry.db"),
+    ],
+)
+def test_a_registry_is_one_place_whoever_uses_it(url, place):
+    assert registries.place_of(url) == place
+
+
+def test_what_another_registry_names_stays_and_one_that_is_not_asked_stops_gc(
+    store, put, key, other_key, tmp_path, all_files
+):
+    for one, files in ((key, {"a": b"a"}), (other_key, {"a": b"b"}), ("f" * 64, {"a": b"c"})):
+        put(one, files)
+    other = open_registry(tmp_path / "other.db")
+    for _ in range(2):
+        registries.remember(store, other.url)
+        registries.remember(store, store.registry_url)
+    assert len(list((store.root / "registries").iterdir())) == 1
+    other.publish(
+        Publication(
+            name="demo", engine_key=key, recipe={}, verdict="PASS", facts={}, lineage={"source": other_key}
+        )
+    )
+    names = Names(open_database(store.registry_url), inside=True)
+    with pytest.raises(StoreUnusable, match=r"registry sqlite:.*other\.db names artifacts of this store too"):
+        sweep.collect(LocalPlace(store), names, EAGER)
+    assert len(store.keys()) == 3
+    plan = sweep.collect(LocalPlace(store), names, EAGER, also=[open_database(other.url)])
+    assert store.keys() == sorted([key, other_key])
+    assert plan.kept == {"leased": 2}
+
+
+def test_no_password_is_written_into_the_store(store, all_files):
+    registries.remember(store, "postgresql://me:hunter2@db/engines")
+    (path,) = (store.root / "registries").iterdir()
+    assert "hunter2" not in path.read_text()

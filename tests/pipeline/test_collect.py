@@ -1,0 +1,61 @@
+"""`enginery gc`: asks before it removes, and says what it keeps for whom."""
+
+import json
+import os
+import re
+
+import pytest
+
+from artifacts.registry import Publication, open_registry
+from artifacts.store import open_store
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store with four versions of one name, built and published long ago, whose files are partly shared."""
+    made = open_store(tmp_path / "store")
+    for n in range(1, 5):
+        key = f"{n:064x}"
+        with made.write(key, kind="engine", step={}, host={}) as draft:
+            (draft.path / "rank0.bin").write_bytes(bytes([n]) * 100_000)
+            (draft.path / "tokenizer.json").write_bytes(b"t" * 50_000)
+        for path in (made.path(key), made.path(key) / "manifest.json"):
+            os.utime(path, (1e9, 1e9))
+        open_registry(made.registry_url).publish(
+            Publication(name="demo", engine_key=key, recipe={"n": n}, verdict="PASS", facts={})
+        )
+    open_registry(made.registry_url).promote("demo", "prod", to=1, expect=None)
+    return made
+
+
+EAGER = ("gc", "--keep-last", "1", "--min-age", "0")
+
+
+def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli, store):
+    refused = cli("--store", store.root, *EAGER)
+    assert refused.returncode == 2
+    assert "look with --dry-run, then give --yes" in refused.stderr
+    dry = cli("--store", store.root, *EAGER, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert re.fullmatch(
+        r"would free 201\.\d kB \(100\.0 kB more is shared\); versions collected: demo:2, demo:3; "
+        r"artifacts that stay: 2 published",
+        dry.stdout.splitlines()[-1],
+    )
+    assert "@prod" in dry.stdout
+    assert len(store.keys()) == 4
+    done = cli("--store", store.root, "--json", *EAGER, "--yes")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["collected"] == ["demo:2", "demo:3"]
+    assert {one["key"] for one in answer["removed"]} == {f"{n:064x}" for n in (2, 3)}
+    assert store.keys() == [f"{n:064x}" for n in (1, 4)]
+    assert list(map(store.verify, store.keys())) == [[], []]
+    assert cli("--store", store.root, "--quiet", *EAGER, "--yes").stdout.strip() == ""
+
+
+def test_by_default_what_is_young_stays(cli, store):
+    done = cli("--store", store.root, "gc", "--yes")
+    assert "published 0.0 days ago" in done.stdout
+    assert "versions collected: none; artifacts that stay: 4 published" in done.stdout
+    assert len(store.keys()) == 4
