@@ -80,6 +80,14 @@ def verified(bundle: str, manifest_digest: str, public_key_pem: str) -> bool:
     return statement is not None and manifest_digest in _digests(statement)
 
 
+def states(bundle: str, manifest_digest: str) -> bool:
+    """Whether a bundle claims to sign the files of that digest; nobody's key is asked."""
+    try:
+        return manifest_digest in _digests(claimed(bundle)[1])
+    except KeyUnusable:
+        return False
+
+
 def require_signed(
     record: VersionRecord,
     manifest: Manifest,
@@ -90,27 +98,35 @@ def require_signed(
 
     `trusted_keys` is id -> public key, PEM.
     """
+    bundles = {one.key_id: one.bundle for one in signatures}
+    return require_vouched(record.reference, manifest.digest, bundles, trusted_keys)
+
+
+def require_vouched(
+    what: str, manifest_digest: str, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
+) -> tuple[str, ...]:
+    """`require_signed` of anything with a digest; `bundles` is key id -> bundle, as somebody says."""
     if not trusted_keys:
         raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
     vouching = tuple(
         key
         for key, pem in trusted_keys.items()
-        if any(verified(one.bundle, manifest.digest, pem) for one in signatures)
+        if any(verified(bundle, manifest_digest, pem) for bundle in bundles.values())
     )
     if not vouching:
-        raise NotTrusted(f"{record.reference} {_lack(signatures, trusted_keys)}")
+        raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
     return vouching
 
 
-def _lack(signatures: Sequence[Signature], trusted_keys: Mapping[str, str]) -> str:
+def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     trusted = ", ".join(key[:16] for key in trusted_keys)
-    if not signatures:
-        return f"is not signed; trusted: {trusted}. Sign it with `enginery sign`, or trust its builder's key"
-    false = [one.key_id[:16] for one in signatures if one.key_id in trusted_keys]
+    if not bundles:
+        return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
+    false = [key[:16] for key in bundles if key in trusted_keys]
     if false:
         return f"has a signature by {', '.join(false)} that is of other files, or broken; do not use it"
-    others = ", ".join(one.key_id[:16] for one in signatures)
-    return f"is signed by {others}; trusted: {trusted}. Have it signed, or trust that key"
+    others = ", ".join(key[:16] for key in bundles)
+    return f"is signed by {others}; have it signed by a trusted key: {trusted}"
 
 
 def _statement(manifest: Manifest) -> dict[str, Any]:

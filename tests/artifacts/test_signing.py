@@ -67,9 +67,13 @@ def test_no_changed_byte_of_a_bundle_that_matters_is_accepted(store, key, signat
     new = data.draw(st.characters(max_codepoint=0x2FF))
     changed = text[:at] + new + text[at + 1 :]
     if verified(changed, manifest.digest, public(keys["ours"])):
-        # only what nobody signs: the hint, names of fields that are not read, spaces
-        was, now = json.loads(text)["dsseEnvelope"], json.loads(changed)["dsseEnvelope"]
-        assert (was["payload"], was["signatures"][0]["sig"]) == (now["payload"], now["signatures"][0]["sig"])
+        # only what nobody signs: the hint, fields that are not read, spaces, unused bits of base64
+        assert signed_bytes(text) == signed_bytes(changed)
+
+
+def signed_bytes(bundle: str) -> tuple[bytes, bytes]:
+    envelope = json.loads(bundle)["dsseEnvelope"]
+    return base64.b64decode(envelope["payload"]), base64.b64decode(envelope["signatures"][0]["sig"])
 
 
 @pytest.mark.parametrize(
@@ -98,10 +102,13 @@ def test_who_must_have_signed_is_said_with_who_did(store, client, key, signature
     record, manifest = client.resolve("demo/fp8"), store.manifest(key)
     ours, theirs = (trusted_keys([path.with_name(path.name + ".pub")]) for path in keys.values())
     assert require_signed(record, manifest, [signature], ours | theirs) == tuple(ours)
-    with pytest.raises(NotTrusted, match=r"demo/fp8:1 is not signed; trusted: [0-9a-f]{16}\."):
+    with pytest.raises(
+        NotTrusted, match=r"demo/fp8:1 is not signed; have it signed .* by a trusted key: [0-9a-f]{16}$"
+    ):
         require_signed(record, manifest, [], ours)
     with pytest.raises(
-        NotTrusted, match=f"is signed by {signature.key_id[:16]}; trusted: {next(iter(theirs))[:16]}"
+        NotTrusted,
+        match=f"is signed by {signature.key_id[:16]}; have it signed by a trusted key: {next(iter(theirs))[:16]}",
     ):
         require_signed(record, manifest, [signature], theirs)
     with pytest.raises(KeyUnusable, match="no key is trusted"):
