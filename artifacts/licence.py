@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from artifacts.manifest import Manifest
 
 TEXT = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
@@ -89,6 +87,8 @@ def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
 
 def _card(text: str) -> dict[str, Any]:
     """The front matter of a model card; empty where there is none, or it is no YAML object."""
+    import yaml  # only who publishes reads cards; pulling does without
+
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
         found = yaml.safe_load(front[1]) if front else {}

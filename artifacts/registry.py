@@ -37,6 +37,11 @@ class Registry:
         self.url = database.url
         """Where it is, without the password."""
 
+    @property
+    def database(self) -> Database:
+        """Where it is kept, for what is kept beside versions: signatures, subscriptions."""
+        return self._db
+
     def publish(self, publication: Publication) -> int:
         """Add a version and move its alias; return its number.
 
