@@ -72,6 +72,14 @@ def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
     return key
 
 
+def is_encrypted(path: Path) -> bool:
+    """Whether the private key in a file needs a passphrase; False also where there is none to read."""
+    try:
+        return b"ENCRYPTED" in path.read_bytes()
+    except OSError:  # told, with its reason, by whoever uses the key
+        return False
+
+
 def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
     """Id -> public key, PEM, of every key in the files; of a directory, those in its `*.pub`.
 
@@ -113,6 +121,11 @@ def opened(bundle: str, public_pem: str) -> dict[str, Any] | None:
     ):
         return None
     return _statement(read.payload)
+
+
+def is_bundle(text: str) -> bool:
+    """Whether text has the form of a bundle; what it says is another matter."""
+    return _read(text) is not None
 
 
 def claimed(bundle: str) -> tuple[str, dict[str, Any]]:

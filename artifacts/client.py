@@ -18,7 +18,7 @@ from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
 from artifacts.provenance import Attestation
 from artifacts.registry import Match, Registry, VersionRecord, open_registry
-from artifacts.signing import Signature, require_signed
+from artifacts.signing import Signature, require_published, require_signed
 from artifacts.store import DEFAULT_STORE, LocalStore, open_store
 
 CHUNK_BYTES = 4 << 20
@@ -58,6 +58,7 @@ class Client:
         """
         record, target = self.resolve(reference), Path(dest).absolute()
         manifest = self.store.manifest(record.engine_key)
+        require_published(record, manifest)
         if self.trusted_keys is not None:
             require_signed(record, manifest, self._endorsed(manifest)[0], self.trusted_keys)
         _refuse_taken(target)
@@ -77,6 +78,14 @@ class Client:
                 _refuse_taken(target)
                 draft.rename(target)
         return target
+
+    def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
+        """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""
+        if Path(reference).is_dir():
+            return papers.require_trusted(Path(reference), keys)
+        record = self.resolve(str(reference))
+        manifest = self.store.manifest(record.engine_key)
+        return require_signed(record, manifest, self._endorsed(manifest)[0], keys)
 
     def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
         kept = Endorsements(self.registry.database)

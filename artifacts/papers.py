@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest, tree
+from artifacts.bundle import is_bundle
 from artifacts.errors import KeyUnusable
 from artifacts.licence import texts_of
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest
@@ -40,8 +41,12 @@ def accompany(
     written: dict[str, str] = {
         SIGNATURES: _json(
             {
-                "signatures": {one.key_id: json.loads(one.bundle) for one in signatures},
-                "attestations": {one.key_id: json.loads(one.bundle) for one in attestations},
+                "signatures": {
+                    one.key_id: json.loads(one.bundle) for one in signatures if is_bundle(one.bundle)
+                },
+                "attestations": {
+                    one.key_id: json.loads(one.bundle) for one in attestations if is_bundle(one.bundle)
+                },
             }
         ),
         PROVENANCE: _json(statement(record, manifest)),
@@ -117,4 +122,4 @@ def _may_be(name: str) -> bool:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

@@ -6,7 +6,7 @@ hashed to sign.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from artifacts import digest
 from artifacts.bundle import STATEMENT, PrivateKey, bundled, claimed, opened
-from artifacts.errors import KeyUnusable, NotTrusted
+from artifacts.errors import ArtifactCorrupt, KeyUnusable, NotTrusted
 from artifacts.manifest import MANIFEST, VERSION, Manifest, Sha256
 from artifacts.version import VersionRecord
 
@@ -80,6 +80,15 @@ def verified(bundle: str, manifest_digest: str, public_key_pem: str) -> bool:
     return statement is not None and manifest_digest in _digests(statement)
 
 
+def require_published(record: VersionRecord, manifest: Manifest) -> None:
+    """An ArtifactCorrupt unless the manifest is of the files that were published."""
+    if record.manifest_digest not in (None, manifest.digest):
+        raise ArtifactCorrupt(
+            f"{record.reference}: the store has files of digest {manifest.digest[:16]}, and those of"
+            f" {str(record.manifest_digest)[:16]} were published; somebody replaced them: repair the store"
+        )
+
+
 def states(bundle: str, manifest_digest: str) -> bool:
     """Whether a bundle claims to sign the files of that digest; nobody's key is asked."""
     try:
@@ -108,14 +117,22 @@ def require_vouched(
     """`require_signed` of anything with a digest; `bundles` is key id -> bundle, as somebody says."""
     if not trusted_keys:
         raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
-    vouching = tuple(
+    found = vouching(manifest_digest, bundles.values(), trusted_keys)
+    if not found:
+        raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
+    return found
+
+
+def vouching(
+    manifest_digest: str, bundles: Iterable[str], trusted_keys: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Ids of the keys that signed the files of that digest."""
+    every = tuple(bundles)
+    return tuple(
         key
         for key, pem in trusted_keys.items()
-        if any(verified(bundle, manifest_digest, pem) for bundle in bundles.values())
+        if any(verified(bundle, manifest_digest, pem) for bundle in every)
     )
-    if not vouching:
-        raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
-    return vouching
 
 
 def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.trust import trust_options, trusted
 
 if TYPE_CHECKING:
     from artifacts.registry import VersionRecord
@@ -138,8 +139,11 @@ def find(app: App, /, any_host: bool, **wanted: Any) -> None:
 @click.command()
 @REFERENCE
 @click.argument("directory", type=click.Path(path_type=Path))
+@trust_options
 @click.pass_obj
-def pull(app: App, reference: str, directory: Path) -> None:
+def pull(
+    app: App, reference: str, directory: Path, trusted_key: tuple[Path, ...], require_signed: bool
+) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
@@ -147,6 +151,7 @@ def pull(app: App, reference: str, directory: Path) -> None:
     from artifacts.match import match  # not for --help
 
     (found,) = match([app.client.resolve(reference)], _facts_here(app))
+    app.client.trusted_keys = trusted(trusted_key, require_signed)
     path = app.client.pull(reference, directory)
     if found.dropped:
         app.out.warn(f"this host cannot load {reference}: {'; '.join(found.dropped)}")
@@ -159,8 +164,9 @@ def pull(app: App, reference: str, directory: Path) -> None:
 
 @click.command()
 @REFERENCE
+@trust_options
 @click.pass_obj
-def verify(app: App, reference: str) -> None:
+def verify(app: App, reference: str, trusted_key: tuple[Path, ...], require_signed: bool) -> None:
     """Hash every file of a version, or of a pulled directory, again.
 
     Example: enginery verify ./engine
@@ -171,9 +177,12 @@ def verify(app: App, reference: str) -> None:
     problems = app.client.verify(where)
     if problems:
         raise ArtifactCorrupt("\n".join([f"{reference} is not as published:", *(f"  {p}" for p in problems)]))
+    keys = trusted(trusted_key, require_signed)
+    signed = () if keys is None else app.client.require_trusted(where, keys)
+    by = f", and signed by {', '.join(key[:16] for key in signed)}" if signed else ""
     app.out.value(
-        {"reference": reference, "problems": []},
-        text=f"{reference}: every file is as published",
+        {"reference": reference, "problems": [], "signed_by": list(signed)},
+        text=f"{reference}: every file is as published{by}",
         short=reference,
     )
 
