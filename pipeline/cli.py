@@ -26,6 +26,8 @@ COMMANDS = {
     "keygen": ("trust", "Make a key to sign versions with."),
     "sign": ("trust", "Sign the files of a version, or list who did."),
     "attest": ("trust", "Sign how a version came to be, as in-toto provenance."),
+    "subscribe": ("notify", "Tell somebody of events by signed webhook or command."),
+    "notify": ("notify", "Tell subscribers what they are to be told."),
     "promote": ("consume", "Point an alias at a version."),
     "generate": ("consume", "Let a published engine continue a prompt."),
     "stale": ("stale", "Show published engines that no longer match, and what a rebuild costs."),

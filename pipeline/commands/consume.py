@@ -202,6 +202,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool)
     found = app.registry.aliases(record.name).get(alias)
     expected = None if new else expect if expect is not None else found
     app.registry.promote(record.name, alias, to=record.number, expect=expected)
+    app.announce()
     app.out.value(
         {"name": record.name, "alias": alias, "version": record.number, "was": found},
         text=f"{record.name}@{alias} is version {record.number}" + (f" (was {found})" if found else ""),

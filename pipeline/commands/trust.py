@@ -129,6 +129,7 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
         return
     made = provenance.attest(record, manifest, _private(key), by=whoami())
     _endorsements(app).add_attestation(made)
+    app.announce()
     _write(output, made.bundle)
     app.out.value(
         {"version": record.reference, "key_id": made.key_id, "engine_key": made.engine_key},
@@ -144,6 +145,7 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
     record, manifest = _version(app, reference)
     made = signing.sign(manifest, _private(key), by=whoami())
     _endorsements(app).add_signature(made, record.engine_key)
+    app.announce()
     _write(output, made.bundle)
     app.out.value(
         {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
