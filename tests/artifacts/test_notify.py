@@ -31,9 +31,15 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def database(database_url):
-    connect(database_url).create()
-    return open_database(database_url)
+def database(request, tmp_path):
+    """A registry's database: SQLite, or both kinds, one after the other, where a test asks for them."""
+    both = "database_url" in request.fixturenames
+    url = request.getfixturevalue("database_url") if both else f"sqlite:///{tmp_path / 'registry.db'}"
+    connect(url).create()
+    return open_database(url)
+
+
+on_both = pytest.mark.usefixtures("database_url")
 
 
 @pytest.fixture
@@ -77,6 +83,7 @@ def ways(tell):
     return {"command": tell, "webhook": tell}
 
 
+@on_both
 def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(outbox, publish):
     publish()
     number = outbox.subscribe("command", "hook")
@@ -92,6 +99,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(outbox, 
     }
 
 
+@on_both
 def test_kinds_and_names_say_what_a_subscriber_hears(outbox, publish):
     outbox.subscribe("command", "one", kinds=["alias_moved"])
     outbox.subscribe("command", "two", names="demo/*_tp2")
@@ -166,6 +174,7 @@ def test_one_that_fails_does_not_hold_up_the_others(outbox, publish):
     assert asked == [bad, good, good, good]
 
 
+@on_both
 def test_a_process_that_dies_while_telling_is_followed_by_another(outbox, publish):
     outbox.subscribe("command", "hook")
     publish()
@@ -211,6 +220,7 @@ def test_publishing_neither_waits_for_subscribers_nor_fails_for_them(outbox, pub
     assert registry.resolve("demo/fp8@prod").number == 1
 
 
+@on_both
 def test_a_removed_subscriber_is_told_nothing(outbox, publish):
     number = outbox.subscribe("command", "hook")
     publish()
