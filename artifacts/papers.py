@@ -82,7 +82,7 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
             found.append(f"{name}: missing")
         elif (seen := digest.of_file(directory / name)) != wanted:
             found.append(f"{name}: sha256 {seen}; {VERSION} says {wanted}")
-    if found:
+    if found or SIGNATURES not in _recorded(version):
         return found
     return [
         f"{SIGNATURES}: the signature by {key[:16]} is of other files"
