@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from artifacts import tables
@@ -29,6 +29,9 @@ JITTER = 0.2
 
 CLAIM_S = 120
 """How long a try may take; then its process counts as dead, and another one tries."""
+
+LOOKED_AT = 64
+"""Events that are read at once: a server sends all rows of an answer, and mostly the first is taken."""
 
 LONGEST_WAIT_S = 86_400
 """A receiver that asks for more is asked again after this."""
@@ -187,27 +190,32 @@ class Outbox:
 
 def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | None:
     """The first event that a subscriber wants, and has not been told or is to be told again by now."""
-    log, delivery = tables.log, tables.delivery
     for subscription in _subscriptions(db):
         if subscription.id in without:
             continue
-        joined = log.outerjoin(
-            delivery, and_(delivery.c.seq == log.c.seq, delivery.c.subscription == subscription.id)
-        )
-        query = (
-            select(log, delivery.c.attempts)
-            .select_from(joined)
-            .where(log.c.seq > subscription.after_seq, log.c.name.like(_like(subscription.names), escape="!"))
-            .where(or_(delivery.c.seq.is_(None), delivery.c.next_at <= _text(now)))
-            .order_by(log.c.seq)
-        )
-        if subscription.kinds:
-            query = query.where(log.c.kind.in_(subscription.kinds))
-        for row in db.execute(query):
-            event = _event(row)
-            if subscription.wants(event):
-                return Due(subscription=subscription, event=event, attempt=(row.attempts or 0) + 1)
+        after = subscription.after_seq
+        while rows := db.execute(_waiting(subscription, after, now)).all():
+            for row in rows:
+                event = _event(row)
+                if subscription.wants(event):
+                    return Due(subscription=subscription, event=event, attempt=(row.attempts or 0) + 1)
+            after = rows[-1].seq
     return None
+
+
+def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[Any]:
+    """The query for the first few events that a subscriber may want, and is to be told of by now."""
+    log, delivery = tables.log, tables.delivery
+    told = and_(delivery.c.seq == log.c.seq, delivery.c.subscription == subscription.id)
+    query = (
+        select(log, delivery.c.attempts)
+        .select_from(log.outerjoin(delivery, told))
+        .where(log.c.seq > after, log.c.name.like(_like(subscription.names), escape="!"))
+        .where(or_(delivery.c.seq.is_(None), delivery.c.next_at <= _text(now)))
+        .order_by(log.c.seq)
+        .limit(LOOKED_AT)
+    )
+    return query.where(log.c.kind.in_(subscription.kinds)) if subscription.kinds else query
 
 
 def _like(names: str) -> str:
