@@ -6,18 +6,21 @@ engine = client.pull("demo/fp8_tp2@prod", "engine")
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import scratch, tree
+from artifacts import papers, scratch, tree
 from artifacts.database import open_database
 from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.endorsement import Endorsements
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.provenance import Attestation
 from artifacts.pulling import pulling
 from artifacts.registry import Match, Registry, VersionRecord, open_registry
+from artifacts.signing import Signature, require_published, require_signed
 from artifacts.store import DEFAULT_STORE, LocalStore, open_store
 
 CHUNK_BYTES = 4 << 20
@@ -28,6 +31,9 @@ Progress = Callable[[int, int], None]
 
 class Client:
     """Published versions of one store and registry."""
+
+    trusted_keys: Mapping[str, str] | None = None
+    """Id -> public key, PEM: only what one of them signed is pulled. None: anything is."""
 
     def __init__(self, store_url: str | None = None, registry_url: str | None = None) -> None:
         """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it."""
@@ -59,6 +65,9 @@ class Client:
     def _pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
         record, target = self.resolve(reference), Path(dest).absolute()
         manifest = self.store.manifest(record.engine_key)
+        require_published(record, manifest)
+        if self.trusted_keys is not None:
+            require_signed(record, manifest, self._endorsed(manifest)[0], self.trusted_keys)
         _refuse_taken(target)
         prefix = f".{target.name}.pull"
         what = f"{record.name}:{record.number}"
@@ -70,11 +79,24 @@ class Client:
             with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
                 _copy(self.store.path(record.engine_key), draft, manifest, progress)
                 (draft / MANIFEST).write_text(manifest.to_text())
-                (draft / VERSION).write_text(seal(_version(record, manifest)))
+                came = papers.accompany(draft, record, manifest, *self._endorsed(manifest))
+                (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
                 tree.sync_all(draft)
                 _refuse_taken(target)
                 draft.rename(target)
         return target
+
+    def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
+        """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""
+        if Path(reference).is_dir():
+            return papers.require_trusted(Path(reference), keys)
+        record = self.resolve(str(reference))
+        manifest = self.store.manifest(record.engine_key)
+        return require_signed(record, manifest, self._endorsed(manifest)[0], keys)
+
+    def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
+        kept = Endorsements(self.registry.database)
+        return kept.signatures(manifest.digest), kept.attestations(manifest.key)
 
     def verify(self, reference: str | Path) -> list[str]:
         """Everything wrong with a version in the store, or with a pulled directory, by reading all of it."""
@@ -96,10 +118,10 @@ def verify_pulled(directory: Path) -> list[str]:
         version = unseal(texts[VERSION], VERSION)
     except ArtifactCorrupt as exc:
         return [str(exc)]
-    found = tree.problems(directory, manifest.files, beside=(MANIFEST, VERSION))
+    found = tree.problems(directory, manifest.files, beside=papers.beside(version))
     if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
-        found.append(f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}")
-    return found
+        return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
+    return [*found, *papers.problems(directory, manifest, version)]
 
 
 def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:

@@ -55,3 +55,15 @@ class StoreBusy(Exception):
 
 class LeaseLost(Exception):
     """A lease could not be renewed in time, so that what it protected may be gone."""
+
+
+class KeyUnusable(Exception):
+    """A key, a passphrase or a signature file cannot be used as given."""
+
+
+class NotTrusted(Exception):
+    """No signature by a trusted key vouches for these bytes."""
+
+
+class SubscriptionRefused(Exception):
+    """Nobody can be told of events that way."""

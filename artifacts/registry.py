@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
 
-from artifacts import aliases, log, publishing, tables
+from artifacts import aliases, log, publishing, signing, tables
 from artifacts.actor import whoami
 from artifacts.aliases import Move
 from artifacts.catalog import Catalog
 from artifacts.database import Database, open_database
-from artifacts.errors import PolicyInvalid, PolicyRefused
+from artifacts.errors import KeyUnusable, PolicyInvalid, PolicyRefused
 from artifacts.governance import Governance, Standing
 from artifacts.judgement import Judgement, Verified, judge, require_version
 from artifacts.listed import Listed
@@ -48,6 +48,11 @@ class Registry(Governance):
     def __init__(self, database: Database, verified: Verified) -> None:
         super().__init__(database, verified)
         self._catalog = Catalog(database)
+
+    @property
+    def database(self) -> Database:
+        """Where it is kept, for what is kept beside versions: signatures, subscriptions."""
+        return self._db
 
     def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
@@ -194,7 +199,7 @@ class Registry(Governance):
         """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
         try:
             return judge(db, name, number, alias, self._verified).detail()
-        except (PolicyRefused, PolicyInvalid) as exc:
+        except (KeyUnusable, PolicyRefused, PolicyInvalid) as exc:
             return {"not_judged": str(exc)}
 
     def _moves(self, db: Connection, name: str, alias: str, *, limit: int | None = None) -> list[Event]:
@@ -208,13 +213,9 @@ class Registry(Governance):
             return db.execute(query).all()
 
 
-def open_registry(url_or_path: str | Path, verified: Verified | None = None) -> Registry:
+def open_registry(url_or_path: str | Path, verified: Verified = signing.verified) -> Registry:
     """The registry at a database URL, or in an SQLite file; one with another schema is a StoreUnusable.
 
-    `verified` checks signatures for policies that ask for one; without it those refuse every version.
+    `verified` checks signatures for policies that ask for one.
     """
-    return Registry(open_database(url_or_path), verified or _cannot_verify)
-
-
-def _cannot_verify(bundle: str, manifest_digest: str, public_key: str) -> bool:
-    raise PolicyRefused("the alias's policy asks for a signature, and this program cannot check any")
+    return Registry(open_database(url_or_path), verified)

@@ -142,6 +142,17 @@ signature = Table(
 )
 """Detached signatures over manifests; whoever relies on one checks it against a public key."""
 
+attestation = Table(
+    "attestation",
+    METADATA,
+    Column("engine_key", String(64), primary_key=True),
+    Column("key_id", String(64), primary_key=True),
+    Column("bundle", Text, nullable=False),
+    Column("signed_at", String(32), nullable=False),
+    Column("signed_by", String(200), nullable=False),
+)
+"""Signed statements of how engines were built, by key: two builds may make the same bytes."""
+
 pulled = Table(
     "pulled",
     METADATA,

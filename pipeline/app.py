@@ -1,5 +1,6 @@
 """What every command shares: the output, and the store, registry and host opened on first use."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,16 @@ class App:
     def registry(self) -> "Registry":
         """Names, versions and aliases."""
         return self.client.registry
+
+    def announce(self) -> None:
+        """Lets subscribers hear of what this command wrote; it goes on at once, and never fails for it."""
+        from artifacts.errors import StoreUnusable  # only commands that write
+        from pipeline.notify import soon
+
+        try:
+            soon(self.registry, self.registry_url or self.client.store.registry_url, os.environ)
+        except (OSError, StoreUnusable) as exc:
+            self.out.warn(f"subscribers were not told yet: {exc}; `enginery notify` does")
 
     def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
         """A plan for every recipe of a file, refused together with all reasons; warnings are told once."""

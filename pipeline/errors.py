@@ -15,6 +15,9 @@ artifacts    StoreUnknown            no store for that URL                      
              DestinationTaken        a pull would write into a full directory    2
              StoreBusy               a sweep takes longer than others wait       1
              LeaseLost               a lease was not renewed in time             1
+             KeyUnusable             a key cannot be used as given               2
+             NotTrusted              no trusted key signed these bytes           3
+             SubscriptionRefused     nobody can be told of events that way       2
 calibration  DataError               a data file cannot be used                  2
              CheckpointError         the source checkpoint cannot be quantized   2
              QuantizationIncomplete  modules would stay unquantized              1
@@ -34,16 +37,19 @@ from artifacts.errors import (
     ArtifactCorrupt,
     DestinationTaken,
     FileChanged,
+    KeyUnusable,
     LeaseLost,
     NameRefused,
     NotFound,
     NotPublishable,
+    NotTrusted,
     PolicyInvalid,
     PolicyRefused,
     StoreBusy,
     StoreMismatch,
     StoreUnknown,
     StoreUnusable,
+    SubscriptionRefused,
 )
 from calibration.errors import (
     ActivationsUnusable,
@@ -86,5 +92,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
+    KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

@@ -56,7 +56,11 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
     """Builds, gates and publishes what the recipe describes; returns `name:version`."""
     registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
-    return reported(lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry))
+    state = reported(
+        lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry)
+    )
+    app.announce()
+    return state
 
 
 @flow(name="rebuild_stale", persist_result=False)

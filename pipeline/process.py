@@ -138,6 +138,18 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Service:
     return Service(argv, child, log)
 
 
+def detach(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
+    """Starts a program that outlives this process; nobody hears what it says, or waits for it."""
+    subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(env),
+        start_new_session=True,
+    )
+
+
 def capture(argv: Sequence[str], *, timeout_s: float = 10) -> str | None:
     """The standard output of a short program, or None where it is missing, fails or hangs."""
     try:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from artifacts.licence import licence_of
 from artifacts.registry import Binding, Metric, Publication, Registry
 from pipeline.gate import Estimate, Verdict
 from pipeline.plan import Plan
@@ -33,7 +35,7 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             engine_key=plan.step("engine").key,
             manifest_digest=site.store.manifest(plan.step("engine").key).digest,
             model=str(plan.recipe.model.repo or plan.recipe.model.path),
-            source=origin(plan),
+            source={**origin(plan), **licences(plan, site)},
             recipe=plan.recipe.model_dump(mode="json", exclude_none=True, by_alias=True),
             lineage=lineage(plan),
             verdict=judged.verdict.outcome,
@@ -50,6 +52,18 @@ def origin(plan: Plan) -> dict[str, Any]:
     model = plan.recipe.model
     named = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
     return {**named, "file": str(plan.file.resolve())}
+
+
+def licences(plan: Plan, site: Site) -> dict[str, Any]:
+    """The licence of every checkpoint in the engine: `licence`, `draft_licence`, `heads_licence`."""
+    store = site.store
+    return {
+        f"{step.role}_licence".removeprefix("_"): licence_of(
+            store.manifest(step.key), partial(store.file, step.key)
+        )
+        for step in plan.steps
+        if step.kind == "source"
+    }
 
 
 def lineage(plan: Plan) -> dict[str, str]:

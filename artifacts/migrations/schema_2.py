@@ -185,6 +185,14 @@ def _tables_of_others(op: Operations) -> None:
         sa.Column("signed_by", sa.String(200), nullable=False),
     )
     op.create_table(
+        "attestation",
+        sa.Column("engine_key", sa.String(64), primary_key=True),
+        sa.Column("key_id", sa.String(64), primary_key=True),
+        sa.Column("bundle", sa.Text, nullable=False),
+        sa.Column("signed_at", sa.String(32), nullable=False),
+        sa.Column("signed_by", sa.String(200), nullable=False),
+    )
+    op.create_table(
         "subscription",
         sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("way", sa.String(20), nullable=False),

@@ -116,6 +116,7 @@ def _run_one(app: App, made: "Plan") -> "Outcome":
     app.out.say(made.recipe.name)
     with Display(app.out) as display:
         outcome = run_plan(made, app.site, app.registry, display)
+    app.announce()
     _tell(app, outcome)
     return outcome
 

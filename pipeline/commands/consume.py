@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.trust import trust_options, trusted
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 
@@ -13,8 +14,11 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.command()
 @REFERENCE
 @click.argument("directory", type=click.Path(path_type=Path))
+@trust_options
 @click.pass_obj
-def pull(app: App, reference: str, directory: Path) -> None:
+def pull(
+    app: App, reference: str, directory: Path, trusted_key: tuple[Path, ...], require_signed: bool
+) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
@@ -23,6 +27,7 @@ def pull(app: App, reference: str, directory: Path) -> None:
     from pipeline.commands.release import warn_of_waivers  # which imports this module
 
     (found,) = match([app.client.resolve(reference)], facts_here(app))
+    app.client.trusted_keys = trusted(trusted_key, require_signed)
     path = app.client.pull(reference, directory)
     warn_of_waivers(app, found.record.name, found.record.number)
     if found.dropped:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.trust import trust_options, trusted
 
 if TYPE_CHECKING:
     from artifacts.registry import Registry
@@ -21,8 +22,11 @@ SHOWN = 12
 @click.command()
 @REFERENCE
 @WHOLE
+@trust_options
 @click.pass_obj
-def verify(app: App, reference: str | None, whole: bool) -> None:
+def verify(
+    app: App, reference: str | None, whole: bool, trusted_key: tuple[Path, ...], require_signed: bool
+) -> None:
     """Hash every file of a version, of a pulled directory, or of the whole store again.
 
     Damaged files are named with the versions that have them; exit 1.
@@ -39,9 +43,12 @@ def verify(app: App, reference: str | None, whole: bool) -> None:
     problems = app.client.verify(where)
     if problems:
         raise ArtifactCorrupt("\n".join([f"{reference} is not as published:", *(f"  {p}" for p in problems)]))
+    keys = trusted(trusted_key, require_signed)
+    signed = () if keys is None else app.client.require_trusted(where, keys)
+    by = f", and signed by {', '.join(key[:16] for key in signed)}" if signed else ""
     app.out.value(
-        {"reference": reference, "problems": []},
-        text=f"{reference}: every file is as published",
+        {"reference": reference, "problems": [], "signed_by": list(signed)},
+        text=f"{reference}: every file is as published{by}",
         short=reference,
     )
 

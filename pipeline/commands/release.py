@@ -35,6 +35,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
     expected = None if new else expect if expect is not None else found
     if not dry_run:
         app.registry.promote(record.name, alias, to=record.number, expect=expected)
+        app.announce()
     is_now = "may be" if dry_run else "is"
     said = f"{record.name}@{alias} {is_now} version {record.number}" + (f" (was {found})" if found else "")
     app.out.value(
@@ -60,6 +61,7 @@ def rollback(app: App, reference: str, to: int | None, expect: int | None) -> No
     if wanted.alias is None:
         raise click.UsageError(f"{reference!r} names no alias; write NAME@ALIAS")
     move = app.registry.rollback(wanted.name, wanted.alias, to=to, expect=expect)
+    app.announce()
     for one in app.registry.judge(move.name, move.now, move.alias).broken:
         app.out.warn(f"its policy would refuse version {move.now}: {one}")
     app.out.value(

@@ -32,7 +32,9 @@ def test_a_pulled_version_is_complete_writable_and_verified(client, tmp_path, al
     seen = []
     pulled = client.pull(reference, tmp_path / "new" / "engine", progress=lambda *at: seen.append(at))
     assert {name: (pulled / name).read_bytes() for name in FILES} == FILES
-    assert all_files(pulled) == sorted([*FILES, "manifest.json", "version.json"])
+    assert all_files(pulled) == sorted(
+        [*FILES, "manifest.json", "provenance.json", "signatures.json", "version.json"]
+    )
     assert list(pulled.parent.iterdir()) == [pulled]
     version = unseal((pulled / "version.json").read_text(), "version.json")
     assert (version["name"], version["number"], version["key"]) == ("demo/fp8", 1, key)

@@ -1,0 +1,114 @@
+"""The licence of a source checkpoint: what its card says, and the texts that come with it."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from artifacts.manifest import Manifest
+
+TEXT = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
+"""Names of files that hold terms or notices."""
+
+MAX_BYTES = 256 << 10
+"""A longer file is no licence text; it is named and left."""
+
+UNSTATED = "NOASSERTION"
+"""SPDX's word for a licence that nobody stated."""
+
+SPDX = {
+    name.lower(): name
+    for name in (
+        "AFL-3.0", "AGPL-3.0", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0",
+        "CC-BY-2.0", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-2.0", "CC-BY-NC-3.0", "CC-BY-NC-4.0",
+        "CC-BY-NC-ND-3.0", "CC-BY-NC-ND-4.0", "CC-BY-NC-SA-2.0", "CC-BY-NC-SA-3.0", "CC-BY-NC-SA-4.0",
+        "CC-BY-ND-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "ECL-2.0", "EPL-1.0", "EPL-2.0",
+        "EUPL-1.1", "EUPL-1.2", "GPL-2.0", "GPL-3.0", "ISC", "LGPL-2.1", "LGPL-3.0", "MIT", "MPL-2.0",
+        "MS-PL", "MulanPSL-2.0", "NCSA", "ODbL-1.0", "OFL-1.1", "PostgreSQL", "Unlicense", "WTFPL", "Zlib",
+    )
+}  # fmt: skip
+"""Licences of the SPDX list by the lower-case names that model cards use; https://spdx.org/licenses."""
+
+
+def licence_of(manifest: Manifest, file: Callable[[str], Path]) -> dict[str, Any]:
+    """The licence of an artifact of kind `source`, as `licence_in` says it; only papers are asked for."""
+    return _licence({name: record.size for name, record in manifest.files.items()}, file)
+
+
+def licence_in(directory: Path) -> dict[str, Any]:
+    """`id`, where it is `stated`, and `texts` by file name; `omitted` names files too long to be texts.
+
+    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in its list, or NOASSERTION.
+    """
+    sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+    return _licence(sizes, lambda name: directory / name)
+
+
+def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str, Any]:
+    card = _card(_text(file("README.md"))) if "README.md" in sizes else {}
+    stated, link = _stated(card), card.get("license_link")
+    named = [name for name in sizes if TEXT.fullmatch(name)]
+    omitted = [name for name in named if sizes[name] > MAX_BYTES]
+    found: dict[str, Any] = {
+        "id": stated or UNSTATED,
+        "stated": "README.md" if stated else None,
+        "texts": {name: _text(file(name)) for name in named if name not in omitted},
+    }
+    if isinstance(link, str):
+        found["link"] = link[:500]
+    return found | ({"omitted": omitted} if omitted else {})
+
+
+def _text(path: Path) -> str:
+    """The file's beginning as text that every database takes."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES).decode(errors="replace").replace("\0", "")
+
+
+def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
+    """File name -> text, of every licence in a version's `source`; those of drafts and heads are prefixed.
+
+    Names that are no licence's are left out: a registry does not say where else something is written.
+    """
+    found: dict[str, str] = {}
+    for where, licence in source.items():
+        asked = re.fullmatch(r"(?:([a-z]{1,20})_)?licence", where)
+        texts = licence.get("texts") if isinstance(licence, Mapping) else None
+        if asked is None or not isinstance(texts, Mapping):
+            continue
+        prefix = f"{asked[1]}-" if asked[1] else ""
+        found |= {
+            f"{prefix}{name}": text
+            for name, text in texts.items()
+            if TEXT.fullmatch(name) and isinstance(text, str)
+        }
+    return found
+
+
+def _card(text: str) -> dict[str, Any]:
+    """The front matter of a model card; empty where there is none, or it is no YAML object."""
+    import yaml  # only who publishes reads cards; pulling does without
+
+    front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
+    try:
+        found = yaml.safe_load(front[1]) if front else {}
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _stated(card: Mapping[str, Any]) -> str:
+    """One SPDX expression for what the card says; several licences are a choice of the reader."""
+    said = card.get("license")
+    every = said if isinstance(said, list) else [said]
+    named = [_identifier(one, card) for one in every if isinstance(one, str) and one.strip()]
+    return " OR ".join(dict.fromkeys(named))
+
+
+def _identifier(said: str, card: Mapping[str, Any]) -> str:
+    text = said.strip().lower()
+    if text in ("other", "unknown"):
+        name = card.get("license_name")
+        text = name.strip().lower() if isinstance(name, str) and name.strip() else text
+    known = SPDX.get(text)
+    return known or "LicenseRef-" + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")
