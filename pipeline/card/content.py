@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.match import TOOLCHAIN_BACKENDS
 from artifacts.version import IMPORTED, Event, VersionRecord
-from pipeline.card.words import moment, number, said, size
+from pipeline.card.words import NONE, moment, number, said, size
 
 Pairs = list[tuple[str, str]]
 """What, and its value in words."""
@@ -80,35 +80,34 @@ def notices(card: Card) -> list[Notice]:
 def _notices(card: Card) -> Iterator[tuple[str, str]]:
     record = card.record
     if record.collected_at is not None:
-        yield (
-            "bad",
-            f"its files were collected {moment(record.collected_at)}: it cannot be pulled; build its recipe again",
-        )
+        gone = f"its files were collected {moment(record.collected_at)}"
+        yield "bad", f"{gone}: it cannot be pulled; build its recipe again"
     for problem in card.problems:
         yield "bad", problem
     if record.origin == IMPORTED:
-        yield (
-            "warn",
-            "built elsewhere and imported: no recipe of ours made it, and its lineage is what was said",
-        )
+        yield "warn", "built elsewhere and imported: no recipe of ours made it, its lineage is what was said"
     if record.verdict != "PASS":
-        yield (
-            "warn" if record.verdict == "UNVERIFIED" else "bad",
-            f"the accuracy verdict is {record.verdict}, not PASS",
-        )
-    for one in card.waivers:
-        open_, text = one.is_open(card.now), f"{one.reason} ({one.granted_by}, {moment(one.granted_at)})"
-        if open_:
-            yield "warn", f"waiver: {one.rule} is not required for @{one.alias} until {moment(one.until)}: {text}"
-        else:
-            yield (
-                "info",
-                f"a waiver of {one.rule} for @{one.alias} expired {moment(one.until)}: {text}",
-            )
-    if record.facts.get("scored"):
-        yield "info", f"the scores are of the engine's twin in {record.facts['scored']}/, built to be scored"
-    if record.facts.get("measured"):
-        yield "info", f"the speed was measured {record.facts['measured']}"
+        tone = "warn" if record.verdict == "UNVERIFIED" else "bad"
+        yield tone, f"the accuracy verdict is {record.verdict}, not PASS"
+    for waiver in card.waivers:
+        yield _waived(waiver, card.now)
+    yield from _remarks(card)
+
+
+def _waived(waiver: Waiver, now: datetime) -> tuple[str, str]:
+    why = f"{waiver.reason} ({waiver.granted_by}, {moment(waiver.granted_at)})"
+    until = moment(waiver.until)
+    if waiver.is_open(now):
+        return "warn", f"waiver: {waiver.rule} is not required for @{waiver.alias} until {until}: {why}"
+    return "info", f"a waiver of {waiver.rule} for @{waiver.alias} expired {until}: {why}"
+
+
+def _remarks(card: Card) -> Iterator[tuple[str, str]]:
+    facts = card.record.facts
+    if facts.get("scored"):
+        yield "info", f"the scores are of the engine's twin in {facts['scored']}/, built to be scored"
+    if facts.get("measured"):
+        yield "info", f"the speed was measured {facts['measured']}"
     if not card.signatures:
         yield "info", "nobody has signed it"
 
@@ -137,7 +136,9 @@ HARDWARE = ("cpu", "cores")
 def built_for(record: VersionRecord) -> Pairs:
     """What a host must have, and the limits that requests must keep."""
     facts = record.facts
-    toolchain = ", ".join(f"{name} {version}" for name, version in facts.get("toolchain", {}).items() if name not in HARDWARE)
+    toolchain = ", ".join(
+        f"{name} {version}" for name, version in facts.get("toolchain", {}).items() if name not in HARDWARE
+    )
     drivers = ", ".join(dict.fromkeys(str(g["driver"]) for g in facts.get("gpus", ()) if g.get("driver")))
     memory = facts.get("memory_bytes_per_rank", ())
     rows = (
@@ -198,7 +199,7 @@ def accuracy(record: VersionRecord) -> list[dict[str, str]]:
             {
                 "metric": NAMES.get(name, name),
                 "value": number(values[0]),
-                "interval": "–" if None in values[1:] else f"{number(values[1])} to {number(values[2])}",
+                "interval": NONE if None in values[1:] else f"{number(values[1])} to {number(values[2])}",
                 "limit": number(check.get("limit")),
                 "outcome": str(check.get("outcome", "not limited")),
             }

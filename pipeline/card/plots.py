@@ -72,7 +72,10 @@ def _ticks_below(axis: Axis, bottom: float) -> list[str]:
     shapes = [line((axis.start, bottom), (axis.end, bottom), "axis")]
     for value in axis.ticks():
         x = axis.at(value)
-        shapes += [line((x, bottom), (x, bottom + 4), "axis"), text(x, bottom + 18, short(value), "", "middle")]
+        shapes += [
+            line((x, bottom), (x, bottom + 4), "axis"),
+            text(x, bottom + 18, short(value), "", "middle"),
+        ]
     return shapes
 
 
@@ -87,7 +90,7 @@ def _interval(axis: Axis, check: Mapping[str, Any], y: float, series: int) -> li
 
 
 def throughput(records: Sequence[VersionRecord]) -> str:
-    """Tokens/s of all users against those that one sees, a point per batch size; empty where none is known."""
+    """Tokens/s of all users against those that one sees, a point per batch; empty where none is known."""
     lines = [
         [row for row in speeds(record) if {"tokens_per_s", "tokens_per_s_per_user"} <= row.keys()]
         for record in records
@@ -108,9 +111,7 @@ def throughput(records: Sequence[VersionRecord]) -> str:
         text((left + width - 20) / 2, height - 8, "output tokens/s that each user sees", "faint", "middle"),
         text(left - 50, 14, "output tokens/s, all users", "faint"),
     ]
-    said = "; ".join(
-        f"batch {row['batch_size']:.0f}: {number(row['tokens_per_s'])} tokens/s" for row in rows
-    )
+    said = "; ".join(f"batch {row['batch_size']:.0f}: {number(row['tokens_per_s'])} tokens/s" for row in rows)
     return picture(width, height, f"Throughput against speed per user: {said}", shapes)
 
 

@@ -5,13 +5,16 @@ from datetime import UTC, datetime, timedelta
 from artifacts.version import Event
 from pipeline.output import size
 
-__all__ = ["ago", "moment", "number", "said", "size"]
+__all__ = ["NONE", "ago", "moment", "number", "said", "size"]
+
+NONE = "\N{EN DASH}"
+"""Stands where there is no value."""
 
 
 def number(value: float | None) -> str:
     """Four significant digits, and thousands apart; a dash where there is none."""
     if value is None:
-        return "–"
+        return NONE
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -1,0 +1,244 @@
+"""The registry as pages and API see it: the one module here that knows its methods and tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from artifacts import tables
+from artifacts.database import open_database
+from artifacts.errors import AliasMoved, ArtifactCorrupt, NotFound
+from artifacts.match import Match
+from artifacts.registry import open_registry
+from artifacts.store import LocalStore
+from artifacts.version import Event, VersionRecord
+from pipeline.card.content import STORED, Card, Signature, Waiver, concerns
+from pipeline.web import listing
+from pipeline.web.listing import Engine, Page, Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasNow:
+    """Where an alias points, since when and by whom, and where a rollback would take it."""
+
+    name: str
+    alias: str
+    number: int
+    moved_at: datetime
+    moved_by: str
+    collected: bool
+    """Whether gc took the files of the version it points at."""
+    was: int | None
+    """Version before the last move; None where it has pointed nowhere else."""
+    rollback: str
+    """Why it cannot be rolled back; empty when it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Counts for /metrics and the first page."""
+
+    names: int
+    versions: dict[tuple[str, str, bool], int]
+    """(verdict, origin, collected) -> versions."""
+    events: dict[str, int]
+    waivers_open: int
+    aliases: list[tuple[str, str, int, datetime, bool]]
+    """Name, alias, number, when it was moved, whether its files were collected."""
+
+
+class Reading:
+    """One registry, and the store that may hold its artifacts."""
+
+    def __init__(self, registry_url: str, store: LocalStore | None = None) -> None:
+        self.registry = open_registry(registry_url)
+        self._db = open_database(registry_url)
+        self._store = store
+
+    @property
+    def url(self) -> str:
+        """Where the registry is, without the password; for logs, not for pages."""
+        return self.registry.url
+
+    def require(self) -> None:
+        """Raises StoreUnusable unless the database answers."""
+        if self._db.exists():
+            with self._db.reading() as db:
+                db.execute(select(tables.schema.c.number))
+
+    def engines(self, text: str = "", *, offset: int = 0, limit: int = 50) -> tuple[int, list[Engine]]:
+        """How many names contain the words, and some of them."""
+        return listing.engines(self._db, text, offset=offset, limit=limit)
+
+    def versions(self, wanted: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
+        """Versions, page by page."""
+        return listing.versions(self._db, wanted, offset=offset, limit=limit)
+
+    def choices(self) -> dict[str, list[str]]:
+        """What can be searched for."""
+        return listing.choices(self._db)
+
+    def events(self, name: str = "", **bounds: Any) -> list[Event]:
+        """The log, or a part of it."""
+        return listing.events(self._db, name, **bounds)
+
+    def resolve(self, reference: str) -> VersionRecord:
+        """The version meant; otherwise NotFound."""
+        return self.registry.resolve(reference)
+
+    def find(self, wanted: Mapping[str, Any], rank: str = "speed") -> list[Match]:
+        """Every version: those that suit, best first, then the others with the reasons."""
+        return self.registry.find(rank=rank, **wanted)
+
+    def aliases(self, name: str) -> list[AliasNow]:
+        """Every alias of a name."""
+        if not self._db.exists():
+            return []
+        alias, version = tables.alias, tables.version
+        with self._db.reading() as db:
+            rows = db.execute(select(alias).where(alias.c.name == name).order_by(alias.c.alias)).all()
+            gone = set(
+                db.scalars(
+                    select(version.c.number).where(
+                        version.c.name == name, version.c.collected_at.is_not(None)
+                    )
+                )
+            )
+        before = {} if not rows else _before(self.registry.events(name))
+        return [
+            AliasNow(
+                name=row.name,
+                alias=row.alias,
+                number=row.number,
+                moved_at=datetime.fromisoformat(row.moved_at),
+                moved_by=row.moved_by,
+                collected=row.number in gone,
+                was=before.get(row.alias),
+                rollback=_obstacle(before.get(row.alias), gone),
+            )
+            for row in rows
+        ]
+
+    def card(self, reference: str, now: datetime) -> Card:
+        """Everything known about a version."""
+        record = self.resolve(reference)
+        stored, problems = self._stored(record)
+        return Card(
+            record=record,
+            now=now,
+            events=tuple(e for e in self.registry.events(record.name) if concerns(e, record.number)),
+            waivers=self.waivers(record),
+            signatures=self.signatures(record),
+            stored=stored,
+            problems=problems,
+        )
+
+    def waivers(self, record: VersionRecord) -> tuple[Waiver, ...]:
+        """Waivers that a version was ever granted, the one that lasts longest first."""
+        table = tables.waiver
+        here = (table.c.name == record.name) & (table.c.number == record.number)
+        with self._db.reading() as db:
+            rows = db.execute(select(table).where(here).order_by(table.c.until.desc(), table.c.id)).all()
+        return tuple(
+            Waiver(
+                **{
+                    name: getattr(row, name)
+                    for name in ("name", "number", "alias", "rule", "reason", "granted_by")
+                },
+                granted_at=datetime.fromisoformat(row.granted_at),
+                until=datetime.fromisoformat(row.until),
+            )
+            for row in rows
+        )
+
+    def signatures(self, record: VersionRecord) -> tuple[Signature, ...]:
+        """Signatures over its manifest, as they were stored; nothing is verified here."""
+        if record.manifest_digest is None:
+            return ()
+        table = tables.signature
+        here = table.c.manifest_digest == record.manifest_digest
+        with self._db.reading() as db:
+            rows = db.execute(select(table).where(here).order_by(table.c.signed_at)).all()
+        return tuple(
+            Signature(
+                key_id=row.key_id, signed_at=datetime.fromisoformat(row.signed_at), signed_by=row.signed_by
+            )
+            for row in rows
+        )
+
+    def census(self, now: datetime) -> Census:
+        """What there is, counted by the database."""
+        if not self._db.exists():
+            return Census(names=0, versions={}, events={}, waivers_open=0, aliases=[])
+        version, alias, log, waiver = tables.version, tables.alias, tables.log, tables.waiver
+        gone = version.c.collected_at.is_not(None)
+        pointed = (version.c.name == alias.c.name) & (version.c.number == alias.c.number)
+        with self._db.reading() as db:
+            counted = select(version.c.verdict, version.c.origin, gone, func.count())
+            grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
+            found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
+            return Census(
+                names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
+                versions={(v, origin, bool(one)): count for v, origin, one, count in db.execute(grouped)},
+                events=dict(db.execute(select(log.c.kind, func.count()).group_by(log.c.kind)).tuples().all()),
+                waivers_open=db.scalar(
+                    select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
+                )
+                or 0,
+                aliases=[
+                    (name, one, number, datetime.fromisoformat(at), bool(lost))
+                    for name, one, number, at, lost in db.execute(
+                        found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
+                    )
+                ],
+            )
+
+    def promote(self, reference: str, alias: str, *, expect: int | None) -> VersionRecord:
+        """Points an alias at a version if it is where it is expected; otherwise AliasMoved."""
+        record = self.resolve(reference)
+        self.registry.promote(record.name, alias, to=record.number, expect=expect)
+        return record
+
+    def rollback(self, name: str, alias: str, *, expect: int) -> int:
+        """Points an alias at the version before its last move; returns its number."""
+        found = next((one for one in self.aliases(name) if one.alias == alias), None)
+        if found is None:
+            raise NotFound(f"{name} has no alias {alias!r}; promote a version first")
+        if found.number != expect:
+            raise AliasMoved(
+                f"{name}@{alias} is at version {found.number}, not version {expect}; look again and retry"
+            )
+        if found.was is None or found.rollback:
+            raise NotFound(f"{name}@{alias} cannot be rolled back: {found.rollback}")
+        self.registry.promote(name, alias, to=found.was, expect=expect)
+        return found.was
+
+    def _stored(self, record: VersionRecord) -> tuple[dict[str, int], tuple[str, ...]]:
+        """Bytes of the artifacts that the store has, and what it said of damaged ones."""
+        stored: dict[str, int] = {}
+        problems = []
+        keys = {**{kind: record.lineage.get(kind) for kind in STORED}, "engine": record.engine_key}
+        for kind, key in keys.items():
+            if self._store is None or key is None:
+                continue
+            try:
+                stored[kind] = self._store.manifest(key).size_bytes
+            except NotFound:
+                continue  # a registry is often read where its store is not
+            except ArtifactCorrupt:
+                problems.append(f"the manifest of its {STORED[kind]} is damaged in this server's store")
+        return stored, tuple(problems)
+
+
+def _before(events: list[Event]) -> dict[str, int]:
+    """Alias -> where it was before its last move."""
+    moves = {e.detail.get("alias"): e.detail.get("was") for e in events if "now" in e.detail}
+    return {str(alias): int(was) for alias, was in moves.items() if was is not None}
+
+
+def _obstacle(was: int | None, gone: set[int]) -> str:
+    if was is None:
+        return "it has pointed nowhere else"
+    return f"the files of version {was} were collected" if was in gone else ""
