@@ -43,7 +43,7 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     limits = sorted({check["limit"] for check in known if check.get("limit") is not None})
     ends = [check[end] for check in known for end in ("low", "high")]
     axis = around([*ends, *limits], 12, PANEL - 12)
-    bottom = 50 + 40 * len(checks)
+    bottom = 58 + 40 * len(checks)
     shapes = [text(12, 16, name, "strong"), text(12, 32, better, "faint")]
     if len(limits) == 1:
         shapes += _limit(axis, limits[0], side, bottom)

@@ -71,7 +71,8 @@ def _failures(app: FastAPI, reading: Reading) -> None:
 
     async def known(request: Request, exc: Exception) -> Response:
         # where the registry is on this host is nobody's business outside
-        message = str(exc).replace(reading.url, "this registry")
+        said = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+        message = said.replace(reading.url, "this registry")
         return answer(request, status_of(exc), type(exc).__name__, message)
 
     async def http(request: Request, exc: Exception) -> Response:

@@ -1,9 +1,9 @@
 """Long lists read page by page: names, versions, events; never a recipe, however many versions there are."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
@@ -24,7 +24,9 @@ ORDERS: Mapping[str, tuple[str, bool]] = {
 METRICS = ("tokens_per_s", "kl", "size_bytes")
 """Metrics that a list shows."""
 
-version, metric, alias, facts = tables.version, tables.metric, tables.alias, tables.facts
+version, metric, alias, facts, waiver = (
+    tables.version, tables.metric, tables.alias, tables.facts, tables.waiver
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,8 @@ class Summary:
     published_by: str
     collected_at: datetime | None
     aliases: tuple[str, ...]
+    waivers: int
+    """Open ones."""
     tokens_per_s: float | None
     kl: float | None
     size_bytes: float | None
@@ -229,19 +233,32 @@ def _summaries(
     there = tuple_(alias.c.name, alias.c.number).in_(keys)
     for row in db.execute(select(alias).where(there).order_by(alias.c.alias)):
         pointing[row.name, row.number].append(row.alias)
+    waived = _open_waivers(db, keys)
     return [
         _summary(
             row,
             known[row.facts_id],
             measured[row.name, row.number],
             tuple(pointing[row.name, row.number]),
+            waived[row.name, row.number],
         )
         for row in rows
     ]
 
 
+def _open_waivers(db: Connection, keys: Sequence[tuple[str, int]]) -> Counter[tuple[str, int]]:
+    here = tuple_(waiver.c.name, waiver.c.number).in_(keys)
+    lasting = waiver.c.until > datetime.now(UTC).isoformat()
+    rows = db.execute(select(waiver.c.name, waiver.c.number).where(here, lasting))
+    return Counter((row.name, row.number) for row in rows)
+
+
 def _summary(
-    row: Row[Any], has: Mapping[str, Any], measured: Mapping[str, float], aliases: tuple[str, ...]
+    row: Row[Any],
+    has: Mapping[str, Any],
+    measured: Mapping[str, float],
+    aliases: tuple[str, ...],
+    waivers: int,
 ) -> Summary:
     return Summary(
         name=row.name,
@@ -257,6 +274,7 @@ def _summary(
         published_by=row.published_by,
         collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
         aliases=aliases,
+        waivers=waivers,
         tokens_per_s=measured.get("tokens_per_s"),
         kl=measured.get("kl"),
         size_bytes=measured.get("size_bytes"),

@@ -22,6 +22,8 @@ from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
 
 PER_PAGE = 50
+MOST_WAIVERS = 20
+"""Shown on the first page."""
 
 
 @cache
@@ -59,8 +61,9 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
         total, rows = reading.engines(offset=offset, limit=PER_PAGE)
         census = reading.census(datetime.now(UTC))
         recent = reading.events(limit=8)
+        waivers = reading.open_waivers()[:MOST_WAIVERS]
         paging = _paging("/", {}, offset, total)
-        return render("home.html", rows=rows, census=census, recent=recent, paging=paging)
+        return render("home.html", rows=rows, census=census, recent=recent, waivers=waivers, paging=paging)
 
     @routes.get("/find")
     def find(request: Request, offset: Offset = 0) -> Response:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from artifacts import tables
 from artifacts.database import open_database
@@ -17,6 +17,9 @@ from artifacts.version import Event, VersionRecord
 from pipeline.card.content import STORED, Card, Signature, Waiver, concerns
 from pipeline.web import listing
 from pipeline.web.listing import Engine, Page, Wanted
+
+MOVES = ("alias_moved", "rolled_back")
+"""Kinds of events that say where an alias went."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +35,12 @@ class AliasNow:
     """Whether gc took the files of the version it points at."""
     was: int | None
     """Version before the last move; None where it has pointed nowhere else."""
-    rollback: str
-    """Why it cannot be rolled back; empty when it can."""
+    back: int | None
+    """Version that a rollback takes it to; None where it cannot be rolled back."""
+    obstacle: str
+    """Why it cannot; empty where it can."""
+    waivers: tuple[Waiver, ...]
+    """Open ones of the version it points at, granted for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +113,8 @@ class Reading:
                     )
                 )
             )
-        before = {} if not rows else _before(self.registry.events(name))
+        moves = [event for event in self.registry.events(name) if event.kind in MOVES] if rows else []
+        waivers = self.open_waivers(name)
         return [
             AliasNow(
                 name=row.name,
@@ -115,8 +123,8 @@ class Reading:
                 moved_at=datetime.fromisoformat(row.moved_at),
                 moved_by=row.moved_by,
                 collected=row.number in gone,
-                was=before.get(row.alias),
-                rollback=_obstacle(before.get(row.alias), gone),
+                **_way_back([one for one in moves if one.detail["alias"] == row.alias], gone),
+                waivers=tuple(one for one in waivers if (one.number, one.alias) == (row.number, row.alias)),
             )
             for row in rows
         ]
@@ -138,9 +146,20 @@ class Reading:
     def waivers(self, record: VersionRecord) -> tuple[Waiver, ...]:
         """Waivers that a version was ever granted, the one that lasts longest first."""
         table = tables.waiver
-        here = (table.c.name == record.name) & (table.c.number == record.number)
+        return self._waivers((table.c.name == record.name) & (table.c.number == record.number))
+
+    def open_waivers(self, name: str = "") -> tuple[Waiver, ...]:
+        """Waivers that count now: of a name, or of all."""
+        table = tables.waiver
+        lasting = table.c.until > datetime.now(UTC).isoformat()
+        return self._waivers(lasting & (table.c.name == name) if name else lasting)
+
+    def _waivers(self, where: ColumnElement[bool]) -> tuple[Waiver, ...]:
+        if not self._db.exists():
+            return ()
+        table = tables.waiver
         with self._db.reading() as db:
-            rows = db.execute(select(table).where(here).order_by(table.c.until.desc(), table.c.id)).all()
+            rows = db.execute(select(table).where(where).order_by(table.c.until.desc(), table.c.id)).all()
         return tuple(
             Waiver(
                 **{
@@ -202,7 +221,7 @@ class Reading:
         return record
 
     def rollback(self, name: str, alias: str, *, expect: int) -> int:
-        """Points an alias at the version before its last move; returns its number."""
+        """Points an alias back at the version before; returns its number."""
         found = next((one for one in self.aliases(name) if one.alias == alias), None)
         if found is None:
             raise NotFound(f"{name} has no alias {alias!r}; promote a version first")
@@ -210,10 +229,10 @@ class Reading:
             raise AliasMoved(
                 f"{name}@{alias} is at version {found.number}, not version {expect}; look again and retry"
             )
-        if found.was is None or found.rollback:
-            raise NotFound(f"{name}@{alias} cannot be rolled back: {found.rollback}")
-        self.registry.promote(name, alias, to=found.was, expect=expect)
-        return found.was
+        if found.back is None:
+            raise NotFound(f"{name}@{alias} cannot be rolled back: {found.obstacle}")
+        self.registry.promote(name, alias, to=found.back, expect=expect)
+        return found.back
 
     def _stored(self, record: VersionRecord) -> tuple[dict[str, int], tuple[str, ...]]:
         """Bytes of the artifacts that the store has, and what it said of damaged ones."""
@@ -232,13 +251,23 @@ class Reading:
         return stored, tuple(problems)
 
 
-def _before(events: list[Event]) -> dict[str, int]:
-    """Alias -> where it was before its last move."""
-    moves = {e.detail.get("alias"): e.detail.get("was") for e in events if "now" in e.detail}
-    return {str(alias): int(was) for alias, was in moves.items() if was is not None}
+def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:
+    """Where an alias was, where a rollback goes, and why it cannot.
 
-
-def _obstacle(was: int | None, gone: set[int]) -> str:
-    if was is None:
-        return "it has pointed nowhere else"
-    return f"the files of version {was} were collected" if was in gone else ""
+    A rollback goes back along the way that promotions led, so that a second one goes further back.
+    """
+    way: list[int] = []
+    for event in moves:
+        now = event.detail["now"]
+        if event.kind == "rolled_back" and now in way[:-1]:
+            while way[-1] != now:
+                way.pop()
+        else:
+            way.append(now)
+    was = moves[-1].detail["was"] if moves else None
+    before = [number for number in way[:-1] if number != way[-1]]
+    kept = [number for number in before if number not in gone]
+    if kept:
+        return {"was": was, "back": kept[-1], "obstacle": ""}
+    lost = f"the files of version {before[-1]} were collected" if before else "it was nowhere before"
+    return {"was": was, "back": None, "obstacle": lost}
