@@ -197,11 +197,12 @@ class Reading:
         with self._db.reading() as db:
             counted = select(version.c.verdict, version.c.origin, gone, func.count())
             grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
+            kinds = select(log.c.kind, func.count().label("number")).group_by(log.c.kind)
             found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
             return Census(
                 names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
                 versions={(v, origin, bool(one)): count for v, origin, one, count in db.execute(grouped)},
-                events=dict(db.execute(select(log.c.kind, func.count()).group_by(log.c.kind)).tuples().all()),
+                events={row.kind: row.number for row in db.execute(kinds)},
                 waivers_open=db.scalar(
                     select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
                 )
