@@ -10,7 +10,7 @@ from typing import Any
 
 from artifacts import digest
 from artifacts.registry import Registry
-from artifacts.version import Metric, Publication
+from artifacts.version import Metric, Publication, VersionRecord
 
 NAME = "llama/fp8_tp2"
 
@@ -44,6 +44,24 @@ def publication(name: str = NAME, *, seed: int = 1, **changed: Any) -> Publicati
         source={"repo": "acme/llama-8b", "revision": "a" * 40, "licence": {"id": "apache-2.0"}},
     )  # fmt: skip
     return dataclasses.replace(whole, **changed)
+
+
+def record(**changed: Any) -> VersionRecord:
+    """The version that such a publication becomes, without a registry."""
+    of = publication(**changed)
+    return VersionRecord(
+        name=of.name,
+        number=1,
+        engine_key=of.engine_key,
+        recipe=dict(of.recipe),
+        verdict=of.verdict,
+        facts=dict(of.facts),
+        lineage=dict(of.lineage),
+        checks=[dict(check) for check in of.checks],
+        metrics=tuple(of.metrics),
+        aliases=(),
+        published_at=datetime(2026, 11, 21, tzinfo=UTC),
+    )
 
 
 def speed(batch: int, seed: int) -> list[tuple[str, float]]:

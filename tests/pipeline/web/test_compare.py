@@ -3,6 +3,7 @@
 import dataclasses
 
 from artifacts.version import Metric
+from pipeline.card.words import NONE
 from pipeline.web.compare import compare
 from tests.pipeline.published import FACTS, NAME, publication
 
@@ -46,7 +47,7 @@ def test_what_only_one_has_is_said(registry):
     found = rows(registry, f"{NAME}:1", "other:1")
     assert (found["speed", "batch 1"].a, found["speed", "batch 1"].b) == ("measured", "not measured")
     assert (found["engine", "toolchain: tensorrt"].a, found["engine", "toolchain: tensorrt"].b) == (
-        "–",
+        NONE,
         "10.9",
     )
     assert found["engine", "sm"].verdict == "differs"
