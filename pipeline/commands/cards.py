@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".md", ".html")
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Hosts that only this machine reaches."""
+
 
 @click.command()
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
@@ -62,6 +65,8 @@ def serve_registry(app: App, host: str, port: int, token_file: Path | None) -> N
     from pipeline.web.server import serve
 
     token = read_token(token_file, os.environ.get("ENGINERY_TOKEN"))
+    if token is not None and host not in LOOPBACK:
+        app.out.warn(f"the token travels unencrypted to {host}; let a proxy in front of it speak TLS")
     writes = "promotion and rollback need the token" if token else "read-only: there is no token"
 
     def ready(url: str) -> None:

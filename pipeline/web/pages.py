@@ -60,7 +60,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
     def home(offset: Offset = 0) -> Response:
         total, rows = reading.engines(offset=offset, limit=PER_PAGE)
         census = reading.census(datetime.now(UTC))
-        recent = reading.events(limit=8)
+        recent = reading.events(limit=5)
         waivers = reading.open_waivers()[:MOST_WAIVERS]
         paging = _paging("/", {}, offset, total)
         return render("home.html", rows=rows, census=census, recent=recent, waivers=waivers, paging=paging)
@@ -125,15 +125,10 @@ def _name(reading: Reading, name: str, offset: int) -> Response:
     reading.resolve(name)
     found = reading.versions(Wanted(name=name), offset=offset, limit=PER_PAGE)
     events = reading.events(name, limit=PER_PAGE)
-    moves: dict[str, list[Any]] = {}
-    for event in reading.registry.events(name):
-        if event.detail.get("alias") and "now" in event.detail:
-            moves.setdefault(event.detail["alias"], []).insert(0, event)
     return render(
         "name.html",
         name=name,
         aliases=reading.aliases(name),
-        moves=moves,
         found=found,
         events=events,
         paging=_paging(link(name), {}, offset, found.total),

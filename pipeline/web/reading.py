@@ -41,6 +41,8 @@ class AliasNow:
     """Why it cannot; empty where it can."""
     waivers: tuple[Waiver, ...]
     """Open ones of the version it points at, granted for it."""
+    moves: tuple[Event, ...]
+    """Where it has been, the last move first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,7 @@ class Reading:
         return self.registry.find(rank=rank, **wanted)
 
     def aliases(self, name: str) -> list[AliasNow]:
-        """Every alias of a name."""
+        """Every alias of a name, with its history."""
         if not self._db.exists():
             return []
         alias, version = tables.alias, tables.version
@@ -113,21 +115,26 @@ class Reading:
                     )
                 )
             )
-        moves = [event for event in self.registry.events(name) if event.kind in MOVES] if rows else []
+        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if rows else []
         waivers = self.open_waivers(name)
-        return [
-            AliasNow(
-                name=row.name,
-                alias=row.alias,
-                number=row.number,
-                moved_at=datetime.fromisoformat(row.moved_at),
-                moved_by=row.moved_by,
-                collected=row.number in gone,
-                **_way_back([one for one in moves if one.detail["alias"] == row.alias], gone),
-                waivers=tuple(one for one in waivers if (one.number, one.alias) == (row.number, row.alias)),
+        found = []
+        for row in rows:
+            moves = [event for event in moved if event.detail["alias"] == row.alias]
+            here = (row.number, row.alias)
+            found.append(
+                AliasNow(
+                    name=row.name,
+                    alias=row.alias,
+                    number=row.number,
+                    moved_at=datetime.fromisoformat(row.moved_at),
+                    moved_by=row.moved_by,
+                    collected=row.number in gone,
+                    **_way_back(moves, gone),
+                    waivers=tuple(one for one in waivers if (one.number, one.alias) == here),
+                    moves=tuple(reversed(moves)),
+                )
             )
-            for row in rows
-        ]
+        return found
 
     def card(self, reference: str, now: datetime) -> Card:
         """Everything known about a version."""

@@ -57,6 +57,7 @@ def test_what_makes_no_sense_is_422_and_says_why(client, address, said):
 def test_aliases_answer_what_prod_is_and_where_it_can_go(client):
     prod = next(one for one in client.get(f"/api/v1/aliases/{NAME}").json() if one["alias"] == "prod")
     assert (prod["number"], prod["was"], prod["back"], prod["obstacle"]) == (2, 1, 1, "")
+    assert [one["detail"]["now"] for one in prod["moves"]] == [2, 1]
     assert prod["moved_at"].endswith("Z") or prod["moved_at"].endswith("+00:00")
 
 
