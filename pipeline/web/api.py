@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from artifacts.compare import compare
 from artifacts.version import Event
 from pipeline.card.content import Signature, Waiver
-from pipeline.web.compare import Difference, compare
 from pipeline.web.listing import Engine, Page, Wanted
 from pipeline.web.reading import AliasNow, Reading
 
@@ -150,9 +150,9 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
         return reading.events(name, before=before, after=after, limit=limit)
 
     @routes.get("/compare", tags=["read"])
-    def compare_versions(a: Text, b: Text) -> list[Difference]:
-        """Two versions line by line; B is judged against A."""
-        return compare(reading.resolve(a), reading.resolve(b))
+    def compare_versions(a: Text, b: Text) -> dict[str, Any]:
+        """What differs between two versions, and whether it is more than noise; B is judged against A."""
+        return compare(reading.resolve(a), reading.resolve(b)).as_dict()
 
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:

@@ -12,12 +12,13 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment
 from markupsafe import Markup
 
+from artifacts.compare import compare
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
 from pipeline.card.words import ago, said
 from pipeline.web import security
 from pipeline.web.api import Offset, Text
-from pipeline.web.compare import Difference, compare
+from pipeline.web.compare import sections
 from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
 
@@ -86,12 +87,18 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/compare")
     def side_by_side(a: Text = "", b: Text = "") -> Response:
         if not (a and b):
-            return render("compare.html", a=a, b=b, records=(), groups={}, pictures={})
+            return render("compare.html", a=a, b=b, records=())
         records = [reading.resolve(a), reading.resolve(b)]
-        groups: dict[str, list[Difference]] = {}
-        for one in compare(*records):
-            groups.setdefault(one.group, []).append(one)
-        return render("compare.html", a=a, b=b, records=records, groups=groups, pictures=_pictures(records))
+        found = compare(records[0], records[1])
+        return render(
+            "compare.html",
+            a=a,
+            b=b,
+            records=records,
+            summary=found.summary,
+            sections=sections(found),
+            pictures=_pictures(records),
+        )
 
 
 def _one(routes: APIRouter, reading: Reading) -> None:

@@ -32,7 +32,7 @@ def publication(name: str = NAME, *, seed: int = 1, **changed: Any) -> Publicati
         name=name,
         engine_key=key,
         recipe={"version": 1, "name": name, "format": "fp8", "calibration": {"seed": seed}},
-        lineage={"source": digest.of_json("source"), "engine": key},
+        lineage={"source": digest.of_json("source"), "baseline": digest.of_json("baseline"), "engine": key},
         verdict="PASS",
         checks=[{"metric": "kl", "value": kl, "low": accuracy.low, "high": accuracy.high, "limit": 0.05,
                  "outcome": "PASS", "why": "", "more_samples": None}],

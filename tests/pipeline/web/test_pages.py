@@ -85,9 +85,11 @@ def test_a_version_shows_its_card_and_its_other_forms(client, file):
 
 def test_two_versions_are_compared(client):
     text = seen(client, f"/compare?a={NAME}:1&b={NAME}@candidate")
-    assert "token KL divergence, nats 0.02 (0.018 to 0.022) 0.006667 (0.006 to 0.007333) better" in text
+    assert re.search(r"0.02 \(0.018 to 0.022\) 0.006667 \(0.006 to 0.007333\) better \(-67%\)", text)
     assert "worse (-67%)" in text
     assert "calibration.seed 1 3 differs" in text
+    assert f"{NAME}:3 against {NAME}:1: kl better" in text
+    assert "No difference: source, toolchain, host and limits." in text
     assert "Two references" in seen(client, "/compare")
     assert "close to it" in seen(client, "/compare?a=llama/fp8&b=x", status=404)
 
