@@ -42,6 +42,8 @@ COMMANDS = {
     "stale": ("stale", "Show published engines that no longer match, and what a rebuild costs."),
     "toolchains": ("care", "List the TensorRT-LLM installations of this host, and what they lack."),
     "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
+    "card": ("cards", "Say everything about a version on one page."),
+    "serve-registry": ("cards", "Show the registry in a browser and as a JSON API."),
     "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),
     "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
     "doctor": ("care", "Say what this host has, what is missing and what to do."),
@@ -64,7 +66,7 @@ class Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"pipeline.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

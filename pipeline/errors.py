@@ -30,6 +30,8 @@ pipeline     SourceError             the source checkpoint cannot be used       
              NoFeasiblePoint         no tuning point reaches the service level   1
              BackendUnavailable      this host cannot build or run this engine   4
              ExportRefused           the version cannot be served that way       2
+             TokenUnusable           the token cannot be read or is too short    2
+             AddressUnusable         nothing can listen at that address          4
 """
 
 from artifacts.errors import (
@@ -86,6 +88,14 @@ class ExportRefused(Exception):
     """The version cannot be exported for that server, or not with these settings."""
 
 
+class TokenUnusable(Exception):
+    """The token that protects changes cannot be read, or can be guessed."""
+
+
+class AddressUnusable(Exception):
+    """Nothing can listen at that address."""
+
+
 EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
@@ -93,5 +103,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
     KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2,
+    TokenUnusable: 2, AddressUnusable: 4,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

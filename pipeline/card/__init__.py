@@ -1,0 +1,1 @@
+"""Engine cards: one page about one version, as Markdown and as HTML that needs nothing else."""

@@ -1,0 +1,75 @@
+"""The card as HTML: a part for other pages, and a file that needs nothing else."""
+
+from base64 import b64encode
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.card import content, plots
+from pipeline.card.content import Card
+from pipeline.card.words import moment, number, size
+
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+
+
+@cache
+def style() -> str:
+    """The style sheet of cards and of the registry's pages."""
+    return (HERE / "style.css").read_text()
+
+
+def policy() -> str:
+    """What the file may load: its own style and nothing else, from nowhere."""
+    allowed = b64encode(sha256(style().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates that escape whatever they are given, and refuse a name that nobody gave."""
+    found = Environment(
+        loader=FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(number=number, size=size, moment=moment)
+    return found
+
+
+@cache
+def _templates() -> Environment:
+    return environment()
+
+
+def body(of: Card) -> Markup:
+    """The card without the page around it."""
+    record = of.record
+    disk = [(label, num_bytes, 0 if label == "engine" else 2) for label, num_bytes in content.on_disk(of)]
+    text = _templates().get_template("card_body.html").render(
+        card=of,
+        record=record,
+        content=content,
+        accuracy=[Markup(panel) for panel in plots.accuracy([record])],
+        throughput=Markup(plots.throughput([record])),
+        disk=Markup(plots.bars(disk)),
+        memory=Markup(plots.memory(record)),
+        recipe=yaml.safe_dump(record.recipe, sort_keys=False),
+    )  # fmt: skip
+    return Markup(text)
+
+
+def card(of: Card) -> str:
+    """The card as one file, which loads nothing."""
+    page = _templates().get_template("card_page.html")
+    return page.render(
+        reference=of.record.reference,
+        body=body(of),
+        style=Markup(style()),
+        policy=policy(),
+    )

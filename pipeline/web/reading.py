@@ -1,0 +1,271 @@
+"""The registry as pages and API see it: the one module here that knows its methods and tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+
+from artifacts import tables
+from artifacts.database import open_database
+from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.match import Match
+from artifacts.registry import open_registry
+from artifacts.store import LocalStore
+from artifacts.version import Event, VersionRecord
+from pipeline.card.content import STORED, Card, Signature, Waiver, concerns
+from pipeline.web import listing
+from pipeline.web.listing import Engine, Page, Wanted
+
+MOVES = ("alias_moved", "rolled_back")
+"""Kinds of events that say where an alias went."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AliasNow:
+    """Where an alias points, since when and by whom, and where a rollback would take it."""
+
+    name: str
+    alias: str
+    number: int
+    moved_at: datetime
+    moved_by: str
+    collected: bool
+    """Whether gc took the files of the version it points at."""
+    was: int | None
+    """Version before the last move; None where it has pointed nowhere else."""
+    back: int | None
+    """Version that a rollback takes it to; None where it cannot be rolled back."""
+    obstacle: str
+    """Why it cannot; empty where it can."""
+    waivers: tuple[Waiver, ...]
+    """Open ones of the version it points at, granted for it."""
+    moves: tuple[Event, ...]
+    """Where it has been, the last move first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Counts for /metrics and the first page."""
+
+    names: int
+    versions: dict[tuple[str, str, bool], int]
+    """(verdict, origin, collected) -> versions."""
+    events: dict[str, int]
+    waivers_open: int
+    aliases: list[tuple[str, str, int, datetime, bool]]
+    """Name, alias, number, when it was moved, whether its files were collected."""
+
+
+class Reading:
+    """One registry, and the store that may hold its artifacts."""
+
+    def __init__(self, registry_url: str, store: LocalStore | None = None) -> None:
+        self.registry = open_registry(registry_url)
+        self._db = open_database(registry_url)
+        self._store = store
+
+    @property
+    def url(self) -> str:
+        """Where the registry is, without the password; for logs, not for pages."""
+        return self.registry.url
+
+    def require(self) -> None:
+        """Raises StoreUnusable unless the database answers."""
+        if self._db.exists():
+            with self._db.reading() as db:
+                db.execute(select(tables.schema.c.number))
+
+    def engines(self, text: str = "", *, offset: int = 0, limit: int = 50) -> tuple[int, list[Engine]]:
+        """How many names contain the words, and some of them."""
+        return listing.engines(self._db, text, offset=offset, limit=limit)
+
+    def versions(self, wanted: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
+        """Versions, page by page."""
+        return listing.versions(self._db, wanted, offset=offset, limit=limit)
+
+    def choices(self) -> dict[str, list[str]]:
+        """What can be searched for."""
+        return listing.choices(self._db)
+
+    def events(self, name: str = "", **bounds: Any) -> list[Event]:
+        """The log, or a part of it."""
+        return listing.events(self._db, name, **bounds)
+
+    def resolve(self, reference: str) -> VersionRecord:
+        """The version meant; otherwise NotFound."""
+        return self.registry.resolve(reference)
+
+    def find(self, wanted: Mapping[str, Any], rank: str = "speed", limit: int | None = None) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons."""
+        return self.registry.find(rank=rank, limit=limit, **wanted)
+
+    def aliases(self, name: str) -> list[AliasNow]:
+        """Every alias of a name, with its history."""
+        if not self._db.exists():
+            return []
+        alias, version = tables.alias, tables.version
+        with self._db.reading() as db:
+            rows = db.execute(select(alias).where(alias.c.name == name).order_by(alias.c.alias)).all()
+            gone = set(
+                db.scalars(
+                    select(version.c.number).where(
+                        version.c.name == name, version.c.collected_at.is_not(None)
+                    )
+                )
+            )
+        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if rows else []
+        waivers = self.open_waivers(name)
+        found = []
+        for row in rows:
+            moves = [event for event in moved if event.detail["alias"] == row.alias]
+            here = (row.number, row.alias)
+            found.append(
+                AliasNow(
+                    name=row.name,
+                    alias=row.alias,
+                    number=row.number,
+                    moved_at=datetime.fromisoformat(row.moved_at),
+                    moved_by=row.moved_by,
+                    collected=row.number in gone,
+                    **_way_back(moves, gone),
+                    waivers=tuple(one for one in waivers if (one.number, one.alias) == here),
+                    moves=tuple(reversed(moves)),
+                )
+            )
+        return found
+
+    def card(self, reference: str, now: datetime) -> Card:
+        """Everything known about a version."""
+        record = self.resolve(reference)
+        stored, problems = self._stored(record)
+        return Card(
+            record=record,
+            now=now,
+            events=tuple(e for e in self.registry.events(record.name) if concerns(e, record.number)),
+            waivers=self.waivers(record),
+            signatures=self.signatures(record),
+            stored=stored,
+            problems=problems,
+        )
+
+    def waivers(self, record: VersionRecord) -> tuple[Waiver, ...]:
+        """Waivers that a version was ever granted, the one that lasts longest first."""
+        table = tables.waiver
+        return self._waivers((table.c.name == record.name) & (table.c.number == record.number))
+
+    def open_waivers(self, name: str = "") -> tuple[Waiver, ...]:
+        """Waivers that count now: of a name, or of all."""
+        table = tables.waiver
+        lasting = table.c.until > datetime.now(UTC).isoformat()
+        return self._waivers(lasting & (table.c.name == name) if name else lasting)
+
+    def _waivers(self, where: ColumnElement[bool]) -> tuple[Waiver, ...]:
+        if not self._db.exists():
+            return ()
+        table = tables.waiver
+        with self._db.reading() as db:
+            rows = db.execute(select(table).where(where).order_by(table.c.until.desc(), table.c.id)).all()
+        return tuple(
+            Waiver(
+                **{
+                    name: getattr(row, name)
+                    for name in ("name", "number", "alias", "rule", "reason", "granted_by")
+                },
+                granted_at=datetime.fromisoformat(row.granted_at),
+                until=datetime.fromisoformat(row.until),
+            )
+            for row in rows
+        )
+
+    def signatures(self, record: VersionRecord) -> tuple[Signature, ...]:
+        """Signatures over its manifest, as they were stored; nothing is verified here."""
+        if record.manifest_digest is None:
+            return ()
+        table = tables.signature
+        here = table.c.manifest_digest == record.manifest_digest
+        with self._db.reading() as db:
+            rows = db.execute(select(table).where(here).order_by(table.c.signed_at)).all()
+        return tuple(
+            Signature(
+                key_id=row.key_id, signed_at=datetime.fromisoformat(row.signed_at), signed_by=row.signed_by
+            )
+            for row in rows
+        )
+
+    def census(self, now: datetime) -> Census:
+        """What there is, counted by the database."""
+        if not self._db.exists():
+            return Census(names=0, versions={}, events={}, waivers_open=0, aliases=[])
+        version, alias, log, waiver = tables.version, tables.alias, tables.log, tables.waiver
+        gone = version.c.collected_at.is_not(None)
+        pointed = (version.c.name == alias.c.name) & (version.c.number == alias.c.number)
+        with self._db.reading() as db:
+            counted = select(version.c.verdict, version.c.origin, gone, func.count())
+            grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
+            kinds = select(log.c.kind, func.count().label("number")).group_by(log.c.kind)
+            found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
+            return Census(
+                names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
+                versions={(v, origin, bool(one)): count for v, origin, one, count in db.execute(grouped)},
+                events={row.kind: row.number for row in db.execute(kinds)},
+                waivers_open=db.scalar(
+                    select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
+                )
+                or 0,
+                aliases=[
+                    (name, one, number, datetime.fromisoformat(at), bool(lost))
+                    for name, one, number, at, lost in db.execute(
+                        found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
+                    )
+                ],
+            )
+
+    def promote(self, reference: str, alias: str, *, expect: int | None) -> VersionRecord:
+        """Points an alias at a version if it is where it is expected; otherwise AliasMoved."""
+        record = self.resolve(reference)
+        self.registry.promote(record.name, alias, to=record.number, expect=expect)
+        return record
+
+    def rollback(self, name: str, alias: str, *, expect: int) -> int:
+        """Points an alias back at the version before; returns its number."""
+        return self.registry.rollback(name, alias, expect=expect).now
+
+    def _stored(self, record: VersionRecord) -> tuple[dict[str, int], tuple[str, ...]]:
+        """Bytes of the artifacts that the store has, and what it said of damaged ones."""
+        stored: dict[str, int] = {}
+        problems = []
+        keys = {**{kind: record.lineage.get(kind) for kind in STORED}, "engine": record.engine_key}
+        for kind, key in keys.items():
+            if self._store is None or key is None:
+                continue
+            try:
+                stored[kind] = self._store.manifest(key).size_bytes
+            except NotFound:
+                continue  # a registry is often read where its store is not
+            except ArtifactCorrupt:
+                problems.append(f"the manifest of its {STORED[kind]} is damaged in this server's store")
+        return stored, tuple(problems)
+
+
+def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:
+    """Where an alias was, where a rollback goes, and why it cannot.
+
+    A rollback goes back along the way that promotions led, so that a second one goes further back.
+    """
+    way: list[int] = []
+    for event in moves:
+        now = event.detail["now"]
+        if event.kind == "rolled_back" and now in way[:-1]:
+            while way[-1] != now:
+                way.pop()
+        else:
+            way.append(now)
+    was = moves[-1].detail["was"] if moves else None
+    before = [number for number in way[:-1] if number != way[-1]]
+    kept = [number for number in before if number not in gone]
+    if kept:
+        return {"was": was, "back": kept[-1], "obstacle": ""}
+    lost = f"the files of version {before[-1]} were collected" if before else "it was nowhere before"
+    return {"was": was, "back": None, "obstacle": lost}
