@@ -1,5 +1,6 @@
 """The command line: which commands there are, and what an error looks like from the shell."""
 
+import keyword
 import os
 import signal
 import sys
@@ -37,6 +38,9 @@ COMMANDS = {
     "stale": ("stale", "Show published engines that no longer match, and what a rebuild costs."),
     "toolchains": ("care", "List the TensorRT-LLM installations of this host, and what they lack."),
     "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
+    "push": ("exchange", "Hand a version to a Hugging Face repository, an OCI layout or MLflow."),
+    "import": ("exchange", "Register an engine or checkpoint that was built elsewhere, as unverified."),
+    "reproduce": ("reproduce", "Build a version again and say, file by file, what came out otherwise."),
     "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),
     "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
     "doctor": ("care", "Say what this host has, what is missing and what to do."),
@@ -59,7 +63,8 @@ class Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"pipeline.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name)
+        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(module, attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -27,6 +27,9 @@ pipeline     SourceError             the source checkpoint cannot be used       
              NoFeasiblePoint         no tuning point reaches the service level   1
              BackendUnavailable      this host cannot build or run this engine   4
              ExportRefused           the version cannot be served that way       2
+             ExchangeRefused         cannot be pushed there, or taken from there 2
+             ExchangeFailed          the other side was not reached, or said no  1
+             NotReproduced           a rebuild came to other weights             1
 """
 
 from artifacts.errors import (
@@ -80,11 +83,24 @@ class ExportRefused(Exception):
     """The version cannot be exported for that server, or not with these settings."""
 
 
+class ExchangeRefused(Exception):
+    """What was named cannot be pushed there, or taken from there."""
+
+
+class ExchangeFailed(Exception):
+    """The system on the other side could not be reached, or did not do what was asked."""
+
+
+class NotReproduced(Exception):
+    """A rebuild came to other weights than the published version has."""
+
+
 EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
+    ExchangeRefused: 2, ExchangeFailed: 1, NotReproduced: 1,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""
