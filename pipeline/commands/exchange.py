@@ -35,7 +35,8 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
         made = exchange.push(reference, target, app.client, part, progress)
     app.out.value(
         {"reference": reference, "part": made.what, "where": made.where, **made.facts},
-        text=f"pushed the {made.what} of {reference} to {made.where}",
+        text=f"pushed the {made.what} of {reference} to {made.where}"
+        + ("" if made.facts.get("new", True) else ", where it was already"),
         short=made.where,
     )
 

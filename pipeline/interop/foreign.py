@@ -26,8 +26,6 @@ ENGINE, CHECKPOINT, SOURCE = "engine", "quantized_checkpoint", "source"
 
 UNKNOWN_GPU = "a GPU that nobody named at its import"
 
-KV_TYPES = {"FP8": "fp8", "INT8": "int8"}
-
 RANK_ENGINE = re.compile(r"rank(\d+)\.engine")
 
 
@@ -123,7 +121,7 @@ def _tensorrt(directory: Path, names: tuple[str, ...]) -> Foreign:
             "backend": "tensorrt",
             "format": format_of(quantization.get("quant_algo")),
             "dtype": model["dtype"],
-            "kv_cache": KV_TYPES.get(str(quantization.get("kv_cache_quant_algo")), "auto"),
+            "kv_cache": str(quantization.get("kv_cache_quant_algo") or model["dtype"]).lower(),
             "tp": mapping.get("tp_size", 1),
             "pp": mapping.get("pp_size", 1),
             "world_size": mapping.get("world_size", 1),
@@ -175,7 +173,7 @@ def _checkpoint(directory: Path) -> Foreign:
         names=tuple(names),
         facts={
             "backend": "checkpoint",
-            "format": precision.as_param(),
+            "format": precision.default.name if precision.uniform else "mixed",
             "dtype": shape.dtype,
             "kv_cache": kv_cache,
             "tp": 1,

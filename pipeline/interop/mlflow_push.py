@@ -120,7 +120,7 @@ def _describe(files: Path, what: Content, run: str) -> None:
     """Writes the file that makes it a model of MLflow's; it loads in none of MLflow's own flavors."""
     facts = what.record.facts
     flavor = {name: facts[name] for name in ("backend", "format", "tp", "pp", "toolchain") if name in facts}
-    said = {
+    said: dict[str, Any] = {
         "artifact_path": FOLDER,
         "flavors": {FLAVOR: {"part": what.part, "version": what.record.reference, **flavor}},
         "model_size_bytes": what.manifest.size_bytes,

@@ -58,6 +58,8 @@ Target = Directory | Repository | Layout | RegisteredModel
 
 def parse(text: str) -> Target:
     """The place that a text names; ExchangeRefused, without repeating secrets, where it names none."""
+    if not text.isprintable():
+        raise ExchangeRefused(f"{text!r} holds a control character; give {FORMS}")
     kind, _, rest = text.partition(":")
     if kind == "hf" and rest.startswith("//"):
         return _repository(rest.removeprefix("//"))
