@@ -124,7 +124,7 @@ class Server:
             below = open_.pop()
             path = f"{folder}/{below}".rstrip("/")
             for one in self.get("mlflow-artifacts/artifacts", path=path).get("files", []):
-                name = f"{below}/{one['path']}".lstrip("/")
+                name = f"{below}/{one['path']}" if below else str(one["path"])
                 _check(name, self.address)
                 if one.get("is_dir"):
                     open_.append(name)

@@ -50,7 +50,7 @@ def serve(directory: Path) -> Iterator[str]:
         *("--artifacts-destination", directory / "artifacts"),
     ]
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "PYTHON", "GIT"))}
-    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+    env |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (directory / "log").open("w") as log:
         server = subprocess.Popen(
             list(map(str, argv)), stdout=log, stderr=log, env=env, cwd=directory, start_new_session=True
