@@ -83,7 +83,9 @@ def test_values_are_told_by_their_place(differ):
     assert found.what == "tp was 1, is 2; deep.s was [1], is [2]"
     assert not found.matters
     assert differ("config.json", values(x=1), values(y=1)).matters
-    assert differ("engine.json", values(x=1), lambda p: p.write_text('{ "x" :1}')).what.startswith("the same values")
+    assert differ("engine.json", values(x=1), lambda p: p.write_text('{ "x" :1}')).what.startswith(
+        "the same values"
+    )
 
 
 def test_a_file_of_one_side_is_told(differ):

@@ -54,7 +54,9 @@ def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measure
     assert (found.outcome, [stage.kind for stage in found.stages]) == ("identical", kinds)
     assert found.as_dict()["stages"][-1]["identical"] == 3
 
-    changed = toy_plan(made.recipe.model_copy(update={"engine": _with(made.recipe, note="x")}), Path("recipe.yaml"))
+    changed = toy_plan(
+        made.recipe.model_copy(update={"engine": _with(made.recipe, note="x")}), Path("recipe.yaml")
+    )
     assert reproduce.given_otherwise(record, changed) == ["source"]
     reproduce.rebuild(changed, again, Listener())
     other = reproduce.compare(record, changed, site.store, again.store)
@@ -87,7 +89,12 @@ def stage(tmp_path):
         (old, theirs), (new, ours) = stores
         identical, differences = reproduce._files(theirs, ours, old, new)
         return Stage(
-            kind=kind, was=theirs.key, key=ours.key, asked=(), identical=identical, differences=tuple(differences)
+            kind=kind,
+            was=theirs.key,
+            key=ours.key,
+            asked=(),
+            identical=identical,
+            differences=tuple(differences),
         )
 
     return compare

@@ -61,19 +61,23 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/repos/create"):
             said = json.loads(body)
             name = "/".join(part for part in (said.get("organization"), said["name"]) if part)
-            self.hub.private[name] = bool(said.get("private"))
+            self.hub.private[name] = said.get("visibility") == "private"
             self._answer({"url": f"{self.hub.address}/{name}", "name": name})
         elif self.path.endswith("/validate-yaml"):
             self._answer({"errors": [], "warnings": []})
         elif "/preupload/" in self.path:
             files = json.loads(body)["files"]
             modes = {True: "lfs", False: "regular"}
-            told = [{"path": f["path"], "uploadMode": modes[f["size"] >= LARGE], "shouldIgnore": False} for f in files]
+            told = [
+                {"path": f["path"], "uploadMode": modes[f["size"] >= LARGE], "shouldIgnore": False}
+                for f in files
+            ]
             self._answer({"files": told})
         elif self.path.endswith("/objects/batch"):
             href = f"{self.hub.address}/lfs/"
             objects = [
-                {**one, "actions": {"upload": {"href": href + one["oid"]}}} for one in json.loads(body)["objects"]
+                {**one, "actions": {"upload": {"href": href + one["oid"]}}}
+                for one in json.loads(body)["objects"]
             ]
             self._answer({"transfer": "basic", "objects": objects})
         else:

@@ -72,5 +72,6 @@ def _await(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
                 return
         except httpx.HTTPError:
             pass
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
+        alive = server.poll() is None and time.monotonic() < deadline
+        assert alive, log.read_text()[-2000:]
         time.sleep(0.2)

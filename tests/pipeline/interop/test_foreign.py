@@ -42,7 +42,9 @@ def test_a_rank_that_is_missing_is_told(tensorrt):
         recognise(tensorrt)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"pretrained_config": {"mapping": 3}, "build_config": {}}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"pretrained_config": {"mapping": 3}, "build_config": {}}', "\x00"]
+)
 def test_an_engine_whose_description_is_broken_is_refused(tensorrt, text):
     (tensorrt / "config.json").write_text(text)
     with pytest.raises(ExchangeRefused, match=r"config\.json"):
@@ -77,7 +79,7 @@ def test_an_unquantized_checkpoint_is_a_source(tmp_path):
 def test_a_checkpoint_of_an_unknown_quantization_is_refused(tmp_path):
     odd = CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     lay(tmp_path / "odd", checkpoint() | {"config.json": json.dumps(odd).encode()})
-    with pytest.raises(SourceError, match="'gptq'; supported: .*; nothing was imported"):
+    with pytest.raises(SourceError, match=r"'gptq'; supported: .*; nothing was imported"):
         recognise(tmp_path / "odd")
 
 

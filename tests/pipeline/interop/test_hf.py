@@ -65,7 +65,7 @@ def test_hostile_words_do_not_leave_their_place_in_the_card(client):
     assert "<script" not in body
     assert "\x1b" not in body
     assert "````yaml" in body
-    assert [line for line in body.splitlines() if line.startswith("# ")][0].startswith("# team/tiny_fp8")
+    assert next(line for line in body.splitlines() if line.startswith("# ")).startswith("# team/tiny_fp8")
 
 
 def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(client, elsewhere, host, tmp_path):
@@ -80,7 +80,9 @@ def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(client, elsewhere,
         "fp8",
     )
     assert (record.model, record.source["licence"]) == ("acme/tiny", "apache-2.0")
-    assert find("team/ckpt", elsewhere.store, lambda: elsewhere.registry).path == elsewhere.store.path(made.key)
+    assert find("team/ckpt", elsewhere.store, lambda: elsewhere.registry).path == elsewhere.store.path(
+        made.key
+    )
     exchange.push("team/ckpt", f"hf:{tmp_path / 'again'}", elsewhere, None)
     assert names(tmp_path / "again") == names(tmp_path / "repo")
     weights = "model-00001-of-00002.safetensors"
@@ -102,4 +104,6 @@ def test_a_version_without_a_checkpoint_says_what_it_has(client, tmp_path):
     record.lineage.clear()
     with pytest.raises(ExchangeRefused, match="--part engine"):
         content(record, "checkpoint", client)
-    assert json.loads(client.store.file(content(record, "engine", client).manifest.key, "engine.json").read_text())
+    assert json.loads(
+        client.store.file(content(record, "engine", client).manifest.key, "engine.json").read_text()
+    )

@@ -32,13 +32,19 @@ def ask(address, path, **query):
 @pytest.mark.slow
 def test_a_version_goes_to_mlflow_whole_and_comes_back(address, client, elsewhere, host):
     told = []
-    pushed = exchange.push(NAME, f"mlflow:{address}", client, None, lambda done, total: told.append((done, total)))
+    pushed = exchange.push(
+        NAME, f"mlflow:{address}", client, None, lambda done, total: told.append((done, total))
+    )
     assert pushed.where == f"mlflow:{address}#team.tiny_fp8/1"
     assert told[-1][0] == told[-1][1] > 0
 
     version = ask(address, "model-versions/get", name="team.tiny_fp8", version="1")["model_version"]
     tags = {tag["key"]: tag["value"] for tag in version["tags"]}
-    assert (version["status"], tags["enginery.version"], tags["enginery.verdict"]) == ("READY", f"{NAME}:1", "PASS")
+    assert (version["status"], tags["enginery.version"], tags["enginery.verdict"]) == (
+        "READY",
+        f"{NAME}:1",
+        "PASS",
+    )
     assert version["description"].startswith("\n# team/tiny_fp8")
     run = ask(address, "runs/get", run_id=version["run_id"])["run"]
     metrics = {one["key"]: one["value"] for one in run["data"]["metrics"]}
@@ -73,7 +79,7 @@ def answering(*answers):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def answer(self):
+        def do_GET(self):
             self.rfile.read(int(self.headers.get("content-length") or 0))
             asked.append((self.command, self.path, self.headers.get("authorization")))
             status, body = left.pop(0) if len(left) > 1 else left[0]
@@ -83,7 +89,7 @@ def answering(*answers):
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = answer
+        do_POST = do_PUT = do_GET  # noqa: N815 names that the library calls
 
         def log_message(self, *_):
             """Keeps quiet."""
@@ -143,17 +149,17 @@ def test_credentials_come_from_the_environment_and_stay_out_of_messages(monkeypa
 def test_a_listed_name_that_leads_elsewhere_is_refused(elsewhere, host, name, tmp_path):
     version = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
     listed = {"files": [{"path": name, "is_dir": False, "file_size": 1}]}
-    with answering((200, version), (200, listed)) as (address, _):
-        with pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
-            exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+    answers = answering((200, version), (200, listed))
+    with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
+        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert not list(tmp_path.rglob("out"))
 
 
 def test_files_that_the_server_does_not_pass_on_are_told(elsewhere, host):
     version = {"model_version": {"name": "m", "version": "1", "source": "s3://bucket/a?sig=hush"}}
-    with answering((200, version)) as (address, _):
-        with pytest.raises(ExchangeRefused, match=r"files are at s3:, .*--serve-artifacts") as caught:
-            exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+    told = pytest.raises(ExchangeRefused, match=r"files are at s3:, .*--serve-artifacts")
+    with answering((200, version)) as (address, _), told as caught:
+        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert "hush" not in str(caught.value)
 
 

@@ -26,7 +26,10 @@ CONFIG_FIELDS = {
 
 def blob(layout, descriptor):
     data = (layout / "blobs" / "sha256" / descriptor["digest"].removeprefix("sha256:")).read_bytes()
-    assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (descriptor["size"], descriptor["digest"])
+    assert (len(data), f"sha256:{hashlib.sha256(data).hexdigest()}") == (
+        descriptor["size"],
+        descriptor["digest"],
+    )
     return data
 
 
@@ -60,7 +63,9 @@ def raw(layout, name, data):
 def taken(layout, target):
     target.mkdir()
     unpack(Layout(layout), target)
-    return {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
+    }
 
 
 def test_a_layout_is_of_the_format_and_its_layers_are_the_files(client, tmp_path):
@@ -77,7 +82,9 @@ def test_a_layout_is_of_the_format_and_its_layers_are_the_files(client, tmp_path
     for layer in manifest["layers"]:
         name = layer["annotations"]["org.cncf.model.filepath"]
         assert blob(tmp_path / "layout", layer) == (tmp_path / "pulled" / name).read_bytes()
-    types = {layer["annotations"]["org.cncf.model.filepath"]: layer["mediaType"] for layer in manifest["layers"]}
+    types = {
+        layer["annotations"]["org.cncf.model.filepath"]: layer["mediaType"] for layer in manifest["layers"]
+    }
     assert types["rank0.engine"] == "application/vnd.cncf.model.weight.v1.raw"
     assert types["tokenizer/tokenizer.json"] == "application/vnd.cncf.model.weight.config.v1.raw"
     assert pushed.where == f"oci:{tmp_path / 'layout'}:team-tiny_fp8-1"
@@ -100,7 +107,7 @@ def test_two_parts_share_a_layout_and_a_tag_is_never_moved(client, tmp_path):
     assert [one["annotations"][modelpack.TAGGED] for one in index] == ["v1", "v1-hf"]
     with pytest.raises(DestinationTaken, match=r"has 'v1' already, as sha256:.*; give another tag"):
         exchange.push(NAME, f"oci:{tmp_path / 'both'}:v1", client, "checkpoint")
-    with pytest.raises(ExchangeRefused, match="2 manifests for no tag; name one: .*v1, v1-hf"):
+    with pytest.raises(ExchangeRefused, match=r"2 manifests for no tag; name one: .*v1, v1-hf"):
         unpack(Layout(tmp_path / "both"), tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -187,7 +194,9 @@ def test_archives_of_other_tools_are_read_and_kept_inside(tmp_path):
     layout, tar = tmp_path / "layout", "application/vnd.cncf.model.weight.v1.tar+gzip"
     good = put(layout, archive(("./config.json", b"{}"), ("deep/a.txt", b"a"))) | {"mediaType": tar}
     assert taken(lay(layout, [good]), tmp_path / "good") == {"config.json": b"{}", "deep/a.txt": b"a"}
-    for number, bad in enumerate([archive(("../x", b"x")), archive(("/x", b"x")), archive(link="/etc/passwd")]):
+    for number, bad in enumerate(
+        [archive(("../x", b"x")), archive(("/x", b"x")), archive(link="/etc/passwd")]
+    ):
         with pytest.raises(ExchangeRefused):
             taken(lay(layout, [put(layout, bad) | {"mediaType": tar}]), tmp_path / str(number))
     assert not (tmp_path / "x").exists()

@@ -11,8 +11,15 @@ from tests.servers import hub_upload
 
 def test_a_checkpoint_is_committed_with_its_card(client, cli, tmp_path):
     with hub_upload.serve() as hub:
-        env = {"HF_ENDPOINT": hub.address, "HF_TOKEN": "hf_hush", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}
-        done = cli("--store", client.store.root, "--json", "push", f"{NAME}@prod", "hf://team/tiny-fp8", **env)
+        env = {
+            "HF_ENDPOINT": hub.address,
+            "HF_TOKEN": "hf_hush",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path),
+        }
+        done = cli(
+            "--store", client.store.root, "--json", "push", f"{NAME}@prod", "hf://team/tiny-fp8", **env
+        )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["where"] == f"{hub.address}/team/tiny-fp8/commit/{hub_upload.COMMIT}"
         assert (hub.private, hub.message) == ({"team/tiny-fp8": True}, f"{NAME}:1 by enginery")

@@ -57,7 +57,9 @@ def test_what_names_no_place_is_refused(text):
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["mlflow:http://me:hush@host", "mlflow:http://hush@host", "mlflow:http://host/?t=hush"])
+@pytest.mark.parametrize(
+    "text", ["mlflow:http://me:hush@host", "mlflow:http://hush@host", "mlflow:http://host/?t=hush"]
+)
 def test_a_secret_in_an_address_is_refused_and_not_repeated(text):
     with pytest.raises(ExchangeRefused, match="MLFLOW_TRACKING_TOKEN") as caught:
         parse(text)
