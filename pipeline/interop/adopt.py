@@ -1,5 +1,6 @@
 """Registers what was built elsewhere: taken into the store as it is, published as imported and UNVERIFIED."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from pipeline.interop.foreign import Foreign, recognise
 
 BUILDER = "import"
 """Stands in an artifact's step where ours name their function: nobody here can build it again."""
+
+COPY_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +88,10 @@ def _take(directory: Path, found: Foreign, store: LocalStore, host: Host) -> tup
 
 def _copy(source: Path, target: Path, expected: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    seen = hashlib.sha256()
     with source.open("rb") as file, target.open("wb") as out:
-        while chunk := file.read(4 << 20):
+        while chunk := file.read(COPY_BYTES):
+            seen.update(chunk)
             out.write(chunk)
-    if digest.of_file(target) != expected:
+    if seen.hexdigest() != expected:
         raise FileChanged(f"{source} changed while it was imported; run again when nothing writes it")
