@@ -11,7 +11,7 @@ from artifacts.actor import whoami
 from artifacts.database import Database, insert_new
 from artifacts.errors import NotPublishable, StoreMismatch
 from artifacts.names import check_alias, check_apart, check_name
-from artifacts.version import IMPORTED, Metric, Publication
+from artifacts.version import PUBLISHED_AS, Metric, Publication
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,11 @@ class Binding:
 
 
 def check(publication: Publication) -> None:
-    """Refuses bad names, and every verdict but PASS, and UNVERIFIED of an import."""
+    """Refuses bad names, and every verdict but PASS; what was imported is UNVERIFIED and nothing else."""
     check_name(publication.name)
     if publication.alias is not None:
         check_alias(publication.alias)
-    imported = (publication.origin, publication.verdict) == (IMPORTED, "UNVERIFIED")
-    if publication.verdict != "PASS" and not imported:
+    if publication.verdict != PUBLISHED_AS.get(publication.origin):
         raise NotPublishable(
             f"{publication.name}: the verdict is {publication.verdict}; only PASS is published, and "
             "UNVERIFIED of an engine built elsewhere"

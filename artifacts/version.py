@@ -12,6 +12,11 @@ from artifacts.errors import NotFound
 BUILT, IMPORTED = "built", "imported"
 """Origins of a version: a recipe of ours, or elsewhere."""
 
+PASS, UNVERIFIED = "PASS", "UNVERIFIED"
+
+PUBLISHED_AS = {BUILT: PASS, IMPORTED: UNVERIFIED}
+"""Origin -> the one verdict that it is published with: nobody's word but our gate's is a PASS."""
+
 KINDS = (
     "published",
     "alias_moved",

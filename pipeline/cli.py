@@ -1,5 +1,6 @@
 """The command line: which commands there are, and what an error looks like from the shell."""
 
+import keyword
 import os
 import signal
 import sys
@@ -44,6 +45,9 @@ COMMANDS = {
     "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
     "card": ("cards", "Say everything about a version on one page."),
     "serve-registry": ("cards", "Show the registry in a browser and as a JSON API."),
+    "push": ("exchange", "Hand a version to a Hugging Face repository, an OCI layout or MLflow."),
+    "import": ("exchange", "Register an engine or checkpoint that was built elsewhere, as unverified."),
+    "reproduce": ("reproduce", "Build a version again and say, file by file, what came out otherwise."),
     "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),
     "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
     "doctor": ("care", "Say what this host has, what is missing and what to do."),
@@ -66,7 +70,8 @@ class Lazy(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module = import_module(f"pipeline.commands.{COMMANDS[cmd_name][0]}")
-        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        attribute = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
+        command: click.Command = getattr(module, attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

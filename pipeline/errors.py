@@ -32,6 +32,9 @@ pipeline     SourceError             the source checkpoint cannot be used       
              ExportRefused           the version cannot be served that way       2
              TokenUnusable           the token cannot be read or is too short    2
              AddressUnusable         nothing can listen at that address          4
+             ExchangeRefused         cannot be pushed there, or taken from there 2
+             ExchangeFailed          the other side was not reached, or said no  1
+             NotReproduced           a rebuild came to other weights             1
 """
 
 from artifacts.errors import (
@@ -96,6 +99,18 @@ class AddressUnusable(Exception):
     """Nothing can listen at that address."""
 
 
+class ExchangeRefused(Exception):
+    """What was named cannot be pushed there, or taken from there."""
+
+
+class ExchangeFailed(Exception):
+    """The system on the other side could not be reached, or did not do what was asked."""
+
+
+class NotReproduced(Exception):
+    """A rebuild came to other weights than the published version has."""
+
+
 EXIT_CODES: dict[type[Exception], int] = {
     RecipeError: 2, StoreUnknown: 2, NotFound: 2, StoreUnusable: 4, ArtifactCorrupt: 1, AliasMoved: 1,
     NotPublishable: 3, DataError: 2, QuantizationIncomplete: 1, SourceError: 2, BuildFailed: 1,
@@ -104,5 +119,6 @@ EXIT_CODES: dict[type[Exception], int] = {
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
     KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2,
     TokenUnusable: 2, AddressUnusable: 4,
+    ExchangeRefused: 2, ExchangeFailed: 1, NotReproduced: 1,
 }  # fmt: skip
 """0 done, 1 failed build, 2 recipe or usage, 3 gate said no, 4 this host cannot, 70 bug, 130 interrupted."""

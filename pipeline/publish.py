@@ -84,7 +84,15 @@ def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
 
 def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
     """What a host must have to load the engine, and the limits it was built for, as read back from it."""
-    built = json.loads((engine / "engine.json").read_text())
+    return {
+        **described(json.loads((engine / "engine.json").read_text())),
+        "target": plan.recipe.engine.target,
+        "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],
+    }
+
+
+def described(built: Mapping[str, Any]) -> dict[str, Any]:
+    """What an engine's own description says of hosts and limits."""
     kept = (
         "backend",
         "format",
@@ -98,12 +106,10 @@ def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
     )
     return {
         **{name: built[name] for name in kept},
-        "target": plan.recipe.engine.target,
         "device": built["device"],
         "toolchain": built["toolchain"],
         "cpu": built["toolchain"].get("cpu"),
         "sm": built.get("sm"),
-        "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],
         "weight_bytes_per_rank": per_rank(built["weight_bytes"]),
         "memory_bytes_per_rank": built["memory_bytes_per_rank"],
     }

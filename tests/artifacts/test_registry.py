@@ -85,6 +85,18 @@ def test_only_a_pass_is_published(registry, tmp_path, verdict):
     assert not (tmp_path / "sub").exists()
 
 
+def test_what_was_imported_is_unverified_and_nothing_else(registry):
+    imported = dataclasses.replace(FIRST, origin="imported", verdict="UNVERIFIED", alias=None)
+    for verdict in ("PASS", "FAIL"):
+        with pytest.raises(NotPublishable, match=f"the verdict is {verdict}"):
+            registry.publish(dataclasses.replace(imported, verdict=verdict))
+    with pytest.raises(NotPublishable, match="the verdict is UNVERIFIED"):
+        registry.publish(dataclasses.replace(FIRST, verdict="UNVERIFIED"))
+    assert registry.publish(imported) == 1
+    record = registry.resolve("demo/fp8:1")
+    assert (record.origin, record.verdict, record.aliases) == ("imported", "UNVERIFIED", ())
+
+
 def test_a_publication_that_fails_halfway_leaves_no_trace(registry):
     registry.publish(FIRST)
     events = registry.events("demo/fp8")

@@ -1,0 +1,97 @@
+"""push, import: versions for other systems, and what was built elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.app import App
+
+if TYPE_CHECKING:
+    from pipeline.interop.content import Progress
+
+
+@click.command()
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.argument("target", metavar="hf:DIR|hf://OWNER/NAME|oci:DIR[:TAG]|mlflow:URL[#MODEL]")
+@click.option(
+    "--part",
+    type=click.Choice(["engine", "checkpoint"]),
+    help="What to push; default: the quantized checkpoint to hf, the engine to oci and mlflow.",
+)
+@click.pass_obj
+def push(app: App, /, reference: str, target: str, part: Any) -> None:
+    """Hand a version to another system: every byte verified on the way, visible there once it is complete.
+
+    hf: writes a directory in Hugging Face layout with a model card, or commits it to a repository. oci: adds
+    it to an OCI image layout in the CNCF ModelPack format. mlflow: registers it as a new model version.
+
+    Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
+    """
+    from pipeline.interop import exchange  # httpx, huggingface_hub: not for --help
+
+    with _telling(app, f"pushing {reference}") as progress:
+        made = exchange.push(reference, target, app.client, part, progress)
+    app.out.value(
+        {"reference": reference, "part": made.what, "where": made.where, **made.facts},
+        text=f"pushed the {made.what} of {reference} to {made.where}"
+        + ("" if made.facts.get("new", True) else ", where it was already"),
+        short=made.where,
+    )
+
+
+@click.command(name="import")
+@click.argument("source", metavar="DIRECTORY|hf://OWNER/NAME[@REVISION]|oci:DIR[:TAG]|mlflow:URL#MODEL")
+@click.argument("name")
+@click.pass_obj
+def import_(app: App, /, source: str, name: str) -> None:
+    """Register an engine or a checkpoint that was built elsewhere as a version of NAME, verdict UNVERIFIED.
+
+    SOURCE is a directory (an engine, a pulled version, or a checkpoint in Hugging Face layout), a repository
+    of a Hugging Face hub, a manifest of an OCI image layout, or a model version of an MLflow server.
+
+    Example: enginery import ./engine-from-elsewhere team/llama
+    """
+    from pipeline.interop import exchange  # httpx, huggingface_hub: not for --help
+
+    with _telling(app, f"importing {source}") as progress:
+        made = exchange.take(source, name, app.client, app.site.host, progress)
+    if made.found.code:
+        app.out.warn(
+            "it holds compiled code, which runs with your rights; use it only if you trust its origin"
+        )
+    facts = made.found.facts
+    app.out.value(
+        {
+            "name": made.name,
+            "version": made.number,
+            "key": made.key,
+            "kind": made.found.kind,
+            "verdict": "UNVERIFIED",
+            "facts": dict(facts),
+        },
+        text=f"imported {made.found.kind} {made.name}:{made.number}, UNVERIFIED: {facts['backend']}, "
+        f"{facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
+        short=f"{made.name}:{made.number}",
+    )
+
+
+@contextmanager
+def _telling(app: App, what: str) -> "Iterator[Progress]":
+    """A bar on stderr for bytes done of all."""
+    from rich.progress import (  # rich's bars: only where something moves
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    shown = app.out.stderr.is_terminal and not app.out.quiet
+    with Progress(*columns, console=app.out.stderr, transient=True, disable=not shown) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -1,0 +1,92 @@
+"""reproduce: a published version, built again and compared."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.app import App
+
+if TYPE_CHECKING:
+    from artifacts.version import VersionRecord
+    from pipeline.reproduce import Reproduction, Stage
+
+SAID = {
+    "identical": "every byte of the engine is as published",
+    "equivalent": "the weights are as published; only compiled code, or what describes it, is different",
+    "different": "the rebuild is another engine",
+}
+
+
+@click.command()
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="Directory that relative paths of its recipe start at; default: this one.",
+)
+@click.option("--strict", is_flag=True, help="Fail unless every byte of the engine is as published.")
+@click.pass_obj
+def reproduce(app: App, /, reference: str, base: Path, strict: bool) -> None:
+    """Build a version again in a store of its own, and say file by file what came out otherwise.
+
+    Nothing of the rebuild is kept. Exit 1 if the weights came out otherwise.
+
+    Example: enginery reproduce demo/int4_awq_tp2:1 --base recipes/demo
+    """
+    from pipeline.errors import NotReproduced  # pydantic: not for --help
+
+    record = app.client.resolve(reference)
+    found = _rebuilt(app, record, base.absolute())
+    _tell(app, found)
+    if found.outcome == "different" or (strict and found.outcome != "identical"):
+        raise NotReproduced(f"{found.reference}: {SAID[found.outcome]}; the table says where it begins")
+
+
+def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
+    from artifacts.store import LocalStore  # builds: not for --help
+    from pipeline import reproduce as again
+    from pipeline.display import Display
+    from pipeline.errors import ExchangeRefused
+    from pipeline.interop.content import working_beside
+    from pipeline.planning import plan_one
+
+    loaded, published = again.recipe_of(record, base), app.site.store
+    published.manifest(record.engine_key)
+    with working_beside(published.root / "reproduce") as scratch:
+        site = replace(app.site, store=LocalStore(scratch))
+        made = plan_one(loaded, site)
+        if odd := again.given_otherwise(record, made):
+            raise ExchangeRefused(
+                f"{record.reference} was built from another {odd[0]} than {base} leads to; "
+                "put that one there, or give its place with --base"
+            )
+        with Display(app.out) as display:
+            again.rebuild(made, site, display)
+        return again.compare(record, made, published, site.store)
+
+
+def _tell(app: App, found: "Reproduction") -> None:
+    if app.out.json_mode:
+        app.out.value(found.as_dict(), text="")
+        return
+    app.out.rows([_row(stage) for stage in found.stages], id_column="key")
+    for stage in found.stages:
+        for text in stage.asked:
+            app.out.line(f"{stage.kind}: {text}")
+        for one in stage.differences:
+            app.out.line(f"{stage.kind}/{one.name}: {one.what}\n  {one.why}")
+    app.out.line(f"{found.reference}: {found.outcome}: {SAID[found.outcome]}")
+
+
+def _row(stage: "Stage") -> dict[str, object]:
+    compared = "gone from the store" if stage.missing else f"{stage.identical} files"
+    return {
+        "step": stage.kind,
+        "key": stage.key[:12],
+        "asked": "the same" if stage.key == stage.was else "otherwise",
+        "identical": compared,
+        "different": len(stage.differences),
+    }

@@ -1,0 +1,1 @@
+"""Versions for other systems, and engines and checkpoints from them."""

@@ -1,0 +1,97 @@
+"""Registers what was built elsewhere: taken into the store as it is, published as imported and UNVERIFIED."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest
+from artifacts.client import Client
+from artifacts.errors import FileChanged
+from artifacts.registry import Binding
+from artifacts.store import LocalStore
+from artifacts.version import IMPORTED, UNVERIFIED, Metric, Publication
+from pipeline.host import Host
+from pipeline.interop.foreign import Foreign, recognise
+
+BUILDER = "import"
+"""Stands in an artifact's step where ours name their function: nobody here can build it again."""
+
+COPY_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """A version that was imported."""
+
+    name: str
+    number: int
+    key: str
+    found: Foreign
+
+
+def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Client, host: Host) -> Adopted:
+    """Copies what is in a directory into the store and registers it; the same files again are one version.
+
+    `came_from` is kept with the version: the place without secrets, and what it says of the `licence`.
+    """
+    found = recognise(directory)
+    licence = found.licence or came_from.get("licence")
+    key, size = _take(directory, found, client.store, host)
+    number = client.registry.publish(
+        Publication(
+            name=name,
+            engine_key=key,
+            manifest_digest=client.store.manifest(key).digest,
+            model=found.model,
+            origin=IMPORTED,
+            verdict=UNVERIFIED,
+            recipe={"name": name, "format": found.facts["format"]},
+            source={
+                **({"licence": licence} if licence else {}),
+                "imported": {**came_from, **({"claims": dict(found.claims)} if found.claims else {})},
+            },
+            lineage={found.kind: key},
+            facts=found.facts,
+            metrics=[Metric("size_bytes", float(size))],
+        ),
+        store=Binding(client.store.id, str(client.store.root)),
+    )
+    return Adopted(name=name, number=number, key=key, found=found)
+
+
+def _take(directory: Path, found: Foreign, store: LocalStore, host: Host) -> tuple[str, int]:
+    """Makes the artifact exist, by the digest of its files; returns its key and size."""
+    seen = digest.of_files(directory / name for name in found.names)
+    files = {name: seen[directory / name] for name in found.names}
+    step = {
+        "kind": found.kind,
+        "revision": 1,
+        "builder": BUILDER,
+        "inputs": {},
+        "params": {"digest": digest.of_tree(files)},
+    }
+    key = digest.of_json(step)
+    needed = sum((directory / name).stat().st_size for name in found.names)
+    with store.lock(key):
+        if not (store.has(key) and store.intact(key)):
+            if store.has(key):
+                store.discard(key)
+            with store.write(
+                key, kind=found.kind, step=step, host=host.as_dict(), needed_bytes=needed
+            ) as draft:
+                for name in found.names:
+                    _copy(directory / name, draft.path / name, files[name])
+    return key, needed
+
+
+def _copy(source: Path, target: Path, expected: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    seen = hashlib.sha256()
+    with source.open("rb") as file, target.open("wb") as out:
+        while chunk := file.read(COPY_BYTES):
+            seen.update(chunk)
+            out.write(chunk)
+    if seen.hexdigest() != expected:
+        raise FileChanged(f"{source} changed while it was imported; run again when nothing writes it")

@@ -1,0 +1,207 @@
+"""What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from artifacts.client import verify_pulled
+from artifacts.errors import ArtifactCorrupt
+from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
+from artifacts.tree import is_plain, list_files
+from pipeline.checkpoint import stated
+from pipeline.checkpoint.checks import linears
+from pipeline.checkpoint.convert import quantization_block
+from pipeline.config_json import read_shape
+from pipeline.errors import ExchangeRefused, SourceError
+from pipeline.interop.hf import front_matter
+from pipeline.publish import described, per_rank
+from pipeline.snapshot import local_names
+from pipeline.tensors import open_checkpoint
+from recipes.formats import FORMATS
+
+ENGINE, CHECKPOINT, SOURCE = "engine", "quantized_checkpoint", "source"
+
+UNKNOWN_GPU = "a GPU that nobody named at its import"
+
+RANK_ENGINE = re.compile(r"rank(\d+)\.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """An engine or a checkpoint, as it says of itself."""
+
+    kind: str
+    """Kind of artifact that it becomes."""
+    names: tuple[str, ...]
+    """Its files; others in the directory stay behind."""
+    facts: Mapping[str, Any]
+    """As of a version that was built here."""
+    model: str = ""
+    licence: str | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of where it comes from, which nobody has checked."""
+    code: bool = False
+    """Loading it runs compiled code that is part of it."""
+
+
+def recognise(directory: Path) -> Foreign:
+    """What is in a directory: an engine of ours or of TensorRT-LLM, or a checkpoint in Hugging Face layout.
+
+    Anything else, and links out of the directory, are an ExchangeRefused; a damaged pulled version is an
+    ArtifactCorrupt, a damaged checkpoint a SourceError.
+    """
+    if not directory.is_dir():
+        raise ExchangeRefused(
+            f"{directory}: no such directory; give one that holds an engine or a checkpoint"
+        )
+    files = list_files(directory)
+    links = [name for name, path in files.items() if not is_plain(path)]
+    if links:
+        raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it points to (cp -rL)")
+    if VERSION in files:
+        return _pulled(directory)
+    if "engine.json" in files:
+        return _ours(directory, tuple(files))
+    if any(RANK_ENGINE.fullmatch(name) for name in files):
+        return _tensorrt(directory, tuple(files))
+    if "config.json" in files:
+        return _checkpoint(directory)
+    raise ExchangeRefused(
+        f"{directory} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
+        "checkpoint (config.json with safetensors); nothing was imported"
+    )
+
+
+def _pulled(directory: Path) -> Foreign:
+    """A version that another registry's `pull` wrote: its files and seal are checked."""
+    if problems := verify_pulled(directory):
+        raise ArtifactCorrupt(
+            "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
+        )
+    version = unseal((directory / VERSION).read_text(), VERSION)
+    manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
+    if "engine.json" in manifest.files:
+        found = _ours(directory, tuple(manifest.files))
+    else:
+        found = replace(_checkpoint(directory), names=tuple(manifest.files))
+    said = version.get("facts", {})
+    told = {name: said[name] for name in ("target", "gpus") if name in said}
+    claims = {
+        name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
+    }
+    return replace(found, facts={**found.facts, **told}, claims=claims)
+
+
+def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
+    about = _json(directory / "engine.json")
+    try:
+        facts = described(about)
+    except (KeyError, TypeError) as exc:
+        raise ExchangeRefused(
+            f"{directory / 'engine.json'}: is not as this version writes it ({exc!r}); build it again"
+        ) from None
+    facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
+    names = tuple(name for name in names if name not in (MANIFEST, VERSION))
+    return Foreign(
+        kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=about["backend"] == "aoti"
+    )
+
+
+def _tensorrt(directory: Path, names: tuple[str, ...]) -> Foreign:
+    """What `trtllm-build` wrote: `config.json` and an engine per rank."""
+    config = _json(directory / "config.json")
+    try:
+        model, built = config["pretrained_config"], config["build_config"]
+        mapping, quantization = model["mapping"], model.get("quantization") or {}
+        ranks = sorted(name for name in names if RANK_ENGINE.fullmatch(name))
+        facts = {
+            "backend": "tensorrt",
+            "format": format_of(quantization.get("quant_algo")),
+            "dtype": model["dtype"],
+            "kv_cache": str(quantization.get("kv_cache_quant_algo") or model["dtype"]).lower(),
+            "tp": mapping.get("tp_size", 1),
+            "pp": mapping.get("pp_size", 1),
+            "world_size": mapping.get("world_size", 1),
+            "max_batch_size": built["max_batch_size"],
+            "max_seq_len": built["max_seq_len"],
+            "toolchain": {"tensorrt_llm": config.get("version")},
+        }
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ExchangeRefused(
+            f"{directory / 'config.json'}: is not as trtllm-build writes it ({exc!r}); give its --output_dir"
+        ) from None
+    if len(ranks) != facts["world_size"]:
+        raise ExchangeRefused(
+            f"{directory}: {len(ranks)} rank(s) are there, config.json says {facts['world_size']}; add the "
+            "others"
+        )
+    sizes = per_rank({name: (directory / name).stat().st_size for name in ranks})
+    where = {"target": "unknown", "device": "cuda", "sm": None, "cpu": None, "gpus": [{"name": UNKNOWN_GPU}]}
+    return Foreign(
+        kind=ENGINE,
+        names=names,
+        facts={**facts, **where, "weight_bytes_per_rank": sizes},
+        model=str(model.get("architecture", "")),
+        licence=_licence(directory),
+    )
+
+
+def format_of(algorithm: str | None) -> str:
+    """Our name of TensorRT-LLM's quantization; its own where we have none."""
+    if not algorithm:
+        return "none"
+    return next((fmt.name for fmt in FORMATS.values() if fmt.quant_algo == algorithm), algorithm)
+
+
+def _checkpoint(directory: Path) -> Foreign:
+    """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
+    try:
+        opened = open_checkpoint(directory)
+        shape, block = read_shape(opened.config), quantization_block(opened)
+        precision = stated.precision(block, linears(shape), opened.entries)
+        kv_cache = stated.kv_cache(block)
+    except SourceError as exc:
+        raise SourceError(f"{exc}; nothing was imported") from None
+    names = [*local_names(directory), *(n for n in ("hf_quant_config.json",) if (directory / n).is_file())]
+    said = front_matter(directory)
+    base = said.get("base_model")
+    return Foreign(
+        kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
+        names=tuple(names),
+        facts={
+            "backend": "checkpoint",
+            "format": precision.default.name if precision.uniform else "mixed",
+            "dtype": shape.dtype,
+            "kv_cache": kv_cache,
+            "tp": 1,
+            "pp": 1,
+            "world_size": 1,
+            "target": "none",
+            "device": "none",
+            "toolchain": {},
+            "gpus": [],
+            "weight_bytes_per_rank": [
+                sum((directory / n).stat().st_size for n in names if n.endswith(".safetensors"))
+            ],
+        },
+        model=str((base[0] if isinstance(base, list) and base else base) or ""),
+        licence=_licence(directory),
+    )
+
+
+def _licence(directory: Path) -> str | None:
+    said = front_matter(directory).get("license")
+    return str(said) if said else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise ExchangeRefused(f"{path}: cannot be read ({exc}); fetch it again") from None
+    if not isinstance(said, dict):
+        raise ExchangeRefused(f"{path}: is no JSON object; fetch it again")
+    return said
