@@ -6,33 +6,39 @@ engine = client.pull("demo/fp8_tp2@prod", "engine")
 
 import hashlib
 import os
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import scratch, tree
+from artifacts import disk, scratch, tree
+from artifacts.cached import CachedStore
 from artifacts.database import open_database
 from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.draft import Progress
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.opening import DEFAULT_STORE
 from artifacts.pulling import pulling
 from artifacts.registry import Match, Registry, VersionRecord, open_registry
-from artifacts.store import DEFAULT_STORE, LocalStore, open_store
+from artifacts.store import LocalStore, open_store
 
 CHUNK_BYTES = 4 << 20
-
-Progress = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
 
 
 class Client:
     """Published versions of one store and registry."""
 
     def __init__(self, store_url: str | None = None, registry_url: str | None = None) -> None:
-        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it."""
+        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`.
+
+        The registry is the one named, or `$ENGINERY_REGISTRY`, or the one in the store.
+        """
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
-        self._registry_url = registry_url or self.store.registry_url
+        self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
+
+    @property
+    def _registry_url(self) -> str:
+        return self._named or self.store.registry_url
 
     @cached_property
     def registry(self) -> Registry:
@@ -51,6 +57,7 @@ class Client:
         """Copy a version to `dest`, which appears at once and complete, every byte verified; return its path.
 
         A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
+        An interrupted pull from a remote store is continued by the next one.
         """
         record = self.resolve(reference)
         with pulling(self.store, open_database(self._registry_url), record):
@@ -60,20 +67,21 @@ class Client:
         record, target = self.resolve(reference), Path(dest).absolute()
         manifest = self.store.manifest(record.engine_key)
         _refuse_taken(target)
-        prefix = f".{target.name}.pull"
+        staging = target.with_name(f".{target.name}.fetch")
+        needed = manifest.size_bytes - disk.allocated_bytes(staging)
         what = f"{record.name}:{record.number}"
-        with FullDiskSaid(target.parent, what, needed_bytes=manifest.size_bytes) as full:
-            with UnwritableSaid(target.parent):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                scratch.sweep(target.parent, prefix)
+        with FullDiskSaid(target.parent, what, needed_bytes=needed) as full, UnwritableSaid(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
             full.require()
-            with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
-                _copy(self.store.path(record.engine_key), draft, manifest, progress)
-                (draft / MANIFEST).write_text(manifest.to_text())
-                (draft / VERSION).write_text(seal(_version(record, manifest)))
-                tree.sync_all(draft)
-                _refuse_taken(target)
-                draft.rename(target)
+            if isinstance(self.store, CachedStore) and not self.store.local.has(record.engine_key):
+                with scratch.resumable(staging) as draft:
+                    self.store.bring(manifest, draft, progress)
+                    _finish(draft, target, record, manifest)
+            else:
+                scratch.sweep(target.parent, f".{target.name}.pull")
+                with scratch.scratch(target.parent, f".{target.name}.pull") as draft:
+                    _copy(self.store.path(record.engine_key), draft, manifest, progress)
+                    _finish(draft, target, record, manifest)
         return target
 
     def verify(self, reference: str | Path) -> list[str]:
@@ -111,6 +119,15 @@ def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
         "published_at": record.published_at.isoformat(),
         "facts": record.facts,
     }
+
+
+def _finish(draft: Path, target: Path, record: VersionRecord, manifest: Manifest) -> None:
+    """Adds what tells a pulled directory's origin; makes it appear."""
+    (draft / MANIFEST).write_text(manifest.to_text())
+    (draft / VERSION).write_text(seal(_version(record, manifest)))
+    tree.sync_all(draft)
+    _refuse_taken(target)
+    draft.rename(target)
 
 
 def _refuse_taken(target: Path) -> None:
