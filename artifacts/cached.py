@@ -38,18 +38,13 @@ class CachedStore(LocalStore):
     ) -> None:
         super().__init__(root)
         self.remote = remote
-        self._local = LocalStore(root)
+        self.local = LocalStore(root)
         self.max_bytes, self.idle_s = max_bytes, idle_s
 
     @property
     def id(self) -> str:
         """The id of the remote store, under any URL and from any cache."""
         return self.remote.id
-
-    @property
-    def local(self) -> LocalStore:
-        """The cache by itself."""
-        return self._local
 
     def source(self) -> Source:
         """Where right bytes can be had when the cache's are damaged."""

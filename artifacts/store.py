@@ -54,11 +54,6 @@ class LocalStore:
         return None
 
     @property
-    def local(self) -> "LocalStore":
-        """What of the store is on this machine's disk: all of it, unless it caches another."""
-        return self
-
-    @property
     def url(self) -> str:
         """What opens this store from any directory."""
         return str(self.root)
