@@ -1,6 +1,7 @@
 """Sends files to a remote store: only what is not there yet, a long file in parts and its index last."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ from artifacts.remote.objects import Objects
 
 Moved = Callable[[int], None]
 """Told bytes that have arrived, or were there."""
+
+LOOKS = 5
+"""How often it is looked whether all parts have arrived."""
 
 Sent = tuple[str, int]
 """Digest and bytes of a part."""
@@ -82,16 +86,27 @@ def _send_part(objects: Objects, sha256: str, index: int, data: bytes, there: di
 
 
 def _require_parts(objects: Objects, file: FileRecord, index: layout.PartIndex) -> None:
-    """Looks whether what was sent has arrived in full."""
-    there = objects.listing(layout.parts_prefix(file.sha256))
+    """Looks whether what was sent has arrived in full.
+
+    It looks again after a moment: a server of files may not list one that another pusher is just replacing
+    by the same bytes.
+    """
     spans = layout.spans(index.size, index.part_bytes)
-    for number, (part, (_, length)) in enumerate(zip(index.parts, spans, strict=True)):
-        path = layout.part_path(file.sha256, number, part)
-        if there.get(path) != length:
-            raise StoreUnusable(
-                f"{objects.place.url}: {path} has {there.get(path, 0):,} of {length:,} bytes after it was "
-                "written; run again, what is there is kept"
-            )
+    wanted = {
+        layout.part_path(file.sha256, number, part): length
+        for number, (part, (_, length)) in enumerate(zip(index.parts, spans, strict=True))
+    }
+    for attempt in range(LOOKS):
+        there = objects.listing(layout.parts_prefix(file.sha256))
+        lacking = [path for path, length in wanted.items() if there.get(path) != length]
+        if not lacking:
+            return
+        time.sleep(objects.patience.backoff_s * 2**attempt)
+    path = lacking[0]
+    raise StoreUnusable(
+        f"{objects.place.url}: {path} has {there.get(path, 0):,} of {wanted[path]:,} bytes after it was "
+        "written; run again, what is there is kept"
+    )
 
 
 def _require(path: Path, file: FileRecord, found: str) -> None:
