@@ -6,27 +6,28 @@ engine = client.pull("demo/fp8_tp2@prod", "engine")
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import papers, scratch, tree
+from artifacts import disk, papers, scratch, tree
+from artifacts.cached import CachedStore
 from artifacts.database import open_database
 from artifacts.disk import FullDiskSaid, UnwritableSaid
+from artifacts.draft import Progress
 from artifacts.endorsement import Endorsements
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.opening import DEFAULT_STORE
 from artifacts.provenance import Attestation
 from artifacts.pulling import pulling
 from artifacts.registry import Match, Registry, VersionRecord, open_registry
 from artifacts.signing import Signature, require_published, require_signed
-from artifacts.store import DEFAULT_STORE, LocalStore, open_store
+from artifacts.store import LocalStore, open_store
+from artifacts.watch import Change, watch
 
 CHUNK_BYTES = 4 << 20
-
-Progress = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
 
 
 class Client:
@@ -36,9 +37,16 @@ class Client:
     """Id -> public key, PEM: only what one of them signed is pulled. None: anything is."""
 
     def __init__(self, store_url: str | None = None, registry_url: str | None = None) -> None:
-        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`, and the registry in it."""
+        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`.
+
+        The registry is the one named, or `$ENGINERY_REGISTRY`, or the one in the store.
+        """
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
-        self._registry_url = registry_url or self.store.registry_url
+        self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
+
+    @property
+    def _registry_url(self) -> str:
+        return self._named or self.store.registry_url
 
     @cached_property
     def registry(self) -> Registry:
@@ -57,34 +65,54 @@ class Client:
         """Copy a version to `dest`, which appears at once and complete, every byte verified; return its path.
 
         A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
+        An interrupted pull from a remote store is continued by the next one.
         """
         record = self.resolve(reference)
         with pulling(self.store, open_database(self._registry_url), record):
-            return self._pull(record.reference, dest, progress=progress)
+            return self._pull(self.resolve(record.reference), Path(dest).absolute(), progress)
 
-    def _pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
-        record, target = self.resolve(reference), Path(dest).absolute()
+    def _pull(self, record: VersionRecord, target: Path, progress: Progress | None) -> Path:
+        manifest = self._trusted(record)
+        _refuse_taken(target)
+        staging = target.with_name(f".{target.name}.fetch")
+        needed = manifest.size_bytes - disk.allocated_bytes(staging)
+        what = f"{record.name}:{record.number}"
+        with FullDiskSaid(target.parent, what, needed_bytes=needed) as full, UnwritableSaid(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            full.require()
+            if isinstance(self.store, CachedStore) and not self.store.local.has(record.engine_key):
+                with scratch.resumable(staging) as draft:
+                    self.store.bring(manifest, draft, progress)
+                    self._finish(draft, target, record, manifest)
+            else:
+                scratch.sweep(target.parent, f".{target.name}.pull")
+                with scratch.scratch(target.parent, f".{target.name}.pull") as draft:
+                    _copy(self.store.path(record.engine_key), draft, manifest, progress)
+                    self._finish(draft, target, record, manifest)
+        return target
+
+    def _trusted(self, record: VersionRecord) -> Manifest:
+        """The manifest that was published, signed by a trusted key where any are named."""
         manifest = self.store.manifest(record.engine_key)
         require_published(record, manifest)
         if self.trusted_keys is not None:
             require_signed(record, manifest, self._endorsed(manifest)[0], self.trusted_keys)
+        return manifest
+
+    def _finish(self, draft: Path, target: Path, record: VersionRecord, manifest: Manifest) -> None:
+        """Adds what tells where it came from, who vouches for it and its licence; makes it appear."""
+        (draft / MANIFEST).write_text(manifest.to_text())
+        came = papers.accompany(draft, record, manifest, *self._endorsed(manifest))
+        (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
+        tree.sync_all(draft)
         _refuse_taken(target)
-        prefix = f".{target.name}.pull"
-        what = f"{record.name}:{record.number}"
-        with FullDiskSaid(target.parent, what, needed_bytes=manifest.size_bytes) as full:
-            with UnwritableSaid(target.parent):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                scratch.sweep(target.parent, prefix)
-            full.require()
-            with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
-                _copy(self.store.path(record.engine_key), draft, manifest, progress)
-                (draft / MANIFEST).write_text(manifest.to_text())
-                came = papers.accompany(draft, record, manifest, *self._endorsed(manifest))
-                (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
-                tree.sync_all(draft)
-                _refuse_taken(target)
-                draft.rename(target)
-        return target
+        draft.rename(target)
+
+    def watch(
+        self, reference: str, dest: str | Path, *, every_s: float = 30.0, keep: int = 2
+    ) -> Iterator[Change]:
+        """Follow `NAME@ALIAS` for ever: each version it points at, once `dest/current` is that version."""
+        return watch(self, reference, dest, every_s=every_s, keep=keep)
 
     def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
         """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""

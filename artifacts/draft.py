@@ -1,7 +1,7 @@
 """An artifact being written, until it is complete and durable."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,9 @@ from artifacts import digest, tree
 from artifacts.blobs import Blobs
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, FileRecord, Manifest
+
+Progress = Callable[[int, int], None]
+"""Told bytes done and bytes in all."""
 
 
 class Source(Protocol):
@@ -33,6 +36,8 @@ class Draft:
     """High-water mark of the process that fills it, where it was measured."""
     digests: dict[str, str] = field(default_factory=dict)
     """Name -> sha256 of files that were hashed while they were written; the others are read once more."""
+    progress: Progress | None = None
+    """Told how far it is where what was committed is sent elsewhere."""
     read_ns: int = 0
     """Time just before the files were read for their digests."""
     started: float = field(default_factory=time.monotonic)

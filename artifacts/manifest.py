@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from artifacts import digest
-from artifacts.errors import ArtifactCorrupt
+from artifacts.errors import ArtifactCorrupt, NotFound
 
 MANIFEST = "manifest.json"
 VERSION = "version.json"
@@ -125,6 +125,12 @@ class Manifest(Frozen):
     def size_bytes(self) -> int:
         """Bytes of all files."""
         return sum(record.size for record in self.files.values())
+
+    def file(self, name: str) -> FileRecord:
+        """Size and digest of one file; NotFound where there is none of the name."""
+        if name not in self.files:
+            raise NotFound(f"artifact {self.key} has no file {name!r}; it has {', '.join(self.files)}")
+        return self.files[name]
 
     def to_text(self) -> str:
         """The manifest as the store writes it."""

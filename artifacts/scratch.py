@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from artifacts.lock import acquire, release
+
 LOCK = "lock"
 FILES = "files"
 
@@ -39,6 +41,21 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
         with _gate(parent):
             _remove(claim)
         os.close(held)
+
+
+@contextmanager
+def resumable(directory: Path) -> Iterator[Path]:
+    """Yield a directory as whoever used it last left it; it stays unless the block renames or removes it.
+
+    One process has it at a time; others wait.
+    """
+    lock = directory.with_name(f"{directory.name}.lock")
+    held = acquire(lock)
+    try:
+        directory.mkdir(exist_ok=True)
+        yield directory
+    finally:
+        release(lock, held)
 
 
 def sweep(parent: Path, prefix: str = "") -> list[Path]:

@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,12 @@ from artifacts import disk, lease, tree
 from artifacts.blobs import Blobs
 from artifacts.digest import FileDigests
 from artifacts.disk import FullDiskSaid, UnwritableSaid
-from artifacts.draft import Draft, Source
-from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
+from artifacts.draft import Draft, Progress, Source
+from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.identity import Identity, identify, identity_in
 from artifacts.lock import Waiting, acquire, release
 from artifacts.manifest import MANIFEST, Manifest, read_manifest
 from artifacts.scratch import scratch, sweep, sweep_old
-
-DEFAULT_STORE = "~/.enginery"
-"""Store used when nobody names one."""
 
 PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
 """Interrupted builds that nobody continued for this long are removed; their files can be large."""
@@ -57,6 +54,11 @@ class LocalStore:
         return None
 
     @property
+    def url(self) -> str:
+        """What opens this store from any directory."""
+        return str(self.root)
+
+    @property
     def registry_url(self) -> str:
         """Where this store's registry is when nobody says otherwise."""
         return f"sqlite:///{self.root / 'registry.db'}"
@@ -67,17 +69,18 @@ class LocalStore:
             raise ValueError(f"key {key!r} is not 64 hexadecimal digits")
         return self.root / "objects" / key[:2] / key
 
-    def directory(self, key: str) -> Path:
-        """The artifact's directory, all of its files in it; NotFound where it was never committed."""
+    def directory(self, key: str, progress: Progress | None = None) -> Path:
+        """The artifact's directory, all of its files in it; NotFound where it was never committed.
+
+        `progress` is told of bytes that had to be fetched; here there are none.
+        """
         if not self.has(key):
             self.manifest(key)  # says what is missing
         return self.path(key)
 
     def file(self, key: str, name: str) -> Path:
         """One file of the artifact, without asking for the others; NotFound where it has none of the name."""
-        files = self.manifest(key).files
-        if name not in files:
-            raise NotFound(f"artifact {key} has no file {name!r}; it has {', '.join(files)}")
+        self.manifest(key).file(name)
         return self.path(key) / name
 
     def log(self, key: str) -> Path:
@@ -184,6 +187,9 @@ class LocalStore:
         tree.sync(target.parent)
         self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
 
+    def push(self, key: str, progress: Progress | None = None) -> None:
+        """See that a committed artifact is where others find it: nothing to do where this is the place."""
+
     @contextmanager
     def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
         """Hold the sole right to build `key`; tells `waiting` the process id of whoever has it meanwhile.
@@ -277,20 +283,8 @@ class LocalStore:
             return [*sweep(self._staging), *sweep_old(self.root / "partial", PARTIAL_MAX_AGE_S)]
 
 
-SCHEMES: dict[str, Callable[[Path], LocalStore]] = {"file": LocalStore}
-
-
 def open_store(url_or_path: str | Path) -> LocalStore:
-    """The store at a URL or a local path; it is made when first written to."""
-    scheme, found, rest = str(url_or_path).rpartition("://")
-    if found and scheme not in SCHEMES:
-        raise StoreUnknown(
-            f"no store for scheme {scheme!r} in {str(url_or_path)!r}; this version has"
-            f" {', '.join(SCHEMES)} (a local directory)"
-        )
-    if not rest:
-        raise StoreUnknown(f"store {str(url_or_path)!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    store = SCHEMES[scheme or "file"](Path(rest).expanduser().absolute())
-    with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
-        store.identity()
-    return store
+    """The store at a URL or a local path, a remote one behind a cache; it is made when first written to."""
+    from artifacts.opening import opened  # it needs this module
+
+    return opened(str(url_or_path), os.environ)

@@ -43,6 +43,8 @@ class Display(Listener):
         self.tasks: dict[str, TaskID] = {}
         self.since: dict[str, float] = {}
         self.said: dict[str, float] = {}
+        self.unit: dict[str, str] = {}
+        """Unit of a step's current phase; another unit is another phase, timed by itself."""
 
     def __enter__(self) -> Self:
         if self.live:
@@ -63,6 +65,9 @@ class Display(Listener):
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
         """Moves the bar, or says a line when the last one is old."""
         now = time.monotonic()
+        if self.unit.get(step.key, unit) != unit:
+            self.since[step.key] = now
+        self.unit[step.key] = unit
         rate = done / max(now - self.since[step.key], 1e-9)
         speed = f", {_count(rate, unit)}/s" if rate >= 1 else ""
         numbers = f"{_count(done, unit)}/{_count(total, unit)} {unit}{speed}"
@@ -109,6 +114,6 @@ def label(step: Step) -> str:
 
 
 def _count(value: float, unit: str) -> str:
-    if unit == "bytes":
+    if unit.startswith("bytes"):
         return size(value)
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

@@ -48,6 +48,17 @@ def find_key(store: LocalStore, beginning: str) -> str | None:
     return found[0] if found else None
 
 
+def root_of(store: LocalStore, key: str, kind: str) -> Path:
+    """Directory with the files that the exhibit of that kind reads; the others are not asked for."""
+    if kind not in KINDS:
+        return store.path(key)
+    if kind not in READS:
+        return store.directory(key)
+    files = store.manifest(key).files
+    (*_, found) = (store.file(key, name).parent for name in READS[kind] if name in files)
+    return found
+
+
 def exhibit(kind: str, root: Path) -> Exhibit:
     """What there is to see of an artifact of that kind in the directory `root`."""
     return KINDS[kind](root) if kind in KINDS else Exhibit()
@@ -209,3 +220,10 @@ KINDS: Mapping[str, Callable[[Path], Exhibit]] = {
     "sensitivity": sensitivity,
 }
 """Kinds of artifacts that have more to show than their manifest."""
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "quantized_checkpoint": ("coverage.json",),
+    "calibration_set": ("page.html", "report.json"),
+    "sensitivity": ("page.html", "sensitivity.json"),
+}
+"""Kinds whose exhibits read these files at most; the last one is always there."""

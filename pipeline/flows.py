@@ -205,7 +205,7 @@ def report_verdict(plan: Plan, verdict: Verdict) -> None:
 
 def report_outcome(plan: Plan, site: Site, outcome: Outcome) -> None:
     """Shows what was published: its metrics, how it was tuned, where it came from and how to go on."""
-    name, tuning = slug(outcome.name), site.store.path(outcome.engine_key) / "tuning"
+    name = slug(outcome.name)
     create_table_artifact(
         reports.metric_rows(publish.metrics(plan, site, outcome.judged)),
         key=f"metrics-{name}",
@@ -213,10 +213,10 @@ def report_outcome(plan: Plan, site: Site, outcome: Outcome) -> None:
     )
     for step in plan.steps:
         if step.kind == "quantized_checkpoint":
-            rows = reports.coverage_rows(site.store.path(step.key))
+            rows = reports.coverage_rows(site.store.file(step.key, "coverage.json").parent)
             create_table_artifact(rows, key=f"coverage-{name}", description=f"Linears of {outcome.name}")
     if plan.trials:
-        page = reports.tuning_page(tuning)
+        page = reports.tuning_page(site.store.directory(outcome.engine_key) / "tuning")
         create_markdown_artifact(page, key=f"tuning-{name}", description=f"Points tried for {outcome.name}")
     page = reports.version_page(outcome, str(PREFECT_UI_URL.value()))
     create_markdown_artifact(page, key=f"version-{name}", description=f"{outcome.name}:{outcome.version}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.licence import licence_of
+from artifacts.manifest import Manifest
 from artifacts.registry import Binding, Metric, Publication, Registry
 from pipeline.gate import Estimate, Verdict
 from pipeline.plan import Plan
@@ -27,7 +28,6 @@ class Judged:
 
 def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
     """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
-    engine = site.store.path(plan.step("engine").key)
     return registry.publish(
         Publication(
             name=plan.recipe.name,
@@ -41,9 +41,9 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
             verdict=judged.verdict.outcome,
             checks=judged.verdict.rows(),
             metrics=metrics(plan, site, judged),
-            facts={**compatibility(engine, plan, site), **_apart(plan, judged)},
+            facts={**compatibility(plan, site), **_apart(plan, judged)},
         ),
-        store=Binding(site.store.id, str(site.store.root)),
+        store=Binding(site.store.id, site.store.url),
     )
 
 
@@ -77,15 +77,15 @@ def lineage(plan: Plan) -> dict[str, str]:
 
 def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
     """Every number that is registered with a version: accuracy with intervals, speed, size."""
-    engine = site.store.path(plan.step("engine").key)
-    measured = json.loads((site.store.path(plan.step("measurement").key) / "measurement.json").read_text())
+    engine = site.store.manifest(plan.step("engine").key)
+    measured = json.loads(site.store.file(plan.step("measurement").key, "measurement.json").read_text())
     return [*_accuracy(judged), *_speed(measured), *_size(engine, judged.verdict.scored)]
 
 
-def compatibility(engine: Path, plan: Plan, site: Site) -> dict[str, Any]:
+def compatibility(plan: Plan, site: Site) -> dict[str, Any]:
     """What a host must have to load the engine, and the limits it was built for, as read back from it."""
     return {
-        **described(json.loads((engine / "engine.json").read_text())),
+        **described(json.loads(site.store.file(plan.step("engine").key, "engine.json").read_text())),
         "target": plan.recipe.engine.target,
         "gpus": [{"name": gpu.name, "sm": gpu.sm, "driver": gpu.driver} for gpu in site.host.gpus],
     }
@@ -151,13 +151,9 @@ def _speed(measured: dict[str, Any]) -> list[Metric]:
     return [*(Metric(name, rows[-1][name]) for name in names), *every]
 
 
-def _size(engine: Path, scored: str) -> list[Metric]:
+def _size(engine: Manifest, scored: str) -> list[Metric]:
     """What is served; a twin that is only scored counts by itself."""
     if not scored:
-        return [Metric("size_bytes", _held(engine))]
-    twin = _held(engine / scored)
-    return [Metric("size_bytes", _held(engine) - twin), Metric("scoring_bytes", twin)]
-
-
-def _held(directory: Path) -> float:
-    return float(sum(file.stat().st_size for file in directory.rglob("*") if file.is_file()))
+        return [Metric("size_bytes", float(engine.size_bytes))]
+    twin = sum(file.size for name, file in engine.files.items() if name.startswith(f"{scored}/"))
+    return [Metric("size_bytes", float(engine.size_bytes - twin)), Metric("scoring_bytes", float(twin))]

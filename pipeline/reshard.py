@@ -129,7 +129,7 @@ def _intact(store: LocalStore, key: str) -> Path:
     if not store.intact(key):
         told = [f"{kind} {key[:12]} is damaged in the store; run its recipe again", *store.verify(key)]
         raise ArtifactCorrupt("\n".join(told))
-    return store.path(key)
+    return store.directory(key)
 
 
 def order(found: Found, layout: Layout) -> Order:

@@ -85,7 +85,7 @@ def try_points(trials: tuple[Trial, ...], make: Realize) -> dict[str, str]:
 
 def judge(plan: Plan, site: Site) -> Judged:
     """The gate's verdict on the evaluated engine, and every metric with its interval."""
-    evaluation = site.store.path(plan.step("evaluation").key)
-    records = gate.read_records(evaluation / "samples.jsonl")
-    scored = json.loads((evaluation / "scores.json").read_text()).get("scored", "")
+    key = plan.step("evaluation").key
+    records = gate.read_records(site.store.file(key, "samples.jsonl"))
+    scored = json.loads(site.store.file(key, "scores.json").read_text()).get("scored", "")
     return Judged(gate.judge(plan.recipe.gate.limits, records, scored), gate.estimates(records))

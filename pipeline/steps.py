@@ -80,7 +80,9 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
     if not site.store.intact(step.key):
         listener.damaged(step, "; ".join(site.store.verify(step.key)))
         site.store.discard(step.key)
-        return None
+        if not site.store.has(step.key):  # a remote store may have it unharmed
+            return None
+    site.store.push(step.key, _moving(step, listener, "pushed"))
     return Made(step=step, manifest=site.store.manifest(step.key), cached=True)
 
 
@@ -91,7 +93,11 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         job = {
             **step.as_dict(),
             "places": {**step.places, **reuse.offer(step, store), **places},
-            "inputs": {role: str(store.path(key)) for role, key in step.inputs.items() if store.has(key)},
+            "inputs": {
+                role: str(store.directory(key, _moving(step, listener, "fetched")))
+                for role, key in step.inputs.items()
+                if store.has(key)
+            },
             "out": str(draft.path),
         }
         job_file.write_text(json.dumps(job, indent=2))
@@ -105,6 +111,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         with _full_disk_said(store, step):
             usage = process.run(work, _progress(step, listener))
         draft.peak_memory_bytes = usage.peak_memory_bytes
+        draft.progress = _moving(step, listener, "pushed")
     reuse.keep(step, store)
     reuse.forget(step, store)
     return Made(step=step, manifest=store.manifest(step.key), cached=False)
@@ -122,6 +129,11 @@ def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
             f"disk full: {step.kind} {step.key[:12]} could not be written to {store.root}; "
             "free some space or use another --store, then run again"
         ) from exc
+
+
+def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], None]:
+    """Tells of bytes that move to or from a remote store."""
+    return lambda done, total: listener.progressed(step, done, total, f"bytes {how}")
 
 
 def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:

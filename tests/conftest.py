@@ -10,8 +10,9 @@ import pytest
 
 from tests.main_job import MIXED, write_recipe
 from tests.servers.postgres import database_url, postgres, postgres_url
+from tests.servers.s3 import bucket, proxy, s3_server
 
-__all__ = ["database_url", "postgres", "postgres_url"]
+__all__ = ["bucket", "database_url", "postgres", "postgres_url", "proxy", "s3_server"]
 """Fixtures of real servers, for every test."""
 
 ROOT = Path(__file__).resolve().parent.parent

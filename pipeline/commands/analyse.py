@@ -62,7 +62,7 @@ def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
         answers.setdefault((steps[-1].key, formats), (loaded, steps))
     for (key, formats), (loaded, steps) in answers.items():
         make(app, loaded, steps)
-        tell(app, loaded, app.site.store.path(key), replace(question, formats=formats))
+        tell(app, loaded, app.site.store.directory(key), replace(question, formats=formats))
 
 
 def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ def doctor(app: App) -> None:
         _row("backend aoti", "ready" if {"c++", "torch"} <= host.tools.keys() else None, "torch and g++"),
         *_toolchain_lines(app),
         _store_row(app),
+        *_cache_rows(app),
     ]  # fmt: skip
     app.out.rows(rows, id_column="what")
     lacking = [row for row in rows if row["status"] == "missing"]
@@ -104,8 +105,24 @@ def _store_row(app: App) -> dict[str, Any]:
     from artifacts.errors import StoreUnusable  # pydantic: not for --help
     from pipeline.output import size
 
+    store = app.site.store
     try:
-        app.site.store.prepare()
+        store.prepare()
     except StoreUnusable as exc:
         return _row("store", None, str(exc))
-    return _row("store", f"{app.store_url}, {size(app.site.store.free_bytes())} free")
+    free = f", {size(store.free_bytes())} free" if store.local is store else ", can be read and written"
+    return _row("store", f"{store.url}{free}")
+
+
+def _cache_rows(app: App) -> list[dict[str, Any]]:
+    """Where the cache of a remote store is and how full; a local store has none."""
+    from artifacts.cached import CachedStore  # pydantic: not for --help
+    from pipeline.output import size
+
+    store = app.site.store
+    if not isinstance(store, CachedStore):
+        return []
+    bound = f" of at most {size(store.max_bytes)}" if store.max_bytes is not None else ""
+    return [
+        _row("cache", f"{store.root}, {size(store.held_bytes())}{bound}, {size(store.free_bytes())} free")
+    ]

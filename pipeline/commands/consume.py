@@ -25,10 +25,12 @@ def pull(
     """
     from artifacts.match import match  # not for --help
     from pipeline.commands.release import warn_of_waivers  # which imports this module
+    from pipeline.moving import Moving  # rich: not for --help
 
     (found,) = match([app.client.resolve(reference)], facts_here(app))
     app.client.trusted_keys = trusted(trusted_key, require_signed)
-    path = app.client.pull(reference, directory)
+    with Moving(app.out, f"pull {reference}") as moving:
+        path = app.client.pull(reference, directory, progress=moving)
     warn_of_waivers(app, found.record.name, found.record.number)
     if found.dropped:
         app.out.warn(f"this host cannot load {reference}: {'; '.join(found.dropped)}")
@@ -90,6 +92,7 @@ def facts_here(app: App) -> dict[str, Any]:
 def _engine_of(app: App, reference: str) -> Path:
     """The engine's directory in the store, after a check of every file that may have changed."""
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+    from pipeline.moving import Moving  # with the child processes
 
     record = app.client.resolve(reference)
     store = app.site.store
@@ -99,4 +102,5 @@ def _engine_of(app: App, reference: str) -> Path:
         raise ArtifactCorrupt(
             "\n".join([f"{reference} is damaged in the store; run its recipe again", *problems])
         )
-    return store.path(record.engine_key)
+    with Moving(app.out, f"fetch {reference}") as moving:
+        return store.directory(record.engine_key, moving)

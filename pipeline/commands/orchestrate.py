@@ -70,7 +70,7 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
     if wait and schedule_only:
         raise click.UsageError("--wait needs a run, and --schedule-only starts none; choose one")
     server = Prefect.at(url)
-    store_url = str(app.site.store.root)
+    store_url = app.site.store.url
     sent = [
         send(
             Order(loaded=loaded, store_url=store_url, registry_url=app.registry_url),

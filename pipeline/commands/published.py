@@ -70,10 +70,11 @@ def show(app: App, reference: str) -> None:
 
 def _show_artifact(app: App, key: str) -> None:
     """What an artifact is made of and what people see of it."""
-    from pipeline.exhibit import exhibit  # with find_key
+    from pipeline.exhibit import exhibit, root_of  # with find_key
     from pipeline.output import duration, size
 
-    manifest, root = app.site.store.manifest(key), app.site.store.path(key)
+    manifest = app.site.store.manifest(key)
+    root = root_of(app.site.store, key, manifest.kind)
     seen, inputs = exhibit(manifest.kind, root), manifest.step.get("inputs", {})
     if app.out.json_mode or app.out.quiet:
         answer = {"kind": manifest.kind, "key": key, "path": str(root), "inputs": inputs}

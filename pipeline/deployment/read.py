@@ -19,7 +19,7 @@ MODES = {2: "draft_tokens_external", 4: "medusa", 8: "lookahead_decoding", 32: "
 
 def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
     """What a version offers to a server; ExportRefused where its files disagree about it."""
-    directory = store.path(record.engine_key)
+    directory = store.directory(record.engine_key)
     try:
         deployment = read_engine(directory, record)
     except KeyError as exc:
@@ -171,7 +171,7 @@ def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
         key = record.lineage.get("source")
     if key is None or not store.has(key):
         return None
-    path = store.path(key)
+    path = store.directory(key)
     stated = path / "hf_quant_config.json"
     quantization = _json(stated)["quantization"] if stated.is_file() else {}
     return Checkpoint(

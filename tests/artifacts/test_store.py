@@ -254,7 +254,7 @@ def test_only_digests_are_keys(store, key):
         store.path(key)
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/path", "gs://bucket", "memory://", "://x"])
+@pytest.mark.parametrize("url", ["hdfs://name/path", "ftp://host", "memory://", "://x"])
 def test_unknown_stores_are_refused_with_the_known_ones(url):
     with pytest.raises(StoreUnknown, match=f"{url}'; this version has file"):
         open_store(url)

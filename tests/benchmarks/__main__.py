@@ -1,6 +1,15 @@
 """All benchmarks, one after another: `make bench`."""
 
-from tests.benchmarks import calibration, catalog, commands, conversion, conversion_table, decode, store
+from tests.benchmarks import (
+    calibration,
+    catalog,
+    commands,
+    conversion,
+    conversion_table,
+    decode,
+    store,
+    transfer,
+)
 
 
 def main() -> None:
@@ -13,6 +22,7 @@ def main() -> None:
         ("Store", store.main),
         ("Decode", decode.main),
         ("Calibration", calibration.main),
+        ("Transfer", transfer.main),
     ):
         print(f"\n## {name}\n", flush=True)
         run()

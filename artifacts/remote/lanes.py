@@ -1,0 +1,30 @@
+"""Several transfers at a time, in bounded memory, their results in order."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+LANES = 8
+"""Requests in flight: at most one part of memory each."""
+
+
+def in_order(calls: Iterable[Callable[[], Result]], lanes: int = LANES) -> Iterator[Result]:
+    """Run the calls in `lanes` threads and yield their results in order.
+
+    `calls` is asked for the next one only when fewer than `lanes` wait for their results. The first failure
+    ends it: calls that had not begun are dropped, those that had are waited for.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(lanes) as pool:
+        try:
+            for call in calls:
+                waiting.append(pool.submit(call))
+                if len(waiting) >= lanes:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)

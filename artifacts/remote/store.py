@@ -1,0 +1,153 @@
+"""A store in object storage: what is committed there, and what moves to and from it."""
+
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+
+from obstore.store import ObjectStore
+
+from artifacts import lease
+from artifacts.draft import Progress
+from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
+from artifacts.manifest import FileRecord, Manifest, read_manifest
+from artifacts.remote import download, layout, upload
+from artifacts.remote.objects import Objects
+from artifacts.remote.place import Patience, Place
+
+
+class RemoteStore:
+    """Artifacts below one prefix of an object store; a manifest that is there is the commit."""
+
+    def __init__(
+        self, place: Place, patience: Patience | None = None, *, part_bytes: int = layout.PART_BYTES
+    ) -> None:
+        """`part_bytes` counts only where the store is not made yet."""
+        self.url = place.url
+        self._objects = Objects(place, patience or Patience())
+        self._part_bytes = part_bytes
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The store of objects itself; paths are relative to the store's prefix."""
+        return self._objects.handle
+
+    @cached_property
+    def record(self) -> layout.StoreRecord:
+        """What the store says of itself, which is written where it says nothing yet."""
+        if (found := self._record()) is None:
+            made = layout.StoreRecord(layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes)
+            self._objects.create(layout.STORE, made.to_text().encode())
+            found = self._record()  # somebody else's, where both wrote
+        if found is None:
+            raise StoreUnusable(f"{self.url}: {layout.STORE} was written and is not there; run again")
+        return found
+
+    def _record(self) -> layout.StoreRecord | None:
+        text = self._objects.read(layout.STORE)
+        if text is None:
+            return None
+        return layout.read_store(text.decode(errors="replace"), f"{self.url}/{layout.STORE}")
+
+    @property
+    def id(self) -> str:
+        """Random, so that the store is recognised under any URL."""
+        return self.record.id
+
+    def has(self, key: str) -> bool:
+        """Whether the artifact was committed."""
+        return self._objects.size(layout.manifest_path(key)) is not None
+
+    def keys(self) -> list[str]:
+        """Keys of everything committed, sorted."""
+        return sorted(map(layout.key_of, self._objects.listing(layout.MANIFESTS)))
+
+    def manifest(self, key: str) -> Manifest:
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
+        path = layout.manifest_path(key)
+        text = self._objects.read(path)
+        if text is None:
+            raise NotFound(f"no artifact {key} in {self.url}; it was never pushed there, or was removed")
+        manifest = read_manifest(text.decode(errors="replace"), f"{self.url}/{path}")
+        if manifest.key != key:
+            raise ArtifactCorrupt(
+                f"{self.url}/{path}: is the manifest of {manifest.key}; it was put into the wrong place"
+            )
+        return manifest
+
+    def lease(
+        self,
+        keys: Iterable[str],
+        what: str,
+        blobs: Iterable[str] = (),
+        *,
+        waiting: lease.Waiting | None = None,
+    ) -> AbstractContextManager[lease.Lease]:
+        """Keep artifacts, and files that are being sent, from every sweep until the block ends."""
+        self._record()  # says that there is no bucket, where there is none
+        return lease.hold(self.objects, keys, what, blobs=blobs, waiting=waiting)
+
+    def push(self, root: Path, manifest: Manifest, progress: Progress | None = None) -> bool:
+        """Send the artifact in `root` unless it is there; return whether it was sent.
+
+        An interrupted push is continued: what has arrived is not sent again.
+        """
+        digests = {record.sha256 for record in manifest.files.values()}
+        what, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
+        with self.lease([manifest.key], what, digests) as held:
+            if self.has(manifest.key):
+                return False
+            told = _counted(manifest.size_bytes, progress)
+            upload.push_files(self._objects, part_bytes, root, manifest.files, told)
+            held.require()
+            self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+            held.require()
+        return True
+
+    def fetch(self, record: FileRecord, target: Path) -> bool:
+        """Write one content to a new file, verified; False where it is not in the store undamaged."""
+        try:
+            self.fetch_files({target.name: record}, target.parent)
+        except ArtifactCorrupt:
+            target.unlink(missing_ok=True)
+            return False
+        return True
+
+    def fetch_files(
+        self, files: Mapping[str, FileRecord], into: Path, progress: Progress | None = None
+    ) -> None:
+        """Make the files below `into` what their records say; parts that are right there are kept.
+
+        Bytes that cannot be had as their digests say are an ArtifactCorrupt.
+        """
+        told = _counted(sum(record.size for record in files.values()), progress)
+        download.fetch(self._objects, self.record.part_bytes, files, into, told)
+
+    def verify(self, key: str, progress: Progress | None = None) -> list[str]:
+        """Everything wrong with the artifact, by reading all of it from the store; each names its file."""
+        try:
+            manifest = self.manifest(key)
+        except ArtifactCorrupt as exc:
+            return [f"manifest.json: {exc}"]
+        told = _counted(manifest.size_bytes, progress)
+        return list(download.differing(self._objects, self.record.part_bytes, manifest.files, told))
+
+    def prepare(self) -> None:
+        """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        probe = f"probes/{uuid.uuid4().hex}"
+        self._objects.write(probe, b"1")
+        self._objects.remove(probe)
+
+
+def _counted(total: int, progress: Progress | None) -> Callable[[int], None]:
+    done = 0
+
+    def told(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    return told
