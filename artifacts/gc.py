@@ -190,10 +190,12 @@ def _closed(
     held = inventory.artifacts
     kept = {key: why for key, why in roots.items() if key in held}
     todo = [key for key in kept if key in leased or _is_young(held[key], policy)]
+    seen = set(todo)
     while todo:
         for key in held[todo.pop()].inputs:
-            if key in held and key not in kept:
-                kept[key] = INPUT
+            if key in held and key not in seen:  # one that is kept anyway brings its own inputs too
+                kept.setdefault(key, INPUT)
+                seen.add(key)
                 todo.append(key)
     return kept
 

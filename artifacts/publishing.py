@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from artifacts import digest, log, tables
+from artifacts import digest, log, retention, tables
 from artifacts.actor import whoami
 from artifacts.database import Database, insert_new
 from artifacts.errors import NotPublishable, StoreMismatch
@@ -85,6 +85,7 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     same = (table.c.name == name) & (table.c.identity == identity)
     found = db.scalar(select(table.c.number).where(same))
     if found is not None:
+        retention.restore(db, name, int(found))  # gc may have taken its bytes: they were built again
         return int(found), False
     number = _next_number(db, name)
     db.execute(insert(table), [_version_row(db, publication, number, identity)])

@@ -102,6 +102,13 @@ def test_a_young_artifact_stays_with_what_it_was_made_from():
     assert removed(mark(held, [], [], replace(EAGER, min_age_days=2), NOW)) == {"c"}
 
 
+def test_what_a_lease_needs_stays_however_far_back_also_through_a_version():
+    held = inventory({"c": (), "a": (), "b": ()}, inputs={"c": ("a",), "a": ("b",)})
+    published = [version(key="a", aliases=("prod",))]
+    assert removed(mark(held, published, [claim("c")], EAGER, NOW)) == set()
+    assert removed(mark(held, published, [], EAGER, NOW)) == {"b", "c"}
+
+
 def test_bytes_that_others_share_are_not_freed_and_shared_ones_count_once():
     held = inventory({"a": ("1", "2"), "b": ("2", "3"), "c": ("3", "4")})
     plan = mark(held, [version(key="a", aliases=("prod",))], [], EAGER, NOW)
@@ -276,7 +283,7 @@ def test_the_bytes_said_to_be_freed_are_the_bytes_freed(held, versions, claims, 
     assert sum(blob.size_bytes for blob in left.blobs.values()) == plan.kept_bytes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(held=INVENTORIES, versions=VERSIONS, claims=CLAIMS, policy=POLICIES, more=st.integers(0, 3))
 def test_a_more_generous_policy_removes_no_more(held, versions, claims, policy, more):
     generous = replace(policy, keep_last=policy.keep_last + more, min_age_days=policy.min_age_days + more)

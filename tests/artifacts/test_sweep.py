@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from artifacts import digest, sweep, tables
 from artifacts.client import Client
 from artifacts.database import open_database
-from artifacts.errors import LeaseLost, NotFound, StoreUnusable
+from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreUnusable
 from artifacts.gc import Policy
 from artifacts.manifest import FileRecord, Manifest, seal
 from artifacts.places import LocalPlace, RemotePlace
@@ -81,6 +81,12 @@ def test_what_was_collected_is_remembered_and_said_to_who_pulls_it(store, put, k
         client.pull("demo:1", tmp_path / "pulled")
     assert client.pull("demo@prod", tmp_path / "pulled").is_dir()
     assert collect(store).collected == ()
+    with pytest.raises(PolicyRefused, match="gc took its files on"):
+        client.registry.promote("demo", "prod", to=1, expect=2)
+    put(key, {"a": b"a"})
+    publish(store, 1, key)
+    assert client.resolve("demo:1").collected_at is None
+    assert client.pull("demo:1", tmp_path / "again").is_dir()
 
 
 def test_what_shares_bytes_with_what_went_is_not_read_again(store, put, key, other_key):
