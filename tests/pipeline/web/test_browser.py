@@ -63,7 +63,7 @@ def test_somebody_on_call_finds_what_prod_is_and_what_it_was(site, page):
     page.click(f'a[href="/engines/{NAME}"]')
     page.text_with("@prod", "version 2", "was 1", "moved by", "re-gating is queued")
     page.click("#alias-prod summary")
-    page.text_with(f"enginery promote {NAME}:1 prod --expect 2", "1 → 2")
+    page.text_with(f"enginery rollback {NAME}@prod --expect 2", "1 → 2")
     page.click('#alias-prod a[href^="/compare"]')
     page.text_with("Compare two versions", "B against A", "better", "worse (-50%)")
     assert page.evaluate(PROBLEMS) == ""

@@ -20,7 +20,7 @@ def test_figures_have_intervals_shares_and_reasons():
     found = rows(record(seed=1), record(seed=3))
     (kl,) = [one for (title, _), one in found.items() if title == "accuracy"]
     assert (kl.a, kl.verdict, kl.by) == ("0.02 (0.018 to 0.022)", "better", "-67%")
-    assert "95 % interval" in kl.why
+    assert "95 % from" in kl.why
     speed = found["speed", "output tokens per second in all, batch 4"]
     assert (speed.a, speed.b, speed.verdict, speed.by) == ("400", "133.3", "worse", "-67%")
     assert found["size", "bytes of the engine"].a == "6.0 MB"

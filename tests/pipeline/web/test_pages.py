@@ -29,7 +29,7 @@ def test_the_page_of_a_name_answers_the_questions_of_somebody_on_call(client, re
     assert re.search(
         rf"@prod version 2 was 1 since 20\d\d-\d\d-\d\d \d\d:\d\d UTC \(just now\) moved by {by}", text
     )
-    assert f"enginery promote {NAME}:1 prod --expect 2" in text
+    assert f"enginery rollback {NAME}@prod --expect 2" in text
     assert "Compare 1 with 2" in text
     assert "max_age_days waived for @prod until" in text
     assert "the gate set is being replaced" in text

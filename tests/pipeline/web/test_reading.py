@@ -33,7 +33,7 @@ def test_an_alias_that_was_nowhere_before_has_no_way_back(reading, registry):
     registry.promote(NAME, "fresh", to=1, expect=None)
     fresh = alias(reading, "fresh")
     assert (fresh.was, fresh.back, fresh.obstacle) == (None, None, "it was nowhere before")
-    with pytest.raises(NotFound, match=f"{NAME}@fresh cannot be rolled back: it was nowhere before"):
+    with pytest.raises(NotFound, match=f"{NAME}@fresh"):
         reading.rollback(NAME, "fresh", expect=1)
 
 
@@ -66,7 +66,7 @@ def test_a_rollback_recorded_as_one_goes_back_along_the_way(reading, file):
 def test_a_rollback_moves_only_what_is_where_it_is_expected(reading):
     with pytest.raises(AliasMoved, match="is at version 2, not version 3; look again"):
         reading.rollback(NAME, "prod", expect=3)
-    with pytest.raises(NotFound, match="no alias 'staging'"):
+    with pytest.raises(AliasMoved, match="staging is at no version, not version 3"):
         reading.rollback(NAME, "staging", expect=3)
     assert reading.rollback(NAME, "prod", expect=2) == 1
     assert alias(reading, "prod").number == 1
