@@ -8,18 +8,13 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
-from artifacts import tables
-from artifacts.actor import whoami
+from artifacts import aliases, log, tables
 from artifacts.database import Database
 from artifacts.errors import StoreUnusable
-
-MOVES = ("alias_moved", "rolled_back")
-"""Kinds of events whose detail says where an alias is `now`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,17 +76,13 @@ def _pointing(db: Connection) -> defaultdict[tuple[str, int], list[str]]:
 
 def _before(db: Connection, gone: Collection[tuple[str, int]]) -> defaultdict[tuple[str, int], list[str]]:
     """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
-    paths: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    moves = select(tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
-    for row in db.execute(moves.where(tables.log.c.kind.in_(MOVES)).order_by(tables.log.c.seq)):
-        path, now = paths[row.name, row.detail["alias"]], row.detail["now"]
-        if row.kind == "rolled_back" and now in path[:-1]:
-            while path[-1] != now:
-                path.pop()
-        else:
-            path.append(now)
+    moves: defaultdict[tuple[str, str], list[aliases.Move]] = defaultdict(list)
+    for row in reversed(db.execute(log.newest_first(kinds=log.MOVES)).all()):
+        move = aliases.move_of(log.event(row))
+        moves[move.name, move.alias].append(move)
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for (name, alias), path in paths.items():
+    for (name, alias), made in moves.items():
+        path = aliases.path_of(made)
         back = [number for number in path[:-1] if number != path[-1] and (name, number) not in gone]
         if back:
             found[name, back[-1]].append(alias)
@@ -109,14 +100,15 @@ def deciding(database: Database) -> Iterator[Connection]:
 
 def collect(db: Connection, versions: Iterable[Known]) -> None:
     """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
-    table, now = tables.version, datetime.now(UTC).isoformat()
+    table, now = tables.version, log.moment(db).isoformat()
     for version in versions:
         here = (table.c.name == version.name) & (table.c.number == version.number)
         marked = db.execute(
             update(table).where(here, table.c.collected_at.is_(None)).values(collected_at=now)
         )
         if marked.rowcount:
-            _event(db, version.name, {"number": version.number, "engine_key": version.engine_key})
+            detail = {"number": version.number, "engine_key": version.engine_key}
+            log.record(db, version.name, "collected", detail)
 
 
 def restore(db: Connection, name: str, number: int) -> None:
@@ -136,8 +128,9 @@ def gone(reference: str, at: datetime) -> str:
 
 def record_pull(database: Database, name: str, number: int) -> None:
     """Record that a version was pulled now; it is kept for a while."""
-    table, now = tables.pulled, datetime.now(UTC).isoformat()
+    table = tables.pulled
     with database.writing() as db:
+        now = log.moment(db).isoformat()
         here = (table.c.name == name) & (table.c.number == number)
         # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
         series = tables.series
@@ -169,12 +162,6 @@ def require_bound(db: Connection, store_id: str | None, names: Names) -> None:
             f"registry {url} names the artifacts of store {bound.id} ({bound.url}), and this one is"
             f" {store_id or 'without an id'}; give the --registry of this store"
         )
-
-
-def _event(db: Connection, name: str, detail: dict[str, Any]) -> None:
-    now = datetime.now(UTC).isoformat()
-    row = {"at": now, "name": name, "kind": "collected", "by": whoami(), "detail": detail}
-    db.execute(insert(tables.log).values(**row))
 
 
 def _time(text: str) -> datetime:

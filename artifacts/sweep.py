@@ -11,7 +11,7 @@ import obstore
 from obstore.store import ObjectStore
 from sqlalchemy import Connection
 
-from artifacts import gc, lease, registries, retention
+from artifacts import gc, lease, log, registries, retention
 from artifacts.database import Database
 from artifacts.errors import NotFound
 from artifacts.gc import Plan, Policy
@@ -102,5 +102,6 @@ def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
 
 
 def _decided(found: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
-    versions = [] if db is None else retention.known(db)
-    return gc.mark(found, versions, claims, policy, datetime.now(UTC))
+    if db is None:
+        return gc.mark(found, (), claims, policy, datetime.now(UTC))
+    return gc.mark(found, retention.known(db), claims, policy, log.moment(db))

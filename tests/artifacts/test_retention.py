@@ -60,7 +60,9 @@ def roll_back(database, number: int) -> None:
     with database.writing() as db:
         row = {"at": datetime.now(UTC).isoformat(), "name": "demo/fp8", "by": "x@y"}
         db.execute(
-            insert(tables.log).values(**row, kind="rolled_back", detail={"alias": "prod", "now": number})
+            insert(tables.log).values(
+                **row, kind="rolled_back", detail={"alias": "prod", "was": None, "now": number}
+            )
         )
 
 
