@@ -23,7 +23,7 @@ COMMANDS = {
     "show": ("published", "Show one version, or one artifact by its key."),
     "find": ("find", "Find versions that load here, or on another host; say why others do not."),
     "diff": ("published", "Say in words what differs between two versions."),
-    "pull": ("consume", "Copy a version to a directory, verified."),
+    "pull": ("pull", "Copy a version to a directory, verified; or follow an alias."),
     "verify": ("integrity", "Hash every file of a version, a pulled directory or the store again."),
     "repair": ("integrity", "Replace damaged files by right bytes from another copy or store."),
     "store": ("integrity", "Say what the store holds and shares."),

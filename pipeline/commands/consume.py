@@ -1,4 +1,4 @@
-"""pull, generate: for those who use what was published."""
+"""generate, and what this host offers: for those who use what was published."""
 
 from pathlib import Path
 from typing import Any
@@ -6,39 +6,8 @@ from typing import Any
 import click
 
 from pipeline.app import App
-from pipeline.commands.trust import trust_options, trusted
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-
-
-@click.command()
-@REFERENCE
-@click.argument("directory", type=click.Path(path_type=Path))
-@trust_options
-@click.pass_obj
-def pull(
-    app: App, reference: str, directory: Path, trusted_key: tuple[Path, ...], require_signed: bool
-) -> None:
-    """Copy a version to DIRECTORY, every byte verified on the way.
-
-    Example: enginery pull demo/int4_awq_tp2@candidate ./engine
-    """
-    from artifacts.match import match  # not for --help
-    from pipeline.commands.release import warn_of_waivers  # which imports this module
-    from pipeline.moving import Moving  # rich: not for --help
-
-    (found,) = match([app.client.resolve(reference)], facts_here(app))
-    app.client.trusted_keys = trusted(trusted_key, require_signed)
-    with Moving(app.out, f"pull {reference}") as moving:
-        path = app.client.pull(reference, directory, progress=moving)
-    warn_of_waivers(app, found.record.name, found.record.number)
-    if found.dropped:
-        app.out.warn(f"this host cannot load {reference}: {'; '.join(found.dropped)}")
-    app.out.value(
-        {"directory": str(path)},
-        text=f"pulled {reference} to {path}; run it: enginery generate {path} 'def '",
-        short=str(path),
-    )
 
 
 @click.command()
