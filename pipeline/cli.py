@@ -9,50 +9,64 @@ from types import FrameType
 
 import click
 
-COMMANDS = {
-    "init": ("author", "Write a first recipe."),
-    "check": ("author", "Check recipes without planning them."),
-    "plan": ("build", "Show the steps of a recipe, what is cached and what would run."),
-    "run": ("build", "Build, gate and publish what a recipe describes."),
-    "lint": ("lint", "Say what of a recipe is worth changing, why, and what it gained elsewhere."),
-    "demo": ("build", "Run the demo recipe and let the published engine talk."),
-    "sensitivity": ("analyse", "Say what quantization costs, linear by linear; propose exceptions."),
-    "up": ("orchestrate", "Start a Prefect server, a work pool and a worker."),
-    "submit": ("orchestrate", "Send a recipe to the running server."),
-    "ls": ("published", "List published names and versions."),
-    "show": ("published", "Show one version, or one artifact by its key."),
-    "find": ("find", "Find versions that load here, or on another host; say why others do not."),
-    "diff": ("published", "Say in words what differs between two versions."),
-    "pull": ("pull", "Copy a version to a directory, verified; or follow an alias."),
-    "verify": ("integrity", "Hash every file of a version, a pulled directory or the store again."),
-    "repair": ("integrity", "Replace damaged files by right bytes from another copy or store."),
-    "store": ("integrity", "Say what the store holds and shares."),
-    "promote": ("release", "Point an alias at a version, if its policy allows."),
-    "rollback": ("release", "Point an alias back at the version before."),
-    "aliases": ("release", "List aliases, who moved them, and whether they are what is asked."),
-    "policy": ("govern", "Show or set what an alias asks of versions."),
-    "waive": ("govern", "Let a version break a rule for a time, and say why."),
-    "log": ("release", "Say what happened to a name, and who did it."),
-    "registry": ("registry", "Make, upgrade or show the registry's database."),
-    "keygen": ("trust", "Make a key to sign versions with."),
-    "sign": ("trust", "Sign the files of a version, or list who did."),
-    "attest": ("trust", "Sign how a version came to be, as in-toto provenance."),
-    "subscribe": ("notify", "Tell somebody of events by signed webhook or command."),
-    "notify": ("notify", "Tell subscribers what they are to be told."),
-    "generate": ("consume", "Let a published engine continue a prompt."),
-    "stale": ("stale", "Show published engines that no longer match, and what a rebuild costs."),
-    "toolchains": ("care", "List the TensorRT-LLM installations of this host, and what they lack."),
-    "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
-    "card": ("cards", "Say everything about a version on one page."),
-    "serve-registry": ("cards", "Show the registry in a browser and as a JSON API."),
-    "push": ("exchange", "Hand a version to a Hugging Face repository, an OCI layout or MLflow."),
-    "import": ("exchange", "Register an engine or checkpoint that was built elsewhere, as unverified."),
-    "reproduce": ("reproduce", "Build a version again and say, file by file, what came out otherwise."),
-    "export": ("export", "Write what Triton, trtllm-serve, vLLM or Kubernetes needs to serve a version."),
-    "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
-    "doctor": ("care", "Say what this host has, what is missing and what to do."),
+SECTIONS = {
+    "Build": {
+        "init": ("author", "Write a first recipe."),
+        "check": ("author", "Check recipes without planning them."),
+        "plan": ("build", "Show the steps of a recipe, what is cached, what would run."),
+        "lint": ("lint", "Say what of a recipe is worth changing, and why."),
+        "sensitivity": ("analyse", "Say what quantization costs, linear by linear."),
+        "run": ("build", "Build, gate and publish what a recipe describes."),
+        "demo": ("build", "Run the demo recipe and let the published engine talk."),
+        "up": ("orchestrate", "Start a Prefect server, a work pool and a worker."),
+        "submit": ("orchestrate", "Send a recipe to the running server."),
+        "reshard": ("convert", "Write a quantized checkpoint for another number of ranks."),
+    },
+    "Find and use": {
+        "ls": ("published", "List published names and versions."),
+        "show": ("published", "Show one version, or one artifact by its key."),
+        "find": ("find", "Find versions that load, and say why others do not."),
+        "diff": ("published", "Say in words what differs between two versions."),
+        "card": ("cards", "Say everything about a version on one page."),
+        "pull": ("pull", "Copy a version to a directory, verified; follow an alias."),
+        "generate": ("consume", "Let a published engine continue a prompt."),
+        "export": ("export", "Write what Triton, trtllm-serve, vLLM or k8s needs."),
+        "serve-registry": ("cards", "Show the registry in a browser and as a JSON API."),
+    },
+    "Release": {
+        "promote": ("release", "Point an alias at a version, if its policy allows."),
+        "rollback": ("release", "Point an alias back at the version before."),
+        "aliases": ("release", "List aliases, who moved them, and whether they may stay."),
+        "policy": ("govern", "Show or set what an alias asks of versions."),
+        "waive": ("govern", "Let a version break a rule for a time, and say why."),
+        "log": ("release", "Say what happened to a name, and who did it."),
+        "subscribe": ("notify", "Tell somebody of events by signed webhook or command."),
+        "notify": ("notify", "Tell subscribers what they are to be told."),
+        "stale": ("stale", "Show engines that no longer match, and what a rebuild costs."),
+        "reproduce": ("reproduce", "Build a version again and compare it file by file."),
+    },
+    "Trust": {
+        "keygen": ("trust", "Make a key to sign versions with."),
+        "sign": ("trust", "Sign the files of a version, or list who did."),
+        "attest": ("trust", "Sign how a version came to be, as in-toto provenance."),
+    },
+    "Exchange": {
+        "push": ("exchange", "Hand a version to a Hugging Face repository, OCI or MLflow."),
+        "import": ("exchange", "Register what was built elsewhere, as unverified."),
+    },
+    "Store and host": {
+        "verify": ("integrity", "Hash a version, a pulled directory or the whole store again."),
+        "repair": ("integrity", "Replace damaged files by right bytes from another copy."),
+        "gc": ("collect", "Remove artifacts that no version, lease or policy keeps."),
+        "store": ("integrity", "Say what the store holds and shares."),
+        "registry": ("registry", "Make, upgrade or show the registry's database."),
+        "toolchains": ("care", "List the TensorRT-LLM installations of this host."),
+        "doctor": ("care", "Say what this host has, what is missing and what to do."),
+    },
 }
-"""Command -> module in `pipeline.commands`, and its line in `--help`."""
+"""Section of `--help` -> command -> module in `pipeline.commands`, and its line."""
+
+COMMANDS = {name: said for section in SECTIONS.values() for name, said in section.items()}
 
 EPILOG = """Exit codes: 0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no,
 4 this host cannot, 70 a bug, 130 interrupted."""
@@ -76,8 +90,10 @@ class Lazy(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands from the table, importing none."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{widest}}", line) for name, (_, line) in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -100,13 +116,13 @@ class Lazy(click.Group):
     envvar="ENGINERY_STORE",
     default="~/.enginery",
     show_default=True,
-    help="Where artifacts live.",
+    help="Directory, or s3://BUCKET, gs://, az://.",
 )
 @click.option(
     "--registry",
     "registry_url",
     envvar="ENGINERY_REGISTRY",
-    help="Database URL; default: registry.db in the store.",
+    help="Database URL; by default registry.db in the store.",
 )
 @click.option("--json", "json_mode", is_flag=True, help="Print one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
