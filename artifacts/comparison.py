@@ -116,8 +116,8 @@ def _share(measured: Measured) -> str:
         return ""
     ratio = after / before
     if ratio >= 2:
-        return f" ({ratio:.3g} times)"
-    return f" (1/{1 / ratio:.3g})" if ratio <= 0.5 else f" ({ratio - 1:+.1%})"
+        return f" ({ratio:.3g} times as much)"
+    return f" ({1 / ratio:.3g} times less)" if ratio <= 0.5 else f" ({ratio - 1:+.1%})"
 
 
 def _number(value: float) -> str:

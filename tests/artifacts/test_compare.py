@@ -138,8 +138,8 @@ def test_speeds_are_compared_at_batch_sizes_that_both_were_timed_at():
         ("ttft_ms_p95@4", "noise"),
         ("tokens_per_s@1", "same"),
     ]
-    assert found.speed[0].text == "tokens_per_s@4: 100 -> 250 (2.5 times): better"
-    assert "tokens_per_s@4 better (2.5 times)" in found.summary
+    assert found.speed[0].text == "tokens_per_s@4: 100 -> 250 (2.5 times as much): better"
+    assert "tokens_per_s@4 better (2.5 times as much)" in found.summary
 
 
 def test_speeds_on_other_hardware_are_not_compared():
