@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,9 @@ from artifacts import digest, scratch
 from artifacts.manifest import MANIFEST
 
 KEY = re.compile("[0-9a-f]{64}")
+
+Progress = Callable[[int, int, str], None]
+"""Told how many of how many things are done, and what things they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +76,22 @@ class Inventory:
     """Manifests that cannot be read: what they share is not known, so that no blob may go."""
 
 
-def local(root: Path, now: datetime) -> Inventory:
+BESIDE = "."
+"""How the names of directories begin that imports and rebuilds work in, beside the store's own folders."""
+
+NEEDLESS = ("partial", "files")
+"""Folders whose directories nobody needs once the artifact they are of is there in whole."""
+
+
+def local(root: Path, now: datetime, progress: Progress) -> Inventory:
     """What the store in a directory holds; `now` is the time of its file system."""
     at = now.timestamp()
     artifacts: dict[str, Artifact] = {}
     stats: dict[str, os.stat_result] = {}
     names = Counter[str]()
-    for folder in sorted(root.glob("objects/??/*")):
+    folders = sorted(root.glob("objects/??/*"))
+    for number, folder in enumerate(folders, 1):
+        progress(number, len(folders), "artifacts")
         if KEY.fullmatch(folder.name):
             seen = [(_inode(stat), stat) for _, stat in _files(folder)]
             names.update(inode for inode, _ in seen)
@@ -135,14 +147,15 @@ def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterato
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for artifact in artifacts.values():
         owners[artifact.params].append(artifact.key)
-    for dead in scratch.litter(root / "staging"):
+    for dead in (*scratch.litter(root / "staging"), *scratch.litter(root, BESIDE)):
         yield _one(root, dead, math.inf)
-    for kind in ("logs", "partial", "quarantine", "tuning", "hub"):
+    for kind in ("logs", "partial", "files", "quarantine", "tuning", "hub"):
         for path in sorted(root.glob(f"{kind}/*")):
             key = path.name.partition(".")[0]
             # a folder of what builds learned is named by their parameters, a log by the artifact
             of = owners[path.name] if kind == "tuning" else [key] if KEY.fullmatch(key) else []
-            yield _one(root, path, at - _used(path), tuple(of))
+            needless = kind in NEEDLESS and key in artifacts
+            yield _one(root, path, at - _used(path), () if needless else tuple(of))
     for path in sorted(root.glob("leases/*#*")):  # half-written by a process that died
         yield _one(root, path, at - _used(path))
 

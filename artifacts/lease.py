@@ -18,11 +18,11 @@ from datetime import datetime
 from typing import Any
 
 import obstore
-from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from artifacts.actor import whoami
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
+from artifacts.objects import listed, read, remove, said
 
 log = logging.getLogger(__name__)
 
@@ -122,9 +122,9 @@ class Lease:
         self._ended.set()
         self._thread.join()
         try:
-            _remove(self._objects, self.path)
-        except BaseError as exc:
-            log.warning("%s could not be removed and ends in %g s: %s", self.path, 2 * self.ttl_s, _line(exc))
+            remove(self._objects, [self.path])
+        except StoreUnusable as exc:
+            log.warning("%s could not be removed and ends in %g s: %s", self.path, 2 * self.ttl_s, exc)
 
     def _keep(self) -> None:
         while not self._ended.wait(self.ttl_s / RENEWALS):
@@ -176,7 +176,7 @@ def sweeping(
         found = list(claims(objects, now))
         for claim in found:
             if claim.is_dead:
-                _remove(objects, claim.path)
+                remove(objects, [claim.path])
         yield marker, [claim for claim in found if not claim.is_dead and not claim.is_sweep]
     finally:
         marker.end()
@@ -187,16 +187,11 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
 
     One that cannot be read is a StoreUnusable: what it protects is not known.
     """
-    with said("the leases"):
-        entries = [meta for batch in obstore.list(objects, FOLDER) for meta in batch]
-    for meta in entries:
-        if meta["path"].startswith(f"{FOLDER}/{prefix}"):
-            try:
-                with said(meta["path"]):
-                    text = bytes(obstore.get(objects, meta["path"]).bytes())
-            except FileNotFoundError:  # it ended meanwhile
-                continue
-            yield _claim(meta["path"], text, (now - meta["last_modified"]).total_seconds())
+    for meta in listed(objects, FOLDER):
+        if meta.path.startswith(f"{FOLDER}/{prefix}"):
+            text = read(objects, meta.path)
+            if text is not None:  # else it ended meanwhile
+                yield _claim(meta.path, text, (now - meta.modified).total_seconds())
 
 
 def _claim(path: str, text: bytes, age_s: float) -> Claim:
@@ -241,29 +236,5 @@ def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
     return {claim.path: claim for claim in claims(objects, now, prefix=SWEEP) if not claim.is_dead}
 
 
-def _remove(objects: ObjectStore, path: str) -> None:
-    try:
-        obstore.delete(objects, path)
-    except FileNotFoundError:
-        log.debug("%s was already removed", path)
-
-
 def _logged(said: str) -> None:
     log.warning("%s", said)
-
-
-@contextmanager
-def said(what: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (BaseError, OSError) as exc:
-        raise StoreUnusable(
-            f"{what} cannot be read or written: {_line(exc)}; check the store and the rights on it"
-        ) from exc
-
-
-def _line(exc: BaseException) -> str:
-    """The first line of what an error says; the others are its source's innards."""
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

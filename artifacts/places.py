@@ -1,39 +1,38 @@
 """Where a collection removes things: a directory, or a remote store of objects."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-import obstore
 from obstore.store import ObjectStore
 
-from artifacts import inventory, lock, scratch
+from artifacts import inventory, lock, objects, scratch
 from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.gc import Plan
-from artifacts.inventory import Inventory
-from artifacts.inventory_remote import Reader, manifest_path
-from artifacts.lease import Lease, said
+from artifacts.inventory import Inventory, Progress
+from artifacts.inventory_remote import Reader
+from artifacts.lease import Lease
+from artifacts.remote.layout import manifest_path
 from artifacts.store import LocalStore
 
 BATCH = 500
 """Objects removed by one request, where the server takes several."""
-
-Progress = Callable[[int, int], None]
-"""Told how many of how many things are removed."""
 
 
 class Place(Protocol):
     """A store as a collection sees it."""
 
     objects: ObjectStore
+    url: str
+    """Where it is, for people."""
 
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress) -> None:
         """Whatever can be read before anybody has to wait."""
 
-    def inventory(self, now: datetime) -> Inventory:
+    def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything the store holds; `now` is its own time."""
 
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
@@ -44,15 +43,15 @@ class LocalPlace:
     """A store in a directory."""
 
     def __init__(self, store: LocalStore) -> None:
-        self.store, self.root = store, store.root
+        self.store, self.root, self.url = store, store.root, str(store.root)
         self.objects: ObjectStore = store.objects
 
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress) -> None:
         """Nothing: reading a directory is quick."""
 
-    def inventory(self, now: datetime) -> Inventory:
+    def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything below the directory."""
-        return inventory.local(self.root, now)
+        return inventory.local(self.root, now, progress)
 
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
         """Rename what goes out of the way, which is quick and whole; bytes are freed by `later`."""
@@ -65,7 +64,7 @@ class LocalPlace:
                 marker.require()
                 with suppress(FileNotFoundError):  # another sweep was here first
                     path.rename(trash / f"{number}")
-                progress(number, len(going))
+                progress(number, len(going), "removed")
 
     def _litter(self, plan: Plan) -> Iterator[Path]:
         return (self.root / one.place for one in plan.litter if one.kind != "staging")
@@ -85,17 +84,17 @@ class LocalPlace:
 class RemotePlace:
     """A store of objects."""
 
-    def __init__(self, objects: ObjectStore) -> None:
-        self.objects = objects
+    def __init__(self, objects: ObjectStore, url: str) -> None:
+        self.objects, self.url = objects, url
         self._reader = Reader(objects)
 
-    def prepare(self) -> None:
+    def prepare(self, progress: Progress) -> None:
         """Read the manifests: thousands of requests in a large store."""
-        self._reader.prepare()
+        self._reader.prepare(progress)
 
-    def inventory(self, now: datetime) -> Inventory:
+    def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything in the store."""
-        return self._reader.inventory(now)
+        return self._reader.inventory(now, progress)
 
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
         """Delete manifests, then indexes, then contents: what is cut short leaves no half of anything."""
@@ -111,23 +110,11 @@ class RemotePlace:
             for start in range(0, len(order), BATCH):
                 batch = order[start : start + BATCH]
                 marker.require()
-                _delete(self.objects, batch)
+                objects.remove(self.objects, batch)
                 done += len(batch)
-                progress(done, total)
-
-
-def _delete(objects: ObjectStore, paths: Iterable[str]) -> None:
-    wanted = list(paths)
-    with said("a removal"):
-        try:
-            obstore.delete(objects, wanted)
-        except FileNotFoundError:  # another sweep was here first; some servers stop there
-            for path in wanted:
-                with suppress(FileNotFoundError):
-                    obstore.delete(objects, path)
+                progress(done, total, "removed")
 
 
 def place_of(store: LocalStore) -> Place:
     """Where a store's artifacts are kept: of a cache in front of a remote store, there."""
-    remote = getattr(store, "remote", None)
-    return LocalPlace(store) if remote is None else RemotePlace(remote.objects)
+    return LocalPlace(store) if store.remote is None else RemotePlace(store.remote.objects, store.url)

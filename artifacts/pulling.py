@@ -1,7 +1,6 @@
 """What a pull leaves behind for gc: a lease while it runs, and when it was."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -10,7 +9,6 @@ from sqlalchemy.exc import DBAPIError
 from artifacts import retention
 from artifacts.database import Database
 from artifacts.errors import NotFound, StoreUnusable
-from artifacts.lease import FOLDER
 from artifacts.store import LocalStore
 from artifacts.version import VersionRecord
 
@@ -25,8 +23,7 @@ def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Ite
     meanwhile is a loud failure. A version whose bytes gc took is a NotFound that says so.
     """
     with ExitStack() as stack:
-        if may_lease(store):
-            stack.enter_context(store.lease([record.engine_key], f"the pull of {record.reference}"))
+        stack.enter_context(store.reading([record.engine_key], f"the pull of {record.reference}"))
         if record.collected_at is not None and not store.has(record.engine_key):
             raise NotFound(retention.gone(record.reference, record.collected_at))
         yield
@@ -34,9 +31,3 @@ def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Ite
         retention.record_pull(database, record.name, record.number)
     except (StoreUnusable, DBAPIError) as exc:
         log.info("the pull of %s is not recorded, so that gc does not count it: %s", record.reference, exc)
-
-
-def may_lease(store: LocalStore) -> bool:
-    """Whether this process may write leases into the store, or its cache."""
-    folder = store.root / FOLDER
-    return os.access(folder if folder.is_dir() else store.root, os.W_OK)

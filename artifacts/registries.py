@@ -4,13 +4,12 @@ import hashlib
 import json
 from pathlib import Path
 
-import obstore
 from obstore.store import ObjectStore
 from sqlalchemy.engine import URL, make_url
 
 from artifacts.actor import whoami
 from artifacts.errors import StoreUnusable
-from artifacts.lease import said
+from artifacts.objects import listed, read, write
 from artifacts.store import LocalStore
 
 FOLDER = "registries"
@@ -30,28 +29,32 @@ def remember(store: LocalStore, url: str) -> None:
 
     The one inside the store is asked anyway. What a cache is in front of is where it is recorded.
     """
-    remote = getattr(store, "remote", None)
-    if remote is None and url == store.registry_url:
+    if store.remote is None and url == store.registry_url:
         return
-    objects, place = store.objects if remote is None else remote.objects, place_of(url)
+    place = place_of(url)
     path = f"{FOLDER}/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
-    with said(path):
-        try:
-            obstore.head(objects, path)
-        except FileNotFoundError:
-            obstore.put(objects, path, json.dumps({"url": place, "by": whoami()}).encode())
+    if read(store.shared, path) is None:
+        write(store.shared, path, json.dumps({"url": place, "by": whoami()}).encode())
 
 
 def require_all(objects: ObjectStore, asked: list[str]) -> None:
     """Raise a StoreUnusable if a registry that names the store's artifacts is not among those asked."""
     places = {place_of(url) for url in asked}
-    with said("the list of registries"):
-        paths = [meta["path"] for batch in obstore.list(objects, FOLDER) for meta in batch]
-    for path in paths:
-        with said(path):
-            url = json.loads(bytes(obstore.get(objects, path).bytes()))["url"]
-        if url not in places:
+    for meta in listed(objects, FOLDER):
+        text = read(objects, meta.path)
+        url = None if text is None else _url(text, meta.path)
+        if url is not None and url not in places:
             raise StoreUnusable(
                 f"registry {url} names artifacts of this store too, and was not asked what it needs; add"
-                f" --also URL, or remove {path} from the store if that registry is gone"
+                f" --also URL, or remove {meta.path} from the store if that registry is gone"
             )
+
+
+def _url(text: bytes, path: str) -> str:
+    try:
+        return str(json.loads(text)["url"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreUnusable(
+            f"{path} does not say which registry names artifacts of this store; remove it from the store once"
+            " every registry of it is known and given with --also"
+        ) from None

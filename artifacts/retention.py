@@ -14,7 +14,6 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts import aliases, log, tables
 from artifacts.database import Database
-from artifacts.errors import StoreUnusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,21 +146,6 @@ class Names:
     database: Database
     inside: bool
     """Whether it lives in the store itself, so that no other store can be meant."""
-
-
-def require_bound(db: Connection, store_id: str | None, names: Names) -> None:
-    """Raise a StoreUnusable unless the registry names the artifacts of the store with this id."""
-    bound, url = db.execute(select(tables.store)).first(), names.database.url
-    if bound is None and not names.inside:
-        raise StoreUnusable(
-            f"registry {url} is bound to no store yet, so that what it needs may be elsewhere; publish to"
-            " this store once, then run gc again"
-        )
-    if bound is not None and bound.id != store_id:
-        raise StoreUnusable(
-            f"registry {url} names the artifacts of store {bound.id} ({bound.url}), and this one is"
-            f" {store_id or 'without an id'}; give the --registry of this store"
-        )
 
 
 def _time(text: str) -> datetime:

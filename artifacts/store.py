@@ -5,22 +5,19 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from obstore.store import LocalStore as Directory
-
-from artifacts import disk, lease, tree
+from artifacts import disk, tree
 from artifacts.blobs import Blobs
 from artifacts.digest import FileDigests
 from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.draft import Draft, Progress, Source
 from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.holding import Holding
 from artifacts.identity import Identity, identify, identity_in
-from artifacts.lock import Waiting, acquire, release
 from artifacts.manifest import MANIFEST, Manifest, read_manifest
 from artifacts.scratch import scratch, sweep, sweep_old
 
@@ -28,7 +25,7 @@ PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
 """Interrupted builds that nobody continued for this long are removed; their files can be large."""
 
 
-class LocalStore:
+class LocalStore(Holding):
     """A store in a directory of this machine, or of a file system shared with others."""
 
     def __init__(self, root: Path) -> None:
@@ -187,47 +184,11 @@ class LocalStore:
         tree.sync(target.parent)
         self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
 
+    def renew(self, key: str) -> None:
+        """Give up a copy where another store has the artifact by another build: nothing to do here."""
+
     def push(self, key: str, progress: Progress | None = None) -> None:
         """See that a committed artifact is where others find it: nothing to do where this is the place."""
-
-    @contextmanager
-    def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
-        """Hold the sole right to build `key`; tells `waiting` the process id of whoever has it meanwhile.
-
-        It ends with the block or with the process. Look again whether the key is there once you hold it.
-        """
-        path = self.root / "locks" / f"{self.path(key).name}.lock"
-        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path, waiting)
-        try:
-            yield
-        finally:
-            release(path, held)
-
-    @cached_property
-    def objects(self) -> Directory:
-        """The store's directory as a store of objects, which is made where it does not exist."""
-        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-        return Directory(prefix=self.root)
-
-    @contextmanager
-    def lease(
-        self,
-        keys: Iterable[str],
-        what: str,
-        blobs: Iterable[str] = (),
-        *,
-        waiting: lease.Waiting | None = None,
-    ) -> Iterator[lease.Lease]:
-        """Keep artifacts, and those yet to be committed, from every sweep until the block ends."""
-        wanted = list(keys)
-        with lease.hold(self.objects, wanted, what, blobs=blobs, waiting=waiting) as held:
-            for key in wanted:  # sweeps go by last use
-                with suppress(FileNotFoundError, PermissionError):  # not built yet, or another user's
-                    os.utime(self.path(key))
-            yield held
 
     def intact(self, key: str) -> bool:
         """Whether every file is what was committed; reads only files that `stat` says may have changed."""

@@ -7,21 +7,19 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import obstore
-from obstore.store import ObjectStore
 from sqlalchemy import Connection
 
-from artifacts import gc, lease, log, registries, retention
+from artifacts import gc, lease, log, objects, publishing, registries, retention
 from artifacts.database import Database
-from artifacts.errors import NotFound
+from artifacts.errors import NotFound, StoreUnusable
 from artifacts.gc import Plan, Policy
-from artifacts.inventory import Inventory
+from artifacts.identity import STORE
+from artifacts.inventory import Inventory, Progress
 from artifacts.lease import Claim
 from artifacts.manifest import unseal
-from artifacts.places import LocalPlace, Place, Progress
+from artifacts.places import LocalPlace, Place
+from artifacts.publishing import Binding
 from artifacts.retention import Known, Names
-
-STORE = "store.json"
 
 WHAT = "gc"
 """What leases that wait for it are told."""
@@ -34,7 +32,7 @@ def collect(
     *,
     also: Sequence[Database] = (),
     dry_run: bool = False,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda done, total, unit: None,
 ) -> Plan:
     """Remove what the policy does not keep; return what was, or with `dry_run` would be, removed.
 
@@ -42,13 +40,14 @@ def collect(
     does not exist, or is of another store, is refused, and so is a store that a registry not asked names
     too. What registries in `also` name all stays: each is collected by itself.
     """
+    with _asking(names, dry_run=True) as db:
+        _require_its_own(db, names, place)  # before anything is read for long
     registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
-    place.prepare()
+    place.prepare(progress)
     with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
-        found = place.inventory(marker.renew())
+        found = place.inventory(marker.renew(), progress)
         with _asking(names, dry_run=dry_run) as db:
-            if db is not None:
-                retention.require_bound(db, store_id(place.objects), names)
+            _require_its_own(db, names, place)
             plan = _decided(found, db, [*claims, *map(_needed, also)], policy)
             if db is not None and not dry_run:
                 retention.collect(db, plan.collected)
@@ -69,24 +68,39 @@ def _needed(database: Database) -> Claim:
     )
 
 
-def tidy(place: LocalPlace, policy: Policy, *, dry_run: bool = False) -> Plan:
+def tidy(
+    place: LocalPlace,
+    policy: Policy,
+    *,
+    dry_run: bool = False,
+    progress: Progress = lambda done, total, unit: None,
+) -> Plan:
     """Remove the litter of a cache, and contents without a user; all artifacts stay."""
     lasting = replace(policy, min_age_days=math.inf)
     with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
-        plan = _decided(place.inventory(marker.renew()), None, claims, lasting)
+        plan = _decided(place.inventory(marker.renew(), progress), None, claims, lasting)
         if not dry_run:
-            place.remove(plan, marker, later, lambda done, total: None)
+            place.remove(plan, marker, later, progress)
     return plan
 
 
-def store_id(objects: ObjectStore) -> str | None:
+def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
+    """Refuses a registry that names the artifacts of another store, or nobody knows of which one."""
+    bound = publishing.bound_to(db) if db is not None else None
+    if bound is not None:
+        found = Binding(_store_id(place) or "without an id", place.url)
+        publishing.require_bound(names.database, bound, found)
+    elif not names.inside:
+        raise StoreUnusable(
+            f"registry {names.database.url} is bound to no store yet, so that what it needs may be elsewhere;"
+            " publish to this store once, then run gc again"
+        )
+
+
+def _store_id(place: Place) -> str | None:
     """Id that the store's own file states; None where an early version made the store."""
-    try:
-        with lease.said(STORE):
-            text = bytes(obstore.get(objects, STORE).bytes()).decode(errors="replace")
-    except FileNotFoundError:
-        return None
-    return str(unseal(text, STORE).get("id"))
+    text = objects.read(place.objects, STORE)
+    return None if text is None else str(unseal(text.decode(errors="replace"), STORE).get("id"))
 
 
 def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:

@@ -1,21 +1,26 @@
 """A store in object storage: what is committed there, and what moves to and from it."""
 
+import logging
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore
 
 from artifacts import lease
 from artifacts.draft import Progress
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
+from artifacts.identity import Identity
 from artifacts.manifest import FileRecord, Manifest, read_manifest
 from artifacts.remote import download, layout, upload
 from artifacts.remote.objects import Objects
 from artifacts.remote.place import Patience, Place
+
+log = logging.getLogger(__name__)
 
 
 class RemoteStore:
@@ -56,6 +61,11 @@ class RemoteStore:
         """Random, so that the store is recognised under any URL."""
         return self.record.id
 
+    def identity(self) -> Identity | None:
+        """Id and layout, None before the first write."""
+        found = self._record()
+        return None if found is None else Identity(found.layout, found.id)
+
     def has(self, key: str) -> bool:
         """Whether the artifact was committed."""
         return self._objects.size(layout.manifest_path(key)) is not None
@@ -88,6 +98,18 @@ class RemoteStore:
         """Keep artifacts, and files that are being sent, from every sweep until the block ends."""
         self._record()  # says that there is no bucket, where there is none
         return lease.hold(self.objects, keys, what, blobs=blobs, waiting=waiting)
+
+    @contextmanager
+    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+        """Keep artifacts that are only read from every sweep, unless these credentials may not write."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.lease(keys, what))
+            except StoreUnusable as exc:
+                if not isinstance(exc.__cause__, PermissionDeniedError | UnauthenticatedError):
+                    raise
+                log.info("%s may only be read, so that no lease is written there", self.url)
+            yield
 
     def push(self, root: Path, manifest: Manifest, progress: Progress | None = None) -> bool:
         """Send the artifact in `root` unless it is there; return whether it was sent.

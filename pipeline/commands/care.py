@@ -122,7 +122,7 @@ def _cache_rows(app: App) -> list[dict[str, Any]]:
     store = app.site.store
     if not isinstance(store, CachedStore):
         return []
-    bound = f" of at most {size(store.max_bytes)}" if store.max_bytes is not None else ""
-    return [
-        _row("cache", f"{store.root}, {size(store.held_bytes())}{bound}, {size(store.free_bytes())} free")
-    ]
+    cache = store.cache
+    bound = f" of at most {size(cache.max_bytes)}" if cache.max_bytes is not None else ""
+    told = f"{store.root}, {size(cache.held_bytes())}{bound}, {size(store.free_bytes())} free"
+    return [_row("cache", told)]

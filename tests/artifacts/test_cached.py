@@ -104,7 +104,7 @@ def test_a_consumer_that_may_only_read_gets_what_it_asks_for(machine, key, bucke
     commit(machine("here"), key)
     proxy.fail("PUT", "/", faults.status(403), times=1000)
     there = machine("there")
-    with there.lease([key], "a test"):
+    with there.reading([key], "a test"):
         assert (there.directory(key) / "engine.json").read_bytes() == b"{}"
 
 
@@ -182,17 +182,17 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew_once_it_is_discarded(machin
     path = there.directory(key) / "rank0.bin"
     path.chmod(0o644)
     path.write_bytes(b"x")
-    assert not there.intact(key)
-    there.discard(key)
-    assert there.intact(key)
+    assert there.verify(key)[0].startswith("rank0.bin: 1 bytes")
+    assert there.intact(key)  # it can be had
     assert (there.directory(key) / "rank0.bin").read_bytes() == FILES["rank0.bin"]
 
 
 def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(machine, key, bucket):
     there = machine("there")
     commit(machine("here"), key)
+    directory = there.directory(key)
     for name in ("rank0.bin", "tuning/cache"):
-        path = there.directory(key) / name
+        path = directory / name
         path.chmod(0o644)
         damage(path)
     damages = survey(there.local).damages
@@ -241,12 +241,12 @@ def test_the_cache_evicts_what_was_not_used_for_longest(machine):
     here = machine("here", idle_s=50)
     made = fill(here, 5)
     here.directory(made[0])
-    here.max_bytes = here.held_bytes() - 150_000
-    assert here.shrink() == [made[1], made[2]]
-    assert here.held_bytes() <= here.max_bytes
+    here.cache.max_bytes = here.cache.held_bytes() - 150_000
+    assert here.cache.shrink() == [made[1], made[2]]
+    assert here.cache.held_bytes() <= here.cache.max_bytes
     assert here.local.keys() == sorted([made[0], made[3], made[4]])
     assert here.keys() == sorted(made)
-    assert here.shrink() == []
+    assert here.cache.shrink() == []
     assert here.verify(made[1]) == []
     assert (here.directory(made[1]) / "a").stat().st_size == 100_000
 
@@ -256,11 +256,11 @@ def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(machin
     made = fill(here, 4)
     obstore.delete(here.remote.objects, layout.manifest_path(made[0]))
     here.directory(made[1])
-    here.max_bytes = 0
+    here.cache.max_bytes = 0
     with machine("here").lease([made[2]], "a test"):
         then = time.time() - 100
         os.utime(here.path(made[2]), (then, then))
-        assert here.shrink() == [made[3]]
+        assert here.cache.shrink() == [made[3]]
     assert here.local.keys() == sorted(made[:3])
     assert "over its bound of 0; the rest is in use, or not in s3://" in caplog.text
 
@@ -268,7 +268,7 @@ def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(machin
 def test_a_commit_makes_room_for_itself(machine):
     here = machine("here", idle_s=50, max_bytes=250_000)
     made = fill(here, 4)
-    assert here.held_bytes() <= 250_000
+    assert here.cache.held_bytes() <= 250_000
     assert set(here.local.keys()) < set(made)
     assert here.keys() == sorted(made)
 
@@ -292,7 +292,7 @@ def test_the_environment_says_where_a_cache_is_and_how_large(bucket, monkeypatch
     monkeypatch.setenv("ENGINERY_CACHE_MAX", "3MB")
     one, other = open_store(bucket.url), open_store(f"{bucket.url}2")
     assert isinstance(one, CachedStore)
-    assert (one.max_bytes, one.url) == (3_000_000, bucket.url)
+    assert (one.cache.max_bytes, one.url) == (3_000_000, bucket.url)
     assert one.root.parent == other.root.parent == tmp_path / "caches"
     assert one.root != other.root
     assert open_store(f"{bucket.url}/").root == one.root

@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from artifacts import digest, sweep, tables
 from artifacts.client import Client
 from artifacts.database import open_database
-from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreUnusable
+from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch
 from artifacts.gc import Policy
 from artifacts.manifest import FileRecord, Manifest, seal
 from artifacts.places import LocalPlace, RemotePlace
@@ -147,7 +147,7 @@ def test_the_registry_has_to_be_this_stores(store, put, key, tmp_path):
     publish(store, 1, key)
     with open_database(store.registry_url).writing() as db:
         db.execute(insert(tables.store).values(id="another", url="file:///other", bound_at="2026-01-01"))
-    with pytest.raises(StoreUnusable, match="names the artifacts of store another"):
+    with pytest.raises(StoreMismatch, match="names artifacts of store another"):
         collect(store)
     assert store.has(key)
 
@@ -156,8 +156,8 @@ def test_a_sweep_that_others_think_dead_removes_nothing_more(store, put, key, mo
     put(key, {"a": b"a"})
 
     class Slow(LocalPlace):
-        def inventory(self, now: datetime):
-            found = super().inventory(now)
+        def inventory(self, now: datetime, progress):
+            found = super().inventory(now, progress)
             time.sleep(0.3)
             return found
 
@@ -220,10 +220,15 @@ def test_a_remote_store_frees_what_is_said_and_parts_go_after_their_index(store,
     for path in (abandoned, "blobs/README", f"blobs/ab/{'a' * 63}", "notes.txt", "probes/0"):
         obstore.put(remote.objects, path, b"x")
     before = on_disk(remote.root)
-    dry = sweep.collect(RemotePlace(remote.objects), bound, EAGER, dry_run=True)
+    dry = sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER, dry_run=True)
     assert on_disk(remote.root) == before
     told: list[tuple[int, int]] = []
-    plan = sweep.collect(RemotePlace(remote.objects), bound, EAGER, progress=lambda *at: told.append(at))
+    plan = sweep.collect(
+        RemotePlace(remote.objects, "s3://x/y"),
+        bound,
+        EAGER,
+        progress=lambda done, total, unit: told.append((done, total)),
+    )
     assert (plan.freed_bytes, len(plan.blobs)) == (dry.freed_bytes, len(dry.blobs))
     assert before - on_disk(remote.root) == plan.freed_bytes
     assert told[-1][0] == told[-1][1]
@@ -241,9 +246,9 @@ def test_an_upload_that_was_cut_short_can_be_continued_until_it_is_old(store, re
     obstore.put(remote.objects, part, b"x")
     publish(store, 1, "0" * 64)
     bound, patient = remote.bind(store), Policy(min_age_days=1)
-    assert sweep.collect(RemotePlace(remote.objects), bound, patient).blobs == {}
+    assert sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, patient).blobs == {}
     os.utime(remote.root / part, (1, 1))
-    assert list(sweep.collect(RemotePlace(remote.objects), bound, patient).blobs) == ["f" * 64]
+    assert list(sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, patient).blobs) == ["f" * 64]
     assert remote.listed() == {"store.json"}
 
 
@@ -254,7 +259,7 @@ def test_a_remote_manifest_that_cannot_be_read_stops_the_sweep_of_contents(store
     path = f"manifests/00/{key}.json"
     text = bytes(obstore.get(remote.objects, path).bytes())
     obstore.put(remote.objects, path, text.replace(b'"engine"', b'"Engine"'))
-    plan = sweep.collect(RemotePlace(remote.objects), bound, EAGER)
+    plan = sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER)
     assert (plan.removed, plan.blobs) == ((), {})
     (problem,) = plan.problems
     assert problem.startswith(f"{path}: its manifest: does not match its seal")
@@ -457,10 +462,10 @@ def test_pushers_that_share_files_lose_none_to_a_sweep_that_never_rests(store, r
     go(*workers)
     gone = 0
     while any(worker.poll() is None for worker in workers):
-        gone += len(sweep.collect(RemotePlace(remote.objects), bound, EAGER).blobs)
+        gone += len(sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER).blobs)
     assert finished(*workers) == ["pushed"] * 3
     assert gone > 5
-    sweep.collect(RemotePlace(remote.objects), bound, EAGER)
+    sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER)
     assert remote.listed() == referenced(remote, store.registry_url)
 
 
@@ -473,12 +478,12 @@ def test_killed_pushers_leave_only_what_the_next_sweep_takes(store, remote, star
         go(*victims)
         while not published(store.registry_url, 10 * turn) or chance.random() < 0.8:
             assert victims[0].poll() is None
-            sweep.collect(RemotePlace(remote.objects), bound, EAGER)
+            sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER)
         for victim in victims:
             victim.kill()
             victim.wait()
         age(remote.root)
-    sweep.collect(RemotePlace(remote.objects), bound, EAGER)
+    sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER)
     assert remote.listed() == referenced(remote, store.registry_url)
     assert len(remote.listed()) > 4
 

@@ -1,0 +1,94 @@
+"""Small objects in a store of any kind, for what is kept beside artifacts; refusals are said in words."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import NamedTuple
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+from artifacts.errors import ArtifactCorrupt, StoreUnusable
+
+DOCUMENT_BYTES = 64 << 20
+"""Longest object that is read into memory as a whole: the index of 14 TB is shorter."""
+
+
+class Meta(NamedTuple):
+    """What a store says of an object without reading it."""
+
+    path: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When it was written last, by the store's clock."""
+    tag: str | None
+    """Another one means other bytes, where the store has tags."""
+
+
+def read(objects: ObjectStore, path: str) -> bytes | None:
+    """An object's bytes; None where there is none, an ArtifactCorrupt for one that is no document of ours."""
+    try:
+        with said(path):
+            found = obstore.get(objects, path)
+            require_short(path, found.meta["size"])
+            return bytes(found.bytes())
+    except FileNotFoundError:
+        return None
+
+
+def require_short(where: str, size: int) -> None:
+    """Refuse to hold an object in memory that is longer than any description is, as ArtifactCorrupt."""
+    if size > DOCUMENT_BYTES:
+        raise ArtifactCorrupt(
+            f"{where} has {size:,} bytes, and what describes artifacts has at most {DOCUMENT_BYTES:,};"
+            " it was not written by enginery"
+        )
+
+
+def write(objects: ObjectStore, path: str, data: bytes) -> None:
+    """Make an object of the bytes, in place of what was there."""
+    with said(path):
+        obstore.put(objects, path, data)
+
+
+def listed(objects: ObjectStore, folder: str) -> list[Meta]:
+    """Every object in a folder and the folders in it."""
+    with said(f"the list of {folder}"):
+        return [
+            Meta(one["path"], one["size"], one["last_modified"], one["e_tag"])
+            for batch in obstore.list(objects, folder)
+            for one in batch
+        ]
+
+
+def remove(objects: ObjectStore, paths: Sequence[str]) -> None:
+    """Remove objects in one request where the server takes several; those that are gone count as removed."""
+    with said("a removal"):
+        try:
+            obstore.delete(objects, paths)
+        except FileNotFoundError:  # somebody was here first, and some servers stop there
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    obstore.delete(objects, path)
+
+
+@contextmanager
+def said(what: str) -> Iterator[None]:
+    """Turns a refusal into a StoreUnusable; that there is nothing of a name stays a FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError) as exc:
+        raise StoreUnusable(
+            f"{what} cannot be read or written: {line(exc)}; check the store and the rights on it"
+        ) from exc
+
+
+def line(exc: BaseException) -> str:
+    """The first line of what an error says, without addresses; the others are its source's innards."""
+    first = str(exc).partition("\n")[0]
+    return re.sub(r"\S+://\S+", "the server", first) or type(exc).__name__
