@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from artifacts.errors import StoreUnusable
+from artifacts.errors import DestinationTaken, StoreUnusable
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """No space left, quota reached."""
@@ -46,6 +46,12 @@ def allocated_bytes(*roots: Path) -> int:
         found = path.lstat()
         sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
     return sum(sizes.values())
+
+
+def refuse_taken(target: Path) -> None:
+    """Raise a DestinationTaken for a target that is anything but absent or an empty directory."""
+    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
 
 
 class FullDiskSaid:

@@ -16,6 +16,9 @@ MAX_BYTES = 256 << 10
 UNSTATED = "NOASSERTION"
 """SPDX's word for a licence that nobody stated."""
 
+REFERENCE = "LicenseRef-"
+"""How SPDX names a licence that is not in its list."""
+
 SPDX = {
     name.lower(): name
     for name in (
@@ -111,4 +114,4 @@ def _identifier(said: str, card: Mapping[str, Any]) -> str:
         name = card.get("license_name")
         text = name.strip().lower() if isinstance(name, str) and name.strip() else text
     known = SPDX.get(text)
-    return known or "LicenseRef-" + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")
+    return known or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")

@@ -75,6 +75,26 @@ class LocalStore(Holding):
             self.manifest(key)  # says what is missing
         return self.path(key)
 
+    def require(self, key: str, what: str, progress: Progress | None = None) -> Path:
+        """The directory of an artifact that `what` names to people, if every file is what was committed.
+
+        Reads only files that `stat` says may have changed. What is damaged is an ArtifactCorrupt, which says
+        how it is repaired; a store that caches another fetches it again instead.
+        """
+        directory = self.directory(key, progress)
+        if not self.local.intact(key):
+            problems = self.local.verify(key)
+            raise ArtifactCorrupt(
+                "\n".join(
+                    [
+                        f"{what} is damaged in the store {self.url}; repair it from a store or pull that"
+                        " has it (enginery repair --all --from STORE|DIRECTORY), or run its recipe again",
+                        *problems,
+                    ]
+                )
+            )
+        return directory
+
     def file(self, key: str, name: str) -> Path:
         """One file of the artifact, without asking for the others; NotFound where it has none of the name."""
         self.manifest(key).file(name)

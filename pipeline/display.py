@@ -69,8 +69,8 @@ class Display(Listener):
             self.since[step.key] = now
         self.unit[step.key] = unit
         rate = done / max(now - self.since[step.key], 1e-9)
-        speed = f", {_count(rate, unit)}/s" if rate >= 1 else ""
-        numbers = f"{_count(done, unit)}/{_count(total, unit)} {unit}{speed}"
+        speed = f", {count(rate, unit)}/s" if rate >= 1 else ""
+        numbers = f"{count(done, unit)}/{count(total, unit)} {unit}{speed}"
         if self.live:
             self.bars.update(self.tasks[step.key], completed=done, total=total, numbers=numbers)
         elif now - self.said[step.key] > LINE_EVERY_S:
@@ -113,7 +113,8 @@ def label(step: Step) -> str:
     return f"{step.name:<20} {step.key[:12]}"
 
 
-def _count(value: float, unit: str) -> str:
+def count(value: float, unit: str) -> str:
+    """A number of units as people read it."""
     if unit.startswith("bytes"):
         return size(value)
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import scratch, tree
-from artifacts.disk import FullDiskSaid, UnwritableSaid
-from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
+from artifacts.disk import FullDiskSaid, UnwritableSaid, refuse_taken
+from artifacts.errors import NotFound
 from artifacts.registry import Registry
 from artifacts.store import LocalStore
 from pipeline import process
@@ -126,10 +126,7 @@ def _intact(store: LocalStore, key: str) -> Path:
     kind = store.manifest(key).kind
     if kind not in CHECKPOINTS:
         raise SourceError(f"{key[:12]} is of kind {kind}; give the key of a {' or a '.join(CHECKPOINTS)}")
-    if not store.intact(key):
-        told = [f"{kind} {key[:12]} is damaged in the store; run its recipe again", *store.verify(key)]
-        raise ArtifactCorrupt("\n".join(told))
-    return store.directory(key)
+    return store.require(key, f"{kind} {key[:12]}")
 
 
 def order(found: Found, layout: Layout) -> Order:
@@ -171,12 +168,6 @@ def write(order: Order, target: Path, on_progress: process.OnProgress) -> proces
             refuse_taken(target)
             draft.rename(target)
     return usage
-
-
-def refuse_taken(target: Path) -> None:
-    """Raises DestinationTaken for a target that is anything but absent or an empty directory."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
 
 
 def _convert(job: Mapping[str, Any], on_progress: process.OnProgress) -> process.Usage:

@@ -40,9 +40,21 @@ def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcom
 
     What it finds and what it makes is leased from here until it is published.
     """
-    with site.store.lease(keys(plan), f"the run of {plan.recipe.name}"):
+    with site.store.lease(keys(plan), f"the run of {plan.recipe.name}") as held:
         registries.remember(site.store, registry.url)
-        return _through(plan, site, registry, make)
+        made = _made(plan, site, make)
+        judged = judge(plan, site)
+        judged.verdict.require()
+        held.require()  # else a sweep may have taken what is about to be named
+        version = publish.publish(plan, site, registry, judged)
+    return Outcome(
+        name=plan.recipe.name,
+        version=version,
+        alias=plan.recipe.publish.alias,
+        engine_key=plan.step("engine").key,
+        judged=judged,
+        made=made,
+    )
 
 
 def keys(plan: Plan) -> list[str]:
@@ -52,23 +64,14 @@ def keys(plan: Plan) -> list[str]:
     return list(dict.fromkeys(key for step in steps for key in (step.key, *step.inputs.values())))
 
 
-def _through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcome:
+def _made(plan: Plan, site: Site, make: Realize) -> tuple[Made, ...]:
+    """Every step in order; before an engine that is searched for, all points of the search."""
     made = []
     for step in plan.steps:
         search = step.kind == "engine" and plan.trials and not is_cached(step, site)
         failures = try_points(plan.trials, make) if search else {}
         made.append(make(step, {"failures": failures}))
-    judged = judge(plan, site)
-    judged.verdict.require()
-    version = publish.publish(plan, site, registry, judged)
-    return Outcome(
-        name=plan.recipe.name,
-        version=version,
-        alias=plan.recipe.publish.alias,
-        engine_key=plan.step("engine").key,
-        judged=judged,
-        made=tuple(made),
-    )
+    return tuple(made)
 
 
 def try_points(trials: tuple[Trial, ...], make: Realize) -> dict[str, str]:

@@ -66,15 +66,16 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     from artifacts.database import open_database
     from artifacts.places import place_of
     from artifacts.retention import Names
+    from pipeline.moving import Moving
 
     store = app.client.store
-    own = None if remote_of(store) is not None else store.registry_url
+    own = None if store.remote is not None else store.registry_url
     database = open_database(app.registry_url or store.registry_url)
     others = [*also, own] if own is not None and database.url != own else also
     names = Names(database, inside=database.url == own)
-    return sweep.collect(
-        place_of(store), names, policy, also=[open_database(url) for url in others], dry_run=dry_run
-    )
+    asked = [open_database(url) for url in others]
+    with Moving(app.out, "gc") as moving:
+        return sweep.collect(place_of(store), names, policy, also=asked, dry_run=dry_run, progress=moving)
 
 
 def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> None:
@@ -83,15 +84,10 @@ def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: boo
     from artifacts.places import LocalPlace
     from pipeline.output import size
 
-    if remote_of(store) is not None:
+    if store.remote is not None:
         plan = sweep.tidy(LocalPlace(store), policy, dry_run=dry_run)
         verb = "would free" if dry_run else "freed"
         app.out.say(f"cache {store.root}: {verb} {size(plan.freed_bytes)} of litter")
-
-
-def remote_of(store: "LocalStore") -> object:
-    """The remote store behind a cache; None of a store that is a directory."""
-    return getattr(store, "remote", None)
 
 
 def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:

@@ -1,5 +1,7 @@
 """generate, and what this host offers: for those who use what was published."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +39,11 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     from pipeline import serving  # starts child processes
 
     chosen = serving.Options(**options)
-    directory = Path(reference) if Path(reference).is_dir() else _engine_of(app, reference)
-    serving.require_engine(directory)
-    app.out.stream("" if chosen.chat else prompt)
-    result = serving.generate(directory, prompt, app.out.stream, chosen)
-    app.out.stream("\n")
+    with _engine_of(app, reference) as directory:
+        serving.require_engine(directory)
+        app.out.stream("" if chosen.chat else prompt)
+        result = serving.generate(directory, prompt, app.out.stream, chosen)
+        app.out.stream("\n")
     if app.out.json_mode:
         app.out.value(result, text="")
     app.out.say(
@@ -58,18 +60,18 @@ def facts_here(app: App) -> dict[str, Any]:
     return compatibility.facts_here(app.site.host, toolchains_of(app))
 
 
-def _engine_of(app: App, reference: str) -> Path:
-    """The engine's directory in the store, after a check of every file that may have changed."""
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+@contextmanager
+def _engine_of(app: App, reference: str) -> Iterator[Path]:
+    """The engine's directory, every file that may have changed checked; kept from sweeps in the block."""
     from pipeline.moving import Moving  # with the child processes
 
+    if Path(reference).is_dir():
+        yield Path(reference)
+        return
     record = app.client.resolve(reference)
-    store = app.site.store
-    store.manifest(record.engine_key)
-    if not store.intact(record.engine_key):
-        problems = store.verify(record.engine_key)
-        raise ArtifactCorrupt(
-            "\n".join([f"{reference} is damaged in the store; run its recipe again", *problems])
-        )
-    with Moving(app.out, f"fetch {reference}") as moving:
-        return store.directory(record.engine_key, moving)
+    app.client.require_own_store()
+    with app.client.store.reading([record.engine_key], f"the use of {record.reference}"):
+        app.client.manifest(record)
+        with Moving(app.out, f"fetch {reference}") as moving:
+            directory = app.client.store.require(record.engine_key, reference, moving)
+        yield directory

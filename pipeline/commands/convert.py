@@ -24,9 +24,10 @@ def reshard(app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int) 
 
     Example: enginery reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
     """
+    from artifacts.disk import refuse_taken
     from pipeline.display import Display  # rich and numpy: not for --help
     from pipeline.output import size
-    from pipeline.reshard import Layout, find, order, refuse_taken, write
+    from pipeline.reshard import Layout, find, order, write
 
     refuse_taken(out.absolute())
     found = find(checkpoint, app.site.store, lambda: app.registry)

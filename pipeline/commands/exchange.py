@@ -1,15 +1,10 @@
 """push, import: versions for other systems, and what was built elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from pipeline.app import App
-
-if TYPE_CHECKING:
-    from pipeline.interop.content import Progress
 
 
 @click.command()
@@ -30,8 +25,9 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
     Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
     """
     from pipeline.interop import exchange  # httpx, huggingface_hub: not for --help
+    from pipeline.moving import Moving
 
-    with _telling(app, f"pushing {reference}") as progress:
+    with Moving(app.out, f"pushing {reference}") as progress:
         made = exchange.push(reference, target, app.client, part, progress)
     app.out.value(
         {"reference": reference, "part": made.what, "where": made.where, **made.facts},
@@ -54,8 +50,9 @@ def import_(app: App, /, source: str, name: str) -> None:
     Example: enginery import ./engine-from-elsewhere team/llama
     """
     from pipeline.interop import exchange  # httpx, huggingface_hub: not for --help
+    from pipeline.moving import Moving
 
-    with _telling(app, f"importing {source}") as progress:
+    with Moving(app.out, f"importing {source}") as progress:
         made = exchange.take(source, name, app.client, app.site.host, progress)
     if made.found.code:
         app.out.warn(
@@ -75,23 +72,3 @@ def import_(app: App, /, source: str, name: str) -> None:
         f"{facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
         short=f"{made.name}:{made.number}",
     )
-
-
-@contextmanager
-def _telling(app: App, what: str) -> "Iterator[Progress]":
-    """A bar on stderr for bytes done of all."""
-    from rich.progress import (  # rich's bars: only where something moves
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        "{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    shown = app.out.stderr.is_terminal and not app.out.quiet
-    with Progress(*columns, console=app.out.stderr, transient=True, disable=not shown) as bars:
-        task = bars.add_task(what, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -45,11 +45,14 @@ def export(  # noqa: PLR0913, PLR0917 what click hands over
     from pipeline.deployment.read import read_deployment
     from pipeline.deployment.settings import parse_settings
     from pipeline.deployment.write import write_export
+    from pipeline.moving import Moving
 
     chosen = deploy.exporter(target)
     record = app.client.resolve(reference)
-    _require_intact(app, reference, record.engine_key)
-    deployment = read_deployment(record, app.site.store)
+    store = app.site.store
+    with Moving(app.out, f"fetch {reference}") as moving:  # an export of a damaged engine spreads the damage
+        store.require(record.engine_key, reference, moving)
+    deployment = read_deployment(record, store)
     directory = (out or Path(f"{deployment.slug}-{deployment.number}-{target}")).absolute()
     where = root or (str(directory) if chosen.settings.model_fields["root"].is_required() else None)
     settings = parse_settings(chosen.settings, pairs, files=files, **({"root": where} if where else {}))
@@ -72,16 +75,3 @@ def export(  # noqa: PLR0913, PLR0917 what click hands over
         ),
         short=str(directory),
     )
-
-
-def _require_intact(app: App, reference: str, key: str) -> None:
-    """An export of a damaged engine would spread the damage."""
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-
-    store = app.site.store
-    store.manifest(key)
-    if not store.intact(key):
-        problems = store.verify(key)
-        raise ArtifactCorrupt(
-            "\n".join([f"{reference} is damaged in the store; run its recipe again", *problems])
-        )

@@ -184,9 +184,9 @@ def _verify_store(app: App) -> None:
 
 def _survey(app: App, keys: list[str] | None) -> "Survey":
     from artifacts.survey import survey  # pydantic: not for --help
-    from pipeline.reading import Reading
+    from pipeline.moving import Moving
 
-    with Reading(app.out, "reading") as progress:
+    with Moving(app.out, "reading") as progress:
         return survey(app.client.store, keys, progress)
 
 

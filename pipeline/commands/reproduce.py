@@ -54,8 +54,12 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
     from pipeline.planning import plan_one
 
     loaded, published = again.recipe_of(record, base), app.site.store
+    app.client.require_own_store()
     published.manifest(record.engine_key)
-    with working_beside(published.root / "reproduce") as scratch:
+    kept = published.reading(
+        [record.engine_key, *record.lineage.values()], f"the rebuild of {record.reference}"
+    )
+    with kept, working_beside(published.root / "reproduce") as scratch:
         site = replace(app.site, store=LocalStore(scratch))
         made = plan_one(loaded, site)
         if odd := again.given_otherwise(record, made):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from artifacts import disk, scratch, tree
-from artifacts.errors import DestinationTaken
+from artifacts.disk import refuse_taken
 from artifacts.manifest import MANIFEST
 from pipeline.deployment.settings import Settings
 from pipeline.engines.tensorrt.parts import SCORING
@@ -24,7 +24,7 @@ def write_export(
     A directory that holds something is a DestinationTaken; a full or read-only disk a StoreUnusable.
     """
     target = out.absolute()
-    _refuse_taken(target)
+    refuse_taken(target)
     wanted = {} if settings.files == "reference" else trees
     needed = sum(disk.size_bytes(source) for source in wanted.values()) if settings.files == "copy" else 0
     prefix = f".{target.name}.export"
@@ -41,14 +41,9 @@ def write_export(
             _write_texts(draft, files)
             names = list(tree.list_files(draft))
             tree.sync_all(draft)
-            _refuse_taken(target)
+            refuse_taken(target)
             draft.rename(target)
     return names
-
-
-def _refuse_taken(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
 
 
 def _write_texts(draft: Path, files: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import digest
+from artifacts import digest, registries
 from artifacts.client import Client
 from artifacts.errors import FileChanged
 from artifacts.registry import Binding
@@ -37,9 +37,21 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
     `came_from` is kept with the version: the place without secrets, and what it says of the `licence`.
     """
     found = recognise(directory)
+    step, files = _described(directory, found)
+    key = digest.of_json(step)
+    with client.store.lease([key], f"the import of {name}") as held:
+        registries.remember(client.store, client.registry.url)
+        size = _take(directory, files, step, client.store, host)
+        held.require()  # else a sweep may have taken what is about to be named
+        number = _publish(found, name, key, size, came_from, client)
+    return Adopted(name=name, number=number, key=key, found=found)
+
+
+def _publish(
+    found: Foreign, name: str, key: str, size: int, came_from: Mapping[str, Any], client: Client
+) -> int:
     licence = found.licence or came_from.get("licence")
-    key, size = _take(directory, found, client.store, host)
-    number = client.registry.publish(
+    return client.registry.publish(
         Publication(
             name=name,
             engine_key=key,
@@ -56,13 +68,12 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
             facts=found.facts,
             metrics=[Metric("size_bytes", float(size))],
         ),
-        store=Binding(client.store.id, str(client.store.root)),
+        store=Binding(client.store.id, client.store.url),
     )
-    return Adopted(name=name, number=number, key=key, found=found)
 
 
-def _take(directory: Path, found: Foreign, store: LocalStore, host: Host) -> tuple[str, int]:
-    """Makes the artifact exist, by the digest of its files; returns its key and size."""
+def _described(directory: Path, found: Foreign) -> tuple[dict[str, Any], dict[str, str]]:
+    """The step that stands for the import, by which the same files are the same artifact; and the digests."""
     seen = digest.of_files(directory / name for name in found.names)
     files = {name: seen[directory / name] for name in found.names}
     step = {
@@ -72,18 +83,26 @@ def _take(directory: Path, found: Foreign, store: LocalStore, host: Host) -> tup
         "inputs": {},
         "params": {"digest": digest.of_tree(files)},
     }
+    return step, files
+
+
+def _take(
+    directory: Path, files: Mapping[str, str], step: Mapping[str, Any], store: LocalStore, host: Host
+) -> int:
+    """Makes the artifact exist; returns its bytes."""
     key = digest.of_json(step)
-    needed = sum((directory / name).stat().st_size for name in found.names)
+    needed = sum((directory / name).stat().st_size for name in files)
     with store.lock(key):
         if not (store.has(key) and store.intact(key)):
             if store.has(key):
                 store.discard(key)
             with store.write(
-                key, kind=found.kind, step=step, host=host.as_dict(), needed_bytes=needed
+                key, kind=step["kind"], step=step, host=host.as_dict(), needed_bytes=needed
             ) as draft:
-                for name in found.names:
-                    _copy(directory / name, draft.path / name, files[name])
-    return key, needed
+                for name, sha256 in files.items():
+                    _copy(directory / name, draft.path / name, sha256)
+        store.push(key)
+    return needed
 
 
 def _copy(source: Path, target: Path, expected: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from artifacts.licence import REFERENCE, SPDX
 from artifacts.version import Metric, VersionRecord
 from pipeline.interop.content import Content
 
@@ -33,16 +34,27 @@ def card(what: Content) -> str:
 def front_matter(what: Content) -> dict[str, Any]:
     """What the hub indexes: licence, base model, task and tags."""
     record = what.record
-    licence = {"license": what.licence} if what.licence else {}
     repo = record.source.get("repo")
     base = {"base_model": repo, "base_model_relation": "quantized"} if repo else {}
     return {
-        **licence,
+        **licence(what.licence),
         **base,
         "pipeline_tag": "text-generation",
         "library_name": "transformers",
         "tags": ["enginery", "modelopt", *_formats(record)],
     }
+
+
+def licence(said: str | None) -> dict[str, Any]:
+    """A licence as hubs index it: lower-case names, a list of those to choose from, `other` with its name."""
+    if said is None:
+        return {}
+    if " OR " in said:
+        return {"license": [licence(one)["license"] for one in said.split(" OR ")]}
+    if said.startswith(REFERENCE):
+        name = said.removeprefix(REFERENCE)
+        return {"license": "other", **({"license_name": name} if name != "other" else {})}
+    return {"license": said.lower() if said.lower() in SPDX else said}
 
 
 def _formats(record: VersionRecord) -> list[str]:

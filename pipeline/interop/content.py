@@ -10,7 +10,8 @@ from typing import Any, Literal
 from artifacts import scratch
 from artifacts.client import Client
 from artifacts.disk import FullDiskSaid, UnwritableSaid
-from artifacts.errors import ArtifactCorrupt, DestinationTaken
+from artifacts.errors import ArtifactCorrupt
+from artifacts.licence import UNSTATED
 from artifacts.manifest import Manifest
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeRefused
@@ -46,9 +47,14 @@ class Content:
 
 
 def licence_id(said: Any) -> str | None:
-    """A licence's short name, said alone or as `id` beside its text."""
+    """A licence as one SPDX expression: said alone, as `id` beside its texts, or as a list to choose from.
+
+    None where none is stated: `other` without a name is stated, NOASSERTION is not.
+    """
     found = said.get("id") if isinstance(said, Mapping) else said
-    return str(found) if found else None
+    every = found if isinstance(found, list | tuple) else [found]
+    named = dict.fromkeys(one.strip() for one in every if isinstance(one, str))
+    return " OR ".join(one for one in named if one not in ("", UNSTATED)) or None
 
 
 def content(record: VersionRecord, part: Part, client: Client) -> Content:
@@ -126,9 +132,3 @@ def working_beside(target: Path, needed_bytes: int = 0) -> Iterator[Path]:
         full.require()
         with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
             yield draft
-
-
-def refuse_taken(target: Path) -> None:
-    """Raises DestinationTaken for a target that is anything but absent or an empty directory."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")

@@ -10,7 +10,7 @@ from artifacts.client import Client
 from pipeline.host import Host
 from pipeline.interop import hf, mlflow, mlflow_push, modelpack, oci, unpack
 from pipeline.interop.adopt import Adopted, adopt
-from pipeline.interop.content import Part, Progress, content, working_beside
+from pipeline.interop.content import Content, Part, Progress, content, working_beside
 from pipeline.interop.target import (
     Directory,
     Layout,
@@ -43,7 +43,14 @@ def push(
 ) -> Pushed:
     """Pushes a part of a version; `to` is as `pipeline.interop.target.parse` reads it."""
     target = parse(to)
-    what = content(client.resolve(reference), part or default_part(target), client)
+    client.require_own_store()
+    record = client.resolve(reference)
+    read = (record.engine_key, *record.lineage.values())
+    with client.store.reading(read, f"the push of {record.reference}"):
+        return _push(content(record, part or default_part(target), client), target, client, progress)
+
+
+def _push(what: Content, target: Target, client: Client, progress: Progress | None) -> Pushed:
     if isinstance(target, Directory):
         path = hf.write_directory(what, client, target.path, progress)
         return Pushed(what=what.part, where=str(path), facts={"directory": str(path)})

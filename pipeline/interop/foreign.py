@@ -9,6 +9,7 @@ from typing import Any
 
 from artifacts.client import verify_pulled
 from artifacts.errors import ArtifactCorrupt
+from artifacts.licence import licence_in
 from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
 from artifacts.tree import is_plain, list_files
 from pipeline.checkpoint import stated
@@ -40,7 +41,7 @@ class Foreign:
     facts: Mapping[str, Any]
     """As of a version that was built here."""
     model: str = ""
-    licence: str | None = None
+    licence: Mapping[str, Any] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
     """What it says of where it comes from, which nobody has checked."""
     code: bool = False
@@ -192,9 +193,10 @@ def _checkpoint(directory: Path) -> Foreign:
     )
 
 
-def _licence(directory: Path) -> str | None:
-    said = front_matter(directory).get("license")
-    return str(said) if said else None
+def _licence(directory: Path) -> Mapping[str, Any] | None:
+    """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
+    found = licence_in(directory)
+    return found if found["stated"] or found["texts"] else None
 
 
 def _json(path: Path) -> dict[str, Any]:

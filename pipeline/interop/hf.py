@@ -14,10 +14,11 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from artifacts import tree
 from artifacts.client import Client
+from artifacts.disk import refuse_taken
 from pipeline import download, hub
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.interop.card import card
-from pipeline.interop.content import Content, Progress, refuse_taken, working_beside, write
+from pipeline.interop.content import Content, Progress, working_beside, write
 from pipeline.interop.target import Repository
 from pipeline.meter import Progress as Ticks
 from pipeline.snapshot import Remote

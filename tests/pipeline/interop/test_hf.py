@@ -79,7 +79,7 @@ def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(client, elsewhere,
         "checkpoint",
         "fp8",
     )
-    assert (record.model, record.source["licence"]) == ("acme/tiny", "apache-2.0")
+    assert (record.model, record.source["licence"]["id"]) == ("acme/tiny", "Apache-2.0")
     assert find("team/ckpt", elsewhere.store, lambda: elsewhere.registry).path == elsewhere.store.path(
         made.key
     )

@@ -1,0 +1,123 @@
+"""A pulled version: how it comes to be in a directory, whole and verified, and what is wrong with one."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts import disk, papers, scratch, tree
+from artifacts.cached import CachedStore
+from artifacts.disk import FullDiskSaid, UnwritableSaid, refuse_taken
+from artifacts.draft import Progress
+from artifacts.errors import ArtifactCorrupt
+from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.provenance import Attestation
+from artifacts.signing import Signature
+from artifacts.store import LocalStore
+from artifacts.version import VersionRecord
+
+CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A version to be pulled, and what comes with it."""
+
+    record: VersionRecord
+    manifest: Manifest
+    signatures: list[Signature]
+    attestations: list[Attestation]
+
+
+def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | None) -> None:
+    """Make `target` the version, at once and complete, every byte verified.
+
+    A `target` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
+    What was fetched from a remote store before an interruption is kept beside it and used.
+    """
+    refuse_taken(target)
+    manifest, staging = parcel.manifest, target.with_name(f".{target.name}.fetch")
+    needed = manifest.size_bytes - disk.allocated_bytes(staging)
+    full = FullDiskSaid(target.parent, parcel.record.reference, needed_bytes=needed)
+    with full, UnwritableSaid(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        full.require()
+        if isinstance(store, CachedStore) and not store.local.intact(manifest.key):
+            with scratch.resumable(staging) as draft:
+                store.bring(manifest, draft, progress)
+                _finish(parcel, draft, target)
+        else:
+            scratch.sweep(target.parent, f".{target.name}.pull")
+            with scratch.scratch(target.parent, f".{target.name}.pull") as draft:
+                _copy(store.path(manifest.key), draft, manifest, progress)
+                _finish(parcel, draft, target)
+
+
+def verify_pulled(directory: Path) -> list[str]:
+    """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry."""
+    texts = {}
+    for name in (VERSION, MANIFEST):
+        if not (directory / name).is_file():
+            return [f"{name}: missing; {directory} is not a pulled version, or lost it"]
+        texts[name] = (directory / name).read_bytes().decode(errors="replace")
+    try:
+        manifest = read_manifest(texts[MANIFEST], MANIFEST)
+        version = unseal(texts[VERSION], VERSION)
+    except ArtifactCorrupt as exc:
+        return [str(exc)]
+    found = tree.problems(directory, manifest.files, beside=papers.beside(version))
+    if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
+        return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
+    return [*found, *papers.problems(directory, manifest, version)]
+
+
+def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
+    """Adds what tells where it came from, who vouches for it and its licence; makes it appear."""
+    record, manifest = parcel.record, parcel.manifest
+    (draft / MANIFEST).write_text(manifest.to_text())
+    came = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
+    (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
+    tree.sync_all(draft)
+    refuse_taken(target)
+    draft.rename(target)
+
+
+def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "number": record.number,
+        "key": record.engine_key,
+        "manifest_digest": manifest.digest,
+        "published_at": record.published_at.isoformat(),
+        "facts": record.facts,
+    }
+
+
+def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | None) -> None:
+    done = 0
+    for name, record in manifest.files.items():
+        target = draft / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            opened = (source / name).open("rb")
+        except FileNotFoundError:
+            raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
+        seen = hashlib.sha256()
+        with opened, target.open("wb") as out:
+            while chunk := opened.read(CHUNK_BYTES):
+                seen.update(chunk)
+                out.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, manifest.size_bytes)
+        if seen.hexdigest() != record.sha256:
+            raise ArtifactCorrupt(
+                _damaged(source, name, f"has sha256 {seen.hexdigest()}, not {record.sha256}")
+            )
+
+
+def _damaged(source: Path, name: str, what: str) -> str:
+    return (
+        f"{source / name} {what}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
+        "or build its recipe again"
+    )
