@@ -13,7 +13,7 @@ from artifacts.errors import ArtifactCorrupt
 from artifacts.inventory import Artifact, Blob, Inventory, Litter, Progress, inputs_of, params_of
 from artifacts.manifest import Manifest, read_manifest
 from artifacts.objects import Meta, listed, read
-from artifacts.remote.layout import MANIFESTS
+from artifacts.remote.layout import MANIFESTS, QUARANTINE
 
 BLOBS, PROBES = "blobs", "probes"
 
@@ -55,7 +55,11 @@ class Reader:
             artifact = _artifact(matched[1], found, path, _age(meta, now))
             stored[path] = own
             artifacts[artifact.key] = artifact
-        litter = tuple(_probe(meta, now) for meta in listed(self.objects, PROBES))
+        litter = tuple(
+            Litter(kind=kind, place=meta.path, size_bytes=meta.size, age_s=_age(meta, now))
+            for kind in (PROBES, QUARANTINE)
+            for meta in listed(self.objects, kind)
+        )
         return Inventory(artifacts=artifacts, blobs=stored, litter=litter, problems=tuple(problems))
 
     def _manifests(self, commits: Iterable[Meta], progress: Progress) -> dict[str, "Manifest | str"]:
@@ -92,11 +96,6 @@ def _artifact(key: str, found: "Manifest | str", path: str, age_s: float) -> Art
         age_s=age_s,
         params=params_of(found.step),
     )
-
-
-def _probe(meta: Meta, now: datetime) -> Litter:
-    """What a process that died left of proving that it can write."""
-    return Litter(kind=PROBES, place=meta.path, size_bytes=meta.size, age_s=_age(meta, now))
 
 
 def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:

@@ -54,7 +54,8 @@ class Display(Listener):
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.bars.stop()
+        if self.live:  # it prints an empty line where it never started
+            self.bars.stop()
 
     def started(self, step: Step) -> None:
         """Opens the step's bar."""

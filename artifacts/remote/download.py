@@ -54,8 +54,8 @@ def fetch(
 
 def differing(
     objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], moved: Moved
-) -> Iterator[str]:
-    """Everything wrong with the files in the store, by reading all of them; each names its file."""
+) -> Iterator[tuple[str, str]]:
+    """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
     for name, file in files.items():
         try:
             parts = [_only(file)] if file.size <= part_bytes else parts_of(objects, file)
@@ -64,9 +64,9 @@ def differing(
                 whole.update(data)
                 moved(len(data))
             if whole.hexdigest() != file.sha256:
-                yield f"{name}: its parts make sha256 {whole.hexdigest()}; the manifest says {file.sha256}"
+                yield name, f"its parts make sha256 {whole.hexdigest()}; the manifest says {file.sha256}"
         except ArtifactCorrupt as exc:
-            yield f"{name}: {exc}"
+            yield name, str(exc)
 
 
 def parts_of(objects: Objects, file: FileRecord) -> list[Part]:

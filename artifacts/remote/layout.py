@@ -12,6 +12,7 @@ PART_BYTES = 16 << 20
 
 STORE = "store.json"
 MANIFESTS = "manifests"
+QUARANTINE = "quarantine"
 
 
 class StoreRecord(Frozen):
@@ -40,7 +41,7 @@ class PartIndex(Frozen):
     @model_validator(mode="after")
     def parts_make_the_size(self) -> "PartIndex":
         """Checks that there are as many parts as the size needs."""
-        needed = len(spans(self.size, self.part_bytes))
+        needed = -(-self.size // self.part_bytes)
         if len(self.parts) != needed:
             raise ValueError(f"{len(self.parts)} parts; {self.size:,} bytes have {needed}")
         return self

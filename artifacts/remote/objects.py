@@ -9,6 +9,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from artifacts.errors import StoreUnusable
+from artifacts.objects import require_short
 from artifacts.remote.place import CREDENTIALS, Patience, Place, connect
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Objects:
         """An object's bytes; None where there is none. For small ones: it is held in memory."""
         with self._said("reading", path):
             try:
-                return bytes(obstore.get(self.handle, path).bytes())
+                found = obstore.get(self.handle, path)
+                require_short(f"{self.place.url}/{path}", found.meta["size"])
+                return bytes(found.bytes())
             except FileNotFoundError as exc:
                 if NO_BUCKET.search(str(exc)):
                     raise self._no_bucket() from None

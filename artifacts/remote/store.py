@@ -153,8 +153,38 @@ class RemoteStore:
             manifest = self.manifest(key)
         except ArtifactCorrupt as exc:
             return [f"manifest.json: {exc}"]
-        told = _counted(manifest.size_bytes, progress)
-        return list(download.differing(self._objects, self.record.part_bytes, manifest.files, told))
+        return [f"{name}: {what}" for name, what in self.differing(manifest.files, progress)]
+
+    def differing(
+        self, files: Mapping[str, FileRecord], progress: Progress | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
+        told = _counted(sum(record.size for record in files.values()), progress)
+        return download.differing(self._objects, self.record.part_bytes, files, told)
+
+    def replace(self, record: FileRecord, source: Path) -> None:
+        """Send a content anew in place of one that is damaged."""
+        with self.lease([], f"the repair of {record.sha256[:12]}", [record.sha256]):
+            self.drop(record.sha256)
+            files = {source.name: record}
+            upload.push_files(self._objects, self.record.part_bytes, source.parent, files, lambda size: None)
+
+    def drop(self, sha256: str) -> None:
+        """Remove a content that is damaged: whoever pushes it next sends it again."""
+        parts = self._objects.listing(layout.parts_prefix(sha256))
+        for path in (layout.index_path(sha256), layout.blob_path(sha256), *parts):
+            self._objects.remove(path)
+
+    def restore(self, manifest: Manifest) -> None:
+        """Write a manifest anew in place of one that is damaged."""
+        self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+
+    def discard(self, key: str) -> None:
+        """Set an artifact's manifest aside: it is no longer committed, and is built again if it is wanted."""
+        text = self._objects.read(layout.manifest_path(key))
+        if text is not None:
+            self._objects.write(f"{layout.QUARANTINE}/{key}.json", text)
+            self._objects.remove(layout.manifest_path(key))
 
     def prepare(self) -> None:
         """Prove that the store can be written, by writing; otherwise a StoreUnusable."""

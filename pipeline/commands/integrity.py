@@ -1,6 +1,7 @@
 """verify, repair, store: whether what is stored is what was stored, and what to do where it is not."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,9 @@ from pipeline.app import App
 from pipeline.commands.trust import trust_options, trusted
 
 if TYPE_CHECKING:
+    from artifacts.draft import Source
     from artifacts.registry import Registry
+    from artifacts.repair import Repair
     from artifacts.survey import Damage, Survey
 
 REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTORY]", required=False)
@@ -59,40 +62,79 @@ def verify(
 @click.option(
     "--from", "other", metavar="STORE|DIRECTORY", help="Store or pulled directory with right bytes."
 )
+@click.option("--discard", is_flag=True, help="Set aside what stays damaged: its recipe builds it again.")
 @click.pass_obj
-def repair(app: App, reference: str | None, whole: bool, other: str | None) -> None:
+def repair(app: App, reference: str | None, whole: bool, other: str | None, discard: bool) -> None:
     """Replace damaged files by right bytes: of another copy in the store, another store, a pulled directory.
 
-    Exit 1 if a file stays damaged.
+    A cache is repaired from its remote store, and that from the cache. Exit 1 if a file stays damaged.
 
     Example: enginery repair --all
     """
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-    from artifacts.repair import repair, source_at
+    from artifacts.repair_remote import give_up, repair_all
 
     _require_one(reference, whole=whole)
     store = app.client.store
     keys = None if reference is None else [app.client.resolve(reference).engine_key]
-    found = _survey(app, keys)
+    found = _surveys(app, keys)
+    damages = [damage for one in found for damage in one.damages]
+    bound, source = _bound(app) if damages else None, _source(app, other) if damages else None
     mended, left = [], []
-    for done in repair(store, found.damages, source_at(other) if other else None):
+    for done in repair_all(store, damages, source, bound=bound):
         if done.repaired:
             app.out.say(f"repaired {done.damage.paths[-1]}: {done.how}")
             mended.append({"paths": list(done.damage.paths), "how": done.how})
         else:
-            left.append(f"  {done.damage}\n    {done.how}")
-    if left:
-        error = ArtifactCorrupt("\n".join([f"{_count(left, 'file')} still damaged:", *left]))
-        if other is None:
-            error.add_note(
-                "enginery repair --all --from STORE, if another store or a pull has the right bytes"
-            )
-        raise error
+            left.append(done)
+    given_up = [key for one in left for key in give_up(store, one.damage)] if discard else []
+    _require_mended([one for one in left if not (discard and one.damage.keys)], hint=other is None)
+    files = sum(one.files for one in found)
+    aside = f"; {_count(given_up, 'artifact')} set aside, to be built again" if given_up else ""
     app.out.value(
-        {"files": found.files, "repaired": mended},
-        text=f"{found.files:,} files read, {_count(mended, 'damaged file')} repaired",
+        {"files": files, "repaired": mended, "discarded": given_up},
+        text=f"{files:,} files read, {_count(mended, 'damaged file')} repaired{aside}",
         short=str(len(mended)),
     )
+
+
+def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
+    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+
+    if left:
+        told = [f"  {done.damage}\n    {done.how}" for done in left]
+        error = ArtifactCorrupt("\n".join([f"{_count(told, 'file')} still damaged:", *told]))
+        if hint:
+            error.add_note(
+                "enginery repair --all --from STORE, if another store or a pull has the right bytes; "
+                "enginery repair --all --discard gives up what stays damaged: its recipe builds it again"
+            )
+        raise error
+
+
+def _source(app: App, other: str | None) -> "Source | None":
+    """Where right bytes are sought: where was said, else in the store that the registry names."""
+    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+    from artifacts.repair import source_at
+
+    store = app.client.store
+    if other is not None:
+        return source_at(other)
+    bound = None if store.remote is not None else app.registry.bound()
+    with suppress(ArtifactCorrupt):  # a damaged store.json does not say which store this is
+        identity = store.identity()
+        bound = None if bound is None or (identity and identity.id == bound.id) else bound
+    if bound is None or bound.url == store.url:
+        return None
+    app.out.say(f"the registry names the artifacts of {bound.url}: right bytes are sought there too")
+    return source_at(bound.url)
+
+
+def _bound(app: App) -> str | None:
+    """The id that this store had, if its registry knows it; another store's is not given to this one."""
+    store = app.client.store
+    bound = None if store.remote is not None else app.registry.bound()
+    own = bound is not None and (bound.url == store.url or app.registry.url == store.registry_url)
+    return bound.id if bound is not None and own else None
 
 
 @click.group()
@@ -167,27 +209,52 @@ def _verify_store(app: App) -> None:
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
     from pipeline.output import size
 
-    found = _survey(app, None)
-    if found.damages:
-        having = _versions(app.registry, {key for damage in found.damages for key in damage.keys})
-        told = [f"  {damage}\n    {_named(damage, having)}" for damage in found.damages]
-        error = ArtifactCorrupt("\n".join([f"{_count(told, 'file')} of {found.files:,} damaged:", *told]))
+    found = _surveys(app, None)
+    damages = [damage for one in found for damage in one.damages]
+    files = sum(one.files for one in found)
+    if damages:
+        having = _versions(app.registry, {key for damage in damages for key in damage.keys})
+        told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
+        error = ArtifactCorrupt("\n".join([f"{_count(told, 'file')} of {files:,} damaged:", *told]))
         error.add_note("enginery repair --all")
         raise error
+    lines = [
+        f"{one.artifacts:,} artifacts, {one.files:,} files, {size(one.size_bytes)}{where}:"
+        " every file is as it was stored"
+        for one, where in zip(found, _places(app), strict=False)
+    ]
     app.out.value(
-        {"artifacts": found.artifacts, "files": found.files, "bytes": found.size_bytes, "problems": []},
-        text=f"{found.artifacts:,} artifacts, {found.files:,} files, {size(found.size_bytes)}:"
-        " every file is as it was stored",
-        short=str(found.artifacts),
+        {
+            "artifacts": found[-1].artifacts,
+            "files": files,
+            "bytes": sum(one.size_bytes for one in found),
+            "problems": [],
+        },
+        text="\n".join(lines),
+        short=str(found[-1].artifacts),
     )
 
 
-def _survey(app: App, keys: list[str] | None) -> "Survey":
+def _places(app: App) -> list[str]:
+    """Where each survey was made, in words; nothing is said of a store that is one directory."""
+    store = app.client.store
+    return [""] if store.remote is None else [f" in the cache {store.root}", f" in {store.url}"]
+
+
+def _surveys(app: App, keys: list[str] | None) -> "list[Survey]":
+    """What was read of the store; of a remote one, what was read of the cache and then over the network."""
     from artifacts.survey import survey  # pydantic: not for --help
+    from artifacts.survey_remote import survey_remote
     from pipeline.moving import Moving
 
+    store = app.client.store
+    here = keys if keys is None or store.remote is None else [key for key in keys if store.local.has(key)]
     with Moving(app.out, "reading") as progress:
-        return survey(app.client.store, keys, progress)
+        found = [survey(store, here, progress)]
+    if store.remote is not None:
+        with Moving(app.out, f"reading {store.url}") as progress:
+            found.append(survey_remote(store.remote, keys, progress))
+    return found
 
 
 def _versions(registry: "Registry", keys: set[str]) -> dict[str, list[str]]:

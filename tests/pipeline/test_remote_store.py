@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from artifacts.cached import CachedStore
+from artifacts.manifest import MANIFEST
 from artifacts.registry import open_registry
 from artifacts.remote import layout
 from pipeline.boundary import report
@@ -94,8 +95,8 @@ def test_what_one_machine_built_no_other_builds_or_fetches_in_whole(here, machin
     assert heard.built == []
     assert version == 1
     assert there.local.keys() == []
-    (files,) = {len(list((there.root / "files").rglob("*.json*")))}
-    assert files == 4  # samples, scores, measurement, and what the engine says of itself
+    fetched = [path.name for path in (there.root / "files").rglob("*.json*") if path.name != MANIFEST]
+    assert sorted(fetched) == ["engine.json", "measurement.json", "samples.jsonl", "scores.json"]
     engine = open_registry(f"sqlite:///{tmp_path / 'registry.db'}").resolve("toy")
     assert engine.metric("size_bytes") == here.manifest(engine.engine_key).size_bytes
 
@@ -125,10 +126,10 @@ def test_a_damaged_copy_gives_way_to_the_one_in_the_remote_store(here, machine):
     path = here.path(key_of(here, "evaluation")) / "samples.jsonl"
     path.chmod(0o644)
     path.write_text("?")
-    _, heard, version = machine("here")
-    assert heard.built == []
-    assert len(heard.problems) == 1
-    assert version == 1
+    again, heard, version = machine("here")
+    assert (heard.built, heard.problems, version) == ([], [], 1)
+    assert again.file(key_of(here, "evaluation"), "samples.jsonl").read_text() != "?"
+    assert list(map(again.local.verify, again.local.keys())) == [[]] * len(INPUTS)
 
 
 def call(*argv: str) -> tuple[int, str, str]:
@@ -161,7 +162,8 @@ def test_a_version_is_pulled_and_shown_from_a_machine_that_has_nothing(here, buc
     code, out, err = call(*options, "show", key_of(here, "quantized_checkpoint")[:12])
     assert code == 0, err
     assert "linears quantized" in out
-    assert len(list((tmp_path / "cache").glob("*/files/*/*"))) == 1  # coverage.json alone
+    files = (tmp_path / "cache").glob("*/files/*/*")
+    assert sorted(path.name for path in files) == ["coverage.json", MANIFEST]
     assert list((tmp_path / "cache").glob("*/objects")) == []
 
 

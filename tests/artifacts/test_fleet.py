@@ -1,0 +1,315 @@
+"""Machines that share one remote store and one registry: builders, pullers and gc, working and killed at once."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from artifacts import digest, sweep
+from artifacts.cached import CachedStore
+from artifacts.client import Client, verify_pulled
+from artifacts.database import open_database
+from artifacts.errors import StoreMismatch
+from artifacts.gc import Policy
+from artifacts.places import RemotePlace
+from artifacts.registry import Binding, Publication, Registry, open_registry
+from artifacts.remote.store import RemoteStore
+from artifacts.retention import Names
+from tests.artifacts.test_cached import commit
+from tests.artifacts.test_remote import PART, opened
+from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
+
+BUILDER = """
+import random, sys, time
+from pathlib import Path
+from artifacts.cached import CachedStore
+from artifacts.registry import Binding, Publication, open_registry
+from tests.artifacts.test_cached import commit
+from tests.artifacts.test_fleet import engine
+from tests.artifacts.test_remote import opened
+url, cache, registry, turns, number = sys.argv[1:]
+store, registry, chance = CachedStore(opened(url), Path(cache)), open_registry(registry), random.Random(number)
+input()
+for turn in range(int(turns)):
+    key, files = engine(chance.randrange(6))
+    with store.lease([key], "a build") as held:
+        if not store.has(key):
+            commit(store, key, files)
+        store.push(key)
+        assert store.remote.has(key), "swept under a lease"
+        held.require()
+        registry.publish(Publication(name="demo", alias=f"by-{number}", engine_key=key,
+            manifest_digest=store.manifest(key).digest, recipe={"at": [number, turn]}, verdict="PASS", facts={}),
+            store=Binding(store.id, store.url))
+print("built", flush=True)
+"""
+
+PULLER = """
+import os, sys, tempfile
+from pathlib import Path
+from artifacts.client import Client
+from artifacts.errors import NotFound
+url, cache, registry, turns, number = sys.argv[1:]
+os.environ["ENGINERY_CACHE"] = cache
+pulled = 0
+input()
+for turn in range(int(turns)):
+    with tempfile.TemporaryDirectory() as folder:
+        client = Client(url, registry)
+        try:
+            engine = client.pull("demo", Path(folder, "engine"))
+        except NotFound:  # not published yet, or collected before we came
+            continue
+        assert client.verify(engine) == []
+        pulled += 1
+print(pulled, flush=True)
+"""
+
+SWEEPER = """
+import sys
+from tests.artifacts.test_fleet import collect
+input()
+while True:
+    collect(sys.argv[1], sys.argv[2])
+"""
+
+
+def engine(number: int) -> tuple[str, dict[str, bytes]]:
+    """Key and files of one of a few engines; two share each long file."""
+    shared = random.Random(number // 2).randbytes(3 * PART + 5)
+    return digest.of_json(["engine", number]), {"rank0.bin": shared, "engine.json": bytes([number]) * 40}
+
+
+def collect(url: str, registry: str, policy: Policy = EAGER) -> sweep.Plan:
+    """A collection as a machine of its own does it."""
+    names = Names(open_database(registry), inside=False)
+    return sweep.collect(RemotePlace(opened(url).objects, url), names, policy)
+
+
+@pytest.fixture
+def registry(registry_url) -> Registry:
+    return open_registry(registry_url)
+
+
+def publish(registry: Registry, store: CachedStore, key: str, alias: str | None = None) -> None:
+    registry.publish(
+        Publication(name="demo", alias=alias, engine_key=key, manifest_digest=store.manifest(key).digest,
+                    recipe={"of": key}, verdict="PASS", facts={}),
+        store=Binding(store.id, store.url),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def here(bucket, tmp_path) -> CachedStore:
+    """A machine whose store is made, and has nothing in it yet."""
+    store = CachedStore(opened(bucket.url), tmp_path / "here")
+    assert store.id
+    return store
+
+
+def bind(registry: Registry, store: CachedStore) -> None:
+    """A version that is collected at once, so that the registry is this store's."""
+    commit(store, "0" * 64, {"engine.json": b"{}"})
+    publish(registry, store, "0" * 64)
+
+
+def require_sound(url: str, registry_url: str) -> set[str]:
+    """Everything that gc says it kept is there and right; returns the keys."""
+    remote = opened(url)
+    versions = open_registry(registry_url).versions("demo")
+    kept = {one.engine_key for one in versions if one.collected_at is None}
+    assert {key: remote.verify(key) for key in kept} == {key: [] for key in kept}
+    return kept
+
+
+def needed(remote: RemoteStore, keys: set[str]) -> set[str]:
+    """Digests of the contents of artifacts."""
+    return {record.sha256 for key in keys for record in remote.manifest(key).files.values()}
+
+
+def test_builders_and_pullers_on_other_machines_lose_nothing_to_a_sweep_that_never_rests(
+    here, registry, registry_url, bucket, start, tmp_path
+):
+    bind(registry, here)
+    machines = [(BUILDER, 12, 0), (BUILDER, 12, 1), (PULLER, 10, 2)]
+    workers = [
+        ready(start, code, bucket.url, tmp_path / f"machine-{n}", registry_url, turns, n)
+        for code, turns, n in machines
+    ]
+    go(*workers)
+    removed = 0
+    while any(worker.poll() is None for worker in workers):
+        removed += len(collect(bucket.url, registry_url).removed)
+    built, again, pulled = finished(*workers)
+    assert (built, again, int(pulled) > 0, removed > 0) == ("built", "built", True, True)
+    collect(bucket.url, registry_url)
+    kept = require_sound(bucket.url, registry_url)
+    assert set(here.remote.keys()) == kept
+    stored = {Path(path).name.partition(".")[0] for path in bucket.objects("blobs") if ".parts/" not in path}
+    assert stored == needed(here.remote, kept)
+
+
+def test_machines_killed_at_any_moment_leave_only_what_the_next_sweep_takes(
+    here, registry, registry_url, bucket, start, tmp_path
+):
+    bind(registry, here)
+    chance = random.Random(5)
+    for turn in range(2):
+        victims = [
+            ready(
+                start, code, bucket.url, tmp_path / f"machine-{turn}-{n}", registry_url, 10_000, 10 * turn + n
+            )
+            for n, code in enumerate((BUILDER, BUILDER, PULLER))
+        ]
+        victims.append(ready(start, SWEEPER, bucket.url, registry_url))
+        go(*victims)
+        while f"by-{10 * turn}" not in registry.aliases("demo"):
+            assert victims[0].poll() is None, victims[0].stderr.read()
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        for victim in victims:
+            victim.kill()
+            victim.wait()
+        age(bucket.root)
+    collect(bucket.url, registry_url)
+    collect(bucket.url, registry_url)
+    kept = require_sound(bucket.url, registry_url)
+    assert kept
+    assert set(here.remote.keys()) == kept
+    assert bucket.objects("leases") == []
+    stored = {Path(path).name.partition(".")[0] for path in bucket.objects("blobs") if ".parts/" not in path}
+    assert stored == needed(here.remote, kept)
+    os.environ["ENGINERY_CACHE"] = str(tmp_path / "fresh")
+    try:
+        assert verify_pulled(Client(bucket.url, registry_url).pull("demo", tmp_path / "engine")) == []
+    finally:
+        del os.environ["ENGINERY_CACHE"]
+
+
+def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(here, registry, registry_url, bucket):
+    bind(registry, here)
+    key, files = engine(1)
+    commit(here, key, files)
+    assert {one.key for one in collect(bucket.url, registry_url).removed} == {key, "0" * 64}
+    assert bucket.objects("blobs") == bucket.objects("manifests") == []
+    assert here.local.has(key)
+    with here.lease([key], "a build"):
+        here.push(key)
+        publish(registry, here, key, "prod")
+    collect(bucket.url, registry_url)
+    assert here.remote.verify(key) == []
+    there = CachedStore(opened(bucket.url), here.root.parent / "there")
+    assert (there.directory(key) / "rank0.bin").read_bytes() == files["rank0.bin"]
+
+
+def test_a_sweep_cut_short_after_the_manifest_leaves_nothing_that_a_push_trusts(
+    here, registry, registry_url, bucket
+):
+    """The long file's index is gone, its parts are half there: the push sends what is missing."""
+    key, files = engine(2)
+    commit(here, key, files)
+    record = here.manifest(key).files["rank0.bin"]
+    at = f"blobs/{record.sha256[:2]}/{record.sha256}"
+    (bucket.root / f"manifests/{key[:2]}/{key}.json").unlink()
+    (bucket.root / f"{at}.json").unlink()
+    parts = bucket.objects(f"{at}.parts")
+    (bucket.root / parts[1]).unlink()
+    here.push(key)
+    assert here.remote.verify(key) == []
+
+
+LEASED = """
+import os, sys
+from pathlib import Path
+from artifacts.client import Client
+url, cache, registry, target = sys.argv[1:]
+os.environ["ENGINERY_CACHE"] = cache
+told = False
+def progress(done, total):
+    global told
+    if not told:
+        told = True
+        print("moving", flush=True)
+        input()
+Client(url, registry).pull("demo@prod", Path(target), progress=progress)
+print("pulled", flush=True)
+"""
+
+
+def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(
+    here, registry, registry_url, bucket, start, tmp_path
+):
+    """Nobody points at what is being pulled any more, and it stays until it is there."""
+    bind(registry, here)
+    for number in (1, 3, 5):
+        key, files = engine(number)
+        commit(here, key, files)
+        publish(registry, here, key, "prod" if number == 1 else None)
+    child = start(LEASED, bucket.url, tmp_path / "elsewhere", registry_url, tmp_path / "engine")
+    assert child.stdout.readline() == "moving\n", child.stderr.read()
+    for number in (3, 4):
+        registry.promote("demo", "prod", to=number, expect=registry.aliases("demo")["prod"])
+    plan = collect(bucket.url, registry_url)
+    assert plan.kept["leased"] == 1
+    assert {one.key for one in plan.removed} == {"0" * 64}
+    assert finished_with(child) == "pulled\n"
+    assert verify_pulled(tmp_path / "engine") == []
+    assert {one.key for one in collect(bucket.url, registry_url).removed} == {engine(1)[0]}
+
+
+def finished_with(child) -> str:
+    """Lets a child go on; returns what it says in the end."""
+    out, err = child.communicate("go\n", timeout=60)
+    assert child.returncode == 0, err
+    return str(out)
+
+
+def test_the_registry_of_another_store_is_refused_before_anything_is_read_or_deleted(
+    here, registry, registry_url, bucket, tmp_path, monkeypatch, all_files
+):
+    bind(registry, here)
+    other = CachedStore(opened(f"{bucket.url}-other"), tmp_path / "other")
+    commit(other, "1" * 64)
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "caches"))
+    before = all_files(bucket.path)
+    with pytest.raises(
+        StoreMismatch, match=f"names artifacts of store {here.id} .*, and this is store {other.id}"
+    ):
+        collect(other.url, registry_url)
+    with pytest.raises(StoreMismatch, match="use that store, or give this one a registry of its own"):
+        Client(other.url, registry_url).pull("demo", tmp_path / "engine")
+    with pytest.raises(StoreMismatch, match="is no store yet; use that store"):
+        Client(f"{bucket.url}-third", registry_url).pull("demo", tmp_path / "engine")
+    assert not (tmp_path / "engine").exists()
+    assert all_files(bucket.path) == before
+
+
+def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path, start):
+    """A build in another process holds one engine; this one commits until the cache is over its bound."""
+    store = CachedStore(opened(bucket.url), tmp_path / "cache", idle_s=0.0, max_bytes=60_000)
+    used, files = engine(0)
+    commit(store, used, files)
+    code = """
+import sys
+from pathlib import Path
+from artifacts.cached import CachedStore
+from tests.artifacts.test_remote import opened
+store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
+with store.lease([sys.argv[3]], "a build"):
+    directory = store.directory(sys.argv[3])
+    print("using", flush=True)
+    input()
+    print(store.local.verify(sys.argv[3]), (directory / "rank0.bin").stat().st_size)
+"""
+    child = start(code, bucket.url, store.root, used)
+    assert child.stdout.readline() == "using\n", child.stderr.read()
+    for number in range(2, 12):
+        commit(store, engine(number)[0], engine(number)[1])
+    assert store.local.has(used)
+    assert len(store.local.keys()) < 8
+    assert len(store.keys()) == 11
+    assert finished_with(child) == f"[] {3 * PART + 5}\n"
+    store.cache.shrink(60_000)
+    assert not store.local.has(used)
