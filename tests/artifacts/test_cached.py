@@ -13,12 +13,17 @@ from artifacts.cached import CachedStore
 from artifacts.client import Client, verify_pulled
 from artifacts.draft import Draft
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound, StoreUnknown, StoreUnusable
+from artifacts.gc import Policy
 from artifacts.opening import open_cached, parse_size
+from artifacts.places import LocalPlace
 from artifacts.registry import Publication
 from artifacts.remote import layout
 from artifacts.repair import repair
+from artifacts.repair_remote import give_up, repair_all
 from artifacts.store import LocalStore, open_store
 from artifacts.survey import survey
+from artifacts.survey_remote import survey_remote
+from artifacts.sweep import tidy
 from tests.artifacts.test_remote import BIG, FILES, contents, damage, opened, until
 from tests.servers import faults
 
@@ -375,3 +380,140 @@ def test_a_taken_destination_is_left_alone(consumer, tmp_path):
     with pytest.raises(DestinationTaken):
         consumer.pull("demo/fp8", tmp_path / "engine")
     assert [path.name for path in (tmp_path / "engine").iterdir()] == ["mine"]
+
+
+def hurt(path: Path) -> None:
+    path.chmod(0o644)
+    damage(path)
+
+
+def test_whoever_reads_what_is_damaged_in_the_cache_gets_it_fetched_again(machine, key, proxy, caplog):
+    there = machine("there")
+    commit(machine("here"), key)
+    directory = there.directory(key)
+    hurt(directory / "rank0.bin")
+    before = len(proxy.sent("GET", "/blobs/"))
+    assert (there.directory(key) / "rank0.bin").read_bytes() == FILES["rank0.bin"]
+    assert len(proxy.sent("GET", "/blobs/")) - before == 7  # its index and parts; the other files are right
+    assert "is damaged; what is wrong is fetched again from s3://" in caplog.text
+    hurt(directory / "engine.json")
+    assert there.file(key, "engine.json").read_bytes() == b"{}"
+    hurt(directory / "manifest.json")
+    assert there.manifest(key).key == key
+    assert there.require(key, "demo:1") == directory
+    assert there.local.verify(key) == []
+    assert list((there.root / "quarantine").iterdir()) == []
+    assert survey(there.local).damages == ()
+
+
+def test_a_file_that_was_fetched_alone_and_then_damaged_is_fetched_again(machine, key):
+    there = machine("there")
+    commit(machine("here"), key)
+    hurt(there.file(key, "rank0.bin"))
+    assert there.file(key, "rank0.bin").read_bytes() == FILES["rank0.bin"]
+    hurt(there.file(key, "tuning/cache"))
+    assert (there.directory(key) / "tuning" / "cache").read_bytes() == FILES["tuning/cache"]
+    assert not (there.root / "files" / key).exists()
+
+
+def test_a_damaged_copy_that_was_never_pushed_is_said_to_be_lost(machine, key):
+    here = machine("here")
+    commit(here, key)
+    obstore.delete(here.remote.objects, layout.manifest_path(key))
+    hurt(here.path(key) / "rank0.bin")
+    assert not here.intact(key)
+    with pytest.raises(
+        ArtifactCorrupt, match=r"rank0\.bin: sha256 .* does not have it, so run its recipe again"
+    ):
+        here.directory(key)
+    assert here.local.has(key)
+
+
+def test_a_pull_mends_what_is_damaged_in_the_cache_on_the_way(consumer, tmp_path, key, bucket):
+    client = Client(bucket.url, consumer.registry.url)
+    hurt(client.store.directory(key) / "rank0.bin")
+    pulled = client.pull("demo/fp8", tmp_path / "engine")
+    assert verify_pulled(pulled) == []
+    assert {name: (pulled / name).read_bytes() for name in BIG} == BIG
+
+
+def test_a_copy_of_another_build_gives_way_to_the_one_that_was_published(machine, key, tmp_path):
+    """gc took the first build, another machine built and published it anew, and its bytes came out otherwise."""
+    here, there = machine("here"), machine("there")
+    commit(here, key, {"engine.json": b"first"})
+    obstore.delete(here.remote.objects, layout.manifest_path(key))
+    commit(there, key, {"engine.json": b"second"})
+    client = Client(tmp_path / "unused", f"sqlite:///{tmp_path / 'registry.db'}")
+    client.store = here
+    client.registry.publish(
+        Publication(name="demo", engine_key=key, manifest_digest=there.manifest(key).digest, recipe={},
+                    verdict="PASS", facts={})
+    )  # fmt: skip
+    assert here.manifest(key) != there.manifest(key)
+    pulled = client.pull("demo", tmp_path / "engine")
+    assert (pulled / "engine.json").read_bytes() == b"second"
+
+
+def test_files_fetched_alone_are_evicted_too(machine):
+    here, there = machine("here"), machine("there", idle_s=50)
+    for number, one in enumerate(fill(here, 3)):
+        there.file(one, "a")
+        then = time.time() - 1000 + number
+        os.utime(there.root / "files" / one, (then, then))
+    assert there.cache.held_bytes() > 300_000
+    there.cache.max_bytes = 150_000
+    assert len(there.cache.shrink()) == 2
+    assert there.cache.held_bytes() <= 150_000
+    assert there.file(keys(3)[0], "a").stat().st_size == 100_000
+
+
+def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cache(machine, key, bucket):
+    here = machine("here")
+    commit(here, key)
+    files = here.manifest(key).files
+    damage(bucket.root / layout.blob_path(files["tuning/cache"].sha256))
+    (bucket.root / bucket.objects(f"{layout.blob_path(files['rank0.bin'].sha256)}.parts")[2]).unlink()
+    found = survey_remote(here.remote)
+    assert (found.artifacts, len(found.damages)) == (1, 2)
+    assert {damage.keys for damage in found.damages} == {(key,)}
+    assert all(str(damage).startswith(f"{bucket.url}/blobs/") for damage in found.damages)
+    assert [done.repaired for done in repair_all(here, found.damages)] == [True, True]
+    assert here.remote.verify(key) == []
+    damage(bucket.root / layout.manifest_path(key))
+    (damaged,) = survey_remote(here.remote).damages
+    assert [done.how for done in repair_all(here, [damaged])] == [f"{bucket.url} has it from the cache"]
+    assert survey_remote(here.remote, [key]).damages == ()
+
+
+def test_what_nobody_has_right_any_more_can_be_given_up_and_built_again(machine, key, bucket):
+    here = machine("here")
+    commit(here, key)
+    path = layout.blob_path(here.manifest(key).files["tuning/cache"].sha256)
+    damage(bucket.root / path)
+    hurt(here.path(key) / "tuning" / "cache")
+    damages = [*survey(here.local).damages, *survey_remote(here.remote).damages]
+    left = [done for done in repair_all(here, damages) if not done.repaired]
+    assert len(left) == 2
+    assert any("give up what has it with --discard" in done.how for done in left)
+    for done in left:
+        assert give_up(here, done.damage) == [key]
+    assert not here.has(key)
+    assert not (bucket.root / path).exists()
+    commit(here, key)
+    assert here.verify(key) == here.remote.verify(key) == []
+
+
+def test_litter_of_a_cache_goes_and_what_a_lease_names_stays(machine, key, other_key):
+    here, there = machine("here"), machine("there")
+    for one in (key, other_key):
+        commit(here, one)
+        there.file(one, "engine.json")
+    for name in (f"partial/{key}.fetch", f"partial/{other_key}.file", ".import.enginery.x.1"):
+        (there.root / name).mkdir(parents=True)
+    eager = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
+    with there.reading([key], "a build"):
+        plan = tidy(LocalPlace(there), eager)
+    gone = {f"files/{other_key}", f"partial/{other_key}.file", ".import.enginery.x.1"}
+    assert {one.place for one in plan.litter} == gone
+    assert (there.root / "files" / key / "engine.json").exists()
+    assert there.file(other_key, "engine.json").read_bytes() == b"{}"

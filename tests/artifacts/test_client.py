@@ -1,16 +1,20 @@
 """Consumers: pulling, and verifying what was pulled."""
 
+import inspect
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import artifacts.client
 from artifacts.client import Client
-from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
+from artifacts.errors import AliasMoved, ArtifactCorrupt, DestinationTaken, NotFound, StoreMismatch
 from artifacts.manifest import unseal
-from artifacts.registry import Metric, Publication
+from artifacts.registry import Binding, Metric, Publication
+from artifacts.store import LocalStore
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(50_000), "tuning/cache": b"c"}
 
@@ -165,3 +169,83 @@ def test_another_registry_can_be_named(client, tmp_path):
 def test_consumers_import_nothing_heavy(start):
     code = "import sys, artifacts.client; print({'torch', 'prefect', 'numpy'} & set(sys.modules))"
     assert start(code).communicate()[0] == "set()\n"
+
+
+def test_the_example_of_the_module_runs_as_it_stands(client, put, other_key, tmp_path, start):
+    """Its ten lines, with the names of a store and of a directory put in."""
+    put(other_key, {**FILES, "engine.json": b"[]"})
+    client.registry.publish(
+        Publication(name="demo/fp8_tp2", engine_key=client.resolve("demo/fp8").engine_key, recipe={"n": 1},
+                    verdict="PASS", facts={"format": "fp8", "tp": 2}, alias="prod")
+    )  # fmt: skip
+    client.registry.publish(
+        Publication(name="demo/fp8_tp2", engine_key=other_key, recipe={"n": 2}, verdict="PASS",
+                    facts={"format": "fp8", "tp": 2})
+    )  # fmt: skip
+    told = (inspect.getdoc(artifacts.client) or "").split("\n\n    ")
+    lines = textwrap.dedent("    " + "\n\n    ".join(told[1:]).partition("\n\nEvery error")[0])
+    assert len([line for line in lines.splitlines() if line.strip()]) <= 10
+    code = lines.replace('"STORE"', repr(str(client.store.root))).replace(
+        '"DIRECTORY"', repr(str(tmp_path / "e"))
+    )
+    out, err = start(code).communicate()
+    assert err == ""
+    said = out.splitlines()
+    assert {"demo/fp8_tp2:1 suits", "demo/fp8_tp2:2 suits"} <= set(said)
+    assert said[-2].startswith("demo/fp8_tp2:2 against demo/fp8_tp2:1: ")
+    assert said[-1] == "1 ['published', 'promoted', 'published', 'promoted', 'rolled_back']"
+    assert client.verify(tmp_path / "e") == []
+
+
+def test_every_verb_says_what_it_did(client, put, other_key):
+    put(other_key, {"engine.json": b"[]"})
+    client.registry.publish(
+        Publication(name="demo/fp8", engine_key=other_key, recipe={}, verdict="PASS", facts={"tp": 4})
+    )
+    assert client.names() == ["demo/fp8"]
+    assert [one.number for one in client.versions("demo/fp8")] == [1, 2]
+    assert client.judge("demo/fp8:2", "prod").allowed
+    assert client.promote("demo/fp8", "prod", expect=1).aliases == ("prod",)
+    with pytest.raises(AliasMoved, match="prod"):
+        client.promote("demo/fp8:1", "prod", expect=1)
+    with pytest.raises(AliasMoved, match="prod"):
+        client.promote("demo/fp8:1", "prod", new=True)
+    assert client.promote("demo/fp8:1", "canary", new=True).number == 1
+    assert client.aliases("demo/fp8") == {"canary": 1, "prod": 2}
+    assert client.compare("demo/fp8:1", "demo/fp8:2").before == "demo/fp8:1"
+    assert (client.rollback("demo/fp8@prod", expect=2).now, client.aliases("demo/fp8")["prod"]) == (1, 1)
+    assert [move.now for move in client.history("demo/fp8", "prod")] == [1, 2, 1]
+    assert [event.kind for event in client.log(newest=1)] == ["rolled_back"]
+    with pytest.raises(NotFound, match="names no alias"):
+        client.rollback("demo/fp8")
+    with pytest.raises(NotFound, match="demo/fp9"):
+        client.aliases("demo/fp9")
+
+
+def test_a_store_whose_registry_is_another_stores_is_neither_read_nor_collected(client, tmp_path, key):
+    other = Client(str(tmp_path / "other"), client.registry.url)
+    client.registry.publish(
+        Publication(name="demo/fp8", engine_key=key, recipe={"n": 2}, verdict="PASS", facts={}),
+        store=Binding(client.store.id, client.store.url),
+    )
+    with pytest.raises(StoreMismatch, match="is no store yet; use that store"):
+        other.pull("demo/fp8", tmp_path / "engine")
+    with other.store.write(key, kind="engine", step={}, host={}) as draft:
+        (draft.path / "a").write_bytes(b"a")
+    with pytest.raises(StoreMismatch, match=f"names artifacts of store {client.store.id}"):
+        other.pull("demo/fp8", tmp_path / "engine")
+    assert not (tmp_path / "engine").exists()
+    assert client.verify(client.pull("demo/fp8", tmp_path / "engine")) == []
+
+
+def test_who_may_not_write_the_store_pulls_all_the_same(put, small_disk, read_only_disk, tmp_path, key):
+    """Nobody can lease on a disk that can only be read, nor record the pull."""
+    store = LocalStore(small_disk / "store")
+    put(key, FILES, into=store)
+    Client(store.root).registry.publish(
+        Publication(name="demo/fp8", engine_key=key, recipe={}, verdict="PASS", facts={}),
+        store=Binding(store.id, store.url),
+    )
+    read_only_disk()
+    client = Client(store.root)
+    assert client.verify(client.pull("demo/fp8", tmp_path / "engine")) == []

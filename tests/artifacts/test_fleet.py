@@ -1,9 +1,8 @@
 """Machines that share one remote store and one registry: builders, pullers and gc, working and killed at once."""
 
-import os
 import random
 import time
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,11 +14,11 @@ from artifacts.errors import StoreMismatch
 from artifacts.gc import Policy
 from artifacts.places import RemotePlace
 from artifacts.registry import Binding, Publication, Registry, open_registry
-from artifacts.remote.store import RemoteStore
 from artifacts.retention import Names
 from tests.artifacts.test_cached import commit
 from tests.artifacts.test_remote import PART, opened
 from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
+from tests.servers.s3 import Bucket
 
 BUILDER = """
 import random, sys, time
@@ -47,7 +46,7 @@ print("built", flush=True)
 """
 
 PULLER = """
-import os, sys, tempfile
+import os, sys, tempfile, time
 from pathlib import Path
 from artifacts.client import Client
 from artifacts.errors import NotFound
@@ -55,12 +54,13 @@ url, cache, registry, turns, number = sys.argv[1:]
 os.environ["ENGINERY_CACHE"] = cache
 pulled = 0
 input()
-for turn in range(int(turns)):
+while pulled < int(turns):
     with tempfile.TemporaryDirectory() as folder:
         client = Client(url, registry)
         try:
             engine = client.pull("demo", Path(folder, "engine"))
         except NotFound:  # not published yet, or collected before we came
+            time.sleep(0.02)
             continue
         assert client.verify(engine) == []
         pulled += 1
@@ -76,6 +76,9 @@ while True:
 """
 
 
+UNNEEDED = "0" * 64
+
+
 def engine(number: int) -> tuple[str, dict[str, bytes]]:
     """Key and files of one of a few engines; two share each long file."""
     shared = random.Random(number // 2).randbytes(3 * PART + 5)
@@ -88,136 +91,144 @@ def collect(url: str, registry: str, policy: Policy = EAGER) -> sweep.Plan:
     return sweep.collect(RemotePlace(opened(url).objects, url), names, policy)
 
 
+@dataclass(frozen=True)
+class Fleet:
+    """Machines with one remote store and one registry."""
+
+    bucket: Bucket
+    registry_url: str
+    here: CachedStore
+    """The store as one of them has it; it holds an artifact that nobody needs."""
+
+    @property
+    def url(self) -> str:
+        """Of the store."""
+        return self.bucket.url
+
+    @property
+    def registry(self) -> Registry:
+        """As one of them has it."""
+        return open_registry(self.registry_url)
+
+    def publish(self, key: str, alias: str | None = None) -> None:
+        """Registers an artifact."""
+        store = self.here
+        self.registry.publish(
+            Publication(name="demo", alias=alias, engine_key=key, manifest_digest=store.manifest(key).digest,
+                        recipe={"of": key}, verdict="PASS", facts={}),
+            store=Binding(store.id, store.url),
+        )  # fmt: skip
+
+    def collect(self) -> sweep.Plan:
+        """A collection by one of them."""
+        return collect(self.url, self.registry_url)
+
+    def kept(self) -> set[str]:
+        """Keys of everything that gc says it kept, which is there and right."""
+        versions = self.registry.versions("demo")
+        kept = {one.engine_key for one in versions if one.collected_at is None}
+        assert {key: self.here.remote.verify(key) for key in kept} == {key: [] for key in kept}
+        return kept
+
+    def require_nothing_else(self, kept: set[str]) -> None:
+        """The store holds what those artifacts need, and not one object more."""
+        assert set(self.here.remote.keys()) == kept
+        assert self.bucket.objects("leases") == []
+        needed = {one.sha256 for key in kept for one in self.here.remote.manifest(key).files.values()}
+        stored = {path.split("/")[2].partition(".")[0] for path in self.bucket.objects("blobs")}
+        assert stored == needed
+
+
 @pytest.fixture
-def registry(registry_url) -> Registry:
-    return open_registry(registry_url)
-
-
-def publish(registry: Registry, store: CachedStore, key: str, alias: str | None = None) -> None:
-    registry.publish(
-        Publication(name="demo", alias=alias, engine_key=key, manifest_digest=store.manifest(key).digest,
-                    recipe={"of": key}, verdict="PASS", facts={}),
-        store=Binding(store.id, store.url),
-    )  # fmt: skip
-
-
-@pytest.fixture
-def here(bucket, tmp_path) -> CachedStore:
-    """A machine whose store is made, and has nothing in it yet."""
-    store = CachedStore(opened(bucket.url), tmp_path / "here")
-    assert store.id
-    return store
-
-
-def bind(registry: Registry, store: CachedStore) -> None:
-    """A version that is collected at once, so that the registry is this store's."""
-    commit(store, "0" * 64, {"engine.json": b"{}"})
-    publish(registry, store, "0" * 64)
-
-
-def require_sound(url: str, registry_url: str) -> set[str]:
-    """Everything that gc says it kept is there and right; returns the keys."""
-    remote = opened(url)
-    versions = open_registry(registry_url).versions("demo")
-    kept = {one.engine_key for one in versions if one.collected_at is None}
-    assert {key: remote.verify(key) for key in kept} == {key: [] for key in kept}
-    return kept
-
-
-def needed(remote: RemoteStore, keys: set[str]) -> set[str]:
-    """Digests of the contents of artifacts."""
-    return {record.sha256 for key in keys for record in remote.manifest(key).files.values()}
+def fleet(bucket, registry_url, tmp_path) -> Fleet:
+    """A fleet whose first version, of no alias, is not needed."""
+    made = Fleet(bucket, registry_url, CachedStore(opened(bucket.url), tmp_path / "here"))
+    commit(made.here, UNNEEDED, {"engine.json": b"{}"})
+    made.publish(UNNEEDED)
+    return made
 
 
 def test_builders_and_pullers_on_other_machines_lose_nothing_to_a_sweep_that_never_rests(
-    here, registry, registry_url, bucket, start, tmp_path
+    fleet, start, tmp_path
 ):
-    bind(registry, here)
-    machines = [(BUILDER, 12, 0), (BUILDER, 12, 1), (PULLER, 10, 2)]
+    machines = [(BUILDER, 8, 0), (BUILDER, 8, 1), (PULLER, 3, 2)]
     workers = [
-        ready(start, code, bucket.url, tmp_path / f"machine-{n}", registry_url, turns, n)
+        ready(start, code, fleet.url, tmp_path / f"machine-{n}", fleet.registry_url, turns, n)
         for code, turns, n in machines
     ]
     go(*workers)
     removed = 0
     while any(worker.poll() is None for worker in workers):
-        removed += len(collect(bucket.url, registry_url).removed)
+        removed += len(fleet.collect().removed)
     built, again, pulled = finished(*workers)
-    assert (built, again, int(pulled) > 0, removed > 0) == ("built", "built", True, True)
-    collect(bucket.url, registry_url)
-    kept = require_sound(bucket.url, registry_url)
-    assert set(here.remote.keys()) == kept
-    stored = {Path(path).name.partition(".")[0] for path in bucket.objects("blobs") if ".parts/" not in path}
-    assert stored == needed(here.remote, kept)
+    assert (built, again, pulled, removed > 0) == ("built", "built", "3", True)
+    fleet.collect()
+    fleet.require_nothing_else(fleet.kept())
 
 
 def test_machines_killed_at_any_moment_leave_only_what_the_next_sweep_takes(
-    here, registry, registry_url, bucket, start, tmp_path
+    fleet, start, tmp_path, monkeypatch
 ):
-    bind(registry, here)
     chance = random.Random(5)
     for turn in range(2):
         victims = [
             ready(
-                start, code, bucket.url, tmp_path / f"machine-{turn}-{n}", registry_url, 10_000, 10 * turn + n
+                start,
+                code,
+                fleet.url,
+                tmp_path / f"machine-{turn}-{n}",
+                fleet.registry_url,
+                10_000,
+                10 * turn + n,
             )
             for n, code in enumerate((BUILDER, BUILDER, PULLER))
         ]
-        victims.append(ready(start, SWEEPER, bucket.url, registry_url))
+        victims.append(ready(start, SWEEPER, fleet.url, fleet.registry_url))
         go(*victims)
-        while f"by-{10 * turn}" not in registry.aliases("demo"):
+        while f"by-{10 * turn}" not in fleet.registry.aliases("demo"):
             assert victims[0].poll() is None, victims[0].stderr.read()
             time.sleep(0.01)
         time.sleep(chance.uniform(0, 0.3))
         for victim in victims:
             victim.kill()
             victim.wait()
-        age(bucket.root)
-    collect(bucket.url, registry_url)
-    collect(bucket.url, registry_url)
-    kept = require_sound(bucket.url, registry_url)
+        age(fleet.bucket.root)
+    fleet.collect()
+    fleet.collect()
+    kept = fleet.kept()
     assert kept
-    assert set(here.remote.keys()) == kept
-    assert bucket.objects("leases") == []
-    stored = {Path(path).name.partition(".")[0] for path in bucket.objects("blobs") if ".parts/" not in path}
-    assert stored == needed(here.remote, kept)
-    os.environ["ENGINERY_CACHE"] = str(tmp_path / "fresh")
-    try:
-        assert verify_pulled(Client(bucket.url, registry_url).pull("demo", tmp_path / "engine")) == []
-    finally:
-        del os.environ["ENGINERY_CACHE"]
+    fleet.require_nothing_else(kept)
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "fresh"))
+    assert verify_pulled(Client(fleet.url, fleet.registry_url).pull("demo", tmp_path / "engine")) == []
 
 
-def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(here, registry, registry_url, bucket):
-    bind(registry, here)
+def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(fleet):
     key, files = engine(1)
-    commit(here, key, files)
-    assert {one.key for one in collect(bucket.url, registry_url).removed} == {key, "0" * 64}
-    assert bucket.objects("blobs") == bucket.objects("manifests") == []
-    assert here.local.has(key)
-    with here.lease([key], "a build"):
-        here.push(key)
-        publish(registry, here, key, "prod")
-    collect(bucket.url, registry_url)
-    assert here.remote.verify(key) == []
-    there = CachedStore(opened(bucket.url), here.root.parent / "there")
+    commit(fleet.here, key, files)
+    assert {one.key for one in fleet.collect().removed} == {key, UNNEEDED}
+    assert fleet.bucket.objects("blobs") == fleet.bucket.objects("manifests") == []
+    assert fleet.here.local.has(key)
+    with fleet.here.lease([key], "a build"):
+        fleet.here.push(key)
+        fleet.publish(key, "prod")
+    fleet.collect()
+    assert fleet.here.remote.verify(key) == []
+    there = CachedStore(opened(fleet.url), fleet.here.root.parent / "there")
     assert (there.directory(key) / "rank0.bin").read_bytes() == files["rank0.bin"]
 
 
-def test_a_sweep_cut_short_after_the_manifest_leaves_nothing_that_a_push_trusts(
-    here, registry, registry_url, bucket
-):
+def test_a_sweep_cut_short_after_the_manifest_leaves_nothing_that_a_push_trusts(fleet):
     """The long file's index is gone, its parts are half there: the push sends what is missing."""
     key, files = engine(2)
-    commit(here, key, files)
-    record = here.manifest(key).files["rank0.bin"]
+    commit(fleet.here, key, files)
+    record = fleet.here.manifest(key).files["rank0.bin"]
     at = f"blobs/{record.sha256[:2]}/{record.sha256}"
-    (bucket.root / f"manifests/{key[:2]}/{key}.json").unlink()
-    (bucket.root / f"{at}.json").unlink()
-    parts = bucket.objects(f"{at}.parts")
-    (bucket.root / parts[1]).unlink()
-    here.push(key)
-    assert here.remote.verify(key) == []
+    (fleet.bucket.root / f"manifests/{key[:2]}/{key}.json").unlink()
+    (fleet.bucket.root / f"{at}.json").unlink()
+    parts = fleet.bucket.objects(f"{at}.parts")
+    (fleet.bucket.root / parts[1]).unlink()
+    fleet.here.push(key)
+    assert fleet.here.remote.verify(key) == []
 
 
 LEASED = """
@@ -238,25 +249,22 @@ print("pulled", flush=True)
 """
 
 
-def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(
-    here, registry, registry_url, bucket, start, tmp_path
-):
+def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(fleet, start, tmp_path):
     """Nobody points at what is being pulled any more, and it stays until it is there."""
-    bind(registry, here)
     for number in (1, 3, 5):
         key, files = engine(number)
-        commit(here, key, files)
-        publish(registry, here, key, "prod" if number == 1 else None)
-    child = start(LEASED, bucket.url, tmp_path / "elsewhere", registry_url, tmp_path / "engine")
+        commit(fleet.here, key, files)
+        fleet.publish(key, "prod" if number == 1 else None)
+    child = start(LEASED, fleet.url, tmp_path / "elsewhere", fleet.registry_url, tmp_path / "engine")
     assert child.stdout.readline() == "moving\n", child.stderr.read()
     for number in (3, 4):
-        registry.promote("demo", "prod", to=number, expect=registry.aliases("demo")["prod"])
-    plan = collect(bucket.url, registry_url)
+        fleet.registry.promote("demo", "prod", to=number, expect=fleet.registry.aliases("demo")["prod"])
+    plan = fleet.collect()
     assert plan.kept["leased"] == 1
-    assert {one.key for one in plan.removed} == {"0" * 64}
+    assert {one.key for one in plan.removed} == {UNNEEDED}
     assert finished_with(child) == "pulled\n"
     assert verify_pulled(tmp_path / "engine") == []
-    assert {one.key for one in collect(bucket.url, registry_url).removed} == {engine(1)[0]}
+    assert {one.key for one in fleet.collect().removed} == {engine(1)[0]}
 
 
 def finished_with(child) -> str:
@@ -267,23 +275,22 @@ def finished_with(child) -> str:
 
 
 def test_the_registry_of_another_store_is_refused_before_anything_is_read_or_deleted(
-    here, registry, registry_url, bucket, tmp_path, monkeypatch, all_files
+    fleet, tmp_path, monkeypatch, all_files
 ):
-    bind(registry, here)
-    other = CachedStore(opened(f"{bucket.url}-other"), tmp_path / "other")
+    other = CachedStore(opened(f"{fleet.url}-other"), tmp_path / "other")
     commit(other, "1" * 64)
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "caches"))
-    before = all_files(bucket.path)
+    before = all_files(fleet.bucket.path)
     with pytest.raises(
-        StoreMismatch, match=f"names artifacts of store {here.id} .*, and this is store {other.id}"
+        StoreMismatch, match=f"names artifacts of store {fleet.here.id} .*, and this is store {other.id}"
     ):
-        collect(other.url, registry_url)
+        collect(other.url, fleet.registry_url)
     with pytest.raises(StoreMismatch, match="use that store, or give this one a registry of its own"):
-        Client(other.url, registry_url).pull("demo", tmp_path / "engine")
+        Client(other.url, fleet.registry_url).pull("demo", tmp_path / "engine")
     with pytest.raises(StoreMismatch, match="is no store yet; use that store"):
-        Client(f"{bucket.url}-third", registry_url).pull("demo", tmp_path / "engine")
+        Client(f"{fleet.url}-third", fleet.registry_url).pull("demo", tmp_path / "engine")
     assert not (tmp_path / "engine").exists()
-    assert all_files(bucket.path) == before
+    assert all_files(fleet.bucket.path) == before
 
 
 def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path, start):
