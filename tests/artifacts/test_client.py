@@ -193,7 +193,7 @@ def test_the_example_of_the_module_runs_as_it_stands(client, put, other_key, tmp
     said = out.splitlines()
     assert {"demo/fp8_tp2:1 suits", "demo/fp8_tp2:2 suits"} <= set(said)
     assert said[-2].startswith("demo/fp8_tp2:2 against demo/fp8_tp2:1: ")
-    assert said[-1] == "1 ['published', 'promoted', 'published', 'promoted', 'rolled_back']"
+    assert said[-1] == "1 ['published', 'alias_moved', 'published', 'alias_moved', 'rolled_back']"
     assert client.verify(tmp_path / "e") == []
 
 

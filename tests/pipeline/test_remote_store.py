@@ -12,6 +12,8 @@ from artifacts.cached import CachedStore
 from artifacts.manifest import MANIFEST
 from artifacts.registry import open_registry
 from artifacts.remote import layout
+from artifacts.sharing import share
+from artifacts.store import open_store
 from pipeline.boundary import report
 from pipeline.cli import enginery
 from pipeline.host import probe
@@ -179,3 +181,85 @@ def test_doctor_says_where_store_and_cache_are(bucket, tmp_path, monkeypatch):
     code, _, err = call("--store", bucket.url, "--json", "doctor")
     assert code == 4
     assert "it refuses these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in err
+
+
+def hurt(path: Path) -> None:
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.fixture
+def options(here, bucket, tmp_path, monkeypatch) -> tuple[str, ...]:
+    """How the first machine calls its commands."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
+    cache = open_store(bucket.url).root
+    cache.parent.mkdir(parents=True)
+    shutil.move(here.root, cache)
+    share(open_store(cache))  # the fixture's copy has no links
+    return ("--store", bucket.url, "--registry", f"sqlite:///{tmp_path / 'registry.db'}")
+
+
+def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(options, here, bucket):
+    key, store = (
+        key_of(CachedStore(here.remote, open_store(bucket.url).root), "engine"),
+        open_store(bucket.url),
+    )
+    code, out, err = call(*options, "verify", "--all")
+    assert code == 0, err
+    assert f"in the cache {store.root}: every file is as it was stored" in out
+    assert f"in {bucket.url}: every file is as it was stored" in out
+    hurt(store.path(key) / "engine.json")
+    other = key_of(store, "evaluation")
+    far = layout.blob_path(store.manifest(other).files["samples.jsonl"].sha256)
+    hurt(bucket.root / far)
+    code, _, err = call(*options, "verify", "--all")
+    assert code == 1
+    assert "2 files of" in err
+    assert f"objects/{key[:2]}/{key}/engine.json (and 1 other names): sha256" in err
+    assert f"{bucket.url}/{far} has sha256" in err
+    assert "in toy:1 (engine)" in err
+    code, out, err = call(*options, "repair", "--all")
+    assert code == 0, err
+    assert f"repaired {far}: {bucket.url} has it from the cache" in err
+    assert "engine.json: from the other copy" in err
+    assert "2 damaged files repaired" in out
+    assert call(*options, "verify", "--all")[0] == 0
+
+
+def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(options, here, bucket, tmp_path):
+    store = open_store(bucket.url)
+    key = key_of(store, "evaluation")
+    hurt(store.path(key) / "samples.jsonl")
+    hurt(bucket.root / layout.blob_path(store.manifest(key).files["samples.jsonl"].sha256))
+    code, _, err = call(*options, "repair", "--all")
+    assert code == 1
+    assert "give up what has it with --discard" in err
+    code, out, err = call(*options, "repair", "--all", "--discard")
+    assert code == 0, err
+    assert "set aside, to be built again" in out
+    assert not open_store(bucket.url).has(key)
+    _, heard, version = machine_run(bucket.url, tmp_path, "again")
+    assert (heard.built, version) == (["evaluation"], 1)
+    assert here.remote.verify(key) == []
+
+
+def test_gc_of_a_remote_store_says_what_it_would_do_and_does_it(options, here, bucket, tmp_path):
+    with here.write("f" * 64, kind="engine", step={}, host={}) as draft:
+        (draft.path / "rank0.bin").write_bytes(b"f" * 1000)
+    shutil.rmtree(bucket.root / "registries")  # the fixture copied the one that it remembers
+    eager = ("gc", "--min-age", "0", "--litter", "0")
+    dry, done = call(*options, "--json", *eager, "--dry-run"), call(*options, "--json", *eager, "--yes")
+    assert (dry[0], done[0]) == (0, 0), done[2]
+    said, did = json.loads(dry[1]), json.loads(done[1])
+    for plan in (said, did):
+        for one in plan["removed"]:
+            one.pop("age_s")
+    assert {**said, "dry_run": False} == did
+    assert [one["key"] for one in did["removed"]] == ["f" * 64]
+    assert not here.remote.has("f" * 64)
+    assert call(*options, "verify", "toy")[0] == 0
+    code, _, err = call("--store", f"{bucket.url}-other", *options[2:], *eager, "--yes")
+    assert code == 2
+    assert f"names artifacts of store {here.id}" in err
