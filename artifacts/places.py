@@ -98,21 +98,26 @@ class RemotePlace:
 
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
         """Delete manifests, then indexes, then contents: what is cut short leaves no half of anything."""
-        places = [place for blob in plan.blobs.values() for place in blob.places]
-        orders = (
-            [manifest_path(one.key) for one in plan.removed],
-            [place for place in places if place.endswith(".json")],
-            [place for place in places if not place.endswith(".json")],
-            [one.place for one in plan.litter],
-        )
+        orders = order(plan)
         done, total = 0, sum(map(len, orders))
-        for order in orders:
-            for start in range(0, len(order), BATCH):
-                batch = order[start : start + BATCH]
+        for paths in orders:
+            for start in range(0, len(paths), BATCH):
+                batch = paths[start : start + BATCH]
                 marker.require()
                 objects.remove(self.objects, batch)
                 done += len(batch)
                 progress(done, total, "removed")
+
+
+def order(plan: Plan) -> tuple[list[str], ...]:
+    """Objects in the order in which they go: where it ends, no manifest or index names what is gone."""
+    places = [place for blob in plan.blobs.values() for place in blob.places]
+    return (
+        [manifest_path(one.key) for one in plan.removed],
+        [place for place in places if place.endswith(".json")],
+        [place for place in places if not place.endswith(".json")],
+        [one.place for one in plan.litter],
+    )
 
 
 def place_of(store: LocalStore) -> Place:

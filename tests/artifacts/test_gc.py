@@ -12,6 +12,8 @@ from artifacts import gc
 from artifacts.gc import Plan, Policy, mark
 from artifacts.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.lease import Claim
+from artifacts.places import order
+from artifacts.remote.layout import manifest_path
 from artifacts.retention import Known
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -290,3 +292,19 @@ def test_a_more_generous_policy_removes_no_more(held, versions, claims, policy, 
     assert removed(mark(held, versions, claims, generous, NOW)) <= removed(
         mark(held, versions, claims, policy, NOW)
     )
+
+
+@settings(max_examples=300, deadline=None)
+@given(held=INVENTORIES, versions=VERSIONS, claims=CLAIMS, policy=POLICIES, cut=st.integers(0, 40))
+def test_a_removal_from_a_remote_store_cut_short_anywhere_leaves_no_half(held, versions, claims, policy, cut):
+    stored = {
+        id_: replace(blob, places=(f"blobs/{id_}.json", f"blobs/{id_}.parts/0", f"blobs/{id_}.parts/1"))
+        for id_, blob in held.blobs.items()
+    }
+    plan = mark(replace(held, blobs=stored), versions, claims, policy, NOW)
+    gone = set([path for paths in order(plan) for path in paths][:cut])
+    for key, one in held.artifacts.items():
+        if manifest_path(key) not in gone:
+            assert not gone & {place for id_ in one.blobs for place in stored[id_].places}
+    for index, *parts in (blob.places for blob in stored.values()):
+        assert index in gone or not gone & set(parts)

@@ -222,16 +222,18 @@ def test_a_remote_store_frees_what_is_said_and_parts_go_after_their_index(store,
     before = on_disk(remote.root)
     dry = sweep.collect(RemotePlace(remote.objects, "s3://x/y"), bound, EAGER, dry_run=True)
     assert on_disk(remote.root) == before
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int, str]] = []
     plan = sweep.collect(
         RemotePlace(remote.objects, "s3://x/y"),
         bound,
         EAGER,
-        progress=lambda done, total, unit: told.append((done, total)),
+        progress=lambda *at: told.append(at),
     )
     assert (plan.freed_bytes, len(plan.blobs)) == (dry.freed_bytes, len(dry.blobs))
     assert before - on_disk(remote.root) == plan.freed_bytes
-    assert told[-1][0] == told[-1][1]
+    assert [at for at in told if at[2] == "manifests"] == [(1, 2, "manifests"), (2, 2, "manifests")]
+    assert told[-1][:2] == (told[-1][1], told[-1][1])
+    assert told[-1][2] == "removed"
     shared = hashlib.sha256(b"s" * 100).hexdigest()
     own = hashlib.sha256(b"1" * 10).hexdigest()
     assert remote.listed() == {

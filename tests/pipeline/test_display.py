@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.display import Display
+from pipeline.moving import Moving
 from pipeline.output import Output, duration, size
 from pipeline.step import Step
 
@@ -54,3 +55,16 @@ def test_durations_are_said_as_people_say_them(seconds, text):
 @pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (8_400_000, "8.4 MB"), (3e12, "3.0 TB")])
 def test_sizes_are_said_as_people_say_them(count, text):
     assert size(count) == text
+
+
+def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys):
+    with Moving(Output(color=False), "gc") as moving:
+        moving(1, 10, "manifests")
+        moving.said -= 3600
+        moving.since -= 10
+        moving(5, 10, "manifests")
+        moving.said -= 3600
+        moving(1, 4, "removed")  # another phase, timed from now
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(".. gc  5/10 manifests, 0.5/s, eta 10")
+    assert second.startswith(".. gc  1/4 removed, ")
