@@ -25,7 +25,7 @@ from artifacts.compare import Comparison, compare
 from artifacts.database import open_database
 from artifacts.draft import Progress
 from artifacts.endorsement import Endorsements
-from artifacts.errors import NotFound, StoreMismatch
+from artifacts.errors import NotFound
 from artifacts.manifest import VERSION, Manifest
 from artifacts.opening import DEFAULT_STORE
 from artifacts.provenance import Attestation
@@ -197,15 +197,9 @@ class Client:
 
     def require_own_store(self) -> None:
         """Raise a StoreMismatch if the registry names the artifacts of another store than this one."""
-        bound = self.registry.bound()
-        if bound is not None:
+        if self.registry.bound() is not None:
             identity = self.store.identity()
-            if identity is None:
-                raise StoreMismatch(
-                    f"registry {self.registry.url} names artifacts of store {bound.id} (first at "
-                    f"{bound.url}), and {self.store.url} is no store yet; use that store"
-                )
-            self.registry.require_store(Binding(identity.id, self.store.url))
+            self.registry.require_store(Binding(identity.id if identity else "", self.store.url))
 
     def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
         kept = Endorsements(self.registry.database)

@@ -19,7 +19,7 @@ class Binding:
     """The one store whose artifacts a registry names."""
 
     id: str
-    """Of its `store.json`."""
+    """Of its `store.json`; empty where it has none yet."""
     url: str
     """Where it was when it was bound."""
 
@@ -58,9 +58,11 @@ def bound_to(db: Connection) -> Binding | None:
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
     """Refuses another store than the one the registry is bound to, as StoreMismatch."""
     if bound.id != binding.id:
+        named = f"this is store {binding.id} at {binding.url}"
+        found = named if binding.id else f"{binding.url} is no store yet"
         raise StoreMismatch(
-            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and this "
-            f"is store {binding.id} at {binding.url}; use that store, or give this one a registry of its own"
+            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {found}"
+            "; use that store, or give this one a registry of its own"
         )
 
 

@@ -88,7 +88,7 @@ def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
     """Refuses a registry that names the artifacts of another store, or nobody knows of which one."""
     bound = publishing.bound_to(db) if db is not None else None
     if bound is not None:
-        found = Binding(_store_id(place) or "without an id", place.url)
+        found = Binding(_store_id(place) or "", place.url)
         publishing.require_bound(names.database, bound, found)
     elif not names.inside:
         raise StoreUnusable(

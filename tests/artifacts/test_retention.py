@@ -8,9 +8,7 @@ from sqlalchemy import insert
 
 from artifacts import retention, tables
 from artifacts.database import connect, open_database
-from artifacts.errors import StoreUnusable
 from artifacts.registry import Publication, open_registry
-from artifacts.retention import Names
 
 
 @pytest.fixture
@@ -117,17 +115,3 @@ def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry, databa
         order.append("decided")
     mover.join()
     assert order == ["decided", "promoted"]
-
-
-def test_only_the_registry_of_a_store_says_what_it_can_do_without(registry, database):
-    publish(registry, 1)
-    inside, outside = Names(database, inside=True), Names(database, inside=False)
-    with database.writing() as db:
-        retention.require_bound(db, None, inside)
-        with pytest.raises(StoreUnusable, match="is bound to no store yet"):
-            retention.require_bound(db, "this", outside)
-        db.execute(insert(tables.store).values(id="this", url="file:///x", bound_at="2026-01-01"))
-        retention.require_bound(db, "this", outside)
-        for names in (inside, outside):
-            with pytest.raises(StoreUnusable, match=r"of store this \(file:///x\), and this one is other"):
-                retention.require_bound(db, "other", names)

@@ -16,7 +16,7 @@ from sqlalchemy import insert
 from artifacts import digest, sweep, tables
 from artifacts.client import Client
 from artifacts.database import open_database
-from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch
+from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch, StoreUnusable
 from artifacts.gc import Policy
 from artifacts.manifest import FileRecord, Manifest, seal
 from artifacts.places import LocalPlace, RemotePlace
@@ -145,6 +145,11 @@ def test_the_registry_has_to_be_this_stores(store, put, key, tmp_path):
     with pytest.raises(NotFound, match=r"no registry at .*absent\.db, so nothing says what is needed"):
         sweep.collect(LocalPlace(store), absent, EAGER)
     publish(store, 1, key)
+    unbound = Names(open_database(store.registry_url), inside=False)
+    with pytest.raises(
+        StoreUnusable, match="is bound to no store yet, so that what it needs may be elsewhere"
+    ):
+        sweep.collect(LocalPlace(store), unbound, EAGER)
     with open_database(store.registry_url).writing() as db:
         db.execute(insert(tables.store).values(id="another", url="file:///other", bound_at="2026-01-01"))
     with pytest.raises(StoreMismatch, match="names artifacts of store another"):
