@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 from rich.console import Console
@@ -79,6 +80,13 @@ class Output:
         """Tells what the user may want to act on."""
         self.stderr.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
+    def notice(self, tone: str, text: str) -> None:
+        """Tells what must be known of an answer: `info` as the story, the rest as a warning."""
+        if tone == "info":
+            self.say(text)
+        else:
+            self.warn(text)
+
     def error(self, text: str, notes: Sequence[str] = ()) -> None:
         """Says why the command ends; hints follow after an empty line."""
         self.stderr.print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
@@ -89,7 +97,7 @@ class Output:
 def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for name in rows[0]:
-        numeric = all(isinstance(row[name], int | float) for row in rows)
+        numeric = {type(row[name]) for row in rows} - {NoneType} <= {int, float}
         table.add_column(
             name.replace("_", " "), justify="right" if numeric else "left", no_wrap=name == "key"
         )

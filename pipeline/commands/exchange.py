@@ -57,6 +57,7 @@ def import_(app: App, /, source: str, name: str) -> None:
 
     with _telling(app, f"importing {source}") as progress:
         made = exchange.take(source, name, app.client, app.site.host, progress)
+    app.announce()
     if made.found.code:
         app.out.warn(
             "it holds compiled code, which runs with your rights; use it only if you trust its origin"

@@ -9,7 +9,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
-from pipeline.commands.published import row
+from pipeline.commands.published import tabulate
 
 if TYPE_CHECKING:
     from artifacts.match import Match
@@ -96,7 +96,7 @@ def find(
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     suits = [one for one in found if not one.reasons]
-    app.out.rows([row(one.record) for one in suits], id_column="version")
+    tabulate(app, [one.record for one in suits])
     _say_dropped(app, found)
     if suits and recipe is not None:
         app.out.say(f"{suits[0].record.reference} suits; no recipe is written")

@@ -197,6 +197,7 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
         )
     made = signing.received(text, manifest, keys[key_id[0]], by=whoami())
     _endorsements(app).add_signature(made, record.engine_key)
+    app.announce()
     app.out.value(
         {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
         text=f"{record.reference}: the signature by {made.key_id[:16]} is kept",

@@ -1,7 +1,6 @@
 """The JSON API: what the pages show, and the two changes that a token allows."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -10,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from artifacts.compare import compare
 from artifacts.listed import Listed
+from artifacts.remarks import Notice
 from artifacts.version import Event, VersionRecord
-from pipeline.card.content import Signature, Waiver
+from pipeline.card.content import notices
 from pipeline.web.listing import Engine, Page, Wanted
 from pipeline.web.reading import AliasNow, Reading
 
@@ -37,8 +37,11 @@ class Document:
     """A version and its standing."""
 
     version: dict[str, Any]
-    waivers: tuple[Waiver, ...]
-    signatures: tuple[Signature, ...]
+    notices: list[Notice]
+    """What must be known before it is used, worst first."""
+    waivers: list[dict[str, Any]]
+    """Those that are open."""
+    signatures: list[dict[str, Any]]
     events: tuple[Event, ...]
 
 
@@ -132,8 +135,8 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/versions/{reference:path}", tags=["read"])
     def show_version(reference: str) -> Document:
         """One version in full: NAME, NAME:NUMBER or NAME@ALIAS."""
-        card = reading.card(reference, datetime.now(UTC))
-        return Document(card.record.as_dict(), card.waivers, card.signatures, card.events)
+        card = reading.card(reference)
+        return Document(card.record.as_dict(), notices(card), **card.remarks.as_dict(), events=card.events)
 
     @routes.get("/aliases/{name:path}", tags=["read"])
     def list_aliases(name: str) -> list[AliasNow]:

@@ -12,10 +12,11 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment
 from markupsafe import Markup
 
-from artifacts.compare import compare
+from artifacts.compare import NOTES, compare
+from artifacts.telling import tell
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
-from pipeline.card.words import ago, said
+from pipeline.card.words import ago
 from pipeline.web import security
 from pipeline.web.api import Offset, Text
 from pipeline.web.compare import sections
@@ -31,7 +32,7 @@ MOST_WAIVERS = 20
 def templates() -> Environment:
     """Templates of the pages."""
     found = page.environment(Path(__file__).parent / "templates")
-    found.filters.update(link=link, said=said)
+    found.filters.update(link=link, said=tell)
     return found
 
 
@@ -97,6 +98,7 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
             records=records,
             summary=found.summary,
             sections=sections(found),
+            notes=NOTES,
             pictures=_pictures(records),
         )
 
@@ -110,14 +112,14 @@ def _one(routes: APIRouter, reading: Reading) -> None:
             return RedirectResponse(link(exact), 302, {"cache-control": "no-store"})
         if wanted.number is None:
             return _name(reading, reference, offset)
-        card = reading.card(reference, datetime.now(UTC))
+        card = reading.card(reference)
         return render("version.html", record=card.record, body=page.body(card))
 
     @routes.get("/cards/{reference:path}")
     def card_file(
         reference: str, as_: Annotated[str, Query(alias="as", pattern="^(html|markdown)$")] = "html"
     ) -> Response:
-        card = reading.card(reference, datetime.now(UTC))
+        card = reading.card(reference)
         if as_ == "markdown":
             return PlainTextResponse(markdown.card(card), media_type="text/markdown; charset=utf-8")
         return HTMLResponse(page.card(card), headers={"content-security-policy": security.CARD_POLICY})

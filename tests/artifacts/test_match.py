@@ -198,7 +198,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones():
 
 def test_a_version_without_bytes_does_not_suit():
     (found,) = match([record(collected_at=datetime(2026, 5, 4, tzinfo=UTC))], {})
-    assert found.dropped == ("gc took its bytes on 2026-05-04",)
+    assert found.dropped == ("gc took its files on 2026-05-04",)
 
 
 def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_lack_least():

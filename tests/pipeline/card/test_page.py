@@ -41,7 +41,9 @@ def hostile(card):
         lineage={HOSTILE: HOSTILE},
         facts={"format": HOSTILE, "backend": HOSTILE, "toolchain": {HOSTILE: HOSTILE}, "scored": HOSTILE},
         checks=[{"metric": HOSTILE, "limit": 1.0, "outcome": HOSTILE}],
-        standing={"waivers": (waiver(HOSTILE),), "signatures": (signature(),), "problems": (HOSTILE,)},
+        waivers=(waiver(HOSTILE),),
+        signatures=(signature(),),
+        read={"problems": (HOSTILE,)},
     )
     record = dataclasses.replace(
         found.record, name=HOSTILE, aliases=(HOSTILE,), published_by=HOSTILE, verdict=HOSTILE, origin=HOSTILE
@@ -97,10 +99,10 @@ def test_fences_are_longer_than_what_they_hold(code):
 
 
 def test_both_say_what_matters(card):
-    found = card(standing={"waivers": (waiver(),), "stored": {"source": 12_000_000}})
+    found = card(waivers=(waiver(),), read={"stored": {"source": 12_000_000}})
     for text in (Seen(page.card(found)).text, markdown.card(found)):
         for words in (
             "llama/fp8_tp2", "PASS", "@prod", "0.018 to 0.022", "12.0 MB", "3.0 MB weights", "apache-2.0",
-            "re-gating is queued", "@prod set to version 1", "enginery pull llama/fp8_tp2:1 ./engine", "seed: 1",
+            "re-gating is queued", "@prod at version 1", "enginery pull llama/fp8_tp2:1 ./engine", "seed: 1",
         ):  # fmt: skip
             assert words in text
