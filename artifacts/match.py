@@ -26,6 +26,11 @@ AT_MOST = frozenset(
 )
 """Metrics that a service level bounds, each from its side; `metric@batch` is the one at that batch size."""
 
+CHECKPOINT = "checkpoint"
+"""Backend of imported checkpoints, which nothing serves; they are found by who asks for this backend."""
+
+IS_CHECKPOINT = "it is a checkpoint: build an engine of it"
+
 Version = Listed | VersionRecord
 
 
@@ -99,6 +104,8 @@ class Judge:
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
         known = self._known.get(id(facts))
+        if known is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
+            known = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
         if known is None:
             found = (
                 Reason(fact, text)

@@ -215,3 +215,11 @@ def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_l
     ]
     assert [one.record.number for one in closest(found, 2)] == [8, 7]
     assert groups(match([record()], {})) == closest(match([record()], {})) == []
+
+
+def test_a_checkpoint_is_no_engine_unless_it_is_asked_for():
+    taken = record(facts={"backend": "checkpoint", "format": "fp8", "tp": 1})
+    (found,) = match([taken], {"tp": 2})
+    assert found.dropped == ("it is a checkpoint: build an engine of it",)
+    (found,) = match([taken], {"backend": "checkpoint"})
+    assert found.dropped == ()
