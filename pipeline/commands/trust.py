@@ -225,7 +225,7 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
             "what": what,
             "signed_at": f"{one.signed_at:%Y-%m-%d %H:%M}",
             "signed_by": one.signed_by,
-            "trusted": trusted,
+            "trusted": None if keys is None else trusted,
         }
         for what, one, trusted in every
     ]

@@ -15,8 +15,12 @@ from pipeline.card.content import notices
 from pipeline.web.listing import Engine, Page, Wanted
 from pipeline.web.reading import AliasNow, Reading
 
+MOST = 2**53
+"""The largest number that databases and JavaScript both count to."""
+
 Limit = Annotated[int, Query(ge=1, le=500, description="At most this many.")]
-Offset = Annotated[int, Query(ge=0, description="Leave out this many at the beginning.")]
+Offset = Annotated[int, Query(ge=0, le=MOST, description="Leave out this many at the beginning.")]
+Seq = Annotated[int | None, Query(ge=0, le=MOST, description="`seq` of an event.")]
 Text = Annotated[str, Query(max_length=200)]
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="Changes need the server's token."))
@@ -147,9 +151,7 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
 
 def _more_reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/events", tags=["read"])
-    def list_events(
-        name: Text = "", before: int | None = None, after: int | None = None, limit: Limit = 50
-    ) -> list[Event]:
+    def list_events(name: Text = "", before: Seq = None, after: Seq = None, limit: Limit = 50) -> list[Event]:
         """The log, newest first; with `after`, what came since that `seq`, oldest first."""
         return reading.events(name, before=before, after=after, limit=limit)
 

@@ -18,7 +18,7 @@ from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
 from pipeline.card.words import ago
 from pipeline.web import security
-from pipeline.web.api import Offset, Text
+from pipeline.web.api import Offset, Seq, Text
 from pipeline.web.compare import sections
 from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
@@ -76,7 +76,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
         return render("find.html", found=found, wanted=wanted, choices=reading.choices(), paging=paging)
 
     @routes.get("/log")
-    def log(name: Text = "", before: Annotated[int | None, Query()] = None) -> Response:
+    def log(name: Text = "", before: Seq = None) -> Response:
         events = reading.events(name, before=before, limit=PER_PAGE)
         older = ""
         if len(events) == PER_PAGE:
