@@ -37,7 +37,8 @@ class Moving:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        if self.live:
+            self.bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
         """Moves the bar, or says a line when the last one is old."""

@@ -57,7 +57,7 @@ class Output:
 
     def line(self, text: str) -> None:
         """Prints a line of the answer as it is, however wide."""
-        self.stdout.print(text, markup=False, soft_wrap=True)
+        self.stdout.print(visible(text), markup=False, soft_wrap=True)
 
     def stream(self, text: str) -> None:
         """Prints a piece of text at once, without a line end."""
@@ -74,11 +74,11 @@ class Output:
     def say(self, text: str) -> None:
         """Tells the story."""
         if not self.quiet:
-            self.stderr.print(text, markup=False, soft_wrap=True)
+            self.stderr.print(visible(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Tells what the user may want to act on."""
-        self.stderr.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        self.stderr.print(f"[yellow]warning:[/] {escape(visible(text))}", soft_wrap=True)
 
     def notice(self, tone: str, text: str) -> None:
         """Tells what must be known of an answer: `info` as the story, the rest as a warning."""
@@ -89,9 +89,9 @@ class Output:
 
     def error(self, text: str, notes: Sequence[str] = ()) -> None:
         """Says why the command ends; hints follow after an empty line."""
-        self.stderr.print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
+        self.stderr.print(f"[red]error:[/] {escape(visible(text))}", soft_wrap=True)
         for note in notes:
-            self.stderr.print(f"\n[cyan]hint:[/] {escape(note)}", soft_wrap=True)
+            self.stderr.print(f"\n[cyan]hint:[/] {escape(visible(note))}", soft_wrap=True)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -111,7 +111,14 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return escape(str(value))
+    return escape(visible(str(value)))
+
+
+def visible(text: str) -> str:
+    """Text in which nothing moves the cursor or changes colours: what cannot be seen is spelt out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ from pipeline.app import App
 if TYPE_CHECKING:
     from artifacts.match import Version
     from artifacts.registry import Remarks, VersionRecord
-    from artifacts.version import Metric
 
 SHOWN = (
     "backend",
@@ -143,9 +142,10 @@ def diff(app: App, before: str, after: str) -> None:
     Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
     """
     from artifacts.compare import NOTES, compare  # pydantic: not for --help
+    from pipeline.paired import paired  # numpy
 
     left, right = app.client.resolve(before), app.client.resolve(after)
-    found = compare(left, right, _paired(app, left, right))
+    found = compare(left, right, paired(app.client.store, left, right))
     if app.out.json_mode or app.out.quiet:
         app.out.value(found.as_dict(), text="", short=found.summary)
         return
@@ -155,21 +155,6 @@ def diff(app: App, before: str, after: str) -> None:
             app.out.line(f"\n{title}{f' ({NOTES[title]})' if title in NOTES else ''}")
             for one in differences:
                 app.out.line(f"  {one.text}")
-
-
-def _paired(app: App, before: "VersionRecord", after: "VersionRecord") -> "dict[str, Metric]":
-    """Differences sample by sample, where the store has what both were scored with; none otherwise."""
-    from artifacts.compare import same_samples  # with compare
-    from artifacts.version import Metric
-    from pipeline import gate  # numpy
-
-    keys = [record.lineage.get("evaluation") for record in (before, after)]
-    store = app.client.store
-    if not same_samples(before, after) or not all(key and store.has(key) for key in keys):
-        return {}
-    records = [gate.read_records(store.file(str(key), "samples.jsonl")) for key in keys]
-    found = gate.differences(*records)
-    return {name: Metric(name, one.value, one.low, one.high) for name, one in found.items() if one.finite}
 
 
 def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from artifacts.compare import compare
 from artifacts.listed import Listed
 from artifacts.remarks import Notice
 from artifacts.version import Event, VersionRecord
@@ -158,7 +157,7 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/compare", tags=["read"])
     def compare_versions(a: Text, b: Text) -> dict[str, Any]:
         """What differs between two versions, and whether it is more than noise; B is judged against A."""
-        return compare(reading.resolve(a), reading.resolve(b)).as_dict()
+        return reading.compare(reading.resolve(a), reading.resolve(b)).as_dict()
 
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment
 from markupsafe import Markup
 
-from artifacts.compare import NOTES, compare
+from artifacts.compare import NOTES
 from artifacts.telling import tell
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
@@ -90,7 +90,7 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
         if not (a and b):
             return render("compare.html", a=a, b=b, records=())
         records = [reading.resolve(a), reading.resolve(b)]
-        found = compare(records[0], records[1])
+        found = reading.compare(records[0], records[1])
         return render(
             "compare.html",
             a=a,

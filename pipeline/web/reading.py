@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from artifacts import tables
+from artifacts.compare import compare
+from artifacts.comparison import Comparison
 from artifacts.database import open_database
 from artifacts.match import Match
 from artifacts.registry import open_registry
@@ -16,6 +18,7 @@ from artifacts.version import Event, VersionRecord
 from artifacts.waivers import Waiver
 from pipeline.card.content import Card
 from pipeline.card.read import card_of
+from pipeline.paired import paired
 from pipeline.web import listing
 from pipeline.web.listing import Engine, Page, Wanted
 
@@ -147,6 +150,10 @@ class Reading:
     def card(self, reference: str) -> Card:
         """Everything known about a version."""
         return card_of(self.resolve(reference), self.registry, self._store)
+
+    def compare(self, before: VersionRecord, after: VersionRecord) -> Comparison:
+        """What differs, as `enginery diff` says it."""
+        return compare(before, after, paired(self._store, before, after) if self._store else {})
 
     def open_waivers(self, name: str | None = None) -> list[Waiver]:
         """Waivers that count now, of a name or of all; the one that lasts longest first."""
