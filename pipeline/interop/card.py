@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from artifacts.licence import UNSTATED
 from artifacts.version import VersionRecord
 from pipeline.card import markdown
 from pipeline.card.content import Card
@@ -48,7 +49,8 @@ def _public_record(record: VersionRecord) -> VersionRecord:
 def front_matter(what: Content) -> dict[str, Any]:
     """What the hub indexes: licence, base model, task and tags."""
     record = what.record
-    licence = {"license": what.licence} if what.licence else {}
+    known = what.licence not in (None, UNSTATED)  # which hubs take for a licence's name
+    licence = {"license": what.licence} if known else {}
     repo = record.source.get("repo")
     base = {"base_model": repo, "base_model_relation": "quantized"} if repo else {}
     return {
