@@ -151,9 +151,12 @@ def _pictures(records: list[VersionRecord]) -> dict[str, Any]:
         for index, record in enumerate(records)
         if (bytes_ := record.metric("size_bytes")) is not None
     ]
-    drawn = {"accuracy": plots.accuracy(records), "speed": [plots.throughput(records)]}
-    drawn["size"] = [plots.bars(sizes)]
-    return {group: [Markup(one) for one in found if one] for group, found in drawn.items()}
+    drawn = {
+        "accuracy": [Markup(one) for one in plots.accuracy(records)],
+        "speed": [page.both(lambda width: plots.throughput(records, width))],
+        "size": [page.both(lambda width: plots.bars(sizes, width))],
+    }
+    return {group: [one for one in found if one] for group, found in drawn.items()}
 
 
 def _wanted(asked: Mapping[str, str]) -> Wanted:
