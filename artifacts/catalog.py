@@ -2,17 +2,18 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, func, select
 
-from artifacts import listing, tables
+from artifacts import listing, remarks, tables
 from artifacts.database import Database
 from artifacts.errors import NotFound
 from artifacts.listed import Listed, Named
 from artifacts.match import Match, check
+from artifacts.remarks import Remarks
 from artifacts.version import Metric, Reference, VersionRecord, parse_reference
 
 VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
@@ -82,6 +83,13 @@ class Catalog:
             return []
         with self._db.reading() as db:
             return listing.search(db, wanted, rank, limit)
+
+    def remarks(self, versions: Collection[Named]) -> dict[Named, Remarks]:
+        """What others said of these versions: waivers, signatures."""
+        if not versions:
+            return {}
+        with self._db.reading() as db:
+            return remarks.read(db, versions)
 
     def _records(self, where: ColumnElement[bool]) -> list[VersionRecord]:
         if not self._db.exists():

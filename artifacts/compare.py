@@ -20,6 +20,9 @@ SPEED = {
     "ttft_ms_p95": "time to first token, 95th percentile, ms",
     "itl_ms_p95": "time between tokens, 95th percentile, ms",
 }
+NOTES = {"speed": "each timed once, on whatever else ran beside it: only large differences mean something"}
+"""Section -> what its judgements cannot know."""
+
 SIZE = {"size_bytes": "bytes of the engine"}
 """Metrics that are compared, in words."""
 

@@ -29,8 +29,8 @@ CREATION = 0x656E67696E
 NO_RIGHT = "42501"
 """PostgreSQL's code for what its user may not do."""
 
-SECRETS = ("password", "sslpassword", "passfile", "service", "options", "token")
-"""Parts of a URL's query that are not shown; `options` can set anything."""
+SHOWN = frozenset({"host", "port", "sslmode", "connect_timeout", "application_name", "mode", "uri"})
+"""Parts of a URL's query that may be shown; any other may be a secret, misspelt ones too."""
 
 
 class Database:
@@ -118,6 +118,12 @@ class Database:
         there = inspect(db)
         # a process killed while it made an SQLite file may have left one without tables
         if not there.has_table(tables.schema.name):
+            others = there.get_table_names() if self.kind == "sqlite" else []
+            if others:
+                raise StoreUnusable(
+                    f"{self.url} has table {others[0]!r} of another program, and none of enginery; give it a "
+                    "database of its own"
+                )
             return None
         if [column["name"] for column in there.get_columns(tables.schema.name)] != ["number"]:
             raise StoreUnusable(
@@ -158,7 +164,8 @@ class Database:
             raise
         except DatabaseError as exc:
             code = getattr(exc.orig, "sqlstate", None)
-            if isinstance(exc, ProgrammingError) and code != NO_RIGHT:  # our bug
+            connecting = exc.statement is None
+            if isinstance(exc, ProgrammingError) and code != NO_RIGHT and not connecting:  # our bug
                 raise
             path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
             free = "" if path is None else f" ({free_bytes(path):,} bytes are free there)"
@@ -207,7 +214,8 @@ def connect(url_or_path: str | Path) -> Database:
 
 def shown(url: URL) -> str:
     """The URL as messages and logs may have it: nothing in it that opens anything."""
-    return url._replace(password=None).difference_update_query(SECRETS).render_as_string(hide_password=False)
+    kept = url.difference_update_query(url.query.keys() - SHOWN)
+    return kept._replace(password=None).render_as_string(hide_password=False)
 
 
 def hidden(text: str, url: str | None = None) -> str:
@@ -215,7 +223,11 @@ def hidden(text: str, url: str | None = None) -> str:
     if url is not None:
         text = text.replace(url, hidden(url))
     text = re.sub(r"(?<=://).*@", "***@", text, flags=re.DOTALL)
-    return re.sub(rf"(?i)\b({'|'.join(SECRETS)})=[^&\s]*", r"\1=***", text)
+    return re.sub(
+        r"([?&])([^=&\s]*)=[^&\s']*",
+        lambda found: found[0] if found[2] in SHOWN else f"{found[1]}{found[2]}=***",
+        text,
+    )
 
 
 def insert_new(db: Connection, table: Table, **row: Any) -> bool:

@@ -5,6 +5,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from artifacts.version import VersionRecord
+
 FIGURES = (
     "perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "ttft_ms_p95", "itl_ms_p95", "size_bytes",
 )  # fmt: skip
@@ -53,3 +55,9 @@ class Listed(NamedTuple):
     def metric(self, name: str) -> float | None:
         """Value of a metric in `figures`; None where it is not there."""
         return self.figures.get(name)
+
+
+def taken(record: VersionRecord | Listed) -> str | None:
+    """When gc took the files; None while they are there."""
+    at = record.collected if isinstance(record, Listed) else record.collected_at
+    return None if at is None else f"gc took its files on {str(at)[:10]}"

@@ -146,10 +146,11 @@ def read_manifest(text: str, where: str) -> Manifest:
         return Manifest.model_validate(values)
     except ValidationError as exc:
         problem = exc.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"])
-        raise ArtifactCorrupt(
-            f"{where}: {place}: {problem['msg']}; it was not written by this version"
-        ) from None
+        if problem["type"] == "value_error":  # ours, which names what is wrong
+            said = str(problem["ctx"]["error"])
+        else:
+            said = f"{'.'.join(map(str, problem['loc']))!r}: {problem['msg']}"
+        raise ArtifactCorrupt(f"{where}: {said}; it was not written by this version") from None
 
 
 SEAL = ',\n  "seal": "'

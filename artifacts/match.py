@@ -7,7 +7,7 @@ from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from artifacts.listed import Listed
+from artifacts.listed import Listed, taken
 from artifacts.needs import FACTS, Facts
 from artifacts.version import VersionRecord
 
@@ -25,6 +25,11 @@ AT_MOST = frozenset(
     {"ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95", "kl", "perplexity_ratio", "size_bytes"}
 )
 """Metrics that a service level bounds, each from its side; `metric@batch` is the one at that batch size."""
+
+CHECKPOINT = "checkpoint"
+"""Backend of imported checkpoints, which nothing serves; they are found by who asks for this backend."""
+
+IS_CHECKPOINT = "it is a checkpoint: build an engine of it"
 
 Version = Listed | VersionRecord
 
@@ -99,6 +104,8 @@ class Judge:
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
         known = self._known.get(id(facts))
+        if known is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
+            known = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
         if known is None:
             found = (
                 Reason(fact, text)
@@ -110,7 +117,7 @@ class Judge:
 
     def by_state(self, record: Version) -> tuple[Reason, ...]:
         """Reasons against this very version: its bytes are gone, or what was measured is too little."""
-        gone = _collected(record)
+        gone = taken(record)
         kept = (Reason("bytes", gone),) if gone is not None else ()
         return (*kept, *slo_reasons(record, self._slo))
 
@@ -145,11 +152,6 @@ def _model(record: Version, want: str) -> str | None:
         return f"its model is {record.model or 'not recorded'!r}, not {repo!r}"
     found = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
     return None if found == commit else f"its model is at commit {found}, not {commit}"
-
-
-def _collected(record: Version) -> str | None:
-    at = record.collected if isinstance(record, Listed) else record.collected_at
-    return None if at is None else f"gc took its bytes on {str(at)[:10]}"
 
 
 IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "model": _model}

@@ -1,6 +1,6 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from artifacts.database import Database, open_database
 from artifacts.errors import KeyUnusable, PolicyInvalid, PolicyRefused
 from artifacts.governance import Governance, Standing
 from artifacts.judgement import Judgement, Verified, judge, require_version
-from artifacts.listed import Listed
+from artifacts.listed import Listed, Named
 from artifacts.match import Match
 from artifacts.names import check_alias
 from artifacts.policy import Policy, parse_policy
 from artifacts.publishing import Binding
+from artifacts.remarks import Remarks
 from artifacts.version import Event, Metric, Publication, VersionRecord
 from artifacts.waivers import Request, Waiver
 
@@ -32,6 +33,7 @@ __all__ = [
     "Policy",
     "Publication",
     "Registry",
+    "Remarks",
     "Request",
     "Standing",
     "VersionRecord",
@@ -147,6 +149,10 @@ class Registry(Governance):
     def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
         """The newest version of every name and those with an alias, or those of one name; and how many."""
         return self._catalog.listed(name, limit=limit)
+
+    def remarks(self, versions: Collection[Named]) -> dict[Named, Remarks]:
+        """What must be known of versions, given by name and number, beside their records."""
+        return self._catalog.remarks(versions)
 
     def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
         """Say in the log why a version should be built again; what was said of it before is not repeated."""

@@ -120,8 +120,8 @@ def restore(db: Connection, name: str, number: int) -> None:
 def gone(reference: str, at: datetime) -> str:
     """What to say of a version whose bytes gc took."""
     return (
-        f"the bytes of {reference} were collected by gc on {at:%Y-%m-%d}; build its recipe again, which"
-        " publishes the same version"
+        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again, which publishes the same"
+        " version"
     )
 
 

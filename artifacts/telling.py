@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from artifacts.digest import of_json
+from artifacts.remarks import KEY_CHARS
 from artifacts.version import Event
 
 
 def tell(event: Event) -> str:
-    """What happened, in one line; of a kind that this version does not know, its detail."""
-    say = SAID.get(event.kind)
-    return say(event.detail) if say else f"{event.kind} {json.dumps(event.detail, sort_keys=True)}"
+    """What happened, in one line; of a kind or form that this version does not know, its detail."""
+    with suppress(KeyError, TypeError):  # another version of enginery wrote it
+        return SAID[event.kind](event.detail)
+    return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 
 
 def _published(detail: dict[str, Any]) -> str:
@@ -65,6 +68,15 @@ def _rebuild_needed(detail: dict[str, Any]) -> str:
     return f"version {detail['number']} should be built again: {'; '.join(detail['reasons'])}"
 
 
+def _signed(detail: dict[str, Any]) -> str:
+    what = "how it was built" if detail["kind"] == "provenance" else "its files"
+    return f"version {detail['number']}: {what} signed, key {detail['key_id'][:KEY_CHARS]}"
+
+
+def _collected(detail: dict[str, Any]) -> str:
+    return f"gc took the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
+
+
 def _but(detail: dict[str, Any]) -> str:
     said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
     return f" (waived: {'; '.join(said)})" if said else ""
@@ -81,6 +93,8 @@ SAID: dict[str, Callable[[dict[str, Any]], str]] = {
     "refused": _refused,
     "waived": _waived,
     "policy_set": _policy_set,
+    "signed": _signed,
+    "collected": _collected,
     "rebuild_needed": _rebuild_needed,
 }
 """Kind of event -> its detail in words."""

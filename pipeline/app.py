@@ -1,6 +1,8 @@
 """What every command shares: the output, and the store, registry and host opened on first use."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,14 @@ class App:
     def registry(self) -> "Registry":
         """Names, versions and aliases."""
         return self.client.registry
+
+    @contextmanager
+    def announcing(self) -> Iterator[None]:
+        """Lets subscribers hear of what the block wrote, also where it ends with a refusal."""
+        try:
+            yield
+        finally:
+            self.announce()
 
     def announce(self) -> None:
         """Lets subscribers hear of what this command wrote; it goes on at once, and never fails for it."""

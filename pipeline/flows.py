@@ -56,11 +56,10 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
     """Builds, gates and publishes what the recipe describes; returns `name:version`."""
     registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
-    state = reported(
-        lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry)
-    )
-    app.announce()
-    return state
+    with app.announcing():
+        return reported(
+            lambda: carry_out(plan_one(Loaded(recipe, Path(file)), app.site), app.site, app.registry)
+        )
 
 
 @flow(name="rebuild_stale", persist_result=False)
@@ -69,7 +68,8 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
     tie_if_asked()
     log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
-    findings = [one for one in ask(Asked.of(asked), app, log.info) if one.reasons]
+    with app.announcing():
+        findings = [one for one in ask(Asked.of(asked), app, log.info) if one.reasons]
     create_table_artifact(
         [reports.stale_row(one) for one in findings],
         key="stale",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import NoneType
 from typing import Any
 
 from rich.console import Console
@@ -56,7 +57,7 @@ class Output:
 
     def line(self, text: str) -> None:
         """Prints a line of the answer as it is, however wide."""
-        self.stdout.print(text, markup=False, soft_wrap=True)
+        self.stdout.print(visible(text), markup=False, soft_wrap=True)
 
     def stream(self, text: str) -> None:
         """Prints a piece of text at once, without a line end."""
@@ -73,23 +74,30 @@ class Output:
     def say(self, text: str) -> None:
         """Tells the story."""
         if not self.quiet:
-            self.stderr.print(text, markup=False, soft_wrap=True)
+            self.stderr.print(visible(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Tells what the user may want to act on."""
-        self.stderr.print(f"[yellow]warning:[/] {escape(text)}", soft_wrap=True)
+        self.stderr.print(f"[yellow]warning:[/] {escape(visible(text))}", soft_wrap=True)
+
+    def notice(self, tone: str, text: str) -> None:
+        """Tells what must be known of an answer: `info` as the story, the rest as a warning."""
+        if tone == "info":
+            self.say(text)
+        else:
+            self.warn(text)
 
     def error(self, text: str, notes: Sequence[str] = ()) -> None:
         """Says why the command ends; hints follow after an empty line."""
-        self.stderr.print(f"[red]error:[/] {escape(text)}", soft_wrap=True)
+        self.stderr.print(f"[red]error:[/] {escape(visible(text))}", soft_wrap=True)
         for note in notes:
-            self.stderr.print(f"\n[cyan]hint:[/] {escape(note)}", soft_wrap=True)
+            self.stderr.print(f"\n[cyan]hint:[/] {escape(visible(note))}", soft_wrap=True)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
     for name in rows[0]:
-        numeric = all(isinstance(row[name], int | float) for row in rows)
+        numeric = {type(row[name]) for row in rows} - {NoneType} <= {int, float}
         table.add_column(
             name.replace("_", " "), justify="right" if numeric else "left", no_wrap=name == "key"
         )
@@ -103,7 +111,14 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return escape(str(value))
+    return escape(visible(str(value)))
+
+
+def visible(text: str) -> str:
+    """Text in which nothing moves the cursor or changes colours: what cannot be seen is spelt out."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ import os
 import selectors
 import signal
 import subprocess  # noqa: TID251 this is the door
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -139,15 +140,12 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Service:
 
 
 def detach(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
-    """Starts a program that outlives this process; nobody hears what it says, or waits for it."""
-    subprocess.Popen(
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=dict(env),
-        start_new_session=True,
+    """Starts a program that outlives this process, or is reaped by it; nobody hears what it says."""
+    null = subprocess.DEVNULL
+    started = subprocess.Popen(
+        list(argv), stdin=null, stdout=null, stderr=null, env=dict(env), start_new_session=True
     )
+    threading.Thread(target=started.wait, name="detached", daemon=True).start()
 
 
 def capture(argv: Sequence[str], *, timeout_s: float = 10) -> str | None:

@@ -3,7 +3,8 @@
 import copy
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,6 +18,10 @@ from recipes.schema import Recipe
 
 NAMED = ("format", "kv_cache", "engine.tp", "engine.pp", "engine.target", "engine.backend")
 """Places that make another engine, which gets another name."""
+
+
+PATHS = ("path", "template")
+"""Keys of a recipe whose text is a file's place, relative to the recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,23 @@ def suggest(
         notes=tuple(draft.notes),
         open=tuple(draft.open),
     )
+
+
+def placed(record: VersionRecord) -> VersionRecord:
+    """The version with absolute paths in its recipe, so that a recipe made of it works wherever it is put."""
+    file = record.source.get("file")
+    return record if not file else replace(record, recipe=_absolute(record.recipe, Path(file).parent))
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, list):
+        return [_absolute(item, folder) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str(folder / item) if key in PATHS and isinstance(item, str) else _absolute(item, folder)
+        for key, item in value.items()
+    }
 
 
 def formats_like(recipe: Mapping[str, Any]) -> list[str]:

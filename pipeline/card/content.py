@@ -2,43 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from shlex import quote
 from typing import Any
 
+from artifacts import remarks
 from artifacts.needs import TOOLCHAIN_BACKENDS
-from artifacts.version import IMPORTED, Event, VersionRecord
-from pipeline.card.words import NONE, moment, number, said, size
+from artifacts.remarks import Notice, Remarks
+from artifacts.telling import tell
+from artifacts.version import Event, VersionRecord
+from pipeline.card.words import NONE, moment, number, size
 
 Pairs = list[tuple[str, str]]
 """What, and its value in words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiver:
-    """A rule that a version need not meet for an alias until a moment, and why."""
-
-    name: str
-    number: int
-    alias: str
-    rule: str
-    reason: str
-    granted_at: datetime
-    granted_by: str
-    until: datetime
-
-    def is_open(self, now: datetime) -> bool:
-        """Whether it counts at that moment."""
-        return now < self.until
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """Somebody's signature over the manifest; whoever relies on it checks it against a public key."""
-
-    key_id: str
-    signed_at: datetime
-    signed_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,25 +21,17 @@ class Card:
     """A version and all that is known about it."""
 
     record: VersionRecord
-    now: datetime
-    """When it was read; which waivers are open depends on it."""
+    remarks: Remarks
+    """What others said of it, as of when it was read."""
     events: tuple[Event, ...] = ()
     """Those of this version, oldest first."""
-    waivers: tuple[Waiver, ...] = ()
-    signatures: tuple[Signature, ...] = ()
     stored: Mapping[str, int] = field(default_factory=dict)
     """Kind of step -> bytes of its artifact, of those that the store has."""
     problems: tuple[str, ...] = ()
     """What the store said of artifacts that it could not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What must be known before the version is used."""
-
-    tone: str
-    """`bad`, `warn` or `info`."""
-    text: str
+TONES = ("bad", "warn", "info")
 
 
 def concerns(event: Event, number: int) -> bool:
@@ -74,42 +41,23 @@ def concerns(event: Event, number: int) -> bool:
 
 def notices(card: Card) -> list[Notice]:
     """Everything in the way of using the version without a second look, worst first."""
-    return [Notice(tone, text) for tone, text in _notices(card)]
+    said = remarks.notices(card.record, card.remarks)
+    damage = [Notice(tone="bad", text=problem) for problem in card.problems]
+    found = [*said, *damage, *_explained(card)]
+    return sorted(found, key=lambda one: TONES.index(one.tone))
 
 
-def _notices(card: Card) -> Iterator[tuple[str, str]]:
-    record = card.record
-    if record.collected_at is not None:
-        gone = f"its files were collected {moment(record.collected_at)}"
-        yield "bad", f"{gone}: it cannot be pulled; build its recipe again"
-    for problem in card.problems:
-        yield "bad", problem
-    if record.origin == IMPORTED:
-        yield "warn", "built elsewhere and imported: no recipe of ours made it, its lineage is what was said"
-    if record.verdict != "PASS":
-        tone = "warn" if record.verdict == "UNVERIFIED" else "bad"
-        yield tone, f"the accuracy verdict is {record.verdict}, not PASS"
-    for waiver in card.waivers:
-        yield _waived(waiver, card.now)
-    yield from _remarks(card)
-
-
-def _waived(waiver: Waiver, now: datetime) -> tuple[str, str]:
-    why = f"{waiver.reason} ({waiver.granted_by}, {moment(waiver.granted_at)})"
-    until = moment(waiver.until)
-    if waiver.is_open(now):
-        return "warn", f"waiver: {waiver.rule} is not required for @{waiver.alias} until {until}: {why}"
-    return "info", f"a waiver of {waiver.rule} for @{waiver.alias} expired {until}: {why}"
-
-
-def _remarks(card: Card) -> Iterator[tuple[str, str]]:
+def _explained(card: Card) -> Iterator[Notice]:
+    """Waivers that are over, and how the figures came to be."""
+    for waiver in card.remarks.waivers:
+        if not waiver.is_open(card.remarks.now):
+            yield Notice(tone="info", text=f"over: {waiver}")
     facts = card.record.facts
     if facts.get("scored"):
-        yield "info", f"the scores are of the engine's twin in {facts['scored']}/, built to be scored"
+        twin = f"the scores are of the engine's twin in {facts['scored']}/, built to be scored"
+        yield Notice(tone="info", text=twin)
     if facts.get("measured"):
-        yield "info", f"the speed was measured {facts['measured']}"
-    if not card.signatures:
-        yield "info", "nobody has signed it"
+        yield Notice(tone="info", text=f"the speed was measured {facts['measured']}")
 
 
 def summary(record: VersionRecord) -> str:
@@ -160,7 +108,6 @@ def built_for(record: VersionRecord) -> Pairs:
 def origin(card: Card) -> Pairs:
     """Where it came from, and who vouches for it."""
     record, source = card.record, card.record.source
-    signed = ", ".join(f"{one.key_id} ({one.signed_by}, {moment(one.signed_at)})" for one in card.signatures)
     licence = source.get("licence")
     rows = (
         ("source checkpoint", record.model or source.get("repo") or source.get("path")),
@@ -170,7 +117,6 @@ def origin(card: Card) -> Pairs:
         ("origin", record.origin),
         ("engine key", record.engine_key),
         ("manifest digest", record.manifest_digest),
-        ("signed with", signed),
     )
     return [(what, str(value)) for what, value in rows if value]
 
@@ -263,7 +209,7 @@ def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
 
 def history(card: Card) -> list[tuple[str, str, str]]:
     """When, what and who, newest first."""
-    return [(moment(event.at), said(event), event.by) for event in reversed(card.events)]
+    return [(moment(event.at), tell(event), event.by) for event in reversed(card.events)]
 
 
 def commands(record: VersionRecord) -> list[str]:

@@ -1,7 +1,7 @@
 """The card as Markdown."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml
 
@@ -9,35 +9,51 @@ from pipeline.card import content
 from pipeline.card.content import Card
 from pipeline.card.words import number, size
 
-SPECIAL = re.compile(r"[\\`*\[\]<>|#~!&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something in Markdown; an underscore inside a word does not."""
 
 
 def plain(value: str) -> str:
     """Text that Markdown shows as it is: on one line, nothing in it has a meaning."""
-    return SPECIAL.sub(r"\\\g<0>", " ".join(value.split()))
+    line = " ".join("".join(c if c.isprintable() else " " for c in value).split())
+    return SPECIAL.sub(r"\\\g<0>", line).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def card(of: Card) -> str:
     """The whole card."""
+    return page(of, sections(of))
+
+
+def page(of: Card, parts: Mapping[str, str]) -> str:
+    """The title, what must be known, and these sections; empty ones are left out."""
     record = of.record
     aliases = ", ".join(f"@{alias}" for alias in record.aliases) or "no alias"
-    parts = [
+    found = [
         f"# {plain(record.reference)}",
         f"**{plain(record.verdict)}** · {plain(aliases)} · {plain(content.summary(record))}",
         "\n".join(f"> **{one.tone}**: {plain(one.text)}  " for one in content.notices(of)),
-        *_section("Accuracy", _table(("metric", "value", "95 % interval", "limit", "outcome"),
-                  (row.values() for row in content.accuracy(record)))),
-        *_section("Speed", _speeds(of)),
-        *_section("Size", _sizes(of)),
-        *_section("What it needs, and its limits", _pairs(content.built_for(record))),
-        *_section("Where it comes from", _pairs(content.origin(of))),
-        *_section("Lineage", _pairs(list(record.lineage.items()))),
-        *_section("History", _table(("when", "what", "who"), content.history(of))),
-        *_section("Use it", fenced("\n".join(content.commands(record)), "console")),
-        *_section("Recipe", fenced(yaml.safe_dump(record.recipe, sort_keys=False).strip(), "yaml")),
-    ]  # fmt: skip
-    return "\n\n".join(part for part in parts if part) + "\n"
+        *(f"## {title}\n\n{body}" for title, body in parts.items() if body),
+    ]
+    return "\n\n".join(part for part in found if part) + "\n"
+
+
+def sections(of: Card) -> dict[str, str]:
+    """Title -> what stands below it."""
+    record = of.record
+    recipe = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).strip()
+    checks = _table(("metric", "value", "95 % interval", "limit", "outcome"),
+                    (row.values() for row in content.accuracy(record)))  # fmt: skip
+    return {
+        "Accuracy": checks,
+        "Speed": _speeds(of),
+        "Size": _sizes(of),
+        "What it needs, and its limits": _pairs(content.built_for(record)),
+        "Where it comes from": _pairs(content.origin(of)),
+        "Lineage": _pairs(list(record.lineage.items())),
+        "History": _table(("when", "what", "who"), content.history(of)),
+        "Use it": fenced("\n".join(content.commands(record)), "console"),
+        "Recipe": fenced(recipe, "yaml"),
+    }
 
 
 def fenced(code: str, language: str) -> str:
@@ -45,10 +61,6 @@ def fenced(code: str, language: str) -> str:
     longest = max((len(run) for run in re.findall(r"`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{code}\n{fence}"
-
-
-def _section(title: str, body: str) -> list[str]:
-    return [f"## {title}", body] if body else []
 
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[str]]) -> str:

@@ -1,6 +1,7 @@
 """The card as HTML: a part for other pages, and a file that needs nothing else."""
 
 from base64 import b64encode
+from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -47,6 +48,12 @@ def _templates() -> Environment:
     return environment()
 
 
+def both(draw: Callable[[float], str]) -> Markup:
+    """A picture for desks and one for phones, of which the style shows one; nothing where there is none."""
+    found = [(css, draw(width)) for css, width in (("desk", plots.WIDE), ("phone", plots.NARROW))]
+    return Markup("".join(f'<div class="{css}">{drawn}</div>' for css, drawn in found if drawn))
+
+
 def body(of: Card) -> Markup:
     """The card without the page around it."""
     record = of.record
@@ -56,9 +63,9 @@ def body(of: Card) -> Markup:
         record=record,
         content=content,
         accuracy=[Markup(panel) for panel in plots.accuracy([record])],
-        throughput=Markup(plots.throughput([record])),
-        disk=Markup(plots.bars(disk)),
-        memory=Markup(plots.memory(record)),
+        throughput=both(lambda width: plots.throughput([record], width)),
+        disk=both(lambda width: plots.bars(disk, width)),
+        memory=both(lambda width: plots.memory(record, width)),
         recipe=yaml.safe_dump(record.recipe, sort_keys=False),
     )  # fmt: skip
     return Markup(text)

@@ -11,8 +11,8 @@ from pipeline.card.words import number, size
 PANEL = 300
 """Width of an accuracy panel, pixels."""
 
-WIDE = 940.0
-"""Width of the other pictures."""
+WIDE, NARROW = 940.0, 300.0
+"""Widths of the other pictures: on a desk, and on a phone, where a page shows these instead."""
 
 SHOWN = {
     "kl": ("Token KL divergence, nats", "lower is better", "most"),
@@ -89,7 +89,7 @@ def _interval(axis: Axis, check: Mapping[str, Any], y: float, series: int) -> li
     ]
 
 
-def throughput(records: Sequence[VersionRecord]) -> str:
+def throughput(records: Sequence[VersionRecord], width: float = WIDE) -> str:
     """Tokens/s of all users against those that one sees, a point per batch; empty where none is known."""
     lines = [
         [row for row in speeds(record) if {"tokens_per_s", "tokens_per_s_per_user"} <= row.keys()]
@@ -98,7 +98,7 @@ def throughput(records: Sequence[VersionRecord]) -> str:
     rows = [row for found in lines for row in found]
     if not rows:
         return ""
-    width, height, left, bottom = WIDE, 300.0, 64.0, 250.0
+    height, left, bottom = 300.0, 64.0, 250.0
     x = from_zero([row["tokens_per_s_per_user"] for row in rows], left, width - 70)
     y = from_zero([row["tokens_per_s"] for row in rows], bottom, 24)
     shapes = _grid(x, y)
@@ -130,11 +130,11 @@ def _grid(x: Axis, y: Axis) -> list[str]:
     return [*shapes, line((x.start, y.start), (x.end, y.start), "axis")]
 
 
-def bars(rows: Sequence[tuple[str, int, int]]) -> str:
+def bars(rows: Sequence[tuple[str, int, int]], width: float = WIDE) -> str:
     """Horizontal bars: label, bytes, and series; empty where there is nothing to compare."""
     if not rows:
         return ""
-    width, left = WIDE, 172.0
+    left = 172.0 if width == WIDE else 140.0
     longest = max(num_bytes for _, num_bytes, _ in rows) or 1
     shapes = []
     for index, (label, num_bytes, series) in enumerate(rows):
@@ -148,18 +148,20 @@ def bars(rows: Sequence[tuple[str, int, int]]) -> str:
     return picture(width, 12 + 30 * len(rows), f"Size: {said}", shapes)
 
 
-def memory(record: VersionRecord) -> str:
+def memory(record: VersionRecord, width: float = WIDE) -> str:
     """A bar per rank: weights, and the KV cache after them."""
     rows = in_memory(record)
     if not rows:
         return ""
-    width, left = WIDE, 172.0
+    narrow = width < WIDE
+    left, room = (60.0, 72.0) if narrow else (172.0, 260.0)
     longest = max(weights + cache for _, weights, cache in rows) or 1
-    scale = (width - left - 260) / longest
+    scale = (width - left - room) / longest
     shapes = []
     for index, (label, weights, cache) in enumerate(rows):
         y = 8.0 + 30 * index
         said = f"{size(weights)} weights" + (f" + {size(cache)} KV cache" if cache else "")
+        said = size(weights + cache) if narrow else said
         shapes += [
             text(left - 10, y + 15, label, "", "end"),
             box(left, y, scale * weights, 20, "bar s0"),

@@ -114,9 +114,8 @@ def _run_one(app: App, made: "Plan") -> "Outcome":
     from pipeline.run import run as run_plan
 
     app.out.say(made.recipe.name)
-    with Display(app.out) as display:
+    with Display(app.out) as display, app.announcing():
         outcome = run_plan(made, app.site, app.registry, display)
-    app.announce()
     _tell(app, outcome)
     return outcome
 

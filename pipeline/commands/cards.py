@@ -1,7 +1,6 @@
 """card, serve-registry: a version on one page, and the registry in a browser."""
 
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ def card(app: App, reference: str, out: Path | None) -> None:
         raise click.BadParameter(f"{out} ends in neither {' nor '.join(SUFFIXES)}", param_hint="--out")
     from pipeline.card import markdown, page  # jinja2 and SQLAlchemy: not for --help
 
-    found = _reading(app).card(reference, datetime.now(UTC))
+    found = _reading(app).card(reference)
     if out is None:
         text = markdown.card(found)
         app.out.value({"reference": found.record.reference, "markdown": text}, text=text.rstrip("\n"))
@@ -80,7 +79,7 @@ def _reading(app: App) -> "Reading":
     from pipeline.web.reading import Reading  # SQLAlchemy: not for --help
 
     store = app.client.store
-    return Reading(app.registry_url or store.registry_url, store)
+    return Reading(app.registry_url or store.registry_url, store, app.announce)
 
 
 def _write(path: Path, text: str) -> None:

@@ -52,6 +52,8 @@ def gc(
         tell(app, collect(dry_run=True), dry_run=True)
         click.confirm("remove them?", abort=True, err=True)
     plan = collect(dry_run=dry_run)
+    if plan.collected and not dry_run:
+        app.announce()
     if app.out.json_mode or app.out.quiet:
         answer = {"dry_run": dry_run, **plan.as_dict()}
         app.out.value(answer, text="", short="\n".join(one.key for one in plan.removed))

@@ -54,6 +54,7 @@ def import_(app: App, /, source: str, name: str) -> None:
 
     with Moving(app.out, f"importing {source}") as progress:
         made = exchange.take(source, name, app.client, app.site.host, progress)
+    app.announce()
     if made.found.code:
         app.out.warn(
             "it holds compiled code, which runs with your rights; use it only if you trust its origin"

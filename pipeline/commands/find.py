@@ -9,7 +9,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
-from pipeline.commands.published import row
+from pipeline.commands.published import tabulate
 
 if TYPE_CHECKING:
     from artifacts.match import Match
@@ -96,7 +96,7 @@ def find(
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     suits = [one for one in found if not one.reasons]
-    app.out.rows([row(one.record) for one in suits], id_column="version")
+    tabulate(app, [one.record for one in suits])
     _say_dropped(app, found)
     if suits and recipe is not None:
         app.out.say(f"{suits[0].record.reference} suits; no recipe is written")
@@ -138,6 +138,8 @@ def _say_dropped(app: App, found: "Sequence[Match]") -> None:
 
 def _suggest(app: App, asked: Mapping[str, Any], found: "Sequence[Match]", target: Path | None) -> None:
     """A recipe that lacks nothing, made of a version that lacks little."""
+    from artifacts.version import IMPORTED  # with the registry
+
     file, made = target or Path("recipe.yaml"), None
     for made, judgement in _judged(app, asked, found, file):
         if judgement.usable:
@@ -145,7 +147,9 @@ def _suggest(app: App, asked: Mapping[str, Any], found: "Sequence[Match]", targe
             app.out.say(judgement.text)
             return
         app.out.say(f"no recipe made of {made.of}: {judgement.text}")
-    if made is None:
+    if made is None and any(one.record.origin == IMPORTED for one in found):
+        app.out.say("no recipe can be made of what was imported; write one with `enginery init`")
+    elif made is None:
         app.out.say(_nothing(app, asked))
 
 
@@ -159,9 +163,11 @@ def _judged(
 ) -> "Iterator[tuple[Suggestion, _Judgement]]":
     """Recipes made of the closest versions, each with what speaks against it; other formats come last."""
     from artifacts.match import closest, match
-    from pipeline.suggest import formats_like, suggest
+    from artifacts.version import BUILT
+    from pipeline.suggest import formats_like, placed, suggest
 
-    near = [app.registry.resolve(one.record.reference) for one in closest(found, CLOSEST)]
+    built = [one for one in found if one.record.origin == BUILT]  # what is imported has no recipe
+    near = [placed(app.registry.resolve(one.record.reference)) for one in closest(built, CLOSEST)]
     for record in near or _others(app, asked):
         (judged,) = match([record], asked)
         if len(found) > FEW:

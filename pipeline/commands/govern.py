@@ -42,6 +42,7 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
         raise click.UsageError("--drop takes the policy away, and rules set one; choose one")
     if alias and (document or drop):
         app.registry.set_policy(alias, None if drop else parse_policy(document))
+        app.announce()
     found = {one: rules for one, rules in app.registry.policies().items() if alias in (None, one)}
     app.out.rows([row for one, rules in found.items() for row in _rule_rows(one, rules)], id_column="alias")
     if not found:
@@ -66,11 +67,13 @@ def waive(
     """
     if end is not None:
         made = app.registry.end_waiver(end)
+        app.announce()
         app.out.value(
             made.as_dict(), text=f"waiver {made.id} of {made.name}:{made.number} ended", short=str(made.id)
         )
     elif rule is not None and alias is not None and reference is not None:
         made = app.registry.waive(_request(app, reference, alias, rule, options))
+        app.announce()
         text = f"waiver {made.id}: {made.name}:{made.number} {made}"
         app.out.value(made.as_dict(), text=text, short=str(made.id))
     elif alias is not None:

@@ -1,5 +1,6 @@
 """ls, show, diff: what is published, seen as lists, one by one, and side by side."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -8,8 +9,7 @@ from pipeline.app import App
 
 if TYPE_CHECKING:
     from artifacts.match import Version
-    from artifacts.registry import VersionRecord
-    from artifacts.version import Metric
+    from artifacts.registry import Remarks, VersionRecord
 
 SHOWN = (
     "backend",
@@ -43,7 +43,7 @@ def ls(app: App, name: str | None, limit: int | None) -> None:
     found, count = app.registry.listed(name, limit=most)
     if name and not found:
         app.registry.versions(name)  # says which names are close
-    app.out.rows([row(one) for one in found], id_column="version")
+    tabulate(app, found)
     if not found:
         app.out.say(f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`")
     elif count > len(found):
@@ -95,15 +95,22 @@ def _show_artifact(app: App, key: str) -> None:
 
 
 def _show_version(app: App, reference: str) -> None:
+    from artifacts.remarks import notices  # SQLAlchemy: not for --help
+
     record = app.client.resolve(reference)
+    remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
     if app.out.json_mode or app.out.quiet:
-        app.out.value(record.as_dict(), text="", short=record.engine_key)
+        app.out.value({**record.as_dict(), **remarks.as_dict()}, text="", short=record.engine_key)
         return
     app.out.line(
         f"{record.name}:{record.number}   verdict {record.verdict}   "
         f"published {record.published_at:%Y-%m-%d %H:%M} UTC"
     )
+    for notice in notices(record, remarks):
+        app.out.notice(notice.tone, notice.text)
+    aliases = [f"@{alias} -> :{number}" for alias, number in app.registry.aliases(record.name).items()]
     app.out.line(f"engine {record.engine_key}")
+    app.out.line("aliases " + (", ".join(aliases) or "none"))
     facts = record.facts
     app.out.line("   ".join(f"{name} {facts[name]}" for name in SHOWN if name in facts))
     wanted = record.recipe["format"]
@@ -111,15 +118,18 @@ def _show_version(app: App, reference: str) -> None:
         exceptions = ", ".join(f"{pattern}: {name}" for pattern, name in wanted["except"].items())
         app.out.line(f"linears {wanted['default']}, except {exceptions}")
     speeds = _speeds(record)
-    plain = [m for m in record.metrics if "@" not in m.name and m.name not in speeds[0]]
+    figures = speeds[0] if speeds else {}
+    plain = [m for m in record.metrics if "@" not in m.name and m.name not in figures]
+    app.out.line("")
     app.out.rows(
         [{"metric": m.name, "value": m.value, "low": m.low, "high": m.high} for m in plain],
         id_column="metric",
     )
-    app.out.rows(speeds, id_column="batch_size")
+    if speeds:
+        app.out.line("")
+        app.out.rows(speeds, id_column="batch_size")
+    app.out.line("")
     app.out.rows([{"input": kind, "key": key} for kind, key in record.lineage.items()], id_column="key")
-    aliases = [f"@{alias} -> :{number}" for alias, number in app.registry.aliases(record.name).items()]
-    app.out.line("aliases " + (", ".join(aliases) or "none"))
 
 
 @click.command()
@@ -131,34 +141,20 @@ def diff(app: App, before: str, after: str) -> None:
 
     Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
     """
-    from artifacts.compare import compare  # pydantic: not for --help
+    from artifacts.compare import NOTES, compare  # pydantic: not for --help
+    from pipeline.paired import paired  # numpy
 
     left, right = app.client.resolve(before), app.client.resolve(after)
-    found = compare(left, right, _paired(app, left, right))
+    found = compare(left, right, paired(app.client.store, left, right))
     if app.out.json_mode or app.out.quiet:
         app.out.value(found.as_dict(), text="", short=found.summary)
         return
     app.out.line(found.summary)
     for title, differences in found.sections:
         if differences:
-            app.out.line(f"\n{title}")
+            app.out.line(f"\n{title}{f' ({NOTES[title]})' if title in NOTES else ''}")
             for one in differences:
                 app.out.line(f"  {one.text}")
-
-
-def _paired(app: App, before: "VersionRecord", after: "VersionRecord") -> "dict[str, Metric]":
-    """Differences sample by sample, where the store has what both were scored with; none otherwise."""
-    from artifacts.compare import same_samples  # with compare
-    from artifacts.version import Metric
-    from pipeline import gate  # numpy
-
-    keys = [record.lineage.get("evaluation") for record in (before, after)]
-    store = app.client.store
-    if not same_samples(before, after) or not all(key and store.has(key) for key in keys):
-        return {}
-    records = [gate.read_records(store.file(str(key), "samples.jsonl")) for key in keys]
-    found = gate.differences(*records)
-    return {name: Metric(name, one.value, one.low, one.high) for name, one in found.items() if one.finite}
 
 
 def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
@@ -168,12 +164,25 @@ def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
         figure, at, batch = metric.name.partition("@")
         if at:
             rows.setdefault(int(batch), {"batch_size": int(batch)})[figure] = metric.value
-    return list(rows.values()) or [{}]
+    return list(rows.values())
 
 
-def row(one: "Version") -> dict[str, Any]:
+def tabulate(app: App, versions: "Sequence[Version]") -> None:
+    """Lists versions; what must be known of them stands in the last column, waivers in full below."""
+    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
+    rows = [row(app, one, remarks[one.name, one.number]) for one in versions]
+    app.out.rows(rows, id_column="version")
+    if not app.out.json_mode:
+        for one in versions:
+            for waiver in remarks[one.name, one.number].open_waivers:
+                app.out.warn(f"{one.reference}: {waiver}")
+
+
+def row(app: App, one: "Version", remarks: "Remarks") -> dict[str, Any]:
     """A version as a line of a list."""
-    return {
+    from artifacts.remarks import marks  # SQLAlchemy: not for --help
+
+    figures = {
         "version": one.reference,
         "aliases": " ".join(f"@{alias}" for alias in one.aliases),
         "format": one.facts.get("format"),
@@ -185,4 +194,6 @@ def row(one: "Version") -> dict[str, Any]:
         "top1": one.metric("top1_agreement"),
         "tokens_per_s": one.metric("tokens_per_s"),
         "MB": (one.metric("size_bytes") or 0.0) / 1e6,
+        "notes": marks(one, remarks) or None,
     }
+    return {**figures, "origin": one.origin, **remarks.as_dict()} if app.out.json_mode else figures

@@ -71,15 +71,23 @@ def _once(app: App, reference: str, directory: Path) -> None:
 def _tell(app: App, record: "VersionRecord", path: Path) -> None:
     """What came where, how to serve it, and what speaks against serving it here."""
     from artifacts.match import match  # not for --help
-    from pipeline.commands.release import warn_of_waivers
+    from artifacts.remarks import notices  # with the registry
 
-    warn_of_waivers(app, record.name, record.number)
+    remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
+    said = notices(record, remarks)
+    for notice in said:
+        app.out.notice(notice.tone, f"{record.reference}: {notice.text}")
     (found,) = match([record], facts_here(app))
     if found.dropped:
         app.out.warn(f"this host cannot load {record.reference}: {'; '.join(found.dropped)}")
     serve = serving(record, path)
     app.out.value(
-        {"version": record.reference, "directory": str(path), "serve": serve},
+        {
+            "version": record.reference,
+            "directory": str(path),
+            "serve": serve,
+            "notices": [one.text for one in said],
+        },
         text="\n".join(
             [f"pulled {record.reference} to {path}", *(f"{what}: {how}" for what, how in serve.items())]
         ),

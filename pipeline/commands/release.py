@@ -34,8 +34,8 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
         raise refusal(judgement, record.name, alias, record.number, found)
     expected = None if new else expect if expect is not None else found
     if not dry_run:
-        app.registry.promote(record.name, alias, to=record.number, expect=expected)
-        app.announce()
+        with app.announcing():
+            app.registry.promote(record.name, alias, to=record.number, expect=expected)
     is_now = "may be" if dry_run else "is"
     said = f"{record.name}@{alias} {is_now} version {record.number}" + (f" (was {found})" if found else "")
     app.out.value(
@@ -132,13 +132,6 @@ def log(app: App, name: str | None, newest: int | None) -> None:
         ],
         id_column="seq",
     )
-
-
-def warn_of_waivers(app: App, name: str, number: int) -> None:
-    """Says which rules were waived for a version, to whoever is about to use it."""
-    for one in app.registry.waivers(name):
-        if one.number == number:
-            app.out.warn(f"{name}:{number}: {one}")
 
 
 def _standing(judgement: "Judgement") -> str:

@@ -24,12 +24,11 @@ SAID = {
 @click.option(
     "--base",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=Path(),
-    help="Directory that relative paths of its recipe start at; default: this one.",
+    help="Where relative paths of its recipe start; default: where its file was, if that is here.",
 )
 @click.option("--strict", is_flag=True, help="Fail unless every byte of the engine is as published.")
 @click.pass_obj
-def reproduce(app: App, /, reference: str, base: Path, strict: bool) -> None:
+def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> None:
     """Build a version again in a store of its own, and say file by file what came out otherwise.
 
     Nothing of the rebuild is kept. Exit 1 if the weights came out otherwise.
@@ -39,10 +38,16 @@ def reproduce(app: App, /, reference: str, base: Path, strict: bool) -> None:
     from pipeline.errors import NotReproduced  # pydantic: not for --help
 
     record = app.client.resolve(reference)
-    found = _rebuilt(app, record, base.absolute())
+    found = _rebuilt(app, record, (base or _folder(record)).absolute())
     _tell(app, found)
     if found.outcome == "different" or (strict and found.outcome != "identical"):
         raise NotReproduced(f"{found.reference}: {SAID[found.outcome]}; the table says where it begins")
+
+
+def _folder(record: "VersionRecord") -> Path:
+    """Where the recipe's file was when it was published, if this host has that place; otherwise here."""
+    file = record.source.get("file")
+    return Path(file).parent if file and Path(file).parent.is_dir() else Path()
 
 
 def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":

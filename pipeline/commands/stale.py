@@ -56,7 +56,8 @@ def stale(
     if schedule is not None:
         _schedule(app, wanted, schedule, url)
         return
-    findings = ask(wanted, app, app.out.say)
+    with app.announcing():
+        findings = ask(wanted, app, app.out.say)
     app.out.rows([_row(one) for one in findings if one.reasons], id_column="version")
     _tell(app, findings)
     if folder is not None:

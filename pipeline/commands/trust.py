@@ -197,6 +197,7 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
         )
     made = signing.received(text, manifest, keys[key_id[0]], by=whoami())
     _endorsements(app).add_signature(made, record.engine_key)
+    app.announce()
     app.out.value(
         {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
         text=f"{record.reference}: the signature by {made.key_id[:16]} is kept",
@@ -224,7 +225,7 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
             "what": what,
             "signed_at": f"{one.signed_at:%Y-%m-%d %H:%M}",
             "signed_by": one.signed_by,
-            "trusted": trusted,
+            "trusted": None if keys is None else trusted,
         }
         for what, one, trusted in every
     ]

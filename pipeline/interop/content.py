@@ -13,6 +13,7 @@ from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.errors import ArtifactCorrupt
 from artifacts.licence import UNSTATED
 from artifacts.manifest import Manifest
+from artifacts.remarks import Remarks
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeRefused
 from pipeline.snapshot import PAPERS, wanted
@@ -37,6 +38,8 @@ class Content:
 
     record: VersionRecord
     part: Part
+    remarks: Remarks
+    """What others said of the version."""
     manifest: Manifest
     """Of the artifact that holds the part."""
 
@@ -66,7 +69,9 @@ def content(record: VersionRecord, part: Part, client: Client) -> Content:
         raise ExchangeRefused(
             f"{record.reference}: its lineage names no checkpoint; push its engine: --part engine"
         )
-    return Content(record=record, part=part, manifest=client.store.manifest(key))
+    here = (record.name, record.number)
+    remarks = client.registry.remarks([here])[here]
+    return Content(record=record, part=part, remarks=remarks, manifest=client.store.manifest(key))
 
 
 def write(what: Content, client: Client, target: Path, progress: Progress | None = None) -> None:

@@ -14,7 +14,7 @@ from artifacts import tree
 from artifacts.client import Client
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeFailed, ExchangeRefused
-from pipeline.interop.card import card
+from pipeline.interop.card import body
 from pipeline.interop.content import Content, Progress, working_beside, write
 from pipeline.interop.mlflow import Said, Server, connect, location, versions
 from pipeline.interop.target import RegisteredModel
@@ -186,7 +186,7 @@ def _register(server: Server, model: str, what: Content, run: dict[str, Any]) ->
         name=model,
         source=f"{run['artifact_uri']}/{FOLDER}",
         run_id=run["run_id"],
-        description=card(what).partition("---\n")[2].partition("---\n")[2],
+        description=body(what),
         tags=[{"key": key, "value": value[:TAG_CHARACTERS]} for key, value in tags.items() if value],
     )
     return int(made["model_version"]["version"])

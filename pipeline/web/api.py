@@ -1,22 +1,25 @@
 """The JSON API: what the pages show, and the two changes that a token allows."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from artifacts.compare import compare
 from artifacts.listed import Listed
+from artifacts.remarks import Notice
 from artifacts.version import Event, VersionRecord
-from pipeline.card.content import Signature, Waiver
+from pipeline.card.content import notices
 from pipeline.web.listing import Engine, Page, Wanted
 from pipeline.web.reading import AliasNow, Reading
 
+MOST = 2**53
+"""The largest number that databases and JavaScript both count to."""
+
 Limit = Annotated[int, Query(ge=1, le=500, description="At most this many.")]
-Offset = Annotated[int, Query(ge=0, description="Leave out this many at the beginning.")]
+Offset = Annotated[int, Query(ge=0, le=MOST, description="Leave out this many at the beginning.")]
+Seq = Annotated[int | None, Query(ge=0, le=MOST, description="`seq` of an event.")]
 Text = Annotated[str, Query(max_length=200)]
 
 BEARER = Depends(HTTPBearer(auto_error=False, description="Changes need the server's token."))
@@ -37,8 +40,11 @@ class Document:
     """A version and its standing."""
 
     version: dict[str, Any]
-    waivers: tuple[Waiver, ...]
-    signatures: tuple[Signature, ...]
+    notices: list[Notice]
+    """What must be known before it is used, worst first."""
+    waivers: list[dict[str, Any]]
+    """Those that are open."""
+    signatures: list[dict[str, Any]]
     events: tuple[Event, ...]
 
 
@@ -132,8 +138,8 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/versions/{reference:path}", tags=["read"])
     def show_version(reference: str) -> Document:
         """One version in full: NAME, NAME:NUMBER or NAME@ALIAS."""
-        card = reading.card(reference, datetime.now(UTC))
-        return Document(card.record.as_dict(), card.waivers, card.signatures, card.events)
+        card = reading.card(reference)
+        return Document(card.record.as_dict(), notices(card), **card.remarks.as_dict(), events=card.events)
 
     @routes.get("/aliases/{name:path}", tags=["read"])
     def list_aliases(name: str) -> list[AliasNow]:
@@ -144,16 +150,14 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
 
 def _more_reads(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/events", tags=["read"])
-    def list_events(
-        name: Text = "", before: int | None = None, after: int | None = None, limit: Limit = 50
-    ) -> list[Event]:
+    def list_events(name: Text = "", before: Seq = None, after: Seq = None, limit: Limit = 50) -> list[Event]:
         """The log, newest first; with `after`, what came since that `seq`, oldest first."""
         return reading.events(name, before=before, after=after, limit=limit)
 
     @routes.get("/compare", tags=["read"])
     def compare_versions(a: Text, b: Text) -> dict[str, Any]:
         """What differs between two versions, and whether it is more than noise; B is judged against A."""
-        return compare(reading.resolve(a), reading.resolve(b)).as_dict()
+        return reading.compare(reading.resolve(a), reading.resolve(b)).as_dict()
 
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:

@@ -14,7 +14,7 @@ from pipeline.errors import EXIT_CODES
 from pipeline.web import api, pages
 from pipeline.web.metrics import CONTENT_TYPE_LATEST, Meter
 from pipeline.web.reading import Reading
-from pipeline.web.security import Guard
+from pipeline.web.security import Guard, with_heads
 
 STATUS: dict[type[Exception], int] = {
     NotFound: 404, AliasMoved: 409, NotPublishable: 422, StoreUnusable: 503,
@@ -39,11 +39,10 @@ def application(reading: Reading, token: str | None) -> ASGIApp:
     _failures(app, reading)
     app.include_router(api.router(reading))
     app.include_router(pages.router(reading))
-    return meter.around(Guard(app, token))
+    return with_heads(meter.around(Guard(app, token)))
 
 
 def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:
-    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", tags=["operate"])
     def health() -> dict[str, str]:
         """200 where the registry's database answers, 503 where it does not."""

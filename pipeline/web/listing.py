@@ -1,15 +1,16 @@
 """Long lists read page by page: names, versions, events; never a recipe, however many versions there are."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
 
-from artifacts import tables
+from artifacts import remarks, tables
 from artifacts.database import Database
+from artifacts.remarks import Remarks
 from artifacts.version import Event
 
 Sort = Literal["newest", "fastest", "smallest", "closest"]
@@ -48,6 +49,8 @@ class Summary:
     aliases: tuple[str, ...]
     waivers: int
     """Open ones."""
+    signatures: int
+    """Over its manifest; nothing is checked here."""
     tokens_per_s: float | None
     kl: float | None
     size_bytes: float | None
@@ -233,24 +236,17 @@ def _summaries(
     there = tuple_(alias.c.name, alias.c.number).in_(keys)
     for row in db.execute(select(alias).where(there).order_by(alias.c.alias)):
         pointing[row.name, row.number].append(row.alias)
-    waived = _open_waivers(db, keys)
+    others = remarks.read(db, keys)
     return [
         _summary(
             row,
             known[row.facts_id],
             measured[row.name, row.number],
             tuple(pointing[row.name, row.number]),
-            waived[row.name, row.number],
+            others[row.name, row.number],
         )
         for row in rows
     ]
-
-
-def _open_waivers(db: Connection, keys: Sequence[tuple[str, int]]) -> Counter[tuple[str, int]]:
-    here = tuple_(waiver.c.name, waiver.c.number).in_(keys)
-    lasting = waiver.c.until > datetime.now(UTC).isoformat()
-    rows = db.execute(select(waiver.c.name, waiver.c.number).where(here, lasting))
-    return Counter((row.name, row.number) for row in rows)
 
 
 def _summary(
@@ -258,7 +254,7 @@ def _summary(
     has: Mapping[str, Any],
     measured: Mapping[str, float],
     aliases: tuple[str, ...],
-    waivers: int,
+    said: Remarks,
 ) -> Summary:
     return Summary(
         name=row.name,
@@ -274,7 +270,8 @@ def _summary(
         published_by=row.published_by,
         collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
         aliases=aliases,
-        waivers=waivers,
+        waivers=len(said.open_waivers),
+        signatures=len(said.signatures),
         tokens_per_s=measured.get("tokens_per_s"),
         kl=measured.get("kl"),
         size_bytes=measured.get("size_bytes"),

@@ -12,12 +12,13 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment
 from markupsafe import Markup
 
-from artifacts.compare import compare
+from artifacts.compare import NOTES
+from artifacts.telling import tell
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
-from pipeline.card.words import ago, said
+from pipeline.card.words import ago
 from pipeline.web import security
-from pipeline.web.api import Offset, Text
+from pipeline.web.api import Offset, Seq, Text
 from pipeline.web.compare import sections
 from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
@@ -31,7 +32,7 @@ MOST_WAIVERS = 20
 def templates() -> Environment:
     """Templates of the pages."""
     found = page.environment(Path(__file__).parent / "templates")
-    found.filters.update(link=link, said=said)
+    found.filters.update(link=link, said=tell)
     return found
 
 
@@ -75,7 +76,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
         return render("find.html", found=found, wanted=wanted, choices=reading.choices(), paging=paging)
 
     @routes.get("/log")
-    def log(name: Text = "", before: Annotated[int | None, Query()] = None) -> Response:
+    def log(name: Text = "", before: Seq = None) -> Response:
         events = reading.events(name, before=before, limit=PER_PAGE)
         older = ""
         if len(events) == PER_PAGE:
@@ -89,7 +90,7 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
         if not (a and b):
             return render("compare.html", a=a, b=b, records=())
         records = [reading.resolve(a), reading.resolve(b)]
-        found = compare(records[0], records[1])
+        found = reading.compare(records[0], records[1])
         return render(
             "compare.html",
             a=a,
@@ -97,6 +98,7 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
             records=records,
             summary=found.summary,
             sections=sections(found),
+            notes=NOTES,
             pictures=_pictures(records),
         )
 
@@ -110,14 +112,14 @@ def _one(routes: APIRouter, reading: Reading) -> None:
             return RedirectResponse(link(exact), 302, {"cache-control": "no-store"})
         if wanted.number is None:
             return _name(reading, reference, offset)
-        card = reading.card(reference, datetime.now(UTC))
+        card = reading.card(reference)
         return render("version.html", record=card.record, body=page.body(card))
 
     @routes.get("/cards/{reference:path}")
     def card_file(
         reference: str, as_: Annotated[str, Query(alias="as", pattern="^(html|markdown)$")] = "html"
     ) -> Response:
-        card = reading.card(reference, datetime.now(UTC))
+        card = reading.card(reference)
         if as_ == "markdown":
             return PlainTextResponse(markdown.card(card), media_type="text/markdown; charset=utf-8")
         return HTMLResponse(page.card(card), headers={"content-security-policy": security.CARD_POLICY})
@@ -149,9 +151,12 @@ def _pictures(records: list[VersionRecord]) -> dict[str, Any]:
         for index, record in enumerate(records)
         if (bytes_ := record.metric("size_bytes")) is not None
     ]
-    drawn = {"accuracy": plots.accuracy(records), "speed": [plots.throughput(records)]}
-    drawn["size"] = [plots.bars(sizes)]
-    return {group: [Markup(one) for one in found if one] for group, found in drawn.items()}
+    drawn = {
+        "accuracy": [Markup(one) for one in plots.accuracy(records)],
+        "speed": [page.both(lambda width: plots.throughput(records, width))],
+        "size": [page.both(lambda width: plots.bars(sizes, width))],
+    }
+    return {group: [one for one in found if one] for group, found in drawn.items()}
 
 
 def _wanted(asked: Mapping[str, str]) -> Wanted:

@@ -1,20 +1,24 @@
 """The registry as pages and API see it: the one module here that knows its methods and tables."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 
 from artifacts import tables
+from artifacts.compare import compare
+from artifacts.comparison import Comparison
 from artifacts.database import open_database
-from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.match import Match
 from artifacts.registry import open_registry
 from artifacts.store import LocalStore
 from artifacts.version import Event, VersionRecord
-from pipeline.card.content import STORED, Card, Signature, Waiver, concerns
+from artifacts.waivers import Waiver
+from pipeline.card.content import Card
+from pipeline.card.read import card_of
+from pipeline.paired import paired
 from pipeline.web import listing
 from pipeline.web.listing import Engine, Page, Wanted
 
@@ -61,7 +65,14 @@ class Census:
 class Reading:
     """One registry, and the store that may hold its artifacts."""
 
-    def __init__(self, registry_url: str, store: LocalStore | None = None) -> None:
+    def __init__(
+        self,
+        registry_url: str,
+        store: LocalStore | None = None,
+        announce: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`announce` is called after a change, refused ones too, so that subscribers hear of it."""
+        self._announce = announce
         self.registry = open_registry(registry_url)
         self._db = open_database(registry_url)
         self._store = store
@@ -136,63 +147,17 @@ class Reading:
             )
         return found
 
-    def card(self, reference: str, now: datetime) -> Card:
+    def card(self, reference: str) -> Card:
         """Everything known about a version."""
-        record = self.resolve(reference)
-        stored, problems = self._stored(record)
-        return Card(
-            record=record,
-            now=now,
-            events=tuple(e for e in self.registry.events(record.name) if concerns(e, record.number)),
-            waivers=self.waivers(record),
-            signatures=self.signatures(record),
-            stored=stored,
-            problems=problems,
-        )
+        return card_of(self.resolve(reference), self.registry, self._store)
 
-    def waivers(self, record: VersionRecord) -> tuple[Waiver, ...]:
-        """Waivers that a version was ever granted, the one that lasts longest first."""
-        table = tables.waiver
-        return self._waivers((table.c.name == record.name) & (table.c.number == record.number))
+    def compare(self, before: VersionRecord, after: VersionRecord) -> Comparison:
+        """What differs, as `enginery diff` says it."""
+        return compare(before, after, paired(self._store, before, after) if self._store else {})
 
-    def open_waivers(self, name: str = "") -> tuple[Waiver, ...]:
-        """Waivers that count now: of a name, or of all."""
-        table = tables.waiver
-        lasting = table.c.until > datetime.now(UTC).isoformat()
-        return self._waivers(lasting & (table.c.name == name) if name else lasting)
-
-    def _waivers(self, where: ColumnElement[bool]) -> tuple[Waiver, ...]:
-        if not self._db.exists():
-            return ()
-        table = tables.waiver
-        with self._db.reading() as db:
-            rows = db.execute(select(table).where(where).order_by(table.c.until.desc(), table.c.id)).all()
-        return tuple(
-            Waiver(
-                **{
-                    name: getattr(row, name)
-                    for name in ("name", "number", "alias", "rule", "reason", "granted_by")
-                },
-                granted_at=datetime.fromisoformat(row.granted_at),
-                until=datetime.fromisoformat(row.until),
-            )
-            for row in rows
-        )
-
-    def signatures(self, record: VersionRecord) -> tuple[Signature, ...]:
-        """Signatures over its manifest, as they were stored; nothing is verified here."""
-        if record.manifest_digest is None:
-            return ()
-        table = tables.signature
-        here = table.c.manifest_digest == record.manifest_digest
-        with self._db.reading() as db:
-            rows = db.execute(select(table).where(here).order_by(table.c.signed_at)).all()
-        return tuple(
-            Signature(
-                key_id=row.key_id, signed_at=datetime.fromisoformat(row.signed_at), signed_by=row.signed_by
-            )
-            for row in rows
-        )
+    def open_waivers(self, name: str | None = None) -> list[Waiver]:
+        """Waivers that count now, of a name or of all; the one that lasts longest first."""
+        return sorted(self.registry.waivers(name), key=lambda one: one.until, reverse=True)
 
     def census(self, now: datetime) -> Census:
         """What there is, counted by the database."""
@@ -225,28 +190,17 @@ class Reading:
     def promote(self, reference: str, alias: str, *, expect: int | None) -> VersionRecord:
         """Points an alias at a version if it is where it is expected; otherwise AliasMoved."""
         record = self.resolve(reference)
-        self.registry.promote(record.name, alias, to=record.number, expect=expect)
+        try:
+            self.registry.promote(record.name, alias, to=record.number, expect=expect)
+        finally:
+            self._announce()
         return record
 
     def rollback(self, name: str, alias: str, *, expect: int) -> int:
         """Points an alias back at the version before; returns its number."""
-        return self.registry.rollback(name, alias, expect=expect).now
-
-    def _stored(self, record: VersionRecord) -> tuple[dict[str, int], tuple[str, ...]]:
-        """Bytes of the artifacts that the store has, and what it said of damaged ones."""
-        stored: dict[str, int] = {}
-        problems = []
-        keys = {**{kind: record.lineage.get(kind) for kind in STORED}, "engine": record.engine_key}
-        for kind, key in keys.items():
-            if self._store is None or key is None:
-                continue
-            try:
-                stored[kind] = self._store.manifest(key).size_bytes
-            except NotFound:
-                continue  # a registry is often read where its store is not
-            except ArtifactCorrupt:
-                problems.append(f"the manifest of its {STORED[kind]} is damaged in this server's store")
-        return stored, tuple(problems)
+        move = self.registry.rollback(name, alias, expect=expect)
+        self._announce()
+        return move.now
 
 
 def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:

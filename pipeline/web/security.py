@@ -53,6 +53,16 @@ def read_token(file: Path | None, environment: str | None) -> str | None:
     return found
 
 
+def with_heads(app: ASGIApp) -> ASGIApp:
+    """Answers HEAD wherever GET is answered; the server leaves the body out."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await app({**scope, "method": "GET"} if head else scope, receive, send)
+
+    return answered
+
+
 class Guard:
     """Lets nothing write without the token, before a body is read; adds the headers to every answer."""
 

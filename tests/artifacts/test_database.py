@@ -76,6 +76,20 @@ def test_a_database_of_another_program_is_left_alone(database_url):
             ask()
 
 
+def test_a_file_of_another_program_is_no_empty_registry(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "theirs.db")) as db:
+        db.execute("CREATE TABLE theirs (x)")
+    for ask in (open_registry, lambda path: connect(path).create()):
+        with pytest.raises(StoreUnusable, match="has table 'theirs' of another program"):
+            ask(tmp_path / "theirs.db")
+
+
+def test_an_option_that_no_server_knows_is_said_without_its_value():
+    with pytest.raises(StoreUnusable, match='invalid connection option "tokem"') as said:
+        open_database("postgresql://u:hidden@127.0.0.1:1/db?tokem=hidden")
+    assert "hidden" not in str(said.value)
+
+
 def test_a_user_without_rights_is_told_so(postgres_url):
     connect(postgres_url).create()
     with psycopg.connect(plain(postgres_url), autocommit=True) as db:

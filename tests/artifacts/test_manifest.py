@@ -62,7 +62,7 @@ def test_a_newer_manifest_is_refused_by_number():
 
 
 def test_unknown_fields_are_refused_with_their_name():
-    with pytest.raises(ArtifactCorrupt, match="m: colour: Extra inputs"):
+    with pytest.raises(ArtifactCorrupt, match="m: 'colour': Extra inputs"):
         read_manifest(seal({**MANIFEST.model_dump(mode="json"), "colour": "red"}), "m")
 
 
@@ -114,7 +114,7 @@ def test_a_sealed_manifest_with_a_hostile_name_is_refused_whoever_sealed_it(name
     files = {name: FILES["config.json"].model_dump()}
     values = {**MANIFEST.model_dump(mode="json"), "files": files}
     values["digest"] = digest.of_tree({name: "a" * 64})
-    with pytest.raises(ArtifactCorrupt, match="m: files"):
+    with pytest.raises(ArtifactCorrupt, match=r"m: file name .*; it was not written by this version"):
         read_manifest(seal(values), "m")
 
 

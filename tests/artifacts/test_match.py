@@ -198,7 +198,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones():
 
 def test_a_version_without_bytes_does_not_suit():
     (found,) = match([record(collected_at=datetime(2026, 5, 4, tzinfo=UTC))], {})
-    assert found.dropped == ("gc took its bytes on 2026-05-04",)
+    assert found.dropped == ("gc took its files on 2026-05-04",)
 
 
 def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_lack_least():
@@ -215,3 +215,11 @@ def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_l
     ]
     assert [one.record.number for one in closest(found, 2)] == [8, 7]
     assert groups(match([record()], {})) == closest(match([record()], {})) == []
+
+
+def test_a_checkpoint_is_no_engine_unless_it_is_asked_for():
+    taken = record(facts={"backend": "checkpoint", "format": "fp8", "tp": 1})
+    (found,) = match([taken], {"tp": 2})
+    assert found.dropped == ("it is a checkpoint: build an engine of it",)
+    (found,) = match([taken], {"backend": "checkpoint"})
+    assert found.dropped == ()

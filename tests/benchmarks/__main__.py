@@ -7,6 +7,7 @@ from tests.benchmarks import (
     conversion,
     conversion_table,
     decode,
+    pages,
     store,
     transfer,
 )
@@ -17,6 +18,7 @@ def main() -> None:
     for name, run in (
         ("Command line", commands.main),
         ("Finding among 10,000 versions", catalog.main),
+        ("Pages of the registry with 10,000 versions", pages.main),
         ("Conversion", conversion.main),
         ("Conversion, by family", conversion_table.main),
         ("Store", store.main),

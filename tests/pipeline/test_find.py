@@ -121,6 +121,21 @@ def test_find_for_another_host_asks_nothing_of_this_one(here):
     assert recipe is None
 
 
+def test_what_was_imported_is_no_start_for_a_recipe(cli, tmp_path):
+    open_registry(tmp_path / "store" / "registry.db").publish(
+        Publication(
+            name="theirs", engine_key="3" * 64, recipe={"name": "theirs", "format": "fp8"}, verdict="UNVERIFIED",
+            origin="imported", facts={**FACTS, "tp": 1}, model="model",
+        )
+    )  # fmt: skip
+    done = cli(
+        "--store", tmp_path / "store", "find", "--tp", "2", "--slo", "ttft_ms_p95=1", "--max-batch-size", "99"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dropped theirs:1: tp is 1, not 2" in done.stderr
+    assert "no recipe" in done.stderr
+
+
 def test_find_says_which_models_there_are(here):
     done = here("find", "--model", "./modle")
     assert done.stdout == ""

@@ -8,9 +8,10 @@ import yaml
 
 from artifacts.match import match
 from artifacts.version import VersionRecord
-from pipeline.suggest import formats_like, suggest
+from pipeline.suggest import formats_like, placed, suggest
 from recipes.formats import FORMATS
 from recipes.schema import Recipe
+from tests.pipeline import published
 
 CALIBRATION = {"data": [{"path": "calibration.jsonl"}]}
 RECIPE = {
@@ -174,3 +175,15 @@ def test_formats_with_weights_of_a_like_size_come_first_and_none_last():
     assert FORMATS[found[0]].weight_bits == 8
     assert found[-1] == "none"
     assert FORMATS[formats_like({"format": {"default": "int4_awq", "except": {}}})[0]].weight_bits == 4
+
+
+def test_paths_of_a_recipe_start_where_its_file_was():
+    recipe = {"model": {"path": "./model"}, "gate": {"data": {"path": "/abs/gate.jsonl"}}, "format": "fp8"}
+    record = dataclasses.replace(published.record(recipe=recipe), source={"file": "/there/recipes/x.yaml"})
+    assert placed(record).recipe == {
+        "model": {"path": "/there/recipes/model"},
+        "gate": {"data": {"path": "/abs/gate.jsonl"}},
+        "format": "fp8",
+    }
+    elsewhere = dataclasses.replace(record, source={})
+    assert placed(elsewhere).recipe == recipe

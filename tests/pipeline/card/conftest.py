@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from artifacts.registry import open_registry
-from pipeline.card.content import Card, Signature, Waiver
+from artifacts.remarks import Remarks
+from artifacts.signing import Signature
+from artifacts.waivers import Waiver
+from pipeline.card.content import Card
 from tests.pipeline.published import NAME, publication
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -16,15 +19,22 @@ NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 @pytest.fixture
 def card(tmp_path: Path) -> Callable[..., Card]:
-    """A card of a version published with these changes, with this standing."""
+    """A card of a version published with these changes, that others said this of."""
 
-    def made(*, standing: dict[str, Any] | None = None, **changed: Any) -> Card:
+    def made(
+        *,
+        waivers: tuple[Waiver, ...] = (),
+        signatures: tuple[Signature, ...] = (),
+        read: dict[str, Any] | None = None,
+        **changed: Any,
+    ) -> Card:
         registry = open_registry(tmp_path / "registry.db")
         number = registry.publish(publication(alias="prod", **changed))
         name = changed.get("name", NAME)
         record = registry.resolve(f"{name}:{number}")
         events = tuple(registry.events(name))
-        return Card(record=record, now=NOW, events=events, **(standing or {}))
+        remarks = Remarks(now=NOW, waivers=waivers, signatures=signatures)
+        return Card(record=record, remarks=remarks, events=events, **(read or {}))
 
     return made
 
@@ -32,6 +42,7 @@ def card(tmp_path: Path) -> Callable[..., Card]:
 def waiver(reason: str = "re-gating is queued", days: int = 3) -> Waiver:
     """A waiver that lasts so many days from `NOW`."""
     return Waiver(
+        id=1,
         name=NAME,
         number=1,
         alias="prod",
@@ -45,4 +56,6 @@ def waiver(reason: str = "re-gating is queued", days: int = 3) -> Waiver:
 
 def signature() -> Signature:
     """A signature by Ana."""
-    return Signature(key_id="key-of-ana", signed_at=NOW, signed_by="ana@ops")
+    return Signature(
+        manifest_digest="d" * 64, key_id="key-of-ana", bundle="{}", signed_at=NOW, signed_by="ana@ops"
+    )

@@ -11,7 +11,7 @@ import pytest
 from pipeline.card import markdown, page
 from tests.pipeline.card.conftest import signature, waiver
 
-HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}}|`*_[x](javascript:alert(1))\nnext"
+HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{1009*1013}}|`*_[x](javascript:alert(1))\nnext"
 
 
 class Seen(HTMLParser):
@@ -41,7 +41,9 @@ def hostile(card):
         lineage={HOSTILE: HOSTILE},
         facts={"format": HOSTILE, "backend": HOSTILE, "toolchain": {HOSTILE: HOSTILE}, "scored": HOSTILE},
         checks=[{"metric": HOSTILE, "limit": 1.0, "outcome": HOSTILE}],
-        standing={"waivers": (waiver(HOSTILE),), "signatures": (signature(),), "problems": (HOSTILE,)},
+        waivers=(waiver(HOSTILE),),
+        signatures=(signature(),),
+        read={"problems": (HOSTILE,)},
     )
     record = dataclasses.replace(
         found.record, name=HOSTILE, aliases=(HOSTILE,), published_by=HOSTILE, verdict=HOSTILE, origin=HOSTILE
@@ -54,7 +56,7 @@ def test_the_page_needs_nothing_else(card):
     seen = Seen(page.card(card()))
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(seen.tags)
     assert [value for name, value in seen.attributes if name in ("src", "href", "action")] == []
-    assert seen.tags.count("svg") == 4, "accuracy, throughput, disk, memory"
+    assert seen.tags.count("svg") == 7, "accuracy; throughput, disk and memory, each for desks and phones"
 
 
 def test_the_page_allows_its_own_style_and_nothing_more(card):
@@ -76,7 +78,7 @@ def test_hostile_words_stay_words_on_the_page(card):
     assert not {"script", "img", "a"} & set(seen.tags)
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
     assert seen.text.count("<script>alert(1)</script>") > 8
-    assert "49" not in re.findall(r"\b49\b", seen.text)
+    assert "1022117" not in seen.text
 
 
 def test_hostile_words_stay_words_in_markdown(card):
@@ -97,10 +99,10 @@ def test_fences_are_longer_than_what_they_hold(code):
 
 
 def test_both_say_what_matters(card):
-    found = card(standing={"waivers": (waiver(),), "stored": {"source": 12_000_000}})
+    found = card(waivers=(waiver(),), read={"stored": {"source": 12_000_000}})
     for text in (Seen(page.card(found)).text, markdown.card(found)):
         for words in (
             "llama/fp8_tp2", "PASS", "@prod", "0.018 to 0.022", "12.0 MB", "3.0 MB weights", "apache-2.0",
-            "re-gating is queued", "@prod set to version 1", "enginery pull llama/fp8_tp2:1 ./engine", "seed: 1",
+            "re-gating is queued", "@prod at version 1", "enginery pull llama/fp8_tp2:1 ./engine", "seed: 1",
         ):  # fmt: skip
             assert words in text

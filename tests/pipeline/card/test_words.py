@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from artifacts.version import Event
-from pipeline.card.words import NONE, ago, moment, number, said
+from pipeline.card.words import NONE, ago, moment, number
 from tests.pipeline.card.conftest import NOW
 
 
@@ -35,26 +34,3 @@ def test_moments_from_now(gap, words):
 
 def test_moments_are_utc():
     assert moment(NOW) == "2026-11-21 12:00 UTC"
-
-
-@pytest.mark.parametrize(
-    ("kind", "detail", "words"),
-    [
-        ("published", {"number": 3, "verdict": "PASS"}, "version 3 published, verdict PASS"),
-        ("alias_moved", {"alias": "prod", "was": None, "now": 1}, "@prod set to version 1"),
-        ("alias_moved", {"alias": "prod", "was": 1, "now": 2, "waived": [{"rule": "signed_by"}]},
-         "@prod moved from version 1 to 2, waived: signed_by"),
-        ("rolled_back", {"alias": "prod", "was": 2, "now": 1}, "@prod rolled back from version 2 to 1"),
-        ("refused", {"alias": "prod", "at": 1, "number": 2, "broken": [{"rule": "verdict", "why": "it is FAIL"}]},
-         "@prod refused version 2: verdict: it is FAIL"),
-        ("waived", {"alias": "prod", "number": 2, "rule": "verdict", "reason": "a test",
-                    "until": "2026-12-01T10:00:00+00:00"},
-         "waiver of verdict for version 2 at @prod until 2026-12-01 10:00 UTC: a test"),
-        ("waived", {"alias": "prod", "number": 2, "rule": "verdict", "ended": True},
-         "waiver of verdict for version 2 at @prod ended"),
-        ("collected", {"number": 2, "freed": 900, "why": ""}, "collected: number 2, freed 900"),
-        ("rebuild_needed", {}, "rebuild needed"),
-    ],
-)  # fmt: skip
-def test_events(kind, detail, words):
-    assert said(Event(seq=1, at=NOW, name="x", kind=kind, by="ana@ops", detail=detail)) == words

@@ -1,12 +1,16 @@
 """Hugging Face layouts: what is in them, the card, and the way back."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
+from artifacts.registry import Request
 from artifacts.version import Metric
+from pipeline.card import markdown
+from pipeline.card.read import card_of
 from pipeline.errors import ExchangeRefused
 from pipeline.interop import exchange
 from pipeline.interop.card import card
@@ -46,10 +50,29 @@ def test_the_card_has_front_matter_and_no_place_of_this_machine(client):
         "library_name": "transformers",
         "tags": ["enginery", "modelopt", "fp8"],
     }
-    assert "| kl | 0.012 | 0.011 to 0.013 | 0.1 |" in text
+    assert "| token KL divergence, nats | 0.012 | 0.011 to 0.013 | 0.1 | PASS |" in text
     assert "tokens_per_s" not in text
     assert "somebody" not in text
     assert "path: tiny" in text
+
+
+def test_the_card_says_what_the_engine_card_says(client):
+    until = datetime.now(UTC) + timedelta(days=1)
+    client.registry.waive(
+        Request(name=NAME, number=1, alias="prod", rule="max_age_days", reason="agreed", until=until)
+    )
+    record = client.resolve(NAME)
+    pushed = card(content(record, "engine", client))
+    ours = markdown.card(card_of(record, client.registry, client.store))
+    said = [line for line in ours.splitlines() if line.startswith(("> ", "| "))]
+    lines = [line for line in said if "somebody" not in line]
+    kept = [line for line in lines if line in pushed]
+    assert "> **info**: nobody has signed it  " in kept
+    assert any("max_age_days waived for @prod until" in line and "agreed" in line for line in kept)
+    assert {"| token KL divergence, nats | 0.012 | 0.011 to 0.013 | 0.1 | PASS |", "| origin | built |"} <= {
+        *kept
+    }
+    assert pushed.count("\n> ") == ours.count("\n> ")
 
 
 def test_hostile_words_do_not_leave_their_place_in_the_card(client):

@@ -80,5 +80,5 @@ def test_a_verdict_holds_for_its_days_and_no_longer():
 def test_what_cannot_be_loaded_comes_first():
     pool = Pool(name="p", torch="2.14.0")
     texts = found(CPU, pool, days=1, collected_at=NOW)
-    assert [text.split()[0] for text in texts] == ["its", "built", "its"]
-    assert texts[0] == "its files were collected by gc on 2026-10-31"
+    assert [text.split()[0] for text in texts] == ["gc", "built", "its"]
+    assert texts[0] == "gc took its files on 2026-10-31"

@@ -11,7 +11,6 @@ from pipeline.card import page as cards
 from pipeline.web.reading import Reading
 from tests.pipeline import browser as chromium
 from tests.pipeline import published
-from tests.pipeline.card.conftest import NOW
 from tests.pipeline.published import NAME, publication
 from tests.pipeline.web.test_server import serving
 
@@ -22,7 +21,7 @@ PAGES = {
     f"/engines/{NAME}": "Compare 1 with 2",
     f"/engines/{NAME}:2": "Where it comes from",
     f"/compare?a={NAME}:1&b={NAME}:2": "B against A",
-    "/log": "published, verdict PASS",
+    "/log": "published version 3, PASS",
     "/api": "Move an alias",
     f"/find?q={EVIL}": "1 version",
 }
@@ -108,7 +107,7 @@ def test_pages_fit_a_phone(site, page):
 @pytest.mark.browser
 def test_the_card_as_a_file_shows_the_same_without_a_server(site, page, tmp_path):
     file = tmp_path / "card.html"
-    file.write_text(cards.card(Reading(str(site[1])).card(f"{NAME}:2", NOW)))
+    file.write_text(cards.card(Reading(str(site[1])).card(f"{NAME}:2")))
     page.open(file.as_uri())
     page.text_with(f"{NAME}:2", "re-gating is queued", "Token KL divergence, nats", "Use it")
     assert page.evaluate(PROBLEMS) == ""

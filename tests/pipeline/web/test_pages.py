@@ -126,7 +126,7 @@ def test_the_log_goes_back_page_by_page(client, registry, file):
 HOSTILE = [
     "<script>window.pwned=1</script>",
     '"><img src=x onerror=window.pwned=1>',
-    "{{7*7}}",
+    "{{1009*1013}}",
     "%3Cb%3E&lt;i&gt;",
 ]
 
@@ -152,7 +152,7 @@ def test_hostile_names_are_text_and_their_links_lead_to_them(client, file, name)
         assert answer.status_code == 200, address
         assert "<script" not in answer.text
         assert "<img" not in answer.text
-        assert "49" not in re.findall(r">\s*49\s*<", answer.text)
+        assert "1022117" not in answer.text
     assert f'href="{link(name)}"' in client.get("/").text
 
 

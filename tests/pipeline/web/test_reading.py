@@ -72,13 +72,13 @@ def test_a_rollback_moves_only_what_is_where_it_is_expected(reading):
     assert alias(reading, "prod").number == 1
 
 
-def test_waivers_are_shown_open_or_not(reading, file, registry):
+def test_waivers_are_shown_open_or_not(reading, file):
     published.waive(file, NAME, 2, days=2)
     published.waive(file, NAME, 2, days=-2)
-    now = datetime.now(UTC)
-    assert [one.is_open(now) for one in reading.waivers(registry.resolve(f"{NAME}:2"))] == [True, False]
+    remarks = reading.card(f"{NAME}:2").remarks
+    assert [one.is_open(remarks.now) for one in remarks.waivers] == [True, False]
     assert len(reading.open_waivers()) == len(reading.open_waivers(NAME)) == 1
-    assert reading.open_waivers("other") == ()
+    assert reading.open_waivers("other") == []
     assert [one.rule for one in alias(reading, "prod").waivers] == ["max_age_days"]
     assert [(one.number, one.waivers) for one in reading.versions(Wanted()).rows] == [(3, 0), (2, 1), (1, 0)]
 
@@ -86,12 +86,12 @@ def test_waivers_are_shown_open_or_not(reading, file, registry):
 def test_a_card_has_the_events_of_its_version_only(reading, file, registry):
     record = registry.resolve(f"{NAME}:1")
     published.sign(file, record.manifest_digest)
-    card = reading.card(f"{NAME}:1", datetime.now(UTC))
+    card = reading.card(f"{NAME}:1")
     assert [(one.kind, one.detail.get("now")) for one in card.events] == [
         ("published", None), ("alias_moved", 1), ("alias_moved", 2), ("alias_moved", 1), ("alias_moved", 2)
     ]  # fmt: skip
-    assert [one.key_id for one in card.signatures] == ["key-of-ana"]
-    assert reading.card(f"{NAME}:2", datetime.now(UTC)).signatures == ()
+    assert [one.key_id for one in card.remarks.signatures] == ["key-of-ana"]
+    assert reading.card(f"{NAME}:2").remarks.signatures == ()
 
 
 def test_bytes_come_from_the_store_and_damage_is_said(tmp_path, file, registry):
@@ -100,12 +100,12 @@ def test_bytes_come_from_the_store_and_damage_is_said(tmp_path, file, registry):
     with store.write(record.lineage["source"], kind="source", step={}, host={}) as draft:
         (draft.path / "model.safetensors").write_bytes(b"x" * 500)
     reading = Reading(str(file), store)
-    card = reading.card(f"{NAME}:1", datetime.now(UTC))
+    card = reading.card(f"{NAME}:1")
     assert (card.stored, card.problems) == ({"source": 500}, ())
     manifest = store.path(record.lineage["source"]) / "manifest.json"
     manifest.chmod(0o600)
     manifest.write_text("{}")
-    card = reading.card(f"{NAME}:1", datetime.now(UTC))
+    card = reading.card(f"{NAME}:1")
     assert card.problems == ("the manifest of its source checkpoint is damaged in this server's store",)
 
 

@@ -91,3 +91,17 @@ def test_weak_tokens_are_refused_and_not_repeated(tmp_path, weak):
 def test_a_token_file_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(TokenUnusable, match="cannot be read"):
         read_token(tmp_path / "none", TOKEN)
+
+
+@pytest.mark.parametrize(
+    "address", ["/find?offset=", "/log?before=", "/api/v1/events?after=", "/api/v1/versions?offset="]
+)
+def test_numbers_that_no_database_counts_to_are_refused(client, address):
+    assert client.get(f"{address}{10**30}").status_code == 422
+    assert client.get(f"{address}{2**53}").status_code == 200
+
+
+def test_head_is_answered_where_get_is(client):
+    for address in ("/", "/log", "/api/v1/engines", "/healthz", "/nowhere"):
+        assert client.ask("HEAD", address).status_code == client.get(address).status_code
+    assert client.ask("HEAD", "/api/v1/promote").status_code == 405

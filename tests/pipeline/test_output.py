@@ -1,0 +1,21 @@
+"""What is printed, whoever wrote it."""
+
+from pipeline.output import Output
+
+HOSTILE = "a\x1b[31m\x9b2J\u202eb\r"
+
+
+def test_nothing_that_others_wrote_moves_the_cursor(capsys):
+    out = Output(color=False)
+    out.line(HOSTILE)
+    out.rows([{"name": HOSTILE}], id_column="name")
+    for say in (out.say, out.warn, out.error):
+        say(HOSTILE)
+    shown = "".join(capsys.readouterr())
+    assert shown.count("\\x1b[31m\\x9b2J\\u202eb") == 5
+    assert not set(shown) & set("\x1b\x9b\u202e\r")
+
+
+def test_columns_of_numbers_with_gaps_are_aligned_at_the_right(capsys):
+    Output(color=False).rows([{"n": 1.5, "x": "a"}, {"n": None, "x": "b"}], id_column="n")
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["  n  x", "1.5  a", "  -  b"]
