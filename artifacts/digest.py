@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,15 @@ def signature(path: Path) -> str:
     return _signature(path.stat())
 
 
+def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """What the system says of each file that is there; others may remove some of them meanwhile."""
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found
+
+
 def _signature(stat: os.stat_result) -> str:
     return f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}:{_inode(stat)}"
 
@@ -131,7 +140,7 @@ class FileDigests:
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Those of the digests that are remembered and still count; reads no file."""
-        return self._known({path: path.stat() for path in paths})
+        return self._known(_stats(paths))
 
     def vouch(self, known: Mapping[Path, str], since_ns: int) -> None:
         """Remember digests of files that were read after `since_ns` and written by nobody since.
@@ -151,7 +160,7 @@ class FileDigests:
 
     def forget(self, paths: Iterable[Path]) -> None:
         """Drop what is remembered of files that were found to have other bytes."""
-        rows = [(_inode(path.stat()),) for path in paths if path.exists()]
+        rows = [(_inode(stat),) for stat in _stats(paths).values()]
         if rows and self.cache.exists():
             with self._warned(), closing(self._connect()) as db, db:
                 db.executemany("DELETE FROM inode WHERE inode = ?", rows)

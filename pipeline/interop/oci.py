@@ -139,9 +139,10 @@ def _blob(data: bytes, blobs: Path, media_type: str) -> dict[str, Any]:
 def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     """Moves new blobs into the layout, then names the manifest in its index."""
     home, tag = where / "blobs" / "sha256", tagged["annotations"][TAGGED]
+    _found(where, draft / "layout")
     home.mkdir(parents=True, exist_ok=True)
     with _alone(home):
-        index = read_index(where) if (where / INDEX).exists() else []
+        index = read_index(where)
         for one in index:
             if _tag(one) == tag and one.get("digest") != tagged["digest"]:
                 raise DestinationTaken(
@@ -150,12 +151,32 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
         for blob in (draft / "blobs").iterdir():
             blob.replace(home / blob.name)
         tree.sync(home)
-        (where / LAYOUT).write_text('{"imageLayoutVersion": "1.0.0"}')
-        named = [*(one for one in index if _tag(one) != tag), tagged]
-        written = draft / INDEX
-        written.write_bytes(_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": named}))
+        written = _write_index(draft, [*(one for one in index if _tag(one) != tag), tagged])
         tree.sync(written)
         written.replace(where / INDEX)
+        tree.sync(where)
+
+
+def _found(where: Path, draft: Path) -> None:
+    """Makes a layout of nothing where there is none, at once, so that whoever dies later leaves a layout."""
+    if (where / INDEX).exists():
+        return
+    (draft / "blobs" / "sha256").mkdir(parents=True)
+    (draft / LAYOUT).write_text('{"imageLayoutVersion": "1.0.0"}')
+    _write_index(draft, [])
+    tree.sync_all(draft)
+    try:
+        draft.rename(where)
+    except OSError:
+        if not (where / INDEX).exists():  # nobody else was first
+            raise
+
+
+def _write_index(directory: Path, manifests: list[dict[str, Any]]) -> Path:
+    """Writes the index of these manifests; returns its file."""
+    written = directory / INDEX
+    written.write_bytes(_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}))
+    return written
 
 
 @contextmanager

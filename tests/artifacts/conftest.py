@@ -2,7 +2,6 @@
 
 import os
 import subprocess  # noqa: TID251 tests start programs as a shell would
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import pytest
 from artifacts import digest
 from artifacts.database import connect
 from artifacts.store import LocalStore, open_store
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.forked import Forked
 
 KEY = digest.of_json("one")
 OTHER = digest.of_json("another")
@@ -55,21 +53,13 @@ def put(store: LocalStore) -> Callable[..., None]:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def start() -> Iterator[Callable[..., Forked]]:
     """Starts Python code in a process of its own; whatever still runs at the end of the test is killed."""
-    running: list[subprocess.Popen[str]] = []
+    running: list[Forked] = []
 
-    def begin(code: str, *args: object) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, args)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-        running.append(child)
-        return child
+    def begin(code: str, *args: object) -> Forked:
+        running.append(Forked(code, *args))
+        return running[-1]
 
     yield begin
     for child in running:

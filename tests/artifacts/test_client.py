@@ -166,9 +166,9 @@ def test_another_registry_can_be_named(client, tmp_path):
     assert elsewhere.registry.names() == []
 
 
-def test_consumers_import_nothing_heavy(start):
+def test_consumers_import_nothing_heavy(run_python):
     code = "import sys, artifacts.client; print({'torch', 'prefect', 'numpy'} & set(sys.modules))"
-    assert start(code).communicate()[0] == "set()\n"
+    assert run_python(code) == "set()\n"
 
 
 def test_the_example_of_the_module_runs_as_it_stands(client, put, other_key, tmp_path, start):

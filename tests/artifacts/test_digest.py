@@ -181,3 +181,8 @@ print([digests.digest(p) for p in paths] == list(digests.digests(paths).values()
 def test_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         FileDigests(tmp_path / "digests.db").digest(tmp_path / "absent")
+
+
+def test_a_file_that_others_removed_meanwhile_is_not_known_and_no_error(tmp_path):
+    cache, gone = FileDigests(tmp_path / "digests.db"), tmp_path / "gone"
+    assert cache.known([gone]) == {}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import threading
 import time
 from pathlib import Path
@@ -370,7 +369,7 @@ def test_a_push_killed_amid_is_no_artifact_and_the_next_one_sends_the_rest(
         child = start(PUSHER, store.root, bucket.url, key)
         assert child.stdout.readline() == "ready\n"
         until(sent + 40, lambda: proxy.sent("PUT", ".parts/"))
-        child.send_signal(signal.SIGKILL)
+        child.kill()
         child.wait()
         assert not remote.has(key), round_
         sent = len(proxy.sent("PUT", ".parts/"))

@@ -276,10 +276,10 @@ def test_urls_and_paths_open_the_same_store(tmp_path, monkeypatch):
     assert isinstance(open_store("a"), LocalStore)
 
 
-def test_store_and_client_import_nothing_heavy(start):
+def test_store_and_client_import_nothing_heavy(run_python):
     code = """
 import sys
 import artifacts.store, artifacts.client
 print(sorted({"torch", "prefect", "transformers", "alembic", "cryptography", "model_signing"} & set(sys.modules)))
 """
-    assert start(code).communicate()[0] == "[]\n"
+    assert run_python(code) == "[]\n"

@@ -21,7 +21,7 @@ from calibration.statistics.artifact import Statistics, layer_file
 from recipes.formats import FORMATS
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
-from tests.pipeline.browser import browser, program
+from tests.pipeline.browser import browser
 
 NAMES = [name for name in FORMATS if name != "none"]
 MODULE = "model.layers.0.mlp.down_proj"
@@ -203,7 +203,6 @@ def test_the_same_numbers_make_the_same_files(artifact, bad_layer, tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(program() is None, reason="no Chromium on PATH")
 def test_the_page_proposes_what_the_command_proposes(artifact, tmp_path):
     units = [Unit.of(found) for found in document(artifact)["units"]]
     with browser(tmp_path / "profile") as open_page:

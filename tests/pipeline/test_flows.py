@@ -329,10 +329,6 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[chromium.Page]:
     """A page of a real browser."""
-    if chromium.program() is None:
-        if os.environ.get("ENGINERY_REQUIRE_BROWSER") == "1":
-            pytest.fail("ENGINERY_REQUIRE_BROWSER is set and no Chromium is on PATH")
-        pytest.skip("no Chromium on PATH")
     with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 

@@ -13,7 +13,7 @@ from artifacts.registry import Publication
 from artifacts.store import open_store
 from pipeline.commands.trust import trusted
 from pipeline.notify import call
-from tests.artifacts.test_notify import due_at
+from tests.artifacts.test_webhook import due_at
 
 KEY = digest.of_json("engine")
 

@@ -1,23 +1,29 @@
-"""A real MLflow server, in an environment of its own: its requirements and ours cannot be met together.
+"""A real MLflow server: tracking, model registry and artifacts, in an environment over the tests' own.
 
-`ENGINERY_TEST_MLFLOW` may name a Python that has MLflow; otherwise an environment is made once and kept in
-the user's cache.
+MLflow without what training and its pages need (`mlflow-skinny`, Flask and aiohttp) finds most of its requirements in
+the tests' environment; pip adds the others, about 70 MB, to one that is made once for each such environment
+and kept in the user's cache. `ENGINERY_TEST_MLFLOW` may name a Python that has MLflow instead.
 """
 
+import hashlib
+import importlib.metadata
 import os
 import socket
 import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
+import sysconfig
 import time
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
-import pytest
 
-VERSION = "3.17.2"
+from tests.required import missing
+
+WANTED = ("mlflow-skinny==3.17.2", "Flask==3.1.3", "Flask-CORS==6.0.5", "aiohttp==3.14.5")
+
 START_S = 120
 
 
@@ -25,17 +31,29 @@ def python() -> Path:
     """A Python that has MLflow; skips the test where none can be made."""
     if named := os.environ.get("ENGINERY_TEST_MLFLOW"):
         return Path(named)
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    home = cache / "enginery-tests" / f"mlflow-{VERSION}-py{sys.version_info[0]}{sys.version_info[1]}"
+    home = _cache() / f"mlflow-{_below()}"
     program, done = home / "bin" / "python", home / "done"
     if not done.exists():
-        venv.create(home, with_pip=True, clear=True)
-        install = [program, "-m", "pip", "install", "--quiet", f"mlflow=={VERSION}"]
+        venv.create(home, clear=True)
+        ours = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+        (ours / "below.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+        install = [sys.executable, "-m", "pip", "--python", str(program), "install", "--quiet", *WANTED]
         made = subprocess.run(install, capture_output=True, text=True, check=False)
         if made.returncode:
-            pytest.skip(f"MLflow cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
+            missing(f"MLflow cannot be installed here: {made.stderr.strip().splitlines()[-1]}")
         done.touch()
     return program
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "enginery-tests"
+
+
+def _below() -> str:
+    """What tells one environment to build on from another: where it is, and what is in it."""
+    found = {f"{one.name}=={one.version}" for one in importlib.metadata.distributions()}
+    said = [*WANTED, sys.version, sysconfig.get_path("purelib"), *sorted(found)]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -60,7 +78,8 @@ def serve(directory: Path) -> Iterator[str]:
         _await(server, address, directory / "log")
         yield address
     finally:
-        os.killpg(server.pid, 9)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, 9)
         server.wait()
 
 

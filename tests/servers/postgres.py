@@ -13,6 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.required import missing
+
 USER = "enginery"
 
 
@@ -71,9 +73,7 @@ def _programs() -> Path:
     if on_path:
         return Path(on_path).resolve().parent
     if not found:
-        if os.environ.get("ENGINERY_REQUIRE_POSTGRES") == "1":
-            pytest.fail("ENGINERY_REQUIRE_POSTGRES is set and no PostgreSQL is installed here")
-        pytest.skip("needs PostgreSQL's server programs (Debian: apt-get install postgresql)")
+        missing("no PostgreSQL server programs here (Debian: apt-get install postgresql)")
     return max(found, key=lambda path: int(path.parent.name))
 
 

@@ -247,7 +247,7 @@ def test_pulling_what_cannot_load_here_says_why(home):
     words = ["--store", str(home / "store"), "pull", NAME, str(home / "pulled")]
     done = CliRunner().invoke(enginery, words, standalone_mode=False)
     assert done.exit_code == 0
-    assert f"this host cannot load {NAME}: " in done.stderr
+    assert f"this host cannot load {NAME}:1: " in done.stderr
     assert "needs tensorrt 10.7.0" in done.stderr
 
 

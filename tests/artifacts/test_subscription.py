@@ -1,0 +1,59 @@
+"""Subscriptions: what may be asked for, and whose secrets are named and never shown."""
+
+import pytest
+from standardwebhooks import Webhook
+
+from artifacts.database import connect, open_database
+from artifacts.errors import SubscriptionRefused
+from artifacts.notify.outbox import Outbox
+from artifacts.notify.subscription import checked, looked_up, write_secret
+
+
+@pytest.fixture
+def outbox(tmp_path) -> Outbox:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    connect(url).create()
+    return Outbox(open_database(url))
+
+
+@pytest.mark.parametrize(
+    ("target", "secret", "kinds", "said"),
+    [
+        ("ftp://host/x", "env:S", [], "is no URL; give https"),
+        ("https://", "env:S", [], "is no URL"),
+        ("http://[::1", "env:S", [], "is no URL"),
+        ("https://host:99999/", "env:S", [], "is no URL"),
+        ("https://me:hunter2@host/x", "env:S", [], "at host has a user or password in it"),
+        ("https://host/x?access_token=hunter2", "env:S", [], r"at host has a secret \(access_token\) in it"),
+        ("https://host/x?a=1&X-Api-Key=hunter2", "env:S", [], r"a secret \(X-Api-Key\)"),
+        ("https://host/x", "whsec_hunter2", [], "a secret is named, never given"),
+        ("https://host/x", None, [], "needs a secret to be signed with"),
+        ("https://host/x", "env:S", ["publised"], "no kind of event 'publised'; there are published"),
+        ("  ", "env:S", [], "nothing to call"),
+    ],
+)
+def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(outbox, target, secret, kinds, said):
+    with pytest.raises(SubscriptionRefused, match=said) as refused:
+        outbox.subscribe("webhook", target, secret=secret, kinds=kinds)
+    assert "hunter2" not in str(refused.value)
+    assert outbox.subscriptions() == []
+
+
+def test_commands_are_taken_apart_before_they_are_kept():
+    checked("command", "notify-send 'a b'", None, ["published"])
+    with pytest.raises(SubscriptionRefused, match="has no closing quotation"):
+        checked("command", "notify-send 'a", None, [])
+    with pytest.raises(SubscriptionRefused, match="needs no secret"):
+        checked("command", "x", "env:S", [])
+
+
+def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
+    write_secret(tmp_path / "s")
+    assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
+    Webhook(looked_up(f"file:{tmp_path / 's'}", {}))
+    with pytest.raises(SubscriptionRefused, match="File exists"):
+        write_secret(tmp_path / "s")
+    with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set here"):
+        looked_up("env:NO", {"NO": " "})
+    with pytest.raises(SubscriptionRefused, match="cannot be read here"):
+        looked_up(f"file:{tmp_path / 'absent'}", {})
