@@ -20,18 +20,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import papers, pulled
-from artifacts.compare import Comparison, compare
-from artifacts.database import open_database
-from artifacts.draft import Progress
-from artifacts.endorsement import Endorsements
+from artifacts import pulled
+from artifacts.collection.pulling import pulling
 from artifacts.errors import NotFound
+from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import VERSION, Manifest
-from artifacts.opening import DEFAULT_STORE
-from artifacts.provenance import Attestation
 from artifacts.pulled import Parcel, verify_pulled
-from artifacts.pulling import pulling
-from artifacts.registry import (
+from artifacts.registry.database import open_database
+from artifacts.registry.endorsement import Endorsements
+from artifacts.registry.registry import (
     Binding,
     Event,
     Judgement,
@@ -41,8 +38,12 @@ from artifacts.registry import (
     VersionRecord,
     open_registry,
 )
-from artifacts.signing import Signature, require_published, require_signed
-from artifacts.store import LocalStore, open_store
+from artifacts.store.draft import Progress
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.opening import DEFAULT_STORE
+from artifacts.trust import papers
+from artifacts.trust.provenance import Attestation
+from artifacts.trust.signing import Signature, require_published, require_signed
 from artifacts.version import parse_reference
 from artifacts.watch import Change, watch
 
@@ -88,7 +89,7 @@ class Client:
     def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
-        `artifacts.match.WANTED` says what can be wanted; anything else is a ValueError.
+        `artifacts.finding.match.WANTED` says what can be wanted; anything else is a ValueError.
         """
         return self.registry.find(rank=rank, limit=limit, **wanted)
 

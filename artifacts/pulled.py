@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import disk, papers, scratch, tree
-from artifacts.cached import CachedStore
-from artifacts.disk import FullDiskSaid, UnwritableSaid, refuse_taken
-from artifacts.draft import Progress
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
-from artifacts.provenance import Attestation
-from artifacts.signing import Signature
-from artifacts.store import LocalStore
+from artifacts.store import disk, scratch, tree
+from artifacts.store.cached import CachedStore
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
+from artifacts.store.draft import Progress
+from artifacts.store.local import LocalStore
+from artifacts.trust import papers
+from artifacts.trust.provenance import Attestation
+from artifacts.trust.signing import Signature
 from artifacts.version import VersionRecord
 
 CHUNK_BYTES = 4 << 20

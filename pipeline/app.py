@@ -13,7 +13,7 @@ from pipeline.output import Output
 
 if TYPE_CHECKING:
     from artifacts.client import Client
-    from artifacts.registry import Registry
+    from artifacts.registry.registry import Registry
     from pipeline.plan import Plan
     from pipeline.planning import Draft
     from pipeline.steps import Site
@@ -35,7 +35,7 @@ class App:
     @cached_property
     def site(self) -> "Site":
         """The store and this host; litter of dead processes is swept."""
-        from artifacts.store import open_store  # commands that only print need no store
+        from artifacts.store.local import open_store  # commands that only print need no store
         from pipeline.host import probe
         from pipeline.steps import Site
 

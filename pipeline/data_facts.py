@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from calibration.data.origin import kind_of
 from calibration.data.saved import data_files
 from calibration.data.scan import scan

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import NotFound
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from calibration.layout import FIRST
 from calibration.proposal import Unit, propose, ranked
 

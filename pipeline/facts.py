@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline import engines
 from pipeline.checkpoint.slicing import rank_bytes

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_UI_URL
 from prefect.states import Completed, Failed
 
 from artifacts.errors import PolicyRefused
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 from pipeline import publish, reports
 from pipeline.app import App
 from pipeline.deployments import REFUSED, send_rebuilds

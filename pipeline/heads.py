@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from pipeline.errors import SourceError
 from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress

@@ -11,7 +11,7 @@ from artifacts.notify import webhook
 from artifacts.notify.message import Answer, Tell, body, message_id
 from artifacts.notify.outbox import Due, Outbox
 from artifacts.notify.subscription import Way, argv
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 from pipeline import process
 from pipeline.errors import BuildFailed
 

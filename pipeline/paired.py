@@ -1,7 +1,7 @@
 """Differences between two versions sample by sample, which are surer than those of their intervals."""
 
-from artifacts.compare import same_samples
-from artifacts.store import LocalStore
+from artifacts.finding.compare import same_samples
+from artifacts.store.local import LocalStore
 from artifacts.version import Metric, VersionRecord
 from pipeline import gate
 

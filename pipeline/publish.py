@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from artifacts.licence import licence_of
 from artifacts.manifest import Manifest
-from artifacts.registry import Binding, Metric, Publication, Registry
+from artifacts.registry.registry import Binding, Metric, Publication, Registry
+from artifacts.trust.licence import licence_of
 from pipeline.gate import Estimate, Verdict
 from pipeline.plan import Plan
 from pipeline.speculation import WITH_DRAFT

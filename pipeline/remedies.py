@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from artifacts.comparison import Setting
-from artifacts.needs import TOOLCHAIN_BACKENDS, same_gpu
+from artifacts.finding.comparison import Setting
+from artifacts.finding.needs import TOOLCHAIN_BACKENDS, same_gpu
 from pipeline.gpus import TARGETS
 
 KV_CACHES = {"float8_e4m3fn": "fp8", "int8": "int8"}

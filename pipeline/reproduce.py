@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from artifacts.manifest import Manifest
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED, VersionRecord
 from pipeline import compared
 from pipeline.compared import Difference

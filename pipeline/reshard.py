@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import scratch, tree
-from artifacts.disk import FullDiskSaid, UnwritableSaid, refuse_taken
 from artifacts.errors import NotFound
-from artifacts.registry import Registry
-from artifacts.store import LocalStore
+from artifacts.registry.registry import Registry
+from artifacts.store import scratch, tree
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
+from artifacts.store.local import LocalStore
 from pipeline import process
 from pipeline.checkpoint import stated
 from pipeline.checkpoint.checks import linears, reasons

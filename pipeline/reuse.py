@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from pipeline.step import Step
 
 TUNING = "tuning"

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from artifacts import registries
-from artifacts.registry import Registry
+from artifacts.collection import registries
+from artifacts.registry.registry import Registry
 from pipeline import gate, publish
 from pipeline.errors import BuildFailed
 from pipeline.plan import Plan, Trial

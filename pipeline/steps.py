@@ -9,7 +9,7 @@ from typing import Any
 
 from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from pipeline import process, reuse
 from pipeline.errors import BuildFailed
 from pipeline.host import Host, child_env

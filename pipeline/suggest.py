@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from artifacts.comparison import Setting
+from artifacts.finding.comparison import Setting
 from artifacts.version import VersionRecord
 from pipeline.remedies import FIXES, Draft
 from recipes.formats import FORMATS

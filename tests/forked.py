@@ -10,8 +10,8 @@ from typing import Any
 FORKS = multiprocessing.get_context("forkserver")
 
 IMPORTED = (
-    "artifacts.cached", "artifacts.client", "artifacts.notify.deliver", "artifacts.places", "artifacts.registry",
-    "artifacts.sweep", "psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql",
+    "artifacts.store.cached", "artifacts.client", "artifacts.notify.deliver", "artifacts.collection.places", "artifacts.registry.registry",
+    "artifacts.collection.sweep", "psycopg", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql",
 )  # fmt: skip
 """What a new process finds imported."""
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.host import probe
 from pipeline.planning import plan_one
 from pipeline.steps import Listener, Site, realize

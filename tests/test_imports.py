@@ -14,6 +14,17 @@ LAYERS = {
     "pipeline": {"pipeline", "calibration", "recipes", "artifacts"},
 }
 
+VALUES = {"errors", "actor", "digest", "manifest", "version"}
+OF_ARTIFACTS = {
+    "store": VALUES,
+    "finding": VALUES,
+    "trust": {*VALUES, "store"},
+    "registry": {*VALUES, "store", "finding", "trust"},
+    "notify": {*VALUES, "registry"},
+    "collection": {*VALUES, "store", "registry"},
+}
+"""What each part of `artifacts` may know of the others; the client, above them all, may know them all."""
+
 
 def imported_roots(path: Path) -> set[str]:
     """First parts of every module that a file imports, wherever the import stands."""
@@ -30,6 +41,18 @@ def imported_roots(path: Path) -> set[str]:
 def test_imports_point_one_way(package):
     for path in (ROOT / package).rglob("*.py"):
         assert imported_roots(path) & LAYERS.keys() <= LAYERS[package], path
+
+
+@pytest.mark.parametrize("part", OF_ARTIFACTS)
+def test_parts_of_artifacts_point_one_way(part):
+    for path in (ROOT / "artifacts" / part).rglob("*.py"):
+        known = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "artifacts":
+                known |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
+                known.add(node.module.split(".")[1])
+        assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 
 def test_only_the_door_starts_programs():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.client import Client
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline import tuning
 from tests.main_job import DEMO, write_recipe
 

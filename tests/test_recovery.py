@@ -16,7 +16,7 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.errors import StoreUnusable
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.errors import BuildFailed
 from pipeline.host import probe
 from pipeline.step import Step

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from artifacts.manifest import unseal
-from artifacts.papers import beside
+from artifacts.trust.papers import beside
 from tests import eagle
 from tests.contract import runtime
 from tests.main_job import DEMO, write_recipe

@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from artifacts import tables
 from artifacts.actor import whoami
-from artifacts.database import Database
 from artifacts.errors import NotFound
 from artifacts.notify.subscription import Subscription, Way, checked
+from artifacts.registry import tables
+from artifacts.registry.database import Database
 from artifacts.version import Event
 
 WAITS_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)

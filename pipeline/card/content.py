@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
-from artifacts import remarks
-from artifacts.needs import TOOLCHAIN_BACKENDS
-from artifacts.remarks import Notice, Remarks
-from artifacts.telling import tell
+from artifacts.finding.needs import TOOLCHAIN_BACKENDS
+from artifacts.registry import remarks
+from artifacts.registry.remarks import Notice, Remarks
+from artifacts.registry.telling import tell
 from artifacts.version import Event, VersionRecord
 from pipeline.card.words import NONE, moment, number, size
 

@@ -1,8 +1,8 @@
 """Reads what a card says from the registry and the store."""
 
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.registry import Registry
-from artifacts.store import LocalStore
+from artifacts.registry.registry import Registry
+from artifacts.store.local import LocalStore
 from artifacts.version import VersionRecord
 from pipeline.card.content import STORED, Card, concerns
 

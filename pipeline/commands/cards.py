@@ -84,7 +84,7 @@ def _reading(app: App) -> "Reading":
 
 def _write(path: Path, text: str) -> None:
     """The file at once and whole."""
-    from artifacts.disk import FullDiskSaid, UnwritableSaid  # with the errors
+    from artifacts.store.disk import FullDiskSaid, UnwritableSaid  # with the errors
 
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with FullDiskSaid(path.parent, str(path)), UnwritableSaid(path.parent):

@@ -116,7 +116,7 @@ def _store_row(app: App) -> dict[str, Any]:
 
 def _cache_rows(app: App) -> list[dict[str, Any]]:
     """Where the cache of a remote store is and how full; a local store has none."""
-    from artifacts.cached import CachedStore  # pydantic: not for --help
+    from artifacts.store.cached import CachedStore  # pydantic: not for --help
     from pipeline.output import size
 
     store = app.site.store

@@ -9,8 +9,8 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from artifacts.gc import Plan, Policy
-    from artifacts.store import LocalStore
+    from artifacts.collection.gc import Plan, Policy
+    from artifacts.store.local import LocalStore
 
 SHOWN = 20
 """Rows of each kind that people see; `--json` has all."""
@@ -42,7 +42,7 @@ def gc(
 
     Example: enginery gc --keep-last 2 --dry-run
     """
-    from artifacts.gc import Policy  # SQLAlchemy: not for --help
+    from artifacts.collection.gc import Policy  # SQLAlchemy: not for --help
 
     policy, store = Policy(lineage=not drop_lineage, **numbers), app.client.store
     collect = partial(run, app, policy, also)
@@ -64,10 +64,10 @@ def gc(
 
 def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> "Plan":
     """The collection, or what it would be; the registry inside a store is always asked."""
-    from artifacts import sweep
-    from artifacts.database import open_database
-    from artifacts.places import place_of
-    from artifacts.retention import Names
+    from artifacts.collection import sweep
+    from artifacts.collection.places import place_of
+    from artifacts.registry.database import open_database
+    from artifacts.registry.retention import Names
     from pipeline.moving import Moving
 
     store = app.client.store
@@ -82,8 +82,8 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
 
 def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> None:
     """Removes the litter of the directory in front of a remote store."""
-    from artifacts import sweep
-    from artifacts.places import LocalPlace
+    from artifacts.collection import sweep
+    from artifacts.collection.places import LocalPlace
     from pipeline.output import size
 
     if store.remote is not None:
@@ -94,7 +94,7 @@ def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: boo
 
 def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
     """Prints what goes and what stays, and why."""
-    from artifacts.gc import DAY_S
+    from artifacts.collection.gc import DAY_S
     from pipeline.output import size
 
     kept = [

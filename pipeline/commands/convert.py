@@ -24,7 +24,7 @@ def reshard(app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int) 
 
     Example: enginery reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
     """
-    from artifacts.disk import refuse_taken
+    from artifacts.store.disk import refuse_taken
     from pipeline.display import Display  # rich and numpy: not for --help
     from pipeline.output import size
     from pipeline.reshard import Layout, find, order, write

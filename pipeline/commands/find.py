@@ -12,7 +12,7 @@ from pipeline.commands.consume import facts_here
 from pipeline.commands.published import tabulate
 
 if TYPE_CHECKING:
-    from artifacts.match import Match
+    from artifacts.finding.match import Match
     from artifacts.version import VersionRecord
     from pipeline.suggest import Suggestion
 
@@ -121,7 +121,7 @@ def _asked(app: App, any_host: bool, wanted: dict[str, Any]) -> dict[str, Any]:
 
 def _say_dropped(app: App, found: "Sequence[Match]") -> None:
     """A reason for each of a few, groups of many."""
-    from artifacts.match import groups
+    from artifacts.finding.match import groups
 
     dropped = [one for one in found if one.reasons]
     if len(dropped) <= FEW:
@@ -162,7 +162,7 @@ def _judged(
     app: App, asked: Mapping[str, Any], found: "Sequence[Match]", file: Path
 ) -> "Iterator[tuple[Suggestion, _Judgement]]":
     """Recipes made of the closest versions, each with what speaks against it; other formats come last."""
-    from artifacts.match import closest, match
+    from artifacts.finding.match import closest, match
     from artifacts.version import BUILT
     from pipeline.suggest import formats_like, placed, suggest
 

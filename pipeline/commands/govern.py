@@ -10,7 +10,7 @@ from pipeline.app import App
 from pipeline.commands.release import shown
 
 if TYPE_CHECKING:
-    from artifacts.registry import Policy, Request, Waiver
+    from artifacts.registry.registry import Policy, Request, Waiver
 
 
 @click.command()
@@ -33,7 +33,7 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
 
     Example: enginery policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
     """
-    from artifacts.policy import parse_policy  # with the registry
+    from artifacts.registry.policy import parse_policy  # with the registry
 
     document = _document(**rules)
     if (document or drop) and not alias:
@@ -86,7 +86,7 @@ def waive(
 
 
 def _request(app: App, reference: str, alias: str, rule: str, options: dict[str, Any]) -> "Request":
-    from artifacts.registry import Request  # SQLAlchemy: not for --help
+    from artifacts.registry.registry import Request  # SQLAlchemy: not for --help
 
     if not options["reason"] or not options["duration"]:
         raise click.UsageError("a waiver needs --reason WHY and --for TIME, e.g. --for 7d")
@@ -139,7 +139,7 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
-    from artifacts.telling import asked  # with the registry
+    from artifacts.registry.telling import asked  # with the registry
 
     rules = policy.as_dict()
     return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]

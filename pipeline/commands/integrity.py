@@ -11,10 +11,10 @@ from pipeline.app import App
 from pipeline.commands.trust import trust_options, trusted
 
 if TYPE_CHECKING:
-    from artifacts.draft import Source
-    from artifacts.registry import Registry
-    from artifacts.repair import Repair
-    from artifacts.survey import Damage, Survey
+    from artifacts.registry.registry import Registry
+    from artifacts.store.draft import Source
+    from artifacts.store.repair import Repair
+    from artifacts.store.survey import Damage, Survey
 
 REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTORY]", required=False)
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
@@ -71,7 +71,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
 
     Example: enginery repair --all
     """
-    from artifacts.repair_remote import give_up, repair_all
+    from artifacts.store.repair_remote import give_up, repair_all
 
     _require_one(reference, whole=whole)
     store = app.client.store
@@ -114,7 +114,7 @@ def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
 def _source(app: App, other: str | None) -> "Source | None":
     """Where right bytes are sought: where was said, else in the store that the registry names."""
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-    from artifacts.repair import source_at
+    from artifacts.store.repair import source_at
 
     store = app.client.store
     if other is not None:
@@ -152,7 +152,7 @@ def show(app: App) -> None:
 
     Example: enginery store show
     """
-    from artifacts.sharing import measure  # pydantic: not for --help
+    from artifacts.store.sharing import measure  # pydantic: not for --help
     from pipeline.output import size
 
     opened = app.client.store
@@ -183,7 +183,7 @@ def share(app: App) -> None:
 
     Example: enginery store share
     """
-    from artifacts.sharing import measure, share  # pydantic: not for --help
+    from artifacts.store.sharing import measure, share  # pydantic: not for --help
     from pipeline.output import size
 
     opened = app.client.store
@@ -243,8 +243,8 @@ def _places(app: App) -> list[str]:
 
 def _surveys(app: App, keys: list[str] | None) -> "list[Survey]":
     """What was read of the store; of a remote one, what was read of the cache and then over the network."""
-    from artifacts.survey import survey  # pydantic: not for --help
-    from artifacts.survey_remote import survey_remote
+    from artifacts.store.survey import survey  # pydantic: not for --help
+    from artifacts.store.survey_remote import survey_remote
     from pipeline.moving import Moving
 
     store = app.client.store

@@ -8,8 +8,8 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from artifacts.match import Version
-    from artifacts.registry import Remarks, VersionRecord
+    from artifacts.finding.match import Version
+    from artifacts.registry.registry import Remarks, VersionRecord
 
 SHOWN = (
     "backend",
@@ -95,7 +95,7 @@ def _show_artifact(app: App, key: str) -> None:
 
 
 def _show_version(app: App, reference: str) -> None:
-    from artifacts.remarks import notices  # SQLAlchemy: not for --help
+    from artifacts.registry.remarks import notices  # SQLAlchemy: not for --help
 
     record = app.client.resolve(reference)
     remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
@@ -141,7 +141,7 @@ def diff(app: App, before: str, after: str) -> None:
 
     Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
     """
-    from artifacts.compare import NOTES, compare  # pydantic: not for --help
+    from artifacts.finding.compare import NOTES, compare  # pydantic: not for --help
     from pipeline.paired import paired  # numpy
 
     left, right = app.client.resolve(before), app.client.resolve(after)
@@ -180,7 +180,7 @@ def tabulate(app: App, versions: "Sequence[Version]") -> None:
 
 def row(app: App, one: "Version", remarks: "Remarks") -> dict[str, Any]:
     """A version as a line of a list."""
-    from artifacts.remarks import marks  # SQLAlchemy: not for --help
+    from artifacts.registry.remarks import marks  # SQLAlchemy: not for --help
 
     figures = {
         "version": one.reference,

@@ -70,8 +70,8 @@ def _once(app: App, reference: str, directory: Path) -> None:
 
 def _tell(app: App, record: "VersionRecord", path: Path) -> None:
     """What came where, how to serve it, and what speaks against serving it here."""
-    from artifacts.match import match  # not for --help
-    from artifacts.remarks import notices  # with the registry
+    from artifacts.finding.match import match  # not for --help
+    from artifacts.registry.remarks import notices  # with the registry
 
     remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
     said = notices(record, remarks)

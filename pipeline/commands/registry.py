@@ -7,7 +7,7 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from artifacts.database import Database
+    from artifacts.registry.database import Database
 
 
 @click.group()
@@ -54,8 +54,8 @@ def show(app: App) -> None:
 
     Example: enginery registry show
     """
-    from artifacts.registry import open_registry  # SQLAlchemy: not for --help
-    from artifacts.tables import SCHEMA_VERSION
+    from artifacts.registry.registry import open_registry  # SQLAlchemy: not for --help
+    from artifacts.registry.tables import SCHEMA_VERSION
 
     database = _database(app)
     number = database.schema()
@@ -77,14 +77,14 @@ def show(app: App) -> None:
 
 
 def _url(app: App) -> str:
-    from artifacts.store import open_store  # pydantic: not for --help
+    from artifacts.store.local import open_store  # pydantic: not for --help
 
     return app.registry_url or open_store(app.store_url).registry_url
 
 
 def _database(app: App) -> "Database":
     """The database, whatever is in it."""
-    from artifacts.database import connect  # SQLAlchemy: not for --help
+    from artifacts.registry.database import connect  # SQLAlchemy: not for --help
 
     return connect(_url(app))
 

@@ -10,7 +10,7 @@ from pipeline.app import App
 from pipeline.commands.consume import REFERENCE
 
 if TYPE_CHECKING:
-    from artifacts.registry import Judgement, Move
+    from artifacts.registry.registry import Judgement, Move
 
 
 @click.command()
@@ -25,7 +25,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
 
     Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
-    from artifacts.aliases import refusal  # SQLAlchemy: not for --help
+    from artifacts.registry.aliases import refusal  # SQLAlchemy: not for --help
 
     record = app.client.resolve(reference)
     found = app.registry.aliases(record.name).get(alias)
@@ -111,7 +111,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
 
     Example: enginery log demo/int4_awq_tp2 -n 20
     """
-    from artifacts.telling import tell  # with the registry
+    from artifacts.registry.telling import tell  # with the registry
 
     if name is not None:
         app.registry.versions(name)

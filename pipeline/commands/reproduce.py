@@ -51,7 +51,7 @@ def _folder(record: "VersionRecord") -> Path:
 
 
 def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
-    from artifacts.store import LocalStore  # builds: not for --help
+    from artifacts.store.local import LocalStore  # builds: not for --help
     from pipeline import reproduce as again
     from pipeline.display import Display
     from pipeline.errors import ExchangeRefused

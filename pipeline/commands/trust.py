@@ -11,10 +11,10 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
-    from artifacts.bundle import PrivateKey
-    from artifacts.endorsement import Endorsements
     from artifacts.manifest import Manifest
-    from artifacts.registry import VersionRecord
+    from artifacts.registry.endorsement import Endorsements
+    from artifacts.registry.registry import VersionRecord
+    from artifacts.trust.bundle import PrivateKey
 
 PASSPHRASE = "ENGINERY_KEY_PASSPHRASE"
 TRUSTED = "ENGINERY_TRUSTED_KEYS"
@@ -47,7 +47,7 @@ def trust_options(command: F) -> F:
 
 def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, str] | None":
     """The keys that are trusted here, of which one must have signed; None where nobody asked for that."""
-    from artifacts import bundle  # pydantic: not for --help
+    from artifacts.trust import bundle  # pydantic: not for --help
 
     named = os.environ.get(TRUSTED, "")
     paths = [*trusted_key] or [Path(part).expanduser() for part in named.split(os.pathsep) if part]
@@ -68,7 +68,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
 
     Example: enginery keygen ~/keys/release
     """
-    from artifacts import bundle  # pydantic: not for --help
+    from artifacts.trust import bundle  # pydantic: not for --help
 
     secret = "" if no_passphrase else _passphrase(confirm=True)
     if not secret and not no_passphrase:
@@ -119,8 +119,8 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
 
     Example: enginery attest demo/int4_awq_tp2@candidate --key ~/keys/release
     """
-    from artifacts import provenance  # pydantic: not for --help
     from artifacts.actor import whoami
+    from artifacts.trust import provenance  # pydantic: not for --help
 
     record, manifest = _version(app, reference)
     if key is None:
@@ -139,8 +139,8 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
 
 
 def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> None:
-    from artifacts import signing  # pydantic: not for --help
     from artifacts.actor import whoami
+    from artifacts.trust import signing  # pydantic: not for --help
 
     record, manifest = _version(app, reference)
     made = signing.sign(manifest, _private(key), by=whoami())
@@ -156,11 +156,11 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
 
 
 def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None:
-    from artifacts import signing  # pydantic: not for --help
     from artifacts.actor import whoami
     from artifacts.client import verify_pulled
     from artifacts.errors import ArtifactCorrupt
     from artifacts.manifest import MANIFEST, read_manifest
+    from artifacts.trust import signing  # pydantic: not for --help
 
     if asked["key"] is None or asked["output"] is None:
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
@@ -179,9 +179,9 @@ def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None
 
 
 def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
-    from artifacts import signing  # pydantic: not for --help
     from artifacts.actor import whoami
     from artifacts.errors import KeyUnusable
+    from artifacts.trust import signing  # pydantic: not for --help
 
     keys = trusted(asked["trusted_key"], True) or {}
     record, manifest = _version(app, reference)
@@ -206,7 +206,7 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
 
 
 def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
-    from artifacts import provenance, signing  # pydantic: not for --help
+    from artifacts.trust import provenance, signing  # pydantic: not for --help
 
     (record, manifest), kept = _version(app, reference), _endorsements(app)
     known = keys or {}
@@ -236,7 +236,7 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
 
 def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
     """The version and the manifest of its engine, which must be the one that was published."""
-    from artifacts.signing import require_published  # pydantic: not for --help
+    from artifacts.trust.signing import require_published  # pydantic: not for --help
 
     record = app.client.resolve(reference)
     manifest = app.client.store.manifest(record.engine_key)
@@ -245,14 +245,14 @@ def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
 
 
 def _endorsements(app: App) -> "Endorsements":
-    from artifacts.endorsement import Endorsements  # SQLAlchemy: not for --help
+    from artifacts.registry.endorsement import Endorsements  # SQLAlchemy: not for --help
 
     return Endorsements(app.registry.database)
 
 
 def _private(path: Path) -> "PrivateKey":
     """The key in the file, with the passphrase that it asks for."""
-    from artifacts import bundle  # pydantic: not for --help
+    from artifacts.trust import bundle  # pydantic: not for --help
 
     return bundle.read_private_key(path, _passphrase() if bundle.is_encrypted(path) else "")
 
@@ -268,7 +268,7 @@ def _passphrase(*, confirm: bool = False) -> str:
 
 def _write(output: Path | None, bundle: str) -> None:
     if output is not None:
-        from artifacts.disk import UnwritableSaid  # pydantic: not for --help
+        from artifacts.store.disk import UnwritableSaid  # pydantic: not for --help
 
         with UnwritableSaid(output.parent):
             output.write_text(bundle)

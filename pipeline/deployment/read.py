@@ -8,7 +8,7 @@ from typing import Any, cast, get_args
 
 import yaml
 
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from artifacts.version import VersionRecord
 from pipeline.deployment.value import Checkpoint, Deployment, EngineLimits, Measured, Mode
 from pipeline.errors import ExportRefused

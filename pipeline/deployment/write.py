@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from artifacts import disk, scratch, tree
-from artifacts.disk import refuse_taken
 from artifacts.manifest import MANIFEST
+from artifacts.store import disk, scratch, tree
+from artifacts.store.disk import refuse_taken
 from pipeline.deployment.settings import Settings
 from pipeline.engines.tensorrt.parts import SCORING
 from pipeline.errors import ExportRefused

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts import digest, registries
+from artifacts import digest
 from artifacts.client import Client
+from artifacts.collection import registries
 from artifacts.errors import FileChanged
-from artifacts.registry import Binding
-from artifacts.store import LocalStore
+from artifacts.registry.registry import Binding
+from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED, UNVERIFIED, Metric, Publication
 from pipeline.host import Host
 from pipeline.interop.foreign import Foreign, recognise

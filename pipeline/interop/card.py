@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from artifacts.licence import REFERENCE, SPDX, UNSTATED
+from artifacts.trust.licence import REFERENCE, SPDX, UNSTATED
 from artifacts.version import VersionRecord
 from pipeline.card import markdown
 from pipeline.card.content import Card

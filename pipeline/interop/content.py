@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from artifacts import scratch
 from artifacts.client import Client
-from artifacts.disk import FullDiskSaid, UnwritableSaid
 from artifacts.errors import ArtifactCorrupt
-from artifacts.licence import UNSTATED
 from artifacts.manifest import Manifest
-from artifacts.remarks import Remarks
+from artifacts.registry.remarks import Remarks
+from artifacts.store import scratch
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.trust.licence import UNSTATED
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeRefused
 from pipeline.snapshot import PAPERS, wanted

@@ -9,9 +9,9 @@ from typing import Any
 
 from artifacts.client import verify_pulled
 from artifacts.errors import ArtifactCorrupt
-from artifacts.licence import licence_in
 from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
-from artifacts.tree import is_plain, list_files
+from artifacts.store.tree import is_plain, list_files
+from artifacts.trust.licence import licence_in
 from pipeline.checkpoint import stated
 from pipeline.checkpoint.checks import linears
 from pipeline.checkpoint.convert import quantization_block

@@ -12,9 +12,9 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from artifacts import tree
 from artifacts.client import Client
-from artifacts.disk import refuse_taken
+from artifacts.store import tree
+from artifacts.store.disk import refuse_taken
 from pipeline import download, hub
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.interop.card import card

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from artifacts import tree
 from artifacts.client import Client
+from artifacts.store import tree
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.interop.card import body

@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from artifacts import digest, tree
+from artifacts import digest
 from artifacts.client import Client
 from artifacts.errors import DestinationTaken
+from artifacts.store import tree
 from pipeline.errors import ExchangeRefused
 from pipeline.interop import modelpack
 from pipeline.interop.content import Content, Progress, working_beside, write

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts import tree
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import RESERVED, check_name
+from artifacts.store import tree
 from pipeline.errors import ExchangeRefused
 from pipeline.interop import modelpack
 from pipeline.interop.content import Progress

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from artifacts.needs import TOOLCHAIN_BACKENDS
+from artifacts.finding.needs import TOOLCHAIN_BACKENDS
 from artifacts.version import VersionRecord
 from pipeline.compatibility import CPU_ISAS
 from pipeline.gpus import TARGETS

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Depends, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from artifacts.listed import Listed
-from artifacts.remarks import Notice
+from artifacts.finding.listed import Listed
+from artifacts.registry.remarks import Notice
 from artifacts.version import Event, VersionRecord
 from pipeline.card.content import notices
 from pipeline.web.listing import Engine, Page, Wanted

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from artifacts.comparison import Comparison, Measured, Setting
+from artifacts.finding.comparison import Comparison, Measured, Setting
 from artifacts.version import Metric
 from pipeline.card.words import NONE, number, size
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
 
-from artifacts import remarks, tables
-from artifacts.database import Database
-from artifacts.remarks import Remarks
+from artifacts.registry import remarks, tables
+from artifacts.registry.database import Database
+from artifacts.registry.remarks import Remarks
 from artifacts.version import Event
 
 Sort = Literal["newest", "fastest", "smallest", "closest"]

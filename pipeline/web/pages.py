@@ -12,8 +12,8 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from jinja2 import Environment
 from markupsafe import Markup
 
-from artifacts.compare import NOTES
-from artifacts.telling import tell
+from artifacts.finding.compare import NOTES
+from artifacts.registry.telling import tell
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.card import markdown, page, plots
 from pipeline.card.words import ago

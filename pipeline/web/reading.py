@@ -7,15 +7,15 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from artifacts import tables
-from artifacts.compare import compare
-from artifacts.comparison import Comparison
-from artifacts.database import open_database
-from artifacts.match import Match
-from artifacts.registry import open_registry
-from artifacts.store import LocalStore
+from artifacts.finding.compare import compare
+from artifacts.finding.comparison import Comparison
+from artifacts.finding.match import Match
+from artifacts.registry import tables
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import open_registry
+from artifacts.registry.waivers import Waiver
+from artifacts.store.local import LocalStore
 from artifacts.version import Event, VersionRecord
-from artifacts.waivers import Waiver
 from pipeline.card.content import Card
 from pipeline.card.read import card_of
 from pipeline.paired import paired

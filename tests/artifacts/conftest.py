@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest
-from artifacts.database import connect
-from artifacts.store import LocalStore, open_store
+from artifacts.registry.database import connect
+from artifacts.store.local import LocalStore, open_store
 from tests.forked import Forked
 
 KEY = digest.of_json("one")

@@ -9,21 +9,21 @@ import obstore
 import pytest
 
 from artifacts import digest
-from artifacts.cached import CachedStore
 from artifacts.client import Client, verify_pulled
-from artifacts.draft import Draft
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace
+from artifacts.collection.sweep import tidy
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound, StoreUnknown, StoreUnusable
-from artifacts.gc import Policy
-from artifacts.opening import open_cached, parse_size
-from artifacts.places import LocalPlace
-from artifacts.registry import Publication
-from artifacts.remote import layout
-from artifacts.repair import repair
-from artifacts.repair_remote import give_up, repair_all
-from artifacts.store import LocalStore, open_store
-from artifacts.survey import survey
-from artifacts.survey_remote import survey_remote
-from artifacts.sweep import tidy
+from artifacts.registry.registry import Publication
+from artifacts.store.cached import CachedStore
+from artifacts.store.draft import Draft
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.opening import open_cached, parse_size
+from artifacts.store.remote import layout
+from artifacts.store.repair import repair
+from artifacts.store.repair_remote import give_up, repair_all
+from artifacts.store.survey import survey
+from artifacts.store.survey_remote import survey_remote
 from tests.artifacts.test_remote import BIG, FILES, contents, damage, opened, until
 from tests.servers import faults
 
@@ -211,7 +211,7 @@ def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(machine, 
 FETCHER = """
 import sys
 from pathlib import Path
-from artifacts.cached import CachedStore
+from artifacts.store.cached import CachedStore
 from tests.artifacts.test_remote import opened
 store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
 input()

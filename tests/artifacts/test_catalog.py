@@ -3,9 +3,9 @@
 import pytest
 
 from artifacts.errors import NotFound
-from artifacts.listed import FIGURES
-from artifacts.match import RANKS, match
-from artifacts.registry import Metric, Publication, open_registry
+from artifacts.finding.listed import FIGURES
+from artifacts.finding.match import RANKS, match
+from artifacts.registry.registry import Metric, Publication, open_registry
 from tests.benchmarks.many_versions import fill
 
 VERSIONS, NAMES = 60, 12

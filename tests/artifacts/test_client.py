@@ -13,8 +13,8 @@ import artifacts.client
 from artifacts.client import Client
 from artifacts.errors import AliasMoved, ArtifactCorrupt, DestinationTaken, NotFound, StoreMismatch
 from artifacts.manifest import unseal
-from artifacts.registry import Binding, Metric, Publication
-from artifacts.store import LocalStore
+from artifacts.registry.registry import Binding, Metric, Publication
+from artifacts.store.local import LocalStore
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(50_000), "tuning/cache": b"c"}
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from artifacts.compare import compare, difference, same_samples
+from artifacts.finding.compare import compare, difference, same_samples
 from artifacts.version import Metric, VersionRecord
 
 GATE = {"data": {"path": "gate.jsonl"}, "seq_len": 256, "limits": {"kl": 0.1}}

@@ -7,7 +7,7 @@ import pytest
 
 WRITER = """
 import sys, time
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store, key, number = open_store(sys.argv[1]), sys.argv[2], sys.argv[3]
 input()
 for _ in range(5):
@@ -29,7 +29,7 @@ def test_many_writers_of_one_key_make_one_artifact(store, key, together):
 
 BUILDER = """
 import sys, time, pathlib
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store, keys, built = open_store(sys.argv[1]), sys.argv[2].split(), pathlib.Path(sys.argv[3])
 input()
 for key in keys:
@@ -54,7 +54,7 @@ def test_concurrent_runs_build_each_artifact_once(store, tmp_path, together):
 
 HOLDER = """
 import sys, time
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 with open_store(sys.argv[1]).lock(sys.argv[2]):
     print("held", flush=True)
     time.sleep(float(sys.argv[3]))
@@ -88,7 +88,7 @@ def test_the_lock_ends_with_a_failed_block(store, key):
 
 VICTIM = """
 import sys
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store, key = open_store(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 input()
@@ -127,7 +127,7 @@ def test_a_writer_killed_at_any_moment_leaves_no_object_and_only_litter(store, s
 
 DYING = """
 import sys
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 with open_store(sys.argv[1]).write(sys.argv[2], kind="engine", step={}, host={}) as draft:
     (draft.path / "half").write_bytes(b"?")
     print("in", flush=True)
@@ -163,7 +163,7 @@ def test_sweeping_leaves_what_it_did_not_make(store, key):
 def test_sweeping_while_others_write_disturbs_nobody(store, together):
     code = """
 import sys
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store, number = open_store(sys.argv[1]), int(sys.argv[2])
 input()
 for n in range(30):
@@ -182,7 +182,7 @@ for n in range(30):
 
 PUBLISHER = """
 import sys
-from artifacts.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, open_registry
 from artifacts.errors import AliasMoved
 url, number = sys.argv[1], int(sys.argv[2])
 input()
@@ -205,7 +205,7 @@ print(published, wins, sep=";")
 
 
 def test_publishing_at_once_loses_and_doubles_nothing(registry_url, together):
-    from artifacts.registry import open_registry
+    from artifacts.registry.registry import open_registry
 
     url = registry_url
     results = [line.split(";") for line in together(PUBLISHER, 4, url)]
@@ -228,7 +228,7 @@ def test_publishing_at_once_loses_and_doubles_nothing(registry_url, together):
 SWAPPER = """
 import sys
 from artifacts.errors import AliasMoved
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 registry, number = open_registry(sys.argv[1]), int(sys.argv[2])
 input()
 won = []
@@ -243,7 +243,7 @@ print(*won)
 
 
 def test_promoting_at_once_has_one_winner_each_time(registry_url, together):
-    from artifacts.registry import Publication, open_registry
+    from artifacts.registry.registry import Publication, open_registry
 
     registry = open_registry(registry_url)
     for n in range(11):
@@ -263,7 +263,7 @@ MIXED = """
 import sys
 from datetime import UTC, datetime, timedelta
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
-from artifacts.registry import Metric, Publication, Request, open_registry
+from artifacts.registry.registry import Metric, Publication, Request, open_registry
 registry, number = open_registry(sys.argv[1]), int(sys.argv[2])
 input()
 told = {"moved": 0, "refused": 0, "lost": 0}
@@ -288,7 +288,7 @@ print(*told.values())
 
 
 def test_promoters_rollbacks_and_refusals_at_once_are_all_in_the_log(registry_url, together):
-    from artifacts.registry import open_registry, parse_policy
+    from artifacts.registry.registry import open_registry, parse_policy
 
     registry = open_registry(registry_url)
     registry.set_policy("prod", parse_policy({"metrics": {"tokens_per_s": {"min": 200}}}))
@@ -311,7 +311,7 @@ def test_promoters_rollbacks_and_refusals_at_once_are_all_in_the_log(registry_ur
 NEWCOMER = """
 import sys
 from artifacts.errors import NameRefused
-from artifacts.registry import Publication, open_registry
+from artifacts.registry.registry import Publication, open_registry
 registry, number = open_registry(sys.argv[1]), int(sys.argv[2])
 input()
 names = ["demo/new", "demo/NEW", f"demo/own{number}"]
@@ -325,7 +325,7 @@ for name in names:
 
 
 def test_first_publications_at_once_share_names_and_facts(registry_url, together):
-    from artifacts.registry import open_registry
+    from artifacts.registry.registry import open_registry
 
     lines = [line.split() for line in together(NEWCOMER, 4, registry_url)]
     said = [dict(zip(line[::2], line[1::2], strict=True)) for line in lines]
@@ -337,7 +337,7 @@ def test_first_publications_at_once_share_names_and_facts(registry_url, together
 
 KILLED_PUBLISHER = """
 import sys
-from artifacts.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, open_registry
 registry = open_registry(sys.argv[1])
 print("ready", flush=True)
 for n in range(100_000):
@@ -348,7 +348,7 @@ for n in range(100_000):
 
 
 def test_a_publisher_killed_at_any_moment_publishes_all_or_nothing(registry_url, start):
-    from artifacts.registry import open_registry
+    from artifacts.registry.registry import open_registry
 
     chance = random.Random(3)
     for _ in range(4):

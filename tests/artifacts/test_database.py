@@ -8,10 +8,10 @@ from contextlib import closing
 import psycopg
 import pytest
 
-from artifacts import log
-from artifacts.database import connect, hidden, open_database
 from artifacts.errors import StoreUnknown, StoreUnusable
-from artifacts.registry import Publication, open_registry
+from artifacts.registry import log
+from artifacts.registry.database import connect, hidden, open_database
+from artifacts.registry.registry import Publication, open_registry
 
 ONE = Publication(
     name="demo/fp8", engine_key="1" * 64, recipe={}, verdict="PASS", facts={}, alias="candidate"

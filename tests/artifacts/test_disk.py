@@ -6,10 +6,10 @@ import os
 import pytest
 
 from artifacts.client import Client
-from artifacts.disk import is_full
 from artifacts.errors import StoreUnusable
-from artifacts.registry import Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.disk import is_full
+from artifacts.store.local import open_store
 
 PUBLICATION = Publication(
     name="demo/fp8", engine_key="0" * 64, recipe={}, verdict="PASS", facts={}, alias="candidate"

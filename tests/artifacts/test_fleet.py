@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from artifacts import digest, sweep
-from artifacts.cached import CachedStore
+from artifacts import digest
 from artifacts.client import Client, verify_pulled
-from artifacts.database import open_database
+from artifacts.collection import sweep
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import RemotePlace
 from artifacts.errors import StoreMismatch
-from artifacts.gc import Policy
-from artifacts.places import RemotePlace
-from artifacts.registry import Binding, Publication, Registry, open_registry
-from artifacts.retention import Names
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import Binding, Publication, Registry, open_registry
+from artifacts.registry.retention import Names
+from artifacts.store.cached import CachedStore
 from tests.artifacts.test_cached import commit
 from tests.artifacts.test_remote import PART, opened
 from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
@@ -23,8 +24,8 @@ from tests.servers.s3 import Bucket
 BUILDER = """
 import random, sys, time
 from pathlib import Path
-from artifacts.cached import CachedStore
-from artifacts.registry import Binding, Publication, open_registry
+from artifacts.store.cached import CachedStore
+from artifacts.registry.registry import Binding, Publication, open_registry
 from tests.artifacts.test_cached import commit
 from tests.artifacts.test_fleet import engine
 from tests.artifacts.test_remote import opened
@@ -301,7 +302,7 @@ def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path
     code = """
 import sys
 from pathlib import Path
-from artifacts.cached import CachedStore
+from artifacts.store.cached import CachedStore
 from tests.artifacts.test_remote import opened
 store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
 with store.lease([sys.argv[3]], "a build"):

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts import gc
-from artifacts.gc import Plan, Policy, mark
-from artifacts.inventory import Artifact, Blob, Inventory, Litter
-from artifacts.lease import Claim
-from artifacts.places import order
-from artifacts.remote.layout import manifest_path
-from artifacts.retention import Known
+from artifacts.collection import gc
+from artifacts.collection.gc import Plan, Policy, mark
+from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
+from artifacts.collection.places import order
+from artifacts.registry.retention import Known
+from artifacts.store.lease import Claim
+from artifacts.store.remote.layout import manifest_path
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 KEYS = tuple("abcdefgh")

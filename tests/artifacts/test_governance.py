@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import create_engine, insert, update
 
-from artifacts import tables
 from artifacts.errors import (
     AliasMoved,
     NameRefused,
@@ -16,8 +15,17 @@ from artifacts.errors import (
     PolicyRefused,
     StoreMismatch,
 )
-from artifacts.registry import Binding, Metric, Policy, Publication, Request, open_registry, parse_policy
-from artifacts.telling import tell
+from artifacts.registry import tables
+from artifacts.registry.registry import (
+    Binding,
+    Metric,
+    Policy,
+    Publication,
+    Request,
+    open_registry,
+    parse_policy,
+)
+from artifacts.registry.telling import tell
 from artifacts.version import IMPORTED
 
 KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"

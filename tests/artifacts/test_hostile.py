@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import digest, registries
+from artifacts import digest
 from artifacts.client import Client
+from artifacts.collection import registries
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord, Manifest, seal
-from artifacts.objects import DOCUMENT_BYTES
-from artifacts.registry import Publication
-from artifacts.remote import layout
+from artifacts.registry.registry import Publication
+from artifacts.store.objects import DOCUMENT_BYTES
+from artifacts.store.remote import layout
 from tests.artifacts.test_cached import commit
 from tests.artifacts.test_remote import FILES, PART, opened
 

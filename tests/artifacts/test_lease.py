@@ -11,8 +11,8 @@ import pytest
 from obstore.store import LocalStore as Directory
 from obstore.store import MemoryStore
 
-from artifacts import lease
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
+from artifacts.store import lease
 
 SHORT_S = 0.2
 
@@ -112,8 +112,8 @@ def test_a_failing_block_gives_the_lease_back(objects):
 
 HOLDER = """
 import sys, time
-from artifacts import lease
-from artifacts.store import open_store
+from artifacts.store import lease
+from artifacts.store.local import open_store
 with lease.hold(open_store(sys.argv[1]).objects, [sys.argv[2]], "build", ttl_s=float(sys.argv[3])):
     print("held", flush=True)
     time.sleep(60)

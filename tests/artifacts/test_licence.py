@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.licence import MAX_BYTES, licence_in, licence_of, texts_of
+from artifacts.trust.licence import MAX_BYTES, licence_in, licence_of, texts_of
 
 
 @pytest.mark.parametrize(

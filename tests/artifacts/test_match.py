@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from artifacts.match import closest, groups, match
-from artifacts.needs import same_gpu
+from artifacts.finding.match import closest, groups, match
+from artifacts.finding.needs import same_gpu
 from artifacts.version import Metric, VersionRecord
 
 CPU = {

@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect
 
-from artifacts import tables
-from artifacts.database import connect, open_database
 from artifacts.errors import StoreUnusable
-from artifacts.registry import Publication, open_registry
+from artifacts.registry import tables
+from artifacts.registry.database import connect, open_database
+from artifacts.registry.registry import Publication, open_registry
 
 SCHEMAS = Path(__file__).parent / "schemas"
 RELEASED = range(1, tables.SCHEMA_VERSION)

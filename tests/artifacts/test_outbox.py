@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert
 
-from artifacts import tables
-from artifacts.database import connect, open_database
 from artifacts.errors import NotFound
 from artifacts.notify.deliver import deliver
 from artifacts.notify.message import Answer, message_id
 from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
-from artifacts.registry import Metric, Publication, Registry, open_registry
+from artifacts.registry import tables
+from artifacts.registry.database import connect, open_database
+from artifacts.registry.registry import Metric, Publication, Registry, open_registry
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -184,7 +184,7 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(outbox, publis
 TELL = """
 import sys
 from datetime import UTC, datetime
-from artifacts.database import open_database
+from artifacts.registry.database import open_database
 from artifacts.notify.deliver import deliver
 from artifacts.notify.message import Answer
 from artifacts.notify.outbox import Outbox

@@ -10,14 +10,14 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
-from artifacts import papers, provenance
-from artifacts.bundle import make_key, read_private_key, trusted_keys
 from artifacts.client import Client, verify_pulled
-from artifacts.endorsement import Endorsements
 from artifacts.errors import ArtifactCorrupt, KeyUnusable, NotTrusted
 from artifacts.manifest import VERSION, seal, unseal
-from artifacts.registry import Publication
-from artifacts.signing import sign
+from artifacts.registry.endorsement import Endorsements
+from artifacts.registry.registry import Publication
+from artifacts.trust import papers, provenance
+from artifacts.trust.bundle import make_key, read_private_key, trusted_keys
+from artifacts.trust.signing import sign
 
 REVISION = "0" * 39 + "1"
 SOURCE = {

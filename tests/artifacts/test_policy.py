@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.errors import PolicyInvalid
-from artifacts.policy import JUDGES, READ, Bounds, Policy, Subject, broken, parse_policy
+from artifacts.registry.policy import JUDGES, READ, Bounds, Policy, Subject, broken, parse_policy
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"

@@ -2,13 +2,13 @@
 
 import pytest
 
-from artifacts import registries, sweep
-from artifacts.database import open_database
+from artifacts.collection import registries, sweep
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace
 from artifacts.errors import StoreUnusable
-from artifacts.gc import Policy
-from artifacts.places import LocalPlace
-from artifacts.registry import Publication, open_registry
-from artifacts.retention import Names
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.registry.retention import Names
 
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from artifacts.database import connect
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, StoreUnknown, StoreUnusable
-from artifacts.registry import Metric, Publication, open_registry
+from artifacts.registry.database import connect
+from artifacts.registry.registry import Metric, Publication, open_registry
 
 FIRST = Publication(
     name="demo/fp8",

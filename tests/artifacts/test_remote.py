@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown, StoreUnusable
 from artifacts.manifest import FileRecord
-from artifacts.remote import layout, place
-from artifacts.remote.lanes import in_order
-from artifacts.remote.place import Patience
-from artifacts.remote.store import RemoteStore
-from artifacts.store import LocalStore, open_store
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.remote import layout, place
+from artifacts.store.remote.lanes import in_order
+from artifacts.store.remote.place import Patience
+from artifacts.store.remote.store import RemoteStore
 from tests.servers import faults
 from tests.servers.s3 import serving
 
@@ -330,7 +330,7 @@ def test_what_is_right_in_the_destination_is_kept(remote, pushed, bucket, proxy,
 PUSHER = """
 import sys
 from pathlib import Path
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from tests.artifacts.test_remote import opened
 store, key = LocalStore(Path(sys.argv[1])), sys.argv[3]
 print("ready", flush=True)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import digest
-from artifacts.identity import STORE
-from artifacts.repair import StoreSource, repair, source_at
-from artifacts.store import LocalStore, open_store
-from artifacts.survey import survey
+from artifacts.store.identity import STORE
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.repair import StoreSource, repair, source_at
+from artifacts.store.survey import survey
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}
 MORE = {"engine.json": b"[]", "weights.bin": FILES["rank0.bin"]}
@@ -228,7 +228,7 @@ def test_a_store_is_a_source_by_its_path(full, twin, key):
 def test_artifacts_that_come_and_go_while_all_is_read_are_no_damage(full, start):
     code = """
 import sys
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store = open_store(sys.argv[1])
 print("ready", flush=True)
 for n in range(10_000):

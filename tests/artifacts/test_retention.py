@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import insert
 
-from artifacts import retention, tables
-from artifacts.database import connect, open_database
-from artifacts.registry import Publication, open_registry
+from artifacts.registry import retention, tables
+from artifacts.registry.database import connect, open_database
+from artifacts.registry.registry import Publication, open_registry
 
 
 @pytest.fixture

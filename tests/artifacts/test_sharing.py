@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
-from artifacts.identity import STORE
 from artifacts.manifest import seal
-from artifacts.sharing import measure, share
-from artifacts.store import LocalStore, open_store
+from artifacts.store.identity import STORE
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.sharing import measure, share
 
 SHA = digest.of_json  # any 64 hexadecimal digits
 
@@ -166,7 +166,7 @@ def test_a_second_name_given_meanwhile_is_no_change(tmp_path):
 
 LINKING = """
 import sys
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 store, number = open_store(sys.argv[1]), int(sys.argv[2])
 input()
 for n in range(25):
@@ -249,7 +249,9 @@ def test_where_files_take_no_more_links_artifacts_have_bytes_of_their_own(tmp_pa
 
 def test_a_store_has_one_id_for_good(store, put, key, together):
     assert store.identity() is None
-    code = "import sys; from artifacts.store import open_store; input(); print(open_store(sys.argv[1]).id)"
+    code = (
+        "import sys; from artifacts.store.local import open_store; input(); print(open_store(sys.argv[1]).id)"
+    )
     ids = together(code, 4, store.root)
     assert set(ids) == {store.id}
     put(key, {"a": b"a"})

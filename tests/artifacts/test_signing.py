@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from artifacts.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.client import Client
 from artifacts.errors import KeyUnusable, NotTrusted
-from artifacts.registry import Publication
-from artifacts.signing import Signature, received, require_signed, sign, verified
+from artifacts.registry.registry import Publication
+from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
+from artifacts.trust.signing import Signature, received, require_signed, sign, verified
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(5000), "tuning/cache": b"c", "tuning-notes": b"n"}
 
@@ -84,7 +84,7 @@ def test_text_that_is_no_bundle_is_not_verified(text, keys, key):
 
 
 def test_a_signed_statement_of_another_kind_is_no_signature(store, key, signature, keys):
-    from artifacts.bundle import bundled, opened
+    from artifacts.trust.bundle import bundled, opened
 
     digest, pem, ours = store.manifest(key).digest, public(keys["ours"]), read_private_key(keys["ours"])
     statement = opened(signature.bundle, pem)
@@ -231,7 +231,7 @@ def test_what_model_signing_signed_is_received(client, store, key, pulled, keys,
 
 def test_checking_needs_the_signing_library_and_importing_the_module_does_not(run_python):
     code = (
-        "import sys, artifacts.client, artifacts.signing;"
+        "import sys, artifacts.client, artifacts.trust.signing;"
         "print(sorted({'securesystemslib', 'cryptography', 'standardwebhooks'} & sys.modules.keys()))"
     )
     assert run_python(code).strip() == "[]"

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import digest
-from artifacts.draft import Draft
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
-from artifacts.store import LocalStore, open_store
+from artifacts.store.draft import Draft
+from artifacts.store.local import LocalStore, open_store
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}
 
@@ -279,7 +279,7 @@ def test_urls_and_paths_open_the_same_store(tmp_path, monkeypatch):
 def test_store_and_client_import_nothing_heavy(run_python):
     code = """
 import sys
-import artifacts.store, artifacts.client
+import artifacts.store.local, artifacts.client
 print(sorted({"torch", "prefect", "transformers", "alembic", "cryptography", "model_signing"} & set(sys.modules)))
 """
     assert run_python(code) == "[]\n"

@@ -3,10 +3,10 @@
 import pytest
 from standardwebhooks import Webhook
 
-from artifacts.database import connect, open_database
 from artifacts.errors import SubscriptionRefused
 from artifacts.notify.outbox import Outbox
 from artifacts.notify.subscription import checked, looked_up, write_secret
+from artifacts.registry.database import connect, open_database
 
 
 @pytest.fixture

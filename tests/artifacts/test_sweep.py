@@ -13,16 +13,18 @@ import pytest
 from obstore.store import LocalStore as Directory
 from sqlalchemy import insert
 
-from artifacts import digest, sweep, tables
+from artifacts import digest
 from artifacts.client import Client
-from artifacts.database import open_database
+from artifacts.collection import sweep
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace, RemotePlace
 from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch, StoreUnusable
-from artifacts.gc import Policy
 from artifacts.manifest import FileRecord, Manifest, seal
-from artifacts.places import LocalPlace, RemotePlace
-from artifacts.registry import Publication, open_registry
-from artifacts.retention import Names
-from artifacts.store import open_store
+from artifacts.registry import tables
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.registry.retention import Names
+from artifacts.store.local import open_store
 
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 
@@ -164,8 +166,8 @@ def test_a_sweep_that_others_think_dead_removes_nothing_more(store, put, key, mo
             time.sleep(0.3)
             return found
 
-    monkeypatch.setattr("artifacts.lease.TTL_S", 0.1)
-    monkeypatch.setattr("artifacts.lease.RENEWALS", 0.01)  # as if the thread did not run
+    monkeypatch.setattr("artifacts.store.lease.TTL_S", 0.1)
+    monkeypatch.setattr("artifacts.store.lease.RENEWALS", 0.01)  # as if the thread did not run
     with pytest.raises(LeaseLost):
         sweep.collect(Slow(store), names(store), EAGER)
     assert store.has(key)
@@ -273,8 +275,8 @@ def test_a_remote_manifest_that_cannot_be_read_stops_the_sweep_of_contents(store
 
 BUILDER = """
 import random, sys, time
-from artifacts.registry import Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import open_store
 store, turns, number = open_store(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 registry, chance = open_registry(store.registry_url), random.Random(number)
 input()
@@ -366,12 +368,13 @@ def test_killed_builders_and_sweeps_leave_only_what_the_next_sweep_takes(store, 
     chance = random.Random(5)
     sweeper = f"""
 import sys
-from artifacts import lease, sweep
-from artifacts.database import open_database
-from artifacts.gc import Policy
-from artifacts.places import LocalPlace
-from artifacts.retention import Names
-from artifacts.store import open_store
+from artifacts.store import lease
+from artifacts.collection import sweep
+from artifacts.registry.database import open_database
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace
+from artifacts.registry.retention import Names
+from artifacts.store.local import open_store
 store = open_store(sys.argv[1])
 lease.TTL_S = 1.0  # so that builders need not wait long for one that was killed
 input()
@@ -407,9 +410,10 @@ import hashlib, json, random, sys, time
 from datetime import UTC, datetime
 import obstore
 from obstore.store import LocalStore as Directory
-from artifacts import digest, lease
+from artifacts import digest
+from artifacts.store import lease
 from artifacts.manifest import FileRecord, Manifest
-from artifacts.registry import Publication, open_registry
+from artifacts.registry.registry import Publication, open_registry
 objects, url, turns, number = Directory(prefix=sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 registry, chance = open_registry(url), random.Random(number)
 
@@ -496,12 +500,12 @@ def test_two_sweeps_at_once_collect_each_version_once(store, put, together):
         publish(store, n, f"{n:064x}", alias="prod")
     code = f"""
 import sys
-from artifacts import sweep
-from artifacts.database import open_database
-from artifacts.gc import Policy
-from artifacts.places import LocalPlace
-from artifacts.retention import Names
-from artifacts.store import open_store
+from artifacts.collection import sweep
+from artifacts.registry.database import open_database
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace
+from artifacts.registry.retention import Names
+from artifacts.store.local import open_store
 store = open_store(sys.argv[1])
 input()
 plan = sweep.collect(LocalPlace(store), Names(open_database(store.registry_url), inside=True), {EAGER!r})

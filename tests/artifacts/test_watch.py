@@ -8,7 +8,7 @@ import pytest
 from artifacts import digest
 from artifacts.client import Client
 from artifacts.errors import NotFound
-from artifacts.registry import Publication
+from artifacts.registry.registry import Publication
 from artifacts.watch import CURRENT, watch
 
 

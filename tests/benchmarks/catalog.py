@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from artifacts.registry import Registry, open_registry
+from artifacts.registry.registry import Registry, open_registry
 from tests.benchmarks.many_versions import fill
 
 ROOT = Path(__file__).resolve().parents[2]

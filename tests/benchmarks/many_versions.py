@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import insert
 
-from artifacts import digest, tables
-from artifacts.database import connect
+from artifacts import digest
+from artifacts.registry import tables
+from artifacts.registry.database import connect
 
 FORMATS = ("none", "fp8", "int8_sq", "int4_awq")
 LAYOUTS = ((1, 1), (2, 1), (4, 1), (8, 1), (4, 2))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 from tests.pipeline.published import FACTS, publication
 from tests.pipeline.web.test_server import serving
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 
 from artifacts import digest
-from artifacts.sharing import measure
-from artifacts.store import LocalStore, open_store
-from artifacts.survey import survey
+from artifacts.store.local import LocalStore, open_store
+from artifacts.store.sharing import measure
+from artifacts.store.survey import survey
 from pipeline.host import probe
 from pipeline.plan import Plan
 from pipeline.planning import plan_file

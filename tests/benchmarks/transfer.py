@@ -14,8 +14,8 @@ from pathlib import Path
 
 from artifacts import digest
 from artifacts.client import Client
-from artifacts.registry import Publication, open_registry
-from artifacts.store import LocalStore, open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import LocalStore, open_store
 from tests.servers import s3
 
 GIGABYTES = 10.0

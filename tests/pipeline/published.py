@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
-from artifacts.registry import Registry
+from artifacts.registry.registry import Registry
 from artifacts.version import Metric, Publication, VersionRecord
 
 NAME = "llama/fp8_tp2"

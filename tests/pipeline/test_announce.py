@@ -12,8 +12,8 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from artifacts.digest import of_json
 from artifacts.errors import PolicyRefused
-from artifacts.registry import Publication, open_registry
-from artifacts.store import LocalStore
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import LocalStore
 from artifacts.version import KINDS
 from pipeline.cli import enginery
 from pipeline.web.reading import Reading

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.facts import gather
 from pipeline.plan import plan
 from pipeline.toolchains.toolchain import Choice

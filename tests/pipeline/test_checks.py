@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.checks import capacity, warnings
 from pipeline.errors import BackendUnavailable
 from pipeline.facts import gather

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from artifacts.registry import Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import open_store
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.match import FACTS
+from artifacts.finding.match import FACTS
 from pipeline.compatibility import facts_here
 from pipeline.host import Gpu, Host
 from pipeline.toolchains.toolchain import Toolchain

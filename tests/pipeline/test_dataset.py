@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from calibration.errors import DataError
 from pipeline import dataset
 from pipeline.errors import SourceError

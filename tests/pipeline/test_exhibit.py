@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from artifacts.errors import NotFound
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from calibration.coverage import Linear, document
 from pipeline.exhibit import exhibit, find_key, folded
 from pipeline.reports import coverage_rows

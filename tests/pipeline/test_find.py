@@ -8,8 +8,8 @@ import yaml
 from click.testing import CliRunner
 
 from artifacts import digest
-from artifacts.registry import Metric, Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.store.local import open_store
 from pipeline.cli import enginery
 from recipes.load import load
 from tests.pipeline.test_cli import DEMO

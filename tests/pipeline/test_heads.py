@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline import heads, speculation
 from pipeline.checks import refusals
 from pipeline.errors import SourceError

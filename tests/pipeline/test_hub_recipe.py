@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.errors import SourceError
 from pipeline.host import probe
 from pipeline.planning import plan_one

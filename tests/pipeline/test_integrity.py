@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest
-from artifacts.registry import Publication, open_registry
-from artifacts.store import LocalStore, open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import LocalStore, open_store
 
 SHARDED, ENGINE, OTHER = (digest.of_json(name) for name in ("sharded", "engine", "other"))
 WEIGHTS = bytes(range(256)) * 40

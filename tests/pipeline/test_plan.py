@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.facts import gather
 from pipeline.host import Gpu
 from pipeline.plan import plan
@@ -162,7 +162,7 @@ def test_a_plan_with_a_parquet_file_imports_no_pyarrow(tmp_path, run_python):
     file = recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]})
     said = run_python(
         "import sys; from pathlib import Path; from recipes.load import load; from pipeline.facts import gather\n"
-        "from artifacts.store import open_store; from pipeline.host import probe\n"
+        "from artifacts.store.local import open_store; from pipeline.host import probe\n"
         f"gather(load(Path({str(file)!r}))[0], probe(), open_store(Path({str(tmp_path / 'store')!r})))\n"
         "print(sorted({'pyarrow', 'datasets', 'torch', 'huggingface_hub'} & sys.modules.keys()))"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.steps import Site
 from recipes.errors import RecipeError
 from tests.pipeline.engines import experts

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from artifacts.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, open_registry
 from pipeline.boundary import report
 from pipeline.cli import enginery
 from pipeline.errors import EXIT_CODES

@@ -8,12 +8,12 @@ import obstore
 import pytest
 from click.testing import CliRunner
 
-from artifacts.cached import CachedStore
 from artifacts.manifest import MANIFEST
-from artifacts.registry import open_registry
-from artifacts.remote import layout
-from artifacts.sharing import share
-from artifacts.store import open_store
+from artifacts.registry.registry import open_registry
+from artifacts.store.cached import CachedStore
+from artifacts.store.local import open_store
+from artifacts.store.remote import layout
+from artifacts.store.sharing import share
 from pipeline.boundary import report
 from pipeline.cli import enginery
 from pipeline.host import probe

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 from artifacts.client import Client
 from artifacts.errors import NotFound
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED
 from pipeline import reproduce
 from pipeline.errors import ExchangeRefused

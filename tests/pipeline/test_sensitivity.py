@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.errors import EXIT_CODES
 from pipeline.host import probe
 from pipeline.planning import plan_one, plan_sensitivity

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline import speculation
 from pipeline.checks import refusals
 from pipeline.errors import SourceError

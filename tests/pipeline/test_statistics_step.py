@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import PARTIAL_MAX_AGE_S, LocalStore
+from artifacts.store.local import PARTIAL_MAX_AGE_S, LocalStore
 from calibration.errors import MemoryExceeded
 from pipeline.host import probe
 from pipeline.step import Step

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 import yaml
 
-from artifacts.match import match
+from artifacts.finding.match import match
 from artifacts.version import VersionRecord
 from pipeline.suggest import formats_like, placed, suggest
 from recipes.formats import FORMATS

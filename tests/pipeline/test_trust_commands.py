@@ -9,8 +9,8 @@ import pytest
 
 from artifacts import digest
 from artifacts.client import Client
-from artifacts.registry import Publication
-from artifacts.store import open_store
+from artifacts.registry.registry import Publication
+from artifacts.store.local import open_store
 from pipeline.commands.trust import trusted
 from pipeline.notify import call
 from tests.artifacts.test_webhook import due_at

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from artifacts.registry import open_registry
-from artifacts.remarks import Remarks
-from artifacts.signing import Signature
-from artifacts.waivers import Waiver
+from artifacts.registry.registry import open_registry
+from artifacts.registry.remarks import Remarks
+from artifacts.registry.waivers import Waiver
+from artifacts.trust.signing import Signature
 from pipeline.card.content import Card
 from tests.pipeline.published import NAME, publication
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
-from artifacts.registry import Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Publication, open_registry
+from artifacts.store.local import open_store
 from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.errors import SourceError

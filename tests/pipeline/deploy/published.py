@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from artifacts import digest
-from artifacts.registry import Metric, Publication, open_registry
-from artifacts.store import LocalStore, open_store
+from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.store.local import LocalStore, open_store
 from artifacts.version import VersionRecord
 from pipeline.deployment.read import read_deployment
 from pipeline.deployment.value import Deployment

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import LocalStore
+from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
 from pipeline.facts import choose_toolchain
 from pipeline.step import Step

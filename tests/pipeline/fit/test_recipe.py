@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.checks import refusals
 from pipeline.facts import Facts, gather
 from pipeline.fit.recipe import misfits, predicted

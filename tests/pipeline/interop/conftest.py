@@ -8,7 +8,7 @@ import pytest
 
 from artifacts import digest
 from artifacts.client import Client
-from artifacts.registry import Metric, Publication
+from artifacts.registry.registry import Metric, Publication
 from pipeline.host import Host
 from tests.checkpoints import CONFIG, checkpoint, lay
 from tests.pipeline.deploy.published import ENGINE_FP8_TP2, engine_json, write_engine

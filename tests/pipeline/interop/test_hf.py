@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
-from artifacts.registry import Request
+from artifacts.registry.registry import Request
 from artifacts.version import Metric
 from pipeline.card import markdown
 from pipeline.card.read import card_of

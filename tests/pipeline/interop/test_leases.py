@@ -5,14 +5,15 @@ import json
 import pytest
 from sqlalchemy import insert
 
-from artifacts import sweep, tables
 from artifacts.client import Client
-from artifacts.database import open_database
+from artifacts.collection import sweep
+from artifacts.collection.gc import Policy
+from artifacts.collection.places import LocalPlace
 from artifacts.errors import StoreMismatch
-from artifacts.gc import Policy
-from artifacts.places import LocalPlace
-from artifacts.registry import Binding, Publication, Registry, open_registry
-from artifacts.retention import Names
+from artifacts.registry import tables
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import Binding, Publication, Registry, open_registry
+from artifacts.registry.retention import Names
 from pipeline.interop import exchange
 from tests.checkpoints import checkpoint, lay
 from tests.pipeline.interop.conftest import NAME

@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.licence import licence_in
+from artifacts.trust.licence import licence_in
 from pipeline.interop.card import licence
 from pipeline.interop.content import licence_id
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.registry import Metric, Publication, open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.store.local import open_store
 from pipeline import publish
 from pipeline.plan import Plan
 from pipeline.stale.ask import write_recipe

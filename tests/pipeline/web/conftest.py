@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from artifacts.registry import Registry, open_registry
+from artifacts.registry.registry import Registry, open_registry
 from pipeline.web.app import application
 from pipeline.web.reading import Reading
 from tests.pipeline import published

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 from pipeline.card import page as cards
 from pipeline.web.reading import Reading
 from tests.pipeline import browser as chromium

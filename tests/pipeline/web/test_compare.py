@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from artifacts.compare import compare
+from artifacts.finding.compare import compare
 from artifacts.version import Metric
 from pipeline.card.words import NONE
 from pipeline.web.compare import sections

@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
 from tests.pipeline import published

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 from tests.pipeline import published
 from tests.pipeline.published import NAME, publication
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from artifacts.registry import open_registry
+from artifacts.registry.registry import open_registry
 from pipeline.web.app import application
 from pipeline.web.pages import link
 from pipeline.web.reading import Reading

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from artifacts.errors import AliasMoved, NotFound
-from artifacts.registry import open_registry
-from artifacts.store import open_store
+from artifacts.registry.registry import open_registry
+from artifacts.store.local import open_store
 from pipeline.web.listing import Wanted
 from pipeline.web.reading import Reading
 from tests.pipeline import published

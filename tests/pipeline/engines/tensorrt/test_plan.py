@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from artifacts.store import open_store
+from artifacts.store.local import open_store
 from pipeline.checks import refusals
 from pipeline.engines.tensorrt.command import command
 from pipeline.facts import gather

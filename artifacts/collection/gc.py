@@ -1,0 +1,253 @@
+"""What a store can do without: pure, from what it holds, what the registry says and who leases what."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
+from artifacts.registry.retention import Known
+from artifacts.store.lease import Claim
+
+DAY_S = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What is kept beside what aliases point at, what a rollback leads to and what is leased."""
+
+    keep_last: int = 3
+    """Newest versions of every name."""
+    keep_pulled_days: float = 30.0
+    """Versions that were pulled since."""
+    min_age_days: float = 7.0
+    """Versions published, and artifacts and files used, since: finished steps of an interrupted run."""
+    litter_days: float = 14.0
+    """Partial builds, quarantined artifacts, logs and caches of downloads and tuning, used since."""
+    lineage: bool = True
+    """Whether what kept versions were made from and measured by is kept too."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.keep_last, self.keep_pulled_days, self.min_age_days, self.litter_days)
+        if not all(number >= 0 for number in numbers):
+            raise ValueError(f"{self} has a negative or undefined number; give numbers from 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A version and why it is kept."""
+
+    reference: str
+    engine_key: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """An artifact that goes."""
+
+    key: str
+    kind: str
+    size_bytes: int
+    """All of its files, those that others share too."""
+    age_s: float
+    """Since it was used last."""
+    versions: tuple[str, ...]
+    """Versions that are collected with it; none of an artifact that no version names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a collection removes, and what it keeps for whom."""
+
+    policy: Policy
+    versions: tuple[Kept, ...]
+    collected: tuple[Known, ...]
+    """Versions whose engine goes or is already gone."""
+    removed: tuple[Removal, ...]
+    blobs: Mapping[str, Blob]
+    """Contents, by id, that nobody needs any more."""
+    litter: tuple[Litter, ...]
+    kept: Mapping[str, int]
+    """Why -> number of artifacts that stay for that reason first."""
+    freed_bytes: int
+    """What the disk gains: shared bytes count once, and only if nobody who shares them stays."""
+    kept_bytes: int
+    problems: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        return {
+            "policy": asdict(self.policy),
+            "versions": [asdict(one) for one in self.versions],
+            "collected": [one.reference for one in self.collected],
+            "removed": [asdict(one) for one in self.removed],
+            "blobs": len(self.blobs),
+            "litter": [
+                {"place": one.place, "size_bytes": one.size_bytes, "owners": list(one.owners)}
+                for one in self.litter
+            ],
+            "kept": dict(self.kept),
+            "freed_bytes": self.freed_bytes,
+            "kept_bytes": self.kept_bytes,
+            "problems": list(self.problems),
+        }
+
+
+def mark(
+    inventory: Inventory, versions: Iterable[Known], claims: Iterable[Claim], policy: Policy, now: datetime
+) -> Plan:
+    """Decide what goes; `now` is when, by the clock that dated the versions."""
+    claims, versions = list(claims), list(versions)
+    wanted = retained(versions, policy, now)
+    leased = {key for claim in claims for key in claim.keys}
+    kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
+    going = [one for one in versions if one.engine_key not in kept and one not in wanted]
+    collected = tuple(one for one in going if not one.collected)
+    blobs = _unneeded(inventory, kept, claims, policy)
+    litter = tuple(one for one in inventory.litter if _is_over(one, kept, leased, policy))
+    freed = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
+    return Plan(
+        policy=policy,
+        versions=tuple(
+            Kept(reference=one.reference, engine_key=one.engine_key, reasons=reasons)
+            for one, reasons in wanted.items()
+        ),
+        collected=collected,
+        removed=_removals(inventory, kept, going),
+        blobs=blobs,
+        litter=litter,
+        kept=_counted(kept.values()),
+        freed_bytes=freed + sum(one.size_bytes for one in litter),
+        kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed,
+        problems=(*inventory.problems, *_missing(inventory, wanted)),
+    )
+
+
+def retained(versions: Iterable[Known], policy: Policy, now: datetime) -> dict[Known, tuple[str, ...]]:
+    """Versions to keep -> why; a version whose bytes were collected before is not among them."""
+    of_name: defaultdict[str, list[Known]] = defaultdict(list)
+    for version in versions:
+        if not version.collected:
+            of_name[version.name].append(version)
+    found = {}
+    for name in sorted(of_name):
+        ranked = sorted(of_name[name], key=lambda one: -one.number)
+        for rank, version in enumerate(ranked):
+            if reasons := _reasons(version, rank, policy, now):
+                found[version] = reasons
+    return found
+
+
+def _reasons(version: Known, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
+    found = [f"@{alias}" for alias in version.aliases]
+    found += [f"rollback of @{alias}" for alias in version.formerly]
+    if rank < policy.keep_last:
+        found.append(f"one of the last {policy.keep_last}")
+    if version.pulled_at is not None and _days(version.pulled_at, now) < policy.keep_pulled_days:
+        found.append(f"pulled {_days(version.pulled_at, now):.1f} days ago")
+    if _days(version.published_at, now) < policy.min_age_days:
+        found.append(f"published {_days(version.published_at, now):.1f} days ago")
+    return tuple(found)
+
+
+def _days(then: datetime, now: datetime) -> float:
+    return (now - then).total_seconds() / DAY_S
+
+
+PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT = "published", "leased", "lineage", "used lately", "their inputs"
+"""Why an artifact stays."""
+
+
+def _roots(
+    inventory: Inventory, wanted: Iterable[Known], leased: Iterable[str], policy: Policy
+) -> dict[str, str]:
+    """Key -> why it is kept for itself; the first reason counts."""
+    roots = {version.engine_key: PUBLISHED for version in wanted}
+    for key in leased:
+        roots.setdefault(key, LEASED)
+    for version in wanted if policy.lineage else ():
+        for key in version.lineage:
+            roots.setdefault(key, LINEAGE)
+    for artifact in inventory.artifacts.values():
+        if _is_young(artifact, policy):
+            roots.setdefault(artifact.key, YOUNG)
+    return roots
+
+
+def _is_young(artifact: Artifact, policy: Policy) -> bool:
+    return artifact.age_s < policy.min_age_days * DAY_S
+
+
+def _closed(
+    inventory: Inventory, roots: Mapping[str, str], leased: Collection[str], policy: Policy
+) -> dict[str, str]:
+    """The roots that are there, and what those were made from whose run may not have ended: leased or young.
+
+    A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
+    """
+    held = inventory.artifacts
+    kept = {key: why for key, why in roots.items() if key in held}
+    todo = [key for key in kept if key in leased or _is_young(held[key], policy)]
+    seen = set(todo)
+    while todo:
+        for key in held[todo.pop()].inputs:
+            if key in held and key not in seen:  # one that is kept anyway brings its own inputs too
+                kept.setdefault(key, INPUT)
+                seen.add(key)
+                todo.append(key)
+    return kept
+
+
+def _removals(inventory: Inventory, kept: Collection[str], going: Iterable[Known]) -> tuple[Removal, ...]:
+    """What is not kept, largest first."""
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for version in going:
+        named[version.engine_key].append(version.reference)
+    found = [
+        Removal(
+            key=key,
+            kind=one.kind,
+            size_bytes=sum(inventory.blobs[id_].size_bytes for id_ in one.blobs if id_ in inventory.blobs),
+            age_s=one.age_s,
+            versions=tuple(named[key]),
+        )
+        for key, one in inventory.artifacts.items()
+        if key not in kept
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.size_bytes, one.key)))
+
+
+def _unneeded(
+    inventory: Inventory, kept: Iterable[str], claims: Iterable[Claim], policy: Policy
+) -> dict[str, Blob]:
+    """Contents that no kept artifact has and no lease names, and that are old enough."""
+    if inventory.problems:
+        return {}
+    needed = {id_ for key in kept for id_ in inventory.artifacts[key].blobs}
+    needed.update(id_ for claim in claims for id_ in claim.blobs)
+    return {
+        id_: blob
+        for id_, blob in inventory.blobs.items()
+        if id_ not in needed and blob.age_s >= policy.min_age_days * DAY_S
+    }
+
+
+def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
+    owned = any(key in kept or key in leased for key in litter.owners)
+    return not owned and litter.age_s >= policy.litter_days * DAY_S
+
+
+def _counted(reasons: Iterable[str]) -> dict[str, int]:
+    counts = Counter(reasons)
+    return {why: counts[why] for why in (PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT) if counts[why]}
+
+
+def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:
+    """Kept versions whose engine is not there: nothing that gc does, but somebody will miss it."""
+    return tuple(
+        f"{one.reference}: its engine {one.engine_key} is not in the store; build its recipe again"
+        for one in wanted
+        if one.engine_key not in inventory.artifacts
+    )

@@ -1,0 +1,33 @@
+"""What a pull leaves behind for gc: a lease while it runs, and when it was."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from sqlalchemy.exc import DBAPIError
+
+from artifacts.errors import NotFound, StoreUnusable
+from artifacts.registry import retention
+from artifacts.registry.database import Database
+from artifacts.store.local import LocalStore
+from artifacts.version import VersionRecord
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Iterator[None]:
+    """Keep a version's engine while it is copied, and record the pull if the block succeeds.
+
+    Who may only read the store or the registry pulls all the same: every byte is verified, so that a sweep
+    meanwhile is a loud failure. A version whose bytes gc took is a NotFound that says so.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(store.reading([record.engine_key], f"the pull of {record.reference}"))
+        if record.collected_at is not None and not store.has(record.engine_key):
+            raise NotFound(retention.gone(record.reference, record.collected_at))
+        yield
+    try:
+        retention.record_pull(database, record.name, record.number)
+    except (StoreUnusable, DBAPIError) as exc:
+        log.info("the pull of %s is not recorded, so that gc does not count it: %s", record.reference, exc)

@@ -1,0 +1,60 @@
+"""Which registries name a store's artifacts, remembered in the store: gc asks all of them or none."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from obstore.store import ObjectStore
+from sqlalchemy.engine import URL, make_url
+
+from artifacts.actor import whoami
+from artifacts.errors import StoreUnusable
+from artifacts.store.local import LocalStore
+from artifacts.store.objects import listed, read, write
+
+FOLDER = "registries"
+
+
+def place_of(url: str) -> str:
+    """Where a registry is, the same for every user of it: without user, password and driver's options."""
+    found = make_url(url)
+    kind, database = found.get_backend_name(), found.database
+    if kind == "sqlite" and database:
+        database = str(Path(database).absolute())
+    return URL.create(kind, host=found.host, port=found.port, database=database).render_as_string()
+
+
+def remember(store: LocalStore, url: str) -> None:
+    """Record that a registry names artifacts of the store; to be called before it does.
+
+    The one inside the store is asked anyway. What a cache is in front of is where it is recorded.
+    """
+    if store.remote is None and url == store.registry_url:
+        return
+    place = place_of(url)
+    path = f"{FOLDER}/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+    if read(store.shared, path) is None:
+        write(store.shared, path, json.dumps({"url": place, "by": whoami()}).encode())
+
+
+def require_all(objects: ObjectStore, asked: list[str]) -> None:
+    """Raise a StoreUnusable if a registry that names the store's artifacts is not among those asked."""
+    places = {place_of(url) for url in asked}
+    for meta in listed(objects, FOLDER):
+        text = read(objects, meta.path)
+        url = None if text is None else _url(text, meta.path)
+        if url is not None and url not in places:
+            raise StoreUnusable(
+                f"registry {url} names artifacts of this store too, and was not asked what it needs; add"
+                f" --also URL, or remove {meta.path} from the store if that registry is gone"
+            )
+
+
+def _url(text: bytes, path: str) -> str:
+    try:
+        return str(json.loads(text)["url"])
+    except (ValueError, KeyError, TypeError):
+        raise StoreUnusable(
+            f"{path} does not say which registry names artifacts of this store; remove it from the store once"
+            " every registry of it is known and given with --also"
+        ) from None

@@ -1,0 +1,1 @@
+"""Which versions suit a host and a request, and how two of them differ; pure."""

@@ -1,0 +1,211 @@
+"""What differs between two versions, and whether a difference is more than noise; pure."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from artifacts.finding.comparison import Comparison, Judgement, Measured, Setting
+from artifacts.version import Metric, VersionRecord
+
+__all__ = ["Comparison", "Judgement", "Measured", "Setting", "compare", "difference", "same_samples"]
+
+ACCURACY = {
+    "kl": "divergence from the source checkpoint (KL, nats)",
+    "top1_agreement": "share of tokens predicted as by the source checkpoint",
+    "perplexity_ratio": "perplexity over the source checkpoint's",
+}
+SPEED = {
+    "tokens_per_s": "output tokens per second in all",
+    "tokens_per_s_per_user": "output tokens per second of one request",
+    "ttft_ms_p95": "time to first token, 95th percentile, ms",
+    "itl_ms_p95": "time between tokens, 95th percentile, ms",
+}
+NOTES = {"speed": "each timed once, on whatever else ran beside it: only large differences mean something"}
+"""Section -> what its judgements cannot know."""
+
+SIZE = {"size_bytes": "bytes of the engine"}
+"""Metrics that are compared, in words."""
+
+MORE_IS_BETTER = frozenset({"top1_agreement", "tokens_per_s", "tokens_per_s_per_user"})
+"""Of the others, less is."""
+
+SPEED_NOISE = 0.05
+"""Speeds come without an interval; a smaller share than this is not called a difference (our choice)."""
+
+
+def compare(
+    before: VersionRecord, after: VersionRecord, paired: Mapping[str, Metric] | None = None
+) -> Comparison:
+    """Compares two versions by what the registry says of them.
+
+    `paired` holds, per metric of accuracy, after less before over the same samples with a 95 % interval,
+    where both were scored on the same ones: it is sharper than what the two intervals tell.
+    """
+    left, right = before.facts, after.facts
+    return Comparison(
+        before=before.reference,
+        after=after.reference,
+        same_engine=before.engine_key == after.engine_key,
+        origin=_settings(_origin(before), _origin(after)),
+        recipe=_settings(_asked(before), _asked(after)),
+        toolchain=_settings(left.get("toolchain", {}), right.get("toolchain", {})),
+        needs=_settings(_needs(left), _needs(right)),
+        accuracy=tuple(_accuracy(before, after, paired or {})),
+        speed=tuple(_speed(before, after)),
+        size=tuple(_plain(before, after, SIZE, exact=True)),
+    )
+
+
+def same_samples(before: VersionRecord, after: VersionRecord) -> bool:
+    """Whether both were scored on the same tokens against the same source checkpoint."""
+    baseline = before.lineage.get("baseline")
+    if baseline is not None and baseline == after.lineage.get("baseline"):
+        return True
+    return bool(before.recipe.get("gate")) and _scored_on(before) == _scored_on(after)
+
+
+def difference(before: Metric, after: Metric) -> Metric | None:
+    """After less before with a 95 % interval from those of the two; None where one has none.
+
+    The square-and-add interval (Zou and Donner, Statistics in Medicine 27, 2008, equation 6), which keeps
+    asymmetric intervals asymmetric. It takes the two for independent: too wide for the same samples.
+    """
+    if before.low is None or before.high is None or after.low is None or after.high is None:
+        return None
+    value = after.value - before.value
+    down = math.hypot(after.value - after.low, before.high - before.value)
+    up = math.hypot(after.high - after.value, before.value - before.low)
+    return Metric(after.name, value, value - down, value + up)
+
+
+def _accuracy(
+    before: VersionRecord, after: VersionRecord, paired: Mapping[str, Metric]
+) -> Iterator[Measured]:
+    comparable = same_samples(before, after)
+    for name, words in ACCURACY.items():
+        left, right = _metric(before, name), _metric(after, name)
+        if left is None or right is None:
+            continue
+        found = paired.get(name) or difference(left, right)
+        if not comparable:
+            why = "scored on other text, or against another source checkpoint"
+            yield Measured(name, words, left, right, "unsure", why)
+        elif left == right:
+            yield Measured(name, words, left, right, "same", "", found)
+        elif found is None or found.low is None or found.high is None:
+            yield Measured(name, words, left, right, "unsure", "no interval was estimated")
+        else:
+            how = "same samples, paired" if name in paired else "from both intervals"
+            why = f"difference {found.value:+.2g}, 95 % from {found.low:+.2g} to {found.high:+.2g}; {how}"
+            sure = found.low > 0 or found.high < 0
+            judged = _better(name, found.value) if sure else "noise"
+            yield Measured(name, words, left, right, judged, why, found)
+
+
+def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
+    """Each batch size that was timed for both, largest first; the plain figures where none was."""
+    elsewhere = "timed on other hardware" if _hardware(before.facts) != _hardware(after.facts) else ""
+    batches = [_batches(record) for record in (before, after)]
+    common = sorted(batches[0] & batches[1], reverse=True)
+    if common:
+        names = {f"{name}@{batch}": words for batch in common for name, words in SPEED.items()}
+        yield from _plain(before, after, names, elsewhere)
+    else:
+        apart = "timed at other batch sizes" if batches[0] or batches[1] else ""
+        yield from _plain(before, after, SPEED, elsewhere or apart)
+
+
+def _plain(
+    before: VersionRecord,
+    after: VersionRecord,
+    names: Mapping[str, str],
+    trouble: str = "",
+    *,
+    exact: bool = False,
+) -> Iterator[Measured]:
+    """Figures without intervals; `trouble` is why they cannot be compared, `exact` ones have no noise."""
+    for name, words in names.items():
+        left, right = _metric(before, name), _metric(after, name)
+        if left is None or right is None:
+            continue
+        if trouble:
+            yield Measured(name, words, left, right, "unsure", trouble)
+        elif left.value == right.value:
+            yield Measured(name, words, left, right, "same", "")
+        elif not exact and abs(right.value - left.value) < SPEED_NOISE * abs(left.value):
+            why = f"less than {SPEED_NOISE:.0%}, and timed without an interval"
+            yield Measured(name, words, left, right, "noise", why)
+        else:
+            yield Measured(name, words, left, right, _better(name, right.value - left.value), "")
+
+
+def _better(name: str, change: float) -> Judgement:
+    return "better" if (change > 0) == (name.partition("@")[0] in MORE_IS_BETTER) else "worse"
+
+
+def _metric(record: VersionRecord, name: str) -> Metric | None:
+    return next((metric for metric in record.metrics if metric.name == name), None)
+
+
+def _batches(record: VersionRecord) -> set[int]:
+    parts = (metric.name.partition("@") for metric in record.metrics)
+    return {int(batch) for name, _, batch in parts if name in SPEED and batch.isdigit()}
+
+
+def _hardware(facts: Mapping[str, Any]) -> tuple[Any, ...]:
+    device = str(facts.get("device", "")).partition(":")[0]
+    return (device, facts.get("cpu") if device == "cpu" else [gpu["name"] for gpu in facts.get("gpus", [])])
+
+
+def _scored_on(record: VersionRecord) -> tuple[Any, Any]:
+    gate = {name: value for name, value in record.recipe["gate"].items() if name != "limits"}
+    return record.recipe.get("model"), gate
+
+
+def _origin(record: VersionRecord) -> dict[str, Any]:
+    return {
+        "verdict": record.verdict,
+        "origin": record.origin,
+        "model": record.model or None,
+        **{name: value for name, value in record.source.items() if name not in ("repo", "path")},
+    }
+
+
+def _asked(record: VersionRecord) -> dict[str, Any]:
+    """The recipe, its format on one line."""
+    asked = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
+    if isinstance(asked.get("format"), Mapping):
+        exceptions = asked["format"].get("except", {})
+        listed = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
+        asked["format"] = f"{asked['format'].get('default')} except {listed}"
+    return asked
+
+
+def _needs(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of host and limits; GPUs by name alone, since each rank's is listed."""
+    names = sorted({gpu["name"] for gpu in facts.get("gpus", [])})
+    rest = {name: value for name, value in facts.items() if name not in ("toolchain", "gpus")}
+    return {**rest, "gpus": ", ".join(names) or None}
+
+
+def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Setting, ...]:
+    left, right = dict(_flat(before)), dict(_flat(after))
+    places = dict.fromkeys([*left, *right])
+    return tuple(
+        Setting(place, left.get(place), right.get(place))
+        for place in places
+        if left.get(place) != right.get(place)
+    )
+
+
+def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted places and the values that hold no others."""
+    if isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        items = {str(number): item for number, item in enumerate(value)}.items()
+    else:
+        yield place, value
+        return
+    for name, item in items:
+        yield from _flat(item, f"{place}.{name}" if place else str(name))

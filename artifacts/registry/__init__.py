@@ -1,0 +1,1 @@
+"""Names, versions, aliases and what was decided about them, in one database."""

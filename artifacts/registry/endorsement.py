@@ -1,0 +1,71 @@
+"""Signatures and signed provenance as a registry keeps them."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Table, delete, insert, select
+
+from artifacts.registry import log, tables
+from artifacts.registry.database import Database
+from artifacts.trust.provenance import Attestation
+from artifacts.trust.signing import Signature
+
+
+class Endorsements:
+    """Who vouches for what, of one registry. Nothing is checked here: whoever relies on it checks it."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add_signature(self, signature: Signature, engine_key: str) -> None:
+        """Keep a signature, in place of an earlier one by the same key; the engine's versions hear."""
+        row = {"manifest_digest": signature.manifest_digest, **_common(signature)}
+        with self._db.writing() as db:
+            _put(db, tables.signature, row, "manifest_digest")
+            _record(db, engine_key, {"kind": "signature", "key_id": signature.key_id})
+
+    def add_attestation(self, attestation: Attestation) -> None:
+        """Keep a signed statement of provenance, in place of an earlier one by the same key."""
+        row = {"engine_key": attestation.engine_key, **_common(attestation)}
+        with self._db.writing() as db:
+            _put(db, tables.attestation, row, "engine_key")
+            _record(db, attestation.engine_key, {"kind": "provenance", "key_id": attestation.key_id})
+
+    def signatures(self, manifest_digest: str) -> list[Signature]:
+        """Every signature over files of that digest, oldest first."""
+        rows = self._rows(tables.signature, "manifest_digest", manifest_digest)
+        return [Signature(**row) for row in rows]
+
+    def attestations(self, engine_key: str) -> list[Attestation]:
+        """Every signed statement of how the engine was built, oldest first."""
+        return [Attestation(**row) for row in self._rows(tables.attestation, "engine_key", engine_key)]
+
+    def _rows(self, table: Table, column: str, wanted: str) -> list[dict[str, Any]]:
+        if not self._db.exists():
+            return []
+        query = select(table).where(table.c[column] == wanted).order_by(table.c.signed_at, table.c.key_id)
+        with self._db.reading() as db:
+            rows = db.execute(query).mappings().all()
+        return [{**row, "signed_at": datetime.fromisoformat(row["signed_at"])} for row in rows]
+
+
+def _common(one: Signature | Attestation) -> dict[str, Any]:
+    return {
+        "key_id": one.key_id,
+        "bundle": one.bundle,
+        "signed_at": one.signed_at.isoformat(),
+        "signed_by": one.signed_by,
+    }
+
+
+def _put(db: Connection, table: Table, row: dict[str, Any], of: str) -> None:
+    db.execute(delete(table).where(table.c[of] == row[of], table.c.key_id == row["key_id"]))
+    db.execute(insert(table), [row])
+
+
+def _record(db: Connection, engine_key: str, detail: dict[str, Any]) -> None:
+    """An event for every version of the engine."""
+    version = tables.version
+    named = select(version.c.name, version.c.number).where(version.c.engine_key == engine_key)
+    for row in db.execute(named.order_by(version.c.name, version.c.number)).all():
+        log.record(db, row.name, "signed", {"number": row.number, **detail})

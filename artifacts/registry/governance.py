@@ -1,0 +1,113 @@
+"""What may move an alias: policies, waivers, and how the present versions stand before them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select
+
+from artifacts.actor import whoami
+from artifacts.errors import NotFound
+from artifacts.registry import log, publishing, tables, waivers
+from artifacts.registry.database import Database
+from artifacts.registry.judgement import Judgement, Verified, judge, require_version
+from artifacts.registry.names import check_alias
+from artifacts.registry.policy import Policy, parse_policy
+from artifacts.registry.waivers import Request, Waiver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where an alias points, since when, and what its policy says of that now."""
+
+    name: str
+    alias: str
+    number: int
+    moved_at: datetime
+    moved_by: str
+    judgement: Judgement
+
+
+class Governance:
+    """The part of a registry that says what aliases may point at."""
+
+    def __init__(self, database: Database, verified: Verified) -> None:
+        self._db = database
+        self._verified = verified
+        self.url = database.url
+        """Where it is, without the password."""
+
+    def judge(self, name: str, number: int, alias: str) -> Judgement:
+        """What the alias's policy says of the version now; nothing is changed."""
+        self._require_some(name)
+        with self._db.reading() as db:
+            return judge(db, name, number, alias, self._verified)
+
+    def standings(self, name: str | None = None) -> list[Standing]:
+        """Every alias of a name (None: of all), sorted, and whether its version is still what is asked."""
+        if not self._db.exists():
+            return []
+        table = tables.alias
+        query = select(table).order_by(table.c.name, table.c.alias)
+        with self._db.reading() as db:
+            rows = db.execute(query if name is None else query.where(table.c.name == name)).all()
+            return [
+                Standing(
+                    name=row.name,
+                    alias=row.alias,
+                    number=row.number,
+                    moved_at=datetime.fromisoformat(row.moved_at),
+                    moved_by=row.moved_by,
+                    judgement=judge(db, row.name, row.number, row.alias, self._verified),
+                )
+                for row in rows
+            ]
+
+    def policies(self) -> dict[str, Policy]:
+        """Alias -> its policy, sorted by alias; of the others only a PASS is asked."""
+        if not self._db.exists():
+            return {}
+        with self._db.reading() as db:
+            rows = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
+            return {row.alias: parse_policy(row.rules) for row in rows}
+
+    def set_policy(self, alias: str, policy: Policy | None) -> None:
+        """Make this the policy of every alias of that name, or take it away with None."""
+        check_alias(alias)
+        rules = None if policy is None else policy.as_dict()
+        with self._db.writing() as db:
+            self._db.take_turns(db)
+            db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
+            if rules is not None:
+                row = {"set_at": log.moment(db).isoformat(), "set_by": whoami()}
+                db.execute(insert(tables.policy).values(alias=alias, rules=rules, **row))
+            log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
+
+    def waive(self, request: Request) -> Waiver:
+        """Let a version break a rule of an alias's policy until a moment, for a reason that all will see."""
+        check_alias(request.alias)
+        self._require_some(request.name)
+        with self._db.writing() as db:
+            require_version(db, request.name, request.number)
+            publishing.take_turn(db, request.name)
+            return waivers.grant(db, request)
+
+    def end_waiver(self, number: int) -> Waiver:
+        """End an open waiver, given by its id, now; one that is not open is a NotFound."""
+        if not self._db.exists():
+            raise NotFound(f"no waiver {number} is open; nothing is published here yet")
+        with self._db.writing() as db:
+            return waivers.end(db, number)
+
+    def waivers(self, name: str | None = None, *, ended: bool = False) -> list[Waiver]:
+        """Waivers of a name (None: of all) that are open, oldest first; with `ended`, also the others."""
+        if not self._db.exists():
+            return []
+        with self._db.reading() as db:
+            at = log.moment(db)
+            found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
+        return [one for one in found if ended or one.is_open(at)]
+
+    def _require_some(self, name: str) -> None:
+        """Refuses, as NotFound, before a write would make a registry with nothing in it."""
+        if not self._db.exists():
+            raise NotFound(f"no version of {name!r} in {self.url}; nothing is published here yet")

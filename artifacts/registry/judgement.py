@@ -1,0 +1,112 @@
+"""A version before an alias's policy: what of the registry the rules look at, read in one transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from artifacts.errors import NotFound, PolicyInvalid
+from artifacts.registry import log, tables, waivers
+from artifacts.registry.policy import WAIVABLE, Broken, Policy, Subject, broken, parse_policy
+from artifacts.registry.waivers import Waiver
+
+Verified = Callable[[str, str, str], bool]
+"""Whether a bundle is a good signature of a manifest's digest by a public key (PEM)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a policy says of a version."""
+
+    broken: tuple[Broken, ...]
+    """Rules that it does not meet and that nobody waived."""
+    waived: tuple[tuple[Broken, Waiver], ...]
+    """Rules that it does not meet and need not."""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the alias may point at it."""
+        return not self.broken
+
+    def detail(self) -> dict[str, Any]:
+        """What the log says of it; nothing where every rule is met."""
+        said: dict[str, Any] = {}
+        if self.broken:
+            said["broken"] = [{"rule": one.rule, "why": one.why} for one in self.broken]
+        if self.waived:
+            said["waived"] = [
+                {
+                    "rule": one.rule,
+                    "why": one.why,
+                    "waiver": by.id,
+                    "reason": by.reason,
+                    "until": str(by.until),
+                }
+                for one, by in self.waived
+            ]
+        return said
+
+
+def policy_of(db: Connection, alias: str) -> Policy:
+    """The alias's policy; without one, only PASS is good enough."""
+    rules = db.scalar(select(tables.policy.c.rules).where(tables.policy.c.alias == alias))
+    if rules is None:
+        return Policy()
+    try:
+        return parse_policy(rules)
+    except PolicyInvalid as exc:  # what a later version of enginery set
+        raise PolicyInvalid(f"the policy of @{alias} cannot be applied by this version: {exc}") from None
+
+
+def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
+    """What the alias's policy says of the version, the waivers that are open considered."""
+    require_version(db, name, number)
+    at = log.moment(db)
+    rows = db.execute(waivers.of(name, number))
+    open_now = [one for one in map(waivers.waiver, rows) if one.is_open(at)]
+    subject = _subject(db, (name, number), at, verified, len(open_now))
+    here = {one.rule: one for one in open_now if one.alias == alias and one.rule in WAIVABLE}
+    found = broken(policy_of(db, alias), subject)
+    return Judgement(
+        broken=tuple(one for one in found if one.rule not in here),
+        waived=tuple((one, here[one.rule]) for one in found if one.rule in here),
+    )
+
+
+def require_version(db: Connection, name: str, number: int) -> None:
+    """Refuses, as NotFound, a version that there is not."""
+    table = tables.version
+    if db.scalar(select(table.c.number).where(table.c.name == name, table.c.number == number)) is None:
+        raise NotFound(f"no version {name}:{number}; `enginery ls` lists those there are")
+
+
+def _subject(
+    db: Connection, version: tuple[str, int], at: datetime, verified: Verified, open_waivers: int
+) -> Subject:
+    table, metric = tables.version, tables.metric
+    columns = (table.c.verdict, table.c.published_at, table.c.collected_at, table.c.manifest_digest)
+    facts = select(*columns, tables.facts.c.facts).join(tables.facts, tables.facts.c.id == table.c.facts_id)
+    row = db.execute(facts.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
+    here = (metric.c.name == version[0]) & (metric.c.number == version[1])
+    return Subject(
+        at=at,
+        verdict=row.verdict,
+        published_at=datetime.fromisoformat(row.published_at),
+        collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
+        facts=row.facts,
+        metrics={one.metric: one.value for one in db.execute(select(metric).where(here))},
+        signed=_signatures(db, row.manifest_digest, verified),
+        open_waivers=open_waivers,
+    )
+
+
+def _signatures(db: Connection, manifest_digest: str | None, verified: Verified) -> Callable[[str], bool]:
+    """Versions of schema 1 have no digest, and so no signature."""
+    if manifest_digest is None:
+        return lambda public_key: False
+    table = tables.signature
+    mine = select(table.c.bundle).where(table.c.manifest_digest == manifest_digest)
+    bundles = list(db.scalars(mine))
+    return lambda public_key: any(verified(bundle, manifest_digest, public_key) for bundle in bundles)

@@ -1,0 +1,166 @@
+"""Queries for lists: scalars and a few figures of many versions, and facts once for all that share them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, true
+
+from artifacts.finding.listed import FIGURES, NO_FIGURES, Listed, Named
+from artifacts.finding.match import RANKS, Judge, Match
+from artifacts.finding.needs import Facts
+from artifacts.registry import tables
+
+VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
+
+Line = Any
+"""A row of `_versions`; how SQLAlchemy types one differs between its releases."""
+
+TRUE = true()
+
+AT_ONCE = 400
+"""Versions that one query names one by one; more are read whole."""
+
+Values = Mapping[str, Mapping[Named, float]]
+"""Metric -> version -> value."""
+
+
+def listed(db: Connection, name: str | None, limit: int | None) -> tuple[list[Listed], int]:
+    """The newest version of every name, and those with an alias; or the newest of one name; and how many."""
+    query = _newest_or_aliased() if name is None else _versions().where(VERSION.name == name)
+    order = (VERSION.name, VERSION.number) if name is None else (VERSION.number.desc(),)
+    count = db.scalar(select(func.count()).select_from(query.subquery())) or 0
+    rows = db.execute(query.order_by(*order).limit(limit)).all()
+    found = _complete(db, rows, _facts(db, rows))
+    return sorted(found, key=lambda one: (one.name, one.number)), count
+
+
+def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
+    """The first `limit` versions that suit, best first, then the dropped ones with their reasons.
+
+    A version that suits stays a row until it is among the first: most never become more. Measurements count
+    only where facts suit.
+    """
+    judge, here, slo = Judge(wanted), _is_of(wanted), wanted.get("slo", {})
+    rows = db.execute(_versions().where(here)).all()
+    facts = _facts(db, rows)
+    against = {key: judge.by_facts(one) for key, one in facts.items()}
+    able = [row for row in rows if not against[row.facts_id]]
+    values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, here)) if able else {}
+    pointing = _aliases(db)
+    dropped = [
+        Match(_one(row, facts, pointing, {}), against[row.facts_id]) for row in rows if against[row.facts_id]
+    ]
+    suits = []
+    for row in able:
+        if slo or row.collected_at:
+            one = _one(row, facts, pointing, values)
+            reasons = judge.by_state(one)
+            if reasons:
+                dropped.append(Match(one, reasons))
+                continue
+        suits.append(row)
+    first = _ranked(suits, values, rank)[:limit]
+    dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
+    return [*(Match(one, ()) for one in _complete(db, first, facts, tuple(slo))), *dropped]
+
+
+def _ranked(rows: Iterable[Line], values: Values, rank: str) -> list[Line]:
+    metric, sign = RANKS[rank]
+    known = values.get(metric, {})
+
+    def place(row: Line) -> tuple[float, str, int]:
+        value = known.get((row[0], row[1]))
+        return (inf if value is None else sign * value, row[0], -row[1])
+
+    return sorted(rows, key=place)
+
+
+def _versions() -> Select[Any]:
+    """What lists need of every version."""
+    return select(
+        VERSION.name, VERSION.number, VERSION.engine_key, VERSION.verdict, VERSION.origin, VERSION.model,
+        VERSION.facts_id, VERSION.collected_at, VERSION.published_at,
+    )  # fmt: skip
+
+
+def _newest_or_aliased() -> Select[Any]:
+    newest = select(tables.series.c.name, tables.series.c.last.label("number"))
+    either = newest.union(select(ALIAS.name, ALIAS.number)).subquery()
+    same = (VERSION.name == either.c.name) & (VERSION.number == either.c.number)
+    return _versions().join(either, same)
+
+
+def _is_of(wanted: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Versions of the wanted name and model, as `artifacts.finding.match` understands them."""
+    found: list[ColumnElement[bool]] = []
+    if "name" in wanted:
+        found.append(VERSION.name == wanted["name"])
+    if "model" in wanted:
+        repo, _, commit = wanted["model"].partition("@")
+        model, want = func.lower(VERSION.model), repo.lower()
+        found.append((model == want) | model.endswith(f"/{want}", autoescape=True))
+        if commit:
+            found.append(VERSION.source["revision"].as_string() == commit)
+    return and_(*found) if found else TRUE
+
+
+def _one_of(columns: Any, where: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Rows of the names that have such versions; others of such a name may be among them."""
+    if where is TRUE:
+        return TRUE
+    found: ColumnElement[bool] = columns.name.in_(select(VERSION.name).where(where))
+    return found
+
+
+def _facts(db: Connection, rows: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Facts of these versions by their id."""
+    query = select(tables.facts.c.id, tables.facts.c.facts)
+    if len(rows) <= AT_ONCE:
+        query = query.where(tables.facts.c.id.in_({row.facts_id for row in rows}))
+    return {row.id: row.facts for row in db.execute(query)}
+
+
+def _aliases(db: Connection) -> Mapping[Named, tuple[str, ...]]:
+    found: defaultdict[Named, tuple[str, ...]] = defaultdict(tuple)
+    for name, number, alias in db.execute(
+        select(ALIAS.name, ALIAS.number, ALIAS.alias).order_by(ALIAS.alias)
+    ):
+        found[name, number] += (alias,)
+    return found
+
+
+def _values(db: Connection, names: Iterable[str], where: ColumnElement[bool]) -> Values:
+    """Values of some metrics."""
+    query = select(METRIC.metric, METRIC.name, METRIC.number, METRIC.value)
+    found: dict[str, dict[Named, float]] = {name: {} for name in names}
+    for metric, name, number, value in db.execute(query.where(where, METRIC.metric.in_(sorted(found)))):
+        found[metric][name, number] = value
+    return found
+
+
+def _one(
+    row: Line,
+    facts: Mapping[str, Facts],
+    pointing: Mapping[Named, tuple[str, ...]],
+    values: Values,
+) -> Listed:
+    name, number, key, verdict, origin, model, facts_id, collected, published = row
+    here = (name, number)
+    figures = {metric: known[here] for metric, known in values.items() if here in known} or NO_FIGURES
+    aliases = pointing.get(here, ())
+    return Listed(
+        name, number, key, verdict, origin, model, facts[facts_id], collected, published, aliases, figures
+    )
+
+
+def _complete(
+    db: Connection, rows: Sequence[Line], facts: Mapping[str, Facts], beside: tuple[str, ...] = ()
+) -> list[Listed]:
+    """The versions with all figures that lists show, and those `beside` them."""
+    where: ColumnElement[bool] = TRUE
+    if len(rows) <= AT_ONCE:  # no pairs: SQLite reads the whole table for them
+        where = METRIC.name.in_({row.name for row in rows}) & METRIC.number.in_({row.number for row in rows})
+    values, pointing = _values(db, (*FIGURES, *beside), where), _aliases(db)
+    return [_one(row, facts, pointing, values) for row in rows]

@@ -1,0 +1,153 @@
+"""How a publication becomes a version: rows of the registry, within the caller's transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from artifacts import digest
+from artifacts.actor import whoami
+from artifacts.errors import NotPublishable, StoreMismatch
+from artifacts.registry import log, retention, tables
+from artifacts.registry.database import Database, insert_new
+from artifacts.registry.names import check_alias, check_apart, check_name
+from artifacts.version import PUBLISHED_AS, Metric, Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The one store whose artifacts a registry names."""
+
+    id: str
+    """Of its `store.json`; empty where it has none yet."""
+    url: str
+    """Where it was when it was bound."""
+
+
+def check(publication: Publication) -> None:
+    """Refuses bad names, and every verdict but PASS; what was imported is UNVERIFIED and nothing else."""
+    check_name(publication.name)
+    if publication.alias is not None:
+        check_alias(publication.alias)
+    if publication.verdict != PUBLISHED_AS.get(publication.origin):
+        raise NotPublishable(
+            f"{publication.name}: the verdict is {publication.verdict}; only PASS is published, and "
+            "UNVERIFIED of an engine built elsewhere"
+        )
+
+
+def bind(database: Database, db: Connection, binding: Binding) -> None:
+    """Makes the registry that store's, which it stays; another store is a StoreMismatch."""
+    bound = bound_to(db)
+    if bound is None:
+        database.take_turns(db)
+        bound = bound_to(db)
+    if bound is None:
+        row = {"id": binding.id, "url": binding.url, "bound_at": log.moment(db).isoformat()}
+        db.execute(insert(tables.store).values(**row))
+    else:
+        require_bound(database, bound, binding)
+
+
+def bound_to(db: Connection) -> Binding | None:
+    """The store that the registry is bound to; None before the first publication that says its store."""
+    row = db.execute(select(tables.store.c.id, tables.store.c.url)).first()
+    return None if row is None else Binding(row.id, row.url)
+
+
+def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
+    """Refuses another store than the one the registry is bound to, as StoreMismatch."""
+    if bound.id != binding.id:
+        named = f"this is store {binding.id} at {binding.url}"
+        found = named if binding.id else f"{binding.url} is no store yet"
+        raise StoreMismatch(
+            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {found}"
+            "; use that store, or give this one a registry of its own"
+        )
+
+
+def take_turn(db: Connection, name: str) -> None:
+    """Holds the name until the transaction ends; whoever else changes something of it waits.
+
+    Its row is made where it is new; a name that differs from another only by case is a NameRefused.
+    """
+    table = tables.series
+    touched = update(table).where(table.c.name == name).values(last=table.c.last)
+    if db.execute(touched).rowcount:
+        return
+    insert_new(db, table, name=name, folded=name.casefold(), last=0)
+    if db.execute(touched).rowcount == 0:  # the name without case was taken, by another name
+        check_apart("name", name, db.scalars(select(table.c.name).where(table.c.folded == name.casefold())))
+
+
+def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]:
+    """Number of the version, and whether it is new: the same engine, recipe and verdict are one version."""
+    identity = digest.of_json([publication.engine_key, dict(publication.recipe), publication.verdict])
+    table, name = tables.version, publication.name
+    same = (table.c.name == name) & (table.c.identity == identity)
+    found = db.scalar(select(table.c.number).where(same))
+    if found is not None:
+        retention.restore(db, name, int(found))  # gc may have taken its bytes: they were built again
+        return int(found), False
+    number = _next_number(db, name)
+    db.execute(insert(table), [_version_row(db, publication, number, identity)])
+    metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
+    if metrics:
+        db.execute(insert(tables.metric), metrics)
+    detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
+    log.record(db, name, "published", detail)
+    return number, True
+
+
+def was_refused(db: Connection, name: str, alias: str, number: int) -> bool:
+    """Whether the last that happened to the alias is that this version was refused."""
+    last = db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"), alias=alias).limit(1)).first()
+    return last is not None and last.kind == "refused" and last.detail["number"] == number
+
+
+def _next_number(db: Connection, name: str) -> int:
+    """Takes the next number, which returns if the transaction fails."""
+    table = tables.series
+    db.execute(update(table).where(table.c.name == name).values(last=table.c.last + 1))
+    number: int = db.execute(select(table.c.last).where(table.c.name == name)).scalar_one()
+    return number
+
+
+def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
+    """The row that holds the facts, which is made where none does."""
+    found = digest.of_json(dict(facts))
+    insert_new(db, tables.facts, id=found, facts=dict(facts))
+    return found
+
+
+def _version_row(db: Connection, publication: Publication, number: int, identity: str) -> dict[str, Any]:
+    return {
+        "name": publication.name,
+        "number": number,
+        "engine_key": publication.engine_key,
+        "identity": identity,
+        "verdict": publication.verdict,
+        "recipe": dict(publication.recipe),
+        "lineage": dict(publication.lineage),
+        "checks": [dict(check) for check in publication.checks],
+        "source": dict(publication.source),
+        "facts_id": _facts_id(db, publication.facts),
+        "model": publication.model,
+        "manifest_digest": publication.manifest_digest,
+        "origin": publication.origin,
+        "published_at": log.moment(db).isoformat(),
+        "published_by": whoami(),
+    }
+
+
+def _metric_row(name: str, number: int, position: int, metric: Metric) -> dict[str, Any]:
+    return {
+        "name": name,
+        "number": number,
+        "position": position,
+        "metric": metric.name,
+        "value": metric.value,
+        "low": metric.low,
+        "high": metric.high,
+    }

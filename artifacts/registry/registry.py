@@ -1,0 +1,228 @@
+"""Names, versions, aliases and their history, in one database; every change is one transaction."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from artifacts.actor import whoami
+from artifacts.errors import KeyUnusable, PolicyInvalid, PolicyRefused
+from artifacts.finding.listed import Listed, Named
+from artifacts.finding.match import Match
+from artifacts.registry import aliases, log, publishing, tables
+from artifacts.registry.aliases import Move
+from artifacts.registry.catalog import Catalog
+from artifacts.registry.database import Database, open_database
+from artifacts.registry.governance import Governance, Standing
+from artifacts.registry.judgement import Judgement, Verified, judge, require_version
+from artifacts.registry.names import check_alias
+from artifacts.registry.policy import Policy, parse_policy
+from artifacts.registry.publishing import Binding
+from artifacts.registry.remarks import Remarks
+from artifacts.registry.waivers import Request, Waiver
+from artifacts.trust import signing
+from artifacts.version import Event, Metric, Publication, VersionRecord
+
+__all__ = [
+    "Binding",
+    "Event",
+    "Judgement",
+    "Match",
+    "Metric",
+    "Move",
+    "Policy",
+    "Publication",
+    "Registry",
+    "Remarks",
+    "Request",
+    "Standing",
+    "VersionRecord",
+    "Waiver",
+    "open_registry",
+    "parse_policy",
+    "whoami",
+]
+
+
+class Registry(Governance):
+    """One registry. Reading one that does not exist yet finds nothing; the first write makes it."""
+
+    def __init__(self, database: Database, verified: Verified) -> None:
+        super().__init__(database, verified)
+        self._catalog = Catalog(database)
+
+    @property
+    def database(self) -> Database:
+        """Where it is kept, for what is kept beside versions: signatures, subscriptions."""
+        return self._db
+
+    def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
+        """Add a version and move its alias; return its number.
+
+        The same engine, recipe and verdict again is the version that is already there, and moves nothing: a
+        run that was killed after publishing can be repeated. A verdict other than PASS is a NotPublishable.
+        Where the alias's policy refuses the version, it is published, the alias stays, and a PolicyRefused
+        says so; publishing again then asks the policy again. `store` is where the artifacts are: the first
+        one said is the registry's for good, another is a StoreMismatch.
+        """
+        publishing.check(publication)
+        name, alias, judgement, at = publication.name, publication.alias, None, None
+        with self._db.writing() as db:
+            if store is not None:
+                publishing.bind(self._db, db, store)
+            publishing.take_turn(db, name)
+            number, new = publishing.found_or_added(db, publication)
+            if alias is not None and (new or publishing.was_refused(db, name, alias, number)):
+                at = aliases.number_of(db, name, alias)
+                judgement = judge(db, name, number, alias, self._verified)
+                aliases.settle(db, name, alias, number, judgement)
+        if judgement is not None and alias is not None and not judgement.allowed:
+            refused = aliases.refusal(judgement, name, alias, number, at)
+            refused.add_note(f"{name}:{number} is published: nothing has to be built again")
+            raise refused
+        return number
+
+    def promote(self, name: str, alias: str, *, to: int, expect: int | None) -> None:
+        """Point `alias` at version `to` if it is at `expect` (None: nowhere yet); otherwise AliasMoved.
+
+        A version that is not what the alias's policy asks is a PolicyRefused, which the log remembers.
+        """
+        check_alias(alias)
+        self._require_some(name)
+        with self._db.writing() as db:
+            require_version(db, name, to)
+            publishing.take_turn(db, name)
+            found = aliases.require_at(db, name, alias, expect)
+            judgement = judge(db, name, to, alias, self._verified)
+            aliases.settle(db, name, alias, to, judgement)
+        if not judgement.allowed:
+            raise aliases.refusal(judgement, name, alias, to, found)
+
+    def rollback(self, name: str, alias: str, *, to: int | None = None, expect: int | None = None) -> Move:
+        """Point `alias` back at the version before, or at `to` where it has been before; return the move.
+
+        No policy is asked: what was good enough then is better now than what is rolled back; the log says
+        what it would have refused. With `expect`, an alias that is elsewhere is an AliasMoved.
+        """
+        self._require_some(name)
+        with self._db.writing() as db:
+            require_version(db, name, 1)
+            publishing.take_turn(db, name)
+            if expect is not None:
+                aliases.require_at(db, name, alias, expect)
+            moves = [aliases.move_of(one) for one in reversed(self._moves(db, name, alias))]
+            was, now = aliases.roll_back(db, name, alias, aliases.path_of(moves), to)
+            detail = {"alias": alias, "was": was, "now": now, **self._would_say(db, name, now, alias)}
+            log.record(db, name, "rolled_back", detail)
+            (last,) = self._moves(db, name, alias, limit=1)
+        return aliases.move_of(last)
+
+    def names(self) -> list[str]:
+        """Every name that has a version, sorted."""
+        return self._catalog.names()
+
+    def models(self) -> list[str]:
+        """Every source checkpoint that a version was made of, sorted."""
+        return self._catalog.models()
+
+    def versions(self, name: str) -> list[VersionRecord]:
+        """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
+        return self._catalog.versions(name)
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias -> number, sorted by alias."""
+        table = tables.alias
+        rows = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
+        return {row.alias: row.number for row in rows}
+
+    def resolve(self, reference: str) -> VersionRecord:
+        """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
+        return self._catalog.resolve(reference)
+
+    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+        """The first `limit` versions that suit, best first, then the others with the reasons against them.
+
+        `artifacts.finding.match.WANTED` lists what can be wanted, `artifacts.finding.match.RANKS` the orders.
+        """
+        return self._catalog.find(rank=rank, limit=limit, **wanted)
+
+    def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
+        """The newest version of every name and those with an alias, or those of one name; and how many."""
+        return self._catalog.listed(name, limit=limit)
+
+    def remarks(self, versions: Collection[Named]) -> dict[Named, Remarks]:
+        """What must be known of versions, given by name and number, beside their records."""
+        return self._catalog.remarks(versions)
+
+    def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
+        """Say in the log why a version should be built again; what was said of it before is not repeated."""
+        self._require_some(name)
+        with self._db.writing() as db:
+            require_version(db, name, number)
+            publishing.take_turn(db, name)
+            rows = db.execute(log.newest_first(name, kinds=("rebuild_needed",)))
+            told = {why for row in rows if row.detail["number"] == number for why in row.detail["reasons"]}
+            new = [reason for reason in dict.fromkeys(reasons) if reason not in told]
+            if new:
+                log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
+
+    def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
+        """What happened to a name (None: to all), oldest first; the newest so many."""
+        rows = self._rows(log.newest_first(name).limit(newest))
+        return [log.event(row) for row in reversed(rows)]
+
+    def history(self, name: str, alias: str | None = None) -> list[Move]:
+        """Every move of a name's aliases, or of one, oldest first."""
+        rows = self._rows(log.newest_first(name, kinds=log.MOVES, alias=alias))
+        return [aliases.move_of(log.event(row)) for row in reversed(rows)]
+
+    def bound(self) -> Binding | None:
+        """The store whose artifacts this registry names; None before it was said."""
+        if not self._db.exists():
+            return None
+        with self._db.reading() as db:
+            return publishing.bound_to(db)
+
+    def counts(self) -> dict[str, int]:
+        """How many names, versions, aliases, events, policies and waivers there are."""
+        if not self._db.exists():
+            return {}
+        counted = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
+        counted |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
+        with self._db.reading() as db:
+            return {
+                name: int(db.scalar(select(func.count()).select_from(table)) or 0)
+                for name, table in counted.items()
+            }
+
+    def require_store(self, store: Binding) -> None:
+        """Refuse another store than the one this registry is bound to, as StoreMismatch."""
+        bound = self.bound()
+        if bound is not None:
+            publishing.require_bound(self._db, bound, store)
+
+    def _would_say(self, db: Connection, name: str, number: int, alias: str) -> dict[str, Any]:
+        """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
+        try:
+            return judge(db, name, number, alias, self._verified).detail()
+        except (KeyUnusable, PolicyRefused, PolicyInvalid) as exc:
+            return {"not_judged": str(exc)}
+
+    def _moves(self, db: Connection, name: str, alias: str, *, limit: int | None = None) -> list[Event]:
+        query = log.newest_first(name, kinds=log.MOVES, alias=alias).limit(limit)
+        return [log.event(row) for row in db.execute(query)]
+
+    def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        if not self._db.exists():
+            return []
+        with self._db.reading() as db:
+            return db.execute(query).all()
+
+
+def open_registry(url_or_path: str | Path, verified: Verified = signing.verified) -> Registry:
+    """The registry at a database URL, or in an SQLite file; one with another schema is a StoreUnusable.
+
+    `verified` checks signatures for policies that ask for one.
+    """
+    return Registry(open_database(url_or_path), verified)

@@ -1,0 +1,121 @@
+"""What must be known of a version beside its numbers: collected, imported, waived, signed by whom.
+
+Every command, page and card says it in the words of this module.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, select, true
+
+from artifacts.finding.listed import Listed, Named, taken
+from artifacts.registry import log, tables, waivers
+from artifacts.registry.waivers import Waiver
+from artifacts.trust.signing import Signature
+from artifacts.version import IMPORTED, PASS, VersionRecord
+
+AT_ONCE = 400
+"""Versions that one query names; of more, all rows are read."""
+
+KEY_CHARS = 16
+"""Of a key's id, as far as people need it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """What must be known before a version is used."""
+
+    tone: str
+    """`bad`, `warn` or `info`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remarks:
+    """What others said of a version."""
+
+    now: datetime
+    """When it was read, by the database's clock; which waivers are open depends on it."""
+    waivers: tuple[Waiver, ...] = ()
+    """All that were ever granted, oldest first."""
+    signatures: tuple[Signature, ...] = ()
+    """Over its manifest, oldest first; whoever relies on one checks it against a public key."""
+
+    @property
+    def open_waivers(self) -> tuple[Waiver, ...]:
+        """Waivers that count now."""
+        return tuple(one for one in self.waivers if one.is_open(self.now))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Open waivers and signatures as JSON values."""
+        return {
+            "waivers": [one.as_dict() for one in self.open_waivers],
+            "signatures": [
+                {"key_id": one.key_id, "signed_at": one.signed_at.isoformat(), "signed_by": one.signed_by}
+                for one in self.signatures
+            ],
+        }
+
+
+def notices(record: VersionRecord | Listed, remarks: Remarks) -> list[Notice]:
+    """Everything in the way of using the version without a second look, worst first, then who signed it."""
+    return [Notice(tone=tone, text=text) for tone, text in _notices(record, remarks)]
+
+
+def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple[str, str]]:
+    gone = taken(record)
+    if gone is not None:
+        yield "bad", f"{gone}: it cannot be pulled; build its recipe again"
+    if record.origin == IMPORTED:
+        yield "warn", f"{record.verdict}: built elsewhere and imported; no gate of ours scored it"
+    elif record.verdict != PASS:
+        yield "bad", f"the accuracy verdict is {record.verdict}, not {PASS}"
+    for waiver in remarks.open_waivers:
+        yield "warn", str(waiver)
+    for one in remarks.signatures:
+        yield "info", f"signed by {one.signed_by} on {one.signed_at:%Y-%m-%d}, key {one.key_id[:KEY_CHARS]}"
+    if not remarks.signatures:
+        yield "info", "nobody has signed it"
+
+
+def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
+    """The notices as a few words for a list: `collected, waived for @prod, signed`."""
+    words = ["collected"] if taken(record) is not None else []
+    words += ["imported"] if record.origin == IMPORTED else []
+    words += [f"waived for @{alias}" for alias in dict.fromkeys(one.alias for one in remarks.open_waivers)]
+    words += ["signed"] if remarks.signatures else []
+    return ", ".join(words)
+
+
+def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
+    """What others said of each of these versions."""
+    now = log.moment(db)
+    granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
+    for row in db.execute(waivers.of().where(_about(tables.waiver.c, versions))):
+        granted[row.name, row.number].append(waivers.waiver(row))
+    signed: defaultdict[Named, list[Signature]] = defaultdict(list)
+    version, signature = tables.version.c, tables.signature
+    joined = select(version.name, version.number, signature).join(
+        signature, signature.c.manifest_digest == version.manifest_digest
+    )
+    order = (signature.c.signed_at, signature.c.key_id)
+    for one in db.execute(joined.where(_about(version, versions)).order_by(*order)).mappings():
+        fields = {column.name: one[column] for column in signature.c}
+        signed[one[version.name], one[version.number]].append(
+            Signature(**{**fields, "signed_at": datetime.fromisoformat(fields["signed_at"])})
+        )
+    return {
+        one: Remarks(now=now, waivers=tuple(granted[one]), signatures=tuple(signed[one])) for one in versions
+    }
+
+
+def _about(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
+    """Rows of these versions, and maybe of others; SQLite reads the whole table for pairs."""
+    if len(versions) > AT_ONCE:
+        return true()
+    names, numbers = {name for name, _ in versions}, {number for _, number in versions}
+    found: ColumnElement[bool] = columns.name.in_(names) & columns.number.in_(numbers)
+    return found

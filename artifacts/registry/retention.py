@@ -1,0 +1,156 @@
+"""What the registry says of versions to keep: which there are, who points at them, when they were pulled.
+
+Every function takes part in a transaction of the caller's, except those that are one.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, insert, select, update
+
+from artifacts.registry import aliases, log, tables
+from artifacts.registry.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A version as far as keeping it goes."""
+
+    name: str
+    number: int
+    engine_key: str
+    lineage: tuple[str, ...]
+    """Keys of every artifact that it was made from or measured by."""
+    published_at: datetime
+    aliases: tuple[str, ...] = ()
+    """Aliases that point at it."""
+    formerly: tuple[str, ...] = ()
+    """Aliases that pointed at it before where they are: a rollback leads here."""
+    pulled_at: datetime | None = None
+    """When it was pulled last."""
+    collected: bool = False
+    """Whether gc took its bytes."""
+
+    @property
+    def reference(self) -> str:
+        """`NAME:NUMBER`."""
+        return f"{self.name}:{self.number}"
+
+
+def known(db: Connection) -> list[Known]:
+    """Every version, oldest of each name first."""
+    table, pointing = tables.version, _pointing(db)
+    pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
+    columns = ("name", "number", "engine_key", "lineage", "published_at", "collected_at")
+    query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
+    rows = db.execute(query).all()
+    before = _before(db, {(row.name, row.number) for row in rows if row.collected_at is not None})
+    return [
+        Known(
+            name=row.name,
+            number=row.number,
+            engine_key=row.engine_key,
+            lineage=tuple(filter(_is_key, row.lineage.values())),
+            published_at=_time(row.published_at),
+            aliases=tuple(pointing[row.name, row.number]),
+            formerly=tuple(before[row.name, row.number]),
+            pulled_at=pulled.get((row.name, row.number)),
+            collected=row.collected_at is not None,
+        )
+        for row in rows
+    ]
+
+
+def _pointing(db: Connection) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases at it."""
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
+        found[row.name, row.number].append(row.alias)
+    return found
+
+
+def _before(db: Connection, gone: Collection[tuple[str, int]]) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
+    moves: defaultdict[tuple[str, str], list[aliases.Move]] = defaultdict(list)
+    for row in reversed(db.execute(log.newest_first(kinds=log.MOVES)).all()):
+        move = aliases.move_of(log.event(row))
+        moves[move.name, move.alias].append(move)
+    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for (name, alias), made in moves.items():
+        path = aliases.path_of(made)
+        back = [number for number in path[:-1] if number != path[-1] and (name, number) not in gone]
+        if back:
+            found[name, back[-1]].append(alias)
+    return found
+
+
+@contextmanager
+def deciding(database: Database) -> Iterator[Connection]:
+    """A transaction in which nobody else publishes or moves an alias of a name that there is."""
+    with database.writing() as db:
+        # a no-op in SQLite, where writers take turns anyway
+        db.execute(select(tables.series.c.name).order_by(tables.series.c.name).with_for_update()).all()
+        yield db
+
+
+def collect(db: Connection, versions: Iterable[Known]) -> None:
+    """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
+    table, now = tables.version, log.moment(db).isoformat()
+    for version in versions:
+        here = (table.c.name == version.name) & (table.c.number == version.number)
+        marked = db.execute(
+            update(table).where(here, table.c.collected_at.is_(None)).values(collected_at=now)
+        )
+        if marked.rowcount:
+            detail = {"number": version.number, "engine_key": version.engine_key}
+            log.record(db, version.name, "collected", detail)
+
+
+def restore(db: Connection, name: str, number: int) -> None:
+    """Record that the bytes of a version are there again: it was built and published once more."""
+    table = tables.version
+    here = (table.c.name == name) & (table.c.number == number)
+    db.execute(update(table).where(here).values(collected_at=None))
+
+
+def gone(reference: str, at: datetime) -> str:
+    """What to say of a version whose bytes gc took."""
+    return (
+        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again, which publishes the same"
+        " version"
+    )
+
+
+def record_pull(database: Database, name: str, number: int) -> None:
+    """Record that a version was pulled now; it is kept for a while."""
+    table = tables.pulled
+    with database.writing() as db:
+        now = log.moment(db).isoformat()
+        here = (table.c.name == name) & (table.c.number == number)
+        # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
+        series = tables.series
+        db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
+        changed = db.execute(update(table).where(here).values(last_at=now, times=table.c.times + 1))
+        if changed.rowcount == 0:
+            db.execute(insert(table).values(name=name, number=number, last_at=now, times=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The registry that says what is needed."""
+
+    database: Database
+    inside: bool
+    """Whether it lives in the store itself, so that no other store can be meant."""
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _is_key(text: object) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None

@@ -1,0 +1,100 @@
+"""Events of the log in words."""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from artifacts.digest import of_json
+from artifacts.registry.remarks import KEY_CHARS
+from artifacts.version import Event
+
+
+def tell(event: Event) -> str:
+    """What happened, in one line; of a kind or form that this version does not know, its detail."""
+    with suppress(KeyError, TypeError):  # another version of enginery wrote it
+        return SAID[event.kind](event.detail)
+    return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
+
+
+def _published(detail: dict[str, Any]) -> str:
+    return f"published version {detail['number']}, {detail['verdict']}, engine {detail['engine_key'][:12]}"
+
+
+def _moved(detail: dict[str, Any]) -> str:
+    was = f"from version {detail['was']} to" if detail["was"] else "at"
+    return f"@{detail['alias']} {was} version {detail['now']}{_but(detail)}"
+
+
+def _rolled_back(detail: dict[str, Any]) -> str:
+    said = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
+    would = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
+    return f"{said}{f', which its policy would refuse: {would}' if would else ''}{_but(detail)}"
+
+
+def _refused(detail: dict[str, Any]) -> str:
+    return f"@{detail['alias']} refused version {detail['number']}: {_reasons(detail['broken'])}"
+
+
+def _waived(detail: dict[str, Any]) -> str:
+    what = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
+    if detail.get("ended"):
+        return f"waiver {detail['waiver']} of {what} ended"
+    until = detail["until"][:16].replace("T", " ")
+    return f"waiver {detail['waiver']} of {what} until {until}: {detail['reason']}"
+
+
+def _policy_set(detail: dict[str, Any]) -> str:
+    if detail["rules"] is None:
+        return f"@{detail['alias']} has no policy any more"
+    rules = [f"{rule} {asked(value)}" for rule, value in detail["rules"].items()]
+    return f"policy of @{detail['alias']}: {'; '.join(rules)}"
+
+
+def asked(value: Any) -> str:
+    """What a rule asks, from its value in JSON; keys by the beginning of their digest."""
+    if value is True:
+        return "yes"
+    if isinstance(value, list):
+        return " or ".join(f"key {of_json(one)[:12]}" if "\n" in one else one for one in value)
+    if isinstance(value, dict):
+        signs = {"min": ">=", "max": "<="}
+        bounds = [(name, signs[end], bound) for name, ends in value.items() for end, bound in ends.items()]
+        return ", ".join(f"{name} {sign} {bound:g}" for name, sign, bound in bounds)
+    return f"{value:g}"
+
+
+def _rebuild_needed(detail: dict[str, Any]) -> str:
+    return f"version {detail['number']} should be built again: {'; '.join(detail['reasons'])}"
+
+
+def _signed(detail: dict[str, Any]) -> str:
+    what = "how it was built" if detail["kind"] == "provenance" else "its files"
+    return f"version {detail['number']}: {what} signed, key {detail['key_id'][:KEY_CHARS]}"
+
+
+def _collected(detail: dict[str, Any]) -> str:
+    return f"gc took the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
+
+
+def _but(detail: dict[str, Any]) -> str:
+    said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
+    return f" (waived: {'; '.join(said)})" if said else ""
+
+
+def _reasons(broken: list[dict[str, str]]) -> str:
+    return "; ".join(f"{one['rule']}: {one['why']}" for one in broken)
+
+
+SAID: dict[str, Callable[[dict[str, Any]], str]] = {
+    "published": _published,
+    "alias_moved": _moved,
+    "rolled_back": _rolled_back,
+    "refused": _refused,
+    "waived": _waived,
+    "policy_set": _policy_set,
+    "signed": _signed,
+    "collected": _collected,
+    "rebuild_needed": _rebuild_needed,
+}
+"""Kind of event -> its detail in words."""

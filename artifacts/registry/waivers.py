@@ -1,0 +1,114 @@
+"""Rules of a policy that one version need not meet until a moment, and why."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from artifacts.actor import whoami
+from artifacts.errors import NotFound, PolicyInvalid
+from artifacts.registry import log, tables
+from artifacts.registry.policy import WAIVABLE
+
+LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiver:
+    """A rule waived for one version and alias."""
+
+    id: int
+    name: str
+    number: int
+    alias: str
+    rule: str
+    reason: str
+    granted_at: datetime
+    granted_by: str
+    until: datetime
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether it still counts at a moment."""
+        return at < self.until
+
+    def as_dict(self) -> dict[str, Any]:
+        """The waiver as JSON values."""
+        return {**asdict(self), "granted_at": self.granted_at.isoformat(), "until": self.until.isoformat()}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rule} waived for @{self.alias} until {self.until:%Y-%m-%d %H:%M} UTC by "
+            f"{self.granted_by}: {self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What somebody asks to be waived."""
+
+    name: str
+    number: int
+    alias: str
+    rule: str
+    reason: str
+    until: datetime
+
+    def check(self, at: datetime) -> None:
+        """Refuses, as PolicyInvalid, what nobody could be called to account for."""
+        if self.rule not in WAIVABLE:
+            raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
+        if self.until.tzinfo is None or self.until <= at:
+            raise PolicyInvalid(
+                f"a waiver until {self.until} is over; give a later moment, with its time zone"
+            )
+        plain = self.reason.strip()
+        if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
+            raise PolicyInvalid(
+                f"reason {self.reason[:80]!r} is no reason; give 1 to {LONGEST_REASON} characters on one line"
+            )
+
+
+def grant(db: Connection, request: Request) -> Waiver:
+    """Adds a waiver and says so in the log."""
+    at = log.moment(db)
+    request.check(at)
+    row = {
+        **asdict(request),
+        "reason": request.reason.strip(),
+        "until": request.until.astimezone(at.tzinfo).isoformat(),
+        "granted_at": at.isoformat(),
+        "granted_by": whoami(),
+    }
+    found = db.execute(insert(tables.waiver).values(**row)).inserted_primary_key
+    assert found is not None  # the table has one
+    made = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == found[0])).one())
+    log.record(db, request.name, "waived", {**made.as_dict(), "waiver": made.id})
+    return made
+
+
+def end(db: Connection, number: int) -> Waiver:
+    """Ends a waiver now and says so in the log; one that is not open is a NotFound."""
+    at, table = log.moment(db), tables.waiver
+    row = db.execute(select(table).where(table.c.id == number)).one_or_none()
+    if row is None or not waiver(row).is_open(at):
+        raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
+    db.execute(update(table).where(table.c.id == number).values(until=at.isoformat()))
+    ended = waiver(db.execute(select(table).where(table.c.id == number)).one())
+    log.record(db, ended.name, "waived", {**ended.as_dict(), "waiver": ended.id, "ended": True})
+    return ended
+
+
+def of(name: str | None = None, number: int | None = None) -> Select[Any]:
+    """The query for waivers of a name, or of one version, oldest first."""
+    table = tables.waiver
+    query = select(table).order_by(table.c.id)
+    if name is not None:
+        query = query.where(table.c.name == name)
+    return query if number is None else query.where(table.c.number == number)
+
+
+def waiver(row: Row[Any]) -> Waiver:
+    """A row of the table as a value."""
+    times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("granted_at", "until")}
+    return Waiver(**{**row._asdict(), **times})

@@ -1,0 +1,105 @@
+"""An artifact being written, until it is complete and durable."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from artifacts import digest
+from artifacts.errors import ArtifactCorrupt
+from artifacts.manifest import MANIFEST, FileRecord, Manifest
+from artifacts.store import tree
+from artifacts.store.blobs import Blobs
+
+Progress = Callable[[int, int], None]
+"""Told bytes done and bytes in all."""
+
+
+class Source(Protocol):
+    """Where bytes come from that a store does not have: another store."""
+
+    def fetch(self, record: FileRecord, target: Path) -> bool:
+        """Write a content to a new file; False where it is not to be had. The caller verifies it."""
+
+    def manifest(self, key: str) -> Manifest:
+        """An artifact's manifest; NotFound where there is none."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """An artifact being written."""
+
+    path: Path
+    """Empty directory; what is in it at the end of the block is the artifact."""
+    peak_memory_bytes: int | None = None
+    """High-water mark of the process that fills it, where it was measured."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Name -> sha256 of files that were hashed while they were written; the others are read once more."""
+    progress: Progress | None = None
+    """Told how far it is where what was committed is sent elsewhere."""
+    read_ns: int = 0
+    """Time just before the files were read for their digests."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def aside(self) -> Path:
+        """A free name beside the directory, for a moment."""
+        return self.path.parent / "aside"
+
+    def described(self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any]) -> Manifest:
+        """Make the files read-only; return the manifest of what is there."""
+        files = self.settle()
+        return Manifest(
+            version=1,
+            kind=kind,
+            key=key,
+            digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
+            step=dict(step),
+            files=files,
+            host=dict(host),
+            seconds=time.monotonic() - self.started,
+            peak_memory_bytes=self.peak_memory_bytes,
+            created_at=datetime.now(UTC),
+        )
+
+    def settle(self) -> dict[str, FileRecord]:
+        """Make the files read-only; return name -> size and digest."""
+        self.read_ns = time.time_ns()
+        return tree.settle(self.path, self.digests)
+
+    def complete(self, manifest: Manifest, blobs: Blobs) -> None:
+        """Add files whose content is in the store; anything else that differs is an ArtifactCorrupt."""
+        found = self.settle()
+        lacking = {name: record for name, record in manifest.files.items() if name not in found}
+        held = blobs.sound(lacking.values())
+        for name, record in lacking.items():
+            if record.sha256 in held and blobs.place(record.sha256, self.path / name, self.aside):
+                found[name] = record
+            elif record == EMPTY:
+                (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.path / name).touch(tree.READ_ONLY)
+                found[name] = record
+        wrong = _differing(found, manifest.files)
+        if wrong:
+            raise ArtifactCorrupt(
+                f"{manifest.kind} {manifest.key[:12]}: {', '.join(wrong)}: not what its manifest says;"
+                " nothing was stored, fetch it again"
+            )
+
+    def seal(self, manifest: Manifest, blobs: Blobs) -> None:
+        """Link what is in the store already, write the manifest, and wait until all of it is on disk."""
+        written = self.path / MANIFEST
+        written.write_text(manifest.to_text())
+        written.chmod(tree.READ_ONLY)
+        blobs.draw(self.path, manifest.files, self.aside)
+        tree.sync_all(self.path)
+
+
+EMPTY = FileRecord(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+"""Nothing to fetch and nothing to share."""
+
+
+def _differing(found: Mapping[str, FileRecord], wanted: Mapping[str, FileRecord]) -> list[str]:
+    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))

@@ -1,0 +1,91 @@
+"""Who uses and who builds what in a store: leases, which every machine sees, and locks of this one."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obstore.store import LocalStore as Directory
+from obstore.store import ObjectStore
+
+from artifacts.store import lease
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.lock import Waiting, acquire, release
+
+if TYPE_CHECKING:
+    from artifacts.store.remote.store import RemoteStore
+
+
+class Holding:
+    """What a store in a directory promises to those who use it; `LocalStore` is the whole."""
+
+    root: Path
+    remote: "RemoteStore | None" = None
+    """What this store is a cache of."""
+
+    def path(self, key: str) -> Path:
+        """Directory that the artifact has, or will have."""
+        raise NotImplementedError
+
+    @cached_property
+    def objects(self) -> Directory:
+        """The store's directory as a store of objects, which is made where it does not exist."""
+        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        return Directory(prefix=self.root)
+
+    @property
+    def shared(self) -> ObjectStore:
+        """Where all machines that use the store meet: of a cache, what it is a cache of."""
+        return self.objects if self.remote is None else self.remote.objects
+
+    @contextmanager
+    def lease(
+        self,
+        keys: Iterable[str],
+        what: str,
+        blobs: Iterable[str] = (),
+        *,
+        waiting: lease.Waiting | None = None,
+    ) -> Iterator[lease.Lease]:
+        """Keep artifacts, and those yet to be committed, from every sweep until the block ends."""
+        wanted = list(keys)
+        with lease.hold(self.objects, wanted, what, blobs=blobs, waiting=waiting) as held:
+            self.touch(wanted)
+            yield held
+
+    @contextmanager
+    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+        """Keep artifacts that are only read from every sweep, as far as this process may write leases.
+
+        Where it may not, every byte that is read is verified all the same: a sweep meanwhile is loud.
+        """
+        with self.lease(keys, what) if self._may_lease() else nullcontext():
+            yield
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Say that artifacts are used now: sweeps go by last use."""
+        for key in keys:
+            with suppress(FileNotFoundError, PermissionError):  # not built yet, or another user's
+                os.utime(self.path(key))
+
+    def _may_lease(self) -> bool:
+        folder = self.root / lease.FOLDER
+        return os.access(folder if folder.is_dir() else self.root, os.W_OK)
+
+    @contextmanager
+    def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
+        """Hold the sole right to build `key`; tells `waiting` the process id of whoever has it meanwhile.
+
+        It ends with the block or with the process. Look again whether the key is there once you hold it.
+        """
+        path = self.root / "locks" / f"{self.path(key).name}.lock"
+        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = acquire(path, waiting)
+        try:
+            yield
+        finally:
+            release(path, held)

@@ -1,0 +1,240 @@
+"""Leases: who uses what, said in the store itself, so that a sweep on any machine leaves it alone.
+
+A lease is an object that its holder keeps fresh; it is dead once its age, by the store's clock, is twice what
+its holder promises. A sweep has such an object too. Both are in one folder, and each side writes its own
+object before it lists the others', so that of a builder and a sweep at least one sees the other: the sweep
+spares what leases name, and who begins during a sweep waits for its end. Hosts' clocks do not matter.
+"""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import obstore
+from obstore.store import ObjectStore
+
+from artifacts.actor import whoami
+from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
+from artifacts.store.objects import listed, read, remove, said
+
+log = logging.getLogger(__name__)
+
+FOLDER = "leases"
+SWEEP = "sweep-"
+"""How the names of sweeps begin."""
+
+TTL_S = 60.0
+"""A holder that could not renew its lease for this long has lost it; everybody else waits twice as long."""
+
+RENEWALS = 4
+"""Attempts to renew within that time."""
+
+WAIT_S = 15 * 60.0
+"""How long a lease waits for a sweep that is going on."""
+
+POLL_S = (0.05, 2.0)
+"""Shortest and longest pause between two looks at a sweep."""
+
+Waiting = Callable[[str], None]
+"""Told once per sweep that is waited for, in words."""
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Runs on while the machine is suspended, where there is such a clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What an object in the folder says."""
+
+    path: str
+    keys: tuple[str, ...]
+    """Artifacts that are being built, read or moved."""
+    blobs: tuple[str, ...]
+    """Digests of files that are being moved, of artifacts not yet committed where they go."""
+    what: str
+    holder: str
+    """`user@host`."""
+    ttl_s: float
+    age_s: float
+    """Since it was renewed, by the store's clock."""
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether it is a sweep, which leases wait for."""
+        return self.path.startswith(f"{FOLDER}/{SWEEP}")
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its holder has died or has lost it."""
+        return self.age_s > 2 * self.ttl_s
+
+
+class Lease:
+    """A lease, or a sweep's marker, that this process holds."""
+
+    def __init__(self, objects: ObjectStore, name: str, document: Mapping[str, Any]) -> None:
+        self.path = f"{FOLDER}/{name}.json"
+        self.ttl_s = float(document["ttl_s"])
+        self._objects = objects
+        self._text = json.dumps(document).encode()
+        self._renewed_at = time.clock_gettime(_CLOCK)
+        self._lost = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=self.path, daemon=True)
+
+    def require(self) -> None:
+        """Raise a LeaseLost if others may think the holder dead: what it relied on may be gone.
+
+        Call it before and after the step that commits.
+        """
+        silent_s = time.clock_gettime(_CLOCK) - self._renewed_at
+        if self._lost or silent_s > self.ttl_s:
+            self._lost = True
+            raise LeaseLost(
+                f"{self.path} was not renewed within {self.ttl_s:g} s; run again, what was finished is kept"
+            )
+
+    def renew(self) -> datetime:
+        """Write it again; return the store's time of that."""
+        before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
+        with said("a lease"):
+            obstore.put(self._objects, self.path, self._text)
+            found = obstore.head(self._objects, self.path)["last_modified"]
+        self._lost = self._lost or before - self._renewed_at > self.ttl_s
+        self._renewed_at = before
+        return found
+
+    def begin(self) -> datetime:
+        """Write it and keep it fresh until `end`; return the store's time."""
+        now = self.renew()
+        self._thread.start()
+        return now
+
+    def end(self) -> None:
+        """Remove it; where that fails it dies by itself."""
+        self._ended.set()
+        self._thread.join()
+        try:
+            remove(self._objects, [self.path])
+        except StoreUnusable as exc:
+            log.warning("%s could not be removed and ends in %g s: %s", self.path, 2 * self.ttl_s, exc)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self.ttl_s / RENEWALS):
+            try:
+                self.renew()
+            except FileNotFoundError:  # removed between two requests by a sweep that thinks us dead
+                self._lost = True
+            except StoreUnusable as exc:
+                log.warning("%s could not be renewed, trying again: %s", self.path, exc)
+
+
+@contextmanager
+def hold(
+    objects: ObjectStore,
+    keys: Iterable[str],
+    what: str,
+    *,
+    blobs: Iterable[str] = (),
+    ttl_s: float | None = None,
+    waiting: Waiting | None = None,
+) -> Iterator[Lease]:
+    """Keep artifacts and blobs from every sweep until the block ends; first wait for sweeps going on.
+
+    Look what is there inside the block only. A sweep that takes longer than `WAIT_S` is a StoreBusy.
+    """
+    document = {"keys": sorted(set(keys)), "blobs": sorted(set(blobs)), "what": what, "ttl_s": ttl_s or TTL_S}
+    lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
+    now = lease.begin()
+    try:
+        _outwait(objects, lease, now, waiting or _logged)
+        yield lease
+    finally:
+        lease.end()
+
+
+@contextmanager
+def sweeping(
+    objects: ObjectStore, what: str, *, ttl_s: float | None = None
+) -> Iterator[tuple[Lease, list[Claim]]]:
+    """Make new leases wait until the block ends; yield our marker and every living lease.
+
+    Decide inside the block only, and call the marker's `require` before each removal. Two sweeps at once are
+    fine: each spares what leases name. Dead leases and markers are removed.
+    """
+    document = {"keys": [], "blobs": [], "what": what, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
+    marker = Lease(objects, SWEEP + uuid.uuid4().hex, document)
+    now = marker.begin()
+    try:
+        found = list(claims(objects, now))
+        for claim in found:
+            if claim.is_dead:
+                remove(objects, [claim.path])
+        yield marker, [claim for claim in found if not claim.is_dead and not claim.is_sweep]
+    finally:
+        marker.end()
+
+
+def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator[Claim]:
+    """Every lease and sweep whose name begins so, dead ones too; `now` is the store's time.
+
+    One that cannot be read is a StoreUnusable: what it protects is not known.
+    """
+    for meta in listed(objects, FOLDER):
+        if meta.path.startswith(f"{FOLDER}/{prefix}"):
+            text = read(objects, meta.path)
+            if text is not None:  # else it ended meanwhile
+                yield _claim(meta.path, text, (now - meta.modified).total_seconds())
+
+
+def _claim(path: str, text: bytes, age_s: float) -> Claim:
+    try:
+        found = json.loads(text)
+        return Claim(
+            path=path,
+            keys=tuple(found["keys"]),
+            blobs=tuple(found["blobs"]),
+            what=found["what"],
+            holder=found["holder"],
+            ttl_s=float(found["ttl_s"]),
+            age_s=age_s,
+        )
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StoreUnusable(
+            f"{path} is no lease that this version reads ({exc!r}); use the version that wrote it, or remove"
+            " it once nothing uses the store"
+        ) from None
+
+
+def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
+    """Wait for the sweeps that were there when the lease was written; later ones have seen it."""
+    pause, until = POLL_S[0], time.monotonic() + WAIT_S
+    before = _sweeps(objects, now)
+    for sweep in before.values():
+        waiting(f"waiting for {sweep.what} by {sweep.holder}")
+    while before:
+        if time.monotonic() > until:
+            sweep = next(iter(before.values()))
+            raise StoreBusy(
+                f"{sweep.what} by {sweep.holder} takes longer than {WAIT_S / 60:g} minutes; run again when it"
+                " has ended"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, POLL_S[1])
+        current = _sweeps(objects, lease.renew())
+        before = {path: sweep for path, sweep in before.items() if path in current}
+
+
+def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
+    return {claim.path: claim for claim in claims(objects, now, prefix=SWEEP) if not claim.is_dead}
+
+
+def _logged(said: str) -> None:
+    log.warning("%s", said)

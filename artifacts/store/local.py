@@ -1,0 +1,271 @@
+"""Bytes by key: immutable directories, written aside and committed once."""
+
+import errno
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from artifacts.digest import FileDigests
+from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.manifest import MANIFEST, Manifest, read_manifest
+from artifacts.store import disk, tree
+from artifacts.store.blobs import Blobs
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.draft import Draft, Progress, Source
+from artifacts.store.holding import Holding
+from artifacts.store.identity import Identity, identify, identity_in
+from artifacts.store.scratch import scratch, sweep, sweep_old
+
+PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
+"""Interrupted builds that nobody continued for this long are removed; their files can be large."""
+
+
+class LocalStore(Holding):
+    """A store in a directory of this machine, or of a file system shared with others."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.digests = FileDigests(root / "digests.db")
+        self.blobs = Blobs(root / "blobs", self.digests)
+        self.local: LocalStore = self
+        """The files on this machine: of a store that caches another, the cache alone."""
+        self._staging = root / "staging"
+
+    @property
+    def id(self) -> str:
+        """The id that this store's files carry along; one that has none yet gets it."""
+        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+            return identify(self.root, self._staging).id
+
+    def identity(self) -> Identity | None:
+        """Id and layout, None before the first write; a newer layout is a StoreUnusable."""
+        return identity_in(self.root)
+
+    def source(self) -> Source | None:
+        """Where right bytes can be had when this store's are damaged; a store that caches another has one."""
+        return None
+
+    @property
+    def url(self) -> str:
+        """What opens this store from any directory."""
+        return str(self.root)
+
+    @property
+    def registry_url(self) -> str:
+        """Where this store's registry is when nobody says otherwise."""
+        return f"sqlite:///{self.root / 'registry.db'}"
+
+    def path(self, key: str) -> Path:
+        """Directory that the artifact has, or will have."""
+        if not re.fullmatch(r"[0-9a-f]{64}", key):
+            raise ValueError(f"key {key!r} is not 64 hexadecimal digits")
+        return self.root / "objects" / key[:2] / key
+
+    def directory(self, key: str, progress: Progress | None = None) -> Path:
+        """The artifact's directory, all of its files in it; NotFound where it was never committed.
+
+        `progress` is told of bytes that had to be fetched; here there are none.
+        """
+        if not self.has(key):
+            self.manifest(key)  # says what is missing
+        return self.path(key)
+
+    def require(self, key: str, what: str, progress: Progress | None = None) -> Path:
+        """The directory of an artifact that `what` names to people, if every file is what was committed.
+
+        Reads only files that `stat` says may have changed. What is damaged is an ArtifactCorrupt, which says
+        how it is repaired; a store that caches another fetches it again instead.
+        """
+        directory = self.directory(key, progress)
+        if not self.local.intact(key):
+            problems = self.local.verify(key)
+            raise ArtifactCorrupt(
+                "\n".join(
+                    [
+                        f"{what} is damaged in the store {self.url}; repair it from a store or pull that"
+                        " has it (enginery repair --all --from STORE|DIRECTORY), or run its recipe again",
+                        *problems,
+                    ]
+                )
+            )
+        return directory
+
+    def file(self, key: str, name: str) -> Path:
+        """One file of the artifact, without asking for the others; NotFound where it has none of the name."""
+        self.manifest(key).file(name)
+        return self.path(key) / name
+
+    def log(self, key: str) -> Path:
+        """File for the output of the programs that make the artifact; it survives a failed build."""
+        path = self.root / "logs" / f"{self.path(key).name}.log"
+        with FullDiskSaid(self.root, "a log file"), UnwritableSaid(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def partial(self, key: str) -> Path:
+        """Directory for what an interrupted build wants to find again; whoever builds makes it."""
+        return self.root / "partial" / self.path(key).name
+
+    def has(self, key: str) -> bool:
+        """Whether the artifact was committed; `intact` says whether it still is what was committed."""
+        return (self.path(key) / MANIFEST).is_file()
+
+    def keys(self) -> list[str]:
+        """Keys of everything committed, sorted."""
+        return sorted(found.parent.name for found in self.root.glob(f"objects/??/*/{MANIFEST}"))
+
+    def manifest(self, key: str) -> Manifest:
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
+        path = self.path(key) / MANIFEST
+        try:
+            text = path.read_bytes().decode(errors="replace")  # a broken byte breaks the seal
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(
+                f"no artifact {key} in {self.root}; it was never built here, or was removed"
+            ) from None
+        manifest = read_manifest(text, str(path))
+        if manifest.key != key:
+            raise ArtifactCorrupt(
+                f"{path}: is the manifest of {manifest.key}; it was put into the wrong place"
+            )
+        return manifest
+
+    def free_bytes(self) -> int:
+        """Bytes that can still be written."""
+        return disk.free_bytes(self.root)
+
+    def prepare(self) -> None:
+        """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        with (
+            FullDiskSaid(self.root, "the store"),
+            UnwritableSaid(self.root),
+            scratch(self._staging, "probe") as probe,
+        ):
+            (probe / "byte").write_bytes(b"1")
+
+    @contextmanager
+    def write(
+        self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any], needed_bytes: int = 0
+    ) -> Iterator[Draft]:
+        """Yield a draft; commit it under `key` if the block succeeds, else discard it.
+
+        Losing a race to an identical key is success. `needed_bytes`, where the caller can tell, is compared
+        with the free space before the block runs. A full disk, also inside the block, is a StoreUnusable.
+        """
+        with self._draft(f"{kind} {key[:12]}", key, needed_bytes) as draft:
+            yield draft
+            with UnwritableSaid(self.root):
+                self._commit(draft, draft.described(key, kind=kind, step=step, host=host))
+
+    @contextmanager
+    def receive(self, manifest: Manifest, *, needed_bytes: int = 0) -> Iterator[Draft]:
+        """Yield a draft for an artifact made elsewhere; commit it if it then is what its manifest says.
+
+        Files whose contents this store has need not be written. Any other difference is an ArtifactCorrupt,
+        and nothing is committed.
+        """
+        what = f"{manifest.kind} {manifest.key[:12]}"
+        with self._draft(what, manifest.key, needed_bytes) as draft:
+            yield draft
+            with UnwritableSaid(self.root):
+                draft.complete(manifest, self.blobs)
+                self._commit(draft, manifest)
+
+    @contextmanager
+    def _draft(self, what: str, key: str, needed_bytes: int) -> Iterator[Draft]:
+        with ExitStack() as stack:
+            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes) as full, UnwritableSaid(self.root):
+                full.require()
+                self.path(key).parent.mkdir(parents=True, exist_ok=True)
+                draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
+            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=draft.path):
+                yield draft
+
+    def _commit(self, draft: Draft, manifest: Manifest) -> None:
+        if self.has(manifest.key):  # somebody committed it first
+            return
+        draft.seal(manifest, self.blobs)
+        identify(self.root, self._staging)
+        target = self.path(manifest.key)
+        try:
+            draft.path.rename(target)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if self.has(manifest.key):  # lost the race at the last moment
+                return
+            self.discard(manifest.key)  # a wreck without a manifest is nobody's artifact
+            draft.path.rename(target)
+        tree.sync(target.parent)
+        self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
+
+    def renew(self, key: str) -> None:
+        """Give up a copy where another store has the artifact by another build: nothing to do here."""
+
+    def push(self, key: str, progress: Progress | None = None) -> None:
+        """See that a committed artifact is where others find it: nothing to do where this is the place."""
+
+    def intact(self, key: str) -> bool:
+        """Whether every file is what was committed; reads only files that `stat` says may have changed."""
+        try:
+            files = self.manifest(key).files
+        except (NotFound, ArtifactCorrupt):
+            return False
+        root = self.path(key)
+        return not tree.misshapen(root, files) and not tree.differing(root, files, self.digests.digests)
+
+    def verify(self, key: str) -> list[str]:
+        """Everything wrong with the artifact, by reading all of it; each names its file."""
+        try:
+            files = self.manifest(key).files
+        except ArtifactCorrupt as exc:
+            return [f"{MANIFEST}: {exc}"]
+        found = tree.problems(self.path(key), files)
+        if found:  # nothing may vouch for them any longer
+            self.digests.forget(self.path(key) / name for name in files)
+        return found
+
+    def discard(self, key: str) -> Path:
+        """Move a corrupt artifact aside, so that it is built again; return where it is now."""
+        quarantine = self.root / "quarantine"
+        with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
+            quarantine.mkdir(exist_ok=True)
+            aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{key[:12]}."))
+            return self.path(key).rename(aside)  # replaces the empty directory
+
+    def remove(self, key: str) -> int:
+        """Remove an artifact, and contents that no other has; return bytes freed.
+
+        Whoever reads it meanwhile keeps the files that are open. Nothing here asks whether it is needed.
+        """
+        root, before = self.path(key), time.time_ns()
+        try:
+            digests = {record.sha256 for record in self.manifest(key).files.values() if record.size}
+        except ArtifactCorrupt:
+            digests = set()  # what it shared is found by releasing all contents
+        blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
+        known = self.digests.known(blobs)
+        with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as aside:
+            root.rename(aside / key)
+            alone = [path.lstat() for path in tree.list_files(aside).values()]
+            freed = sum(found.st_size for found in alone if found.st_nlink == 1)
+        freed += self.blobs.release(digests)
+        self.digests.vouch(known, before)  # a name less moved the ctime of what others still use
+        return freed
+
+    def sweep(self) -> list[Path]:
+        """Remove drafts whose writer died, and old partial builds; return what was removed."""
+        with UnwritableSaid(self.root):
+            return [*sweep(self._staging), *sweep_old(self.root / "partial", PARTIAL_MAX_AGE_S)]
+
+
+def open_store(url_or_path: str | Path) -> LocalStore:
+    """The store at a URL or a local path, a remote one behind a cache; it is made when first written to."""
+    from artifacts.store.opening import opened  # it needs this module
+
+    return opened(str(url_or_path), os.environ)

@@ -1,0 +1,205 @@
+"""A store in object storage: what is committed there, and what moves to and from it."""
+
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+from obstore.store import ObjectStore
+
+from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
+from artifacts.manifest import FileRecord, Manifest, read_manifest
+from artifacts.store import lease
+from artifacts.store.draft import Progress
+from artifacts.store.identity import Identity
+from artifacts.store.remote import download, layout, upload
+from artifacts.store.remote.objects import Objects
+from artifacts.store.remote.place import Patience, Place
+
+log = logging.getLogger(__name__)
+
+
+class RemoteStore:
+    """Artifacts below one prefix of an object store; a manifest that is there is the commit."""
+
+    def __init__(
+        self, place: Place, patience: Patience | None = None, *, part_bytes: int = layout.PART_BYTES
+    ) -> None:
+        """`part_bytes` counts only where the store is not made yet."""
+        self.url = place.url
+        self._objects = Objects(place, patience or Patience())
+        self._part_bytes = part_bytes
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The store of objects itself; paths are relative to the store's prefix."""
+        return self._objects.handle
+
+    @cached_property
+    def record(self) -> layout.StoreRecord:
+        """What the store says of itself, which is written where it says nothing yet."""
+        if (found := self._record()) is None:
+            made = layout.StoreRecord(layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes)
+            self._objects.create(layout.STORE, made.to_text().encode())
+            found = self._record()  # somebody else's, where both wrote
+        if found is None:
+            raise StoreUnusable(f"{self.url}: {layout.STORE} was written and is not there; run again")
+        return found
+
+    def _record(self) -> layout.StoreRecord | None:
+        text = self._objects.read(layout.STORE)
+        if text is None:
+            return None
+        return layout.read_store(text.decode(errors="replace"), f"{self.url}/{layout.STORE}")
+
+    @property
+    def id(self) -> str:
+        """Random, so that the store is recognised under any URL."""
+        return self.record.id
+
+    def identity(self) -> Identity | None:
+        """Id and layout, None before the first write."""
+        found = self._record()
+        return None if found is None else Identity(found.layout, found.id)
+
+    def has(self, key: str) -> bool:
+        """Whether the artifact was committed."""
+        return self._objects.size(layout.manifest_path(key)) is not None
+
+    def keys(self) -> list[str]:
+        """Keys of everything committed, sorted."""
+        return sorted(map(layout.key_of, self._objects.listing(layout.MANIFESTS)))
+
+    def manifest(self, key: str) -> Manifest:
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
+        path = layout.manifest_path(key)
+        text = self._objects.read(path)
+        if text is None:
+            raise NotFound(f"no artifact {key} in {self.url}; it was never pushed there, or was removed")
+        manifest = read_manifest(text.decode(errors="replace"), f"{self.url}/{path}")
+        if manifest.key != key:
+            raise ArtifactCorrupt(
+                f"{self.url}/{path}: is the manifest of {manifest.key}; it was put into the wrong place"
+            )
+        return manifest
+
+    def lease(
+        self,
+        keys: Iterable[str],
+        what: str,
+        blobs: Iterable[str] = (),
+        *,
+        waiting: lease.Waiting | None = None,
+    ) -> AbstractContextManager[lease.Lease]:
+        """Keep artifacts, and files that are being sent, from every sweep until the block ends."""
+        self._record()  # says that there is no bucket, where there is none
+        return lease.hold(self.objects, keys, what, blobs=blobs, waiting=waiting)
+
+    @contextmanager
+    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+        """Keep artifacts that are only read from every sweep, unless these credentials may not write."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.lease(keys, what))
+            except StoreUnusable as exc:
+                if not isinstance(exc.__cause__, PermissionDeniedError | UnauthenticatedError):
+                    raise
+                log.info("%s may only be read, so that no lease is written there", self.url)
+            yield
+
+    def push(self, root: Path, manifest: Manifest, progress: Progress | None = None) -> bool:
+        """Send the artifact in `root` unless it is there; return whether it was sent.
+
+        An interrupted push is continued: what has arrived is not sent again.
+        """
+        digests = {record.sha256 for record in manifest.files.values()}
+        what, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
+        with self.lease([manifest.key], what, digests) as held:
+            if self.has(manifest.key):
+                return False
+            told = _counted(manifest.size_bytes, progress)
+            upload.push_files(self._objects, part_bytes, root, manifest.files, told)
+            held.require()
+            self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+            held.require()
+        return True
+
+    def fetch(self, record: FileRecord, target: Path) -> bool:
+        """Write one content to a new file, verified; False where it is not in the store undamaged."""
+        try:
+            self.fetch_files({target.name: record}, target.parent)
+        except ArtifactCorrupt:
+            target.unlink(missing_ok=True)
+            return False
+        return True
+
+    def fetch_files(
+        self, files: Mapping[str, FileRecord], into: Path, progress: Progress | None = None
+    ) -> None:
+        """Make the files below `into` what their records say; parts that are right there are kept.
+
+        Bytes that cannot be had as their digests say are an ArtifactCorrupt.
+        """
+        told = _counted(sum(record.size for record in files.values()), progress)
+        download.fetch(self._objects, self.record.part_bytes, files, into, told)
+
+    def verify(self, key: str, progress: Progress | None = None) -> list[str]:
+        """Everything wrong with the artifact, by reading all of it from the store; each names its file."""
+        try:
+            manifest = self.manifest(key)
+        except ArtifactCorrupt as exc:
+            return [f"manifest.json: {exc}"]
+        return [f"{name}: {what}" for name, what in self.differing(manifest.files, progress)]
+
+    def differing(
+        self, files: Mapping[str, FileRecord], progress: Progress | None = None
+    ) -> Iterator[tuple[str, str]]:
+        """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
+        told = _counted(sum(record.size for record in files.values()), progress)
+        return download.differing(self._objects, self.record.part_bytes, files, told)
+
+    def replace(self, record: FileRecord, source: Path) -> None:
+        """Send a content anew in place of one that is damaged."""
+        with self.lease([], f"the repair of {record.sha256[:12]}", [record.sha256]):
+            self.drop(record.sha256)
+            files = {source.name: record}
+            upload.push_files(self._objects, self.record.part_bytes, source.parent, files, lambda size: None)
+
+    def drop(self, sha256: str) -> None:
+        """Remove a content that is damaged: whoever pushes it next sends it again."""
+        parts = self._objects.listing(layout.parts_prefix(sha256))
+        for path in (layout.index_path(sha256), layout.blob_path(sha256), *parts):
+            self._objects.remove(path)
+
+    def restore(self, manifest: Manifest) -> None:
+        """Write a manifest anew in place of one that is damaged."""
+        self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+
+    def discard(self, key: str) -> None:
+        """Set an artifact's manifest aside: it is no longer committed, and is built again if it is wanted."""
+        text = self._objects.read(layout.manifest_path(key))
+        if text is not None:
+            self._objects.write(f"{layout.QUARANTINE}/{key}.json", text)
+            self._objects.remove(layout.manifest_path(key))
+
+    def prepare(self) -> None:
+        """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        probe = f"probes/{uuid.uuid4().hex}"
+        self._objects.write(probe, b"1")
+        self._objects.remove(probe)
+
+
+def _counted(total: int, progress: Progress | None) -> Callable[[int], None]:
+    done = 0
+
+    def told(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    return told

@@ -1,0 +1,216 @@
+"""Signed in-toto statements as sigstore bundles: what cosign's and Model Signing's tools read and write."""
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from artifacts.errors import KeyUnusable
+from artifacts.store.disk import UnwritableSaid
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+
+PUBLIC_SUFFIX = ".pub"
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateKey:
+    """A key that signs; the library takes it apart where it is used."""
+
+    pem: bytes = field(repr=False)
+    passphrase: str = field(default="", repr=False)
+
+    @property
+    def id(self) -> str:
+        """What the key is called everywhere: sha256 of its public half, PEM."""
+        from artifacts.trust import envelope  # the signing library: 60 ms that only signers pay
+
+        return envelope.key_id(envelope.public_of(self.pem, self.passphrase))
+
+
+def make_key(path: Path, passphrase: str) -> str:
+    """Write a new private key to `path`, for its owner only, and the public one beside it; return its id.
+
+    A file that is there already is a KeyUnusable, and stays.
+    """
+    from artifacts.trust import envelope  # as above
+
+    private, public = envelope.new_key(passphrase)
+    beside = path.with_name(path.name + PUBLIC_SUFFIX)
+    for taken in (path, beside):
+        if taken.is_symlink() or taken.exists():
+            raise KeyUnusable(f"{taken} is there already; a key is not replaced: choose another name")
+    with UnwritableSaid(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for place, text, mode in ((path, private, 0o600), (beside, public, 0o644)):
+            with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+                file.write(text)
+    return envelope.key_id(public)
+
+
+def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
+    """The private key in a file that not everybody may read; otherwise a KeyUnusable."""
+    try:
+        others = path.stat().st_mode & 0o007
+        key = PrivateKey(path.read_bytes(), passphrase)
+    except OSError as exc:
+        raise KeyUnusable(f"{path}: the key cannot be read ({exc.strerror}); give its file") from None
+    if others:
+        raise KeyUnusable(f"{path}: everybody may read this private key; chmod 600 it, or make a new one")
+    try:
+        _ = key.id
+    except KeyUnusable as exc:
+        raise KeyUnusable(f"{path}: {exc}") from None
+    return key
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the private key in a file needs a passphrase; False also where there is none to read."""
+    try:
+        return b"ENCRYPTED" in path.read_bytes()
+    except OSError:  # told, with its reason, by whoever uses the key
+        return False
+
+
+def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
+    """Id -> public key, PEM, of every key in the files; of a directory, those in its `*.pub`.
+
+    A file may hold several keys, and text between them. One without any is a KeyUnusable.
+    """
+    from artifacts.trust import envelope  # as above
+
+    found: dict[str, str] = {}
+    for path in paths:
+        files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if path.is_dir() else [path]
+        pems = [pem for file in files for pem in _pems(file)]
+        if not pems:
+            raise KeyUnusable(f"{path}: no public key in it; give PEM files such as keygen writes")
+        for pem in pems:
+            try:
+                found[envelope.key_id(pem)] = pem
+            except KeyUnusable as exc:
+                raise KeyUnusable(f"{path}: {exc}") from None
+    return found
+
+
+def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
+    """The statement signed by the key, as the text of a bundle."""
+    from artifacts.trust import envelope  # as above
+
+    payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    signed = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
+    material = {"publicKey": {"hint": key.id}, "tlogEntries": []}
+    return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": signed})
+
+
+def opened(bundle: str, public_pem: str) -> dict[str, Any] | None:
+    """The statement in a bundle that the key signed; None for any other text, however it is broken."""
+    from artifacts.trust import envelope  # as above
+
+    read = _read(bundle)
+    if read is None or not envelope.unwrap(
+        read.payload, PAYLOAD, [one.sig for one in read.signatures], public_pem
+    ):
+        return None
+    return _statement(read.payload)
+
+
+def is_bundle(text: str) -> bool:
+    """Whether text has the form of a bundle; what it says is another matter."""
+    return _read(text) is not None
+
+
+def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
+    """Id of the key and the statement, as a bundle claims them: nothing is checked.
+
+    Text that is no bundle is a KeyUnusable.
+    """
+    read = _read(bundle)
+    statement = None if read is None else _statement(read.payload)
+    hint = None if read is None else read.hint
+    if statement is None or hint is None:
+        raise KeyUnusable("that is no signature bundle; give one that `enginery sign` or model_signing wrote")
+    return hint, statement
+
+
+def _pems(file: Path) -> list[str]:
+    begin, end = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
+    try:
+        text = file.read_bytes().decode(errors="replace")
+    except OSError as exc:
+        raise KeyUnusable(f"{file}: the key cannot be read ({exc.strerror}); give a PEM file") from None
+    return [f"{begin}{part.partition(end)[0]}{end}\n" for part in text.split(begin)[1:]]
+
+
+def _decoded(text: Any) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError("no base64 text")
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise ValueError("no base64 text") from None
+
+
+Bytes = Annotated[bytes, BeforeValidator(_decoded)]
+
+
+class _Signed(BaseModel):
+    sig: Bytes
+
+
+class _Envelope(BaseModel):
+    payload: Bytes
+    payload_type: Literal["application/vnd.in-toto+json"] = Field(alias="payloadType")
+    signatures: list[_Signed] = Field(min_length=1, max_length=16)
+
+
+class _PublicKey(BaseModel):
+    hint: str = Field(max_length=200)
+
+
+class _Material(BaseModel):
+    public_key: _PublicKey | None = Field(None, alias="publicKey")
+
+
+class _Bundle(BaseModel):
+    media_type: Literal["application/vnd.dev.sigstore.bundle.v0.3+json"] = Field(alias="mediaType")
+    material: _Material = Field(alias="verificationMaterial")
+    envelope: _Envelope = Field(alias="dsseEnvelope")
+
+    @property
+    def payload(self) -> bytes:
+        return self.envelope.payload
+
+    @property
+    def signatures(self) -> list[_Signed]:
+        return self.envelope.signatures
+
+    @property
+    def hint(self) -> str | None:
+        return self.material.public_key.hint if self.material.public_key else None
+
+
+def _read(text: str) -> _Bundle | None:
+    try:
+        return _Bundle.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+class _Statement(BaseModel, extra="allow"):
+    type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
+
+
+def _statement(payload: bytes) -> dict[str, Any] | None:
+    try:
+        return _Statement.model_validate_json(payload).model_dump(by_alias=True)
+    except ValidationError:
+        return None

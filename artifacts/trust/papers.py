@@ -1,0 +1,126 @@
+"""What comes with a pulled engine beside its own files: signatures, provenance and licence texts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest
+from artifacts.errors import KeyUnusable
+from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest
+from artifacts.store import tree
+from artifacts.trust.bundle import is_bundle
+from artifacts.trust.licence import texts_of
+from artifacts.trust.provenance import Attestation, statement
+from artifacts.trust.signing import (
+    BESIDE,
+    LICENCES,
+    PROVENANCE,
+    SIGNATURES,
+    Signature,
+    require_vouched,
+    states,
+)
+from artifacts.version import VersionRecord
+
+RECORDED = "beside"
+"""Field of `version.json`: name -> sha256 of each file that `accompany` wrote."""
+
+
+def accompany(
+    directory: Path,
+    record: VersionRecord,
+    manifest: Manifest,
+    signatures: Sequence[Signature],
+    attestations: Sequence[Attestation] = (),
+) -> dict[str, str]:
+    """Write what comes with a version into the directory of its files; return name -> sha256 of each file.
+
+    Names that the artifact has itself are left to it. The answer belongs into `version.json`, under `beside`.
+    """
+    written: dict[str, str] = {
+        SIGNATURES: _json(
+            {
+                "signatures": {
+                    one.key_id: json.loads(one.bundle) for one in signatures if is_bundle(one.bundle)
+                },
+                "attestations": {
+                    one.key_id: json.loads(one.bundle) for one in attestations if is_bundle(one.bundle)
+                },
+            }
+        ),
+        PROVENANCE: _json(statement(record, manifest)),
+    }
+    taken = {name.partition("/")[0] for name in manifest.files}
+    written |= {f"{LICENCES}/{name}": text for name, text in texts_of(record.source).items()}
+    sums = {}
+    for name, text in written.items():
+        if name.partition("/")[0] in taken:
+            continue
+        target, content = directory / name, text.encode()
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(content)
+        sums[name] = hashlib.sha256(content).hexdigest()
+    return sums
+
+
+def beside(version: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names in a pulled directory that are no files of the artifact: `version.json` and what it records."""
+    return (MANIFEST, VERSION, *_recorded(version))
+
+
+def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) -> list[str]:
+    """Everything wrong with what came with a pulled version, by reading it.
+
+    A signature must be of these files; `require_trusted` says whether its key counts.
+    """
+    found = []
+    for name, wanted in _recorded(version).items():
+        if not _may_be(name):
+            found.append(f"{VERSION}: records {name!r}, which is no file that pull writes")
+        elif not (directory / name).is_file() or not tree.is_plain(directory / name):
+            found.append(f"{name}: missing")
+        elif (seen := digest.of_file(directory / name)) != wanted:
+            found.append(f"{name}: sha256 {seen}; {VERSION} says {wanted}")
+    if found or SIGNATURES not in _recorded(version):
+        return found
+    return [
+        f"{SIGNATURES}: the signature by {key[:16]} is of other files"
+        for key, bundle in signatures_in(directory).items()
+        if not states(bundle, manifest.digest)
+    ]
+
+
+def require_trusted(directory: Path, trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
+    """The trusted keys that vouch for a pulled directory that `verify` found whole; none is a NotTrusted."""
+    manifest = read_manifest((directory / MANIFEST).read_bytes().decode(errors="replace"), MANIFEST)
+    return require_vouched(str(directory), manifest.digest, signatures_in(directory), trusted_keys)
+
+
+def signatures_in(directory: Path) -> dict[str, str]:
+    """Key id -> bundle of every signature that came with a pulled version; nothing is checked."""
+    if not (directory / SIGNATURES).is_file():
+        return {}
+    try:
+        kept = json.loads((directory / SIGNATURES).read_bytes())["signatures"]
+        return {str(key): json.dumps(bundle) for key, bundle in kept.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise KeyUnusable(f"{directory / SIGNATURES}: no signatures in it; pull the version again") from None
+
+
+def _recorded(version: Mapping[str, Any]) -> dict[str, str]:
+    found = version.get(RECORDED, {})
+    return {str(name): str(one) for name, one in found.items()} if isinstance(found, Mapping) else {}
+
+
+def _may_be(name: str) -> bool:
+    """Whether `pull` writes files of that name, which also says that it leads nowhere else."""
+    folder, _, licence = name.rpartition("/")
+    if folder:
+        return folder == LICENCES and licence not in ("", ".", "..")
+    return name in BESIDE and name not in (MANIFEST, VERSION, LICENCES)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

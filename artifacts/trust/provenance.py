@@ -1,0 +1,110 @@
+"""How an engine came to be, as an in-toto statement with SLSA's provenance predicate, signed or not.
+
+Fields: https://slsa.dev/spec/v1.0/provenance and https://github.com/in-toto/attestation, spec/v1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from artifacts.manifest import Manifest
+from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, opened
+from artifacts.version import VersionRecord
+
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:enginery:build:1"
+"""Prefix of what a build is: `...:built` from a recipe, `...:imported` as it was found."""
+
+BUILDER = "urn:enginery:builder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """A signed statement of provenance, as the registry keeps it."""
+
+    engine_key: str
+    key_id: str
+    bundle: str
+    """Text of the bundle."""
+    signed_at: datetime
+    """UTC."""
+    signed_by: str
+    """`user@host`."""
+
+
+def statement(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
+    """What went into the engine and who built it; the same version gives the same statement anywhere."""
+    started = manifest.created_at - timedelta(seconds=manifest.seconds)
+    return {
+        "_type": STATEMENT,
+        "subject": [
+            {"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())
+        ],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": f"{BUILD_TYPE}:{record.origin}",
+                "externalParameters": {"name": record.name, "recipe": record.recipe},
+                "internalParameters": {"step": manifest.step, "host": manifest.host},
+                "resolvedDependencies": _dependencies(record, manifest),
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": _versions(manifest.host)},
+                "metadata": {
+                    "invocationId": manifest.key,
+                    "startedOn": _time(started),
+                    "finishedOn": _time(manifest.created_at),
+                },
+            },
+        },
+    }
+
+
+def attest(record: VersionRecord, manifest: Manifest, key: PrivateKey, *, by: str) -> Attestation:
+    """The statement of provenance, signed."""
+    return Attestation(
+        engine_key=manifest.key,
+        key_id=key.id,
+        bundle=bundled(statement(record, manifest), key),
+        signed_at=datetime.now(UTC),
+        signed_by=by,
+    )
+
+
+def attested(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
+    """The predicate that the key signed for exactly these files; None for anything else."""
+    found = opened(bundle, public_key_pem)
+    if found is None or found.get("predicateType") != PREDICATE:
+        return None
+    own = [{"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())]
+    predicate = found.get("predicate")
+    return predicate if found.get("subject") == own and isinstance(predicate, dict) else None
+
+
+def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, Any]]:
+    """The source checkpoint by where it is found, and every step's artifact by its key."""
+    steps = [
+        {"name": name, "uri": f"urn:enginery:artifact:{key}"}
+        for name, key in record.lineage.items()
+        if key != manifest.key
+    ]
+    repo, revision = record.source.get("repo"), record.source.get("revision")
+    if not (isinstance(repo, str) and isinstance(revision, str)):
+        return steps
+    model = {
+        "name": "model",
+        "uri": f"pkg:huggingface/{quote(repo)}@{quote(revision)}",
+        "digest": {"gitCommit": revision},
+    }
+    return [model, *steps]
+
+
+def _versions(host: Mapping[str, Any]) -> dict[str, str]:
+    tools = host.get("tools", {})
+    return {str(name): str(one) for name, one in tools.items()} if isinstance(tools, Mapping) else {}
+
+
+def _time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

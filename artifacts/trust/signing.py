@@ -1,0 +1,213 @@
+"""Signatures over the files of an artifact, in the form of OpenSSF Model Signing, and who must have signed.
+
+A signature lists every file with its sha256, so that it says the same as the manifest's digest, and
+`model_signing verify key` accepts it for a pulled directory. The manifest has the sums already: nothing is
+hashed to sign.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from artifacts import digest
+from artifacts.errors import ArtifactCorrupt, KeyUnusable, NotTrusted
+from artifacts.manifest import MANIFEST, VERSION, Manifest, Sha256
+from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, claimed, opened
+from artifacts.version import VersionRecord
+
+SIGNATURE = "https://model_signing/signature/v1.0"
+
+SIGNATURES, PROVENANCE, CARD, LICENCES = "signatures.json", "provenance.json", "card.md", "LICENSES"
+"""What `pull` writes beside the files; LICENSES is the directory that the REUSE specification names."""
+
+BESIDE = (CARD, LICENCES, MANIFEST, PROVENANCE, SIGNATURES, VERSION)
+"""Names at the top of a pulled directory that are not the artifact's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A signature as the registry keeps it; nothing is checked before `verified` or `require_signed`."""
+
+    manifest_digest: str
+    key_id: str
+    bundle: str
+    """Text of the bundle."""
+    signed_at: datetime
+    """UTC."""
+    signed_by: str
+    """`user@host`."""
+
+
+def sign(manifest: Manifest, key: PrivateKey, *, by: str) -> Signature:
+    """A signature over the names and bytes of the artifact's files."""
+    return Signature(
+        manifest_digest=manifest.digest,
+        key_id=key.id,
+        bundle=bundled(_statement(manifest), key),
+        signed_at=datetime.now(UTC),
+        signed_by=by,
+    )
+
+
+def received(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Signature:
+    """A signature that was made elsewhere; a KeyUnusable unless it is by that key, of these files."""
+    key_id, _ = claimed(bundle)
+    if not verified(bundle, manifest.digest, public_pem):
+        raise KeyUnusable(
+            f"the signature by {key_id[:16]} is not by this key, or of other files than"
+            f" {manifest.digest[:16]}; give the public half of the key that signed this version"
+        )
+    return Signature(
+        manifest_digest=manifest.digest,
+        key_id=_id(public_pem),
+        bundle=bundle,
+        signed_at=datetime.now(UTC),
+        signed_by=by,
+    )
+
+
+def verified(bundle: str, manifest_digest: str, public_key_pem: str) -> bool:
+    """Whether the key signed exactly the files whose digest the manifest states; broken text is a no.
+
+    A public key that cannot be read is a KeyUnusable.
+    """
+    statement = opened(bundle, public_key_pem)
+    return statement is not None and manifest_digest in _digests(statement)
+
+
+def require_published(record: VersionRecord, manifest: Manifest) -> None:
+    """An ArtifactCorrupt unless the manifest is of the files that were published."""
+    if record.manifest_digest not in (None, manifest.digest):
+        raise ArtifactCorrupt(
+            f"{record.reference}: the store has files of digest {manifest.digest[:16]}, and those of"
+            f" {str(record.manifest_digest)[:16]} were published; somebody replaced them: repair the store"
+        )
+
+
+def states(bundle: str, manifest_digest: str) -> bool:
+    """Whether a bundle claims to sign the files of that digest; nobody's key is asked."""
+    try:
+        return manifest_digest in _digests(claimed(bundle)[1])
+    except KeyUnusable:
+        return False
+
+
+def require_signed(
+    record: VersionRecord,
+    manifest: Manifest,
+    signatures: Sequence[Signature],
+    trusted_keys: Mapping[str, str],
+) -> tuple[str, ...]:
+    """The trusted keys that vouch for the files; none is a NotTrusted that says which signatures there are.
+
+    `trusted_keys` is id -> public key, PEM.
+    """
+    bundles = {one.key_id: one.bundle for one in signatures}
+    return require_vouched(record.reference, manifest.digest, bundles, trusted_keys)
+
+
+def require_vouched(
+    what: str, manifest_digest: str, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
+) -> tuple[str, ...]:
+    """`require_signed` of anything with a digest; `bundles` is key id -> bundle, as somebody says."""
+    if not trusted_keys:
+        raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
+    found = vouching(manifest_digest, bundles.values(), trusted_keys)
+    if not found:
+        raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
+    return found
+
+
+def vouching(
+    manifest_digest: str, bundles: Iterable[str], trusted_keys: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Ids of the keys that signed the files of that digest."""
+    every = tuple(bundles)
+    return tuple(
+        key
+        for key, pem in trusted_keys.items()
+        if any(verified(bundle, manifest_digest, pem) for bundle in every)
+    )
+
+
+def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
+    trusted = ", ".join(key[:16] for key in trusted_keys)
+    if not bundles:
+        return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
+    false = [key[:16] for key in bundles if key in trusted_keys]
+    if false:
+        return f"has a signature by {', '.join(false)} that is of other files, or broken; do not use it"
+    others = ", ".join(key[:16] for key in bundles)
+    return f"is signed by {others}; have it signed by a trusted key: {trusted}"
+
+
+def _statement(manifest: Manifest) -> dict[str, Any]:
+    """Serialization as `model_signing` 1.1 reads it: resources in the order of their path's parts."""
+    names = sorted(manifest.files, key=lambda name: PurePosixPath(name).parts)
+    sums = [manifest.files[name].sha256 for name in names]
+    total = hashlib.sha256(b"".join(bytes.fromhex(one) for one in sums)).hexdigest()
+    own = {name.partition("/")[0] for name in names}
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": manifest.key, "digest": {"sha256": total}}],
+        "predicateType": SIGNATURE,
+        "predicate": {
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": [name for name in BESIDE if name not in own],
+            },
+            "resources": [
+                {"name": name, "algorithm": "sha256", "digest": one}
+                for name, one in zip(names, sums, strict=True)
+            ],
+        },
+    }
+
+
+class _Serialization(BaseModel):
+    method: Literal["files"]
+
+
+class _Resource(BaseModel):
+    name: str
+    algorithm: Literal["sha256"]
+    digest: Sha256
+
+
+class _Predicate(BaseModel):
+    serialization: _Serialization
+    resources: list[_Resource]
+
+
+class _Signed(BaseModel):
+    predicateType: Literal["https://model_signing/signature/v1.0"]  # noqa: N815 the specification's spelling
+    predicate: _Predicate
+
+
+def _digests(statement: Mapping[str, Any]) -> tuple[str, ...]:
+    """Digests of the files that a signed statement lists; none where it is no signature over whole files.
+
+    The second is without what `pull` writes: somebody may have signed a pulled directory with another tool.
+    """
+    try:
+        resources = _Signed.model_validate(statement).predicate.resources
+    except ValidationError:
+        return ()
+    listed = {one.name: one.digest for one in resources}
+    if len(listed) != len(resources):
+        return ()
+    own = {name: one for name, one in listed.items() if name.partition("/")[0] not in BESIDE}
+    return digest.of_tree(listed), digest.of_tree(own)
+
+
+def _id(public_pem: str) -> str:
+    from artifacts.trust import envelope  # the signing library: 60 ms that only signers pay
+
+    return envelope.key_id(public_pem)
