@@ -99,10 +99,11 @@ def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
 def test_find_names_what_suits_and_says_why_a_version_does_not(cli, built):
     root, _ = built
     found = cli("--store", root / "store", "--json", "find", "--tp", "2", "--kv-cache", "float8_e4m3fn")
-    assert [row["version"] for row in json.loads(found.stdout)] == ["test/mixed:1"]
+    assert [row["version"] for row in json.loads(found.stdout)["suits"]] == ["test/mixed:1"]
     done = cli("--store", root / "store", "--json", "find", "--tp", "1")
-    assert json.loads(done.stdout) == []
-    assert "tp is 2, not 1" in done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["suits"] == []
+    assert answer["dropped"][0]["reasons"] == [{"fact": "tp", "text": "tp is 2, not 1"}]
 
 
 def test_promote_refuses_when_the_alias_is_not_where_it_was_expected(cli, built):

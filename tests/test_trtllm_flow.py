@@ -27,4 +27,4 @@ def test_a_recipe_is_built_judged_and_published(backend, version, cli, tmp_path)
     assert found.returncode == 0, found.stderr
     assert "test/x" in found.stdout
     elsewhere = cli("--store", store, "find", "--backend", backend)
-    assert "needs 1 x NVIDIA H100 80GB HBM3; this host has" in elsewhere.stdout + elsewhere.stderr
+    assert "needs 1 x NVIDIA H100 80GB HBM3; the host has" in elsewhere.stdout + elsewhere.stderr

@@ -46,7 +46,7 @@ def _gpus(_: str, facts: Facts, names: Iterable[str]) -> str | None:
     alike = sum(name in built for name in have)
     if alike >= ranks:
         return None
-    return f"needs {ranks} x {' or '.join(sorted(built))}; this host has {', '.join(have) or 'no GPU'}"
+    return f"needs {ranks} x {' or '.join(sorted(built))}; the host has {', '.join(have) or 'no GPU'}"
 
 
 def _sm(_: str, facts: Facts, capabilities: Iterable[int]) -> str | None:
@@ -54,7 +54,7 @@ def _sm(_: str, facts: Facts, capabilities: Iterable[int]) -> str | None:
     needs, have = facts.get("sm"), sorted(set(capabilities))
     if _on_cpu(facts) or needs is None or needs in have:
         return None
-    return f"needs GPUs of sm_{needs}; this host's are {', '.join(f'sm_{sm}' for sm in have) or 'none'}"
+    return f"needs GPUs of sm_{needs}; the host's are {', '.join(f'sm_{sm}' for sm in have) or 'none'}"
 
 
 def _driver(_: str, facts: Facts, have: str | None) -> str | None:
@@ -63,7 +63,7 @@ def _driver(_: str, facts: Facts, have: str | None) -> str | None:
     if _on_cpu(facts) or have is None or not built:
         return None
     needs = min(built, key=_branch)
-    return None if _branch(have) >= _branch(needs) else f"needs driver {needs} or later; this host has {have}"
+    return None if _branch(have) >= _branch(needs) else f"needs driver {needs} or later; the host has {have}"
 
 
 def _branch(driver: str) -> int:
@@ -76,7 +76,7 @@ def _toolchain(fact: str, facts: Facts, versions: Iterable[str]) -> str | None:
     needs, have = facts.get("toolchain", {}).get(fact), list(versions)
     if facts.get("backend") not in TOOLCHAIN_BACKENDS or needs is None or needs in have:
         return None
-    return f"needs {fact} {needs}; this host has {', '.join(have) or 'none'}"
+    return f"needs {fact} {needs}; the host has {', '.join(have) or 'none'}"
 
 
 def _torch(_: str, facts: Facts, have: str | None) -> str | None:
@@ -86,7 +86,7 @@ def _torch(_: str, facts: Facts, have: str | None) -> str | None:
     needs = facts.get("toolchain", {}).get("torch")
     if needs is None or needs == have:
         return None
-    return f"needs torch {needs}; this host has {have or 'none'}"
+    return f"needs torch {needs}; the host has {have or 'none'}"
 
 
 def _memory(_: str, facts: Facts, have: int) -> str | None:

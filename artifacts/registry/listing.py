@@ -63,7 +63,7 @@ def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | No
         suits.append(row)
     first = _ranked(suits, values, rank)[:limit]
     dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
-    return [*(Match(one, ()) for one in _complete(db, first, facts, tuple(slo))), *dropped]
+    return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
 
 
 def _ranked(rows: Iterable[Line], values: Values, rank: str) -> list[Line]:

@@ -9,7 +9,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
-from pipeline.commands.published import tabulate
+from pipeline.commands.published import rows_of, tabulate
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Match
@@ -23,9 +23,6 @@ CLOSEST = 3
 """Versions that a recipe is tried to be made from."""
 
 PROGRAMS = ("tensorrt_llm", "tensorrt", "torch")
-
-ELSEWHERE = ("gpu", "driver", "runtime")
-"""Asking for one of these asks for some other host than this."""
 
 
 def _runtime(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str] | None:
@@ -89,6 +86,8 @@ def find(
     asked = _asked(
         app, any_host, {key.rstrip("_"): value for key, value in wanted.items() if value is not None}
     )
+    from artifacts.finding.match import RANKS  # not for --help
+
     client = app.client
     gc.freeze()  # what is imported is no garbage: a search of many versions need not look through it
     try:
@@ -96,7 +95,7 @@ def find(
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     suits = [one for one in found if not one.reasons]
-    tabulate(app, [one.record for one in suits])
+    _show(app, found, (RANKS[rank][0], *asked.get("slo", {})))
     _say_dropped(app, found)
     if suits and recipe is not None:
         app.out.say(f"{suits[0].record.reference} suits; no recipe is written")
@@ -106,6 +105,7 @@ def find(
 
 def _asked(app: App, any_host: bool, wanted: dict[str, Any]) -> dict[str, Any]:
     """What is asked for with what the host offers: this one, or one of which only some is known."""
+    from pipeline.compatibility import elsewhere
     from pipeline.gpus import TARGETS
 
     kind, count = wanted.pop("gpu", (None, None))
@@ -114,16 +114,39 @@ def _asked(app: App, any_host: bool, wanted: dict[str, Any]) -> dict[str, Any]:
         known = TARGETS.get(kind.lower())
         wanted |= {"sm": [known.sm], "memory_bytes": known.memory_bytes} if known else {}
         wanted |= {"gpu_count": count} if count else {}
-    if any_host or wanted.keys() & set(ELSEWHERE):
+    if any_host or kind is not None:
         return wanted
-    return {**wanted, **facts_here(app)}
+    here = facts_here(app)
+    counts = elsewhere(here, wanted)
+    if "gpus" not in counts:
+        app.out.say("GPUs are not compared: this host has none, and --gpu names none")
+    return {**wanted, **counts}
+
+
+def _show(app: App, found: "Sequence[Match]", asked: Sequence[str]) -> None:
+    """A table of what suits, with the metrics asked about; as JSON also what does not, and why."""
+    suits = [one.record for one in found if not one.reasons]
+    if not app.out.json_mode:
+        tabulate(app, suits, asked)
+        return
+    dropped = [one for one in found if one.reasons]
+    app.out.value(
+        {
+            "suits": rows_of(app, suits, asked),
+            "dropped": [
+                {"version": one.record.reference, "reasons": [reason._asdict() for reason in one.reasons]}
+                for one in dropped
+            ],
+        },
+        text="",
+    )
 
 
 def _say_dropped(app: App, found: "Sequence[Match]") -> None:
-    """A reason for each of a few, groups of many."""
+    """A reason for each of a few, groups of many; a JSON run has them in its answer."""
     from artifacts.finding.match import groups
 
-    dropped = [one for one in found if one.reasons]
+    dropped = [one for one in found if one.reasons and not app.out.json_mode]
     if len(dropped) <= FEW:
         for one in dropped:
             app.out.say(f"dropped {one.record.reference}: {'; '.join(one.dropped)}")

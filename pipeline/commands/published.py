@@ -25,6 +25,9 @@ SHOWN = (
 )
 """Facts of a version that people see first."""
 
+USUAL = ("perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "size_bytes")
+"""Metrics that every list of versions shows."""
+
 FIRST = 50
 """Versions that people see of a longer list; programs get all."""
 
@@ -167,10 +170,10 @@ def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def tabulate(app: App, versions: "Sequence[Version]") -> None:
-    """Lists versions; what must be known of them stands in the last column, waivers in full below."""
+def tabulate(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> None:
+    """Lists versions with what was asked; remarks stand in the last column, waivers in full below."""
     remarks = app.registry.remarks([(one.name, one.number) for one in versions])
-    rows = [row(app, one, remarks[one.name, one.number]) for one in versions]
+    rows = [row(app, one, remarks[one.name, one.number], asked) for one in versions]
     app.out.rows(rows, id_column="version")
     if not app.out.json_mode:
         for one in versions:
@@ -178,7 +181,13 @@ def tabulate(app: App, versions: "Sequence[Version]") -> None:
                 app.out.warn(f"{one.reference}: {waiver}")
 
 
-def row(app: App, one: "Version", remarks: "Remarks") -> dict[str, Any]:
+def rows_of(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Versions as lines of a list; `asked` are metrics that have columns beside the usual ones."""
+    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
+    return [row(app, one, remarks[one.name, one.number], asked) for one in versions]
+
+
+def row(app: App, one: "Version", remarks: "Remarks", asked: Sequence[str] = ()) -> dict[str, Any]:
     """A version as a line of a list."""
     from artifacts.registry.remarks import marks  # SQLAlchemy: not for --help
 
@@ -193,6 +202,7 @@ def row(app: App, one: "Version", remarks: "Remarks") -> dict[str, Any]:
         "kl": one.metric("kl"),
         "top1": one.metric("top1_agreement"),
         "tokens_per_s": one.metric("tokens_per_s"),
+        **{name: one.metric(name) for name in asked if name not in USUAL},
         "MB": (one.metric("size_bytes") or 0.0) / 1e6,
         "notes": marks(one, remarks) or None,
     }

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -420,7 +421,8 @@ def test_a_part_that_arrived_short_is_noticed_before_the_commit(bucket, proxy, s
         handler.reply(*answer)
 
     proxy.fail("PUT", f"{sha256}.parts/00001.", cut)
-    remote = opened(bucket.url)
+    patient = replace(FAST, stall_s=20.0, request_s=20.0)  # a second try would mend it
+    remote = RemoteStore(place.parse(bucket.url), patient, part_bytes=PART)
     with pytest.raises(StoreUnusable, match="has 5 of 4,096 bytes after it was written; run again"):
         remote.push(store.path(made.key), made)
     assert not remote.has(made.key)

@@ -3,7 +3,7 @@
 import pytest
 
 from artifacts.finding.match import FACTS
-from pipeline.compatibility import facts_here
+from pipeline.compatibility import elsewhere, facts_here
 from pipeline.host import Gpu, Host
 from pipeline.toolchains.toolchain import Toolchain
 
@@ -42,3 +42,20 @@ def test_gpus_say_their_capability_and_driver(gpus, sm, driver):
 def test_vector_sets_include_those_before():
     assert facts_here(host())["cpu"] == ("avx2", "avx512f")
     assert facts_here(host(cpu="aarch64"))["cpu"] == ("aarch64",)
+
+
+def test_a_runtime_or_driver_that_is_asked_for_takes_the_place_of_this_hosts_alone():
+    here = facts_here(host(H100), [toolchain("old", tensorrt_llm="0.16.0")])
+    counts = elsewhere(here, {"runtime": {"tensorrt_llm": "1.2.1"}})
+    assert counts == {"cpu": here["cpu"], "gpus": here["gpus"], "sm": [90], "driver": "560.35.05"}
+    assert "driver" not in elsewhere(here, {"driver": "570.86.10"})
+    assert elsewhere(here, {"driver": "570.86.10"})["tensorrt_llm"] == ["0.16.0"]
+    assert elsewhere(here, {"gpu": "h200"}) == {}
+    assert elsewhere(here, {"tp": 2}) == here
+
+
+def test_a_host_without_gpus_is_not_the_one_that_somebody_asks_about_by_driver_or_tensorrt():
+    here = facts_here(host())
+    assert elsewhere(here, {"runtime": {"tensorrt_llm": "1.2.1"}}) == {}
+    assert elsewhere(here, {"driver": "570.86.10"}) == {}
+    assert elsewhere(here, {"runtime": {"torch": "2.13.0"}})["gpus"] == []

@@ -88,8 +88,13 @@ def test_ls_lists_what_an_alias_points_at_and_the_newest(here):
 def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here):
     assert here("-q", "find", "--any-host").stdout.split() == ["demo/fp8:2", "demo/fp8:1"]
     done = here("--json", "find", "--rank", "first_token", "--slo", "ttft_ms_p95=50")
-    assert [row["version"] for row in json.loads(done.stdout)] == ["demo/fp8:1"]
-    assert "dropped demo/fp8:2: ttft_ms_p95 is 90, more than 50" in done.stderr
+    answer = json.loads(done.stdout)
+    assert [(row["version"], row["ttft_ms_p95"]) for row in answer["suits"]] == [("demo/fp8:1", 40.0)]
+    reason = {"fact": "slo", "text": "ttft_ms_p95 is 90, more than 50"}
+    assert answer["dropped"] == [{"version": "demo/fp8:2", "reasons": [reason]}]
+    told = here("find", "--rank", "first_token", "--slo", "ttft_ms_p95=50")
+    assert "ttft ms p95" in told.stdout
+    assert "dropped demo/fp8:2: ttft_ms_p95 is 90, more than 50" in told.stderr
 
 
 def test_find_writes_a_recipe_that_plans_when_nothing_fits(cli, here, demo):
