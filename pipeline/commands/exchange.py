@@ -9,7 +9,7 @@ from pipeline.app import App
 
 @click.command()
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-@click.argument("target", metavar="hf:DIR|hf://OWNER/NAME|oci:DIR[:TAG]|mlflow:URL[#MODEL]")
+@click.argument("target", metavar="TARGET")
 @click.option(
     "--part",
     type=click.Choice(["engine", "checkpoint"]),
@@ -19,8 +19,12 @@ from pipeline.app import App
 def push(app: App, /, reference: str, target: str, part: Any) -> None:
     """Hand a version to another system: every byte verified on the way, visible there once it is complete.
 
-    hf: writes a directory in Hugging Face layout with a model card, or commits it to a repository. oci: adds
-    it to an OCI image layout in the CNCF ModelPack format. mlflow: registers it as a new model version.
+    \b
+    TARGET is one of
+      hf:DIR               a directory in Hugging Face layout, with a model card
+      hf://OWNER/NAME      a commit to a repository of a Hugging Face hub
+      oci:DIR[:TAG]        a manifest of an OCI image layout, in the CNCF ModelPack format
+      mlflow:URL[#MODEL]   a new version of a registered model
 
     Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
     """
@@ -38,14 +42,18 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
 
 
 @click.command(name="import")
-@click.argument("source", metavar="DIRECTORY|hf://OWNER/NAME[@REVISION]|oci:DIR[:TAG]|mlflow:URL#MODEL")
+@click.argument("source", metavar="SOURCE")
 @click.argument("name")
 @click.pass_obj
 def import_(app: App, /, source: str, name: str) -> None:
     """Register an engine or a checkpoint that was built elsewhere as a version of NAME, verdict UNVERIFIED.
 
-    SOURCE is a directory (an engine, a pulled version, or a checkpoint in Hugging Face layout), a repository
-    of a Hugging Face hub, a manifest of an OCI image layout, or a model version of an MLflow server.
+    \b
+    SOURCE is one of
+      DIR                          an engine, a pulled version, or a checkpoint in Hugging Face layout
+      hf://OWNER/NAME[@REVISION]   a repository of a Hugging Face hub
+      oci:DIR[:TAG]                a manifest of an OCI image layout
+      mlflow:URL#MODEL             a version of a registered model
 
     Example: enginery import ./engine-from-elsewhere team/llama
     """
