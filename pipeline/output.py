@@ -70,6 +70,8 @@ class Output:
         if self.json_mode and self.documents:
             whole = self.documents[0] if len(self.documents) == 1 else self.documents
             sys.stdout.write(json.dumps(whole, indent=2, default=str) + "\n")
+            sys.stdout.flush()
+            self.documents.clear()
 
     def say(self, text: str) -> None:
         """Tells the story."""

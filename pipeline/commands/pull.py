@@ -51,8 +51,15 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
     if every is None:
         _once(app, reference, directory)
         return
+    try:
+        _follow(app, reference, directory, every, then)
+    except KeyboardInterrupt:  # how following ends
+        app.out.say(f"stopped following {reference}; {directory / 'current'} stays as it is")
+
+
+def _follow(app: App, reference: str, directory: Path, every_s: float, then: str | None) -> None:
     app.out.say(f"following {reference}; Ctrl-C ends it and leaves {directory / 'current'} as it is")
-    for change in app.client.watch(reference, directory, every_s=every):
+    for change in app.client.watch(reference, directory, every_s=every_s):
         _tell(app, change.record, change.directory)
         app.out.flush()
         if then is not None:

@@ -78,7 +78,7 @@ def _tell(app: App, findings: "list[Finding]") -> None:
     app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
     for one in old:
         if one.problem:
-            app.out.say(f"{one.record.reference}: no rebuild can be planned here: {one.problem}")
+            app.out.say(f"{one.record.reference}: no rebuild from here: {one.problem}")
 
 
 def _write(app: App, findings: "list[Finding]", folder: Path) -> None:

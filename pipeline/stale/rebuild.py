@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.version import VersionRecord
+from artifacts.version import IMPORTED, VersionRecord
 from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.plan import Plan
 from pipeline.planning import pending, plan_one
@@ -54,6 +54,8 @@ def recipe_of(record: VersionRecord, revision: str | None = None) -> Loaded:
 
     A SourceError where the registry does not know where that was, or it is not on this host.
     """
+    if record.origin == IMPORTED:
+        raise SourceError(f"{record.reference} was built elsewhere; build it there and import it again")
     file = record.source.get("file")
     if file is None:
         raise SourceError(f"{record.reference} does not say where its recipe was; run its recipe once more")

@@ -71,9 +71,22 @@ def look(record: VersionRecord, site: Site, world: World) -> Finding:
         if isinstance(plan, str):
             return Finding(record=record, reasons=known, rebuild=None, problem=plan, usd=None)
     made = rebuild(record, loaded, plan, site) if known else None
+    if made is not None and not made.to_run:
+        return Finding(record=record, reasons=known, rebuild=None, problem=_no_cure(known), usd=None)
     return Finding(
         record=record, reasons=known, rebuild=made, problem="", usd=_usd(made, record, world.pools)
     )
+
+
+def _no_cure(known: Iterable[Reason]) -> str:
+    """What to do where the recipe makes the very same engine and verdict on this host."""
+    kinds = {reason.kind for reason in known}
+    cures = {
+        "build it on a host of its pool": kinds & {"toolchain", "driver", "hardware"},
+        "give its recipe newer gate data": kinds & {"gate"},
+    }
+    cure = " and ".join(cure for cure, asked in cures.items() if asked)
+    return f"its recipe makes the same engine and verdict here; {cure or 'change its recipe'}"
 
 
 def _judged_at(record: VersionRecord, site: Site) -> datetime:

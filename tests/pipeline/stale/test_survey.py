@@ -93,6 +93,17 @@ def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path, site):
     assert "was run from /nowhere/at/all/recipe.yaml, which is not on this host" in finding.problem
 
 
+def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path, site):
+    record = publish_plan(planned(recipe_file(tmp_path), site), site)
+    finding = look(record, site, world(Pool(name="edge", torch="2.14"), days=-1))
+    assert {reason.kind for reason in finding.reasons} == {"toolchain", "gate"}
+    assert finding.rebuild is None
+    assert finding.problem == (
+        "its recipe makes the same engine and verdict here; build it on a host of its pool "
+        "and give its recipe newer gate data"
+    )
+
+
 def test_a_new_commit_is_planned_with_that_commit(tmp_path, site, hub, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     hub.head = "b" * 40
@@ -104,10 +115,12 @@ def test_a_new_commit_is_planned_with_that_commit(tmp_path, site, hub, monkeypat
 def test_a_written_recipe_loads_and_plans_to_the_same_engine(tmp_path, site):
     file = with_own_data(tmp_path)
     record = publish_plan(planned(file, site), site)
-    finding = look(record, site, world(days=-1))
+    data = tmp_path / "calibration.jsonl"
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
+    finding = look(record, site, world())
     written = write_recipe(finding.rebuild, tmp_path / "rebuilds")
     assert written.name == f"{record.name.replace('/', '-')}.yaml"
-    assert planned(written, site).step("engine").key == record.engine_key
+    assert planned(written, site).step("engine").key == finding.rebuild.plan.step("engine").key
     (loaded,) = load(written)
     assert loaded.recipe.name == record.name
 
