@@ -39,7 +39,7 @@ def test_the_page_of_a_name_answers_the_questions_of_somebody_on_call(client, re
 def test_an_alias_without_a_way_back_says_why(client, file):
     published.collect(file, NAME, 1)
     text = seen(client, f"/engines/{NAME}")
-    assert "Cannot be rolled back: the files of version 1 were collected." in text
+    assert "No rollback: the files of version 1 were collected." in text
     assert text.count("collected") >= 2
 
 
