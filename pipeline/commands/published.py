@@ -174,6 +174,8 @@ def tabulate(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ())
     """Lists versions with what was asked; remarks stand in the last column, waivers in full below."""
     remarks = app.registry.remarks([(one.name, one.number) for one in versions])
     rows = [row(app, one, remarks[one.name, one.number], asked) for one in versions]
+    if not app.out.json_mode and not any(one["notes"] for one in rows):
+        rows = [{name: value for name, value in one.items() if name != "notes"} for one in rows]
     app.out.rows(rows, id_column="version")
     if not app.out.json_mode:
         for one in versions:
