@@ -13,8 +13,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def test_every_command_is_in_the_readme_and_every_one_in_it_exists():
-    said = set(re.findall(r"`enginery (\w+)", README)) | set(
-        re.findall(r"^\$ enginery (?:--\w+ \S+ )*(\w+)", README, re.MULTILINE)
+    said = set(re.findall(r"`enginery ([\w-]+)", README)) | set(
+        re.findall(r"^\$ enginery (?:--\w+ \S+ )*([\w-]+)", README, re.MULTILINE)
     )
     assert said <= COMMANDS.keys()
     assert all(re.search(rf"`(enginery )?{name}\b", README) for name in COMMANDS)

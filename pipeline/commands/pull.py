@@ -104,9 +104,9 @@ def _tell(app: App, record: "VersionRecord", path: Path) -> None:
 
 def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     """Commands that run or serve a pulled version, by what they do."""
-    if record.facts.get("backend") == "checkpoint":
-        return {"build an engine of it": "enginery init"}
     shown = shlex.quote(str(path))
+    if record.facts.get("backend") == "checkpoint":
+        return {"build an engine of it": f"enginery init recipe.yaml --model {shown}"}
     commands = {"run it": f"enginery generate {shown} 'def '"}
     if record.facts.get("backend") != "aoti":
         out = shlex.quote(f"{path}-server")

@@ -155,4 +155,4 @@ def _move_row(app: App, move: "Move") -> dict[str, Any]:
 
 def shown(app: App, at: datetime) -> str:
     """A moment as people read it, or whole as JSON."""
-    return at.isoformat() if app.out.json_mode else f"{at:%Y-%m-%d %H:%M:%S}"
+    return at.isoformat() if app.out.json_mode else f"{at:%Y-%m-%d %H:%M:%S}Z"
