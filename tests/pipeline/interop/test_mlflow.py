@@ -45,7 +45,7 @@ def test_a_version_goes_to_mlflow_whole_and_comes_back(address, client, elsewher
         f"{NAME}:1",
         "PASS",
     )
-    assert version["description"].startswith("\n# team/tiny_fp8")
+    assert version["description"].startswith("# team/tiny_fp8:1\n")
     run = ask(address, "runs/get", run_id=version["run_id"])["run"]
     metrics = {one["key"]: one["value"] for one in run["data"]["metrics"]}
     assert (run["info"]["status"], metrics) == ("FINISHED", {"kl": 0.012, "tokens_per_s/64": 4210.5})
