@@ -10,6 +10,8 @@ import pytest
 from artifacts import digest
 from artifacts.registry.database import connect
 from artifacts.store.local import LocalStore, open_store
+from artifacts.store.remote.store import RemoteStore
+from tests.artifacts.remotes import FILES, opened
 from tests.forked import Forked
 
 KEY = digest.of_json("one")
@@ -123,3 +125,23 @@ def all_files() -> Callable[[Path], list[str]]:
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
     return listed
+
+
+@pytest.fixture
+def remote(bucket) -> RemoteStore:
+    """A store that nobody wrote to yet."""
+    return opened(bucket.url)
+
+
+@pytest.fixture
+def made(store, put, key):
+    """A local artifact: its manifest."""
+    put(key, FILES)
+    return store.manifest(key)
+
+
+@pytest.fixture
+def pushed(remote, store, made):
+    """The same in the remote store."""
+    assert remote.push(store.path(made.key), made)
+    return made

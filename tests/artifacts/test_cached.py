@@ -24,7 +24,7 @@ from artifacts.store.repair import repair
 from artifacts.store.repair_remote import give_up, repair_all
 from artifacts.store.survey import survey
 from artifacts.store.survey_remote import survey_remote
-from tests.artifacts.test_remote import BIG, FILES, contents, damage, opened, until
+from tests.artifacts.remotes import BIG, FILES, contents, damage, opened, until
 from tests.servers import faults
 
 
@@ -212,7 +212,7 @@ FETCHER = """
 import sys
 from pathlib import Path
 from artifacts.store.cached import CachedStore
-from tests.artifacts.test_remote import opened
+from tests.artifacts.remotes import opened
 store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
 input()
 print(store.file(sys.argv[3], "rank1.bin").stat().st_size, store.directory(sys.argv[3]).name == sys.argv[3])

@@ -16,8 +16,8 @@ from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry
 from artifacts.registry.retention import Names
 from artifacts.store.cached import CachedStore
+from tests.artifacts.remotes import PART, opened
 from tests.artifacts.test_cached import commit
-from tests.artifacts.test_remote import PART, opened
 from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
 from tests.servers.s3 import Bucket
 
@@ -28,7 +28,7 @@ from artifacts.store.cached import CachedStore
 from artifacts.registry.registry import Binding, Publication, open_registry
 from tests.artifacts.test_cached import commit
 from tests.artifacts.test_fleet import engine
-from tests.artifacts.test_remote import opened
+from tests.artifacts.remotes import opened
 url, cache, registry, turns, number = sys.argv[1:]
 store, registry, chance = CachedStore(opened(url), Path(cache)), open_registry(registry), random.Random(number)
 input()
@@ -303,7 +303,7 @@ def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path
 import sys
 from pathlib import Path
 from artifacts.store.cached import CachedStore
-from tests.artifacts.test_remote import opened
+from tests.artifacts.remotes import opened
 store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
 with store.lease([sys.argv[3]], "a build"):
     directory = store.directory(sys.argv[3])
