@@ -17,8 +17,8 @@ from artifacts.registry.registry import Binding, Publication, Registry, open_reg
 from artifacts.registry.retention import Names
 from artifacts.store.cached import CachedStore
 from tests.artifacts.remotes import PART, opened
+from tests.artifacts.sweeping import EAGER, age, finished, go, ready
 from tests.artifacts.test_cached import commit
-from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
 from tests.servers.s3 import Bucket
 
 BUILDER = """
