@@ -12,7 +12,6 @@ print("ready", flush=True)
 opened(sys.argv[2]).push(store.path(key), store.manifest(key))
 """
 
-
 FETCHER = """
 import sys
 from pathlib import Path

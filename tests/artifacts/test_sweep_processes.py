@@ -29,7 +29,6 @@ for turn in range(turns):
 print("published", flush=True)
 """
 
-
 PULLER = """
 import sys, tempfile, pathlib
 from artifacts.client import Client

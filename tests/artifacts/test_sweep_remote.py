@@ -21,16 +21,7 @@ from artifacts.registry import tables
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import open_registry
 from artifacts.registry.retention import Names
-from tests.artifacts.sweeping import (
-    EAGER,
-    age,
-    finished,
-    go,
-    on_disk,
-    publish,
-    published,
-    ready,
-)
+from tests.artifacts.sweeping import EAGER, age, finished, go, on_disk, publish, published, ready
 
 
 class Remote:
