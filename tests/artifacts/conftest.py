@@ -9,8 +9,10 @@ import pytest
 
 from artifacts import digest
 from artifacts.registry.database import connect
+from artifacts.registry.registry import open_registry
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote.store import RemoteStore
+from tests.artifacts.governing import version
 from tests.artifacts.remotes import FILES, opened
 from tests.forked import Forked
 
@@ -145,3 +147,12 @@ def pushed(remote, store, made):
     """The same in the remote store."""
     assert remote.push(store.path(made.key), made)
     return made
+
+
+@pytest.fixture
+def registry(registry_url):
+    """Three versions of one name, and no alias."""
+    opened = open_registry(registry_url, verified=lambda bundle, digest, key: bundle == f"{digest} {key}")
+    for n in (1, 2, 3):
+        opened.publish(version(n))
+    return opened
