@@ -10,6 +10,7 @@ import pytest
 from artifacts import digest
 from artifacts.registry.database import connect
 from artifacts.registry.registry import open_registry
+from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote.store import RemoteStore
 from tests.artifacts.governing import version
@@ -156,3 +157,13 @@ def registry(registry_url):
     for n in (1, 2, 3):
         opened.publish(version(n))
     return opened
+
+
+@pytest.fixture
+def machine(bucket, tmp_path):
+    """Makes machines that share one remote store, each with a cache of its own."""
+
+    def make(name: str, **options) -> CachedStore:
+        return CachedStore(opened(bucket.url), tmp_path / name, **options)
+
+    return make

@@ -16,9 +16,9 @@ from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry
 from artifacts.registry.retention import Names
 from artifacts.store.cached import CachedStore
+from tests.artifacts.caches import commit
 from tests.artifacts.remotes import PART, opened
 from tests.artifacts.sweeping import EAGER, age, finished, go, ready
-from tests.artifacts.test_cached import commit
 from tests.servers.s3 import Bucket
 
 BUILDER = """
@@ -26,7 +26,7 @@ import random, sys, time
 from pathlib import Path
 from artifacts.store.cached import CachedStore
 from artifacts.registry.registry import Binding, Publication, open_registry
-from tests.artifacts.test_cached import commit
+from tests.artifacts.caches import commit
 from tests.artifacts.test_fleet import engine
 from tests.artifacts.remotes import opened
 url, cache, registry, turns, number = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""What a registry remembers, on both databases: the way back of an alias, events in order, reasons said once."""
+"""What a registry remembers, on both databases: how an alias went back, events in order, reasons said once."""
 
 import dataclasses
 

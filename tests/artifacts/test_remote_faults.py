@@ -1,4 +1,4 @@
-"""A remote store over a server that fails, stalls, garbles, loses and lies: what goes through, and what is said."""
+"""A server that fails, stalls, garbles, loses and lies: what goes through, and what is said."""
 
 import os
 from dataclasses import replace
