@@ -1,4 +1,4 @@
-"""Pulls from a remote store through a cache: straight, from what is there, continued, and of the right build."""
+"""Pulls from a remote store through a cache: straight, from what it has, continued, and of the right build."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What holds of every collection: nothing needed goes, everything else goes, and the bytes are counted right."""
+"""What holds of every collection: nothing needed goes, all else goes, the bytes are counted right."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a registry remembers, on both databases: how an alias went back, events in order, reasons said once."""
+"""What registries remember, on both databases: how aliases went back, events, reasons said once."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Stores in object storage, over a real S3 server: their URLs, their layout, what is pushed and what is fetched."""
+"""Stores in object storage, over a real S3 server: their URLs and parts, what is pushed and what is fetched."""
 
 import hashlib
 import json
