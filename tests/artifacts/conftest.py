@@ -9,7 +9,12 @@ import pytest
 
 from artifacts import digest
 from artifacts.registry.database import connect
+from artifacts.registry.registry import open_registry
+from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
+from artifacts.store.remote.store import RemoteStore
+from tests.artifacts.governing import version
+from tests.artifacts.remotes import FILES, opened
 from tests.forked import Forked
 
 KEY = digest.of_json("one")
@@ -123,3 +128,42 @@ def all_files() -> Callable[[Path], list[str]]:
         return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
 
     return listed
+
+
+@pytest.fixture
+def remote(bucket) -> RemoteStore:
+    """A store that nobody wrote to yet."""
+    return opened(bucket.url)
+
+
+@pytest.fixture
+def made(store, put, key):
+    """A local artifact: its manifest."""
+    put(key, FILES)
+    return store.manifest(key)
+
+
+@pytest.fixture
+def pushed(remote, store, made):
+    """The same in the remote store."""
+    assert remote.push(store.path(made.key), made)
+    return made
+
+
+@pytest.fixture
+def registry(registry_url):
+    """Three versions of one name, and no alias."""
+    opened = open_registry(registry_url, verified=lambda bundle, digest, key: bundle == f"{digest} {key}")
+    for n in (1, 2, 3):
+        opened.publish(version(n))
+    return opened
+
+
+@pytest.fixture
+def machine(bucket, tmp_path):
+    """Makes machines that share one remote store, each with a cache of its own."""
+
+    def make(name: str, **options) -> CachedStore:
+        return CachedStore(opened(bucket.url), tmp_path / name, **options)
+
+    return make

@@ -2,33 +2,25 @@
 
 import random
 import time
-from dataclasses import dataclass
 
 import pytest
 
-from artifacts import digest
 from artifacts.client import Client, verify_pulled
-from artifacts.collection import sweep
-from artifacts.collection.gc import Policy
-from artifacts.collection.places import RemotePlace
 from artifacts.errors import StoreMismatch
-from artifacts.registry.database import open_database
-from artifacts.registry.registry import Binding, Publication, Registry, open_registry
-from artifacts.registry.retention import Names
 from artifacts.store.cached import CachedStore
-from tests.artifacts.test_cached import commit
-from tests.artifacts.test_remote import PART, opened
-from tests.artifacts.test_sweep import EAGER, age, finished, go, ready
-from tests.servers.s3 import Bucket
+from tests.artifacts.caches import commit
+from tests.artifacts.fleets import Fleet, collect, engine
+from tests.artifacts.remotes import PART, opened
+from tests.artifacts.sweeping import age, finished, go, ready
 
 BUILDER = """
 import random, sys, time
 from pathlib import Path
 from artifacts.store.cached import CachedStore
 from artifacts.registry.registry import Binding, Publication, open_registry
-from tests.artifacts.test_cached import commit
-from tests.artifacts.test_fleet import engine
-from tests.artifacts.test_remote import opened
+from tests.artifacts.caches import commit
+from tests.artifacts.fleets import engine
+from tests.artifacts.remotes import opened
 url, cache, registry, turns, number = sys.argv[1:]
 store, registry, chance = CachedStore(opened(url), Path(cache)), open_registry(registry), random.Random(number)
 input()
@@ -70,74 +62,13 @@ print(pulled, flush=True)
 
 SWEEPER = """
 import sys
-from tests.artifacts.test_fleet import collect
+from tests.artifacts.fleets import collect
 input()
 while True:
     collect(sys.argv[1], sys.argv[2])
 """
 
-
 UNNEEDED = "0" * 64
-
-
-def engine(number: int) -> tuple[str, dict[str, bytes]]:
-    """Key and files of one of a few engines; two share each long file."""
-    shared = random.Random(number // 2).randbytes(3 * PART + 5)
-    return digest.of_json(["engine", number]), {"rank0.bin": shared, "engine.json": bytes([number]) * 40}
-
-
-def collect(url: str, registry: str, policy: Policy = EAGER) -> sweep.Plan:
-    """A collection as a machine of its own does it."""
-    names = Names(open_database(registry), inside=False)
-    return sweep.collect(RemotePlace(opened(url).objects, url), names, policy)
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Machines with one remote store and one registry."""
-
-    bucket: Bucket
-    registry_url: str
-    here: CachedStore
-    """The store as one of them has it; it holds an artifact that nobody needs."""
-
-    @property
-    def url(self) -> str:
-        """Of the store."""
-        return self.bucket.url
-
-    @property
-    def registry(self) -> Registry:
-        """As one of them has it."""
-        return open_registry(self.registry_url)
-
-    def publish(self, key: str, alias: str | None = None) -> None:
-        """Registers an artifact."""
-        store = self.here
-        self.registry.publish(
-            Publication(name="demo", alias=alias, engine_key=key, manifest_digest=store.manifest(key).digest,
-                        recipe={"of": key}, verdict="PASS", facts={}),
-            store=Binding(store.id, store.url),
-        )  # fmt: skip
-
-    def collect(self) -> sweep.Plan:
-        """A collection by one of them."""
-        return collect(self.url, self.registry_url)
-
-    def kept(self) -> set[str]:
-        """Keys of everything that gc says it kept, which is there and right."""
-        versions = self.registry.versions("demo")
-        kept = {one.engine_key for one in versions if one.collected_at is None}
-        assert {key: self.here.remote.verify(key) for key in kept} == {key: [] for key in kept}
-        return kept
-
-    def require_nothing_else(self, kept: set[str]) -> None:
-        """The store holds what those artifacts need, and not one object more."""
-        assert set(self.here.remote.keys()) == kept
-        assert self.bucket.objects("leases") == []
-        needed = {one.sha256 for key in kept for one in self.here.remote.manifest(key).files.values()}
-        stored = {path.split("/")[2].partition(".")[0] for path in self.bucket.objects("blobs")}
-        assert stored == needed
 
 
 @pytest.fixture
@@ -303,7 +234,7 @@ def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path
 import sys
 from pathlib import Path
 from artifacts.store.cached import CachedStore
-from tests.artifacts.test_remote import opened
+from tests.artifacts.remotes import opened
 store = CachedStore(opened(sys.argv[1]), Path(sys.argv[2]))
 with store.lease([sys.argv[3]], "a build"):
     directory = store.directory(sys.argv[3])

@@ -13,8 +13,8 @@ from artifacts.manifest import FileRecord, Manifest, seal
 from artifacts.registry.registry import Publication
 from artifacts.store.objects import DOCUMENT_BYTES
 from artifacts.store.remote import layout
-from tests.artifacts.test_cached import commit
-from tests.artifacts.test_remote import FILES, PART, opened
+from tests.artifacts.caches import commit
+from tests.artifacts.remotes import FILES, PART, opened
 
 
 @pytest.fixture

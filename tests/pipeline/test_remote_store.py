@@ -20,7 +20,7 @@ from pipeline.host import probe
 from pipeline.run import run
 from pipeline.steps import Listener, Site
 from recipes.schema import Recipe
-from tests.artifacts.test_remote import opened
+from tests.artifacts.remotes import opened
 from tests.pipeline.toy_steps import INPUTS, toy_plan
 from tests.servers.s3 import environment
 
