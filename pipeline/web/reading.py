@@ -221,5 +221,9 @@ def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:
     kept = [number for number in before if number not in gone]
     if kept:
         return {"was": was, "back": kept[-1], "obstacle": ""}
-    lost = f"the files of version {before[-1]} were collected" if before else "there is no version before this one to return to"
+    lost = (
+        f"the files of version {before[-1]} were collected"
+        if before
+        else "there is no version before this one to return to"
+    )
     return {"was": was, "back": None, "obstacle": lost}

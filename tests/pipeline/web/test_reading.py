@@ -32,7 +32,11 @@ def test_an_alias_says_where_it_is_since_when_by_whom_and_where_it_was(reading, 
 def test_an_alias_that_was_nowhere_before_has_no_way_back(reading, registry):
     registry.promote(NAME, "fresh", to=1, expect=None)
     fresh = alias(reading, "fresh")
-    assert (fresh.was, fresh.back, fresh.obstacle) == (None, None, "there is no version before this one to return to")
+    assert (fresh.was, fresh.back, fresh.obstacle) == (
+        None,
+        None,
+        "there is no version before this one to return to",
+    )
     with pytest.raises(NotFound, match=f"{NAME}@fresh"):
         reading.rollback(NAME, "fresh", expect=1)
 
