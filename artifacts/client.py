@@ -147,7 +147,7 @@ class Client:
 
         A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt,
         a registry of another store a StoreMismatch, a version without a signature that counts a NotTrusted.
-        An interrupted pull from a remote store is continued by the next one.
+        An interrupted pull is continued by the next one.
         """
         record, target = self.resolve(reference), Path(dest).absolute()
         self.require_own_store()

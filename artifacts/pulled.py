@@ -1,9 +1,12 @@
 """A pulled version: how it comes to be in a directory, whole and verified, and what is wrong with one."""
 
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
@@ -16,6 +19,9 @@ from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 from artifacts.version import VersionRecord
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
 
 CHUNK_BYTES = 4 << 20
 
@@ -34,7 +40,7 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
     """Make `target` the version, at once and complete, every byte verified.
 
     A `target` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
-    What was fetched from a remote store before an interruption is kept beside it and used.
+    What came before an interruption is kept beside it and used.
     """
     refuse_taken(target)
     manifest, staging = parcel.manifest, target.with_name(f".{target.name}.fetch")
@@ -43,15 +49,16 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
     with full, UnwritableSaid(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()
-        if isinstance(store, CachedStore) and not store.local.intact(manifest.key):
-            with scratch.resumable(staging) as draft:
+        with scratch.resumable(staging) as draft:
+            if isinstance(store, CachedStore) and not store.local.intact(manifest.key):
                 store.bring(manifest, draft, progress)
-                _finish(parcel, draft, target)
-        else:
-            scratch.sweep(target.parent, f".{target.name}.pull")
-            with scratch.scratch(target.parent, f".{target.name}.pull") as draft:
-                _copy(store.path(manifest.key), draft, manifest, progress)
-                _finish(parcel, draft, target)
+            else:
+                try:
+                    _copy(store.path(manifest.key), draft, manifest, progress)
+                except ArtifactCorrupt:
+                    shutil.rmtree(draft)
+                    raise
+            _finish(parcel, draft, target)
 
 
 def verify_pulled(directory: Path) -> list[str]:
@@ -95,26 +102,54 @@ def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
 
 
 def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | None) -> None:
+    """Make the draft's files those of the artifact; what an interrupted copy left is read, not written."""
+    for name, path in tree.list_files(draft).items():
+        if name not in manifest.files:
+            path.unlink()
     done = 0
     for name, record in manifest.files.items():
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            opened = (source / name).open("rb")
-        except FileNotFoundError:
-            raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
-        seen = hashlib.sha256()
-        with opened, target.open("wb") as out:
-            while chunk := opened.read(CHUNK_BYTES):
-                seen.update(chunk)
-                out.write(chunk)
-                done += len(chunk)
+        found = ""
+        for offset in dict.fromkeys((_left(target, record.size), 0)):
+            seen = hashlib.sha256()
+            for size in _copied(source, name, target, offset, seen):
                 if progress is not None:
-                    progress(done, manifest.size_bytes)
-        if seen.hexdigest() != record.sha256:
-            raise ArtifactCorrupt(
-                _damaged(source, name, f"has sha256 {seen.hexdigest()}, not {record.sha256}")
-            )
+                    progress(done + size, manifest.size_bytes)
+            found = seen.hexdigest()
+            if found == record.sha256:
+                break
+        else:
+            raise ArtifactCorrupt(_damaged(source, name, f"has sha256 {found}, not {record.sha256}"))
+        done += record.size
+
+
+def _left(target: Path, size: int) -> int:
+    """Bytes of an interrupted copy that may be right."""
+    left = target.stat().st_size if target.is_file() else 0
+    return left if left <= size else 0
+
+
+def _copied(source: Path, name: str, target: Path, offset: int, seen: "Hash") -> Iterator[int]:
+    """Copy what follows `offset`; yield how many bytes are there; `seen` is fed all of them."""
+    try:
+        opened = (source / name).open("rb")
+    except FileNotFoundError:
+        raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
+    if not target.is_file():
+        target.touch()
+    with opened, target.open("r+b") as out:
+        if out.seek(0, os.SEEK_END) != offset:
+            out.truncate(offset)
+        out.seek(0)
+        while chunk := out.read(CHUNK_BYTES):
+            seen.update(chunk)
+            yield out.tell()
+        opened.seek(offset)
+        while chunk := opened.read(CHUNK_BYTES):
+            seen.update(chunk)
+            out.write(chunk)
+            yield out.tell()
 
 
 def _damaged(source: Path, name: str, what: str) -> str:

@@ -41,7 +41,7 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 ) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
-    An interrupted pull from a remote store goes on where it was.
+    An interrupted pull goes on where it was.
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
