@@ -1,7 +1,7 @@
 """Queries for lists: scalars and a few figures of many versions, and facts once for all that share them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -39,31 +39,47 @@ def listed(db: Connection, name: str | None, limit: int | None) -> tuple[list[Li
 def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
     """The first `limit` versions that suit, best first, then the dropped ones with their reasons.
 
-    A version that suits stays a row until it is among the first: most never become more. Measurements count
-    only where facts suit.
+    A version that suits stays in the database until it is among the first: most never become more.
+    Measurements count only where facts suit.
     """
     judge, here, slo = Judge(wanted), _is_of(wanted), wanted.get("slo", {})
-    rows = db.execute(_versions().where(here)).all()
-    facts = _facts(db, rows)
+    facts = _facts_of(db, here)
     against = {key: judge.by_facts(one) for key, one in facts.items()}
-    able = [row for row in rows if not against[row.facts_id]]
-    values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, here)) if able else {}
+    sound = _without([key for key, reasons in against.items() if reasons], facts)
+    if not slo:
+        sound &= VERSION.collected_at.is_(None)
     pointing = _aliases(db)
-    dropped = [
-        Match(_one(row, facts, pointing, {}), against[row.facts_id]) for row in rows if against[row.facts_id]
-    ]
-    suits = []
-    for row in able:
-        if slo or row.collected_at:
-            one = _one(row, facts, pointing, values)
-            reasons = judge.by_state(one)
-            if reasons:
-                dropped.append(Match(one, reasons))
-                continue
-        suits.append(row)
-    first = _ranked(suits, values, rank)[:limit]
+    dropped = []
+    for row in db.execute(_versions().where(here, ~sound)).all():
+        one = _one(row, facts, pointing, {})
+        dropped.append(Match(one, against[row.facts_id] or judge.by_state(one)))
+    if slo:
+        values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, here))
+        rows = db.execute(_versions().where(here, sound)).all()
+        judged = [(row, judge.by_state(_one(row, facts, pointing, values))) for row in rows]
+        first = _ranked([row for row, reasons in judged if not reasons], values, rank)[:limit]
+        late = [(row, reasons) for row, reasons in judged if reasons]
+        dropped += [Match(_one(row, facts, pointing, values), reasons) for row, reasons in late]
+    else:
+        first = list(db.execute(_best(here & sound, rank, db.dialect.name).limit(limit)))
     dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
     return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
+
+
+def _best(where: ColumnElement[bool], rank: str, dialect: str) -> Select[Any]:
+    """These versions in the order of a rank, as `_ranked` has them: unmeasured ones last."""
+    metric, sign = RANKS[rank]
+    same = (METRIC.name == VERSION.name) & (METRIC.number == VERSION.number) & (METRIC.metric == metric)
+    name = VERSION.name.collate("C") if dialect == "postgresql" else VERSION.name  # by code points
+    order = (METRIC.value.is_(None), METRIC.value * sign, name, VERSION.number.desc())
+    return _versions().outerjoin(tables.metric, same).where(where).order_by(*order)
+
+
+def _without(dropped: Collection[str], facts: Collection[str]) -> ColumnElement[bool]:
+    """Versions of all facts but the dropped ones; the shorter list is given to the database."""
+    if len(dropped) <= len(facts) / 2:
+        return VERSION.facts_id.not_in(dropped) if dropped else true()
+    return VERSION.facts_id.in_(set(facts) - set(dropped))
 
 
 def _ranked(rows: Iterable[Line], values: Values, rank: str) -> list[Line]:
@@ -112,6 +128,14 @@ def _one_of(columns: Any, where: ColumnElement[bool]) -> ColumnElement[bool]:
         return TRUE
     found: ColumnElement[bool] = columns.name.in_(select(VERSION.name).where(where))
     return found
+
+
+def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, dict[str, Any]]:
+    """Facts of the versions meant, by their id."""
+    query = select(tables.facts.c.id, tables.facts.c.facts)
+    if where is not TRUE:
+        query = query.where(tables.facts.c.id.in_(select(VERSION.facts_id).where(where)))
+    return {row.id: row.facts for row in db.execute(query)}
 
 
 def _facts(db: Connection, rows: Sequence[Line]) -> dict[str, dict[str, Any]]:
