@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 ENGINERY := $(VENV)/bin/enginery
 
-.PHONY: setup demo test lint bench table schema lock clean
+.PHONY: setup demo test test-pipeline test-rest lint bench table schema lock clean
 
 setup: $(VENV)/.ready
 
@@ -18,8 +18,15 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(ENGINERY) --store .demo/store demo
 
+# Two halves at once: most tests wait for processes they started.
 test: setup
-	$(RUN) pytest
+	$(MAKE) --no-print-directory --keep-going --jobs 2 test-pipeline test-rest
+
+test-pipeline: setup
+	$(RUN) pytest tests/pipeline
+
+test-rest: setup
+	$(RUN) pytest tests --ignore tests/pipeline
 
 lint: setup
 	$(RUN) ruff check .
