@@ -3,7 +3,8 @@
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 POLL_S = 0.1
@@ -38,6 +39,17 @@ def release(path: Path, held: int) -> None:
     """Give the lock back; whoever waits finds its open file unlinked and makes a new one."""
     path.unlink(missing_ok=True)
     os.close(held)
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Have a directory's own lock for the block, after whoever has it; no file is made for that."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _locked(opened: int) -> bool:

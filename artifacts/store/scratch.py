@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from artifacts.store.lock import acquire, release
+from artifacts.store.lock import acquire, alone, release
 
 LOCK = "lock"
 FILES = "files"
@@ -24,7 +24,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     alive. The directory is named with the process id for people who look.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    with _gate(parent):  # `sweep` never sees a directory whose lock is not yet held
+    with alone(parent):  # `sweep` never sees a directory whose lock is not yet held
         claim = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}.{os.getpid()}."))
         try:
             held = os.open(claim / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
@@ -38,7 +38,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
         yield files
     finally:
         _remove(files)  # what stays is litter that `sweep` finds
-        with _gate(parent):
+        with alone(parent):
             _remove(claim)
         os.close(held)
 
@@ -62,7 +62,7 @@ def sweep(parent: Path, prefix: str = "") -> list[Path]:
     """Remove the directories below `parent` whose owner died; return what was removed."""
     if not parent.is_dir():
         return []
-    with _gate(parent):
+    with alone(parent):
         dead = _litter(parent, prefix)
         for found in dead:
             _remove(found / FILES)  # before the lock file, which says that the rest is ours to remove
@@ -74,7 +74,7 @@ def litter(parent: Path, prefix: str = "") -> list[Path]:
     """The directories that `sweep` would remove."""
     if not parent.is_dir():
         return []
-    with _gate(parent):
+    with alone(parent):
         return _litter(parent, prefix)
 
 
@@ -120,13 +120,3 @@ def _dead(claim: Path) -> bool:
     finally:
         os.close(held)
     return True
-
-
-@contextmanager
-def _gate(parent: Path) -> Iterator[None]:
-    held = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)

@@ -5,13 +5,9 @@ A file that is longer than registries take is several layers, `NAME.part-00001-o
 written.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +15,7 @@ from artifacts import digest
 from artifacts.client import Client
 from artifacts.errors import DestinationTaken
 from artifacts.store import tree
+from artifacts.store.lock import alone
 from pipeline.errors import ExchangeRefused
 from pipeline.interop import modelpack
 from pipeline.interop.content import Content, Progress, working_beside, write
@@ -142,7 +139,7 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     home, tag = where / "blobs" / "sha256", tagged["annotations"][TAGGED]
     _found(where, draft / "layout")
     home.mkdir(parents=True, exist_ok=True)
-    with _alone(home):
+    with alone(home):  # two would lose one's line of the index
         index = read_index(where)
         for one in index:
             if _tag(one) == tag and one.get("digest") != tagged["digest"]:
@@ -178,17 +175,6 @@ def _write_index(directory: Path, manifests: list[dict[str, Any]]) -> Path:
     written = directory / INDEX
     written.write_bytes(_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}))
     return written
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Waits until no other process adds to the layout: two would lose one's line of the index."""
-    held = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def _tag(one: dict[str, Any]) -> str | None:
