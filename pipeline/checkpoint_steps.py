@@ -8,6 +8,7 @@ from calibration.statistics.budget import batch_size, host_bytes
 from pipeline import data_steps
 from pipeline.calibrating import hidden_bytes, layer_sizes, memory_budget, memory_shortage
 from pipeline.facts import Facts
+from pipeline.kinds import KINDS
 from pipeline.step import Step
 from recipes.data import Data
 from recipes.formats import FORMATS
@@ -18,9 +19,9 @@ FLOAT32_COPIES = 6
 """Float32 copies of one linear's weight that measuring its sensitivity holds at once, at most."""
 
 
-def tools(facts: Facts, *names: str) -> dict[str, str]:
-    """Versions that enter a key; a missing tool is refused by the checks, not here."""
-    return {name: facts.host.tools.get(name, "missing") for name in names}
+def tools(facts: Facts, kind: str) -> dict[str, str]:
+    """Versions that enter a key of the kind; a missing tool is refused by the checks, not here."""
+    return {name: facts.host.tools.get(name, "missing") for name in KINDS[kind].tools}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class CheckpointSteps:
         what = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
         return Step(
             kind="source",
-            builder="pipeline.source:build",
             inputs={},
             params=found.params,
             places=found.places,
@@ -67,7 +67,7 @@ class CheckpointSteps:
         calibration = self.recipe.calibration
         assert calibration is not None
         return data_steps.calibration_set(
-            calibration, self.facts, source, tools(self.facts, "transformers", "tokenizers")
+            calibration, self.facts, source, tools(self.facts, "calibration_set")
         )
 
     def calibration(self, source: Step) -> tuple[list[Step], Step]:
@@ -95,13 +95,12 @@ class CheckpointSteps:
         batch = 1 if lacking else batch_size(sizes, calibration.seq_len, budget, search=search)
         return Step(
             kind="statistics",
-            builder="calibration.statistics.build:build",
             inputs={"source": source.key, "calibration_set": tokens.key},
             params={
                 "record": calibration.statistics,
                 "batch_size": batch,
                 "device": budget.device,
-                "tools": tools(self.facts, "torch", "transformers"),
+                "tools": tools(self.facts, "statistics"),
             },
             places={"memory": budget.as_dict(), "every_expert": self._every_expert()},
             what=f"{calibration.statistics}, {batch} x {calibration.seq_len} tokens at once",
@@ -126,13 +125,12 @@ class CheckpointSteps:
         assert calibration is not None
         return Step(
             kind="sensitivity",
-            builder="calibration.sensitivity:build",
             inputs={"source": source.key, "statistics": statistics.key},
             params={
                 "formats": [name for name in FORMATS if name != "none"],
                 "smoothing": calibration.smoothing,
                 "device": statistics.params["device"],
-                "tools": tools(self.facts, "torch"),
+                "tools": tools(self.facts, "sensitivity"),
             },
             what=f"{len(FORMATS) - 1} formats",
             memory_bytes=FLOAT32_COPIES * 4 * shape.intermediate_size * shape.hidden_size,
@@ -141,27 +139,23 @@ class CheckpointSteps:
     def quantized_checkpoint(self, source: Step, measured: Step) -> Step:
         """The weights in the recipe's format; `measured` is the source where nothing is calibrated."""
         recipe, calibration = self.recipe, self.recipe.calibration
+        variant = "modelopt" if measured.kind == "calibration_set" else ""
         params: dict[str, Any] = {
             "format": self.precision.as_param(),
             "kv_cache": recipe.kv_cache,
-            "tools": tools(self.facts, "nvidia-modelopt", "torch", "transformers"),
+            "tools": tools(self.facts, f"quantized_checkpoint.{variant}".rstrip(".")),
         }
         if calibration is not None and any(fmt.smoothing == "alpha" for fmt in self.precision.formats):
             params["smoothing"] = calibration.smoothing
-        through_modelopt = measured.kind == "calibration_set"
         return Step(
             kind="quantized_checkpoint",
-            builder="calibration.modelopt_calibration:build"
-            if through_modelopt
-            else "calibration.quantize:build",
+            variant=variant,
             inputs={"source": source.key}
             | ({} if measured is source else {str(measured.kind): measured.key}),
             params=params,
-            what=f"{self.precision} by ModelOpt's own calibration"
-            if through_modelopt
-            else str(self.precision),
+            what=f"{self.precision} by ModelOpt's own calibration" if variant else str(self.precision),
             size_bytes=self.quantized_bytes,
-            memory_bytes=2 * self.facts.source.weight_bytes if through_modelopt else 0,
+            memory_bytes=2 * self.facts.source.weight_bytes if variant else 0,
         )
 
 

@@ -1,4 +1,4 @@
-"""The child's side of the door: `python -m pipeline.child JOB.json` runs one step's builder."""
+"""The child's side of the door: `python -m pipeline.child JOB.json` makes what the job's kind says."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EXIT_CODES
+from pipeline.kinds import Maker, maker
 from pipeline.process import PARENT, PROGRESS_FD
 from pipeline.tether import tie
 
@@ -39,19 +40,22 @@ class ProgressPipe:
         os.write(self.fd, json.dumps(event).encode() + b"\n")
 
 
-def builder(name: str) -> Callable[..., None]:
+def load(address: str) -> Callable[..., None]:
     """The function that `module:function` names."""
-    module, _, function = name.partition(":")
+    module, _, function = address.partition(":")
     return getattr(import_module(module), function)  # type: ignore[no-any-return]
 
 
-def main(job_file: Path) -> int:
-    """Runs the job; what a user can act on goes to the parent as a typed message, bugs as a traceback."""
+def main(job_file: Path, find: Callable[[str], Maker] = maker) -> int:
+    """Makes what the job's kind says, as `find` knows it.
+
+    What a user can act on goes to the parent as a typed message, bugs as a traceback.
+    """
     tie(int(os.environ[PARENT]))
     job = json.loads(job_file.read_text())
     progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
     try:
-        builder(job["builder"])(job, Path(job["out"]), progress)
+        load(find(job["kind"]).function)(job, Path(job["out"]), progress)
     except tuple(EXIT_CODES) as exc:
         progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
         return 1

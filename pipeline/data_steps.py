@@ -37,7 +37,6 @@ def dataset(item: Data, facts: Facts) -> Step:
     assert found is not None
     return Step(
         kind="dataset",
-        builder="pipeline.dataset:build",
         inputs={},
         params=found.params,
         places=found.places,
@@ -63,7 +62,6 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
         params["blend"] = {**calibration.total.model_dump(exclude_none=True), "weights": weights}
     return Step(
         kind="calibration_set",
-        builder="calibration.dataset:build",
         inputs={"source": source.key, **inputs},
         params=params,
         places=places,
@@ -76,7 +74,6 @@ def leakage(gate: Gate, facts: Facts, tokens: Step) -> Step:
     (data,), places, inputs = sources((gate.data,), facts)
     return Step(
         kind="leakage",
-        builder="calibration.leakage:build",
         inputs={"calibration_set": tokens.key, **inputs},
         params={"gate": {name: value for name, value in data.items() if name != "samples"}},
         places=places,

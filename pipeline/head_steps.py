@@ -35,7 +35,7 @@ def source(heads: Heads, mode: str) -> Step:
     """The own copy of the heads."""
     return Step(
         kind="source",
-        builder="pipeline.heads:build",
+        variant="heads",
         inputs={},
         params=heads.params,
         places=heads.places,

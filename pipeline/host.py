@@ -15,7 +15,8 @@ import psutil
 from pipeline import process
 
 PACKAGES = (
-    "torch", "nvidia-modelopt", "transformers", "tokenizers", "pyarrow", "safetensors", "prefect",
+    "torch", "nvidia-modelopt", "transformers", "tokenizers", "jinja2", "numpy", "pyarrow", "safetensors",
+    "prefect",
 )  # fmt: skip
 """Packages whose versions enter keys or are worth knowing."""
 

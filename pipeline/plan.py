@@ -129,7 +129,6 @@ def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, *, at_bu
     engine = recipe.engine
     return Step(
         kind="sharded_checkpoint",
-        builder="pipeline.checkpoint.convert:build",
         inputs={"checkpoint": checkpoint.key},
         params={
             "format": recipe.precision.as_param(),
@@ -176,7 +175,7 @@ class _Maker:
         twin = self.quantized_bytes if speculative and backend.checkpoint == "sharded_checkpoint" else 0
         return Step(
             kind="engine",
-            builder=backend.build,
+            variant=engine.backend,
             inputs={backend.checkpoint: checkpoint.key} | ({"draft_checkpoint": draft.key} if draft else {}),
             params={
                 "backend": engine.backend,
@@ -229,7 +228,7 @@ class _Maker:
             inputs[f"measurement_{number}"] = trial.measurement.key
         return Step(
             kind="engine",
-            builder="pipeline.tuning:build",
+            variant="tuned",
             inputs=inputs,
             params={
                 "points": [dict(trial.point) for trial in trials],
@@ -245,7 +244,6 @@ class _Maker:
         host = self.facts.host
         return Step(
             kind="measurement",
-            builder="pipeline.measurement:build",
             inputs={"engine": engine.key},
             params={
                 **MEASURE,
@@ -260,14 +258,13 @@ class _Maker:
         data, places, inputs = data_steps.sources((gate.data,), self.facts)
         return Step(
             kind="baseline",
-            builder="pipeline.baseline:build",
             inputs={"source": source.key, **inputs},
             params={
                 "data": data[0],
                 "seq_len": gate.seq_len,
                 "max_sequences": gate.max_sequences,
                 "top_k": TOP_K,
-                "tools": tools(self.facts, "torch", "transformers", "tokenizers"),
+                "tools": tools(self.facts, "baseline"),
             },
             places=places,
             what=f"{self.facts.data[gate.data].what}, {gate.max_sequences} x {gate.seq_len} tokens",
@@ -278,9 +275,8 @@ class _Maker:
         """The built engine against the baseline."""
         return Step(
             kind="evaluation",
-            builder="pipeline.evaluation:build",
             inputs={"engine": engine.key, "baseline": baseline.key},
-            params={},
+            params={"tools": tools(self.facts, "evaluation")},
             what="perplexity, KL, top-1 agreement",
         )
 

@@ -1,7 +1,7 @@
 """Builds a published version again, from its recipe alone, and says file by file what came out otherwise."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from artifacts.manifest import Manifest
 from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED, VersionRecord
 from pipeline import compared
+from pipeline.asked import is_same, otherwise
 from pipeline.compared import Difference
 from pipeline.errors import ExchangeRefused
+from pipeline.kinds import of_0_1
 from pipeline.plan import Plan
 from pipeline.publish import lineage
 from pipeline.run import try_points
@@ -35,10 +37,12 @@ class Stage:
     """Key of the published artifact."""
     key: str
     asked: tuple[str, ...]
-    """What is asked for otherwise than then, e.g. another tool; empty where the keys are equal."""
+    """What is asked for otherwise than then, e.g. another tool; other inputs are told where they are made."""
     identical: int
     """Files that are the same, byte for byte."""
     differences: tuple[Difference, ...]
+    rekeyed: bool = False
+    """Enginery 0.1 made the published artifact, so that its key is another one in any case."""
     missing: bool = False
     """The published artifact is gone from the store, so that there is nothing to compare with."""
 
@@ -144,19 +148,15 @@ def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: Loca
     if not published.has(was):
         return replace(stage, asked=() if was == step.key else ("its key, and the artifact is gone",))
     theirs = published.manifest(was)
-    asked = tuple(asked_otherwise(theirs.step, step.as_dict()))
     identical, differences = _files(theirs, made, published, rebuilt)
-    return replace(stage, asked=asked, identical=identical, differences=tuple(differences), missing=False)
-
-
-def asked_otherwise(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What two steps ask for differently, dotted; other inputs are told where they are made."""
-    for place, was, is_ in compared.values(_asked(then), _asked(now)):
-        yield f"{place} was {was}, is {is_}"
-
-
-def _asked(step: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: step.get(name) for name in ("kind", "revision", "builder", "params")}
+    return replace(
+        stage,
+        asked=tuple(otherwise(theirs.step, step)),
+        identical=identical,
+        differences=tuple(differences),
+        rekeyed=of_0_1(theirs.step),
+        missing=False,
+    )
 
 
 def _files(
@@ -171,9 +171,10 @@ def _files(
 
 def given_otherwise(record: VersionRecord, plan: Plan) -> list[str]:
     """Which of the sources that the plan would read are not those of the version."""
-    now = lineage(plan)
+    steps = {step.key: step for step in plan.steps}
+    now = {name: steps[key] for name, key in lineage(plan).items()}
     return [
         name
         for name, was in record.lineage.items()
-        if name.partition(":")[0].removeprefix("draft_") in GIVEN and now.get(name) not in (None, was)
+        if name in now and now[name].kind in GIVEN and not is_same(was, now[name])
     ]

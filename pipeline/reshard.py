@@ -83,7 +83,6 @@ class Order:
         """The same work as a step of a plan, by the directory's name in the place of a key."""
         return Step(
             kind="sharded_checkpoint",
-            builder="pipeline.checkpoint.convert:build",
             inputs={"checkpoint": str(self.checkpoint)},
             params={
                 "format": self.precision.as_param(),

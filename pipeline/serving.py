@@ -52,7 +52,7 @@ def generate(
         out, job_file = Path(scratch) / "out", Path(scratch) / "job.json"
         out.mkdir()
         job = {
-            "builder": "pipeline.generation:build",
+            "kind": "generation",
             "params": {"prompt": prompt, **asdict(options)},
             "places": {},
             "inputs": {"engine": str(directory.resolve())},

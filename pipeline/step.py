@@ -35,7 +35,11 @@ REVISIONS: dict[Kind, int] = {
     "evaluation": 1,
     "sensitivity": 1,
 }
-"""Raised when our own code of a step changes what it writes; part of every key."""
+"""Raised when our own code of a step changes what it writes; part of every key.
+
+They go on counting from 0.1, so that its manifests can be compared. No key can be one of 0.1, which hashed a
+field `builder` too.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +47,12 @@ class Step:
     """One immutable artifact to be: a directory in the store under `key`."""
 
     kind: Kind
-    builder: str
-    """`module:function` that a child process calls."""
+    variant: str = ""
+    """Which of the makers of its kind, where it has several (`pipeline.kinds`), e.g. an engine's backend."""
     inputs: Mapping[str, str]
     """Role -> key of the artifact that this one reads."""
     params: Mapping[str, Any]
-    """Everything else the output depends on, tool versions included; JSON."""
+    """Everything else the output depends on, versions of the tools that decide it included; JSON."""
     places: Mapping[str, Any] = field(default_factory=dict)
     """Where this host keeps what the params name by digest; not part of the key."""
     what: str = ""
@@ -66,16 +70,20 @@ class Step:
         return f"{self.role}_{self.kind}" if self.role else self.kind
 
     @property
+    def maker(self) -> str:
+        """Row of the table of kinds that makes it: its kind, dotted with its variant if it has one."""
+        return f"{self.kind}.{self.variant}" if self.variant else self.kind
+
+    @property
     def key(self) -> str:
-        """Hash of everything that goes in, known before building."""
+        """Hash of everything that goes in, known before building; where the code stands does not."""
         return digest.of_json(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
         """What the key hashes; enough to say what was asked for."""
         return {
-            "kind": self.kind,
+            "kind": self.maker,
             "revision": REVISIONS[self.kind],
-            "builder": self.builder,
             "inputs": dict(self.inputs),
             "params": dict(self.params),
         }

@@ -26,6 +26,8 @@ class Site:
     store: LocalStore
     host: Host
     timeout_s: float = 24 * 3600.0
+    child: str = "pipeline.child"
+    """Module that a step's process runs; it knows what makes each kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         job_file.write_text(json.dumps(job, indent=2))
         work = process.Job(
             name=f"{step.kind} {step.key[:12]}",
-            argv=[sys.executable, "-m", "pipeline.child", str(job_file)],
+            argv=[sys.executable, "-m", site.child, str(job_file)],
             log=store.log(step.key),
             timeout_s=site.timeout_s,
             env=child_env(step.kind),

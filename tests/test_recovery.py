@@ -22,6 +22,7 @@ from pipeline.host import probe
 from pipeline.step import Step
 from pipeline.steps import Listener, Site, realize
 from tests.main_job import write_recipe
+from tests.pipeline.toy_steps import CHILD
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = (
@@ -171,8 +172,8 @@ def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path, signum):
 
 
 def toy(function: str, **params: object) -> Step:
-    """A step that a builder of tests.pipeline.toy makes."""
-    return Step(kind="engine", builder=f"tests.pipeline.toy:{function}", inputs={}, params=params)
+    """A step that a function of tests.pipeline.toy makes."""
+    return Step(kind="engine", variant=function, inputs={}, params=params)
 
 
 @contextmanager
@@ -192,7 +193,7 @@ def small_disk(path: Path, size: str) -> Iterator[Path]:
 
 def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
     with small_disk(tmp_path / "disk", "8m") as disk:
-        site = Site(store=open_store(disk / "store"), host=probe())
+        site = Site(store=open_store(disk / "store"), host=probe(), child=CHILD)
         with pytest.raises(StoreUnusable, match="disk full"):
             realize(toy("fill_disk"), site, Listener())
         assert site.store.keys() == []
@@ -200,7 +201,7 @@ def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
 
 
 def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):
-    site = Site(store=open_store(tmp_path), host=probe())
+    site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     with pytest.raises(BuildFailed, match="broken on purpose"):
         realize(toy("fail"), site, Listener())
     assert site.store.keys() == []
@@ -208,14 +209,14 @@ def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):
 
 
 def test_a_step_that_outlasts_its_time_is_stopped(tmp_path):
-    site = Site(store=open_store(tmp_path), host=probe(), timeout_s=1)
+    site = Site(store=open_store(tmp_path), host=probe(), timeout_s=1, child=CHILD)
     with pytest.raises(BuildFailed, match="still running after 1 s"):
         realize(toy("build", seconds=30), site, Listener())
     assert site.store.keys() == []
 
 
 def test_a_finished_step_is_found_and_not_built_again(tmp_path):
-    site = Site(store=open_store(tmp_path), host=probe())
+    site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     made = realize(toy("build", text="a"), site, Listener())
     again = realize(toy("build", text="a"), site, Listener())
     assert (made.cached, again.cached) == (False, True)

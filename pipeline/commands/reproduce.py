@@ -19,6 +19,9 @@ SAID = {
 }
 
 
+REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the same parameters have other keys"
+
+
 @click.command()
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.option(
@@ -82,6 +85,8 @@ def _tell(app: App, found: "Reproduction") -> None:
         app.out.value(found.as_dict(), text="")
         return
     app.out.rows([_row(stage) for stage in found.stages], id_column="key")
+    if any(stage.rekeyed for stage in found.stages):
+        app.out.line(REKEYED)
     for stage in found.stages:
         for text in stage.asked:
             app.out.line(f"{stage.kind}: {text}")
@@ -95,7 +100,13 @@ def _row(stage: "Stage") -> dict[str, object]:
     return {
         "step": stage.kind,
         "key": stage.key[:12],
-        "asked": "the same" if stage.key == stage.was else "otherwise",
+        "asked": _asked(stage),
         "identical": compared,
         "different": len(stage.differences),
     }
+
+
+def _asked(stage: "Stage") -> str:
+    if stage.rekeyed and not stage.asked:
+        return "the same parameters"
+    return "the same" if stage.key == stage.was else "otherwise"

@@ -23,7 +23,7 @@ class Backend(Protocol):
 
     @property
     def build(self) -> str:
-        """`module:function` that builds an engine in a child process."""
+        """`module:function` that builds an engine in a child process; in no key, so that it may move."""
 
     @property
     def runner(self) -> str:

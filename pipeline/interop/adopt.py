@@ -17,7 +17,7 @@ from pipeline.host import Host
 from pipeline.interop.foreign import Foreign, recognise
 
 BUILDER = "import"
-"""Stands in an artifact's step where ours name their function: nobody here can build it again."""
+"""Says in an artifact's step that nobody here can build it again; keys have had it since 0.1, and keep it."""
 
 COPY_BYTES = 4 << 20
 

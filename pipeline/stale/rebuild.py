@@ -7,7 +7,9 @@ from typing import Any
 
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.version import IMPORTED, VersionRecord
+from pipeline.asked import comparable, is_same
 from pipeline.errors import BackendUnavailable, SourceError
+from pipeline.kinds import of_0_1
 from pipeline.plan import Plan
 from pipeline.planning import pending, plan_one
 from pipeline.publish import lineage
@@ -98,19 +100,28 @@ def _seconds(key: str | None, site: Site) -> float | None:
 
 def changed_inputs(record: VersionRecord, plan: Plan, site: Site) -> tuple[Reason, ...]:
     """The first step that would come out differently today and what of it changed; none where none would."""
+    steps = {step.key: step for step in plan.steps}
+    rekeyed = of_0_1(_published(record.engine_key, site))
     for name, key in lineage(plan).items():
         was = record.lineage.get(name)
-        if was == key:
+        if was is not None and is_same(was, steps[key]):
             continue
-        step = next(step for step in plan.steps if step.key == key)
-        try:
-            before = site.store.manifest(was).step if was else {}
-        except (NotFound, ArtifactCorrupt):
-            before = {}
-        what = list(differences(before.get("params", {}), step.params)) if before else []
+        before = _published(was, site)
+        then, now = comparable(before, steps[key])
+        if rekeyed and (not before or then == now):  # its key says nothing: keys are made otherwise since 0.1
+            continue
+        what = list(differences(then["params"], now["params"])) if before else []
         told = "; ".join(what[:4]) or "its inputs or our own code of it changed"
         return (Reason("inputs", f"today's plan makes another {name}: {told}"),)
     return ()
+
+
+def _published(key: str | None, site: Site) -> Mapping[str, Any]:
+    """The step of an artifact's manifest; empty where the store has it no longer."""
+    try:
+        return site.store.manifest(key).step if key else {}
+    except (NotFound, ArtifactCorrupt):
+        return {}
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> Iterator[str]:

@@ -7,7 +7,7 @@ from pipeline.moving import Moving
 from pipeline.output import Output, duration, size
 from pipeline.step import Step
 
-STEP = Step(kind="engine", builder="x:y", inputs={}, params={}, what="aoti, batch 4")
+STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
 
 
 @pytest.fixture

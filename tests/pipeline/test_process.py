@@ -99,15 +99,14 @@ def test_an_interrupt_kills_the_child(tmp_path, run_python):
 
 def test_a_child_dies_with_its_killed_orchestrator(tmp_path):
     started = tmp_path / "pid"
-    builder = "tests.pipeline.toy:sleep"
     code = f"""
     import json, sys
     from pathlib import Path
     from pipeline.host import child_env
     from pipeline.process import Job, run
     file = Path({str(tmp_path / "job.json")!r})
-    file.write_text(json.dumps({{"builder": {builder!r}, "out": {str(started)!r}, "params": {{}}, "places": {{}}, "inputs": {{}}}}))
-    run(Job(name='inner', argv=[sys.executable, "-m", "pipeline.child", str(file)], log=Path({str(tmp_path / "inner.log")!r}), timeout_s=60, env=child_env("engine")))
+    file.write_text(json.dumps({{"kind": "engine.sleep", "out": {str(started)!r}, "params": {{}}, "places": {{}}, "inputs": {{}}}}))
+    run(Job(name='inner', argv=[sys.executable, "-m", "tests.pipeline.toy_child", str(file)], log=Path({str(tmp_path / "inner.log")!r}), timeout_s=60, env=child_env("engine")))
     """
     orchestrator = psutil.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parents[2])
     try:

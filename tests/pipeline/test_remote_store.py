@@ -21,7 +21,7 @@ from pipeline.run import run
 from pipeline.steps import Listener, Site
 from recipes.schema import Recipe
 from tests.artifacts.remotes import opened
-from tests.pipeline.toy_steps import INPUTS, toy_plan
+from tests.pipeline.toy_steps import CHILD, INPUTS, toy_plan
 from tests.servers.s3 import environment
 
 RECIPE = {
@@ -53,7 +53,7 @@ def machine_run(url: str, root: Path, name: str) -> tuple[CachedStore, Heard, in
     store, heard = CachedStore(opened(url), root / name), Heard()
     plan = toy_plan(Recipe.model_validate(RECIPE), Path("recipe.yaml"))
     registry = open_registry(f"sqlite:///{root / 'registry.db'}")
-    return store, heard, run(plan, Site(store=store, host=probe()), registry, heard).version
+    return store, heard, run(plan, Site(store=store, host=probe(), child=CHILD), registry, heard).version
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pipeline.reproduce import Reproduction, Stage
 from pipeline.run import run
 from pipeline.steps import Listener, Site
 from recipes.schema import Recipe
-from tests.pipeline.toy_steps import toy_plan
+from tests.pipeline.toy_steps import CHILD, toy_plan
 
 RECIPE = {
     "version": 1,
@@ -36,7 +36,7 @@ def published(tmp_path_factory):
     """A version that was built by real children, its plan and where it is."""
     root = tmp_path_factory.mktemp("published")
     client = Client(str(root / "store"))
-    site = Site(store=client.store, host=probe())
+    site = Site(store=client.store, host=probe(), child=CHILD)
     made = toy_plan(Recipe.model_validate(RECIPE), root / "recipe.yaml")
     run(made, site, client.registry, Listener())
     return client.resolve("toy/engine"), made, site

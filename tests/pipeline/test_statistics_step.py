@@ -29,7 +29,6 @@ def site(tmp_path: Path) -> Site:
 def step(host_bytes: int) -> Step:
     return Step(
         kind="statistics",
-        builder="calibration.statistics.build:build",
         inputs={"source": SOURCE, "calibration_set": TOKENS},
         params={"record": "ranges", "batch_size": 4, "device": "cpu", "tools": {}},
         places={"memory": ROOMY | {"host_bytes": host_bytes}},

@@ -34,6 +34,10 @@ INPUTS: dict[Kind, dict[str, Kind]] = {
 }
 
 
+CHILD = "tests.pipeline.toy_child"
+"""What makes the steps of such plans; a site's `child`."""
+
+
 def toy_plan(recipe: Recipe, file: Path) -> Plan:
     """Every kind of step once; `engine.options` of the recipe say what they do."""
     made: dict[Kind, Step] = {}
@@ -45,9 +49,8 @@ def toy_plan(recipe: Recipe, file: Path) -> Plan:
 
 def step(kind: Kind, inputs: Mapping[str, str], params: Mapping[str, Any]) -> Step:
     """One small step."""
-    builder = "tests.pipeline.toy_steps:build"
     what = f"a toy of a {kind}"
-    return Step(kind=kind, builder=builder, inputs=inputs, params={"kind": kind, **params}, what=what)
+    return Step(kind=kind, variant="toy", inputs=inputs, params={"kind": kind, **params}, what=what)
 
 
 def trials(recipe: Recipe) -> tuple[Trial, ...]:

@@ -43,7 +43,7 @@ def step(site: Site, model: tuple[Path, Path], key: str) -> Step:
     work = trt.job(trt.found(site.store.root.parent / "trtllm"), *model)
     return Step(
         kind="engine",
-        builder=work["builder"],
+        variant="tensorrt",
         inputs={"sharded_checkpoint": key},
         params=work["params"],
         places=work["places"],

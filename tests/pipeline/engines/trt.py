@@ -76,7 +76,7 @@ def job(
         inputs["draft_checkpoint"] = str(drafting[1])
     places = {"toolchain": toolchain.as_dict()} | ({"tuning": str(earlier)} if earlier else {})
     return {
-        "builder": "pipeline.engines.tensorrt.build:build", "params": params, "places": places, "inputs": inputs,
+        "kind": "engine.tensorrt", "params": params, "places": places, "inputs": inputs,
     }  # fmt: skip
 
 

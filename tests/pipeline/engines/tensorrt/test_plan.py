@@ -37,7 +37,7 @@ def planned(tmp_path):
 
 def test_the_engine_step_has_every_setting_and_the_toolchain_in_its_key(planned, tmp_path):
     step = planned().step("engine")
-    assert step.builder == "pipeline.engines.tensorrt.build:build"
+    assert step.maker == "engine.tensorrt"
     assert step.inputs.keys() == {"sharded_checkpoint"}
     assert step.params["toolchain"]["versions"]["tensorrt_llm"] == "0.16.0"
     assert step.params["options"]["use_fused_mlp"] == "disable"

@@ -1,0 +1,17 @@
+"""A child that makes toys: `pipeline.child` with a table of kinds of its own."""
+
+import sys
+from pathlib import Path
+
+from pipeline.child import main
+from pipeline.kinds import Maker
+
+
+def toy(kind: str) -> Maker:
+    """`KIND.toy` of tests.pipeline.toy_steps; `KIND.<name>` is that function of tests.pipeline.toy."""
+    variant = kind.partition(".")[2]
+    return Maker("tests.pipeline.toy_steps:build" if variant == "toy" else f"tests.pipeline.toy:{variant}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), toy))
