@@ -1,0 +1,137 @@
+"""What enginery 0.1 published, read by today's code: shown, compared, planned and built again."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from artifacts import digest
+from artifacts.client import Client
+from pipeline import reproduce
+from pipeline.asked import is_same, otherwise
+from pipeline.cli import enginery
+from pipeline.host import Gpu, Host
+from pipeline.kinds import KINDS, PUBLISHED, kind_of, maker, of_0_1
+from pipeline.plan import Plan
+from pipeline.planning import plan_one
+from pipeline.publish import lineage
+from pipeline.stale.rebuild import changed_inputs
+from pipeline.steps import Site
+from tests.published_0_1 import BUILDERS, lay_out
+
+NAMES = ("published/int8", "published/int8_wo", "published/fp8_tuned")
+
+
+@pytest.fixture
+def where(tmp_path):
+    """The inputs of three versions, and their store and registry in `store`."""
+    lay_out(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def client(where):
+    return Client(str(where / "store"))
+
+
+def said(where, *argv):
+    """What a command prints; it succeeds."""
+    done = CliRunner().invoke(enginery, ["--no-color", "--store", str(where / "store"), *argv])
+    assert done.exit_code == 0, (argv, done.output, done.exception)
+    return done.stdout
+
+
+def planned(client, where, name) -> tuple[Plan, Site]:
+    """Today's plan of a version's recipe, on the host that built it."""
+    record = client.resolve(name)
+    built_on = dict(client.store.manifest(record.engine_key).host)
+    host = Host(**{**built_on, "gpus": tuple(Gpu(**gpu) for gpu in built_on["gpus"])})
+    site = Site(store=client.store, host=host)
+    return plan_one(reproduce.recipe_of(record, where), site), site
+
+
+def test_every_builder_of_0_1_has_a_kind_and_the_kind_a_function():
+    from pipeline.child import load
+
+    assert sorted(PUBLISHED) == sorted(BUILDERS)
+    assert len(set(PUBLISHED.values())) == len(PUBLISHED)
+    for kind in PUBLISHED.values():
+        assert callable(load(maker(kind).function)), kind
+    assert KINDS.keys() <= set(PUBLISHED.values())
+
+
+def test_its_manifests_are_what_0_1_wrote_and_no_key_of_today_can_be_one_of_theirs(client, where):
+    steps = {key: client.store.manifest(key).step for key in client.store.keys()}  # noqa: SIM118 a store is no dict
+    assert len({kind_of(step) for step in steps.values()}) == 12
+    for key, step in steps.items():
+        assert of_0_1(step)
+        assert digest.of_json(step) == key
+        assert step.keys() == {"kind", "revision", "builder", "inputs", "params"}
+    for name in NAMES:
+        for step in planned(client, where, name)[0].all_steps:
+            # what is hashed has other fields, so equal keys would be a collision of SHA-256
+            assert step.as_dict().keys() == {"kind", "revision", "inputs", "params"}
+            assert digest.of_json(step.as_dict()) == step.key
+            assert step.key not in steps
+
+
+def test_versions_and_artifacts_are_shown(client, where):
+    for name in NAMES:
+        assert client.resolve(name).engine_key in said(where, "show", f"{name}:1")
+        assert name in said(where, "ls")
+        said(where, "card", f"{name}:1", "-o", str(where / "card.html"))
+    assert said(where, "diff", "published/int8:1", "published/fp8_tuned:1")
+    for key in client.store.keys():  # noqa: SIM118 a store is no dict
+        manifest = client.store.manifest(key)
+        assert f"{manifest.kind} {key}" in said(where, "show", key[:12])
+        shown = json.loads(said(where, "--json", "show", key))
+        assert (shown["inputs"], shown["params"]) == (manifest.step["inputs"], manifest.step["params"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_todays_plan_asks_for_all_that_0_1_asked_for(client, where, name):
+    record, (plan, _) = client.resolve(name), planned(client, where, name)
+    now = {name: next(step for step in plan.steps if step.key == key) for name, key in lineage(plan).items()}
+    assert now.keys() == record.lineage.keys()
+    for stage, was in record.lineage.items():
+        told = list(otherwise(client.store.manifest(was).step, now[stage]))
+        assert [text for text in told if " was absent, is " not in text] == [], stage  # later parameters
+    assert reproduce.given_otherwise(record, plan) == []
+
+
+def test_another_model_is_told_though_all_keys_are_others(client, where):
+    record = client.resolve("published/int8_wo")
+    config = where / "model" / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    plan, _ = planned(client, where, "published/int8_wo")
+    assert reproduce.given_otherwise(record, plan) == ["source"]
+    assert not is_same(record.lineage["source"], plan.step("source"))
+
+
+def test_another_key_alone_makes_no_version_stale_and_other_data_does(client, where):
+    record = client.resolve("published/int8_wo")
+    plan, site = planned(client, where, "published/int8_wo")
+    reasons = changed_inputs(record, plan, site)
+    assert [one for one in reasons if " None -> " not in one.text] == []  # later parameters
+    gate = where / "gate.jsonl"
+    gate.write_text("".join(gate.read_text().splitlines(keepends=True)[:-1]))
+    (reason,) = changed_inputs(record, planned(client, where, "published/int8_wo")[0], site)
+    assert reason.text.startswith("today's plan makes another baseline: data.")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_version_is_built_again_and_compared(cli, where):
+    done = cli("--store", where / "store", "--json", "reproduce", "published/int8_wo:1", "--base", where)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    stages = {stage["kind"]: stage for stage in found["stages"]}
+    assert list(stages) == ["source", "quantized_checkpoint", "sharded_checkpoint", "engine"]
+    for stage in stages.values():
+        assert stage["rekeyed"]
+        assert stage["key"] != stage["was"]
+        assert not stage["missing"]
+    for kind in ("source", "quantized_checkpoint", "sharded_checkpoint"):
+        assert stages[kind]["differences"] == []
+    assert stages["engine"]["identical"] > 0
+    assert found["outcome"] in ("identical", "equivalent")
