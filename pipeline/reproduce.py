@@ -146,7 +146,9 @@ def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: Loca
     made = rebuilt.manifest(step.key)
     stage = Stage(kind=name, was=was, key=step.key, asked=(), identical=0, differences=(), missing=True)
     if not published.has(was):
-        return replace(stage, asked=() if was == step.key else ("its key, and the artifact is gone",))
+        if is_same(was, step):
+            return replace(stage, rekeyed=was != step.key)
+        return replace(stage, asked=("its key, and the artifact is gone",))
     theirs = published.manifest(was)
     identical, differences = _files(theirs, made, published, rebuilt)
     return replace(

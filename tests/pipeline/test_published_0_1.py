@@ -7,9 +7,12 @@ from click.testing import CliRunner
 
 from artifacts import digest
 from artifacts.client import Client
+from artifacts.store.local import LocalStore
 from pipeline import reproduce
+from pipeline.app import App
 from pipeline.asked import is_same, otherwise
 from pipeline.cli import enginery
+from pipeline.commands.reproduce import _tell
 from pipeline.host import Gpu, Host
 from pipeline.kinds import KINDS, PUBLISHED, kind_of, maker, of_0_1
 from pipeline.plan import Plan
@@ -117,6 +120,25 @@ def test_another_key_alone_makes_no_version_stale_and_other_data_does(client, wh
     gate.write_text("".join(gate.read_text().splitlines(keepends=True)[:-1]))
     (reason,) = changed_inputs(record, planned(client, where, "published/int8_wo")[0], site)
     assert reason.text.startswith("today's plan makes another baseline: data.")
+
+
+def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(client, where, capsys):
+    record, (plan, _) = client.resolve("published/int8_wo"), planned(client, where, "published/int8_wo")
+    rebuilt = LocalStore(where / "rebuilt")
+    stages = []
+    for kind in ("source", "quantized_checkpoint"):
+        step = plan.step(kind)
+        with rebuilt.write(step.key, kind=kind, step=step.as_dict(), host={}) as draft:
+            (draft.path / "report.json").write_text("{}")
+        if kind == "source":
+            client.store.discard(record.lineage[kind])
+        stages.append(reproduce._stage(kind, record.lineage[kind], step, client.store, rebuilt))
+    assert [(one.missing, one.rekeyed, one.asked) for one in stages] == [(True, True, ()), (False, True, ())]
+    app = App(str(where / "store"), None, json_mode=False, quiet=False, color=False)
+    _tell(app, reproduce.Reproduction(reference="published/int8_wo:1", stages=tuple(stages)))
+    told = capsys.readouterr().out
+    assert told.count("the same parameters") == 3
+    assert "enginery 0.1 published it, and keys are made otherwise since" in told
 
 
 @pytest.mark.slow
