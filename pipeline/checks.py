@@ -16,6 +16,7 @@ from pipeline.facts import Facts
 from pipeline.fit.recipe import misfits
 from pipeline.gate import MIN_SAMPLES
 from pipeline.gpus import TARGETS
+from pipeline.kinds import KINDS
 from pipeline.request import request
 from pipeline.shape import ModelShape
 from pipeline.step import Step
@@ -271,6 +272,9 @@ def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:
 
 
 def _tools(recipe: Recipe, facts: Facts) -> Iterator[str]:
-    needed = {"torch", "transformers"} | ({"nvidia-modelopt"} if recipe.precision.quantizes else set())
+    """Every tool that a key names; ModelOpt only where a checkpoint is quantized or its KV cache is."""
+    needed = {name for made in KINDS.values() for name in made.tools}
+    if not recipe.precision.quantizes and recipe.kv_cache == "auto":
+        needed -= {"nvidia-modelopt"}
     for name in sorted(needed - facts.host.tools.keys()):
         yield f"{name} is not installed; install Enginery's requirements"

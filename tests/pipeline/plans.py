@@ -16,7 +16,7 @@ DATA = {"path": str(DEMO / "data" / "calibration.jsonl")}
 
 TOOLS = {
     "torch": "2.13.0", "nvidia-modelopt": "0.47.0", "transformers": "5.14.1", "tokenizers": "0.22.2",
-    "datasets": "5.2.0", "c++": "g++ 12.2.0",
+    "jinja2": "3.1.6", "numpy": "2.3.5", "c++": "g++ 12.2.0",
 }  # fmt: skip
 HOST = Host(gpus=(), cpu="avx512f", cores=2, memory_bytes=24 << 30, tools=TOOLS)
 

@@ -94,6 +94,12 @@ def test_every_problem_is_told_at_once(tmp_path, site):
     [
         ({"c++": None}, {}, "C++ compiler"),
         ({"nvidia-modelopt": None}, {}, "nvidia-modelopt is not installed"),
+        (
+            {"nvidia-modelopt": None},
+            {"format": "none", "kv_cache": "fp8"},
+            "nvidia-modelopt is not installed",
+        ),
+        ({"jinja2": None}, {}, "jinja2 is not installed"),
         ({}, {"engine.backend": "tensorrt"}, "backend tensorrt needs a TensorRT-LLM toolchain"),
     ],
 )

@@ -13,7 +13,7 @@ from pipeline.app import App
 from pipeline.asked import is_same, otherwise
 from pipeline.cli import enginery
 from pipeline.commands.reproduce import _tell
-from pipeline.host import Gpu, Host
+from pipeline.host import Gpu, Host, probe
 from pipeline.kinds import KINDS, PUBLISHED, kind_of, maker, of_0_1
 from pipeline.plan import Plan
 from pipeline.planning import plan_one
@@ -48,7 +48,8 @@ def planned(client, where, name) -> tuple[Plan, Site]:
     """Today's plan of a version's recipe, on the host that built it."""
     record = client.resolve(name)
     built_on = dict(client.store.manifest(record.engine_key).host)
-    host = Host(**{**built_on, "gpus": tuple(Gpu(**gpu) for gpu in built_on["gpus"])})
+    tools = {**probe().tools, **built_on["tools"]}  # 0.1 did not look for all that keys name today
+    host = Host(**{**built_on, "tools": tools, "gpus": tuple(Gpu(**gpu) for gpu in built_on["gpus"])})
     site = Site(store=client.store, host=host)
     return plan_one(reproduce.recipe_of(record, where), site), site
 
