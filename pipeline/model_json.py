@@ -95,7 +95,9 @@ def parse_json(data: bytes, where: str, limits: Limits = MODEL) -> dict[str, Any
 
 
 def shortened(value: Any) -> str:
-    """Shows a value of any size in one short line."""
+    """Shows a JSON value of any size in one short line."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, int) and value.bit_length() > 4 * SHOWN:  # digits beyond a limit cannot be printed
         return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
     if isinstance(value, str | bytes):

@@ -87,7 +87,8 @@ def test_brackets_in_strings_nest_nothing():
         ({"factor": 4.0, "rope_type": "yarn"}, "{'factor': 4.0, 'rope_type': 'yarn'}"),
         ([{}], "a list of 1"),
         ({"a": []}, "an object of 1"),
-        (None, "None"),
+        (None, "null"),
+        (True, "true"),
     ],
 )
 def test_values_are_shown_in_one_short_line(value, line):

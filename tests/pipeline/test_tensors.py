@@ -222,5 +222,5 @@ def test_tensor_that_the_index_omits_is_refused(checkpoint):
 def test_index_without_a_map_is_refused(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(SourceError, match="weight_map is None"):
+    with pytest.raises(SourceError, match="weight_map is null"):
         open_checkpoint(checkpoint)
