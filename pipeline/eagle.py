@@ -54,7 +54,7 @@ def generation(tensors: Mapping[str, Kind]) -> int:
 
 def net_shape(config: Mapping[str, Any]) -> ModelShape:
     """Reads a net's config.json, which may name an architecture of its own, as that of a Llama."""
-    return read_shape({**config, "architectures": [LLAMA]})
+    return read_shape({**config, "architectures": [LLAMA], "model_type": "llama"})
 
 
 def third_reasons(

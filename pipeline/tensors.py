@@ -4,10 +4,10 @@ A file is 8 bytes (header length, little endian), the header (JSON: name -> dtyp
 then the data.
 """
 
-import json
 import math
 import mmap
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import SourceError
+from pipeline.model_json import MODEL, open_regular, parse_json, read_json, shortened
 
 NUMPY_TYPES = {
     "F64": np.float64, "I64": np.int64, "U64": np.uint64,
@@ -26,8 +27,10 @@ NUMPY_TYPES = {
 }  # fmt: skip
 """Element types; those numpy lacks (bfloat16, float8) are read as unsigned integers of their size."""
 
-MAX_HEADER_BYTES = 100_000_000
-"""Limit of the safetensors format."""
+MAX_HEADER_BYTES = MODEL.nbytes
+"""Longest header that is read; the safetensors format allows three times as many."""
+
+MAX_AXES = 16
 
 COMPARED_BYTES = 8 << 20
 """Bytes compared at a time."""
@@ -65,54 +68,45 @@ class TensorEntry:
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Reads and checks the header of a safetensors file; a truncated or broken file is a SourceError."""
-    found = path.stat().st_size if path.is_file() else -1
-    if found < 0:
-        raise SourceError(f"{path}: no such file; the checkpoint is incomplete")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if found < 8 or length > MAX_HEADER_BYTES or 8 + length > found:
+    with open_regular(path) as file:
+        found = os.fstat(file.fileno()).st_size
+        data_start = 8 + int.from_bytes(file.read(8), "little")
+        if found < 8 or data_start > min(found, 8 + MAX_HEADER_BYTES):
             raise SourceError(
-                f"{path}: {8 + length} bytes expected for the header alone, {found} found; "
-                "the file is truncated or no safetensors file"
+                f"{path}: {data_start} bytes expected for the header alone, {found} found, at most "
+                f"{MAX_HEADER_BYTES} are read; the file is truncated or no safetensors file"
             )
-        fields = _parse(path, file.read(length))
+        fields = parse_json(file.read(data_start - 8), f"{path}: header")
     fields.pop("__metadata__", None)
-    entries = [_entry(path, name, field, 8 + length) for name, field in fields.items()]
-    _check_layout(path, entries, 8 + length, found)
+    entries = [_entry(path, name, field, data_start) for name, field in fields.items()]
+    _check_layout(path, entries, data_start, found)
     return {entry.name: entry for entry in entries}
 
 
-def _parse(path: Path, header: bytes) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) != len(pairs):
-            raise ValueError("a name appears twice")
-        return fields
-
-    try:
-        fields = json.loads(header, object_pairs_hook=unique)
-    except ValueError as exc:
-        raise SourceError(f"{path}: the header is not valid JSON ({exc}); fetch the file again") from exc
-    if not isinstance(fields, dict):
-        raise SourceError(f"{path}: the header is not a JSON object; fetch the file again")
-    return fields
-
-
 def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
-    try:
-        dtype, shape, (start, end) = field["dtype"], tuple(map(int, field["shape"])), field["data_offsets"]
-        expected = math.prod(shape) * item_bytes(dtype)
-    except (KeyError, TypeError, ValueError) as exc:
+    given = field if isinstance(field, dict) else {}
+    dtype, shape, offsets = (given.get(key) for key in ("dtype", "shape", "data_offsets"))
+    named = isinstance(dtype, str) and dtype in NUMPY_TYPES
+    if not (named and _sizes(shape, MAX_AXES) and _sizes(offsets, 2) and len(offsets) == 2):
         raise SourceError(
-            f"{path}: tensor {name!r} has no usable dtype, shape and data_offsets ({field!r}); "
-            f"dtypes: {', '.join(NUMPY_TYPES)}"
-        ) from exc
-    if min(shape, default=0) < 0 or end - start != expected:
+            f"{path}: tensor {shortened(name)} has dtype {shortened(dtype)}, shape {shortened(shape)} and "
+            f"data_offsets {shortened(offsets)}; needed are a dtype of {', '.join(NUMPY_TYPES)}, at most "
+            f"{MAX_AXES} sizes and two offsets, all whole numbers from 0 to 2^63 - 1"
+        )
+    (start, end), expected = offsets, math.prod(shape) * item_bytes(dtype)
+    if end - start != expected:
         raise SourceError(
-            f"{path}: tensor {name!r} of shape {list(shape)} and dtype {dtype} takes {expected} bytes, "
+            f"{path}: tensor {shortened(name)} of shape {shape} and dtype {dtype} takes {expected} bytes, "
             f"the header gives it {end - start}; fetch the file again"
         )
-    return TensorEntry(name, dtype, shape, path, data_start + start, data_start + end)
+    return TensorEntry(name, dtype, tuple(shape), path, data_start + start, data_start + end)
+
+
+def _sizes(values: Any, most: int) -> bool:
+    """Says whether a value is a list of at most so many sizes or offsets."""
+    if not isinstance(values, list) or len(values) > most:
+        return False
+    return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
 def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, found: int) -> None:
@@ -121,7 +115,7 @@ def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, f
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
         if entry.start != position:
             raise SourceError(
-                f"{path}: tensor {entry.name!r} starts at byte {entry.start}, "
+                f"{path}: tensor {shortened(entry.name)} starts at byte {entry.start}, "
                 f"the one before ends at {position}; tensors must follow one another"
             )
         position = entry.end
@@ -209,7 +203,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     if (directory / "model.safetensors").exists():
         return Checkpoint(directory, config, read_header(directory / "model.safetensors"))
     if index.exists():
-        return Checkpoint(directory, config, _read_indexed(directory, _read_json(index)))
+        return Checkpoint(directory, config, _read_indexed(index))
     pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
     held = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
     raise SourceError(
@@ -220,32 +214,28 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 
 def read_config(directory: Path) -> dict[str, Any]:
     """Reads `config.json` of a checkpoint, whatever else is there."""
-    return _read_json(directory / "config.json")
+    return read_json(directory / "config.json")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise SourceError(f"{path}: no such file; a checkpoint directory must have it") from None
-    except ValueError as exc:
-        raise SourceError(f"{path}: not valid JSON ({exc}); fetch the file again") from exc
-    if not isinstance(value, dict):
-        raise SourceError(f"{path}: not a JSON object; fetch the file again")
-    return value
-
-
-def _read_indexed(directory: Path, index: Mapping[str, Any]) -> dict[str, TensorEntry]:
-    weight_map = index.get("weight_map")
+def _read_indexed(index: Path) -> dict[str, TensorEntry]:
+    directory, weight_map = index.parent, read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise SourceError(f"{directory}: model.safetensors.index.json has no weight_map; fetch it again")
-    for name in set(weight_map.values()):
-        if Path(name).name != name:
-            raise SourceError(f"{directory}: weight file {name!r} is no plain file name; refused")
+        raise SourceError(
+            f"{index}: weight_map is {shortened(weight_map)}; it must be an object of tensor names and "
+            "file names: fetch the file again"
+        )
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise SourceError(
+                f"{index}: places tensor {shortened(tensor)} in "
+                f"{shortened(name)}; it must be a plain file name"
+            )
     headers = {name: read_header(directory / name) for name in sorted(set(weight_map.values()))}
     listed = set(weight_map.items())
     held = {(tensor, name) for name, header in headers.items() for tensor in header}
     for tensor, name in sorted(listed ^ held):
         wrong = "of the index is missing" if (tensor, name) in listed else "is not in the index"
-        raise SourceError(f"{directory / name}: tensor {tensor!r} {wrong}; fetch file and index again")
+        raise SourceError(
+            f"{directory / name}: tensor {shortened(tensor)} {wrong}; fetch file and index again"
+        )
     return {tensor: headers[name][tensor] for tensor, name in weight_map.items()}

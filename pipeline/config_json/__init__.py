@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import Any
 
 from pipeline.errors import SourceError
+from pipeline.model_json import shortened
 from pipeline.shape import ModelShape
 
 Reader = Callable[[Mapping[str, Any]], ModelShape]
 
+SHARED = ("fields", "rotary")
+
 
 def families() -> list[ModuleType]:
-    """Lists the families: every file here but `fields`."""
-    names = sorted(module.name for module in iter_modules(__path__) if module.name != "fields")
+    """Lists the families: every file here but what they share."""
+    names = sorted(module.name for module in iter_modules(__path__) if module.name not in SHARED)
     return [import_module(f"{__name__}.{name}") for name in names]
 
 
@@ -28,13 +32,27 @@ def refused() -> dict[str, str]:
     return {name: why for family in families() for name, why in getattr(family, "REFUSED", {}).items()}
 
 
-def read_shape(config: Mapping[str, Any]) -> ModelShape:
-    """Reads a transformers 4 or 5 `config.json`; what no part of the program can do is a SourceError."""
-    named, known = config.get("architectures") or [], readers()
-    if len(named) == 1 and (why := refused().get(named[0])):
+def read_shape(config: Mapping[str, Any], place: str | Path = "") -> ModelShape:
+    """Reads a `config.json` as transformers 5.14 does; what no part of the program can do is a SourceError.
+
+    `place` is the directory, or commit, that messages name before the file.
+    """
+    try:
+        return _read(config)
+    except SourceError as exc:
+        if not place:
+            raise
+        raise SourceError("\n".join(f"{place}/{line}" for line in str(exc).splitlines())) from exc
+
+
+def _read(config: Mapping[str, Any]) -> ModelShape:
+    named, known = config.get("architectures"), readers()
+    name = named[0] if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) else ""
+    if why := refused().get(name):
         raise SourceError(f"config.json: architectures {named!r} is not supported: {why}")
-    if len(named) != 1 or named[0] not in known:
+    if name not in known:
         raise SourceError(
-            f"config.json: architectures {named!r} is not supported; supported: {', '.join(known)}"
+            f"config.json: architectures is {shortened(named)}; it must be a list of one that is supported: "
+            f"{', '.join(known)}"
         )
-    return known[named[0]](config)
+    return known[name](config)

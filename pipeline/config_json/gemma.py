@@ -4,29 +4,65 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config_json import fields
-from pipeline.errors import SourceError
+from pipeline.config_json import fields, rotary
+from pipeline.config_json.fields import Config, ConfigClass
+from pipeline.config_json.llama import WHOLE, WINDOWED
+from pipeline.model_json import shortened
 from pipeline.shape import ModelShape
+
+COMMON = {
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "attention_bias": False,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "layer_types": None,
+}
+CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+NULL = ("sliding_window", "layer_types", "use_bidirectional_attention", *CAPS)
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What an architecture fixes, and what holds where its `config.json` is silent."""
+    """What an architecture fixes beyond its `config.json`."""
 
-    model_type: str
+    known: ConfigClass
     qk_norm: bool
-    pattern: int
-    """Every so many layers one sees all positions; the others have a window."""
-    theta: float
-    caps: tuple[float | None, float | None]
-    """Soft caps of attention scores and of logits."""
+    """Rotary bases and repeating windows come with it: Gemma 3."""
 
 
 ARCHITECTURES = {
-    "Gemma2ForCausalLM": Architecture("gemma2", qk_norm=False, pattern=2, theta=1e4, caps=(50.0, 30.0)),
-    "Gemma3ForCausalLM": Architecture("gemma3_text", qk_norm=True, pattern=6, theta=1e6, caps=(None, None)),
+    "Gemma2ForCausalLM": Architecture(
+        ConfigClass(
+            "gemma2",
+            COMMON
+            | dict(zip(CAPS, (50.0, 30.0), strict=True))
+            | {"max_position_embeddings": 8192, "use_bidirectional_attention": None},
+            null=NULL,
+            equal_heads=True,
+        ),
+        qk_norm=False,
+    ),
+    "Gemma3ForCausalLM": Architecture(
+        ConfigClass(
+            "gemma3_text",
+            COMMON
+            | dict.fromkeys(CAPS)
+            | {
+                "max_position_embeddings": 131072,
+                "use_bidirectional_attention": False,
+                "sliding_window_pattern": 6,
+            },
+            null=NULL,
+            equal_heads=True,
+            theta=1e6,
+        ),
+        qk_norm=True,
+    ),
 }
-"""The defaults are those of the transformers 5 configuration classes."""
 
 REFUSED = {
     "Gemma3ForConditionalGeneration": (
@@ -35,115 +71,135 @@ REFUSED = {
 }
 """Architectures of the family that nothing here can do -> why."""
 
-WINDOWED, WHOLE = "sliding_attention", "full_attention"
-"""Words of `layer_types`."""
-
 LOCAL_THETA = 1e4
 """Rotary base of Gemma 3's layers with a window, where `config.json` is silent."""
 
+MOST_CAP = 1e6
 
-def read(config: Mapping[str, Any]) -> ModelShape:
+
+def read(given: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    architecture = config["architectures"][0]
-    kin = ARCHITECTURES[architecture]
-    _require(config, architecture)
-    heads = fields.positive(config, "num_attention_heads")
-    theta, scaling, local = _rotary(config, kin)
-    attention_cap, logit_cap = _caps(config, kin)
+    kin = ARCHITECTURES[given["architectures"][0]]
+    config = fields.opened(given, kin.known)
+    _require(config, kin)
+    decoder = fields.decoder(config)
+    theta, scaling, local = _by_kind(config) if kin.qk_norm else (*rotary.rope(config), None)
+    attention_cap, logit_cap = (
+        None if config.value(name) is None else config.real(name, MOST_CAP) for name in CAPS
+    )
+    windows = _windows(config, kin, decoder["num_layers"])
+    query_scale = config.whole("query_pre_attn_scalar") ** -0.5
+    config.settle()
     return ModelShape(
-        architecture=architecture,
-        model_type=kin.model_type,
-        dtype=fields.dtype(config),
-        hidden_size=(hidden := fields.positive(config, "hidden_size")),
-        num_layers=fields.positive(config, "num_hidden_layers"),
-        num_heads=heads,
-        num_kv_heads=fields.kv_heads(config, heads, 4),
-        head_dim=fields.head_dim(config, hidden, heads, 256),
-        intermediate_size=fields.positive(config, "intermediate_size"),
-        vocab_size=fields.positive(config, "vocab_size"),
-        max_position_embeddings=fields.positive(config, "max_position_embeddings"),
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        **decoder,
         hidden_act="gelu_tanh",
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", True)),
         rope_theta=theta,
         rope_scaling=scaling,
         rope_local_theta=local,
         qkv_bias=False,
         qk_norm=kin.qk_norm,
-        windows=_windows(config, kin),
+        windows=windows,
         norm_offset=True,
         sandwich_norms=True,
-        embedding_scale=hidden**0.5,
-        query_scale=fields.positive({"query_pre_attn_scalar": 256, **config}, "query_pre_attn_scalar")
-        ** -0.5,
+        embedding_scale=decoder["hidden_size"] ** 0.5,
+        query_scale=query_scale,
         attention_softcap=attention_cap,
         logit_softcap=logit_cap,
     )
 
 
-def _require(config: Mapping[str, Any], architecture: str) -> None:
-    """Refuses switches that no part of the program follows; a null is an absent field."""
-    given = {name: value for name, value in config.items() if value is not None}
-    for key, allowed in (
-        ("attention_bias", False),
-        ("hidden_activation", "gelu_pytorch_tanh"),
-        ("use_bidirectional_attention", False),
-    ):
-        fields.require(given, key, allowed, architecture)
-    if architecture == "Gemma3ForCausalLM":  # transformers reads the field there and does not apply it
-        fields.require(config, "attn_logit_softcapping", None, architecture)
+def _require(config: Config, kin: Architecture) -> None:
+    """Refuses switches that no part of the program follows."""
+    config.require("attention_bias", False)  # noqa: FBT003 the allowed value
+    config.require("hidden_activation", "gelu_pytorch_tanh")
+    config.require("use_bidirectional_attention", False, None)  # noqa: FBT003 the allowed value
+    if kin.qk_norm:  # transformers reads the field there and does not apply it
+        config.require(CAPS[0], None)
 
 
-def _caps(config: Mapping[str, Any], kin: Architecture) -> tuple[float | None, float | None]:
-    names = ("attn_logit_softcapping", "final_logit_softcapping")
-    found = [config.get(name, default) for name, default in zip(names, kin.caps, strict=True)]
-    for name, cap in zip(names, found, strict=True):
-        if cap is not None and not (isinstance(cap, int | float) and cap > 0):
-            raise SourceError(f"config.json: {name} is {cap!r}; it must be null or a number above 0")
-    attention, logit = (None if cap is None else float(cap) for cap in found)
-    return attention, logit
+def _by_kind(config: Config) -> tuple[float, dict[str, Any] | None, float]:
+    """Returns theta and scaling of Gemma 3's layers that see all positions, and theta of the others.
 
-
-def _rotary(
-    config: Mapping[str, Any], kin: Architecture
-) -> tuple[float, dict[str, Any] | None, float | None]:
-    """Returns theta and scaling of the layers that see all positions, and theta of the others."""
-    if kin.model_type == "gemma2":
-        return (*fields.rope(config), None)
-    given = config.get("rope_parameters") or {}
-    if WHOLE not in given:  # transformers 4
-        theta, scaling = fields.rope({"rope_theta": kin.theta, **config})
-        return theta, scaling, float(config.get("rope_local_base_freq") or LOCAL_THETA)
-    theta, scaling = fields.rope({"rope_parameters": {"rope_theta": kin.theta, **given[WHOLE]}})
-    local, scaled = fields.rope(
-        {"rope_parameters": {"rope_theta": LOCAL_THETA, **(given.get(WINDOWED) or {"rope_type": "default"})}}
-    )
-    if scaled is not None:
-        raise SourceError(
-            f"config.json: rope_type {scaled['rope_type']!r} of {WINDOWED} is not supported; "
-            "supported: default"
+    `rope_parameters` has a block for each kind of layer; `rope_scaling`, of transformers 4, is put into that
+    of the former.
+    """
+    newer, older = (config.given.get(name) for name in ("rope_parameters", "rope_scaling"))
+    blocks = {kind: _block(config, newer, kind) for kind in (WHOLE, WINDOWED)}
+    whole = _with_older(config, newer, older, blocks[WHOLE])
+    rotary.require_whole(config, f"rope_parameters.{WHOLE}", whole)
+    theta = _theta(config, whole, WHOLE, "rope_theta", config.known.theta)
+    local = _theta(config, blocks[WINDOWED], WINDOWED, "rope_local_base_freq", LOCAL_THETA)
+    if (kind := rotary.kind(config, f"rope_parameters.{WINDOWED}", blocks[WINDOWED])) != "default":
+        config.refuse(
+            f"rope_parameters.{WINDOWED}: rope_type {shortened(kind)} is not supported; supported: default"
         )
-    return theta, scaling, local
+    return (
+        theta,
+        rotary.scaling(config, "rope_scaling" if older else f"rope_parameters.{WHOLE}", whole),
+        local,
+    )
 
 
-def _windows(config: Mapping[str, Any], kin: Architecture) -> tuple[int | None, ...]:
+def _block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
+    """Reads the block of a kind of layer; what stands beside the blocks is read by nobody."""
+    if newer is not None and not isinstance(newer, dict):
+        config.refuse(f"rope_parameters is {shortened(newer)}; it must be null or an object")
+    given = newer if isinstance(newer, dict) else {}
+    silent = {"rope_type": "default", "rope_theta": None}
+    for key, value in given.items():
+        if key not in (WHOLE, WINDOWED) and (key not in silent or value != silent[key]):
+            config.refuse(
+                f"rope_parameters.{key} is {shortened(value)}, beside the blocks of {WHOLE} and {WINDOWED}, "
+                "where transformers does not read it; put it into one of them"
+            )
+    found = given.get(kind)
+    if found is not None and not isinstance(found, dict):
+        config.refuse(f"rope_parameters.{kind} is {shortened(found)}; it must be null or an object")
+    return found if isinstance(found, dict) else {}
+
+
+def _with_older(config: Config, newer: Any, older: Any, whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Puts `rope_scaling` into the block of the layers that see all positions; it must change none there."""
+    if older is None:
+        return whole
+    if not isinstance(older, dict):
+        config.refuse(f"rope_scaling is {shortened(older)}; it must be null or an object")
+        return whole
+    if newer is not None and any(key not in whole or whole[key] != value for key, value in older.items()):
+        config.refuse(
+            f"rope_scaling {shortened(older)} and rope_parameters.{WHOLE} {shortened(whole)} disagree; "
+            "take one out"
+        )
+    elif newer is not None and not whole:
+        config.refuse(f"rope_scaling stands beside rope_parameters without {WHOLE}; take one out")
+    if "rope_type" not in older and older.get("type", "default") != "default":
+        config.refuse(
+            f"rope_scaling.type is {shortened(older['type'])}, which transformers does not read here; "
+            "call it rope_type"
+        )
+    return {"rope_type": "default", **whole, **older}
+
+
+def _theta(config: Config, block: Mapping[str, Any], kind: str, beside: str, usual: float) -> float:
+    """Reads a base: of the block, or of the field beside it."""
+    if "rope_theta" in block:
+        return fields.number(config, f"rope_parameters.{kind}.rope_theta", block["rope_theta"])
+    return fields.number(config, beside, config.given.get(beside, usual))
+
+
+def _windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None, ...]:
     """Returns the window of each layer; those of Gemma 3 must repeat, for TensorRT-LLM says them so."""
-    layers = fields.positive(config, "num_hidden_layers")
-    every = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or kin.pattern
-    usual = [WHOLE if (number + 1) % every == 0 else WINDOWED for number in range(layers)]
-    kinds = config.get("layer_types") or usual
-    if len(kinds) != layers or not set(kinds) <= {WHOLE, WINDOWED}:
-        raise SourceError(
-            f"config.json: layer_types names {len(kinds)} layers of kinds {', '.join(sorted(set(kinds)))}; "
-            f"it must name {layers}, each {WHOLE} or {WINDOWED}"
-        )
-    window = (
-        fields.positive({"sliding_window": 4096, **config}, "sliding_window") if WINDOWED in kinds else None
-    )
+    silent = config.value("layer_types") is None
+    every = 2 if not kin.qk_norm or not silent else config.whole("sliding_window_pattern")
+    usual = [WINDOWED if (number + 1) % every else WHOLE for number in range(layers)]
+    kinds = fields.layer_types(config, usual, (WHOLE, WINDOWED))
+    window = config.maybe_whole("sliding_window")
+    if window is None and WINDOWED in kinds:
+        config.refuse(f"sliding_window is null, but layers are of kind {WINDOWED}; give it a value")
     windows = tuple(window if kind == WINDOWED else None for kind in kinds)
-    if kin.model_type == "gemma3_text" and window_pattern(windows) is None:
-        raise SourceError(
-            f"config.json: layer_types has {WHOLE} in layers "
+    if kin.qk_norm and window is not None and window_pattern(windows) is None:
+        config.refuse(
+            f"layer_types has {WHOLE} in layers "
             f"{', '.join(str(number) for number, kind in enumerate(kinds) if kind == WHOLE)}, "
             f"which do not repeat; supported: {WHOLE} in every n-th layer"
         )

@@ -5,74 +5,124 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config_json import fields
+from pipeline.config_json.fields import Config, ConfigClass
+from pipeline.config_json.rotary import rope
 from pipeline.shape import ModelShape
+
+COMMON = {"rms_norm_eps": 1e-6, "tie_word_embeddings": False, "hidden_act": "silu", "head_dim": None}
+
+SWITCHED = {
+    "use_sliding_window": False,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+    "layer_types": None,
+}
+"""Windows of Qwen, behind a switch."""
+
+FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
+"""Fields with the one value that is followed, of the classes that have them; others do not read them."""
+
+WHOLE, WINDOWED = "full_attention", "sliding_attention"
+"""Words of `layer_types`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What an architecture fixes beyond its `config.json`."""
 
-    model_type: str
-    qkv_bias: bool
-    qk_norm: bool
-    kv_heads: int | None
-    """Key/value heads when `config.json` does not say; None: as many as attention heads."""
-    head_dim: int | None
-    """Head size when `config.json` does not say; None: hidden_size / num_heads."""
+    known: ConfigClass
+    qkv_bias: bool = False
+    qk_norm: bool = False
 
 
 ARCHITECTURES = {
-    "LlamaForCausalLM": Architecture("llama", qkv_bias=False, qk_norm=False, kv_heads=None, head_dim=None),
-    "MistralForCausalLM": Architecture("mistral", qkv_bias=False, qk_norm=False, kv_heads=8, head_dim=None),
-    "Qwen2ForCausalLM": Architecture("qwen2", qkv_bias=True, qk_norm=False, kv_heads=32, head_dim=None),
-    "Qwen3ForCausalLM": Architecture("qwen3", qkv_bias=False, qk_norm=True, kv_heads=32, head_dim=128),
+    "LlamaForCausalLM": Architecture(
+        ConfigClass(
+            "llama",
+            COMMON
+            | {
+                "max_position_embeddings": 2048,
+                "num_key_value_heads": None,
+                "attention_bias": False,
+                "mlp_bias": False,
+            },
+            null=("num_key_value_heads", "head_dim"),
+            equal_heads=True,
+        )
+    ),
+    "MistralForCausalLM": Architecture(
+        ConfigClass(
+            "mistral",
+            COMMON | {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+            null=("head_dim", "sliding_window"),
+        )
+    ),
+    "Qwen2ForCausalLM": Architecture(
+        ConfigClass(
+            "qwen2",
+            COMMON | SWITCHED | {"max_position_embeddings": 32768, "num_key_value_heads": 32},
+            null=("num_key_value_heads", "sliding_window", "layer_types"),
+        ),
+        qkv_bias=True,
+    ),
+    "Qwen3ForCausalLM": Architecture(
+        ConfigClass(
+            "qwen3",
+            COMMON
+            | SWITCHED
+            | {
+                "max_position_embeddings": 32768,
+                "num_key_value_heads": 32,
+                "head_dim": 128,
+                "attention_bias": False,
+            },
+            null=("num_key_value_heads", "sliding_window", "layer_types"),
+        ),
+        qk_norm=True,
+    ),
 }
-"""The defaults are those of the transformers 4 and 5 configuration classes."""
 
 
-def read(config: Mapping[str, Any]) -> ModelShape:
+def read(given: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    architecture = config["architectures"][0]
-    kin = ARCHITECTURES[architecture]
-    for key, allowed in (("attention_bias", False), ("mlp_bias", False), ("hidden_act", "silu")):
-        fields.require(config, key, allowed, architecture)
-    fields.require_whole_rotary(config)
-    hidden, heads = fields.positive(config, "hidden_size"), fields.positive(config, "num_attention_heads")
-    layers = fields.positive(config, "num_hidden_layers")
-    theta, scaling = fields.rope(config)
+    kin = ARCHITECTURES[given["architectures"][0]]
+    config = fields.opened(given, kin.known)
+    if kin.known.model_type == "mistral" and "layer_types" in given:
+        config.refuse("layer_types makes transformers read a Mistral as Ministral, which is not supported")
+    return shape(config, qkv_bias=kin.qkv_bias, qk_norm=kin.qk_norm)
+
+
+def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "intermediate_size") -> ModelShape:
+    """Reads the shape of a decoder like Llama's."""
+    for key, allowed in FIXED.items():
+        if key in config.known.defaults:
+            config.require(key, allowed)
+    decoder = fields.decoder(config, inner)
+    theta, scaling = rope(config)
+    windows = _windows(config, decoder["num_layers"])
+    config.settle()
     return ModelShape(
-        architecture=architecture,
-        model_type=kin.model_type,
-        dtype=fields.dtype(config),
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=fields.kv_heads(config, heads, kin.kv_heads),
-        head_dim=fields.head_dim(config, hidden, heads, kin.head_dim),
-        intermediate_size=fields.positive(config, "intermediate_size"),
-        vocab_size=fields.positive(config, "vocab_size"),
-        max_position_embeddings=fields.positive(config, "max_position_embeddings"),
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        **decoder,
         hidden_act="silu",
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         rope_theta=theta,
         rope_scaling=scaling,
-        qkv_bias=kin.qkv_bias,
-        qk_norm=kin.qk_norm,
-        windows=_windows(config, layers, architecture),
+        qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
+        windows=windows,
     )
 
 
-def _windows(config: Mapping[str, Any], layers: int, architecture: str) -> tuple[int | None, ...]:
-    """Returns the window of each layer; Qwen has them from a layer on."""
-    if architecture == "LlamaForCausalLM" or config.get("sliding_window") is None:
+def _windows(config: Config, layers: int) -> tuple[int | None, ...]:
+    """Returns the window of each layer; Qwen has them behind a switch, from a layer on or where it says."""
+    known = config.known.defaults
+    if "sliding_window" not in known:
         return (None,) * layers
-    if architecture == "MistralForCausalLM":
-        return (fields.positive(config, "sliding_window"),) * layers
-    if not config.get("use_sliding_window", False):
-        return (None,) * layers
-    first = config.get("max_window_layers", 28)
-    windowed = [kind == "sliding_attention" for kind in config.get("layer_types") or ()]
-    windowed = windowed or [number >= first for number in range(layers)]
-    window = fields.positive(config, "sliding_window")
-    return tuple(window if each else None for each in windowed)
+    if "use_sliding_window" not in known:
+        return (config.maybe_whole("sliding_window"),) * layers
+    window = config.maybe_whole("sliding_window") if config.switch("use_sliding_window") else None
+    first = config.whole("max_window_layers", least=0)
+    usual = [WHOLE if window is None or number < first else WINDOWED for number in range(layers)]
+    kinds = fields.layer_types(config, usual, (WHOLE, WINDOWED))
+    if window is None and WINDOWED in kinds:
+        config.refuse(f"layer_types has {WINDOWED}, but use_sliding_window or sliding_window allows none")
+    return tuple(window if kind == WINDOWED else None for kind in kinds)

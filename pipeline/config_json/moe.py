@@ -5,82 +5,112 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config_json import fields, llama
-from pipeline.errors import SourceError
+from pipeline.config_json.fields import Config, ConfigClass
 from pipeline.shape import Experts, ModelShape
+
+MOST_EXPERTS = 1 << 18
+"""Experts of all layers together, at most: each has names and tensors of its own."""
+
+NEED_HEAD_DIM = ("yarn", "dynamic")
+"""Scalings that transformers 5.14 cannot compute for a Mixtral that leaves `head_dim` to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """What an architecture fixes beyond its `config.json`, and how it calls the sizes of its experts."""
 
-    like: str
-    """Architecture whose attention, norms and embeddings it shares."""
-    model_type: str
-    count: str
-    """Field with the number of experts."""
+    known: ConfigClass
+    count: tuple[str, ...]
+    """Names of the field with the number of experts, the one that wins first."""
     intermediate_size: str
     """Field with the inner channels of one expert."""
+    qkv_bias: bool
     shared: bool
     """Besides the chosen experts there is one for every token, behind a gate of its own."""
-    defaults: Mapping[str, Any]
-    """Fields of the transformers class that differ from those of `like`."""
 
 
 ARCHITECTURES = {
     "MixtralForCausalLM": Architecture(
-        "MistralForCausalLM", "mixtral", "num_local_experts", "intermediate_size", shared=False,
-        defaults={"rms_norm_eps": 1e-5, "rope_theta": 1e6},
+        ConfigClass(
+            "mixtral",
+            llama.COMMON
+            | {
+                "max_position_embeddings": 131072,
+                "num_key_value_heads": 8,
+                "rms_norm_eps": 1e-5,
+                "sliding_window": None,
+                "num_experts_per_tok": 2,
+            },
+            null=("head_dim", "sliding_window"),
+            theta=1e6,
+        ),
+        count=("num_experts", "num_local_experts"),
+        intermediate_size="intermediate_size",
+        qkv_bias=False,
+        shared=False,
     ),
     "Qwen2MoeForCausalLM": Architecture(
-        "Qwen2ForCausalLM", "qwen2_moe", "num_experts", "moe_intermediate_size", shared=True,
-        defaults={"num_key_value_heads": 16},
+        ConfigClass(
+            "qwen2_moe",
+            llama.COMMON
+            | llama.SWITCHED
+            | {
+                "max_position_embeddings": 32768,
+                "num_key_value_heads": 16,
+                "num_experts_per_tok": 4,
+                "norm_topk_prob": False,
+                "mlp_only_layers": None,
+                "decoder_sparse_step": 1,
+                "qkv_bias": True,
+            },
+            null=("sliding_window", "layer_types", "mlp_only_layers"),
+        ),
+        count=("num_experts",),
+        intermediate_size="moe_intermediate_size",
+        qkv_bias=True,
+        shared=True,
     ),
-}  # fmt: skip
+}
 
 
-def read(config: Mapping[str, Any]) -> ModelShape:
+def read(given: Mapping[str, Any]) -> ModelShape:
     """Reads the shape; a model with a dense MLP in some layers is a SourceError."""
-    architecture = config["architectures"][0]
-    kin = ARCHITECTURES[architecture]
-    _require_sparse(config, architecture)
-    if architecture == "Qwen2MoeForCausalLM":
-        _require_qwen(config, architecture)
-    inner = fields.positive(config, kin.intermediate_size)
-    own = {"architectures": [kin.like], "intermediate_size": inner}
-    dense = llama.read({**kin.defaults, **config, **own})
-    return replace(
-        dense, architecture=architecture, model_type=kin.model_type, experts=_experts(config, kin, inner)
-    )
-
-
-def _experts(config: Mapping[str, Any], kin: Architecture, inner: int) -> Experts:
-    count, chosen = fields.positive(config, kin.count), fields.positive(config, "num_experts_per_tok")
-    if chosen > count:
-        raise SourceError(
-            f"config.json: num_experts_per_tok {chosen} is more than {kin.count} {count}; get the file again"
+    kin = ARCHITECTURES[given["architectures"][0]]
+    config = fields.opened(given, kin.known)
+    if kin.known.model_type == "qwen2_moe":
+        _require_alike(config)
+    experts = _experts(config, kin)
+    dense = llama.shape(config, qkv_bias=kin.qkv_bias, qk_norm=False, inner=kin.intermediate_size)
+    scaling = (dense.rope_scaling or {}).get("rope_type")
+    if scaling in NEED_HEAD_DIM and kin.known.model_type == "mixtral" and config.value("head_dim") is None:
+        config.refuse(f"rope_type {scaling!r} of a Mixtral needs head_dim; set it to {dense.head_dim}")
+    if dense.num_layers * experts.count > MOST_EXPERTS:
+        config.refuse(
+            f"num_hidden_layers {dense.num_layers} of {experts.count} experts each; "
+            f"at most {MOST_EXPERTS} experts are read in all"
         )
+    config.settle()
+    return replace(dense, experts=experts)
+
+
+def _experts(config: Config, kin: Architecture) -> Experts:
+    name = next((name for name in kin.count if name in config.given), kin.count[-1])
+    count, chosen = config.whole(name), config.whole("num_experts_per_tok")
+    if chosen > count:
+        config.refuse(f"num_experts_per_tok {chosen} is more than {name} {count}; get the file again")
     return Experts(
         count=count,
         per_token=chosen,
-        intermediate_size=inner,
-        shared_intermediate_size=(
-            fields.positive(config, "shared_expert_intermediate_size") if kin.shared else 0
-        ),
-        normalized=bool(config.get("norm_topk_prob", False)) if kin.shared else True,
+        intermediate_size=config.whole(kin.intermediate_size),
+        shared_intermediate_size=config.whole("shared_expert_intermediate_size") if kin.shared else 0,
+        normalized=config.switch("norm_topk_prob") if kin.shared else True,
     )
 
 
-def _require_sparse(config: Mapping[str, Any], architecture: str) -> None:
-    """Refuses dense layers among sparse ones: neither TensorRT-LLM's layer nor ours mixes the two."""
-    if dense := config.get("mlp_only_layers"):
-        raise SourceError(
-            f"config.json: mlp_only_layers {dense!r} is not supported for {architecture}; "
-            "supported: experts in every layer"
-        )
-    fields.require(config, "decoder_sparse_step", 1, architecture)
-
-
-def _require_qwen(config: Mapping[str, Any], architecture: str) -> None:
-    """Refuses switches of Qwen2-MoE that change the attention of all or of some layers."""
-    fields.require(config, "qkv_bias", True, architecture)  # noqa: FBT003 the allowed value
-    fields.require(config, "use_sliding_window", False, architecture)  # noqa: FBT003 the allowed value
+def _require_alike(config: Config) -> None:
+    """Refuses layers of Qwen2-MoE that differ: neither TensorRT-LLM's layer nor ours mixes them."""
+    if config.value("mlp_only_layers") is not None:
+        config.require("mlp_only_layers", [])
+    config.require("decoder_sparse_step", 1)
+    config.require("qkv_bias", True)  # noqa: FBT003 the allowed value
+    config.require("use_sliding_window", False)  # noqa: FBT003 the allowed value

@@ -3,86 +3,97 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config_json import fields
-from pipeline.errors import SourceError
+from pipeline.config_json import fields, rotary
+from pipeline.config_json.fields import Config, ConfigClass
+from pipeline.config_json.rotary import ORIGINAL, Rotary
+from pipeline.model_json import shortened
 from pipeline.shape import ModelShape
 
-ARCHITECTURES = ("Phi3ForCausalLM",)
+KNOWN = ConfigClass(
+    "phi3",
+    {
+        "hidden_act": "silu",
+        "head_dim": None,
+        "num_key_value_heads": None,
+        "max_position_embeddings": 4096,
+        ORIGINAL: 4096,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+        "sliding_window": None,
+    },
+    null=("num_key_value_heads", "sliding_window"),
+)
+ARCHITECTURES = {"Phi3ForCausalLM": KNOWN}
 
-LONGROPE = ("longrope", "su")
-"""Names of the scaling with a factor per channel; `su` is that of the first Phi-3 checkpoints."""
+LONGROPE = ("longrope", "yarn", "su")
+"""Names of the scaling with a factor per channel; the others are those of the first Phi-3 checkpoints."""
 
 
-def read(config: Mapping[str, Any]) -> ModelShape:
+def read(given: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    architecture = config["architectures"][0]
-    fields.require(config, "hidden_act", "silu", architecture)
-    fields.require_whole_rotary(config)
-    hidden, heads = fields.positive(config, "hidden_size"), fields.positive(config, "num_attention_heads")
-    layers, head_dim = (
-        fields.positive(config, "num_hidden_layers"),
-        fields.head_dim(config, hidden, heads, None),
+    config = fields.opened(given, KNOWN)
+    config.require("hidden_act", "silu")
+    original, window = config.whole(ORIGINAL), config.maybe_whole("sliding_window")
+    decoder = fields.decoder(config)
+    blocks = rotary.blocks(config)
+    theta, scaling = rotary.one_of(
+        config, {name: _rope(config, name, block, decoder, original) for name, block in blocks.items()}
     )
-    window = config.get("sliding_window")
-    theta, scaling = _rope(config, head_dim)
+    config.settle()
     return ModelShape(
-        architecture=architecture,
-        model_type="phi3",
-        dtype=fields.dtype(config),
-        hidden_size=hidden,
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=fields.kv_heads(config, heads, None),
-        head_dim=head_dim,
-        intermediate_size=fields.positive(config, "intermediate_size"),
-        vocab_size=fields.positive(config, "vocab_size"),
-        max_position_embeddings=fields.positive(config, "max_position_embeddings"),
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-5)),
+        **decoder,
         hidden_act="silu",
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         rope_theta=theta,
         rope_scaling=scaling,
         qkv_bias=False,
         qk_norm=False,
-        windows=(None if window is None else fields.positive(config, "sliding_window"),) * layers,
+        windows=(window,) * decoder["num_layers"],
         fused_source=True,
     )
 
 
-def _rope(config: Mapping[str, Any], head_dim: int) -> tuple[float, dict[str, Any] | None]:
-    """Returns theta and scaling; the architecture knows `longrope` and no other."""
-    given = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    kind = given.get("rope_type") or given.get("type") or "default"
-    theta = float(given.get("rope_theta") or config.get("rope_theta") or 1e4)
-    if kind == "default":
+def _rope(
+    config: Config, name: str, given: Mapping[str, Any], decoder: Mapping[str, Any], original: int
+) -> Rotary:
+    """Reads theta and scaling of a block; the architecture knows `longrope` and no other."""
+    rotary.require_whole(config, name, given)
+    if given.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
+        config.refuse("partial_rotary_factor is null; give it a value or leave it out")
+    theta, found = rotary.theta(config, name, given), rotary.kind(config, name, given)
+    if found == "default":
         return theta, None
-    if kind not in LONGROPE:
-        raise SourceError(
-            f"config.json: rope_type {kind!r} is not supported for Phi-3; supported: default, longrope"
+    if found not in LONGROPE:
+        config.refuse(
+            f"{name}: rope_type {shortened(found)} is not supported for Phi-3; supported: default, longrope"
         )
-    original = given.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-    scaling = {
-        "rope_type": "longrope",
-        "short_factor": _factors(given, "short_factor", head_dim),
-        "long_factor": _factors(given, "long_factor", head_dim),
-        "original_max_position_embeddings": fields.positive(
-            {"original_max_position_embeddings": original}, "original_max_position_embeddings"
-        ),
-    }
-    usual = config["max_position_embeddings"] / scaling["original_max_position_embeddings"]
-    if given.get("attention_factor") is not None or given.get("factor") not in (None, usual):
-        raise SourceError(
-            f"config.json: longrope with factor {given.get('factor')!r}, attention_factor "
-            f"{given.get('attention_factor')!r} is not supported; TensorRT-LLM takes the factor {usual:g} = "
-            "max_position_embeddings / original_max_position_embeddings, and the attention factor of that"
+        return theta, None
+    if found == "su" and given.get(ORIGINAL) != original:
+        config.refuse(
+            f"{name}.{ORIGINAL} is {shortened(given.get(ORIGINAL))}; with rope_type 'su' transformers needs "
+            f"it there, and it must be the {original} that stands beside the block"
         )
-    return theta, scaling
+    _require_usual(config, name, given, decoder["max_position_embeddings"] / original)
+    pairs = decoder["head_dim"] // 2
+    short, long = (_factors(config, name, given, key, pairs) for key in ("short_factor", "long_factor"))
+    return theta, {"rope_type": "longrope", "short_factor": short, "long_factor": long, ORIGINAL: original}
 
 
-def _factors(given: Mapping[str, Any], name: str, head_dim: int) -> list[float]:
+def _require_usual(config: Config, name: str, given: Mapping[str, Any], usual: float) -> None:
+    """Refuses factors that TensorRT-LLM cannot be told."""
+    if given.get("attention_factor") is None and given.get("factor") in (None, usual):
+        return
+    config.refuse(
+        f"{name}: longrope with factor {shortened(given.get('factor'))}, attention_factor "
+        f"{shortened(given.get('attention_factor'))} is not supported; TensorRT-LLM takes {usual:g} "
+        f"= max_position_embeddings / {ORIGINAL}, and the attention factor of that"
+    )
+
+
+def _factors(config: Config, name: str, given: Mapping[str, Any], key: str, pairs: int) -> list[float]:
     """Reads one factor per pair of a head's channels."""
-    found = given.get(name)
-    if not isinstance(found, list) or len(found) != head_dim // 2:
-        told = f"{len(found)} factors" if isinstance(found, list) else repr(found)
-        raise SourceError(f"config.json: {name} is {told}; it must be a list of {head_dim // 2}")
-    return [float(factor) for factor in found]
+    found = given.get(key)
+    if not isinstance(found, list) or len(found) != pairs:
+        told = f"{len(found)} factors" if isinstance(found, list) else shortened(found)
+        config.refuse(f"{name}.{key} is {told}; it must be a list of {pairs}")
+        return []
+    return [fields.number(config, f"{name}.{key}", factor) for factor in found]

@@ -139,15 +139,15 @@ def test_trailing_bytes_are_refused(checkpoint):
     ("header", "size", "said"),
     [
         (b"{nonsense", 0, "not valid JSON"),
-        (b'{"a": 1, "a": 2}', 0, "a name appears twice"),
+        (b'{"a": 1, "a": 2}', 0, "the name 'a' appears twice"),
         (b"[1]", 0, "not a JSON object"),
-        ({"x": {"dtype": "F4", "shape": [1], "data_offsets": [0, 1]}}, 1, "'x' has no usable dtype"),
+        ({"x": {"dtype": "F4", "shape": [1], "data_offsets": [0, 1]}}, 1, "'x' has dtype 'F4'"),
         (
             {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
             4,
             "takes 8 bytes, the header gives it 4",
         ),
-        ({"x": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, 4, "takes 4 bytes"),
+        ({"x": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}, 4, r"shape \[-1, -1\].*whole"),
         ({"x": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]}}, 3, "must follow one another"),
         (
             {
@@ -202,7 +202,7 @@ def test_broken_config_is_refused(checkpoint, text, said):
         ({"w": "c.safetensors"}, r"c\.safetensors: no such file"),
         ({"extra": "a.safetensors"}, "'extra' of the index is missing"),
         ({"w": "b.safetensors"}, "'w' of the index is missing"),
-        ({"w": "../a.safetensors"}, r"'\.\./a\.safetensors' is no plain file name"),
+        ({"w": "../a.safetensors"}, r"'w' in '\.\./a\.safetensors'; it must be a plain file name"),
     ],
 )
 def test_index_that_does_not_fit_its_files_is_refused(checkpoint, change, said):
@@ -222,5 +222,5 @@ def test_tensor_that_the_index_omits_is_refused(checkpoint):
 def test_index_without_a_map_is_refused(checkpoint):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(SourceError, match="has no weight_map"):
+    with pytest.raises(SourceError, match="weight_map is null"):
         open_checkpoint(checkpoint)

@@ -1,0 +1,164 @@
+"""JSON files of a model directory, which come from strangers: read whole, within limits, or refused.
+
+A name that is no regular file is never opened (a FIFO would wait for ever, a device can act on it). Bytes are
+counted before they are read, values and nesting before they are parsed.
+"""
+
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much JSON is read."""
+
+    nbytes: int
+    values: int
+    """Values and names together, counted as commas, colons, opening brackets and backslashes: never fewer."""
+    depth: int = 64
+    """Brackets around the innermost value."""
+
+
+MODEL = Limits(32 << 20, 1_200_000)
+"""config.json, index and headers: a header of 100,000 tensors fits. Takes 0.3 GB of memory at the worst."""
+
+TOKENIZER = Limits(128 << 20, 16_000_000)
+"""tokenizer.json and vocab.json: those with a quarter of a million tokens and twice as many merges fit."""
+
+DIGITS = 400
+"""Characters of a number, at most: the largest float written out has 309."""
+
+SHOWN = 100
+"""Characters of a value that a message shows."""
+
+ESCAPES = re.compile(rb"\\.", re.DOTALL)
+STRINGS = re.compile(rb'"[^"]*+"')
+NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
+STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def read_json(path: Path, limits: Limits = MODEL) -> dict[str, Any]:
+    """Reads a JSON object from a regular file; anything else, or beyond the limits, is a SourceError.
+
+    Values are as `json` gives them, NaN and infinities included: whoever takes a number checks it.
+    """
+    with open_regular(path) as file:
+        data = file.read(limits.nbytes + 1)
+    return parse_json(data, str(path), limits)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Opens a regular file for reading; anything else is a SourceError."""
+    try:
+        _require_regular(path, path.stat().st_mode)
+        # Between the two looks it may have become a FIFO, which must not make us wait.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file; a checkpoint directory must have it") from None
+    except (OSError, ValueError) as exc:  # a name with a zero byte is a ValueError
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise SourceError(f"{path}: cannot be read ({why}); make it readable for this user") from exc
+    with os.fdopen(descriptor, "rb") as file:
+        _require_regular(path, os.fstat(descriptor).st_mode)
+        yield file
+
+
+def parse_json(data: bytes, where: str, limits: Limits = MODEL) -> dict[str, Any]:
+    """Parses a JSON object in UTF-8; what is not one, or beyond the limits, is a SourceError."""
+    if len(data) > limits.nbytes:
+        raise SourceError(f"{where}: more than {limits.nbytes} bytes of JSON; at most that many are read")
+    # Every string has a mark before it; more quotes than that are no JSON, and would cost as much.
+    values = max(sum(map(data.count, (b",", b":", b"[", b"{", b"\\"))), data.count(b'"') // 2)
+    if values > limits.values:
+        raise SourceError(f"{where}: {values} values and names; at most {limits.values} are read")
+    if (deepest := _depth(data)) > limits.depth:
+        raise SourceError(f"{where}: nested {deepest} deep; at most {limits.depth} levels are read")
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_unique, parse_int=_int, parse_float=_float)
+    except ValueError as exc:
+        raise SourceError(f"{where}: not valid JSON ({exc}); fetch the file again") from exc
+    if not isinstance(value, dict):
+        raise SourceError(f"{where}: not a JSON object but {shortened(value)}; fetch the file again")
+    return value
+
+
+def shortened(value: Any) -> str:
+    """Shows a JSON value of any size in one short line."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int) and value.bit_length() > 4 * SHOWN:  # digits beyond a limit cannot be printed
+        return f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
+    if isinstance(value, str | bytes):
+        text = repr(value[: SHOWN + 1])
+    elif isinstance(value, dict | list):
+        text = _container(value)
+    else:
+        text = repr(value)
+    return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."
+
+
+def _container(value: dict[str, Any] | list[Any]) -> str:
+    """Shows a small object or list, and counts a large one."""
+    small = len(value) <= 8 and not any(isinstance(item, dict | list) for item in _items(value))
+    kind = "object" if isinstance(value, dict) else "list"
+    if not small:
+        return f"{'an' if kind == 'object' else 'a'} {kind} of {len(value)}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{shortened(name)}: {shortened(item)}" for name, item in value.items()) + "}"
+    return "[" + ", ".join(map(shortened, value)) + "]"
+
+
+def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise SourceError(f"{path}: is {kind}; it must be a regular file, or a link to one")
+
+
+def _depth(data: bytes) -> int:
+    """Brackets around the innermost value.
+
+    Escapes go first, so that every quote left begins or ends a string; outside of strings the parser stops
+    at a backslash.
+    """
+    brackets = STRINGS.sub(b"", ESCAPES.sub(b"", data).translate(None, NOT_MARKS)).translate(None, b'"')
+    return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the name {shortened(twice)} appears twice")
+    return fields
+
+
+def _int(text: str) -> int:
+    return int(_bounded(text))
+
+
+def _float(text: str) -> float:
+    return float(_bounded(text))
+
+
+def _bounded(text: str) -> str:
+    if len(text) > DIGITS:
+        raise ValueError(f"the number {text[:12]}... has {len(text)} characters, at most {DIGITS} are read")
+    return text
