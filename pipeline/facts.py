@@ -10,6 +10,7 @@ from artifacts import digest
 from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline import engines
+from pipeline.checkpoint.comparison import compare, config_problems
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.config_json import read_shape
 from pipeline.data_facts import DataFacts, read_data
@@ -17,7 +18,7 @@ from pipeline.errors import SourceError
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint
+from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint, unread
 from pipeline.tensors import Checkpoint, open_checkpoint, read_config
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.toolchain import Choice
@@ -42,6 +43,10 @@ class Source:
     """Digest of the tokens; empty where nobody compares them, or only the download will tell."""
     lacking: str = ""
     """What has to be added before anything can be built, and so before anything has a key."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with its config.json, and where its tensors are not those that config.json asks for."""
+    notes: tuple[str, ...] = ()
+    """What is cast, and what is not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,16 +147,19 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         directory = (base / model.path).resolve()
         if holds_config_only(directory):
             return _config_only(directory, model.path)
+        opened = open_checkpoint(directory)
         found = _source(
-            open_checkpoint(directory),
+            opened,
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
+            str(directory),
         )
+        found = replace(found, notes=(*found.notes, *unread(opened)))
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), params, places)
+    return _source(remote_checkpoint(remote), params, places, remote.where)
 
 
 def _config_only(directory: Path, named: str) -> Source:
@@ -164,11 +172,21 @@ def _config_only(directory: Path, named: str) -> Source:
         params={"config": digest.of_json(config)},
         places={"path": str(directory)},
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
+        problems=tuple(f"{directory}/config.json: {told}" for told in config_problems(shape, config)),
     )
 
 
-def _source(checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any]) -> Source:
-    weight_bytes = sum(entry.nbytes for entry in checkpoint.entries.values())
+def _source(
+    checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any], where: str
+) -> Source:
+    """What is known of a checkpoint; `where` is what its user calls it."""
+    shape = read_shape(checkpoint.config)
+    compared = compare(shape, checkpoint, where)
     return Source(
-        shape=read_shape(checkpoint.config), weight_bytes=weight_bytes, params=params, places=places
+        shape=shape,
+        weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+        params=params,
+        places=places,
+        problems=compared.problems,
+        notes=tuple(compared.notes(shape.dtype)),
     )

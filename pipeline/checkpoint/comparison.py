@@ -6,14 +6,15 @@ problem. What transformers reads over is noted, and so is what it casts.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.named import Size, source_tensors
 from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.shape import ModelShape
-from pipeline.tensors import TensorEntry
+from pipeline.tensors import Checkpoint, TensorEntry
 
 READ_OVER = re.compile(r"rotary_emb\.inv_freq")
 """Tensors that transformers leaves in the file: older versions saved what config.json says already."""
@@ -61,9 +62,11 @@ def _counted(names: list[str]) -> str:
     return f"{names[0]}{more}"
 
 
-def compare(shape: ModelShape, held: Mapping[str, TensorEntry], where: str) -> Comparison:
-    """Compares a checkpoint at `where` with what its config.json asks for."""
-    wanted = source_tensors(shape)
+def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison:
+    """Compares a checkpoint, which users know by `where`, with what its config.json asks for."""
+    if told := config_problems(shape, checkpoint.config):
+        return Comparison(problems=tuple(f"{where}/config.json: {each}" for each in told))
+    wanted, held = source_tensors(shape), checkpoint.entries
     renamed, foreign = _without_prefixes(wanted, held, shape, where)
     left_out = _left_out(shape, renamed.keys() - wanted.keys())
     present = {name: entry for name, entry in renamed.items() if name not in left_out}
@@ -85,7 +88,26 @@ def compare(shape: ModelShape, held: Mapping[str, TensorEntry], where: str) -> C
     )
 
 
-def _left_out(shape: ModelShape, unwanted: Set[str]) -> dict[str, str]:
+def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
+    """Says what config.json holds that makes its tensors others than those of the plain model."""
+    found, block = [], config.get("quantization_config")
+    if block is not None:
+        method = f", quant_method {block.get('quant_method')!r}" if isinstance(block, dict) else ""
+        found.append(
+            f"the checkpoint is quantized already (quantization_config{method}); "
+            "give the one it was made from"
+        )
+    if (model_type := config.get("model_type")) != shape.model_type:
+        found.append(f"model_type is {model_type!r}; for {shape.architecture} it is {shape.model_type!r}")
+    if (file := config.get("transformers_weights")) is not None:
+        found.append(
+            f"transformers_weights is {file!r}; only model.safetensors and what model.safetensors.index.json "
+            "lists are read: name the weights so, and remove the field"
+        )
+    return found
+
+
+def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     """What transformers reads over, with the reason."""
     kin = family(shape.architecture)
     found = {name: "config.json says it" for name in sorted(unwanted) if READ_OVER.search(name)}
