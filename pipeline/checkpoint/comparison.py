@@ -16,8 +16,8 @@ from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.shape import ModelShape
 from pipeline.tensors import Checkpoint, TensorEntry
 
-READ_OVER = re.compile(r"rotary_emb\.inv_freq")
-"""Tensors that transformers leaves in the file: older versions saved what config.json says already."""
+INV_FREQ = re.compile(r"rotary_emb\.inv_freq")
+"""Tensors that older versions of transformers saved, although config.json says what they hold."""
 
 CAST = ("F64", "F32", "F16", "BF16")
 """Types of weights: transformers casts them to that of config.json as it loads."""
@@ -82,8 +82,10 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
         left_out=left_out,
         cast={
             name: entry.dtype
-            for name, entry in present.items()
-            if entry.dtype in CAST and entry.dtype != SOURCE_TYPES[shape.dtype]
+            for name, entry in renamed.items()
+            if entry.dtype in CAST
+            and entry.dtype != SOURCE_TYPES[shape.dtype]
+            and not _read_over(shape, name)
         },
     )
 
@@ -110,10 +112,18 @@ def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
 def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     """What transformers reads over, with the reason."""
     kin = family(shape.architecture)
-    found = {name: "config.json says it" for name in sorted(unwanted) if READ_OVER.search(name)}
+    found = {name: "config.json says it" for name in sorted(unwanted) if _read_over(shape, name)}
     if shape.tie_word_embeddings and kin.head in unwanted:
         found[kin.head] = f"tie_word_embeddings is true, and it must equal {kin.embedding}"
     return found
+
+
+def _read_over(shape: ModelShape, name: str) -> bool:
+    """Whether transformers leaves a tensor in the file, because its model computes one of that name.
+
+    A model with two rotary bases has two such tables, of other names.
+    """
+    return shape.rope_local_theta is None and INV_FREQ.search(name) is not None
 
 
 def _without_prefixes(

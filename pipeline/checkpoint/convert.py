@@ -48,6 +48,7 @@ from typing import Any
 import numpy as np
 
 from calibration.quantization_config import config_block
+from pipeline.casting import narrowed
 from pipeline.checkpoint import audit, with_heads
 from pipeline.checkpoint.checks import linears, reasons
 from pipeline.checkpoint.families import family
@@ -242,11 +243,7 @@ def _widened(checkpoint: Checkpoint, part: Slice) -> Array:
 
 def _plus_one(checkpoint: Checkpoint, part: PlusOne, dtype: str) -> Array:
     """Adds one in float32; the sum is rounded to nearest, ties to even."""
-    values = checkpoint.floats(part.source.source) + np.float32(1)
-    if dtype != "BF16":
-        return values.astype(NUMPY_TYPES[dtype])
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return narrowed(checkpoint.floats(part.source.source) + np.float32(1), dtype)
 
 
 def _span(checkpoint: Checkpoint, part: Slice) -> Span:
