@@ -83,9 +83,7 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
         cast={
             name: entry.dtype
             for name, entry in renamed.items()
-            if entry.dtype in CAST
-            and entry.dtype != SOURCE_TYPES[shape.dtype]
-            and not _read_over(shape, name)
+            if entry.dtype in CAST and entry.dtype != SOURCE_TYPES[shape.dtype] and not read_over(shape, name)
         },
     )
 
@@ -112,13 +110,13 @@ def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
 def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     """What transformers reads over, with the reason."""
     kin = family(shape.architecture)
-    found = {name: "config.json says it" for name in sorted(unwanted) if _read_over(shape, name)}
+    found = {name: "config.json says it" for name in sorted(unwanted) if read_over(shape, name)}
     if shape.tie_word_embeddings and kin.head in unwanted:
         found[kin.head] = f"tie_word_embeddings is true, and it must equal {kin.embedding}"
     return found
 
 
-def _read_over(shape: ModelShape, name: str) -> bool:
+def read_over(shape: ModelShape, name: str) -> bool:
     """Whether transformers leaves a tensor in the file, because its model computes one of that name.
 
     A model with two rotary bases has two such tables, of other names.

@@ -51,6 +51,7 @@ from calibration.quantization_config import config_block
 from pipeline.casting import narrowed
 from pipeline.checkpoint import audit, with_heads
 from pipeline.checkpoint.checks import linears, reasons
+from pipeline.checkpoint.comparison import read_over
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.layout import LAYOUT_VERSION, engine_config, quant_cfg
 from pipeline.checkpoint.loadable import stored
@@ -153,7 +154,7 @@ def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
     left = {
         name: "computed from rotary_base and rotary_scaling"
         for name in checkpoint.entries
-        if name.endswith(".rotary_emb.inv_freq")
+        if read_over(shape, name)
     }
     if shape.tie_word_embeddings and {kin.head, kin.embedding} <= checkpoint.entries.keys():
         if not checkpoint.same(kin.head, kin.embedding):
