@@ -12,14 +12,15 @@ import torch
 
 from calibration.coverage import SOURCE, Linear, document, require
 from calibration.derive import KvCache
-from calibration.errors import CheckpointError, QuantizationIncomplete
+from calibration.errors import CheckpointError
 from calibration.layout import (
     COPIED_FILES,
     EMBEDDING,
+    TIED_HEAD,
     Group,
     is_tied,
     layout,
-    may_be_left_out,
+    left_out,
 )
 from calibration.quantization_config import config_block, quantization_block
 from calibration.scales import Measured, folded_norm, quantized
@@ -54,8 +55,8 @@ class _Written:
 def write(source: Source, findings: Findings, out: Path, progress: Progress) -> None:
     """Writes tensors, configuration, tokenizer files and coverage.json.
 
-    Raises CheckpointError for tensors that are missing, not finite or do not fit the format, and
-    QuantizationIncomplete for a bad scale and for tensors that belong nowhere.
+    Raises CheckpointError for tensors that are not finite or do not fit the format, and
+    QuantizationIncomplete for a bad scale. That the source holds the model's tensors, plan has seen.
     """
     with CheckpointWriter(out) as writer:
         written = _write_tensors(source, findings, writer, progress)
@@ -83,18 +84,12 @@ def _write_tensors(
     source: Source, findings: Findings, writer: CheckpointWriter, progress: Progress
 ) -> _Written:
     names, tied, total = layout(source.config), is_tied(source.config), len(source.files)
-    wanted = names.parameters(tied=tied)
-    missing = sorted(wanted - source.files.keys())
-    if missing:
-        raise CheckpointError(
-            f"{source.root}: tensors missing: {', '.join(missing[:5])}; get the checkpoint again"
-        )
     folded = _folded(names.groups(), findings.measured)
     written = _Written(dict(findings.linears), {})
     for done, (name, tensor) in enumerate(source.tensors()):
         progress(done, total, "tensors")
-        if name not in wanted:
-            written.left_out[name] = _reason(name, tied=tied)
+        if why := left_out(name, tied=tied):
+            written.left_out[name] = why
             continue
         source.require_finite(name, tensor)
         value, module = tensor.to(source.dtype), name.removesuffix(".weight")
@@ -110,6 +105,7 @@ def _write_tensors(
             writer.add(part, tensor)
     for part, scale in findings.kv_cache.scales.items():
         writer.add(part, scale)
+    assert {f"{name}.weight" for name in findings.linears} - source.files.keys() <= {TIED_HEAD}
     return written
 
 
@@ -126,16 +122,6 @@ def _folded(fused: Sequence[Group], measured: Mapping[str, Measured]) -> dict[st
     """Norm weight -> smoothing factors [I] that are folded into it."""
     firsts = ((group.norm, measured.get(group.linears[0])) for group in fused)
     return {f"{norm}.weight": f.shared for norm, f in firsts if f and f.folded and f.shared is not None}
-
-
-def _reason(name: str, *, tied: bool) -> str:
-    """Why a source tensor is left out; raises QuantizationIncomplete when there is no reason."""
-    reason = may_be_left_out(name, tied=tied)
-    if not reason:
-        raise QuantizationIncomplete(
-            f"source tensor {name} belongs to no module of the model; this layout is not supported"
-        )
-    return reason
 
 
 def _with_scales(linear: Linear, weight: torch.Tensor, made: Mapping[str, torch.Tensor]) -> Linear:

@@ -3,7 +3,6 @@
 The layout is what ModelOpt 0.47's `export_hf_checkpoint` writes.
 """
 
-import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,9 +32,6 @@ class Kind:
     """Linears that runtimes fuse because they read the same norm's output: block, linears, norm."""
     linears: tuple[str, ...]
     """Linears of a layer, in the order in which transformers names them."""
-    norms: tuple[str, ...]
-    own: tuple[str, ...] = ()
-    """Tensors of a layer that belong to neither."""
     experts: Experts | None = None
     """The experts of a layer, whose linears are not among `linears`."""
     folds: bool = True
@@ -55,12 +51,9 @@ LLAMA = Kind(
         *(f"self_attn.{x}_proj" for x in "qkvo"),
         *(f"mlp.{x}_proj" for x in ("gate", "up", "down")),
     ),
-    norms=("input_layernorm", "post_attention_layernorm"),
 )
 
 ATTENTION = replace(LLAMA, groups=LLAMA.groups[:1], linears=LLAMA.linears[:4])
-
-BIASES = tuple(f"self_attn.{x}_proj.bias" for x in "qkv")
 
 MIXTRAL_EXPERTS = Experts("block_sparse_moe", ("w1", "w3", "w2"), "num_local_experts", ("gate",))
 
@@ -70,7 +63,6 @@ QWEN_EXPERTS = Experts(
 GEMMA = replace(
     LLAMA,
     groups=(LLAMA.groups[0], ("mlp", ("gate_proj", "up_proj"), "pre_feedforward_layernorm")),
-    norms=(*LLAMA.norms, "pre_feedforward_layernorm", "post_feedforward_layernorm"),
     folds=False,
     tied=True,
 )
@@ -84,7 +76,6 @@ PHI = Kind(
         ("mlp", ("gate_up_proj",), "post_attention_layernorm"),
     ),
     linears=("self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"),
-    norms=LLAMA.norms,
     folds=False,
 )
 """ModelOpt folds nothing before a linear that is fused already."""
@@ -92,10 +83,10 @@ PHI = Kind(
 KINDS = {
     "llama": LLAMA,
     "mistral": LLAMA,
-    "qwen2": replace(LLAMA, own=BIASES),
-    "qwen3": replace(LLAMA, own=("self_attn.q_norm.weight", "self_attn.k_norm.weight")),
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
     "gemma2": replace(GEMMA, capped=True),
-    "gemma3_text": replace(GEMMA, own=("self_attn.q_norm.weight", "self_attn.k_norm.weight")),
+    "gemma3_text": GEMMA,
     "phi3": PHI,
     "mixtral": replace(ATTENTION, experts=MIXTRAL_EXPERTS),
     "qwen2_moe": replace(
@@ -105,7 +96,6 @@ KINDS = {
             ("mlp.shared_expert", ("gate_proj", "up_proj"), "post_attention_layernorm"),
         ),
         linears=(*ATTENTION.linears, *(f"mlp.shared_expert.{x}_proj" for x in ("gate", "up", "down"))),
-        own=BIASES,
         experts=QWEN_EXPERTS,
     ),
 }
@@ -120,11 +110,8 @@ EMBEDDING = "model.embed_tokens"
 HEAD = "lm_head"
 """The one linear outside the layers, which every preset of ModelOpt leaves alone."""
 
-NOT_WRITTEN = (
-    ("*.rotary_emb.inv_freq", "a constant that every runtime computes from config.json"),
-    ("*.self_attn.rotary_emb.inv_freq", "a constant that every runtime computes from config.json"),
-)
-"""Source tensors that no model parameter takes, by pattern, and why they may be left out."""
+NOT_WRITTEN = "rotary_emb.inv_freq"
+"""In the names of tensors that older versions of transformers saved, and that no model parameter takes."""
 
 TIED_HEAD = f"{HEAD}.weight"
 COPIED_FILES = (
@@ -227,14 +214,6 @@ class Layout:
         names = (*self.kind.linears, *(f"{expert}.{name}" for expert in self._experts() for name in stacked))
         return tuple(f"model.layers.{layer}.{name}" for layer in range(self.num_layers) for name in names)
 
-    def parameters(self, *, tied: bool) -> frozenset[str]:
-        """Names of the tensors that a checkpoint of the model holds."""
-        parts = (*(f"{name}.weight" for name in self.kind.norms), *self.kind.own)
-        outside = {f"{EMBEDDING}.weight", "model.norm.weight"} | (set() if tied else {TIED_HEAD})
-        outside |= {f"{name}.weight" for name in (*self.linears(), *self.routers())}
-        layers = (f"model.layers.{layer}" for layer in range(self.num_layers))
-        return frozenset(outside | {f"{layer}.{part}" for layer in layers for part in parts})
-
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The layout of the model that a `config.json` of a known `model_type` describes."""
@@ -256,8 +235,8 @@ def attention(config: Mapping[str, Any]) -> str:
     return "eager" if capped else "sdpa"
 
 
-def may_be_left_out(name: str, *, tied: bool) -> str:
-    """Why a source tensor that no parameter takes may be left out; empty when it may not."""
+def left_out(name: str, *, tied: bool) -> str:
+    """Why a source tensor is not written; empty for every tensor of the model."""
     if tied and name == TIED_HEAD:
         return "tied to the embedding, which is written"
-    return next((why for pattern, why in NOT_WRITTEN if fnmatch.fnmatch(name, pattern)), "")
+    return "a constant that every runtime computes from config.json" if NOT_WRITTEN in name else ""

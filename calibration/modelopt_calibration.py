@@ -103,21 +103,14 @@ def _algorithm(preset: Mapping[str, Any], alpha: float) -> dict[str, Any]:
 
 def load(source: Source) -> Any:
     """The model in its own dtype, on the GPU where there is one; its remote code is never run."""
-    model, info = AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         source.root,
         dtype="auto",
         attn_implementation=attention(source.config),
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        output_loading_info=True,
     )
-    absent = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if absent:
-        raise CheckpointError(
-            f"{source.root}: tensors missing or not of config.json's shape: {', '.join(absent[:5])}; "
-            "get the checkpoint again"
-        )
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

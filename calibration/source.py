@@ -1,4 +1,7 @@
-"""Reads a source checkpoint's safetensors files one tensor at a time; pickles are never opened."""
+"""Reads the safetensors files of a source artifact one tensor at a time.
+
+Plan has compared its tensors with config.json, and the source step has checked its files.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,13 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from calibration.errors import CheckpointError
-from calibration.layout import KINDS
 from calibration.writer import DTYPES
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -29,19 +30,13 @@ class Source:
 
     @classmethod
     def open(cls, root: Path) -> "Source":
-        """Reads configuration and file headers; raises CheckpointError for what cannot be quantized."""
-        config = _config(root)
-        return cls(root, config, _files(root))
+        """Reads configuration and file names of the source step's copy, which is whole."""
+        return cls(root, json.loads((root / "config.json").read_text(encoding="utf-8")), _files(root))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the model's weights, as config.json says it; raises CheckpointError for another one."""
-        name = self.config.get("dtype") or self.config.get("torch_dtype")
-        if name not in MODEL_DTYPES:
-            raise CheckpointError(
-                f"{self.root / 'config.json'}: dtype is {name!r}; it must be one of {', '.join(MODEL_DTYPES)}"
-            )
-        return MODEL_DTYPES[name]
+        """Type of the model's weights, as config.json says it."""
+        return MODEL_DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yields every tensor in file order, reading one at a time into memory of its own.
@@ -88,60 +83,15 @@ def _read(handle: BinaryIO, start: int, entry: dict[str, Any]) -> torch.Tensor:
     handle.seek(start + begin)
     if handle.readinto(data.numpy()) < len(data):  # type: ignore[attr-defined]
         raise CheckpointError(f"{handle.name}: the file became shorter while it was read; get it again")
-    if entry["dtype"] not in TYPES:
-        raise CheckpointError(
-            f"{handle.name}: holds {entry['dtype']} values; it must be one of {', '.join(TYPES)}"
-        )
     return data.view(TYPES[entry["dtype"]]).reshape(entry["shape"])
-
-
-def _config(root: Path) -> dict[str, Any]:
-    path = root / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{root}: no config.json; give a Hugging Face checkpoint directory") from None
-    except ValueError as exc:
-        raise CheckpointError(f"{path}: not valid JSON ({exc}); get the file again") from None
-    if config.get("model_type") not in KINDS:
-        raise CheckpointError(
-            f"{path}: model_type {config.get('model_type')!r} is not supported; have {', '.join(KINDS)}"
-        )
-    if "quantization_config" in config:
-        raise CheckpointError(f"{path}: the checkpoint is quantized already; give the one it was made from")
-    return config
 
 
 def _files(root: Path) -> dict[str, str]:
     """Tensor name -> file name, from one model.safetensors or from the index of several."""
-    if (root / "model.safetensors").is_file():
-        return dict.fromkeys(_names(root / "model.safetensors"), "model.safetensors")
+    whole = root / "model.safetensors"
+    if whole.is_file():
+        with safe_open(whole, framework="pt") as handle:
+            return dict.fromkeys(handle.keys(), whole.name)
     index = root / "model.safetensors.index.json"
-    if not index.is_file():
-        pickles = sorted(path.name for path in root.iterdir() if path.suffix in PICKLES)
-        have = f"only pickles ({', '.join(pickles)}), which can run code" if pickles else "no weights"
-        raise CheckpointError(
-            f"{root}: {have}; give a checkpoint with model.safetensors or model.safetensors.index.json"
-        )
     files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    for file in dict.fromkeys(files.values()):
-        missing = {name for name, holder in files.items() if holder == file} - set(_names(root / file))
-        if missing:
-            raise CheckpointError(
-                f"{root / file}: lacks tensor {min(missing)}, which the index places in it; get it again"
-            )
     return dict(sorted(files.items(), key=lambda item: item[1]))
-
-
-def _names(path: Path) -> list[str]:
-    with _open(path) as handle:
-        return list(handle.keys())
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: the file is missing; get the checkpoint again") from None
-    except SafetensorError as exc:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({exc}); get the file again") from exc

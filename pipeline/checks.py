@@ -12,7 +12,7 @@ from pipeline import engines, speculation, tune
 from pipeline.calibrating import memory_shortage
 from pipeline.checkpoint import checks as checkpoint_checks
 from pipeline.errors import BackendUnavailable
-from pipeline.facts import Facts
+from pipeline.facts import Facts, Source
 from pipeline.fit.recipe import misfits
 from pipeline.gate import MIN_SAMPLES
 from pipeline.gpus import TARGETS
@@ -57,6 +57,7 @@ def refusals(recipe: Recipe, facts: Facts) -> Refusals:
     """Every reason against the recipe in itself and against building it here."""
     shape, engine = facts.source.shape, recipe.engine
     problems = (
+        *_tensors(facts),
         *_lengths(recipe, facts),
         *_blend(recipe, facts),
         *_memory(recipe, facts, declared=True),
@@ -83,7 +84,12 @@ def refusals(recipe: Recipe, facts: Facts) -> Refusals:
 def measuring(recipe: Recipe, facts: Facts) -> Refusals:
     """Every reason against measuring on the calibration set here."""
     return Refusals(
-        recipe=(*_lengths(recipe, facts), *_blend(recipe, facts), *_caps(recipe, facts, declared=True)),
+        recipe=(
+            *_tensors(facts),
+            *_lengths(recipe, facts),
+            *_blend(recipe, facts),
+            *_caps(recipe, facts, declared=True),
+        ),
         host=(*_source(facts), *_tools(recipe, facts), *_caps(recipe, facts, declared=False)),
     )
 
@@ -259,10 +265,21 @@ def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
 
 def _source(facts: Facts) -> Iterator[str]:
     """What of the models is not here."""
-    models = {"model.path": facts.source, "speculative.draft.path": facts.draft}
-    for place, source in models.items():
-        if source is not None and source.lacking:
-            yield f"{place}: {source.lacking}"
+    for place, source in models(facts).items():
+        if source.lacking:
+            yield f"{place}.path: {source.lacking}"
+
+
+def _tensors(facts: Facts) -> Iterator[str]:
+    """Where a model's weights and its config.json disagree."""
+    for place, source in models(facts).items():
+        yield from (f"{place}: {problem}" for problem in source.problems)
+
+
+def models(facts: Facts) -> dict[str, Source]:
+    """The models that a recipe names, by the field that names them."""
+    draft = {} if facts.draft is None else {"speculative.draft": facts.draft}
+    return {"model": facts.source, **draft}
 
 
 def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:

@@ -78,6 +78,20 @@ def kinds(heads: Checkpoint) -> dict[str, Kind]:
     return {name: (entry.dtype, entry.shape) for name, entry in heads.entries.items()}
 
 
+def differences(wanted: Mapping[str, Kind], held: Mapping[str, Kind]) -> list[str]:
+    """Says of every tensor that is missing, too many, or of another type or shape."""
+    found = []
+    for name in sorted({**wanted, **held}):
+        if name not in held:
+            found.append(f"{name} is missing")
+        elif name not in wanted:
+            found.append(f"{name} is none of its tensors")
+        elif held[name] != wanted[name]:
+            (has, size), (needs, other) = held[name], wanted[name]
+            found.append(f"{name} is {has} {list(size)}, it must be {needs} {list(other)}")
+    return found
+
+
 def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
     """A model's checkpoint with the heads' tensors in it, whose names get the prefix."""
     added = {PREFIX + name: entry for name, entry in heads.entries.items()}

@@ -15,7 +15,7 @@ from pipeline.fit import host_bytes
 from pipeline.head_steps import PROPOSED
 from pipeline.request import request
 from pipeline.shape import ModelShape
-from pipeline.step import Step
+from pipeline.step import Step, origins, traced
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
 
@@ -75,7 +75,19 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
         baseline,
         maker.evaluation(engine, baseline),
     )
-    return Plan(recipe=recipe, file=loaded.file, steps=steps, trials=trials, shape=facts.source.shape)
+    known = origins(steps)
+    return Plan(
+        recipe=recipe,
+        file=loaded.file,
+        steps=traced(steps, known),
+        trials=tuple(_traced(trial, known) for trial in trials),
+        shape=facts.source.shape,
+    )
+
+
+def _traced(trial: Trial, known: Mapping[str, str]) -> Trial:
+    engine, measurement = traced((trial.engine, trial.measurement), known)
+    return replace(trial, engine=engine, measurement=measurement)
 
 
 def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
@@ -153,7 +165,8 @@ def sensitivity(loaded: Loaded, facts: Facts) -> tuple[Step, ...]:
     source, read = maker.source(), maker.calibration_datasets()
     tokens = maker.calibration_set(source)
     statistics = maker.statistics(source, tokens)
-    return (source, *read, tokens, statistics, maker.sensitivity(source, statistics))
+    steps = (source, *read, tokens, statistics, maker.sensitivity(source, statistics))
+    return traced(steps, origins(steps))
 
 
 @dataclass(frozen=True, slots=True)

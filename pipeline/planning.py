@@ -36,7 +36,8 @@ class Draft:
     fit: Fit | None
     """How the engine fits the GPU type that it is for; None where the recipe names none."""
     notes: tuple[str, ...]
-    """Settings that the backend decides, or changes before the builder would, each with why."""
+    """What is done to tensors of the models, and settings that the backend decides, or changes before the
+    builder would, each with why."""
     refusals: checks.Refusals
     """What this host lacks."""
     unkeyed: frozenset[str]
@@ -58,7 +59,10 @@ def draft(loaded: Loaded, site: Site) -> Draft:
         loaded=loaded,
         plan=made,
         fit=predicted(recipe, facts, recipe.engine),
-        notes=tuple(engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine))),
+        notes=(
+            *(f"{place}: {note}" for place, model in checks.models(facts).items() for note in model.notes),
+            *engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine)),
+        ),
         refusals=replace(found, host=(*found.host, *checks.capacity(pending(made, site), facts))),
         unkeyed=unkeyed(made, facts),
     )

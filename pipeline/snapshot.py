@@ -115,6 +115,21 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
+def unread(checkpoint: Checkpoint) -> list[str]:
+    """Says which weights of a local checkpoint are beside those that are read, as transformers reads them."""
+    read = {entry.file.name for entry in checkpoint.entries.values()}
+    if "model.safetensors" not in read:
+        read.add(INDEX)
+    names = {path.name for path in checkpoint.directory.glob("*.safetensors*")}
+    spare = sorted(name for name in names - read if name.endswith(".safetensors") or name == INDEX)
+    if not spare:
+        return []
+    return [
+        f"{', '.join(spare)} not read: as in transformers, weights are model.safetensors, and where there is "
+        f"none the files of {INDEX}; remove what is stale"
+    ]
+
+
 def unreadable(path: Path, exc: OSError) -> SourceError:
     """Says that a file of the checkpoint cannot be read."""
     return SourceError(f"{path}: cannot be read ({exc.strerror}); make it readable for this user")

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import StoreUnusable
+from pipeline.casting import cast
+from pipeline.checkpoint.comparison import compare
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
 from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress
+from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, local_digest, local_names, unreadable
 from pipeline.tensors import Checkpoint, open_checkpoint
+
+REPORT = "report.json"
+"""Says which tensors were cast and which are not read, where there are any."""
 
 COPY_BYTES = 64 << 20
 HASH_BYTES = 1 << 20
@@ -89,11 +98,32 @@ def place(path: Path, target: Path) -> None:
 
 
 def _validate(out: Path, where: str, progress: Progress) -> None:
-    """Opens what was copied as every later step will; errors name the place it came from."""
+    """Makes what was copied the model that config.json says; errors name the place it came from."""
     try:
-        check_finite(_inspect(out), progress)
+        opened = _inspect(out)
+        check_finite(opened, progress)
+        shape = read_shape(opened.config)
+        found, dtype = compare(shape, opened, where), SOURCE_TYPES[shape.dtype]
+        if found.cast:
+            cast(opened, found.cast, dtype, progress)
+        _require_tied(open_checkpoint(out), shape)
     except SourceError as exc:
         raise SourceError(str(exc).replace(str(out), where)) from exc
+    if found.cast or found.left_out:
+        report = {"dtype": dtype, "cast": found.cast, "not_read": found.left_out}
+        (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _require_tied(checkpoint: Checkpoint, shape: ModelShape) -> None:
+    """Refuses a head that is there beside the table that it should be: transformers would not tie the two."""
+    kin = family(shape.architecture)
+    if not shape.tie_word_embeddings or not {kin.head, kin.embedding} <= checkpoint.entries.keys():
+        return
+    if not checkpoint.same(kin.head, kin.embedding):
+        raise SourceError(
+            f"{checkpoint.entries[kin.head].file}: tie_word_embeddings is true, but {kin.head} differs from "
+            f"{kin.embedding}; set tie_word_embeddings to false, or remove {kin.head}"
+        )
 
 
 def _inspect(directory: Path) -> Checkpoint:

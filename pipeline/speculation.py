@@ -153,4 +153,4 @@ def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
             net = eagle.read(held.config, held.tensors)
             yield from eagle.reasons(net, shape, recipe.kv_cache, engine.tp, engine.pp)
     except SourceError as exc:
-        yield f"speculative.draft: {exc}"
+        yield f"speculative.draft: {held.places['path']}: {exc}"

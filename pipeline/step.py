@@ -1,7 +1,7 @@
 """One unit of a plan: what goes in, what it makes, and its key."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from artifacts import digest
@@ -63,6 +63,8 @@ class Step:
     """Host memory that the child is expected to need."""
     role: str = ""
     """`draft` for a step of the draft model; not part of the key, so that equal steps are one."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Key of an own copy, be it this one's or an input's -> what its user calls it; not part of the key."""
 
     @property
     def name(self) -> str:
@@ -73,6 +75,15 @@ class Step:
     def maker(self) -> str:
         """Row of the table of kinds that makes it: its kind, dotted with its variant if it has one."""
         return f"{self.kind}.{self.variant}" if self.variant else self.kind
+
+    @property
+    def origin(self) -> str:
+        """What the user calls that of which this step makes an own copy; empty for any other step."""
+        if self.kind not in ("source", "dataset"):
+            return ""
+        if "repo" in self.params:
+            return f"{self.params['repo']}@{self.params['revision'][:12]}"
+        return str(self.places.get("path", ""))
 
     @property
     def key(self) -> str:
@@ -87,3 +98,18 @@ class Step:
             "inputs": dict(self.inputs),
             "params": dict(self.params),
         }
+
+
+def traced(steps: Iterable[Step], origins: Mapping[str, str]) -> tuple[Step, ...]:
+    """The steps, each with the user's names of the own copies that it makes or reads."""
+    return tuple(
+        replace(
+            step, origins={key: origins[key] for key in (step.key, *step.inputs.values()) if key in origins}
+        )
+        for step in steps
+    )
+
+
+def origins(steps: Iterable[Step]) -> dict[str, str]:
+    """Key of every own copy -> what its user calls it."""
+    return {step.key: step.origin for step in steps if step.origin}

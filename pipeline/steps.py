@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
 from artifacts.store.local import LocalStore
 from pipeline import process, reuse
-from pipeline.errors import BuildFailed
+from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.host import Host, child_env
 from pipeline.step import Step
 
@@ -92,16 +93,18 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
     store = site.store
     with store.write(step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict()) as draft:
         job_file = store.log(step.key).with_suffix(".job.json")
+        inputs = {
+            role: store.directory(key, _moving(step, listener, "fetched"))
+            for role, key in step.inputs.items()
+            if store.has(key)
+        }
         job = {
             **step.as_dict(),
             "places": {**step.places, **reuse.offer(step, store), **places},
-            "inputs": {
-                role: str(store.directory(key, _moving(step, listener, "fetched")))
-                for role, key in step.inputs.items()
-                if store.has(key)
-            },
+            "inputs": {role: str(directory) for role, directory in inputs.items()},
             "out": str(draft.path),
         }
+        copies = {step.inputs[role]: directory for role, directory in inputs.items()} | {step.key: draft.path}
         job_file.write_text(json.dumps(job, indent=2))
         work = process.Job(
             name=f"{step.kind} {step.key[:12]}",
@@ -110,13 +113,28 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
             timeout_s=site.timeout_s,
             env=child_env(step.kind),
         )
-        with _full_disk_said(store, step):
+        with _users_places(step, copies), _full_disk_said(store, step):
             usage = process.run(work, _progress(step, listener))
         draft.peak_memory_bytes = usage.peak_memory_bytes
         draft.progress = _moving(step, listener, "pushed")
     reuse.keep(step, store)
     reuse.forget(step, store)
     return Made(step=step, manifest=store.manifest(step.key), cached=False)
+
+
+@contextmanager
+def _users_places(step: Step, copies: Mapping[str, Path]) -> Iterator[None]:
+    """Names the user's own place where an error names our copy of what is there; `copies` are by key."""
+    try:
+        yield
+    except tuple(EXIT_CODES) as exc:
+        told = str(exc)
+        for key, origin in step.origins.items():
+            for copy in {str(copies[key]), str(copies[key].resolve())} if key in copies else ():
+                told = told.replace(copy, origin)
+        if told == str(exc):
+            raise
+        raise type(exc)(told) from exc
 
 
 @contextmanager

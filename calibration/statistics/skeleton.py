@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from calibration.errors import CheckpointError
 from calibration.layout import Layout, attention, layout
 from calibration.statistics.experts import Expert, Experts
 
@@ -25,7 +24,7 @@ class Skeleton:
 
     def __init__(self, root: Path, device: torch.device) -> None:
         self.config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
-        self.device, self.dtype = device, _dtype(root, self.config)
+        self.device, self.dtype = device, self.config.dtype
         with torch.device("meta"):
             kernel = attention(self.config.to_dict())
             model = AutoModel.from_config(self.config, dtype=self.dtype, attn_implementation=kernel)
@@ -69,17 +68,9 @@ class Skeleton:
         return {self._name(layer, name): module for name, module in modules if isinstance(module, Expert)}
 
     def dress(self, layer: int, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
-        """A decoder layer with weights; raises CheckpointError for a tensor of another shape."""
+        """A decoder layer with weights."""
         made: nn.Module = self.layers[layer]
-        state = {}
-        for name, expected in made.state_dict().items():
-            tensor = tensors[held := self._name(layer, name)]
-            if tensor.shape != expected.shape:
-                raise CheckpointError(
-                    f"{held} is {list(tensor.shape)}, but config.json says {list(expected.shape)}; "
-                    "get the checkpoint again"
-                )
-            state[name] = tensor.to(self.dtype)
+        state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in made.state_dict()}
         made.load_state_dict(state, assign=True)
         return made.requires_grad_(False)  # noqa: FBT003 PyTorch's own
 
@@ -123,12 +114,3 @@ class _Probe(nn.Module):
     def forward(self, hidden: torch.Tensor, **given: Any) -> torch.Tensor:
         self.given = given
         return hidden
-
-
-def _dtype(root: Path, config: Any) -> torch.dtype:
-    if config.dtype not in (torch.bfloat16, torch.float16, torch.float32):
-        raise CheckpointError(
-            f"{root / 'config.json'}: dtype is {config.dtype}; it must be bfloat16, float16 or float32"
-        )
-    found: torch.dtype = config.dtype
-    return found

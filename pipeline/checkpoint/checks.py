@@ -77,6 +77,8 @@ def linears(shape: ModelShape) -> list[str]:
 
 def _split_groups(shape: ModelShape, precision: Precision) -> Iterator[str]:
     """Yields the linears that runtimes fuse and the recipe gives different formats, each once."""
+    if precision.uniform:  # thousands of experts' names need not be looked at
+        return
     kin = family(shape.architecture)
     split: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for layer in range(shape.num_layers):

@@ -48,8 +48,10 @@ from typing import Any
 import numpy as np
 
 from calibration.quantization_config import config_block
+from pipeline.casting import narrowed
 from pipeline.checkpoint import audit, with_heads
 from pipeline.checkpoint.checks import linears, reasons
+from pipeline.checkpoint.comparison import read_over
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.layout import LAYOUT_VERSION, engine_config, quant_cfg
 from pipeline.checkpoint.loadable import stored
@@ -152,7 +154,7 @@ def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
     left = {
         name: "computed from rotary_base and rotary_scaling"
         for name in checkpoint.entries
-        if name.endswith(".rotary_emb.inv_freq")
+        if read_over(shape, name)
     }
     if shape.tie_word_embeddings and {kin.head, kin.embedding} <= checkpoint.entries.keys():
         if not checkpoint.same(kin.head, kin.embedding):
@@ -242,11 +244,7 @@ def _widened(checkpoint: Checkpoint, part: Slice) -> Array:
 
 def _plus_one(checkpoint: Checkpoint, part: PlusOne, dtype: str) -> Array:
     """Adds one in float32; the sum is rounded to nearest, ties to even."""
-    values = checkpoint.floats(part.source.source) + np.float32(1)
-    if dtype != "BF16":
-        return values.astype(NUMPY_TYPES[dtype])
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    return narrowed(checkpoint.floats(part.source.source) + np.float32(1), dtype)
 
 
 def _span(checkpoint: Checkpoint, part: Slice) -> Span:

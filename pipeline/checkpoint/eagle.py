@@ -29,7 +29,7 @@ from pipeline.checkpoint.place import SOURCE_TYPES, Place
 from pipeline.checkpoint.slicing import module_tensors, table
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
-from pipeline.heads import PREFIX, Kind
+from pipeline.heads import PREFIX, Kind, differences
 from pipeline.shape import ModelShape
 from recipes.precision import Precision
 
@@ -71,13 +71,10 @@ def read(config: Mapping[str, Any], tensors: Mapping[str, Kind]) -> Eagle:
     shape = read_shape(config)
     dtype = tensors["fc.weight"][0] if "fc.weight" in tensors else ""
     net = Eagle(shape, dtype, "fc.bias" in tensors)
-    wanted = {name: (dtype, size) for name, size in _sources(net)}
-    odd = [name for name in {**wanted, **tensors} if tensors.get(name) != wanted.get(name)]
-    if odd:
+    if odd := differences({name: (dtype, size) for name, size in _sources(net)}, tensors):
         raise SourceError(
-            f"the net's {', '.join(sorted(odd)[:3])} are missing, too many or of another type or shape than "
-            f"an EAGLE-1 net of one layer of {shape.hidden_size} ({dtype or 'no fc.weight'}) needs; "
-            "give a net in that layout"
+            f"not an EAGLE-1 net of one layer of {shape.hidden_size} ({dtype or 'no fc.weight'}): "
+            f"{', '.join(odd)}; give a net in that layout"
         )
     return net
 

@@ -22,7 +22,7 @@ from pipeline.checkpoint.parts import Fill, LocalTensor, Piece, Slice
 from pipeline.checkpoint.place import SOURCE_TYPES, Place
 from pipeline.checkpoint.slicing import PADDED, padded_vocab
 from pipeline.errors import SourceError
-from pipeline.heads import PREFIX, Kind
+from pipeline.heads import PREFIX, Kind, differences
 from pipeline.shape import ModelShape
 
 ARCHITECTURE = "MedusaForCausalLM"
@@ -59,13 +59,10 @@ def read(tensors: Mapping[str, Kind]) -> Medusa:
         )
     dtype, (vocab, hidden) = tensors[first]
     heads = Medusa(1 + max(head for head, _, _ in numbers), len(layers), hidden, vocab, dtype)
-    wanted = dict(_sources(heads))
-    odd = [name for name in {**wanted, **tensors} if tensors.get(name) != (dtype, wanted.get(name))]
-    if odd:
+    if odd := differences({name: (dtype, size) for name, size in _sources(heads)}, tensors):
         raise SourceError(
-            f"the heads' {', '.join(sorted(odd)[:3])} are missing, too many or of another type or shape than "
-            f"{heads.num_heads} heads of {heads.num_layers} layers of {hidden} ({dtype}) need; "
-            "fetch the heads again"
+            f"not {heads.num_heads} heads of {heads.num_layers} layers of {hidden} ({dtype}): "
+            f"{', '.join(odd)}; fetch the heads again"
         )
     return heads
 

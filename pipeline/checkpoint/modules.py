@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from pipeline.shape import ModelShape
@@ -52,9 +53,13 @@ class Linear:
     @property
     def by_expert(self) -> tuple[tuple[str, ...], ...]:
         """The source linears of each expert; of a linear that is no stack, all of them together."""
-        return tuple(
-            tuple(part.source.format(expert) for part in self.parts) for expert in range(self.experts or 1)
-        )
+        return _by_expert(tuple(part.source for part in self.parts), self.experts or 1)
+
+
+@cache
+def _by_expert(sources: tuple[str, ...], experts: int) -> tuple[tuple[str, ...], ...]:
+    """Spells the names of all experts, once: hundreds of experts in every layer take half a second."""
+    return tuple(tuple(source.format(expert) for source in sources) for expert in range(experts))
 
 
 @dataclass(frozen=True, slots=True)

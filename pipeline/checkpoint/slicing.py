@@ -56,20 +56,23 @@ def plan_rank(
     shape: ModelShape, precision: Precision, place: Place, kv_cache: str = "auto"
 ) -> list[LocalTensor]:
     """Lists the tensors of one rank file, in the order of the model; fused linears have one format."""
-    kin = family(shape.architecture)
-    tensors: list[LocalTensor] = []
+    before, after = _around(shape, place)
+    layers = enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank))
+    inside = (tensor for index in layers for tensor in _layer(shape, precision, place, index, kv_cache))
+    return [*before, *inside, *after]
+
+
+def _around(shape: ModelShape, place: Place) -> tuple[list[LocalTensor], list[LocalTensor]]:
+    """Lists a rank's tensors before and after the layers of its stage."""
+    kin, before, after = family(shape.architecture), [], []
     if place.pp_rank == 0:
-        tensors.append(table("transformer.vocab_embedding.weight", kin.embedding, shape, place))
-    for local, layer in enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank)):
-        tensors += _layer(kin, shape, precision, place, (local, layer))
-        if kv_cache != "auto":
-            tensors.append(_kv_scale(kin, (local, layer), KV_FLOORS[kv_cache], place.tp))
+        before.append(table("transformer.vocab_embedding.weight", kin.embedding, shape, place))
     if place.pp_rank == place.pp - 1:
         norm = Norm("transformer.ln_f", kin.final_norm, shape.hidden_size, plus_one=shape.norm_offset)
-        tensors.append(_norm(norm, norm.local, norm.source, shape, place.tp))
+        after.append(_norm(norm, norm.local, norm.source, shape, place.tp))
         head = kin.embedding if shape.tie_word_embeddings else kin.head
-        tensors.append(table("lm_head.weight", head, shape, place, TIED if head == kin.embedding else ""))
-    return tensors
+        after.append(table("lm_head.weight", head, shape, place, TIED if head == kin.embedding else ""))
+    return before, after
 
 
 def plan(
@@ -87,17 +90,34 @@ def rank_bytes(
     The tensor-parallel ranks of a stage are equally large, so one of each stage is planned.
     """
     firsts = [Place(tp, pp, stage * tp, ep) for stage in range(pp)]
-    stages = [plan_rank(shape, precision, first, kv_cache) for first in firsts]
-    return [sum(tensor.nbytes for tensor in tensors) for tensors in stages for _ in range(tp)]
+    stages = [_stage_bytes(shape, precision, first, kv_cache) for first in firsts]
+    return [nbytes for nbytes in stages for _ in range(tp)]
+
+
+def _stage_bytes(shape: ModelShape, precision: Precision, place: Place, kv_cache: str) -> int:
+    """Bytes of one rank file; layers of the same formats are equally large, and one of each is planned."""
+    kin, known = family(shape.architecture), dict[tuple[str, ...], int]()
+    linears = [module.sources[0] for module in kin.layer(shape) if isinstance(module, Linear)]
+    total = sum(tensor.nbytes for tensors in _around(shape, place) for tensor in tensors)
+    for index in enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank)):
+        formats = tuple(precision.of(f"{kin.layers}.{index[1]}.{linear}").name for linear in linears)
+        if formats not in known:
+            tensors = _layer(shape, precision, place, index, kv_cache)
+            known[formats] = sum(tensor.nbytes for tensor in tensors)
+        total += known[formats]
+    return total
 
 
 def _layer(
-    kin: Family, shape: ModelShape, precision: Precision, place: Place, index: tuple[int, int]
+    shape: ModelShape, precision: Precision, place: Place, index: tuple[int, int], kv_cache: str
 ) -> Iterator[LocalTensor]:
     """Lists one layer's tensors; `index` is its number in the stage and in the model."""
+    kin = family(shape.architecture)
     here, there = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
     for module in kin.layer(shape):
         yield from module_tensors(module, (f"{here}.{module.local}", there), shape, precision, place)
+    if kv_cache != "auto":
+        yield _kv_scale(kin, index, KV_FLOORS[kv_cache], place.tp)
 
 
 def module_tensors(

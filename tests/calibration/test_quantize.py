@@ -430,18 +430,9 @@ def test_blocks_that_do_not_fit_are_refused_with_the_linear(name, statistics, tm
         made(source, narrow, {"format": name}, tmp_path / "out")
 
 
-def test_a_source_that_is_not_finite_or_not_whole_is_refused(checkpoint, tmp_path):
+def test_a_source_that_is_not_finite_is_refused(tmp_path):
     def poison(model):
         model.model.layers[1].mlp.up_proj.weight[2, 3] = float("nan")
 
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds 1 NaN"):
         made(saved(tmp_path, poison), None, {"format": "int8_wo"}, tmp_path / "out")
-    tensors = load_file(checkpoint / "model.safetensors")
-    norm = tensors.pop("model.layers.1.input_layernorm.weight")
-    save_file(tensors, tmp_path / "source" / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"missing: model\.layers\.1\.input_layernorm\.weight"):
-        made(tmp_path / "source", None, {"format": "int8_wo"}, tmp_path / "out2")
-    more = {"model.layers.1.input_layernorm.weight": norm, "model.layers.1.extra.weight": norm.clone()}
-    save_file(tensors | more, tmp_path / "source" / "model.safetensors")
-    with pytest.raises(QuantizationIncomplete, match=r"layers\.1\.extra\.weight belongs to no module"):
-        made(tmp_path / "source", None, {"format": "int8_wo"}, tmp_path / "out3")

@@ -35,10 +35,15 @@ def checkpoint(root: Path, num_layers: int) -> int:
     (root / "config.json").write_text(json.dumps(config))
     shapes = {"gate_proj": (INNER, HIDDEN), "up_proj": (INNER, HIDDEN), "down_proj": (HIDDEN, INNER)}
     tensors = {}
-    for name in sorted(layout(config).parameters(tied=False)):
-        module = name.split(".")[-2]
+    norms = [
+        f"model.layers.{n}.{norm}layernorm"
+        for n in range(num_layers)
+        for norm in ("input_", "post_attention_")
+    ]
+    for name in sorted([*layout(config).linears(), *norms, "model.embed_tokens", "model.norm", "lm_head"]):
+        module = name.rpartition(".")[2]
         shape = shapes.get(module, (HIDDEN,) if "norm" in module else (HIDDEN, HIDDEN))
-        tensors[name] = torch.rand(shape, dtype=torch.bfloat16) - 0.5
+        tensors[f"{name}.weight"] = torch.rand(shape, dtype=torch.bfloat16) - 0.5
     save_file(tensors, root / "model.safetensors")
     return sum(tensor.nbytes for tensor in tensors.values())
 

@@ -55,6 +55,20 @@ def test_the_source_step_downloads_what_a_local_copy_would_hold(demo_hub, recipe
     assert not leaks(site.store.root)
 
 
+def test_a_commit_whose_tensors_are_not_those_of_its_config_is_refused_by_its_name(cli, recipe, tmp_path):
+    files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
+    config = json.loads(files["config.json"])
+    files["config.json"] = json.dumps(
+        config | {"num_hidden_layers": config["num_hidden_layers"] + 1}
+    ).encode()
+    with hubs.serve(files) as hub:
+        done = cli("--store", tmp_path / "store", "plan", recipe, HF_ENDPOINT=hub.address)
+    assert done.returncode == 2
+    said = f"model: {hubs.REPO}@{hubs.COMMIT[:12]}/config.json: num_hidden_layers is"
+    assert said in done.stderr
+    assert str(tmp_path / "store") not in done.stderr
+
+
 def leaks(root: Path) -> list[Path]:
     """Files of a store that hold the token."""
     return [path for path in root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]

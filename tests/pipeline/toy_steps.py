@@ -86,6 +86,14 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
     progress(10, 10, "tensors")
 
 
+def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Fails because of its source, or without one because of what it makes."""
+    where = Path(job["inputs"].get("source", out)).resolve() / "config.json"
+    if job["params"].get("crash"):
+        raise RuntimeError(f"{where}: crashed on purpose")
+    raise SourceError(f"{where}: is broken on purpose; repair it")
+
+
 def engine_files(params: Mapping[str, Any]) -> dict[str, str]:
     """What an engine says of itself."""
     built = {

@@ -1,5 +1,6 @@
 """Model families, one file each; a new file is a new family."""
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -12,6 +13,7 @@ def names() -> list[str]:
     return sorted(module.name for module in iter_modules(__path__))
 
 
+@cache
 def family(architecture: str) -> Family:
     """Returns the family of an architecture; an unknown one is a SourceError that lists those supported."""
     families: list[Family] = [import_module(f"{__name__}.{name}").FAMILY for name in names()]

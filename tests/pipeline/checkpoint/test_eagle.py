@@ -116,10 +116,11 @@ def test_the_tree_fits_what_the_config_says():
         ({}, kinds(**{"fc.weight": ("BF16", (6, 18))}), "the net is of EAGLE-3, which reads several layers"),
         ({"architectures": ["LlamaForCausalLMEagle3"]}, kinds(**{"midlayer.x": ("BF16", (6,))}), "the net is of EAGLE-3"),
         ({"architectures": ["Qwen2ForCausalLM"]}, kinds(), "architectures \\['Qwen2ForCausalLM'\\]; an EAGLE-1 net"),
-        ({}, kinds("embed_tokens"), "the net's embed_tokens.weight are missing"),
+        ({}, kinds("embed_tokens"), ": embed_tokens.weight is missing;"),
         ({}, kinds("fc"), "an EAGLE-1 net of one layer of 6 \\(no fc.weight\\)"),
-        ({}, kinds(**{"layers.1.mlp.up_proj.weight": ("BF16", (8, 6))}), "the net's layers.1.mlp.up_proj.weight are"),
-        ({}, kinds(**{"layers.0.mlp.up_proj.weight": ("F16", (8, 6))}), "the net's layers.0.mlp.up_proj.weight are"),
+        ({}, kinds(**{"layers.1.mlp.up_proj.weight": ("BF16", (8, 6))}), "layers.1.mlp.up_proj.weight is none of its"),
+        ({}, kinds(**{"layers.0.mlp.up_proj.weight": ("F16", (8, 6))}), "up_proj.weight is F16 .8, 6., it must be BF16"),
+        ({}, kinds("embed_tokens", "layers.0.mlp.up_proj"), "embed_tokens.weight is missing, layers.0.mlp.up_proj"),
     ],
 )  # fmt: skip
 def test_what_is_no_eagle_1_net_is_refused(config, tensors, told):

@@ -1,0 +1,245 @@
+"""A checkpoint's tensors against its config.json, from the headers of its files; pure.
+
+Everything that is wrong is said, but once: tensors of the same name in other layers or experts are one
+problem. What transformers reads over is noted, and so is what it casts.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.named import Size, source_tensors
+from pipeline.checkpoint.place import SOURCE_TYPES
+from pipeline.shape import ModelShape
+from pipeline.tensors import Checkpoint, TensorEntry
+
+INV_FREQ = re.compile(r"rotary_emb\.inv_freq")
+"""Tensors that older versions of transformers saved, although config.json says what they hold."""
+
+CAST = ("F64", "F32", "F16", "BF16")
+"""Types of weights: transformers casts them to that of config.json as it loads."""
+
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The number of a layer, or of an expert."""
+
+WRAPPERS = {
+    "_orig_mod.": "torch.compile puts it there: save `model._orig_mod`",
+    "module.": "DataParallel and FSDP put it there: save `model.module`",
+    "base_model.model.": "peft puts it there: save what `merge_and_unload()` returns",
+}
+"""Foreign beginning of names -> where it is from, and what to save instead."""
+
+ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
+QUANTIZED = re.compile(r"\.(weight_(scale|scale_inv|packed)|input_scale|qweight|qzeros|g_idx|scales|SCB)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What a checkpoint's headers and its config.json say of one another."""
+
+    problems: tuple[str, ...] = ()
+    """What keeps the checkpoint from being the model, each with file and tensor."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Tensor that no part of the model is made of -> why it may be there."""
+    cast: Mapping[str, str] = field(default_factory=dict)
+    """Tensor that is cast to the model's type -> the type it has."""
+
+    def notes(self, dtype: str) -> Iterator[str]:
+        """Yields what is done with tensors that a model of `dtype` does not hold as they are."""
+        for found in sorted(set(self.cast.values())):
+            names = [name for name, each in self.cast.items() if each == found]
+            yield f"{_counted(names)} {found}, cast to {dtype} as config.json says"
+        for why in dict.fromkeys(self.left_out.values()):
+            names = [name for name, each in self.left_out.items() if each == why]
+            yield f"{_counted(names)} not read: {why}"
+
+
+def _counted(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more tensors are" if len(names) > 1 else " is"
+    return f"{names[0]}{more}"
+
+
+def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison:
+    """Compares a checkpoint, which users know by `where`, with what its config.json asks for."""
+    if told := config_problems(shape, checkpoint.config):
+        return Comparison(problems=tuple(f"{where}/config.json: {each}" for each in told))
+    wanted, held = source_tensors(shape), checkpoint.entries
+    renamed, foreign = _without_prefixes(wanted, held, shape, where)
+    left_out = _left_out(shape, renamed.keys() - wanted.keys())
+    present = {name: entry for name, entry in renamed.items() if name not in left_out}
+    layers = shape.num_layers if present.keys() == wanted.keys() else _layers_held(shape, present)
+    if layers != shape.num_layers:
+        start = family(shape.architecture).layers
+        foreign.append(
+            f"{where}/config.json: num_hidden_layers is {shape.num_layers}, the weights have {layers} layers "
+            f"({start}.0 to {layers - 1}); correct the number, or get all files of the checkpoint"
+        )
+    return Comparison(
+        problems=(*foreign, *_Odd(where, shape, layers).all(wanted, present)),
+        left_out=left_out,
+        cast={
+            name: entry.dtype
+            for name, entry in renamed.items()
+            if entry.dtype in CAST and entry.dtype != SOURCE_TYPES[shape.dtype] and not read_over(shape, name)
+        },
+    )
+
+
+def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
+    """Says what config.json holds that makes its tensors others than those of the plain model."""
+    found, block = [], config.get("quantization_config")
+    if block is not None:
+        method = f", quant_method {block.get('quant_method')!r}" if isinstance(block, dict) else ""
+        found.append(
+            f"the checkpoint is quantized already (quantization_config{method}); "
+            "give the one it was made from"
+        )
+    if (model_type := config.get("model_type")) != shape.model_type:
+        found.append(f"model_type is {model_type!r}; for {shape.architecture} it is {shape.model_type!r}")
+    if (file := config.get("transformers_weights")) is not None:
+        found.append(
+            f"transformers_weights is {file!r}; only model.safetensors and what model.safetensors.index.json "
+            "lists are read: name the weights so, and remove the field"
+        )
+    return found
+
+
+def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
+    """What transformers reads over, with the reason."""
+    kin = family(shape.architecture)
+    found = {name: "config.json says it" for name in sorted(unwanted) if read_over(shape, name)}
+    if shape.tie_word_embeddings and kin.head in unwanted:
+        found[kin.head] = f"tie_word_embeddings is true, and it must equal {kin.embedding}"
+    return found
+
+
+def read_over(shape: ModelShape, name: str) -> bool:
+    """Whether transformers leaves a tensor in the file, because its model computes one of that name.
+
+    A model with two rotary bases has two such tables, of other names.
+    """
+    return shape.rope_local_theta is None and INV_FREQ.search(name) is not None
+
+
+def _without_prefixes(
+    wanted: Mapping[str, Size], held: Mapping[str, TensorEntry], shape: ModelShape, where: str
+) -> tuple[Mapping[str, TensorEntry], list[str]]:
+    """The tensors under the names that they have without what stands before them, and what that is."""
+    if wanted.keys() == held.keys():
+        return held, []
+    root = family(shape.architecture).layers.partition(".")[0] + "."
+    prefixes = Counter(_prefix(name, wanted, root) for name in held if name not in wanted)
+    problems, renamed = [], dict(held)
+    for found, count in prefixes.most_common():
+        if found is None:
+            continue
+        prefix, instead = found
+        names = [name for name in renamed if name.startswith(prefix) and name not in wanted]
+        own = {name: instead + name.removeprefix(prefix) for name in names}
+        if renamed.keys().isdisjoint(own.values()):  # else they are beside the model's own: of another part
+            renamed = {own.get(name, name): entry for name, entry in renamed.items()}
+            problems.append(f"{where}/{_told_prefix(prefix, instead, count, held)}")
+    return renamed, problems
+
+
+def _prefix(name: str, wanted: Mapping[str, Size], root: str) -> tuple[str, str] | None:
+    """What stands before a tensor's own name, and what should; None for the name of no tensor."""
+    if root + name in wanted:
+        return "", root
+    end = name.find(".") + 1
+    while end:
+        if name[end:] in wanted:
+            return name[:end], ""
+        if root + name[end:] in wanted:
+            return name[:end], root
+        end = name.find(".", end) + 1
+    return None
+
+
+def _told_prefix(prefix: str, instead: str, count: int, held: Mapping[str, TensorEntry]) -> str:
+    first = next(entry for name, entry in held.items() if name.startswith(prefix))
+    those = f"{first.file.name}: {count} of {len(held)} names"
+    if not prefix:
+        return (
+            f"{those} lack {instead!r} at their beginning (as {first.name}); save the whole causal language "
+            "model, or rename them"
+        )
+    expected = f" in the place of {instead!r}" if instead else ""
+    return (
+        f"{those} begin with the foreign prefix {prefix!r}{expected} (as {first.name}); "
+        f"{WRAPPERS.get(prefix, 'save the language model alone')}, or rename them"
+    )
+
+
+def _layers_held(shape: ModelShape, present: Iterable[str]) -> int:
+    """How many whole layers there are; as many as there should be where they do not count from 0 on."""
+    start = family(shape.architecture).layers + "."
+    numbers = {name.removeprefix(start).partition(".")[0] for name in present if name.startswith(start)}
+    found = {int(number) for number in numbers if number.isdecimal()}
+    return len(found) if found and found == set(range(len(found))) else shape.num_layers
+
+
+@dataclass(frozen=True, slots=True)
+class _Odd:
+    """Finds tensors that are missing, too many, or of another shape or type."""
+
+    where: str
+    shape: ModelShape
+    layers: int
+    """Layers that are there: beyond them, and beyond those wanted, tensors are not told one by one."""
+
+    def all(self, wanted: Mapping[str, Size], present: Mapping[str, TensorEntry]) -> Iterator[str]:
+        """Yields every kind of problem, with its first tensor."""
+        kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for file, name, told in self._each(wanted, present):
+            kinds[NUMBER.sub("*", name), told].append(f"{self.where}{file}: {name}")
+        for (_, told), places in kinds.items():
+            alike = f" (and {len(places) - 1} more like it)" if len(places) > 1 else ""
+            yield f"{places[0]}{alike} {told}"
+
+    def _each(
+        self, wanted: Mapping[str, Size], present: Mapping[str, TensorEntry]
+    ) -> Iterator[tuple[str, str, str]]:
+        """Yields file and name of every odd tensor, and what is wrong with it."""
+        for name, size in wanted.items():
+            if (entry := present.get(name)) is None:
+                if not self._beyond(name):
+                    yield "", name, self._missing(name)
+            elif entry.shape != size or entry.dtype not in CAST:
+                yield from ((f"/{entry.file.name}", entry.name, t) for t in self._odd(name, size, entry))
+        for name in sorted(present.keys() - wanted.keys()):
+            if not self._beyond(name):
+                yield f"/{present[name].file.name}", present[name].name, self._extra(name)
+
+    def _beyond(self, name: str) -> bool:
+        number = name.removeprefix(f"{family(self.shape.architecture).layers}.").partition(".")[0]
+        return number.isdecimal() and int(number) >= min(self.layers, self.shape.num_layers)
+
+    def _missing(self, name: str) -> str:
+        if name != family(self.shape.architecture).head:
+            return "is missing; get the checkpoint again"
+        return (
+            "is missing, and config.json does not tie it to the embedding; set tie_word_embeddings to true "
+            "if the model has no head of its own"
+        )
+
+    def _odd(self, name: str, size: Size, entry: TensorEntry) -> Iterator[str]:
+        kin = family(self.shape.architecture)
+        if entry.shape != size:
+            rows = f" (vocab_size {size[0]})" if name in (kin.embedding, kin.head) else ""
+            yield f"is {list(entry.shape)}, config.json makes it {list(size)}{rows}; correct one of the two"
+        if entry.dtype not in CAST:
+            yield (
+                f"is {entry.dtype}, and weights must be BF16, F16 or F32: the checkpoint is quantized "
+                "already, or no model; give the one it was made from"
+            )
+
+    def _extra(self, name: str) -> str:
+        if ADAPTER.search(name):
+            return "is of an adapter; merge it into the model (`merge_and_unload()`) and save that"
+        if QUANTIZED.search(name):
+            return "is of a quantized checkpoint; give the one it was made from"
+        return f"is no tensor of {self.shape.architecture} with this config.json; it would be lost: remove it"

@@ -1,0 +1,77 @@
+"""Errors of steps name the user's own place, not our copy of what is there; real children."""
+
+import pytest
+
+from artifacts.store.local import open_store
+from pipeline.errors import BuildFailed, SourceError
+from pipeline.facts import gather
+from pipeline.host import probe
+from pipeline.plan import plan
+from pipeline.snapshot import local_digest
+from pipeline.step import Step, origins, traced
+from pipeline.steps import Listener, Site, realize
+from recipes.load import load
+from tests.checkpoints import checkpoint, digests, lay
+from tests.pipeline.plans import HOST, recipe_file
+
+
+@pytest.fixture
+def site(tmp_path):
+    return Site(store=open_store(tmp_path / "store"), host=probe())
+
+
+def steps(path, **params):
+    """An own copy of a checkpoint, and a step that complains about it."""
+    source = Step(
+        kind="source",
+        builder="pipeline.source:build",
+        inputs={},
+        params={"digest": local_digest(path, digests)},
+        places={"path": str(path)},
+    )
+    complaint = Step(
+        kind="baseline",
+        builder="tests.pipeline.toy_steps:complain",
+        inputs={"source": source.key},
+        params=params,
+    )
+    own = Step(
+        kind="dataset",
+        builder="tests.pipeline.toy_steps:complain",
+        inputs={},
+        params={"repo": "acme/rows", "revision": "3f1c9a7be2d0" + "0" * 28, **params},
+    )
+    return traced((source, complaint, own), origins((source, own)))
+
+
+def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path, site):
+    path = lay(tmp_path / "model", checkpoint())
+    source, complaint, own = steps(path)
+    realize(source, site, Listener())
+    with pytest.raises(SourceError) as caught:
+        realize(complaint, site, Listener())
+    assert str(caught.value) == f"{path}/config.json: is broken on purpose; repair it"
+    with pytest.raises(SourceError) as caught:
+        realize(own, site, Listener())
+    assert str(caught.value) == "acme/rows@3f1c9a7be2d0/config.json: is broken on purpose; repair it"
+
+
+def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
+    path = lay(tmp_path / "model", checkpoint())
+    source, complaint, _ = steps(path, crash=True)
+    realize(source, site, Listener())
+    with pytest.raises(BuildFailed) as caught:
+        realize(complaint, site, Listener())
+    assert f"RuntimeError: {path}/config.json: crashed on purpose" in str(caught.value)
+    assert str(site.store.path(source.key)) not in str(caught.value)
+
+
+def test_every_step_of_a_plan_knows_the_users_place_of_what_it_reads(tmp_path, site):
+    (loaded,) = load(recipe_file(tmp_path))
+    made = plan(loaded, gather(loaded, HOST, site.store))
+    source = made.step("source")
+    assert source.origin == loaded.recipe.model.path
+    readers = [step for step in made.steps if source.key in (step.key, *step.inputs.values())]
+    assert len(readers) > 3
+    assert all(step.origins == {source.key: source.origin} for step in readers)
+    assert all(step.origins == {} for step in made.steps if step not in readers)
