@@ -1,7 +1,7 @@
 """What a row's columns hold: text, chat messages, or a prompt and its completion; standard library only."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from calibration.data import chats
@@ -71,6 +71,17 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
         raise ValueError(f"both {first} and {second} are there; choose with 'column' or 'columns'")
     kind, columns, more = fitting[0]
     return Shape(kind, columns | {role: name for role, name in more.items() if name in have})
+
+
+def widened(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
+    """The shape with what a row may lack and this one has, though those before it had not."""
+    known = next((more for kind, _, more in KNOWN if kind == shape.kind), roles)
+    found = {
+        role: name
+        for role, name in known.items()
+        if role in OPTIONAL and role not in shape.columns and name in row
+    }
+    return replace(shape, columns={**shape.columns, **found}) if found else shape
 
 
 def content(shape: Shape, row: Fields) -> Content:

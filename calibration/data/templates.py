@@ -34,6 +34,11 @@ class Sandbox:
     _helper: "_Helper | None" = None
     _numbers: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def pid(self) -> int | None:
+        """The helper's process; None before it starts."""
+        return self._helper.pid if self._helper is not None else None
+
     def render(
         self, source: str, messages: Sequence[Mapping[str, Any]], date: str, values: Mapping[str, Any]
     ) -> Rendered:
