@@ -49,7 +49,7 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
     """Token sequences to measure ranges on; its key knows nothing of the gate."""
     data, places, inputs = sources(calibration.data, facts)
     params: dict[str, Any] = {
-        "data": data,
+        "data": [{**one, "date": calibration.date} for one in data],
         "seq_len": calibration.seq_len,
         "max_sequences": calibration.max_sequences,
         "pack": calibration.pack,

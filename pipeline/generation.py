@@ -8,15 +8,19 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from calibration.data.rendering import Reader, Rendering
+from calibration.data.templates import TemplateRefused
 from pipeline.child import ProgressPipe
+from pipeline.errors import SourceError
 from pipeline.runner import Sampling, runner_of
 
 
 def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
-    """Streams text through the pipe; writes generation.json: text, token counts, speed."""
+    """Streams text through the pipe; writes generation.json: text, token counts, speed, and the
+    date where the chat template printed one."""
     engine, params = Path(job["inputs"]["engine"]), job["params"]
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
-    prompt = encode(tokenizer, params["prompt"], chat=params["chat"])
+    prompt, date = encode(tokenizer, params["prompt"], params["date"] if params["chat"] else None)
     stream = Stream(tokenizer, pipe)
     ends = stops(tokenizer, engine / "tokenizer" / "generation_config.json")
     sampling = Sampling(params["temperature"], params["seed"], tuple(ends))
@@ -30,17 +34,31 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
         "text": tokenizer.decode(tokens, skip_special_tokens=True),
         "ttft_ms": 1000 * (stream.times[0] - started),
         "tokens_per_s": stream.tokens_per_s(),
+        "date": date,
     }
     (out / "generation.json").write_text(json.dumps(result, indent=2))
 
 
-def encode(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
-    """Token ids of the prompt, as a user message through the chat template or as plain text."""
-    if not chat:
-        return list(tokenizer(prompt)["input_ids"])
-    messages = [{"role": "user", "content": prompt}]
-    found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
-    return list(found["input_ids"])
+def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int], str | None]:
+    """Token ids of the prompt as plain text, or as a user message of that day through the chat template.
+
+    Returns the day too, where the template printed it. Raises SourceError for a template that cannot be
+    rendered within its limits.
+    """
+    if chat_on is None:
+        return list(tokenizer(prompt)["input_ids"]), None
+    if tokenizer.chat_template is None:
+        raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
+    message = {"role": "user", "content": prompt}
+    try:
+        found = Reader(tokenizer).rendered([message], [], Rendering(date=chat_on), answer=True)
+    except TemplateRefused as exc:
+        raise SourceError(
+            f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "
+            "template and build again"
+        ) from None
+    ids = tokenizer(found.text, add_special_tokens=False)["input_ids"]
+    return list(ids), chat_on if found.dated else None
 
 
 def stops(tokenizer: Any, generation_config: Path) -> list[int]:

@@ -273,7 +273,7 @@ class _Maker:
             kind="baseline",
             inputs={"source": source.key, **inputs},
             params={
-                "data": data[0],
+                "data": {**data[0], "date": self.recipe.date},
                 "seq_len": gate.seq_len,
                 "max_sequences": gate.max_sequences,
                 "top_k": TOP_K,

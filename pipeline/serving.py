@@ -4,7 +4,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ class Options:
     seed: int = 0
     chat: bool = False
     """The prompt is a user message and goes through the chat template."""
+    date: str = field(default_factory=lambda: datetime.now().astimezone().date().isoformat())
+    """Today, to a chat template that prints the date."""
 
 
 def require_engine(directory: Path) -> None:

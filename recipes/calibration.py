@@ -5,7 +5,10 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recipes.data import Data, Total
-from recipes.frozen import Fraction, Frozen
+from recipes.frozen import Day, Fraction, Frozen
+
+DATE = "2026-01-01"
+"""What chat templates that print today's date are told, unless a recipe says another day."""
 
 
 class Memory(Frozen):
@@ -34,6 +37,9 @@ class Calibration(Frozen):
     """Sequences to keep, after shuffling."""
     seed: int = 0
     """Seed of sampling and shuffling."""
+    date: Day = DATE
+    """Day that chat templates which print today's date are told, in calibration and in the gate: text that
+    changed from day to day would be measured anew each day."""
     method: Literal["one_pass", "modelopt"] = "one_pass"
     """`one_pass` records statistics that every format is derived from; `modelopt` runs ModelOpt's own
     calibration of this one format, with the whole model in memory."""

@@ -1,10 +1,27 @@
 """What every part of a recipe is: a closed, frozen value."""
 
-from typing import Annotated
+from datetime import date
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+
+
+def _day(value: Any) -> Any:
+    """Text for what YAML takes for a date."""
+    return value.isoformat() if type(value) is date else value
+
+
+def _real(value: str) -> str:
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        raise ValueError(f"{value!r} is no day; write it as 2026-01-31") from None
+
+
+Day = Annotated[str, BeforeValidator(_day), AfterValidator(_real)]
+"""A day, ISO 8601."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 

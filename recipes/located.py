@@ -47,13 +47,13 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
 
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
-    """The document as values; a key that stands twice is refused."""
+    """The document as values; a key that stands twice is refused, and text that is not Unicode."""
     repeated = [
         f"{node.start_mark.line + 1}:{node.start_mark.column + 1}: key {node.value!r} stands twice; keep one"
         for node in _repeated_keys(root)
     ]
-    if repeated:
-        raise RecipeError(file, repeated)
+    if problems := [*repeated, *_halves(root)]:
+        raise RecipeError(file, problems)
     try:
         return cast("dict[str, Any]", yaml.SafeLoader("").construct_document(root))
     except yaml.MarkedYAMLError as exc:
@@ -74,6 +74,18 @@ def _repeated_keys(node: yaml.Node) -> Iterator[yaml.Node]:
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _repeated_keys(item)
+
+
+def _halves(node: yaml.Node) -> Iterator[str]:
+    """Scalars with half a surrogate pair, which an escape can write and no file can hold."""
+    if isinstance(node, yaml.ScalarNode):
+        if any("\ud800" <= letter <= "\udfff" for letter in node.value):
+            mark = node.start_mark
+            yield f"{mark.line + 1}:{mark.column + 1}: half a surrogate pair; text must be valid Unicode"
+        return
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            yield from _halves(part)
 
 
 def validate(

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from recipes.calibration import Calibration
+from recipes.calibration import DATE, Calibration
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
 from recipes.frozen import Commit, Fraction, Frozen
@@ -273,6 +273,11 @@ class Recipe(Frozen):
         if isinstance(self.format, str):
             return Precision.parse(self.format)
         return Precision.parse(self.format.model_dump(by_alias=True))
+
+    @property
+    def date(self) -> str:
+        """What chat templates that print today's date are told, ISO 8601."""
+        return self.calibration.date if self.calibration is not None else DATE
 
     @property
     def needs_calibration(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from calibration.data.blend import order, pick, shares
+from calibration.data.chats import Chat
 from calibration.data.fields import words
 from calibration.data.origin import open_sources
 from calibration.data.rendering import Reader, Rendering
@@ -52,6 +53,9 @@ class TokenRow:
     normalised: str
     """Fingerprint of the row's text without case and white space."""
 
+    decoded: bool = False
+    """Whether arguments of a tool call were decoded from a JSON string."""
+
     whole_start: bool = True
     """Whether the first token is the row's own first: false where the left was cut off."""
 
@@ -87,7 +91,7 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
         key = f"{seed}:{number}"
         taken = one.tokens(size, key, progress) if "tokens" in blend else one.rows(size, key, progress)
         rows += taken
-        sources.append(_account(data[number], found, taken))
+        sources.append({**_account(data[number], found, taken), "chats": one.chats(taken)})
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
@@ -177,6 +181,7 @@ class _Source:
             full_tokens=len(ids),
             exact=fingerprint(said),
             normalised=fingerprint(normalised(said)),
+            decoded=isinstance(sample.content, Chat) and sample.content.decoded,
         )
         return row if self.fit.length is None else self._cut(row, self.fit.length)
 
@@ -185,6 +190,13 @@ class _Source:
             return row
         kept = cut(row.token_ids, length, self.fit.side)
         return replace(row, token_ids=kept, whole_start=self.fit.side == "right" and row.whole_start)
+
+    def chats(self, taken: Sequence[TokenRow]) -> dict[str, Any]:
+        """What was done to chats before the template saw them, for reports."""
+        return {
+            "arguments_decoded": sum(row.decoded for row in taken),
+            "date": self.how.date if self.how in self.reader.dated else None,
+        }
 
     def _where(self) -> Path:
         return self.found.files[0].path

@@ -85,6 +85,7 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         if bos is None
         else f"{bos}; missing at {special['bos_missing']:,} starts, doubled at {special['bos_doubled']:,}"
     )
+    calls = sum(source["chats"]["arguments_decoded"] for source in found["sources"])
     counts = ", ".join(f"{name} {count:,}" for name, count in special["counts"].items())
     return [
         ("Repeated samples", f"{exact['count']:,} exactly{_pairs(exact)}"),
@@ -97,6 +98,10 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         ),
         ("Beginning of sequence", starts),
         ("Special tokens", counts or "none"),
+        (
+            "Tool calls",
+            f"arguments were decoded from JSON text in {calls:,} samples, as servers do before they render",
+        ),
     ]
 
 

@@ -1,17 +1,19 @@
 """From a row's content to the tokens that the model sees; runs in a child process."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2.exceptions import TemplateError
 from transformers import AutoTokenizer
 
-from calibration.data.fields import Chat, Content, Exchange
+from calibration.data.chats import Chat, Message
+from calibration.data.fields import Content, Exchange
+from calibration.data.templates import Rendered, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
+from recipes.calibration import DATE
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -26,11 +28,15 @@ class Rendering:
     """Put in front of chats that have no system message."""
     render: str = "auto"
     """`chat`, `plain`, or `auto`: what becomes of prompts and completions."""
+    date: str = DATE
+    """What a template that prints today's date is told, ISO 8601."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Rendering":
         """What a source's params say."""
-        return cls(data.get("template"), data.get("system"), data.get("render", "auto"))
+        return cls(
+            data.get("template"), data.get("system"), data.get("render", "auto"), data.get("date", DATE)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,10 @@ class Reader:
     """A checkpoint's tokenizer."""
 
     tokenizer: Any
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    """Renders its chat templates."""
+    dated: set[Rendering] = field(default_factory=set)
+    """Renderings whose template printed the date."""
 
     @classmethod
     def open(cls, source: Path) -> "Reader":
@@ -115,12 +125,40 @@ class Reader:
         if how.system is not None and messages[0]["role"] != "system":
             messages.insert(0, {"role": "system", "content": how.system})
         try:
-            rendered = self.tokenizer.apply_chat_template(
-                messages, tools=list(content.tools) or None, chat_template=how.template, tokenize=False
+            found = self.rendered(messages, list(content.tools), how)
+        except TemplateRefused as exc:
+            raise DataError(f"{place}: {exc}; fix the row or the template") from None
+        if found.dated:
+            self.dated.add(how)
+        return found.text
+
+    def rendered(
+        self, messages: list[Message], tools: list[Any], how: Rendering, *, answer: bool = False
+    ) -> Rendered:
+        """Messages through the recipe's chat template or the tokenizer's; `answer` lets an answer begin.
+
+        Raises TemplateRefused, with the template's name in the message.
+        """
+        name, source = self._template(how, tools)
+        values = {"tools": tools or None, "documents": None, "add_generation_prompt": answer}
+        try:
+            return self.sandbox.render(
+                source, messages, how.date, {**self.tokenizer.special_tokens_map, **values}
             )
-        except (TemplateError, TypeError, ValueError) as exc:
-            raise DataError(f"{place}: the chat template refuses the messages ({exc}); fix the row") from exc
-        return str(rendered)
+        except TemplateRefused as exc:
+            raise TemplateRefused(f"{name} {exc}") from None
+
+    def _template(self, how: Rendering, tools: list[Any]) -> tuple[str, str]:
+        """Name and text of the template; of several, `tool_use` for chats with tools, as in transformers."""
+        own = self.tokenizer.chat_template
+        if how.template is not None:
+            return "the recipe's template", how.template
+        if not isinstance(own, dict):
+            return "the chat template", own
+        name = "tool_use" if tools and "tool_use" in own else "default"
+        if name not in own:
+            raise TemplateRefused(f"the tokenizer has chat templates {sorted(own)} and no 'default'")
+        return f"the chat template {name!r}", own[name]
 
 
 def joined(content: Exchange) -> str:

@@ -121,6 +121,11 @@ def warnings(found: dict[str, Any]) -> list[str]:
         said.append(f"{repeated} of {samples} samples repeat another one but for case and white space")
     if found["truncated"]["share"] > 0.5:
         said.append(f"{found['truncated']['share']:.0%} of the tokens were cut off: raise seq_len, or pack")
+    dates = sorted({source["chats"]["date"] for source in found["sources"] if source["chats"]["date"]})
+    if dates:
+        said.append(
+            f"the chat template prints today's date: {dates[0]} was taken, set 'calibration.date' for another"
+        )
     skipped = sum(len(source["skipped"]) for source in found["sources"])
     if skipped:
         said.append(f"{skipped} bad rows were skipped; they are listed under their source")

@@ -168,7 +168,7 @@ class _Told:
 def _values(batch: Any) -> list[Fields | ValueError]:
     """A batch's rows as Python values; text that is not UTF-8 is the fault of its row alone."""
     try:
-        return list(batch.to_pylist())
+        return [_present(row) for row in batch.to_pylist()]
     except UnicodeDecodeError:
         return [_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
 
@@ -178,4 +178,15 @@ def _value(row: Any) -> Fields | ValueError:
         (fields,) = row.to_pylist()
     except UnicodeDecodeError as exc:
         return ValueError(f"text that is not UTF-8 at byte {exc.start + 1} ({exc.reason}); write it as UTF-8")
-    return fields  # type: ignore[no-any-return]
+    return _present(fields)
+
+
+def _present(fields: Fields) -> Fields:
+    """A row without what only a table's types put there: keys of a struct that other rows have, as nulls."""
+    return {name: _without_nulls(value) for name, value in fields.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from calibration.data.fields import Fields, json_type
+from calibration.data.fields import Fields
+from calibration.data.values import json_type
 from calibration.errors import DataError
 
 

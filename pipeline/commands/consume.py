@@ -12,9 +12,18 @@ from pipeline.app import App
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 
 
+def _text(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The prompt, unless it came as bytes that are not UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("is not UTF-8; give text") from None
+    return value
+
+
 @click.command()
 @REFERENCE
-@click.argument("prompt")
+@click.argument("prompt", callback=_text)
 @click.option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--temperature",
@@ -25,6 +34,11 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
+@click.option(
+    "--date",
+    type=click.DateTime(["%Y-%m-%d"]),
+    help="Today, to a chat template that prints the date; this day without it.",
+)
 @click.pass_obj
 def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
     """Let a published engine, or a pulled directory, continue PROMPT.
@@ -38,6 +52,8 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     """Streams the continuation to stdout, and its speed to stderr."""
     from pipeline import serving  # starts child processes
 
+    if (day := options.pop("date", None)) is not None:
+        options["date"] = day.date().isoformat()
     chosen = serving.Options(**options)
     with _engine_of(app, reference) as directory:
         serving.require_engine(directory)
@@ -49,6 +65,7 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     app.out.say(
         f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} tokens/s, "
         f"first after {result['ttft_ms']:.0f} ms"
+        + (f"; the chat template was told that today is {result['date']}" if result["date"] else "")
     )
 
 

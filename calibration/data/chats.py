@@ -1,0 +1,164 @@
+"""Chats as servers hand them to a chat template; standard library only.
+
+What vLLM, SGLang, TensorRT-LLM and `transformers serve` agree on is done here: arguments of tool calls are
+decoded from their JSON string, a message's own fields that are null are left out, content that is not there
+is the empty text. Where they disagree (arguments that are no JSON object), the row is refused.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from calibration.data.values import json_type, parsed, printable, string, text
+
+Message = dict[str, Any]
+
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "model": "assistant",
+    "bot": "assistant", "system": "system", "tool": "tool", "function": "tool", "observation": "tool",
+}  # fmt: skip
+"""`from` of a conversation's turn -> role of a message."""
+
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Fields that templates read a turn's reasoning from."""
+
+NO_CONTENT = "has no 'role' and 'content'; fix it or drop the row"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Messages for a chat template, and the tools that it is told of."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Any, ...] = ()
+    decoded: bool = False
+    """Arguments of a tool call were a JSON string, as OpenAI's format has them."""
+
+
+def chat(what: str, value: Any, tools: tuple[Any, ...] = ()) -> Chat:
+    """The messages of a row as servers hand them to the template; raises ValueError for what they refuse."""
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is a JSON {json_type(value)}; it must be a list of messages")
+    if not value:
+        raise ValueError(f"{what} is an empty list; give at least one message")
+    read = [_message(what, number, message) for number, message in enumerate(value, start=1)]
+    messages = tuple(message for message, _ in read)
+    if not any(map(says, messages)):
+        raise ValueError(f"{what} says nothing: every message is empty; give text or drop the row")
+    return Chat(messages, tools, any(decoded for _, decoded in read))
+
+
+def joined(*chats: Chat) -> Chat:
+    """Messages of several columns as one chat."""
+    messages = tuple(message for one in chats for message in one.messages)
+    return Chat(messages, decoded=any(one.decoded for one in chats))
+
+
+def tools(what: str, value: Any) -> tuple[Any, ...]:
+    """The tools of a row, which may be JSON in a string."""
+    found = parsed(what, value or None, "a list of tools")
+    if found is None:
+        return ()
+    if not isinstance(found, list):
+        raise ValueError(f"{what} is a JSON {json_type(found)}; it must be a list of tools")
+    for number, tool in enumerate(found, start=1):
+        if not isinstance(tool, dict):
+            raise ValueError(f"tool {number} of {what} is a JSON {json_type(tool)}; it must be an object")
+    printable(what, found)
+    return tuple(found)
+
+
+def words(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What a chat says beside its system prompt, reasoning and tool calls included."""
+    said = [says(message) for message in messages if message["role"] != "system"]
+    return "\n".join(said)
+
+
+def says(message: Mapping[str, Any]) -> str:
+    """Content, reasoning and tool calls of a message as one text; empty where it says nothing."""
+    parts = [str(message[name]) for name in REASONING if message.get(name)]
+    content = message["content"]
+    parts.append(content if isinstance(content, str) else "\n".join(part["text"] for part in content))
+    if message.get("tool_calls"):
+        parts.append(json.dumps(message["tool_calls"], ensure_ascii=False))
+    return "\n".join(dict.fromkeys(part for part in parts if part.strip()))
+
+
+def _message(what: str, number: int, value: Any) -> tuple[Message, bool]:
+    """A message, and whether arguments were decoded in it."""
+    if isinstance(value, dict) and {"from", "value"} <= value.keys() and "role" not in value:
+        speaker = value["from"]
+        if not isinstance(speaker, str) or speaker not in SPEAKERS:
+            raise ValueError(
+                f"'from' of message {number} is {speaker!r}; it must be one of {', '.join(SPEAKERS)}"
+            )
+        value = {"role": SPEAKERS[speaker], "content": value["value"]}
+    if not isinstance(value, dict) or "role" not in value:
+        raise ValueError(f"message {number} of {what} {NO_CONTENT}")
+    text(f"'role' of message {number}", value["role"])
+    # Servers build a message from the fields that are there: a null one is not, and templates ask for it so.
+    message = {key: item for key, item in value.items() if item is not None or key == "content"}
+    calls, decoded = _calls(number, message.pop("tool_calls", None))
+    if calls:
+        message["tool_calls"] = calls
+    if "reasoning" in message:  # its newer name: vLLM and TensorRT-LLM give templates the older one too
+        message.setdefault("reasoning_content", message["reasoning"])
+    message["content"] = _content(what, number, message)
+    others = {key: item for key, item in message.items() if key not in ("role", "content")}
+    for key, item in others.items():
+        printable(f"{key!r} of message {number}", {key: item})
+    return message, decoded
+
+
+def _content(what: str, number: int, message: Mapping[str, Any]) -> str | list[dict[str, Any]]:
+    """Text, or a list of text parts; empty where calls, reasoning or a tool's result need none."""
+    content = message.get("content")
+    if content is None:
+        silent = message["role"] == "tool" or "tool_calls" in message
+        if silent or any(message.get(name) for name in REASONING):
+            return ""
+        if "content" not in message:
+            raise ValueError(f"message {number} of {what} {NO_CONTENT}")
+    if not isinstance(content, list):
+        return string(f"'content' of message {number}", content)
+    for at, part in enumerate(content, start=1):
+        place = f"part {at} of 'content' of message {number}"
+        if not isinstance(part, dict) or part.get("type") != "text":
+            raise ValueError(f"{place} is no text; give {{'type': 'text', 'text': ...}}")
+        string(f"'text' of {place}", part.get("text"))
+        printable(place, part)
+    return content
+
+
+def _calls(number: int, value: Any) -> tuple[list[Any], bool]:
+    """Tool calls with their arguments as objects, and whether one had them as a JSON string."""
+    if value is None:
+        return [], False
+    if not isinstance(value, list):
+        raise ValueError(f"'tool_calls' of message {number} is a JSON {json_type(value)}; it must be a list")
+    read = [_call(f"tool call {at} of message {number}", call) for at, call in enumerate(value, start=1)]
+    return [call for call, _ in read], any(decoded for _, decoded in read)
+
+
+def _call(what: str, call: Any) -> tuple[dict[str, Any], bool]:
+    if not isinstance(call, dict):
+        raise ValueError(f"{what} is a JSON {json_type(call)}; it must be an object")
+    function = call.get("function")
+    if isinstance(function, dict):
+        inner, decoded = _arguments(what, function)
+        return {**call, "function": inner}, decoded
+    return _arguments(what, call) if "name" in call else (call, False)
+
+
+def _arguments(what: str, function: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """A function call with its arguments as an object, and whether they were a string."""
+    given = function.get("arguments")
+    if given is None or (isinstance(given, str) and not given.strip()):
+        return {**function, "arguments": {}}, given is not None  # as vLLM takes a call without arguments
+    found = parsed(f"'arguments' of {what}", given, "a JSON object, as servers demand")
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"'arguments' of {what} is a JSON {json_type(found)}; it must be an object, as servers demand"
+        )
+    return {**function, "arguments": found}, isinstance(given, str)
