@@ -23,11 +23,12 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """Writes tokens.safetensors, samples.jsonl, report.json and page.html.
 
     tokens.safetensors holds `tokens` [S, T] int32, and where rows are padded, not packed, `lengths` [S]
-    int32: the tokens of each sequence before its padding, which is on the right. Raises DataError for data
+    int32: the tokens of each sequence before its padding, which is on the right. Each sequence begins with
+    the tokens that the tokenizer puts in front of a text. Raises DataError for data
     that cannot be used or does not suffice, CheckpointError without a tokenizer.
     """
     params = job["params"]
-    reader = Reader.open(Path(job["inputs"]["source"]))
+    reader = Reader.open(Path(job["inputs"]["source"]), job["places"].get("model", ""))
     fit = {"length": None if params["pack"] else params["seq_len"], "side": params["truncate"]}
     rows = draw(job, {**params, "fit": fit}, reader, progress)
     packed = _sequences(params, rows, reader)
@@ -41,8 +42,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 def _sequences(params: Mapping[str, Any], rows: TokenRows, reader: Reader) -> Packed:
     token_ids = [row.token_ids for row in rows.samples]
     if params["pack"]:
-        return pack(token_ids, params["seq_len"], params["max_sequences"])
-    return pad(token_ids, params["seq_len"], params["max_sequences"], reader.pad_id)
+        return pack(token_ids, params["seq_len"], params["max_sequences"], reader.prefix)
+    return pad(token_ids, params["seq_len"], params["max_sequences"], reader.pad_id, reader.prefix)
 
 
 def write_lines(file: Path, rows: Iterable[TokenRow]) -> None:

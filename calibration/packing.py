@@ -1,4 +1,7 @@
-"""Makes token sequences of one length from rows: joined and cut, or each by itself with padding."""
+"""Makes token sequences of one length from rows: joined and cut, or each by itself with padding.
+
+Each sequence begins as a text does for its model: with the tokens that the tokenizer puts in front, `prefix`.
+"""
 
 # S: sequences   T: tokens per sequence
 
@@ -14,6 +17,11 @@ from calibration.errors import DataError
 Ids = npt.NDArray[np.int32]
 """Token ids."""
 
+Prefix = tuple[int, ...]
+"""Tokens in front of every sequence: BOS; empty where the tokenizer adds none."""
+
+Side = Literal["right", "left"]
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -25,8 +33,14 @@ class Packed:
     """Tokens after the last whole sequence."""
     left_out_sequences: int
     """Sequences beyond `max_sequences`."""
+    row_tokens: int
+    """Tokens of rows, in their order, that are in the sequences: without what was put in front or behind."""
     lengths: npt.NDArray[np.int32] | None = None
     """[S]: tokens of each sequence before its padding; None where there is none."""
+
+    def begun(self, prefix: Prefix) -> int:
+        """Sequences that begin with the prefix; 0 where there is none."""
+        return sum(begins(row, prefix) for row in self.tokens) if prefix else 0
 
     @property
     def num_tokens(self) -> int:
@@ -40,30 +54,58 @@ class Packed:
         }  # fmt: skip
 
 
-def pack(rows: Sequence[npt.ArrayLike], seq_len: int, max_sequences: int | Literal["all"]) -> Packed:
-    """Joins rows end to end and cuts sequences of `seq_len` tokens.
+def pack(
+    rows: Sequence[npt.ArrayLike], seq_len: int, max_sequences: int | Literal["all"], prefix: Prefix = ()
+) -> Packed:
+    """Joins rows end to end and cuts sequences of `seq_len` tokens, each with `prefix` in front.
 
-    Raises DataError when there are fewer whole sequences than asked for, or none.
+    One that begins with the prefix already, because a row does, gets no second. Raises DataError when there
+    are fewer whole sequences than asked for, or none.
     """
     stream = (
         np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, np.int32)
     )
-    whole = len(stream) // seq_len
+    windows, ends = _windows(stream, seq_len, prefix)
     wanted = 1 if max_sequences == "all" else max_sequences
-    if whole < wanted:
+    if len(windows) < wanted:
         raise DataError(
-            f"{len(stream)} tokens make {whole} whole sequences of {seq_len}, {wanted} wanted; add "
+            f"{len(stream)} tokens make {len(windows)} whole sequences of {seq_len}, {wanted} wanted; add "
             "data, or lower max_sequences or seq_len"
         )
-    kept = whole if max_sequences == "all" else max_sequences
-    tokens = stream[: kept * seq_len].reshape(kept, seq_len)
-    return Packed(tokens, len(stream) - whole * seq_len, whole - kept)
+    kept = len(windows) if max_sequences == "all" else max_sequences
+    return Packed(
+        tokens=np.stack(windows[:kept]),
+        dropped_tail_tokens=len(stream) - ends[-1],
+        left_out_sequences=len(windows) - kept,
+        row_tokens=ends[kept - 1],
+    )
 
 
-def pad(rows: Sequence[Ids], seq_len: int, max_sequences: int | Literal["all"], pad_id: int) -> Packed:
-    """Makes each row of at most `seq_len` tokens a sequence, filled up on the right with `pad_id`.
+def _windows(stream: Ids, seq_len: int, prefix: Prefix) -> tuple[list[Ids], list[int]]:
+    """The whole sequences that a stream of tokens makes, and where in it each one ends."""
+    front, windows, ends, at = np.array(prefix, np.int32), list[Ids](), list[int](), 0
+    room = _room(seq_len, prefix)
+    while True:
+        begun = begins(stream[at:], prefix)
+        text = stream[at : at + (seq_len if begun else room)]
+        windows.append(text if begun else np.concatenate([front, text]))
+        if len(windows[-1]) < seq_len:
+            return windows[:-1], ends
+        at += len(text)
+        ends.append(at)
 
-    Raises DataError when there are fewer rows than asked for, or none.
+
+def pad(
+    rows: Sequence[Ids],
+    seq_len: int,
+    max_sequences: int | Literal["all"],
+    pad_id: int,
+    prefix: Prefix = (),
+) -> Packed:
+    """Makes each row a sequence that begins with `prefix`, filled up on the right with `pad_id`.
+
+    Rows must be `fitted`. Raises DataError when there are fewer rows than asked for,
+    or none.
     """
     wanted = 1 if max_sequences == "all" else max_sequences
     if len(rows) < wanted:
@@ -71,14 +113,43 @@ def pad(rows: Sequence[Ids], seq_len: int, max_sequences: int | Literal["all"], 
             f"{len(rows)} rows make as many sequences, {wanted} wanted; add data or lower max_sequences"
         )
     kept = rows if max_sequences == "all" else rows[:max_sequences]
-    tokens = np.full((len(kept), seq_len), pad_id, np.int32)
-    for target, row in zip(tokens, kept, strict=True):
+    begun = [
+        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept
+    ]
+    tokens = np.full((len(begun), seq_len), pad_id, np.int32)
+    for target, row in zip(tokens, begun, strict=True):
         target[: len(row)] = row
-    lengths = np.array([len(row) for row in kept], np.int32)
-    return Packed(tokens, 0, len(rows) - len(kept), lengths)
+    return Packed(
+        tokens=tokens,
+        dropped_tail_tokens=0,
+        left_out_sequences=len(rows) - len(kept),
+        row_tokens=sum(len(row) for row in kept),
+        lengths=np.array([len(row) for row in begun], np.int32),
+    )
 
 
-def cut(row: Ids, length: int, side: Literal["right", "left"]) -> Ids:
+def begins(row: Ids, prefix: Prefix) -> bool:
+    """Whether a row starts with the prefix."""
+    return tuple(row[: len(prefix)].tolist()) == prefix
+
+
+def fitted(row: Ids, seq_len: int, side: Side, prefix: Prefix) -> Ids:
+    """The row cut on `side` so that it makes one sequence of `seq_len` with the prefix, which it may lack."""
+    kept = cut(row, seq_len, side)
+    return kept if begins(kept, prefix) else cut(row, _room(seq_len, prefix), side)
+
+
+def _room(seq_len: int, prefix: Prefix) -> int:
+    """Tokens of text beside the prefix; raises DataError where there is none."""
+    if seq_len <= len(prefix):
+        raise DataError(
+            f"seq_len: {seq_len} leaves no room for text, of which each sequence needs a token after the "
+            f"{len(prefix)} that the tokenizer puts in front; raise it"
+        )
+    return seq_len - len(prefix)
+
+
+def cut(row: Ids, length: int, side: Side) -> Ids:
     """The row without what is more than `length` tokens, taken off on `side`."""
     return row[:length] if side == "right" else row[max(0, len(row) - length) :]
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from calibration.data.drawing import TokenRows, draw
 from calibration.data.rendering import Reader
+from calibration.data.report import begin
 from calibration.layout import attention
 from calibration.packing import Packed, pack
 from pipeline.divergence import Baseline, tail_mass
@@ -38,8 +39,10 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     SourceError for a checkpoint that cannot score it.
     """
     params, source = job["params"], Path(job["inputs"]["source"])
-    rows = draw(job, {"data": [params["data"]], "seed": SEED}, Reader.open(source), progress)
-    packed = pack([sample.token_ids for sample in rows.samples], params["seq_len"], params["max_sequences"])
+    reader = Reader.open(source, job["places"].get("model", ""))
+    rows = draw(job, {"data": [params["data"]], "seed": SEED}, reader, progress)
+    token_ids = [sample.token_ids for sample in rows.samples]
+    packed = pack(token_ids, params["seq_len"], params["max_sequences"], reader.prefix)
     progress(0, packed.tokens.size, "tokens")
     model = load(source)
     baseline = score(model, packed.tokens, params["top_k"], progress)
@@ -52,8 +55,9 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
         },
         out / "records.safetensors",
     )
-    _write(out / "scores.json", scores(baseline))
-    _write(out / "report.json", report(rows, packed, baseline, model))
+    begun = begin(packed, reader)
+    _write(out / "scores.json", {**scores(baseline), "sequences_begin_with": begun})
+    _write(out / "report.json", {**report(rows, packed, baseline, model), "sequences_begin_with": begun})
 
 
 def load(source: Path) -> Any:
@@ -85,13 +89,11 @@ def load(source: Path) -> Any:
 
 
 def score(model: Any, tokens: np.ndarray, top_k: int, progress: Progress) -> Baseline:
-    """Scores every token after a sequence's first, with the `top_k` likeliest at its position, for [S, T]."""
-    vocab = model.config.vocab_size
-    if tokens.max() >= vocab:
-        raise SourceError(
-            f"the tokenizer gives token {tokens.max()}, the model has {vocab}; fix the checkpoint"
-        )
-    num, length = tokens.shape
+    """Scores every token after a sequence's first, with the `top_k` likeliest at its position, for [S, T].
+
+    The first is the BOS that the tokenizer puts in front, where it puts one: read, and not scored.
+    """
+    vocab, (num, length) = model.config.vocab_size, tokens.shape
     parts = []
     for start, batch in _batches(tokens, max(1, LOGIT_BYTES // (length * vocab * 4))):
         parts.append(_score_batch(model, torch.from_numpy(batch).long(), min(top_k, vocab)))

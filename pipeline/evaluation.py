@@ -22,8 +22,11 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """Writes scores.json (every metric with its interval) and samples.jsonl (one record per sequence)."""
     directory = Path(job["inputs"]["engine"])
     about = json.loads((directory / "engine.json").read_text())
+    baseline = Path(job["inputs"]["baseline"])
+    begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
-        evaluate(engine, Path(job["inputs"]["baseline"]), out, progress, twin=proven_twin(engine, about))
+        said = {"sequences_begin_with": begin, **proven_twin(engine, about)}
+        evaluate(engine, baseline, out, progress, said=said)
 
 
 def proven_twin(engine: LoadedEngine, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,16 +45,19 @@ def evaluate(
     out: Path,
     progress: Progress,
     *,
-    twin: Mapping[str, Any] = MappingProxyType({}),
+    said: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
-    """Scores the baseline's tokens and writes what the gate reads; values that are not finite are kept."""
+    """Scores the baseline's tokens and writes what the gate reads; values that are not finite are kept.
+
+    `said` goes into scores.json beside the metrics.
+    """
     tokens = load_file(baseline_dir / "tokens.safetensors")["tokens"]
     baseline = Baseline(**load_file(baseline_dir / "records.safetensors"))
     found = records(baseline, score(engine, tokens, baseline.top_ids, progress))
     # NaN goes into samples.jsonl as it is: the gate has to see it to fail.
     lines = (json.dumps({"sequence": number, **asdict(record)}) for number, record in enumerate(found))
     (out / "samples.jsonl").write_text("".join(line + "\n" for line in lines))
-    document = {**scores(found, baseline), **twin}
+    document = {**scores(found, baseline), **said}
     (out / "scores.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

@@ -199,7 +199,8 @@ def report_verdict(plan: Plan, verdict: Verdict) -> None:
         reports.verdict_rows(verdict),
         key=f"verdict-{slug(plan.recipe.name)}",
         description=f"{plan.recipe.name}: {verdict.outcome} over {verdict.samples} samples"
-        + (f", scored by {verdict.scored}/" if verdict.scored else ""),
+        + (f", scored by {verdict.scored}/" if verdict.scored else "")
+        + (f", each begins with {verdict.begin}" if verdict.begin else ""),
     )
 
 

@@ -203,6 +203,8 @@ class Verdict:
     samples: int
     scored: str = ""
     """Directory of the twin whose scores these are, in the engine; empty: the engine's own."""
+    begin: str = ""
+    """Tokens that every scored sequence begins with, themselves not scored; empty: the tokenizer adds none."""
 
     @property
     def outcome(self) -> Outcome:
@@ -214,15 +216,17 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as JSON; values that are not finite become null."""
-        scored = {"scored": self.scored} if self.scored else {}
-        return {"outcome": self.outcome, "samples": self.samples, "checks": self.rows(), **scored}
+        about = {"scored": self.scored, "sequences_begin_with": self.begin}
+        said = {name: value for name, value in about.items() if value}
+        return {"outcome": self.outcome, "samples": self.samples, "checks": self.rows(), **said}
 
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> "Verdict":
         """The verdict that `as_dict` wrote; a missing field is a KeyError or TypeError."""
         nan = dict.fromkeys(("value", "low", "high"), math.nan)
         rows = [{**row, **{k: v for k, v in nan.items() if row[k] is None}} for row in data["checks"]]
-        return cls(tuple(Check(**row) for row in rows), int(data["samples"]), data.get("scored", ""))
+        said = (data.get(name, "") for name in ("scored", "sequences_begin_with"))
+        return cls(tuple(Check(**row) for row in rows), int(data["samples"]), *said)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per check, for tables."""
@@ -248,10 +252,11 @@ def _or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def judge(limits: Limits, records: Sequence[Record], scored: str = "") -> Verdict:
+def judge(limits: Limits, records: Sequence[Record], scored: str = "", begin: str = "") -> Verdict:
     """Compares each limited metric: PASS when its interval is within the limit, FAIL when all is beyond it.
 
-    A value that is not finite, anywhere in the records, is FAIL for every check. `scored` names a twin.
+    A value that is not finite, anywhere in the records, is FAIL for every check. `scored` names a twin,
+    `begin` the tokens in front of every sequence.
     """
     found = estimates(records)
     broken = sum(not record.finite for record in records)
@@ -259,7 +264,7 @@ def judge(limits: Limits, records: Sequence[Record], scored: str = "") -> Verdic
         _check(metric, found[metric], limit, samples=len(records), broken=broken)
         for metric, limit in limits.model_dump(exclude_none=True).items()
     ]
-    return Verdict(tuple(checks), len(records), scored)
+    return Verdict(tuple(checks), len(records), scored, begin)
 
 
 def _check(metric: str, estimate: Estimate, limit: float, *, samples: int, broken: int) -> Check:

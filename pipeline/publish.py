@@ -122,14 +122,18 @@ def per_rank(weight_bytes: Mapping[str, int]) -> list[int]:
 
 
 def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
-    """What was scored or measured otherwise than it is served.
+    """What was scored, with what in front of each sequence, and what was measured otherwise than it is served.
 
     A built engine and its draft meet in the server: here the engine is timed alone.
     """
-    scored = {"scored": judged.verdict.scored} if judged.verdict.scored else {}
-    asked = plan.recipe.speculative
-    alone = asked is not None and asked.mode == WITH_DRAFT and bool(scored)
-    return scored | ({"measured": WITHOUT_DRAFTS} if alone else {})
+    verdict, asked = judged.verdict, plan.recipe.speculative
+    alone = asked is not None and asked.mode == WITH_DRAFT and verdict.scored
+    said = {
+        "scored": verdict.scored,
+        "sequences_begin_with": verdict.begin,
+        "measured": WITHOUT_DRAFTS if alone else "",
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 def _accuracy(judged: Judged) -> list[Metric]:

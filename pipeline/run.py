@@ -90,5 +90,7 @@ def judge(plan: Plan, site: Site) -> Judged:
     """The gate's verdict on the evaluated engine, and every metric with its interval."""
     key = plan.step("evaluation").key
     records = gate.read_records(site.store.file(key, "samples.jsonl"))
-    scored = json.loads(site.store.file(key, "scores.json").read_text()).get("scored", "")
-    return Judged(gate.judge(plan.recipe.gate.limits, records, scored), gate.estimates(records))
+    scores = json.loads(site.store.file(key, "scores.json").read_text())
+    begin = scores.get("sequences_begin_with", {}).get("tokens") or ""
+    verdict = gate.judge(plan.recipe.gate.limits, records, scores.get("scored", ""), begin)
+    return Judged(verdict, gate.estimates(records))

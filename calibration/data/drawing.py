@@ -17,7 +17,7 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.sameness import fingerprint, normalised
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
-from calibration.packing import cut
+from calibration.packing import Ids, Side, cut, fitted
 
 Progress = Callable[[int, int, str], None]
 
@@ -30,10 +30,10 @@ TICK_ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The longest row that is of use, and where longer ones are cut; without a length, none is."""
+    """The sequence that each row makes, and where longer rows are cut; without a length, none is."""
 
     length: int | None = None
-    side: Literal["right", "left"] = "right"
+    side: Side = "right"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class TokenRows:
 def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
     """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
 
-    `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the longest row
-    and the side it is cut on. Raises DataError for a source that cannot be used, or gives too little.
+    `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
+    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be used, or gives too little.
     """
     data, seed = params["data"], params["seed"]
     fit = Fit(**params.get("fit", {}))
@@ -148,7 +148,9 @@ class _Source:
             for index in chunk:
                 if have == size:
                     break
-                taken[index] = self._cut(rows[index], size - have)
+                taken[index] = self._shortened(
+                    rows[index], cut(rows[index].token_ids, size - have, self.fit.side)
+                )
                 have += len(taken[index].token_ids)
             at, step = at + step, 2 * step
         if have < size:
@@ -183,12 +185,13 @@ class _Source:
             normalised=fingerprint(normalised(said)),
             decoded=isinstance(sample.content, Chat) and sample.content.decoded,
         )
-        return row if self.fit.length is None else self._cut(row, self.fit.length)
-
-    def _cut(self, row: TokenRow, length: int) -> TokenRow:
-        if len(row.token_ids) <= length:
+        if self.fit.length is None:
             return row
-        kept = cut(row.token_ids, length, self.fit.side)
+        return self._shortened(row, fitted(ids, self.fit.length, self.fit.side, self.reader.prefix))
+
+    def _shortened(self, row: TokenRow, kept: Ids) -> TokenRow:
+        if len(kept) == len(row.token_ids):
+            return row
         return replace(row, token_ids=kept, whole_start=self.fit.side == "right" and row.whole_start)
 
     def chats(self, taken: Sequence[TokenRow]) -> dict[str, Any]:

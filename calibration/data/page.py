@@ -97,12 +97,20 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{found['left_out_sequences']:,} sequences beyond max_sequences",
         ),
         ("Beginning of sequence", starts),
+        *_begun(found),
         ("Special tokens", counts or "none"),
         (
             "Tool calls",
             f"arguments were decoded from JSON text in {calls:,} samples, as servers do before they render",
         ),
     ]
+
+
+def _begun(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    begin = found["sequences_begin_with"]
+    if begin["tokens"] is None:
+        return []
+    return [("Sequences", f"{begin['sequences']:,} of {found['sequences']:,} begin with {begin['tokens']}")]
 
 
 def _pairs(found: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """From a row's content to the tokens that the model sees; runs in a child process."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from calibration.data.fields import Content, Exchange
 from calibration.data.templates import Rendered, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
 from recipes.calibration import DATE
+
+SHOWN = 5
+"""Tokens that a message lists."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -41,45 +45,62 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A checkpoint's tokenizer."""
+    """A checkpoint's tokenizer, beside the model that reads its tokens."""
 
     tokenizer: Any
+    vocab_size: int
+    """Tokens that the model has."""
+    prefix: tuple[int, ...] = ()
+    """Tokens that the tokenizer puts in front of a text, BOS as a rule; empty where it puts none."""
     sandbox: Sandbox = field(default_factory=Sandbox)
     """Renders its chat templates."""
     dated: set[Rendering] = field(default_factory=set)
     """Renderings whose template printed the date."""
 
     @classmethod
-    def open(cls, source: Path) -> "Reader":
-        """The tokenizer of a checkpoint directory.
+    def open(cls, source: Path, where: str = "") -> "Reader":
+        """The tokenizer of a checkpoint directory, which messages call `where`.
 
         Its remote code is never run; raises CheckpointError when there is no tokenizer that loads.
         """
+        named = where or str(source)
         if not any((source / name).is_file() for name in TOKENIZER_FILES):
             raise CheckpointError(
-                f"{source}: no tokenizer; the checkpoint needs one of {', '.join(TOKENIZER_FILES)}"
+                f"{named}: no tokenizer; the checkpoint needs one of {', '.join(TOKENIZER_FILES)}"
             )
+        vocab_size = json.loads((source / "config.json").read_bytes())["vocab_size"]
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as exc:
-            raise CheckpointError(
-                f"{source}: the tokenizer cannot be loaded ({exc}); repair its files"
-            ) from exc
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as exc:
+            told = str(exc).replace(str(source), named)
+            raise CheckpointError(f"{named}: transformers cannot load the tokenizer ({told})") from exc
         # Rows are cut into sequences later; the tokenizer's warning about long rows means nothing here.
         tokenizer.model_max_length = int(1e30)
-        return cls(tokenizer)
+        reader = cls(tokenizer, vocab_size, _prefix(tokenizer))
+        if beyond := reader.beyond(reader.prefix):
+            raise CheckpointError(
+                f"{named}: the tokenizer puts {beyond} in front of every text, the model has {vocab_size} "
+                "tokens; give the tokenizer that belongs to the model"
+            )
+        return reader
 
     @property
     def pad_id(self) -> int:
         """Token that fills up short sequences; which one it is, no result may depend on."""
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return next((int(found) for found in candidates if found is not None), 0)
+        return next((int(found) for found in candidates if found is not None and found < self.vocab_size), 0)
 
     @property
-    def bos_id(self) -> int | None:
-        """The token that the tokenizer puts in front of a text; None where it puts none."""
-        bos = self.tokenizer.bos_token_id
-        return bos if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else None
+    def prefix_text(self) -> str:
+        """The tokens that the tokenizer puts in front of a text, as people write them."""
+        return " ".join(self.tokenizer.convert_ids_to_tokens(list(self.prefix)))
+
+    def beyond(self, ids: Iterable[int]) -> str:
+        """The tokens that the model does not have, the first each as `text = id`; empty where it has all."""
+        missing = sorted({index for index in ids if index >= self.vocab_size})
+        shown = [f"{self.tokenizer.convert_ids_to_tokens(index)} = {index}" for index in missing[:SHOWN]]
+        more = [f"{len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
+        return ", ".join([*shown, *more])
 
     @property
     def special_ids(self) -> dict[int, str]:
@@ -91,8 +112,13 @@ class Reader:
     def token_ids(self, content: Content, how: Rendering, place: str) -> npt.NDArray[np.int32]:
         """A row's tokens; raises DataError where it cannot be rendered as the recipe wants it."""
         text, chat = self.text(content, how, place)
-        found = self.tokenizer(text, add_special_tokens=not chat)["input_ids"]
-        return np.asarray(found, dtype=np.int32)
+        ids = np.asarray(self.tokenizer(text, add_special_tokens=not chat)["input_ids"], dtype=np.int32)
+        if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
+            raise DataError(
+                f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a model "
+                "whose embeddings were resized to its tokenizer"
+            )
+        return ids
 
     def text(self, content: Content, how: Rendering, place: str) -> tuple[str, bool]:
         """A row's text, and whether a chat template wrote it: then special tokens are in it already."""
@@ -159,6 +185,12 @@ class Reader:
         if name not in own:
             raise TemplateRefused(f"the tokenizer has chat templates {sorted(own)} and no 'default'")
         return f"the chat template {name!r}", own[name]
+
+
+def _prefix(tokenizer: Any) -> tuple[int, ...]:
+    whole, bare = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (True, False))
+    starts = (at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+    return tuple(whole[: next(starts, 0)])
 
 
 def joined(content: Exchange) -> str:

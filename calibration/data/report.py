@@ -10,13 +10,16 @@ import numpy as np
 from calibration.data.drawing import TokenRow, TokenRows
 from calibration.data.rendering import Reader
 from calibration.data.sameness import duplicates
-from calibration.packing import Ids, Packed, histogram
+from calibration.packing import Ids, Packed, begins, histogram
 
 FIRST_SAMPLES = 2
 """Samples of each source that are shown."""
 
 FIRST_TOKENS = 96
 """Tokens of a sample or sequence that are shown."""
+
+DOMINANT = 0.5
+"""Share of the set's tokens that one row may give without a warning."""
 
 MANY_DUPLICATES = 0.05
 """Share of repeated samples that is worth a warning."""
@@ -37,6 +40,8 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
         "tokens": packed.num_tokens,
         "dropped_tail_tokens": packed.dropped_tail_tokens,
         "left_out_sequences": packed.left_out_sequences,
+        "sequences_begin_with": begin(packed, reader),
+        "longest_share": longest_share(rows.samples, packed),
         "truncated": truncated(rows.samples),
         "duplicates": {
             "exact": duplicates(places, [row.exact for row in rows.samples]),
@@ -47,6 +52,20 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
         "first_sequence": shown(packed.tokens[0], reader),
     }
     return {**found, "warnings": warnings(found)}
+
+
+def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
+    """The tokens that the tokenizer puts in front of a text, None where none, and sequences that have them."""
+    return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
+
+
+def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]:
+    """The row with most of the tokens that are in the sequences, and its share of them."""
+    left, most = packed.row_tokens, (0, "")
+    for row in samples:
+        most = max(most, (min(left, len(row.token_ids)), row.place), key=lambda one: one[0])
+        left -= min(left, len(row.token_ids))
+    return {"place": most[1], "share": round(most[0] / packed.row_tokens, 6)}
 
 
 def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
@@ -61,7 +80,7 @@ def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
 
 
 def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any]:
-    """How often each special token stands in the samples, and at how many starts BOS is as it should be.
+    """How often each special token stands in the samples, and how many do not start as texts do.
 
     Samples cut on the left are not asked for a BOS.
     """
@@ -69,13 +88,12 @@ def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any
     for row in samples:
         ids, times = np.unique(row.token_ids, return_counts=True)
         counts.update(dict(zip(ids.tolist(), times.tolist(), strict=True)))
-    bos = reader.bos_id
-    starts = [row.token_ids[:2].tolist() for row in samples if _starts(row)]
+    starts = [row.token_ids for row in samples if _starts(row)]
     return {
         "counts": {names[index]: counts[index] for index in names if counts[index]},
-        "bos": None if bos is None else names.get(bos, str(bos)),
-        "bos_missing": 0 if bos is None else sum(start[:1] != [bos] for start in starts),
-        "bos_doubled": 0 if bos is None else sum(start == [bos, bos] for start in starts),
+        "bos": reader.prefix_text or None,
+        "bos_missing": sum(not begins(start, reader.prefix) for start in starts),
+        "bos_doubled": sum(begins(start, 2 * reader.prefix) for start in starts) if reader.prefix else 0,
     }
 
 
@@ -109,12 +127,18 @@ def warnings(found: dict[str, Any]) -> list[str]:
     if special["bos_missing"]:
         said.append(
             f"{special['bos_missing']} of {samples} samples do not start with {special['bos']}, which the "
-            "tokenizer puts in front of text: check the chat template"
+            "tokenizer puts in front of text: check the chat template; the sequences begin with it all the same"
         )
     if special["bos_doubled"]:
         said.append(
             f"{special['bos_doubled']} of {samples} samples start with {special['bos']} twice: the text "
             "brings one and the tokenizer adds one"
+        )
+    longest = found["longest_share"]
+    if longest["share"] > DOMINANT:
+        said.append(
+            f"{longest['place']} gives {longest['share']:.0%} of the set's tokens, so that ranges are those of "
+            "one document: add rows, lower seq_len without packing, or shorten it"
         )
     repeated = found["duplicates"]["normalised"]["count"]
     if repeated > MANY_DUPLICATES * samples:

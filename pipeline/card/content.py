@@ -56,6 +56,9 @@ def _explained(card: Card) -> Iterator[Notice]:
     if facts.get("scored"):
         twin = f"the scores are of the engine's twin in {facts['scored']}/, built to be scored"
         yield Notice(tone="info", text=twin)
+    if facts.get("sequences_begin_with"):
+        begin = f"every scored sequence begins with {facts['sequences_begin_with']}, itself not scored"
+        yield Notice(tone="info", text=begin)
     if facts.get("measured"):
         yield Notice(tone="info", text=f"the speed was measured {facts['measured']}")
 

@@ -125,6 +125,8 @@ def _tell(app: App, outcome: "Outcome") -> None:
     if not app.out.json_mode and not app.out.quiet:
         columns = ("metric", "value", "low", "high", "limit", "outcome")
         app.out.rows([{name: check[name] for name in columns} for check in checks], id_column="metric")
+        if begin := outcome.judged.verdict.begin:
+            app.out.line(f"every scored sequence begins with {begin}, itself not scored")
         if scored := outcome.judged.verdict.scored:
             app.out.line(
                 f"scored {scored}/, the engine's twin without drafts; the engine generates what it scores"

@@ -21,6 +21,7 @@ SHOWN = (
     "max_batch_size",
     "max_seq_len",
     "scored",
+    "sequences_begin_with",
     "measured",
 )
 """Facts of a version that people see first."""

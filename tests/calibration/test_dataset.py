@@ -58,7 +58,9 @@ def test_text_rows_become_packed_sequences_that_say_where_they_came_from(tmp_pat
     assert sorted(sample["line"] for sample in samples) == list(range(1, 41))
     assert {sample["file"] for sample in samples} == {"texts.jsonl"}
     total = sum(sample["tokens"] for sample in samples)
-    assert total == report["sample_tokens"] == tokens.size + report["dropped_tail_tokens"]
+    assert total == report["sample_tokens"]
+    assert (tokens[:, 0] == 1).all()
+    assert report["sequences_begin_with"] == {"tokens": "<s>", "sequences": len(tokens)}
     assert sum(report["sample_length_histogram"].values()) == report["samples"] == 40
     first = json.loads(texts.read_text().splitlines()[samples[0]["line"] - 1])["text"]
     assert decoded(checkpoint, tokens).startswith(f"<s>{first}")
@@ -78,8 +80,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, ch
 def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path, checkpoint):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
-    tokens, *_ = built(tmp_path, job(checkpoint, path, seq_len=8))
-    assert decoded(checkpoint, tokens).startswith("<s><|user|>read the recipe</s>")
+    tokens, *_ = built(tmp_path, job(checkpoint, path, seq_len=8, max_sequences=1))
+    assert decoded(checkpoint, tokens).startswith("<s><|user|>")
     assert (tokens == 1).sum() == 1
     tokens, *_ = built(
         tmp_path,
@@ -90,7 +92,7 @@ def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path
             data=[source_of(path, template="{{ messages[1].content }} on and on")],
         ),
     )
-    assert decoded(checkpoint, tokens).startswith("reads on")
+    assert decoded(checkpoint, tokens).startswith("<s>reads on")
 
 
 def test_sources_are_blended_and_sampled(tmp_path, checkpoint, texts):
@@ -162,6 +164,7 @@ def test_messages_without_a_chat_template_are_refused(tmp_path, checkpoint):
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
+    (bare / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
@@ -185,7 +188,8 @@ def test_a_missing_or_broken_tokenizer_is_a_checkpoint_error(tmp_path, texts):
     (tmp_path / "refused").rmdir()
     (empty / "tokenizer.json").write_text("{")
     (empty / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
-    refused(tmp_path, job(empty, texts), CheckpointError, "the tokenizer cannot be loaded")
+    (empty / "config.json").write_text('{"vocab_size": 384}')
+    refused(tmp_path, job(empty, texts), CheckpointError, "transformers cannot load the tokenizer")
 
 
 def chat_file(path, *rows):
@@ -209,8 +213,8 @@ def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path, check
 def test_tools_reach_the_template(tmp_path, checkpoint):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT, "tools": [{"name": "add"}]})
     template = "{% for tool in tools %}tool {{ tool.name }} {% endfor %}{{ messages[0].content }}"
-    tokens, *_ = built(tmp_path, job(checkpoint, path, data=[source_of(path, template=template)], seq_len=4))
-    assert decoded(checkpoint, tokens).startswith("tool add")
+    tokens, *_ = built(tmp_path, job(checkpoint, path, data=[source_of(path, template=template)], seq_len=8))
+    assert decoded(checkpoint, tokens).startswith("<s>tool add")
 
 
 @pytest.mark.parametrize(
@@ -231,7 +235,11 @@ def test_padded_rows_are_cut_on_the_side_asked_for(tmp_path, checkpoint, texts):
     assert right.shape == left.shape == (40, 6)
     assert set(lengths.tolist()) == {6}
     assert (right[:, 0] == 1).all()
-    assert not (left[:, 0] == 1).any()
+    assert (left[:, 0] == 1).all()
+    whole = built(tmp_path, job(checkpoint, texts, pack=False, seq_len=64))
+    ends = load_file(whole[3] / "tokens.safetensors")["lengths"]
+    for row, cut, end in zip(whole[0], left, ends, strict=True):
+        assert cut.tolist() == [1, *row[end - 5 : end].tolist()]
     assert report["truncated"]["samples"] == 40
     assert 0 < report["truncated"]["share"] < 1
     whole, report, _, out = built(tmp_path, job(checkpoint, texts, pack=False, seq_len=64))
@@ -254,7 +262,7 @@ def test_a_blend_is_exact_in_its_unit(tmp_path, checkpoint, texts, blend, expect
     assert tuple(source[unit] for source in report["sources"]) == expected
     assert report["sample_tokens"] == sum(sample["tokens"] for sample in samples)
     if "tokens" in blend:
-        assert tokens.size == 400
+        assert tokens.size + report["dropped_tail_tokens"] >= report["sample_tokens"] == 400
 
 
 @pytest.mark.parametrize(

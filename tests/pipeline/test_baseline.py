@@ -155,7 +155,8 @@ def test_too_little_text_is_refused_with_both_numbers(source, text, tmp_path):
 
 def test_a_tokenizer_larger_than_the_model_is_refused(text, tmp_path):
     small = make_checkpoint(tmp_path / "small", vocab_size=40)
-    with pytest.raises(SourceError, match=r"token \d+, the model has 40"):
+    said = r"heldout\.jsonl:\d uses T = 51, a = 64, b = 65, e = 68, f = 69, 14 more, the model has 40 tokens"
+    with pytest.raises(DataError, match=said):
         baseline.build(job(small, text), tmp_path, lambda *_: None)
 
 

@@ -227,7 +227,7 @@ def test_the_step_renders_every_chat_as_transformers_does(tmp_path, checkpoint, 
     for name, title in refused:
         row, _, tools = CHATS[title]
         with pytest.raises(DataError, match=r"rows\.jsonl:1: the recipe's template (refuses|does what)"):
-            Reader(tokenizer).text(
+            Reader(tokenizer, len(tokenizer)).text(
                 chat("messages", row, tuple(tools)), Rendering(TEMPLATES[name], date=DATE), "rows.jsonl:1"
             )
 
@@ -259,7 +259,7 @@ def test_text_parts_reach_templates_that_take_them_and_are_joined_for_others(tok
     row = [{"role": "user", "content": PARTS}, DONE]
     whole = [{"role": "user", "content": "How warm is it\nin Bern?"}, DONE]
     how = Rendering(TEMPLATES[name], date=DATE)
-    text, _ = Reader(tokenizer).text(chat("messages", row), how, "rows.jsonl:1")
+    text, _ = Reader(tokenizer, len(tokenizer)).text(chat("messages", row), how, "rows.jsonl:1")
     assert text == witness(tokenizer, TEMPLATES[name], row if taken else whole, [])
     assert "{'type'" not in text
 
@@ -274,7 +274,7 @@ def test_results_of_tools_in_parts_are_joined_as_vllm_joins_them(tokenizer):
     joined = [*handed_over[:2], {**row[2], "content": "4\nC"}, row[3]]
     for name in ("Qwen3.5-4B", "GLM-4.6", "Qwen-Qwen2.5-7B-Instruct"):
         found = chat("messages", parts, tuple(tools))
-        text, _ = Reader(tokenizer).text(found, Rendering(TEMPLATES[name], date=DATE), "rows.jsonl:1")
+        text, _ = Reader(tokenizer, len(tokenizer)).text(found, Rendering(TEMPLATES[name], date=DATE), "rows.jsonl:1")
         assert text == witness(tokenizer, TEMPLATES[name], joined, tools)
 
 
