@@ -15,7 +15,14 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.command()
 @REFERENCE
 @click.argument("prompt")
-@click.option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "-n",
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Tokens to add at most.",
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0),
@@ -23,7 +30,13 @@ REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
     show_default=True,
     help="0 takes the likeliest token.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of drawing tokens, where --temperature is above 0.",
+)
 @click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
 @click.pass_obj
 def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
