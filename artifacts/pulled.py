@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,11 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
             _finish(parcel, draft, target)
 
 
-def verify_pulled(directory: Path) -> list[str]:
-    """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry."""
+def verify_pulled(directory: Path, beside: Collection[str] = ()) -> list[str]:
+    """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry.
+
+    `beside` are names that may lie there although the version has no such file.
+    """
     texts = {}
     for name in (VERSION, MANIFEST):
         if not (directory / name).is_file():
@@ -73,7 +76,7 @@ def verify_pulled(directory: Path) -> list[str]:
         version = unseal(texts[VERSION], VERSION)
     except ArtifactCorrupt as exc:
         return [str(exc)]
-    found = tree.problems(directory, manifest.files, beside=papers.beside(version))
+    found = tree.problems(directory, manifest.files, beside={*papers.beside(version), *beside})
     if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
         return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
     return [*found, *papers.problems(directory, manifest, version)]

@@ -168,7 +168,8 @@ def _guarded() -> int:
             raise
         from pipeline.boundary import report  # rich and pydantic: only after an error
 
-        return report(exc)
+        wanted = "--no-color" not in sys.argv and not os.environ.get("NO_COLOR")
+        return report(exc, color=wanted)
     return result if isinstance(result, int) else 0
 
 

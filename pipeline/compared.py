@@ -29,8 +29,20 @@ COMPARED_BYTES = 8 << 20
 SERVED = ("checkpoint", "engine", "source")
 """Parts of the kinds whose tensors an engine computes with."""
 
-NOTED = ("engine.json", "audit.json", "coverage.json", "report.json", "search.json", "page.html")
+NOTED = (
+    "engine.json",
+    "build_report.json",
+    "audit.json",
+    "coverage.json",
+    "report.json",
+    "search.json",
+    "page.html",
+)
 """Descriptions and reports; `config.json` and the like are read by runtimes."""
+
+
+BUILT_AT = ("build_config.input_timing_cache", "build_config.output_timing_cache")
+"""Places in the `config.json` of a TensorRT engine that say where it was built; nothing reads them again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +61,8 @@ class Difference:
 def file(kind: str, name: str, was: Path, now: Path) -> Difference:
     """Compares two files of different bytes in an artifact of a kind; either may be absent."""
     why, matters = _importance(name) if any(part in kind for part in SERVED) else (BEFORE, False)
+    if matters and name.endswith("config.json") and _only_built_elsewhere(was, now):
+        why, matters = NOTES, False
     if not was.exists() or not now.exists():
         what = "only published" if was.exists() else "only in the rebuild"
     elif name.endswith(".safetensors"):
@@ -111,6 +125,14 @@ def _json(was: Path, now: Path) -> str:
     if not odd:
         return "the same values, written otherwise"
     return _few([f"{place} was {before}, is {after}" for place, before, after in odd])
+
+
+def _only_built_elsewhere(was: Path, now: Path) -> bool:
+    try:
+        odd = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
+        return all(place in BUILT_AT for place, _, _ in odd)
+    except (OSError, ValueError):
+        return False
 
 
 def values(was: Any, now: Any, place: str = "") -> Iterator[tuple[str, str, str]]:

@@ -96,6 +96,17 @@ def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
     assert json.loads(cli(*command).stdout)["text"] == json.loads(cli(*command).stdout)["text"]
 
 
+def test_a_chat_goes_through_the_template_and_a_pulled_directory_talks_too(cli, built):
+    root, _ = built
+    here = ("--store", root / "store", "--json")
+    plain = json.loads(cli(*here, "generate", "test/mixed", "Close the file.", "-n", "4").stdout)
+    chat = json.loads(cli(*here, "generate", "--chat", "test/mixed", "Close the file.", "-n", "4").stdout)
+    assert chat["prompt_tokens"] > plain["prompt_tokens"]  # roles and turns around the same words
+    assert cli("--store", root / "store", "pull", "test/mixed", root / "talks").returncode == 0
+    pulled = cli("--json", "--store", root / "none", "generate", root / "talks", "Close the file.", "-n", "4")
+    assert json.loads(pulled.stdout)["text"] == plain["text"]
+
+
 def test_find_names_what_suits_and_says_why_a_version_does_not(cli, built):
     root, _ = built
     found = cli("--store", root / "store", "--json", "find", "--tp", "2", "--kv-cache", "float8_e4m3fn")

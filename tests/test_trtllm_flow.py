@@ -28,3 +28,15 @@ def test_a_recipe_is_built_judged_and_published(backend, version, cli, tmp_path)
     assert "test/x" in found.stdout
     elsewhere = cli("--store", store, "find", "--backend", backend)
     assert "needs 1 x NVIDIA H100 80GB HBM3; the host has" in elsewhere.stdout + elsewhere.stderr
+
+    recipe.rename(tmp_path / "moved.yaml")  # a version has its recipe in itself
+    again = cli("--store", store, "--json", "reproduce", "test/x:1", "--base", tmp_path, **env)
+    assert again.returncode == 0, again.stdout
+    *before, engine = json.loads(again.stdout)["stages"]
+    assert [one["differences"] for one in before] == [[]] * len(before)
+    odd = {one["name"] for one in engine["differences"]}  # the contract's engines hold where they were built
+    assert not [one for one in engine["differences"] if one["matters"]]
+    strict = cli("--store", store, "reproduce", "test/x:1", "--base", tmp_path, "--strict", **env)
+    assert (strict.returncode, "every byte of the engine is as published" in strict.stdout) == (
+        (1, False) if odd else (0, True)
+    )

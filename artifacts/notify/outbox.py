@@ -102,9 +102,10 @@ class Outbox:
                 db.execute(delete(tables.subscription).where(tables.subscription.c.id == number)).rowcount
                 == 0
             ):
-                raise NotFound(
-                    f"no subscriber {number} in {self._db.url}; list them with `enginery subscribe`"
-                )
+                raise self._unknown(number)
+
+    def _unknown(self, number: int) -> NotFound:
+        return NotFound(f"no subscriber {number} in {self._db.url}; list them with `enginery subscribe`")
 
     def subscriptions(self) -> list[Subscription]:
         """Every subscriber, oldest first."""
@@ -158,7 +159,12 @@ class Outbox:
         return again
 
     def retry(self, number: int, now: datetime) -> int:
-        """Try again what was given up for a subscriber; return how many events that are."""
+        """Try again what was given up for a subscriber; return how many events that are.
+
+        An unknown subscriber is a NotFound.
+        """
+        if number not in [one.id for one in self.subscriptions()]:
+            raise self._unknown(number)
         table = tables.delivery
         given_up = (table.c.subscription == number) & table.c.done_at.is_(None) & table.c.next_at.is_(None)
         with self._db.writing() as db:

@@ -76,10 +76,15 @@ def number_of(db: Connection, name: str, alias: str) -> int | None:
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:
     """Where the alias points, if it is where it is expected; otherwise AliasMoved."""
     found = number_of(db, name, alias)
+    require_found(found, name, alias, expect)
+    return found
+
+
+def require_found(found: int | None, name: str, alias: str, expect: int | None) -> None:
+    """An AliasMoved unless the version that the alias was found at is the expected one; None: no alias."""
     if found != expect:
         at, wanted = (f"version {n}" if n else "no version" for n in (found, expect))
         raise AliasMoved(f"{name}@{alias} is at {at}, not {wanted}; look again and retry")
-    return found
 
 
 def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgement) -> None:

@@ -115,12 +115,17 @@ def require_vouched(
     what: str, manifest_digest: str, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
 ) -> tuple[str, ...]:
     """`require_signed` of anything with a digest; `bundles` is key id -> bundle, as somebody says."""
-    if not trusted_keys:
-        raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
+    require_some(trusted_keys)
     found = vouching(manifest_digest, bundles.values(), trusted_keys)
     if not found:
         raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
     return found
+
+
+def require_some(trusted_keys: Mapping[str, str]) -> None:
+    """A KeyUnusable if no key is trusted: who asks for signatures must say whose."""
+    if not trusted_keys:
+        raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
 
 
 def vouching(

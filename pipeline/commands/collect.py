@@ -66,6 +66,7 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     """The collection, or what it would be; the registry inside a store is always asked."""
     from artifacts.collection import sweep
     from artifacts.collection.places import place_of
+    from artifacts.errors import NotFound
     from artifacts.registry.database import open_database
     from artifacts.registry.retention import Names
     from pipeline.moving import Moving
@@ -75,6 +76,9 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     database = open_database(app.registry_url or store.registry_url)
     others = [*also, own] if own is not None and database.url != own else also
     names = Names(database, inside=database.url == own)
+    for url in also:
+        if not open_database(url).exists():
+            raise NotFound(f"no registry at {url}, so --also keeps nothing; give its URL")
     asked = [open_database(url) for url in others]
     with Moving(app.out, "gc") as moving:
         return sweep.collect(place_of(store), names, policy, also=asked, dry_run=dry_run, progress=moving)

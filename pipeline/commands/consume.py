@@ -24,7 +24,14 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
 @click.command()
 @REFERENCE
 @click.argument("prompt", callback=_text)
-@click.option("-n", "--max-new-tokens", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "-n",
+    "--max-new-tokens",
+    type=click.IntRange(min=1),
+    default=64,
+    show_default=True,
+    help="Tokens to add at most.",
+)
 @click.option(
     "--temperature",
     type=click.FloatRange(min=0),
@@ -32,7 +39,13 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     show_default=True,
     help="0 takes the likeliest token.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Of drawing tokens, where --temperature is above 0.",
+)
 @click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
 @click.option(
     "--date",

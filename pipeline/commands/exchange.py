@@ -51,7 +51,7 @@ def import_(app: App, /, source: str, name: str) -> None:
     \b
     SOURCE is one of
       DIR                          an engine, a pulled version, or a checkpoint in Hugging Face layout
-      hf://OWNER/NAME[@REVISION]   a repository of a Hugging Face hub
+      hf://OWNER/NAME[@REVISION]   a checkpoint on a Hugging Face hub
       oci:DIR[:TAG]                a manifest of an OCI image layout
       mlflow:URL#MODEL             a version of a registered model
 

@@ -10,6 +10,7 @@ import click
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
 from pipeline.commands.published import rows_of, tabulate
+from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Match
@@ -82,6 +83,8 @@ def find(
 
     Example: enginery find --model Llama-3.1-8B-Instruct --gpu 2xh200 --slo ttft_ms_p95=300
     """
+    if wanted["gpu"] is not None:
+        refuse_unused("with --gpu, which compares with that GPU's host instead of this one", "any_host")
     people = not (app.out.json_mode or app.out.quiet)
     asked = _asked(
         app, any_host, {key.rstrip("_"): value for key, value in wanted.items() if value is not None}

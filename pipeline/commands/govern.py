@@ -8,6 +8,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.release import shown
+from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Policy, Request, Waiver
@@ -50,7 +51,7 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
 
 
 @click.command()
-@click.argument("reference", metavar="NAME:VERSION", required=False)
+@click.argument("reference", metavar="[NAME[:VERSION]]", required=False)
 @click.argument("alias", required=False)
 @click.argument("rule", required=False)
 @click.option("--reason", help="Why; everybody who looks at the version sees it.")
@@ -66,12 +67,14 @@ def waive(
     Example: enginery waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild is queued' --for 7d
     """
     if end is not None:
+        refuse_unused("with --end", "reference", "alias", "rule", "reason", "duration", "ended")
         made = app.registry.end_waiver(end)
         app.announce()
         app.out.value(
             made.as_dict(), text=f"waiver {made.id} of {made.name}:{made.number} ended", short=str(made.id)
         )
     elif rule is not None and alias is not None and reference is not None:
+        refuse_unused("on a new waiver", "ended")
         made = app.registry.waive(_request(app, reference, alias, rule, options))
         app.announce()
         text = f"waiver {made.id}: {made.name}:{made.number} {made}"
@@ -79,10 +82,26 @@ def waive(
     elif alias is not None:
         raise click.UsageError("give NAME:VERSION ALIAS RULE, or nothing or a NAME to list waivers")
     else:
-        found = app.registry.waivers(reference, ended=options["ended"])
+        refuse_unused("without an ALIAS and a RULE", "reason", "duration")
+        found = _waivers(app, reference, ended=options["ended"])
         app.out.rows([_waiver_row(app, one) for one in found], id_column="id")
         if not found:
             app.out.say("no waiver is open")
+
+
+def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
+    """Waivers of a name, or of one of its versions; of all where there is no reference."""
+    from artifacts.version import parse_reference  # with the registry
+
+    if reference is None:
+        return app.registry.waivers(ended=ended)
+    wanted = parse_reference(reference)
+    found = app.registry.waivers(wanted.name, ended=ended)
+    if wanted.alias is None and wanted.number is None:
+        app.registry.versions(wanted.name)  # says which names are close
+        return found
+    number = app.client.resolve(reference).number
+    return [one for one in found if one.number == number]
 
 
 def _request(app: App, reference: str, alias: str, rule: str, options: dict[str, Any]) -> "Request":

@@ -9,6 +9,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.trust import trust_options, trusted
+from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Registry
@@ -40,6 +41,10 @@ def verify(
 
     _require_one(reference, whole=whole)
     if reference is None:
+        refuse_unused(
+            "with --all: signatures are of versions; name one, or a pulled directory",
+            "trusted_key", "require_signed",
+        )  # fmt: skip
         _verify_store(app)
         return
     where: str | Path = Path(reference) if Path(reference).is_dir() else reference
@@ -57,7 +62,7 @@ def verify(
 
 
 @click.command()
-@REFERENCE
+@click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]]", required=False)
 @WHOLE
 @click.option(
     "--from", "other", metavar="STORE|DIRECTORY", help="Store or pulled directory with right bytes."

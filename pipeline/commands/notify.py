@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.notify.deliver import Tried
@@ -41,6 +42,8 @@ def subscribe(
     given = [one for one in (webhook, command, remove, new_secret) if one is not None]
     if len(given) > 1:
         raise click.UsageError("give one of --webhook, --command, --remove and --new-secret")
+    if webhook is None and command is None:
+        refuse_unused("without --webhook or --command", "secret", "names", "kinds")
     if new_secret is not None:
         _make_secret(app, new_secret)
     elif remove is not None:
@@ -70,8 +73,11 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
 
     Example: enginery notify --follow
     """
+    if not follow:
+        refuse_unused("without --follow", "every")
     outbox = _outbox(app)
     if list_:
+        refuse_unused("with --list, which tells nobody", "follow", "every", "retry")
         _list_deliveries(app, outbox)
         return
     if retry is not None:
@@ -79,10 +85,11 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
         app.out.say(f"{count} events are tried again for subscriber {retry}")
     tried = _tell(app, outbox)
     while follow:
+        app.out.flush()  # what was tried is a document by itself: following has no end
         time.sleep(every)
         tried = _tell(app, outbox)
-    if app.out.json_mode:
-        app.out.rows([_row(one) for one in tried], id_column="event")
+    if app.out.json_mode and not tried:
+        app.out.rows([], id_column="event")
     elif not tried:
         app.out.say("nobody is to be told anything now")
 
@@ -92,6 +99,8 @@ def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
     from pipeline.notify import WAYS
 
     tried = deliver(outbox, WAYS, lambda: datetime.now(UTC))
+    if tried and app.out.json_mode:
+        app.out.rows([_row(one) for one in tried], id_column="event")
     for one in tried if not app.out.json_mode else ():
         who, event = one.due.subscription, one.due.event
         what = f"{event.kind} {event.name}"

@@ -18,21 +18,24 @@ if TYPE_CHECKING:
 @click.argument("alias")
 @click.option("--expect", type=int, help="Version the alias must point at now; default: what it is found at.")
 @click.option("--new", is_flag=True, help="The alias must not exist yet.")
-@click.option("--dry-run", is_flag=True, help="Only say what the alias's policy says of the version.")
+@click.option("--dry-run", is_flag=True, help="Only say whether the alias would move.")
 @click.pass_obj
 def promote(app: App, reference: str, alias: str, expect: int | None, new: bool, dry_run: bool) -> None:
     """Point ALIAS at a version, unless its policy refuses it or somebody moved it first.
 
     Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
-    from artifacts.registry.aliases import refusal  # SQLAlchemy: not for --help
+    from artifacts.registry.aliases import refusal, require_found  # SQLAlchemy: not for --help
 
+    if new and expect is not None:
+        raise click.UsageError("--new expects no version, and --expect one; choose one")
     record = app.client.resolve(reference)
     found = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
+    expected = None if new else expect if expect is not None else found
+    require_found(found, record.name, alias, expected)
     if dry_run and not judgement.allowed:
         raise refusal(judgement, record.name, alias, record.number, found)
-    expected = None if new else expect if expect is not None else found
     if not dry_run:
         with app.announcing():
             app.registry.promote(record.name, alias, to=record.number, expect=expected)

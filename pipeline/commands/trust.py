@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.app import App
+from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.manifest import Manifest
@@ -98,12 +99,16 @@ def sign(app: App, /, reference: str, **asked: Any) -> None:
     Example: enginery sign demo/int4_awq_tp2@candidate --key ~/keys/release
     """
     if Path(reference).is_dir():
+        refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
         _sign_directory(app, Path(reference), asked)
     elif asked["add"] is not None:
+        refuse_unused("with --add, which keeps a signature and makes none", "key", "output")
         _add(app, reference, asked)
     elif asked["key"] is not None:
+        refuse_unused("with --key, which signs and checks no signature", "trusted_key", "require_signed")
         _sign_version(app, reference, asked["key"], asked["output"])
     else:
+        refuse_unused("without --key", "output")
         _list(app, reference, trusted(asked["trusted_key"], asked["require_signed"]))
 
 
@@ -124,6 +129,7 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
 
     record, manifest = _version(app, reference)
     if key is None:
+        refuse_unused("without --key: the statement is printed and not signed", "output")
         said = provenance.statement(record, manifest)
         app.out.value(said, text=_json(said), short=manifest.key)
         return
@@ -209,6 +215,8 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     from artifacts.trust import provenance, signing  # pydantic: not for --help
 
     (record, manifest), kept = _version(app, reference), _endorsements(app)
+    if keys is not None:
+        signing.require_some(keys)
     known = keys or {}
     every: list[tuple[str, Any, bool]] = [
         ("files", one, bool(signing.vouching(manifest.digest, [one.bundle], known)))

@@ -17,7 +17,7 @@ from pipeline.checkpoint.checks import linears
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.config_json import read_shape
 from pipeline.errors import ExchangeRefused, SourceError
-from pipeline.interop.hf import front_matter
+from pipeline.interop.hf import README, front_matter
 from pipeline.publish import described, per_rank
 from pipeline.snapshot import local_names
 from pipeline.tensors import open_checkpoint
@@ -77,8 +77,8 @@ def recognise(directory: Path) -> Foreign:
 
 
 def _pulled(directory: Path) -> Foreign:
-    """A version that another registry's `pull` wrote: its files and seal are checked."""
-    if problems := verify_pulled(directory):
+    """A version that another registry's `pull` wrote, or `push` with a card: its files and seal are checked."""
+    if problems := verify_pulled(directory, beside=[README]):
         raise ArtifactCorrupt(
             "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
         )

@@ -59,3 +59,43 @@ def test_by_default_what_is_young_stays(cli, store):
     assert "published 0.0 days ago" in done.stdout
     assert "versions collected: none; artifacts that stay: 4 published" in done.stdout
     assert len(store.keys()) == 4
+
+
+OLD = (*EAGER, "--keep-pulled", "0")
+
+
+def test_what_another_registry_names_stays_and_lineage_goes_when_told(ask, store, tmp_path):
+    source = "f" * 64
+    with store.write(source, kind="source", step={}, host={}) as draft:
+        (draft.path / "model.bin").write_bytes(b"m" * 1000)
+    for path in (store.path(source), store.path(source) / "manifest.json"):
+        os.utime(path, (1e9, 1e9))
+    lineage = {"source": source, "engine": f"{4:064x}"}
+    again = Publication(
+        name="other", engine_key=f"{4:064x}", recipe={}, verdict="PASS", facts={}, lineage=lineage
+    )
+    open_registry(store.registry_url).publish(again)
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    named = Publication(name="theirs", engine_key=f"{2:064x}", recipe={}, verdict="PASS", facts={})
+    open_registry(other).publish(named)
+
+    def gone(*options: str) -> set[str]:
+        code, out, err = ask("--json", *OLD, "--dry-run", *options)
+        assert code == 0, err
+        return {one["key"] for one in json.loads(out)["removed"]}
+
+    assert gone() == {f"{n:064x}" for n in (2, 3)}
+    assert gone("--also", other) == {f"{3:064x}"}
+    assert gone("--drop-lineage") == {f"{n:064x}" for n in (2, 3)} | {source}
+    assert gone("--keep-last", "3") == set()
+    assert len(store.keys()) == 5
+
+
+def test_litter_is_kept_for_as_long_as_asked(ask, store):
+    log = store.root / "logs" / "old.log"
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("long ago")
+    os.utime(log, (1e9, 1e9))
+    for days, left in (("1e9", True), ("1", False)):
+        assert ask("gc", "--yes", "--litter", days)[0] == 0
+        assert log.exists() is left

@@ -97,3 +97,13 @@ def test_what_follows_is_judged_by_what_came_of_it(differ):
     found = differ("layer-00000.safetensors", tensors(a=[1]), tensors(a=[2]), kind="statistics")
     assert (found.matters, found.why) == (False, compared.BEFORE)
     assert not differ("tuning/a/b.so", values(a=1), values(a=2)).matters
+
+
+def test_where_a_tensorrt_engine_was_built_matters_to_nobody(differ):
+    def config(cache, batch=4):
+        return values(build_config={"output_timing_cache": cache, "max_batch_size": batch})
+
+    assert not differ("config.json", config("/store/1/cache"), config("/store/2/cache")).matters
+    assert not differ("draft/config.json", config("/store/1/cache"), config("/store/2/cache")).matters
+    assert differ("config.json", config("/store/1/cache"), config("/store/2/cache", batch=8)).matters
+    assert differ("config.json", config("/store/1/cache"), None).matters

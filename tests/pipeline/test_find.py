@@ -178,3 +178,26 @@ def test_diff_says_in_words_what_differs(here):
     assert "same samples, paired" in done.stdout
     answer = json.loads(here("--json", "diff", "demo/fp8:1", "demo/fp8:2").stdout)
     assert answer["needs"] == [{"place": "max_batch_size", "before": 4, "after": 8}]
+
+
+def test_each_filter_and_the_limit_hold(ask, demo, tmp_path):
+    (tmp_path / "store").symlink_to(demo / "store")
+
+    def found(*args: str) -> list[str]:
+        code, out, err = ask("-q", "find", "--any-host", *args, "--recipe", str(tmp_path / "unwanted.yaml"))
+        assert code == 0, err
+        return out.split()
+
+    assert found("--limit", "1") == ["demo/fp8:2"]
+    assert found("--name", "demo/fp8", "--pp", "1", "--max-seq-len", "512", "--backend", "aoti") == [
+        "demo/fp8:2",
+        "demo/fp8:1",
+    ]
+    for nothing in (
+        ("--name", "demo/int4"), ("--pp", "2"), ("--max-seq-len", "513"), ("--backend", "tensorrt"),
+        ("--format", "int4_awq"), ("--kv-cache", "int8"), ("--model", "other"), ("--tp", "2"),
+        ("--max-batch-size", "9"),
+    ):  # fmt: skip
+        assert found(*nothing) == [], nothing
+        (tmp_path / "unwanted.yaml").unlink(missing_ok=True)
+    assert found("--max-batch-size", "8", "--rank", "accuracy") == ["demo/fp8:2"]

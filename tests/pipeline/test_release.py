@@ -5,36 +5,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-import click
 import pytest
 
 from artifacts.registry.registry import Metric, Publication, open_registry
-from pipeline.boundary import report
-from pipeline.cli import enginery
-from pipeline.errors import EXIT_CODES
 
 SCHEMAS = Path(__file__).resolve().parents[1] / "artifacts" / "schemas"
-
-
-@pytest.fixture
-def ask(tmp_path, capsys, monkeypatch):
-    """Runs a command on the test's store; returns its exit code, and what it printed and told."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("ENGINERY_REGISTRY", raising=False)
-
-    def run(*args: str) -> tuple[int, str, str]:
-        code = 0
-        try:
-            enginery(["--store", str(tmp_path / "store"), *args], standalone_mode=False)
-        except click.ClickException as exc:
-            exc.show()
-            code = 2
-        except tuple(EXIT_CODES) as exc:
-            code = report(exc)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

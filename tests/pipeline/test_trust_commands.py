@@ -88,6 +88,25 @@ def test_a_command_hears_of_a_promotion_without_holding_it_up(cli, store, tmp_pa
     assert (said["type"], said["data"]["version"]) == ("enginery.alias_moved", "demo/fp8:1")
 
 
+def test_bundles_are_written_where_asked_and_are_the_ones_that_are_kept(ask, store, tmp_path):
+    ask("keygen", str(tmp_path / "key"), "--no-passphrase")
+    trusted = ("--trusted-key", f"{tmp_path / 'key'}.pub", "--require-signed")
+    assert "is not signed" in ask("verify", "demo/fp8", *trusted)[2]
+    for command in ("sign", "attest"):
+        bundle = tmp_path / f"{command}.json"
+        assert ask(command, "demo/fp8", "--key", str(tmp_path / "key"), "--output", str(bundle))[0] == 0
+        assert {"dsseEnvelope", "verificationMaterial"} <= json.loads(bundle.read_text()).keys()
+    assert ", and signed by " in ask("verify", "demo/fp8", *trusted)[1]
+    assert ask("pull", "demo/fp8", str(tmp_path / "pulled"), *trusted)[0] == 0
+    (tmp_path / "pulled" / "rank0.bin").write_bytes(b"changed")
+    assert ask("verify", str(tmp_path / "pulled"), *trusted)[0] == 1
+    shown = json.loads(ask("attest", "demo/fp8")[1])
+    assert (shown["predicateType"], shown["subject"][0]["name"]) == (
+        "https://slsa.dev/provenance/v1",
+        "engine.json",
+    )
+
+
 def test_who_asks_for_signatures_must_say_whose(monkeypatch):
     monkeypatch.delenv("ENGINERY_TRUSTED_KEYS", raising=False)
     assert trusted((), require_signed=False) is None

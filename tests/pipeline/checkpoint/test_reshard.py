@@ -221,6 +221,21 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(make_checkpoint, tmp
     assert "already holds something" in again.stderr
 
 
+def test_stages_and_experts_are_split_as_the_command_is_told(make_checkpoint, tmp_path, ask):
+    stages = ("--pp", "2", "--tp", "2")
+    code, out, err = ask("--json", "reshard", str(make_checkpoint("fp8")), str(tmp_path / "pp"), *stages)
+    assert code == 0, err
+    assert (json.loads(out)["pp"], len(list((tmp_path / "pp").glob("rank*.safetensors")))) == (2, 4)
+    experts = {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2}
+    mixture = make_checkpoint("fp8", config=CONFIG | experts)
+    code, out, err = ask("--json", "reshard", str(mixture), str(tmp_path / "ep"), "--tp", "2", "--ep", "2")
+    assert code == 0, err
+    written = json.loads((tmp_path / "ep" / "config.json").read_text())["mapping"]
+    assert (written["moe_ep_size"], written["moe_tp_size"], json.loads(out)["ep"]) == (2, 1, 2)
+    header = read_header(tmp_path / "ep" / "rank0.safetensors")
+    assert header["transformer.layers.0.mlp.fc.weight"].shape[0] == 2  # of four experts
+
+
 def test_what_tensorrt_llm_would_not_load_is_said(make_checkpoint, tmp_path, cli):
     done = cli("--store", tmp_path / "s", "--json", "reshard", make_checkpoint("int8_wo"), tmp_path / "out")
     answer = json.loads(done.stdout)

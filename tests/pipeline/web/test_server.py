@@ -25,9 +25,9 @@ def argv(file, *more: str) -> list[str]:
 
 
 @contextmanager
-def serving(file, token: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server's process and its URL."""
-    command = argv(file, "-q", "serve-registry", "--port", "0")
+    command = argv(file, "-q", "serve-registry", "--port", "0", *more)
     environment = os.environ | {"ENGINERY_TOKEN": token}
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -54,6 +54,17 @@ def test_a_server_serves_changes_and_stops_when_it_is_told_to(file, registry):
         assert (child.returncode, out) == (0, ""), err
         assert TOKEN not in err
     assert registry.aliases(NAME)["prod"] == 3
+
+
+def test_it_listens_where_it_is_told_with_the_token_of_a_file(file, registry, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    options = ("--host", "127.0.0.2", "--token-file", str(tmp_path / "token"))
+    with serving(file, "", *options) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
+        assert url.startswith("http://127.0.0.2:")
+        body = {"reference": f"{NAME}:3", "alias": "prod", "expect": 2}
+        assert client.post("/api/v1/promote", json=body).status_code == 401
+        answer = client.post("/api/v1/promote", json=body, headers={"authorization": f"Bearer {TOKEN}"})
+        assert answer.json()["number"] == 3
 
 
 def run(file, *more: str):
