@@ -10,12 +10,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
-from pydantic import ValidationError
 
 from pipeline.errors import BackendUnavailable
 from pipeline.registry_url import shown
-from pipeline.server import POLL_S, POOL, Prefect, has_pool
-from recipes.errors import RecipeError
+from pipeline.server import POLL_S, POOL, TAG, Prefect, has_pool
 from recipes.load import Loaded
 from recipes.schema import Schedule
 
@@ -71,40 +69,18 @@ class Sent:
     """The page of the run, or of the deployment."""
 
 
-def schedules(loaded: Loaded) -> list[DeploymentScheduleCreate]:
-    """The recipe's schedule in Prefect's words; a cron expression it cannot read is a RecipeError."""
-    schedule = loaded.recipe.schedule
+def schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
+    """A schedule in Prefect's words."""
     if schedule is None:
         return []
-    problems = [f"{loaded.recipe.name}: schedule.{problem}" for problem in cron_problems(schedule)]
-    if problems:
-        raise RecipeError(loaded.file, problems)
-    return [_active(schedule)]
-
-
-def cron_problems(schedule: Schedule) -> list[str]:
-    """What Prefect cannot read of a schedule, each with its field."""
-    try:
-        _active(schedule)
-    except ValidationError as exc:
-        return [
-            f"{error['loc'][0]}: {error['msg'].removeprefix('Value error, ')}"
-            for error in exc.errors(include_url=False)
-        ]
-    return []
-
-
-def _active(schedule: Schedule) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(
-        schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone), active=True
-    )
+    cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
+    return [DeploymentScheduleCreate(schedule=cron, active=True)]
 
 
 def send(order: Order, server: Prefect, *, start: bool = True, entrypoint: str = ENTRYPOINT) -> Sent:
     """Registers the recipe as a deployment with its schedule, and starts a run of it unless told not to."""
-    when = schedules(order.loaded)
     with server.client() as client:
-        deployment_id = _register(client, order, when, entrypoint)
+        deployment_id = _register(client, order, entrypoint)
         if not start:
             url = f"{server.ui_url}/deployments/deployment/{deployment_id}"
             return Sent(name=order.loaded.recipe.name, deployment_id=deployment_id, flow_run_id=None, url=url)
@@ -130,13 +106,9 @@ def send_rebuilds(
 
 
 def schedule_stale(
-    asked: Mapping[str, Any], store_url: str, registry_url: str | None, cron: str, server: Prefect
-) -> str:
-    """Registers the flow that rebuilds what is stale, and its schedule; returns the deployment's page."""
-    schedule = Schedule(cron=cron)
-    problems = cron_problems(schedule)
-    if problems:
-        raise BackendUnavailable(f"--schedule {cron!r}: {'; '.join(problems)}")
+    asked: Mapping[str, Any], store_url: str, registry_url: str | None, schedule: Schedule, server: Prefect
+) -> Sent:
+    """Registers the flow that rebuilds what is stale, and its schedule; starts nothing."""
     parameters = {
         "asked": dict(asked),
         "store_url": store_url,
@@ -144,15 +116,15 @@ def schedule_stale(
         "server_url": server.api_url,
     }
     with server.client() as client:
-        made = _deploy(client, STALE, "stale", parameters, [_active(schedule)], "rebuilds what is stale")
-    return f"{server.ui_url}/deployments/deployment/{made}"
+        made = _deploy(client, STALE, "stale", parameters, schedules(schedule), "rebuilds what is stale")
+    page = f"{server.ui_url}/deployments/deployment/{made}"
+    return Sent(name="stale", deployment_id=made, flow_run_id=None, url=page)
 
 
-def _register(
-    client: SyncPrefectClient, order: Order, when: list[DeploymentScheduleCreate], entrypoint: str
-) -> UUID:
+def _register(client: SyncPrefectClient, order: Order, entrypoint: str) -> UUID:
     recipe, engine = order.loaded.recipe, order.loaded.recipe.engine
     told = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
+    when = schedules(recipe.schedule)
     return _deploy(client, entrypoint, order.deployment, order.parameters, when, told)
 
 
@@ -178,7 +150,7 @@ def _deploy(
         parameters=parameters,
         schedules=when,
         description=told,
-        tags=["enginery"],
+        tags=[TAG],
         job_variables={"command": COMMAND},
     )
 

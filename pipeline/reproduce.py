@@ -89,8 +89,9 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
             f"{record.reference} was imported, and its recipe did not come along; "
             "only who built it can build it again"
         )
+    built = {key: value for key, value in record.recipe.items() if key != "schedule"}
     try:
-        recipe = Recipe.model_validate_json(json.dumps(record.recipe))
+        recipe = Recipe.model_validate_json(json.dumps(built))
     except ValidationError as exc:
         problem = exc.errors()[0]
         place = ".".join(str(part) for part in problem["loc"])

@@ -24,10 +24,15 @@ from prefect.states import Cancelling, Crashed
 from pipeline import process
 from pipeline.errors import BackendUnavailable
 from pipeline.host import service_env
+from pipeline.server_home import Home
+from pipeline.server_log import DATE_FORMAT
 from pipeline.tether import TETHERED
 
 POOL = "enginery"
 """Work pool that recipes are sent to."""
+
+TAG = "enginery"
+"""Tag of our deployments on a server that may have others."""
 
 START_WITHIN_S = 120.0
 """A server's first start writes its database; seen to take 7 to 15 s on two cores."""
@@ -67,8 +72,7 @@ class Prefect:
 class Up:
     """What `enginery up` starts."""
 
-    home: Path
-    """Directory of the server's database and of the logs."""
+    home: Home
     port: int
     runs: int = 1
     """Flow runs at once on this host."""
@@ -86,7 +90,7 @@ class Up:
         `Running` in the database for ever.
         """
         _require_free(self.port)
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.path.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             server = self._start(
                 stack, "server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)
@@ -97,12 +101,14 @@ class Up:
                 "--limit", str(self.runs), "--name", socket.gethostname(),
             )  # fmt: skip
             self._until(self._worker_is_online, server, worker)
+            self.home.address.write_text(self.server.api_url)
+            stack.callback(self.home.address.unlink)
             yield server, worker
             self._cancel_runs()
 
     def _start(self, stack: ExitStack, name: str, *args: str) -> process.Service:
         service = process.start(
-            [sys.executable, "-m", "prefect", *args], log=self.home / f"{name}.log", env=self._env()
+            [sys.executable, "-m", "prefect", *args], log=self.home.log(name), env=self._env()
         )
         stack.callback(service.stop)
         return service
@@ -110,8 +116,9 @@ class Up:
     def _env(self) -> dict[str, str]:
         return service_env() | {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-            "PREFECT_HOME": str(self.home),
+            "PREFECT_HOME": str(self.home.path),
             "PREFECT_API_URL": self.server.api_url,
+            "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": DATE_FORMAT,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             "DO_NOT_TRACK": "1",
@@ -137,10 +144,7 @@ class Up:
 
     def _worker_is_online(self) -> bool:
         with self.server.client() as client:
-            if not has_pool(client):  # the worker makes it
-                return False
-            workers = client.read_workers_for_work_pool(POOL)
-        return any(worker.status == WorkerStatus.ONLINE for worker in workers)
+            return online_workers(client) > 0
 
     def _cancel_runs(self) -> None:
         deadline = time.monotonic() + CANCEL_WITHIN_S
@@ -178,3 +182,11 @@ def _require_free(port: int) -> None:
 def has_pool(client: SyncPrefectClient) -> bool:
     """Whether a worker has made our pool."""
     return any(pool.name == POOL for pool in client.read_work_pools())
+
+
+def online_workers(client: SyncPrefectClient) -> int:
+    """Workers of our pool that have been heard of lately."""
+    if not has_pool(client):  # a worker makes it
+        return 0
+    workers = client.read_workers_for_work_pool(POOL)
+    return sum(worker.status == WorkerStatus.ONLINE for worker in workers)

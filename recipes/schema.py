@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from recipes.calibration import DATE, Calibration
+from recipes.cron import known_cron, known_timezone
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
 from recipes.frozen import Commit, Fraction, Frozen
@@ -231,9 +232,9 @@ class Publish(Frozen):
 class Schedule(Frozen):
     """When a submitted recipe runs by itself."""
 
-    cron: str
+    cron: Annotated[str, AfterValidator(known_cron)]
     """Cron expression, e.g. `0 3 * * *`."""
-    timezone: str = "UTC"
+    timezone: Annotated[str, AfterValidator(known_timezone)] = "UTC"
     """IANA time zone of the expression."""
 
 

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.option("--server", "url", envvar="PREFECT_API_URL",
+              help="Prefect server; default: the one that `up` started from this store.")  # fmt: skip
 @click.pass_obj
-def doctor(app: App) -> None:
-    """Say what this host has, what is missing and what to do; exit 4 if a build cannot work.
+def doctor(app: App, url: str | None) -> None:
+    """Say what this host and its Prefect server have, what is missing or fails, and what to do.
+
+    Exit 4 if a build cannot work, or the server does not do its work.
 
     Example: enginery doctor
     """
@@ -34,9 +38,10 @@ def doctor(app: App) -> None:
         *_toolchain_lines(app),
         _store_row(app),
         *_cache_rows(app),
+        *_server_rows(app, url),
     ]  # fmt: skip
     app.out.rows(rows, id_column="what")
-    lacking = [row for row in rows if row["status"] == "missing"]
+    lacking = [row for row in rows if row["status"] in ("missing", "failing")]
     if lacking:
         raise BackendUnavailable("; ".join(f"{row['what']}: {row['found']}" for row in lacking))
 
@@ -126,3 +131,19 @@ def _cache_rows(app: App) -> list[dict[str, Any]]:
     bound = f" of at most {size(cache.max_bytes)}" if cache.max_bytes is not None else ""
     told = f"{store.root}, {size(cache.held_bytes())}{bound}, {size(store.free_bytes())} free"
     return [_row("cache", told)]
+
+
+def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
+    """Whether the Prefect server that was named, or runs from this store, does its work."""
+    from pipeline.server_home import Home  # its callers need the store
+
+    home = Home(app.site.store.root)
+    started = home.api_url()
+    if url is None and started is None:
+        return [_row("Prefect server", "none runs from this store; `enginery up` starts one")]
+    from pipeline.server import Prefect  # Prefect costs a second to import: only where there is a server
+    from pipeline.server_watch import look
+
+    server = Prefect.at(url or str(started))
+    log = home.log("server") if server.api_url == started else None
+    return [{"what": one.what, "status": one.status, "found": one.told} for one in look(server, log)]

@@ -9,7 +9,11 @@ import click
 from pipeline.app import App
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     from pipeline.deployments import Sent
+    from pipeline.scheduled import Awaited
     from pipeline.server import Prefect
 
 REFUSED_CODE = 3
@@ -30,10 +34,13 @@ def up(app: App, port: int, runs: int) -> None:
     Example: enginery up --port 4200
     """
     from pipeline.server import POOL, Up  # Prefect costs a second to import
+    from pipeline.server_home import Home
+    from pipeline.server_watch import Watch
 
     store = app.site.store
     store.prepare()
-    services = Up(home=store.root / "prefect", port=port, runs=runs)
+    home = Home(store.root)
+    services = Up(home=home, port=port, runs=runs)
     app.out.say("starting Prefect; the first time takes longer")
     with services.running() as running:
         url = services.server.ui_url
@@ -43,10 +50,13 @@ def up(app: App, port: int, runs: int) -> None:
             short=url,
         )
         app.out.flush()
+        watch = Watch(services.server, home.log("server"))
         try:
             while True:
                 for service in running:
                     service.require()
+                for problem in watch.news():
+                    app.out.warn(problem)
                 time.sleep(1)
         except KeyboardInterrupt:
             app.out.say("stopping; runs under way are cancelled, their finished steps are kept")
@@ -79,10 +89,38 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         )
         for loaded, _ in app.plans(recipe)
     ]
-    return max(report(app, one, server, wait=wait) for one in sent)
+    awaited = await_schedules(app, sent, server)
+    codes = [report(app, one, server, awaited.starts.get(one.deployment_id), wait=wait) for one in sent]
+    require_planned(awaited, server)
+    return max(codes)
 
 
-def report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
+def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awaited":
+    """Waits until the server has planned the next runs of what has a schedule."""
+    from pipeline.scheduled import wait_for_next_runs  # with the rest of Prefect
+    from pipeline.server_home import Home
+    from pipeline.server_watch import scheduler_failures
+
+    home = Home(app.site.store.root)
+    return wait_for_next_runs(
+        server, [one.deployment_id for one in sent], lambda: scheduler_failures(server, home)
+    )
+
+
+def require_planned(awaited: "Awaited", server: "Prefect") -> None:
+    """Raises BackendUnavailable where a schedule was registered that nobody runs."""
+    from pipeline.errors import BackendUnavailable  # pydantic: not for --help
+
+    if awaited.problem:
+        raise BackendUnavailable(
+            f"the schedule is registered, but {awaited.problem}\n"
+            f"  see `enginery doctor --server {server.ui_url}` and the server's log"
+        )
+
+
+def report(
+    app: App, sent: "Sent", server: "Prefect", next_run: "datetime | None" = None, *, wait: bool
+) -> int:
     """Tells what was sent and, when waiting, how it ended; returns the exit code."""
     from pipeline.deployments import REFUSED, follow  # with the rest of Prefect
 
@@ -91,11 +129,13 @@ def report(app: App, sent: "Sent", server: "Prefect", *, wait: bool) -> int:
         "deployment_id": sent.deployment_id,
         "flow_run_id": sent.flow_run_id,
         "url": sent.url,
+        "next_run": None if next_run is None else next_run.isoformat(timespec="seconds"),
     }
     short = str(sent.flow_run_id or sent.deployment_id)
     if not wait:
         done = "sent" if sent.flow_run_id else "registered"
-        app.out.value(answer, text=f"{done} {sent.name}: {sent.url}", short=short)
+        when = f"; next run {next_run.astimezone():%Y-%m-%d %H:%M %Z}" if next_run else ""
+        app.out.value(answer, text=f"{done} {sent.name}: {sent.url}{when}", short=short)
         return 0
     app.out.say(f"{sent.name}: {sent.url}")
     state = follow(sent, server, lambda state: app.out.say(f"{sent.name}: {state.name}"))

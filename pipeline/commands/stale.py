@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from pipeline.stale.survey import Finding
 
 
+def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A cron expression that fires, or a usage error."""
+    from recipes.cron import known_cron  # only with a schedule
+
+    try:
+        return None if value is None else known_cron(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+
+
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option(
@@ -37,9 +47,8 @@ if TYPE_CHECKING:
     help="Write a recipe for each rebuild into this directory.",
 )
 @click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")
-@click.option(
-    "--schedule", metavar="CRON", help="Have a Prefect server do all this, rebuilds included, on a schedule."
-)
+@click.option("--schedule", metavar="CRON", callback=cron,
+              help="Have a Prefect server do all this, rebuilds included, on a schedule in UTC.")  # fmt: skip
 @click.option("--server", "url", envvar="PREFECT_API_URL", default="http://127.0.0.1:4200", show_default=True,
               help="Prefect server.")  # fmt: skip
 @click.pass_obj
@@ -98,8 +107,16 @@ def _submit(app: App, findings: "list[Finding]", url: str) -> None:
 
 
 def _schedule(app: App, wanted: "Asked", cron: str, url: str) -> None:
+    from pipeline.commands.orchestrate import await_schedules, report, require_planned
     from pipeline.deployments import schedule_stale  # Prefect costs a second to import
     from pipeline.server import Prefect
+    from pipeline.stale.pool import load_pools
+    from recipes.schema import Schedule
 
-    page = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, cron, Prefect.at(url))
-    app.out.value({"url": page, "cron": cron}, text=f"registered, {cron}: {page}", short=page)
+    if wanted.pools is not None:
+        load_pools(wanted.pools)  # refused now, not each night
+    server = Prefect.at(url)
+    sent = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
+    awaited = await_schedules(app, [sent], server)
+    report(app, sent, server, awaited.starts.get(sent.deployment_id), wait=False)
+    require_planned(awaited, server)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.version import IMPORTED, VersionRecord
 from pipeline.asked import comparable, is_same
@@ -54,7 +56,8 @@ class Rebuild:
 def recipe_of(record: VersionRecord, revision: str | None = None) -> Loaded:
     """The version's recipe where it was when it was run, at another commit of its model if one is given.
 
-    A SourceError where the registry does not know where that was, or it is not on this host.
+    A SourceError where the registry does not know where that was, it is not on this host, or today's checks
+    refuse it.
     """
     if record.origin == IMPORTED:
         raise SourceError(f"{record.reference} was built elsewhere; build it there and import it again")
@@ -68,7 +71,14 @@ def recipe_of(record: VersionRecord, revision: str | None = None) -> Loaded:
     document = dict(record.recipe)
     if revision is not None:
         document["model"] = {**document["model"], "revision": revision}
-    return Loaded(Recipe.model_validate(document), Path(file))
+    try:
+        return Loaded(Recipe.model_validate(document), Path(file))
+    except ValidationError as exc:
+        problem = exc.errors()[0]
+        place = ".".join(str(part) for part in problem["loc"])
+        raise SourceError(
+            f"{record.reference}: its recipe is no longer valid ({place}: {problem['msg']})"
+        ) from None
 
 
 def replanned(loaded: Loaded, site: Site) -> Plan | str:

@@ -1,0 +1,134 @@
+"""Schedules on a Prefect server: when their next runs come, and whether the server plans any."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import DeploymentSchedule, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+
+from pipeline.server import POLL_S, TAG, Prefect
+from recipes.cron import fires_after
+
+PLANNED_WITHIN_S = 75.0
+"""A working server plans a new schedule's runs within 5 s, or in its round over all, once a minute."""
+
+HORIZON = timedelta(days=90)
+"""A server plans runs of the next 100 days, unless it was told otherwise."""
+
+PAGE = 200
+"""Deployments that a server answers at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What came of waiting for a server to plan runs."""
+
+    starts: Mapping[UUID, datetime]
+    """Deployment -> start of its next run."""
+    problem: str = ""
+    """Why not every deployment has one; empty where all have, or are not due within the horizon."""
+
+
+def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UUID, datetime | None]:
+    """When the next planned run of each deployment starts; None where the server has planned none."""
+    found: dict[UUID, datetime | None] = {}
+    for deployment in deployments:
+        runs = client.read_flow_runs(
+            flow_run_filter=_planned([deployment]), sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
+        )
+        found[deployment] = runs[0].next_scheduled_start_time if runs else None
+    return found
+
+
+def wait_for_next_runs(
+    server: Prefect,
+    deployments: Iterable[UUID],
+    failing: Callable[[], list[str]],
+    within_s: float = PLANNED_WITHIN_S,
+) -> Awaited:
+    """Waits until the server has planned runs for each deployment whose schedule fires within its horizon.
+
+    Gives up once `failing` names failures of its scheduler, or the time is over.
+    """
+    deadline = time.monotonic() + within_s
+    with server.client() as client:
+        wanted = [one for one in deployments if _expects_runs(client.read_deployment(one), datetime.now(UTC))]
+        while True:
+            starts = {one: start for one, start in next_runs(client, wanted).items() if start is not None}
+            if len(starts) == len(wanted):
+                return Awaited(starts)
+            reasons = failing()
+            if reasons or time.monotonic() > deadline:
+                told = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
+                return Awaited(starts, f"the Prefect server at {server.ui_url} runs no schedule: {told}")
+            time.sleep(POLL_S)
+
+
+def active(client: SyncPrefectClient) -> list[DeploymentResponse]:
+    """Our deployments whose schedules should have fired, or been planned, by now."""
+    now = datetime.now(UTC)
+    settled = now - timedelta(seconds=PLANNED_WITHIN_S)
+    return [one for one in _ours(client, None) if _expects_runs(one, now) and _changed(one) < settled]
+
+
+def unplanned(client: SyncPrefectClient) -> list[str]:
+    """Names of our deployments whose schedule is active, and of which the server has planned no run."""
+    planned = {one.id for one in _ours(client, _planned(None))}
+    return sorted(one.name for one in active(client) if one.id not in planned)
+
+
+def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
+    """Every deployment of ours, or those that have a run of some kind."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found: list[DeploymentResponse] = []
+    while True:
+        page = client.read_deployments(
+            deployment_filter=ours, flow_run_filter=having, limit=PAGE, offset=len(found)
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
+    """Runs to come that a schedule made."""
+    return FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=deployments) if deployments else None,
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        tags=FlowRunFilterTags(all_=["auto-scheduled"]),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=datetime.now(UTC)),
+    )
+
+
+def _changed(deployment: DeploymentResponse) -> datetime:
+    return deployment.updated or datetime.now(UTC)
+
+
+def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
+    return not deployment.paused and any(_fires_soon(one, now) for one in deployment.schedules)
+
+
+def _fires_soon(one: DeploymentSchedule, now: datetime) -> bool:
+    """Whether an active schedule fires within the horizon; a recurrence rule may have ended, and need not."""
+    if not one.active:
+        return False
+    if isinstance(one.schedule, CronSchedule):
+        first = fires_after(one.schedule.cron, one.schedule.timezone or "UTC", now)
+        return first is not None and first < now + HORIZON
+    return isinstance(one.schedule, IntervalSchedule) and one.schedule.interval < HORIZON

@@ -1,0 +1,118 @@
+"""What the log of a Prefect server says of its services: which of them fail again and again, and of what."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+"""Given to the server that we start: Prefect's own has no date."""
+
+HEAD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.\d+ \| (\w+) +\| (\S+) - (.*)")
+"""First line of an entry: time, level, logger, message; a traceback may follow."""
+
+LOOP = re.compile(r"\S+ \[[^\]]*\] (\w+)\(")
+"""Message of a service that runs in a loop, e.g. `↩ [ 136ms] schedule_deployments(){...}`."""
+
+TRACEBACK = "Traceback (most recent call last):"
+
+REPEATED = 2
+WINDOW = timedelta(minutes=5)
+"""A service that failed this often in this time fails repeatedly; the scheduler's rounds: 5 s, 1 min."""
+
+TAIL_BYTES = 1 << 20
+"""More than five minutes of tracebacks of 4 kB, one every 5 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One error that a service logged."""
+
+    service: str
+    at: datetime
+    """The host's local time, without a zone."""
+    error: str
+    """Type and first line of the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """A service that fails repeatedly."""
+
+    service: str
+    times: int
+    last: Failure
+
+    @property
+    def schedules(self) -> bool:
+        """Whether it is one of the scheduler's."""
+        return "schedule" in self.service
+
+    def __str__(self) -> str:
+        stops = "; no schedule fires" if self.schedules else ""
+        minutes = int(WINDOW.total_seconds()) // 60
+        return f"{self.service} failed {self.times} times within {minutes} min: {self.last.error}{stops}"
+
+
+def failing_services(log: Path, now: datetime) -> list[Failing]:
+    """Services that fail repeatedly according to the end of a log; none where there is no log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return failing(list(failures(text)), now)
+
+
+def failing(found: list[Failure], now: datetime) -> list[Failing]:
+    """The services among `found` that failed at least twice in the last minutes, by name."""
+    by_service: dict[str, list[Failure]] = {}
+    for one in found:
+        if now - one.at < WINDOW:
+            by_service.setdefault(one.service, []).append(one)
+    return [
+        Failing(service=service, times=len(held), last=held[-1])
+        for service, held in sorted(by_service.items())
+        if len(held) >= REPEATED
+    ]
+
+
+def failures(text: str) -> Iterator[Failure]:
+    """Every entry of level ERROR or CRITICAL, in order."""
+    for at, level, logger, told, below in _entries(text):
+        if level in ("ERROR", "CRITICAL"):
+            loop = LOOP.match(told)
+            service = loop[1] if loop else logger.removeprefix("prefect.server.")
+            yield Failure(service, datetime.strptime(at, DATE_FORMAT), _error(below) or told)  # noqa: DTZ007 local
+
+
+def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
+    """Time, level, logger and message of each entry, and the lines below it."""
+    head: re.Match[str] | None = None
+    below: list[str] = []
+    for line in text.splitlines():
+        found = HEAD.match(line)
+        if found is None:
+            below.append(line)
+            continue
+        if head is not None:
+            yield head[1], head[2], head[3], head[4], below
+        head, below = found, []
+    if head is not None:
+        yield head[1], head[2], head[3], head[4], below
+
+
+def _error(below: list[str]) -> str | None:
+    """The exception of the last traceback, without its module; None where there is no traceback."""
+    starts = [index for index, line in enumerate(below) if line.strip() == TRACEBACK]
+    if not starts:
+        return None
+    told = next((line for line in below[starts[-1] + 1 :] if line and not line[0].isspace()), None)
+    if told is None:
+        return None
+    kind, _, message = told.partition(": ")
+    name = kind.rpartition(".")[2]
+    return f"{name}: {message}" if message else name
