@@ -37,7 +37,8 @@ def is_same(was: str, now: Step) -> bool:
 def _keys_of_0_1(step: Step) -> Iterator[str]:
     for builder, kind in PUBLISHED.items():
         if kind == step.maker:
-            yield digest.of_json({**step.as_dict(), "kind": step.kind, "builder": builder})
+            # 1: the revision in 0.1 of every kind without inputs
+            yield digest.of_json({**step.as_dict(), "kind": step.kind, "builder": builder, "revision": 1})
 
 
 def _asked(step: Mapping[str, Any]) -> Asked:
