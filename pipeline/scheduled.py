@@ -80,17 +80,17 @@ def wait_for_next_runs(
             time.sleep(POLL_S)
 
 
-def active(client: SyncPrefectClient) -> list[DeploymentResponse]:
-    """Our deployments whose schedules should have fired, or been planned, by now."""
+def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[DeploymentResponse]:
+    """Our deployments that have an active schedule, unchanged for long enough to have runs planned."""
     now = datetime.now(UTC)
-    settled = now - timedelta(seconds=PLANNED_WITHIN_S)
+    settled = now - timedelta(seconds=settled_s)
     return [one for one in _ours(client, None) if _expects_runs(one, now) and _changed(one) < settled]
 
 
-def unplanned(client: SyncPrefectClient) -> list[str]:
-    """Names of our deployments whose schedule is active, and of which the server has planned no run."""
+def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
+    """Names of those of which the server has planned no run."""
     planned = {one.id for one in _ours(client, _planned(None))}
-    return sorted(one.name for one in active(client) if one.id not in planned)
+    return sorted(one.name for one in active(client, settled_s) if one.id not in planned)
 
 
 def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:

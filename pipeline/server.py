@@ -149,12 +149,11 @@ class Up:
     def _cancel_runs(self) -> None:
         deadline = time.monotonic() + CANCEL_WITHIN_S
         with self.server.client() as client:
-            runs = _active_runs(client)
-            for run in runs:
-                client.set_flow_run_state(run.id, Cancelling(message="`enginery up` was stopped"))
-            while runs and time.monotonic() < deadline:
+            while (runs := _active_runs(client)) and time.monotonic() < deadline:
+                for run in runs:  # schedules fire meanwhile
+                    if run.state_type != StateType.CANCELLING:
+                        client.set_flow_run_state(run.id, Cancelling(message="`enginery up` was stopped"))
                 time.sleep(POLL_S)
-                runs = _active_runs(client)
             for run in runs:  # of a worker that is gone
                 client.set_flow_run_state(run.id, Crashed(message="its worker is gone"), force=True)
 

@@ -1,7 +1,7 @@
 """Whether a Prefect server does its work: answers, has a worker, plans runs, and no service of it fails."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline.errors import BackendUnavailable
 from pipeline.scheduled import active, unplanned
 from pipeline.server import POOL, Prefect, online_workers
 from pipeline.server_home import Home
-from pipeline.server_log import Failing, failing_services
+from pipeline.server_log import WINDOW, Failing, failing_services
 
 LOG_EVERY_S = 5.0
 SCHEDULES_EVERY_S = 60.0
@@ -73,15 +73,24 @@ def look(server: Prefect, log: Path | None) -> list[Found]:
     return [server_found, worker, _schedules(server), *_services(log)]
 
 
-def scheduler_failures(server: Prefect, home: Home) -> list[str]:
-    """What the log says of the server's scheduler, if it is the one that was started from this store."""
-    if home.api_url() != server.api_url:
-        return []
-    return [str(one) for one in _failing(home.log("server")) if one.schedules]
+def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
+    """What its log says of the scheduler from now on, if the server was started from this store."""
+    since = _now()
+
+    def told() -> list[str]:
+        if home.api_url() != server.api_url:
+            return []
+        return [str(one) for one in failing_services(home.log("server"), since, times=2) if one.schedules]
+
+    return told
 
 
 def _failing(log: Path) -> list[Failing]:
-    return failing_services(log, datetime.now())  # noqa: DTZ005 logs are in the host's time, without a zone
+    return failing_services(log, _now() - WINDOW)
+
+
+def _now() -> datetime:
+    return datetime.now().replace(microsecond=0)  # noqa: DTZ005 logs are in the host's time, without a zone
 
 
 def _services(log: Path | None) -> list[Found]:

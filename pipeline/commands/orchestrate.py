@@ -102,9 +102,7 @@ def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awa
     from pipeline.server_watch import scheduler_failures
 
     home = Home(app.site.store.root)
-    return wait_for_next_runs(
-        server, [one.deployment_id for one in sent], lambda: scheduler_failures(server, home)
-    )
+    return wait_for_next_runs(server, [one.deployment_id for one in sent], scheduler_failures(server, home))
 
 
 def require_planned(awaited: "Awaited", server: "Prefect") -> None:

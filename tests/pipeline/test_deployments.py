@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.deployments import Order, schedules
-from pipeline.errors import BackendUnavailable, RecipeError
+from pipeline.deployments import Order
+from pipeline.errors import BackendUnavailable
 from pipeline.server import Prefect
 from recipes.load import Loaded
 from recipes.schema import Recipe
@@ -38,20 +38,6 @@ def test_deployments_of_different_recipes_never_share_a_name():
     flat = Order(loaded=loaded(name="llama-fp8_tp2"), store_url="/store", registry_url=None)
     nested = Order(loaded=loaded(), store_url="/store", registry_url=None)
     assert (flat.deployment, nested.deployment) == ("llama-fp8_tp2", "llama:fp8_tp2")
-
-
-@pytest.mark.parametrize(
-    ("schedule", "place"),
-    [
-        ({"cron": "every night"}, "schedule.cron"),
-        ({"cron": "0 3 * * *", "timezone": "Mars"}, "schedule.timezone"),
-    ],
-)
-def test_a_schedule_that_prefect_cannot_read_is_the_recipes_error(schedule, place):
-    with pytest.raises(
-        RecipeError, match=f"llama/fp8_tp2: {place}: .*{schedule.get('timezone', 'every night')}"
-    ):
-        schedules(loaded(schedule=schedule))
 
 
 def test_no_server_is_said_with_what_to_do():

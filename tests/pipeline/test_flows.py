@@ -4,9 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess  # noqa: TID251 tests start programs as a shell would
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,10 +31,10 @@ from recipes.load import Loaded
 from recipes.schema import Recipe
 from tests.pipeline import browser as chromium
 from tests.pipeline.toy_steps import INPUTS
+from tests.pipeline.upped import ROOT, alive, free_port, running, start_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[2]
 FLOW = "tests.pipeline.toy_flow.release"
 
 
@@ -47,13 +44,11 @@ class Site:
 
     server: Prefect
     store: Path
-    pid: int
-    answer: dict[str, Any]
 
-    def send(self, name: str, *, start: bool = True, **more: Any) -> Sent:
+    def send(self, name: str, **more: Any) -> Sent:
         """Sends a toy recipe; `options` are the toys' orders."""
         order = Order(loaded=loaded(name, **more), store_url=str(self.store), registry_url=None)
-        return send(order, self.server, start=start, entrypoint=FLOW)
+        return send(order, self.server, entrypoint=FLOW)
 
     def end_of(self, sent: Sent) -> State[Any]:
         """The last state of a run."""
@@ -89,54 +84,12 @@ def flow_run(sent: Sent) -> UUID:
     return sent.flow_run_id
 
 
-def free_port() -> int:
-    """A port that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start_up(store: Path, port: int, stderr: Path) -> subprocess.Popen[str]:
-    """`enginery up`, its answer to be read."""
-    argv = [
-        sys.executable,
-        "-m",
-        "pipeline.cli",
-        "--store",
-        str(store),
-        "--json",
-        "up",
-        "--port",
-        str(port),
-        "--runs",
-        "2",
-    ]
-    with stderr.open("w") as story:
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=story, text=True, cwd=ROOT)
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Iterator[Site]:
-    """Server and worker for all tests here; Ctrl-C ends them and whatever they started."""
+    """Server and worker for all tests here."""
     base, port = tmp_path_factory.mktemp("site"), free_port()
-    up = start_up(base / "store", port, base / "stderr")
-    assert up.stdout is not None
-    text = ""
-    while not text.endswith("}\n"):
-        line = up.stdout.readline()
-        assert line, (base / "stderr").read_text()
-        text += line
-    family = psutil.Process(up.pid).children(recursive=True)
-    yield Site(Prefect.at(f"http://127.0.0.1:{port}"), base / "store", up.pid, json.loads(text))
-    up.send_signal(signal.SIGINT)
-    assert up.wait(40) == 0
-    up.stdout.close()
-    assert [process for process in family if alive(process)] == []
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether the process still runs."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    with running(base, port):
+        yield Site(Prefect.at(f"http://127.0.0.1:{port}"), base / "store")
 
 
 @pytest.fixture(scope="module")
@@ -258,20 +211,6 @@ def test_waiting_for_a_run_ends_with_its_exit_code(site, request, capsys, name, 
     app.out.flush()
     answer = json.loads(capsys.readouterr().out)
     assert answer["state"] == {0: "Completed", 1: "Failed", 3: "Refused"}[code]
-
-
-def test_a_schedule_travels_with_the_recipe_and_goes_when_it_goes(site):
-    every_night = {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}
-    first = site.send("toy/nightly", start=False, schedule=every_night)
-    again = site.send("toy/nightly", start=False, schedule=every_night)
-    assert first.deployment_id == again.deployment_id
-    with site.server.client() as client:
-        schedules = client.read_deployment(first.deployment_id).schedules
-        assert [(one.schedule.cron, one.schedule.timezone, one.active) for one in schedules] == [
-            ("0 3 * * *", "Europe/Berlin", True)
-        ]
-        site.send("toy/nightly", start=False)
-        assert client.read_deployment(first.deployment_id).schedules == []
 
 
 @pytest.mark.parametrize("how", ["cancelled in the UI", "killed"])

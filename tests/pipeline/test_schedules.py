@@ -1,0 +1,201 @@
+"""Schedules that fire by themselves on a real Prefect server, and one whose scheduler is broken."""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+
+from artifacts.client import Client
+from pipeline.deployments import Order, send
+from pipeline.scheduled import next_runs, unplanned, wait_for_next_runs
+from pipeline.server import Prefect
+from recipes.load import Loaded
+from tests.cases import lay_out
+from tests.contract import runtime
+from tests.pipeline.test_flows import loaded
+from tests.pipeline.upped import free_port, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+FIRES_WITHIN_S = 200.0
+"""A minute until it fires, half a minute for the flow; several times that on a busy host."""
+
+
+@dataclass
+class Site:
+    """A running `enginery up`, and a recipe of every minute that was sent to it, with `stale` beside it."""
+
+    server: Prefect
+    base: Path
+    path: str
+    """PATH with a toolchain on it."""
+    answers: dict[str, dict[str, str]]
+
+    @property
+    def store(self) -> Path:
+        return self.base / "store"
+
+    def order(self, recipe: Loaded) -> Order:
+        return Order(loaded=recipe, store_url=str(self.store), registry_url=None)
+
+    def completed(self, deployment: str) -> FlowRun:
+        """The first completed run of a deployment; a failed one is an error."""
+        ended = FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
+        wanted = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
+            state=FlowRunFilterState(type=ended),
+        )
+        deadline = time.monotonic() + FIRES_WITHIN_S
+        with self.server.client() as client:
+            while not (runs := client.read_flow_runs(flow_run_filter=wanted)):
+                assert time.monotonic() < deadline, "no scheduled run has ended"
+                time.sleep(1)
+        assert runs[0].state is not None
+        assert runs[0].state.is_completed(), runs[0].state.message
+        return runs[0]
+
+
+@pytest.fixture(scope="module")
+def site(cli, tmp_path_factory) -> Iterator[Site]:
+    """A server that looks over its schedules every 10 s, not every minute, and two schedules of every minute."""
+    base, port = tmp_path_factory.mktemp("site"), free_port()
+    path = f"{runtime.toolchain(base / 'trtllm', '0.16.0') / 'bin'}:{os.environ['PATH']}"
+    recipe = lay_out("schedule-never-runs", base / "case")
+    with running(base, port, PATH=path, PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="10"):
+        to = ("--server", f"http://127.0.0.1:{port}")
+        answers = {}
+        for name, command in {
+            "recipe": ("submit", recipe, "--schedule-only"),
+            "stale": ("stale", "--offline", "--schedule", "* * * * *"),
+        }.items():
+            done = cli("--store", base / "store", "--json", *command, *to, PATH=path)
+            assert done.returncode == 0, done.stderr
+            answers[name] = json.loads(done.stdout)
+        yield Site(Prefect.at(f"http://127.0.0.1:{port}"), base, path, answers)
+
+
+def server_rows(done) -> dict[str, dict[str, str]]:
+    """What `doctor` says of the server."""
+    return {row["what"]: row for row in json.loads(done.stdout) if row["what"].startswith("Prefect ")}
+
+
+def test_submit_says_when_the_next_run_is(site):
+    for answer in site.answers.values():
+        assert answer["flow_run_id"] is None
+        assert datetime.fromisoformat(answer["next_run"]).second == 0
+
+
+def test_the_time_zone_decides_when_a_schedule_fires(site):
+    nightly = {"cron": "0 3 * * *", "timezone": "Asia/Kathmandu"}
+    sent = send(site.order(loaded("toy/nightly", schedule=nightly)), site.server, start=False)
+    awaited = wait_for_next_runs(site.server, [sent.deployment_id], list)
+    start = awaited.starts[sent.deployment_id].astimezone(UTC)
+    assert (start.hour, start.minute, awaited.problem) == (21, 15, "")
+    assert start < datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_schedule_goes_when_the_recipe_has_none_any_more(site):
+    yearly = {"cron": "0 0 * * *"}
+    first = send(site.order(loaded("toy/gone", schedule=yearly)), site.server, start=False)
+    assert wait_for_next_runs(site.server, [first.deployment_id], list).starts
+    again = send(site.order(loaded("toy/gone")), site.server, start=False)
+    assert again.deployment_id == first.deployment_id
+    with site.server.client() as client:
+        assert next_runs(client, [first.deployment_id]) == {first.deployment_id: None}
+    assert wait_for_next_runs(site.server, [first.deployment_id], list, within_s=0).problem == ""
+
+
+def test_doctor_finds_the_server_that_was_started_from_the_store(site, cli):
+    done = cli("--store", site.store, "--json", "doctor")
+    assert done.returncode == 0, done.stderr
+    rows = server_rows(done)
+    assert [row["status"] for row in rows.values()] == ["ok"] * 4
+    assert rows["Prefect worker"]["found"] == "1 online in pool 'enginery'"
+
+
+def test_a_recipe_of_every_minute_is_built_and_published_by_itself(site):
+    run = site.completed(site.answers["recipe"]["deployment_id"])
+    assert run.auto_scheduled
+    record = Client(str(site.store)).resolve("pub/every-minute@candidate")
+    assert (record.number, record.verdict) == (1, "PASS")
+
+
+def test_stale_versions_are_looked_for_by_itself(site):
+    run = site.completed(site.answers["stale"]["deployment_id"])
+    assert run.auto_scheduled
+    assert run.state is not None
+    assert run.state.message == "0 versions are stale, 0 rebuilds sent"
+
+
+@pytest.fixture(scope="module")
+def broken(site, cli):
+    """The same server, whose database refuses scheduled runs from now on; what `submit` says to that."""
+    refuse = (
+        "CREATE TRIGGER refuse BEFORE INSERT ON flow_run WHEN NEW.auto_scheduled "
+        "BEGIN SELECT RAISE(ABORT, 'disk quota exceeded'); END"
+    )
+    with closing(sqlite3.connect(site.store / "prefect" / "prefect.db", timeout=60)) as database, database:
+        database.execute(refuse)
+    recipe = lay_out("schedule-never-runs", site.base / "late")
+    recipe.write_text(recipe.read_text().replace("pub/every-minute", "pub/late"))
+    to = ("--server", site.server.ui_url)
+    return cli("--store", site.store, "submit", recipe, "--schedule-only", *to, PATH=site.path)
+
+
+def test_submit_fails_where_nobody_runs_the_schedule(site, broken):
+    assert broken.returncode == 4
+    assert "registered pub/late: " in broken.stdout
+    assert "the schedule is registered, but the Prefect server at" in broken.stderr
+    assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in broken.stderr
+
+
+def test_without_the_servers_log_a_schedule_without_runs_is_noticed(site, broken):
+    with site.server.client() as client:
+        assert unplanned(client, settled_s=0) == ["pub:late"]
+        (late,) = [one for one in client.read_deployments() if one.name == "pub:late"]
+    awaited = wait_for_next_runs(site.server, [late.id], list, within_s=1)
+    assert awaited.problem.endswith("runs no schedule: it planned no run within 1 s")
+
+
+def test_up_says_which_service_fails(site, broken):
+    deadline = time.monotonic() + 60
+    told = ""
+    while "warning: Prefect's service schedule_deployments failed 3 times" not in told:
+        assert time.monotonic() < deadline, told
+        time.sleep(1)
+        told = (site.base / "stderr").read_text()
+    assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in told
+
+
+def test_doctor_says_which_service_fails(site, broken, cli):
+    test_up_says_which_service_fails(site, broken)
+    done = cli("--store", site.store, "--json", "doctor")
+    assert done.returncode == 4
+    row = server_rows(done)["Prefect services"]
+    assert row["status"] == "failing"
+    assert "schedule_deployments failed" in row["found"]
+    assert "disk quota exceeded; no schedule fires" in row["found"]
+    assert str(site.store / "prefect" / "server.log") in done.stderr
+
+
+def test_doctor_of_a_server_that_is_not_there_says_so(cli, tmp_path):
+    done = cli("--store", tmp_path, "--json", "doctor", "--server", "http://127.0.0.1:1")
+    assert done.returncode == 4
+    assert server_rows(done)["Prefect server"]["status"] == "missing"
+    assert "no Prefect server at http://127.0.0.1:1; start one with `enginery up`" in done.stderr
+    assert cli("--store", tmp_path, "doctor").returncode == 0

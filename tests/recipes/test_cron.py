@@ -1,0 +1,127 @@
+"""Cron expressions and time zones: ours and Prefect's reading are the same, and mistakes are told with their place."""
+
+import re
+import zoneinfo
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from prefect.client.schemas.schedules import CronSchedule
+
+from recipes.cron import fires_after, known_cron, known_timezone
+from recipes.errors import RecipeError
+from recipes.load import load
+from tests.cases import lay_out
+
+GOOD = (
+    "* * * * *", "0 3 * * *", "*/5 * * * *", "0 3 * * mon-sun", "0 22-3 * * *", "0 3 * * MON,wed", "0 0 1 jan *",
+    "0 0 L * *", "0 0 * * L5", "0 0 * * 5#2", "0 0 29 2 *", "15 2,14 1-15/2 */3 1-5", " 0 3 * * * ", "0 3 ? * mon",
+    "@daily", "@hourly", "@midnight", "@weekly", "@monthly", "@yearly", "@annually", "* * * * * 30",
+)  # fmt: skip
+
+BAD = (
+    "", "every night", "0 25 * * *", "60 * * * *", "0 3 0 * *", "0 3 32 * *", "0 3 * 13 *", "0 3 * * 8",
+    "0 3 * foo *", "*/0 * * * *", "* * * *", "* * * * * * * *", "0 0 * * 5#6", "0 3 * * * # night", "@reboot",
+    "@nightly", "H * * * *", "R * * * *", "0 0 15W * *", "-1 * * * *", "1, * * * *",
+)  # fmt: skip
+
+STRICTER = ("R(1-5) * * * *", "0 0 30 2 *", "0 0 31 4,6 *")
+"""Prefect takes them, and draws other times at each round, or never comes to one."""
+
+
+def refused(read, text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("text", [*GOOD, *BAD])
+def test_prefect_and_we_read_the_same_expressions(text):
+    assert refused(known_cron, text) == refused(lambda cron: CronSchedule(cron=cron), text) == (text in BAD)
+
+
+@pytest.mark.parametrize("text", STRICTER)
+def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text):
+    assert not refused(lambda cron: CronSchedule(cron=cron), text)
+    assert refused(known_cron, text)
+
+
+def test_prefect_and_we_know_the_same_time_zones():
+    for zone in (
+        *zoneinfo.available_timezones(),
+        "Europe/Berlinn",
+        "europe/berlin",
+        "Mars",
+        "posix/UTC",
+        "UTC+1",
+    ):
+        theirs = refused(lambda name: CronSchedule(cron="* * * * *", timezone=name), zone)
+        assert refused(known_timezone, zone) == theirs, zone
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("0 25 * * *", "'0 25 * * *' cannot be read: hour '25' is not 0 to 23"),
+        (
+            "0 25 * 0 x",
+            "hour '25' is not 0 to 23, month '0' is not 1 to 12 or jan to dec, weekday 'x' is not",
+        ),
+        ("every night", "has 2 fields, a cron expression has 5: minute hour day month weekday, e.g. `0 3"),
+        ("@nightly", "'@nightly' cannot be read: minute hour day month weekday, e.g."),
+        ("0 0 30 2 *", "'0 0 30 2 *' never fires: no such day comes"),
+    ],
+)
+def test_a_wrong_expression_is_told_by_its_field(text, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        known_cron(text)
+
+
+@pytest.mark.parametrize(
+    ("zone", "near"),
+    [
+        ("Europe/Berlinn", "Europe/Berlin"),
+        ("berlin", "Europe/Berlin"),
+        ("US/pacific", "US/Pacific"),
+        ("utc", "UTC"),
+    ],
+)
+def test_a_wrong_time_zone_is_told_the_nearest(zone, near):
+    with pytest.raises(ValueError, match=f"is no IANA time zone; did you mean '{near}'"):
+        known_timezone(zone)
+
+
+def test_the_next_time_is_that_of_the_zone():
+    moment = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    first = fires_after("0 3 * * *", "Asia/Kathmandu", moment)
+    assert first is not None
+    assert first - moment == timedelta(hours=9, minutes=15)
+    assert fires_after("0 0 30 2 *", "UTC", moment) is None
+
+
+def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path):
+    file = lay_out("schedule-typo", tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        load(file)
+    assert str(caught.value).splitlines() == [
+        f"{file}: 2 problems",
+        "  6:12: schedule.cron: '0 25 * * *' cannot be read: hour '25' is not 0 to 23",
+        "  6:32: schedule.timezone: 'Europe/Berlinn' is no IANA time zone; did you mean 'Europe/Berlin'?",
+    ]
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "run", "submit"])
+def test_every_command_that_reads_a_recipe_refuses_it(cli, tmp_path, command):
+    done = cli("--store", tmp_path / "store", command, lay_out("schedule-typo", tmp_path / "case"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "6:12: schedule.cron: " in done.stderr
+    assert "6:32: schedule.timezone: " in done.stderr
+
+
+def test_a_wrong_schedule_of_stale_is_a_usage_error(cli, tmp_path):
+    done = cli("--store", tmp_path, "stale", "--schedule", "0 25 * * *", "--server", "http://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        "Invalid value for '--schedule': '0 25 * * *' cannot be read: hour '25' is not 0 to 23" in done.stderr
+    )
