@@ -144,6 +144,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
             return _config_only(directory, model.path)
         found = _source(
             open_checkpoint(directory),
+            str(directory),
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
         )
@@ -151,24 +152,27 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), params, places)
+    return _source(remote_checkpoint(remote), remote.where, params, places)
 
 
 def _config_only(directory: Path, named: str) -> Source:
     """A model without its weights: its shape says how large they are; it is planned, and not built."""
     config = read_config(directory)
-    shape = read_shape(config)
+    shape = read_shape(config, directory)
     return Source(
         shape=shape,
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
-        params={"config": digest.of_json(config)},
+        params={"config": digest.of_file(directory / "config.json")},
         places={"path": str(directory)},
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
     )
 
 
-def _source(checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any]) -> Source:
+def _source(
+    checkpoint: Checkpoint, where: str, params: Mapping[str, Any], places: Mapping[str, Any]
+) -> Source:
+    """`where` is the directory or commit that messages name."""
     weight_bytes = sum(entry.nbytes for entry in checkpoint.entries.values())
     return Source(
-        shape=read_shape(checkpoint.config), weight_bytes=weight_bytes, params=params, places=places
+        shape=read_shape(checkpoint.config, where), weight_bytes=weight_bytes, params=params, places=places
     )

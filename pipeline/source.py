@@ -98,10 +98,7 @@ def _validate(out: Path, where: str, progress: Progress) -> None:
 
 def _inspect(directory: Path) -> Checkpoint:
     checkpoint = open_checkpoint(directory)
-    try:
-        read_shape(checkpoint.config)
-    except SourceError as exc:
-        raise SourceError(f"{directory}/{exc}") from exc
+    read_shape(checkpoint.config, directory)
     return checkpoint
 
 

@@ -9,6 +9,7 @@ from recipes.precision import Precision
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "dtype": "bfloat16",
     "hidden_size": 1024,
     "num_hidden_layers": 8,

@@ -19,7 +19,13 @@ NODES = 6
 
 
 def config_of(**change):
-    return {"architectures": ["LlamaForCausalLM"], **TOY, "num_hidden_layers": 1, **change}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **TOY,
+        "num_hidden_layers": 1,
+        **change,
+    }
 
 
 def kinds(*without, bias=True, hidden=6, dtype="BF16", **more):

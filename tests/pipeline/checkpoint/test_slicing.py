@@ -31,7 +31,8 @@ TOY = {
 
 
 def toy(architecture="LlamaForCausalLM", **change):
-    return read_shape({"architectures": [architecture], **TOY, **change})
+    model_type = architecture.removesuffix("ForCausalLM").lower()
+    return read_shape({"architectures": [architecture], "model_type": model_type, **TOY, **change})
 
 
 def plan(shape, fmt, tp, pp, kv_cache="auto"):
@@ -187,6 +188,7 @@ def test_size_estimate_is_exact_on_a_published_model():
     llama = read_shape(
         {
             "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
             "dtype": "bfloat16",
             "hidden_size": 4096,
             "num_hidden_layers": 32,
