@@ -1,6 +1,7 @@
 """The slicing plan, materialised on integers: source tensor = its element numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,8 +32,11 @@ TOY = {
 
 
 def toy(architecture="LlamaForCausalLM", **change):
-    model_type = architecture.removesuffix("ForCausalLM").lower()
-    return read_shape({"architectures": [architecture], "model_type": model_type, **TOY, **change})
+    """A shape of any hidden size; transformers asks Llama's to be a multiple of the heads."""
+    sizes, model_type = TOY | change, architecture.removesuffix("ForCausalLM").lower()
+    named = {"architectures": [architecture], "model_type": model_type}
+    shape = read_shape(sizes | named | {"hidden_size": sizes["num_attention_heads"]})
+    return replace(shape, hidden_size=sizes["hidden_size"])
 
 
 def plan(shape, fmt, tp, pp, kv_cache="auto"):

@@ -148,7 +148,13 @@ def test_expert_ranks_must_divide_ranks_and_experts():
         "engine.ep: 4 does not divide 6 experts; choose one of 1, 2"
     ]
     dense = read_shape(
-        {**TOY, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "intermediate_size": 8}
+        {
+            **TOY,
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+        }
     )
     assert reasons(dense, Precision.parse("none"), 2, 1, 2) == [
         "engine.ep: 2 needs a model with experts, LlamaForCausalLM has none; leave it out"
