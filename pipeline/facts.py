@@ -163,26 +163,26 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         opened = open_checkpoint(directory)
         found = _source(
             opened,
+            str(directory),
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
-            str(directory),
         )
         found = replace(found, notes=(*found.notes, *unread(opened)))
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), params, places, remote.where)
+    return _source(remote_checkpoint(remote), remote.where, params, places)
 
 
 def _config_only(directory: Path, named: str) -> Source:
     """A model without its weights: its shape says how large they are; it is planned, and not built."""
     config = read_config(directory)
-    shape = read_shape(config)
+    shape = read_shape(config, directory)
     return Source(
         shape=shape,
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
-        params={"config": digest.of_json(config)},
+        params={"config": digest.of_file(directory / "config.json")},
         places={"path": str(directory)},
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
         problems=tuple(f"{directory}/config.json: {told}" for told in config_problems(shape, config)),
@@ -190,10 +190,10 @@ def _config_only(directory: Path, named: str) -> Source:
 
 
 def _source(
-    checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any], where: str
+    checkpoint: Checkpoint, where: str, params: Mapping[str, Any], places: Mapping[str, Any]
 ) -> Source:
-    """What is known of a checkpoint; `where` is what its user calls it."""
-    shape = read_shape(checkpoint.config)
+    """What is known of a checkpoint; `where` is the directory or commit that messages name."""
+    shape = read_shape(checkpoint.config, where)
     compared = compare(shape, checkpoint, where)
     return Source(
         shape=shape,

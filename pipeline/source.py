@@ -128,10 +128,7 @@ def _require_tied(checkpoint: Checkpoint, shape: ModelShape) -> None:
 
 def _inspect(directory: Path) -> Checkpoint:
     checkpoint = open_checkpoint(directory)
-    try:
-        read_shape(checkpoint.config)
-    except SourceError as exc:
-        raise SourceError(f"{directory}/{exc}") from exc
+    read_shape(checkpoint.config, directory)
     return checkpoint
 
 

@@ -62,6 +62,7 @@ from pipeline.checkpoint.stated import differences
 from pipeline.checkpoint.writers import write_all
 from pipeline.config_json import read_shape
 from pipeline.errors import BuildFailed, SourceError
+from pipeline.model_json import read_json, shortened
 from pipeline.shape import ModelShape
 from pipeline.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
 from pipeline.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint
@@ -137,14 +138,18 @@ def _check_precision(checkpoint: Checkpoint, shape: ModelShape, precision: Preci
 
 def quantization_block(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Reads what a checkpoint says of its quantization; older exports say it in hf_quant_config.json only."""
-    block: Mapping[str, Any] | None = checkpoint.config.get("quantization_config")
+    block = checkpoint.config.get("quantization_config")
     beside = checkpoint.directory / "hf_quant_config.json"
+    if block is not None and not isinstance(block, dict):
+        raise SourceError(
+            f"{checkpoint.directory / 'config.json'}: quantization_config is {shortened(block)}; "
+            "it must be null or an object"
+        )
     if block is not None or not beside.is_file():
         return block or {}
     try:
-        details = json.loads(beside.read_bytes())
-        return config_block({"producer": {}} | details)
-    except (ValueError, KeyError, TypeError) as exc:
+        return config_block({"producer": {}} | read_json(beside))
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise SourceError(f"{beside}: not as ModelOpt writes it ({exc!r}); fetch the file again") from exc
 
 

@@ -127,9 +127,10 @@ def _by_kind(config: Config) -> tuple[float, dict[str, Any] | None, float]:
     blocks = {kind: _block(config, newer, kind) for kind in (WHOLE, WINDOWED)}
     whole = _with_older(config, newer, older, blocks[WHOLE])
     rotary.require_whole(config, f"rope_parameters.{WHOLE}", whole)
-    theta = _theta(config, whole, WHOLE, "rope_theta", config.known.theta)
-    local = _theta(config, blocks[WINDOWED], WINDOWED, "rope_local_base_freq", LOCAL_THETA)
-    if (kind := rotary.kind(config, f"rope_parameters.{WINDOWED}", blocks[WINDOWED])) != "default":
+    theta = rotary.theta(config, f"rope_parameters.{WHOLE}", whole)
+    windowed = (f"rope_parameters.{WINDOWED}", blocks[WINDOWED])
+    local = rotary.base(config, *windowed, "rope_local_base_freq", LOCAL_THETA)
+    if (kind := rotary.kind(config, *windowed)) != "default":
         config.refuse(
             f"rope_parameters.{WINDOWED}: rope_type {shortened(kind)} is not supported; supported: default"
         )
@@ -178,13 +179,6 @@ def _with_older(config: Config, newer: Any, older: Any, whole: Mapping[str, Any]
             "call it rope_type"
         )
     return {"rope_type": "default", **whole, **older}
-
-
-def _theta(config: Config, block: Mapping[str, Any], kind: str, beside: str, usual: float) -> float:
-    """Reads a base: of the block, or of the field beside it."""
-    if "rope_theta" in block:
-        return fields.number(config, f"rope_parameters.{kind}.rope_theta", block["rope_theta"])
-    return fields.number(config, beside, config.given.get(beside, usual))
 
 
 def _windows(config: Config, kin: Architecture, layers: int) -> tuple[int | None, ...]:

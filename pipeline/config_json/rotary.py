@@ -69,9 +69,17 @@ def reading(config: Config, name: str, given: Mapping[str, Any]) -> Rotary:
 
 def theta(config: Config, name: str, given: Mapping[str, Any]) -> float:
     """Reads the base of a block: its own, or the field beside it, or that of the class."""
-    if "rope_theta" in given:
-        return number(config, f"{name}.rope_theta", given["rope_theta"])
-    return number(config, "rope_theta", config.given.get("rope_theta", config.known.theta))
+    return base(config, name, given, "rope_theta", config.known.theta)
+
+
+def base(config: Config, name: str, given: Mapping[str, Any], beside: str, usual: float) -> float:
+    """Reads the base of a block, or the field `beside` it; one that is not used must be a number too."""
+    found = config.given.get(beside, usual)
+    if "rope_theta" not in given:
+        return number(config, beside, found)
+    if found is not None:
+        number(config, beside, found)
+    return number(config, f"{name}.rope_theta", given["rope_theta"])
 
 
 def kind(config: Config, name: str, given: Mapping[str, Any]) -> str:

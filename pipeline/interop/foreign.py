@@ -161,7 +161,7 @@ def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
     try:
         opened = open_checkpoint(directory)
-        shape, block = read_shape(opened.config), quantization_block(opened)
+        shape, block = read_shape(opened.config, directory), quantization_block(opened)
         precision = stated.precision(block, linears(shape), opened.entries)
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:

@@ -38,6 +38,7 @@ from tests.pipeline.checkpoint.conftest import quantization_config, source_slice
 LAYER_BYTES = 2 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14336 + 2 * 4096)
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "dtype": "bfloat16",
     "hidden_size": 4096,
     "num_attention_heads": 32,

@@ -4,9 +4,21 @@ import json
 import math
 
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.config_json.gemma import WHOLE, WINDOWED
+
+SIZES = {
+    "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 32, "intermediate_size": 96,
+    "vocab_size": 160, "dtype": "bfloat16", "pad_token_id": None,
+}  # fmt: skip
+EXPERTS = {
+    "MixtralForCausalLM": {"num_local_experts": 4},
+    "Qwen2MoeForCausalLM": {
+        "num_experts": 6, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48,
+    },
+}  # fmt: skip
 
 SCALED = {
     "linear": ("factor",),
@@ -39,6 +51,17 @@ class Recording(dict):
     def __contains__(self, key):
         self.read.add(key)
         return super().__contains__(key)
+
+
+def bare(architecture):
+    """No more than what must be there."""
+    model_type = getattr(transformers, architecture).config_class.model_type
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        **SIZES,
+        **EXPERTS.get(architecture, {}),
+    }
 
 
 def built(config, directory):

@@ -10,23 +10,11 @@ import re
 from contextlib import suppress
 
 import pytest
-import transformers
 from transformers import AutoConfig
 
 from pipeline.config_json import read_shape, readers
 from pipeline.errors import SourceError
-from tests.pipeline.config_witness import Recording, built
-
-SIZES = {
-    "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 32, "intermediate_size": 96,
-    "vocab_size": 160, "dtype": "bfloat16", "pad_token_id": None,
-}  # fmt: skip
-EXPERTS = {
-    "MixtralForCausalLM": {"num_local_experts": 4},
-    "Qwen2MoeForCausalLM": {
-        "num_experts": 6, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48,
-    },
-}  # fmt: skip
+from tests.pipeline.config_witness import Recording, bare, built
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -131,17 +119,6 @@ DEVIATIONS = {
     r"must be true or false|is true; it must|must be null or an object": "a value of another type",
 }
 """What our refusals say of what transformers accepts, and why we refuse it."""
-
-
-def bare(architecture):
-    """No more than what must be there."""
-    model_type = getattr(transformers, architecture).config_class.model_type
-    return {
-        "architectures": [architecture],
-        "model_type": model_type,
-        **SIZES,
-        **EXPERTS.get(architecture, {}),
-    }
 
 
 def fields_of(architecture, directory):

@@ -1,13 +1,13 @@
 """Reading `config.json` of transformers 4 and 5."""
 
 import pytest
-import transformers
 
 from pipeline.config_json import read_shape, readers
 from pipeline.errors import SourceError
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "torch_dtype": "bfloat16",
     "hidden_size": 4096,
     "num_hidden_layers": 32,
@@ -27,6 +27,11 @@ LLAMA = {
     },
 }
 """The published `config.json` of Llama-3.1-8B-Instruct, without the fields nobody reads."""
+
+
+def named(model_type):
+    """What a config.json says of its class."""
+    return {"architectures": [f"{model_type.capitalize()}ForCausalLM"], "model_type": model_type}
 
 
 def without(config, *keys):
@@ -63,55 +68,39 @@ def test_default_rope_is_no_scaling(given):
 
 
 @pytest.mark.parametrize(
-    ("architecture", "bias", "norm", "kv_heads", "head_dim"),
+    ("model_type", "bias", "norm", "kv_heads", "head_dim"),
     [
-        ("LlamaForCausalLM", False, False, 32, 128),
-        ("MistralForCausalLM", False, False, 8, 128),
-        ("Qwen2ForCausalLM", True, False, 32, 128),
-        ("Qwen3ForCausalLM", False, True, 32, 128),
+        ("llama", False, False, 32, 128),
+        ("mistral", False, False, 8, 128),
+        ("qwen2", True, False, 32, 128),
+        ("qwen3", False, True, 32, 128),
     ],
 )
-def test_each_family_fixes_what_its_config_leaves_out(architecture, bias, norm, kv_heads, head_dim):
-    shape = read_shape(without(LLAMA, "num_key_value_heads") | {"architectures": [architecture]})
+def test_each_family_fixes_what_its_config_leaves_out(model_type, bias, norm, kv_heads, head_dim):
+    shape = read_shape(without(LLAMA, "num_key_value_heads") | named(model_type))
     assert (shape.qkv_bias, shape.qk_norm) == (bias, norm)
     assert (shape.num_kv_heads, shape.head_dim) == (kv_heads, head_dim)
 
 
 def test_qwen3_heads_need_not_add_up_to_the_hidden_size():
-    shape = read_shape(LLAMA | {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 1024})
+    shape = read_shape(LLAMA | named("qwen3") | {"hidden_size": 1024})
     assert (shape.head_dim, shape.q_size) == (128, 4096)
-
-
-@pytest.mark.parametrize("config_class", ["LlamaConfig", "MistralConfig", "Qwen2Config", "Qwen3Config"])
-def test_defaults_agree_with_the_transformers_classes(config_class):
-    theirs = getattr(transformers, config_class)(dtype="bfloat16", hidden_size=4096)
-    ours = read_shape(theirs.to_dict() | {"architectures": [config_class.replace("Config", "ForCausalLM")]})
-    bare = read_shape(
-        {
-            key: value
-            for key, value in theirs.to_dict().items()
-            if key not in ("rope_parameters", "head_dim", "rms_norm_eps", "tie_word_embeddings")
-        }
-        | {"architectures": [config_class.replace("Config", "ForCausalLM")]}
-    )
-    assert bare == ours
-    assert ours.head_dim == theirs.to_dict().get("head_dim", 128)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*LlamaForCausalLM.*Qwen3ForCausalLM"),
-        ({"architectures": None}, r"architectures \[\]"),
-        ({"attention_bias": True}, "attention_bias True"),
-        ({"mlp_bias": True}, "mlp_bias True"),
+        ({"architectures": None}, "architectures is null"),
+        ({"attention_bias": True}, "attention_bias true"),
+        ({"mlp_bias": True}, "mlp_bias true"),
         ({"hidden_act": "gelu"}, "'gelu'"),
         ({"partial_rotary_factor": 0.5}, r"partial_rotary_factor 0\.5"),
-        ({"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}, r"0\.25"),
+        ({"rope_scaling": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}, r"0\.25"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 2}}, "'longrope'.*llama3"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "lacks low_freq_factor"),
         ({"torch_dtype": "float8"}, "'float8'"),
-        ({"torch_dtype": None}, "dtype is None"),
+        ({"torch_dtype": None}, "dtype is null"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"num_hidden_layers": "32"}, "num_hidden_layers is '32'"),
         ({"num_attention_heads": 24}, "num_attention_heads 24"),
@@ -124,20 +113,20 @@ def test_what_is_not_supported_is_refused_with_its_value(change, said):
 
 
 def test_mistral_has_its_window_in_every_layer():
-    mistral = LLAMA | {"architectures": ["MistralForCausalLM"], "sliding_window": 4096}
+    mistral = LLAMA | named("mistral") | {"sliding_window": 4096}
     assert read_shape(mistral).sliding_window == 4096
     assert read_shape(mistral | {"sliding_window": None}).sliding_window is None
 
 
 @pytest.mark.parametrize(("switch", "first", "window"), [(False, 0, None), (True, 32, None), (True, 0, 4096)])
 def test_qwen_window_follows_its_switch(switch, first, window):
-    qwen = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "sliding_window": 4096}
+    qwen = LLAMA | named("qwen2") | {"sliding_window": 4096}
     shape = read_shape(qwen | {"use_sliding_window": switch, "max_window_layers": first})
     assert shape.sliding_window == window
 
 
 def test_qwen_has_windows_from_a_layer_on():
-    qwen = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "sliding_window": 4096, "use_sliding_window": True}
+    qwen = LLAMA | named("qwen2") | {"sliding_window": 4096, "use_sliding_window": True}
     assert read_shape(qwen | {"max_window_layers": 28}).windows == (None,) * 28 + (4096,) * 4
     kinds = ["sliding_attention"] + ["full_attention"] * 31
     assert read_shape(qwen | {"layer_types": kinds}).windows == (4096,) + (None,) * 31

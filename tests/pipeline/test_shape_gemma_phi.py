@@ -41,23 +41,6 @@ def test_gemma_3_has_windows_in_five_of_six_layers_with_a_rotary_base_of_their_o
     assert not shape.folds_smoothing
 
 
-@pytest.mark.parametrize("architecture", ["Gemma2", "Gemma3"])
-def test_gemma_defaults_agree_with_the_transformers_classes(architecture):
-    name = f"{architecture}Config" if architecture == "Gemma2" else f"{architecture}TextConfig"
-    theirs = getattr(transformers, name)(dtype="bfloat16").to_dict()
-    named = {"architectures": [f"{architecture}ForCausalLM"]}
-    silent = (
-        "attn_logit_softcapping", "final_logit_softcapping", "head_dim", "hidden_activation", "layer_types",
-        "num_key_value_heads", "query_pre_attn_scalar", "rms_norm_eps", "rope_parameters", "sliding_window",
-        "tie_word_embeddings", "attention_bias", "use_bidirectional_attention", "_sliding_window_pattern",
-    )  # fmt: skip
-    bare = {key: value for key, value in theirs.items() if key not in silent}
-    assert read_shape(bare | named) == read_shape(theirs | named)
-    caps = (50.0, 30.0) if architecture == "Gemma2" else (None, None)
-    shape = read_shape(theirs | named)
-    assert (shape.attention_softcap, shape.logit_softcap) == caps
-
-
 def test_gemma_3_of_transformers_5_scales_the_whole_layers_only():
     scaled = {"rope_type": "linear", "factor": 8.0}
     older = GEMMA_3 | {"rope_scaling": scaled}
@@ -78,11 +61,11 @@ def test_gemma_3_of_transformers_5_scales_the_whole_layers_only():
     [
         ({"architectures": ["Gemma3ForConditionalGeneration"]}, "vision towers are not built"),
         ({"hidden_activation": "gelu"}, "hidden_activation 'gelu'"),
-        ({"use_bidirectional_attention": True}, "use_bidirectional_attention True"),
-        ({"attention_bias": True}, "attention_bias True"),
+        ({"use_bidirectional_attention": True}, "use_bidirectional_attention true"),
+        ({"attention_bias": True}, "attention_bias true"),
         ({"attn_logit_softcapping": 50.0}, r"attn_logit_softcapping 50\.0"),
         ({"final_logit_softcapping": -1}, "final_logit_softcapping is -1"),
-        ({"sliding_window": None}, "sliding_window is None"),
+        ({"sliding_window": None}, "sliding_window is null"),
         ({"layer_types": ["full_attention"] + ["sliding_attention"] * 25}, "full_attention in layers 0,"),
         ({"layer_types": ["chunked_attention"] * 26}, "chunked_attention"),
         ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0"),
@@ -90,7 +73,7 @@ def test_gemma_3_of_transformers_5_scales_the_whole_layers_only():
             {"rope_parameters": {
                 "full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0},
             }},
-            "'linear' of sliding_attention",
+            "sliding_attention: rope_type 'linear' is not supported",
         ),
     ],
 )  # fmt: skip
@@ -120,11 +103,11 @@ def test_phi_of_transformers_5_gives_the_same_shape():
     [
         ({"partial_rotary_factor": 0.75}, r"partial_rotary_factor 0\.75"),
         ({"hidden_act": "gelu"}, "'gelu'"),
-        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'yarn'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
         ({"rope_scaling": PHI["rope_scaling"] | {"short_factor": [1.0]}}, "short_factor is 1 factors.*of 48"),
         ({"rope_scaling": PHI["rope_scaling"] | {"factor": 2.0}}, r"factor 2\.0"),
         ({"rope_scaling": PHI["rope_scaling"] | {"attention_factor": 2.0}}, r"attention_factor 2\.0"),
-        ({"original_max_position_embeddings": None}, "original_max_position_embeddings is None"),
+        ({"original_max_position_embeddings": None}, "original_max_position_embeddings is null"),
     ],
 )
 def test_what_phi_cannot_be_is_refused_with_its_value(change, said):

@@ -17,7 +17,7 @@ from pipeline.step import Kind, Step
 from recipes.schema import Recipe
 
 CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
     "intermediate_size": 128, "vocab_size": 256, "max_position_embeddings": 128, "rms_norm_eps": 1e-5,
     "hidden_act": "silu", "torch_dtype": "bfloat16",
 }  # fmt: skip

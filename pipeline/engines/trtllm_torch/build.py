@@ -23,6 +23,7 @@ from pipeline.engines.trtllm_torch.settings import DRAFT, SPECULATIVE, passed
 from pipeline.engines.trtllm_torch.tables import table_of
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.shape import ModelShape
+from pipeline.tensors import read_config
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.engine import Runtime, opened
@@ -49,7 +50,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     clock = Clock(progress)
     with clock.phase("link"):
         _place(job, out)
-    shape = read_shape(json.loads((out / CHECKPOINT / "config.json").read_text()))
+    shape = read_shape(read_config(out / CHECKPOINT))
     key = tuning_key(out / CHECKPOINT, params["options"])
     (out / "engine.json").write_text(_json(_description(params, shape, out, key)))
     before = used_bytes()
@@ -116,7 +117,7 @@ def _link(source: str, target: str) -> None:
 
 def tuning_key(checkpoint: Path, options: Mapping[str, Any]) -> str:
     """Names the shapes that the autotuner times: those of the model under the options."""
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = read_config(checkpoint)
     return digest.of_json({"config": config, "options": dict(options)})
 
 
@@ -204,7 +205,7 @@ def _description(params: Mapping[str, Any], shape: ModelShape, out: Path, key: s
 
 def _drafting(draft: Path, options: Mapping[str, Any]) -> ModelShape:
     """Shape of what proposes tokens; EAGLE's nets have architectures of their own."""
-    config = json.loads((draft / "config.json").read_text())
+    config = read_config(draft)
     eagle = options["speculative_config"]["decoding_type"] in SPECULATIVE["eagle"]
     return net_shape(config) if eagle else read_shape(config)
 

@@ -19,6 +19,7 @@ from recipes.precision import Precision
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "dtype": "bfloat16",
     "hidden_size": 256,
     "num_hidden_layers": 2,

@@ -9,6 +9,7 @@ from recipes.precision import Precision
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
     "dtype": "bfloat16",
     "hidden_size": 1024,
     "num_hidden_layers": 8,
@@ -42,7 +43,7 @@ def test_heads_that_do_not_divide():
 
 
 def test_key_heads_that_divide_neither_way():
-    assert said(tp=4, num_attention_heads=12, num_key_value_heads=6) == [
+    assert said(tp=4, hidden_size=1536, num_attention_heads=12, num_key_value_heads=6) == [
         "engine.tp: 4 neither divides 6 key/value heads nor is their multiple; choose one of 1, 2, 3, 6"
     ]
 

@@ -11,18 +11,31 @@ from pipeline.checkpoint.slicing import plan
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
 from recipes.precision import Precision
-from tests.pipeline.checkpoint.test_slicing import TOY, materialise, toy
+from tests.pipeline.checkpoint import test_slicing
+from tests.pipeline.checkpoint.test_slicing import materialise
 
 PLAIN = Precision.parse("none")
 NODES = 6
 """The first tree of three levels."""
 
+TOY = test_slicing.TOY | {"hidden_size": 12}
+
+
+def toy(**change):
+    return test_slicing.toy(**(TOY | change))
+
 
 def config_of(**change):
-    return {"architectures": ["LlamaForCausalLM"], **TOY, "num_hidden_layers": 1, **change}
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        **TOY,
+        "num_hidden_layers": 1,
+        **change,
+    }
 
 
-def kinds(*without, bias=True, hidden=6, dtype="BF16", **more):
+def kinds(*without, bias=True, hidden=12, dtype="BF16", **more):
     """Type and shape of the tensors of a net for the toy."""
     sizes = {
         "embed_tokens": (5, hidden), "fc": (hidden, 2 * hidden), "layers.0.post_attention_layernorm": (hidden,),
@@ -64,15 +77,15 @@ def test_the_net_is_cut_as_a_layer_of_the_model():
         {tensor.name: materialise(tensor) for tensor in rank} for rank in on_ranks(net(), toy(), tp=2)
     )
     here = "eagle_nets.0.drafter"
-    whole = np.arange(6 * 12).reshape(6, 12)
+    whole = np.arange(12 * 24).reshape(12, 24)
     assert np.array_equal(np.concatenate([first[f"{here}.fc.weight"], second[f"{here}.fc.weight"]]), whole)
-    assert second[f"{here}.fc.bias"].tolist() == [3, 4, 5]
-    q, k = np.arange(8 * 6).reshape(8, 6), np.arange(4 * 6).reshape(4, 6)
+    assert second[f"{here}.fc.bias"].tolist() == [6, 7, 8, 9, 10, 11]
+    q, k = np.arange(8 * 12).reshape(8, 12), np.arange(4 * 12).reshape(4, 12)
     wanted = np.concatenate([q[4:], k[2:], k[2:]])
     assert np.array_equal(second[f"{here}.layers.0.attention.qkv.weight"], wanted)
-    dense = np.arange(6 * 8).reshape(6, 8)
+    dense = np.arange(12 * 8).reshape(12, 8)
     assert np.array_equal(second[f"{here}.layers.0.attention.dense.weight"], dense[:, 4:])
-    assert np.array_equal(second[f"{here}.vocab_embedding.weight"][-1], np.full(6, -1))
+    assert np.array_equal(second[f"{here}.vocab_embedding.weight"][-1], np.full(12, -1))
 
 
 def test_each_level_of_the_tree_has_a_copy_with_the_models_head():
@@ -87,7 +100,7 @@ def test_each_level_of_the_tree_has_a_copy_with_the_models_head():
 def test_a_net_without_bias_gets_zeros():
     (rank,) = on_ranks(net(bias=False), toy(), tp=1)
     made = {tensor.name: tensor for tensor in rank}["eagle_nets.2.drafter.fc.bias"]
-    assert (made.dtype, made.shape, made.parts[0].value) == ("BF16", (6,), 0)
+    assert (made.dtype, made.shape, made.parts[0].value) == ("BF16", (12,), 0)
 
 
 @pytest.mark.parametrize("fmt", ["none", "fp8", "int8_wo"])
@@ -113,13 +126,13 @@ def test_the_tree_fits_what_the_config_says():
 @pytest.mark.parametrize(
     ("config", "tensors", "told"),
     [
-        ({}, kinds(**{"fc.weight": ("BF16", (6, 18))}), "the net is of EAGLE-3, which reads several layers"),
+        ({}, kinds(**{"fc.weight": ("BF16", (12, 36))}), "the net is of EAGLE-3, which reads several layers"),
         ({"architectures": ["LlamaForCausalLMEagle3"]}, kinds(**{"midlayer.x": ("BF16", (6,))}), "the net is of EAGLE-3"),
         ({"architectures": ["Qwen2ForCausalLM"]}, kinds(), "architectures \\['Qwen2ForCausalLM'\\]; an EAGLE-1 net"),
         ({}, kinds("embed_tokens"), ": embed_tokens.weight is missing;"),
-        ({}, kinds("fc"), "an EAGLE-1 net of one layer of 6 \\(no fc.weight\\)"),
-        ({}, kinds(**{"layers.1.mlp.up_proj.weight": ("BF16", (8, 6))}), "layers.1.mlp.up_proj.weight is none of its"),
-        ({}, kinds(**{"layers.0.mlp.up_proj.weight": ("F16", (8, 6))}), "up_proj.weight is F16 .8, 6., it must be BF16"),
+        ({}, kinds("fc"), "an EAGLE-1 net of one layer of 12 \\(no fc.weight\\)"),
+        ({}, kinds(**{"layers.1.mlp.up_proj.weight": ("BF16", (8, 12))}), "layers.1.mlp.up_proj.weight is none of its"),
+        ({}, kinds(**{"layers.0.mlp.up_proj.weight": ("F16", (8, 12))}), "up_proj.weight is F16 .8, 12., it must be BF16"),
         ({}, kinds("embed_tokens", "layers.0.mlp.up_proj"), "embed_tokens.weight is missing, layers.0.mlp.up_proj"),
     ],
 )  # fmt: skip
@@ -132,14 +145,14 @@ def test_what_is_no_eagle_1_net_is_refused(config, tensors, told):
     ("model", "layout", "told"),
     [
         ({"architecture": "MistralForCausalLM"}, {}, "speculative.mode: TensorRT-LLM adds EAGLE's net to no Mistral"),
-        ({"hidden_size": 8}, {}, "speculative.draft: the net's hidden size is 6, the model's 8"),
+        ({"hidden_size": 8}, {}, "speculative.draft: the net's hidden size is 12, the model's 8"),
         ({"vocab_size": 7}, {}, "speculative.draft: the net's vocabulary is 5, the model's 7"),
         ({"dtype": "float16"}, {}, "speculative.draft: the net's type is BF16, the model's F16"),
         ({"num_key_value_heads": 4}, {}, "speculative.draft: the net's number of key heads is 2, the model's 4"),
         ({"rope_theta": 5e5}, {}, "speculative.draft: the net's rotary base is 10000.0, the model's 500000.0"),
         ({}, {"kv_cache": "fp8"}, "kv_cache: fp8 needs scales of every layer"),
         ({}, {"pp": 2}, "engine.pp: TensorRT-LLM supports EAGLE with tensor parallelism only, found 2 stages"),
-        ({}, {"tp": 4}, "engine.tp: 4 does not divide the 6 outputs of the net's fc"),
+        ({}, {"tp": 8}, "engine.tp: 8 does not divide the 12 outputs of the net's fc"),
     ],
 )  # fmt: skip
 def test_a_net_that_does_not_go_with_the_model_is_refused(model, layout, told):

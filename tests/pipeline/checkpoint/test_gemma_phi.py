@@ -21,11 +21,18 @@ SIZES = {
 GEMMA_2 = {
     **SIZES,
     "architectures": ["Gemma2ForCausalLM"],
+    "model_type": "gemma2",
     "sliding_window": 16,
     "query_pre_attn_scalar": 144,
 }
-GEMMA_3 = {**SIZES, "architectures": ["Gemma3ForCausalLM"], "sliding_window": 16, "sliding_window_pattern": 3}
-PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"]}
+GEMMA_3 = {
+    **SIZES,
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "sliding_window": 16,
+    "sliding_window_pattern": 3,
+}
+PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
 NONE = Precision.parse("none")
 
 

@@ -108,7 +108,12 @@ def test_versions_are_read_as_numbers(version, read):
     ("version", "loads"), [("0.12.0", False), (V016, False), ("1.0.0", True), ("", True)]
 )
 def test_experts_in_blocks_need_a_version_that_has_them(version, loads):
-    sizes = {"num_local_experts": 4, "num_experts_per_tok": 2, "architectures": ["MixtralForCausalLM"]}
+    sizes = {
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+    }
     told = said("int4_wo", version=version, **sizes)
     assert told == [] if loads else f"experts of TensorRT-LLM {version} have no scales per block" in told[0]
     assert said({"default": "int4_wo", "except": {"*experts*": "fp8"}}, version=version, **sizes) == []

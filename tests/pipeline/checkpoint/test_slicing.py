@@ -1,6 +1,7 @@
 """The slicing plan, materialised on integers: source tensor = its element numbers."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,11 @@ TOY = {
 
 
 def toy(architecture="LlamaForCausalLM", **change):
-    return read_shape({"architectures": [architecture], **TOY, **change})
+    """A shape of any hidden size; transformers asks Llama's to be a multiple of the heads."""
+    sizes, model_type = TOY | change, architecture.removesuffix("ForCausalLM").lower()
+    named = {"architectures": [architecture], "model_type": model_type}
+    shape = read_shape(sizes | named | {"hidden_size": sizes["num_attention_heads"]})
+    return replace(shape, hidden_size=sizes["hidden_size"])
 
 
 def plan(shape, fmt, tp, pp, kv_cache="auto"):
@@ -187,6 +192,7 @@ def test_size_estimate_is_exact_on_a_published_model():
     llama = read_shape(
         {
             "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
             "dtype": "bfloat16",
             "hidden_size": 4096,
             "num_hidden_layers": 32,

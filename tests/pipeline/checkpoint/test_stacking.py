@@ -22,9 +22,14 @@ TOY = {
     "num_key_value_heads": 4, "head_dim": 2, "vocab_size": 5, "max_position_embeddings": 16,
     "num_experts_per_tok": 2,
 }  # fmt: skip
-MIXTRAL = {"architectures": ["MixtralForCausalLM"], "intermediate_size": 4, "num_local_experts": 4}
+MIXTRAL = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "intermediate_size": 4,
+    "num_local_experts": 4,
+}
 QWEN = {
-    "architectures": ["Qwen2MoeForCausalLM"], "intermediate_size": 99, "moe_intermediate_size": 4,
+    "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "intermediate_size": 99, "moe_intermediate_size": 4,
     "shared_expert_intermediate_size": 8, "num_experts": 4,
 }  # fmt: skip
 BUILT = ("none", "fp8", "int8_wo", "int4_wo")
@@ -142,7 +147,15 @@ def test_expert_ranks_must_divide_ranks_and_experts():
     assert said(tp=4, ep=4, num_local_experts=6) == [
         "engine.ep: 4 does not divide 6 experts; choose one of 1, 2"
     ]
-    dense = read_shape({**TOY, "architectures": ["LlamaForCausalLM"], "intermediate_size": 8})
+    dense = read_shape(
+        {
+            **TOY,
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": 8,
+            "intermediate_size": 8,
+        }
+    )
     assert reasons(dense, Precision.parse("none"), 2, 1, 2) == [
         "engine.ep: 2 needs a model with experts, LlamaForCausalLM has none; leave it out"
     ]

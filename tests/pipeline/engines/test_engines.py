@@ -26,7 +26,7 @@ TOOLCHAIN = Toolchain(
     name="path", kind="path", location="/opt/bin", versions={"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1"}
 )
 CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "hidden_size": 64, "num_hidden_layers": 2,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 128,
 }  # fmt: skip
 
@@ -94,11 +94,16 @@ def test_aoti_refuses_what_its_model_does_not_compute():
     [reason] = engines.backend("aoti").reasons(wanted({**CONFIG, "rope_parameters": rope}))
     assert reason.startswith("engine.backend: aoti does not compute rope_type 'yarn'")
 
-    mistral = {**CONFIG, "architectures": ["MistralForCausalLM"], "sliding_window": 64}
+    mistral = {
+        **CONFIG,
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "sliding_window": 64,
+    }
     assert engines.backend("aoti").reasons(wanted(mistral, engine=Engine(max_seq_len=100))) == []
 
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-    phi = {**CONFIG, "architectures": ["Phi3ForCausalLM"], "rope_scaling": rope}
+    phi = {**CONFIG, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": rope}
     phi |= {"original_max_position_embeddings": 64}
     [reason] = engines.backend("aoti").reasons(wanted(phi, engine=Engine(max_seq_len=65)))
     assert reason.startswith("engine.max_seq_len: 65 exceeds 64, beyond which longrope")

@@ -18,7 +18,7 @@ from recipes.schema import Engine, Model, Speculative, Traffic
 
 BACKEND = engines.backend("trtllm_torch")
 CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "hidden_size": 64, "num_hidden_layers": 2,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 100, "max_position_embeddings": 8192,
 }  # fmt: skip
 NAMES = {80: "NVIDIA A100-SXM4-80GB", 89: "NVIDIA L40S", 90: "NVIDIA H100 80GB HBM3", 100: "NVIDIA B200"}

@@ -9,11 +9,16 @@ from tests.pipeline.engines import test_trtllm_torch as plain
 BACKEND = engines.backend("trtllm_torch")
 WINDOW = {"sliding_window": 4096}
 FAMILIES = {
-    "gemma2": {"architectures": ["Gemma2ForCausalLM"], "head_dim": 16, **WINDOW},
-    "gemma3": {"architectures": ["Gemma3ForCausalLM"], "head_dim": 16, **WINDOW},
-    "mistral": {"architectures": ["MistralForCausalLM"], **WINDOW},
-    "mixtral": {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2},
-    "phi3": {"architectures": ["Phi3ForCausalLM"], "sliding_window": 2047},
+    "gemma2": {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "head_dim": 16, **WINDOW},
+    "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 16, **WINDOW},
+    "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", **WINDOW},
+    "mixtral": {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "sliding_window": 2047},
 }
 
 

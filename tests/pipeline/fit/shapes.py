@@ -17,13 +17,17 @@ def model(
 ) -> ModelShape:
     """A Llama, unless `more` names another architecture; `heads` of queries and of keys."""
     return read_shape({
-        "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "hidden_size": hidden,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": hidden,
         "num_hidden_layers": layers, "num_attention_heads": heads[0], "num_key_value_heads": heads[1],
         "intermediate_size": inner, "vocab_size": vocab, "max_position_embeddings": 131072, **more,
     })  # fmt: skip
 
 
-QWEN: dict[str, Any] = {"architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True}
+QWEN: dict[str, Any] = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "model_type": "qwen2",
+    "tie_word_embeddings": True,
+}
 LLAMA2_7B = model(4096, 32, (32, 32), 11008, 32000)
 LLAMA3_8B = model(4096, 32, (32, 8), 14336, 128256)
 LLAMA3_70B = model(8192, 80, (64, 8), 28672, 128256)

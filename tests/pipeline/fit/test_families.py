@@ -16,24 +16,24 @@ from recipes.precision import Precision
 from tests.pipeline.fit.shapes import model, wanted
 
 MIXTRAL = model(
-    4096, 32, (32, 8), 14336, 32000, architectures=["MixtralForCausalLM"],
+    4096, 32, (32, 8), 14336, 32000, architectures=["MixtralForCausalLM"], model_type="mixtral",
     num_local_experts=8, num_experts_per_tok=2,
 )  # fmt: skip
 QWEN_MOE = model(
-    2048, 24, (16, 16), 5632, 151936, architectures=["Qwen2MoeForCausalLM"], num_experts=60,
+    2048, 24, (16, 16), 5632, 151936, architectures=["Qwen2MoeForCausalLM"], model_type="qwen2_moe", num_experts=60,
     num_experts_per_tok=4, moe_intermediate_size=1408, shared_expert_intermediate_size=5632,
 )  # fmt: skip
 GEMMA_2 = model(
-    3584, 42, (16, 8), 14336, 256000, architectures=["Gemma2ForCausalLM"], head_dim=256, sliding_window=4096,
+    3584, 42, (16, 8), 14336, 256000, architectures=["Gemma2ForCausalLM"], model_type="gemma2", head_dim=256, sliding_window=4096,
 )  # fmt: skip
 GEMMA_3 = model(
-    1152, 26, (4, 1), 6912, 262144, architectures=["Gemma3ForCausalLM"], head_dim=256, sliding_window=512,
+    1152, 26, (4, 1), 6912, 262144, architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", head_dim=256, sliding_window=512,
 )  # fmt: skip
 PHI_3 = model(
-    3072, 32, (32, 32), 8192, 32064, architectures=["Phi3ForCausalLM"], sliding_window=2047,
+    3072, 32, (32, 32), 8192, 32064, architectures=["Phi3ForCausalLM"], model_type="phi3", sliding_window=2047,
 )  # fmt: skip
 MISTRAL = model(
-    4096, 32, (32, 8), 14336, 32000, architectures=["MistralForCausalLM"], sliding_window=4096
+    4096, 32, (32, 8), 14336, 32000, architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=4096
 )  # fmt: skip
 FAMILIES = {
     "Mixtral": MIXTRAL, "Qwen2-MoE": QWEN_MOE, "Gemma 2": GEMMA_2, "Gemma 3": GEMMA_3, "Phi-3": PHI_3,
@@ -87,7 +87,7 @@ def test_routed_experts_of_a_token_may_all_be_on_one_rank():
 
 def test_the_expert_for_every_token_counts_beside_the_chosen_ones():
     alone = model(
-        2048, 24, (16, 16), 5632, 151936, architectures=["Qwen2MoeForCausalLM"], num_experts=60,
+        2048, 24, (16, 16), 5632, 151936, architectures=["Qwen2MoeForCausalLM"], model_type="qwen2_moe", num_experts=60,
         num_experts_per_tok=4, moe_intermediate_size=1408, shared_expert_intermediate_size=1,
     )  # fmt: skip
     more, less = (first_rank(shape, **SMALL).activations for shape in (QWEN_MOE, alone))
@@ -120,7 +120,7 @@ def test_backends_that_are_told_no_window_hold_everything(backend):
 
 def test_a_large_vocabulary_shows_in_the_logits():
     small = model(
-        1152, 26, (4, 1), 6912, 32768, architectures=["Gemma3ForCausalLM"], head_dim=256, sliding_window=512,
+        1152, 26, (4, 1), 6912, 32768, architectures=["Gemma3ForCausalLM"], model_type="gemma3_text", head_dim=256, sliding_window=512,
     )  # fmt: skip
     much, little = (first_rank(shape, **SMALL) for shape in (GEMMA_3, small))
     rows = limits(wanted(GEMMA_3, **SMALL)).logit_rows

@@ -14,7 +14,7 @@ from recipes.precision import Precision
 from recipes.schema import Engine, Speculative, Traffic
 
 CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "dtype": "bfloat16", "hidden_size": 4096, "num_hidden_layers": 32,
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": 4096, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256,
     "max_position_embeddings": 131072,
 }  # fmt: skip

@@ -26,7 +26,7 @@ def reasons(version, options=None, **changes):
 
 
 def test_a_draft_model_needs_layers_that_see_all_positions():
-    mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": 2048}
+    mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 2048}
     [reason] = reasons(OLD, config=mistral, speculative=EXTERNAL)
     assert reason.startswith("speculative.mode: draft_tokens_external needs KV cache reuse while serving")
     assert "that see 2048 of 4096 positions; choose another mode" in reason
@@ -35,7 +35,7 @@ def test_a_draft_model_needs_layers_that_see_all_positions():
 
 
 def test_beams_need_layers_that_see_all_positions():
-    mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": 4095}
+    mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4095}
     [reason] = reasons(OLD, {"max_beam_width": 2}, config=mistral)
     assert reason.startswith("engine.options.max_beam_width: the runtime has no beam search where layers see")
     assert "engine.max_seq_len 4096 positions, here 4095; choose 1" in reason
@@ -98,7 +98,7 @@ def test_plain_requests_are_built(version, changes):
         (OLD, {"lora_target_modules": ["attn_q"]}, {}, "engine.options.lora_plugin: is needed with lora_target_modules"),
         (LATE, {"dora_plugin": True}, {}, "engine.options.lora_plugin: is needed with dora_plugin"),
         (LATE, {"streamingllm": True}, {}, "engine.options.streamingllm: is refused by TensorRT-LLM 1.2.1"),
-        (OLD, {"streamingllm": True}, {"config": {"architectures": ["MistralForCausalLM"], "sliding_window": None}},
+        (OLD, {"streamingllm": True}, {"config": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None}},
          "engine.options.streamingllm: is for LlamaForCausalLM, not MistralForCausalLM"),
         (OLD, {"pp_reduce_scatter": True}, {}, "engine.options.pp_reduce_scatter: is for MixtralForCausalLM"),
         (OLD, {"gather_context_logits": False}, {}, "engine.options.gather_context_logits: is always on"),
@@ -179,13 +179,18 @@ def test_late_builders_read_an_fp8_cache_with_w4a8_weights_too():
 
 
 def test_every_family_needs_its_first_version():
-    config = {"architectures": ["Qwen2ForCausalLM"]}
+    config = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
     assert reasons("0.10.0", config=config) == []
     [reason] = reasons("0.9.0", config=config)
     assert reason.startswith("model: Qwen2ForCausalLM needs TensorRT-LLM 0.10; this toolchain is 0.9.0")
-    [reason] = reasons("0.17.0", config={"architectures": ["Qwen3ForCausalLM"], "head_dim": 128})
+    [reason] = reasons(
+        "0.17.0", config={"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128}
+    )
     assert reason.startswith("model: Qwen3ForCausalLM needs TensorRT-LLM 0.20")
-    assert reasons(LATE, config={"architectures": ["Qwen3ForCausalLM"], "head_dim": 128}) == []
+    assert (
+        reasons(LATE, config={"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128})
+        == []
+    )
     assert min(FAMILIES.values()) == (0, 8)
 
 
@@ -199,7 +204,9 @@ def test_what_the_loader_cannot_load_is_a_reason_too():
 
 
 def test_a_draft_model_has_to_be_buildable_too():
-    draft = read_shape(CONFIG | {"architectures": ["Qwen3ForCausalLM"], "head_dim": 128})
+    draft = read_shape(
+        CONFIG | {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128}
+    )
     [reason] = reasons(OLD, speculative=EXTERNAL, draft=draft)
     assert reason.startswith("speculative.draft: model: Qwen3ForCausalLM needs TensorRT-LLM 0.20")
     assert reasons(LATE, speculative=EXTERNAL, draft=draft) == []
@@ -207,7 +214,7 @@ def test_a_draft_model_has_to_be_buildable_too():
         "0.17.0",
         speculative=EXTERNAL,
         draft=draft,
-        config={"architectures": ["Qwen3ForCausalLM"], "head_dim": 128},
+        config={"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "head_dim": 128},
     )
     assert len(both) == 1  # said of the target, and not again
 

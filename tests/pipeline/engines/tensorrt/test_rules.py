@@ -144,7 +144,7 @@ def test_reduce_fusion_needs_several_ranks_of_a_llama():
     assert "user_buffer: disable instead of enable, because it needs reduce_fusion" in said(options=both)
     found = built(options=both, engine={"tp": 2}, format="fp8")
     assert (found["reduce_fusion"], found["user_buffer"]) == ("enable", "enable")
-    mistral = {"architectures": ["MistralForCausalLM"], "sliding_window": None}
+    mistral = {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None}
     assert built(options=both, engine={"tp": 2}, config=mistral)["reduce_fusion"] == "disable"
 
 
