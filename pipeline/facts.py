@@ -1,8 +1,9 @@
 """What a plan needs to know about the outside world: read here, so that planning itself is pure."""
 
 import gc
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline import engines
 from pipeline.checkpoint.comparison import compare, config_problems
+from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.config_json import read_shape
 from pipeline.data_facts import DataFacts, read_data
@@ -21,7 +23,7 @@ from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint, unread
-from pipeline.tensors import Checkpoint, open_checkpoint, read_config
+from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.toolchain import Choice
 from pipeline.vocabulary import vocabulary
@@ -197,9 +199,17 @@ def _source(
     compared = compare(shape, checkpoint, where)
     return Source(
         shape=shape,
-        weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+        weight_bytes=_bytes(checkpoint, compared.cast, SOURCE_TYPES[shape.dtype]),
         params=params,
         places=places,
         problems=compared.problems,
         notes=tuple(compared.notes(shape.dtype)),
     )
+
+
+def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
+    """Bytes of the weights: as they are stored, or once they are cast if that is more."""
+    stored = sum(entry.nbytes for entry in checkpoint.entries.values())
+    odd = [entry for name, entry in checkpoint.entries.items() if name in cast]
+    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in odd)
+    return stored + max(0, more)

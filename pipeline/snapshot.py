@@ -122,12 +122,14 @@ def unread(checkpoint: Checkpoint) -> list[str]:
         read.add(INDEX)
     names = {path.name for path in checkpoint.directory.glob("*.safetensors*")}
     spare = sorted(name for name in names - read if name.endswith(".safetensors") or name == INDEX)
-    if not spare:
-        return []
-    return [
-        f"{', '.join(spare)} not read: as in transformers, weights are model.safetensors, and where there is "
-        f"none the files of {INDEX}; remove what is stale"
-    ]
+    reasons = {
+        "the model is built without its adapter; merge it (`merge_and_unload()`) if that is meant": [
+            name for name in spare if name.startswith("adapter_")
+        ],
+        f"as in transformers, weights are model.safetensors, and where there is none the files of {INDEX}; "
+        "remove what is stale": [name for name in spare if not name.startswith("adapter_")],
+    }
+    return [f"{', '.join(found)} not read: {why}" for why, found in reasons.items() if found]
 
 
 def unreadable(path: Path, exc: OSError) -> SourceError:
