@@ -161,7 +161,10 @@ CASES = {
         {"config": {"quantization_config": {"quant_method": "fp8"}, "num_hidden_layers": 3}},
         [f"{CONFIG}: the checkpoint is quantized already (quantization_config, quant_method 'fp8')"],
     ),
-    "no model_type": ({"config": {"model_type": None}}, [f"{CONFIG}: model_type is None; for LlamaForCausalLM"]),
+    "no model_type, and a tensor less": (
+        {"config": {"model_type": None}, **without(UP)},
+        [f"{CONFIG}: model_type is None; for LlamaForCausalLM", f"{UP} is missing"],
+    ),
     "weights of another name": ({"config": {"transformers_weights": "a.safetensors"}}, ["transformers_weights"]),
 }  # fmt: skip
 
