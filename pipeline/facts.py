@@ -22,7 +22,7 @@ from pipeline.errors import SourceError
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint, unread
+from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.toolchain import Choice
@@ -162,19 +162,18 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         directory = (base / model.path).resolve()
         if holds_config_only(directory):
             return _config_only(directory, model.path)
-        opened = open_checkpoint(directory)
         found = _source(
-            opened,
+            open_checkpoint(directory),
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
-            str(directory),
+            (str(directory), [path.name for path in directory.iterdir()]),
         )
-        found = replace(found, notes=(*found.notes, *unread(opened)))
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), params, places, remote.where)
+    checkpoint = remote_checkpoint(remote)
+    return _source(checkpoint, params, places, (remote.where, listed(remote)))
 
 
 def _config_only(directory: Path, named: str) -> Source:
@@ -192,18 +191,23 @@ def _config_only(directory: Path, named: str) -> Source:
 
 
 def _source(
-    checkpoint: Checkpoint, params: Mapping[str, Any], places: Mapping[str, Any], where: str
+    checkpoint: Checkpoint,
+    params: Mapping[str, Any],
+    places: Mapping[str, Any],
+    at: tuple[str, Iterable[str]],
 ) -> Source:
-    """What is known of a checkpoint; `where` is what its user calls it."""
+    """What is known of a checkpoint; `at` is what its user calls it, and the names of all files there."""
+    where, names = at
     shape = read_shape(checkpoint.config)
     compared = compare(shape, checkpoint, where)
+    read = {entry.file.name for entry in checkpoint.entries.values()}
     return Source(
         shape=shape,
         weight_bytes=_bytes(checkpoint, compared.cast, SOURCE_TYPES[shape.dtype]),
         params=params,
         places=places,
         problems=compared.problems,
-        notes=tuple(compared.notes(shape.dtype)),
+        notes=(*compared.notes(shape.dtype), *unread(names, read)),
     )
 
 
