@@ -1,8 +1,9 @@
 """What a plan needs to know about the outside world: read here, so that planning itself is pure."""
 
 import gc
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline import engines
 from pipeline.checkpoint.comparison import compare, config_problems
+from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.config_json import read_shape
 from pipeline.data_facts import DataFacts, read_data
@@ -20,8 +22,8 @@ from pipeline.errors import SourceError
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint, unread
-from pipeline.tensors import Checkpoint, open_checkpoint, read_config
+from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
+from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.toolchain import Choice
 from pipeline.vocabulary import vocabulary
@@ -160,19 +162,18 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         directory = (base / model.path).resolve()
         if holds_config_only(directory):
             return _config_only(directory, model.path)
-        opened = open_checkpoint(directory)
         found = _source(
-            opened,
-            str(directory),
+            open_checkpoint(directory),
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
+            (str(directory), [path.name for path in directory.iterdir()]),
         )
-        found = replace(found, notes=(*found.notes, *unread(opened)))
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), remote.where, params, places)
+    checkpoint = remote_checkpoint(remote)
+    return _source(checkpoint, params, places, (remote.where, listed(remote)))
 
 
 def _config_only(directory: Path, named: str) -> Source:
@@ -190,16 +191,29 @@ def _config_only(directory: Path, named: str) -> Source:
 
 
 def _source(
-    checkpoint: Checkpoint, where: str, params: Mapping[str, Any], places: Mapping[str, Any]
+    checkpoint: Checkpoint,
+    params: Mapping[str, Any],
+    places: Mapping[str, Any],
+    at: tuple[str, Iterable[str]],
 ) -> Source:
-    """What is known of a checkpoint; `where` is the directory or commit that messages name."""
+    """What is known of a checkpoint; `at` is what its user calls it, and the names of all files there."""
+    where, names = at
     shape = read_shape(checkpoint.config, where)
     compared = compare(shape, checkpoint, where)
+    read = {entry.file.name for entry in checkpoint.entries.values()}
     return Source(
         shape=shape,
-        weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
+        weight_bytes=_bytes(checkpoint, compared.cast, SOURCE_TYPES[shape.dtype]),
         params=params,
         places=places,
         problems=compared.problems,
-        notes=tuple(compared.notes(shape.dtype)),
+        notes=(*compared.notes(shape.dtype), *unread(names, read)),
     )
+
+
+def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
+    """Bytes of the weights: as they are stored, or once they are cast if that is more."""
+    stored = sum(entry.nbytes for entry in checkpoint.entries.values())
+    odd = [entry for name, entry in checkpoint.entries.items() if name in cast]
+    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in odd)
+    return stored + max(0, more)

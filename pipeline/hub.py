@@ -25,7 +25,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from pipeline.errors import SourceError
-from pipeline.snapshot import HEADERS_ONLY, INDEX, Remote, check_names
+from pipeline.snapshot import HEADERS_ONLY, INDEX, NAMES, Remote, check_names
 from pipeline.tensors import MAX_HEADER_BYTES
 
 T = TypeVar("T")
@@ -155,6 +155,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
                 f"{remote.where}: {name} is listed without size and digest; it cannot be verified"
             )
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
+    _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
     _write(known, json.dumps([asdict(file) for file in files]).encode())
     return files
 

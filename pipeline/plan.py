@@ -15,7 +15,7 @@ from pipeline.fit import host_bytes
 from pipeline.head_steps import PROPOSED
 from pipeline.request import request
 from pipeline.shape import ModelShape
-from pipeline.step import Step, origins, traced
+from pipeline.step import Step, origins
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
 
@@ -79,15 +79,10 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
     return Plan(
         recipe=recipe,
         file=loaded.file,
-        steps=traced(steps, known),
-        trials=tuple(_traced(trial, known) for trial in trials),
+        steps=tuple(step.traced(known) for step in steps),
+        trials=tuple(replace(trial, engine=trial.engine.traced(known)) for trial in trials),
         shape=facts.source.shape,
     )
-
-
-def _traced(trial: Trial, known: Mapping[str, str]) -> Trial:
-    engine, measurement = traced((trial.engine, trial.measurement), known)
-    return replace(trial, engine=engine, measurement=measurement)
 
 
 def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
@@ -166,7 +161,7 @@ def sensitivity(loaded: Loaded, facts: Facts) -> tuple[Step, ...]:
     tokens = maker.calibration_set(source)
     statistics = maker.statistics(source, tokens)
     steps = (source, *read, tokens, statistics, maker.sensitivity(source, statistics))
-    return traced(steps, origins(steps))
+    return tuple(step.traced(origins(steps)) for step in steps)
 
 
 @dataclass(frozen=True, slots=True)

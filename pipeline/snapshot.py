@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,9 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
 """Sets of files of which one must be complete."""
+
+NAMES = "names.json"
+"""Lists, beside what is kept of a commit, all files that it has."""
 
 HEADERS_ONLY = "HEADERS_ONLY"
 """Marks a directory whose weight files hold headers and no weights."""
@@ -115,19 +118,22 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
-def unread(checkpoint: Checkpoint) -> list[str]:
-    """Says which weights of a local checkpoint are beside those that are read, as transformers reads them."""
-    read = {entry.file.name for entry in checkpoint.entries.values()}
-    if "model.safetensors" not in read:
-        read.add(INDEX)
-    names = {path.name for path in checkpoint.directory.glob("*.safetensors*")}
-    spare = sorted(name for name in names - read if name.endswith(".safetensors") or name == INDEX)
-    if not spare:
-        return []
-    return [
-        f"{', '.join(spare)} not read: as in transformers, weights are model.safetensors, and where there is "
-        f"none the files of {INDEX}; remove what is stale"
-    ]
+def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
+    """Says which weights are beside the files that are `read`, the ones that transformers reads too."""
+    taken = read if "model.safetensors" in read else {*read, INDEX}
+    spare = sorted(
+        name
+        for name in names
+        if "/" not in name and name not in taken and (name.endswith(".safetensors") or name == INDEX)
+    )
+    reasons = {
+        "the model is built without its adapter; merge it (`merge_and_unload()`) if that is meant": [
+            name for name in spare if name.startswith("adapter_")
+        ],
+        f"as in transformers, weights are model.safetensors, and where there is none the files of {INDEX}; "
+        "remove what is stale": [name for name in spare if not name.startswith("adapter_")],
+    }
+    return [f"{', '.join(found)} not read: {why}" for why, found in reasons.items() if found]
 
 
 def unreadable(path: Path, exc: OSError) -> SourceError:
@@ -165,6 +171,12 @@ class Remote:
         hub = quote(self.address, safe="") if self.address else "hub"
         shelf = self.cache / hub if self.kind == "model" else self.cache / hub / ".datasets"
         return shelf / self.repo.replace("/", "--") / self.revision
+
+
+def listed(remote: Remote) -> list[str]:
+    """Names of all files of a commit that was planned from, also of those that are not taken."""
+    known = remote.directory / NAMES
+    return json.loads(known.read_bytes()) if known.is_file() else []
 
 
 def forget(remote: Remote) -> None:

@@ -85,6 +85,11 @@ class Step:
             return f"{self.params['repo']}@{self.params['revision'][:12]}"
         return str(self.places.get("path", ""))
 
+    def traced(self, origins: Mapping[str, str]) -> "Step":
+        """The step with the user's names of the own copies that it makes or reads."""
+        mine = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
+        return replace(self, origins=mine)
+
     @property
     def key(self) -> str:
         """Hash of everything that goes in, known before building; where the code stands does not."""
@@ -98,16 +103,6 @@ class Step:
             "inputs": dict(self.inputs),
             "params": dict(self.params),
         }
-
-
-def traced(steps: Iterable[Step], origins: Mapping[str, str]) -> tuple[Step, ...]:
-    """The steps, each with the user's names of the own copies that it makes or reads."""
-    return tuple(
-        replace(
-            step, origins={key: origins[key] for key in (step.key, *step.inputs.values()) if key in origins}
-        )
-        for step in steps
-    )
 
 
 def origins(steps: Iterable[Step]) -> dict[str, str]:

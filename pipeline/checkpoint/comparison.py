@@ -64,8 +64,11 @@ def _counted(names: list[str]) -> str:
 
 def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison:
     """Compares a checkpoint, which users know by `where`, with what its config.json asks for."""
-    if told := config_problems(shape, checkpoint.config):
-        return Comparison(problems=tuple(f"{where}/config.json: {each}" for each in told))
+    told = [f"{where}/config.json: {each}" for each in config_problems(shape, checkpoint.config)]
+    if (
+        checkpoint.config.get("quantization_config") is not None
+    ):  # then its tensors have other names and types
+        return Comparison(problems=tuple(told))
     wanted, held = source_tensors(shape), checkpoint.entries
     renamed, foreign = _without_prefixes(wanted, held, shape, where)
     left_out = _left_out(shape, renamed.keys() - wanted.keys())
@@ -73,12 +76,12 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
     layers = shape.num_layers if present.keys() == wanted.keys() else _layers_held(shape, present)
     if layers != shape.num_layers:
         start = family(shape.architecture).layers
-        foreign.append(
+        told.append(
             f"{where}/config.json: num_hidden_layers is {shape.num_layers}, the weights have {layers} layers "
             f"({start}.0 to {layers - 1}); correct the number, or get all files of the checkpoint"
         )
     return Comparison(
-        problems=(*foreign, *_Odd(where, shape, layers).all(wanted, present)),
+        problems=(*told, *foreign, *_Odd(where, shape, layers).all(wanted, present)),
         left_out=left_out,
         cast={
             name: entry.dtype
@@ -242,4 +245,7 @@ class _Odd:
             return "is of an adapter; merge it into the model (`merge_and_unload()`) and save that"
         if QUANTIZED.search(name):
             return "is of a quantized checkpoint; give the one it was made from"
-        return f"is no tensor of {self.shape.architecture} with this config.json; it would be lost: remove it"
+        return (
+            f"is no tensor of {self.shape.architecture} with this config.json; correct that, or remove it if "
+            "the model does not need it"
+        )

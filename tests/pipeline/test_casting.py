@@ -9,14 +9,16 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from calibration import quantize
 from pipeline import source
 from pipeline.casting import narrowed, widened
 from pipeline.checkpoint import convert
 from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.config_json import readers
 from pipeline.tensors import read_header
+from tests import hub as hubs
 from tests import tiny
-from tests.checkpoints import Reports, local_job, refused
+from tests.checkpoints import Reports, held, hub_job, local_job, refused
 
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -95,6 +97,19 @@ def test_other_types_of_the_model_are_as_transformers_loads_them(dtype, tmp_path
     assert all(torch.equal(found[name], loaded[name]) for name in found)
 
 
+def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_path, out):
+    model = mixed("LlamaForCausalLM", tmp_path / "model", "bfloat16", num_hidden_layers=1)
+    files = {file.name: file.read_bytes() for file in model.iterdir()}
+    local = tmp_path / "local"
+    local.mkdir()
+    source.build(local_job(model), local, Reports())
+    with hubs.serve(files) as hub:
+        source.build(hub_job(hub, tmp_path), out, Reports())
+    assert held(out) == held(local)
+    (kept,) = (tmp_path / "cache").rglob("model.safetensors")
+    assert kept.read_bytes() == files["model.safetensors"]
+
+
 def test_a_file_without_other_types_keeps_its_bytes(tmp_path, out):
     tiny.source("LlamaForCausalLM", tmp_path / "model", torch.bfloat16, num_hidden_layers=1)
     source.build(local_job(tmp_path / "model"), out, Reports())
@@ -156,3 +171,23 @@ def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(a
         convert.build({"params": params, "inputs": {"checkpoint": str(own)}}, ranks, Reports())
         made.append([(ranks / f"rank{rank}.safetensors").read_bytes() for rank in (0, 1)])
     assert made[0] == made[1]
+
+
+def test_a_quantized_checkpoint_of_mixed_weights_is_that_of_weights_that_were_cast_first(tmp_path):
+    model = mixed("Qwen2ForCausalLM", tmp_path / "mixed", "bfloat16")
+    first = shutil.copytree(model, tmp_path / "first")
+    cast = {name: tensor.to(torch.bfloat16) for name, tensor in stored(model).items()}
+    save_file(cast, first / "model.safetensors", {"format": "pt"})
+    made = []
+    for directory in (model, first):
+        own, quantized = directory.with_suffix(".own"), directory.with_suffix(".quantized")
+        own.mkdir()
+        quantized.mkdir()
+        source.build(local_job(directory), own, Reports())
+        quantize.build(
+            {"params": {"format": "int8_wo"}, "inputs": {"source": str(own)}}, quantized, Reports()
+        )
+        made.append(stored(quantized))
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+    assert made[0]["model.layers.0.mlp.up_proj.weight"].dtype == torch.int8

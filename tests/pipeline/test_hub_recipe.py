@@ -69,6 +69,15 @@ def test_a_commit_whose_tensors_are_not_those_of_its_config_is_refused_by_its_na
     assert str(tmp_path / "store") not in done.stderr
 
 
+def test_a_stale_index_of_a_commit_is_said(cli, recipe, tmp_path):
+    files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
+    with hubs.serve(files | {"model.safetensors.index.json": b"{}"}) as hub:
+        done = cli("--store", tmp_path / "store", "--json", "plan", recipe, HF_ENDPOINT=hub.address)
+    assert done.returncode == 0, done.stderr
+    (note,) = json.loads(done.stdout)["notes"]
+    assert note.startswith("model: model.safetensors.index.json not read: as in transformers")
+
+
 def leaks(root: Path) -> list[Path]:
     """Files of a store that hold the token."""
     return [path for path in root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]

@@ -84,6 +84,14 @@ def test_what_is_cast_and_what_is_not_read_are_notes_of_the_plan(recipe, site):
     ]
 
 
+def test_weights_that_grow_as_they_are_cast_are_counted_as_they_will_be(recipe, site):
+    (before,) = draft_file(recipe, site)
+    config = recipe.parent / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}))
+    (after,) = draft_file(recipe, site)
+    assert after.plan.step("source").size_bytes == 2 * before.plan.step("source").size_bytes
+
+
 def test_a_drafts_tensors_are_compared_too(recipe, site, tmp_path):
     small = tmp_path / "small"
     shutil.copytree(recipe.parent / "model", small)

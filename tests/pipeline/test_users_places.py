@@ -8,7 +8,7 @@ from pipeline.facts import gather
 from pipeline.host import probe
 from pipeline.plan import plan
 from pipeline.snapshot import local_digest
-from pipeline.step import Step, origins, traced
+from pipeline.step import Step, origins
 from pipeline.steps import Listener, Site, realize
 from recipes.load import load
 from tests.checkpoints import checkpoint, digests, lay
@@ -41,7 +41,8 @@ def steps(path, **params):
         inputs={},
         params={"repo": "acme/rows", "revision": "3f1c9a7be2d0" + "0" * 28, **params},
     )
-    return traced((source, complaint, own), origins((source, own)))
+    known = origins((source, own))
+    return tuple(step.traced(known) for step in (source, complaint, own))
 
 
 def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path, site):

@@ -161,7 +161,10 @@ CASES = {
         {"config": {"quantization_config": {"quant_method": "fp8"}, "num_hidden_layers": 3}},
         [f"{CONFIG}: the checkpoint is quantized already (quantization_config, quant_method 'fp8')"],
     ),
-    "no model_type": ({"config": {"model_type": None}}, [f"{CONFIG}: model_type is None; for LlamaForCausalLM"]),
+    "no model_type, and a tensor less": (
+        {"config": {"model_type": None}, **without(UP)},
+        [f"{CONFIG}: model_type is None; for LlamaForCausalLM", f"{UP} is missing"],
+    ),
     "weights of another name": ({"config": {"transformers_weights": "a.safetensors"}}, ["transformers_weights"]),
 }  # fmt: skip
 
@@ -241,6 +244,9 @@ def test_the_file_that_is_read_is_the_one_that_transformers_reads(whole, tmp_pat
     ours = opened.floats("model.norm.weight")
     assert model.model.norm.weight.float().tolist() == ours.tolist()
     assert bool(ours.any()) == whole
-    (said,) = unread(opened)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    read = {one.file.name for one in opened.entries.values()}
+    adapter, said = unread([path.name for path in tmp_path.iterdir()], read)
+    assert adapter.startswith("adapter_model.safetensors not read: the model is built without its adapter")
     spare = f"{shard}, model.safetensors.index.json" if whole else "model-00001-of-00009.safetensors"
     assert said.startswith(f"{spare} not read")
