@@ -127,19 +127,6 @@ NOT_WRITTEN = (
 """Source tensors that no model parameter takes, by pattern, and why they may be left out."""
 
 TIED_HEAD = f"{HEAD}.weight"
-COPIED_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""Files taken over from the source checkpoint unchanged, where it has them."""
 
 
 @dataclass(frozen=True, slots=True)
