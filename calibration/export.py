@@ -1,7 +1,6 @@
 """Writes a quantized checkpoint in the unified Hugging Face layout, from the source's files, in a stream."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from calibration.coverage import SOURCE, Linear, document, require
 from calibration.derive import KvCache
 from calibration.errors import CheckpointError
 from calibration.layout import (
-    COPIED_FILES,
     EMBEDDING,
     TIED_HEAD,
     Group,
@@ -25,6 +23,7 @@ from calibration.layout import (
 from calibration.quantization_config import config_block, quantization_block
 from calibration.scales import Measured, folded_norm, quantized
 from calibration.source import Source
+from calibration.tokenizer_files import copy_tokenizer
 from calibration.writer import CheckpointWriter
 from recipes.precision import Precision
 
@@ -75,9 +74,7 @@ def write(source: Source, findings: Findings, out: Path, progress: Progress) -> 
     _write_json(out / "config.json", config)
     kv = {"type": kv_cache.type, "scales": {name: float(scale) for name, scale in kv_cache.scales.items()}}
     _write_json(out / "coverage.json", document(findings.precision.as_param(), linears, written.left_out, kv))
-    for name in COPIED_FILES:
-        if (source.root / name).is_file():
-            shutil.copyfile(source.root / name, out / name)
+    copy_tokenizer(source.root, out)
 
 
 def _write_tensors(

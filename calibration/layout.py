@@ -114,19 +114,6 @@ NOT_WRITTEN = "rotary_emb.inv_freq"
 """In the names of tensors that older versions of transformers saved, and that no model parameter takes."""
 
 TIED_HEAD = f"{HEAD}.weight"
-COPIED_FILES = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""Files taken over from the source checkpoint unchanged, where it has them."""
 
 
 @dataclass(frozen=True, slots=True)

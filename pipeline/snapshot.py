@@ -10,19 +10,11 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
 from pipeline.tensors import Checkpoint, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
-
-COMPANIONS = frozenset(
-    {
-        "config.json", "generation_config.json",
-        "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-        "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-    }
-)  # fmt: skip
-"""Files taken beside the weights, wherever they exist."""
 
 PAPERS = re.compile(r"(LICEN[CS]E|NOTICE|README)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
 """Names of licences, notices and model cards."""
@@ -35,6 +27,9 @@ TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.
 NAMES = "names.json"
 """Lists, beside what is kept of a commit, all files that it has."""
 
+MAX_TEMPLATES = 64
+"""Chat templates beside the default one that are taken."""
+
 HEADERS_ONLY = "HEADERS_ONLY"
 """Marks a directory whose weight files hold headers and no weights."""
 
@@ -45,7 +40,8 @@ def wanted(names: Iterable[str]) -> list[str]:
     Weights are `model.safetensors`, else the `model-*.safetensors` and their index, else every safetensors
     file and the index: the order in which checkpoints are opened.
     """
-    top = {name for name in names if "/" not in name}
+    held = set(names)
+    top = {name for name in held if "/" not in name}
     tensors = {name for name in top if name.endswith(".safetensors")}
     if "model.safetensors" in tensors:
         weights = {"model.safetensors"}
@@ -53,13 +49,16 @@ def wanted(names: Iterable[str]) -> list[str]:
         weights = {name for name in tensors if name.startswith("model-")} or tensors
         weights |= top & {INDEX}
     papers = {name for name in top if PAPERS.fullmatch(name)}
-    return sorted(weights | (top & COMPANIONS) | papers)
+    return sorted({*weights, *(top & {"config.json"}), *tokenizer_files(held), *papers})
 
 
 def check_names(names: Iterable[str], where: str) -> list[str]:
     """Returns the wanted files of a checkpoint at `where`; a SourceError unless they can make one."""
     held = sorted(names)
     chosen = wanted(held)
+    named = sum("/" in name for name in chosen)
+    if named > MAX_TEMPLATES:
+        raise SourceError(f"{where}: {named} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
     if "config.json" not in chosen:
         raise SourceError(f"{where}: no config.json; a checkpoint must have it")
     if not any(name.endswith(".safetensors") for name in chosen):
@@ -78,7 +77,7 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
 def local_names(path: Path) -> list[str]:
     """Returns the wanted files of a local checkpoint; a SourceError unless they can make one."""
     try:
-        names = [entry.name for entry in path.iterdir()]
+        names = local_files(path)
     except OSError as exc:
         raise SourceError(
             f"{path}: cannot be listed ({exc.strerror}); model.path must be a readable directory"

@@ -56,6 +56,7 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
         require_room(out, total)
         copied = Meter(progress, total, "bytes copied")
         for name in names:
+            (out / name).parent.mkdir(exist_ok=True)
             copy(path / name, out / name, copied.add)
     except PermissionError as exc:
         raise unreadable(Path(exc.filename or path), exc) from exc
@@ -77,7 +78,9 @@ def _from_hub(params: Mapping[str, Any], places: Mapping[str, Any], out: Path, p
     files = hub.listing(remote)
     require_room(out, sum(file.size for file in files))
     for path in download.fetch(remote, files, progress):
-        place(path, out / path.name)
+        target = out / path.relative_to(remote.directory / "files")
+        target.parent.mkdir(exist_ok=True)
+        place(path, target)
     return remote.where
 
 

@@ -50,6 +50,7 @@ def checkpoint() -> dict[str, bytes]:
         **weights,
         "tokenizer.json": b'{"model": {}}',
         "tokenizer_config.json": b"{}",
+        "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
         "LICENSE": b"do what you like",
         "README.md": b"# tiny",
     }
@@ -58,6 +59,8 @@ def checkpoint() -> dict[str, bytes]:
 LEFT_BEHIND = {
     "pytorch_model.bin": b"\x80pickle", "modeling_tiny.py": b"import os", "training_args.bin": b"\x80",
     "original/consolidated.safetensors": b"x", "consolidated.safetensors": b"x", ".gitattributes": b"*",
+    "additional_chat_templates/run.py": b"import os", "additional_chat_templates/of/others.jinja": b"x",
+    "others/tool_use.jinja": b"x",
 }  # fmt: skip
 
 
@@ -72,7 +75,8 @@ def lay(directory: Path, files: dict[str, bytes]) -> Path:
 
 
 def held(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 def digests(path: Path) -> str:

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.main_job import MIXED, write_recipe
+from tests.main_job import DEMO, MIXED, write_recipe
 from tests.servers.postgres import database_url, postgres, postgres_url
 from tests.servers.s3 import bucket, proxy, s3_server
 
@@ -54,7 +55,11 @@ def cli():
 def built(cli, tmp_path_factory):
     """A directory with a recipe and a store with its one published version, and what the run answered."""
     root = tmp_path_factory.mktemp("main_job")
-    recipe = write_recipe(root / "recipe.yaml", name="test/mixed", format=MIXED, kv_cache="fp8", engine__tp=2)
+    model = Path(shutil.copytree(DEMO / "model", root / "model"))
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tool_use.jinja").write_text("{{ tools }}")
+    made = {"format": MIXED, "kv_cache": "fp8", "engine__tp": 2, "model__path": str(model)}
+    recipe = write_recipe(root / "recipe.yaml", name="test/mixed", **made)
     done = cli("--store", root / "store", "--json", "run", recipe)
     assert done.returncode == 0, done.stderr
     return root, json.loads(done.stdout)

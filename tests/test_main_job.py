@@ -77,6 +77,26 @@ def test_the_published_engine_continues_a_prompt(cli, built):
     assert answer["text"].strip()
 
 
+def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(cli, built, tmp_path):
+    root, _ = built
+    engine = tmp_path / "engine"
+    Client(root / "store").pull("test/mixed", engine)
+    tokenizer = engine / "tokenizer"
+    assert (tokenizer / "additional_chat_templates" / "tool_use.jinja").read_text() == "{{ tools }}"
+    template = tokenizer / "chat_template.jinja"
+    template.chmod(0o644)
+    template.write_text("{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}")
+    command = ("--json", "generate", engine, "def main(", "-n", "2", "--chat")
+    leap = cli(*command, "--date", "2024-02-29")
+    assert leap.returncode == 0, leap.stderr
+    assert json.loads(leap.stdout)["date"] == "2024-02-29"
+    assert "the chat template was told that today is 2024-02-29" in leap.stderr
+    template.write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
+    endless = cli(*command)
+    assert endless.returncode == 2
+    assert "the chat template 'default' takes more than 5 s, for the prompt as a user's message" in endless.stderr
+
+
 def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
     root, _ = built
     command = (

@@ -39,7 +39,6 @@ ModelOpt does (int8 `[out, in]`, one float32 scale per channel), which TensorRT-
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +48,7 @@ import numpy as np
 
 from calibration.quantization_config import config_block
 from pipeline.casting import narrowed
+from calibration.tokenizer_files import copy_tokenizer
 from pipeline.checkpoint import audit, with_heads
 from pipeline.checkpoint.checks import linears, reasons
 from pipeline.checkpoint.comparison import read_over
@@ -75,11 +75,6 @@ ONES = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
 WIDENED = ("BF16", "F16")
 """Types that are written as float32 where the layout wants that: every value stays as it is."""
 
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json",
-    "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "chat_template.json",
-    "generation_config.json",
-)  # fmt: skip
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """At least one of them makes a tokenizer."""
 
@@ -172,12 +167,9 @@ def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
-    names = [name for name in TOKENIZER_FILES if (source / name).is_file()]
-    if not set(names) & set(VOCABULARIES):
-        raise SourceError(f"{source}: no tokenizer; one of {', '.join(VOCABULARIES)} is needed")
     target.mkdir()
-    for name in names:
-        shutil.copyfile(source / name, target / name)
+    if not set(copy_tokenizer(source, target)) & set(VOCABULARIES):
+        raise SourceError(f"{source}: no tokenizer; one of {', '.join(VOCABULARIES)} is needed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,11 @@ def test_the_digest_covers_names_and_bytes_of_wanted_files_only(tmp_path):
         (["a.safetensors", "b.bin"], ["a.safetensors"]),
         (["model-1.safetensors", "other.safetensors", "x/model-2.safetensors"], ["model-1.safetensors"]),
         (["LICENSE-A.txt", "license.md", "LICENSE.py", "NOTICE.bin"], ["LICENSE-A.txt", "license.md"]),
+        (
+            ["additional_chat_templates/rag.jinja", "additional_chat_templates/a/b.jinja", "x/rag.jinja",
+             "additional_chat_templates/x.py", "additional_chat_templates/../x.jinja"],
+            ["additional_chat_templates/rag.jinja"],
+        ),
         (["../config.json", "config.json", "configuration.py", "tokenizer.pkl"], ["config.json"]),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from artifacts import digest
-from pipeline.checkpoint.convert import TOKENIZER_FILES
+from calibration.tokenizer_files import copy_tokenizer
 from pipeline.config_json import read_shape
 from pipeline.eagle import net_shape
 from pipeline.engines.trtllm_torch import autotuner
@@ -90,10 +90,8 @@ def _place(job: Mapping[str, Any], out: Path) -> None:
     """Puts everything but the autotuner's findings in its place."""
     source, options = Path(job["inputs"]["quantized_checkpoint"]), job["params"]["options"]
     link_tree(source, out / CHECKPOINT)
-    names = [name for name in TOKENIZER_FILES if (source / name).is_file()]
     (out / "tokenizer").mkdir()
-    for name in names:
-        shutil.copyfile(source / name, out / "tokenizer" / name)
+    copy_tokenizer(source, out / "tokenizer")
     speculative = options.get("speculative_config") or {}
     if speculative.get("speculative_model_dir") == DRAFT:
         draft = job["inputs"].get("draft_checkpoint")

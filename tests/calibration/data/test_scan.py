@@ -27,6 +27,19 @@ TALK = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
 ASKED = json.dumps({"prompt": "p", "completion": "c"}).encode()
 
 
+def _said(field):
+    return ('{"messages": [{"role": "user", "content": "a", ' + field + "}]}").encode()
+
+
+def _calls(calls):
+    turn = '{"role": "assistant", "content": null, "tool_calls": ' + calls + "}"
+    return ('{"messages": [{"role": "user", "content": "a"}, ' + turn + "]}").encode()
+
+
+def _arguments(arguments):
+    return _calls('[{"type": "function", "function": {"name": "f", "arguments": ' + arguments + "}}]")
+
+
 @pytest.mark.parametrize(
     ("first", "line", "complaint"),
     [
@@ -59,6 +72,49 @@ ASKED = json.dumps({"prompt": "p", "completion": "c"}).encode()
         (TALK, b'{"messages": [{"role": "user"}]}', "message 1 .* has no 'role' and 'content'"),
         (TALK, b'{"messages": [{"role": "user", "content": null}]}', "'content' of message 1 is a JSON null"),
         (TALK, b'{"messages": [{"role": 3, "content": "a"}]}', "'role' of message 1 is a JSON number"),
+        (TALK, b'{"messages": [{"role": "user", "content": ""}]}', "field 'messages' says nothing"),
+        (
+            TALK,
+            b'{"messages": [{"role": "system", "content": "a"}, {"role": "system", "content": null}]}',
+            "'content' of message 2 is a JSON null",
+        ),
+        (TALK, b'{"messages": [{"role": "assistant", "content": null}]}', "'content' of message 1 is a JSON"),
+        (TALK, _calls('"x"'), "'tool_calls' of message 2 is a JSON string; it must be a list"),
+        (TALK, _calls('["x"]'), "tool call 1 of message 2 is a JSON string; it must be an object"),
+        (TALK, _arguments('"{"'), "'arguments' of tool call 1 of message 2 is text that is not valid JSON"),
+        (TALK, _arguments('"[1]"'), "'arguments' of tool call 1 of message 2 is a JSON array"),
+        (TALK, _arguments("[1]"), "'arguments' of tool call 1 of message 2 is a JSON array"),
+        (TALK, _arguments('"\\"{}\\""'), "'arguments' of tool call 1 of message 2 is a JSON string"),
+        (TALK, _arguments(json.dumps("[" * 5000)), "'arguments' of tool call 1 .* not valid JSON"),
+        (TALK, _arguments('{"a": "\\ud83d"}'), "'tool_calls' of message 2 has half a surrogate pair after"),
+        (TALK, _arguments('{"\\ud83d": 1}'), "'tool_calls' of message 2 has half a surrogate pair after"),
+        (TALK, _arguments(r'"{\"a\": \"\\ud83d\"}"'), "'tool_calls' of message 2 has half a surrogate"),
+        (TALK, _arguments(r'"{\"a\": \"\\u0000\"}"'), "'tool_calls' of message 2 has a NUL after"),
+        (TALK, _said('"name": "\\udfff"'), "'name' of message 1 has half a surrogate pair"),
+        (TALK, _said('"reasoning_content": "\\udfff"'), "'reasoning_content' of message 1 has half a"),
+        (TALK, _said('"\\udfff": 1'), "of message 1 has half a surrogate pair"),
+        (TALK, _said('"role": "\\udfff"'), "'role' of message 1 has half a surrogate pair"),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": "a"}], "tools": [{"a": "\\udfff"}]}',
+            "field 'tools' has half a surrogate pair after",
+        ),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": "a"}], "tools": ["f"]}',
+            "tool 1 of field 'tools' is a JSON string; it must be an object",
+        ),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}',
+            "part 1 of 'content' of message 1 is no text",
+        ),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\udfff"}]}]}',
+            "'text' of part 1 of 'content' of message 1 has half a surrogate pair",
+        ),
+        (TALK, b'{"messages": [{"role": "user", "content": []}]}', "field 'messages' says nothing"),
         (
             TALK,
             b'{"messages": [{"from": "cat", "value": "a"}]}',
@@ -99,6 +155,49 @@ def test_what_a_message_says_beside_its_content_reaches_the_template(tmp_path):
     found = scanned(write(tmp_path / "rows.jsonl", json.dumps({"messages": turns}).encode()))
     (chat,) = contents(found)
     assert chat.messages == ({"role": "assistant", "content": "", "tool_calls": calls}, turns[1])
+
+
+@pytest.mark.parametrize(
+    ("turn", "expected"),
+    [
+        ({"role": "assistant", "content": "", "reasoning_content": "so"}, None),
+        ({"role": "assistant", "reasoning_content": "so"}, {"content": ""}),
+        (
+            {"role": "assistant", "content": None, "reasoning": "so"},
+            {"content": "", "reasoning_content": "so"},
+        ),
+        ({"role": "tool", "content": "", "tool_call_id": "1"}, None),
+        ({"role": "tool", "content": None}, {"content": ""}),
+        ({"role": "assistant", "content": ""}, None),
+        ({"role": "user", "content": ""}, None),
+        ({"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": ""}]}, None),
+        ({"role": "assistant", "content": "a", "extra": {"deep": None, "list": [None]}}, None),
+    ],
+)
+def test_turns_that_servers_take_are_taken(tmp_path, turn, expected):
+    ask = {"role": "user", "content": "a"}
+    found = scanned(write(tmp_path / "rows.jsonl", json.dumps({"messages": [ask, turn]}).encode()))
+    (chat,) = contents(found)
+    assert chat.messages == (ask, {**turn, **(expected or {})})
+    assert not chat.decoded
+
+
+def test_nulls_that_the_user_wrote_stay_in_arguments_and_tools(tmp_path):
+    arguments, tool = {"unit": None, "list": [None]}, {"name": "f", "default": None}
+    row = json.loads(_arguments(json.dumps(json.dumps(arguments))))
+    found = scanned(write(tmp_path / "rows.jsonl", json.dumps({**row, "tools": [tool]}).encode()))
+    (chat,) = contents(found)
+    assert chat.messages[1]["tool_calls"][0]["function"]["arguments"] == arguments
+    assert chat.tools == (tool,)
+    assert chat.decoded
+
+
+@pytest.mark.parametrize("roles", [{}, {"messages": "messages", "tools": "tools"}])
+def test_tools_are_read_though_the_first_rows_offer_none(tmp_path, roles):
+    row = {**json.loads(TALK), "tools": [{"name": "f"}]}
+    found = scanned(write(tmp_path / "rows.jsonl", TALK, json.dumps(row).encode(), TALK), roles)
+    assert [chat.tools for chat in contents(found)] == [(), ({"name": "f"},), ()]
+    assert found.shape.columns["tools"] == "tools"
 
 
 def test_an_empty_file_is_refused(tmp_path):

@@ -115,6 +115,17 @@ def test_audit_accounts_for_every_tensor_of_the_checkpoint(make_checkpoint, out)
     assert written == audit["elements"]["source"] + audit["elements"]["written_again"] - merged + made
 
 
+def test_chat_templates_beside_the_default_one_travel_along(make_checkpoint, out):
+    checkpoint = make_checkpoint()
+    more = checkpoint / "additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("{{ tools }}")
+    (more / "notes.txt").write_text("not a template")
+    convert(checkpoint, out)
+    found = out / "tokenizer" / "additional_chat_templates"
+    assert [(path.name, path.read_text()) for path in found.iterdir()] == [("tool_use.jinja", "{{ tools }}")]
+
+
 def test_tokenizer_and_generation_config_travel_along(make_checkpoint, out):
     checkpoint = make_checkpoint()
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": 2}')

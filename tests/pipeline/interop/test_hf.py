@@ -27,6 +27,8 @@ def test_a_layout_holds_what_loaders_want_and_the_papers_of_the_source(client, t
     assert names(tmp_path / "repo") == [
         "LICENSE",
         "README.md",
+        "additional_chat_templates",
+        "additional_chat_templates/tool_use.jinja",
         "config.json",
         "hf_quant_config.json",
         "model-00001-of-00002.safetensors",

@@ -4,7 +4,7 @@ import json
 
 from pipeline.interop import exchange
 from tests import hub as hubs
-from tests.checkpoints import checkpoint
+from tests.checkpoints import checkpoint, held
 from tests.pipeline.interop.conftest import NAME
 from tests.servers import hub_upload
 
@@ -24,7 +24,7 @@ def test_a_checkpoint_is_committed_with_its_card(client, cli, tmp_path):
         assert json.loads(done.stdout)["where"] == f"{hub.address}/team/tiny-fp8/commit/{hub_upload.COMMIT}"
         assert (hub.private, hub.message) == ({"team/tiny-fp8": True}, f"{NAME}:1 by enginery")
         exchange.push(NAME, f"hf:{tmp_path / 'repo'}", client, None)
-        assert hub.files == {path.name: path.read_bytes() for path in (tmp_path / "repo").iterdir()}
+        assert hub.files == held(tmp_path / "repo")
         assert "Bearer hf_hush" in hub.tokens
         assert not any((client.store.root / "push").glob("*"))
         assert not list(client.store.root.glob(".push*"))
