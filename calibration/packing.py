@@ -113,7 +113,9 @@ def pad(
             f"{len(rows)} rows make as many sequences, {wanted} wanted; add data or lower max_sequences"
         )
     kept = rows if max_sequences == "all" else rows[:max_sequences]
-    begun = [row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept]
+    begun = [
+        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept
+    ]
     tokens = np.full((len(begun), seq_len), pad_id, np.int32)
     for target, row in zip(tokens, begun, strict=True):
         target[: len(row)] = row

@@ -23,6 +23,9 @@ from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
 
+SHOWN = 5
+"""Tokens that a note lists."""
+
 MIN_SEQ_LEN = 4
 """A prompt token or two, and two new ones to take a time between."""
 
@@ -85,6 +88,18 @@ def measuring(recipe: Recipe, facts: Facts) -> Refusals:
         recipe=(*_lengths(recipe, facts), *_blend(recipe, facts), *_caps(recipe, facts, declared=True)),
         host=(*_source(facts), *_tools(recipe, facts), *_caps(recipe, facts, declared=False)),
     )
+
+
+def notes(facts: Facts) -> Iterator[str]:
+    """What of the models may be in the way later, depending on the data."""
+    for place, source in {"model": facts.source, "speculative.draft": facts.draft}.items():
+        if source is not None and source.beyond:
+            told = ", ".join(f"{text} = {number}" for text, number in list(source.beyond.items())[:SHOWN])
+            more = len(source.beyond) - SHOWN
+            yield (
+                f"{place}: the model has {source.shape.vocab_size} tokens, its tokenizer gives higher ids to "
+                f"{told}{f', {more} more' if more > 0 else ''}; rows that use them are refused"
+            )
 
 
 def warnings(recipe: Recipe) -> tuple[str, ...]:
@@ -260,8 +275,8 @@ def _source(facts: Facts) -> Iterator[str]:
     """What of the models is not here."""
     models = {"model.path": facts.source, "speculative.draft.path": facts.draft}
     for place, source in models.items():
-        if source is not None and source.lacking:
-            yield f"{place}: {source.lacking}"
+        if source is not None and (told := source.lacking or source.missing):
+            yield f"{place}: {told}"
 
 
 def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:

@@ -17,9 +17,11 @@ from pipeline.errors import SourceError
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, holds_config_only, local_digest, remote_checkpoint
+from pipeline.snapshot import Remote, held_names, holds_config_only, local_digest, remote_checkpoint
 from pipeline.tensors import Checkpoint, open_checkpoint, read_config
+from pipeline.tokenizer_files import Tokens, missing_package, read_tokens, tokenizer_names
 from pipeline.toolchains.discovery import choose, discover
+from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice
 from pipeline.vocabulary import vocabulary
 from recipes.data import Data
@@ -42,6 +44,16 @@ class Source:
     """Digest of the tokens; empty where nobody compares them, or only the download will tell."""
     lacking: str = ""
     """What has to be added before anything can be built, and so before anything has a key."""
+    missing: str = ""
+    """Package that its tokenizer needs and this host lacks."""
+    beyond: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of its tokenizer that the model has no row for."""
+
+    @property
+    def where(self) -> str:
+        """The checkpoint as messages name it: a path, or a commit."""
+        commit = f"{self.params.get('repo')}@{str(self.params.get('revision'))[:12]}"
+        return str(self.places.get("path") or commit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,11 +159,27 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
             {"digest": local_digest(directory, store.digests.digest)},
             {"path": str(directory)},
         )
+        tokens = _tokens(directory, found.shape.vocab_size, store)
+        found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
-    return _source(remote_checkpoint(remote), params, places)
+    found = _source(remote_checkpoint(remote), params, places)
+    return replace(found, missing=missing_package(held_names(remote)))
+
+
+def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
+    """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
+    files = {name: store.digests.digest(directory / name) for name in tokenizer_names(directory)}
+    memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
+    known = memory.recall(key)
+    if known is not None:
+        return Tokens({text: int(number) for text, number in known.items()})
+    tokens = read_tokens(directory, vocab_size)
+    if not tokens.missing:
+        memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
+    return tokens
 
 
 def _config_only(directory: Path, named: str) -> Source:

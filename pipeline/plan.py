@@ -269,7 +269,7 @@ class _Maker:
                 "top_k": TOP_K,
                 "tools": tools(self.facts, "torch", "transformers", "tokenizers"),
             },
-            places=places,
+            places={**places, "model": self.facts.source.where},
             what=f"{self.facts.data[gate.data].what}, {gate.max_sequences} x {gate.seq_len} tokens",
             memory_bytes=2 * self.facts.source.weight_bytes,
         )

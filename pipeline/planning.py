@@ -58,7 +58,10 @@ def draft(loaded: Loaded, site: Site) -> Draft:
         loaded=loaded,
         plan=made,
         fit=predicted(recipe, facts, recipe.engine),
-        notes=tuple(engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine))),
+        notes=(
+            *checks.notes(facts),
+            *engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine)),
+        ),
         refusals=replace(found, host=(*found.host, *checks.capacity(pending(made, site), facts))),
         unkeyed=unkeyed(made, facts),
     )

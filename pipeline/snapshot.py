@@ -152,6 +152,11 @@ class Remote:
         return shelf / self.repo.replace("/", "--") / self.revision
 
 
+def held_names(remote: Remote) -> list[str]:
+    """The wanted files of a commit whose headers were fetched."""
+    return [file["name"] for file in json.loads((remote.directory / "listing.json").read_bytes())]
+
+
 def forget(remote: Remote) -> None:
     """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
     shutil.rmtree(remote.directory / "files", ignore_errors=True)

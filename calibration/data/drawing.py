@@ -73,7 +73,8 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
     """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
 
     `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
-    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be used, or gives too little.
+    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be used, or
+    gives too little.
     """
     data, seed = params["data"], params["seed"]
     fit = Fit(**params.get("fit", {}))
@@ -144,7 +145,9 @@ class _Source:
             for index in chunk:
                 if have == size:
                     break
-                taken[index] = self._shortened(rows[index], cut(rows[index].token_ids, size - have, self.fit.side))
+                taken[index] = self._shortened(
+                    rows[index], cut(rows[index].token_ids, size - have, self.fit.side)
+                )
                 have += len(taken[index].token_ids)
             at, step = at + step, 2 * step
         if have < size:
