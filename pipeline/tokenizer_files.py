@@ -19,11 +19,8 @@ MAX_BYTES = 256 << 20
 """Read of one tokenizer file, at most; the largest in use have 40 MB."""
 
 DESCRIPTIONS = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-)
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+)  # fmt: skip
 """Files beside the tokens, each a JSON object."""
 
 TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -32,7 +29,7 @@ MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
 """Types of `model` that the tokenizers library has."""
 
 BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer")
-"""Classes that transformers reads vocab.json with merges.txt by; others make no, or other, tokens of a text."""
+"""Classes by which transformers reads vocab.json with merges.txt; others make no, or other, tokens."""
 
 PIECES = {
     "LlamaTokenizer": True, "CodeLlamaTokenizer": True,
@@ -70,7 +67,8 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     if problems:
         raise SourceError("\n  ".join(problems))
     table |= _added(directory)
-    return Tokens({text: number for text, number in table.items() if number >= vocab_size})
+    beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
+    return Tokens({text: number for number, text in beyond})
 
 
 def tokenizer_names(directory: Path) -> list[str]:
