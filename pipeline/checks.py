@@ -24,6 +24,9 @@ from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
 
+SHOWN = 5
+"""Tokens that a note lists."""
+
 MIN_SEQ_LEN = 4
 """A prompt token or two, and two new ones to take a time between."""
 
@@ -92,6 +95,19 @@ def measuring(recipe: Recipe, facts: Facts) -> Refusals:
         ),
         host=(*_source(facts), *_tools(recipe, facts), *_caps(recipe, facts, declared=False)),
     )
+
+
+def notes(facts: Facts) -> Iterator[str]:
+    """What of the models is cast or not read, and what may be in the way later, depending on the data."""
+    for place, source in models(facts).items():
+        yield from (f"{place}: {note}" for note in source.notes)
+        if source.beyond:
+            told = ", ".join(f"{text} = {number}" for text, number in list(source.beyond.items())[:SHOWN])
+            more = len(source.beyond) - SHOWN
+            yield (
+                f"{place}: the model has {source.shape.vocab_size} tokens, its tokenizer gives higher ids to "
+                f"{told}{f', {more} more' if more > 0 else ''}; rows that use them are refused"
+            )
 
 
 def warnings(recipe: Recipe) -> tuple[str, ...]:
@@ -266,8 +282,8 @@ def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
 def _source(facts: Facts) -> Iterator[str]:
     """What of the models is not here."""
     for place, source in models(facts).items():
-        if source.lacking:
-            yield f"{place}.path: {source.lacking}"
+        if told := source.lacking or source.missing:
+            yield f"{place}.path: {told}"
 
 
 def _tensors(facts: Facts) -> Iterator[str]:

@@ -64,7 +64,7 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
         kind="calibration_set",
         inputs={"source": source.key, **inputs},
         params=params,
-        places=places,
+        places={**places, "model": facts.source.where},
         what=f"{names(calibration.data, facts)}, {calibration.seq_len} tokens",
     )
 

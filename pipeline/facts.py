@@ -24,7 +24,9 @@ from pipeline.host import Host
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
+from pipeline.tokenizer_files import Tokens, missing_package, read_tokens, tokenizer_names
 from pipeline.toolchains.discovery import choose, discover
+from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice
 from pipeline.vocabulary import vocabulary
 from recipes.data import Data
@@ -51,6 +53,16 @@ class Source:
     """What is wrong with its config.json, and where its tensors are not those that config.json asks for."""
     notes: tuple[str, ...] = ()
     """What is cast, and what is not read."""
+    missing: str = ""
+    """Package that its tokenizer needs and this host lacks."""
+    beyond: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of its tokenizer that the model has no row for."""
+
+    @property
+    def where(self) -> str:
+        """The checkpoint as messages name it: a path, or a commit."""
+        commit = f"{self.params.get('repo')}@{str(self.params.get('revision'))[:12]}"
+        return str(self.places.get("path") or commit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,12 +180,29 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
             {"path": str(directory)},
             (str(directory), [path.name for path in directory.iterdir()]),
         )
+        tokens = _tokens(directory, found.shape.vocab_size, store)
+        found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = {"repo": model.repo, "revision": model.revision}
     places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
     checkpoint = remote_checkpoint(remote)
-    return _source(checkpoint, params, places, (remote.where, listed(remote)))
+    names = listed(remote)
+    found = _source(checkpoint, params, places, (remote.where, names))
+    return replace(found, missing=missing_package(names))
+
+
+def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
+    """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
+    files = {name: store.digests.digest(directory / name) for name in tokenizer_names(directory)}
+    memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
+    known = memory.recall(key)
+    if known is not None:
+        return Tokens({text: int(number) for text, number in known.items()})
+    tokens = read_tokens(directory, vocab_size)
+    if not tokens.missing:
+        memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
+    return tokens
 
 
 def _config_only(directory: Path, named: str) -> Source:

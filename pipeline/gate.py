@@ -204,7 +204,7 @@ class Verdict:
     scored: str = ""
     """Directory of the twin whose scores these are, in the engine; empty: the engine's own."""
     begin: str = ""
-    """Tokens that every scored sequence begins with, themselves not scored; empty: the tokenizer adds none."""
+    """Tokens that every scored sequence begins with, not scored; empty: the tokenizer adds none."""
 
     @property
     def outcome(self) -> Outcome:

@@ -274,7 +274,7 @@ class _Maker:
                 "top_k": TOP_K,
                 "tools": tools(self.facts, "baseline"),
             },
-            places=places,
+            places={**places, "model": self.facts.source.where},
             what=f"{self.facts.data[gate.data].what}, {gate.max_sequences} x {gate.seq_len} tokens",
             memory_bytes=2 * self.facts.source.weight_bytes,
         )

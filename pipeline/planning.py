@@ -60,7 +60,7 @@ def draft(loaded: Loaded, site: Site) -> Draft:
         plan=made,
         fit=predicted(recipe, facts, recipe.engine),
         notes=(
-            *(f"{place}: {note}" for place, model in checks.models(facts).items() for note in model.notes),
+            *checks.notes(facts),
             *engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine)),
         ),
         refusals=replace(found, host=(*found.host, *checks.capacity(pending(made, site), facts))),

@@ -122,7 +122,7 @@ def per_rank(weight_bytes: Mapping[str, int]) -> list[int]:
 
 
 def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
-    """What was scored, with what in front of each sequence, and what was measured otherwise than it is served.
+    """What was scored, after which tokens, and what was measured otherwise than it is served.
 
     A built engine and its draft meet in the server: here the engine is timed alone.
     """

@@ -15,12 +15,13 @@ from pipeline.checkpoint.comparison import compare
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.config_json import read_shape
-from pipeline.errors import SourceError
+from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, local_digest, local_names, unreadable
 from pipeline.tensors import Checkpoint, open_checkpoint
+from pipeline.tokenizer_files import read_tokens
 
 REPORT = "report.json"
 """Says which tensors were cast and which are not read, where there are any."""
@@ -37,6 +38,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     try:
         if params.get("repo"):
             where = _from_hub(params, places, out, progress)
+            _require_tokenizer(out, where)
         else:
             where = _from_directory(Path(places["path"]), params["digest"], out, progress)
         _validate(out, where, progress)
@@ -98,6 +100,16 @@ def place(path: Path, target: Path) -> None:
         if exc.errno not in UNSUPPORTED:
             raise
         copy(path, target, lambda _: None)
+
+
+def _require_tokenizer(out: Path, where: str) -> None:
+    """Reads a tokenizer that no plan has seen; a SourceError where it is broken."""
+    try:
+        tokens = read_tokens(out, 0)
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(str(out), where)) from exc
+    if tokens.missing:
+        raise BackendUnavailable(f"{where}: {tokens.missing}")
 
 
 def _validate(out: Path, where: str, progress: Progress) -> None:

@@ -77,7 +77,8 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
     """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
 
     `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
-    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be used, or gives too little.
+    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be
+    used, or gives too little.
     """
     data, seed = params["data"], params["seed"]
     fit = Fit(**params.get("fit", {}))

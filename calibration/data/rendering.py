@@ -115,8 +115,8 @@ class Reader:
         ids = np.asarray(self.tokenizer(text, add_special_tokens=not chat)["input_ids"], dtype=np.int32)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
             raise DataError(
-                f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a model "
-                "whose embeddings were resized to its tokenizer"
+                f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a "
+                "model whose embeddings were resized to its tokenizer"
             )
         return ids
 

@@ -55,7 +55,7 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
 
 
 def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
-    """The tokens that the tokenizer puts in front of a text, None where none, and sequences that have them."""
+    """The tokens that the tokenizer puts in front of a text, if any, and how many sequences have them."""
     return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
 
 
@@ -127,7 +127,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
     if special["bos_missing"]:
         said.append(
             f"{special['bos_missing']} of {samples} samples do not start with {special['bos']}, which the "
-            "tokenizer puts in front of text: check the chat template; the sequences begin with it all the same"
+            "tokenizer puts in front of text: check the chat template; the sequences begin with it still"
         )
     if special["bos_doubled"]:
         said.append(
@@ -137,7 +137,7 @@ def warnings(found: dict[str, Any]) -> list[str]:
     longest = found["longest_share"]
     if longest["share"] > DOMINANT:
         said.append(
-            f"{longest['place']} gives {longest['share']:.0%} of the set's tokens, so that ranges are those of "
+            f"{longest['place']} gives {longest['share']:.0%} of the set's tokens, so ranges are those of "
             "one document: add rows, lower seq_len without packing, or shorten it"
         )
     repeated = found["duplicates"]["normalised"]["count"]

@@ -1,0 +1,282 @@
+"""A checkpoint's tokenizer files, read as the tokenizers library reads them: what a plan can know of them.
+
+Neither torch nor transformers is needed. Left to the first step that tokenizes are templates, and tokenizers
+whose own code would have to run.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+
+MAX_BYTES = 256 << 20
+"""Read of one tokenizer file, at most; the largest in use have 40 MB."""
+
+DESCRIPTIONS = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+)  # fmt: skip
+"""Files beside the tokens, each a JSON object."""
+
+TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+
+MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+"""Types of `model` that the tokenizers library has."""
+
+BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer")
+"""Classes by which transformers reads vocab.json with merges.txt; others make no, or other, tokens."""
+
+PIECES = {
+    "LlamaTokenizer": True, "CodeLlamaTokenizer": True,
+    "GemmaTokenizer": False,
+}  # fmt: skip
+"""Classes that transformers reads tokenizer.model by, all of them BPE -> whether a space is put in front."""
+
+SAVE = "save it as tokenizer.json (`save_pretrained` of the transformers release that it was made with)"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a plan wants to know of a tokenizer."""
+
+    beyond: Mapping[str, int]
+    """Tokens whose ids are no rows of the model's embedding."""
+    missing: str = ""
+    """Package that reads the tokenizer and that this host lacks."""
+
+
+def read_tokens(directory: Path, vocab_size: int) -> Tokens:
+    """Reads a directory's tokenizer whole; a SourceError lists everything that is wrong with its files."""
+    problems, table = list(_descriptions(directory)), dict[str, int]()
+    try:
+        if (directory / "tokenizer.json").exists():
+            table = _serialized(directory / "tokenizer.json")
+        elif not problems and (directory / "tokenizer.model").exists():
+            if missing := missing_package(["tokenizer.model"]):
+                return Tokens({}, missing)
+            table = _pieces(directory)
+        elif not problems:
+            table = _byte_level(directory)
+    except SourceError as exc:
+        problems.append(str(exc))
+    if problems:
+        raise SourceError("\n  ".join(problems))
+    table |= _added(directory)
+    beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
+    return Tokens({text: number for number, text in beyond})
+
+
+def tokenizer_names(directory: Path) -> list[str]:
+    """The files of a directory that its tokenizer is read from."""
+    return [name for name in (*TABLES, *DESCRIPTIONS) if (directory / name).is_file()]
+
+
+def missing_package(names: list[str]) -> str:
+    """What this host lacks to read the tokenizer of a checkpoint with these files; empty where nothing."""
+    if "tokenizer.json" in names or "tokenizer.model" not in names:
+        return ""
+    try:
+        import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError as exc:
+        return f"tokenizer.model is read by sentencepiece, and {exc.name} is not installed; install it"
+    except Exception as exc:  # noqa: BLE001 protobuf's own error, of a module that may not be there
+        return (
+            f"tokenizer.model is read by sentencepiece, which does not load ({exc}); install the locked one"
+        )
+    return ""
+
+
+def read_bounded(path: Path) -> bytes:
+    """The bytes of a regular file of at most MAX_BYTES; anything else is a SourceError."""
+    try:
+        with open(path, "rb", opener=_never_waiting) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise SourceError(f"{path}: not a regular file; give the file itself")
+            if about.st_size > MAX_BYTES:
+                raise SourceError(
+                    f"{path}: {about.st_size} bytes, at most {MAX_BYTES} are read; get it again"
+                )
+            return file.read(MAX_BYTES)
+    except OSError as exc:
+        raise SourceError(f"{path}: cannot be read ({exc.strerror}); make it readable for this user") from exc
+
+
+def _never_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(read_bounded(path))
+    except RecursionError:
+        raise SourceError(f"{path}: nested too deeply; get the file again") from None
+    except ValueError as exc:
+        raise SourceError(f"{path}: not valid JSON ({exc}); get the file again") from None
+    if not isinstance(value, dict):
+        raise SourceError(f"{path}: a JSON {type(value).__name__}, an object is needed; get the file again")
+    return value
+
+
+def _descriptions(directory: Path) -> Iterator[str]:
+    """What is wrong with the files beside the tokens."""
+    for name in DESCRIPTIONS:
+        path = directory / name
+        if not path.exists():
+            continue
+        try:
+            found = _object(path)
+        except SourceError as exc:
+            yield str(exc)
+            continue
+        if name == "generation_config.json":
+            continue
+        fields = dict.fromkeys(found, _is_id) if name == "added_tokens.json" else FIELDS
+        for field, fits in fields.items():
+            value = found.get(field)
+            if value is not None and (wanted := fits(value)):
+                yield f"{path}: {field} is {_short(value)}, {wanted} is needed; get the file again"
+
+
+def _is_text(value: Any) -> str:
+    return "" if isinstance(value, str) else "a string"
+
+
+def _is_id(value: Any) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a token's id"
+
+
+def _is_token(value: Any) -> str:
+    text = value.get("content") if isinstance(value, dict) else value
+    return "" if isinstance(text, str) else "a token, as a string or an object with content"
+
+
+def _is_number(value: Any) -> str:
+    return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
+
+
+def _is_list(value: Any) -> str:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
+    return "" if not any(map(_is_token, items)) else "a list of tokens"
+
+
+def _is_table(value: Any) -> str:
+    whole = isinstance(value, dict) and all(number.isdecimal() for number in value)
+    return "" if whole and not any(map(_is_token, value.values())) else "an object of id -> token"
+
+
+FIELDS: Mapping[str, Callable[[Any], str]] = {
+    "tokenizer_class": _is_text, "padding_side": _is_text, "model_max_length": _is_number,
+    "bos_token": _is_token, "eos_token": _is_token, "unk_token": _is_token, "pad_token": _is_token,
+    "additional_special_tokens": _is_list, "extra_special_tokens": _is_list,
+    "added_tokens_decoder": _is_table,
+}  # fmt: skip
+"""Fields of tokenizer_config.json and special_tokens_map.json -> what they must be, where they are not."""
+
+
+def _added(directory: Path) -> dict[str, int]:
+    """Tokens with ids in the files beside; all of them are as FIELDS wants them."""
+    path, table = directory / "added_tokens.json", dict[str, int]()
+    if path.exists():
+        table |= _object(path)
+    for number, token in (_config(directory).get("added_tokens_decoder") or {}).items():
+        table[token if isinstance(token, str) else token["content"]] = int(number)
+    return table
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "tokenizer_config.json"
+    return _object(path) if path.exists() else {}
+
+
+def _class(directory: Path) -> str:
+    """The class that transformers reads the tokens with, by the name it has had since its release 5."""
+    return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
+
+
+def _serialized(path: Path) -> dict[str, int]:
+    from tokenizers import Tokenizer  # 35 ms, and only for models that are here
+
+    data = read_bounded(path)
+    try:
+        return dict(Tokenizer.from_buffer(data).get_vocab())
+    except BaseException as exc:
+        if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        # The library raises bare Exceptions, and panics, which are BaseExceptions.
+        raise SourceError(f"{path}: {_why(path, exc)}; get the file again") from None
+
+
+def _why(path: Path, exc: BaseException) -> str:
+    """What is wrong with a tokenizer.json, in better words than the library's where there are any."""
+    found = _object(path)
+    model = found.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        return "no tokenizer: it has no model with a vocab"
+    if model.get("type", "BPE") not in MODELS:
+        return f"model.type is {_short(model['type'])}, one of {', '.join(MODELS)} is needed"
+    return f"the tokenizers library cannot read it ({exc})"
+
+
+def _byte_level(directory: Path) -> dict[str, int]:
+    from tokenizers.models import BPE  # as above
+
+    named = _class(directory)
+    vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
+    if named not in BYTE_LEVEL:
+        raise SourceError(
+            f"{vocabulary}: transformers reads vocab.json with merges.txt by {' and '.join(BYTE_LEVEL)}, "
+            f"tokenizer_config.json names {named}; {SAVE}"
+        )
+    table = _object(vocabulary)
+    if wrong := next(
+        (f"{text!r} is {_short(number)}" for text, number in table.items() if _is_id(number)), ""
+    ):
+        raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
+    try:
+        lines = read_bounded(merges).decode().split("\n")
+        pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        if odd := next((pair for pair in pairs if len(pair) != 2), None):
+            raise SourceError(f"{merges}: {_short(' '.join(odd))} is no pair of tokens; get the file again")
+        BPE(table, pairs)
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"{merges}: not UTF-8 ({exc}); get the file again") from None
+    except SourceError:
+        raise
+    except Exception as exc:  # noqa: BLE001 the library raises nothing more exact
+        raise SourceError(f"{merges}: does not fit {vocabulary.name} ({exc}); get both files again") from None
+    return table
+
+
+def _pieces(directory: Path) -> dict[str, int]:
+    """The pieces of a tokenizer.model, which its class must read as sentencepiece does."""
+    path, named = directory / "tokenizer.model", _class(directory)
+    proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
+    try:
+        proto.ParseFromString(read_bounded(path))
+        table = {piece.piece: number for number, piece in enumerate(proto.pieces)}
+    except SourceError:
+        raise
+    except Exception as exc:  # noqa: BLE001 protobuf's own error
+        raise SourceError(f"{path}: no SentencePiece model ({exc}); get the file again") from None
+    if not table:
+        raise SourceError(f"{path}: a SentencePiece model without pieces; get the file again")
+    kind = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}[proto.trainer_spec.model_type]
+    spaced = proto.normalizer_spec.add_dummy_prefix
+    if kind != "BPE" or PIECES.get(named) != spaced:
+        raise SourceError(
+            f"{path}: {kind}, {'a' if spaced else 'no'} space in front of a text, and tokenizer_config.json "
+            f"names {named}, by which transformers makes other tokens than sentencepiece. It reads BPE by "
+            f"LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); {SAVE}"
+        )
+    return table
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
