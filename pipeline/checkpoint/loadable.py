@@ -1,7 +1,8 @@
 """What TensorRT-LLM's loader makes of a sharded checkpoint: what it cannot load, and what it quantizes; pure.
 
 Read in the public sources of v0.16.0 (preprocess_weights in `models/modeling_utils.py`, `mapping.py`,
-`quantization/quantize.py`) and of one later version; never executed here. Rules say where versions differ.
+`quantization/quantize.py`) and of one later version. Rules say where versions differ. Names and shapes were
+held against the classes of 0.8 to 0.17 themselves: tests/pipeline/checkpoint/data/tensor_names.
 
 Vocabulary tables need no rule: rows are padded to a multiple of tp, as its own `pad_vocab_size` does, while
 `vocab_size` in config.json stays the model's; `embedding_sharding_dim` is 0, rows over the ranks, which it
@@ -40,6 +41,15 @@ MIXED_GEMM = 64
 STACKED_BLOCKS = (1,)
 """First versions whose experts were seen to take scales per block; `MOEWeightWrapper` of v0.16 has none."""
 
+WHOLE_STAGES = ("Phi3ForCausalLM",)
+"""Networks with embedding, final norm and head on every rank: no version cuts them into stages."""
+
+SHARED_TABLE = {"Gemma2ForCausalLM": (0, 16)}
+"""First version that does not share embedding and head, which earlier ones refuse over several stages."""
+
+GROUPED_HEADS = {"Phi3ForCausalLM": (0, 11)}
+"""First version whose network has fewer key heads than query heads."""
+
 SPREADS = (0, 18)
 """First version whose first stages take the layers that pp does not divide; those before drop them."""
 
@@ -52,7 +62,7 @@ def unloadable(
     What no backend can load is `checks.reasons`' business. An empty version means the newest.
     """
     release = numbers(version)
-    found = [*_uneven(shape, pp, version, release)]
+    found = [*_uneven(shape, pp, version, release), *_networks(shape, pp, version, release)]
     if not found:
         found += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
         found += [*_expert_blocks(shape, precision, version, release)]
@@ -98,6 +108,26 @@ def _uneven(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) 
         yield (
             f"engine.pp: TensorRT-LLM expects one more layer in the first {left} of {pp} stages, and rank "
             f"files here have stages of one size; choose one of {divisors(shape.num_layers)}"
+        )
+
+
+def _networks(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
+    """What a family's own network lacks."""
+    name = shape.architecture
+    if pp > 1 and name in WHOLE_STAGES:
+        yield (
+            f"engine.pp: TensorRT-LLM's {name} has embedding, norm and head on every rank and loads no "
+            "stages; set engine.pp to 1, and engine.tp for more GPUs"
+        )
+    if pp > 1 and release < SHARED_TABLE.get(name, (0,)):
+        yield (
+            f"engine.pp: TensorRT-LLM {version} shares the embedding table of {name} with its head, and "
+            "refuses that over stages; set engine.pp to 1, or take a toolchain of 0.16 or later"
+        )
+    if shape.num_kv_heads != shape.num_heads and release < GROUPED_HEADS.get(name, (0,)):
+        yield (
+            f"model: TensorRT-LLM {version} gives {name} as many key heads as query heads, found "
+            f"{shape.num_kv_heads} for {shape.num_heads}; take a toolchain of 0.11 or later"
         )
 
 

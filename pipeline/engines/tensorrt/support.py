@@ -15,7 +15,7 @@ FAMILIES: dict[str, Number] = {
     "MixtralForCausalLM": (0, 8),
     "Qwen2ForCausalLM": (0, 10),
     "Phi3ForCausalLM": (0, 10),
-    "Qwen2MoeForCausalLM": (0, 11),
+    "Qwen2MoeForCausalLM": (0, 12),  # that of 0.11 cannot be made from a config.json: it takes moe as it is
     "Gemma2ForCausalLM": (0, 13),
     "Gemma3ForCausalLM": (0, 19),
     "Qwen3ForCausalLM": (0, 20),
@@ -28,7 +28,8 @@ ROTARY: dict[str, Number] = {"linear": (0, 8), "dynamic": (0, 8), "longrope": (0
 ALGORITHMS: dict[str, Number] = {
     "W8A8_SQ_PER_CHANNEL": (0, 15),  # "TensorRT native support for INT8 Smooth Quantization"
     "MIXED_PRECISION": (0, 15),  # "AutoQ (mixed precision) support"
-    "FP8_PER_CHANNEL_PER_TOKEN": (0, 12),  # its plugin's first table
+    # 0.12 to 0.14 quantize neither attentions nor first and last layers (fp8_rowwise_quantize)
+    "FP8_PER_CHANNEL_PER_TOKEN": (0, 15),
 }
 """TensorRT-LLM's name of a format -> first version; every version for the others."""
 
