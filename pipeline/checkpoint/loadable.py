@@ -30,10 +30,13 @@ largest weight, where the formats of this program round to 1/127.
 """
 
 UNTOUCHED = (
-    "*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding",
+    "lm_head", "*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding",
     "*shared_expert_gate",
 )  # fmt: skip
-"""Modules that W8A16 spares unless `exclude_modules` is given; then they must be in it, embeddings too."""
+"""Modules that W8A16 spares unless `exclude_modules` is given; then they must be in it, embeddings too.
+
+The first is for 0.10 and earlier, which know no patterns.
+"""
 
 MIXED_GEMM = 64
 """The kernels of int4 weights take inputs and outputs per rank in multiples of this (v0.16, both)."""
@@ -49,6 +52,9 @@ SHARED_TABLE = {"Gemma2ForCausalLM": (0, 16)}
 
 GROUPED_HEADS = {"Phi3ForCausalLM": (0, 11)}
 """First version whose network has fewer key heads than query heads."""
+
+GATES_SPARED = (0, 13)
+"""First version that spares a shared expert's gate when it quantizes, whatever `exclude_modules` says."""
 
 SPREADS = (0, 18)
 """First version whose first stages take the layers that pp does not divide; those before drop them."""
@@ -66,6 +72,7 @@ def unloadable(
     if not found:
         found += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
         found += [*_expert_blocks(shape, precision, version, release)]
+        found += [*_gates(shape, precision, version, release)]
         found += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
     return found
 
@@ -168,6 +175,17 @@ def _expert_blocks(
         yield (
             f"format: the experts of TensorRT-LLM {version} have no scales per block ({blocked.name}); "
             "give '*experts*' fp8 or none in format.except, or take a toolchain of 1.0 or later"
+        )
+
+
+def _gates(shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]) -> Iterator[str]:
+    """Older loaders quantize whatever ends in `gate.weight`, also where the network does not."""
+    shared = shape.experts is not None and shape.experts.shared_intermediate_size
+    late = next((fmt.name for fmt in precision.formats if fmt.name in AT_BUILD), None)
+    if shared and late and release < GATES_SPARED:
+        yield (
+            f"format: TensorRT-LLM {version} quantizes the gate of a shared expert, which its network wants "
+            f"as it is, when it loads {late}; choose fp8 or none, or take a toolchain of 0.13 or later"
         )
 
 

@@ -220,7 +220,8 @@ class Rank:
             block = self._quantization(f"{whole}.{name}")
             algorithm = block.get("quant_algo") or "none"
             known = facts("formats")[kind][algorithm]
-            if minor(self.version) < minor(known["first"]):
+            lacking = self.era.get("without", {}).get("{}.{}".format(*minor(self.version)), ())
+            if minor(self.version) < minor(known["first"]) or algorithm in lacking:
                 raise KeyError(algorithm)
             words = self.sizes | {"group": block.get("group_size", 1)}
             words |= {"out": value(outputs, words), "in": value(inputs, words)}

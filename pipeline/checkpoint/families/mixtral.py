@@ -61,12 +61,17 @@ def config(shape: ModelShape) -> Mapping[str, Any]:
 def flat(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Changes a `config.json` into that of 0.10 and earlier, whose LLaMA has a field for each number.
 
-    `moe_tp_mode` says how ranks share the experts: each holds some of them (1), or a part of all (2).
+    `moe_tp_mode` says how ranks share the experts: each holds some of them (1), or a part of all (2). Modules
+    that no format touches are named by a part of their names, without patterns.
     """
     moe, ep = config["moe"], config["mapping"]["moe_ep_size"]
     rest = {name: value for name, value in config.items() if name != "moe"}
+    block = dict(config["quantization"])
+    if "exclude_modules" in block:
+        block["exclude_modules"] = [name.strip("*") for name in block["exclude_modules"]]
     return {
         **rest,
+        "quantization": block,
         "moe_num_experts": moe["num_experts"],
         "moe_top_k": moe["top_k"],
         "moe_normalization_mode": moe["normalization_mode"],
