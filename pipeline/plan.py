@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import data_steps, engines, head_steps, speculation, tune
+from pipeline.checkpoint import naming
 from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.checkpoint.loadable import stored
 from pipeline.checkpoint.slicing import rank_bytes
@@ -102,7 +103,10 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
         checkpoint = first.quantized_checkpoint(source, measured)
         prepared.append(checkpoint)
     if sharded:
-        checkpoint = _sharded_checkpoint(recipe, checkpoint, weights, at_build=held != recipe.precision)
+        toolchain = facts.choice.toolchain if backend.uses_toolchain else None
+        marks: dict[str, Any] = {"at_build": True} if held != recipe.precision else {}
+        marks |= naming.params(facts.source.shape.architecture, toolchain.version if toolchain else "")
+        checkpoint = _sharded_checkpoint(recipe, checkpoint, weights, marks)
         prepared += head_steps.added(recipe, facts, checkpoint)
         checkpoint = prepared[-1]
     return prepared, checkpoint
@@ -131,8 +135,8 @@ def _draft_steps(
     return made, made[-1]
 
 
-def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, *, at_build: bool) -> Step:
-    """One weight file per rank, in TensorRT-LLM layout."""
+def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, marks: Mapping[str, Any]) -> Step:
+    """One weight file per rank, in TensorRT-LLM layout; `marks` are parameters that only some have."""
     engine = recipe.engine
     return Step(
         kind="sharded_checkpoint",
@@ -144,7 +148,7 @@ def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, *, at_bu
             "pp": engine.pp,
             "ep": engine.ep,
             "layout_version": LAYOUT_VERSION,
-            **({"at_build": True} if at_build else {}),
+            **marks,
         },
         what=f"tp {engine.tp}, pp {engine.pp}" + (f", ep {engine.ep}" if engine.ep > 1 else ""),
         size_bytes=weights,

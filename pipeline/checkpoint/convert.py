@@ -47,9 +47,9 @@ from typing import Any
 import numpy as np
 
 from calibration.quantization_config import config_block
-from pipeline.casting import narrowed
 from calibration.tokenizer_files import copy_tokenizer
-from pipeline.checkpoint import audit, with_heads
+from pipeline.casting import narrowed
+from pipeline.checkpoint import audit, naming, with_heads
 from pipeline.checkpoint.checks import linears, reasons
 from pipeline.checkpoint.comparison import read_over
 from pipeline.checkpoint.families import family
@@ -88,7 +88,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     `heads` propose tokens to this model and come with it; params then have `speculative`.
 
     `params` are `format` (as Precision.parse reads it), `kv_cache` (`auto` if absent), `tp`, `pp`, `ep` (1 if
-    absent), `layout_version`, and `at_build`: true if the builder quantizes what `loadable.stored` leaves.
+    absent), `layout_version`, `at_build`: true if the builder quantizes what `loadable.stored` leaves, and
+    `names`: the last release with the names that are wanted, the newest if absent.
     """
     params = job["params"]
     tp, pp, ep = int(params["tp"]), int(params["pp"]), int(params.get("ep", 1))
@@ -106,7 +107,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
         told = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
         raise BuildFailed("\n  ".join(told))
     _check_precision(checkpoint, shape, held, kv_cache)
-    ranks = plan(shape, held, tp, pp, kv_cache, ep)
+    old = naming.older(shape.architecture, str(params.get("names", "")))
+    ranks = naming.renamed(plan(shape, held, tp, pp, kv_cache, ep), old)
     heads = with_heads.read(job, shape)
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)
@@ -116,13 +118,13 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     _copy_tokenizer(checkpoint.directory, out / "tokenizer")
     write_all(_rank_files(checkpoint, ranks, out), progress)
     _write_json(out / "audit.json", audit.report(ranks, found, left))
-    config = engine_config(shape, precision, tp, pp, kv_cache, ep)
+    config = naming.config(engine_config(shape, precision, tp, pp, kv_cache, ep), old)
     if heads is not None:
         _write_json(out / with_heads.PLAIN, config)
         config = heads.config(config)
     _write_json(out / "config.json", config)
     if mixed := quant_cfg(shape, precision, kv_cache):
-        _write_json(out / "quant_cfg.json", mixed)
+        _write_json(out / "quant_cfg.json", naming.quant_cfg(mixed, old))
 
 
 def _check_precision(checkpoint: Checkpoint, shape: ModelShape, precision: Precision, kv_cache: str) -> None:

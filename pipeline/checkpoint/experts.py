@@ -8,7 +8,7 @@ from pipeline.shape import ModelShape
 from recipes.formats import EXPERT_REFUSALS
 from recipes.precision import Precision
 
-BESIDE = "shared_expert."
+SHARED = "mlp.shared_expert."
 """Local modules of the expert that every token is sent to: their format follows the same rules."""
 
 
@@ -63,5 +63,5 @@ def _linears(shape: ModelShape) -> Iterator[str]:
     kin = family(shape.architecture)
     for layer in range(shape.num_layers if shape.experts else 0):
         for module in kin.layer(shape):
-            if isinstance(module, Linear) and (module.experts or module.local.startswith(BESIDE)):
+            if isinstance(module, Linear) and (module.experts or module.local.startswith(SHARED)):
                 yield f"{kin.layers}.{layer}.{module.sources[0]}"

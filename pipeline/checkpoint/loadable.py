@@ -1,7 +1,8 @@
 """What TensorRT-LLM's loader makes of a sharded checkpoint: what it cannot load, and what it quantizes; pure.
 
 Read in the public sources of v0.16.0 (preprocess_weights in `models/modeling_utils.py`, `mapping.py`,
-`quantization/quantize.py`) and of one later version; never executed here. Rules say where versions differ.
+`quantization/quantize.py`) and of one later version. Rules say where versions differ. Names and shapes were
+held against the classes of 0.8 to 0.17 themselves: tests/pipeline/checkpoint/data/tensor_names.
 
 Vocabulary tables need no rule: rows are padded to a multiple of tp, as its own `pad_vocab_size` does, while
 `vocab_size` in config.json stays the model's; `embedding_sharding_dim` is 0, rows over the ranks, which it
@@ -29,16 +30,31 @@ largest weight, where the formats of this program round to 1/127.
 """
 
 UNTOUCHED = (
-    "*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding",
+    "lm_head", "*lm_head", "*router", "*vocab_embedding", "*position_embedding", "*block_embedding",
     "*shared_expert_gate",
 )  # fmt: skip
-"""Modules that W8A16 spares unless `exclude_modules` is given; then they must be in it, embeddings too."""
+"""Modules that W8A16 spares unless `exclude_modules` is given; then they must be in it, embeddings too.
+
+The first is for 0.10 and earlier, which know no patterns.
+"""
 
 MIXED_GEMM = 64
 """The kernels of int4 weights take inputs and outputs per rank in multiples of this (v0.16, both)."""
 
 STACKED_BLOCKS = (1,)
 """First versions whose experts were seen to take scales per block; `MOEWeightWrapper` of v0.16 has none."""
+
+WHOLE_STAGES = ("Phi3ForCausalLM",)
+"""Networks with embedding, final norm and head on every rank: no version cuts them into stages."""
+
+SHARED_TABLE = {"Gemma2ForCausalLM": (0, 16)}
+"""First version that does not share embedding and head, which earlier ones refuse over several stages."""
+
+GROUPED_HEADS = {"Phi3ForCausalLM": (0, 11)}
+"""First version whose network has fewer key heads than query heads."""
+
+GATES_SPARED = (0, 13)
+"""First version that spares a shared expert's gate when it quantizes, whatever `exclude_modules` says."""
 
 SPREADS = (0, 18)
 """First version whose first stages take the layers that pp does not divide; those before drop them."""
@@ -52,10 +68,11 @@ def unloadable(
     What no backend can load is `checks.reasons`' business. An empty version means the newest.
     """
     release = numbers(version)
-    found = [*_uneven(shape, pp, version, release)]
+    found = [*_uneven(shape, pp, version, release), *_networks(shape, pp, version, release)]
     if not found:
         found += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
         found += [*_expert_blocks(shape, precision, version, release)]
+        found += [*_gates(shape, precision, version, release)]
         found += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
     return found
 
@@ -101,6 +118,26 @@ def _uneven(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) 
         )
 
 
+def _networks(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
+    """What a family's own network lacks."""
+    name = shape.architecture
+    if pp > 1 and name in WHOLE_STAGES:
+        yield (
+            f"engine.pp: TensorRT-LLM's {name} has embedding, norm and head on every rank and loads no "
+            "stages; set engine.pp to 1, and engine.tp for more GPUs"
+        )
+    if pp > 1 and release < SHARED_TABLE.get(name, (0,)):
+        yield (
+            f"engine.pp: TensorRT-LLM {version} shares the embedding table of {name} with its head, and "
+            "refuses that over stages; set engine.pp to 1, or take a toolchain of 0.16 or later"
+        )
+    if shape.num_kv_heads != shape.num_heads and release < GROUPED_HEADS.get(name, (0,)):
+        yield (
+            f"model: TensorRT-LLM {version} gives {name} as many key heads as query heads, found "
+            f"{shape.num_kv_heads} for {shape.num_heads}; take a toolchain of 0.11 or later"
+        )
+
+
 def _rowwise_mixture(shape: ModelShape, precision: Precision) -> Iterator[str]:
     """Per-token FP8 replaces whole attentions, MLPs and norms, never one linear."""
     layers = _layers(shape, precision)
@@ -138,6 +175,17 @@ def _expert_blocks(
         yield (
             f"format: the experts of TensorRT-LLM {version} have no scales per block ({blocked.name}); "
             "give '*experts*' fp8 or none in format.except, or take a toolchain of 1.0 or later"
+        )
+
+
+def _gates(shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]) -> Iterator[str]:
+    """Older loaders quantize whatever ends in `gate.weight`, also where the network does not."""
+    shared = shape.experts is not None and shape.experts.shared_intermediate_size
+    late = next((fmt.name for fmt in precision.formats if fmt.name in AT_BUILD), None)
+    if shared and late and release < GATES_SPARED:
+        yield (
+            f"format: TensorRT-LLM {version} quantizes the gate of a shared expert, which its network wants "
+            f"as it is, when it loads {late}; choose fp8 or none, or take a toolchain of 0.13 or later"
         )
 
 

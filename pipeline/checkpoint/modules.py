@@ -88,6 +88,18 @@ Module = Linear | Norm | Whole
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """What the newest names of a family were called up to a release."""
+
+    last: str
+    """The release, as major.minor."""
+    moved: tuple[str, str] = ("", "")
+    """A module of the layer, or the beginning of its name, and its older name; empty: none moved."""
+    config: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda config: config
+    """Changes the newest `config.json` into that of the release."""
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """How one model family is laid out in both worlds."""
 
@@ -108,6 +120,8 @@ class Family:
     """Scales of a layer's keys and values, below the layer."""
     left_in_source: tuple[str, ...] = ()
     """Patterns of local modules that no format touches, for TensorRT-LLM's `exclude_modules`."""
+    older: tuple[Older, ...] = ()
+    """Names up to earlier releases, oldest first."""
 
     def stacks(self, shape: ModelShape) -> list[Linear]:
         """Lists a layer's stacks of experts."""

@@ -124,7 +124,7 @@ class Run:
     def rank(self, rank: int) -> None:
         """Loads, "builds" and writes one rank."""
         source = Path(self.arguments["checkpoint_dir"]) / f"rank{rank}.safetensors"
-        checkpoint.check(Path(self.arguments["checkpoint_dir"]), self.config, rank)
+        checkpoint.check(Path(self.arguments["checkpoint_dir"]), self.config, rank, INSTALLED)
         say("TRT-LLM", "I", "Total time of constructing network from module object 0.25 seconds")
         say("TRT-LLM", "I", "Total time to initialize the weights in network Unnamed Network 0: 00:00:00")
         time.sleep(BEHAVIOUR["seconds_per_rank"])

@@ -1,30 +1,28 @@
-"""What TensorRT-LLM's loader wants of a rank file: names, shapes and types, from config.json alone.
+"""What TensorRT-LLM's loader wants of a rank file: names, shapes and types, from config.json and public facts.
 
-Written from `models/modeling_utils.py`, `layers/` and `quantization/layers.py` of 0.16.0 as they are described
-publicly, not from our converter. A missing tensor is an error and an unexpected one a warning, as there; a wrong
+The facts are the files of tests/pipeline/checkpoint/data/tensor_names: what each release's own classes declare,
+none of it from our converter. A missing tensor is an error and an unexpected one a warning, as there; a wrong
 shape or type is an error here, where the loader would stumble later.
 """
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.contract.log import say
 
-Expected = dict[str, tuple[tuple[str, ...], tuple[int, ...]]]
-"""Name -> types that are accepted and the shape."""
+FACTS = Path(__file__).resolve().parents[1] / "pipeline/checkpoint/data/tensor_names"
+
+Kind = tuple[tuple[str, ...], tuple[int, ...]]
+"""Types that are accepted, and the shape."""
+Expected = dict[str, Kind]
 
 NAMES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-SANDWICHES = ("Gemma2ForCausalLM", "Gemma3ForCausalLM")
-FUSED_MLP = ("Phi3ForCausalLM",)
-EXPERTS = ("MixtralForCausalLM", "Qwen2MoeForCausalLM")
-KNOWN = (
-    "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", *SANDWICHES, *FUSED_MLP,
-    *EXPERTS, "MedusaForCausalLM", "EagleForCausalLM",
-)  # fmt: skip
+NEWEST = "1.2.0"
 
 MANDATORY = ("architecture", "dtype", "hidden_size", "num_hidden_layers", "num_attention_heads")
 QUANTIZATION_KEYS = {
@@ -33,16 +31,34 @@ QUANTIZATION_KEYS = {
 }  # fmt: skip
 
 
-def check(directory: Path, config: dict[str, Any], rank: int) -> None:
+@cache
+def facts(name: str) -> dict[str, Any]:
+    """One file of facts."""
+    return json.loads((FACTS / f"{name}.json").read_text())
+
+
+def minor(version: str) -> tuple[int, int]:
+    """Major and minor part of a version or a release."""
+    first, second = version.split(".")[:2]
+    return int(first), int(second)
+
+
+def era(architecture: str, version: str) -> dict[str, Any]:
+    """What is known of an architecture in a version; KeyError where it has none."""
+    for each in facts("networks")["families"].get(architecture, ()):
+        if minor(each["first"]) <= minor(version) <= minor(each["last"]):
+            return each
+    raise KeyError(architecture)
+
+
+def check(directory: Path, config: dict[str, Any], rank: int, version: str = NEWEST) -> None:
     """Raises what the loader would raise; KeyError, TypeError, RuntimeError or AssertionError."""
     for key in MANDATORY:
         config[key]
     if unknown := config["quantization"].keys() - QUANTIZATION_KEYS:
         raise TypeError(f"QuantConfig.__init__() got an unexpected keyword argument {sorted(unknown)[0]!r}")
-    if config["architecture"] not in KNOWN:
-        raise KeyError(config["architecture"])
     found = header(directory / f"rank{rank}.safetensors")
-    wanted = Rank(directory, config, rank).tensors()
+    wanted = Rank(directory, config, rank, version).tensors()
     if missing := sorted(wanted.keys() - found.keys() - {"lm_head.weight"}):
         raise RuntimeError(f"Required but not provided tensors:{set(missing)}")
     if extra := sorted(found.keys() - wanted.keys()):
@@ -76,118 +92,148 @@ def gemms(config: dict[str, Any], rank: int) -> set[str]:
     return {f"{size} {quantization['quant_algo']} {config['dtype']}" for size in sizes}
 
 
+def sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """The words of the facts' shapes, for one rank."""
+    mapping, moe = config["mapping"], _moe(config)
+    tp, heads, hidden = mapping["tp_size"], config["num_attention_heads"], config["hidden_size"]
+    found = {
+        "hidden": hidden, "hidden_part": hidden // tp, "head": config.get("head_size") or hidden // heads,
+        "q": heads // tp, "kv": max(1, config["num_key_value_heads"] // tp),
+        "inner": config["intermediate_size"] // tp, "vocab": math.ceil(config["vocab_size"] / tp),
+    }  # fmt: skip
+    if moe:
+        inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+        found |= {
+            "experts": moe["num_experts"], "held": moe["num_experts"] // mapping["moe_ep_size"],
+            "expert_inner": inner // mapping["moe_tp_size"],
+            "shared_inner": config.get("moe_shared_expert_intermediate_size", 0) // tp,
+        }  # fmt: skip
+    return found
+
+
+def _moe(config: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes of the experts, from either spelling; empty without."""
+    if "moe_num_experts" in config:
+        return {"num_experts": config["moe_num_experts"]}
+    return config.get("moe") or {}
+
+
 class Rank:
     """The tensors of one rank."""
 
-    def __init__(self, directory: Path, config: dict[str, Any], rank: int) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], rank: int, version: str) -> None:
         mapping = config["mapping"]
-        self.directory, self.rank = directory, rank
-        self.config, self.tp, self.pp = config, mapping["tp_size"], mapping["pp_size"]
-        self.moe_tp, self.moe_ep = mapping.get("moe_tp_size", self.tp), mapping.get("moe_ep_size", 1)
+        self.directory, self.rank, self.version, self.config = directory, rank, version, config
+        self.tp, self.pp = mapping["tp_size"], mapping["pp_size"]
         assert mapping["world_size"] == self.tp * self.pp
-        self.stage = rank // self.tp
-        self.dtype = NAMES[config["dtype"]]
-        self.hidden, self.inner = config["hidden_size"], config["intermediate_size"]
-        self.head = config.get("head_size") or self.hidden // config["num_attention_heads"]
+        self.stage, self.dtype = rank // self.tp, NAMES[config["dtype"]]
+        self.heads = facts("networks")["heads"].get(config["architecture"])
+        base = "LlamaForCausalLM" if self.heads else config["architecture"]
+        self.era = era(base, version)
+        for field in self.era.get("config", ()):
+            config[field]
+        self.network = facts("networks")["networks"][self.era["network"]]
+        self.sizes = sizes(config)
         mixed = directory / "quant_cfg.json"
         self.layers = json.loads(mixed.read_text())["quantized_layers"] if mixed.is_file() else None
 
     def tensors(self) -> Expected:
         """Every tensor that the rank needs."""
+        self._refuse()
         found: Expected = {}
-        rows = math.ceil(self.config["vocab_size"] / self.tp)
         if self.stage == 0:
-            found["transformer.vocab_embedding.weight"] = ((self.dtype,), (rows, self.hidden))
+            found |= self._plain("", self.network["first"])
         each, rest = divmod(self.config["num_hidden_layers"], self.pp)
         first = self.stage * each + min(self.stage, rest)
         for local in range(each + (self.stage < rest)):
             found |= self._layer(f"transformer.layers.{local}", f"transformer.layers.{first + local}")
         if self.stage == self.pp - 1:
-            found["transformer.ln_f.weight"] = ((self.dtype,), (self.hidden,))
-            found["lm_head.weight"] = ((self.dtype,), (rows, self.hidden))
+            found |= self._plain("", self.network["last"])
         if self.config["architecture"] == "MedusaForCausalLM":
-            found |= self._medusa(rows)
+            found |= self._medusa()
         if self.config["architecture"] == "EagleForCausalLM":
             assert self.pp == 1, "Pipeline parallelism is not supported in EAGLE yet."
             for level in range(self.config["num_eagle_layers"]):
-                found |= self._eagle(f"eagle_nets.{level}", rows)
+                found |= self._eagle(self.heads["per_net"].format(level))
         return found
 
-    def _medusa(self, rows: int) -> Expected:
+    def _refuse(self) -> None:
+        """What the network itself cannot be."""
+        until, grouped = self.era.get("one_stage_until"), self.era.get("no_grouped_heads_until")
+        assert not (until and self.pp > 1 and minor(self.version) <= minor(until)), "no pipeline parallelism"
+        same = self.config["num_key_value_heads"] == self.config["num_attention_heads"]
+        assert same or not grouped or minor(self.version) > minor(grouped), "no grouped heads"
+
+    def _medusa(self) -> Expected:
         """The heads, which every stage makes; column-parallel layers, quantized unless they are left out."""
-        found, config, each = {}, self.config, self.hidden // self.tp
-        assert config["max_draft_len"] > 0
-        for head in range(config["num_medusa_heads"]):
-            local = f"medusa_heads.{head}"
-            for layer in range(config["num_medusa_layers"]):
-                name = f"medusa_layers.{layer}.linear"
-                found |= self._linear(local, local, name, each, self.hidden)
-                found[f"{local}.{name}.bias"] = ((self.dtype,), (each,))
-            found |= self._linear(local, local, "lm_head", rows, self.hidden)
+        found: Expected = {}
+        assert self.config["max_draft_len"] > 0
+        for head in range(self.config["num_medusa_heads"]):
+            local = self.heads["per_head"].format(head)
+            for layer in range(self.config["num_medusa_layers"]):
+                name = self.heads["per_layer"].format(layer)
+                found |= self._linears(local, local, {name: self.heads["layer"]})
+                found |= self._plain(local, {f"{name}.bias": self.heads["layer_bias"]})
+            found |= self._linears(local, local, self.heads["head"])
         return found
 
-    def _eagle(self, here: str, rows: int) -> Expected:
+    def _eagle(self, here: str) -> Expected:
         """One copy of EAGLE's net: its layer is quantized as the base model, unless it is excluded."""
         net = {**self.config["eagle_net_config"], "quantization": self.config["quantization"]}
-        inner = Rank(self.directory, net, self.rank)
-        assert (inner.hidden, inner.dtype, net["num_hidden_layers"]) == (self.hidden, self.dtype, 1)
-        layer = f"{here}.drafter.layers.0"
+        inner = Rank(self.directory, net, self.rank, self.version)
+        assert (inner.sizes["hidden"], inner.dtype) == (self.sizes["hidden"], self.dtype)
+        assert net["num_hidden_layers"] == 1
+        layer = f"{here}.{self.heads['drafter_layer']}"
         found = inner._layer(layer, layer)
-        del found[f"{layer}.input_layernorm.weight"]
-        part = self.hidden // self.tp
-        return found | {
-            f"{here}.drafter.vocab_embedding.weight": ((self.dtype,), (rows, self.hidden)),
-            **inner._linear(here, here, "drafter.fc", part, 2 * self.hidden),
-            f"{here}.drafter.fc.bias": ((self.dtype,), (part,)),
-            **inner._linear(here, here, "lm_head", rows, self.hidden),
-        }
+        for name in self.heads["without"]:
+            del found[f"{layer}.{name}"]
+        inner_vocab = inner._plain(here, self.heads["tensors"])
+        return found | inner_vocab | inner._linears(here, here, self.heads["linears"])
 
     def _layer(self, local: str, whole: str) -> Expected:
-        config, architecture = self.config, self.config["architecture"]
-        kv = max(1, config["num_key_value_heads"] // self.tp)
-        q = config["num_attention_heads"] // self.tp
-        norms = ["input_layernorm", "post_layernorm"]
-        if architecture in SANDWICHES:
-            norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
-        found: Expected = {f"{local}.{name}.weight": ((self.dtype,), (self.hidden,)) for name in norms}
-        if config.get("qk_layernorm"):
-            for name in ("q_layernorm", "k_layernorm"):
-                found[f"{local}.attention.{name}.weight"] = ((self.dtype,), (self.head,))
-        outputs = (q + 2 * kv) * self.head
-        found |= self._linear(local, whole, "attention.qkv", outputs, self.hidden)
-        if config.get("attn_bias"):
-            found[f"{local}.attention.qkv.bias"] = ((self.dtype,), (outputs,))
-        found |= self._linear(local, whole, "attention.dense", self.hidden, q * self.head)
-        if config["quantization"]["kv_cache_quant_algo"]:
-            found[f"{local}.attention.kv_cache_scaling_factor"] = (("F32",), (1,))
-        return found | (self._experts(local) if architecture in EXPERTS else self._mlp(local, whole))
+        network = self.network
+        found = self._plain(local, network["layer"])
+        found |= self._linears(local, whole, network["linears"])
+        found |= self._linears(local, whole, network["stacks"], kind="stack")
+        for name, switch in network["biases"].items():
+            if self.config.get(switch):
+                outputs = network["linears"][name][0]
+                found |= self._plain(local, {f"{name}.bias": ["dtype", [outputs]]})
+        if self.config["quantization"]["kv_cache_quant_algo"]:
+            found |= self._plain(local, network["kv_cache"])
+        return found
 
-    def _mlp(self, local: str, whole: str) -> Expected:
-        inner = self.inner // self.tp
-        if self.config["architecture"] in FUSED_MLP:
-            fused = self._linear(local, whole, "mlp.fc", 2 * inner, self.hidden)
-            return fused | self._linear(local, whole, "mlp.proj", self.hidden, inner)
+    def _plain(self, local: str, tensors: Mapping[str, Any]) -> Expected:
+        """Tensors that no format touches."""
+        before = f"{local}." if local else ""
         return {
-            **self._linear(local, whole, "mlp.fc", inner, self.hidden),
-            **self._linear(local, whole, "mlp.gate", inner, self.hidden),
-            **self._linear(local, whole, "mlp.proj", self.hidden, inner),
+            f"{before}{name}": self._kind([types] if isinstance(types, str) else types, shape, self.sizes)
+            for name, (types, shape) in tensors.items()
         }
 
-    def _experts(self, local: str) -> Expected:
-        """Unquantized experts only: what quantized ones need is not described anywhere."""
-        moe = self.config["moe"]
-        inner = self.config.get("moe_intermediate_size") or self.inner
-        each, inner = moe["num_experts"] // self.moe_ep, inner // self.moe_tp
-        return {
-            f"{local}.mlp.router.weight": (("F32", self.dtype), (moe["num_experts"], self.hidden)),
-            f"{local}.mlp.fc.weight": ((self.dtype,), (each, 2 * inner, self.hidden)),
-            f"{local}.mlp.proj.weight": ((self.dtype,), (each, self.hidden, inner)),
-        }
+    def _linears(
+        self, local: str, whole: str, linears: Mapping[str, list[str]], kind: str = "linear"
+    ) -> Expected:
+        """The tensors of linears or of stacks in their formats; KeyError for a format that was not there yet."""
+        found: Expected = {}
+        for name, (outputs, inputs) in linears.items():
+            block = self._quantization(f"{whole}.{name}")
+            algorithm = block.get("quant_algo") or "none"
+            known = facts("formats")[kind][algorithm]
+            lacking = self.era.get("without", {}).get("{}.{}".format(*minor(self.version)), ())
+            if minor(self.version) < minor(known["first"]) or algorithm in lacking:
+                raise KeyError(algorithm)
+            words = self.sizes | {"group": block.get("group_size", 1)}
+            words |= {"out": value(outputs, words), "in": value(inputs, words)}
+            assert words["in"] % words["group"] == 0, f"{name}: no whole groups of {words['group']}"
+            more = known.get("pre_quant_scale", {}) if block.get("pre_quant_scale") else {}
+            for tensor, (types, shape) in (known["tensors"] | more).items():
+                found[f"{local}.{name}.{tensor}"] = self._kind(types, shape, words)
+        return found
 
-    def _linear(self, local: str, whole: str, name: str, outputs: int, inputs: int) -> Expected:
-        block = self._quantization(f"{whole}.{name}")
-        tensors = ALGORITHMS[block.get("quant_algo")](self.dtype, outputs, inputs, block)
-        return {f"{local}.{name}.{tensor}": expected for tensor, expected in tensors}
+    def _kind(self, types: list[str], shape: list[str], words: Mapping[str, int]) -> Kind:
+        named = tuple(self.dtype if each == "dtype" else each for each in types)
+        return named, tuple(value(each, words) for each in shape)
 
     def _quantization(self, name: str) -> dict[str, Any]:
         block = self.config["quantization"]
@@ -198,52 +244,23 @@ class Rank:
         return block
 
 
-Tensors = Iterator[tuple[str, tuple[tuple[str, ...], tuple[int, ...]]]]
+def value(expression: str, words: Mapping[str, int]) -> int:
+    """A size such as `(q + 2 * kv) * head`; sums and products of words and numbers, left to right."""
+    tokens = iter(expression.replace("(", " ( ").replace(")", " ) ").split())
+    return _sum(tokens, words)
 
 
-def _plain(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    yield "weight", ((dtype,), (outputs, inputs))
-
-
-def _fp8(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    yield "weight", (("F8_E4M3", "I8"), (outputs, inputs))
-    yield "activation_scaling_factor", (("F32",), (1,))
-    yield "weights_scaling_factor", (("F32",), (1,))
-
-
-def _fp8_rowwise(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    yield "weight", (("F8_E4M3", "I8"), (outputs, inputs))
-    yield "per_channel_scale", (("F32",), (outputs,))
-
-
-def _smoothquant(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    yield "weight", (("I8",), (outputs, inputs))
-    yield "weights_scaling_factor", (("F32",), (outputs,))
-    yield "activation_scaling_factor", (("F32",), (1,))
-    yield "prequant_scaling_factor", ((dtype, "F32"), (inputs,))
-
-
-def _weight_only(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    """The builder quantizes: it takes int8 only in its plugin's own layout, [in, out]."""
-    yield "weight", ((dtype,), (outputs, inputs))
-
-
-def _awq(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    group = block["group_size"]
-    assert inputs % group == 0, f"{inputs} inputs are no whole groups of {group}"
-    yield "weight", (("I8", "U8"), (outputs // 2, inputs))
-    yield "weights_scaling_factor", (("F32", dtype), (outputs, inputs // group))
-    if block.get("pre_quant_scale"):
-        yield "prequant_scaling_factor", ((dtype,), (inputs,))
-
-
-def _w4a8(dtype: str, outputs: int, inputs: int, block: dict[str, Any]) -> Tensors:
-    yield from _awq(dtype, outputs, inputs, block)
-    yield "activation_scaling_factor", (("F32",), (1,))
-    yield "weights_scaling_factor_2", (("F32",), (1,))
-
-
-ALGORITHMS = {
-    None: _plain, "FP8": _fp8, "FP8_PER_CHANNEL_PER_TOKEN": _fp8_rowwise, "W8A8_SQ_PER_CHANNEL": _smoothquant,
-    "W8A16": _weight_only, "W4A16_AWQ": _awq, "W4A8_AWQ": _w4a8,
-}  # fmt: skip
+def _sum(tokens: Iterator[str], words: Mapping[str, int]) -> int:
+    """Adds products up to the end or a closing bracket."""
+    total, product, operator = 0, None, "*"
+    for token in tokens:
+        if token == ")":
+            break
+        if token == "+":
+            total, product = total + (product or 0), None
+        elif token in ("*", "//"):
+            operator = token
+        else:
+            each = _sum(tokens, words) if token == "(" else words[token] if token in words else int(token)
+            product = each if product is None else product * each if operator == "*" else product // each
+    return total + (product or 0)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checkpoint.families import llama
-from pipeline.checkpoint.modules import Family, Linear, Module, Part, Whole
+from pipeline.checkpoint.modules import Family, Linear, Module, Older, Part, Whole
 from pipeline.shape import ModelShape
 
 RENORMALIZE, AS_THEY_COME = 1, 0
@@ -58,6 +58,33 @@ def config(shape: ModelShape) -> Mapping[str, Any]:
     return {**llama.config(shape), "hidden_act": "swiglu", "moe": moe(shape)}
 
 
+def flat(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Changes a `config.json` into that of 0.10 and earlier, whose LLaMA has a field for each number.
+
+    `moe_tp_mode` says how ranks share the experts: each holds some of them (1), or a part of all (2). Modules
+    that no format touches are named by a part of their names, without patterns.
+    """
+    moe, ep = config["moe"], config["mapping"]["moe_ep_size"]
+    rest = {name: value for name, value in config.items() if name != "moe"}
+    block = dict(config["quantization"])
+    if "exclude_modules" in block:
+        block["exclude_modules"] = [name.strip("*") for name in block["exclude_modules"]]
+    return {
+        **rest,
+        "quantization": block,
+        "moe_num_experts": moe["num_experts"],
+        "moe_top_k": moe["top_k"],
+        "moe_normalization_mode": moe["normalization_mode"],
+        "moe_tp_mode": 1 if ep > 1 else 2,
+    }
+
+
 FAMILY = Family(
-    ("MixtralForCausalLM",), "llama", layer, llama.SHARED[:1], config, left_in_source=("*router",)
+    ("MixtralForCausalLM",),
+    "llama",
+    layer,
+    llama.SHARED[:1],
+    config,
+    left_in_source=("*router",),
+    older=(Older("0.10", config=flat),),
 )

@@ -1,13 +1,14 @@
 """Qwen2-MoE: Qwen2's attention, Mixtral's stacks, and an expert for every token behind a gate of its own.
 
-TensorRT-LLM keeps the shared expert beside `mlp`, as an MLP whose `fc` holds up before gate.
+The shared expert is an MLP whose `fc` holds up before gate. It is a part of `mlp` since TensorRT-LLM 0.16
+(`SharedMoE` in layers/moe.py), and stood beside it up to 0.15 (models/qwen/model.py).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checkpoint.families import mixtral, qwen
-from pipeline.checkpoint.modules import Family, Linear, Module, Part, Whole
+from pipeline.checkpoint.modules import Family, Linear, Module, Older, Part, Whole
 from pipeline.shape import ModelShape
 
 NAMES = ("up_proj", "gate_proj", "down_proj")
@@ -31,9 +32,9 @@ def _shared_expert(shape: ModelShape) -> tuple[Module, ...]:
     fc = tuple(Part(f"mlp.shared_expert.{name}", inner, inner) for name in NAMES[:2])
     proj = (Part("mlp.shared_expert.down_proj", hidden, hidden),)
     return (
-        Linear("shared_expert.fc", "column", fc, hidden),
-        Linear("shared_expert.proj", "row", proj, inner),
-        Whole("shared_expert_gate", "mlp.shared_expert_gate", (1, hidden)),
+        Linear("mlp.shared_expert.fc", "column", fc, hidden),
+        Linear("mlp.shared_expert.proj", "row", proj, inner),
+        Whole("mlp.shared_expert_gate", "mlp.shared_expert_gate", (1, hidden)),
     )
 
 
@@ -60,4 +61,5 @@ FAMILY = Family(
     config,
     # With and without `.weight`: some places match modules, others tensors.
     left_in_source=("*router", "*shared_expert_gate*"),
+    older=(Older("0.15", moved=("mlp.shared_expert", "shared_expert")),),
 )

@@ -157,7 +157,7 @@ class SharedExpert(nn.Module):
         super().__init__()
         assert arch.experts is not None
         inner = arch.experts.shared_intermediate_size // arch.tp
-        fc, proj = (linear_of(formats[f"shared_expert.{name}"]) for name in ("fc", "proj"))
+        fc, proj = (linear_of(formats[f"mlp.shared_expert.{name}"]) for name in ("fc", "proj"))
         self.fc = fc(arch.hidden_size, 2 * inner, dtype)
         self.proj = proj(inner, arch.hidden_size, dtype)
 

@@ -39,8 +39,8 @@ MIXTRAL_LINEARS = {
 QWEN_MOE_LINEARS = MIXTRAL_LINEARS | {
     "mlp.fc": "mlp.experts.0.up_proj",
     "mlp.proj": "mlp.experts.0.down_proj",
-    "shared_expert.fc": "mlp.shared_expert.up_proj",
-    "shared_expert.proj": "mlp.shared_expert.down_proj",
+    "mlp.shared_expert.fc": "mlp.shared_expert.up_proj",
+    "mlp.shared_expert.proj": "mlp.shared_expert.down_proj",
 }
 """Those of a network with experts and a shared one."""
 

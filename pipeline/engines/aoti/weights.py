@@ -27,7 +27,7 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
     """
     stored = load_file(directory / f"rank{rank}.safetensors")
     formats = _weight_formats(arch, rank // arch.tp)
-    tensors = {_in_module(name): _prepare(name, stored, dtype, formats.get(name)) for name in stored}
+    tensors = {name: _prepare(name, stored, dtype, formats.get(name)) for name in stored}
     cos, sin = rotary_tables(arch, capacity)
     tensors |= {"cos": cos, "sin": sin}
     if arch.rope_local_base_freq is not None:
@@ -39,11 +39,6 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
         start = torch.tensor(rank % arch.tp % arch.ep * (arch.experts.count // arch.ep))
         tensors |= {f"transformer.layers.{n}.mlp.start": start.clone() for n in range(arch.stage_layers)}
     return tensors
-
-
-def _in_module(name: str) -> str:
-    """A tensor's name in the stage module, where the shared expert is a part of the mixture."""
-    return name.replace(".shared_expert", ".mlp.shared_expert")
 
 
 def _weight_formats(arch: Arch, stage: int) -> dict[str, LinearFormat]:

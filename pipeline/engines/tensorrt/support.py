@@ -12,10 +12,10 @@ Number = tuple[int, int]
 FAMILIES: dict[str, Number] = {
     "LlamaForCausalLM": (0, 8),
     "MistralForCausalLM": (0, 8),
-    "MixtralForCausalLM": (0, 8),
+    "MixtralForCausalLM": (0, 10),  # those before name experts otherwise: mlp.experts_weight_1
     "Qwen2ForCausalLM": (0, 10),
     "Phi3ForCausalLM": (0, 10),
-    "Qwen2MoeForCausalLM": (0, 11),
+    "Qwen2MoeForCausalLM": (0, 12),  # that of 0.11 cannot be made from a config.json: it takes moe as it is
     "Gemma2ForCausalLM": (0, 13),
     "Gemma3ForCausalLM": (0, 19),
     "Qwen3ForCausalLM": (0, 20),
@@ -26,9 +26,11 @@ ROTARY: dict[str, Number] = {"linear": (0, 8), "dynamic": (0, 8), "longrope": (0
 """Rotary scaling -> first version; longrope came with Phi-3, llama3 with Llama 3.1."""
 
 ALGORITHMS: dict[str, Number] = {
+    "W4A8_AWQ": (0, 9),  # 0.8 knows the name, and loads the weights as they lie
     "W8A8_SQ_PER_CHANNEL": (0, 15),  # "TensorRT native support for INT8 Smooth Quantization"
     "MIXED_PRECISION": (0, 15),  # "AutoQ (mixed precision) support"
-    "FP8_PER_CHANNEL_PER_TOKEN": (0, 12),  # its plugin's first table
+    # 0.12 to 0.14 quantize neither attentions nor first and last layers (fp8_rowwise_quantize)
+    "FP8_PER_CHANNEL_PER_TOKEN": (0, 15),
 }
 """TensorRT-LLM's name of a format -> first version; every version for the others."""
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.parts import Largest, LocalTensor, Slice
+from pipeline.checkpoint.checks import linears
+from pipeline.checkpoint.parts import Largest, LocalTensor, PlusOne, Slice
 from pipeline.checkpoint.slicing import plan
 from pipeline.config_json import read_shape
 from pipeline.tensor_writer import TensorPlan, write_safetensors
@@ -38,6 +39,7 @@ def source_slices(tensors: list[LocalTensor]) -> dict[str, Slice]:
     parts = [part for tensor in tensors for part in (*tensor.parts, *tensor.equal)]
     slices = [part for part in parts if isinstance(part, Slice)]
     slices += [each for part in parts if isinstance(part, Largest) for each in part.sources]
+    slices += [part.source for part in parts if isinstance(part, PlusOne)]
     return {each.source: each for each in slices}
 
 
@@ -55,16 +57,19 @@ def content(each: Slice) -> np.ndarray:
         floats = rng.uniform(0.5, 2, each.shape).astype(np.float32)
         return (floats.view(np.uint32) >> 16).astype(np.uint16) if each.dtype == "BF16" else floats
     kind_of = np.dtype(NUMPY_TYPES[each.dtype])
-    return rng.integers(0, 256, (*each.shape, kind_of.itemsize), np.uint8).view(kind_of)[..., 0]
+    made = rng.integers(0, 256, (*each.shape, kind_of.itemsize), np.uint8).view(kind_of)[..., 0]
+    return made & FINITE if each.source.endswith("norm.weight") and each.dtype == "BF16" else made
 
+
+FINITE = 0x3FFF
+"""Bits of bfloat16 numbers below 2."""
 
 LINEARS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
            "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")  # fmt: skip
 
 
-def quantization_config(precision: Precision, kv_cache: str, num_layers: int) -> dict[str, Any]:
+def quantization_config(precision: Precision, kv_cache: str, names: list[str]) -> dict[str, Any]:
     """What ModelOpt's Hugging Face export says in config.json, as far as it is read."""
-    names = [f"model.layers.{layer}.{name}" for layer in range(num_layers) for name in LINEARS]
     algorithms = {name: algorithm for name in names if (algorithm := stated_algorithm(precision.of(name)))}
     block: dict[str, Any] = {"quant_method": "modelopt", "ignore": []}
     if kv_cache != "auto":
@@ -103,7 +108,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         directory = tmp_path / f"checkpoint{len(list(tmp_path.iterdir()))}"
         directory.mkdir()
         precision = Precision.parse(fmt)
-        block = quantization_config(precision, kv_cache, config["num_hidden_layers"])
+        block = quantization_config(precision, kv_cache, linears(read_shape(config)))
         (directory / "config.json").write_text(json.dumps({**config, **block}))
         (directory / "tokenizer.json").write_text("{}")
         slices = source_slices(plan(read_shape(config), precision, 1, 1, kv_cache)[0])

@@ -130,10 +130,10 @@ def test_weight_only_scales_are_stacked_with_their_weights(fmt, weight, scale):
 
 def test_the_shared_expert_is_divided_by_all_ranks_whatever_ep_is():
     tensors = named(plan(toy(QWEN), tp=2, ep=2)[1])
-    fc = tensors["transformer.layers.0.shared_expert.fc.weight"]
+    fc = tensors["transformer.layers.0.mlp.shared_expert.fc.weight"]
     assert sources(fc) == ["mlp.shared_expert.up_proj.weight", "mlp.shared_expert.gate_proj.weight"]
     assert [part.ranges[0] for part in fc.parts] == [(4, 8), (4, 8)]
-    assert tensors["transformer.layers.0.shared_expert_gate.weight"].shape == (1, 6)
+    assert tensors["transformer.layers.0.mlp.shared_expert_gate.weight"].shape == (1, 6)
     assert tensors["transformer.layers.0.attention.qkv.bias"].shape == (12,)
 
 

@@ -1,0 +1,61 @@
+"""Which names a TensorRT-LLM release gives tensors and fields of `config.json`; pure.
+
+Modules carry the newest names. Where a family had others up to some release, that release, as major.minor, is
+the checkpoint's `names`; empty, they are the newest. So they are part of a key only where they change bytes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.loadable import numbers
+from pipeline.checkpoint.modules import Older
+from pipeline.checkpoint.parts import LocalTensor
+
+NEWEST = Older("")
+
+
+def names(architecture: str, version: str) -> str:
+    """The `names` that a version wants of an architecture; an empty version is the newest."""
+    release = numbers(version)[:2]
+    return next((each.last for each in family(architecture).older if release <= numbers(each.last)), "")
+
+
+def params(architecture: str, version: str) -> dict[str, str]:
+    """The parameter of a sharded checkpoint for that version; none where the newest names are right."""
+    last = names(architecture, version)
+    return {"names": last} if last else {}
+
+
+def older(architecture: str, wanted: str) -> Older:
+    """What differs from the newest names; a ValueError for names that the architecture never had."""
+    known = {"": NEWEST} | {each.last: each for each in family(architecture).older}
+    if wanted not in known:
+        raise ValueError(f"names {wanted!r}; {architecture} has {', '.join(map(repr, known))}")
+    return known[wanted]
+
+
+def renamed(ranks: Sequence[Sequence[LocalTensor]], old: Older) -> list[list[LocalTensor]]:
+    """The same tensors under the older names."""
+    return [[replace(each, name=_name(each.name, old)) for each in tensors] for tensors in ranks]
+
+
+def config(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
+    """Changes the newest `config.json` into the older one, names of modules among it."""
+    made = dict(old.config(newest))
+    block = dict(made["quantization"])
+    if "exclude_modules" in block:
+        block["exclude_modules"] = [_name(each, old) for each in block["exclude_modules"]]
+    return {**made, "quantization": block}
+
+
+def quant_cfg(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
+    """The same of `quant_cfg.json`."""
+    layers = {_name(name, old): block for name, block in newest["quantized_layers"].items()}
+    return {**newest, "quantized_layers": layers}
+
+
+def _name(name: str, old: Older) -> str:
+    new, was = old.moved
+    return name.replace(f".{new}", f".{was}", 1) if new else name
