@@ -31,6 +31,7 @@ SERVED = ("checkpoint", "engine", "source")
 
 NOTED = (
     "engine.json",
+    "manifest.json",
     "build_report.json",
     "audit.json",
     "coverage.json",

@@ -77,7 +77,7 @@ def recognise(directory: Path) -> Foreign:
 
 
 def _pulled(directory: Path) -> Foreign:
-    """A version that another registry's `pull` wrote, or `push` with a card: its files and seal are checked."""
+    """A version that another registry's `pull` wrote, or `push` with a card; files and seal are checked."""
     if problems := verify_pulled(directory, beside=[README]):
         raise ArtifactCorrupt(
             "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
