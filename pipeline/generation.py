@@ -51,7 +51,9 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
         raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
     message = {"role": "user", "content": prompt}
     try:
-        found = Reader(tokenizer, len(tokenizer)).rendered([message], [], Rendering(date=chat_on), answer=True)
+        found = Reader(tokenizer, len(tokenizer)).rendered(
+            [message], [], Rendering(date=chat_on), answer=True
+        )
     except TemplateRefused as exc:
         raise SourceError(
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "

@@ -274,7 +274,9 @@ def test_results_of_tools_in_parts_are_joined_as_vllm_joins_them(tokenizer):
     joined = [*handed_over[:2], {**row[2], "content": "4\nC"}, row[3]]
     for name in ("Qwen3.5-4B", "GLM-4.6", "Qwen-Qwen2.5-7B-Instruct"):
         found = chat("messages", parts, tuple(tools))
-        text, _ = Reader(tokenizer, len(tokenizer)).text(found, Rendering(TEMPLATES[name], date=DATE), "rows.jsonl:1")
+        text, _ = Reader(tokenizer, len(tokenizer)).text(
+            found, Rendering(TEMPLATES[name], date=DATE), "rows.jsonl:1"
+        )
         assert text == witness(tokenizer, TEMPLATES[name], joined, tools)
 
 
