@@ -27,7 +27,7 @@ STALE = "pipeline.flows.rebuild_stale"
 """The flow that looks for stale versions and sends their rebuilds."""
 
 COMMAND = "python -m prefect.engine"
-"""What a worker starts for a run; without it, Prefect 3.8 prepares a workspace first: seconds for nothing."""
+"""What a worker starts for a run; without it, Prefect prepares a workspace first: seconds for nothing."""
 
 REFUSED = "Refused"
 """Name of the failed state of a run that was built but did not pass its gate."""

@@ -52,9 +52,9 @@ class Watch:
                 yield f"{one.service} {one.last.error}", f"Prefect's service {one}; log: {self.log}"
         if now >= self.next_schedules:
             self.next_schedules = now + SCHEDULES_EVERY_S
-            one = _schedules(self.server)
-            if one.status != "ok":
-                yield one.told, f"{one.told}; log: {self.log}"
+            found = _schedules(self.server)
+            if found.status != "ok":
+                yield found.told, f"{found.told}; log: {self.log}"
 
 
 def look(server: Prefect, log: Path | None) -> list[Found]:

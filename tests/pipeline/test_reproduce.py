@@ -132,6 +132,8 @@ def test_an_imported_version_and_a_recipe_of_another_time_are_refused(published,
     record, made, _ = published
     assert reproduce.recipe_of(record, tmp_path).recipe == made.recipe
     assert reproduce.recipe_of(record, tmp_path).base == tmp_path
+    unread = record.recipe | {"schedule": {"cron": "every night", "timezone": "UTC"}}  # 0.1 published this
+    assert reproduce.recipe_of(replace(record, recipe=unread), tmp_path).recipe == made.recipe
     with pytest.raises(ExchangeRefused, match="was imported"):
         reproduce.recipe_of(replace(record, origin=IMPORTED), tmp_path)
     with pytest.raises(ExchangeRefused, match=r"not one of this version \(colour: "):

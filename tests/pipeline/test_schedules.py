@@ -110,8 +110,7 @@ def test_the_time_zone_decides_when_a_schedule_fires(site):
 
 
 def test_a_schedule_goes_when_the_recipe_has_none_any_more(site):
-    yearly = {"cron": "0 0 * * *"}
-    first = send(site.order(loaded("toy/gone", schedule=yearly)), site.server, start=False)
+    first = send(site.order(loaded("toy/gone", schedule={"cron": "0 0 * * *"})), site.server, start=False)
     assert wait_for_next_runs(site.server, [first.deployment_id], list).starts
     again = send(site.order(loaded("toy/gone")), site.server, start=False)
     assert again.deployment_id == first.deployment_id
@@ -172,18 +171,23 @@ def test_without_the_servers_log_a_schedule_without_runs_is_noticed(site, broken
     assert awaited.problem.endswith("runs no schedule: it planned no run within 1 s")
 
 
-def test_up_says_which_service_fails(site, broken):
+@pytest.fixture(scope="module")
+def warned(site, broken) -> str:
+    """What `up` has told once the scheduler failed often enough."""
     deadline = time.monotonic() + 60
     told = ""
     while "warning: Prefect's service schedule_deployments failed 3 times" not in told:
         assert time.monotonic() < deadline, told
         time.sleep(1)
         told = (site.base / "stderr").read_text()
-    assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in told
+    return told
 
 
-def test_doctor_says_which_service_fails(site, broken, cli):
-    test_up_says_which_service_fails(site, broken)
+def test_up_says_which_service_fails_and_of_what(warned):
+    assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in warned
+
+
+def test_doctor_says_which_service_fails(site, warned, cli):
     done = cli("--store", site.store, "--json", "doctor")
     assert done.returncode == 4
     row = server_rows(done)["Prefect services"]

@@ -1,6 +1,7 @@
 """Whole findings: versions published from real plans, and a world that moves on."""
 
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path, site):
     finding = look(away, site, world(Pool(name="p", torch="2.14")))
     assert [reason.kind for reason in finding.reasons] == ["toolchain"]
     assert "was run from /nowhere/at/all/recipe.yaml, which is not on this host" in finding.problem
+
+
+def test_a_stored_recipe_that_is_refused_today_is_said(tmp_path, site):
+    record = publish_plan(planned(recipe_file(tmp_path), site), site)
+    unread = record.recipe | {"schedule": {"cron": "every night", "timezone": "UTC"}}  # 0.1 published this
+    finding = look(replace(record, recipe=unread), site, world(Pool(name="p", torch="2.14")))
+    assert finding.rebuild is None
+    assert "its recipe is no longer valid (schedule.cron: " in finding.problem
 
 
 def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path, site):
