@@ -16,7 +16,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 MOST = {
     "hidden_size": 1 << 20,
-    "num_hidden_layers": 1 << 12,
+    "num_hidden_layers": 1 << 10,
     "num_attention_heads": 1 << 14,
     "num_key_value_heads": 1 << 14,
     "head_dim": 1 << 14,

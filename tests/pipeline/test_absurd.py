@@ -30,12 +30,14 @@ import json, resource, sys, time
 from pathlib import Path
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
+from pipeline.generation_config import ends
 from pipeline.tensors import open_checkpoint
 
 said = {}
 for model in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:
+        ends(model)
         said[model.name] = f"read: {read_shape(open_checkpoint(model).config, model)}"
     except SourceError as exc:
         said[model.name] = str(exc)
