@@ -204,8 +204,10 @@ class Layout:
 
 def layout(config: Mapping[str, Any]) -> Layout:
     """The layout of the model that a `config.json` of a known `model_type` describes."""
-    experts = KINDS[config["model_type"]].experts
-    return Layout(config["model_type"], config["num_hidden_layers"], config[experts.count] if experts else 0)
+    experts, count = KINDS[config["model_type"]].experts, 0
+    if experts is not None:  # Mixtral's field has a second name, which wins
+        count = config["num_experts"] if "num_experts" in config else config[experts.count]
+    return Layout(config["model_type"], config["num_hidden_layers"], count)
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:

@@ -19,6 +19,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.config_json import read_shape
 from pipeline.data_facts import DataFacts, read_data
 from pipeline.errors import SourceError
+from pipeline.generation_config import ends
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.shape import ModelShape
@@ -174,6 +175,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         directory = (base / model.path).resolve()
         if holds_config_only(directory):
             return _config_only(directory, model.path)
+        ends(directory)  # read where text is generated, and refused here
         found = _source(
             open_checkpoint(directory),
             {"digest": local_digest(directory, store.digests.digest)},

@@ -12,6 +12,7 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.templates import TemplateRefused
 from pipeline.child import ProgressPipe
 from pipeline.errors import SourceError
+from pipeline.generation_config import ends
 from pipeline.runner import Sampling, runner_of
 
 
@@ -22,8 +23,8 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt, date = encode(tokenizer, params["prompt"], params["date"] if params["chat"] else None)
     stream = Stream(tokenizer, pipe)
-    ends = stops(tokenizer, engine / "tokenizer" / "generation_config.json")
-    sampling = Sampling(params["temperature"], params["seed"], tuple(ends))
+    stopping = stops(tokenizer, engine / "tokenizer")
+    sampling = Sampling(params["temperature"], params["seed"], tuple(stopping))
     with runner_of(engine).load(engine) as loaded:
         started = time.perf_counter()
         (tokens,) = loaded.generate([prompt], params["max_new_tokens"], sampling, stream.hear)
@@ -63,14 +64,12 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
     return list(ids), chat_on if found.dated else None
 
 
-def stops(tokenizer: Any, generation_config: Path) -> list[int]:
+def stops(tokenizer: Any, directory: Path) -> list[int]:
     """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
-    found = None
-    if generation_config.is_file():
-        found = json.loads(generation_config.read_text()).get("eos_token_id")
+    found = ends(directory)
     if found is None:
-        found = tokenizer.eos_token_id
-    return found if isinstance(found, list) else [] if found is None else [found]
+        found = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return found
 
 
 class Stream:

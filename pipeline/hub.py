@@ -25,6 +25,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from pipeline.errors import SourceError
+from pipeline.model_json import MODEL
 from pipeline.snapshot import HEADERS_ONLY, INDEX, NAMES, Remote, check_names
 from pipeline.tensors import MAX_HEADER_BYTES
 
@@ -219,6 +220,10 @@ def fetch_headers(remote: Remote, directory: Path) -> None:
 def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
     patience = Patience(f"{remote.where}: {file.name}", PLAN_ATTEMPTS)
     if not file.name.endswith(".safetensors"):
+        if file.size > MODEL.nbytes:
+            raise SourceError(
+                f"{remote.where}: {file.name} has {file.size} bytes; at most {MODEL.nbytes} are read"
+            )
         target.write_bytes(patience.until_done(lambda: read(remote, file.name, file.size)))
         if (found := digest(target, file.digest)) != file.digest:
             raise mismatch(remote, file, found)

@@ -150,7 +150,7 @@ def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
         elif engine.backend == "trtllm_torch":
             yield from third_reasons(held.config, held.tensors, shape, engine.pp)
         else:
-            net = eagle.read(held.config, held.tensors)
+            net = eagle.read(held.config, held.tensors, held.places["path"])
             yield from eagle.reasons(net, shape, recipe.kv_cache, engine.tp, engine.pp)
     except SourceError as exc:
         yield f"speculative.draft: {held.places['path']}: {exc}"

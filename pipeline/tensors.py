@@ -84,8 +84,10 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
-    given = field if isinstance(field, dict) else {}
-    dtype, shape, offsets = (given.get(key) for key in ("dtype", "shape", "data_offsets"))
+    given: dict[str, Any] = field if isinstance(field, dict) else {}
+    dtype: Any = given.get("dtype")
+    shape: Any = given.get("shape")
+    offsets: Any = given.get("data_offsets")
     named = isinstance(dtype, str) and dtype in NUMPY_TYPES
     if not (named and _sizes(shape, MAX_AXES) and _sizes(offsets, 2) and len(offsets) == 2):
         raise SourceError(

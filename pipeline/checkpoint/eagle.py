@@ -58,8 +58,11 @@ class Eagle:
     """`fc` has one."""
 
 
-def read(config: Mapping[str, Any], tensors: Mapping[str, Kind]) -> Eagle:
-    """Reads the net; a SourceError unless it is that of EAGLE-1 for a Llama, with all its tensors."""
+def read(config: Mapping[str, Any], tensors: Mapping[str, Kind], place: str = "") -> Eagle:
+    """Reads the net; a SourceError unless it is that of EAGLE-1 for a Llama, with all its tensors.
+
+    `place` is the directory that messages name before `config.json`.
+    """
     named = config.get("architectures") or []
     if eagle.generation(tensors) == 3:
         raise SourceError(
@@ -68,7 +71,7 @@ def read(config: Mapping[str, Any], tensors: Mapping[str, Kind]) -> Eagle:
         )
     if named != list(BASES):
         raise SourceError(f"config.json: architectures {named!r}; an EAGLE-1 net says {list(BASES)!r}")
-    shape = read_shape(config)
+    shape = read_shape(config, place)
     dtype = tensors["fc.weight"][0] if "fc.weight" in tensors else ""
     net = Eagle(shape, dtype, "fc.bias" in tensors)
     if odd := differences({name: (dtype, size) for name, size in _sources(net)}, tensors):

@@ -16,7 +16,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 
 MOST = {
     "hidden_size": 1 << 20,
-    "num_hidden_layers": 1 << 12,
+    "num_hidden_layers": 1 << 10,
     "num_attention_heads": 1 << 14,
     "num_key_value_heads": 1 << 14,
     "head_dim": 1 << 14,
@@ -81,7 +81,10 @@ class Config:
 
     def whole(self, key: str, least: int = 1) -> int:
         """Returns a whole number within its bounds; what is left out and has no default is a problem."""
-        found, most = self.given.get(key, self.known.defaults.get(key)), MOST.get(key, MOST_POSITIONS)
+        return self._within(key, self.given.get(key, self.known.defaults.get(key)), least)
+
+    def _within(self, key: str, found: Any, least: int) -> int:
+        most = MOST.get(key, MOST_POSITIONS)
         if type(found) is int and least <= found <= most:
             return found
         told = shortened(found) if key in self.given else "missing"
@@ -90,12 +93,13 @@ class Config:
 
     def maybe_whole(self, key: str) -> int | None:
         """Returns a whole number, or None for a null where it may be, or where null is the default."""
-        return None if self.value(key) is None else self.whole(key)
+        found = self.value(key)
+        return None if found is None else self._within(key, found, 1)
 
     def switch(self, key: str) -> bool:
         """Returns true or false."""
         found = self.value(key)
-        if type(found) is not bool and found is not None:
+        if type(found) is not bool:
             self.refuse(f"{key} is {shortened(found)}; it must be true or false")
         return found is True
 
@@ -103,11 +107,10 @@ class Config:
         """Returns a number above 0; transformers takes no whole number for it."""
         found = self.value(key)
         if type(found) is not float or not 0 < found <= most:
-            if found is not None:
-                self.refuse(
-                    f"{key} is {shortened(found)}; it must be above 0 and at most {most:g}, "
-                    "with a point or an exponent"
-                )
+            self.refuse(
+                f"{key} is {shortened(found)}; it must be above 0 and at most {most:g}, "
+                "with a point or an exponent"
+            )
             return 1.0
         return found
 

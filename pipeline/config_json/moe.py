@@ -8,7 +8,7 @@ from pipeline.config_json import fields, llama
 from pipeline.config_json.fields import Config, ConfigClass
 from pipeline.shape import Experts, ModelShape
 
-MOST_EXPERTS = 1 << 18
+MOST_EXPERTS = 1 << 14
 """Experts of all layers together, at most: each has names and tensors of its own."""
 
 NEED_HEAD_DIM = ("yarn", "dynamic")

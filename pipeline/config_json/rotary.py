@@ -36,14 +36,16 @@ def rope(config: Config) -> Rotary:
 
 def blocks(config: Config) -> dict[str, Mapping[str, Any]]:
     """The blocks that are not empty, the one that transformers reads first; or an empty one."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for name in ("rope_scaling", "rope_parameters"):
         given = config.given.get(name)
         if given is not None and not isinstance(given, dict):
             config.refuse(f"{name} is {shortened(given)}; it must be null or an object")
         elif given:
             found[name] = given
-    return found or {"rope_parameters": {}}
+    if not found:
+        found["rope_parameters"] = {}
+    return found
 
 
 def one_of(config: Config, readings: Mapping[str, Rotary]) -> Rotary:

@@ -1,6 +1,5 @@
 """What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from pipeline.checkpoint.convert import quantization_block
 from pipeline.config_json import read_shape
 from pipeline.errors import ExchangeRefused, SourceError
 from pipeline.interop.hf import README, front_matter
+from pipeline.model_json import read_json
 from pipeline.publish import described, per_rank
 from pipeline.snapshot import local_names
 from pipeline.tensors import open_checkpoint
@@ -201,9 +201,6 @@ def _licence(directory: Path) -> Mapping[str, Any] | None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_bytes())
-    except (OSError, ValueError) as exc:
-        raise ExchangeRefused(f"{path}: cannot be read ({exc}); fetch it again") from None
-    if not isinstance(said, dict):
-        raise ExchangeRefused(f"{path}: is no JSON object; fetch it again")
-    return said
+        return read_json(path)
+    except SourceError as exc:
+        raise ExchangeRefused(str(exc)) from None

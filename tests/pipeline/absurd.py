@@ -80,7 +80,7 @@ def make_socket(path: Path) -> None:
 
 CASES: dict[str, tuple[Change, str]] = {
     "hidden size of 10^18": (fields(hidden_size=10**18), r"config\.json: hidden_size is 1000000000000000000; .* 1 to 1048576"),
-    "a billion layers": (fields(num_hidden_layers=10**9), r"num_hidden_layers is 1000000000; .* from 1 to 4096"),
+    "a billion layers": (fields(num_hidden_layers=10**9), r"num_hidden_layers is 1000000000; .* from 1 to 1024"),
     "a number of 300 digits": (fields(vocab_size=10**299), r"vocab_size is a number of 300 digits; .* 1 to 16777216"),
     "a number of 5000 digits": (text(CONFIG, b'{"a": ' + b"1" * 5000 + b"}"), r"config\.json: .*5000 characters, at most 400"),
     "negative heads": (fields(num_attention_heads=-4), "num_attention_heads is -4"),
@@ -147,6 +147,8 @@ CASES: dict[str, tuple[Change, str]] = {
     "index: a zero byte": (index({"x": "a\0b"}), r"it must be a plain file name"),
     "index: a name too long": (index({"x": "a" * 300}), r"cannot be read \(File name too long\)"),
     "index: half a character": (index({"x": "\ud800"}), r"cannot be read"),
+    "end of text: a word": (text("generation_config.json", b'{"eos_token_id": "</s>"}'), r"generation_config\.json: eos_token_id is '</s>'; it must be"),
+    "generation config: a list": (text("generation_config.json", b"[]"), r"generation_config\.json: not a JSON object"),
     "index: deep": (index(b'{"weight_map":' * NESTED + b"0" + b"}" * NESTED), r"index\.json: nested 100000 deep"),
 }  # fmt: skip
 """What it is -> how to make it of an honest model, and what is said of it."""

@@ -18,7 +18,7 @@ from pipeline.errors import SourceError
 from pipeline.shape import ModelShape
 from pipeline.tensors import Checkpoint, open_checkpoint
 from tests.cases import BASE, lay_out
-from tests.pipeline.absurd import CASES, CONFIG, WEIGHTS, index
+from tests.pipeline.absurd import CASES, CONFIG, INFINITY, WEIGHTS, fields, index
 from tests.pipeline.config_witness import Recording, bare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,12 +30,14 @@ import json, resource, sys, time
 from pathlib import Path
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
+from pipeline.generation_config import ends
 from pipeline.tensors import open_checkpoint
 
 said = {}
 for model in sorted(Path(sys.argv[1]).iterdir()):
     start = time.process_time()
     try:
+        ends(model)
         said[model.name] = f"read: {read_shape(open_checkpoint(model).config, model)}"
     except SourceError as exc:
         said[model.name] = str(exc)
@@ -91,6 +93,16 @@ def test_plan_refuses_them_with_2_and_the_users_path(tmp_path, name):
     assert re.search(CASES[name][1], re.sub(r"\s+", " ", out))
     assert used.ru_utime + used.ru_stime < SECONDS
     assert used.ru_maxrss * 1024 < MEMORY_BYTES
+
+
+def test_numbers_that_nobody_reads_may_be_infinite(tmp_path):
+    recipe = lay_out("rope-both-fields", tmp_path)
+    shutil.copy(BASE / "model" / CONFIG, tmp_path / "model")
+    (tmp_path / "model" / WEIGHTS).unlink()
+    fields(unread=INFINITY)(tmp_path / "model")
+    code, out, _ = measured(["--store", tmp_path / "store", "plan", recipe], tmp_path)
+    assert (code, "Traceback" in out) == (4, False), out
+    assert "model.path: ./model holds config.json and no weights" in out
 
 
 def measured(arguments, place) -> tuple[int, str, resource.struct_rusage]:

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import source
 from pipeline.errors import SourceError
+from pipeline.model_json import MODEL
 from pipeline.snapshot import Remote, forget, remote_checkpoint
 from tests import hub as hubs
 from tests.checkpoints import CONFIG, FIRST, Reports, checkpoint, held, hub_job, local_job, refused, tensors
@@ -96,6 +97,13 @@ def test_planning_names_a_truncated_weight_file(hub, tmp_path):
     with pytest.raises(SourceError, match=rf"acme/tiny@3f1c9a7be2d0/{FIRST}: \d+ bytes expected") as caught:
         remote_checkpoint(Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address))
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_planning_fetches_no_config_beyond_its_limit(hub, tmp_path):
+    hub.files["config.json"] = b" " * (MODEL.nbytes + 1)
+    with pytest.raises(SourceError, match=r"config\.json has 33554433 bytes; at most 33554432 are read"):
+        remote_checkpoint(Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address))
+    assert "config.json" not in hub.requests
 
 
 def test_headers_kept_for_planning_are_never_a_source(hub, tmp_path, out):
