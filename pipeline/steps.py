@@ -124,14 +124,20 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
 
 @contextmanager
 def _users_places(step: Step, copies: Mapping[str, Path]) -> Iterator[None]:
-    """Names the user's own place where an error names our copy of what is there; `copies` are by key."""
+    """Names the user's own place where an error names our copy of what is there; `copies` are by key.
+
+    What is wrong with the store is not, nor is a crash while the copy is made, wrong with the user's place.
+    """
     try:
         yield
+    except StoreUnusable:
+        raise
     except tuple(EXIT_CODES) as exc:
         told = str(exc)
-        for key, origin in step.origins.items():
-            for copy in {str(copies[key]), str(copies[key].resolve())} if key in copies else ():
-                told = told.replace(copy, origin)
+        ours = set(copies) - ({step.key} if isinstance(exc, BuildFailed) else set())
+        for key in ours & step.origins.keys():
+            for copy in {str(copies[key]), str(copies[key].resolve())}:
+                told = told.replace(copy, step.origins[key])
         if told == str(exc):
             raise
         raise type(exc)(told) from exc

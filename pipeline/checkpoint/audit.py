@@ -49,8 +49,17 @@ def _increased(tensor: LocalTensor) -> list[PlusOne]:
     return [part for part in tensor.parts if isinstance(part, PlusOne)]
 
 
-def check(found: Mapping[str, Sequence[Use]], held: Mapping[str, Kind], left: Collection[str]) -> None:
-    """Checks a plan against a checkpoint's tensors; a SourceError names those missing, odd or unused."""
+def check(
+    found: Mapping[str, Sequence[Use]],
+    held: Mapping[str, Kind],
+    left: Collection[str],
+    where: str = "checkpoint",
+) -> None:
+    """Checks a plan against the tensors of a checkpoint at `where`.
+
+    A SourceError names those missing, odd or unused. Those of a recipe's model plan has compared already; the
+    checkpoint may also be one that somebody else quantized.
+    """
     problems = [f"{name}: missing" for name in found if name not in held]
     for name, kind in held.items():
         if name in found:
@@ -60,7 +69,7 @@ def check(found: Mapping[str, Sequence[Use]], held: Mapping[str, Kind], left: Co
     if problems:
         shown = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
         detail = "\n".join(f"  {problem}" for problem in shown)
-        raise SourceError(f"checkpoint and config.json disagree: {len(problems)} tensors\n{detail}")
+        raise SourceError(f"{where} and config.json disagree: {len(problems)} tensors\n{detail}")
 
 
 def _mismatches(name: str, kind: Kind, used: Sequence[Use]) -> list[str]:

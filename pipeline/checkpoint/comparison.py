@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.named import Size, source_tensors
 from pipeline.checkpoint.place import SOURCE_TYPES
+from pipeline.errors import SourceError
 from pipeline.shape import ModelShape
 from pipeline.tensors import Checkpoint, TensorEntry
 
@@ -31,6 +32,9 @@ WRAPPERS = {
     "base_model.model.": "peft puts it there: save what `merge_and_unload()` returns",
 }
 """Foreign beginning of names -> where it is from, and what to save instead."""
+
+PREFIXES = 4
+"""Foreign prefixes that are looked at, the most common first."""
 
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
 QUANTIZED = re.compile(r"\.(weight_(scale|scale_inv|packed)|input_scale|qweight|qzeros|g_idx|scales|SCB)$")
@@ -63,13 +67,18 @@ def _counted(names: list[str]) -> str:
 
 
 def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison:
-    """Compares a checkpoint, which users know by `where`, with what its config.json asks for."""
+    """Compares a checkpoint, which users know by `where`, with what its config.json asks for.
+
+    A config.json that asks for more layers or experts than there are tensors is a SourceError: it is absurd.
+    """
     told = [f"{where}/config.json: {each}" for each in config_problems(shape, checkpoint.config)]
     if (
         checkpoint.config.get("quantization_config") is not None
     ):  # then its tensors have other names and types
         return Comparison(problems=tuple(told))
-    wanted, held = source_tensors(shape), checkpoint.entries
+    held = checkpoint.entries
+    _require_plausible(shape, len(held), where)
+    wanted = source_tensors(shape)
     renamed, foreign = _without_prefixes(wanted, held, shape, where)
     left_out = _left_out(shape, renamed.keys() - wanted.keys())
     present = {name: entry for name, entry in renamed.items() if name not in left_out}
@@ -89,6 +98,17 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
             if entry.dtype in CAST and entry.dtype != SOURCE_TYPES[shape.dtype] and not read_over(shape, name)
         },
     )
+
+
+def _require_plausible(shape: ModelShape, count: int, where: str) -> None:
+    """Refuses to make a list of what no memory may hold."""
+    experts = shape.experts.count if shape.experts else 1
+    if shape.num_layers * experts > count:
+        asked = f"{shape.num_layers} layers" + (f" of {experts} experts" if shape.experts else "")
+        raise SourceError(
+            f"{where}/config.json: it asks for {asked}, and the weights have {count} tensors in all; "
+            "correct it, or get all files of the checkpoint"
+        )
 
 
 def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
@@ -136,7 +156,7 @@ def _without_prefixes(
     root = family(shape.architecture).layers.partition(".")[0] + "."
     prefixes = Counter(_prefix(name, wanted, root) for name in held if name not in wanted)
     problems, renamed = [], dict(held)
-    for found, count in prefixes.most_common():
+    for found, count in prefixes.most_common(PREFIXES):
         if found is None:
             continue
         prefix, instead = found

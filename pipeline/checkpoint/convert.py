@@ -113,7 +113,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)
     found, left = audit.uses(ranks), _left(checkpoint, shape)
-    audit.check(found, {n: (entry.dtype, entry.shape) for n, entry in checkpoint.entries.items()}, left)
+    kinds = {name: (entry.dtype, entry.shape) for name, entry in checkpoint.entries.items()}
+    audit.check(found, kinds, left, str(checkpoint.directory))
     check_scales(checkpoint, shape)
     _copy_tokenizer(checkpoint.directory, out / "tokenizer")
     write_all(_rank_files(checkpoint, ranks, out), progress)

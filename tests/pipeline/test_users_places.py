@@ -2,6 +2,7 @@
 
 import pytest
 
+from artifacts.errors import StoreUnusable
 from artifacts.store.local import open_store
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.facts import gather
@@ -65,6 +66,15 @@ def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
         realize(complaint, site, Listener())
     assert f"RuntimeError: {path}/config.json: crashed on purpose" in str(caught.value)
     assert str(site.store.path(source.key)) not in str(caught.value)
+
+
+@pytest.mark.parametrize("params", [{"full": True}, {"crash": True}])
+def test_what_is_not_wrong_with_the_users_place_is_not_said_of_it(params, tmp_path, site):
+    *_, own = steps(lay(tmp_path / "model", checkpoint()), **params)
+    with pytest.raises((StoreUnusable, BuildFailed)) as caught:
+        realize(own, site, Listener())
+    assert "acme/rows@" not in str(caught.value)
+    assert f"{tmp_path / 'store'}" in str(caught.value)
 
 
 def test_every_step_of_a_plan_knows_the_users_place_of_what_it_reads(tmp_path, site):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.errors import StoreUnusable
 from calibration.coverage import Linear, document
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
@@ -91,6 +92,8 @@ def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, st
     where = Path(job["inputs"].get("source", out)).resolve() / "config.json"
     if job["params"].get("crash"):
         raise RuntimeError(f"{where}: crashed on purpose")
+    if job["params"].get("full"):
+        raise StoreUnusable(f"{where}: No space left on device; use another")
     raise SourceError(f"{where}: is broken on purpose; repair it")
 
 

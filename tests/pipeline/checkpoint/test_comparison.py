@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.checkpoint.comparison import compare
 from pipeline.checkpoint.named import source_tensors
 from pipeline.config_json import read_shape, readers
+from pipeline.errors import SourceError
 from pipeline.snapshot import unread
 from pipeline.tensors import Checkpoint, TensorEntry, open_checkpoint
 from tests.tiny import config, source
@@ -211,6 +212,25 @@ def test_another_models_layers_are_no_prefix_of_this_ones():
     ).problems
     assert len(problems) == 1
     assert f"{tower} is no tensor of LlamaForCausalLM" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "field", "said"),
+    [
+        ("LlamaForCausalLM", "num_hidden_layers", "asks for 1000000 layers, and the weights have 12 tensors"),
+        (
+            "MixtralForCausalLM",
+            "num_local_experts",
+            "asks for 1 layers of 1000000 experts, and the weights have",
+        ),
+    ],
+)
+def test_what_is_absurd_is_refused_before_it_is_listed(architecture, field, said):
+    made = config(architecture, num_hidden_layers=1).to_dict() | {"dtype": "bfloat16"}
+    held = {name: entry(name, size) for name, size in source_tensors(read_shape(made)).items()}
+    absurd = made | {field: 10**6}
+    with pytest.raises(SourceError, match=said):
+        compare(read_shape(absurd), Checkpoint(Path("/store"), absurd, held), "here")
 
 
 def test_other_floating_types_are_cast_and_said():

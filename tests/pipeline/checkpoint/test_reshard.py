@@ -135,8 +135,9 @@ def test_a_layout_that_does_not_fit_is_refused_before_anything_is_written(
 
 def test_a_damaged_checkpoint_leaves_nothing_behind(make_checkpoint, tmp_path):
     checkpoint = make_checkpoint("fp8", change=lambda tensors: tensors.pop("model.norm.weight"))
-    with pytest.raises(SourceError, match=r"model\.norm\.weight: missing"):
+    with pytest.raises(SourceError, match=r"model\.norm\.weight: missing") as caught:
         write(order(checkpoint, Layout(tp=2)), tmp_path / "out", quietly)
+    assert str(caught.value).startswith(f"{checkpoint} and config.json disagree: 1 tensors")
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 
 
