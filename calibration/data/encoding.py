@@ -1,4 +1,4 @@
-"""Long texts to tokens piece by piece: the library takes about 300 bytes for each byte of what it encodes at once."""
+"""Long texts to tokens piece by piece: the library takes some 300 bytes for each that it encodes at once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -78,7 +78,7 @@ def _piece(tokenizer: Any, piece: str, start: int) -> tuple[Ids, npt.NDArray[np.
 def _join(
     left: tuple[Ids, npt.NDArray[np.int64]], right: tuple[Ids, npt.NDArray[np.int64]], place: int
 ) -> tuple[int, int] | None:
-    """Where to leave the left piece and enter the right one: a token that starts at or after `place` in both."""
+    """Where to leave the left piece and enter the right one: at the first token from `place` on, in both."""
     ends = [int(np.searchsorted(starts, place)) for _, starts in (left, right)]
     around = [
         (ids[at - AGREEING : at + AGREEING], starts[at - AGREEING : at + AGREEING])

@@ -3,7 +3,7 @@
 import io
 import json
 import random
-import subprocess
+import subprocess  # noqa: TID251 the step is measured in a process of its own
 import sys
 from pathlib import Path
 
@@ -68,16 +68,12 @@ def whole(tokenizer, text, special):
 
 @pytest.mark.parametrize("name", ["byte-level", "LlamaTokenizer", "GemmaTokenizer"])
 @pytest.mark.parametrize("special", [True, False])
-def test_a_text_in_pieces_has_the_tokens_of_the_whole(name, special, tmp_path, monkeypatch):
+def test_a_text_in_pieces_has_the_tokens_of_the_whole(name, special, tmp_path):
     tokenizer = byte_level() if name == "byte-level" else pieces(tmp_path, name)
-    joins = []
-    joined = encoding._joined
-    monkeypatch.setattr(encoding, "_joined", lambda *args: joins.append(joined(*args)) or joins[-1])
     for length in (PIECE, PIECE + OVERLAP + 1, 2 * PIECE + OVERLAP // 2, 5 * PIECE):
         text = mixed(length)
         assert encode(tokenizer, text, special=special).tolist() == whole(tokenizer, text, special)
-    assert [len(parts) > 1 for parts in joins] == [True] * len(joins)
-    assert len(joins) >= 3
+        assert length == PIECE or len(encoding._joined(tokenizer, text)) > 1
 
 
 def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path):
@@ -110,7 +106,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in [row, *ROWS]))
     params = {
         "data": [{"digests": [digest.of_file(data)], "kind": "jsonl", "samples": "all", "columns": {}, "bad_rows": 0}],
-        "seq_len": 64, "max_sequences": 64, "seed": 0, "pack": True, "truncate": "right",
+        "seq_len": 64, "max_sequences": "all", "seed": 0, "pack": True, "truncate": "right",
     }  # fmt: skip
     job = {"params": params, "places": {"files": [[str(data)]]}, "inputs": {"source": str(BASE / "model")}}
     argv = [sys.executable, "-c", MEASURE, json.dumps(job), str(out)]
