@@ -2,12 +2,14 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from calibration.data.rendering import Reader
+from calibration.errors import DataError
 from pipeline.child import ProgressPipe
 from pipeline.runner import Sampling, runner_of
 
@@ -17,6 +19,7 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
     engine, params = Path(job["inputs"]["engine"]), job["params"]
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt = encode(tokenizer, params["prompt"], chat=params["chat"])
+    require_known(tokenizer, prompt, json.loads((engine / "engine.json").read_text())["vocab_size"])
     stream = Stream(tokenizer, pipe)
     ends = stops(tokenizer, engine / "tokenizer" / "generation_config.json")
     sampling = Sampling(params["temperature"], params["seed"], tuple(ends))
@@ -41,6 +44,12 @@ def encode(tokenizer: Any, prompt: str, *, chat: bool) -> list[int]:
     messages = [{"role": "user", "content": prompt}]
     found = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
     return list(found["input_ids"])
+
+
+def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> None:
+    """Raises DataError for a prompt that uses tokens which the model does not have."""
+    if beyond := Reader(tokenizer, vocab_size).beyond(prompt):
+        raise DataError(f"the prompt uses {beyond}, the model has {vocab_size} tokens; leave them out")
 
 
 def stops(tokenizer: Any, generation_config: Path) -> list[int]:
