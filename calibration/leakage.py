@@ -7,7 +7,7 @@ from typing import Any
 
 from calibration.data.fields import words
 from calibration.data.origin import open_sources
-from calibration.data.sameness import fingerprint, normalised
+from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import MAX_PROBLEMS, Scan
 from calibration.errors import DataError
 
@@ -49,5 +49,5 @@ def _rows(gate: Scan, progress: Progress) -> Iterator[tuple[str, str]]:
     for count, sample in enumerate(gate.read(range(gate.rows))):
         if count % TICK_ROWS == 0:
             progress(count, gate.rows, "rows compared")
-        yield fingerprint(normalised(words(sample.content))), sample.place
+        yield loose_fingerprint(words(sample.content)), sample.place
     progress(gate.rows, gate.rows, "rows compared")

@@ -5,6 +5,7 @@ Each sequence begins as a text does for its model: with the tokens that the toke
 
 # S: sequences   T: tokens per sequence
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,34 +66,32 @@ def pack(
     stream = (
         np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, np.int32)
     )
-    windows, ends = _windows(stream, seq_len, prefix)
-    wanted = 1 if max_sequences == "all" else max_sequences
-    if len(windows) < wanted:
+    starts = _starts(stream, seq_len, prefix)
+    whole, wanted = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
+    if whole < wanted:
         raise DataError(
-            f"{len(stream)} tokens make {len(windows)} whole sequences of {seq_len}, {wanted} wanted; add "
+            f"{len(stream)} tokens make {whole} whole sequences of {seq_len}, {wanted} wanted; add "
             "data, or lower max_sequences or seq_len"
         )
-    kept = len(windows) if max_sequences == "all" else max_sequences
+    kept = whole if max_sequences == "all" else max_sequences
+    tokens = np.empty((kept, seq_len), np.int32)
+    for target, start, end in zip(tokens, starts, starts[1:], strict=False):
+        target[: len(prefix)] = prefix
+        target[seq_len - (end - start) :] = stream[start:end]
     return Packed(
-        tokens=np.stack(windows[:kept]),
-        dropped_tail_tokens=len(stream) - ends[-1],
-        left_out_sequences=len(windows) - kept,
-        row_tokens=ends[kept - 1],
+        tokens=tokens,
+        dropped_tail_tokens=len(stream) - starts[-1],
+        left_out_sequences=whole - kept,
+        row_tokens=starts[kept],
     )
 
 
-def _windows(stream: Ids, seq_len: int, prefix: Prefix) -> tuple[list[Ids], list[int]]:
-    """The whole sequences that a stream of tokens makes, and where in it each one ends."""
-    front, windows, ends, at = np.array(prefix, np.int32), list[Ids](), list[int](), 0
-    room = _room(seq_len, prefix)
-    while True:
-        begun = begins(stream[at:], prefix)
-        text = stream[at : at + (seq_len if begun else room)]
-        windows.append(text if begun else np.concatenate([front, text]))
-        if len(windows[-1]) < seq_len:
-            return windows[:-1], ends
-        at += len(text)
-        ends.append(at)
+def _starts(stream: Ids, seq_len: int, prefix: Prefix) -> "array[int]":
+    """Where in a stream of tokens each whole sequence's own tokens start, and where the last one's end."""
+    starts, room = array("Q", [0]), _room(seq_len, prefix)
+    while (end := starts[-1] + (seq_len if begins(stream[starts[-1] :], prefix) else room)) <= len(stream):
+        starts.append(end)
+    return starts
 
 
 def pad(

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.templates import TemplateRefused
+from calibration.errors import DataError
 from pipeline.child import ProgressPipe
 from pipeline.errors import SourceError
 from pipeline.generation_config import ends
@@ -22,6 +23,7 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
     engine, params = Path(job["inputs"]["engine"]), job["params"]
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
     prompt, date = encode(tokenizer, params["prompt"], params["date"] if params["chat"] else None)
+    require_known(tokenizer, prompt, json.loads((engine / "engine.json").read_text())["vocab_size"])
     stream = Stream(tokenizer, pipe)
     stopping = stops(tokenizer, engine / "tokenizer")
     sampling = Sampling(params["temperature"], params["seed"], tuple(stopping))
@@ -62,6 +64,12 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
         ) from None
     ids = tokenizer(found.text, add_special_tokens=False)["input_ids"]
     return list(ids), chat_on if found.dated else None
+
+
+def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> None:
+    """Raises DataError for a prompt that uses tokens which the model does not have."""
+    if beyond := Reader(tokenizer, vocab_size).beyond(prompt):
+        raise DataError(f"the prompt uses {beyond}, the model has {vocab_size} tokens; leave them out")
 
 
 def stops(tokenizer: Any, directory: Path) -> list[int]:

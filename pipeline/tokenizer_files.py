@@ -83,7 +83,8 @@ def missing_package(names: list[str]) -> str:
     try:
         import_module("sentencepiece.sentencepiece_model_pb2")
     except ImportError as exc:
-        return f"tokenizer.model is read by sentencepiece, and {exc.name} is not installed; install it"
+        package = "protobuf" if str(exc.name).startswith("google") else "sentencepiece"
+        return f"tokenizer.model is read by sentencepiece, and {package} is not installed; install it"
     except Exception as exc:  # noqa: BLE001 protobuf's own error, of a module that may not be there
         return (
             f"tokenizer.model is read by sentencepiece, which does not load ({exc}); install the locked one"

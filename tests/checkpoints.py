@@ -28,6 +28,10 @@ CONFIG = {
 }  # fmt: skip
 
 
+TOKENIZER = b'{"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}'
+"""The smallest that the tokenizers library reads."""
+
+
 def tensors(seed: int = 0) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(seed).standard_normal
     return {"model.embed_tokens.weight": draw((VOCAB, HIDDEN), np.float32),
@@ -48,7 +52,7 @@ def checkpoint() -> dict[str, bytes]:
         "config.json": json.dumps(CONFIG).encode(),
         "model.safetensors.index.json": json.dumps({"metadata": {}, "weight_map": weight_map}).encode(),
         **weights,
-        "tokenizer.json": b'{"model": {}}',
+        "tokenizer.json": TOKENIZER,
         "tokenizer_config.json": b"{}",
         "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
         "LICENSE": b"do what you like",

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 import transformers
 
+from tests.checkpoints import TOKENIZER
+
 SIZES = {
     "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 64, "vocab_size": 251, "max_position_embeddings": 512,
@@ -50,5 +52,5 @@ def source(
             else:
                 parameter.mul_(3)
     model.save_pretrained(directory)
-    (directory / "tokenizer.json").write_text("{}")
+    (directory / "tokenizer.json").write_bytes(TOKENIZER)
     return model

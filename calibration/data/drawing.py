@@ -14,7 +14,7 @@ from calibration.data.chats import Chat
 from calibration.data.fields import words
 from calibration.data.origin import open_sources
 from calibration.data.rendering import Reader, Rendering
-from calibration.data.sameness import fingerprint, normalised
+from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
 from calibration.packing import Ids, Side, cut, fitted
@@ -183,7 +183,7 @@ class _Source:
             token_ids=ids,
             full_tokens=len(ids),
             exact=fingerprint(said),
-            normalised=fingerprint(normalised(said)),
+            normalised=loose_fingerprint(said),
             decoded=isinstance(sample.content, Chat) and sample.content.decoded,
         )
         if self.fit.length is None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from transformers import AutoTokenizer
 
 from calibration.data.chats import Chat, Message
+from calibration.data.encoding import encode
 from calibration.data.fields import Content, Exchange
 from calibration.data.templates import Rendered, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
@@ -112,7 +113,7 @@ class Reader:
     def token_ids(self, content: Content, how: Rendering, place: str) -> npt.NDArray[np.int32]:
         """A row's tokens; raises DataError where it cannot be rendered as the recipe wants it."""
         text, chat = self.text(content, how, place)
-        ids = np.asarray(self.tokenizer(text, add_special_tokens=not chat)["input_ids"], dtype=np.int32)
+        ids = encode(self.tokenizer, text, special=not chat)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
             raise DataError(
                 f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a "

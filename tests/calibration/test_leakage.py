@@ -6,7 +6,7 @@ import pytest
 
 from calibration import leakage
 from calibration.data.fields import words
-from calibration.data.sameness import fingerprint, normalised
+from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
@@ -16,7 +16,7 @@ def sampled(root, *texts):
     """A calibration set's list of samples."""
     root.mkdir()
     rows = [
-        {"file": "calibration.jsonl", "line": line, "source": 0, "tokens": 3, "normalised": fingerprint(normalised(text))}
+        {"file": "calibration.jsonl", "line": line, "source": 0, "tokens": 3, "normalised": loose_fingerprint(text)}
         for line, text in enumerate(texts, start=1)
     ]  # fmt: skip
     (root / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -80,7 +80,7 @@ def test_the_check_needs_no_tokenizer(run_python):
 
 def said_in(file):
     found = scan([KINDS[file.suffix[1:]](file)], file.suffix[1:], {})
-    return {normalised(words(sample.content)) for sample in found.read(range(found.rows))}
+    return {loose_fingerprint(words(sample.content)) for sample in found.read(range(found.rows))}
 
 
 def test_the_demo_is_judged_on_text_that_it_is_not_calibrated_on():

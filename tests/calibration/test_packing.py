@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.errors import DataError
-from calibration.packing import cut, histogram, pack, pad
+from calibration.packing import begins, cut, fitted, histogram, pack, pad
 
 
 def test_packing_joins_rows_and_reports_what_did_not_fit():
@@ -89,3 +89,39 @@ def test_lengths_are_counted_in_powers_of_two():
         "9-16": 2,
         "17-32": 1,
     }
+
+
+BOS = 1000
+
+
+@given(st.lists(st.lists(st.integers(0, 99), max_size=9), max_size=20), st.integers(2, 8), st.booleans())
+def test_every_sequence_begins_with_bos_once_and_no_token_is_lost(rows, seq_len, own):
+    texts = [[BOS, *row] if own else row for row in rows]
+    stream = [token for row in texts for token in row]
+    if len(stream) < seq_len:
+        return
+    packed = pack(texts, seq_len, "all", (BOS,))
+    assert packed.begun((BOS,)) == len(packed.tokens)
+    at = 0
+    for window in packed.tokens.tolist():
+        text = window if stream[at] == BOS else window[1:]
+        assert text == stream[at : at + len(text)]
+        at += len(text)
+    assert at == packed.row_tokens == len(stream) - packed.dropped_tail_tokens
+    assert packed.dropped_tail_tokens < seq_len
+
+
+def test_rows_of_their_own_begin_with_bos_whatever_side_they_are_cut_on():
+    rows = [np.array([BOS, 1, 2, 3, 4, 5], np.int32), np.array([1, 2, 3, 4, 5], np.int32), row(2)]
+    right, left = ([fitted(each, 4, side, (BOS,)) for each in rows] for side in ("right", "left"))
+    assert pad(right, 4, "all", 9, (BOS,)).tokens.tolist() == [[BOS, 1, 2, 3], [BOS, 1, 2, 3], [BOS, 0, 1, 9]]
+    padded = pad(left, 4, "all", 9, (BOS,))
+    assert padded.tokens.tolist() == [[BOS, 3, 4, 5], [BOS, 3, 4, 5], [BOS, 0, 1, 9]]
+    assert (padded.lengths.tolist(), padded.row_tokens) == ([4, 4, 3], 8)
+    assert not any(begins(each, (BOS,)) for each in left)
+
+
+def test_a_sequence_without_room_for_text_is_refused():
+    for make in (lambda: pack([[1, 2, 3]], 1, "all", (BOS,)), lambda: fitted(row(3), 1, "left", (BOS,))):
+        with pytest.raises(DataError, match="seq_len: 1 leaves no room for text"):
+            make()

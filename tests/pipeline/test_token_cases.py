@@ -1,6 +1,7 @@
 """The inputs of `tests/cases` that are about tokens: their plans, and the steps that tokenize, as planned."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from artifacts.store.local import LocalStore
 from calibration import dataset
 from calibration.errors import DataError
-from pipeline import baseline
+from pipeline import baseline, generation
+from pipeline.errors import EXIT_CODES
 from pipeline.planning import Draft, draft_file
 from pipeline.steps import Site
+from recipes.errors import RecipeError
 from tests.cases import lay_out
 from tests.pipeline.plans import HOST
 
@@ -73,6 +76,34 @@ def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_r
     gate["places"]["files"] = [[str(tmp_path / "calib.jsonl")]]
     with pytest.raises(DataError, match=r"calib\.jsonl:\d+ uses <\|think\|> = 320"):
         done(baseline, gate, tmp_path / "gate")
+
+
+def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path):
+    lay_out("token-beyond-vocab", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    prompt = generation.encode(tokenizer, "so <|think|> then", None)[0]
+    with pytest.raises(DataError, match=r"the prompt uses <\|think\|> = 320, the model has 320 tokens"):
+        generation.require_known(tokenizer, prompt, 320)
+    generation.require_known(tokenizer, generation.encode(tokenizer, "so then", None)[0], 320)
+
+
+def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path):
+    recipe, broken = lay_out("gate-windows-bos", tmp_path), tmp_path / "model" / "tokenizer.json"
+    broken.write_text(broken.read_text()[:4000])
+    with pytest.raises(RecipeError, match="not valid JSON") as refused:
+        draft_file(recipe, Site(store=LocalStore(tmp_path / "store"), host=HOST))
+    assert f"model: {broken}: " in str(refused.value)
+    assert EXIT_CODES[RecipeError] == 2
+
+
+def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)  # what an import of an absent package finds
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
+    (said, *_) = drafted("sentencepiece-only", tmp_path).refusals.host
+    assert (
+        said
+        == "model.path: tokenizer.model is read by sentencepiece, and sentencepiece is not installed; install it"
+    )
 
 
 def test_a_padding_token_that_the_model_lacks_is_not_used(tmp_path):

@@ -1,16 +1,21 @@
+import hashlib
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calibration.data.fields import Chat, Exchange, words
-from calibration.data.sameness import duplicates, fingerprint, normalised
+from calibration.data.sameness import BLOCK, duplicates, loose_fingerprint
 
 
 @pytest.mark.parametrize("other", ["A  b\nC", "a\tB c ", "\uff21 b c", "a b c"])
 def test_case_white_space_and_spelling_make_no_other_text(other):
-    assert normalised(other) == normalised("a b c")
+    assert loose_fingerprint(other) == loose_fingerprint("a b c")
 
 
 def test_other_words_make_another_text():
-    assert fingerprint(normalised("a b c")) != fingerprint(normalised("a bc"))
+    assert loose_fingerprint("a b c") != loose_fingerprint("a bc")
 
 
 def test_duplicates_are_counted_with_the_first_place_of_each():
@@ -25,3 +30,10 @@ def test_a_chat_and_a_completion_with_the_same_words_are_the_same():
         {"role": "assistant", "content": "c"},
     ))  # fmt: skip
     assert words(chat) == words(Exchange("p", "c")) == words("p\nc")
+
+
+@given(st.text(alphabet=" \n\tAb\u0308\u00a8\u00a0\ufdfa\uff21e\u0301\u200b", max_size=40), st.integers(0, 3))
+def test_a_long_text_is_compared_in_blocks_as_it_is_at_once(text, at):
+    whole = f"{text}{'x ' * (BLOCK // 2 - at)}{text}"
+    said = " ".join(unicodedata.normalize("NFKC", whole).casefold().split())
+    assert loose_fingerprint(whole) == hashlib.sha256(said.encode()).hexdigest()[:32]

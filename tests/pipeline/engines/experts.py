@@ -19,6 +19,7 @@ from pipeline.checkpoint.layout import LAYOUT_VERSION
 from recipes.precision import Precision
 from tests.calibration.reference import dequantized, e4m3
 from tests.calibration.statistics.passes import job, run, write_tokens
+from tests.checkpoints import TOKENIZER
 
 SIZES = {
     "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -54,7 +55,7 @@ def source(root: Path, family: str, dtype: torch.dtype = torch.float32, **change
             else:
                 parameter.mul_(3)
     model.save_pretrained(root)
-    (root / "tokenizer.json").write_text("{}")
+    (root / "tokenizer.json").write_bytes(TOKENIZER)
     return root
 
 
@@ -71,7 +72,7 @@ def quantized(root: Path, checkpoint: Path, fmt, kv_cache: str = "auto") -> Path
     out.mkdir()
     params = {"format": fmt, "kv_cache": kv_cache}
     quantize({"params": params, "places": {}, "inputs": inputs}, out, lambda *_: None)
-    (out / "tokenizer.json").write_text("{}")
+    (out / "tokenizer.json").write_bytes(TOKENIZER)
     return out
 
 
