@@ -14,11 +14,11 @@ from artifacts.store import scratch, tree
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
 from artifacts.store.local import LocalStore
 from pipeline import process
-from pipeline.checkpoint import stated
+from pipeline.checkpoint import naming, stated
 from pipeline.checkpoint.checks import linears, reasons
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout import LAYOUT_VERSION
-from pipeline.checkpoint.loadable import AT_BUILD, stored, unloadable
+from pipeline.checkpoint.loadable import AT_BUILD, numbers, stored, unloadable
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
@@ -33,6 +33,9 @@ TIMEOUT_S = 24 * 3600.0
 
 CHECKPOINTS = ("quantized_checkpoint", "source")
 """Kinds of artifacts in the layout that is read; an unquantized version has only its source."""
+
+MINOR = 2
+"""Numbers that name a release at least."""
 
 EXTRA_BYTES = 64 << 20
 """Room for tokenizer, audit and headers above the weights."""
@@ -56,6 +59,8 @@ class Order:
     precision: Precision
     kv_cache: str
     layout: Layout
+    release: str = ""
+    """TensorRT-LLM release that will read it; empty: the newest."""
     at_build: bool = False
     """TensorRT-LLM quantizes some of the weights, which stay as they are."""
 
@@ -67,9 +72,9 @@ class Order:
 
     @property
     def unloadable(self) -> list[str]:
-        """Why TensorRT-LLM, in any version, cannot load what will be written."""
+        """Why TensorRT-LLM, of the release or in any version, cannot load what will be written."""
         layout = self.layout
-        found = unloadable(self.shape, self.precision, layout.tp, layout.pp, "", layout.ep)
+        found = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
         early = () if self.at_build else self.precision.formats
         waiting = [fmt.name for fmt in early if fmt.name in AT_BUILD]
         return found + [
@@ -90,6 +95,7 @@ class Order:
                 **asdict(self.layout),
                 "layout_version": LAYOUT_VERSION,
                 **({"at_build": True} if self.at_build else {}),
+                **naming.params(self.shape.architecture, self.release),
             },
         )
 
@@ -128,8 +134,15 @@ def _intact(store: LocalStore, key: str) -> Path:
     return store.require(key, f"{kind} {key[:12]}")
 
 
-def order(found: Found, layout: Layout) -> Order:
-    """Reads precision and KV cache from the checkpoint; a SourceError with every reason it does not fit."""
+def order(found: Found, layout: Layout, release: str = "") -> Order:
+    """Reads precision and KV cache from the checkpoint; a SourceError with every reason it does not fit.
+
+    `release` is TensorRT-LLM's, whose names are written; empty: the newest.
+    """
+    if release and len(numbers(release)) < MINOR:
+        raise SourceError(
+            f"--release: {release!r} is no release of TensorRT-LLM; give one like 0.15 or 1.2.0"
+        )
     opened = open_checkpoint(found.path)
     shape, block = read_shape(opened.config), quantization_block(opened)
     held = stated.precision(block, linears(shape), opened.entries)
@@ -145,6 +158,7 @@ def order(found: Found, layout: Layout) -> Order:
         precision=found.recipe if found.recipe is not None and waiting else held,
         kv_cache=stated.kv_cache(block),
         layout=layout,
+        release=release,
         at_build=waiting,
     )
 

@@ -53,8 +53,8 @@ SHARED_TABLE = {"Gemma2ForCausalLM": (0, 16)}
 GROUPED_HEADS = {"Phi3ForCausalLM": (0, 11)}
 """First version whose network has fewer key heads than query heads."""
 
-GATES_SPARED = (0, 13)
-"""First version that spares a shared expert's gate when it quantizes, whatever `exclude_modules` says."""
+SPARES = (0, 13)
+"""First version whose `weight_only_quantize_dict` spares what `exclude_modules` names."""
 
 SPREADS = (0, 18)
 """First version whose first stages take the layers that pp does not divide; those before drop them."""
@@ -72,7 +72,7 @@ def unloadable(
     if not found:
         found += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
         found += [*_expert_blocks(shape, precision, version, release)]
-        found += [*_gates(shape, precision, version, release)]
+        found += [*_unspared(shape, precision, version, release)]
         found += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
     return found
 
@@ -178,14 +178,21 @@ def _expert_blocks(
         )
 
 
-def _gates(shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]) -> Iterator[str]:
-    """Older loaders quantize whatever ends in `gate.weight`, also where the network does not."""
-    shared = shape.experts is not None and shape.experts.shared_intermediate_size
+def _unspared(
+    shape: ModelShape, precision: Precision, version: str, release: tuple[int, ...]
+) -> Iterator[str]:
+    """Older loaders quantize every linear, and what ends in `gate.weight`, whatever the network leaves."""
     late = next((fmt.name for fmt in precision.formats if fmt.name in AT_BUILD), None)
-    if shared and late and release < GATES_SPARED:
+    if late is None or release >= SPARES:
+        return
+    others = {fmt.name for layer in _layers(shape, precision) for fmt in layer} - {late}
+    shared = shape.experts is not None and shape.experts.shared_intermediate_size
+    left = ["the gate of the shared expert"] if shared else []
+    left += [f"the linears of format {', '.join(sorted(others))}"] if others else []
+    if left:
         yield (
-            f"format: TensorRT-LLM {version} quantizes the gate of a shared expert, which its network wants "
-            f"as it is, when it loads {late}; choose fp8 or none, or take a toolchain of 0.13 or later"
+            f"format: TensorRT-LLM {version} quantizes {' and '.join(left)} too when it loads {late}, and "
+            "then refuses them; take a toolchain of 0.13 or later, or another format"
         )
 
 

@@ -16,8 +16,11 @@ from pipeline.app import App
 @click.option(
     "--ep", type=click.IntRange(min=1), default=1, show_default=True, help="Of the tp ranks, expert-parallel."
 )
+@click.option("--release", default="", help="TensorRT-LLM release that reads it, e.g. 0.15; default: newest.")
 @click.pass_obj
-def reshard(app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int) -> None:
+def reshard(  # noqa: PLR0913, PLR0917 what click hands over
+    app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int, release: str
+) -> None:
     """Write a quantized checkpoint for other ranks, into the new directory OUT; nothing is rounded again.
 
     CHECKPOINT is a directory in Hugging Face layout, a key of the store, or a published version.
@@ -31,7 +34,7 @@ def reshard(app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int) 
 
     refuse_taken(out.absolute())
     found = find(checkpoint, app.site.store, lambda: app.registry)
-    made = order(found, Layout(tp=tp, pp=pp, ep=ep))
+    made = order(found, Layout(tp=tp, pp=pp, ep=ep), release)
     app.out.say(
         f"{found.path}: {made.precision}, KV cache {made.kv_cache}; "
         f"{size(sum(made.rank_bytes))} for {tp * pp} rank(s)"

@@ -1,14 +1,20 @@
 """Recipes of models with experts: what is planned, and what is refused."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
 
 from artifacts.store.local import open_store
+from pipeline.facts import gather
+from pipeline.plan import plan
 from pipeline.steps import Site
+from pipeline.toolchains.toolchain import Choice
 from recipes.errors import RecipeError
+from recipes.load import load
 from tests.pipeline.engines import experts
+from tests.pipeline.engines.tensorrt.asked import H100, host, toolchain
 from tests.pipeline.plans import DEMO, HOST, planned, recipe_file
 
 
@@ -77,3 +83,22 @@ def test_a_pass_ends_at_a_dead_expert_only_where_its_ranges_are_needed(model, si
     spared = planned(recipe(tmp_path, model, format=weights), site).step("statistics")
     assert (needed.places["every_expert"], spared.places["every_expert"]) == (True, False)
     assert needed.key == spared.key
+
+
+OLDER = {"mixtral": ("0.10", "0.11.0"), "qwen2_moe": ("0.15", "0.16.0")}
+"""The last release with older names, and a version with the newest."""
+
+
+def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout_where_they_are_older(model, tmp_path):
+    (loaded,) = load(recipe(tmp_path, model, **{"engine.backend": "tensorrt", "engine.target": "h100"}))
+    facts = gather(loaded, host(H100), open_store(tmp_path / "store"))
+
+    def sharded(version):
+        return plan(loaded, dataclasses.replace(facts, choice=Choice(toolchain=toolchain(version)))).step(
+            "sharded_checkpoint"
+        )
+
+    last, newer = OLDER[model.parent.name.rstrip("0123456789")]
+    assert sharded(f"{last}.0").params["names"] == last
+    assert "names" not in sharded(newer).params
+    assert sharded(newer).key == sharded("1.2.0").key != sharded(f"{last}.0").key

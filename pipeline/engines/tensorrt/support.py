@@ -42,7 +42,6 @@ EXPERT_ALGORITHMS: dict[str, Number] = {
 """The same for mixtures of experts."""
 
 ADA: dict[tuple[str | None, str], Number] = {
-    ("FP8_PER_CHANNEL_PER_TOKEN", ""): (0, 15),  # "per-token per-channel FP8 (namely row-wise FP8) on Ada"
     ("W4A8_AWQ", ""): (0, 10),  # "W4A(fp)8 CUTLASS kernels for the NVIDIA Ada Lovelace architecture"
     ("W4A8_AWQ", "bfloat16"): (0, 16),  # "W4A8 quantization support to BF16 models on Ada (SM89)"
 }

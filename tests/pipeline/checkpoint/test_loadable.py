@@ -117,3 +117,37 @@ def test_experts_in_blocks_need_a_version_that_has_them(version, loads):
     told = said("int4_wo", version=version, **sizes)
     assert told == [] if loads else f"experts of TensorRT-LLM {version} have no scales per block" in told[0]
     assert said({"default": "int4_wo", "except": {"*experts*": "fp8"}}, version=version, **sizes) == []
+
+
+def test_networks_without_stages_are_refused_over_stages():
+    phi3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "num_key_value_heads": 8}
+    gemma2 = {
+        "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "query_pre_attn_scalar": 48,
+        "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 8, "tie_word_embeddings": True,
+    }  # fmt: skip
+    for version in ("0.10.0", V016, "1.2.0", ""):
+        (told,) = said(pp=2, version=version, **phi3)
+        assert told.startswith(
+            "engine.pp: TensorRT-LLM's Phi3ForCausalLM has embedding, norm and head on every"
+        )
+    (told,) = said(pp=2, version="0.15.0", **gemma2)
+    assert told.startswith("engine.pp: TensorRT-LLM 0.15.0 shares the embedding table of Gemma2ForCausalLM")
+    assert said(pp=2, **gemma2) == said(version="0.15.0", **gemma2) == []
+
+
+def test_phi3_of_0_10_has_no_grouped_heads():
+    grouped = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
+    (told,) = said(version="0.10.0", **grouped)
+    assert told.startswith(
+        "model: TensorRT-LLM 0.10.0 gives Phi3ForCausalLM as many key heads as query heads"
+    )
+    assert said(version="0.11.0", **grouped) == []
+
+
+def test_what_is_left_of_int8_wo_is_quantized_before_0_13():
+    mixed = {"default": "int8_wo", "except": {"*.down_proj": "none"}}
+    (told,) = said(mixed, version="0.12.0")
+    assert told.startswith(
+        "format: TensorRT-LLM 0.12.0 quantizes the linears of format none too when it loads"
+    )
+    assert said(mixed, version="0.13.0") == []

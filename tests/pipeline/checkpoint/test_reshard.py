@@ -24,6 +24,7 @@ from recipes.formats import FORMATS
 from tests.checkpoints import until
 from tests.pipeline.checkpoint.conftest import CONFIG
 from tests.pipeline.checkpoint.test_convert import MIXED
+from tests.pipeline.checkpoint.test_tensor_names import config_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -272,3 +273,18 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_target_and_the_next_run_s
         "config.json",
     }
     assert not list(tmp_path.glob(".out.reshard*"))
+
+
+def test_the_names_are_those_of_the_release_that_reads_it(make_checkpoint, tmp_path):
+    checkpoint = make_checkpoint(config=config_of("qwen2_moe"))
+    for release, block in (
+        ("0.15.0", "shared_expert"),
+        ("0.16.0", "mlp.shared_expert"),
+        ("", "mlp.shared_expert"),
+    ):
+        out = tmp_path / f"for{release}"
+        write(order_found(Found(checkpoint), Layout(), release), out, quietly)
+        names = read_header(out / "rank0.safetensors")
+        assert f"transformer.layers.0.{block}.fc.weight" in names
+    with pytest.raises(SourceError, match="--release: 'newest' is no release of TensorRT-LLM; give one like"):
+        order_found(Found(checkpoint), Layout(), "newest")

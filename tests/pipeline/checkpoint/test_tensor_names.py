@@ -151,6 +151,16 @@ def test_scales_of_caches_and_mixed_precision_have_their_names(model, fmt, kv_ca
         assert held(*convert(model, fmt, (1, 1, 1), same[-1], kv_cache), same[-1], 1)
 
 
+def test_the_contract_toolchain_refuses_the_names_of_another_release(convert):
+    newest, config = convert("qwen2_moe", "fp8", (1, 1, 1), "0.16")
+    contract.check(newest, config, 0, "0.16.0")
+    with pytest.raises(RuntimeError, match=r"not provided.*layers\.0\.shared_expert\.fc"):
+        contract.check(newest, config, 0, "0.15.0")
+    older, config = convert("qwen2_moe", "fp8", (1, 1, 1), "0.15")
+    with pytest.raises(RuntimeError, match=r"not provided.*layers\.0\.mlp\.shared_expert\.fc"):
+        contract.check(older, config, 0, "0.16.0")
+
+
 def test_every_architecture_and_every_release_that_builds_is_in_the_data():
     assert set(RELEASES) == set(releases())
     assert contract.facts("networks")["families"].keys() == FAMILIES.keys()

@@ -104,11 +104,11 @@ def test_plain_requests_are_built(version, changes):
         (OLD, {"gather_context_logits": False}, {}, "engine.options.gather_context_logits: is always on"),
         (OLD, {"strip_plan": True}, {}, "engine.options.strip_plan: an engine without weights cannot be scored"),
         # support: versions, formats, GPUs
-        ("0.11.0", {}, {"format": "fp8_rowwise"}, "format: fp8_rowwise of a model needs TensorRT-LLM 0.12"),
+        ("0.14.0", {}, {"format": "fp8_rowwise"}, "format: fp8_rowwise of a model needs TensorRT-LLM 0.15"),
+        ("0.8.0", {}, {"format": "w4a8_awq"}, "format: w4a8_awq of a model needs TensorRT-LLM 0.9"),
         ("0.14.0", {}, {"format": "int8_sq"}, "format: int8_sq of a model needs TensorRT-LLM 0.15, where W8A8_SQ_PER_CHANNEL"),
         ("0.14.0", {}, {"format": {"default": "fp8", "except": {"*.0.*": "int4_awq"}}},
          "format: fp8 with exceptions of a model needs TensorRT-LLM 0.15, where MIXED_PRECISION is first read"),
-        ("0.14.0", {}, {"format": "fp8_rowwise", "engine": {"target": "l4"}}, "format: fp8_rowwise on sm_89 needs TensorRT-LLM 0.15"),
         (
             "0.15.0",
             {},
