@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from artifacts.manifest import MANIFEST
 from artifacts.store.local import open_store
 from pipeline.host import probe
 from pipeline.steps import Site
 from tests import hub as hubs
 from tests.main_job import DEMO
 from tests.pipeline.plans import planned, recipe_file
-from tests.pipeline.published import write
 from tests.pipeline.stale.test_survey import publish_plan, with_own_data
 
 
@@ -61,8 +61,13 @@ def test_recipes_of_rebuilds_are_written_and_plan(stale, ask, site, tmp_path):
 def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path):
     publish_plan(planned(recipe_file(tmp_path), site), site)
     publish_plan(planned(recipe_file(tmp_path, **{"engine.max_batch_size": 3}), site), site)
-    long_ago = (datetime.now(UTC) - timedelta(days=40)).isoformat()
-    write(tmp_path / "store" / "registry.db", "UPDATE version SET published_at = ?", long_ago)
+    long_ago = {"created_at": datetime.now(UTC) - timedelta(days=40)}
+    for key in site.store.keys():  # noqa: SIM118 a store is no dict
+        manifest = site.store.manifest(key)
+        if manifest.kind == "evaluation":  # as if it had been judged long ago
+            file = site.store.path(key) / MANIFEST
+            file.chmod(0o644)
+            file.write_text(manifest.model_copy(update=long_ago).to_text())
     pools = tmp_path / "pools.yaml"
     pools.write_text("version: 1\npools: []\n")
     assert stale("--pools", str(pools))[0] == {}
