@@ -83,15 +83,22 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
     if retry is not None:
         count = outbox.retry(retry, datetime.now(UTC))
         app.out.say(f"{count} events are tried again for subscriber {retry}")
-    tried = _tell(app, outbox)
-    while follow:
-        app.out.flush()  # what was tried is a document by itself: following has no end
-        time.sleep(every)
-        tried = _tell(app, outbox)
-    if app.out.json_mode and not tried:
+    if follow:
+        _follow(app, outbox, every)
+    elif not _tell(app, outbox):
         app.out.rows([], id_column="event")
-    elif not tried:
         app.out.say("nobody is to be told anything now")
+
+
+def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
+    """Tells what is due, again and again until Ctrl-C; as JSON, a document whenever somebody was told."""
+    try:
+        while True:
+            _tell(app, outbox)
+            app.out.flush()
+            time.sleep(every_s)
+    except KeyboardInterrupt:
+        app.out.say("stopped; what is due waits for the next `enginery notify`")
 
 
 def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":

@@ -1,9 +1,12 @@
 """`enginery stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from artifacts.manifest import MANIFEST
+from artifacts.store.local import open_store
 from pipeline.host import probe
 from pipeline.steps import Site
 from tests import hub as hubs
@@ -15,8 +18,6 @@ from tests.pipeline.stale.test_survey import publish_plan, with_own_data
 @pytest.fixture
 def site(tmp_path):
     """The store that `ask` uses, on this host: the command plans for the host that it runs on."""
-    from artifacts.store.local import open_store
-
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
@@ -57,10 +58,16 @@ def test_recipes_of_rebuilds_are_written_and_plan(stale, ask, site, tmp_path):
     assert (status["source"], status["calibration_set"], status["engine"]) == ("cached", "run", "run")
 
 
-def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path, monkeypatch):
+def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path):
     publish_plan(planned(recipe_file(tmp_path), site), site)
     publish_plan(planned(recipe_file(tmp_path, **{"engine.max_batch_size": 3}), site), site)
-    later(monkeypatch, days=40)
+    long_ago = {"created_at": datetime.now(UTC) - timedelta(days=40)}
+    for key in site.store.keys():  # noqa: SIM118 a store is no dict
+        manifest = site.store.manifest(key)
+        if manifest.kind == "evaluation":  # as if it had been judged long ago
+            file = site.store.path(key) / MANIFEST
+            file.chmod(0o644)
+            file.write_text(manifest.model_copy(update=long_ago).to_text())
     pools = tmp_path / "pools.yaml"
     pools.write_text("version: 1\npools: []\n")
     assert stale("--pools", str(pools))[0] == {}
@@ -68,20 +75,6 @@ def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path, monkeypa
     every = stale("--pools", str(pools), "--gate-max-age", "30", "--all")[0]
     assert set(every.values()) == {"its accuracy was judged 40 days ago; a verdict holds 30 days"}
     assert len(every) == 2
-
-
-def later(monkeypatch, *, days: int) -> None:
-    """Moves what the command takes for now."""
-    from datetime import datetime, timedelta
-
-    from pipeline.stale import ask as module
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(days=days)
-
-    monkeypatch.setattr(module, "datetime", Later)
 
 
 def test_the_hub_is_asked_for_newer_commits_unless_it_must_not_be(stale, site, tmp_path, monkeypatch):
