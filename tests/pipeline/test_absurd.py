@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess  # noqa: TID251 a command is measured from outside
 import sys
@@ -26,7 +25,7 @@ SECONDS, MEMORY_BYTES = 2.0, 500 << 20
 """Processor time, and memory, that a refusal may take."""
 
 READ_ALL = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
@@ -42,7 +41,8 @@ for model in sorted(Path(sys.argv[1]).iterdir()):
     except SourceError as exc:
         said[model.name] = str(exc)
     said[model.name] = [said[model.name], time.process_time() - start]
-print(json.dumps([said, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+status = Path("/proc/self/status").read_text()
+print(json.dumps([said, int(status.partition("VmHWM:")[2].split()[0]) * 1024]))
 """
 """Reads every model below a directory as plan does, in one process."""
 
@@ -87,12 +87,11 @@ def test_absurd_models_take_little_memory(refusals):
 def test_plan_refuses_them_with_2_and_the_users_path(tmp_path, name):
     recipe = lay_out("system-empty", tmp_path)
     CASES[name][0](tmp_path / "model")
-    code, out, used = measured(["--store", tmp_path / "store", "plan", recipe], tmp_path)
+    code, out, seconds = limited(["--store", tmp_path / "store", "plan", recipe], tmp_path)
     assert code == 2, out
     assert re.search(rf"model: {tmp_path}/model/.*", out)
     assert re.search(CASES[name][1], re.sub(r"\s+", " ", out))
-    assert used.ru_utime + used.ru_stime < SECONDS
-    assert used.ru_maxrss * 1024 < MEMORY_BYTES
+    assert seconds < SECONDS
 
 
 def test_numbers_that_nobody_reads_may_be_infinite(tmp_path):
@@ -100,21 +99,30 @@ def test_numbers_that_nobody_reads_may_be_infinite(tmp_path):
     shutil.copy(BASE / "model" / CONFIG, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
     fields(unread=INFINITY)(tmp_path / "model")
-    code, out, _ = measured(["--store", tmp_path / "store", "plan", recipe], tmp_path)
+    code, out, _ = limited(["--store", tmp_path / "store", "plan", recipe], tmp_path)
     assert (code, "Traceback" in out) == (4, False), out
     assert "model.path: ./model holds config.json and no weights" in out
 
 
-def measured(arguments, place) -> tuple[int, str, resource.struct_rusage]:
-    """Exit code and output of `enginery ARGUMENTS`, and what the process used."""
+LIMITED = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_BYTES}, {MEMORY_BYTES}))
+from pipeline.cli import main
+main()
+"""
+"""The command line in a process that gets no more memory; its peak would count that of the test before it."""
+
+
+def limited(arguments, place) -> tuple[int, str, float]:
+    """Exit code, output and processor seconds of `enginery ARGUMENTS`."""
     with (place / "out").open("w+b") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            [sys.executable, "-c", LIMITED, *map(str, arguments)],
             stdout=out, stderr=out, cwd=ROOT, env={**os.environ, "COLUMNS": "400"},
         )  # fmt: skip
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
-    return child.returncode, (place / "out").read_text(), used
+    return child.returncode, (place / "out").read_text(), used.ru_utime + used.ru_stime
 
 
 SCALARS = (

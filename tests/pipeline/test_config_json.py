@@ -57,7 +57,7 @@ VALUES = {
     "use_sliding_window": [], "tie_word_embeddings": [], "attention_bias": [], "mlp_bias": [], "qkv_bias": [],
     "rms_norm_eps": [1e-5, 1], "hidden_act": ["gelu"], "hidden_activation": ["gelu", "gelu_pytorch_tanh"],
     "layer_types": [
-        [], KINDS, KINDS * 3, ["full_attention"] * 6, ["chunked_attention"] * 6,
+        [], KINDS, KINDS * 3, ["full_attention"] * 6, ["chunked_attention"] * 6, KINDS[::-1] + KINDS[:1] * 4,
         (KINDS[:1] * 2 + KINDS[1:]) * 2,
     ],
     "query_pre_attn_scalar": [64], "use_bidirectional_attention": [],
@@ -112,7 +112,6 @@ DEVIATIONS = {
     r"call it rope_type": "transformers drops the scaling without a word",
     r"has one block for all layers": "transformers drops the blocks without a word",
     r"beside the blocks of": "transformers drops it without a word",
-    r"per_layer_config is not supported": "no part of the program has layers that differ",
     r"as Ministral": "Ministral is another architecture",
     r"does not divide num_attention_heads": "heads would be left over",
     r"layer_types names": "no part of the program computes such layers",
