@@ -97,6 +97,7 @@ def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path):
 
 
 def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path, monkeypatch):
+    drafted("sentencepiece-only", tmp_path)  # what was read with it is remembered, that it is there is not
     monkeypatch.setitem(sys.modules, "sentencepiece", None)  # what an import of an absent package finds
     monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
     (said, *_) = drafted("sentencepiece-only", tmp_path).refusals.host
