@@ -16,13 +16,11 @@ from calibration.data.rendering import Reader
 from calibration.data.report import begin
 from calibration.layout import attention
 from calibration.packing import Packed, pack
+from pipeline.data_steps import GATE_SEED
 from pipeline.divergence import Baseline, tail_mass
 from pipeline.errors import SourceError
 
 Progress = Callable[[int, int, str], None]
-
-SEED = 0
-"""Seed of sampling and shuffling the gate's data: part of this step's revision, not of the recipe."""
 
 LOGIT_BYTES = 32 << 20
 """Float32 logits of one forward pass, unless a single sequence needs more; small, for steady progress."""
@@ -40,7 +38,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """
     params, source = job["params"], Path(job["inputs"]["source"])
     reader = Reader.open(source, job["places"].get("model", ""))
-    rows = draw(job, {"data": [params["data"]], "seed": SEED}, reader, progress)
+    rows = draw(job, {"data": [params["data"]], "seed": GATE_SEED}, reader, progress)
     token_ids = [sample.token_ids for sample in rows.samples]
     packed = pack(token_ids, params["seq_len"], params["max_sequences"], reader.prefix)
     progress(0, packed.tokens.size, "tokens")

@@ -78,7 +78,7 @@ class CheckpointSteps:
         calibration = self.recipe.calibration
         assert calibration is not None
         tokens = self.calibration_set(source)
-        steps = [tokens, data_steps.leakage(self.recipe.gate, self.facts, tokens)]
+        steps = [tokens, data_steps.leakage(self.recipe.gate, self.facts, source, tokens)]
         if calibration.method == "modelopt":
             return steps, tokens
         statistics = self.statistics(source, tokens)

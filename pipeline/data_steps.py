@@ -9,6 +9,9 @@ from recipes.calibration import Calibration
 from recipes.data import Data
 from recipes.schema import Gate
 
+GATE_SEED = 0
+"""Seed of sampling and shuffling the gate's data: part of the baseline's revision, not of the recipe."""
+
 
 def sources(
     items: tuple[Data, ...], facts: Facts
@@ -69,13 +72,20 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
     )
 
 
-def leakage(gate: Gate, facts: Facts, tokens: Step) -> Step:
-    """Proof that no calibration sample stands in the gate's data, before a GPU is used."""
+def leakage(gate: Gate, facts: Facts, source: Step, tokens: Step) -> Step:
+    """Proof that no calibration sample stands in the gate's data, before a GPU is used.
+
+    Where the tokenizer has tokens that the model lacks, also that no row which the gate will draw uses one.
+    """
     (data,), places, inputs = sources((gate.data,), facts)
+    params: dict[str, Any] = {"gate": {name: value for name, value in data.items() if name != "samples"}}
+    if facts.source.beyond:
+        inputs["source"] = source.key
+        params["drawn"] = {"samples": data["samples"], "seed": GATE_SEED}
     return Step(
         kind="leakage",
         inputs={"calibration_set": tokens.key, **inputs},
-        params={"gate": {name: value for name, value in data.items() if name != "samples"}},
-        places=places,
+        params=params,
+        places={**places, "model": facts.source.where},
         what=f"calibration samples not in {names((gate.data,), facts)}",
     )

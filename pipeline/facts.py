@@ -197,13 +197,14 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
 def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
     files = {name: store.digests.digest(directory / name) for name in tokenizer_names(directory)}
+    if missing := missing_package(list(files)):
+        return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
     known = memory.recall(key)
     if known is not None:
         return Tokens({text: int(number) for text, number in known.items()})
     tokens = read_tokens(directory, vocab_size)
-    if not tokens.missing:
-        memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
+    memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
     return tokens
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int32]
 
-PIECE = 1 << 15
+PIECE = 1 << 14
 """Characters encoded at once."""
 
 OVERLAP = 1 << 11

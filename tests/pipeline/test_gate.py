@@ -236,6 +236,14 @@ def test_a_verdict_over_a_twins_scores_says_so():
     assert "scored" not in judge(Limits(kl=0.1), records).as_dict()
 
 
+def test_a_verdict_says_what_every_scored_sequence_begins_with():
+    records = [Record(10, 20.0, 20.0, 0.0, 10)] * 10
+    verdict = judge(Limits(kl=0.1), records, begin="<s>")
+    assert verdict.as_dict()["sequences_begin_with"] == "<s>"
+    assert Verdict.of_dict(verdict.as_dict()) == verdict
+    assert "sequences_begin_with" not in judge(Limits(kl=0.1), records).as_dict()
+
+
 def test_two_engines_on_the_same_samples_differ_by_what_was_added_to_each():
     before = records(noise=1.0)
     after = [replace(record, kl=record.kl + 255 * 0.001) for record in before]

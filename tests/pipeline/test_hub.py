@@ -109,3 +109,8 @@ def test_planning_fetches_no_config_beyond_its_limit(hub, tmp_path):
 def test_headers_kept_for_planning_are_never_a_source(hub, tmp_path, out):
     directory = remote_checkpoint(Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address)).directory
     refused(local_job(directory, "sha256:0"), out, "headers without weights")
+
+
+def test_a_broken_tokenizer_is_refused_by_the_step_that_fetches_it(tmp_path, out):
+    with hubs.serve({**checkpoint(), "tokenizer.json": b'{"model": {}}'}) as hub:
+        refused(hub_job(hub, tmp_path), out, f"{hubs.REPO}@", "/tokenizer.json: no tokenizer")

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from artifacts.store.local import open_store
-from pipeline.errors import SourceError
+from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.host import probe
 from pipeline.planning import plan_one
 from pipeline.steps import Listener, Site, realize
@@ -96,6 +97,20 @@ def test_a_hub_that_cannot_be_reached_is_said_to_be_so(cli, recipe, tmp_path):
     assert done.returncode == 2
     assert hubs.REPO in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_package_that_a_tokenizer_on_the_hub_needs_is_known_before_it_is_fetched(
+    recipe, tmp_path, monkeypatch
+):
+    files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
+    del files["tokenizer.json"]
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)  # what an import of an absent package finds
+    monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
+    with hubs.serve({**files, "tokenizer.model": b"pieces"}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        with pytest.raises(BackendUnavailable, match="sentencepiece is not installed"):
+            plan_one(load(recipe)[0], Site(store=open_store(tmp_path / "store"), host=probe()))
+        assert hub.sent["tokenizer.model"] == 0
 
 
 def test_a_wrong_file_from_the_hub_stores_nothing(demo_hub, recipe, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artifacts.store.local import LocalStore
-from calibration import dataset
+from calibration import dataset, leakage
 from calibration.errors import DataError
 from pipeline import baseline, generation
 from pipeline.errors import EXIT_CODES
@@ -78,6 +78,22 @@ def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_r
         done(baseline, gate, tmp_path / "gate")
 
 
+def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is_used(tmp_path):
+    recipe = lay_out("token-beyond-vocab", tmp_path)
+    rows = (tmp_path / "gate.jsonl").read_text().splitlines()
+    held = (tmp_path / "calib.jsonl").read_text().splitlines()
+    (tmp_path / "gate.jsonl").write_text("\n".join([*rows, json.dumps({"text": "<|think|> so"}), ""]))
+    (tmp_path / "calib.jsonl").write_text("\n".join([*(row for row in held if "think|>" not in row), ""]))
+    recipe.write_text(recipe.read_text().replace("max_sequences: 40", "max_sequences: all"))
+    (draft,) = draft_file(recipe, Site(store=LocalStore(tmp_path / "store"), host=HOST))
+    tokens = done(dataset, job(draft, "calibration_set", tmp_path), tmp_path / "set")
+    made = job(draft, "leakage", tmp_path)
+    assert draft.plan.step("leakage").inputs["source"] == draft.plan.step("source").key
+    made["inputs"]["calibration_set"] = str(tokens)
+    with pytest.raises(DataError, match=rf"gate\.jsonl:{len(rows) + 1} uses <\|think\|> = 320"):
+        done(leakage, made, tmp_path / "leakage")
+
+
 def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path):
     lay_out("token-beyond-vocab", tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -97,6 +113,7 @@ def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path):
 
 
 def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path, monkeypatch):
+    drafted("sentencepiece-only", tmp_path)  # what was read with it is remembered, that it is there is not
     monkeypatch.setitem(sys.modules, "sentencepiece", None)  # what an import of an absent package finds
     monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
     (said, *_) = drafted("sentencepiece-only", tmp_path).refusals.host

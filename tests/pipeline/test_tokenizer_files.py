@@ -113,6 +113,21 @@ def test_a_fifo_a_device_or_a_huge_file_is_not_read(tmp_path):
         read_bounded(huge)
 
 
+def test_a_plan_does_not_wait_for_a_pipe(tmp_path):
+    from artifacts.store.local import LocalStore
+    from pipeline.facts import read_source
+    from recipes.schema import Model
+
+    lay_out("gate-windows-bos", tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "model" / name).unlink()
+        os.mkfifo(tmp_path / "model" / name)
+        with pytest.raises(SourceError, match=f"{name}: no regular file"):
+            read_source(Model(path="model"), tmp_path, LocalStore(tmp_path / "store"))
+        (tmp_path / "model" / name).unlink()
+        (tmp_path / "model" / name).write_text(GOOD if name == "tokenizer.json" else "{}")
+
+
 def trained(*, spaced: bool, kind: str = "bpe") -> bytes:
     """A SentencePiece model as Llama's (a space in front) or Gemma's is made."""
     rows = [json.loads(line)["text"] for line in (BASE / "calib.jsonl").read_text().splitlines()]

@@ -78,6 +78,12 @@ def test_origin_names_the_source_and_its_licence(card):
     assert rows["licence of the source"] == "apache-2.0"
 
 
+def test_what_scored_sequences_begin_with_is_said(card):
+    said = [one.text for one in content.notices(card(facts=FACTS | {"sequences_begin_with": "<s>"}))]
+    assert "every scored sequence begins with <s>, itself not scored" in said
+    assert not any("begins with" in one.text for one in content.notices(card(name="llama/other")))
+
+
 def test_accuracy_has_interval_limit_and_outcome(card):
     assert content.accuracy(card().record) == [
         {"metric": "token KL divergence, nats", "value": "0.02", "interval": "0.018 to 0.022",
