@@ -94,7 +94,10 @@ def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(cli
     template.write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
     endless = cli(*command)
     assert endless.returncode == 2
-    assert "the chat template 'default' takes more than 5 s, for the prompt as a user's message" in endless.stderr
+    assert (
+        "the chat template 'default' takes more than 5 s, for the prompt as a user's message"
+        in endless.stderr
+    )
 
 
 def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
