@@ -117,7 +117,7 @@ class Reader:
         """A row's text, and whether a chat template wrote it: then special tokens are in it already."""
         chat = self._as_chat(content, how)
         if chat is None:
-            if how.system is not None and isinstance(content, str):
+            if how.system is not None:
                 raise DataError(
                     f"{place}: text, not a chat, so the system prompt has no place; remove 'system'"
                 )

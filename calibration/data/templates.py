@@ -115,13 +115,15 @@ class Sandbox:
         return {"error": _ended(code)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Helper:
     """The process that runs templates."""
 
     pid: int
     requests: BinaryIO
     answers: BinaryIO
+    code: int | None = None
+    """Exit code, once it has ended; negative for a signal."""
 
     @classmethod
     def start(cls) -> "_Helper":
@@ -149,13 +151,19 @@ class _Helper:
         return json.loads(line) if line.endswith(b"\n") else None
 
     def end(self) -> int:
-        """Ends the helper; returns its exit code, negative for a signal."""
-        with suppress(BrokenPipeError):  # what it never read
-            self.requests.close()
-        self.answers.close()
-        with suppress(ChildProcessError):
-            return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        return 0
+        """Ends the helper, whatever it is at; returns its exit code, negative for a signal."""
+        if self.code is None:
+            self.code = 0
+            with suppress(ChildProcessError):  # in a fork of the process that started it
+                ended, status = os.waitpid(self.pid, os.WNOHANG)
+                if not ended:
+                    os.kill(self.pid, signal.SIGKILL)
+                    _, status = os.waitpid(self.pid, 0)
+                self.code = os.waitstatus_to_exitcode(status)
+            with suppress(BrokenPipeError):  # what it never read
+                self.requests.close()
+            self.answers.close()
+        return self.code
 
 
 def _ended(code: int) -> str:

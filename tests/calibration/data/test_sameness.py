@@ -25,3 +25,20 @@ def test_a_chat_and_a_completion_with_the_same_words_are_the_same():
         {"role": "assistant", "content": "c"},
     ))  # fmt: skip
     assert words(chat) == words(Exchange("p", "c")) == words("p\nc")
+
+
+def test_what_a_chat_says_counts_reasoning_and_calls_but_no_ids():
+    def said(number, gauge=1):
+        function = {"name": "read", "arguments": {"gauge": gauge}}
+        call = {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": f"c{number}", "function": function}],
+        }
+        return words(Chat(({"role": "system", "content": "x"}, call)))
+
+    assert said(1) == said(2) != said(1, gauge=2)
+    thinking = {"role": "assistant", "content": "", "reasoning_content": "so"}
+    assert words(Chat((thinking,))) == "so"
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert words(Chat(({"role": "user", "content": parts},))) == "a\nb"
