@@ -1,5 +1,6 @@
 """Renders chats with templates that nobody vouches for: in a helper process with limits, see `sandbox.py`."""
 
+import fcntl
 import json
 import os
 import signal
@@ -11,9 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
-
-PIPE_BYTES = 60_000
-"""Requests that wait in a pipe without anybody reading it: Linux gives one 64 KiB."""
 
 HELPER = Path(__file__).with_name("sandbox.py")
 
@@ -64,9 +62,11 @@ class Sandbox:
     def send_ahead(self, request: Request, whose: object) -> bool:
         """Sends a request if the pipe has room for it, whatever the helper does meanwhile; else says no."""
         line = self._line(request)
-        if sum(size for _, size in self._waiting) + len(line) > PIPE_BYTES:
+        helper = self._started()
+        if sum(size for _, size in self._waiting) + len(line) > helper.room:
             return False
-        return self._send(request, line, whose)
+        self._send(request, line, whose)
+        return True
 
     def sent_for(self, whose: object) -> bool:
         """Whether the last request that was sent ahead is this one's."""
@@ -94,14 +94,16 @@ class Sandbox:
         number = len(self._numbers) if known is None else known
         return json.dumps({**fields, **more, "template": number}).encode() + b"\n"
 
-    def _send(self, request: Request, line: bytes, whose: object) -> bool:
+    def _started(self) -> "_Helper":
         if self._helper is None:
             self._helper = _Helper.start()
             weakref.finalize(self, self._helper.end)
+        return self._helper
+
+    def _send(self, request: Request, line: bytes, whose: object) -> None:
         self._numbers.setdefault(request.source, len(self._numbers))
         self._waiting.append((whose, len(line)))
-        self._helper.send(line)
-        return True
+        self._started().send(line)
 
     def _answer(self) -> dict[str, Any]:
         assert self._helper is not None
@@ -122,6 +124,8 @@ class _Helper:
     pid: int
     requests: BinaryIO
     answers: BinaryIO
+    room: int
+    """Bytes of requests that surely fit into the pipe while the helper reads none."""
     code: int | None = None
     """Exit code, once it has ended; negative for a signal."""
 
@@ -137,7 +141,8 @@ class _Helper:
         )
         os.close(theirs_in)
         os.close(theirs_out)
-        return cls(pid, os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb"))
+        room = fcntl.fcntl(ours_out, fcntl.F_GETPIPE_SZ) // 2  # a page may be half full
+        return cls(pid, os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb"), room)
 
     def send(self, request: bytes) -> None:
         """Sends a request; a helper that died says so by its missing answer."""
