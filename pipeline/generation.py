@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from calibration.data.chats import Chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.templates import TemplateRefused
 from calibration.errors import DataError
@@ -52,11 +53,9 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
         return list(tokenizer(prompt)["input_ids"]), None
     if tokenizer.chat_template is None:
         raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
-    message = {"role": "user", "content": prompt}
+    chat = Chat(({"role": "user", "content": prompt},))
     try:
-        found = Reader(tokenizer, len(tokenizer)).rendered(
-            [message], [], Rendering(date=chat_on), answer=True
-        )
+        found = Reader(tokenizer, len(tokenizer)).rendered(chat, Rendering(date=chat_on), answer=True)
     except TemplateRefused as exc:
         raise SourceError(
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "

@@ -80,8 +80,9 @@ def says(message: Mapping[str, Any]) -> str:
     parts = [str(message[name]) for name in REASONING if message.get(name)]
     content = message["content"]
     parts.append(content if isinstance(content, str) else "\n".join(part["text"] for part in content))
-    if message.get("tool_calls"):
-        parts.append(json.dumps(message["tool_calls"], ensure_ascii=False))
+    for call in message.get("tool_calls", ()):
+        function = call.get("function", call)  # without the call's id, which no two logs have in common
+        parts.append(json.dumps(function, ensure_ascii=False))
     return "\n".join(dict.fromkeys(part for part in parts if part.strip()))
 
 

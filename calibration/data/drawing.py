@@ -132,7 +132,7 @@ class _Source:
             )
         picks = pick(have, size, seed)
         made = []
-        for count, sample in enumerate(self.found.read(picks)):
+        for count, sample in enumerate(self.reader.ahead(self.found.read(picks), self.how)):
             if count % TICK_ROWS == 0:
                 progress(count, len(picks), "samples")
             made.append(self._tokenized(sample))
@@ -165,7 +165,8 @@ class _Source:
     def _chunk(self, picks: Sequence[int], tick: Callable[[], None]) -> dict[int, TokenRow]:
         made = {}
         rising = sorted(picks)
-        for count, (index, sample) in enumerate(zip(rising, self.found.read(rising), strict=True)):
+        samples = self.reader.ahead(self.found.read(rising), self.how)
+        for count, (index, sample) in enumerate(zip(rising, samples, strict=True)):
             if count % TICK_ROWS == 0:
                 tick()
             made[index] = self._tokenized(sample)

@@ -1,7 +1,8 @@
 """From a row's content to the tokens that the model sees; runs in a child process."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,19 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoTokenizer
 
-from calibration.data.chats import Chat, Message
+from calibration.data.chats import Chat
 from calibration.data.encoding import encode
 from calibration.data.fields import Content, Exchange
-from calibration.data.templates import Rendered, Sandbox, TemplateRefused
+from calibration.data.scan import Sample
+from calibration.data.templates import Rendered, Request, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
 from recipes.calibration import DATE
 
 SHOWN = 5
 """Tokens that a message lists."""
+
+AHEAD = 16
+"""Chats that are rendered while the caller works on one, at most."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -121,26 +126,29 @@ class Reader:
             )
         return ids
 
+    def ahead(self, samples: Iterable[Sample], how: Rendering) -> Iterator[Sample]:
+        """The samples, in order; the chats of the next ones are rendered while the caller works on one."""
+        sent = deque[Sample]()
+        for sample in samples:
+            while not self._send_ahead(sample.content, how) and sent:
+                yield sent.popleft()
+            if not self.sandbox.sent_for(sample.content):
+                yield sample
+                continue
+            sent.append(sample)
+            if len(sent) > AHEAD:
+                yield sent.popleft()
+        yield from sent
+
     def text(self, content: Content, how: Rendering, place: str) -> tuple[str, bool]:
         """A row's text, and whether a chat template wrote it: then special tokens are in it already."""
-        if isinstance(content, Exchange):
-            usable = how.template is not None or self.tokenizer.chat_template is not None
-            if how.render == "chat" or (how.render == "auto" and usable):
-                content = Chat(
-                    (
-                        {"role": "user", "content": content.prompt},
-                        {"role": "assistant", "content": content.completion},
-                    )
+        chat = self._as_chat(content, how)
+        if chat is None:
+            if how.system is not None:
+                raise DataError(
+                    f"{place}: text, not a chat, so the system prompt has no place; remove 'system'"
                 )
-            else:
-                content = joined(content)
-        if isinstance(content, Chat):
-            return self._rendered(content, how, place), True
-        if how.system is not None:
-            raise DataError(f"{place}: text, not a chat, so the system prompt has no place; remove 'system'")
-        return content, False
-
-    def _rendered(self, content: Chat, how: Rendering, place: str) -> str:
+            return joined(content) if isinstance(content, Exchange) else str(content), False
         if how.render == "plain":
             raise DataError(f"{place}: chat messages cannot be rendered plain; give text rows")
         if how.template is None and self.tokenizer.chat_template is None:
@@ -148,34 +156,59 @@ class Reader:
                 f"{place}: chat messages, but the tokenizer has no chat template; name one in 'template', or "
                 "give text rows"
             )
-        messages = list(content.messages)
-        if how.system is not None and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": how.system})
         try:
-            found = self.rendered(messages, list(content.tools), how)
+            found = self._rendered(chat, how, content)
         except TemplateRefused as exc:
             raise DataError(f"{place}: {exc}; fix the row or the template") from None
         if found.dated:
             self.dated.add(how)
-        return found.text
+        return found.text, True
 
-    def rendered(
-        self, messages: list[Message], tools: list[Any], how: Rendering, *, answer: bool = False
-    ) -> Rendered:
-        """Messages through the recipe's chat template or the tokenizer's; `answer` lets an answer begin.
+    def rendered(self, chat: Chat, how: Rendering, *, answer: bool = False) -> Rendered:
+        """A chat through the recipe's template or the tokenizer's; `answer` lets an answer begin.
 
         Raises TemplateRefused, with the template's name in the message.
         """
-        name, source = self._template(how, tools)
-        values = {"tools": tools or None, "documents": None, "add_generation_prompt": answer}
-        try:
-            return self.sandbox.render(
-                source, messages, how.date, {**self.tokenizer.special_tokens_map, **values}
-            )
-        except TemplateRefused as exc:
-            raise TemplateRefused(f"{name} {exc}") from None
+        return self._rendered(chat, how, None, answer=answer)
 
-    def _template(self, how: Rendering, tools: list[Any]) -> tuple[str, str]:
+    def _as_chat(self, content: Content, how: Rendering) -> Chat | None:
+        """The chat that a row is, or is made to be; None for text."""
+        if isinstance(content, Exchange):
+            usable = how.template is not None or self.tokenizer.chat_template is not None
+            if how.render == "chat" or (how.render == "auto" and usable):
+                turns = (("user", content.prompt), ("assistant", content.completion))
+                return Chat(tuple({"role": role, "content": said} for role, said in turns))
+        return content if isinstance(content, Chat) else None
+
+    def _send_ahead(self, content: Content, how: Rendering) -> bool:
+        chat = self._as_chat(content, how)
+        if chat is None or how.render == "plain" or (how.template or self.tokenizer.chat_template) is None:
+            return False
+        try:
+            return self.sandbox.send_ahead(self._request(chat, how), content)
+        except TemplateRefused:  # told when the row's turn comes
+            return False
+
+    def _rendered(self, chat: Chat, how: Rendering, whose: object, *, answer: bool = False) -> Rendered:
+        request = self._request(chat, how, answer=answer)
+        try:
+            return self.sandbox.render(request, whose)
+        except TemplateRefused as exc:
+            raise TemplateRefused(f"{self._template(how, chat.tools)[0]} {exc}") from None
+
+    def _request(self, chat: Chat, how: Rendering, *, answer: bool = False) -> Request:
+        messages = list(chat.messages)
+        if how.system is not None and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": how.system})
+        values = {"tools": chat.tools or None, "documents": None, "add_generation_prompt": answer}
+        return Request(
+            self._template(how, chat.tools)[1],
+            messages,
+            how.date,
+            {**self.tokenizer.special_tokens_map, **values},
+        )
+
+    def _template(self, how: Rendering, tools: Sequence[Any]) -> tuple[str, str]:
         """Name and text of the template; of several, `tool_use` for chats with tools, as in transformers."""
         own = self.tokenizer.chat_template
         if how.template is not None:

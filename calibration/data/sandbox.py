@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import date, datetime, time
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 from jinja2 import nodes
@@ -34,7 +34,7 @@ SAID_CHARS = 500
 class Generation(Extension):
     """`{% generation %}`: marks what a model wrote for those who train it; here, what it holds is text."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 as jinja2 declares it
 
     def parse(self, parser: Parser) -> nodes.Node:
         """The statements inside, whose variables stay inside."""
@@ -92,7 +92,7 @@ def takes_parts(template: nodes.Template) -> bool:
     return any("content" in _names(loop.iter) for loop in template.find_all(nodes.For))
 
 
-def _names(over: nodes.Expr) -> set[Any]:
+def _names(over: nodes.Node) -> set[Any]:
     """What the end of an expression is called: a variable, attribute or key; filters are looked through."""
     while isinstance(over, nodes.Filter) and over.node is not None:
         over = over.node
@@ -101,8 +101,8 @@ def _names(over: nodes.Expr) -> set[Any]:
             return {over.name}
         case nodes.Getattr():
             return {over.attr}
-        case nodes.Getitem(arg=nodes.Const()):
-            return {over.arg.value}
+        case nodes.Getitem(arg=nodes.Const(value=key)):
+            return {key}
     return set()
 
 

@@ -235,3 +235,30 @@ def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path):
     (target / "state.json").write_text("{")
     with pytest.raises(DataError, match=r"state\.json: not readable as JSON"):
         files_of("arrow", target)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_text_stay(kind, tmp_path):
+    def row(function):
+        call = {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}
+        return {"messages": [TURNS[0], call], "tools": json.dumps([{"name": "f", "default": None}])}
+
+    rows = [row({"name": "f", "arguments": {"a": 1}}), row({"name": "f", "arguments": {"b": [None]}})]
+    found = contents(scanned(kind, write(kind, tmp_path / "data", rows)))
+    calls = [chat.messages[1] for chat in found]
+    assert calls == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "f", "arguments": {"a": 1}}}],
+        },
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"function": {"name": "f", "arguments": {"b": [None]}}}],
+        },
+    ]
+    assert [chat.tools for chat in found] == [({"name": "f", "default": None},)] * 2
+    texts = [row({"name": "f", "arguments": '{"a": null}'})] * 2
+    found = contents(scanned(kind, write(kind, tmp_path / "texts", texts)))
+    assert [chat.messages[1]["tool_calls"][0]["function"]["arguments"] for chat in found] == [{"a": None}] * 2

@@ -37,3 +37,20 @@ def test_a_long_text_is_compared_in_blocks_as_it_is_at_once(text, at):
     whole = f"{text}{'x ' * (BLOCK // 2 - at)}{text}"
     said = " ".join(unicodedata.normalize("NFKC", whole).casefold().split())
     assert loose_fingerprint(whole) == hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
+def test_what_a_chat_says_counts_reasoning_and_calls_but_no_ids():
+    def said(number, gauge=1):
+        function = {"name": "read", "arguments": {"gauge": gauge}}
+        call = {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": f"c{number}", "function": function}],
+        }
+        return words(Chat(({"role": "system", "content": "x"}, call)))
+
+    assert said(1) == said(2) != said(1, gauge=2)
+    thinking = {"role": "assistant", "content": "", "reasoning_content": "so"}
+    assert words(Chat((thinking,))) == "so"
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert words(Chat(({"role": "user", "content": parts},))) == "a\nb"

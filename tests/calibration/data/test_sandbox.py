@@ -5,14 +5,14 @@ import time
 import psutil
 import pytest
 
-from calibration.data.templates import Sandbox, TemplateRefused
+from calibration.data.templates import Request, Sandbox, TemplateRefused
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
 
 
 def render(source, sandbox=None, messages=MESSAGES):
-    return (sandbox or Sandbox()).render(source, messages, DATE, {"bos_token": "<s>"})
+    return (sandbox or Sandbox()).render(Request(source, messages, DATE, {"bos_token": "<s>"}))
 
 
 LOOP = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
@@ -79,8 +79,8 @@ def test_a_helper_that_dies_is_told_and_started_anew():
 
 def test_the_helper_ends_with_the_one_who_started_it(run_python):
     code = (
-        "from calibration.data.templates import Sandbox; import os; kept = Sandbox();"
-        "kept.render('{{ 1 }}', [], '2026-01-01', {}); print(kept.pid, flush=True); os._exit(0)"
+        "from calibration.data.templates import Request, Sandbox; import os; kept = Sandbox();"
+        "kept.render(Request('{{ 1 }}', [], '2026-01-01', {})); print(kept.pid, flush=True); os._exit(0)"
     )
     pid = int(run_python(code))
     deadline = time.monotonic() + 10

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from calibration.data.chats import chat
 from calibration.data.rendering import Reader, Rendering
+from calibration.data.scan import Sample
 from calibration.dataset import build
 from calibration.errors import DataError
 
@@ -220,8 +221,11 @@ def test_the_step_renders_every_chat_as_transformers_does(tmp_path, checkpoint, 
     tokens, _ = rendered_by_the_step(tmp_path, checkpoint, files)
     assert tokens.keys() == expected.keys()
     for place, text in expected.items():
-        assert tokenizer.decode(tokens[place]) == text, place
-        assert tokens[place] == tokenizer(text, add_special_tokens=False)["input_ids"], place
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        # Each sequence begins with the tokenizer's BOS, also where the template of another model writes none.
+        begin = [] if ids[:1] == [tokenizer.bos_token_id] else [tokenizer.bos_token_id]
+        assert tokenizer.decode(tokens[place][len(begin) :]) == text, place
+        assert tokens[place] == begin + ids, place
     assert len(TEMPLATES) >= 40, "templates of at least ten families"
     assert len(refused) < len(TEMPLATES) * len(CHATS) / 10
     for name, title in refused:
@@ -301,3 +305,30 @@ def test_the_step_says_how_many_rows_had_arguments_as_text_and_which_date_was_pr
     text = AutoTokenizer.from_pretrained(checkpoint).decode(tokens["dated.jsonl", 1])
     assert "Today's Date: March 09, 2025." in text
     assert "arguments were decoded from JSON text in 2 samples" in (tmp_path / "out/page.html").read_text()
+
+
+def test_chats_sent_ahead_are_rendered_as_alone_whatever_is_left_out(tokenizer):
+    reader, alone = Reader(tokenizer, len(tokenizer)), Reader(tokenizer, len(tokenizer))
+    how = Rendering(TEMPLATES["Qwen-Qwen3-0.6B"], date=DATE)
+    large = [{"role": "user", "content": "long " * 30_000}, DONE]
+    rows = [chat("m", row, tuple(tools)) for row, _, tools in CHATS.values()]
+    rows = [*rows, chat("m", large), "text between", *rows, chat("m", large), *rows]
+    samples = [Sample("rows.jsonl", line, f"rows.jsonl:{line}", row) for line, row in enumerate(rows)]
+    seen = list[int]()
+    for sample in reader.ahead(iter(samples), how):
+        seen.append(sample.line)
+        if sample.line % 5 == 3:
+            continue  # nobody wants this one
+        assert reader.text(sample.content, how, "x") == alone.text(sample.content, how, "x"), sample.line
+    assert seen == list(range(len(rows)))
+
+
+def test_the_row_that_a_template_never_ends_on_is_the_one_that_is_named(tokenizer):
+    loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    template = "{% if messages[0].content == 'loop' %}" + loop + "{% endif %}{{ messages[0].content }}"
+    rows = [chat("m", [{"role": "user", "content": said}]) for said in ("a", "b", "loop", "c")]
+    reader, how, done = Reader(tokenizer, len(tokenizer)), Rendering(template), []
+    samples = [Sample("r.jsonl", line, f"r.jsonl:{line}", row) for line, row in enumerate(rows, start=1)]
+    with pytest.raises(DataError, match=r"^r\.jsonl:3: the recipe's template takes more than 5 s; fix"):
+        done += [reader.text(one.content, how, one.place)[0] for one in reader.ahead(samples, how)]
+    assert reader.text(rows[3], how, "r.jsonl:4")[0] == "c"
