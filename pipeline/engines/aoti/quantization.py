@@ -1,6 +1,7 @@
 """What a sharded checkpoint says about the format of each linear and of the KV cache."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -66,6 +67,15 @@ class LinearFormat:
 UNQUANTIZED = LinearFormat("none")
 
 
+BESIDE = re.compile(r"(\.layers\.\d+)\.shared_expert")
+"""A shared expert's name in rank files of layout 2 (engines of 0.1 hold them) and for TensorRT-LLM 0.15."""
+
+
+def newest(name: str) -> str:
+    """The newest name of a tensor or module: a shared expert is a part of `mlp`."""
+    return BESIDE.sub(r"\1.mlp.shared_expert", name)
+
+
 def name_of(layer: int, linear: str) -> str:
     """A linear's name by its layer's number in the whole model, whatever the pipeline stage."""
     return f"transformer.layers.{layer}.{linear}"
@@ -83,6 +93,7 @@ def linears_of(
         found = _each(checkpoint / MIXED_FILE, names)
     else:
         default, excluded = _format(quantization, "config.json"), quantization.get("exclude_modules") or ()
+        excluded = [newest(pattern) for pattern in excluded]
         found = {
             name: default for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)
         }
@@ -95,7 +106,8 @@ def linears_of(
 def _each(path: Path, names: set[str]) -> dict[str, LinearFormat]:
     if not path.is_file():
         raise SourceError(f"{path}: missing, and config.json says {MIXED}; convert the checkpoint again")
-    layers: dict[str, Any] = json.loads(path.read_text())["quantized_layers"]
+    told: dict[str, Any] = json.loads(path.read_text())["quantized_layers"]
+    layers = {newest(name): block for name, block in told.items()}
     if unknown := sorted(layers.keys() - names):
         raise SourceError(
             f"{path}: the model has no linear {unknown[0]}; linears are named like {min(names)}"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.engines.aoti import e4m3
 from pipeline.engines.aoti.arch import Arch
-from pipeline.engines.aoti.quantization import LinearFormat
+from pipeline.engines.aoti.quantization import LinearFormat, newest
 from pipeline.errors import SourceError
 from pipeline.tensors import read_header
 from recipes.formats import FORMATS
@@ -25,7 +25,7 @@ def bind(directory: Path, arch: Arch, rank: int, dtype: torch.dtype, capacity: i
     Quantized weights stay as they are stored, but for the nibbles of `two_level` formats, which become e4m3;
     16- and 32-bit weights take the compute dtype.
     """
-    stored = load_file(directory / f"rank{rank}.safetensors")
+    stored = {newest(name): t for name, t in load_file(directory / f"rank{rank}.safetensors").items()}
     formats = _weight_formats(arch, rank // arch.tp)
     tensors = {name: _prepare(name, stored, dtype, formats.get(name)) for name in stored}
     cos, sin = rotary_tables(arch, capacity)

@@ -76,11 +76,12 @@ def quantized(root: Path, checkpoint: Path, fmt, kv_cache: str = "auto") -> Path
     return out
 
 
-def shard(checkpoint: Path, fmt, layout: tuple[int, int, int], out: Path) -> Path:
-    """Writes the sharded checkpoint for (tp, pp, ep)."""
+def shard(checkpoint: Path, fmt, layout: tuple[int, int, int], out: Path, names: str = "") -> Path:
+    """Writes the sharded checkpoint for (tp, pp, ep); `names` are the last release's with older ones."""
     out.mkdir()
     tp, pp, ep = layout
     params = {"tp": tp, "pp": pp, "ep": ep, "format": fmt, "layout_version": LAYOUT_VERSION}
+    params |= {"names": names} if names else {}
     convert({"params": params, "places": {}, "inputs": {"checkpoint": str(checkpoint)}}, out, lambda *_: None)
     return out
 

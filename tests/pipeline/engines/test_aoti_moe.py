@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build import _check_same
+from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
@@ -88,3 +90,19 @@ def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path):
     assert (arch.ep, arch.experts.count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
         _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
+
+
+@pytest.mark.parametrize(
+    "fmt", ["fp8", {"default": "fp8", "except": {"*.0.mlp.shared_expert.*": "none"}}, MIXED], ids=str
+)
+def test_the_shared_expert_of_older_rank_files_is_read_too(fmt, tmp_path):
+    """Engines of 0.1 hold such files, named as TensorRT-LLM 0.15 wants them."""
+    quantized = experts.quantized(tmp_path, experts.source(tmp_path / "source", "qwen2_moe"), fmt)
+    newest = experts.shard(quantized, fmt, (1, 1, 1), tmp_path / "newest")
+    older = experts.shard(quantized, fmt, (1, 1, 1), tmp_path / "older", names="0.15")
+    arch = read_arch(newest)
+    assert read_arch(older).linears == arch.linears
+    assert any("shared_expert" in name for name in load_file(older / "rank0.safetensors"))
+    ours, theirs = (bind(each, arch, 0, torch.float32, 64) for each in (newest, older))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name].float(), theirs[name].float()) for name in ours)
