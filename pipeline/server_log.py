@@ -14,7 +14,7 @@ HEAD = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\.\d+ \| (\w+) +\| (\S+) - (
 """First line of an entry: time, level, logger, message; a traceback may follow."""
 
 LOOP = re.compile(r"\S+ \[[^\]]*\] (\w+)\(")
-"""Message of a service that runs in a loop, e.g. `↩ [ 136ms] schedule_deployments(){...}`."""
+"""Message of a service that runs in rounds: an arrow, then e.g. `[ 136ms] schedule_deployments(){...}`."""
 
 TRACEBACK = "Traceback (most recent call last):"
 

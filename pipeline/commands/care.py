@@ -145,5 +145,11 @@ def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
     from pipeline.server_watch import look
 
     server = Prefect.at(url or str(started))
-    log = home.log("server") if server.api_url == started else None
-    return [{"what": one.what, "status": one.status, "found": one.told} for one in look(server, log)]
+    ours = server.api_url == started
+    rows = [
+        {"what": one.what, "status": one.status, "found": one.told}
+        for one in look(server, home.log("server") if ours else None)
+    ]
+    if ours and rows[0]["status"] == "missing":
+        rows[0]["found"] += f"; `up` was killed while it ran: without need of it, delete {home.address}"
+    return rows

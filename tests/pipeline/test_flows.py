@@ -27,11 +27,9 @@ from pipeline.app import App
 from pipeline.commands.orchestrate import report
 from pipeline.deployments import Order, Sent, follow, send
 from pipeline.server import Prefect
-from recipes.load import Loaded
-from recipes.schema import Recipe
 from tests.pipeline import browser as chromium
 from tests.pipeline.toy_steps import INPUTS
-from tests.pipeline.upped import ROOT, alive, free_port, running, start_up
+from tests.pipeline.upped import alive, free_port, loaded, running, start_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -66,16 +64,6 @@ class Site:
         wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run(sent)]))
         with self.server.client() as client:
             return {str(one.key): one for one in client.read_artifacts(artifact_filter=wanted)}
-
-
-def loaded(name: str, *, options: dict[str, Any] | None = None, **more: Any) -> Loaded:
-    """A recipe for toys."""
-    recipe = {
-        "version": 1, "name": name, "model": {"path": "model"}, "format": "none",
-        "engine": {"options": options or {}},
-        "gate": {"data": {"path": "gate.jsonl"}, "limits": {"kl": 0.01}},
-    }  # fmt: skip
-    return Loaded(Recipe.model_validate(recipe | more), ROOT / "recipe.yaml")
 
 
 def flow_run(sent: Sent) -> UUID:

@@ -1,4 +1,4 @@
-"""A running `enginery up` for tests, started as people start it."""
+"""A running `enginery up` for tests, started as people start it, and recipes for it."""
 
 import json
 import os
@@ -13,7 +13,20 @@ from typing import Any
 
 import psutil
 
+from recipes.load import Loaded
+from recipes.schema import Recipe
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def loaded(name: str, *, options: dict[str, Any] | None = None, **more: Any) -> Loaded:
+    """A recipe for toys."""
+    recipe = {
+        "version": 1, "name": name, "model": {"path": "model"}, "format": "none",
+        "engine": {"options": options or {}},
+        "gate": {"data": {"path": "gate.jsonl"}, "limits": {"kl": 0.01}},
+    }  # fmt: skip
+    return Loaded(Recipe.model_validate(recipe | more), ROOT / "recipe.yaml")
 
 
 def free_port() -> int:
