@@ -25,7 +25,7 @@ from pipeline.host import Host
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
-from pipeline.tokenizer_files import Tokens, missing_package, read_tokens, tokenizer_names
+from pipeline.tokenizer import Tokens, missing_package, read_tokens, tokenizer_names
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice

@@ -21,7 +21,7 @@ from pipeline.meter import Meter, Progress
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, local_digest, local_names, unreadable
 from pipeline.tensors import Checkpoint, open_checkpoint
-from pipeline.tokenizer_files import read_tokens
+from pipeline.tokenizer import read_tokens
 
 REPORT = "report.json"
 """Says which tensors were cast and which are not read, where there are any."""

@@ -1,12 +1,12 @@
 """Which token each id stands for, as a digest: models that propose tokens to one another must agree on it."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from artifacts import digest
 from pipeline.errors import SourceError
+from pipeline.model_json import TOKENIZER, read_json
 
 TABLES = ("tokenizer.json", "vocab.json")
 """Files whose tokens can be read; of others, the bytes must be equal."""
@@ -37,10 +37,7 @@ def require_same(target: Path, draft: Path) -> None:
 
 def _tokens(path: Path) -> Any:
     """Token table and added tokens, in one order; added tokens may also stand in the table."""
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as exc:
-        raise SourceError(f"{path}: not valid JSON ({exc}); fetch the file again") from exc
+    found = read_json(path, TOKENIZER)
     if path.name == "vocab.json":
         return sorted((token, number) for token, number in found.items())
     table = found.get("model", {}).get("vocab", {})

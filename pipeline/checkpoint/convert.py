@@ -107,7 +107,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
         told = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
         raise BuildFailed("\n  ".join(told))
     _check_precision(checkpoint, shape, held, kv_cache)
-    old = naming.older(shape.architecture, str(params.get("names", "")))
+    old = naming.older(shape.architecture, str(params.get("names", naming.NEWEST)))
     ranks = naming.renamed(plan(shape, held, tp, pp, kv_cache, ep), old)
     heads = with_heads.read(job, shape)
     if heads is not None:

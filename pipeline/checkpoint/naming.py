@@ -1,7 +1,8 @@
 """Which names a TensorRT-LLM release gives tensors and fields of `config.json`; pure.
 
-Modules carry the newest names. Where a family had others up to some release, that release, as major.minor, is
-the checkpoint's `names`; empty, they are the newest. So they are part of a key only where they change bytes.
+Modules carry the newest names. A checkpoint's `names` are, for a family that had others up to some release, that
+release as major.minor, or `newest`. Families that never changed have no such parameter: names are part of a key
+only where they decide bytes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,24 +14,23 @@ from pipeline.checkpoint.loadable import numbers
 from pipeline.checkpoint.modules import Older
 from pipeline.checkpoint.parts import LocalTensor
 
-NEWEST = Older("")
+NEWEST = "newest"
 
 
 def names(architecture: str, version: str) -> str:
     """The `names` that a version wants of an architecture; an empty version is the newest."""
     release = numbers(version)[:2]
-    return next((each.last for each in family(architecture).older if release <= numbers(each.last)), "")
+    return next((each.last for each in family(architecture).older if release <= numbers(each.last)), NEWEST)
 
 
 def params(architecture: str, version: str) -> dict[str, str]:
-    """The parameter of a sharded checkpoint for that version; none where the newest names are right."""
-    last = names(architecture, version)
-    return {"names": last} if last else {}
+    """The parameter of a sharded checkpoint for that version; none for a family whose names never changed."""
+    return {"names": names(architecture, version)} if family(architecture).older else {}
 
 
 def older(architecture: str, wanted: str) -> Older:
     """What differs from the newest names; a ValueError for names that the architecture never had."""
-    known = {"": NEWEST} | {each.last: each for each in family(architecture).older}
+    known = {NEWEST: Older("")} | {each.last: each for each in family(architecture).older}
     if wanted not in known:
         raise ValueError(f"names {wanted!r}; {architecture} has {', '.join(map(repr, known))}")
     return known[wanted]

@@ -5,9 +5,10 @@ image's digest. A failed probe is not remembered.
 """
 
 import json
+import os
 import shlex
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,30 @@ class Memory:
         return versions
 
     def keep(self, name: str, versions: Mapping[str, str], watch: list[str]) -> None:
-        """Adds an answer; concurrent writers may lose one another's, which costs a probe."""
+        """Adds an answer; concurrent writers may lose one another's, and a full or read-only disk all.
+
+        That costs a probe: whoever needs the place says what is wrong with it.
+        """
         if self.file is None:
             return
         entries = self._all() | {
             name: {"versions": dict(versions), "watch": {path: _signature(path) for path in watch}}
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False) as aside:
-            json.dump(entries, aside)
-        Path(aside.name).replace(self.file)
+        with suppress(OSError):
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+            try:
+                aside.write_text(json.dumps(entries))
+                aside.replace(self.file)
+            finally:
+                aside.unlink(missing_ok=True)
 
     def _all(self) -> dict[str, Any]:
-        if self.file is None or not self.file.is_file():
+        if self.file is None:
             return {}
         try:
             found = json.loads(self.file.read_text())
-        except ValueError:  # cut off by a full disk: as good as none
+        except (OSError, ValueError):  # not there, or cut off by a full disk: as good as none
             return {}
         return found if isinstance(found, dict) else {}
 

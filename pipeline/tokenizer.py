@@ -4,9 +4,6 @@ Neither torch nor transformers is needed. Left to the first step that tokenizes 
 whose own code would have to run.
 """
 
-import json
-import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
-
-MAX_BYTES = 256 << 20
-"""Read of one tokenizer file, at most; the largest in use have 40 MB."""
+from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
 
 DESCRIPTIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
@@ -92,36 +87,17 @@ def missing_package(names: list[str]) -> str:
     return ""
 
 
-def read_bounded(path: Path) -> bytes:
-    """The bytes of a regular file of at most MAX_BYTES; anything else is a SourceError."""
-    try:
-        with open(path, "rb", opener=_never_waiting) as file:
-            about = os.fstat(file.fileno())
-            if not stat.S_ISREG(about.st_mode):
-                raise SourceError(f"{path}: not a regular file; give the file itself")
-            if about.st_size > MAX_BYTES:
-                raise SourceError(
-                    f"{path}: {about.st_size} bytes, at most {MAX_BYTES} are read; get it again"
-                )
-            return file.read(MAX_BYTES)
-    except OSError as exc:
-        raise SourceError(f"{path}: cannot be read ({exc.strerror}); make it readable for this user") from exc
-
-
-def _never_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
+def _bytes(path: Path) -> bytes:
+    """The bytes of a regular file within the limits of tokenizers; anything else is a SourceError."""
+    with open_regular(path) as file:
+        data = file.read(TOKENIZER.nbytes + 1)
+    if len(data) > TOKENIZER.nbytes:
+        raise SourceError(f"{path}: more than {TOKENIZER.nbytes} bytes; at most that many are read")
+    return data
 
 
 def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(read_bounded(path))
-    except RecursionError:
-        raise SourceError(f"{path}: nested too deeply; get the file again") from None
-    except ValueError as exc:
-        raise SourceError(f"{path}: not valid JSON ({exc}); get the file again") from None
-    if not isinstance(value, dict):
-        raise SourceError(f"{path}: a JSON {type(value).__name__}, an object is needed; get the file again")
-    return value
+    return read_json(path, TOKENIZER)
 
 
 def _descriptions(directory: Path) -> Iterator[str]:
@@ -141,7 +117,7 @@ def _descriptions(directory: Path) -> Iterator[str]:
         for field, fits in fields.items():
             value = found.get(field)
             if value is not None and (wanted := fits(value)):
-                yield f"{path}: {field} is {_short(value)}, {wanted} is needed; get the file again"
+                yield f"{path}: {field} is {shortened(value)}, {wanted} is needed; get the file again"
 
 
 def _is_text(value: Any) -> str:
@@ -203,7 +179,7 @@ def _class(directory: Path) -> str:
 def _serialized(path: Path) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
-    data = read_bounded(path)
+    data = _bytes(path)
     try:
         return dict(Tokenizer.from_buffer(data).get_vocab())
     except BaseException as exc:
@@ -220,7 +196,7 @@ def _why(path: Path, exc: BaseException) -> str:
     if not isinstance(model, dict) or "vocab" not in model:
         return "no tokenizer: it has no model with a vocab"
     if model.get("type", "BPE") not in MODELS:
-        return f"model.type is {_short(model['type'])}, one of {', '.join(MODELS)} is needed"
+        return f"model.type is {shortened(model['type'])}, one of {', '.join(MODELS)} is needed"
     return f"the tokenizers library cannot read it ({exc})"
 
 
@@ -236,14 +212,16 @@ def _byte_level(directory: Path) -> dict[str, int]:
         )
     table = _object(vocabulary)
     if wrong := next(
-        (f"{text!r} is {_short(number)}" for text, number in table.items() if _is_id(number)), ""
+        (f"{text!r} is {shortened(number)}" for text, number in table.items() if _is_id(number)), ""
     ):
         raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
     try:
-        lines = read_bounded(merges).decode().split("\n")
+        lines = _bytes(merges).decode().split("\n")
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
         if odd := next((pair for pair in pairs if len(pair) != 2), None):
-            raise SourceError(f"{merges}: {_short(' '.join(odd))} is no pair of tokens; get the file again")
+            raise SourceError(
+                f"{merges}: {shortened(' '.join(odd))} is no pair of tokens; get the file again"
+            )
         BPE(table, pairs)
     except UnicodeDecodeError as exc:
         raise SourceError(f"{merges}: not UTF-8 ({exc}); get the file again") from None
@@ -259,7 +237,7 @@ def _pieces(directory: Path) -> dict[str, int]:
     path, named = directory / "tokenizer.model", _class(directory)
     proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
     try:
-        proto.ParseFromString(read_bounded(path))
+        proto.ParseFromString(_bytes(path))
         table = {piece.piece: number for number, piece in enumerate(proto.pieces)}
     except SourceError:
         raise
@@ -276,8 +254,3 @@ def _pieces(directory: Path) -> dict[str, int]:
             f"LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); {SAVE}"
         )
     return table
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
