@@ -239,18 +239,23 @@ def test_a_port_in_use_is_said_and_nothing_starts(site, cli, tmp_path):
     )
 
 
-def test_nothing_outlives_an_up_that_is_killed(tmp_path):
-    up = start_up(tmp_path / "store", free_port(), tmp_path / "stderr")
-    family: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
-    while not any("server" in process.cmdline() for process in family):
-        assert time.monotonic() < deadline, (tmp_path / "stderr").read_text()
-        time.sleep(0.1)
-        family = psutil.Process(up.pid).children(recursive=True)
+def test_nothing_outlives_an_up_that_is_killed_and_doctor_says_so(cli, tmp_path):
+    port = free_port()
+    up = start_up(tmp_path / "store", port, tmp_path / "stderr")
+    assert up.stdout is not None
+    assert up.stdout.readline() == "{\n", (tmp_path / "stderr").read_text()
+    family = psutil.Process(up.pid).children(recursive=True)
+    assert any("server" in process.cmdline() for process in family)
     os.kill(up.pid, signal.SIGKILL)
     up.communicate()
     _, left = psutil.wait_procs(family, timeout=10)
     assert [process for process in left if alive(process)] == []
+    done = cli("--store", tmp_path / "store", "doctor")
+    assert done.returncode == 4
+    assert (
+        f"no Prefect server at http://127.0.0.1:{port}; start one with `enginery up`; `up` was killed"
+        in done.stderr
+    )
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from pipeline.server import Prefect
 from recipes.load import Loaded
 from tests.cases import lay_out
 from tests.contract import runtime
-from tests.pipeline.upped import free_port, loaded, running, start_up
+from tests.pipeline.upped import free_port, loaded, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -202,18 +202,3 @@ def test_doctor_of_a_server_that_is_not_there_says_so(cli, tmp_path):
     assert server_rows(done)["Prefect server"]["status"] == "missing"
     assert "no Prefect server at http://127.0.0.1:1; start one with `enginery up`" in done.stderr
     assert cli("--store", tmp_path, "doctor").returncode == 0
-
-
-def test_doctor_says_that_up_was_killed(cli, tmp_path):
-    port = free_port()
-    up = start_up(tmp_path / "store", port, tmp_path / "stderr")
-    assert up.stdout is not None
-    assert up.stdout.readline() == "{\n"
-    up.kill()
-    up.communicate()
-    done = cli("--store", tmp_path / "store", "--json", "doctor")
-    assert done.returncode == 4
-    told = server_rows(done)["Prefect server"]["found"]
-    assert told.startswith(
-        f"no Prefect server at http://127.0.0.1:{port}; start one with `enginery up`; `up` was killed"
-    )
