@@ -20,13 +20,15 @@ def layer(shape: ModelShape) -> tuple[Module, ...]:
 def config(shape: ModelShape) -> Mapping[str, Any]:
     """Returns what TensorRT-LLM's QWenConfig adds; it cannot be built without `qwen_type` and `seq_length`.
 
-    8192 is the `seq_length` that its own converter writes for models that name none.
+    8192 is the `seq_length` that its own converter writes for models that name none. `use_logn_attn` is its
+    default, said because models with Medusa's heads are read as LLaMAConfig, without it, and built as Qwen.
     """
     return {
         "attn_bias": shape.qkv_bias,
         "mlp_bias": False,
         "qwen_type": shape.model_type,
         "seq_length": 8192,
+        "use_logn_attn": False,
     }
 
 

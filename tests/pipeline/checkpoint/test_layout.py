@@ -37,6 +37,7 @@ def test_rotary_base_and_scaling_survive():
 def test_qwen_has_the_fields_without_which_it_cannot_be_built():
     config = written(architectures=["Qwen2ForCausalLM"], model_type="qwen2", num_key_value_heads=2)
     assert (config["qwen_type"], config["seq_length"], config["attn_bias"]) == ("qwen2", 8192, True)
+    assert config["use_logn_attn"] is False  # Medusa's config class has no default for it
     config = written(architectures=["Qwen3ForCausalLM"], model_type="qwen3")
     assert (config["qwen_type"], config["attn_bias"], config["qk_layernorm"]) == ("qwen3", False, True)
     assert config["head_size"] == 128
