@@ -24,14 +24,14 @@ Kind = Literal[
 REVISIONS: dict[Kind, int] = {
     "source": 1,
     "dataset": 1,
-    "calibration_set": 3,
+    "calibration_set": 4,
     "leakage": 1,
     "statistics": 1,
     "quantized_checkpoint": 2,
     "sharded_checkpoint": 2,
     "engine": 3,
     "measurement": 1,
-    "baseline": 1,
+    "baseline": 2,
     "evaluation": 1,
     "sensitivity": 1,
 }

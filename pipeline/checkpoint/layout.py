@@ -14,7 +14,7 @@ from pipeline.shape import ModelShape
 from recipes.formats import Format
 from recipes.precision import Precision
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raised when files, names or fields change; part of the step's key."""
 
 KV_ALGORITHMS = {"auto": None, "fp8": "FP8", "int8": "INT8"}
