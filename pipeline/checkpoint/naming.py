@@ -1,8 +1,8 @@
 """Which names a TensorRT-LLM release gives tensors and fields of `config.json`; pure.
 
-Modules carry the newest names. For a family that had others up to some release, a checkpoint's `names` are that
-release as major.minor, or `newest`. Families that never changed have no such parameter, so that names are part
-of a key only where they decide bytes.
+Modules carry the newest names. For a family that had others up to some release, a checkpoint's `names` are
+that release as major.minor, or `newest`. Families that never changed have no such parameter, so names are
+part of a key only where they decide bytes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -80,10 +80,10 @@ def test_files_beside_the_tokens_are_checked_too_and_everything_is_said_at_once(
     for said in (
         "tokenizer_config.json: tokenizer_class is 5, a string is needed",
         "bos_token is 7, a token",
-        'added_tokens_decoder is {"x": {}}, an object of id -> token is needed',
-        'model_max_length is "x", a number is needed',
-        "special_tokens_map.json: a JSON list",
-        'added_tokens.json: <a> is "b", a token\'s id is needed',
+        "added_tokens_decoder is an object of 1, an object of id -> token is needed",
+        "model_max_length is 'x', a number is needed",
+        "special_tokens_map.json: not a JSON object but []",
+        "added_tokens.json: <a> is 'b', a token's id is needed",
         "tokenizer.json: not valid JSON",
     ):
         assert said in found
@@ -219,7 +219,7 @@ def test_two_files_that_fit_neither_class_nor_one_another_are_refused(tmp_path):
     assert "merges.txt: does not fit vocab.json" in complaint(
         halves(tmp_path, "GPT2Tokenizer", [["zz", "yy"]])
     )
-    assert 'merges.txt: "zz" is no pair' in complaint(halves(tmp_path, "GPT2Tokenizer", [["zz"]]))
+    assert "merges.txt: 'zz' is no pair" in complaint(halves(tmp_path, "GPT2Tokenizer", [["zz"]]))
 
 
 def test_the_second_plan_does_not_read_a_large_tokenizer_again(tmp_path):
