@@ -275,8 +275,12 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_target_and_the_next_run_s
     assert not list(tmp_path.glob(".out.reshard*"))
 
 
-def test_the_names_are_those_of_the_release_that_reads_it(make_checkpoint, tmp_path):
+def test_the_names_are_those_of_the_release_that_reads_it(make_checkpoint, tmp_path, ask):
     checkpoint = make_checkpoint(config=config_of("qwen2_moe"))
+    code, _, err = ask("reshard", str(checkpoint), str(tmp_path / "told"), "--release", "0.15")
+    assert code == 0, err
+    names = read_header(tmp_path / "told" / "rank0.safetensors")
+    assert "transformer.layers.0.shared_expert.fc.weight" in names
     for release, block in (
         ("0.15.0", "shared_expert"),
         ("0.16.0", "mlp.shared_expert"),
