@@ -120,8 +120,6 @@ def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
             f"the checkpoint is quantized already (quantization_config{method}); "
             "give the one it was made from"
         )
-    if (model_type := config.get("model_type")) != shape.model_type:
-        found.append(f"model_type is {model_type!r}; for {shape.architecture} it is {shape.model_type!r}")
     if (file := config.get("transformers_weights")) is not None:
         found.append(
             f"transformers_weights is {file!r}; only model.safetensors and what model.safetensors.index.json "

@@ -32,7 +32,8 @@ def calibrated(recipe: Path, site: Site):
     build({**step.as_dict(), "places": step.places, "inputs": {"source": str(model)}}, out, lambda *_: None)
     samples = len((out / "samples.jsonl").read_text().splitlines())
     report = json.loads((out / "report.json").read_text())
-    tokens = load_file(out / "tokens.safetensors")["tokens"].flatten().tolist()
+    # Each sequence begins with BOS, also where it goes on in the middle of a row.
+    tokens = load_file(out / "tokens.safetensors")["tokens"][:, 1:].flatten().tolist()
     return report, AutoTokenizer.from_pretrained(model).decode(tokens), samples
 
 
@@ -87,8 +88,8 @@ def test_rows_with_tools_go_through_the_template_for_them(tmp_path, site):
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert sorted(tokenizer.chat_template) == ["default", "tool_use"]
     _, text, _ = calibrated(recipe, site)
-    with_tools, without = text.count("<|bos|>lift for a boat"), text.count("<|bos|><|user|>\na boat")
-    assert with_tools + without >= text.count("<|bos|>") - 1  # the last is cut
+    with_tools, without = text.count("lift for a boat"), text.count("<|user|>\na boat<|end|>")
+    assert with_tools + without >= text.count("a boat") - 1  # the last is cut
     assert min(with_tools, without) > 1
 
 

@@ -9,7 +9,9 @@ from safetensors.numpy import save_file
 
 from artifacts.store.local import open_store
 from pipeline import speculation
+from pipeline.checkpoint.named import source_tensors
 from pipeline.checks import refusals
+from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
 from pipeline.facts import gather
 from pipeline.plan import plan
@@ -31,13 +33,18 @@ def draft(tmp_path):
     return smaller(tmp_path / "draft")
 
 
-def smaller(directory, rows=1000, **change):
+def smaller(directory, **change):
     directory.mkdir()
-    config = json.loads((DEMO / "model" / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2} | change))
+    config = json.loads((DEMO / "model" / "config.json").read_text()) | {
+        "num_hidden_layers": 2,
+        "dtype": "float16",
+    }
+    config |= change
+    (directory / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(DEMO / "model" / name, directory)
-    save_file({"model.norm.weight": np.zeros((rows, 8), np.float32)}, directory / "model.safetensors")
+    sizes = source_tensors(read_shape(config)).items()
+    save_file({name: np.zeros(size, np.float16) for name, size in sizes}, directory / "model.safetensors")
     return directory
 
 
@@ -159,7 +166,7 @@ def test_a_calibrated_draft_needs_data(tmp_path, store, draft):
     ("change", "told"),
     [
         ({"vocab_size": 4242}, "speculative.draft: its vocabulary has 4242 tokens, the model's"),
-        ({"rows": 2_000_000}, "speculative.draft: 0.1 GB are no less than the model's 0.0 GB"),
+        ({"num_hidden_layers": 8}, "speculative.draft: 0.0 GB are no less than the model's 0.0 GB"),
         ({"max_position_embeddings": 64}, "speculative.draft: it knows 64 positions, engine.max_seq_len is"),
         ({"intermediate_size": 705}, "speculative.draft: engine.tp: 2 does not divide 705 MLP channels"),
     ],

@@ -1,5 +1,7 @@
 """Errors of steps name the user's own place, not our copy of what is there; real children."""
 
+from dataclasses import replace
+
 import pytest
 
 from artifacts.errors import StoreUnusable
@@ -14,6 +16,7 @@ from pipeline.steps import Listener, Site, realize
 from recipes.load import load
 from tests.checkpoints import checkpoint, digests, lay
 from tests.pipeline.plans import HOST, recipe_file
+from tests.pipeline.toy_steps import CHILD
 
 
 @pytest.fixture
@@ -25,20 +28,19 @@ def steps(path, **params):
     """An own copy of a checkpoint, and a step that complains about it."""
     source = Step(
         kind="source",
-        builder="pipeline.source:build",
         inputs={},
         params={"digest": local_digest(path, digests)},
         places={"path": str(path)},
     )
     complaint = Step(
         kind="baseline",
-        builder="tests.pipeline.toy_steps:complain",
+        variant="complain",
         inputs={"source": source.key},
         params=params,
     )
     own = Step(
         kind="dataset",
-        builder="tests.pipeline.toy_steps:complain",
+        variant="complain",
         inputs={},
         params={"repo": "acme/rows", "revision": "3f1c9a7be2d0" + "0" * 28, **params},
     )
@@ -51,10 +53,10 @@ def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path, 
     source, complaint, own = steps(path)
     realize(source, site, Listener())
     with pytest.raises(SourceError) as caught:
-        realize(complaint, site, Listener())
+        realize(complaint, replace(site, child=CHILD), Listener())
     assert str(caught.value) == f"{path}/config.json: is broken on purpose; repair it"
     with pytest.raises(SourceError) as caught:
-        realize(own, site, Listener())
+        realize(own, replace(site, child=CHILD), Listener())
     assert str(caught.value) == "acme/rows@3f1c9a7be2d0/config.json: is broken on purpose; repair it"
 
 
@@ -63,7 +65,7 @@ def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
     source, complaint, _ = steps(path, crash=True)
     realize(source, site, Listener())
     with pytest.raises(BuildFailed) as caught:
-        realize(complaint, site, Listener())
+        realize(complaint, replace(site, child=CHILD), Listener())
     assert f"RuntimeError: {path}/config.json: crashed on purpose" in str(caught.value)
     assert str(site.store.path(source.key)) not in str(caught.value)
 
@@ -72,7 +74,7 @@ def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
 def test_what_is_not_wrong_with_the_users_place_is_not_said_of_it(params, tmp_path, site):
     *_, own = steps(lay(tmp_path / "model", checkpoint()), **params)
     with pytest.raises((StoreUnusable, BuildFailed)) as caught:
-        realize(own, site, Listener())
+        realize(own, replace(site, child=CHILD), Listener())
     assert "acme/rows@" not in str(caught.value)
     assert f"{tmp_path / 'store'}" in str(caught.value)
 

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.errors import StoreUnusable
+from pipeline.errors import SourceError
+
 
 def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
     """Writes the params, after as many seconds as they say."""
@@ -32,3 +35,13 @@ def fill_disk(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, s
     with (out / "big").open("wb") as file:
         while True:
             file.write(b"x" * (1 << 20))
+
+
+def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Fails because of its source, or without one because of what it makes."""
+    where = Path(job["inputs"].get("source", out)).resolve() / "config.json"
+    if job["params"].get("crash"):
+        raise RuntimeError(f"{where}: crashed on purpose")
+    if job["params"].get("full"):
+        raise StoreUnusable(f"{where}: No space left on device; use another")
+    raise SourceError(f"{where}: is broken on purpose; repair it")

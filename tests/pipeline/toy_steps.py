@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from artifacts.errors import StoreUnusable
 from calibration.coverage import Linear, document
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
@@ -85,16 +84,6 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
         (out / "tuning" / "trials.png").write_bytes(png(640, 240))
         (out / "tuning" / "trials.json").write_text(json.dumps(TRIALS))
     progress(10, 10, "tensors")
-
-
-def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
-    """Fails because of its source, or without one because of what it makes."""
-    where = Path(job["inputs"].get("source", out)).resolve() / "config.json"
-    if job["params"].get("crash"):
-        raise RuntimeError(f"{where}: crashed on purpose")
-    if job["params"].get("full"):
-        raise StoreUnusable(f"{where}: No space left on device; use another")
-    raise SourceError(f"{where}: is broken on purpose; repair it")
 
 
 def engine_files(params: Mapping[str, Any]) -> dict[str, str]:

@@ -162,10 +162,6 @@ CASES = {
         {"config": {"quantization_config": {"quant_method": "fp8"}, "num_hidden_layers": 3}},
         [f"{CONFIG}: the checkpoint is quantized already (quantization_config, quant_method 'fp8')"],
     ),
-    "no model_type, and a tensor less": (
-        {"config": {"model_type": None}, **without(UP)},
-        [f"{CONFIG}: model_type is None; for LlamaForCausalLM", f"{UP} is missing"],
-    ),
     "weights of another name": ({"config": {"transformers_weights": "a.safetensors"}}, ["transformers_weights"]),
 }  # fmt: skip
 
@@ -217,18 +213,18 @@ def test_another_models_layers_are_no_prefix_of_this_ones():
 @pytest.mark.parametrize(
     ("architecture", "field", "said"),
     [
-        ("LlamaForCausalLM", "num_hidden_layers", "asks for 1000000 layers, and the weights have 12 tensors"),
+        ("LlamaForCausalLM", "num_hidden_layers", "asks for 1000 layers, and the weights have 12 tensors"),
         (
             "MixtralForCausalLM",
             "num_local_experts",
-            "asks for 1 layers of 1000000 experts, and the weights have",
+            "asks for 1 layers of 1000 experts, and the weights have",
         ),
     ],
 )
 def test_what_is_absurd_is_refused_before_it_is_listed(architecture, field, said):
     made = config(architecture, num_hidden_layers=1).to_dict() | {"dtype": "bfloat16"}
     held = {name: entry(name, size) for name, size in source_tensors(read_shape(made)).items()}
-    absurd = made | {field: 10**6}
+    absurd = made | {field: 1000}
     with pytest.raises(SourceError, match=said):
         compare(read_shape(absurd), Checkpoint(Path("/store"), absurd, held), "here")
 
