@@ -1,5 +1,9 @@
-"""How long the command line takes: help, plan, a fully cached run; against a bare interpreter in the same run."""
+"""How long the command line takes: help, plan, a fully cached run; against a bare interpreter in the same run.
 
+`--against CHECKOUT` times another checkout's command line in turn with ours, e.g. a worktree of an earlier commit.
+"""
+
+import argparse
 import shutil
 import statistics
 import subprocess  # noqa: TID251 runs the command line as a user would
@@ -8,43 +12,61 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-STORE = ROOT / ".bench" / "commands"
 RECIPE = "recipes/demo/int4_awq_tp2.yaml"
+ROUNDS = 9
 
 
-def seconds(*command: str) -> float:
+def seconds(checkout: Path, *command: str) -> float:
     """Wall time of one successful command."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run([sys.executable, *command], cwd=checkout, capture_output=True, check=True)
     return time.perf_counter() - started
 
 
-def enginery(*args: str) -> tuple[str, ...]:
-    """The command line as arguments of the interpreter."""
-    return ("-m", "pipeline.cli", "--store", str(STORE), *args)
+def commands(checkout: Path) -> dict[str, tuple[str, ...]]:
+    """What is timed in a checkout, by its name; the run's artifacts are made first."""
+    store = checkout / ".bench" / "commands"
+    empty = f"{store}-empty"
+
+    def enginery(store: object, *args: str) -> tuple[str, ...]:
+        return ("-m", "pipeline.cli", "--store", str(store), *args)
+
+    run = enginery(store, "run", RECIPE)
+    subprocess.run([sys.executable, *run], cwd=checkout, check=True, stdout=subprocess.DEVNULL)
+    return {
+        "enginery --help": enginery(store, "--help"),
+        "enginery plan, nothing cached": enginery(empty, "plan", RECIPE),
+        "enginery run, all cached": run,
+    }
 
 
 def main() -> None:
-    """Prints medians of five alternating runs."""
-    subprocess.run(
-        [sys.executable, *enginery("run", RECIPE)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
+    """Prints medians of alternating runs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--against", type=Path, help="another checkout, run with this interpreter")
+    against: Path | None = parser.parse_args().against
+    ours = {(ROOT, name): argv for name, argv in commands(ROOT).items()}
+    theirs = (
+        {(against.resolve(), name): argv for name, argv in commands(against.resolve()).items()}
+        if against
+        else {}
     )
-    empty = str(STORE) + "-empty"
-    commands = {
-        "python -c pass": ("-c", "pass"),
-        "enginery --help": enginery("--help"),
-        "enginery plan, nothing cached": ("-m", "pipeline.cli", "--store", empty, "plan", RECIPE),
-        "enginery run, all cached": enginery("run", RECIPE),
-    }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(5):
-        for name, command in commands.items():
-            shutil.rmtree(empty, ignore_errors=True)
-            times[name].append(seconds(*command))
-    bare = statistics.median(times["python -c pass"])
-    print("| command | median s | times a bare interpreter |\n| --- | --- | --- |")
-    for name, found in times.items():
-        print(f"| `{name}` | {statistics.median(found):.2f} | {statistics.median(found) / bare:.1f} |")
+    times: dict[tuple[Path, str], list[float]] = {key: [] for key in (*ours, *theirs)}
+    bare = []
+    for _ in range(ROUNDS):
+        bare.append(seconds(ROOT, "-c", "pass"))
+        for (checkout, name), argv in (ours | theirs).items():
+            shutil.rmtree(checkout / ".bench" / "commands-empty", ignore_errors=True)
+            times[checkout, name].append(seconds(checkout, *argv))
+    floor = statistics.median(bare)
+    print(f"A bare interpreter: {floor:.3f} s.\n")
+    print(
+        "| command | median s | times a bare interpreter | times the other checkout |\n| --- | --- | --- | --- |"
+    )
+    for _, name in ours:
+        own = statistics.median(times[ROOT, name])
+        ratio = f"{own / statistics.median(times[against.resolve(), name]):.2f}" if against else ""
+        print(f"| `{name}` | {own:.2f} | {own / floor:.1f} | {ratio} |")
 
 
 if __name__ == "__main__":
