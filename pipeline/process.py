@@ -28,6 +28,9 @@ TAIL_LINES = 20
 SAMPLE_S = 0.2
 """How often memory is sampled; a peak shorter than this is caught by the kernel's own high-water mark."""
 
+NEWBORN_S = 0.1
+"""Younger descendants are not counted yet."""
+
 OnProgress = Callable[[int, int, str], None]
 OnText = Callable[[str], None]
 OnLine = Callable[[str], None]
@@ -239,10 +242,12 @@ def resident_bytes(pid: int) -> int:
         family = [root, *root.children(recursive=True)]
     except psutil.Error:
         return 0
-    total = 0
+    total, born_before = 0, time.time() - NEWBORN_S
     for process in family:
         with suppress(psutil.Error):
-            total += process.memory_info().rss
+            # Until it runs its own program, a new process has its parent's memory, which would count twice.
+            if process is root or process.create_time() < born_before:
+                total += process.memory_info().rss
     return total
 
 

@@ -147,3 +147,22 @@ def test_the_hub_token_reaches_only_the_step_that_downloads(monkeypatch, kind, p
     monkeypatch.setenv("HF_TOKEN", "t")
     assert ("HF_TOKEN" in child_env(kind)) == passed
     assert os.environ["HF_TOKEN"] == "t"
+
+
+def test_memory_that_a_new_process_shares_with_its_parent_is_counted_once(tmp_path):
+    made = job(
+        tmp_path,
+        """
+        import time
+        held = bytearray(200 << 20)
+        send({"done": 0, "total": 1, "unit": "x"})
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            pid = os.fork()  # has all that we have, and ends at once
+            if pid == 0:
+                time.sleep(0.02)
+                os._exit(0)
+            os.waitpid(pid, 0)
+        """,
+    )
+    assert run(made, lambda *_: None).peak_memory_bytes < 300 << 20
