@@ -173,6 +173,7 @@ class _Watch:
         self.child, self.fd, self.deadline = child, fd, deadline
         self.on_progress, self.on_text, self.follow = hear
         self.peak_bytes = 0
+        self.seen: dict[int, float] = {}
         self.error: dict[str, Any] | None = None
         self.pending = b""
 
@@ -187,7 +188,7 @@ class _Watch:
                 if selector.select(SAMPLE_S) and not self._drain():
                     with suppress(subprocess.TimeoutExpired):  # the pipe is closed: only the exit is left
                         self.child.wait(SAMPLE_S)
-                self.peak_bytes = max(self.peak_bytes, resident_bytes(self.child.pid))
+                self.peak_bytes = max(self.peak_bytes, resident_bytes(self.child.pid, self.seen))
                 if self.follow is not None:
                     self.follow.catch_up()
         self._drain()
@@ -235,18 +236,22 @@ class _Follow:
             self.on_line(line)
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants; 0 once it is gone."""
+def resident_bytes(pid: int, seen: dict[int, float]) -> int:
+    """Resident memory of a process and its descendants; 0 once it is gone.
+
+    `seen` remembers when each descendant was there first: until it runs its own program, a new process has its
+    parent's memory, which would count twice.
+    """
+    now, total = time.monotonic(), 0
     try:
         root = psutil.Process(pid)
-        family = [root, *root.children(recursive=True)]
+        descendants = root.children(recursive=True)
+        total = root.memory_info().rss
     except psutil.Error:
         return 0
-    total, born_before = 0, time.time() - NEWBORN_S
-    for process in family:
-        with suppress(psutil.Error):
-            # Until it runs its own program, a new process has its parent's memory, which would count twice.
-            if process is root or process.create_time() < born_before:
+    for process in descendants:
+        if now - seen.setdefault(process.pid, now) >= NEWBORN_S:
+            with suppress(psutil.Error):
                 total += process.memory_info().rss
     return total
 
