@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
+from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
 
 DESCRIPTIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
@@ -51,6 +52,8 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     try:
         if (directory / "tokenizer.json").exists():
             table = _serialized(directory / "tokenizer.json")
+            if not problems:
+                problems += _rebuilt(directory)
         elif not problems and (directory / "tokenizer.model").exists():
             if missing := missing_package(["tokenizer.model"]):
                 return Tokens({}, missing)
@@ -181,12 +184,30 @@ def _serialized(path: Path) -> dict[str, int]:
 
     data = _bytes(path)
     try:
-        return dict(Tokenizer.from_buffer(data).get_vocab())
+        made = Tokenizer.from_buffer(data)
+        made.encode("a")  # a template of tokens that are not there panics here
+        return dict(made.get_vocab())
     except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
         raise SourceError(f"{path}: {_why(path, exc)}; get the file again") from None
+
+
+def _rebuilt(directory: Path) -> Iterator[str]:
+    """What is wrong with the class that transformers reads tokenizer.json by."""
+    path, config = directory / "tokenizer_config.json", directory / "config.json"
+    model = read_json(config) if config.exists() else {}
+    named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
+    name = class_of(str(named), str(model.get("model_type")))
+    if name in REBUILT and (differs := rebuilt_otherwise(_object(directory / "tokenizer.json"), name)):
+        advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
+        if model.get("model_type") in ALWAYS:
+            advice = f"for this model_type no other class counts: give a tokenizer made with {name}"
+        yield (
+            f"{path}: transformers reads tokenizer.json by {name}, which {differs}, so that other tokens "
+            f"come out, of servers too; {advice}"
+        )
 
 
 def _why(path: Path, exc: BaseException) -> str:
