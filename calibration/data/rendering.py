@@ -125,10 +125,11 @@ class Reader:
         text, chat = self.text(content, how, place)
         ids = encode(self.tokenizer, text, special=not chat)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
-            raise DataError(
-                f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a "
-                "model whose embeddings were resized to its tokenizer"
-            )
+            advice = "drop the row, or give a model whose embeddings were resized to its tokenizer"
+            bos = self.tokenizer.bos_token_id
+            if bos is not None and bos >= self.vocab_size and bos in ids:
+                advice = "that is the tokenizer's BOS, which begins texts; name the model's own BOS"
+            raise DataError(f"{place} uses {beyond}, the model has {self.vocab_size} tokens; {advice}")
         return ids
 
     def ahead(self, samples: Iterable[Sample], how: Rendering) -> Iterator[Sample]:

@@ -1,20 +1,26 @@
 """A tokenizer.json beside the class that transformers reads it by: what plan says, and what comes of it."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from calibration.data.rendering import PROBES, Reader
-from calibration.errors import CheckpointError
+from artifacts.store.local import LocalStore
+from calibration.data.chats import Chat
+from calibration.data.rendering import PROBES, Reader, Rendering
+from calibration.errors import CheckpointError, DataError
 from pipeline.errors import SourceError
+from pipeline.facts import read_source
 from pipeline.tokenizer import read_tokens
 from pipeline.tokenizer_classes import REBUILT
 from recipes.demo import tokenizer as demo
-from tests.cases import BASE
+from recipes.schema import Model
+from tests.cases import BASE, lay_out
 from tests.pipeline.test_tokenizer import trained
 
 MODEL = BASE / "model"
@@ -142,3 +148,76 @@ def test_a_template_of_tokens_that_are_not_there_is_refused(tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(found))
     assert opens(tmp_path).startswith("model: transformers cannot load the tokenizer (")
     assert planned(tmp_path).startswith(f"{tmp_path}/tokenizer.json: ")
+
+
+def special(name: str) -> dict[str, object]:
+    """A token as added_tokens_decoder holds it."""
+    return {"content": name, "special": True, **dict.fromkeys(("lstrip", "rstrip", "normalized"), False)}
+
+
+@pytest.mark.parametrize(
+    ("config", "beside"),
+    [
+        ({"bos_token": "<nope>"}, None),
+        ({"image_token": "<im>", "extra_special_tokens": {"im": "<x>"}}, None),
+        ({"additional_special_tokens": ["<x>", "<y>"], "pad_token": "<zz>"}, None),
+        ({"added_tokens_decoder": {"5": special("<clash>"), "999": special("<far>")}}, None),
+        ({}, {"bos_token": "<nope>"}),
+        ({"bos_token": None, "added_tokens_decoder": {"0": special("<|bos|>")}}, {"bos_token": "<nope>"}),
+    ],
+)
+def test_tokens_that_are_in_no_table_get_the_ids_that_transformers_gives_them(config, beside, tmp_path):
+    byte_level(tmp_path, "TokenizersBackend")
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, **config}))
+    if beside:
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(beside))
+    theirs = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True).get_vocab()
+    found = read_tokens(tmp_path, 320).beyond
+    added = {text: number for text, number in theirs.items() if number >= 320}
+    assert set(found) == set(added)
+    assert sorted(found.values()) == sorted(added.values())
+
+
+def test_a_bos_that_the_model_lacks_is_no_fault_of_the_rows(tmp_path):
+    byte_level(tmp_path, "TokenizersBackend")
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, "bos_token": "<nope>"}))
+    chat, how = (
+        Chat(({"role": "user", "content": "a"},)),
+        Rendering("{{ bos_token }}{{ messages[0].content }}"),
+    )
+    with pytest.raises(DataError, match="that is the tokenizer's BOS") as refused:
+        Reader.open(tmp_path, "model").token_ids(chat, how, "chats.jsonl:1")
+    assert "drop the row" not in str(refused.value)
+
+
+def test_a_bos_beyond_the_model_in_front_of_every_text_is_refused_by_the_plan(tmp_path):
+    byte_level(tmp_path, "TokenizersBackend")
+    found = json.loads((tmp_path / "tokenizer.json").read_text().replace("<|bos|>", "<|start|>"))
+    found["added_tokens"].append({**found["added_tokens"][0], "id": 320, "content": "<|late|>"})
+    (template,) = (one for one in found["post_processor"]["processors"] if one["type"] != "ByteLevel")
+    template["single"][0]["SpecialToken"]["id"] = "<|late|>"
+    template["special_tokens"]["<|late|>"] = {"id": "<|late|>", "ids": [320], "tokens": ["<|late|>"]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(found))
+    said = f"{tmp_path}/tokenizer.json: the tokenizer puts <|late|> = 320 in front of every text"
+    with pytest.raises(SourceError) as refused:
+        read_tokens(tmp_path, 320)
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "special_tokens_map.json"])
+def test_a_file_of_gigabytes_is_refused_before_it_is_hashed(name, tmp_path):
+    lay_out("gate-windows-bos", tmp_path)
+    (tmp_path / "model" / name).touch()
+    os.truncate(tmp_path / "model" / name, 5 << 30)
+    started = time.perf_counter()
+    with pytest.raises(SourceError, match=f"{name}: {5 << 30} bytes; at most"):
+        read_source(Model(path="model"), tmp_path, LocalStore(tmp_path / "store"))
+    assert time.perf_counter() - started < 1
+
+
+def test_padding_has_two_sides(tmp_path):
+    byte_level(tmp_path, "TokenizersBackend")
+    (tmp_path / "tokenizer_config.json").write_text('{"padding_side": "up"}')
+    assert "padding_side is 'up', left or right is needed" in planned(tmp_path)
