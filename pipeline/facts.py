@@ -196,7 +196,8 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
 
 def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     """What a local tokenizer holds; files that were read once are not read again, which takes a second."""
-    files = {name: store.digests.digest(directory / name) for name in tokenizer_names(directory)}
+    names = [*tokenizer_names(directory), "config.json"]  # by its model_type transformers chooses the class
+    files = {name: store.digests.digest(directory / name) for name in names}
     if missing := missing_package(list(files)):
         return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
+from pipeline.model_json import TOKENIZER
 from pipeline.tensors import Checkpoint, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
@@ -108,8 +109,13 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
 
     `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
     """
-    found = {}
-    for name in local_names(path):
+    found, names = {}, local_names(path)
+    for name in tokenizer_files(names):  # before gigabytes are hashed
+        if (size := (path / name).stat().st_size) > TOKENIZER.nbytes:
+            raise SourceError(
+                f"{path / name}: {size} bytes; at most {TOKENIZER.nbytes} are read of a tokenizer's file"
+            )
+    for name in names:
         try:
             found[name] = digests(path / name).removeprefix("sha256:")
         except OSError as exc:

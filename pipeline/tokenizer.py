@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
+from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
 
 DESCRIPTIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
@@ -50,7 +51,9 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     problems, table = list(_descriptions(directory)), dict[str, int]()
     try:
         if (directory / "tokenizer.json").exists():
-            table = _serialized(directory / "tokenizer.json")
+            table = _serialized(directory / "tokenizer.json", vocab_size)
+            if not problems:
+                problems += _rebuilt(directory)
         elif not problems and (directory / "tokenizer.model").exists():
             if missing := missing_package(["tokenizer.model"]):
                 return Tokens({}, missing)
@@ -61,9 +64,18 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
         problems.append(str(exc))
     if problems:
         raise SourceError("\n  ".join(problems))
-    table |= _added(directory)
+    table = _completed(directory, table)
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
+
+
+def _completed(directory: Path, table: dict[str, int]) -> dict[str, int]:
+    """A table with the tokens of the files beside; what has no id yet gets the next ones."""
+    named = _added(directory)
+    if not (directory / "tokenizer.json").exists():  # beside one, their ids do not count in transformers
+        table = table | named
+    new = [text for text in dict.fromkeys([*_special(directory), *named]) if text not in table]
+    return table | {text: number for number, text in enumerate(new, 1 + max(table.values(), default=-1))}
 
 
 def tokenizer_names(directory: Path) -> list[str]:
@@ -124,6 +136,10 @@ def _is_text(value: Any) -> str:
     return "" if isinstance(value, str) else "a string"
 
 
+def _is_side(value: Any) -> str:
+    return "" if value in ("left", "right") else "left or right"
+
+
 def _is_id(value: Any) -> str:
     return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a token's id"
 
@@ -148,8 +164,9 @@ def _is_table(value: Any) -> str:
 
 
 FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "tokenizer_class": _is_text, "padding_side": _is_text, "model_max_length": _is_number,
+    "tokenizer_class": _is_text, "padding_side": _is_side, "model_max_length": _is_number,
     "bos_token": _is_token, "eos_token": _is_token, "unk_token": _is_token, "pad_token": _is_token,
+    "cls_token": _is_token, "sep_token": _is_token, "mask_token": _is_token,
     "additional_special_tokens": _is_list, "extra_special_tokens": _is_list,
     "added_tokens_decoder": _is_table,
 }  # fmt: skip
@@ -166,6 +183,21 @@ def _added(directory: Path) -> dict[str, int]:
     return table
 
 
+def _special(directory: Path) -> Iterator[str]:
+    """Tokens that the files beside name for a purpose, BOS and its like."""
+    found, path = _config(directory), directory / "special_tokens_map.json"
+    if path.exists() and not found.get("added_tokens_decoder"):  # as transformers reads it
+        found |= _object(path)
+    for name, value in found.items():
+        items = [value] if name.endswith("_token") else []
+        if name in ("additional_special_tokens", "extra_special_tokens"):
+            items = list(value.values() if isinstance(value, dict) else value or [])
+        for item in items:
+            text = item.get("content") if isinstance(item, dict) else item
+            if isinstance(text, str):
+                yield text
+
+
 def _config(directory: Path) -> dict[str, Any]:
     path = directory / "tokenizer_config.json"
     return _object(path) if path.exists() else {}
@@ -176,17 +208,43 @@ def _class(directory: Path) -> str:
     return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
 
 
-def _serialized(path: Path) -> dict[str, int]:
+def _serialized(path: Path, vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
     data = _bytes(path)
     try:
-        return dict(Tokenizer.from_buffer(data).get_vocab())
+        made = Tokenizer.from_buffer(data)
+        # A template of tokens that are not there panics here.
+        whole, bare = (made.encode("a", add_special_tokens=special).ids for special in (True, False))
+        table = dict(made.get_vocab())
     except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
         raise SourceError(f"{path}: {_why(path, exc)}; get the file again") from None
+    front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
+    if told := ", ".join(f"{made.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size):
+        raise SourceError(
+            f"{path}: the tokenizer puts {told} in front of every text, the model has {vocab_size} tokens; "
+            "give the tokenizer that belongs to the model"
+        )
+    return table
+
+
+def _rebuilt(directory: Path) -> Iterator[str]:
+    """What is wrong with the class that transformers reads tokenizer.json by."""
+    path, config = directory / "tokenizer_config.json", directory / "config.json"
+    model = read_json(config) if config.exists() else {}
+    named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
+    name = class_of(str(named), str(model.get("model_type")))
+    if name in REBUILT and (differs := rebuilt_otherwise(_object(directory / "tokenizer.json"), name)):
+        advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
+        if model.get("model_type") in ALWAYS:
+            advice = f"for this model_type no other class counts: give a tokenizer made with {name}"
+        yield (
+            f"{path}: transformers reads tokenizer.json by {name}, which {differs}, so that other tokens "
+            f"come out, of servers too; {advice}"
+        )
 
 
 def _why(path: Path, exc: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from calibration.data.chats import Chat
@@ -21,6 +22,14 @@ from recipes.calibration import DATE
 
 SHOWN = 5
 """Tokens that a message lists."""
+
+PROBES = (
+    "The pump [x] loses the  river,\ttwice;\n\n   don't 3.14 x 12345",
+    "Ünïcödé, cafe\u0301 naïve, «quoted»", "水泵坏了。ポンプ 펌프", "so 😀👩\u200d🔧 it is",
+    "def f(x):\n    return {'a': x[0] != 1}  # no\r\n",
+)  # fmt: skip
+"""Texts that tell two ways of reading a tokenizer.json apart. None begins with a space: there the ways of
+putting one in front that are in use differ, and upstream's own conversions too."""
 
 AHEAD = 16
 """Chats that are rendered while the caller works on one, at most."""
@@ -75,14 +84,10 @@ class Reader:
                 f"{named}: no tokenizer; the checkpoint needs one of {', '.join(TOKENIZER_FILES)}"
             )
         vocab_size = json.loads((source / "config.json").read_bytes())["vocab_size"]
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as exc:
-            told = str(exc).replace(str(source), named)
-            raise CheckpointError(f"{named}: transformers cannot load the tokenizer ({told})") from exc
+        tokenizer, prefix = _loaded(source, named)
         # Rows are cut into sequences later; the tokenizer's warning about long rows means nothing here.
         tokenizer.model_max_length = int(1e30)
-        reader = cls(tokenizer, vocab_size, _prefix(tokenizer))
+        reader = cls(tokenizer, vocab_size, prefix)
         if beyond := reader.beyond(reader.prefix):
             raise CheckpointError(
                 f"{named}: the tokenizer puts {beyond} in front of every text, the model has {vocab_size} "
@@ -120,10 +125,11 @@ class Reader:
         text, chat = self.text(content, how, place)
         ids = encode(self.tokenizer, text, special=not chat)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
-            raise DataError(
-                f"{place} uses {beyond}, the model has {self.vocab_size} tokens; drop the row, or give a "
-                "model whose embeddings were resized to its tokenizer"
-            )
+            advice = "drop the row, or give a model whose embeddings were resized to its tokenizer"
+            bos = self.tokenizer.bos_token_id
+            if bos is not None and bos >= self.vocab_size and bos in ids:
+                advice = "that is the tokenizer's BOS, which begins texts; name the model's own BOS"
+            raise DataError(f"{place} uses {beyond}, the model has {self.vocab_size} tokens; {advice}")
         return ids
 
     def ahead(self, samples: Iterable[Sample], how: Rendering) -> Iterator[Sample]:
@@ -219,6 +225,58 @@ class Reader:
         if name not in own:
             raise TemplateRefused(f"the tokenizer has chat templates {sorted(own)} and no 'default'")
         return f"the chat template {name!r}", own[name]
+
+
+def _loaded(source: Path, named: str) -> tuple[Any, tuple[int, ...]]:
+    """A directory's tokenizer and its prefix; CheckpointError where it does not load, or reads otherwise."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
+        differs, prefix = _differing(tokenizer, source / "tokenizer.json"), _prefix(tokenizer)
+    except BaseException as exc:
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+            raise
+        # Both libraries raise what comes, bare Exceptions too; the Rust one panics, by a BaseException.
+        told = str(exc).replace(str(source), named)
+        raise CheckpointError(f"{named}: transformers cannot load the tokenizer ({told})") from exc
+    if differs:
+        name = type(tokenizer).__name__
+        raise CheckpointError(
+            f"{named}: transformers reads tokenizer.json by {name}, which makes other tokens than the file "
+            f"says: {differs}. Servers that load it by transformers would do the same; "
+            + _instead(source, name)
+        )
+    return tokenizer, prefix
+
+
+def _instead(source: Path, name: str) -> str:
+    """What to do about a class that reads a tokenizer.json otherwise."""
+    about = source / "tokenizer_config.json"
+    told = json.loads(about.read_bytes()).get("tokenizer_class") if about.is_file() else None
+    if told and told.removesuffix("Fast") != name:
+        return f"for this model_type it takes {name} whatever is named; give a tokenizer made with {name}"
+    return (
+        "in tokenizer_config.json set tokenizer_class to PreTrainedTokenizerFast, or to the class that the "
+        "tokenizer was made with"
+    )
+
+
+def _differing(tokenizer: Any, file: Path) -> str:
+    """The first of PROBES that a class reads otherwise than tokenizer.json itself; empty where none is."""
+    if not file.is_file():
+        return ""
+    own = Tokenizer.from_file(str(file))
+    own.no_truncation()
+    own.no_padding()
+    for text in PROBES:
+        ids, theirs = own.encode(text, add_special_tokens=False).ids, encode(tokenizer, text, special=False)
+        if ids != theirs.tolist():
+            pairs = zip(ids, theirs.tolist(), strict=False)
+            at = next(
+                (at for at, (one, other) in enumerate(pairs) if one != other), min(len(ids), theirs.size)
+            )
+            became, wanted = (found[at : at + SHOWN] for found in (theirs.tolist(), ids))
+            return f"{text!r} becomes {became} instead of {wanted} from its token {at + 1} on"
+    return ""
 
 
 def _prefix(tokenizer: Any) -> tuple[int, ...]:
