@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pipeline.errors import SourceError
 
@@ -42,6 +43,9 @@ DIGITS = 400
 SHOWN = 100
 """Characters of a value that a message shows."""
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""Begins what stands in a Git checkout in the place of a large file that was not fetched."""
+
 ESCAPES = re.compile(rb"\\.", re.DOTALL)
 STRINGS = re.compile(rb'"[^"]*+"')
 NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
@@ -59,7 +63,7 @@ def read_json(path: Path, limits: Limits = MODEL) -> dict[str, Any]:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BinaryIO]:
+def open_regular(path: Path) -> Iterator[BufferedReader]:
     """Opens a regular file for reading; anything else is a SourceError."""
     try:
         _require_regular(path, path.stat().st_mode)
@@ -72,6 +76,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
         raise SourceError(f"{path}: cannot be read ({why}); make it readable for this user") from exc
     with os.fdopen(descriptor, "rb") as file:
         _require_regular(path, os.fstat(descriptor).st_mode)
+        if file.peek(len(POINTER)).startswith(POINTER):
+            raise SourceError(f"{path}: is a Git LFS pointer and not the file; run `git lfs pull` there")
         yield file
 
 

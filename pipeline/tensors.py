@@ -77,7 +77,12 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
                 f"{MAX_HEADER_BYTES} are read; the file is truncated or no safetensors file"
             )
         fields = parse_json(file.read(data_start - 8), f"{path}: header")
-    fields.pop("__metadata__", None)
+    metadata = fields.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(each, str) for each in metadata.values()):
+        raise SourceError(
+            f"{path}: header: __metadata__ is {shortened(metadata)}; it must be an object of strings: "
+            "fetch the file again"
+        )
     entries = [_entry(path, name, field, data_start) for name, field in fields.items()]
     _check_layout(path, entries, data_start, found)
     return {entry.name: entry for entry in entries}
@@ -220,11 +225,13 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def _read_indexed(index: Path) -> dict[str, TensorEntry]:
-    directory, weight_map = index.parent, read_json(index).get("weight_map")
+    directory, given = index.parent, read_json(index)
+    weight_map = given.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
+        told = "missing" if "weight_map" not in given else "empty" if weight_map == {} else None
         raise SourceError(
-            f"{index}: weight_map is {shortened(weight_map)}; it must be an object of tensor names and "
-            "file names: fetch the file again"
+            f"{index}: weight_map is {told or shortened(weight_map)}; it must be an object of tensor names "
+            "and file names: fetch the file again"
         )
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:

@@ -5,7 +5,7 @@ problem. What transformers reads over is noted, and so is what it casts.
 """
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.named import Size, source_tensors
 from pipeline.checkpoint.place import SOURCE_TYPES
+from pipeline.checkpoint.prefixes import plain, without_prefixes
 from pipeline.errors import SourceError
 from pipeline.shape import ModelShape
 from pipeline.tensors import Checkpoint, TensorEntry
@@ -26,15 +27,8 @@ CAST = ("F64", "F32", "F16", "BF16")
 NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 """The number of a layer, or of an expert."""
 
-WRAPPERS = {
-    "_orig_mod.": "torch.compile puts it there: save `model._orig_mod`",
-    "module.": "DataParallel and FSDP put it there: save `model.module`",
-    "base_model.model.": "peft puts it there: save what `merge_and_unload()` returns",
-}
-"""Foreign beginning of names -> where it is from, and what to save instead."""
-
-PREFIXES = 4
-"""Foreign prefixes that are looked at, the most common first."""
+MOST_TOLD = 20
+"""Problems that are told one by one."""
 
 ADAPTER = re.compile(r"\.lora_|\.base_layer\.|\.modules_to_save\.|\.original_module\.")
 QUANTIZED = re.compile(r"\.(weight_(scale|scale_inv|packed)|input_scale|qweight|qzeros|g_idx|scales|SCB)$")
@@ -63,7 +57,7 @@ class Comparison:
 
 def _counted(names: list[str]) -> str:
     more = f" and {len(names) - 1} more tensors are" if len(names) > 1 else " is"
-    return f"{names[0]}{more}"
+    return f"{plain(names[0])}{more}"
 
 
 def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison:
@@ -79,7 +73,7 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
     held = checkpoint.entries
     _require_plausible(shape, len(held), where)
     wanted = source_tensors(shape)
-    renamed, foreign = _without_prefixes(wanted, held, shape, where)
+    renamed, foreign = without_prefixes(wanted, held, shape, where)
     left_out = _left_out(shape, renamed.keys() - wanted.keys())
     present = {name: entry for name, entry in renamed.items() if name not in left_out}
     layers = shape.num_layers if present.keys() == wanted.keys() else _layers_held(shape, present)
@@ -90,7 +84,14 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
             f"({start}.0 to {layers - 1}); correct the number, or get all files of the checkpoint"
         )
     return Comparison(
-        problems=(*told, *foreign, *_Odd(where, shape, layers).all(wanted, present)),
+        problems=_limited(
+            [
+                *told,
+                *foreign,
+                *_untied(shape, renamed, where),
+                *_Odd(where, shape, layers).all(wanted, present),
+            ]
+        ),
         left_out=left_out,
         cast={
             name: entry.dtype
@@ -137,62 +138,32 @@ def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     return found
 
 
+def _untied(shape: ModelShape, held: Mapping[str, TensorEntry], where: str) -> Iterator[str]:
+    """Yields a problem where headers tell that the head is not the embedding it should be tied to."""
+    kin = family(shape.architecture)
+    if not shape.tie_word_embeddings or not {kin.head, kin.embedding} <= held.keys():
+        return
+    head, table = held[kin.head], held[kin.embedding]
+    if (head.shape, head.dtype) != (table.shape, table.dtype):
+        yield (
+            f"{where}/{head.file.name}: tie_word_embeddings is true, but {head.name} is {list(head.shape)} "
+            f"of {head.dtype} and {table.name} is {list(table.shape)} of {table.dtype}; set "
+            f"tie_word_embeddings to false, or remove {head.name}"
+        )
+
+
+def _limited(problems: list[str]) -> tuple[str, ...]:
+    """The first problems, and how many more there are."""
+    more = len(problems) - MOST_TOLD
+    return (*problems[:MOST_TOLD], *([f"and {more} more problems of its tensors"] if more > 0 else ()))
+
+
 def read_over(shape: ModelShape, name: str) -> bool:
     """Whether transformers leaves a tensor in the file, because its model computes one of that name.
 
     A model with two rotary bases has two such tables, of other names.
     """
     return shape.rope_local_theta is None and INV_FREQ.search(name) is not None
-
-
-def _without_prefixes(
-    wanted: Mapping[str, Size], held: Mapping[str, TensorEntry], shape: ModelShape, where: str
-) -> tuple[Mapping[str, TensorEntry], list[str]]:
-    """The tensors under the names that they have without what stands before them, and what that is."""
-    if wanted.keys() == held.keys():
-        return held, []
-    root = family(shape.architecture).layers.partition(".")[0] + "."
-    prefixes = Counter(_prefix(name, wanted, root) for name in held if name not in wanted)
-    problems, renamed = [], dict(held)
-    for found, count in prefixes.most_common(PREFIXES):
-        if found is None:
-            continue
-        prefix, instead = found
-        names = [name for name in renamed if name.startswith(prefix) and name not in wanted]
-        own = {name: instead + name.removeprefix(prefix) for name in names}
-        if renamed.keys().isdisjoint(own.values()):  # else they are beside the model's own: of another part
-            renamed = {own.get(name, name): entry for name, entry in renamed.items()}
-            problems.append(f"{where}/{_told_prefix(prefix, instead, count, held)}")
-    return renamed, problems
-
-
-def _prefix(name: str, wanted: Mapping[str, Size], root: str) -> tuple[str, str] | None:
-    """What stands before a tensor's own name, and what should; None for the name of no tensor."""
-    if root + name in wanted:
-        return "", root
-    end = name.find(".") + 1
-    while end:
-        if name[end:] in wanted:
-            return name[:end], ""
-        if root + name[end:] in wanted:
-            return name[:end], root
-        end = name.find(".", end) + 1
-    return None
-
-
-def _told_prefix(prefix: str, instead: str, count: int, held: Mapping[str, TensorEntry]) -> str:
-    first = next(entry for name, entry in held.items() if name.startswith(prefix))
-    those = f"{first.file.name}: {count} of {len(held)} names"
-    if not prefix:
-        return (
-            f"{those} lack {instead!r} at their beginning (as {first.name}); save the whole causal language "
-            "model, or rename them"
-        )
-    expected = f" in the place of {instead!r}" if instead else ""
-    return (
-        f"{those} begin with the foreign prefix {prefix!r}{expected} (as {first.name}); "
-        f"{WRAPPERS.get(prefix, 'save the language model alone')}, or rename them"
-    )
 
 
 def _layers_held(shape: ModelShape, present: Iterable[str]) -> int:
@@ -216,7 +187,7 @@ class _Odd:
         """Yields every kind of problem, with its first tensor."""
         kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
         for file, name, told in self._each(wanted, present):
-            kinds[NUMBER.sub("*", name), told].append(f"{self.where}{file}: {name}")
+            kinds[NUMBER.sub("*", name), told].append(f"{self.where}{file}: {plain(name)}")
         for (_, told), places in kinds.items():
             alike = f" (and {len(places) - 1} more like it)" if len(places) > 1 else ""
             yield f"{places[0]}{alike} {told}"

@@ -13,7 +13,7 @@ from pipeline.shape import ModelShape
 
 Reader = Callable[[Mapping[str, Any]], ModelShape]
 
-SHARED = ("fields", "rotary")
+SHARED = ("fields", "rotary", "typed")
 
 
 def families() -> list[ModuleType]:
@@ -51,8 +51,9 @@ def _read(config: Mapping[str, Any]) -> ModelShape:
     if why := refused().get(name):
         raise SourceError(f"config.json: architectures {named!r} is not supported: {why}")
     if name not in known:
+        told = shortened(named) if "architectures" in config else "missing"
         raise SourceError(
-            f"config.json: architectures is {shortened(named)}; it must be a list of one that is supported: "
+            f"config.json: architectures is {told}; it must be a list of one that is supported: "
             f"{', '.join(known)}"
         )
     return known[name](config)

@@ -9,10 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.config_json.typed import mistyped
 from pipeline.errors import SourceError
 from pipeline.model_json import shortened
 
 DTYPES = ("bfloat16", "float16", "float32")
+
+WHOLE, WINDOWED = "full_attention", "sliding_attention"
+"""Words of `layer_types`."""
 
 MOST = {
     "hidden_size": 1 << 20,
@@ -64,11 +68,15 @@ class Config:
         self.problems.append(problem)
 
     def settle(self) -> None:
-        """Raises a SourceError with every problem so far; what follows can rely on each value alone."""
-        if self.problems:
-            raise SourceError(
-                "\n".join(f"config.json: {problem}" for problem in dict.fromkeys(self.problems))
-            )
+        """Raises a SourceError with every problem so far; what follows can rely on each value alone.
+
+        A field that no reading refused must also have a type that transformers takes.
+        """
+        told = {problem.partition(" ")[0] for problem in self.problems}
+        wrong = mistyped(self.known.model_type, self.given)
+        problems = [*self.problems, *(problem for name, problem in wrong.items() if name not in told)]
+        if problems:
+            raise SourceError("\n".join(f"config.json: {problem}" for problem in dict.fromkeys(problems)))
 
     def value(self, key: str) -> Any:
         """Returns a field, or its default; null where it may not be is a problem, and gives the default."""
@@ -159,7 +167,21 @@ def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
     }
     config.settle()
     _check_heads(config, found)
+    _check_padding(config, found["vocab_size"])
+    if "layer_types" not in config.known.defaults and config.given.get("layer_types") is not None:
+        layer_types(config, [WHOLE] * found["num_layers"], (WHOLE, WINDOWED))  # checked, and not used
     return found
+
+
+def _check_padding(config: Config, rows: int) -> None:
+    """Refuses a padding token that has no row in the embedding; negative ones count from its end."""
+    found = config.given.get("pad_token_id", config.known.defaults.get("pad_token_id"))
+    if found is not None and not -rows <= found < rows:
+        told = f"is {found}" if "pad_token_id" in config.given else f"is missing, which means {found},"
+        config.refuse(
+            f"pad_token_id {told} and vocab_size is {rows}; it must be null or from {-rows} to {rows - 1}, "
+            "or the embedding must have a row for it"
+        )
 
 
 def _check_heads(config: Config, found: Mapping[str, Any]) -> None:
@@ -181,7 +203,8 @@ def dtype(config: Config) -> str:
     found = config.given.get("torch_dtype") if found is None else found
     if isinstance(found, str) and found in DTYPES:
         return found
-    config.refuse(f"dtype is {shortened(found)}; it must be one of {', '.join(DTYPES)}")
+    told = shortened(found) if {"dtype", "torch_dtype"} & config.given.keys() else "missing"
+    config.refuse(f"dtype is {told}; it must be one of {', '.join(DTYPES)}")
     return DTYPES[0]
 
 

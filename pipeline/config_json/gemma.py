@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config_json import fields, rotary
-from pipeline.config_json.fields import Config, ConfigClass
-from pipeline.config_json.llama import WHOLE, WINDOWED
+from pipeline.config_json.fields import WHOLE, WINDOWED, Config, ConfigClass
 from pipeline.model_json import shortened
 from pipeline.shape import ModelShape
 

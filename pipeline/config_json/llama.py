@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config_json import fields
-from pipeline.config_json.fields import Config, ConfigClass
+from pipeline.config_json.fields import WHOLE, WINDOWED, Config, ConfigClass
 from pipeline.config_json.rotary import rope
 from pipeline.shape import ModelShape
 
@@ -21,9 +21,6 @@ SWITCHED = {
 
 FIXED = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 """Fields with the one value that is followed, of the classes that have them; others do not read them."""
-
-WHOLE, WINDOWED = "full_attention", "sliding_attention"
-"""Words of `layer_types`."""
 
 
 @dataclass(frozen=True, slots=True)

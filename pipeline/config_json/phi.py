@@ -20,6 +20,7 @@ KNOWN = ConfigClass(
         "rms_norm_eps": 1e-5,
         "tie_word_embeddings": False,
         "sliding_window": None,
+        "pad_token_id": 32000,
     },
     null=("num_key_value_heads", "sliding_window"),
 )

@@ -99,7 +99,8 @@ def _window(read, number, attention):
     """A layer's window; classes that have one for all layers keep it in the configuration."""
     if hasattr(attention, "sliding_window"):
         return attention.sliding_window
-    whole = hasattr(read, "layer_types") and read.layer_types[number] == WHOLE
+    kinds = getattr(read, "layer_types", None)
+    whole = kinds is not None and kinds[number] == WHOLE
     return None if whole or read.model_type == "llama" else read.sliding_window
 
 

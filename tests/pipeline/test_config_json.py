@@ -52,7 +52,7 @@ VALUES = {
     "dtype": ["float16", "float64", "half", "bf16", "torch.bfloat16", "", 16],
     "torch_dtype": ["float16", "float64"],
     "hidden_size": [512], "num_hidden_layers": [2], "num_attention_heads": [16, 24], "intermediate_size": [64],
-    "vocab_size": [320], "num_key_value_heads": [2, 5, 32], "head_dim": [16], "max_position_embeddings": [512],
+    "vocab_size": [320], "pad_token_id": [0, 159, 160, -1, -160, -161], "num_key_value_heads": [2, 5, 32], "head_dim": [16], "max_position_embeddings": [512],
     "original_max_position_embeddings": [512], "sliding_window": [16], "max_window_layers": [0, 3],
     "use_sliding_window": [], "tie_word_embeddings": [], "attention_bias": [], "mlp_bias": [], "qkv_bias": [],
     "rms_norm_eps": [1e-5, 1], "hidden_act": ["gelu"], "hidden_activation": ["gelu", "gelu_pytorch_tanh"],

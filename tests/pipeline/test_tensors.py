@@ -141,6 +141,9 @@ def test_trailing_bytes_are_refused(checkpoint):
         (b"{nonsense", 0, "not valid JSON"),
         (b'{"a": 1, "a": 2}', 0, "the name 'a' appears twice"),
         (b"[1]", 0, "not a JSON object"),
+        ({"__metadata__": {"a": 1}}, 0, "__metadata__ is {'a': 1}; it must be an object of strings"),
+        ({"__metadata__": [1]}, 0, r"__metadata__ is \[1\]; it must be"),
+        ({"__metadata__": None}, 0, "__metadata__ is null; it must be"),
         ({"x": {"dtype": "F4", "shape": [1], "data_offsets": [0, 1]}}, 1, "'x' has dtype 'F4'"),
         (
             {"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
@@ -219,8 +222,19 @@ def test_tensor_that_the_index_omits_is_refused(checkpoint):
         open_checkpoint(checkpoint)
 
 
-def test_index_without_a_map_is_refused(checkpoint):
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [("{}", "missing"), ('{"weight_map": {}}', "empty"), ('{"weight_map": null}', "null")],
+)
+def test_index_without_a_map_is_refused(checkpoint, index, said):
     (checkpoint / "model.safetensors").unlink()
-    (checkpoint / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(SourceError, match="weight_map is null"):
+    (checkpoint / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(SourceError, match=f"weight_map is {said};"):
+        open_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pointer_of_git_lfs_is_named_as_such(checkpoint, name):
+    (checkpoint / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 12\n")
+    with pytest.raises(SourceError, match=f"{name}: is a Git LFS pointer .* run `git lfs pull`"):
         open_checkpoint(checkpoint)

@@ -157,7 +157,28 @@ CASES = {
         ["20 of 21 names begin with the foreign prefix 'model.language_model.' in the place of 'model.'"],
     ),
     "under another name": (renamed("transformer.", "model."), ["'transformer.' in the place of 'model.'"]),
-    "the base model": (renamed("", "model."), ["20 of 21 names lack 'model.' at their beginning"]),
+    "the base model": (renamed("", "model."), ["20 of 21 names lack 'model.' at their beginning (as embed_tokens.weight)"]),
+    "torch.compile of each layer": (
+        renamed("model.layers.0._orig_mod.", "model.layers.0."),
+        ["9 of 21 names hold '._orig_mod.' (as model.layers.0._orig_mod."],
+    ),
+    "a head of other rows than what it is tied to": (
+        {"config": {"tie_word_embeddings": True}, **set_to(entry("lm_head.weight", (336, 256)))},
+        [f"{FILE}: tie_word_embeddings is true, but lm_head.weight is [336, 256] of BF16 and model.embed_tokens"],
+    ),
+    "a head of another type than what it is tied to": (
+        {
+            "config": {"tie_word_embeddings": True},
+            "change": lambda held: held | {"lm_head.weight": dataclasses.replace(held["lm_head.weight"], dtype="F32")},
+        },
+        ["] of F32 and model.embed_tokens.weight is ["],
+    ),
+    "a name of many characters": (set_to(entry("x" * 100_000, (1,))), ["'" + "x" * 99 + "... is no tensor of"]),
+    "a name of two lines": (set_to(entry("two\nlines", (1,))), ["'two\\nlines' is no tensor of"]),
+    "more than anyone reads": (
+        set_to(*(entry(f"extra{number}", (1,)) for number in range(20_000))),
+        [*(f"extra{number} is no tensor of" for number in (0, 1, 10)), *[""] * 17, "and 19980 more problems"],
+    ),
     "quantized, as config.json says": (
         {"config": {"quantization_config": {"quant_method": "fp8"}, "num_hidden_layers": 3}},
         [f"{CONFIG}: the checkpoint is quantized already (quantization_config, quant_method 'fp8')"],
@@ -180,6 +201,8 @@ def test_each_problem_is_told_once_by_the_users_file_and_tensor(case):
     assert [text for text in said if text not in told] == []
     assert len(problems) == len(said), told
     assert "/store" not in told
+    assert len(told.splitlines()) == len(problems)
+    assert len(told) < 20_000
 
 
 def test_a_prefix_and_what_is_wrong_behind_it_are_told_at_once():

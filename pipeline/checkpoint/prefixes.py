@@ -1,0 +1,95 @@
+"""Names of tensors that wrappers of a model put something before, or into; pure."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.named import Size
+from pipeline.model_json import SHOWN, shortened
+from pipeline.shape import ModelShape
+from pipeline.tensors import TensorEntry
+
+WRAPPERS = {
+    "_orig_mod.": "torch.compile puts it there: save `model._orig_mod`",
+    "module.": "DataParallel and FSDP put it there: save `model.module`",
+    "base_model.model.": "peft puts it there: save what `merge_and_unload()` returns",
+}
+"""Foreign beginning of names -> where it is from, and what to save instead."""
+
+PREFIXES = 4
+"""Foreign prefixes that are looked at, the most common first."""
+
+INFIX = "._orig_mod."
+"""Stands within the names where torch.compile was given a part of the model."""
+
+
+def plain(name: str) -> str:
+    """Shows a tensor's name as it stands, or shortened and quoted where it is long or not printable."""
+    return name if len(name) <= SHOWN and name.isprintable() else shortened(name)
+
+
+def without_prefixes(
+    wanted: Mapping[str, Size], held: Mapping[str, TensorEntry], shape: ModelShape, where: str
+) -> tuple[Mapping[str, TensorEntry], list[str]]:
+    """The tensors under the names that they have without what stands before them, and what that is."""
+    if wanted.keys() == held.keys():
+        return held, []
+    root = family(shape.architecture).layers.partition(".")[0] + "."
+    renamed, problems = _without_infix(held, where)
+    prefixes: dict[tuple[str, str] | None, list[TensorEntry]] = defaultdict(list)
+    for name, entry in renamed.items():
+        if name not in wanted:
+            prefixes[_prefix(name, wanted, root)].append(entry)
+    for found in sorted(prefixes, key=lambda each: -len(prefixes[each]))[:PREFIXES]:
+        if found is None:
+            continue
+        prefix, instead = found
+        names = [name for name in renamed if name.startswith(prefix) and name not in wanted]
+        own = {name: instead + name.removeprefix(prefix) for name in names}
+        if renamed.keys().isdisjoint(own.values()):  # else they are beside the model's own: of another part
+            renamed = {own.get(name, name): entry for name, entry in renamed.items()}
+            problems.append(f"{where}/{_told_prefix(prefix, instead, prefixes[found], len(held))}")
+    return renamed, problems
+
+
+def _without_infix(held: Mapping[str, TensorEntry], where: str) -> tuple[dict[str, TensorEntry], list[str]]:
+    """The tensors under the names that they have without torch.compile, and where it was used."""
+    compiled = {name: name.replace(INFIX, ".") for name in held if INFIX in name}
+    if not compiled or not held.keys().isdisjoint(compiled.values()):
+        return dict(held), []
+    first = held[next(iter(compiled))]
+    told = (
+        f"{where}/{first.file.name}: {len(compiled)} of {len(held)} names hold {INFIX!r} (as "
+        f"{plain(first.name)}); torch.compile puts it there: save the modules that it was given, or "
+        "rename them"
+    )
+    return {compiled.get(name, name): entry for name, entry in held.items()}, [told]
+
+
+def _prefix(name: str, wanted: Mapping[str, Size], root: str) -> tuple[str, str] | None:
+    """What stands before a tensor's own name, and what should; None for the name of no tensor."""
+    if root + name in wanted:
+        return "", root
+    end = name.find(".") + 1
+    while end:
+        if name[end:] in wanted:
+            return name[:end], ""
+        if root + name[end:] in wanted:
+            return name[:end], root
+        end = name.find(".", end) + 1
+    return None
+
+
+def _told_prefix(prefix: str, instead: str, those_with: list[TensorEntry], total: int) -> str:
+    first = those_with[0]
+    those = f"{first.file.name}: {len(those_with)} of {total} names"
+    if not prefix:
+        return (
+            f"{those} lack {instead!r} at their beginning (as {plain(first.name)}); save the whole causal "
+            "language model, or rename them"
+        )
+    expected = f" in the place of {instead!r}" if instead else ""
+    return (
+        f"{those} begin with the foreign prefix {shortened(prefix)}{expected} (as {plain(first.name)}); "
+        f"{WRAPPERS.get(prefix, 'save the language model alone')}, or rename them"
+    )
