@@ -21,8 +21,34 @@ UNION_TAG = re.compile(r"int|str|constrained-int|MixedFormat|Skip|\[key\]|(?:[a-
 """What pydantic adds to a location that is no key of the file, e.g. `literal['all']`; a pattern of module
 names such as `model.layers.[01].*` is one."""
 
+SHOWN = 60
+"""Characters of a value that a message shows."""
+
 SHALLOW = ("too_short", "literal_error", "string_type")
 """Errors that say nothing once something inside the value is known to be wrong."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without dates: what looks like one stays text, for the field's own rule to judge."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 as PyYAML declares it
+        first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The node's value; a ConstructorError with its place where the text is none of its type."""
+        try:
+            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        except (ValueError, LookupError, AttributeError, ArithmeticError):
+            kind = node.tag.rpartition(":")[2]
+            told = f"{shortened(str(node.value))!r} is no {kind} that can be read; quote it if it is text"
+            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from None
+
+
+def shortened(text: str) -> str:
+    """The text for a message: its beginning, where it is long."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def compose(file: Path, what: str, cure: str) -> yaml.Node:
@@ -31,10 +57,12 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(file, [f"no such file; {cure}"]) from None
+    except IsADirectoryError:
+        raise RecipeError(file, [f"is a directory; give the file of {what} in it"]) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise RecipeError(file, [f"cannot be read as UTF-8 text: {exc}"]) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
@@ -55,7 +83,7 @@ def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
     if problems := [*repeated, *_halves(root)]:
         raise RecipeError(file, problems)
     try:
-        return cast("dict[str, Any]", yaml.SafeLoader("").construct_document(root))
+        return cast("dict[str, Any]", Loader("").construct_document(root))
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
