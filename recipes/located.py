@@ -24,6 +24,8 @@ names such as `model.layers.[01].*` is one."""
 SHOWN = 60
 """Characters of a value that a message shows."""
 
+DEEP = "holds lists or mappings too deep in one another, or in themselves; write it flat"
+
 SHALLOW = ("too_short", "literal_error", "string_type")
 """Errors that say nothing once something inside the value is known to be wrong."""
 
@@ -36,7 +38,7 @@ class Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
         """The node's value; a ConstructorError with its place where the text is none of its type."""
         try:
             return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
@@ -69,6 +71,8 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
         raise RecipeError(file, [f"{at}not YAML: {exc.problem or exc.context}"]) from None
     except yaml.YAMLError as exc:
         raise RecipeError(file, [f"not YAML: {exc}"]) from None
+    except RecursionError:
+        raise RecipeError(file, [DEEP]) from None
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(file, [f"1:1: {what} is a mapping of keys to values; start with `version: 1`"])
     return root
@@ -76,11 +80,16 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
     """The document as values; a key that stands twice is refused, and text that is not Unicode."""
-    repeated = [
-        f"{node.start_mark.line + 1}:{node.start_mark.column + 1}: key {node.value!r} stands twice; keep one"
-        for node in _repeated_keys(root)
-    ]
-    if problems := [*repeated, *_halves(root)]:
+    try:
+        repeated = [
+            f"{node.start_mark.line + 1}:{node.start_mark.column + 1}: "
+            f"key {node.value!r} stands twice; keep one"
+            for node in _repeated_keys(root)
+        ]
+        problems = [*repeated, *_halves(root)]
+    except RecursionError:
+        problems = [DEEP]
+    if problems:
         raise RecipeError(file, problems)
     try:
         return cast("dict[str, Any]", Loader("").construct_document(root))
@@ -94,9 +103,9 @@ def _repeated_keys(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
-                yield key
-            if isinstance(key.value, str):
+            if isinstance(key.value, str):  # others cannot be keys, says construct
+                if key.value in seen:
+                    yield key
                 seen.add(key.value)
             yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):

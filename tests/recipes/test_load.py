@@ -195,6 +195,16 @@ def test_a_scalar_that_yaml_cannot_read_is_told_with_its_place(tmp_path, value, 
     assert len(told) < 150
 
 
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "&a [*a]", "&a {b: *a}"])
+def test_what_is_too_deep_to_read_is_refused(tmp_path, value):
+    (told,) = problems(tmp_path, f"{GOOD}title: {value}\n")
+    assert "too deep in one another, or in themselves" in told
+
+
+def test_a_key_that_is_a_list_is_refused(tmp_path):
+    assert problems(tmp_path, f"{GOOD}? [a]\n: 1\n") == ["13:3: found unhashable key"]
+
+
 def test_a_directory_is_said_to_be_one(tmp_path):
     with pytest.raises(RecipeError, match="is a directory; give the file of a recipe in it"):
         load(tmp_path)
