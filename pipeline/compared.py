@@ -49,8 +49,8 @@ BUILT_AT = ("build_config.input_timing_cache", "build_config.output_timing_cache
 """Places in the `config.json` of a TensorRT engine that say where it was built; nothing reads them again."""
 
 BUILT_BY = ("producer.layout_version", "pretrained_config.producer.layout_version")
-"""Places in the `config.json` of checkpoints and engines that say by which of our rules tensors were named; no
-runtime reads them."""
+"""Places in the `config.json` of checkpoints and engines that say by which of our rules tensors were named;
+no runtime reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,11 +41,14 @@ class Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
         """The node's value; a ConstructorError with its place where the text is none of its type."""
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            if isinstance(value, int):
+                str(value)  # which of a number of thousands of digits no message or file could hold
         except (ValueError, LookupError, AttributeError, ArithmeticError):
             kind = node.tag.rpartition(":")[2]
             told = f"{shortened(str(node.value))!r} is no {kind} that can be read; quote it if it is text"
             raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from None
+        return value
 
 
 def shortened(text: str) -> str:
@@ -158,9 +161,9 @@ class _Told:
         elif error["type"] == "too_short":
             message = "is empty; give at least one entry"
         elif error["type"] == "string_pattern_mismatch" and loc[-1:] == ("revision",):
-            message = f"{error['input']!r} is not a full commit hash (40 hex digits); branches and tags move"
+            message = f"{_given(error)} is not a full commit hash (40 hex digits); branches and tags move"
         elif error["type"] != "value_error":
-            message = f"{_lower(message).replace('dictionary', 'mapping')}, found {error['input']!r}"
+            message = f"{_lower(message).replace('dictionary', 'mapping')}, found {_given(error)}"
         dotted = ".".join(str(part) for part in loc)
         return (
             f"{place(self.root, loc)}{dotted}: {message}" if dotted else f"{place(self.root, loc)}{message}"
@@ -195,6 +198,10 @@ def _location(error: ErrorDetails) -> Loc:
     return tuple(part for part in error["loc"] if not _is_union_tag(part))
 
 
+def _given(error: ErrorDetails) -> str:
+    return shortened(repr(error["input"]))
+
+
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
@@ -211,7 +218,7 @@ def _unknown_value(error: ErrorDetails) -> str:
     ]
     near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{error['input']!r} is not allowed{hint} (allowed: {', '.join(allowed)})"
+    return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -184,7 +184,7 @@ def test_a_day_needs_no_quotes_and_a_name_that_looks_like_one_is_text(tmp_path):
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ("0x_", "int"), ("0b_", "int"), ("9" * 5000, "int"), ("!!int ''", "int"), ("!!bool perhaps", "bool"),
+        ("0x_", "int"), ("0b_", "int"), ("9" * 5000, "int"), ("0x" + "f" * 5000, "int"), ("!!int ''", "int"), ("!!bool perhaps", "bool"),
         ("!!timestamp soon", "timestamp"), ("!!float many", "float"), ("1" + ":59" * 400 + ".5", "float"),
     ],
 )  # fmt: skip
