@@ -13,6 +13,9 @@ from pipeline.tensors import TensorEntry, read_header
 SHOWN = 4
 """Places that are named of one file, at most."""
 
+LONGEST = 60
+"""Characters of a value that are shown, at most."""
+
 WEIGHTS = "the engine computes with other numbers: gate it again before you trust it"
 CODE = "the weights are the same, compiled code is not: results may differ in their last bits, and speed may"
 BEFORE = "what follows from it is compared by itself"
@@ -45,6 +48,10 @@ NOTED = (
 BUILT_AT = ("build_config.input_timing_cache", "build_config.output_timing_cache")
 """Places in the `config.json` of a TensorRT engine that say where it was built; nothing reads them again."""
 
+BUILT_BY = ("producer.layout_version", "pretrained_config.producer.layout_version")
+"""Places in the `config.json` of checkpoints and engines that say by which of our rules tensors were named;
+no runtime reads them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
@@ -62,7 +69,7 @@ class Difference:
 def file(kind: str, name: str, was: Path, now: Path) -> Difference:
     """Compares two files of different bytes in an artifact of a kind; either may be absent."""
     why, matters = _importance(name) if any(part in kind for part in SERVED) else (BEFORE, False)
-    if matters and name.endswith("config.json") and _only_built_elsewhere(was, now):
+    if matters and name.endswith("config.json") and _only_notes(was, now):
         why, matters = NOTES, False
     if not was.exists() or not now.exists():
         what = "only published" if was.exists() else "only in the rebuild"
@@ -128,10 +135,10 @@ def _json(was: Path, now: Path) -> str:
     return _few([f"{place} was {before}, is {after}" for place, before, after in odd])
 
 
-def _only_built_elsewhere(was: Path, now: Path) -> bool:
+def _only_notes(was: Path, now: Path) -> bool:
     try:
         odd = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
-        return all(place in BUILT_AT for place, _, _ in odd)
+        return all(place in (*BUILT_AT, *BUILT_BY) for place, _, _ in odd)
     except (OSError, ValueError):
         return False
 
@@ -142,7 +149,20 @@ def values(was: Any, now: Any, place: str = "") -> Iterator[tuple[str, str, str]
         for key in dict.fromkeys([*was, *now]):
             yield from values(was.get(key, ABSENT), now.get(key, ABSENT), f"{place}.{key}".lstrip("."))
     elif was != now:
-        yield place or "it", *(f"{value!s:.60}" for value in (was, now))  # type: ignore[misc]  # two of them
+        yield place or "it", _short(was), _short(now)
+
+
+def _short(value: Any) -> str:
+    """The value as text; a long list with its first items, a long text with its beginning, and `...`."""
+    text = str(value)
+    if len(text) <= LONGEST:
+        return text
+    kept = ""
+    for item in value if isinstance(value, list) else ():
+        if len(kept) + len(f"{item!r}, ") + len("[...]") > LONGEST:
+            break
+        kept += f"{item!r}, "
+    return f"[{kept}...]" if kept else f"{text[: LONGEST - 3]}..."
 
 
 def _members(was: Path, now: Path) -> str:

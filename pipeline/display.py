@@ -95,6 +95,8 @@ class Display(Listener):
         peak = made.manifest.peak_memory_bytes
         memory = f"peak {size(peak)}" if peak and not made.cached else ""
         self.out.say(f"{self._mark('✓', 'ok')} {label(step)}  {took:>7}  {memory:<14}  {step.what}".rstrip())
+        for text in () if self.out.quiet else remarks(made):
+            self.out.warn(text)
 
     def failed(self, step: Step, error: Exception) -> None:
         """Leaves one line for a step that did not succeed."""
@@ -112,6 +114,15 @@ class Display(Listener):
 def label(step: Step) -> str:
     """Name and short key, in columns."""
     return f"{step.name:<20} {step.key[:12]}"
+
+
+def remarks(made: Made) -> tuple[str, ...]:
+    """What a step's report warns of; of a cached one's, the first warning and where the others are."""
+    step, others = made.step, len(made.warnings) - 1
+    if made.cached and others > 0:
+        where = f"{others} more: `enginery show {step.key[:12]}`"
+        return (f"{step.name}: {made.warnings[0]} ({where})",)
+    return tuple(f"{step.name}: {text}" for text in made.warnings)
 
 
 def count(value: float, unit: str) -> str:

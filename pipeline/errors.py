@@ -34,7 +34,7 @@ pipeline     SourceError             the source checkpoint cannot be used       
              AddressUnusable         nothing can listen at that address          4
              ExchangeRefused         cannot be pushed there, or taken from there 2
              ExchangeFailed          the other side was not reached, or said no  1
-             NotReproduced           a rebuild came to other weights             1
+             NotReproduced           a rebuild came to another engine            1
 """
 
 from artifacts.errors import (
@@ -108,7 +108,7 @@ class ExchangeFailed(Exception):
 
 
 class NotReproduced(Exception):
-    """A rebuild came to other weights than the published version has."""
+    """A rebuild came to other weights, or other files that servers go by, than the published version has."""
 
 
 EXIT_CODES: dict[type[Exception], int] = {

@@ -23,6 +23,7 @@ from artifacts.registry.registry import Registry
 from pipeline import publish, reports
 from pipeline.app import App
 from pipeline.deployments import REFUSED, send_rebuilds
+from pipeline.display import remarks
 from pipeline.errors import EXIT_CODES, GateFailed
 from pipeline.gate import Verdict
 from pipeline.output import duration
@@ -170,6 +171,8 @@ class Progress(Listener):
         """Fills the bar."""
         took = "cached" if made.cached else f"built in {duration(made.manifest.seconds)}"
         self.log.info("%s %s %s", made.step.kind, made.step.key, took)
+        for text in remarks(made):
+            self.log.warning("%s", text)
         self._send(100.0, f"{made.step.kind}: {made.step.what}; {took}")
 
     def failed(self, step: Step, error: Exception) -> None:

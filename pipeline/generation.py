@@ -47,10 +47,12 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
     """Token ids of the prompt as plain text, or as a user message of that day through the chat template.
 
     Returns the day too, where the template printed it. Raises SourceError for a template that cannot be
-    rendered within its limits.
+    rendered within its limits or makes no tokens, DataError for a prompt without tokens.
     """
     if chat_on is None:
-        return list(tokenizer(prompt)["input_ids"]), None
+        if not (ids := tokenizer(prompt)["input_ids"]):
+            raise DataError("the tokenizer makes no tokens of the prompt; give it some text")
+        return list(ids), None
     if tokenizer.chat_template is None:
         raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
     chat = Chat(({"role": "user", "content": prompt},))
@@ -62,6 +64,11 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
             "template and build again"
         ) from None
     ids = tokenizer(found.text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise SourceError(
+            "the template makes no tokens of the prompt; generate without --chat, or repair the model's "
+            "template and build again"
+        )
     return list(ids), chat_on if found.dated else None
 
 

@@ -239,8 +239,8 @@ class _Follow:
 def resident_bytes(pid: int, seen: dict[int, float]) -> int:
     """Resident memory of a process and its descendants; 0 once it is gone.
 
-    `seen` remembers when each descendant was there first: until it runs its own program, a new process has its
-    parent's memory, which would count twice.
+    `seen` remembers when each descendant was first there: until it runs its own program, a new process has
+    its parent's memory, which would count twice.
     """
     now, total = time.monotonic(), 0
     try:

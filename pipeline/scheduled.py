@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -28,8 +28,11 @@ from recipes.cron import fires_after
 PLANNED_WITHIN_S = 75.0
 """A working server plans a new schedule's runs within 5 s, or in its round over all, once a minute."""
 
+PLANS_AHEAD = timedelta(days=100)
+"""A server plans runs of so long a time, unless it was told otherwise."""
+
 HORIZON = timedelta(days=90)
-"""A server plans runs of the next 100 days, unless it was told otherwise."""
+"""Who fires within this must have a run planned: with a margin to what servers plan."""
 
 PAGE = 200
 """Deployments that a server answers at once."""
@@ -43,6 +46,8 @@ class Awaited:
     """Deployment -> start of its next run."""
     problem: str = ""
     """Why not every deployment has one; empty where all have, or are not due within the horizon."""
+    later: Mapping[UUID, datetime] = field(default_factory=dict)
+    """Deployment -> first time that its schedule fires, in its zone, where that is beyond the horizon."""
 
 
 def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UUID, datetime | None]:
@@ -68,29 +73,46 @@ def wait_for_next_runs(
     """
     deadline = time.monotonic() + within_s
     with server.client() as client:
-        wanted = [one for one in deployments if _expects_runs(client.read_deployment(one), datetime.now(UTC))]
+        now, read = datetime.now(UTC), [client.read_deployment(one) for one in deployments]
+        wanted = [one.id for one in read if _expects_runs(one, now)]
+        later = {one.id: first for one in read if one.id not in wanted and (first := _first(one, now))}
         while True:
             starts = {one: start for one, start in next_runs(client, wanted).items() if start is not None}
             if len(starts) == len(wanted):
-                return Awaited(starts)
+                return Awaited(starts, later=later)
             reasons = failing()
             if reasons or time.monotonic() > deadline:
                 told = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
-                return Awaited(starts, f"the Prefect server at {server.ui_url} runs no schedule: {told}")
+                told = f"the Prefect server at {server.ui_url} runs no schedule: {told}"
+                return Awaited(starts, told, later)
             time.sleep(POLL_S)
 
 
-def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[DeploymentResponse]:
-    """Our deployments that have an active schedule, unchanged for long enough to have runs planned."""
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Our deployments that have an active schedule."""
+
+    settled: tuple[DeploymentResponse, ...]
+    """Due within the horizon, and unchanged for long enough to have runs planned."""
+    young: int
+    """Due within the horizon, and registered or changed since."""
+    later: int
+    """Not due within the horizon."""
+
+
+def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Active:
+    """What has an active schedule, by whether the server must have planned its runs."""
     now = datetime.now(UTC)
-    settled = now - timedelta(seconds=settled_s)
-    return [one for one in _ours(client, None) if _expects_runs(one, now) and _changed(one) < settled]
+    held = [one for one in _ours(client, None) if _is_active(one)]
+    due = [one for one in held if _expects_runs(one, now)]
+    settled = tuple(one for one in due if _changed(one) < now - timedelta(seconds=settled_s))
+    return Active(settled=settled, young=len(due) - len(settled), later=len(held) - len(due))
 
 
 def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
     """Names of those of which the server has planned no run."""
     planned = {one.id for one in _ours(client, _planned(None))}
-    return sorted(one.name for one in active(client, settled_s) if one.id not in planned)
+    return sorted(one.name for one in active(client, settled_s).settled if one.id not in planned)
 
 
 def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
@@ -122,6 +144,19 @@ def _changed(deployment: DeploymentResponse) -> datetime:
 
 def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
     return not deployment.paused and any(_fires_soon(one, now) for one in deployment.schedules)
+
+
+def _is_active(deployment: DeploymentResponse) -> bool:
+    return not deployment.paused and any(one.active for one in deployment.schedules)
+
+
+def _first(deployment: DeploymentResponse, now: datetime) -> datetime | None:
+    """When the first of a deployment's active cron schedules fires."""
+    if deployment.paused:
+        return None
+    crons = [one.schedule for one in deployment.schedules if one.active]
+    zoned = [(one.cron, one.timezone or "UTC") for one in crons if isinstance(one, CronSchedule)]
+    return min((first for cron, zone in zoned if (first := fires_after(cron, zone, now))), default=None)
 
 
 def _fires_soon(one: DeploymentSchedule, now: datetime) -> bool:

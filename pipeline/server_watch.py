@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from pipeline.errors import BackendUnavailable
-from pipeline.scheduled import active, unplanned
+from pipeline.scheduled import HORIZON, PLANNED_WITHIN_S, Active, active, unplanned
 from pipeline.server import POOL, Prefect, online_workers
 from pipeline.server_home import Home
 from pipeline.server_log import WINDOW, Failing, failing_services
@@ -112,4 +112,11 @@ def _schedules(server: Prefect) -> Found:
     if waiting:
         told = f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
         return Found(what, "failing", told)
-    return Found(what, "ok", f"{len(held)} active, their next runs are planned")
+    return Found(what, "ok", _told(held))
+
+
+def _told(held: Active) -> str:
+    total = len(held.settled) + held.young + held.later
+    parts = [f"{held.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if held.young else []
+    parts += [f"{held.later} due in more than {HORIZON.days} days"] if held.later else []
+    return ", ".join([f"{total} active", *(parts or ["their next runs are planned"])])

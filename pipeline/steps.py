@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ from pipeline.step import Step
 
 FULL_BYTES = 64 << 10
 """A store with less room than this is full: not even a log of a failure fits."""
+
+
+WARNING = ("calibration_set", "statistics")
+"""Kinds of steps whose reports warn."""
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,8 @@ class Made:
     step: Step
     manifest: Manifest
     cached: bool
+    warnings: tuple[str, ...] = ()
+    """What its report warns of."""
 
 
 class Listener:
@@ -68,8 +76,17 @@ def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, 
     with site.store.lock(step.key, waiting=lambda pid: listener.waiting(step, pid)):
         found = _stored(step, site, listener)
         made = found or _build(step, site, listener, places or {})
+        made = replace(made, warnings=_warnings(made, site.store))
     listener.finished(made)
     return made
+
+
+def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
+    if made.step.kind not in WARNING or REPORT not in made.manifest.files:
+        return ()
+    return tuple(
+        json.loads(store.file(made.step.key, REPORT).read_text(encoding="utf-8")).get("warnings", ())
+    )
 
 
 def is_cached(step: Step, site: Site) -> bool:

@@ -6,11 +6,20 @@ import zoneinfo
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+from recipes.located import shortened
+
 FIELDS = (
-    ("minute", "0 to 59"), ("hour", "0 to 23"), ("day", "1 to 31"), ("month", "1 to 12 or jan to dec"),
-    ("weekday", "0 to 7 or sun to sat"), ("second", "0 to 59"), ("year", "1970 to 2099"),
+    ("minute", "0 to 59", 0, 59), ("hour", "0 to 23", 0, 23), ("day", "1 to 31", 1, 31),
+    ("month", "1 to 12 or jan to dec", 1, 12), ("weekday", "0 to 7 or sun to sat", 0, 7),
 )  # fmt: skip
-"""Fields in their order, each with its values; most expressions have the first five."""
+"""Fields in their order: name, values in words, lowest and highest. croniter reads seconds and years too: a
+run each second floods the server, and no build takes less than a minute."""
+
+PART = re.compile(r"(\*|\d+)(?:-(\d+))?(?:/(\d+))?")
+"""One of a field's values: all or a number, to another one, in steps."""
+
+NO_ZONES = frozenset(("localtime", "Factory"))
+"""What the database of time zones lists and is none: this host's own, and that of a host without one."""
 
 WORDS = frozenset((
     "sun", "mon", "tue", "wed", "thu", "fri", "sat", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug",
@@ -25,13 +34,14 @@ EXAMPLE = "minute hour day month weekday, e.g. `0 3 * * *` for 3 o'clock every n
 def known_cron(text: str) -> str:
     """The expression; a ValueError that names the field where Prefect cannot read it, or it never fires."""
     fields = text.split()
-    if not (len(fields) == 1 and text.strip().startswith("@")) and not 5 <= len(fields) <= len(FIELDS):
-        raise ValueError(f"{text!r} has {len(fields)} fields, a cron expression has 5: {EXAMPLE}")
+    if not (len(fields) == 1 and text.strip().startswith("@")) and len(fields) != len(FIELDS):
+        told = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
+        raise ValueError(f"{told}, none of seconds or years: {EXAMPLE}")
     wrong = [told for index in range(len(fields)) if (told := _problem(fields, index))]
     if wrong or not _readable(text):
-        raise ValueError(f"{text!r} cannot be read: {', '.join(wrong) or EXAMPLE}")
+        raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(wrong) or EXAMPLE}")
     if fires_after(text, "UTC", datetime.now(UTC)) is None:
-        raise ValueError(f"{text!r} never fires: no such day comes; choose another day or month")
+        raise ValueError(f"{shortened(text)!r} never fires: no such day comes; choose another day or month")
     return text
 
 
@@ -48,14 +58,14 @@ def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
 
 def known_timezone(zone: str) -> str:
     """The name; a ValueError with the nearest names there are where it is none."""
-    names = zoneinfo.available_timezones()
+    names = zoneinfo.available_timezones() - NO_ZONES
     if zone in names:
         return zone
     by_sound = {name.rpartition("/")[2].lower(): name for name in sorted(names)}
     by_sound |= {name.lower(): name for name in names}
-    near = difflib.get_close_matches(zone.lower(), by_sound, n=1)
+    near = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
     hint = f"did you mean {by_sound[near[0]]!r}?" if near else "e.g. 'UTC' or 'Europe/Berlin'"
-    raise ValueError(f"{zone!r} is no IANA time zone; {hint}")
+    raise ValueError(f"{shortened(zone)!r} is no IANA time zone; {hint}")
 
 
 def _problem(fields: list[str], index: int) -> str | None:
@@ -64,8 +74,26 @@ def _problem(fields: list[str], index: int) -> str | None:
         return None
     alone = ["*"] * len(fields)
     alone[index] = fields[index]
-    name, values = FIELDS[index]
-    return None if _readable(" ".join(alone)) else f"{name} {fields[index]!r} is not {values}"
+    name, values, low, high = FIELDS[index]
+    if not fields[index].isascii() or not _readable(" ".join(alone)):
+        return f"{name} {shortened(fields[index])!r} is not {values}"
+    told = (_backwards_or_once(part, low, high) for part in fields[index].split(","))
+    return next((f"{name} {part}" for part in told if part), None)
+
+
+def _backwards_or_once(part: str, low: int, high: int) -> str | None:
+    """What is wrong with a range or step that croniter takes, and nobody means."""
+    found = PART.fullmatch(part)
+    if found is None:
+        return None
+    begin, last, step = found.groups()
+    first = low if begin == "*" else int(begin)
+    end = int(last) if last else high
+    if last and end < first:
+        return f"{part!r} goes backwards; write the ranges as a list, e.g. {first}-{high},{low}-{end}"
+    if step and int(step) > end - first:
+        return f"{part!r} has a step beyond its values, so it is {first} only; write {first}"
+    return None
 
 
 def _readable(text: str) -> bool:

@@ -1,16 +1,11 @@
 """What every part of a recipe is: a closed, frozen value."""
 
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
-
-
-def _day(value: Any) -> Any:
-    """Text for what YAML takes for a date."""
-    return value.isoformat() if type(value) is date else value
 
 
 def _real(value: str) -> str:
@@ -20,7 +15,7 @@ def _real(value: str) -> str:
         raise ValueError(f"{value!r} is no day; write it as 2026-01-31") from None
 
 
-Day = Annotated[str, BeforeValidator(_day), AfterValidator(_real)]
+Day = Annotated[str, AfterValidator(_real)]
 """A day, ISO 8601."""
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -21,8 +21,39 @@ UNION_TAG = re.compile(r"int|str|constrained-int|MixedFormat|Skip|\[key\]|(?:[a-
 """What pydantic adds to a location that is no key of the file, e.g. `literal['all']`; a pattern of module
 names such as `model.layers.[01].*` is one."""
 
+SHOWN = 60
+"""Characters of a value that a message shows."""
+
+DEEP = "holds lists or mappings too deep in one another, or in themselves; write it flat"
+
 SHALLOW = ("too_short", "literal_error", "string_type")
 """Errors that say nothing once something inside the value is known to be wrong."""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without dates: what looks like one stays text, for the field's own rule to judge."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 as PyYAML declares it
+        first: [(tag, form) for tag, form in known if not tag.endswith(":timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
+        """The node's value; a ConstructorError with its place where the text is none of its type."""
+        try:
+            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            if isinstance(value, int):
+                str(value)  # which of a number of thousands of digits no message or file could hold
+        except (ValueError, LookupError, AttributeError, ArithmeticError):
+            kind = node.tag.rpartition(":")[2]
+            told = f"{shortened(str(node.value))!r} is no {kind} that can be read; quote it if it is text"
+            raise yaml.constructor.ConstructorError(None, None, told, node.start_mark) from None
+        return value
+
+
+def shortened(text: str) -> str:
+    """The text for a message: its beginning, where it is long."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def compose(file: Path, what: str, cure: str) -> yaml.Node:
@@ -31,16 +62,20 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RecipeError(file, [f"no such file; {cure}"]) from None
+    except IsADirectoryError:
+        raise RecipeError(file, [f"is a directory; give the file of {what} in it"]) from None
     except (OSError, UnicodeDecodeError) as exc:
         raise RecipeError(file, [f"cannot be read as UTF-8 text: {exc}"]) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
         raise RecipeError(file, [f"{at}not YAML: {exc.problem or exc.context}"]) from None
     except yaml.YAMLError as exc:
         raise RecipeError(file, [f"not YAML: {exc}"]) from None
+    except RecursionError:
+        raise RecipeError(file, [DEEP]) from None
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(file, [f"1:1: {what} is a mapping of keys to values; start with `version: 1`"])
     return root
@@ -48,14 +83,19 @@ def compose(file: Path, what: str, cure: str) -> yaml.Node:
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
     """The document as values; a key that stands twice is refused, and text that is not Unicode."""
-    repeated = [
-        f"{node.start_mark.line + 1}:{node.start_mark.column + 1}: key {node.value!r} stands twice; keep one"
-        for node in _repeated_keys(root)
-    ]
-    if problems := [*repeated, *_halves(root)]:
+    try:
+        repeated = [
+            f"{node.start_mark.line + 1}:{node.start_mark.column + 1}: "
+            f"key {node.value!r} stands twice; keep one"
+            for node in _repeated_keys(root)
+        ]
+        problems = [*repeated, *_halves(root)]
+    except RecursionError:
+        problems = [DEEP]
+    if problems:
         raise RecipeError(file, problems)
     try:
-        return cast("dict[str, Any]", yaml.SafeLoader("").construct_document(root))
+        return cast("dict[str, Any]", Loader("").construct_document(root))
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
@@ -66,9 +106,9 @@ def _repeated_keys(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if key.value in seen:
-                yield key
-            if isinstance(key.value, str):
+            if isinstance(key.value, str):  # others cannot be keys, says construct
+                if key.value in seen:
+                    yield key
                 seen.add(key.value)
             yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -121,9 +161,9 @@ class _Told:
         elif error["type"] == "too_short":
             message = "is empty; give at least one entry"
         elif error["type"] == "string_pattern_mismatch" and loc[-1:] == ("revision",):
-            message = f"{error['input']!r} is not a full commit hash (40 hex digits); branches and tags move"
+            message = f"{_given(error)} is not a full commit hash (40 hex digits); branches and tags move"
         elif error["type"] != "value_error":
-            message = f"{_lower(message).replace('dictionary', 'mapping')}, found {error['input']!r}"
+            message = f"{_lower(message).replace('dictionary', 'mapping')}, found {_given(error)}"
         dotted = ".".join(str(part) for part in loc)
         return (
             f"{place(self.root, loc)}{dotted}: {message}" if dotted else f"{place(self.root, loc)}{message}"
@@ -158,6 +198,10 @@ def _location(error: ErrorDetails) -> Loc:
     return tuple(part for part in error["loc"] if not _is_union_tag(part))
 
 
+def _given(error: ErrorDetails) -> str:
+    return shortened(repr(error["input"]))
+
+
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
 
@@ -174,7 +218,7 @@ def _unknown_value(error: ErrorDetails) -> str:
     ]
     near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{error['input']!r} is not allowed{hint} (allowed: {', '.join(allowed)})"
+    return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -23,7 +23,7 @@ SPEAKERS = {
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields that templates read a turn's reasoning from."""
 
-NO_CONTENT = "has no 'role' and 'content'; fix it or drop the row"
+REPAIR = "fix it or drop the row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,10 @@ def _message(what: str, number: int, value: Any) -> tuple[Message, bool]:
                 f"'from' of message {number} is {speaker!r}; it must be one of {', '.join(SPEAKERS)}"
             )
         value = {"role": SPEAKERS[speaker], "content": value["value"]}
-    if not isinstance(value, dict) or "role" not in value:
-        raise ValueError(f"message {number} of {what} {NO_CONTENT}")
+    if not isinstance(value, dict):
+        raise ValueError(f"message {number} of {what} is no mapping with 'role' and 'content'; {REPAIR}")
+    if "role" not in value:
+        raise ValueError(f"message {number} of {what} has no 'role'; {REPAIR}")
     text(f"'role' of message {number}", value["role"])
     # Servers build a message from the fields that are there: a null one is not, and templates ask for it so.
     message = {key: item for key, item in value.items() if item is not None or key == "content"}
@@ -120,7 +122,7 @@ def _content(what: str, number: int, message: Mapping[str, Any]) -> str | list[d
         if silent or any(message.get(name) for name in REASONING):
             return ""
         if "content" not in message:
-            raise ValueError(f"message {number} of {what} {NO_CONTENT}")
+            raise ValueError(f"message {number} of {what} has a 'role' and no 'content'; {REPAIR}")
     if not isinstance(content, list):
         return string(f"'content' of message {number}", content)
     for at, part in enumerate(content, start=1):

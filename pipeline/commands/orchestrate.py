@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from pipeline.deployments import Sent
+    from pipeline.planning import Draft
     from pipeline.scheduled import Awaited
     from pipeline.server import Prefect
 
@@ -72,6 +73,8 @@ def up(app: App, port: int, runs: int) -> None:
 def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:
     """Send RECIPE to a Prefect server that `enginery up` started; its schedule goes with it.
 
+    A wrong recipe is refused; what this host lacks to build it is a warning, for the worker's host counts.
+
     Example: enginery submit recipes/demo/int4_awq_tp2.yaml --wait
     """
     from pipeline.deployments import Order, send  # Prefect costs a second to import
@@ -79,20 +82,30 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
 
     if wait and schedule_only:
         raise click.UsageError("--wait needs a run, and --schedule-only starts none; choose one")
+    drafts = app.drafts(recipe)
+    for drafted in drafts if not app.out.quiet else ():
+        _warn_of_lacking(app, drafted)
     server = Prefect.at(url)
     store_url = app.site.store.url
     sent = [
         send(
-            Order(loaded=loaded, store_url=store_url, registry_url=app.registry_url),
+            Order(loaded=drafted.loaded, store_url=store_url, registry_url=app.registry_url),
             server,
             start=not schedule_only,
         )
-        for loaded, _ in app.plans(recipe)
+        for drafted in drafts
     ]
     awaited = await_schedules(app, sent, server)
-    codes = [report(app, one, server, awaited.starts.get(one.deployment_id), wait=wait) for one in sent]
+    codes = [report(app, one, server, awaited, wait=wait) for one in sent]
     require_planned(awaited, server)
     return max(codes)
+
+
+def _warn_of_lacking(app: App, drafted: "Draft") -> None:
+    lacking = "; ".join(drafted.refusals.host)
+    if lacking:
+        name = drafted.loaded.recipe.name
+        app.out.warn(f"this host cannot build {name}: {lacking}; the worker's host must be able to")
 
 
 def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awaited":
@@ -116,12 +129,11 @@ def require_planned(awaited: "Awaited", server: "Prefect") -> None:
         )
 
 
-def report(
-    app: App, sent: "Sent", server: "Prefect", next_run: "datetime | None" = None, *, wait: bool
-) -> int:
+def report(app: App, sent: "Sent", server: "Prefect", awaited: "Awaited | None" = None, *, wait: bool) -> int:
     """Tells what was sent and, when waiting, how it ended; returns the exit code."""
     from pipeline.deployments import REFUSED, follow  # with the rest of Prefect
 
+    next_run, when = _next_run(sent, awaited)
     answer = {
         "name": sent.name,
         "deployment_id": sent.deployment_id,
@@ -132,7 +144,6 @@ def report(
     short = str(sent.flow_run_id or sent.deployment_id)
     if not wait:
         done = "sent" if sent.flow_run_id else "registered"
-        when = f"; next run {next_run.astimezone():%Y-%m-%d %H:%M %Z}" if next_run else ""
         app.out.value(answer, text=f"{done} {sent.name}: {sent.url}{when}", short=short)
         return 0
     app.out.say(f"{sent.name}: {sent.url}")
@@ -142,3 +153,20 @@ def report(
     if state.is_completed():
         return 0
     return REFUSED_CODE if state.name == REFUSED else FAILED_CODE
+
+
+def _next_run(sent: "Sent", awaited: "Awaited | None") -> tuple["datetime | None", str]:
+    """When a schedule fires next, planned or not, and that in words; nothing without one."""
+    from pipeline.scheduled import PLANS_AHEAD  # with the rest of Prefect
+
+    if awaited is None:
+        return None, ""
+    if planned := awaited.starts.get(sent.deployment_id):
+        return planned, f"; next run {planned.astimezone():%Y-%m-%d %H:%M %Z}"
+    if (later := awaited.later.get(sent.deployment_id)) is None:
+        return None, ""
+    days = PLANS_AHEAD.days
+    return (
+        later,
+        f"; next run {later:%Y-%m-%d %H:%M} {later.tzinfo}; the server plans runs of the next {days} days",
+    )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SAID = {
     "identical": "every byte of the engine is as published",
     "equivalent": "the weights are as published; only compiled code, or what describes it, is different",
-    "different": "the rebuild is another engine",
+    "different": "the rebuild has other weights, or a file that servers or readers go by is different",
 }
 
 
@@ -34,7 +34,8 @@ REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the sam
 def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> None:
     """Build a version again in a store of its own, and say file by file what came out otherwise.
 
-    Nothing of the rebuild is kept. Exit 1 if the weights came out otherwise.
+    Nothing of the rebuild is kept. Exit 1 if weights came out otherwise, or a file of the engine that
+    servers or readers go by: config.json, the tokenizer. Compiled code and reports may differ.
 
     Example: enginery reproduce demo/int4_awq_tp2:1 --base recipes/demo
     """

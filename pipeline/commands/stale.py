@@ -118,5 +118,5 @@ def _schedule(app: App, wanted: "Asked", cron: str, url: str) -> None:
     server = Prefect.at(url)
     sent = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
     awaited = await_schedules(app, [sent], server)
-    report(app, sent, server, awaited.starts.get(sent.deployment_id), wait=False)
+    report(app, sent, server, awaited, wait=False)
     require_planned(awaited, server)

@@ -107,3 +107,24 @@ def test_where_a_tensorrt_engine_was_built_matters_to_nobody(differ):
     assert not differ("draft/config.json", config("/store/1/cache"), config("/store/2/cache")).matters
     assert differ("config.json", config("/store/1/cache"), config("/store/2/cache", batch=8)).matters
     assert differ("config.json", config("/store/1/cache"), None).matters
+
+
+def test_by_which_of_our_rules_a_checkpoint_was_written_matters_to_nobody(differ):
+    def config(version, excluded=()):
+        return values(
+            producer={"name": "enginery", "layout_version": version},
+            quantization={"exclude_modules": list(excluded)},
+        )
+
+    found = differ("config.json", config(2), config(3))
+    assert (found.what, found.matters) == ("producer.layout_version was 2, is 3", False)
+    assert differ("config.json", config(2), config(3, excluded=["*lm_head"])).matters
+
+
+def test_long_values_are_shortened_at_whole_items(differ):
+    names = ["*lm_head", "*vocab_embedding", "*position_embedding", "*block_embedding"]
+    found = differ("config.json", values(names=names), values(names="x" * 100))
+    assert (
+        found.what
+        == f"names was ['*lm_head', '*vocab_embedding', '*position_embedding', ...], is {'x' * 57}..."
+    )

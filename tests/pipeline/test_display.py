@@ -1,11 +1,19 @@
 """What a run shows where there is no terminal."""
 
+import json
+
 import pytest
 
+from artifacts.store.local import LocalStore
 from pipeline.display import Display
+from pipeline.host import probe
 from pipeline.moving import Moving
 from pipeline.output import Output, duration, size
+from pipeline.planning import plan_one
 from pipeline.step import Step
+from pipeline.steps import Site, realize
+from recipes.load import load
+from tests.main_job import write_recipe
 
 STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
 
@@ -68,3 +76,26 @@ def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(".. gc  5/10 manifests, 0.5/s, eta 10")
     assert second.startswith(".. gc  1/4 removed, ")
+
+
+def test_what_a_calibration_set_warns_of_is_said_when_it_was_built_and_shortly_when_it_was_there(
+    tmp_path, capsys
+):
+    data = tmp_path / "data.jsonl"
+    rows = [f"row {n} says little" for n in range(4)]
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in (rows[0], " ".join(rows * 400))))
+    recipe = write_recipe(tmp_path / "recipe.yaml", calibration__data=[{"path": str(data), "samples": 2}])
+    site = Site(store=LocalStore(tmp_path / "store"), host=probe())
+    plan = plan_one(load(recipe)[0], site)
+    out, told = Output(color=False), []
+    for _ in range(2):
+        with Display(out) as display:
+            for kind in ("source", "calibration_set"):
+                realize(plan.step(kind), site, display)
+        told.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")])
+    built, cached = told
+    report = json.loads(site.store.file(plan.step("calibration_set").key, "report.json").read_text())
+    assert any("gives 9" in text for text in report["warnings"])
+    assert built == [f"warning: calibration_set: {text}" for text in report["warnings"]]
+    assert len(cached) == 1
+    assert cached[0].startswith(built[0])

@@ -4,8 +4,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer
 
+from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.generation import encode
 from recipes.demo.tokenizer import CHAT_TEMPLATE
@@ -47,6 +49,7 @@ def test_a_chat_becomes_the_tokens_that_transformers_gives(tokenizer, name):
         ("{{ ''.__class__.__mro__ }}", "the chat template does what the sandbox forbids"),
         ("{{ raise_exception('no') }}", r"the chat template refuses the messages \(no\), for the prompt"),
         ({"other": "x"}, r"the tokenizer has chat templates \['other'\] and no 'default'"),
+        ("{% if false %}x{% endif %}", "the template makes no tokens of the prompt; generate without --chat"),
         (None, "has no chat template; generate without --chat"),
     ],
 )
@@ -54,3 +57,10 @@ def test_a_template_that_cannot_be_rendered_is_named(tokenizer, template, said):
     tokenizer.chat_template = template
     with pytest.raises(SourceError, match=said):
         encode(tokenizer, "hi", DATE)
+
+
+def test_a_prompt_without_tokens_is_refused():
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    tokenizer.backend_tokenizer.post_processor = ByteLevel()  # begins no text with BOS
+    with pytest.raises(DataError, match="the tokenizer makes no tokens of the prompt; give it some text"):
+        encode(tokenizer, "", None)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tests.cases import lay_out
+
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "demo" / "int4_awq_tp2.yaml"
 NOWHERE = ("--server", "http://127.0.0.1:1")
 """Nobody listens on port 1."""
@@ -27,3 +29,12 @@ def test_waiting_for_a_run_that_is_not_started_is_a_usage_error(cli, tmp_path):
     done = cli("--store", tmp_path, "submit", "--wait", "--schedule-only", RECIPE)
     assert done.returncode == 2
     assert "--schedule-only starts none; choose one" in done.stderr
+
+
+def test_what_this_host_lacks_is_a_warning_for_the_workers_host_counts(cli, tmp_path):
+    recipe = lay_out("schedule-never-runs", tmp_path / "case")  # for TensorRT-LLM, which is not here
+    done = cli("--store", tmp_path / "store", "submit", *NOWHERE, "--schedule-only", recipe)
+    warned, error = [line for line in done.stderr.splitlines() if line.startswith(("warning: ", "error: "))]
+    assert warned.startswith("warning: this host cannot build pub/every-minute: backend tensorrt needs a Te")
+    assert warned.endswith("; the worker's host must be able to")
+    assert error.startswith("error: no Prefect server at http://127.0.0.1:1")

@@ -183,4 +183,7 @@ def test_a_version_is_built_again_and_compared(cli, where):
     assert difference["name"] == "config.json"
     assert "quantization.exclude_modules was ['*lm_head', " in difference["what"]
     assert stages["engine"]["identical"] > 0
-    assert found["outcome"] == "different"  # by that one file
+    assert found["outcome"] == "different"
+    matter = {one["name"]: one["what"] for one in stages["engine"]["differences"] if one["matters"]}
+    assert list(matter) == ["config.json"]
+    assert "exclude_modules was ['*lm_head', " in matter["config.json"]

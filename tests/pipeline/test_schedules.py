@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from prefect.client.schemas.objects import FlowRun, StateType
 
 from artifacts.client import Client
 from pipeline.deployments import Order, send
-from pipeline.scheduled import next_runs, unplanned, wait_for_next_runs
+from pipeline.scheduled import active, next_runs, unplanned, wait_for_next_runs
 from pipeline.server import Prefect
+from pipeline.server_watch import look
 from recipes.load import Loaded
 from tests.cases import lay_out
 from tests.contract import runtime
@@ -82,7 +84,7 @@ def site(cli, tmp_path_factory) -> Iterator[Site]:
             "recipe": ("submit", recipe, "--schedule-only"),
             "stale": ("stale", "--offline", "--schedule", "* * * * *"),
         }.items():
-            done = cli("--store", base / "store", "--json", *command, *to, PATH=path)
+            done = cli("--store", base / "store", "--json", *command, *to)  # without the worker's toolchain
             assert done.returncode == 0, done.stderr
             answers[name] = json.loads(done.stdout)
         yield Site(Prefect.at(f"http://127.0.0.1:{port}"), base, path, answers)
@@ -106,6 +108,32 @@ def test_the_time_zone_decides_when_a_schedule_fires(site):
     start = awaited.starts[sent.deployment_id].astimezone(UTC)
     assert (start.hour, start.minute, awaited.problem) == (21, 15, "")
     assert start < datetime.now(UTC) + timedelta(days=1)
+
+
+def test_of_a_far_schedule_the_first_time_is_said(site, cli, tmp_path):
+    recipe, far = lay_out("schedule-never-runs", tmp_path), datetime.now(UTC) + timedelta(days=200)
+    day, month = f"{far.day}", f"{far.month}"
+    text = recipe.read_text().replace("pub/every-minute", "pub/far")
+    recipe.write_text(
+        re.sub(r"schedule:.*", f'schedule: {{cron: "30 2 {day} {month} *", timezone: Asia/Tokyo}}', text)
+    )
+    done = cli("--store", site.store, "submit", recipe, "--schedule-only", "--server", site.server.ui_url)
+    assert done.returncode == 0, done.stderr
+    told = f"; next run {far:%Y-%m-%d} 02:30 Asia/Tokyo; the server plans runs of the next 100 days\n"
+    assert done.stdout.endswith(told)
+    with site.server.client() as client:
+        assert active(client, settled_s=0).later == 1
+
+
+def test_what_was_just_registered_is_counted_by_itself(site):
+    send(site.order(loaded("toy/young", schedule={"cron": "0 4 * * *"})), site.server, start=False)
+    with site.server.client() as client:
+        held = active(client)
+    assert held.young >= 1
+    assert (
+        f"{held.young} registered less than 75 s ago"
+        in {row.what: row.told for row in look(site.server, None)}["Prefect schedules"]
+    )
 
 
 def test_a_schedule_goes_when_the_recipe_has_none_any_more(site):

@@ -162,6 +162,54 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
         load(tmp_path / "b.yaml")
 
 
+def dated(date: str) -> str:
+    """GOOD with this date of calibration, unquoted."""
+    return GOOD.replace("calibration:\n", f"calibration:\n  date: {date}\n")
+
+
+@pytest.mark.parametrize(
+    "date", ["2021-02-29", "2026-13-01", "0000-01-01", "2026-01-31 10:61:00", "2026-01-31T10:00:00"]
+)
+def test_a_day_that_is_none_is_told_with_its_place(tmp_path, date):
+    assert problems(tmp_path, dated(date)) == [
+        f"6:3: calibration.date: {date!r} is no day; write it as 2026-01-31"
+    ]
+
+
+def test_a_day_needs_no_quotes_and_a_name_that_looks_like_one_is_text(tmp_path):
+    (loaded,) = load(write(tmp_path, dated("2026-01-31").replace("demo/one", "2021-02-29")))
+    assert (loaded.recipe.date, loaded.recipe.name) == ("2026-01-31", "2021-02-29")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("0x_", "int"), ("0b_", "int"), ("9" * 5000, "int"), ("0x" + "f" * 5000, "int"), ("!!int ''", "int"), ("!!bool perhaps", "bool"),
+        ("!!timestamp soon", "timestamp"), ("!!float many", "float"), ("1" + ":59" * 400 + ".5", "float"),
+    ],
+)  # fmt: skip
+def test_a_scalar_that_yaml_cannot_read_is_told_with_its_place(tmp_path, value, kind):
+    (told,) = problems(tmp_path, GOOD.replace("tp: 2", f"tp: {value}"))
+    assert told.startswith("9:7: ")
+    assert told.endswith(f" is no {kind} that can be read; quote it if it is text")
+    assert len(told) < 150
+
+
+@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, "&a [*a]", "&a {b: *a}"])
+def test_what_is_too_deep_to_read_is_refused(tmp_path, value):
+    (told,) = problems(tmp_path, f"{GOOD}title: {value}\n")
+    assert "too deep in one another, or in themselves" in told
+
+
+def test_a_key_that_is_a_list_is_refused(tmp_path):
+    assert problems(tmp_path, f"{GOOD}? [a]\n: 1\n") == ["13:3: found unhashable key"]
+
+
+def test_a_directory_is_said_to_be_one(tmp_path):
+    with pytest.raises(RecipeError, match="is a directory; give the file of a recipe in it"):
+        load(tmp_path)
+
+
 def test_a_matrix_makes_one_recipe_per_combination(tmp_path):
     text = GOOD.replace("format: fp8\n", "matrix: {format: [fp8, int8_sq], engine.tp: [1, 2]}\n")
     found = load(write(tmp_path, text))
