@@ -85,6 +85,8 @@ def _syntax(text: str) -> str:
         Templates().env.parse(text)
     except TemplateSyntaxError as exc:
         return f"{exc.lineno}: no Jinja template ({exc.message}); mend it, or get the file again"
+    except ValueError as exc:  # a number of thousands of digits
+        return f"1: no Jinja template ({exc}); mend it, or get the file again"
     except RecursionError:
         return "1: nests too deeply for a Jinja template; mend it"
     return ""

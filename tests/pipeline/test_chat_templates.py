@@ -52,6 +52,8 @@ def test_a_template_that_is_no_jinja_is_refused_with_file_and_line(recipe, tmp_p
     assert f"model: {own}:3: no Jinja template (Encountered unknown tag 'endfro'" in planned(recipe, tmp_path)
     own.write_bytes(b"{{ messages }}\n\xff\n")
     assert f"model: {own}:2: not UTF-8 (invalid start byte)" in planned(recipe, tmp_path)
+    own.write_text("{{ " + "1" * 60_000 + " }}")
+    assert f"model: {own}:1: no Jinja template (Exceeds the limit" in planned(recipe, tmp_path)
     own.write_text("{{" + "(" * 50_000)
     assert f"model: {own}:" in planned(recipe, tmp_path)
     without_template(tmp_path)
