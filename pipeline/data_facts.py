@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.store.local import LocalStore
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange
 from calibration.data.origin import kind_of
 from calibration.data.saved import data_files
 from calibration.data.scan import scan
@@ -44,6 +46,8 @@ class DataFacts:
     hub: HubFiles | None = None
     rows: int | None = None
     """Good rows, where counting them took no time."""
+    holds: str = ""
+    """`chat`, `exchange` or `text`: what its first row is, where that was read."""
     what: str = field(default="")
     """The source as people call it."""
 
@@ -65,7 +69,7 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
         kind, files = kind_of(str(path)), [path]
     else:
         raise DataError(f"{path}: no such data file; check the path in the recipe")
-    rows = _quick_check(path, kind, reading)
+    rows, holds = _quick_check(path, kind, reading)
     if rows is not None and item.samples != "all" and rows < item.samples:
         raise DataError(f"{item.path} has {rows} rows; the recipe asks for {item.samples}")
     digests = [store.digests.digest(file) for file in files]
@@ -73,6 +77,7 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
         params={"kind": kind, "digests": digests, **reading},
         files=tuple(str(file.resolve()) for file in files),
         rows=rows,
+        holds=holds,
         what=path.name,
     )
 
@@ -101,10 +106,10 @@ def _template(path: Path) -> str:
     return found
 
 
-def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> int | None:
+def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> tuple[int | None, str]:
     """Looks at the rows of a text file (of a huge one, the first) and at the ends of a Parquet file.
 
-    Returns the number of good rows where all were seen.
+    Returns the number of good rows where all were seen, and what the first holds where it was read.
     """
     if kind in KINDS:
         found = scan(
@@ -114,14 +119,16 @@ def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> int | Non
             allowed=reading["bad_rows"],
             budget_bytes=SCAN_BYTES,
         )
-        return found.rows if found.complete else None
+        first = next(found.read([0])).content
+        holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
+        return found.rows if found.complete else None, holds
     if kind == "parquet":
         with path.open("rb") as file:
             head, size = file.read(4), file.seek(0, os.SEEK_END)
             file.seek(max(0, size - 4))
             if head != PARQUET or file.read() != PARQUET or size < 12:
                 raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
-    return None
+    return None, ""
 
 
 def _from_hub(item: Data, reading: Mapping[str, Any], store: LocalStore) -> DataFacts:

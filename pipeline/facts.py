@@ -13,6 +13,7 @@ from artifacts import digest
 from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline import engines
+from pipeline.chat_templates import template_problems
 from pipeline.checkpoint.comparison import compare, config_problems
 from pipeline.checkpoint.place import SOURCE_TYPES
 from pipeline.checkpoint.slicing import rank_bytes
@@ -101,6 +102,7 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
                 found[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except SourceError as exc:
             problems.insert(number, f"{place}: {exc}")
+    problems += _templates(loaded, data, whole="model" in found)
     try:
         heads = _heads(loaded, store)
     except SourceError as exc:
@@ -126,6 +128,16 @@ def _collecting_later() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def _templates(loaded: Loaded, data: Mapping[Data, DataFacts], *, whole: bool) -> list[str]:
+    """What is wrong with the chat templates; `whole`: the model could be read, so its own can be too."""
+    path = loaded.recipe.model.path
+    model = (loaded.base / path).resolve() if path is not None and whole else None
+    if model is not None and holds_config_only(model):
+        model = None
+    sources = {place: (item, data[item].holds) for place, item in data_items(loaded.recipe) if item in data}
+    return list(template_problems(loaded.base, model, sources))
 
 
 def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:

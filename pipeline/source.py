@@ -20,7 +20,7 @@ from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, local_digest, local_names, unreadable
-from pipeline.tensors import Checkpoint, open_checkpoint
+from pipeline.tensors import Checkpoint, open_checkpoint, read_config
 from pipeline.tokenizer import read_tokens
 
 REPORT = "report.json"
@@ -105,7 +105,7 @@ def place(path: Path, target: Path) -> None:
 def _require_tokenizer(out: Path, where: str) -> None:
     """Reads a tokenizer that no plan has seen; a SourceError where it is broken."""
     try:
-        tokens = read_tokens(out, 0)
+        tokens = read_tokens(out, read_shape(read_config(out)).vocab_size)
     except SourceError as exc:
         raise SourceError(str(exc).replace(str(out), where)) from exc
     if tokens.missing:

@@ -4,7 +4,7 @@ Neither torch nor transformers is needed. Left to the first step that tokenizes 
 whose own code would have to run.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +13,7 @@ from typing import Any
 from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
 from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
-
-DESCRIPTIONS = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
-)  # fmt: skip
-"""Files beside the tokens, each a JSON object."""
+from pipeline.tokenizer_fields import DESCRIPTIONS, descriptions, is_id
 
 TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
@@ -48,7 +44,7 @@ class Tokens:
 
 def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     """Reads a directory's tokenizer whole; a SourceError lists everything that is wrong with its files."""
-    problems, table = list(_descriptions(directory)), dict[str, int]()
+    problems, table = list(descriptions(directory)), dict[str, int]()
     try:
         if (directory / "tokenizer.json").exists():
             table = _serialized(directory / "tokenizer.json", vocab_size)
@@ -110,67 +106,6 @@ def _bytes(path: Path) -> bytes:
 
 def _object(path: Path) -> dict[str, Any]:
     return read_json(path, TOKENIZER)
-
-
-def _descriptions(directory: Path) -> Iterator[str]:
-    """What is wrong with the files beside the tokens."""
-    for name in DESCRIPTIONS:
-        path = directory / name
-        if not path.exists():
-            continue
-        try:
-            found = _object(path)
-        except SourceError as exc:
-            yield str(exc)
-            continue
-        if name == "generation_config.json":
-            continue
-        fields = dict.fromkeys(found, _is_id) if name == "added_tokens.json" else FIELDS
-        for field, fits in fields.items():
-            value = found.get(field)
-            if value is not None and (wanted := fits(value)):
-                yield f"{path}: {field} is {shortened(value)}, {wanted} is needed; get the file again"
-
-
-def _is_text(value: Any) -> str:
-    return "" if isinstance(value, str) else "a string"
-
-
-def _is_side(value: Any) -> str:
-    return "" if value in ("left", "right") else "left or right"
-
-
-def _is_id(value: Any) -> str:
-    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a token's id"
-
-
-def _is_token(value: Any) -> str:
-    text = value.get("content") if isinstance(value, dict) else value
-    return "" if isinstance(text, str) else "a token, as a string or an object with content"
-
-
-def _is_number(value: Any) -> str:
-    return "" if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
-
-
-def _is_list(value: Any) -> str:
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [None]
-    return "" if not any(map(_is_token, items)) else "a list of tokens"
-
-
-def _is_table(value: Any) -> str:
-    whole = isinstance(value, dict) and all(number.isdecimal() for number in value)
-    return "" if whole and not any(map(_is_token, value.values())) else "an object of id -> token"
-
-
-FIELDS: Mapping[str, Callable[[Any], str]] = {
-    "tokenizer_class": _is_text, "padding_side": _is_side, "model_max_length": _is_number,
-    "bos_token": _is_token, "eos_token": _is_token, "unk_token": _is_token, "pad_token": _is_token,
-    "cls_token": _is_token, "sep_token": _is_token, "mask_token": _is_token,
-    "additional_special_tokens": _is_list, "extra_special_tokens": _is_list,
-    "added_tokens_decoder": _is_table,
-}  # fmt: skip
-"""Fields of tokenizer_config.json and special_tokens_map.json -> what they must be, where they are not."""
 
 
 def _added(directory: Path) -> dict[str, int]:
@@ -270,7 +205,7 @@ def _byte_level(directory: Path) -> dict[str, int]:
         )
     table = _object(vocabulary)
     if wrong := next(
-        (f"{text!r} is {shortened(number)}" for text, number in table.items() if _is_id(number)), ""
+        (f"{text!r} is {shortened(number)}" for text, number in table.items() if is_id(number)), ""
     ):
         raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
     try:
