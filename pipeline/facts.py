@@ -23,6 +23,7 @@ from pipeline.errors import SourceError
 from pipeline.generation_config import ends
 from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
+from pipeline.model_json import require_directory
 from pipeline.shape import ModelShape
 from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
@@ -185,6 +186,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     """
     if model.path is not None:
         directory = (base / model.path).resolve()
+        require_directory(directory)
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here

@@ -46,6 +46,13 @@ SHOWN = 100
 POINTER = b"version https://git-lfs.github.com/spec/"
 """Begins what stands in a Git checkout in the place of a large file that was not fetched."""
 
+KINDS = {
+    stat.S_IFREG: "a file",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFSOCK: "a socket",
+}
+
 ESCAPES = re.compile(rb"\\.", re.DOTALL)
 STRINGS = re.compile(rb'"[^"]*+"')
 NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
@@ -70,6 +77,10 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         # Between the two looks it may have become a FIFO, which must not make us wait.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise SourceError(
+                f"{path}: is a link to {path.readlink()}, which does not exist; get that file, or put it here"
+            ) from None
         raise SourceError(f"{path}: no such file; a checkpoint directory must have it") from None
     except (OSError, ValueError) as exc:  # a name with a zero byte is a ValueError
         why = exc.strerror if isinstance(exc, OSError) else exc
@@ -130,12 +141,24 @@ def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value
 
 
+def _kind(mode: int) -> str:
+    return KINDS.get(stat.S_IFMT(mode), "a device")
+
+
 def _require_regular(path: Path, mode: int) -> None:
-    if stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode):
+        raise SourceError(f"{path}: is {_kind(mode)}; it must be a regular file, or a link to one")
+
+
+def require_directory(path: Path) -> None:
+    """Refuses a checkpoint that is something else than a directory; one that is absent is told elsewhere."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # told, with its reason, where it is read
         return
-    kinds = {stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory", stat.S_IFSOCK: "a socket"}
-    kind = kinds.get(stat.S_IFMT(mode), "a device")
-    raise SourceError(f"{path}: is {kind}; it must be a regular file, or a link to one")
+    if not stat.S_ISDIR(mode):
+        kind = KINDS.get(stat.S_IFMT(mode), "a device")
+        raise SourceError(f"{path}: is {kind}; it must be a directory with config.json and weights")
 
 
 def _depth(data: bytes) -> int:

@@ -207,9 +207,10 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     """Opens a checkpoint after checking every header; an incomplete or pickled one is a SourceError."""
     config = read_config(directory)
     index = directory / "model.safetensors.index.json"
-    if (directory / "model.safetensors").exists():
-        return Checkpoint(directory, config, read_header(directory / "model.safetensors"))
-    if index.exists():
+    whole = directory / "model.safetensors"
+    if whole.exists() or whole.is_symlink():  # a link to nothing is told as such
+        return Checkpoint(directory, config, read_header(whole))
+    if index.exists() or index.is_symlink():
         return Checkpoint(directory, config, _read_indexed(index))
     pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
     held = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"

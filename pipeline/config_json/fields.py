@@ -150,7 +150,7 @@ def opened(given: Mapping[str, Any], known: ConfigClass) -> Config:
 def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
     """Reads what every family has, as fields of a ModelShape; `inner` names the size of an MLP or expert."""
     hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
-    found = {
+    found: dict[str, Any] = {
         "architecture": config.architecture,
         "model_type": config.known.model_type,
         "dtype": dtype(config),

@@ -60,7 +60,7 @@ def _rope(
     rotary.require_whole(config, name, given)
     if given.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
         config.refuse("partial_rotary_factor is null; give it a value or leave it out")
-    theta, found = rotary.theta(config, name, given), rotary.kind(config, name, given)
+    theta, found = rotary.theta(config, name, given), rotary.kind(config, name, given, LONGROPE)
     if found == "default":
         return theta, None
     if found not in LONGROPE:
@@ -73,6 +73,8 @@ def _rope(
             f"{name}.{ORIGINAL} is {shortened(given.get(ORIGINAL))}; with rope_type 'su' transformers needs "
             f"it there, and it must be the {original} that stands beside the block"
         )
+    else:
+        rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", given.get(ORIGINAL)))
     _require_usual(config, name, given, decoder["max_position_embeddings"] / original)
     pairs = decoder["head_dim"] // 2
     short, long = (_factors(config, name, given, key, pairs) for key in ("short_factor", "long_factor"))

@@ -1,8 +1,8 @@
 """Rotary positions of a `config.json`, as transformers 5.14 reads them; pure.
 
 `rope_scaling`, the name of transformers 4, comes before `rope_parameters`; where the block does not say
-`rope_theta`, the field of that name beside it does, then the class. Two blocks that say different things are
-refused: whoever wrote the second did not mean the first to be dropped.
+`rope_theta`, the field of that name beside it does, then the class. Two blocks, or a block and a field beside
+it, that say different things are refused: whoever wrote the second did not mean the first to be dropped.
 """
 
 from collections.abc import Mapping
@@ -81,12 +81,23 @@ def base(config: Config, name: str, given: Mapping[str, Any], beside: str, usual
         return number(config, beside, found)
     if found is not None:
         number(config, beside, found)
+    if beside in config.given:
+        require_equal(config, (beside, found), (f"{name}.rope_theta", given["rope_theta"]))
     return number(config, f"{name}.rope_theta", given["rope_theta"])
 
 
-def kind(config: Config, name: str, given: Mapping[str, Any]) -> str:
-    """Reads the type of a block: `rope_type`, or where that is left out `type`."""
+def require_equal(config: Config, one: tuple[str, Any], other: tuple[str, Any]) -> None:
+    """Refuses two spellings of a field that disagree: transformers drops one of them without a word."""
+    if one[1] is not None and other[1] is not None and one[1] != other[1]:
+        told = " and ".join(f"{name} {shortened(value)}" for name, value in (one, other))
+        config.refuse(f"{told} disagree; transformers uses one of them alone: take the wrong one out")
+
+
+def kind(config: Config, name: str, given: Mapping[str, Any], alike: tuple[str, ...] = ()) -> str:
+    """Reads the type of a block: `rope_type`, or where that is left out `type`; `alike` are names of one."""
     found = given.get("rope_type", given.get("type", "default"))
+    if not (found in alike and given.get("type") in alike):
+        require_equal(config, (f"{name}.rope_type", found), (f"{name}.type", given.get("type")))
     if isinstance(found, str):
         return found
     config.refuse(f"{name}.rope_type is {shortened(found)}; give it a value or leave it out")
@@ -96,7 +107,9 @@ def kind(config: Config, name: str, given: Mapping[str, Any]) -> str:
 def require_whole(config: Config, name: str, given: Mapping[str, Any]) -> None:
     """Refuses rotary embeddings over a part of each head."""
     place = f"{name}.partial_rotary_factor" if "partial_rotary_factor" in given else "partial_rotary_factor"
-    partial = given.get("partial_rotary_factor", config.given.get("partial_rotary_factor"))
+    beside = config.given.get("partial_rotary_factor")
+    partial = given.get("partial_rotary_factor", beside)
+    require_equal(config, ("partial_rotary_factor", beside), (place, partial))
     null = partial is None and "partial_rotary_factor" not in given  # which transformers takes for left out
     if not null and (type(partial) not in (int, float) or partial != 1):
         config.refuse(f"{place} {shortened(partial)} is not supported; supported: 1")
@@ -133,9 +146,10 @@ def _checked(config: Config, name: str, value: Any) -> Any:
 
 
 def _original(config: Config, name: str, given: Mapping[str, Any]) -> int:
-    if ORIGINAL not in given:
-        return config.whole("max_position_embeddings")
-    found = given[ORIGINAL]
+    silent = ORIGINAL not in given
+    found = config.whole("max_position_embeddings") if silent else given[ORIGINAL]
+    place = f"max_position_embeddings, which {name} starts from," if silent else f"{name}.{ORIGINAL}"
+    require_equal(config, (ORIGINAL, config.given.get(ORIGINAL)), (place, found))
     if type(found) is int and 0 < found <= 1 << 31:
         return found
     config.refuse(f"{name}.{ORIGINAL} is {shortened(found)}; it must be a whole number from 1 to {1 << 31}")

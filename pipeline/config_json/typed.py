@@ -60,9 +60,9 @@ def _is(value: Any, expected: Type) -> bool:
     if expected.startswith(AT_MOST):
         return type(value) is float and not value > float(expected.removeprefix(AT_MOST))
     outer, _, inner = expected.partition(" of ")
-    if not isinstance(value, list if outer == "list" else dict):
-        return False
-    return not inner or all(_is(each, inner) for each in (value if outer == "list" else value.values()))
+    if outer == "list":
+        return isinstance(value, list) and all(_is(each, inner) for each in value)
+    return isinstance(value, dict) and (not inner or all(_is(each, inner) for each in value.values()))
 
 
 def _told(types: list[Type]) -> str:
@@ -72,4 +72,4 @@ def _told(types: list[Type]) -> str:
 def _word(expected: Type) -> str:
     if isinstance(expected, list):
         return f"one of {', '.join(map(shortened, expected))}"
-    return WORDS.get(expected) or expected.replace("float", WORDS["float"])
+    return WORDS.get(expected) or f"{WORDS['float']}, at most {expected.removeprefix(AT_MOST)}"

@@ -34,7 +34,7 @@ def make_socket(path):
         (make_socket, "is a socket; it must be a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "is a device; it must be a regular file"),
         (lambda path: path.symlink_to(path), "cannot be read"),
-        (lambda path: path.symlink_to("nothing"), "no such file"),
+        (lambda path: path.symlink_to("nothing"), "is a link to nothing, which does not exist"),
     ],
     ids=["fifo", "directory", "socket", "device", "loop", "dangling"],
 )

@@ -1,6 +1,7 @@
 """What plan says of a model's tensors: the inputs that failed, and what is noted."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -122,3 +123,26 @@ def test_a_configuration_alone_is_still_planned_but_not_one_of_a_quantized_model
     config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {}}))
     with pytest.raises(RecipeError, match="quantized already"):
         draft_file(file, site)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [(lambda path: path.write_text("x"), "is a file"), (os.mkfifo, "is a FIFO")],
+    ids=["file", "fifo"],
+)
+def test_a_model_that_is_no_directory_is_told_as_what_it_is(recipe, site, make, said):
+    model = recipe.parent / "model"
+    shutil.rmtree(model)
+    make(model)
+    with pytest.raises(RecipeError) as told:
+        gather(load(recipe)[0], HOST, site.store)
+    assert f"model: {model}: {said}; it must be a directory" in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_ends_at_plan(recipe, site, name):
+    file = recipe.parent / "model" / name
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 12\n")
+    with pytest.raises(RecipeError) as told:
+        gather(load(recipe)[0], HOST, site.store)
+    assert f"model: {file}: is a Git LFS pointer and not the file; run `git lfs pull`" in str(told.value)

@@ -92,6 +92,15 @@ def test_qwen3_heads_need_not_add_up_to_the_hidden_size():
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*LlamaForCausalLM.*Qwen3ForCausalLM"),
         ({"architectures": None}, "architectures is null"),
+        (
+            {"initializer_range": None, "use_cache": None},
+            "initializer_range is null.*\\n.*use_cache is null; it must be true",
+        ),
+        (
+            {"pad_token_id": 320, "vocab_size": 320},
+            "pad_token_id is 320 and vocab_size is 320; it must be null or",
+        ),
+        ({"layer_types": ["full_attention"]}, "layer_types names 1 layers of kinds .*; it must name"),
         ({"attention_bias": True}, "attention_bias true"),
         ({"mlp_bias": True}, "mlp_bias true"),
         ({"hidden_act": "gelu"}, "'gelu'"),
@@ -110,6 +119,12 @@ def test_qwen3_heads_need_not_add_up_to_the_hidden_size():
 def test_what_is_not_supported_is_refused_with_its_value(change, said):
     with pytest.raises(SourceError, match=said):
         read_shape(LLAMA | change)
+
+
+@pytest.mark.parametrize(("field", "said"), [("architectures", "architectures"), ("torch_dtype", "dtype")])
+def test_what_is_left_out_is_said_to_be_missing(field, said):
+    with pytest.raises(SourceError, match=f"config.json: {said} is missing; it must be"):
+        read_shape(without(LLAMA, field))
 
 
 def test_mistral_has_its_window_in_every_layer():

@@ -238,3 +238,11 @@ def test_a_pointer_of_git_lfs_is_named_as_such(checkpoint, name):
     (checkpoint / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 12\n")
     with pytest.raises(SourceError, match=f"{name}: is a Git LFS pointer .* run `git lfs pull`"):
         open_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
+def test_weights_that_are_a_link_to_nothing_are_told_as_such(checkpoint, name):
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / name).symlink_to("../blobs/gone")
+    with pytest.raises(SourceError, match=rf"{name}: is a link to \.\./blobs/gone, which does not exist"):
+        open_checkpoint(checkpoint)

@@ -32,7 +32,7 @@ GEMMA_3 = {
     "sliding_window": 16,
     "sliding_window_pattern": 3,
 }
-PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
+PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": None}
 NONE = Precision.parse("none")
 
 

@@ -120,7 +120,12 @@ def test_experts_in_blocks_need_a_version_that_has_them(version, loads):
 
 
 def test_networks_without_stages_are_refused_over_stages():
-    phi3 = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "num_key_value_heads": 8}
+    phi3 = {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "pad_token_id": None,
+        "num_key_value_heads": 8,
+    }
     gemma2 = {
         "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "query_pre_attn_scalar": 48,
         "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 8, "tie_word_embeddings": True,
@@ -136,7 +141,7 @@ def test_networks_without_stages_are_refused_over_stages():
 
 
 def test_phi3_of_0_10_has_no_grouped_heads():
-    grouped = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
+    grouped = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad_token_id": None}
     (told,) = said(version="0.10.0", **grouped)
     assert told.startswith(
         "model: TensorRT-LLM 0.10.0 gives Phi3ForCausalLM as many key heads as query heads"

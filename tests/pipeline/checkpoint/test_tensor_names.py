@@ -43,8 +43,8 @@ MODELS = {
         **GEMMA, "layer_types": ["sliding_attention", "full_attention"],
         "rope_parameters": {"sliding_attention": ROPE, "full_attention": ROPE | {"rope_theta": 1e6}},
     }),
-    "phi3": ("Phi3ForCausalLM", "phi3", {"num_key_value_heads": 4}),
-    "phi3 longrope": ("Phi3ForCausalLM", "phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 32}),
+    "phi3": ("Phi3ForCausalLM", "phi3", {"pad_token_id": None, "num_key_value_heads": 4}),
+    "phi3 longrope": ("Phi3ForCausalLM", "phi3", {"pad_token_id": None, "rope_parameters": LONGROPE, "original_max_position_embeddings": 32}),
     "mixtral": ("MixtralForCausalLM", "mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None}),
     "qwen2_moe": ("Qwen2MoeForCausalLM", "qwen2_moe", QWEN_MOE),
 }  # fmt: skip

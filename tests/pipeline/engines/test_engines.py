@@ -103,7 +103,13 @@ def test_aoti_refuses_what_its_model_does_not_compute():
     assert engines.backend("aoti").reasons(wanted(mistral, engine=Engine(max_seq_len=100))) == []
 
     rope = {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
-    phi = {**CONFIG, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "rope_scaling": rope}
+    phi = {
+        **CONFIG,
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "pad_token_id": None,
+        "rope_scaling": rope,
+    }
     phi |= {"original_max_position_embeddings": 64}
     [reason] = engines.backend("aoti").reasons(wanted(phi, engine=Engine(max_seq_len=65)))
     assert reason.startswith("engine.max_seq_len: 65 exceeds 64, beyond which longrope")

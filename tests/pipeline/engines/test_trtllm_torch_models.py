@@ -18,7 +18,12 @@ FAMILIES = {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
     },
-    "phi3": {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "sliding_window": 2047},
+    "phi3": {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "pad_token_id": None,
+        "sliding_window": 2047,
+    },
 }
 
 
