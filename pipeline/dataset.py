@@ -80,7 +80,7 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
         return []
     try:
         found = yaml.load(front[1], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # a date that is none is a ValueError
         said = str(exc).splitlines()[0]
         raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None
     listed = found.get("configs") if isinstance(found, dict) else None

@@ -35,8 +35,8 @@ def known_cron(text: str) -> str:
     """The expression; a ValueError that names the field where Prefect cannot read it, or it never fires."""
     fields = text.split()
     if not (len(fields) == 1 and text.strip().startswith("@")) and len(fields) != len(FIELDS):
-        told = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
-        raise ValueError(f"{told}, none of seconds or years: {EXAMPLE}")
+        counted = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
+        raise ValueError(f"{counted}, none of seconds or years: {EXAMPLE}")
     wrong = [told for index in range(len(fields)) if (told := _problem(fields, index))]
     if wrong or not _readable(text):
         raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(wrong) or EXAMPLE}")
@@ -77,8 +77,8 @@ def _problem(fields: list[str], index: int) -> str | None:
     name, values, low, high = FIELDS[index]
     if not fields[index].isascii() or not _readable(" ".join(alone)):
         return f"{name} {shortened(fields[index])!r} is not {values}"
-    told = (_backwards_or_once(part, low, high) for part in fields[index].split(","))
-    return next((f"{name} {part}" for part in told if part), None)
+    problems = (_backwards_or_once(part, low, high) for part in fields[index].split(","))
+    return next((f"{name} {problem}" for problem in problems if problem), None)
 
 
 def _backwards_or_once(part: str, low: int, high: int) -> str | None:

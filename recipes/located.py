@@ -41,7 +41,7 @@ class Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
         """The node's value; a ConstructorError with its place where the text is none of its type."""
         try:
-            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            value = super().construct_object(node, deep)
             if isinstance(value, int):
                 str(value)  # which of a number of thousands of digits no message or file could hold
         except (ValueError, LookupError, AttributeError, ArithmeticError):

@@ -84,7 +84,7 @@ def allowed(model: type[Settings]) -> str:
 def _scalar(text: str) -> object:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
         return text
     if isinstance(value, dict | list):
         return text

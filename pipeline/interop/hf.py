@@ -105,6 +105,6 @@ def front_matter(directory: Path) -> dict[str, Any]:
     found = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
     try:
         said = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
         return {}
     return json.loads(json.dumps(said, default=str)) if isinstance(said, dict) else {}

@@ -123,9 +123,10 @@ def test_what_a_source_may_not_mean(case):
         dataset.choose(source, names, configs, "x")
 
 
-def test_a_card_that_is_not_yaml_is_said_to_be_so():
+@pytest.mark.parametrize("front", ["configs: [", "released: 2021-02-29"])
+def test_a_card_that_is_not_yaml_is_said_to_be_so(front):
     with pytest.raises(DataError, match=r"x: README\.md: not YAML"):
-        dataset.configurations("---\nconfigs: [\n---\n", "x")
+        dataset.configurations(f"---\n{front}\n---\n", "x")
     assert dataset.configurations("# no front matter", "x") == []
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from pipeline.deployment.settings import _scalar
 from tests.pipeline.deploy import published
 
 NAME = published.TORCH_FP8_TP2.name
@@ -80,3 +81,7 @@ def test_a_directory_is_named_after_version_and_target(ask, weights, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert ask("export", NAME, "--to", "vllm")[0] == 0
     assert (tmp_path / "llama-3-1-8b-fp8-torch-1-vllm" / "serve.sh").is_file()
+
+
+def test_a_setting_that_looks_like_a_date_and_is_none_is_text():
+    assert _scalar("2021-02-29") == "2021-02-29"

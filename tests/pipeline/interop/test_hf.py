@@ -15,6 +15,7 @@ from pipeline.errors import ExchangeRefused
 from pipeline.interop import exchange
 from pipeline.interop.card import card
 from pipeline.interop.content import content
+from pipeline.interop.hf import front_matter
 from tests.pipeline.interop.conftest import NAME
 
 
@@ -132,3 +133,8 @@ def test_a_version_without_a_checkpoint_says_what_it_has(client, tmp_path):
     assert json.loads(
         client.store.file(content(record, "engine", client).manifest.key, "engine.json").read_text()
     )
+
+
+def test_a_card_with_a_date_that_is_none_says_nothing(tmp_path):
+    (tmp_path / "README.md").write_text("---\nreleased: 2021-02-29\n---\n")
+    assert front_matter(tmp_path) == {}
