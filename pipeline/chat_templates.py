@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts import digest
 from calibration.tokenizer_files import TEMPLATES
 from pipeline.model_json import TOKENIZER, read_json
+from pipeline.toolchains.probe import Memory
 from recipes.data import Data
 
 OWN = "chat_template.jinja"
@@ -15,11 +17,12 @@ PARSED = 1 << 17
 
 
 def template_problems(
-    base: Path, model: Path | None, sources: Mapping[str, tuple[Data, str]]
+    base: Path, model: Path | None, sources: Mapping[str, tuple[Data, str]], memory: Memory
 ) -> Iterator[str]:
     """What is wrong with the templates of a recipe's sources: place -> source, and what its rows hold.
 
     Rows hold `chat`, `exchange` or anything else; a `model` of None is not here, and its templates unknown.
+    `memory` keeps which templates were parsed before.
     """
     used = False
     for place, (item, holds) in sources.items():
@@ -27,7 +30,7 @@ def template_problems(
             continue
         if item.template is not None:
             path = base / item.template
-            if said := _syntax(path.read_text(encoding="utf-8")):
+            if said := _syntax(path.read_text(encoding="utf-8"), memory):
                 yield f"{place}: template: {path}:{said}"
         elif model is not None:
             used = True
@@ -37,7 +40,7 @@ def template_problems(
                     "has a chat template; name one in 'template', or give text rows"
                 )
     if used and model is not None:
-        yield from (f"model: {said}" for said in _own_problems(model))
+        yield from (f"model: {said}" for said in _own_problems(model, memory))
 
 
 def _files(model: Path) -> list[Path]:
@@ -55,12 +58,12 @@ def _configured(model: Path) -> Any:
     return read_json(path, TOKENIZER).get("chat_template") if path.is_file() else None
 
 
-def _own_problems(model: Path) -> Iterator[str]:
+def _own_problems(model: Path, memory: Memory) -> Iterator[str]:
     files = _files(model)
     for path in files:
         data = path.read_bytes()
         try:
-            said = _syntax(data.decode())
+            said = _syntax(data.decode(), memory)
         except UnicodeDecodeError as exc:
             line = data.count(b"\n", 0, exc.start) + 1
             said = f"{line}: not UTF-8 ({exc.reason}); get the file again"
@@ -69,13 +72,14 @@ def _own_problems(model: Path) -> Iterator[str]:
     held = None if files else _configured(model)
     for entry in held if isinstance(held, list) else [held]:
         text = entry.get("template") if isinstance(entry, dict) else entry
-        if isinstance(text, str) and (said := _syntax(text)):
+        if isinstance(text, str) and (said := _syntax(text, memory)):
             yield f"{model / 'tokenizer_config.json'}: chat_template, line {said}"
 
 
-def _syntax(text: str) -> str:
+def _syntax(text: str, memory: Memory) -> str:
     """Line and fault of what is no Jinja; empty where it is."""
-    if len(text) > PARSED:
+    key = digest.of_json({"template": text})
+    if len(text) > PARSED or memory.recall(key) is not None:
         return ""
     from jinja2 import TemplateSyntaxError
 
@@ -89,4 +93,5 @@ def _syntax(text: str) -> str:
         return f"1: no Jinja template ({exc}); mend it, or get the file again"
     except RecursionError:
         return "1: nests too deeply for a Jinja template; mend it"
+    memory.keep(key, {}, [])
     return ""

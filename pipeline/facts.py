@@ -103,7 +103,7 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
                 found[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except SourceError as exc:
             problems.insert(number, f"{place}: {exc}")
-    problems += _templates(loaded, data, whole="model" in found)
+    problems += _templates(loaded, data, store, whole="model" in found)
     try:
         heads = _heads(loaded, store)
     except SourceError as exc:
@@ -131,14 +131,16 @@ def _collecting_later() -> Iterator[None]:
         gc.enable()
 
 
-def _templates(loaded: Loaded, data: Mapping[Data, DataFacts], *, whole: bool) -> list[str]:
+def _templates(
+    loaded: Loaded, data: Mapping[Data, DataFacts], store: LocalStore, *, whole: bool
+) -> list[str]:
     """What is wrong with the chat templates; `whole`: the model could be read, so its own can be too."""
     path = loaded.recipe.model.path
     model = (loaded.base / path).resolve() if path is not None and whole else None
     if model is not None and holds_config_only(model):
         model = None
     sources = {place: (item, data[item].holds) for place, item in data_items(loaded.recipe) if item in data}
-    return list(template_problems(loaded.base, model, sources))
+    return list(template_problems(loaded.base, model, sources, Memory(store.root / "tokenizers.json")))
 
 
 def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:
