@@ -1,10 +1,7 @@
 """Cron expressions and IANA time zones: what Prefect can read, and when it fires, told without Prefect."""
 
-import difflib
 import re
-import zoneinfo
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 from recipes.located import shortened
 
@@ -47,7 +44,9 @@ def known_cron(text: str) -> str:
 
 def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
     """The first time after `moment` that the expression fires, in its time zone; None if it never does."""
-    from croniter import CroniterBadDateError, croniter  # as in _readable
+    from zoneinfo import ZoneInfo  # as in _readable
+
+    from croniter import CroniterBadDateError, croniter
 
     try:
         found: datetime = croniter(cron, moment.astimezone(ZoneInfo(timezone))).get_next(datetime)
@@ -58,6 +57,9 @@ def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
 
 def known_timezone(zone: str) -> str:
     """The name; a ValueError with the nearest names there are where it is none."""
+    import difflib  # as in _readable
+    import zoneinfo
+
     names = zoneinfo.available_timezones() - NO_ZONES
     if zone in names:
         return zone

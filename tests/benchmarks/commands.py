@@ -36,6 +36,7 @@ def commands(checkout: Path) -> dict[str, tuple[str, ...]]:
     return {
         "enginery --help": enginery(store, "--help"),
         "enginery plan, nothing cached": enginery(empty, "plan", RECIPE),
+        "enginery plan, all cached": enginery(store, "plan", RECIPE),
         "enginery run, all cached": run,
     }
 
