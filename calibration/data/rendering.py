@@ -233,7 +233,8 @@ def _loaded(source: Path, named: str) -> tuple[Any, tuple[int, ...]]:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         differs, prefix = _differing(tokenizer, source / "tokenizer.json"), _prefix(tokenizer)
     except BaseException as exc:
-        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+        panicked = type(exc).__name__ == "PanicException"
+        if isinstance(exc, MemoryError) or not (panicked or isinstance(exc, Exception)):
             raise
         # Both libraries raise what comes, bare Exceptions too; the Rust one panics, by a BaseException.
         told = str(exc).replace(str(source), named)
