@@ -15,8 +15,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.settings import PREFECT_UI_URL
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from artifacts.errors import PolicyRefused
 from artifacts.registry.registry import Registry
@@ -32,6 +34,7 @@ from pipeline.planning import pending, plan_one
 from pipeline.registry_url import usable
 from pipeline.reports import headline, progress_key, slug
 from pipeline.run import Outcome, judge, through
+from pipeline.scheduled import SUPERSEDED, drop_superseded, superseded
 from pipeline.server import Prefect
 from pipeline.stale.ask import Asked, ask
 from pipeline.step import Step
@@ -67,6 +70,8 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
 def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | None, server_url: str) -> Any:
     """Looks for published engines that no longer match, shows them, and starts a run for each rebuild."""
     tie_if_asked()
+    if (refused := superseded_run()) is not None:
+        return refused
     log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
     with app.announcing():
@@ -85,6 +90,8 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
 def reported(work: Callable[[], Outcome]) -> Any:
     """What a flow returns for `work`: a state whose message says what was published, or why nothing was."""
     tie_if_asked()
+    if (refused := superseded_run()) is not None:
+        return refused
     try:
         outcome = work()
     except (GateFailed, PolicyRefused) as exc:
@@ -93,6 +100,23 @@ def reported(work: Callable[[], Outcome]) -> Any:
         return Failed(message=headline(exc), data=exc)
     version = f"{outcome.name}:{outcome.version}"
     return Completed(message=f"published {version} as @{outcome.alias}", data=version)
+
+
+def superseded_run() -> "State[None] | None":
+    """How a run ends that its deployment's former schedule planned; deletes its successors."""
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    if run is None or run.deployment_id is None or not run.auto_scheduled:
+        return None
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment(run.deployment_id)
+        if not superseded(run, deployment):
+            return None
+        drop_superseded(client, deployment)
+    told = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
+    return Cancelled(
+        name=SUPERSEDED, message=f"nothing was built: its schedule was replaced or removed {told}"
+    )
 
 
 def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -11,16 +12,18 @@ from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterTags,
     FlowRunFilter,
+    FlowRunFilterCreatedBy,
     FlowRunFilterDeploymentId,
     FlowRunFilterNextScheduledStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
-from prefect.client.schemas.objects import DeploymentSchedule, StateType
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
 
 from pipeline.server import POLL_S, TAG, Prefect
 from recipes.cron import fires_after
@@ -34,8 +37,11 @@ PLANS_AHEAD = timedelta(days=100)
 HORIZON = timedelta(days=90)
 """Who fires within this must have a run planned: with a margin to what servers plan."""
 
+SUPERSEDED = "Superseded"
+"""Name of the cancelled state of a run whose schedule had been replaced before it fell due."""
+
 PAGE = 200
-"""Deployments that a server answers at once."""
+"""Deployments or runs that a server answers at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,43 @@ class Awaited:
 
 
 def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UUID, datetime | None]:
-    """When the next planned run of each deployment starts; None where the server has planned none."""
+    """When the next planned run of each deployment starts; None where the server has planned none.
+
+    Runs of schedules that a deployment had before are not counted.
+    """
     found: dict[UUID, datetime | None] = {}
     for deployment in deployments:
+        wanted = _planned([deployment])
+        wanted.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
         runs = client.read_flow_runs(
-            flow_run_filter=_planned([deployment]), sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
+            flow_run_filter=wanted, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
         )
         found[deployment] = runs[0].next_scheduled_start_time if runs else None
     return found
+
+
+def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
+    """Whether a run fell due after its schedule had been replaced or removed.
+
+    A server deletes the planned runs of a deployment that is sent again, but its scheduler may have read the
+    schedule of before and write its runs afterwards, with the recipe of before.
+    """
+    return (
+        run.auto_scheduled
+        and run.created_by is not None
+        and run.created_by.id not in _schedules(deployment)
+        and run.expected_start_time is not None
+        and deployment.updated is not None
+        and run.expected_start_time > deployment.updated
+    )
+
+
+def drop_superseded(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Deletes the planned runs of schedules that a deployment had before."""
+    for run in client.read_flow_runs(flow_run_filter=_planned([deployment.id]), limit=PAGE):
+        if superseded(run, deployment):
+            with suppress(ObjectNotFound):  # sent again meanwhile
+                client.delete_flow_run(run.id)
 
 
 def wait_for_next_runs(
@@ -136,6 +171,10 @@ def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
         tags=FlowRunFilterTags(all_=["auto-scheduled"]),
         next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=datetime.now(UTC)),
     )
+
+
+def _schedules(deployment: DeploymentResponse) -> list[UUID]:
+    return [one.id for one in deployment.schedules]
 
 
 def _changed(deployment: DeploymentResponse) -> datetime:

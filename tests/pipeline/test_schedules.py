@@ -1,14 +1,16 @@
 """Schedules that fire by themselves on a real Prefect server, and one whose scheduler is broken."""
 
+import asyncio
 import json
 import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -20,6 +22,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.server.database import provide_database_interface
+from prefect.server.models.deployments import _generate_scheduled_flow_runs, _insert_scheduled_flow_runs
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, temporary_settings
 
 from artifacts.client import Client
 from pipeline.deployments import Order, send
@@ -35,6 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FIRES_WITHIN_S = 200.0
 """A minute until it fires, half a minute for the flow; several times that on a busy host."""
+
+ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 
 
 @dataclass
@@ -56,19 +63,23 @@ class Site:
 
     def completed(self, deployment: str) -> FlowRun:
         """The first completed run of a deployment; a failed one is an error."""
-        ended = FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.FAILED, StateType.CRASHED])
+        (first, *_) = self.runs(UUID(deployment), *ENDED)
+        assert first.state is not None
+        assert first.state.is_completed(), first.state.message
+        return first
+
+    def runs(self, deployment: UUID, *types: StateType) -> list[FlowRun]:
+        """The runs of a deployment in such states, once there is one."""
         wanted = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
-            state=FlowRunFilterState(type=ended),
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types))),
         )
         deadline = time.monotonic() + FIRES_WITHIN_S
         with self.server.client() as client:
             while not (runs := client.read_flow_runs(flow_run_filter=wanted)):
-                assert time.monotonic() < deadline, "no scheduled run has ended"
+                assert time.monotonic() < deadline, f"no run is {', '.join(types)}"
                 time.sleep(1)
-        assert runs[0].state is not None
-        assert runs[0].state.is_completed(), runs[0].state.message
-        return runs[0]
+        return runs
 
 
 @pytest.fixture(scope="module")
@@ -128,22 +139,55 @@ def test_of_a_far_schedule_the_first_time_is_said(site, cli, tmp_path):
 def test_what_was_just_registered_is_counted_by_itself(site):
     send(site.order(loaded("toy/young", schedule={"cron": "0 4 * * *"})), site.server, start=False)
     with site.server.client() as client:
-        held = active(client)
-    assert held.young >= 1
-    assert (
-        f"{held.young} registered less than 75 s ago"
-        in {row.what: row.told for row in look(site.server, None)}["Prefect schedules"]
-    )
+        assert active(client).young >= 1
+    told = {row.what: row.told for row in look(site.server, None)}["Prefect schedules"]
+    assert re.search(r" [1-9]\d* registered less than 75 s ago", told)
 
 
-def test_a_schedule_goes_when_the_recipe_has_none_any_more(site):
-    first = send(site.order(loaded("toy/gone", schedule={"cron": "0 0 * * *"})), site.server, start=False)
-    assert wait_for_next_runs(site.server, [first.deployment_id], list).starts
-    again = send(site.order(loaded("toy/gone")), site.server, start=False)
-    assert again.deployment_id == first.deployment_id
+async def inserted_late(deployment: UUID, meanwhile: Callable[[], object]) -> list[UUID]:
+    """Prefect's scheduler, slow: it reads the schedules, something happens, it writes the runs it planned.
+
+    The first of them is due at once, to spare a minute.
+    """
+    db, now = provide_database_interface(), datetime.now(UTC)
+    async with db.session_context() as session:
+        runs = await _generate_scheduled_flow_runs(
+            db, session, deployment, now, now + timedelta(days=9), timedelta(hours=1), min_runs=3, max_runs=99
+        )
+    meanwhile()
+    first = min(runs, key=lambda run: run["expected_start_time"])
+    first |= {key: datetime.now(UTC) for key in ("expected_start_time", "next_scheduled_start_time")}
+    async with db.session_context(begin_transaction=True) as session:
+        return list(await _insert_scheduled_flow_runs(session, runs))
+
+
+@pytest.fixture(scope="module")
+def gone(site) -> tuple[UUID, list[UUID]]:
+    """A deployment that lost its schedule while the scheduler was planning; the runs it then wrote."""
+    file = site.store / "prefect" / "prefect.db"
+    first = send(site.order(loaded("toy/gone", schedule={"cron": "* * * * *"})), site.server, start=False)
+    with temporary_settings({PREFECT_API_DATABASE_CONNECTION_URL: f"sqlite+aiosqlite:///{file}"}):
+        again = partial(send, site.order(loaded("toy/gone")), site.server, start=False)
+        written = asyncio.run(inserted_late(first.deployment_id, again))
+    return first.deployment_id, written
+
+
+def test_a_schedule_goes_when_the_recipe_has_none_any_more(site, gone):
+    deployment, written = gone
+    assert len(written) > 50
     with site.server.client() as client:
-        assert next_runs(client, [first.deployment_id]) == {first.deployment_id: None}
-    assert wait_for_next_runs(site.server, [first.deployment_id], list, within_s=0).problem == ""
+        assert next_runs(client, [deployment]) == {deployment: None}
+    assert wait_for_next_runs(site.server, [deployment], list, within_s=0).problem == ""
+
+
+def test_a_run_that_a_former_schedule_planned_builds_nothing(site, gone):
+    deployment, _ = gone
+    ended = site.runs(deployment, *ENDED)
+    assert {(run.state.type, run.state.name) for run in ended} == {(StateType.CANCELLED, "Superseded")}
+    assert "nothing was built: its schedule was replaced or removed 20" in ended[0].state.message
+    now = datetime.now(UTC)
+    left = site.runs(deployment, *StateType)
+    assert [run for run in left if run.expected_start_time > now and run.state.is_scheduled()] == []
 
 
 def test_doctor_finds_the_server_that_was_started_from_the_store(site, cli):
@@ -170,7 +214,13 @@ def test_stale_versions_are_looked_for_by_itself(site):
 
 @pytest.fixture(scope="module")
 def broken(site, cli):
-    """The same server, whose database refuses scheduled runs from now on; what `submit` says to that."""
+    """The same server, whose database refuses scheduled runs from now on; what `submit` says to that.
+
+    What was sent before has its runs planned.
+    """
+    with site.server.client() as client:
+        before = [one.id for one in client.read_deployments()]
+    assert wait_for_next_runs(site.server, before, list).problem == ""
     refuse = (
         "CREATE TRIGGER refuse BEFORE INSERT ON flow_run WHEN NEW.auto_scheduled "
         "BEGIN SELECT RAISE(ABORT, 'disk quota exceeded'); END"
