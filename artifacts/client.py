@@ -174,7 +174,9 @@ class Client:
         directory = Path(reference)
         if isinstance(reference, Path) or (directory / VERSION).is_file():
             return verify_pulled(directory)
-        return self.store.verify(self.resolve(str(reference)).engine_key)
+        record = self.resolve(str(reference))
+        with self.store.reading([record.engine_key], f"the verification of {record.reference}"):
+            return self.store.verify(record.engine_key)
 
     def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
         """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""

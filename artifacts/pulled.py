@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
 from artifacts.store import disk, scratch, tree
@@ -61,10 +62,19 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
             _finish(parcel, draft, target)
 
 
-def verify_pulled(directory: Path, beside: Collection[str] = ()) -> list[str]:
+def require_published(named: str, problems: list[str]) -> None:
+    """Refuses a version, or a pulled directory, with which something is wrong, as an ArtifactCorrupt."""
+    if problems:
+        raise ArtifactCorrupt("\n".join([f"{named} is not as published:", *(f"  {one}" for one in problems)]))
+
+
+def verify_pulled(
+    directory: Path, beside: Collection[str] = (), digests: tree.Digests = digest.of_files
+) -> list[str]:
     """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry.
 
-    `beside` are names that may lie there although the version has no such file.
+    `beside` are names that may lie there although the version has no such file; `digests` may remember those
+    of files that did not change.
     """
     texts = {}
     for name in (VERSION, MANIFEST):
@@ -76,7 +86,9 @@ def verify_pulled(directory: Path, beside: Collection[str] = ()) -> list[str]:
         version = unseal(texts[VERSION], VERSION)
     except ArtifactCorrupt as exc:
         return [str(exc)]
-    found = tree.problems(directory, manifest.files, beside={*papers.beside(version), *beside})
+    found = tree.problems(
+        directory, manifest.files, beside={*papers.beside(version), *beside}, digests=digests
+    )
     if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
         return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
     return [*found, *papers.problems(directory, manifest, version)]

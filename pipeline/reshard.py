@@ -3,7 +3,8 @@
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ class Found:
     path: Path
     recipe: Precision | None = None
     """What a version for TensorRT-LLM was published as, which may be more than its checkpoint shows."""
+    key: str | None = None
+    """Of the artifact that it is; None of a user's own directory."""
 
 
 def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) -> Found:
@@ -117,21 +120,33 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     if reference.startswith((".", "/", "~")):
         raise SourceError(f"{reference}: no such directory; give a checkpoint, a key or a published name")
     if key := find_key(store, reference):
-        return Found(_intact(store, key))
+        return Found(store.path(key), key=_checkpoint(store, key))
     record = registry().resolve(reference)
     made_of = next((record.lineage[kind] for kind in CHECKPOINTS if kind in record.lineage), None)
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     theirs = record.facts.get("backend") == "tensorrt"
-    return Found(_intact(store, made_of), Precision.parse(record.recipe["format"]) if theirs else None)
+    recipe = Precision.parse(record.recipe["format"]) if theirs else None
+    return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
 
-def _intact(store: LocalStore, key: str) -> Path:
-    """Where an artifact is; refused unless it is an undamaged checkpoint."""
+def _checkpoint(store: LocalStore, key: str) -> str:
+    """The key, unless it is that of something else."""
     kind = store.manifest(key).kind
     if kind not in CHECKPOINTS:
         raise SourceError(f"{key[:12]} is of kind {kind}; give the key of a {' or a '.join(CHECKPOINTS)}")
-    return store.require(key, f"{kind} {key[:12]}")
+    return key
+
+
+@contextmanager
+def held(found: Found, store: LocalStore) -> Iterator[None]:
+    """Keeps a checkpoint of the store from every sweep; refused unless it is undamaged."""
+    if found.key is None:
+        yield
+        return
+    with store.reading([found.key], f"the resharding of {found.key[:12]}"):
+        store.require(found.key, f"{store.manifest(found.key).kind} {found.key[:12]}")
+        yield
 
 
 def order(found: Found, layout: Layout, release: str = "") -> Order:

@@ -56,9 +56,11 @@ class Blobs:
         """Turn every file below `root` whose content is here into a link to it, also one that `root` lacks.
 
         The files that are there have the bytes of their records; `aside` is a free name on the same disk.
+        What is a link already was read for its record, and is not read again.
         """
-        held = self.sound(files.values())
-        for name, record in files.items():
+        others = {name: record for name, record in files.items() if not self._is(root / name, record)}
+        held = self.sound(others.values())
+        for name, record in others.items():
             if record.sha256 in held:
                 self.place(record.sha256, root / name, aside)
 
@@ -103,6 +105,13 @@ class Blobs:
             except OSError as exc:
                 if exc.errno not in UNSHARED | {errno.ENOENT}:
                     raise
+
+    def _is(self, path: Path, record: FileRecord) -> bool:
+        """Whether a file is a link to its content."""
+        try:
+            return path.samefile(self.path(record.sha256))
+        except FileNotFoundError:
+            return False
 
     def _replace(self, path: Path, blob: Path, aside: Path) -> None:
         """Puts right bytes in the place of a content that was found damaged."""

@@ -52,10 +52,16 @@ def open_cached(url: str, environ: Mapping[str, str]) -> CachedStore:
     place = parse(url)
     name = re.sub(r"[^a-z0-9]+", "-", place.url.lower())[:40]
     folder = f"{name}-{hashlib.sha256(place.url.encode()).hexdigest()[:12]}"
-    root = Path(environ.get("ENGINERY_CACHE") or CACHE).expanduser().absolute() / folder
     return CachedStore(
-        RemoteStore(place), root, max_bytes=parse_size(environ.get("ENGINERY_CACHE_MAX") or MAX_BYTES)
+        RemoteStore(place),
+        caches(environ) / folder,
+        max_bytes=parse_size(environ.get("ENGINERY_CACHE_MAX") or MAX_BYTES),
     )
+
+
+def caches(environ: Mapping[str, str]) -> Path:
+    """Where this user's caches are."""
+    return Path(environ.get("ENGINERY_CACHE") or CACHE).expanduser().absolute()
 
 
 def parse_size(text: str) -> int:

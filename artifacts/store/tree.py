@@ -95,9 +95,13 @@ def differing(root: Path, files: Mapping[str, FileRecord], digests: Digests) -> 
 
 
 def problems(
-    root: Path, files: Mapping[str, FileRecord], *, beside: Collection[str] = (MANIFEST,)
+    root: Path,
+    files: Mapping[str, FileRecord],
+    *,
+    beside: Collection[str] = (MANIFEST,),
+    digests: Digests = digest.of_files,
 ) -> list[str]:
-    """Every difference between the files below `root` and their records, by reading all of them."""
+    """Every difference between the files below `root` and their records; `digests` reads or remembers."""
     found = misshapen(root, files, beside=beside)
-    found |= differing(root, {name: files[name] for name in files if name not in found}, digest.of_files)
+    found |= differing(root, {name: files[name] for name in files if name not in found}, digests)
     return [f"{name}: {what}" for name, what in sorted(found.items())]

@@ -1,13 +1,17 @@
 """generate, and what this host offers: for those who use what was published."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.app import App
+
+if TYPE_CHECKING:
+    from artifacts.version import VersionRecord
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 
@@ -93,15 +97,37 @@ def facts_here(app: App) -> dict[str, Any]:
 @contextmanager
 def _engine_of(app: App, reference: str) -> Iterator[Path]:
     """The engine's directory, every file that may have changed checked; kept from sweeps in the block."""
-    from pipeline.moving import Moving  # with the child processes
-
     if Path(reference).is_dir():
+        require_pulled(reference)
         yield Path(reference)
         return
     record = app.client.resolve(reference)
-    app.client.require_own_store()
-    with app.client.store.reading([record.engine_key], f"the use of {record.reference}"):
-        app.client.manifest(record)
-        with Moving(app.out, f"fetch {reference}") as moving:
-            directory = app.client.store.require(record.engine_key, reference, moving)
+    with engine_of(app, record, [record.engine_key], "use") as directory:
         yield directory
+
+
+@contextmanager
+def engine_of(app: App, record: "VersionRecord", keys: Iterable[str], use: str) -> Iterator[Path]:
+    """A version's engine in the store, whole; the artifacts of `keys` stay while the block runs."""
+    from pipeline.moving import Moving  # rich: not for --help
+
+    app.client.require_own_store()
+    with app.client.store.reading(keys, f"the {use} of {record.reference}"):
+        app.client.manifest(record)
+        with Moving(app.out, f"fetch {record.reference}") as moving:
+            directory = app.client.store.require(record.engine_key, record.reference, moving)
+        yield directory
+
+
+def require_pulled(reference: str) -> None:
+    """Refuses a directory that `verify` would refuse; reads only what may have changed since it last was."""
+    from artifacts.digest import FileDigests  # not for --help
+    from artifacts.manifest import VERSION
+    from artifacts.pulled import require_published, verify_pulled
+    from artifacts.store.opening import caches
+    from pipeline.serving import require_engine
+
+    if not Path(reference, VERSION).is_file():
+        require_engine(Path(reference))  # which says more of a directory that never was one
+    remembered = FileDigests(caches(os.environ) / "digests.db")
+    require_published(reference, verify_pulled(Path(reference), digests=remembered.digests))

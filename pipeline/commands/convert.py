@@ -2,10 +2,15 @@
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.app import App
+
+if TYPE_CHECKING:
+    from pipeline.process import Usage
+    from pipeline.reshard import Order
 
 
 @click.command()
@@ -28,20 +33,18 @@ def reshard(  # noqa: PLR0913, PLR0917 what click hands over
     Example: enginery reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
     """
     from artifacts.store.disk import refuse_taken
-    from pipeline.display import Display  # rich and numpy: not for --help
     from pipeline.output import size
-    from pipeline.reshard import Layout, find, order, write
+    from pipeline.reshard import Layout, find, held, order
 
     refuse_taken(out.absolute())
     found = find(checkpoint, app.site.store, lambda: app.registry)
-    made = order(found, Layout(tp=tp, pp=pp, ep=ep), release)
-    app.out.say(
-        f"{found.path}: {made.precision}, KV cache {made.kv_cache}; "
-        f"{size(sum(made.rank_bytes))} for {tp * pp} rank(s)"
-    )
-    with Display(app.out) as display:
-        display.started(made.step)
-        usage = write(made, out, lambda *event: display.progressed(made.step, *event))
+    with held(found, app.site.store):
+        made = order(found, Layout(tp=tp, pp=pp, ep=ep), release)
+        app.out.say(
+            f"{found.path}: {made.precision}, KV cache {made.kv_cache}; "
+            f"{size(sum(made.rank_bytes))} for {tp * pp} rank(s)"
+        )
+        usage = _write(app, made, out)
     for reason in made.unloadable:
         app.out.warn(f"TensorRT-LLM does not load this: {reason}")
     following = "" if made.unloadable else f"; next: {next_command(out)}"
@@ -62,6 +65,15 @@ def reshard(  # noqa: PLR0913, PLR0917 what click hands over
         f"peak memory {size(usage.peak_memory_bytes)}{following}",
         short=str(out),
     )
+
+
+def _write(app: App, made: "Order", out: Path) -> "Usage":
+    from pipeline.display import Display  # rich and numpy: not for --help
+    from pipeline.reshard import write
+
+    with Display(app.out) as display:
+        display.started(made.step)
+        return write(made, out, lambda *event: display.progressed(made.step, *event))
 
 
 def next_command(out: Path) -> str:

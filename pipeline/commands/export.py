@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.app import App
+from pipeline.commands.consume import engine_of
 
 
 @click.command()
@@ -45,19 +46,16 @@ def export(  # noqa: PLR0913, PLR0917 what click hands over
     from pipeline.deployment.read import read_deployment
     from pipeline.deployment.settings import parse_settings
     from pipeline.deployment.write import write_export
-    from pipeline.moving import Moving
 
     chosen = deploy.exporter(target)
     record = app.client.resolve(reference)
-    store = app.site.store
-    with Moving(app.out, f"fetch {reference}") as moving:  # an export of a damaged engine spreads the damage
-        store.require(record.engine_key, reference, moving)
-    deployment = read_deployment(record, store)
-    directory = (out or Path(f"{deployment.slug}-{deployment.number}-{target}")).absolute()
-    where = root or (str(directory) if chosen.settings.model_fields["root"].is_required() else None)
-    settings = parse_settings(chosen.settings, pairs, files=files, **({"root": where} if where else {}))
-    texts, trees = deploy.export(target, deployment, settings)
-    names = write_export(directory, texts, trees, settings)
+    with engine_of(app, record, [record.engine_key, *record.lineage.values()], "export"):
+        deployment = read_deployment(record, app.client.store)
+        directory = (out or Path(f"{deployment.slug}-{deployment.number}-{target}")).absolute()
+        where = root or (str(directory) if chosen.settings.model_fields["root"].is_required() else None)
+        settings = parse_settings(chosen.settings, pairs, files=files, **({"root": where} if where else {}))
+        texts, trees = deploy.export(target, deployment, settings)
+        names = write_export(directory, texts, trees, settings)
     steps = chosen.next_steps(deployment, settings)
     app.out.value(
         {

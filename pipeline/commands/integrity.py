@@ -37,7 +37,7 @@ def verify(
 
     Example: enginery verify --all
     """
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+    from artifacts.pulled import require_published  # pydantic: not for --help
 
     _require_one(reference, whole=whole)
     if reference is None:
@@ -48,9 +48,7 @@ def verify(
         _verify_store(app)
         return
     where: str | Path = Path(reference) if Path(reference).is_dir() else reference
-    problems = app.client.verify(where)
-    if problems:
-        raise ArtifactCorrupt("\n".join([f"{reference} is not as published:", *(f"  {p}" for p in problems)]))
+    require_published(reference, app.client.verify(where))
     keys = trusted(trusted_key, require_signed)
     signed = () if keys is None else app.client.require_trusted(where, keys)
     by = f", and signed by {', '.join(key[:16] for key in signed)}" if signed else ""

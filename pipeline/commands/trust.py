@@ -163,16 +163,13 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
 
 def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
-    from artifacts.client import verify_pulled
-    from artifacts.errors import ArtifactCorrupt
     from artifacts.manifest import MANIFEST, read_manifest
+    from artifacts.pulled import require_published, verify_pulled
     from artifacts.trust import signing  # pydantic: not for --help
 
     if asked["key"] is None or asked["output"] is None:
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
-    problems = verify_pulled(directory)
-    if problems:
-        raise ArtifactCorrupt("\n".join([f"{directory} is not as published:", *(f"  {p}" for p in problems)]))
+    require_published(str(directory), verify_pulled(directory))
     manifest = read_manifest((directory / MANIFEST).read_text(), str(directory / MANIFEST))
     made = signing.sign(manifest, _private(asked["key"]), by=whoami())
     _write(asked["output"], made.bundle)

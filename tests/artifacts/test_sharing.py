@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from pathlib import Path
 
@@ -149,6 +150,24 @@ def test_sharing_and_removing_cost_no_second_reading(store, put, key, other_key)
     assert store.digests.known([file]) == {file: digest.of_file(file)}
     damage(file, content[::-1])  # a write shows at once
     assert store.digests.known([file]) == {}
+
+
+def test_weights_that_an_engine_links_from_its_checkpoint_are_read_once_for_it(store, put, key, other_key):
+    size = 8 << 20
+    put(key, {"rank0.safetensors": os.urandom(size)})  # just now, so that nothing is remembered of it
+    with store.write(other_key, kind="engine", step={}, host={}) as draft:
+        (draft.path / "rank0.safetensors").hardlink_to(store.path(key) / "rank0.safetensors")
+        (draft.path / "stage0.pt2").write_bytes(os.urandom(size))
+        before = bytes_read()
+    assert 2 * size <= bytes_read() - before < 2.5 * size
+    assert store.verify(other_key) == []
+
+
+def bytes_read() -> int:
+    """Bytes that this process has asked the system for, as Linux counts them."""
+    found = re.search(r"^rchar: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1])
 
 
 def test_a_second_name_given_meanwhile_is_no_change(tmp_path):

@@ -17,7 +17,7 @@ from artifacts.store.local import open_store
 from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
-from pipeline.reshard import Found, Layout, find, write
+from pipeline.reshard import Found, Layout, find, held, write
 from pipeline.reshard import order as order_found
 from pipeline.tensors import read_header
 from recipes.formats import FORMATS
@@ -184,8 +184,12 @@ def test_checkpoints_are_found_by_directory_key_and_published_name(make_checkpoi
     damaged = store.path("a" * 64) / "config.json"
     damaged.chmod(0o644)
     damaged.write_text("{} ")
-    with pytest.raises(ArtifactCorrupt, match="quantized_checkpoint aaaaaaaaaaaa is damaged"):
-        find("demo/fp8@prod", store, lambda: registry)
+    found = find("demo/fp8@prod", store, lambda: registry)
+    with (
+        pytest.raises(ArtifactCorrupt, match="quantized_checkpoint aaaaaaaaaaaa is damaged"),
+        held(found, store),
+    ):
+        pytest.fail("a damaged checkpoint was given out")
 
 
 def test_a_version_whose_weights_wait_for_the_builder_is_written_as_one(make_checkpoint, tmp_path):
