@@ -82,13 +82,18 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     return chosen
 
 
-def require_inside(path: Path) -> None:
-    """Refuses a directory in which files that are read are links out of it; a SourceError names them."""
+def require_inside(path: Path, read: re.Pattern[str] = PAPERS) -> None:
+    """Refuses a directory in which files that are read are links out of it; a SourceError names them.
+
+    `read` matches names of files that are read beside those that make a checkpoint.
+    """
     try:
         names = local_files(path)
     except OSError:  # told, with its reason, where the checkpoint is read
         return
-    if said := links.told(path, [*wanted(names), *(name for name in names if name == QUANTIZATION)]):
+    if said := links.told(
+        path, [*wanted(names), *(name for name in names if name == QUANTIZATION or read.fullmatch(name))]
+    ):
         raise SourceError(said)
 
 
