@@ -1,9 +1,12 @@
 """Which files of a checkpoint make its tokenizer; they go wherever the model goes."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+
+from calibration.links import open_inside
 
 NAMES = frozenset(
     {
@@ -38,5 +41,6 @@ def copy_tokenizer(source: Path, target: Path) -> list[str]:
     names = [name for name in tokenizer_files(local_files(source)) if (source / name).is_file()]
     for name in names:
         (target / name).parent.mkdir(exist_ok=True)
-        shutil.copyfile(source / name, target / name)
+        with os.fdopen(open_inside(source, name), "rb") as reader, (target / name).open("wb") as writer:
+            shutil.copyfileobj(reader, writer)
     return names

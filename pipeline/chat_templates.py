@@ -6,6 +6,7 @@ from typing import Any
 
 from artifacts import digest
 from calibration.tokenizer_files import TEMPLATES
+from pipeline.data_facts import DataFacts
 from pipeline.model_json import TOKENIZER, read_json
 from pipeline.toolchains.probe import Memory
 from recipes.data import Data
@@ -13,25 +14,25 @@ from recipes.data import Data
 OWN = "chat_template.jinja"
 
 PARSED = 1 << 17
-"""Characters of a template that a plan parses, at most; longer ones are left to the step."""
+"""Characters of a model's own template that a plan parses, at most; longer ones are left to the step."""
 
 
 def template_problems(
-    base: Path, model: Path | None, sources: Mapping[str, tuple[Data, str]], memory: Memory
+    base: Path, model: Path | None, sources: Mapping[str, tuple[Data, DataFacts]], memory: Memory
 ) -> Iterator[str]:
-    """What is wrong with the templates of a recipe's sources: place -> source, and what its rows hold.
+    """What is wrong with the templates of a recipe's sources: place -> source, and what is known of it.
 
     Rows hold `chat`, `exchange` or anything else; a `model` of None is not here, and its templates unknown.
     `memory` keeps which templates were parsed before.
     """
     used = False
-    for place, (item, holds) in sources.items():
-        if holds not in ("chat", "exchange") or item.render == "plain":
+    for place, (item, known) in sources.items():
+        holds = known.holds
+        if item.template is not None:  # whatever the rows hold: its text is part of what is published
+            if said := _syntax(known.params["template"], memory, named=True):
+                yield f"{place}: template: {base / item.template}:{said}"
+        elif holds not in ("chat", "exchange") or item.render == "plain":
             continue
-        if item.template is not None:
-            path = base / item.template
-            if said := _syntax(path.read_text(encoding="utf-8"), memory):
-                yield f"{place}: template: {path}:{said}"
         elif model is not None:
             used = True
             if (holds == "chat" or item.render == "chat") and not _held(model):
@@ -76,22 +77,33 @@ def _own_problems(model: Path, memory: Memory) -> Iterator[str]:
             yield f"{model / 'tokenizer_config.json'}: chat_template, line {said}"
 
 
-def _syntax(text: str, memory: Memory) -> str:
-    """Line and fault of what is no Jinja; empty where it is."""
-    key = digest.of_json({"template": text})
-    if len(text) > PARSED or memory.recall(key) is not None:
+def _syntax(text: str, memory: Memory, *, named: bool = False) -> str:
+    """Line and fault of what is no Jinja; empty where it is.
+
+    One that a recipe names must print messages: any text without braces is Jinja, a private key too.
+    """
+    key = digest.of_json({"template": text, **({"named": True} if named else {})})
+    if (len(text) > PARSED and not named) or memory.recall(key) is not None:
         return ""
-    from jinja2 import TemplateSyntaxError
+    if said := _fault(text, named=named):
+        return f"{said}, or get the file again"
+    memory.keep(key, {}, [])
+    return ""
+
+
+def _fault(text: str, *, named: bool) -> str:
+    from jinja2 import TemplateSyntaxError, nodes
 
     from calibration.data.sandbox import Templates  # jinja2: 50 ms, and only for chats
 
     try:
-        Templates().env.parse(text)
+        parsed = Templates().env.parse(text)
+        if named and not any(name.name == "messages" for name in parsed.find_all(nodes.Name)):
+            return "1: no chat template, for it does not read 'messages'; name one that does"
     except TemplateSyntaxError as exc:
-        return f"{exc.lineno}: no Jinja template ({exc.message}); mend it, or get the file again"
+        return f"{exc.lineno}: no Jinja template ({exc.message}); mend it"
     except ValueError as exc:  # a number of thousands of digits
-        return f"1: no Jinja template ({exc}); mend it, or get the file again"
+        return f"1: no Jinja template ({exc}); mend it"
     except RecursionError:
         return "1: nests too deeply for a Jinja template; mend it"
-    memory.keep(key, {}, [])
     return ""

@@ -1,6 +1,7 @@
 """What a plan needs to know about one source of text: digests, and whatever is wrong with it already."""
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,16 @@ from calibration.data.saved import data_files
 from calibration.data.scan import scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
+from calibration.links import LeadsOut, leads_out, open_inside
 from pipeline.dataset import choose, contents
 from pipeline.snapshot import Remote
 from recipes.data import Data, Skip
 
 SCAN_BYTES = 32 << 20
 """Read of each text file while somebody waits for a plan; 0.3 s. The step that uses it reads all of it."""
+
+TEMPLATE_BYTES = 1 << 20
+"""Longest template that a recipe may name."""
 
 PARQUET = b"PAR1"
 """First and last bytes of a Parquet file."""
@@ -92,15 +97,30 @@ def _reading(base: Path, item: Data) -> dict[str, Any]:
     if item.system is not None:
         reading["system"] = item.system
     if item.template is not None:
-        reading["template"] = _template(base / item.template)
+        reading["template"] = _template(base, item.template)
     return reading
 
 
-def _template(path: Path) -> str:
+def _template(base: Path, name: str) -> str:
+    """The text of a recipe's template, which goes into what is published; a link may not lead elsewhere."""
+    path = base / name
     try:
-        found = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"template: {path}: cannot be read as UTF-8 text ({exc}); check the path") from None
+        root, below = (base, name) if leads_out(base, name) is None else (path.parent, path.name)
+        with os.fdopen(open_inside(root, below), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"template: {path}: is no regular file; name a file with a Jinja template")
+            data = file.read(TEMPLATE_BYTES + 1)
+    except LeadsOut as exc:
+        raise DataError(f"template: {exc.strerror}") from None
+    except (OSError, ValueError) as exc:
+        raise DataError(f"template: {path}: cannot be read ({exc}); check the path") from None
+    if len(data) > TEMPLATE_BYTES:
+        raise DataError(f"template: {path}: more than {TEMPLATE_BYTES:,} bytes; give a Jinja template")
+    try:
+        found = data.decode()
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
     if not found.strip():
         raise DataError(f"template: {path}: the file is empty; give a Jinja template")
     return found

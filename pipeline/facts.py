@@ -25,7 +25,15 @@ from pipeline.heads import MODES, Heads, read_heads
 from pipeline.host import Host
 from pipeline.model_json import require_directory
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, holds_config_only, listed, local_digest, remote_checkpoint, unread
+from pipeline.snapshot import (
+    Remote,
+    holds_config_only,
+    listed,
+    local_digest,
+    remote_checkpoint,
+    require_inside,
+    unread,
+)
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
 from pipeline.tokenizer import Tokens, missing_package, read_tokens, tokenizer_names
 from pipeline.toolchains.discovery import choose, discover
@@ -139,7 +147,7 @@ def _templates(
     model = (loaded.base / path).resolve() if path is not None and whole else None
     if model is not None and holds_config_only(model):
         model = None
-    sources = {place: (item, data[item].holds) for place, item in data_items(loaded.recipe) if item in data}
+    sources = {place: (item, data[item]) for place, item in data_items(loaded.recipe) if item in data}
     return list(template_problems(loaded.base, model, sources, Memory(store.root / "tokenizers.json")))
 
 
@@ -189,6 +197,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     if model.path is not None:
         directory = (base / model.path).resolve()
         require_directory(directory)
+        require_inside(directory)
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here

@@ -7,10 +7,11 @@ from typing import Any
 
 from artifacts import digest
 from artifacts.store.local import LocalStore
+from calibration import links
 from pipeline.errors import SourceError
 from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress
-from pipeline.snapshot import PAPERS, PICKLES, unreadable
+from pipeline.snapshot import PAPERS, PICKLES, require_sizes, unreadable
 from pipeline.source import copy, require_room, sha256
 from pipeline.tensors import Checkpoint, read_config, read_header
 from recipes.schema import Model
@@ -61,6 +62,8 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
+    if said := links.told(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+        raise SourceError(said)
     config = read_config(directory)
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
     if file is not None:
@@ -120,13 +123,17 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 def _names(directory: Path) -> list[str]:
     """The files that make the heads: config, weights, licences and cards."""
     weights = next(iter(open_heads(directory).entries.values())).file.name
-    papers = [path.name for path in directory.iterdir() if PAPERS.fullmatch(path.name)]
-    return sorted(["config.json", weights, *papers])
+    return sorted(["config.json", weights, *_papers(directory)])
+
+
+def _papers(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if PAPERS.fullmatch(path.name)]
 
 
 def _digest(directory: Path, digests: Callable[[Path], str]) -> str:
-    found = {}
-    for name in _names(directory):
+    found, names = {}, _names(directory)
+    require_sizes(str(directory), {name: (directory / name).stat().st_size for name in names})
+    for name in names:
         try:
             found[name] = digests(directory / name).removeprefix("sha256:")
         except OSError as exc:

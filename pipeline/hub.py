@@ -26,7 +26,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from pipeline.errors import SourceError
 from pipeline.model_json import MODEL
-from pipeline.snapshot import HEADERS_ONLY, INDEX, NAMES, Remote, check_names
+from pipeline.snapshot import HEADERS_ONLY, INDEX, NAMES, Remote, check_names, require_sizes
 from pipeline.tensors import MAX_HEADER_BYTES
 
 T = TypeVar("T")
@@ -156,6 +156,8 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
                 f"{remote.where}: {name} is listed without size and digest; it cannot be verified"
             )
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
+    if remote.kind == "model":
+        require_sizes(remote.where, {file.name: file.size for file in files})
     _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
     _write(known, json.dumps([asdict(file) for file in files]).encode())
     return files

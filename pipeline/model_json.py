@@ -17,6 +17,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from calibration.links import LeadsOut, open_inside
 from pipeline.errors import SourceError
 
 
@@ -70,12 +71,18 @@ def read_json(path: Path, limits: Limits = MODEL) -> dict[str, Any]:
 
 
 @contextmanager
-def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Opens a regular file for reading; anything else is a SourceError."""
+def open_regular(path: Path, root: Path | None = None) -> Iterator[BufferedReader]:
+    """Opens a regular file of the directory `root`, by default its own, for reading.
+
+    Anything else, and a link that leads out of the directory, is a SourceError.
+    """
     try:
         _require_regular(path, path.stat().st_mode)
-        # Between the two looks it may have become a FIFO, which must not make us wait.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Between the two looks it may have become a FIFO, which must not make us wait, or another link.
+        home = root or path.parent
+        descriptor = open_inside(home, str(path.relative_to(home)))
+    except LeadsOut as exc:
+        raise SourceError(exc.strerror) from None
     except FileNotFoundError:
         if path.is_symlink():
             raise SourceError(

@@ -26,6 +26,7 @@ from pipeline.errors import SourceError
 from pipeline.exhibit import find_key
 from pipeline.host import child_env
 from pipeline.shape import ModelShape
+from pipeline.snapshot import require_inside
 from pipeline.step import Step
 from pipeline.tensors import open_checkpoint
 from recipes.precision import Precision
@@ -158,6 +159,7 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
         raise SourceError(
             f"--release: {release!r} is no release of TensorRT-LLM; give one like 0.15 or 1.2.0"
         )
+    require_inside(found.path)
     opened = open_checkpoint(found.path)
     shape, block = read_shape(opened.config), quantization_block(opened)
     held = stated.precision(block, linears(shape), opened.entries)

@@ -4,21 +4,28 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from calibration import links
 from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
-from pipeline.model_json import TOKENIZER
+from pipeline.model_json import TOKENIZER, read_json
 from pipeline.tensors import Checkpoint, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
 
 PAPERS = re.compile(r"(LICEN[CS]E|NOTICE|README)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
 """Names of licences, notices and model cards."""
+
+PAPER_BYTES = 4 << 20
+"""Longest of them that is taken."""
+
+QUANTIZATION = "hf_quant_config.json"
+"""Beside the weights of what ModelOpt quantized; read where it is."""
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -75,8 +82,24 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     return chosen
 
 
+def require_inside(path: Path, read: re.Pattern[str] = PAPERS) -> None:
+    """Refuses a directory in which files that are read are links out of it; a SourceError names them.
+
+    `read` matches names of files that are read beside those that make a checkpoint.
+    """
+    try:
+        names = local_files(path)
+    except OSError:  # told, with its reason, where the checkpoint is read
+        return
+    if said := links.told(
+        path, [*wanted(names), *(name for name in names if name == QUANTIZATION or read.fullmatch(name))]
+    ):
+        raise SourceError(said)
+
+
 def local_names(path: Path) -> list[str]:
     """Returns the wanted files of a local checkpoint; a SourceError unless they can make one."""
+    require_inside(path)
     try:
         names = local_files(path)
     except OSError as exc:
@@ -110,17 +133,35 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
     """
     found, names = {}, local_names(path)
-    for name in tokenizer_files(names):  # before gigabytes are hashed
-        if (size := (path / name).stat().st_size) > TOKENIZER.nbytes:
-            raise SourceError(
-                f"{path / name}: {size} bytes; at most {TOKENIZER.nbytes} are read of a tokenizer's file"
-            )
+    require_sizes(str(path), {name: (path / name).stat().st_size for name in names})
     for name in names:
         try:
             found[name] = digests(path / name).removeprefix("sha256:")
         except OSError as exc:
             raise unreadable(path / name, exc) from exc
     return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
+    """Refuses files of a checkpoint that are too long for what they are, before gigabytes are read."""
+    limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
+    limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
+    for name, (most, what) in limits.items():
+        if sizes[name] > most:
+            raise SourceError(f"{where}/{name}: {sizes[name]} bytes; at most {most} are read of {what}")
+
+
+def require_json(path: Path) -> None:
+    """Refuses a copy of a checkpoint in which a JSON file is none; config and index are parsed elsewhere."""
+    problems = []
+    for name in tokenizer_files(local_files(path)):
+        if name.endswith(".json"):
+            try:
+                read_json(path / name, TOKENIZER)
+            except SourceError as exc:
+                problems.append(str(exc))
+    if problems:
+        raise SourceError("\n  ".join(problems))
 
 
 def unread(names: Iterable[str], read: Collection[str]) -> list[str]:

@@ -18,8 +18,9 @@ from pipeline.config_json import read_shape
 from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.finite import check_finite
 from pipeline.meter import Meter, Progress
+from pipeline.model_json import open_regular
 from pipeline.shape import ModelShape
-from pipeline.snapshot import Remote, local_digest, local_names, unreadable
+from pipeline.snapshot import Remote, local_digest, local_names, require_json, unreadable
 from pipeline.tensors import Checkpoint, open_checkpoint, read_config
 from pipeline.tokenizer import read_tokens
 
@@ -54,12 +55,13 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
     names = local_names(path)
     try:
         _inspect(path)
+        require_json(path)
         total = sum((path / name).stat().st_size for name in names)
         require_room(out, total)
         copied = Meter(progress, total, "bytes copied")
         for name in names:
             (out / name).parent.mkdir(exist_ok=True)
-            copy(path / name, out / name, copied.add)
+            copy(path / name, out / name, copied.add, root=path)
     except PermissionError as exc:
         raise unreadable(Path(exc.filename or path), exc) from exc
     hashed = Meter(progress, total, "bytes hashed")
@@ -158,12 +160,12 @@ def require_room(directory: Path, nbytes: int) -> None:
         )
 
 
-def copy(source: Path, target: Path, tick: Callable[[int], None]) -> None:
+def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | None = None) -> None:
     """Copies the bytes of `source`, sharing blocks where the file system can; never links.
 
-    A file that changes meanwhile is a SourceError.
+    A file that changes meanwhile, or is a link out of `root` (by default its directory), is a SourceError.
     """
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with open_regular(source, root) as reader, target.open("wb") as writer:
         before, done = os.fstat(reader.fileno()), 0
         while count := _transfer(reader.fileno(), writer.fileno(), done):
             done += count

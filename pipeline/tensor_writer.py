@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from pipeline.errors import BuildFailed, SourceError
+from pipeline.model_json import open_regular
 from pipeline.tensors import Array, item_bytes
 
 ALIGNMENT = 64
@@ -118,7 +119,7 @@ def _write_all(out: BinaryIO, data: memoryview) -> None:
 def _copy_span(out: BinaryIO, span: Span) -> Iterator[int]:
     """Copies in the kernel, piece by piece (files of one host; sendfile crosses file systems)."""
     position = span.start
-    with span.file.open("rb") as source:
+    with open_regular(span.file) as source:
         while position < span.end:
             count = os.sendfile(
                 out.fileno(), source.fileno(), position, min(PIECE_BYTES, span.end - position)

@@ -150,7 +150,7 @@ class Checkpoint:
         if entry.nbytes == 0:
             return np.empty(0, np.uint8)
         if entry.file not in self._maps:
-            with entry.file.open("rb") as file:
+            with open_regular(entry.file) as file:
                 self._maps[entry.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(self._maps[entry.file], np.uint8, entry.nbytes, entry.start)
 

@@ -167,7 +167,9 @@ def _serialized(path: Path, vocab_size: int) -> dict[str, int]:
 
 
 def _rebuilt(directory: Path) -> Iterator[str]:
-    """What is wrong with the class that transformers reads tokenizer.json by."""
+    """What is wrong with the class that transformers reads tokenizer.json by, or with what comes beside."""
+    if (directory / "vocab.json").exists():  # not read, but copied
+        _object(directory / "vocab.json")
     path, config = directory / "tokenizer_config.json", directory / "config.json"
     model = read_json(config) if config.exists() else {}
     named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""

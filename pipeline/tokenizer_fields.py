@@ -9,8 +9,12 @@ from pipeline.model_json import TOKENIZER, read_json, shortened
 
 DESCRIPTIONS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+    "chat_template.json",
 )  # fmt: skip
 """Files beside the tokens, each a JSON object."""
+
+OTHERS = ("generation_config.json", "chat_template.json")
+"""Those of them that say nothing of the tokens."""
 
 
 def descriptions(directory: Path) -> Iterator[str]:
@@ -24,7 +28,7 @@ def descriptions(directory: Path) -> Iterator[str]:
         except SourceError as exc:
             yield str(exc)
             continue
-        if name == "generation_config.json":
+        if name in OTHERS:
             continue
         fields = dict.fromkeys(found, is_id) if name == "added_tokens.json" else FIELDS
         for field, fits in fields.items():

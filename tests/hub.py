@@ -53,6 +53,11 @@ class Hub:
                 "downloads": 0, "likes": 0,
                 "siblings": [self.sibling(name, data) for name, data in self.files.items()]}  # fmt: skip
 
+    def tree(self) -> list[dict[str, Any]]:
+        """The answer of the API that lists a commit's files."""
+        return [{"type": "file", "path": name, "size": len(data), "oid": git_blob(data)}
+                for name, data in self.files.items()]  # fmt: skip
+
     @staticmethod
     def sibling(name: str, data: bytes) -> dict[str, Any]:
         """One file as the model API lists it: large ones with sha256, all with a git blob id."""
@@ -92,12 +97,24 @@ class Handler(BaseHTTPRequestHandler):
                 self.hub.faults["api"].pop(0)(self, b"", 0)
             else:
                 self.answer(200, json.dumps(self.hub.info()).encode(), {"Content-Type": "application/json"})
+        elif path == f"/api/models/{REPO}/tree/{COMMIT}":
+            self.answer(200, json.dumps(self.hub.tree()).encode(), {"Content-Type": "application/json"})
         elif match := re.fullmatch(rf"(?:/datasets)?/{REPO}/resolve/{COMMIT}/(.+)", path):
             self.resolve(match[1])
         elif match := re.fullmatch(r"/storage/(.+)", path):
             self.file(match[1])
         else:
             self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def do_HEAD(self) -> None:
+        """Says size, digest and commit of a file, which huggingface_hub asks before it downloads one."""
+        name = unquote(urlsplit(self.path).path).partition(f"/resolve/{COMMIT}/")[2]
+        if name not in self.hub.files:
+            self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        data = self.hub.files[name]
+        etag = {"ETag": f'"{git_blob(data)}"', "X-Repo-Commit": self.hub.commit}
+        self.answer(200, b"", etag, claim=len(data))
 
     def resolve(self, name: str) -> None:
         """Answers for a file of the commit."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import DataError
+from calibration.links import told
 
 SPLITS, STATE = "dataset_dict.json", "state.json"
 
@@ -14,8 +15,11 @@ def data_files(directory: Path, split: str | None) -> list[Path]:
 
     Raises DataError for a directory that `save_to_disk` did not write, and for a split that is not there.
     """
+    _require_inside(directory, [SPLITS, STATE])
     if (directory / SPLITS).is_file():
-        return _files(directory / _chosen(directory, split))
+        chosen = _chosen(directory, split)
+        _require_inside(directory, [f"{chosen}/{STATE}"])
+        return _files(directory / chosen)
     if not (directory / STATE).is_file():
         raise DataError(
             f"{directory}: neither {SPLITS} nor {STATE} in it; give a data file, or a directory that "
@@ -46,10 +50,16 @@ def _files(directory: Path) -> list[Path]:
     if not names:
         raise DataError(f"{directory / STATE}: names no data files; save the dataset again")
     files = [directory / Path(str(name)).name for name in names]
+    _require_inside(directory, [file.name for file in files])
     for file in files:
         if not file.is_file():
             raise DataError(f"{file}: no such file, though {STATE} names it; save the dataset again")
     return files
+
+
+def _require_inside(directory: Path, names: list[str]) -> None:
+    if said := told(directory, names):
+        raise DataError(said)
 
 
 def _read(path: Path) -> dict[str, Any]:

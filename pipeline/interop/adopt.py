@@ -1,6 +1,7 @@
 """Registers what was built elsewhere: taken into the store as it is, published as imported and UNVERIFIED."""
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from artifacts.errors import FileChanged
 from artifacts.registry.registry import Binding
 from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED, UNVERIFIED, Metric, Publication
+from calibration.links import open_inside
 from pipeline.host import Host
 from pipeline.interop.foreign import Foreign, recognise
 
@@ -101,17 +103,17 @@ def _take(
                 key, kind=step["kind"], step=step, host=host.as_dict(), needed_bytes=needed
             ) as draft:
                 for name, sha256 in files.items():
-                    _copy(directory / name, draft.path / name, sha256)
+                    _copy(directory, name, draft.path / name, sha256)
         store.push(key)
     return needed
 
 
-def _copy(source: Path, target: Path, expected: str) -> None:
+def _copy(directory: Path, name: str, target: Path, expected: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     seen = hashlib.sha256()
-    with source.open("rb") as file, target.open("wb") as out:
+    with os.fdopen(open_inside(directory, name), "rb") as file, target.open("wb") as out:
         while chunk := file.read(COPY_BYTES):
             seen.update(chunk)
             out.write(chunk)
     if seen.hexdigest() != expected:
-        raise FileChanged(f"{source} changed while it was imported; run again when nothing writes it")
+        raise FileChanged(f"{directory / name} changed during the import; run again when nothing writes it")

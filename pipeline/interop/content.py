@@ -28,6 +28,9 @@ BESIDE = frozenset({"hf_quant_config.json"})
 
 COPY_BYTES = 4 << 20
 
+IMPORT_COPIES = 2
+"""How often an import has its bytes on disk at once: as they came, and in the store."""
+
 Progress = Callable[[int, int], None]
 """Told bytes done and bytes in all."""
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.client import Client
+from pipeline.errors import ExchangeRefused, SourceError
 from pipeline.host import Host
 from pipeline.interop import hf, mlflow, mlflow_push, modelpack, oci, unpack
 from pipeline.interop.adopt import Adopted, adopt
-from pipeline.interop.content import Content, Part, Progress, content, working_beside
+from pipeline.interop.content import IMPORT_COPIES, Content, Part, Progress, content, working_beside
 from pipeline.interop.target import (
     Directory,
     Layout,
@@ -72,7 +73,10 @@ def take(source: str, name: str, client: Client, host: Host, progress: Progress 
     """Imports what is at a place; `source` is as `pipeline.interop.target.parse_source` reads it."""
     where = parse_source(source)
     with _here(where, client, progress) as (directory, said):
-        return adopt(directory, name, {"from": source, **said}, client, host)
+        try:
+            return adopt(directory, name, {"from": source, **said}, client, host)
+        except (SourceError, ExchangeRefused) as exc:
+            raise type(exc)(str(exc).replace(str(directory), source)) from exc
 
 
 @contextmanager
@@ -88,15 +92,17 @@ def _here(where: Target, client: Client, progress: Progress | None) -> Iterator[
         )
         yield path, {"revision": commit}
         return
-    with working_beside(client.store.root / "import") as draft:
-        if isinstance(where, Layout):
-            manifest = unpack.unpack(where, draft, progress)
-            licence = (manifest.get("annotations") or {}).get(modelpack.LICENCES)
+    if isinstance(where, Layout):
+        packed = unpack.survey(where)
+        with working_beside(client.store.root / "import", IMPORT_COPIES * packed.size_bytes) as draft:
+            unpack.unpack(packed, draft, progress)
+            licence = (packed.manifest.get("annotations") or {}).get(modelpack.LICENCES)
             yield draft, {"licence": licence} if licence else {}
-        else:
-            version = mlflow.fetch(where, draft, progress)
-            (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
-            yield draft, _said_by_mlflow(version)
+        return
+    with working_beside(client.store.root / "import") as draft:
+        version = mlflow.fetch(where, draft, progress)
+        (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
+        yield draft, _said_by_mlflow(version)
 
 
 def _said_by_mlflow(version: Mapping[str, Any]) -> dict[str, Any]:

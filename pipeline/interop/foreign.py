@@ -1,7 +1,7 @@
 """What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from artifacts.client import verify_pulled
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
 from artifacts.store.tree import is_plain, list_files
-from artifacts.trust.licence import licence_in
+from artifacts.trust import licence as terms
 from pipeline.checkpoint import stated
 from pipeline.checkpoint.checks import linears
 from pipeline.checkpoint.convert import quantization_block
@@ -19,7 +19,7 @@ from pipeline.errors import ExchangeRefused, SourceError
 from pipeline.interop.hf import README, front_matter
 from pipeline.model_json import read_json
 from pipeline.publish import described, per_rank
-from pipeline.snapshot import local_names
+from pipeline.snapshot import QUANTIZATION, check_names, local_names, require_inside
 from pipeline.tensors import open_checkpoint
 from recipes.formats import FORMATS
 
@@ -59,21 +59,36 @@ def recognise(directory: Path) -> Foreign:
             f"{directory}: no such directory; give one that holds an engine or a checkpoint"
         )
     files = list_files(directory)
-    links = [name for name, path in files.items() if not is_plain(path)]
-    if links:
-        raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it points to (cp -rL)")
+    names = expected(files, str(directory))
+    if _is_engine(files):
+        links = [name for name in names if not is_plain(files[name])]
+        if links:
+            raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it leads to (cp -rL)")
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
-        return _ours(directory, tuple(files))
-    if any(RANK_ENGINE.fullmatch(name) for name in files):
-        return _tensorrt(directory, tuple(files))
-    if "config.json" in files:
-        return _checkpoint(directory)
+        return _ours(directory, names)
+    return _tensorrt(directory, names) if _is_engine(files) else _checkpoint(directory)
+
+
+def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Those of these files that an import takes: all of an engine, those of a checkpoint that make a model.
+
+    Neither is an ExchangeRefused, an incomplete checkpoint a SourceError.
+    """
+    held = set(names)
+    if _is_engine(held):
+        return tuple(sorted(held))
+    if "config.json" in held:
+        return tuple(sorted({*check_names(held, where), *(held & {QUANTIZATION})}))
     raise ExchangeRefused(
-        f"{directory} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
+        f"{where} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
         "checkpoint (config.json with safetensors); nothing was imported"
     )
+
+
+def _is_engine(names: Iterable[str]) -> bool:
+    return any(name in (VERSION, "engine.json") or RANK_ENGINE.fullmatch(name) for name in names)
 
 
 def _pulled(directory: Path) -> Foreign:
@@ -159,6 +174,7 @@ def format_of(algorithm: str | None) -> str:
 
 def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
+    require_inside(directory, terms.TEXT)
     try:
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)
@@ -166,7 +182,7 @@ def _checkpoint(directory: Path) -> Foreign:
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:
         raise SourceError(f"{exc}; nothing was imported") from None
-    names = [*local_names(directory), *(n for n in ("hf_quant_config.json",) if (directory / n).is_file())]
+    names = [*local_names(directory), *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
     said = front_matter(directory)
     base = said.get("base_model")
     return Foreign(
@@ -195,7 +211,7 @@ def _checkpoint(directory: Path) -> Foreign:
 
 def _licence(directory: Path) -> Mapping[str, Any] | None:
     """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
-    found = licence_in(directory)
+    found = terms.licence_in(directory)
     return found if found["stated"] or found["texts"] else None
 
 

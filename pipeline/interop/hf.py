@@ -13,12 +13,12 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from artifacts.client import Client
-from artifacts.store import tree
+from artifacts.store import disk, tree
 from artifacts.store.disk import refuse_taken
 from pipeline import download, hub
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.interop.card import card
-from pipeline.interop.content import Content, Progress, working_beside, write
+from pipeline.interop.content import IMPORT_COPIES, Content, Progress, working_beside, write
 from pipeline.interop.target import Repository
 from pipeline.meter import Progress as Ticks
 from pipeline.snapshot import Remote
@@ -74,6 +74,8 @@ def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
             commit = str(HfApi(library_name="enginery").model_info(source.repo, revision=commit).sha)
     remote = Remote(source.repo, commit, cache)
     files = hub.listing(remote)
+    left = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
+    disk.FullDiskSaid(cache, f"hf://{source.repo}", needed_bytes=left).require()
     download.fetch(remote, files, progress)
     return remote.directory / "files", commit
 

@@ -7,7 +7,7 @@ streamed, so that our memory does not depend on their size.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,9 +15,12 @@ from urllib.parse import quote
 
 import httpx
 
-from artifacts.manifest import RESERVED, check_name
+from artifacts.manifest import RESERVED, check_name, check_names
+from artifacts.store.disk import FullDiskSaid
 from pipeline.errors import ExchangeFailed, ExchangeRefused
-from pipeline.interop.content import Progress
+from pipeline.interop.archive import MAX_FILES
+from pipeline.interop.content import IMPORT_COPIES, Progress
+from pipeline.interop.foreign import expected
 from pipeline.interop.target import RegisteredModel
 
 T = TypeVar("T")
@@ -104,14 +107,18 @@ class Server:
 
         self.patiently(once)
 
-    def download(self, from_: str, path: Path, got: Callable[[int], None]) -> None:
-        """Writes one artifact to `path`; tells the bytes of each piece."""
+    def download(self, from_: str, path: Path, size: int, got: Callable[[int], None]) -> None:
+        """Writes one artifact of a size to `path`, and no byte more; tells the bytes of each piece."""
 
         def once() -> None:
             with self.client.stream("GET", self._place(from_)) as response:
                 self.require(response)
                 with path.open("wb") as out:
                     for chunk in response.iter_bytes(COPY_BYTES):
+                        if out.tell() + len(chunk) > size:
+                            raise ExchangeFailed(
+                                f"{self.address}: {from_} is listed with {size:,} bytes, and more come"
+                            )
                         out.write(chunk)
                         got(len(chunk))
 
@@ -130,6 +137,10 @@ class Server:
                     open_.append(name)
                 else:
                     found[name] = int(one.get("file_size", 0))
+                if len(found) + len(open_) > MAX_FILES:
+                    raise ExchangeRefused(
+                        f"{self.address}: more than {MAX_FILES:,} files; no model has as many"
+                    )
         return dict(sorted(found.items()))
 
     def _place(self, path: str) -> str:
@@ -169,7 +180,10 @@ def fetch(source: RegisteredModel, target: Path, progress: Progress | None = Non
         files = server.files(folder)
         if not files:
             raise ExchangeRefused(f"mlflow:{source.address}#{source.model}: its version has no files")
+        _check_all(files, source.address)
+        files = {name: files[name] for name in expected(files, f"{source.address}#{source.model}")}
         done, total = 0, sum(files.values())
+        FullDiskSaid(target, f"mlflow:{source.model}", needed_bytes=IMPORT_COPIES * total).require()
 
         def got(count: int) -> None:
             nonlocal done
@@ -180,7 +194,7 @@ def fetch(source: RegisteredModel, target: Path, progress: Progress | None = Non
         for name, size in files.items():
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            server.download(f"{folder}/{name}", path, got)
+            server.download(f"{folder}/{name}", path, size, got)
             if path.stat().st_size != size:
                 raise ExchangeFailed(f"{source.address}: {name}: {path.stat().st_size} of {size} bytes came")
     return version
@@ -225,6 +239,14 @@ def location(uri: str, address: str) -> str:
             "with --serve-artifacts and --artifacts-destination"
         )
     return uri.removeprefix(PROXIED).lstrip("/")
+
+
+def _check_all(names: Iterable[str], address: str) -> None:
+    """Refuses names of which one would hide another on some disk."""
+    try:
+        check_names(name for name in names if name not in RESERVED)
+    except ValueError as exc:
+        raise ExchangeRefused(f"{address}: {exc}; nothing of this model is taken") from None
 
 
 def _check(name: str, address: str) -> None:

@@ -31,6 +31,9 @@ LAYER_BYTES = 8 << 30
 
 COPY_BYTES = 4 << 20
 
+JSON_BYTES = 16 << 20
+"""Longest index or manifest that is read."""
+
 
 def write_layout(
     what: Content,
@@ -73,14 +76,20 @@ def read_index(where: Path) -> list[dict[str, Any]]:
     """Descriptors in a layout's index; ExchangeRefused unless the directory is an OCI image layout."""
     if not (where / LAYOUT).is_file() or not (where / INDEX).is_file():
         raise ExchangeRefused(f"{where} is no OCI image layout (no {LAYOUT} and {INDEX}); give its directory")
+    if (size := (where / INDEX).stat().st_size) > JSON_BYTES:
+        raise ExchangeRefused(f"{where / INDEX}: {size:,} bytes; an index has at most {JSON_BYTES:,}")
     try:
         said = json.loads((where / INDEX).read_bytes())
         found = said["manifests"]
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
         raise ExchangeRefused(f"{where / INDEX}: is no index ({exc!r}); write the layout again") from None
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    if not isinstance(found, list) or not all(map(_is_descriptor, found)):
         raise ExchangeRefused(f"{where / INDEX}: manifests is no list of descriptors; write the layout again")
     return found
+
+
+def _is_descriptor(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("annotations") or {}, dict)
 
 
 def _index(where: Path) -> list[dict[str, Any]]:

@@ -1,54 +1,89 @@
-"""Files out of an OCI image layout in the ModelPack format: every byte checked, nothing written elsewhere."""
+"""Files out of an OCI image layout in the ModelPack format: all is known of them before a byte is written.
+
+Sizes are compared with what is there, names with what a model has; then every byte is checked, and nothing
+is written elsewhere.
+"""
 
 import hashlib
 import json
 import re
-import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from artifacts.errors import ArtifactCorrupt
-from artifacts.manifest import RESERVED, check_name
+from artifacts.manifest import RESERVED, check_names
 from artifacts.store import tree
 from pipeline.errors import ExchangeRefused
-from pipeline.interop import modelpack
+from pipeline.interop import archive, modelpack
 from pipeline.interop.content import Progress
+from pipeline.interop.foreign import expected
 from pipeline.interop.modelpack import FILE, FILE_SHA, FILEPATH, TITLE
-from pipeline.interop.oci import chosen
+from pipeline.interop.oci import JSON_BYTES, chosen
 from pipeline.interop.target import Layout
 
 TYPES = (modelpack.ARTIFACT_TYPE, "application/vnd.cnai.model.manifest.v1+json")
 """Artifact types that are models; the second is the name from before the project joined CNCF."""
 
-MODES = {".raw": "raw", ".tar": "r:", ".tar+gzip": "r:gz"}
-"""How a media type ends, and how its layer is opened."""
-
-JSON_BYTES = 16 << 20
-"""Longest manifest that is read."""
+RAW, ARCHIVES = ".raw", {".tar": False, ".tar+gzip": True}
+"""How media types end: of files as they are, and of archives, with whether they are compressed."""
 
 COPY_BYTES = 4 << 20
 
 
-def unpack(source: Layout, target: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Writes the files of one manifest into the empty directory `target`; returns the manifest.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """What a manifest of a layout holds, before any of it is unpacked."""
 
-    A blob that differs from its digest is an ArtifactCorrupt; a manifest of something else, a compression
-    that is not read, or a name that leads elsewhere, is an ExchangeRefused.
+    where: Path
+    manifest: dict[str, Any]
+    files: Mapping[str, int]
+    """Name -> bytes of the files that are taken."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of them all."""
+        return sum(self.files.values())
+
+
+def survey(source: Layout) -> Packed:
+    """Reads what one manifest would unpack to, and writes nothing.
+
+    A blob that differs from what is declared is an ArtifactCorrupt. A manifest of something else, a name that
+    leads elsewhere, a compression that is not read, or more than a model has, is an ExchangeRefused.
     """
     where = source.path.absolute()
     manifest = _manifest(where, chosen(where, source.tag))
-    layers = manifest.get("layers") or []
-    done, total = 0, sum(layer["size"] for layer in layers)
+    found: dict[str, int] = {}
+    for layer in manifest["layers"]:
+        for name, size in _held(where, layer).items():
+            if name in found and not _note(layer, FILE):
+                raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
+            found[name] = found.get(name, 0) + size
+    if len(found) > archive.MAX_FILES:
+        raise ExchangeRefused(f"{where}: {len(found):,} files; no model has more than {archive.MAX_FILES:,}")
+    try:
+        check_names(name for name in found if name not in RESERVED)
+    except ValueError as exc:
+        raise ExchangeRefused(f"{where}: {exc}; nothing of this model is taken") from None
+    taken = expected(found, str(where))
+    return Packed(where=where, manifest=manifest, files={name: found[name] for name in taken})
+
+
+def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> None:
+    """Writes the files into the empty directory `target`; a blob with other bytes is an ArtifactCorrupt."""
+    done, layers = 0, packed.manifest["layers"]
     for layer in layers:
-        _unpack(where, layer, target)
+        _unpack(packed, layer, target)
         done += layer["size"]
         if progress is not None:
-            progress(done, total)
+            progress(done, sum(each["size"] for each in layers))
     for name, said in {_note(one, FILE): _note(one, FILE_SHA) for one in layers if _note(one, FILE)}.items():
-        if (found := _sha256(_inside(target, name))) != said:
-            raise ArtifactCorrupt(f"{where}: {name}: sha256 {found} of its joined parts, {said} expected")
-    return manifest
+        if name in packed.files and (found := _sha256(target / name)) != said:
+            raise ArtifactCorrupt(
+                f"{packed.where}: {name}: sha256 {found} of its joined parts, {said} expected"
+            )
 
 
 def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,12 +97,14 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
         found = json.loads(data)
         kind, layers = found.get("artifactType"), found["layers"]
         problems = [problem for layer in layers if (problem := _refused(layer))]
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ExchangeRefused(f"{path}: is no image manifest ({exc!r}); push the model again") from None
     if kind not in TYPES:
         raise ExchangeRefused(f"{path}: artifactType is {kind!r}; only ModelPack is read: {', '.join(TYPES)}")
     if problems:
         raise ExchangeRefused(f"{path}: {problems[0]}")
+    if len(layers) > archive.MAX_FILES:
+        raise ExchangeRefused(f"{path}: {len(layers):,} layers; no model has more than {archive.MAX_FILES:,}")
     manifest: dict[str, Any] = found
     return manifest
 
@@ -75,63 +112,57 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
 def _refused(layer: Mapping[str, Any]) -> str | None:
     """Why a layer is not read."""
     kind, size = str(layer["mediaType"]), layer["size"]
-    if not isinstance(size, int) or size < 0:
+    if type(size) is not int or size < 0:
         return f"layer of size {size!r}; it is a number of bytes"
-    if not kind.startswith("application/vnd.cn") or _mode(kind) is None:
+    if not kind.startswith("application/vnd.cn") or not kind.endswith((RAW, *ARCHIVES)):
         return f"layer of type {kind!r}; only files (.raw), .tar and .tar+gzip of ModelPack are read"
+    if not isinstance(layer.get("annotations") or {}, dict):
+        return f"layer with annotations {layer['annotations']!r}; they are an object"
     return None
 
 
-def _mode(kind: str) -> str | None:
-    return next((mode for end, mode in MODES.items() if kind.endswith(end)), None)
+def _compressed(layer: Mapping[str, Any]) -> bool | None:
+    """Whether a layer is a compressed archive; None for a file."""
+    return next((packed for end, packed in ARCHIVES.items() if layer["mediaType"].endswith(end)), None)
 
 
-def _unpack(where: Path, layer: Mapping[str, Any], target: Path) -> None:
-    """Writes a layer's file, or appends the part of one, or unpacks its archive once that is checked."""
-    blob, mode = _blob(where, layer), _mode(layer["mediaType"])
-    if mode != "raw":
-        _require(blob, layer, _sha256(blob), blob.stat().st_size)
-        _extract(blob, str(mode), target)
+def _held(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
+    """Name -> bytes of what a layer holds; its blob must have the size that is declared."""
+    blob, compressed = _blob(where, layer), _compressed(layer)
+    if (size := blob.stat().st_size) != layer["size"]:
+        raise ArtifactCorrupt(
+            f"{blob}: {size:,} bytes; {layer['size']:,} are declared: fetch the layout again"
+        )
+    if compressed is None:
+        return {_name(layer): size}
+    _require(blob, layer, _sha256(blob), size)
+    return archive.members(blob, compressed=compressed)
+
+
+def _unpack(packed: Packed, layer: Mapping[str, Any], target: Path) -> None:
+    """Writes a layer's file, or appends the part of one, or unpacks its archive."""
+    blob, compressed = _blob(packed.where, layer), _compressed(layer)
+
+    def place(name: str) -> Path | None:
+        return target / name if name in packed.files else None
+
+    if compressed is not None:
+        archive.extract(blob, place, compressed=compressed)
         return
-    name = _note(layer, FILE) or _note(layer, FILEPATH) or _note(layer, TITLE)
-    path, seen, size = _inside(target, name), hashlib.sha256(), 0
-    if path.exists() and not _note(layer, FILE):
-        raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
+    path, seen, size = place(_name(layer)), hashlib.sha256(), 0
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with blob.open("rb") as file, path.open("ab") as out:
-        while chunk := file.read(COPY_BYTES):
+        while size <= layer["size"] and (chunk := file.read(COPY_BYTES)):
             seen.update(chunk)
             out.write(chunk)
             size += len(chunk)
     _require(blob, layer, seen.hexdigest(), size)
 
 
-def _extract(blob: Path, mode: str, target: Path) -> None:
-    """Unpacks plain files and directories only, and only below `target`."""
-    try:
-        with tarfile.open(blob, mode) as archive:  # type: ignore[call-overload]  # the mode is one of two
-            for member in archive:
-                if member.isdir():
-                    continue
-                path = _inside(target, member.name.removeprefix("./"))
-                opened = archive.extractfile(member) if member.isfile() else None
-                if opened is None or path.exists():
-                    raise ExchangeRefused(f"{blob}: {member.name!r} is no plain file, or is there twice")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with opened, path.open("wb") as out:
-                    while chunk := opened.read(COPY_BYTES):
-                        out.write(chunk)
-    except (tarfile.TarError, EOFError) as exc:
-        raise ExchangeRefused(f"{blob}: is no tar archive that can be read ({exc}); push it again") from None
-
-
-def _inside(target: Path, name: str) -> Path:
-    """The place of a file, whose name must not lead out of `target`."""
-    try:
-        place = target / (name if name in RESERVED else check_name(name))
-    except ValueError as exc:
-        raise ExchangeRefused(f"{exc}; nothing of this model is taken") from None
-    return place
+def _name(layer: Mapping[str, Any]) -> str:
+    return _note(layer, FILE) or _note(layer, FILEPATH) or _note(layer, TITLE)
 
 
 def _note(layer: Mapping[str, Any], key: str) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import snapshot_download
 from safetensors.numpy import save
 
 from artifacts.errors import StoreUnusable
 from pipeline import source
 from pipeline.errors import SourceError
 from pipeline.snapshot import local_digest, wanted
+from tests import hub as hubs
 from tests.checkpoints import (
     CONFIG,
     FIRST,
@@ -39,16 +41,57 @@ def test_a_local_checkpoint_is_copied_and_not_linked(tmp_path, out):
     assert {unit for _, _, unit in reports} == {"bytes copied", "bytes hashed", "bytes checked"}
 
 
-def test_links_are_followed_as_a_hub_cache_needs(tmp_path, out):
-    blobs = lay(tmp_path / "blobs", checkpoint())
-    path = tmp_path / "snapshot"
-    path.mkdir()
-    for blob in blobs.iterdir():
-        (path / blob.name).symlink_to(os.path.relpath(blob, path))
-    assert local_digest(path, digests) == local_digest(blobs, digests)
-    source.build(local_job(path), out, Reports())
+def test_links_are_followed_as_a_hub_cache_needs(hub, tmp_path, out):
+    path = Path(
+        snapshot_download(hubs.REPO, revision=hubs.COMMIT, cache_dir=tmp_path / "hub", endpoint=hub.address)
+    )
+    links = [file for file in path.rglob("*") if file.is_symlink()]
+    assert len(links) == len(checkpoint() | LEFT_BEHIND)
+    latest = tmp_path / "latest"
+    latest.symlink_to(path)
+    source.build(local_job(latest), out, Reports())
     assert held(out) == checkpoint()
-    assert not any(file.is_symlink() for file in out.iterdir())
+    assert not any(file.is_symlink() for file in out.rglob("*"))
+    (path / "LICENSE").unlink()
+    (path / "LICENSE").symlink_to(tmp_path / "latest" / ".." / ".." / "refs" / "main")
+    refused(local_job(path, "-"), out, f"{path}: a link leads out of it: LICENSE -> ")
+
+
+def test_a_link_out_of_the_directory_is_refused_by_name(tmp_path, out):
+    secret = tmp_path / "id_rsa"
+    secret.write_text("PRIVATE")
+    path = lay(tmp_path / "model", checkpoint())
+    for name in ("LICENSE", "tokenizer_config.json", "additional_chat_templates/tool_use.jinja"):
+        (path / name).unlink()
+        (path / name).symlink_to(secret)
+    refused(local_job(path, "-"), out, f"{path}: 3 links lead out of it: LICENSE -> {secret}, ", "cp -rL")
+    with pytest.raises(SourceError, match="a link leads out"):
+        source.copy(path / "LICENSE", out / "LICENSE", lambda _: None)
+    assert held(out) == {}
+
+
+def test_a_directory_of_links_is_refused_with_what_to_do(tmp_path, out):
+    files, path = lay(tmp_path / "files", checkpoint()), tmp_path / "model"
+    path.mkdir()
+    for name in checkpoint():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).symlink_to(files / name)
+    count = len(checkpoint())
+    refused(local_job(path, "-"), out, f"{count} links lead out", f"and {count - 3} more", "cp -rL")
+
+
+@pytest.mark.parametrize("name", ["vocab.json", "chat_template.json", "added_tokens.json"])
+def test_a_json_file_that_is_none_is_not_copied(name, tmp_path, out):
+    path = lay(tmp_path / "model", checkpoint() | {name: b"-----BEGIN PRIVATE KEY-----"})
+    refused(local_job(path), out, f"{path}/{name}: not valid JSON")
+    assert held(out) == {}
+
+
+def test_a_paper_that_is_too_long_for_one_is_refused(tmp_path):
+    path = lay(tmp_path / "model", checkpoint())
+    os.truncate(path / "LICENSE", (4 << 20) + 1)
+    with pytest.raises(SourceError, match=r"LICENSE: 4194305 bytes; at most 4194304 are read of a licence"):
+        local_digest(path, digests)
 
 
 def test_a_directory_changed_after_planning_is_refused(tmp_path, out):

@@ -17,7 +17,7 @@ from pathlib import Path
 from artifacts.client import Client
 from pipeline.interop import exchange, hf, oci
 from pipeline.interop.target import Layout
-from pipeline.interop.unpack import unpack
+from pipeline.interop.unpack import survey, unpack
 
 client, name, kind, work = Client(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
 whole = work / "whole"
@@ -67,7 +67,7 @@ def held(at):
     if kind == "oci":
         out = work.parent / f"read-{len(list(work.parent.iterdir()))}"
         out.mkdir()
-        unpack(Layout(at), out)
+        unpack(survey(Layout(at)), out)
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
