@@ -71,7 +71,9 @@ def test_a_registry_on_a_disk_that_fills_up_stays_as_it_was(small_disk):
     events = registry.events("demo/fp8")
     fill(small_disk / "ballast")
     large = dataclasses.replace(PUBLICATION, recipe={"text": "x" * 100_000})
-    with pytest.raises(StoreUnusable, match=r"registry sqlite:///.*registry\.db cannot be used: .*full"):
+    with pytest.raises(
+        StoreUnusable, match=r"disk full: the registry sqlite:///.*registry\.db cannot be written"
+    ):
         registry.publish(large)
     (small_disk / "ballast").unlink()
     assert [record.number for record in registry.versions("demo/fp8")] == [1]
