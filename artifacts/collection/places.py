@@ -13,7 +13,7 @@ from artifacts.collection import inventory
 from artifacts.collection.gc import Plan
 from artifacts.collection.inventory import Inventory, Progress
 from artifacts.collection.inventory_remote import Reader
-from artifacts.store import lock, objects, scratch
+from artifacts.store import lock, objects, reserve, scratch
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lease import Lease
 from artifacts.store.local import LocalStore
@@ -81,6 +81,7 @@ class LocalPlace:
             self.store.digests.vouch(known, since_ns)
             scratch.sweep(self.root / "staging")
             lock.sweep(self.root / "locks")
+        reserve.keep(self.root)  # of what has become free
 
 
 class RemotePlace:

@@ -3,15 +3,12 @@
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
-from artifacts.store import tree
 from artifacts.store.objects import Meta, listed, read, write
 
 log = logging.getLogger(__name__)
@@ -88,10 +85,6 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
 
 def _text(objects: ObjectStore, meta: Meta) -> bytes | str | None:
     """Its bytes, or why there are none to be had; None where it is gone."""
-    if isinstance(objects, Directory) and objects.prefix is not None:
-        with suppress(FileNotFoundError):
-            if not tree.is_plain(objects.prefix / meta.path):  # reading a pipe would never end
-                return "it is no plain file"
     try:
         return read(objects, meta.path)
     except ArtifactCorrupt as exc:
