@@ -1,5 +1,6 @@
 """Digests of values, files and trees, and a cache of file digests that trusts unchanged files."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -122,6 +123,7 @@ class FileDigests:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
+        self._told: set[str] = set()
 
     def digest(self, path: Path) -> str:
         """Digest of one file, from the cache where the file is unchanged."""
@@ -200,6 +202,17 @@ class FileDigests:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            log.warning(
-                "digest cache %s cannot be used, so files are hashed again: %s; delete it", self.cache, exc
-            )
+            told = f"digest cache {self.cache} cannot be used, so files are hashed again: {exc}{_remedy(exc)}"
+            if told not in self._told:  # once for every reason is enough
+                self._told.add(told)
+                log.warning("%s", told)
+
+
+def _remedy(exc: BaseException) -> str:
+    """What to do about a cache that cannot be used: only one that is broken is to be deleted."""
+    code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "; delete it"
+    if code == sqlite3.SQLITE_FULL or getattr(exc, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return "; free space there"
+    return "; nothing else depends on it"

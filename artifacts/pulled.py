@@ -46,7 +46,9 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
     refuse_taken(target)
     manifest, staging = parcel.manifest, target.with_name(f".{target.name}.fetch")
     needed = manifest.size_bytes - disk.allocated_bytes(staging)
-    full = FullDiskSaid(target.parent, parcel.record.reference, needed_bytes=needed)
+    full = FullDiskSaid(
+        target.parent, parcel.record.reference, needed_bytes=needed, instead="pull to another directory"
+    )
     with full, UnwritableSaid(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()

@@ -79,9 +79,9 @@ class Display(Listener):
             left = duration((total - done) / rate) if done else "unknown"
             self.out.say(f".. {label(step)}  {numbers}, eta {left}")
 
-    def waiting(self, step: Step, pid: int) -> None:
+    def waiting(self, step: Step, whom: str) -> None:
         """Says whom the step waits for."""
-        self.out.say(f".. {label(step)}  waiting: process {pid} is making it")
+        self.out.say(f".. {label(step)}  waits for {whom}, to make it")
 
     def damaged(self, step: Step, problems: str) -> None:
         """Warns that a stored artifact is rebuilt."""

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.store import lock
 from pipeline.hub import ATTEMPTS, Patience, RemoteFile, digest, get, mismatch
 from pipeline.meter import Progress
 from pipeline.snapshot import Remote
@@ -48,13 +49,15 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
 @contextmanager
 def _alone(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
     """Waits until no other process works on this commit: two would write the same unfinished files."""
-    with (directory.parent / "lock").open("w") as lock:
+    watch = lock.Watch(directory.parent / "lock", None, lock.PATIENCE_S)
+    with watch.path.open("w") as held:
         while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 tick()
+                watch.look("another process, which downloads the same commit")
                 time.sleep(0.5)
         yield
 

@@ -183,9 +183,9 @@ class Progress(Listener):
             left = duration((total - done) * (now - self.since) / done) if done else "unknown"
             self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {left}")
 
-    def waiting(self, step: Step, pid: int) -> None:
+    def waiting(self, step: Step, whom: str) -> None:
         """Says whom the step waits for."""
-        self.log.info("waiting: process %d is making %s %s", pid, step.kind, step.key)
+        self.log.info("%s %s: waits for %s, to make it", step.kind, step.key, whom)
 
     def damaged(self, step: Step, problems: str) -> None:
         """Warns that a stored artifact is rebuilt."""

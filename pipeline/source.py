@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.errors import StoreUnusable
+from artifacts.store import disk
 from pipeline.casting import cast
 from pipeline.checkpoint.comparison import compare
 from pipeline.checkpoint.families import family
@@ -151,13 +152,9 @@ def _inspect(directory: Path) -> Checkpoint:
 
 def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
-    disk = os.statvfs(directory)
-    free = disk.f_bavail * disk.f_frsize
-    if nbytes > free:
-        raise StoreUnusable(
-            f"{directory.parent}: the copy takes {nbytes} bytes, {free} are free; "
-            "free some space or use another store"
-        )
+    if nbytes > disk.free_bytes(directory):
+        what, instead = "the copy of the checkpoint", "use another --store"
+        raise StoreUnusable(disk.full(directory.parent, what, needed_bytes=nbytes, instead=instead))
 
 
 def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | None = None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
+from artifacts.store import disk
 from artifacts.store.local import LocalStore
 from pipeline import process, reuse
 from pipeline.errors import EXIT_CODES, BuildFailed
@@ -57,8 +58,8 @@ class Listener:
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
         """`step` has finished `done` of `total` units."""
 
-    def waiting(self, step: Step, pid: int) -> None:
-        """Process `pid` builds the same step; we wait for it."""
+    def waiting(self, step: Step, whom: str) -> None:
+        """Somebody builds the same step; `whom` says who and how long we wait at most."""
 
     def damaged(self, step: Step, problems: str) -> None:
         """The stored artifact of `step` is corrupt and will be built again."""
@@ -73,7 +74,9 @@ class Listener:
 def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, Any] | None = None) -> Made:
     """Makes the step's artifact exist; concurrent callers of one key build it once."""
     listener.started(step)
-    with site.store.lock(step.key, waiting=lambda pid: listener.waiting(step, pid)):
+    with site.store.lock(
+        step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s
+    ):
         found = _stored(step, site, listener)
         made = found or _build(step, site, listener, places or {})
         made = replace(made, warnings=_warnings(made, site.store))
@@ -168,9 +171,9 @@ def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
     except BuildFailed as exc:
         if store.free_bytes() > FULL_BYTES:
             raise
+        what = f"{step.kind} {step.key[:12]}"
         raise StoreUnusable(
-            f"disk full: {step.kind} {step.key[:12]} could not be written to {store.root}; "
-            "free some space or use another --store, then run again"
+            disk.full(store.root, what, needed_bytes=step.size_bytes, instead="use another --store")
         ) from exc
 
 

@@ -7,8 +7,6 @@ import signal
 import subprocess  # noqa: TID251 whole runs are killed from outside
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,6 +19,7 @@ from pipeline.errors import BuildFailed
 from pipeline.host import probe
 from pipeline.step import Step
 from pipeline.steps import Listener, Site, realize
+from tests.disks import mounted
 from tests.main_job import write_recipe
 from tests.pipeline.toy_steps import CHILD
 
@@ -176,23 +175,8 @@ def toy(function: str, **params: object) -> Step:
     return Step(kind="engine", variant=function, inputs={}, params=params)
 
 
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[Path]:
-    """A file system of its own, so that it really fills."""
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], check=False, capture_output=True
-    )
-    if done.returncode:
-        pytest.skip("this user may not mount a file system, so no disk can be filled")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
 def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
-    with small_disk(tmp_path / "disk", "8m") as disk:
+    with mounted(tmp_path / "disk", "8m") as disk:
         site = Site(store=open_store(disk / "store"), host=probe(), child=CHILD)
         with pytest.raises(StoreUnusable, match="disk full"):
             realize(toy("fill_disk"), site, Listener())

@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.registry.retention import Known
-from artifacts.store.lease import Claim
+from artifacts.store.claim import Claim
 
 DAY_S = 24 * 3600.0
 

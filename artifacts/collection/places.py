@@ -13,7 +13,7 @@ from artifacts.collection import inventory
 from artifacts.collection.gc import Plan
 from artifacts.collection.inventory import Inventory, Progress
 from artifacts.collection.inventory_remote import Reader
-from artifacts.store import lock, objects, scratch
+from artifacts.store import lock, objects, reserve, scratch
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lease import Lease
 from artifacts.store.local import LocalStore
@@ -59,6 +59,7 @@ class LocalPlace:
         shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
         later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
         with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
+            self.store.make_room()
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
             going = [*(self.store.path(one.key) for one in plan.removed), *self._litter(plan)]
             for number, path in enumerate(going, 1):
@@ -80,6 +81,7 @@ class LocalPlace:
             self.store.digests.vouch(known, since_ns)
             scratch.sweep(self.root / "staging")
             lock.sweep(self.root / "locks")
+        reserve.keep(self.root)  # of what has become free
 
 
 class RemotePlace:

@@ -20,8 +20,8 @@ from artifacts.registry.database import Database
 from artifacts.registry.publishing import Binding
 from artifacts.registry.retention import Known, Names
 from artifacts.store import lease, objects
+from artifacts.store.claim import Claim
 from artifacts.store.identity import STORE
-from artifacts.store.lease import Claim
 
 WHAT = "gc"
 """What leases that wait for it are told."""

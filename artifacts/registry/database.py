@@ -15,7 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from artifacts.errors import StoreUnknown, StoreUnusable
 from artifacts.registry import tables
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid, free_bytes
+from artifacts.store import disk, reserve
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 
 BUSY_MS = 30_000
 """How long a writer waits for another; a publication takes milliseconds."""
@@ -78,7 +79,7 @@ class Database:
         """A transaction that writes: all or nothing; in SQLite it holds the one write lock from its start."""
         if not self.exists():
             self.create()
-        with self._said(), self._writer.begin() as db:
+        with self._with_room(), self._said(), self._writer.begin() as db:
             yield db
 
     def create(self) -> None:
@@ -94,6 +95,19 @@ class Database:
                 tables.METADATA.create_all(db)
                 db.execute(insert(tables.schema).values(number=tables.SCHEMA_VERSION))
         self.exists()
+
+    @contextmanager
+    def _with_room(self) -> Iterator[None]:
+        """Where it is in a store's directory, that store's reserve is its own too."""
+        path = _file_of(self._engine.url)
+        if path is None:
+            yield
+            return
+        reserve.make_room(path.parent, reserve.REGISTRY_BYTES)
+        try:
+            yield
+        finally:
+            reserve.keep(path.parent)
 
     def upgrade(self) -> tuple[int, int]:
         """Brings an older schema to the present one, all or nothing; the numbers before and after.
@@ -168,9 +182,10 @@ class Database:
             if isinstance(exc, ProgrammingError) and code != NO_RIGHT and not connecting:  # our bug
                 raise
             path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
-            free = "" if path is None else f" ({free_bytes(path):,} bytes are free there)"
+            if path is not None and getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise StoreUnusable(disk.full(path.parent, f"the registry {self.url}")) from exc
             raise StoreUnusable(
-                f"registry {self.url} cannot be used: {said}{free}; check that it is there and can be written"
+                f"registry {self.url} cannot be used: {said}; check that it is there and can be written"
             ) from exc
 
 

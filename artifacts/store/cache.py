@@ -62,11 +62,13 @@ class Cache:
             self._evict(key)
 
     def shrink(self, needed_bytes: int = 0) -> list[str]:
-        """Evict what is longest unused until `needed_bytes` more fit the bound; return its keys.
+        """Evict what is longest unused until `needed_bytes` more fit the bound and the disk; return its keys.
 
         Stays: what is not in the remote store, is leased, or was used just now.
         """
-        excess = self.held_bytes() + needed_bytes - self.max_bytes if self.max_bytes is not None else 0
+        excess = needed_bytes - disk.free_bytes(self.root)
+        if self.max_bytes is not None:
+            excess = max(excess, self.held_bytes() + needed_bytes - self.max_bytes)
         evicted: list[str] = []
         if excess <= 0:
             return evicted
@@ -78,9 +80,10 @@ class Cache:
                     excess -= self._evict(key)
                     evicted.append(key)
         if excess > 0:
+            bound = "its disk" if self.max_bytes is None else f"its bound of {self.max_bytes:,}"
             log.warning(
-                "the cache %s is %s bytes over its bound of %s; the rest is in use, or not in %s",
-                *(self.root, f"{excess:,}", f"{self.max_bytes:,}", self._remote.url),
+                "the cache %s is %s bytes over %s; the rest is in use, or not in %s",
+                *(self.root, f"{excess:,}", bound, self._remote.url),
             )
         return evicted
 
@@ -198,7 +201,8 @@ class Cache:
     def _sole(self, key: str) -> Iterator[None]:
         """Lets one process fetch an artifact at a time; another lock than that of who builds it."""
         path = self.root / "locks" / f"{self._local.path(key).name}.fetch.lock"
-        with UnwritableSaid(self.root):
+        self._local.make_room()
+        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             held = acquire(path)
         try:
@@ -209,7 +213,8 @@ class Cache:
     @contextmanager
     def _said(self, manifest: Manifest, aside: Path, needed_bytes: int) -> Iterator[None]:
         what = f"{manifest.kind} {manifest.key[:12]}"
-        full = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=aside)
+        instead = "give $ENGINERY_CACHE another directory"
+        full = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=aside, instead=instead)
         with full, UnwritableSaid(self.root):
             full.require()
             aside.mkdir(parents=True, exist_ok=True)

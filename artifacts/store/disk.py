@@ -9,6 +9,9 @@ from typing import Self
 
 from artifacts.errors import DestinationTaken, StoreUnusable
 
+GC_BYTES = 1 << 20
+"""With so much free, and with a reserve, a collection works."""
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """No space left, quota reached."""
 
@@ -54,13 +57,46 @@ def refuse_taken(target: Path) -> None:
         raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
 
 
-class FullDiskSaid:
-    """Turns a full disk inside the block into a StoreUnusable that says how much is needed and free."""
+def disk_of(path: Path) -> Path:
+    """Where the file system is mounted that `path`, which need not exist yet, is or would be on."""
+    found = path.absolute()
+    while not found.exists() or not os.path.ismount(found):
+        found = found.parent
+    return found
 
-    def __init__(self, root: Path, what: str, *, needed_bytes: int = 0, draft: Path | None = None) -> None:
+
+def full(root: Path, what: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = "") -> str:
+    """The words for a full disk: which, how much is free on it, how much `what` needs, and what to do.
+
+    `needed_bytes` are in all, where that is known; `instead` is what can be done without freeing any.
+    """
+    free = free_bytes(root)
+    more = needed_bytes - written_bytes - free
+    if needed_bytes:
+        needs = f"needs {needed_bytes:,} bytes, and"
+    else:
+        needs = f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+    room = f"free {more:,} bytes more there" if needed_bytes and more > 0 else "free space there"
+    # gc needs a little room itself
+    works = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
+    collect = f" (`enginery --store {root} gc` shows what can go)" if works else ""
+    return (
+        f"disk full: {what} {needs} {free:,} are free at {root}, on the disk mounted at"
+        f" {disk_of(root)}; {room}{collect}{f', or {instead}' if instead else ''}"
+    )
+
+
+class FullDiskSaid:
+    """Turns a full disk inside the block into a StoreUnusable: which, how much is needed and free."""
+
+    def __init__(
+        self, root: Path, what: str, *, needed_bytes: int = 0, draft: Path | None = None, instead: str = ""
+    ) -> None:
         self.root, self.what, self.needed_bytes = root, what, needed_bytes
         self.draft = draft
         """Directory being filled, where there is one."""
+        self.instead = instead
+        """What can be done without freeing space."""
 
     def __enter__(self) -> Self:
         return self
@@ -79,14 +115,12 @@ class FullDiskSaid:
     def message(self) -> str:
         """How much is free and needed, as far as it is known."""
         written = size_bytes(self.draft) if self.draft is not None and self.draft.exists() else 0
-        needed = (
-            f"needs {self.needed_bytes:,} bytes"
-            if self.needed_bytes
-            else f"needs more than {written:,} bytes"
-        )
-        return (
-            f"disk full: {self.what} {needed}, and {free_bytes(self.root):,} are free at {self.root}"
-            f" beside the {written:,} it had written; free space or choose another store"
+        return full(
+            self.root,
+            self.what,
+            needed_bytes=self.needed_bytes,
+            written_bytes=written,
+            instead=self.instead,
         )
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
-from artifacts.store import lease
+from artifacts.store import lease, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
-from artifacts.store.lock import Waiting, acquire, release
+from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
 if TYPE_CHECKING:
     from artifacts.store.remote.store import RemoteStore
@@ -65,6 +65,10 @@ class Holding:
         with self.lease(keys, what) if self._may_lease() else nullcontext():
             yield
 
+    def make_room(self) -> None:
+        """See that something small can be written though the disk is full, as long as the reserve lasts."""
+        reserve.make_room(self.root)
+
     def touch(self, keys: Iterable[str]) -> None:
         """Say that artifacts are used now: sweeps go by last use."""
         for key in keys:
@@ -76,15 +80,19 @@ class Holding:
         return os.access(folder if folder.is_dir() else self.root, os.W_OK)
 
     @contextmanager
-    def lock(self, key: str, *, waiting: Waiting | None = None) -> Iterator[None]:
-        """Hold the sole right to build `key`; tells `waiting` the process id of whoever has it meanwhile.
+    def lock(
+        self, key: str, *, waiting: Waiting | None = None, patience_s: float = PATIENCE_S
+    ) -> Iterator[None]:
+        """Hold the sole right to build `key`; tells `waiting` who has it meanwhile.
 
         It ends with the block or with the process. Look again whether the key is there once you hold it.
+        A holder that keeps it longer than `patience_s` is a StoreBusy.
         """
         path = self.root / "locks" / f"{self.path(key).name}.lock"
+        self.make_room()
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path, waiting)
+            held = acquire(path, waiting, patience_s)
         try:
             yield
         finally:

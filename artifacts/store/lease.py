@@ -12,23 +12,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
 from artifacts.actor import whoami
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
-from artifacts.store.objects import listed, read, remove, said
+from artifacts.store import reserve
+from artifacts.store.claim import FOLDER, SWEEP, Claim, claims
+from artifacts.store.disk import FullDiskSaid
+from artifacts.store.objects import remove, said
 
 log = logging.getLogger(__name__)
-
-FOLDER = "leases"
-SWEEP = "sweep-"
-"""How the names of sweeps begin."""
 
 TTL_S = 60.0
 """A holder that could not renew its lease for this long has lost it; everybody else waits twice as long."""
@@ -49,43 +49,16 @@ _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Runs on while the machine is suspended, where there is such a clock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What an object in the folder says."""
-
-    path: str
-    keys: tuple[str, ...]
-    """Artifacts that are being built, read or moved."""
-    blobs: tuple[str, ...]
-    """Digests of files that are being moved, of artifacts not yet committed where they go."""
-    what: str
-    holder: str
-    """`user@host`."""
-    ttl_s: float
-    age_s: float
-    """Since it was renewed, by the store's clock."""
-
-    @property
-    def is_sweep(self) -> bool:
-        """Whether it is a sweep, which leases wait for."""
-        return self.path.startswith(f"{FOLDER}/{SWEEP}")
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether its holder has died or has lost it."""
-        return self.age_s > 2 * self.ttl_s
-
-
 class Lease:
     """A lease, or a sweep's marker, that this process holds."""
 
     def __init__(self, objects: ObjectStore, name: str, document: Mapping[str, Any]) -> None:
         self.path = f"{FOLDER}/{name}.json"
         self.ttl_s = float(document["ttl_s"])
-        self._objects = objects
+        self._objects, self._root = objects, _root(objects)
         self._text = json.dumps(document).encode()
         self._renewed_at = time.clock_gettime(_CLOCK)
-        self._lost = False
+        self._lost = self._written = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=self.path, daemon=True)
 
@@ -98,18 +71,31 @@ class Lease:
         if self._lost or silent_s > self.ttl_s:
             self._lost = True
             raise LeaseLost(
-                f"{self.path} was not renewed within {self.ttl_s:g} s; run again, what was finished is kept"
+                f"{self.path} was not renewed within {self.ttl_s:g} s, or was removed; run again, what was"
+                " finished is kept"
             )
 
     def renew(self) -> datetime:
         """Write it again; return the store's time of that."""
         before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
-        with said("a lease"):
+        if self._root is not None:
+            reserve.make_room(self._root)
+        with said("a lease"), nullcontext() if self._root is None else FullDiskSaid(self._root, "a lease"):
+            if self._written:  # a sweep whose clock was set forward may have thought us dead
+                self._lost = self._lost or not self._is_there()
             obstore.put(self._objects, self.path, self._text)
+            self._written = True
             found = obstore.head(self._objects, self.path)["last_modified"]
         self._lost = self._lost or before - self._renewed_at > self.ttl_s
         self._renewed_at = before
         return found
+
+    def _is_there(self) -> bool:
+        try:
+            obstore.head(self._objects, self.path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def begin(self) -> datetime:
         """Write it and keep it fresh until `end`; return the store's time."""
@@ -125,6 +111,8 @@ class Lease:
             remove(self._objects, [self.path])
         except StoreUnusable as exc:
             log.warning("%s could not be removed and ends in %g s: %s", self.path, 2 * self.ttl_s, exc)
+        if self._root is not None:
+            reserve.keep(self._root)
 
     def _keep(self) -> None:
         while not self._ended.wait(self.ttl_s / RENEWALS):
@@ -175,6 +163,9 @@ def sweeping(
     try:
         found = list(claims(objects, now))
         for claim in found:
+            if not claim.is_sweep:
+                claim.require_readable()
+        for claim in found:
             if claim.is_dead:
                 remove(objects, [claim.path])
         yield marker, [claim for claim in found if not claim.is_dead and not claim.is_sweep]
@@ -182,49 +173,18 @@ def sweeping(
         marker.end()
 
 
-def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator[Claim]:
-    """Every lease and sweep whose name begins so, dead ones too; `now` is the store's time.
-
-    One that cannot be read is a StoreUnusable: what it protects is not known.
-    """
-    for meta in listed(objects, FOLDER):
-        if meta.path.startswith(f"{FOLDER}/{prefix}"):
-            text = read(objects, meta.path)
-            if text is not None:  # else it ended meanwhile
-                yield _claim(meta.path, text, (now - meta.modified).total_seconds())
-
-
-def _claim(path: str, text: bytes, age_s: float) -> Claim:
-    try:
-        found = json.loads(text)
-        return Claim(
-            path=path,
-            keys=tuple(found["keys"]),
-            blobs=tuple(found["blobs"]),
-            what=found["what"],
-            holder=found["holder"],
-            ttl_s=float(found["ttl_s"]),
-            age_s=age_s,
-        )
-    except (ValueError, KeyError, TypeError) as exc:
-        raise StoreUnusable(
-            f"{path} is no lease that this version reads ({exc!r}); use the version that wrote it, or remove"
-            " it once nothing uses the store"
-        ) from None
-
-
 def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
     """Wait for the sweeps that were there when the lease was written; later ones have seen it."""
     pause, until = POLL_S[0], time.monotonic() + WAIT_S
     before = _sweeps(objects, now)
     for sweep in before.values():
-        waiting(f"waiting for {sweep.what} by {sweep.holder}")
+        waiting(f"waiting for {sweep.what} by {sweep.holder}, at most {WAIT_S / 60:g} minutes")
     while before:
         if time.monotonic() > until:
             sweep = next(iter(before.values()))
             raise StoreBusy(
-                f"{sweep.what} by {sweep.holder} takes longer than {WAIT_S / 60:g} minutes; run again when it"
-                " has ended"
+                f"{sweep.what} by {sweep.holder} takes longer than {WAIT_S / 60:g} minutes ({sweep.path} was"
+                f" renewed {sweep.age_s:.0f} s ago); run again when it has ended"
             )
         time.sleep(pause)
         pause = min(2 * pause, POLL_S[1])
@@ -234,6 +194,11 @@ def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting
 
 def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
     return {claim.path: claim for claim in claims(objects, now, prefix=SWEEP) if not claim.is_dead}
+
+
+def _root(objects: ObjectStore) -> Path | None:
+    """The directory of a store on this machine's disks, which may be full."""
+    return objects.prefix if isinstance(objects, Directory) else None
 
 
 def _logged(said: str) -> None:

@@ -39,6 +39,7 @@ class LocalStore(Holding):
     @property
     def id(self) -> str:
         """The id that this store's files carry along; one that has none yet gets it."""
+        self.make_room()
         with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
             return identify(self.root, self._staging).id
 
@@ -141,6 +142,7 @@ class LocalStore(Holding):
 
     def prepare(self) -> None:
         """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        self.make_room()
         with (
             FullDiskSaid(self.root, "the store"),
             UnwritableSaid(self.root),
@@ -178,12 +180,15 @@ class LocalStore(Holding):
 
     @contextmanager
     def _draft(self, what: str, key: str, needed_bytes: int) -> Iterator[Draft]:
+        instead = "choose another store"
+        said = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, instead=instead)
         with ExitStack() as stack:
-            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes) as full, UnwritableSaid(self.root):
+            with said as full, UnwritableSaid(self.root):
                 full.require()
                 self.path(key).parent.mkdir(parents=True, exist_ok=True)
                 draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
-            with FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=draft.path):
+            said.draft = draft.path
+            with said:
                 yield draft
 
     def _commit(self, draft: Draft, manifest: Manifest) -> None:
@@ -233,6 +238,7 @@ class LocalStore(Holding):
     def discard(self, key: str) -> Path:
         """Move a corrupt artifact aside, so that it is built again; return where it is now."""
         quarantine = self.root / "quarantine"
+        self.make_room()
         with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
             quarantine.mkdir(exist_ok=True)
             aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{key[:12]}."))
@@ -250,6 +256,7 @@ class LocalStore(Holding):
             digests = set()  # what it shared is found by releasing all contents
         blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
         known = self.digests.known(blobs)
+        self.make_room()
         with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as aside:
             root.rename(aside / key)
             alone = [path.lstat() for path in tree.list_files(aside).values()]

@@ -1,38 +1,95 @@
 """The sole right to do something, held by one process at a time and freed by its death."""
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from artifacts.actor import whoami
+from artifacts.errors import StoreBusy
+
+log = logging.getLogger(__name__)
+
 POLL_S = 0.1
 """How often a waiting process looks again; it polls so that Ctrl-C and cancelled threads get through."""
 
-Waiting = Callable[[int], None]
-"""Told the process id of the holder, once per holder."""
+PATIENCE_S = 24 * 3600.0
+"""How long a lock is waited for: as long as a step may take unless its user says otherwise."""
+
+SHORT_PATIENCE_S = 15 * 60.0
+"""How long a directory's own lock is waited for, which is held while litter is removed."""
+
+TELL_AFTER_S = 2.0
+"""Waits that nobody listens to are logged once they last so long."""
+
+PID_BYTES = 20
+"""At the start of a lock file, padded with spaces; who that is follows."""
+
+Waiting = Callable[[str], None]
+"""Told for whom and how long at most, once per holder."""
 
 
-def acquire(path: Path, waiting: Waiting | None = None) -> int:
-    """Wait until the lock file at `path` is ours, and return its open descriptor for `release`."""
-    told = 0
+def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATIENCE_S) -> int:
+    """Wait until the lock file at `path` is ours, and return its open descriptor for `release`.
+
+    A holder that keeps it longer than `patience_s` is a StoreBusy.
+    """
+    watch = Watch(path, waiting, patience_s)
     while True:
         opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if _locked(opened) and _still(path, opened):
                 os.ftruncate(opened, 0)
-                os.write(opened, str(os.getpid()).encode())
+                os.write(opened, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
                 kept, opened = opened, -1
                 return kept
-            holder = int(os.pread(opened, 20, 0) or 0)
+            holder = _holder(opened)
         finally:
             if opened >= 0:
                 os.close(opened)
-        if holder and holder != told and waiting is not None:
-            waiting(holder)
-            told = holder
+        watch.look(holder)
         time.sleep(POLL_S if holder else POLL_S / 100)  # a holder is writing its id, or has just left
+
+
+class Watch:
+    """Tells whoever waits for whom, once per holder, and ends the wait when it was long enough."""
+
+    def __init__(self, path: Path, waiting: Waiting | None, patience_s: float) -> None:
+        self.path, self.waiting, self.patience_s = path, waiting, patience_s
+        self.since, self.told = time.monotonic(), ""
+
+    def look(self, holder: str) -> None:
+        """Once around: `holder` has it now; it is empty where that is not written yet."""
+        waited_s, whom = time.monotonic() - self.since, holder or "another process"
+        if waited_s > self.patience_s:
+            raise StoreBusy(
+                f"{whom} has held {self.path} for more than {_hours(self.patience_s)}; see whether it still"
+                " works, end it if not, and run again"
+            )
+        said = f"{whom}, at most {_hours(self.patience_s)}"
+        if holder == self.told:
+            return
+        if self.waiting is not None:
+            self.waiting(said)
+        elif waited_s > TELL_AFTER_S:
+            log.warning("waiting for %s, which holds %s", said, self.path)
+        else:
+            return
+        self.told = holder
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} minutes"
+
+
+def _holder(opened: int) -> str:
+    """Who wrote itself into a lock file: `process PID of USER@HOST`; empty where nobody has yet."""
+    found = os.pread(opened, PID_BYTES + 400, 0).decode(errors="replace")
+    pid, who = found[:PID_BYTES].strip(), found[PID_BYTES:].strip()
+    return (f"process {pid}" + (f" of {who}" if who else "")) if pid else ""
 
 
 def release(path: Path, held: int) -> None:
@@ -46,7 +103,11 @@ def alone(directory: Path) -> Iterator[None]:
     """Have a directory's own lock for the block, after whoever has it; no file is made for that."""
     held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        watch, pause_s = Watch(directory, None, SHORT_PATIENCE_S), POLL_S / 100
+        while not _locked(held):
+            watch.look("another process")
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, POLL_S)
         yield
     finally:
         os.close(held)

@@ -8,6 +8,7 @@ import uvicorn
 
 from pipeline.errors import AddressUnusable
 from pipeline.web.app import application
+from pipeline.web.connections import MOST, Connection
 from pipeline.web.reading import Reading
 
 
@@ -21,7 +22,9 @@ def serve(
             log_level="warning",
             server_header=False,
             timeout_graceful_shutdown=5,
-            limit_concurrency=200,
+            http=Connection,
+            ws="none",
+            limit_concurrency=MOST,
         )
         host, port = listening.getsockname()[:2]
         ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")

@@ -1,6 +1,5 @@
 """What the tests of stores share: keys, processes that can be killed, and disks that are really full."""
 
-import os
 import subprocess  # noqa: TID251 tests start programs as a shell would
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote.store import RemoteStore
 from tests.artifacts.governing import version
 from tests.artifacts.remotes import FILES, opened
+from tests.disks import mounted
 from tests.forked import Forked
 
 KEY = digest.of_json("one")
@@ -97,17 +97,8 @@ def together(start) -> Callable[..., list[str]]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own, 1 MiB in all."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount the small file system that this test fills")
-    where = tmp_path / "disk"
-    where.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine does not let us mount the small file system: {mounted.stderr.strip()}")
-    yield where
-    subprocess.run(["umount", "-l", where], check=True)
+    with mounted(tmp_path / "disk", "1m") as where:
+        yield where
 
 
 @pytest.fixture

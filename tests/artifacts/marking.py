@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from artifacts.collection.gc import Plan, Policy
 from artifacts.registry.retention import Known
-from artifacts.store.lease import Claim
+from artifacts.store.claim import Claim
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)

@@ -28,8 +28,12 @@ def collect(store, policy: Policy = EAGER, **how: bool):
 
 
 def on_disk(root: Path) -> int:
-    """Bytes below a directory except the registry; those with several names count once."""
-    stats = [path.lstat() for path in root.rglob("*") if path.is_file() and "registry" not in path.name]
+    """Bytes below a directory except registry and reserve; those with several names count once."""
+    stats = [
+        path.lstat()
+        for path in root.rglob("*")
+        if path.is_file() and not {"registry.db", "reserve"} & {path.name, path.parent.name}
+    ]
     return sum({stat.st_ino: stat.st_size for stat in stats}.values())
 
 

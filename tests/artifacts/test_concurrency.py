@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from artifacts.actor import whoami
+
 WRITER = """
 import sys, time
 from artifacts.store.local import open_store
@@ -66,23 +68,23 @@ def test_who_waits_is_told_for_whom_and_a_killed_holder_frees_the_lock(store, ke
     assert holder.stdout.readline() == "held\n"
     told = []
 
-    def waiting(pid: int) -> None:
-        told.append(pid)
+    def waiting(whom: str) -> None:
+        told.append(whom)
         holder.kill()
 
     with store.lock(key, waiting=waiting):
-        assert told == [holder.pid]
+        assert told == [f"process {holder.pid} of {whoami()}, at most 24 h"]
 
 
 def test_locks_of_different_keys_are_independent(store, key, other_key):
-    with store.lock(key), store.lock(other_key, waiting=lambda pid: pytest.fail("waited")):
+    with store.lock(key), store.lock(other_key, waiting=lambda whom: pytest.fail("waited")):
         assert len(list((store.root / "locks").iterdir())) == 2
 
 
 def test_the_lock_ends_with_a_failed_block(store, key):
     with pytest.raises(RuntimeError, match="boom"), store.lock(key):
         raise RuntimeError("boom")
-    with store.lock(key, waiting=lambda pid: pytest.fail("waited")):
+    with store.lock(key, waiting=lambda whom: pytest.fail("waited")):
         pass
 
 

@@ -8,23 +8,12 @@ import pytest
 from artifacts.client import Client
 from artifacts.errors import StoreUnusable
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.disk import is_full
 from artifacts.store.local import open_store
+from tests.disks import fill
 
 PUBLICATION = Publication(
     name="demo/fp8", engine_key="0" * 64, recipe={}, verdict="PASS", facts={}, alias="candidate"
 )
-
-
-def fill(path) -> None:
-    """Takes every last byte of the disk."""
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1 << 10, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError as exc:
-                assert is_full(exc)  # noqa: PT017 filling it is the point
 
 
 def test_a_disk_that_fills_up_while_building_is_said_with_bytes(small_disk, key, all_files):
@@ -71,7 +60,9 @@ def test_a_registry_on_a_disk_that_fills_up_stays_as_it_was(small_disk):
     events = registry.events("demo/fp8")
     fill(small_disk / "ballast")
     large = dataclasses.replace(PUBLICATION, recipe={"text": "x" * 100_000})
-    with pytest.raises(StoreUnusable, match=r"registry sqlite:///.*registry\.db cannot be used: .*full"):
+    with pytest.raises(
+        StoreUnusable, match=r"disk full: the registry sqlite:///.*registry\.db cannot be written"
+    ):
         registry.publish(large)
     (small_disk / "ballast").unlink()
     assert [record.number for record in registry.versions("demo/fp8")] == [1]

@@ -135,3 +135,145 @@ def test_a_lease_of_the_store_marks_its_artifacts_as_used(store, put, key, other
     with store.lease([key, other_key], "build"):
         assert time.time() - store.path(key).stat().st_mtime < 60
         assert not store.path(other_key).exists()
+
+
+DOCUMENT = {"keys": ["a"], "blobs": [], "what": "a build", "holder": "u@h", "ttl_s": 60}
+ABSURD = {
+    "what is no JSON": b"\xff\x00{",
+    "nothing": b"",
+    "nesting": b"[" * 100_000,
+    "a number of 5,000 digits": b'{"ttl_s": ' + b"9" * 5000 + b"}",
+    "another document": b'"a text"',
+    "keys that are no list": json.dumps({**DOCUMENT, "keys": "abc"}).encode(),
+    "keys that are no texts": json.dumps({**DOCUMENT, "keys": [["a"]]}).encode(),
+    "a holder that is no text": json.dumps({**DOCUMENT, "holder": {}}).encode(),
+    **{
+        f"a time of {value}": json.dumps({**DOCUMENT, "ttl_s": value}).encode()
+        for value in (-1, 0, float("nan"), True, "60", None, [60])
+    },
+}
+
+
+def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
+    """An object in the folder of leases of a directory, written so long ago."""
+    obstore.put(objects, f"leases/{name}", text)
+    then = time.time() - age_s
+    os.utime(objects.prefix / "leases" / name, (then, then))
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_a_lease_that_makes_no_sense_stops_a_sweep_by_name_until_it_ends_by_itself(tmp_path, kind):
+    objects = Directory(prefix=tmp_path)
+    place(objects, "absurd.json", ABSURD[kind], age_s=3600)
+    said = (
+        r"leases/absurd\.json is no lease that this version reads \(.*\).* ends by itself in 60 minutes: wait"
+    )
+    with pytest.raises(StoreUnusable, match=said), lease.sweeping(objects, "gc"):
+        pytest.fail("swept")
+    with lease.hold(objects, ["a"], "build"):  # nobody but sweeps is held up
+        pass
+    place(objects, "absurd.json", ABSURD[kind], age_s=2 * 3600 + 60)
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert found == []
+    assert names(objects) == []
+
+
+@pytest.mark.parametrize("kind", ABSURD)
+def test_a_marker_that_makes_no_sense_holds_builds_up_for_a_bounded_time_and_sweeps_not_at_all(
+    tmp_path, kind, monkeypatch
+):
+    monkeypatch.setattr(lease, "WAIT_S", 0.1)
+    objects, told = Directory(prefix=tmp_path), []
+    place(objects, "sweep-absurd.json", ABSURD[kind])
+    late = lease.hold(objects, ["a"], "build", waiting=told.append)
+    with (
+        pytest.raises(StoreBusy, match=r"what leases/sweep-absurd\.json stands for, which cannot be read"),
+        late,
+    ):
+        pytest.fail("did not wait")
+    assert len(told) == 1
+    assert told[0].endswith("by somebody, at most 0.00166667 minutes")
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert found == []
+    place(objects, "sweep-absurd.json", ABSURD[kind], age_s=2 * 3600 + 60)
+    with lease.hold(objects, ["a"], "build"):
+        pass
+
+
+def test_a_promise_of_1e300_seconds_is_believed_for_an_hour(tmp_path):
+    objects = Directory(prefix=tmp_path)
+    for name, ttl_s in (("a", 1e300), ("sweep-b", 1e300), ("c", 10**400), ("d", float("inf"))):
+        place(objects, f"{name}.json", json.dumps({**DOCUMENT, "ttl_s": ttl_s}).encode(), age_s=2 * 3600 + 60)
+    with lease.hold(objects, ["a"], "build"), lease.sweeping(objects, "gc") as (_, found):
+        assert [one.what for one in found] == ["build"]
+    place(objects, "a.json", json.dumps({**DOCUMENT, "ttl_s": 1e300}).encode(), age_s=3600)
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert [one.what for one in found] == ["a build"]
+
+
+def test_what_is_dated_in_the_future_counts_from_now(tmp_path, monkeypatch):
+    """The clock was set forward, the holders died, the clock was set back."""
+    monkeypatch.setattr(lease, "WAIT_S", 0.1)
+    objects, year_s = Directory(prefix=tmp_path), 4e7
+    text = json.dumps({**DOCUMENT, "ttl_s": 0.2}).encode()
+    place(objects, "a.json", text, age_s=-year_s)
+    place(objects, "sweep-b.json", text, age_s=-year_s)
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert [one.keys for one in found] == [("a",)]
+    time.sleep(0.5)
+    with lease.hold(objects, ["a"], "build"):
+        pass
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert found == []
+    assert names(objects) == []
+
+
+def test_a_lease_of_1970_is_dead(tmp_path):
+    objects = Directory(prefix=tmp_path)
+    place(objects, "a.json", json.dumps(DOCUMENT).encode(), age_s=time.time())
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert found == []
+
+
+def test_a_million_keys_and_a_gigabyte_are_named_and_a_pipe_is_not_read(tmp_path):
+    objects = Directory(prefix=tmp_path)
+    place(objects, "x.json", json.dumps({**DOCUMENT, "keys": ["k" * 64] * 1_000_000}).encode())
+    with pytest.raises(StoreUnusable, match=r"leases/x\.json .*describes artifacts has at most"):
+        lease.sweeping(objects, "gc").__enter__()
+    with (tmp_path / "leases" / "x.json").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(StoreUnusable, match=r"leases/x\.json has 1,073,741,824 bytes"):
+        lease.sweeping(objects, "gc").__enter__()
+    (tmp_path / "leases" / "x.json").unlink()
+    os.mkfifo(tmp_path / "leases" / "x.json")
+    with lease.sweeping(objects, "gc") as (_, found):  # which reads no pipe
+        assert found == []
+    assert names(objects) == []
+
+
+@pytest.mark.parametrize("name", ["a b%2F?.json", "ü[*].json", "..json", "-rf", "new\nline.json"])
+def test_an_object_with_an_odd_name_is_named(tmp_path, name):
+    (tmp_path / "leases").mkdir()
+    (tmp_path / "leases" / name).write_text("{}")
+    with pytest.raises(StoreUnusable) as caught, lease.sweeping(Directory(prefix=tmp_path), "gc"):
+        pytest.fail("swept")
+    assert name.partition("\n")[0].partition("%")[0] in str(caught.value)
+
+
+def test_words_of_a_lease_do_nothing_to_a_terminal(tmp_path):
+    objects = Directory(prefix=tmp_path)
+    odd = {**DOCUMENT, "what": "\x1b[2J" + "w" * 10_000, "holder": "a\nb"}
+    place(objects, "a.json", json.dumps(odd).encode())
+    with lease.sweeping(objects, "gc") as (_, found):
+        assert (found[0].what[:5], len(found[0].what), found[0].holder) == ("?[2Jw", 200, "a?b")
+
+
+def test_a_holder_whose_lease_was_removed_learns_that_it_lost_it(objects):
+    """A sweep on a machine whose clock runs ahead by minutes thinks the holder dead."""
+    with lease.hold(objects, ["a"], "build") as held:
+        held.require()
+        obstore.delete(objects, held.path)
+        held.renew()
+        with pytest.raises(LeaseLost, match="or was removed"):
+            held.require()
+    assert names(objects) == []
