@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
+from artifacts.address import parse_address
 from artifacts.store import lease
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lock import Waiting, acquire, release
@@ -81,7 +82,7 @@ class Holding:
 
         It ends with the block or with the process. Look again whether the key is there once you hold it.
         """
-        path = self.root / "locks" / f"{self.path(key).name}.lock"
+        path = self.root / "locks" / f"{parse_address(key)[0]}.lock"
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             held = acquire(path, waiting)
