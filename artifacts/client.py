@@ -22,10 +22,11 @@ from typing import Any
 
 from artifacts import pulled
 from artifacts.collection.pulling import pulling
-from artifacts.errors import NotFound
+from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.finding.compare import Comparison, compare
-from artifacts.manifest import VERSION, Manifest
+from artifacts.manifest import MANIFEST, VERSION, Manifest
 from artifacts.pulled import Parcel, verify_pulled
+from artifacts.registry import retention
 from artifacts.registry.database import open_database
 from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.registry import (
@@ -43,7 +44,7 @@ from artifacts.store.local import LocalStore, open_store
 from artifacts.store.opening import DEFAULT_STORE
 from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation
-from artifacts.trust.signing import Signature, require_published, require_signed
+from artifacts.trust.signing import Signature, require_signed
 from artifacts.version import parse_reference
 from artifacts.watch import Change, watch
 
@@ -175,28 +176,42 @@ class Client:
         if isinstance(reference, Path) or (directory / VERSION).is_file():
             return verify_pulled(directory)
         record = self.resolve(str(reference))
+        self.require_own_store()
         with self.store.reading([record.engine_key], f"the verification of {record.reference}"):
-            return self.store.verify(record.engine_key)
+            try:
+                self.manifest(record)
+            except ArtifactCorrupt as exc:
+                return [f"{MANIFEST}: {exc}"]
+            return self.store.verify(record.address)
 
     def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
         """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""
         if Path(reference).is_dir():
             return papers.require_trusted(Path(reference), keys)
         record = self.resolve(str(reference))
-        manifest = self.store.manifest(record.engine_key)
+        manifest = self.manifest(record)
         return require_signed(record, manifest, self._endorsed(manifest)[0], keys)
 
     def manifest(self, record: VersionRecord) -> Manifest:
-        """The manifest that was published with a version; ArtifactCorrupt where the store has another.
+        """The manifest of what a version is; NotFound where the store has it not, or another build only."""
+        try:
+            return self.store.manifest(record.address)
+        except NotFound as exc:
+            raise NotFound(self._lacking(record, exc)) from None
 
-        A copy in a cache that is of another build than the remote store's gives way to that.
-        """
-        manifest = self.store.manifest(record.engine_key)
-        if record.manifest_digest not in (None, manifest.digest):
-            self.store.renew(record.engine_key)
-            manifest = self.store.manifest(record.engine_key)
-        require_published(record, manifest)
-        return manifest
+    def _lacking(self, record: VersionRecord, said: NotFound) -> str:
+        """What to say of a version whose content the store does not have, and what to do."""
+        if record.collected_at is not None:
+            return retention.gone(record.reference, record.collected_at)
+        others = set(self.store.contents(record.engine_key))
+        database = open_database(self._registry_url)
+        with database.reading() as db:
+            named = [one.reference for one in retention.known(db) if one.address in others]
+        which = f", which is {', '.join(named)}" if named else ", which no version is" if others else ""
+        return (
+            f"{record.reference}: {said}{which}; bring its files back (enginery repair {record.reference}"
+            " --from STORE|DIRECTORY), or build its recipe again: what comes out otherwise is a new version"
+        )
 
     def require_own_store(self) -> None:
         """Raise a StoreMismatch if the registry names the artifacts of another store than this one."""

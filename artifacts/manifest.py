@@ -3,7 +3,7 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from artifacts import digest
+from artifacts.address import address
 from artifacts.errors import ArtifactCorrupt, NotFound
 
 MANIFEST = "manifest.json"
@@ -73,6 +74,22 @@ def check_names(names: Iterable[str]) -> None:
 
 FileName = Annotated[str, AfterValidator(check_name)]
 
+CACHES = "tuning"
+"""Directory, at any depth, of what only saves time or tells of it: kernel caches, tuned choices, timings."""
+
+
+def is_cache(name: str) -> bool:
+    """Whether a file lies outside an artifact's identity: two builds of one engine may differ in it."""
+    return CACHES in name.split("/")[:-1]
+
+
+def digests_of(files: Mapping[str, str]) -> tuple[str, str]:
+    """Digest of what an artifact is, and of its caches; `files` is name -> sha256."""
+    return (
+        digest.of_tree({name: sha256 for name, sha256 in files.items() if not is_cache(name)}),
+        digest.of_tree({name: sha256 for name, sha256 in files.items() if is_cache(name)}),
+    )
+
 
 class Frozen(BaseModel):
     """A value: no unknown keys, no assignment."""
@@ -92,14 +109,16 @@ class FileRecord(Frozen):
 class Manifest(Frozen):
     """Everything known about an artifact; its presence is the commit."""
 
-    version: Literal[1]
-    """Version of this layout."""
+    version: Literal[1, 2]
+    """Version of this layout; 0.1 wrote 1, whose digest covers caches too."""
     kind: str
     """Step that made it, e.g. `engine`."""
     key: Sha256
     """Hash of everything that went in."""
     digest: Sha256
-    """Hash of names and bytes of everything that came out."""
+    """Hash of names and bytes of what came out, without caches: the content that a version names."""
+    caches: Sha256 | None = None
+    """The same of its caches, in which two builds of one content may differ; None in version 1."""
     step: dict[str, Any]
     """What was asked for, in full; enough to build it again."""
     files: dict[FileName, FileRecord]
@@ -117,9 +136,18 @@ class Manifest(Frozen):
     def digest_is_of_these_files(self) -> "Manifest":
         """Checks the names against each other, and that the digest is the one of the files listed."""
         check_names(self.files)
-        if self.digest != digest.of_tree({name: record.sha256 for name, record in self.files.items()}):
+        files = {name: record.sha256 for name, record in self.files.items()}
+        wanted = (digest.of_tree(files), None) if self.version == 1 else digests_of(files)
+        if self.digest != wanted[0]:
             raise ValueError(f"digest {self.digest} is not the digest of the files listed")
+        if self.caches != wanted[1]:
+            raise ValueError(f"caches {self.caches} is not the digest of the caches listed")
         return self
+
+    @property
+    def address(self) -> str:
+        """What stores call this content."""
+        return address(self.key, self.digest)
 
     @property
     def size_bytes(self) -> int:
@@ -134,14 +162,20 @@ class Manifest(Frozen):
 
     def to_text(self) -> str:
         """The manifest as the store writes it."""
-        return seal(self.model_dump(mode="json"))
+        return seal(self.model_dump(mode="json", exclude={"caches"} if self.version == 1 else None))
+
+
+VERSIONS = (1, 2)
+"""Layouts of manifests that are read; the last is written."""
 
 
 def read_manifest(text: str, where: str) -> Manifest:
     """The manifest in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
     values = unseal(text, where)
-    if values.get("version") != 1:
-        raise ArtifactCorrupt(f"{where}: manifest version {values.get('version')!r}; this version reads 1")
+    if values.get("version") not in VERSIONS:
+        raise ArtifactCorrupt(
+            f"{where}: manifest version {values.get('version')!r}; this version reads 1 and 2"
+        )
     try:
         return Manifest.model_validate(values)
     except ValidationError as exc:

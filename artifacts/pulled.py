@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,11 +53,11 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()
         with scratch.resumable(staging) as draft:
-            if isinstance(store, CachedStore) and not store.local.intact(manifest.key):
+            if isinstance(store, CachedStore) and not store.local.intact(manifest.address):
                 store.bring(manifest, draft, progress)
             else:
                 try:
-                    _copy(store.path(manifest.key), draft, manifest, progress)
+                    _copy(store.path(manifest.address), draft, manifest, progress)
                 except ArtifactCorrupt:
                     shutil.rmtree(draft)
                     raise
@@ -91,7 +91,7 @@ def verify_pulled(
     found = tree.problems(
         directory, manifest.files, beside={*papers.beside(version), *beside}, digests=digests
     )
-    if (version["key"], version["manifest_digest"]) != (manifest.key, manifest.digest):
+    if _sealed_by(version) != (manifest.key, manifest.digest, manifest.caches):
         return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
     return [*found, *papers.problems(directory, manifest, version)]
 
@@ -113,9 +113,15 @@ def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
         "number": record.number,
         "key": record.engine_key,
         "manifest_digest": manifest.digest,
+        **({"caches": manifest.caches} if manifest.caches is not None else {}),
         "published_at": record.published_at.isoformat(),
         "facts": record.facts,
     }
+
+
+def _sealed_by(version: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Key and digests of the manifest that a version came with; 0.1 knew of no caches."""
+    return version["key"], version["manifest_digest"], version.get("caches")
 
 
 def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | None) -> None:

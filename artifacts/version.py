@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from artifacts.address import address
 from artifacts.errors import NotFound
 
 BUILT, IMPORTED = "built", "imported"
@@ -63,7 +64,7 @@ class Publication:
     """The gate's comparisons, one by one."""
     metrics: Sequence[Metric] = ()
     alias: str | None = None
-    """Alias moved to the new version, wherever it was."""
+    """Alias moved to the version, wherever it was, unless the version has been asked for it before."""
     model: str = ""
     """Hugging Face repository or directory of the source checkpoint."""
     manifest_digest: str | None = None
@@ -105,6 +106,11 @@ class VersionRecord:
     def reference(self) -> str:
         """`NAME:NUMBER`."""
         return f"{self.name}:{self.number}"
+
+    @property
+    def address(self) -> str:
+        """What stores call the content that was published; a key alone where nobody wrote down which."""
+        return address(self.engine_key, self.manifest_digest)
 
     def metric(self, name: str) -> float | None:
         """Value of a metric; None where it was not measured."""

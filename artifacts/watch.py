@@ -86,9 +86,10 @@ def _placed(client: "Client", record: VersionRecord, root: Path) -> Path:
 
 
 def _is_of(directory: Path, record: VersionRecord) -> bool:
-    """Whether the directory holds this very engine: another registry's version may have had its number."""
+    """Whether the directory holds this very build: another registry's version may have had its number."""
     manifest = directory / "manifest.json"
-    return manifest.is_file() and record.engine_key in manifest.read_text(errors="replace")
+    said = manifest.read_text(errors="replace") if manifest.is_file() else ""
+    return record.engine_key in said and (record.manifest_digest or "") in said
 
 
 def _forget(root: Path, keep: int) -> None:

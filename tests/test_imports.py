@@ -14,7 +14,7 @@ LAYERS = {
     "pipeline": {"pipeline", "calibration", "recipes", "artifacts"},
 }
 
-VALUES = {"errors", "actor", "digest", "manifest", "version"}
+VALUES = {"address", "errors", "actor", "digest", "manifest", "version"}
 OF_ARTIFACTS = {
     "store": VALUES,
     "finding": VALUES,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from artifacts.address import key_of
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.registry.retention import Known
 from artifacts.store.claim import Claim
@@ -101,9 +102,10 @@ def mark(
     """Decide what goes; `now` is when, by the clock that dated the versions."""
     claims, versions = list(claims), list(versions)
     wanted = retained(versions, policy, now)
-    leased = {key for claim in claims for key in claim.keys}
+    leased = {key_of(key) for claim in claims for key in claim.keys}
     kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
-    going = [one for one in versions if one.engine_key not in kept and one not in wanted]
+    stays = _by_key(inventory.artifacts[name] for name in kept)
+    going = [one for one in versions if one not in wanted and not _among(stays, one)]
     collected = tuple(one for one in going if not one.collected)
     blobs = _unneeded(inventory, kept, claims, policy)
     litter = tuple(one for one in inventory.litter if _is_over(one, kept, leased, policy))
@@ -163,17 +165,43 @@ PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT = "published", "leased", "lineage", "us
 def _roots(
     inventory: Inventory, wanted: Iterable[Known], leased: Iterable[str], policy: Policy
 ) -> dict[str, str]:
-    """Key -> why it is kept for itself; the first reason counts."""
-    roots = {version.engine_key: PUBLISHED for version in wanted}
-    for key in leased:
-        roots.setdefault(key, LEASED)
-    for version in wanted if policy.lineage else ():
-        for key in version.lineage:
-            roots.setdefault(key, LINEAGE)
-    for artifact in inventory.artifacts.values():
-        if _is_young(artifact, policy):
-            roots.setdefault(artifact.key, YOUNG)
+    """Name of each artifact that is kept for itself -> why; the first reason counts.
+
+    A version keeps its own content of its key and no other; leases and lineages know keys only.
+    """
+    of_key: defaultdict[str, list[Known]] = defaultdict(list)
+    for version in wanted:
+        of_key[version.engine_key].append(version)
+    made_from = {
+        key
+        for version in (wanted if policy.lineage else ())
+        for key in version.lineage
+        if key != version.engine_key
+    }
+    roots: dict[str, str] = {}
+    for name, artifact in inventory.artifacts.items():
+        if any(map(artifact.may_be, of_key[artifact.base])):
+            roots[name] = PUBLISHED
+        elif artifact.base in leased:
+            roots[name] = LEASED
+        elif artifact.base in made_from:
+            roots[name] = LINEAGE
+        elif _is_young(artifact, policy):
+            roots[name] = YOUNG
     return roots
+
+
+def _by_key(artifacts: Iterable[Artifact]) -> defaultdict[str, list[Artifact]]:
+    """Key -> its contents."""
+    found: defaultdict[str, list[Artifact]] = defaultdict(list)
+    for artifact in artifacts:
+        found[artifact.base].append(artifact)
+    return found
+
+
+def _among(contents: Mapping[str, list[Artifact]], version: Known) -> bool:
+    """Whether one of the artifacts is what the version names."""
+    return any(one.may_be(version) for one in contents.get(version.engine_key, ()))
 
 
 def _is_young(artifact: Artifact, policy: Policy) -> bool:
@@ -187,31 +215,32 @@ def _closed(
 
     A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
     """
-    held = inventory.artifacts
-    kept = {key: why for key, why in roots.items() if key in held}
-    todo = [key for key in kept if key in leased or _is_young(held[key], policy)]
+    held, kept = inventory.artifacts, dict(roots)
+    of_key = _by_key(held.values())
+    todo = [name for name in kept if held[name].base in leased or _is_young(held[name], policy)]
     seen = set(todo)
     while todo:
-        for key in held[todo.pop()].inputs:
-            if key in held and key not in seen:  # one that is kept anyway brings its own inputs too
-                kept.setdefault(key, INPUT)
-                seen.add(key)
-                todo.append(key)
+        inputs = (one.key for key in held[todo.pop()].inputs for one in of_key[key])
+        for name in inputs:
+            if name not in seen:  # one that is kept anyway brings its own inputs too
+                kept.setdefault(name, INPUT)
+                seen.add(name)
+                todo.append(name)
     return kept
 
 
 def _removals(inventory: Inventory, kept: Collection[str], going: Iterable[Known]) -> tuple[Removal, ...]:
     """What is not kept, largest first."""
-    named: defaultdict[str, list[str]] = defaultdict(list)
+    named: defaultdict[str, list[Known]] = defaultdict(list)
     for version in going:
-        named[version.engine_key].append(version.reference)
+        named[version.engine_key].append(version)
     found = [
         Removal(
             key=key,
             kind=one.kind,
             size_bytes=sum(inventory.blobs[id_].size_bytes for id_ in one.blobs if id_ in inventory.blobs),
             age_s=one.age_s,
-            versions=tuple(named[key]),
+            versions=tuple(version.reference for version in named[one.base] if one.may_be(version)),
         )
         for key, one in inventory.artifacts.items()
         if key not in kept
@@ -235,7 +264,8 @@ def _unneeded(
 
 
 def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
-    owned = any(key in kept or key in leased for key in litter.owners)
+    stays = {*map(key_of, kept), *leased}
+    owned = any(key in stays for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S
 
 
@@ -246,8 +276,10 @@ def _counted(reasons: Iterable[str]) -> dict[str, int]:
 
 def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:
     """Kept versions whose engine is not there: nothing that gc does, but somebody will miss it."""
+    of_key = _by_key(inventory.artifacts.values())
     return tuple(
-        f"{one.reference}: its engine {one.engine_key} is not in the store; build its recipe again"
+        f"{one.reference}: its engine {one.engine_key} is not in the store"
+        f"{', which has another build of it' if of_key[one.engine_key] else ''}; build its recipe again"
         for one in wanted
-        if one.engine_key not in inventory.artifacts
+        if not _among(of_key, one)
     )

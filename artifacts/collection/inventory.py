@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
+from artifacts.address import is_address, key_of
 from artifacts.manifest import MANIFEST
+from artifacts.registry.identity import is_same
+from artifacts.registry.retention import Known
 from artifacts.store import scratch
 
 KEY = re.compile("[0-9a-f]{64}")
@@ -23,9 +26,10 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """A committed artifact."""
+    """A committed artifact: one content of a key."""
 
     key: str
+    """What the store calls it: its key, or its address where the key has another content under that name."""
     kind: str
     inputs: tuple[str, ...]
     """Keys of the artifacts that its step reads."""
@@ -35,6 +39,17 @@ class Artifact:
     """Since it was used last, as far as the store tells, by the store's clock."""
     params: str = ""
     """Digest of its step's parameters."""
+    content: str | None = None
+    """Digest that its manifest states; None where that cannot be read."""
+
+    @property
+    def base(self) -> str:
+        """Its key alone."""
+        return key_of(self.key)
+
+    def may_be(self, version: Known) -> bool:
+        """Whether it is what the version names, as far as both say which content that is."""
+        return self.base == version.engine_key and is_same(version.manifest_digest, self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +108,7 @@ def local(root: Path, now: datetime, progress: Progress) -> Inventory:
     folders = sorted(root.glob("objects/??/*"))
     for number, folder in enumerate(folders, 1):
         progress(number, len(folders), "artifacts")
-        if KEY.fullmatch(folder.name):
+        if is_address(folder.name):
             seen = [(_inode(stat), stat) for _, stat in _files(folder)]
             names.update(inode for inode, _ in seen)
             stats |= seen
@@ -114,10 +129,10 @@ def local(root: Path, now: datetime, progress: Progress) -> Inventory:
 
 
 def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
-    step, kind = {}, "unreadable"
+    step, kind, content = {}, "unreadable", None
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-        kind, step = str(manifest["kind"]), dict(manifest["step"])
+        kind, step, content = str(manifest["kind"]), dict(manifest["step"]), str(manifest["digest"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # by its name it is known whether it is needed; `verify` says what is wrong with it
     written = [path.stat().st_mtime for path in (folder, folder / MANIFEST) if path.exists()]
@@ -128,6 +143,7 @@ def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
         blobs=blobs,
         age_s=max(0.0, at - max(written, default=at)),
         params=params_of(step),
+        content=content,
     )
 
 
@@ -147,7 +163,8 @@ def params_of(step: Mapping[str, Any]) -> str:
 def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterator[Litter]:
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for artifact in artifacts.values():
-        owners[artifact.params].append(artifact.key)
+        owners[artifact.params].append(artifact.base)
+    bases = {artifact.base for artifact in artifacts.values()}
     for dead in (*scratch.litter(root / "staging"), *scratch.litter(root, BESIDE)):
         yield _one(root, dead, math.inf)
     for kind in ("logs", "partial", "files", "quarantine", "tuning", "hub"):
@@ -155,7 +172,7 @@ def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterato
             key = path.name.partition(".")[0]
             # a folder of what builds learned is named by their parameters, a log by the artifact
             of = owners[path.name] if kind == "tuning" else [key] if KEY.fullmatch(key) else []
-            needless = kind in NEEDLESS and key in artifacts
+            needless = kind in NEEDLESS and key in bases
             yield _one(root, path, at - _used(path), () if needless else tuple(of))
     for path in sorted(root.glob("leases/*#*")):  # half-written by a process that died
         yield _one(root, path, at - _used(path))

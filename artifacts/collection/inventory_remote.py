@@ -20,7 +20,7 @@ BLOBS, PROBES = "blobs", "probes"
 AT_ONCE = 16
 """Manifests read at once."""
 
-_MANIFEST = re.compile(rf"{MANIFESTS}/[0-9a-f]{{2}}/([0-9a-f]{{64}})\.json")
+_MANIFEST = re.compile(rf"{MANIFESTS}/[0-9a-f]{{2}}/([0-9a-f]{{64}}(?:\.[0-9a-f]{{64}})?)\.json")
 _BLOB = re.compile(rf"{BLOBS}/[0-9a-f]{{2}}/([0-9a-f]{{64}})(?:|(\.json)|\.parts/[^/]+)")
 
 
@@ -95,6 +95,7 @@ def _artifact(key: str, found: "Manifest | str", path: str, age_s: float) -> Art
         blobs=(path, *dict.fromkeys(record.sha256 for record in found.files.values())),
         age_s=age_s,
         params=params_of(found.step),
+        content=found.digest,
     )
 
 

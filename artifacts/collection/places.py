@@ -61,7 +61,7 @@ class LocalPlace:
         with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
             self.store.make_room()
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
-            going = [*(self.store.path(one.key) for one in plan.removed), *self._litter(plan)]
+            going = [*(self.store.slot(one.key) for one in plan.removed), *self._litter(plan)]
             for number, path in enumerate(going, 1):
                 marker.require()
                 with suppress(FileNotFoundError):  # another sweep was here first

@@ -24,7 +24,7 @@ def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Ite
     """
     with ExitStack() as stack:
         stack.enter_context(store.reading([record.engine_key], f"the pull of {record.reference}"))
-        if record.collected_at is not None and not store.has(record.engine_key):
+        if record.collected_at is not None and not store.has(record.address):
             raise NotFound(retention.gone(record.reference, record.collected_at))
         yield
     try:

@@ -11,6 +11,7 @@ from artifacts.actor import whoami
 from artifacts.errors import NotPublishable, StoreMismatch
 from artifacts.registry import log, retention, tables
 from artifacts.registry.database import Database, insert_new
+from artifacts.registry.identity import identity, is_same
 from artifacts.registry.names import check_alias, check_apart, check_name
 from artifacts.version import PUBLISHED_AS, Metric, Publication
 
@@ -82,15 +83,14 @@ def take_turn(db: Connection, name: str) -> None:
 
 
 def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]:
-    """Number of the version, and whether it is new: the same engine, recipe and verdict are one version."""
-    identity = digest.of_json([publication.engine_key, dict(publication.recipe), publication.verdict])
+    """Number of the version, and whether it is new: the same content, judged by the same, is one version."""
     table, name = tables.version, publication.name
-    same = (table.c.name == name) & (table.c.identity == identity)
-    found = db.scalar(select(table.c.number).where(same))
+    found = _same(db, publication)
     if found is not None:
-        retention.restore(db, name, int(found))  # gc may have taken its bytes: they were built again
-        return int(found), False
+        retention.restore(db, name, found)  # gc may have taken its bytes: they were built again
+        return found, False
     number = _next_number(db, name)
+    identity = identity_of(publication, publication.manifest_digest)
     db.execute(insert(table), [_version_row(db, publication, number, identity)])
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
     if metrics:
@@ -100,10 +100,41 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     return number, True
 
 
-def was_refused(db: Connection, name: str, alias: str, number: int) -> bool:
-    """Whether the last that happened to the alias is that this version was refused."""
-    last = db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"), alias=alias).limit(1)).first()
-    return last is not None and last.kind == "refused" and last.detail["number"] == number
+def identity_of(publication: Publication, content: str | None) -> str:
+    """What the publication is told apart by from others of its name, were `content` the digest it names."""
+    return identity(
+        publication.engine_key, content, publication.verdict, publication.recipe, publication.lineage
+    )
+
+
+def _same(db: Connection, publication: Publication) -> int | None:
+    """The newest version that is this publication, whatever version of enginery published it."""
+    table = tables.version
+    columns = ("number", "manifest_digest", "recipe", "lineage")
+    query = select(*(table.c[name] for name in columns)).where(
+        table.c.name == publication.name,
+        table.c.engine_key == publication.engine_key,
+        table.c.verdict == publication.verdict,
+    )
+    for row in db.execute(query.order_by(table.c.number.desc())):
+        mine = identity_of(publication, row.manifest_digest)
+        theirs = identity(
+            publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
+        )
+        if mine == theirs and is_same(publication.manifest_digest, row.manifest_digest):
+            return int(row.number)
+    return None
+
+
+def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
+    """Whether publishing a version that is there already moves an alias.
+
+    Only one that was never asked for it, or where the last that happened is that its policy refused the
+    version: what somebody has moved away since stays where it is.
+    """
+    every = db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"), alias=alias)).all()
+    at = [row.detail["number" if row.kind == "refused" else "now"] for row in every]
+    return number not in at or (every[0].kind == "refused" and at[0] == number)
 
 
 def _next_number(db: Connection, name: str) -> int:

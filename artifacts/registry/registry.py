@@ -60,8 +60,9 @@ class Registry(Governance):
     def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
 
-        The same engine, recipe and verdict again is the version that is already there, and moves nothing: a
-        run that was killed after publishing can be repeated. A verdict other than PASS is a NotPublishable.
+        The same content judged by the same again is the version that is already there, and moves only an
+        alias that was never asked for it: a run can be repeated, with another schedule or after a rollback.
+        A verdict other than PASS is a NotPublishable.
         Where the alias's policy refuses the version, it is published, the alias stays, and a PolicyRefused
         says so; publishing again then asks the policy again. `store` is where the artifacts are: the first
         one said is the registry's for good, another is a StoreMismatch.
@@ -73,7 +74,7 @@ class Registry(Governance):
                 publishing.bind(self._db, db, store)
             publishing.take_turn(db, name)
             number, new = publishing.found_or_added(db, publication)
-            if alias is not None and (new or publishing.was_refused(db, name, alias, number)):
+            if alias is not None and (new or publishing.moves_alias(db, name, alias, number)):
                 at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
                 aliases.settle(db, name, alias, number, judgement)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select, update
 
+from artifacts.address import address
 from artifacts.registry import aliases, log, tables
 from artifacts.registry.database import Database
 
@@ -26,6 +27,8 @@ class Known:
     lineage: tuple[str, ...]
     """Keys of every artifact that it was made from or measured by."""
     published_at: datetime
+    manifest_digest: str | None = None
+    """Which content of the key it is; None where nobody wrote it down."""
     aliases: tuple[str, ...] = ()
     """Aliases that point at it."""
     formerly: tuple[str, ...] = ()
@@ -40,13 +43,19 @@ class Known:
         """`NAME:NUMBER`."""
         return f"{self.name}:{self.number}"
 
+    @property
+    def address(self) -> str:
+        """What stores call its engine."""
+        return address(self.engine_key, self.manifest_digest)
+
 
 def known(db: Connection) -> list[Known]:
     """Every version, oldest of each name first."""
     table, pointing = tables.version, _pointing(db)
     pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
-    columns = ("name", "number", "engine_key", "lineage", "published_at", "collected_at")
-    query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
+    columns = ("engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
+    query = select(*(table.c[name] for name in ("name", "number", *columns)))
+    query = query.order_by(table.c.name, table.c.number)
     rows = db.execute(query).all()
     before = _before(db, {(row.name, row.number) for row in rows if row.collected_at is not None})
     return [
@@ -54,6 +63,7 @@ def known(db: Connection) -> list[Known]:
             name=row.name,
             number=row.number,
             engine_key=row.engine_key,
+            manifest_digest=row.manifest_digest,
             lineage=tuple(filter(_is_key, row.lineage.values())),
             published_at=_time(row.published_at),
             aliases=tuple(pointing[row.name, row.number]),
@@ -120,8 +130,8 @@ def restore(db: Connection, name: str, number: int) -> None:
 def gone(reference: str, at: datetime) -> str:
     """What to say of a version whose bytes gc took."""
     return (
-        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again, which publishes the same"
-        " version"
+        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again: an equal engine is this"
+        " version again, one that is not bit-identical is a new version"
     )
 
 

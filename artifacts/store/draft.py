@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
-from artifacts.manifest import MANIFEST, FileRecord, Manifest
+from artifacts.manifest import MANIFEST, FileRecord, Manifest, digests_of
 from artifacts.store import tree
 from artifacts.store.blobs import Blobs
 
@@ -51,11 +50,13 @@ class Draft:
     def described(self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any]) -> Manifest:
         """Make the files read-only; return the manifest of what is there."""
         files = self.settle()
+        own, caches = digests_of({name: record.sha256 for name, record in files.items()})
         return Manifest(
-            version=1,
+            version=2,
             kind=kind,
             key=key,
-            digest=digest.of_tree({name: record.sha256 for name, record in files.items()}),
+            digest=own,
+            caches=caches,
             step=dict(step),
             files=files,
             host=dict(host),

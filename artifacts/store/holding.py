@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
+from artifacts.address import parse_address
 from artifacts.store import lease, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
@@ -88,7 +89,7 @@ class Holding:
         It ends with the block or with the process. Look again whether the key is there once you hold it.
         A holder that keeps it longer than `patience_s` is a StoreBusy.
         """
-        path = self.root / "locks" / f"{self.path(key).name}.lock"
+        path = self.root / "locks" / f"{parse_address(key)[0]}.lock"
         self.make_room()
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -10,14 +9,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from artifacts.address import parse_address
 from artifacts.digest import FileDigests
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.manifest import MANIFEST, Manifest, read_manifest
+from artifacts.manifest import MANIFEST, Manifest
 from artifacts.store import disk, tree
 from artifacts.store.blobs import Blobs
+from artifacts.store.contents import Contents
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.draft import Draft, Progress, Source
-from artifacts.store.holding import Holding
 from artifacts.store.identity import Identity, identify, identity_in
 from artifacts.store.scratch import scratch, sweep, sweep_old
 
@@ -25,7 +25,7 @@ PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
 """Interrupted builds that nobody continued for this long are removed; their files can be large."""
 
 
-class LocalStore(Holding):
+class LocalStore(Contents):
     """A store in a directory of this machine, or of a file system shared with others."""
 
     def __init__(self, root: Path) -> None:
@@ -60,12 +60,6 @@ class LocalStore(Holding):
     def registry_url(self) -> str:
         """Where this store's registry is when nobody says otherwise."""
         return f"sqlite:///{self.root / 'registry.db'}"
-
-    def path(self, key: str) -> Path:
-        """Directory that the artifact has, or will have."""
-        if not re.fullmatch(r"[0-9a-f]{64}", key):
-            raise ValueError(f"key {key!r} is not 64 hexadecimal digits")
-        return self.root / "objects" / key[:2] / key
 
     def directory(self, key: str, progress: Progress | None = None) -> Path:
         """The artifact's directory, all of its files in it; NotFound where it was never committed.
@@ -103,38 +97,14 @@ class LocalStore(Holding):
 
     def log(self, key: str) -> Path:
         """File for the output of the programs that make the artifact; it survives a failed build."""
-        path = self.root / "logs" / f"{self.path(key).name}.log"
+        path = self.root / "logs" / f"{parse_address(key)[0]}.log"
         with FullDiskSaid(self.root, "a log file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def partial(self, key: str) -> Path:
         """Directory for what an interrupted build wants to find again; whoever builds makes it."""
-        return self.root / "partial" / self.path(key).name
-
-    def has(self, key: str) -> bool:
-        """Whether the artifact was committed; `intact` says whether it still is what was committed."""
-        return (self.path(key) / MANIFEST).is_file()
-
-    def keys(self) -> list[str]:
-        """Keys of everything committed, sorted."""
-        return sorted(found.parent.name for found in self.root.glob(f"objects/??/*/{MANIFEST}"))
-
-    def manifest(self, key: str) -> Manifest:
-        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
-        path = self.path(key) / MANIFEST
-        try:
-            text = path.read_bytes().decode(errors="replace")  # a broken byte breaks the seal
-        except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(
-                f"no artifact {key} in {self.root}; it was never built here, or was removed"
-            ) from None
-        manifest = read_manifest(text, str(path))
-        if manifest.key != key:
-            raise ArtifactCorrupt(
-                f"{path}: is the manifest of {manifest.key}; it was put into the wrong place"
-            )
-        return manifest
+        return self.root / "partial" / parse_address(key)[0]
 
     def free_bytes(self) -> int:
         """Bytes that can still be written."""
@@ -152,31 +122,39 @@ class LocalStore(Holding):
 
     @contextmanager
     def write(
-        self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any], needed_bytes: int = 0
+        self,
+        key: str,
+        *,
+        kind: str,
+        step: Mapping[str, Any],
+        host: Mapping[str, Any],
+        needed_bytes: int = 0,
+        beside: bool = False,
     ) -> Iterator[Draft]:
         """Yield a draft; commit it under `key` if the block succeeds, else discard it.
 
-        Losing a race to an identical key is success. `needed_bytes`, where the caller can tell, is compared
-        with the free space before the block runs. A full disk, also inside the block, is a StoreUnusable.
+        Losing a race to an identical key is success; with `beside`, other contents of the key are kept beside
+        this one. `needed_bytes`, where the caller can tell, is compared with the free space before the block
+        runs. A full disk, also inside the block, is a StoreUnusable.
         """
         with self._draft(f"{kind} {key[:12]}", key, needed_bytes) as draft:
             yield draft
             with UnwritableSaid(self.root):
-                self._commit(draft, draft.described(key, kind=kind, step=step, host=host))
+                self._commit(draft, draft.described(key, kind=kind, step=step, host=host), beside=beside)
 
     @contextmanager
     def receive(self, manifest: Manifest, *, needed_bytes: int = 0) -> Iterator[Draft]:
         """Yield a draft for an artifact made elsewhere; commit it if it then is what its manifest says.
 
         Files whose contents this store has need not be written. Any other difference is an ArtifactCorrupt,
-        and nothing is committed.
+        and nothing is committed. Other contents of its key stay beside it.
         """
         what = f"{manifest.kind} {manifest.key[:12]}"
         with self._draft(what, manifest.key, needed_bytes) as draft:
             yield draft
             with UnwritableSaid(self.root):
                 draft.complete(manifest, self.blobs)
-                self._commit(draft, manifest)
+                self._commit(draft, manifest, beside=True)
 
     @contextmanager
     def _draft(self, what: str, key: str, needed_bytes: int) -> Iterator[Draft]:
@@ -191,26 +169,37 @@ class LocalStore(Holding):
             with said:
                 yield draft
 
-    def _commit(self, draft: Draft, manifest: Manifest) -> None:
-        if self.has(manifest.key):  # somebody committed it first
+    def _commit(self, draft: Draft, manifest: Manifest, *, beside: bool) -> None:
+        """Makes the draft a content of its key, unless that is there, or any is and that will do."""
+
+        def found() -> bool:
+            held = self.contents(manifest.key)
+            return manifest.address in held if beside else bool(held)
+
+        if found():  # somebody committed it first
             return
         draft.seal(manifest, self.blobs)
         identify(self.root, self._staging)
-        target = self.path(manifest.key)
+        for target in (self.slot(manifest.key), self.slot(manifest.address)):
+            if self._taken(draft, target):
+                tree.sync(target.parent)
+                self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
+                return
+            if found():  # lost the race at the last moment
+                return
+
+    def _taken(self, draft: Draft, target: Path) -> bool:
+        """Whether the draft could take the place; another content that is there keeps it."""
         try:
             draft.path.rename(target)
         except OSError as exc:
             if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if self.has(manifest.key):  # lost the race at the last moment
-                return
-            self.discard(manifest.key)  # a wreck without a manifest is nobody's artifact
+            if (target / MANIFEST).is_file():
+                return False
+            self._set_aside(target)  # a wreck without a manifest is nobody's artifact
             draft.path.rename(target)
-        tree.sync(target.parent)
-        self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
-
-    def renew(self, key: str) -> None:
-        """Give up a copy where another store has the artifact by another build: nothing to do here."""
+        return True
 
     def push(self, key: str, progress: Progress | None = None) -> None:
         """See that a committed artifact is where others find it: nothing to do where this is the place."""
@@ -237,12 +226,15 @@ class LocalStore(Holding):
 
     def discard(self, key: str) -> Path:
         """Move a corrupt artifact aside, so that it is built again; return where it is now."""
+        return self._set_aside(self.path(key))
+
+    def _set_aside(self, place: Path) -> Path:
         quarantine = self.root / "quarantine"
         self.make_room()
         with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
             quarantine.mkdir(exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{key[:12]}."))
-            return self.path(key).rename(aside)  # replaces the empty directory
+            aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{place.name[:12]}."))
+            return place.rename(aside)  # replaces the empty directory
 
     def remove(self, key: str) -> int:
         """Remove an artifact, and contents that no other has; return bytes freed.
@@ -251,14 +243,14 @@ class LocalStore(Holding):
         """
         root, before = self.path(key), time.time_ns()
         try:
-            digests = {record.sha256 for record in self.manifest(key).files.values() if record.size}
+            digests = {r.sha256 for r in self._manifest_in(root, root.name).files.values() if r.size}
         except ArtifactCorrupt:
             digests = set()  # what it shared is found by releasing all contents
         blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
         known = self.digests.known(blobs)
         self.make_room()
         with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as aside:
-            root.rename(aside / key)
+            root.rename(aside / root.name)
             alone = [path.lstat() for path in tree.list_files(aside).values()]
             freed = sum(found.st_size for found in alone if found.st_nlink == 1)
         freed += self.blobs.release(digests)

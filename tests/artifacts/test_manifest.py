@@ -10,17 +10,29 @@ from pydantic import ValidationError
 
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
-from artifacts.manifest import FileRecord, Manifest, check_name, check_names, read_manifest, seal, unseal
+from artifacts.manifest import (
+    FileRecord,
+    Manifest,
+    check_name,
+    check_names,
+    digests_of,
+    is_cache,
+    read_manifest,
+    seal,
+    unseal,
+)
 
 FILES = {
     "config.json": FileRecord(size=2, sha256="a" * 64),
     "tuning/cache.bin": FileRecord(size=0, sha256="b" * 64),
 }
+SUMS = {name: record.sha256 for name, record in FILES.items()}
 MANIFEST = Manifest(
-    version=1,
+    version=2,
     kind="engine",
     key="c" * 64,
-    digest=digest.of_tree({name: record.sha256 for name, record in FILES.items()}),
+    digest=digest.of_tree({"config.json": "a" * 64}),
+    caches=digest.of_tree({"tuning/cache.bin": "b" * 64}),
     step={"kind": "engine", "params": {"tp": 2, "note": "grüße"}},
     files=FILES,
     host={"cpu": "avx2"},
@@ -56,8 +68,8 @@ def test_seals_hold_any_object(values):
 
 
 def test_a_newer_manifest_is_refused_by_number():
-    newer = seal({**MANIFEST.model_dump(mode="json"), "version": 2})
-    with pytest.raises(ArtifactCorrupt, match="manifest version 2; this version reads 1"):
+    newer = seal({**MANIFEST.model_dump(mode="json"), "version": 3})
+    with pytest.raises(ArtifactCorrupt, match="manifest version 3; this version reads 1 and 2"):
         read_manifest(newer, "m")
 
 
@@ -69,6 +81,42 @@ def test_unknown_fields_are_refused_with_their_name():
 def test_the_digest_must_be_of_the_files_listed():
     with pytest.raises(ValidationError, match="is not the digest of the files listed"):
         MANIFEST.model_validate({**MANIFEST.model_dump(), "digest": "d" * 64})
+
+
+def test_caches_lie_outside_the_digest_and_are_sealed_by_their_own():
+    warmer = {**FILES, "tuning/cache.bin": FileRecord(size=9, sha256="e" * 64)}
+    caches = digests_of({name: record.sha256 for name, record in warmer.items()})[1]
+    other = MANIFEST.model_validate({**MANIFEST.model_dump(), "files": warmer, "caches": caches})
+    assert (other.digest, other.address) == (MANIFEST.digest, MANIFEST.address)
+    assert other.caches != MANIFEST.caches
+    with pytest.raises(ValidationError, match=r"caches .* is not the digest of the caches listed"):
+        MANIFEST.model_validate({**MANIFEST.model_dump(), "files": warmer})
+
+
+@pytest.mark.parametrize(
+    ("name", "outside"),
+    [
+        ("tuning/trials.json", True),
+        ("draft/tuning/kernels/a.bin", True),
+        ("tuning", False),
+        ("tuning.json", False),
+        ("prompt_tuning/a", False),
+        ("rank0.engine", False),
+    ],
+)
+def test_what_lies_in_a_directory_of_that_name_is_a_cache(name, outside):
+    assert is_cache(name) is outside
+    assert check_name(name) == name
+
+
+def test_a_manifest_of_0_1_is_read_as_it_was_meant_and_written_as_it_was():
+    values = {name: one for name, one in MANIFEST.model_dump(mode="json").items() if name != "caches"}
+    text = seal({**values, "version": 1, "digest": digest.of_tree(SUMS)})
+    old = read_manifest(text, "m")
+    assert old.to_text() == text
+    assert (old.digest, old.caches) == (digest.of_tree(SUMS), None)
+    with pytest.raises(ArtifactCorrupt, match="is not the digest of the files listed"):
+        read_manifest(seal({**values, "version": 1}), "m")
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.json", "..a", "a..b/c", ".hidden", "ü/ä b"])

@@ -1,0 +1,32 @@
+"""What a store calls what it holds: a key, or one of several contents of a key. Pure.
+
+Builds that are not bit-identical are normal on GPUs, so that one key may have several contents. `KEY` means
+any of them, `KEY.DIGEST` the one with that digest of its manifest.
+"""
+
+import re
+
+_ADDRESS = re.compile(r"([0-9a-f]{64})(?:\.([0-9a-f]{64}))?")
+
+
+def address(key: str, content: str | None) -> str:
+    """`KEY.DIGEST`; `KEY` where the digest is not known."""
+    return key if content is None else f"{key}.{content}"
+
+
+def is_address(text: str) -> bool:
+    """Whether it is a key or one content of a key."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def parse_address(text: str) -> tuple[str, str | None]:
+    """Key and digest; anything else is a ValueError."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"key {text!r} is not 64 hexadecimal digits, alone or before a dot and 64 others")
+    return found[1], found[2]
+
+
+def key_of(text: str) -> str:
+    """The key in an address."""
+    return text.partition(".")[0]

@@ -1,0 +1,127 @@
+"""Several contents of one key: each is kept, found by its own digest, and told from what is not there."""
+
+import pytest
+
+from artifacts.address import address, key_of, parse_address
+from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.manifest import MANIFEST
+from artifacts.store.local import LocalStore
+
+ONE = {"rank0.bin": b"one" * 3000, "weights": b"shared" * 1000, "tuning/times": b"1"}
+TWO = {"rank0.bin": b"two" * 3000, "weights": b"shared" * 1000, "tuning/times": b"2"}
+WARMER = {**ONE, "tuning/times": b"3"}
+
+
+def built(key, files, folder):
+    """The manifest of a build in a store of its own, and that store: as another machine would make it."""
+    other = LocalStore(folder)
+    with other.write(key, kind="engine", step={"kind": "engine"}, host={}) as draft:
+        for name, data in files.items():
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft.path / name).write_bytes(data)
+    return other.manifest(key), other
+
+
+def arrive(store, key, files, folder):
+    """A build from elsewhere is taken into the store as it is."""
+    manifest, _ = built(key, files, folder)
+    with store.receive(manifest) as draft:
+        for name, data in files.items():
+            (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft.path / name).write_bytes(data)
+    return manifest
+
+
+@pytest.fixture
+def both(store, put, key, tmp_path):
+    """A store with two contents of a key: their manifests, the one that builds find first."""
+    put(key, ONE)
+    return store.manifest(key), arrive(store, key, TWO, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("text", ["a" * 64, f"{'a' * 64}.{'b' * 64}"])
+def test_addresses_are_read_as_they_are_written(text):
+    assert address(*parse_address(text)) == text
+    assert key_of(text) == "a" * 64
+
+
+@pytest.mark.parametrize("text", ["", "a" * 63, f"{'a' * 64}.", f"{'a' * 64}.b", f"../{'a' * 61}", "A" * 64])
+def test_anything_else_is_no_address(text):
+    with pytest.raises(ValueError, match="is not 64 hexadecimal digits"):
+        parse_address(text)
+
+
+def test_two_contents_of_a_key_are_kept_and_each_is_found(store, both, key):
+    one, two = both
+    assert one.digest != two.digest
+    assert store.contents(key) == [one.address, two.address]
+    assert store.keys() == [key, two.address]
+    for manifest, files in ((one, ONE), (two, TWO)):
+        assert store.manifest(manifest.address) == manifest
+        assert store.verify(manifest.address) == []
+        assert store.intact(manifest.address)
+        assert store.file(manifest.address, "rank0.bin").read_bytes() == files["rank0.bin"]
+    assert store.manifest(key) == one
+    assert store.file(one.address, "weights").samefile(store.file(two.address, "weights"))
+
+
+def test_the_same_content_with_other_caches_is_no_second_one(store, both, key, tmp_path):
+    warmer = arrive(store, key, WARMER, tmp_path / "warmer")
+    assert warmer.address == both[0].address
+    assert len(store.contents(key)) == 2
+    assert store.manifest(warmer.address).caches == both[0].caches
+    assert store.verify(warmer.address) == []
+
+
+def test_a_content_that_is_not_there_is_not_taken_for_another(store, both, key):
+    missing = address(key, "f" * 64)
+    assert not store.has(missing)
+    assert not store.intact(missing)
+    with pytest.raises(NotFound, match=f"digest {'f' * 16}: it has another build of that key, with digest"):
+        store.manifest(missing)
+    with pytest.raises(NotFound, match="it was never built here, or was removed"):
+        store.manifest(address("e" * 64, "f" * 64))
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_removing_one_leaves_the_other_by_key_and_by_address(store, both, key, gone):
+    going, staying = both[gone], both[1 - gone]
+    assert store.remove(going.address) > 0
+    assert not store.has(going.address)
+    assert store.contents(key) == [staying.address]
+    assert store.manifest(key) == store.manifest(staying.address) == staying
+    assert store.verify(key) == []
+
+
+def test_a_damaged_one_is_set_aside_alone(store, both, key):
+    one, two = both
+    store.path(one.address).joinpath("rank0.bin").unlink()
+    assert not store.intact(key)
+    store.discard(key)
+    assert store.intact(key)
+    assert store.contents(key) == [two.address]
+    assert store.has(two.address)
+    assert not store.has(one.address)
+
+
+def test_a_damaged_manifest_is_said_to_be_damaged_and_not_another_build(store, both, key):
+    path = store.path(key) / MANIFEST
+    path.chmod(0o644)
+    path.write_text(path.read_text().replace("engine", "Engine", 1))
+    with pytest.raises(ArtifactCorrupt, match="does not match its seal"):
+        store.manifest(both[0].address)
+    assert store.verify(both[0].address)[0].startswith(MANIFEST)
+    assert store.verify(both[1].address) == []
+    assert store.contents(key) == [both[1].address]
+
+
+def test_a_build_is_kept_beside_an_older_content_where_that_will_not_do(store, put, key):
+    put(key, ONE)
+    put(key, TWO)
+    assert store.contents(key) == [store.manifest(key).address]
+    with store.write(key, kind="engine", step={}, host={}, beside=True) as draft:
+        (draft.path / "rank0.bin").write_bytes(TWO["rank0.bin"])
+    assert [store.file(one, "rank0.bin").read_bytes() for one in store.contents(key)] == [
+        ONE["rank0.bin"],
+        TWO["rank0.bin"],
+    ]
