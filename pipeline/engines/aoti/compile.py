@@ -126,7 +126,7 @@ def kernel_options(plan: Plan) -> dict[str, Any]:
         # computed again for every output channel of the fused product.
         "realize_reads_threshold": 1,
         # The CPU says what it can. Inductor would compile a program to see, and take a damaged file in its
-        # cache, or a host that is busy for a minute, for a CPU without vectors (torch 2.13, `cpu_vec_isa.py`).
+        # cache, or a host busy for a minute, for a CPU without vectors (torch 2.13, `cpu_vec_isa.py`).
         "cpp.vec_isa_ok": True,
         # Headers would be read from a directory in /tmp that nobody verifies and nothing removes.
         "cpp_cache_precompile_headers": False,
