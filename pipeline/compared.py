@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline import reuse
 from pipeline.errors import SourceError
 from pipeline.tensors import TensorEntry, read_header
 
@@ -20,7 +21,7 @@ WEIGHTS = "the engine computes with other numbers: gate it again before you trus
 CODE = "the weights are the same, compiled code is not: results may differ in their last bits, and speed may"
 BEFORE = "what follows from it is compared by itself"
 NOTES = "it describes the build, and no number that is served depends on it"
-TUNING = "it is what compiling left for the next build; nothing that is served reads it"
+TUNING = "it is what building measured: times, and choices for the next build; no weight depends on it"
 LIMITS = "servers and readers go by it: look at what changed"
 
 ENGINES = (".engine", ".plan", ".pt2", ".so")
@@ -87,7 +88,7 @@ def file(kind: str, name: str, was: Path, now: Path) -> Difference:
 def _importance(name: str) -> tuple[str, bool]:
     """Why a difference in a file of that name matters, and whether it does."""
     path = PurePosixPath(name)
-    if path.parts[0] == "tuning":
+    if reuse.TUNING in path.parts:
         return TUNING, False
     if path.suffix == ".safetensors":
         return WEIGHTS, True

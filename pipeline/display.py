@@ -87,6 +87,10 @@ class Display(Listener):
         """Warns that a stored artifact is rebuilt."""
         self.out.warn(f"{label(step)}: stored files are damaged and will be built again: {problems}")
 
+    def remarked(self, step: Step, text: str) -> None:
+        """Warns of what the build goes on without."""
+        self.out.warn(f"{label(step)}: {text}")
+
     def finished(self, made: Made) -> None:
         """Leaves one line: what, which, how long, how much memory."""
         step = made.step

@@ -191,6 +191,10 @@ class Progress(Listener):
         """Warns that a stored artifact is rebuilt."""
         self.log.warning("stored files of %s are damaged and will be built again: %s", step.key, problems)
 
+    def remarked(self, step: Step, text: str) -> None:
+        """Warns of what the build goes on without."""
+        self.log.warning("%s %s: %s", step.kind, step.key, text)
+
     def finished(self, made: Made) -> None:
         """Fills the bar."""
         took = "cached" if made.cached else f"built in {duration(made.manifest.seconds)}"

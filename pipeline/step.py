@@ -29,7 +29,7 @@ REVISIONS: dict[Kind, int] = {
     "statistics": 1,
     "quantized_checkpoint": 2,
     "sharded_checkpoint": 2,
-    "engine": 3,
+    "engine": 4,
     "measurement": 1,
     "baseline": 2,
     "evaluation": 1,

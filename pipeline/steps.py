@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,9 @@ class Listener:
     def damaged(self, step: Step, problems: str) -> None:
         """The stored artifact of `step` is corrupt and will be built again."""
 
+    def remarked(self, step: Step, text: str) -> None:
+        """Something about the build of `step` is worth knowing and stops nothing."""
+
     def finished(self, made: Made) -> None:
         """The step's artifact exists."""
 
@@ -110,8 +114,11 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
 
 
 def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
-    store = site.store
-    with store.write(step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict()) as draft:
+    store, say = site.store, partial(listener.remarked, step)
+    with (
+        store.write(step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict()) as draft,
+        reuse.offered(step, store, say) as learned,
+    ):
         job_file = store.log(step.key).with_suffix(".job.json")
         inputs = {
             role: store.directory(key, _moving(step, listener, "fetched"))
@@ -120,7 +127,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         }
         job = {
             **step.as_dict(),
-            "places": {**step.places, **reuse.offer(step, store), **places},
+            "places": {**step.places, **learned, **places},
             "inputs": {role: str(directory) for role, directory in inputs.items()},
             "out": str(draft.path),
         }
@@ -137,7 +144,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
             usage = process.run(work, _progress(step, listener))
         draft.peak_memory_bytes = usage.peak_memory_bytes
         draft.progress = _moving(step, listener, "pushed")
-    reuse.keep(step, store)
+    reuse.keep(step, store, say)
     reuse.forget(step, store)
     return Made(step=step, manifest=store.manifest(step.key), cached=False)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
-from artifacts.store import tree
+from artifacts.store import tree, tuning
 from artifacts.store.blobs import UNSHARED
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.draft import Source
@@ -128,16 +128,24 @@ class _Tools:
 
     def mend(self, damage: Damage) -> Repair:
         """Repairs one file under all its names."""
+        if damage.paths[0].startswith(f"{tuning.FOLDER}/"):
+            return self._learned(damage)
         if damage.what == FOREIGN:
             return Repair(damage=damage, repaired=True, how=f"set aside as {self._set_aside(damage)}")
         if damage.paths == (STORE,):
             return self._identity(damage)
         if damage.paths[0].endswith(f"/{MANIFEST}"):
             return self._manifest(damage)
-        if damage.record is None:
-            (self._store.root / damage.paths[0]).unlink(missing_ok=True)
-            return Repair(damage=damage, repaired=True, how="removed: no manifest lists it")
-        return self._content(damage, damage.record)
+        return self._unlisted(damage) if damage.record is None else self._content(damage, damage.record)
+
+    def _unlisted(self, damage: Damage) -> Repair:
+        (self._store.root / damage.paths[0]).unlink(missing_ok=True)
+        return Repair(damage=damage, repaired=True, how="removed: no manifest lists it")
+
+    def _learned(self, damage: Damage) -> Repair:
+        folder, settings, *_ = damage.paths[0].split("/")
+        tuning.mend(self._store.root / folder / settings, self._store.root / "staging")
+        return Repair(damage=damage, repaired=True, how="removed: the next build learns it again")
 
     def _content(self, damage: Damage, record: FileRecord) -> Repair:
         with scratch(self._store.root / "staging", "repair") as aside:

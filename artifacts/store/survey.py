@@ -12,7 +12,7 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord
-from artifacts.store import tree
+from artifacts.store import tree, tuning
 from artifacts.store.identity import STORE
 from artifacts.store.local import LocalStore
 
@@ -125,7 +125,7 @@ class _Scan:
                 self._note(root / name, what, files.get(name))
 
     def whole(self) -> None:
-        """Takes in what belongs to no artifact: contents and the store's own file."""
+        """Takes in what belongs to no artifact: contents, what builds learned, and the store's own file."""
         try:
             self.store.identity()
         except ArtifactCorrupt as exc:
@@ -134,6 +134,13 @@ class _Scan:
             path = self.store.blobs.path(sha256)
             if not self._take(path, sha256):
                 self._note(path, NO_FILE, self.records.get(sha256))
+        for place in tuning.directories(self.store.root):
+            contents, problems = tuning.listed(place)
+            for path, what in problems.items():
+                self._note(path, what)
+            for path, sha256 in contents.items():
+                if not self._take(path, sha256):
+                    self._note(path, NO_FILE)
 
     def judge(self, inode: Inode, found: str | OSError) -> list[Damage]:
         """What is wrong with a file that was read: one damage for every content it should have been."""

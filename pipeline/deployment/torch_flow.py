@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.deployment.reasons import several_hosts
 from pipeline.deployment.settings import Settings
 from pipeline.deployment.value import Deployment
+from pipeline.reuse import TUNING
 
 OLDEST = (1, 0)
 """First release whose PyTorch backend we build for."""
@@ -59,16 +60,20 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
     """The checkpoint, the draft model, and what the autotuner kept."""
     source = _source(deployment)
     assert source is not None
-    beside = {name: deployment.engine / name for name in (DRAFT, "tuning")}
-    return {"checkpoint": source, **{name: path for name, path in beside.items() if path.is_dir()}}
+    found, draft, tuning = {"checkpoint": source}, deployment.engine / DRAFT, deployment.engine / TUNING
+    if draft.is_dir():
+        found[DRAFT] = draft
+    if any(tuning.glob(CACHES)):  # else it says how the build went, and no more
+        found[TUNING] = tuning
+    return found
 
 
 def environment(deployment: Deployment, settings: Settings) -> str:
     """Shell lines that give the server a copy of the autotuner's cache, which it also writes to."""
-    lines, tuning = ["export TRTLLM_NO_USAGE_STATS=1"], deployment.engine / "tuning"
+    lines, tuning = ["export TRTLLM_NO_USAGE_STATS=1"], deployment.engine / TUNING
     names = sorted(file.name for file in tuning.glob(CACHES))
     if names:
-        place = settings.place("tuning", tuning)
+        place = settings.place(TUNING, tuning)
         files = " ".join(shlex.quote(f"{place}/{name}") for name in names)
         lines += [
             'mkdir "$scratch/tuning"',

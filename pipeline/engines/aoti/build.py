@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from pipeline.engines.aoti.options import Options
 from pipeline.engines.aoti.place import fixed_place, name_of
 from pipeline.engines.aoti.quantization import MIXED_FILE, differences
 from pipeline.engines.aoti.sizes import GRAPHS, Limits, cache_bytes
-from pipeline.engines.aoti.tuning import read_times
+from pipeline.engines.aoti.tuning import Tuning
 from pipeline.engines.aoti.weights import bind, loaded_bytes
 from pipeline.errors import SourceError
+from pipeline.reuse import TUNING
 from recipes.precision import Precision
 
 Progress = Callable[[int, int, str], None]
@@ -31,22 +33,33 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """Compiles every stage and puts the weights beside; `job` follows the child-process contract."""
     params, checkpoint = job["params"], Path(job["inputs"]["sharded_checkpoint"])
     arch, options = read_arch(checkpoint), Options.model_validate(params["options"])
+    earlier = Path(job["places"][TUNING]) if TUNING in job["places"] else None
     _check_same(params, arch)
     plan = Plan(
         arch=arch,
         limits=Limits(max_batch_size=params["max_batch_size"], max_seq_len=params["max_seq_len"]),
         dtype=DTYPES[arch.dtype if options.dtype == "auto" else options.dtype],
-        tuning=out / "tuning" if options.autotune else None,
+        tuning=Tuning(kept=out / TUNING, earlier=earlier) if options.autotune else None,
         threads=rank_threads(options, arch),
     )
-    tuning = out / "tuning"
-    if (earlier := job["places"].get("tuning")) is not None:
-        shutil.copytree(earlier, tuning)
-    tuning.mkdir(exist_ok=True)
-    with fixed_place(tuning, name_of(job)) as place, temporary_cache_dir(str(place)):
+    with _compilers_place(out, name_of(job)):
         stages = _compile_stages(plan, checkpoint, out, progress)
     _place_weights(checkpoint, out, arch)
     (out / "engine.json").write_text(json.dumps(_description(plan, params, stages, out), indent=1) + "\n")
+
+
+@contextmanager
+def _compilers_place(out: Path, name: str) -> Iterator[None]:
+    """Has the compiler work in an empty directory, which is gone afterwards.
+
+    All that Inductor leaves there beside the packages are answers to its own questions about this machine:
+    packages are compiled anew in any case.
+    """
+    work = out / "compiling"
+    work.mkdir()
+    with fixed_place(work, name) as place, temporary_cache_dir(str(place)):
+        yield
+    shutil.rmtree(work)
 
 
 def rank_threads(options: Options, arch: Arch) -> int:
@@ -136,7 +149,7 @@ def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: 
         "max_batch_size": plan.limits.max_batch_size,
         "max_seq_len": plan.limits.max_seq_len,
         "threads_per_rank": plan.threads,
-        "autotune": read_times(out / "tuning") if plan.tuning is not None else {},
+        "ways": plan.ways,
         "stages": stages,
         "graphs": list(GRAPHS),
         "package_bytes": {name: (out / name).stat().st_size for name in sorted(set(stages))},

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from torch.export import Dim, ExportedProgram
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.model import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
-from pipeline.engines.aoti.tuning import use_faster_ways
+from pipeline.engines.aoti.tuning import Tuning, use_faster_ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,11 @@ class Plan:
     arch: Arch
     limits: Limits
     dtype: torch.dtype
-    tuning: Path | None
-    """Where measured kernels are kept; None: take the usual ones."""
+    tuning: Tuning | None
+    """Where the times of ways to multiply are kept; None: take the usual ones."""
     threads: int
+    ways: dict[str, str] = field(default_factory=dict)
+    """Linear layer -> the way that was found faster; compiling fills it."""
 
 
 @contextmanager
@@ -72,7 +74,7 @@ def _export(plan: Plan, stage: int, tensors: Mapping[str, Tensor], *, single: bo
     names = module.state_dict().keys()
     module.load_state_dict({name: tensors[name] for name in names}, assign=True)
     if single and plan.tuning is not None:
-        use_faster_ways(module, plan.tuning, kernel_options(plan))
+        plan.ways.update(use_faster_ways(module, plan.tuning, kernel_options(plan)))
     batch, time, length = (1, 1, 4) if single else (min(2, limits.max_batch_size), 3, 4)
     shape = (batch, time) if stage == 0 else (batch, time, plan.arch.hidden_size)
     x = torch.zeros(shape, dtype=torch.int64 if stage == 0 else plan.dtype)
@@ -109,6 +111,7 @@ def inductor_options(plan: Plan) -> dict[str, Any]:
         "aot_inductor.compile_wrapper_opt_level": "O0",
         "aot_inductor.enable_line_tables": False,
         "aot_inductor.enable_frame_pointer": False,
+        "aot_inductor.precompile_headers": False,
         # Scales and offsets of one element stay data: ranks and stages that share the code differ in them.
         "always_keep_tensor_constants": True,
     }
@@ -122,4 +125,9 @@ def kernel_options(plan: Plan) -> dict[str, Any]:
         # Whatever several outputs read is computed once: without this, the norm before a linear layer is
         # computed again for every output channel of the fused product.
         "realize_reads_threshold": 1,
+        # The CPU says what it can. Inductor would compile a program to see, and take a damaged file in its
+        # cache, or a host busy for a minute, for a CPU without vectors (torch 2.13, `cpu_vec_isa.py`).
+        "cpp.vec_isa_ok": True,
+        # Headers would be read from a directory in /tmp that nobody verifies and nothing removes.
+        "cpp_cache_precompile_headers": False,
     }

@@ -4,38 +4,92 @@ Inductor's own max-autotune cannot be used: its CPU templates repack weights int
 under names of their own, which ends sharing of code and weights kept outside of it (torch 2.13).
 """
 
-import json
+import platform
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import PositiveFloat, ValidationError
 from torch import nn
 
+from artifacts import digest
 from pipeline.engines.aoti.linear import Linear
+from recipes.frozen import Frozen
 
-TABLE = "linear.json"
-"""File of the tuning directory: layer and shape -> way -> seconds."""
+FOLDER = "linear"
+"""Folder of the tuning directory, a file per CPU and shape: builds of other models add theirs."""
 
 ROUNDS, CALLS = 20, 20
 
 
-def use_faster_ways(stage: nn.Module, directory: Path, options: Mapping[str, Any]) -> None:
-    """Sets the faster way on every linear layer of a stage with real weights; measures what is not known."""
-    times = read_times(directory)
-    for linear in _linears(stage):
-        if linear.key not in times:
-            times[linear.key] = {way: _seconds(linear, way, options) for way in linear.ways}
-        linear.way = min(linear.ways, key=times[linear.key].__getitem__)
-    directory.mkdir(exist_ok=True)
-    (directory / TABLE).write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
+class Times(Frozen):
+    """What one layer takes on one CPU."""
+
+    cpu: str
+    layer: str
+    """Its class, shape and type."""
+    seconds: dict[str, PositiveFloat]
+    """Way of multiplying -> seconds."""
+
+    @property
+    def file(self) -> str:
+        """Name of its file."""
+        return f"{FOLDER}/{digest.of_json({'cpu': self.cpu, 'layer': self.layer})[:16]}.json"
 
 
-def read_times(directory: Path) -> dict[str, dict[str, float]]:
-    """Reads what earlier builds measured; empty without any."""
-    table = directory / TABLE
-    return json.loads(table.read_text()) if table.is_file() else {}
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Where times are kept."""
+
+    kept: Path
+    """Tuning directory of the engine that is built."""
+    earlier: Path | None
+    """That of an earlier build."""
+
+
+def use_faster_ways(stage: nn.Module, tuning: Tuning, options: Mapping[str, Any]) -> dict[str, str]:
+    """Sets the faster way on every linear layer of a stage that has a choice; returns layer -> way.
+
+    Weights must be real. What was not measured on this CPU is; all times that count are then in the engine's
+    directory.
+    """
+    cpu, ways = cpu_name(), {}
+    for linear in (each for each in _linears(stage) if len(each.ways) > 1):
+        found = known(linear, cpu, tuning)
+        if found is None:
+            seconds = {way: _seconds(linear, way, options) for way in linear.ways}
+            found = Times(cpu=cpu, layer=linear.key, seconds=seconds)
+        linear.way = ways[linear.key] = min(linear.ways, key=found.seconds.__getitem__)
+        file = tuning.kept / found.file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(found.model_dump_json(indent=1) + "\n")
+    return ways
+
+
+def cpu_name() -> str:
+    """What this machine's processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def known(linear: Linear, cpu: str, tuning: Tuning) -> Times | None:
+    """What was measured of a layer, by this build or an earlier one; None where nothing holds for it."""
+    name = Times(cpu=cpu, layer=linear.key, seconds={}).file
+    for directory in (tuning.kept, tuning.earlier):
+        try:
+            found = Times.model_validate_json((directory / name).read_bytes()) if directory else None
+        except (OSError, ValidationError):
+            continue
+        if found and (found.cpu, found.layer, {*found.seconds}) == (cpu, linear.key, {*linear.ways}):
+            return found
+    return None
 
 
 def _linears(stage: nn.Module) -> Iterator[Linear]:

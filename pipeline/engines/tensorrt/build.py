@@ -20,12 +20,19 @@ from pipeline import process
 from pipeline.engines.tensorrt import timing_cache
 from pipeline.engines.tensorrt.build_log import MARKS, BuildLog
 from pipeline.engines.tensorrt.command import command
-from pipeline.engines.tensorrt.description import Built, add_draft, checked, describe, write_json
+from pipeline.engines.tensorrt.description import (
+    Built,
+    add_draft,
+    checked,
+    describe,
+    relative_places,
+    write_json,
+)
 from pipeline.engines.tensorrt.parts import DRAFT, Part, parts_of, viewed
 from pipeline.engines.tensorrt.timing_cache import Reuse
 from pipeline.engines.tensorrt.workers import Workers, workers
 from pipeline.errors import BuildFailed
-from pipeline.reuse import TUNING
+from pipeline.reuse import REPORT, TUNING
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.gpus_idle import Device
@@ -110,11 +117,12 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     usage = _run(part, site, out, at_once, log, meter)
     timing_cache.finish(tuning, key)
     found = checked(part, out, log, site.toolchain.version)
+    relative_places(out)
     shutil.copytree(part.checkpoint / "tokenizer", out / "tokenizer")
     built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=found)
     write_json(out / "engine.json", describe(built, out))
     report = {"gpus": [one.index for one in site.devices], **_report(log, usage, at_once, reuse)}
-    write_json(out / "build_report.json", report)
+    write_json(tuning / REPORT, report)
 
 
 def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, meter: _Meter) -> process.Usage:

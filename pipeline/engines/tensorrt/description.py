@@ -86,11 +86,26 @@ def describe(built: Built, out: Path) -> dict[str, Any]:
         "toolchain": dict(built.toolchain.versions),
         "settings": asked["options"],
         "differences": [asdict(one) for one in built.differences],
-        "skipped_tactics": len(built.log.skipped),
         "weight_bytes": weights,
         "kv_bytes_per_token_per_rank": kv_bytes_per_token(config, part),
         "memory_bytes_per_rank": [_memory(built, size) for size in weights.values()],
     }
+
+
+def relative_places(out: Path) -> None:
+    """Names places from the engine's directory on in `config.json`: the builder wrote where it worked."""
+    file = out / "config.json"
+    config = _relative(json.loads(file.read_text()), out)
+    file.unlink()  # a builder in a container may be another user
+    write_json(file, config)
+
+
+def _relative(value: Any, out: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _relative(item, out) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_relative(item, out) for item in value]
+    return value.removeprefix(f"{out}/") if isinstance(value, str) else value
 
 
 def _longest(part: Part, out: Path) -> int:

@@ -70,7 +70,7 @@ def offered(earlier: Path | None, here: Mapping[str, Any]) -> str:
     """Why an earlier build's findings cannot be the start of a new warm-up; empty: they can."""
     if earlier is None or not (earlier / IDENTITY).is_file() or not cache_files(earlier):
         return "there are none"
-    return stale(json.loads((earlier / IDENTITY).read_text()), here)
+    return stale(json.loads((earlier / IDENTITY).read_text()), here) or usable(earlier, here["world_size"])
 
 
 def copy(source: Path, target: Path) -> None:

@@ -22,6 +22,7 @@ from pipeline.engines.trtllm_torch.runner import CHECKPOINT, OPTIONS, TUNING, ru
 from pipeline.engines.trtllm_torch.settings import DRAFT, SPECULATIVE, passed
 from pipeline.engines.trtllm_torch.tables import table_of
 from pipeline.errors import BuildFailed, SourceError
+from pipeline.reuse import REPORT
 from pipeline.shape import ModelShape
 from pipeline.tensors import read_config
 from pipeline.toolchains.toolchain import Toolchain
@@ -59,15 +60,14 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
             made = _warm_up(job, out, toolchain, key, env)
         with clock.phase("prove"), opened(_loading(out, toolchain, env)) as engine:
             proof = prove(engine, shape.vocab_size, params["max_seq_len"])
-    about = json.loads((out / "engine.json").read_text()) | {"autotuner": made}
-    (out / "engine.json").write_text(_json(about))
     report = {
         "seconds": clock.seconds,
         "peak_gpu_memory_bytes": peak.bytes,
         "autotuner": made,
         "proof": proof,
     }
-    (out / "build_report.json").write_text(_json(report))
+    (out / TUNING).mkdir(exist_ok=True)
+    (out / TUNING / REPORT).write_text(_json(report))
     progress(len(PHASES), len(PHASES), "phases")
 
 

@@ -1,14 +1,13 @@
 """The stage module, run eagerly: every fmt and family against transformers."""
 
-import json
-
 import pytest
 import torch
 
 from pipeline.engines.aoti.arch import read_arch
+from pipeline.engines.aoti.linear import Linear
 from pipeline.engines.aoti.model import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
-from pipeline.engines.aoti.tuning import TABLE, use_faster_ways
+from pipeline.engines.aoti.tuning import Times, Tuning, cpu_name, known, use_faster_ways
 from pipeline.engines.aoti.weights import bind
 from recipes.formats import FORMATS
 from recipes.precision import Precision
@@ -99,8 +98,37 @@ def test_known_times_decide_without_being_measured_again(tmp_path):
     layers = [each for each in module.modules() if hasattr(each, "way")]
     fast = {"dot": 1.0, "matmul": 2.0}
     times = {layer.key: fast for layer in layers} | {module.lm_head.key: {"dot": 2.0, "matmul": 1.0}}
-    (tmp_path / TABLE).write_text(json.dumps(times))
-    use_faster_ways(module, tmp_path, {})
+    keep_times(tmp_path / "earlier", times)
+    ways = use_faster_ways(module, Tuning(tmp_path / "kept", tmp_path / "earlier"), {})
     assert module.lm_head.way == "matmul"
     assert {layer.way for layer in layers if layer is not module.lm_head} == {"dot"}
-    assert json.loads((tmp_path / TABLE).read_text()) == times
+    assert ways == {layer.key: layer.way for layer in layers}
+    kept = [Times.model_validate_json(file.read_bytes()) for file in (tmp_path / "kept").rglob("*.json")]
+    assert {each.layer: each.seconds for each in kept} == times
+
+
+def keep_times(directory, times, cpu=None):
+    """Writes times as a build on the CPU keeps them."""
+    for layer, seconds in times.items():
+        found = Times(cpu=cpu or cpu_name(), layer=layer, seconds=seconds)
+        (directory / found.file).parent.mkdir(parents=True, exist_ok=True)
+        (directory / found.file).write_text(found.model_dump_json())
+
+
+def test_times_of_another_cpu_of_other_ways_and_damaged_ones_hold_for_no_layer(tmp_path):
+    layer, seconds = Linear(64, 128, torch.float32), {"dot": 1.0, "matmul": 2.0}
+    tuning = Tuning(tmp_path / "kept", tmp_path / "earlier")
+    assert known(layer, cpu_name(), tuning) is None
+    keep_times(tmp_path / "earlier", {layer.key: seconds}, cpu="another one")
+    assert known(layer, cpu_name(), tuning) is None
+    assert known(layer, "another one", tuning).seconds == seconds
+    for wrong in ({"dot": 1.0}, {"dot": 1.0, "matmul": 2.0, "guess": 0.1}):
+        keep_times(tmp_path / "earlier", {layer.key: wrong})
+        assert known(layer, cpu_name(), tuning) is None
+    keep_times(tmp_path / "earlier", {layer.key: seconds})
+    right = known(layer, cpu_name(), tuning)
+    assert right.seconds == seconds
+    text = (tmp_path / "earlier" / right.file).read_text()
+    for damaged in (text[:-9], text.replace("1.0", "-1.0"), text.replace("64x128", "64x129"), ""):
+        (tmp_path / "earlier" / right.file).write_text(damaged)
+        assert known(layer, cpu_name(), tuning) is None

@@ -51,7 +51,7 @@ def test_every_version_builds_with_options_that_it_knows(version, source, checkp
     assert engine["toolchain"]["tensorrt_llm"] == version
     assert (engine["world_size"], engine["sm"], engine["gpu"]) == (1, 90, "NVIDIA H100 80GB HBM3")
     assert [one for one in engine["differences"] if one["reduces"]] == []
-    assert {"rank0.engine", "config.json", "engine.json", "build_report.json", "tokenizer", "tuning"} == {
+    assert {"rank0.engine", "config.json", "engine.json", "tokenizer", "tuning"} == {
         path.name for path in out.iterdir()
     }
     assert seen[-1] == (4, 4, "phases")
@@ -73,19 +73,18 @@ def test_mpi_starts_the_ranks_where_the_toolchain_says_so(source, checkpoints, r
     found = trt.found(root, launcher="mpirun")
     trt.run(trt.job(found, source, checkpoints(2, 1), tp=2), tmp_path / "out")
     assert trt.read(tmp_path / "out", "engine.json")["world_size"] == 2
-    assert trt.read(tmp_path / "out", "build_report.json")["workers"]["count"] == 2
+    assert trt.read(tmp_path / "out", "tuning/build_report.json")["workers"]["count"] == 2
 
 
 def test_the_report_tells_phases_memory_and_kernels_left_out(source, checkpoints, root, tmp_path):
     behave(root, skipped_tactics=3)
     trt.run(trt.job(trt.found(root), source, checkpoints()), tmp_path / "out")
-    report = trt.read(tmp_path / "out", "build_report.json")
+    report = trt.read(tmp_path / "out", "tuning/build_report.json")
     assert report["skipped_tactics"] == {"count": 3, "largest_bytes": 3 * 66048}
     assert report["phases_s"]["network"] == [0.25]
     assert report["memory"]["activation_bytes"] == 503420928
     assert report["memory"]["peak_host_bytes"] == round(6978.95 * 2**20)
     assert report["version"] == "0.16.0"
-    assert trt.read(tmp_path / "out", "engine.json")["skipped_tactics"] == 3
 
 
 def test_what_the_builder_wrote_goes_to_the_steps_log(source, checkpoints, root, tmp_path):
@@ -99,7 +98,7 @@ def test_an_earlier_timing_cache_of_the_same_key_is_used(source, checkpoints, ro
     again = trt.job(found, source, checkpoints(), earlier=tmp_path / "first" / "tuning")
     trt.run(again, tmp_path / "second")
     assert "Timed 0 layers" in (tmp_path / "second.log").read_text()
-    assert trt.read(tmp_path / "second", "build_report.json")["timing_cache"]["reused"] is True
+    assert trt.read(tmp_path / "second", "tuning/build_report.json")["timing_cache"]["reused"] is True
 
 
 def test_a_timing_cache_of_another_driver_is_refused_with_the_reason(source, checkpoints, root, tmp_path):
@@ -107,7 +106,7 @@ def test_a_timing_cache_of_another_driver_is_refused_with_the_reason(source, che
     trt.run(trt.job(found, source, checkpoints()), tmp_path / "first")
     behave(root, driver="560.28.03")
     trt.run(trt.job(found, source, checkpoints(), earlier=tmp_path / "first" / "tuning"), tmp_path / "second")
-    told = trt.read(tmp_path / "second", "build_report.json")["timing_cache"]
+    told = trt.read(tmp_path / "second", "tuning/build_report.json")["timing_cache"]
     assert told == {"reused": False, "reason": "it is for driver '550.54.15', now '560.28.03'"}
     assert "0 are in the timing cache" in (tmp_path / "second.log").read_text()
 
@@ -116,14 +115,15 @@ def test_ranks_built_one_after_another_share_what_the_first_timed(source, checkp
     behave(root, gpus=1, gpu_memory_mib=1)
     trt.run(trt.job(trt.found(root), source, checkpoints(2, 1), tp=2), tmp_path / "out")
     assert "Timed 0 layers" in (tmp_path / "out.log").read_text()
-    why = trt.read(tmp_path / "out", "build_report.json")["workers"]
+    why = trt.read(tmp_path / "out", "tuning/build_report.json")["workers"]
     assert why == {"count": 1, "why": "1 GPU for 2 ranks"}
 
 
 def test_a_cache_lies_only_where_the_engine_is(source, checkpoints, root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trt.run(trt.job(trt.found(root), source, checkpoints()), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out" / "tuning").iterdir()} == {"timing.cache", "timing.json"}
+    files = {path.name for path in (tmp_path / "out" / "tuning").iterdir()}
+    assert files == {"timing.cache", "timing.json", "build_report.json"}
     assert list(tmp_path.rglob("model.cache")) == []
 
 

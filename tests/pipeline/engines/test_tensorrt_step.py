@@ -53,7 +53,7 @@ def step(site: Site, model: tuple[Path, Path], key: str) -> Step:
 def test_what_one_build_timed_is_offered_to_the_next_of_the_same_settings(site, model):
     first, second = (realize(step(site, model, key), site, Listener()) for key in KEYS)
     assert first.step.key != second.step.key
-    report = trt.read(site.store.path(second.step.key), "build_report.json")
+    report = trt.read(site.store.path(second.step.key), "tuning/build_report.json")
     assert report["timing_cache"] == {"reused": True, "reason": ""}
     assert "Timed 0 layers" in site.store.log(second.step.key).read_text()
 

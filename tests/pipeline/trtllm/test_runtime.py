@@ -120,7 +120,7 @@ def test_a_torch_engine_holds_what_was_asked_and_what_the_autotuner_found(torch_
     identity = json.loads((torch_engine / "tuning" / autotuner.IDENTITY).read_text())
     assert identity["gpu"] == contract.GPU.name
     assert identity["world_size"] == 2
-    report = json.loads((torch_engine / "build_report.json").read_text())
+    report = json.loads((torch_engine / "tuning" / "build_report.json").read_text())
     assert report["proof"]["agreement"] == 1
     assert report["autotuner"] == {"files": [autotuner.FILE], "why": "", "earlier": "there are none"}
 
@@ -129,7 +129,7 @@ def test_an_earlier_warm_up_is_the_start_of_a_new_one(torch_engine, path, source
     chain = contract.found(path("1.3.0rc15"))
     places = {"tuning": str(torch_engine / "tuning")}
     again = contract.torch_engine(source, chain, tmp_path / "again", places, tp=2)
-    assert json.loads((again / "build_report.json").read_text())["autotuner"]["earlier"] == "used"
+    assert json.loads((again / "tuning" / "build_report.json").read_text())["autotuner"]["earlier"] == "used"
     times = [(engine / "tuning" / autotuner.FILE).read_text() for engine in (again, torch_engine)]
     assert times[0] == times[1]
 
@@ -141,10 +141,10 @@ def test_an_earlier_warm_up_is_the_start_of_a_new_one(torch_engine, path, source
 def test_versions_keep_what_the_autotuner_found_in_their_own_way(version, why, path, source, tmp_path):
     chain = contract.found(path(version))
     out = contract.torch_engine(source, chain, tmp_path / "out", max_batch_size=1)
-    made = json.loads((out / "engine.json").read_text())["autotuner"]
+    made = json.loads((out / "tuning" / "build_report.json").read_text())["autotuner"]
     assert made["why"] == why
     assert made["files"] == ([] if why else ["autotuner_cache.rank0.json"])
-    assert (out / "tuning").exists() is not bool(why)
+    assert (out / "tuning" / "identity.json").exists() is not bool(why)
 
 
 def test_no_warm_up_shares_a_gpu_with_others(source, tmp_path, monkeypatch):
