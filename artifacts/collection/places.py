@@ -59,6 +59,8 @@ class LocalPlace:
         shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
         later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
         with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
+            for folder in (*self.root.glob("objects/??"), *(self.root / kind for kind in inventory.AGEING)):
+                scratch.age_anew(folder)
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
             going = [*(self.store.path(one.key) for one in plan.removed), *self._litter(plan)]
             for number, path in enumerate(going, 1):
