@@ -148,10 +148,17 @@ def _reasons(version: Known, rank: int, policy: Policy, now: datetime) -> tuple[
     if rank < policy.keep_last:
         found.append(f"one of the last {policy.keep_last}")
     if version.pulled_at is not None and _days(version.pulled_at, now) < policy.keep_pulled_days:
-        found.append(f"pulled {_days(version.pulled_at, now):.1f} days ago")
+        found.append(f"pulled {_said(version.pulled_at, now)}")
     if _days(version.published_at, now) < policy.min_age_days:
-        found.append(f"published {_days(version.published_at, now):.1f} days ago")
+        found.append(f"published {_said(version.published_at, now)}")
     return tuple(found)
+
+
+def _said(then: datetime, now: datetime) -> str:
+    days = _days(then, now)
+    if days < 0:
+        return f"on {then:%Y-%m-%d}, which is still to come: a clock is wrong"
+    return f"{days:.1f} days ago"
 
 
 def _days(then: datetime, now: datetime) -> float:

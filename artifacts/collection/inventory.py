@@ -160,6 +160,10 @@ def params_of(step: Mapping[str, Any]) -> str:
     return digest.of_json(params) if isinstance(params, dict) else ""
 
 
+AGEING = ("logs", "partial", "files", "quarantine", "tuning", "hub")
+"""Folders of what only saves time or tells of the past, each for as long as somebody used it."""
+
+
 def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterator[Litter]:
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for artifact in artifacts.values():
@@ -167,7 +171,7 @@ def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterato
     bases = {artifact.base for artifact in artifacts.values()}
     for dead in (*scratch.litter(root / "staging"), *scratch.litter(root, BESIDE)):
         yield _one(root, dead, math.inf)
-    for kind in ("logs", "partial", "files", "quarantine", "tuning", "hub"):
+    for kind in AGEING:
         for path in sorted(root.glob(f"{kind}/*")):
             key = path.name.partition(".")[0]
             # a folder of what builds learned is named by their parameters, a log by the artifact

@@ -60,6 +60,8 @@ class LocalPlace:
         later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
         with FullDiskSaid(self.root, "a collection"), UnwritableSaid(self.root):
             self.store.make_room()
+            for folder in (*self.root.glob("objects/??"), *(self.root / kind for kind in inventory.AGEING)):
+                scratch.age_anew(folder)
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
             going = [*(self.store.slot(one.key) for one in plan.removed), *self._litter(plan)]
             for number, path in enumerate(going, 1):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from artifacts.actor import whoami
@@ -180,7 +180,7 @@ class Outbox:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
                     db.execute(insert(table).values(**row, next_at=until))
                     return True
-                open_ = here & (table.c.attempts == due.attempt - 1) & (table.c.next_at <= _text(now))
+                open_ = here & (table.c.attempts == due.attempt - 1) & _is_due(now)
                 taken = db.execute(update(table).where(open_).values(attempts=due.attempt, next_at=until))
                 return taken.rowcount == 1
         except IntegrityError:  # another process took it first, or the subscriber was removed
@@ -209,6 +209,12 @@ def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | 
     return None
 
 
+def _is_due(now: datetime) -> ColumnElement[bool]:
+    """Whether the next attempt has come, or is further ahead than any wait: then the clock was set back."""
+    next_at = tables.delivery.c.next_at
+    return or_(next_at <= _text(now), next_at > _text(now + timedelta(seconds=2 * LONGEST_WAIT_S)))
+
+
 def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[Any]:
     """The query for the first few events that a subscriber may want, and is to be told of by now."""
     log, delivery = tables.log, tables.delivery
@@ -217,7 +223,7 @@ def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[An
         select(log, delivery.c.attempts)
         .select_from(log.outerjoin(delivery, told))
         .where(log.c.seq > after, log.c.name.like(_like(subscription.names), escape="!"))
-        .where(or_(delivery.c.seq.is_(None), delivery.c.next_at <= _text(now)))
+        .where(or_(delivery.c.seq.is_(None), _is_due(now)))
         .order_by(log.c.seq)
         .limit(LOOKED_AT)
     )

@@ -103,7 +103,7 @@ class Governance:
         if not self._db.exists():
             return []
         with self._db.reading() as db:
-            at = log.moment(db)
+            at = log.known_moment(db)
             found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
         return [one for one in found if ended or one.is_open(at)]
 

@@ -63,12 +63,13 @@ def policy_of(db: Connection, alias: str) -> Policy:
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
     """What the alias's policy says of the version, the waivers that are open considered."""
     require_version(db, name, number)
-    at = log.moment(db)
-    rows = db.execute(waivers.of(name, number))
-    open_now = [one for one in map(waivers.waiver, rows) if one.is_open(at)]
-    subject = _subject(db, (name, number), at, verified, len(open_now))
+    at, policy = log.moment(db), policy_of(db, alias)
+    granted = [waivers.waiver(row) for row in db.execute(waivers.of(name, number))]
+    newest = log.newest_moment(db) if granted or policy.max_age_days is not None else None
+    open_now = [one for one in granted if one.is_open(max(at, newest or at))]
+    subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=len(open_now))
     here = {one.rule: one for one in open_now if one.alias == alias and one.rule in WAIVABLE}
-    found = broken(policy_of(db, alias), subject)
+    found = broken(policy, subject)
     return Judgement(
         broken=tuple(one for one in found if one.rule not in here),
         waived=tuple((one, here[one.rule]) for one in found if one.rule in here),
@@ -83,7 +84,13 @@ def require_version(db: Connection, name: str, number: int) -> None:
 
 
 def _subject(
-    db: Connection, version: tuple[str, int], at: datetime, verified: Verified, open_waivers: int
+    db: Connection,
+    version: tuple[str, int],
+    verified: Verified,
+    *,
+    at: datetime,
+    newest: datetime | None,
+    open_waivers: int,
 ) -> Subject:
     table, metric = tables.version, tables.metric
     columns = (table.c.verdict, table.c.published_at, table.c.collected_at, table.c.manifest_digest)
@@ -92,6 +99,7 @@ def _subject(
     here = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
         at=at,
+        newest=newest,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
         collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,

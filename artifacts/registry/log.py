@@ -25,6 +25,18 @@ def moment(db: Connection) -> datetime:
     return datetime.now(UTC)
 
 
+def newest_moment(db: Connection) -> datetime | None:
+    """The latest moment that the log has; None of an empty one. A clock that says less was set back."""
+    found = db.scalar(select(func.max(tables.log.c.at)))
+    return None if found is None else datetime.fromisoformat(found)
+
+
+def known_moment(db: Connection) -> datetime:
+    """Now, but never before what has happened: what was over stays over where a clock is set back."""
+    now, newest = moment(db), newest_moment(db)
+    return now if newest is None else max(now, newest)
+
+
 def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:
     """Adds an event; it is there if the caller's transaction succeeds.
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from artifacts.errors import PolicyInvalid
 
+SKEW = timedelta(minutes=5)
+"""By so much may the clocks of the hosts that use one registry differ; more is a clock that is wrong."""
+
 VERDICTS = ("PASS", "UNVERIFIED")
 """Verdicts that versions have; others are not published."""
 
@@ -62,6 +65,8 @@ class Subject:
     signed: Callable[[str], bool]
     """Whether there is a good signature by a public key (PEM)."""
     open_waivers: int
+    newest: datetime | None = None
+    """The latest moment in the registry's log, where somebody asks for an age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,16 @@ def _verdict(policy: Policy, subject: Subject) -> str | None:
 
 
 def _max_age(policy: Policy, subject: Subject) -> str | None:
+    if policy.max_age_days is None:
+        return None
     age = subject.at - subject.published_at
-    if policy.max_age_days is None or age <= timedelta(days=policy.max_age_days):
+    latest = max(subject.newest or subject.published_at, subject.published_at)
+    if latest - subject.at > SKEW:
+        return (
+            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and the registry knows of {latest:%Y-%m-%d %H:%M} "
+            "UTC: it was set back, so that no age is known; set it right"
+        )
+    if age <= timedelta(days=policy.max_age_days):
         return None
     days = age.total_seconds() / 86400
     return f"it was published {days:,.1f} days ago, and at most {policy.max_age_days:g} are allowed"

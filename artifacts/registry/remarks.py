@@ -38,7 +38,7 @@ class Remarks:
     """What others said of a version."""
 
     now: datetime
-    """When it was read, by the database's clock; which waivers are open depends on it."""
+    """When it was read, by the database's clock, if that was not set back; it says which waivers are open."""
     waivers: tuple[Waiver, ...] = ()
     """All that were ever granted, oldest first."""
     signatures: tuple[Signature, ...] = ()
@@ -92,10 +92,10 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
 
 def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     """What others said of each of these versions."""
-    now = log.moment(db)
     granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
     for row in db.execute(waivers.of().where(_about(tables.waiver.c, versions))):
         granted[row.name, row.number].append(waivers.waiver(row))
+    now = log.known_moment(db) if granted else log.moment(db)
     signed: defaultdict[Named, list[Signature]] = defaultdict(list)
     version, signature = tables.version.c, tables.signature
     joined = select(version.name, version.number, signature).join(

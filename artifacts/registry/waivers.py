@@ -71,7 +71,7 @@ class Request:
 
 def grant(db: Connection, request: Request) -> Waiver:
     """Adds a waiver and says so in the log."""
-    at = log.moment(db)
+    at = log.known_moment(db)
     request.check(at)
     row = {
         **asdict(request),
@@ -89,7 +89,7 @@ def grant(db: Connection, request: Request) -> Waiver:
 
 def end(db: Connection, number: int) -> Waiver:
     """Ends a waiver now and says so in the log; one that is not open is a NotFound."""
-    at, table = log.moment(db), tables.waiver
+    at, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None or not waiver(row).is_open(at):
         raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")

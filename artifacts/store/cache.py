@@ -16,6 +16,7 @@ from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore
 from artifacts.store.lock import acquire, release
 from artifacts.store.remote.store import RemoteStore
+from artifacts.store.scratch import age_anew
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,8 @@ class Cache:
         """Keys of artifacts, and of those of which files are here, that were not used for a while."""
         alone = [path.name for path in (self.root / "files").glob("*")]
         used = {key: self._used(key) for key in (*self._local.keys(), *alone)}
+        for parent in (*self.root.glob("objects/??"), self.root / "files"):
+            age_anew(parent)
         old = time.time() - self.idle_s
         return [key for key in sorted(used, key=used.__getitem__) if used[key] <= old]
 

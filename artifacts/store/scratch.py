@@ -6,10 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from artifacts.store.lock import acquire, alone, release
+
+AHEAD_S = 3600.0
+"""Times so far ahead are of a clock that was wrong; those of a file server may differ from ours by less."""
 
 LOCK = "lock"
 FILES = "files"
@@ -86,11 +89,24 @@ def sweep_old(parent: Path, max_age_s: float) -> list[Path]:
     """Remove the directories below `parent` in which nothing was written for so long; return them."""
     if not parent.is_dir():
         return []
+    age_anew(parent)
     since = time.time() - max_age_s
     old = [found for found in sorted(parent.iterdir()) if found.is_dir() and _changed(found) < since]
     for found in old:
         _remove(found)
     return old
+
+
+def age_anew(parent: Path) -> None:
+    """Begin the age of what lies below `parent` now, where its time is still to come.
+
+    A clock that was ahead wrote it and was set back: by its time it would stay for as long as that was ahead.
+    """
+    for found in parent.iterdir() if parent.is_dir() else ():
+        for path in (found, *(found.iterdir() if found.is_dir() and not found.is_symlink() else ())):
+            with suppress(FileNotFoundError, PermissionError):  # it ended meanwhile, or is another user's
+                if path.lstat().st_mtime > time.time() + AHEAD_S:
+                    os.utime(path, follow_symlinks=False)
 
 
 def _changed(folder: Path) -> float:

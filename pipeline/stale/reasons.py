@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from artifacts.finding.needs import TOOLCHAIN_BACKENDS
+from artifacts.registry.policy import SKEW
 from artifacts.version import VersionRecord
 from pipeline.compatibility import CPU_ISAS
 from pipeline.gpus import TARGETS
@@ -134,6 +135,9 @@ def _upstream(record: VersionRecord, heads: Mapping[str, str]) -> Iterable[Reaso
 
 def _gate(judged_at: datetime, world: World) -> Iterable[Reason]:
     age = world.now - judged_at
+    if age < -SKEW:
+        text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is still to come: a clock is wrong"
+        yield Reason("gate", text)
     if age > world.gate_max_age:
         limit = world.gate_max_age.days
         yield Reason("gate", f"its accuracy was judged {age.days} days ago; a verdict holds {limit} days")

@@ -33,6 +33,7 @@ STRICT = Policy(
 
 def test_a_version_that_is_all_that_is_asked_breaks_nothing():
     assert broken(STRICT, GOOD) == []
+    assert broken(STRICT, dataclasses.replace(GOOD, newest=NOW + timedelta(minutes=4))) == []  # hosts differ
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,18 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
             "max_age_days",
             {"published_at": NOW - timedelta(days=3, hours=12)},
             "it was published 3.5 days ago, and at most 3 are allowed",
+        ),
+        (
+            "max_age_days",
+            {"published_at": NOW + timedelta(days=2)},
+            "the clock says 2026-05-01 12:00, and the registry knows of 2026-05-03 12:00 UTC: it was set back, "
+            "so that no age is known; set it right",
+        ),
+        (
+            "max_age_days",
+            {"newest": NOW + timedelta(hours=1)},
+            "the clock says 2026-05-01 12:00, and the registry knows of 2026-05-01 13:00 UTC: it was set back, "
+            "so that no age is known; set it right",
         ),
         (
             "signed_by",

@@ -77,6 +77,15 @@ def test_a_verdict_holds_for_its_days_and_no_longer():
     assert found(CPU, days=29) == ["its accuracy was judged 30 days ago; a verdict holds 29 days"]
 
 
+def test_a_verdict_of_a_day_to_come_is_named():
+    world = World(now=BUILT - timedelta(days=2), pools=(), heads={}, gate_max_age=timedelta(days=30))
+    (reason,) = reasons(record(CPU), BUILT, world)
+    assert (
+        reason.text
+        == f"its accuracy was judged on {BUILT:%Y-%m-%d}, which is still to come: a clock is wrong"
+    )
+
+
 def test_what_cannot_be_loaded_comes_first():
     pool = Pool(name="p", torch="2.14.0")
     texts = found(CPU, pool, days=1, collected_at=NOW)

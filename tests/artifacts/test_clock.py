@@ -1,0 +1,109 @@
+"""A clock that was set back: no age limit is passed by it, what was over stays over, and nothing stays for ever."""
+
+import json
+import os
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from artifacts.collection.gc import Policy
+from artifacts.notify.outbox import Outbox
+from artifacts.registry.database import open_database
+from artifacts.registry.registry import open_registry
+from artifacts.store.scratch import sweep_old
+from tests import clock
+from tests.artifacts.sweeping import collect, publish
+
+DAY_S = 86400
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return clock.library(tmp_path_factory.mktemp("clock"))
+
+
+@pytest.fixture
+def at(cli, store, put, key, made):
+    """Runs a command on a host whose clock is so many days ahead; `demo:1` was published today."""
+    put(key, {"a": b"a"})
+    publish(store, 1, key)
+
+    def run(days: float, *command: str):
+        return cli("--store", store.root, *command, **clock.shifted(made, days))
+
+    assert run(0, "policy", "prod", "--max-age-days", "30").returncode == 0
+    return run
+
+
+def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_back(at):
+    old = at(40, "promote", "demo:1", "prod")
+    assert old.returncode == 3
+    assert "max_age_days: it was published 40.0 days ago, and at most 30 are allowed" in old.stderr
+    again = at(10, "promote", "demo:1", "prod")
+    assert again.returncode == 3
+    assert "max_age_days: the clock says 20" in again.stderr
+    assert "UTC: it was set back, so that no age is known; set it right" in again.stderr
+    assert (
+        at(10, "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d").returncode
+        == 0
+    )
+    assert at(10, "promote", "demo:1", "prod").returncode == 0
+
+
+def test_a_version_from_the_future_has_no_age(at, put, other_key, store):
+    behind = at(-10, "promote", "demo:1", "prod")
+    assert behind.returncode == 3
+    assert "it was set back, so that no age is known" in behind.stderr
+    assert at(20, "promote", "demo:1", "prod").returncode == 0  # what is young enough still passes
+
+
+def test_a_waiver_that_was_over_stays_over(at, store):
+    asked = ("waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
+    assert at(40, *asked).returncode == 0
+    assert len(json.loads(at(41, "--json", "waive").stdout)) == 1
+    assert (
+        at(50, "policy", "staging", "--max-age-days", "9").returncode == 0
+    )  # something happens, after its end
+    assert json.loads(at(41, "--json", "waive").stdout) == []
+    assert at(41, *asked).returncode == 2  # until 43, and it is 50 at least
+    assert "is over; give a later moment" in at(41, *asked).stderr
+
+
+def test_what_a_clock_that_was_ahead_wrote_begins_to_age(store, put, key, other_key):
+    put(key, {"a": b"a"})
+    put(other_key, {"a": b"b"})
+    publish(store, 1, other_key, alias="prod")
+    partial = store.partial(key)
+    partial.mkdir(parents=True)
+    (partial / "layer").write_bytes(b"x")
+    ahead = time.time() + 400 * DAY_S
+    for path in (store.path(key), partial, partial / "layer"):
+        os.utime(path, (ahead, ahead))
+    collect(store, Policy(keep_last=1, min_age_days=7, litter_days=7))
+    assert store.has(key)  # how old it is nobody knows: it is given the whole time
+    for path in (store.path(key), partial, partial / "layer"):
+        assert abs(path.stat().st_mtime - time.time()) < 600
+    os.utime(partial / "layer", (ahead, ahead))
+    assert sweep_old(store.root / "partial", DAY_S) == []
+    for path in (partial, partial / "layer", store.path(key), store.path(key) / "manifest.json"):
+        os.utime(path, (time.time() - 9 * DAY_S,) * 2)
+    assert sweep_old(store.root / "partial", DAY_S) == [partial]
+    assert [one.key for one in collect(store, Policy(keep_last=1, min_age_days=7)).removed] == [key]
+
+
+def test_a_subscriber_does_not_wait_for_a_clock_that_was_ahead(store, put, key):
+    put(key, {"a": b"a"})
+    publish(store, 1, key)
+    outbox = Outbox(open_database(store.registry_url))
+    outbox.subscribe("command", "/bin/true")
+    open_registry(store.registry_url).promote("demo", "prod", to=1, expect=None)
+    now = datetime.now(UTC)
+    ahead = now + timedelta(days=400)
+    due = outbox.claim(ahead)
+    assert due is not None
+    outbox.failed(due, ahead, "no answer")
+    again = outbox.claim(now)
+    assert again is not None
+    assert (again.event, again.attempt) == (due.event, 2)
+    assert outbox.claim(now) is None  # it is taken
