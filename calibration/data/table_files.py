@@ -16,6 +16,9 @@ from calibration.errors import DataError
 BATCH_ROWS = 256
 """Rows turned into Python values at a time."""
 
+GROUP_BYTES = 4 << 30
+"""What one row group may unpack to, by the file's own account: it is in memory at once."""
+
 BROKEN = (pa.ArrowException, OSError, EOFError)
 """What pyarrow raises for bytes that are not what they should be."""
 
@@ -79,11 +82,23 @@ class Parquet(Table):
     group: tuple[int, list[str], Any] = (-1, [], None)
     """Number, columns and rows of the row group read last."""
 
+    def __init__(self, path: Path, group_bytes: int = GROUP_BYTES) -> None:
+        super().__init__(path)
+        self.group_bytes = group_bytes
+
     @cached_property
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
         with _Told(self.path):
-            return pq.ParquetFile(self.path, memory_map=True)
+            opened = pq.ParquetFile(self.path, memory_map=True)
+        groups = (opened.metadata.row_group(index) for index in range(opened.metadata.num_row_groups))
+        for number, group in enumerate(groups):
+            if group.total_byte_size > self.group_bytes:
+                raise DataError(
+                    f"{self.path}: row group {number} unpacks to {group.total_byte_size:,} bytes, at most "
+                    f"{self.group_bytes:,} are read; write the file with a smaller row_group_size"
+                )
+        return opened
 
     @property
     def schema(self) -> Any:

@@ -1,6 +1,8 @@
 """Every kind of source with every kind of content, and the bytes that are not what they should be."""
 
 import json
+import os
+import resource
 
 import datasets
 import pyarrow as pa
@@ -8,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from calibration.data.fields import Chat, Exchange
-from calibration.data.table_files import BATCH_ROWS
+from calibration.data.scan import scan
+from calibration.data.table_files import BATCH_ROWS, Parquet
+from calibration.data.text_files import KINDS as FILES
 from calibration.errors import DataError
 from tests.calibration.data.written import KINDS, contents, csv_of, files_of, scanned, write
 
@@ -135,6 +139,45 @@ def test_a_row_of_ten_megabytes_is_a_row(kind, tmp_path):
     path = tmp_path / f"data.{kind}"
     path.write_text(csv_of(rows) if kind == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
     assert [len(text) for text in contents(scanned(kind, path))] == [10_000_000, 5]
+
+
+HOLES = {
+    "jsonl": (b'{"text": "a"}\n', "2: a row of more than 33,554,432 bytes"),
+    "txt": (b"a\n\n", "3: a row of more than 33,554,432 bytes"),
+    "csv": (b'text\na\n"', "3: not valid CSV"),
+}
+
+
+@pytest.mark.parametrize("kind", HOLES)
+def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(kind, tmp_path):
+    start, said = HOLES[kind]
+    path = tmp_path / f"hole.{kind}"
+    path.write_bytes(start)
+    os.truncate(path, 100 << 30)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=rf"hole\.{kind}:{said}"):
+        scan([FILES[kind](path)], kind, {}, budget_bytes=1 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
+
+
+def test_a_record_of_many_short_lines_ends_too(tmp_path):
+    path = tmp_path / "open.csv"
+    path.write_bytes(b'text\n"' + (b"a" * 4000 + b'","\n') * 9000)
+    with pytest.raises(
+        DataError, match=r"open\.csv:2: not valid CSV \(a record of more than 33,554,432 bytes"
+    ):
+        scan([FILES["csv"](path)], "csv", {}, budget_bytes=1 << 20)
+
+
+def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"text": ["x" * (4 << 20)]}), path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 10_000
+    assert Parquet(path).names() == ["text"]
+    with pytest.raises(
+        DataError, match=r"row group 0 unpacks to 4,194,\d+ bytes, at most 1,048,576 are read"
+    ):
+        Parquet(path, group_bytes=1 << 20).names()
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, -1, -8])
