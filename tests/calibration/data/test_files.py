@@ -180,6 +180,31 @@ def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path):
         Parquet(path, group_bytes=1 << 20).names()
 
 
+def shared(count):
+    """So many times the same 8 MB of text, which is in the file once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * (8 << 20)]))
+
+
+def test_a_text_that_many_rows_share_is_read_row_by_row(tmp_path):
+    path = tmp_path / "shared.parquet"
+    pq.write_table(pa.table({"text": shared(300)}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 10_000  # and 2.4 GB as Python values
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert scan([Parquet(path)], "parquet", {}).rows == 300
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
+
+
+def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path):
+    path = tmp_path / "row.parquet"
+    turn = pa.StructArray.from_arrays([shared(1000), shared(1000)], ["role", "content"])
+    rows = pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), turn)
+    pq.write_table(pa.table({"messages": rows}), path, compression="zstd", store_schema=False)
+    with pytest.raises(
+        DataError, match=r"row\.parquet: row 1: a row of 16,777,\d+,\d+ bytes; at most 33,554,432"
+    ):
+        scan([Parquet(path)], "parquet", {})
+
+
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, -1, -8])
 def test_a_truncated_parquet_file_is_refused(keep, tmp_path):
     path = write("parquet", tmp_path / "data", [{"text": "some words"}] * 50)
@@ -305,3 +330,10 @@ def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_
     texts = [row({"name": "f", "arguments": '{"a": null}'})] * 2
     found = contents(scanned(kind, write(kind, tmp_path / "texts", texts)))
     assert [chat.messages[1]["tool_calls"][0]["function"]["arguments"] for chat in found] == [{"a": None}] * 2
+
+
+def test_categories_of_numbers_and_empty_tables_are_read(tmp_path):
+    numbers = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array([5, 6]))
+    table = pa.table({"text": ["a", "b"], "label": numbers})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert scan([Parquet(tmp_path / "t.parquet")], "parquet", {}).rows == 2
