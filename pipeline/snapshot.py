@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from artifacts import manifest
 from calibration import links
 from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
@@ -67,6 +68,10 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     named = sum("/" in name for name in chosen)
     if named > MAX_TEMPLATES:
         raise SourceError(f"{where}: {named} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
+    try:
+        manifest.check_names(chosen)
+    except ValueError as exc:
+        raise SourceError(f"{where}: {exc}") from None
     if "config.json" not in chosen:
         raise SourceError(f"{where}: no config.json; a checkpoint must have it")
     if not any(name.endswith(".safetensors") for name in chosen):

@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from calibration.data.fields import Fields
-from calibration.data.text_files import KINDS, Row, RowFile
+from calibration.data.text_files import KINDS, ROW_BYTES, Row, RowFile
 from calibration.errors import DataError
 
 BATCH_ROWS = 256
 """Rows turned into Python values at a time."""
+
+GROUP_BYTES = 4 << 30
+"""What one row group may unpack to, by the file's own account: it is in memory at once."""
+
+TEXTS = ("string", "large_string", "binary", "large_binary")
+"""Arrow's types of text."""
 
 BROKEN = (pa.ArrowException, OSError, EOFError)
 """What pyarrow raises for bytes that are not what they should be."""
@@ -64,7 +71,7 @@ class Table:
         for position in positions:
             with _Told(self.path):
                 batch = self.row(position, own)
-            (fields,) = _values(batch)
+            fields = _value(batch)
             if isinstance(fields, ValueError):
                 raise fields
             yield fields
@@ -79,11 +86,26 @@ class Parquet(Table):
     group: tuple[int, list[str], Any] = (-1, [], None)
     """Number, columns and rows of the row group read last."""
 
+    def __init__(self, path: Path, group_bytes: int = GROUP_BYTES) -> None:
+        super().__init__(path)
+        self.group_bytes = group_bytes
+
     @cached_property
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
         with _Told(self.path):
-            return pq.ParquetFile(self.path, memory_map=True)
+            found = pq.read_metadata(self.path, memory_map=True)
+        for number, group in enumerate(map(found.row_group, range(found.num_row_groups))):
+            if group.total_byte_size > self.group_bytes:
+                raise DataError(
+                    f"{self.path}: row group {number} unpacks to {group.total_byte_size:,} bytes, at most "
+                    f"{self.group_bytes:,} are read; write the file with a smaller row_group_size"
+                )
+        columns = [found.schema.column(index) for index in range(found.num_columns)]
+        # A text that many rows share stays one, whatever they would come to.
+        shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        with _Told(self.path):
+            return pq.ParquetFile(self.path, memory_map=True, metadata=found, read_dictionary=shared)
 
     @property
     def schema(self) -> Any:
@@ -165,15 +187,40 @@ class _Told:
             raise DataError(f"{self.path}: not a whole table ({said}); write or get the file again") from None
 
 
-def _values(batch: Any) -> list[Fields | ValueError]:
-    """A batch's rows as Python values; text that is not UTF-8 is the fault of its row alone."""
-    try:
-        return [_present(row) for row in batch.to_pylist()]
-    except UnicodeDecodeError:
-        return [_value(batch.slice(index, 1)) for index in range(batch.num_rows)]
+def _values(batch: Any) -> Iterator[Fields | ValueError]:
+    """A batch's rows as Python values; a row that is too long, or no UTF-8, is at fault alone."""
+    if _decoded_bytes(batch) <= ROW_BYTES:
+        try:
+            yield from [_present(row) for row in batch.to_pylist()]
+            return
+        except UnicodeDecodeError:
+            pass
+    for index in range(batch.num_rows):
+        yield _value(batch.slice(index, 1))
+
+
+def _decoded_bytes(found: Any) -> int:
+    """What a table or array comes to in Python, where a text that rows share is there for each of them."""
+    kind, types = getattr(found, "type", None), pa.types
+    if kind is None:
+        parts = found.columns
+    elif isinstance(found, pa.ChunkedArray):
+        parts = found.chunks
+    elif types.is_list(kind) or types.is_large_list(kind):
+        parts = [found.flatten()]
+    elif types.is_struct(kind):
+        parts = found.flatten()
+    elif types.is_dictionary(kind) and str(kind.value_type) in TEXTS:
+        lengths = pc.binary_length(found.dictionary)
+        return int(pc.sum(lengths.take(found.indices)).as_py() or 0)
+    else:
+        return int(found.nbytes)
+    return sum(map(_decoded_bytes, parts))
 
 
 def _value(row: Any) -> Fields | ValueError:
+    if (size := _decoded_bytes(row)) > ROW_BYTES:
+        return ValueError(f"a row of {size:,} bytes; at most {ROW_BYTES:,} are read, split it")
     try:
         (fields,) = row.to_pylist()
     except UnicodeDecodeError as exc:

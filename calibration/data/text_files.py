@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any, BinaryIO, Protocol
 from calibration.data.fields import Fields
 from calibration.data.values import json_type
 from calibration.errors import DataError
+
+ROW_BYTES = 32 << 20
+"""Longest row that is read, so that memory does not depend on a file without line ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Yields (byte offset, line, bytes); blank lines at the end of a file are no rows."""
     offset, blank = 0, list[tuple[int, int, bytes]]()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(_bounded(file, path), start=1):
             if raw.strip():
                 yield from blank  # blank lines that rows follow are broken rows
                 blank.clear()
@@ -191,14 +193,30 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(raw)
 
 
+def _bounded(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Every line of a file; one that is too long is a DataError, and not read to its end."""
+    number = 1
+    while raw := file.readline(ROW_BYTES + 1):
+        if len(raw) > ROW_BYTES:
+            raise _too_long(path, number)
+        yield raw
+        number += 1
+
+
+def _too_long(path: Path, line: int) -> DataError:
+    return DataError(f"{path}:{line}: a row of more than {ROW_BYTES:,} bytes; end rows with line breaks")
+
+
 def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
     offset, start, begun, parts = 0, 0, 0, list[bytes]()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(_bounded(file, path), start=1):
             if raw.strip():
                 if not parts:
                     start, begun = offset, number
                 parts.append(raw)
+                if offset + len(raw) - start > ROW_BYTES:
+                    raise _too_long(path, begun)
             elif parts:
                 yield start, begun, b"".join(parts)
                 parts = []
@@ -212,14 +230,19 @@ class _Feed:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
+        self.record_bytes = 0
+        """Read of the record so far; whoever takes records sets it to 0."""
 
     def __iter__(self) -> "_Feed":
         return self
 
     def __next__(self) -> str:
-        raw = self.file.readline()
+        raw = self.file.readline(ROW_BYTES + 1)
         if not raw:
             raise StopIteration
+        self.record_bytes += len(raw)
+        if self.record_bytes > ROW_BYTES:
+            raise csv.Error(f"a record of more than {ROW_BYTES:,} bytes")
         codec = "utf-8-sig" if self.offset == 0 else "utf-8"
         self.offset += len(raw)
         self.line += 1
@@ -228,11 +251,11 @@ class _Feed:
 
 def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]]:
     """Yields (byte offset, line it starts on, cells) of each record that is not blank."""
-    csv.field_size_limit(sys.maxsize)  # the module's own limit is 128 KiB a field
+    csv.field_size_limit(ROW_BYTES)  # the module's own limit is 128 KiB a field
     feed = _Feed(file)
     reader = csv.reader(feed, strict=True)
     while True:
-        offset, line = feed.offset, feed.line + 1
+        offset, line, feed.record_bytes = feed.offset, feed.line + 1, 0
         try:
             cells = next(reader)
         except StopIteration:

@@ -19,7 +19,14 @@ from pipeline.errors import ExchangeRefused, SourceError
 from pipeline.interop.hf import README, front_matter
 from pipeline.model_json import read_json
 from pipeline.publish import described, per_rank
-from pipeline.snapshot import QUANTIZATION, check_names, local_names, require_inside
+from pipeline.snapshot import (
+    QUANTIZATION,
+    check_names,
+    local_names,
+    require_inside,
+    require_json,
+    require_sizes,
+)
 from pipeline.tensors import open_checkpoint
 from recipes.formats import FORMATS
 
@@ -175,14 +182,17 @@ def format_of(algorithm: str | None) -> str:
 def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
     require_inside(directory, terms.TEXT)
+    taken = local_names(directory)
     try:
+        require_sizes(str(directory), {name: (directory / name).stat().st_size for name in taken})
+        require_json(directory)
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)
         precision = stated.precision(block, linears(shape), opened.entries)
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:
         raise SourceError(f"{exc}; nothing was imported") from None
-    names = [*local_names(directory), *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
+    names = [*taken, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
     said = front_matter(directory)
     base = said.get("base_model")
     return Foreign(

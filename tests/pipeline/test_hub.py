@@ -114,3 +114,18 @@ def test_headers_kept_for_planning_are_never_a_source(hub, tmp_path, out):
 def test_a_broken_tokenizer_is_refused_by_the_step_that_fetches_it(tmp_path, out):
     with hubs.serve({**checkpoint(), "tokenizer.json": b'{"model": {}}'}) as hub:
         refused(hub_job(hub, tmp_path), out, f"{hubs.REPO}@", "/tokenizer.json: no tokenizer")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("LICENSE", b"x" * ((4 << 20) + 1), "LICENSE: 4194305 bytes; at most 4194304 are read of a licence"),
+        ("license", b"x", "file names 'LICENSE' and 'license' differ only by case"),
+    ],
+)
+def test_files_that_are_not_what_they_are_called_are_refused_before_any_download(
+    name, data, said, hub, tmp_path, out
+):
+    hub.files[name] = data
+    refused(hub_job(hub, tmp_path), out, "acme/tiny@3f1c9a7be2d0", said)
+    assert set(hub.requests) == {"api"}

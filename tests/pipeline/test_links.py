@@ -112,6 +112,14 @@ def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name, ask, secret, tm
     assert kept(tmp_path) == []
 
 
+def test_an_import_of_json_that_is_none_is_refused(ask, tmp_path):
+    model = lay(tmp_path / "theirs", checkpoint() | {"vocab.json": SECRET.encode()})
+    code, _, err = ask("import", str(model), "team/theirs")
+    assert code == 2
+    assert f"{model}/vocab.json: not valid JSON" in err
+    assert kept(tmp_path / "store") == []
+
+
 def test_a_reshard_reads_no_link_out_of_its_checkpoint(ask, secret, model, tmp_path):
     (model / "chat_template.jinja").unlink()
     (model / "chat_template.jinja").symlink_to(secret)

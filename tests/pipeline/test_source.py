@@ -87,6 +87,12 @@ def test_a_json_file_that_is_none_is_not_copied(name, tmp_path, out):
     assert held(out) == {}
 
 
+def test_names_that_one_disk_would_take_for_one_are_refused(tmp_path):
+    path = lay(tmp_path / "model", checkpoint() | {"license": b"x"})
+    with pytest.raises(SourceError, match=r"model: file names 'LICENSE' and 'license' differ only by case"):
+        local_digest(path, digests)
+
+
 def test_a_paper_that_is_too_long_for_one_is_refused(tmp_path):
     path = lay(tmp_path / "model", checkpoint())
     os.truncate(path / "LICENSE", (4 << 20) + 1)

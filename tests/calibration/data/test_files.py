@@ -1,6 +1,8 @@
 """Every kind of source with every kind of content, and the bytes that are not what they should be."""
 
 import json
+import os
+import resource
 
 import datasets
 import pyarrow as pa
@@ -8,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from calibration.data.fields import Chat, Exchange
-from calibration.data.table_files import BATCH_ROWS
+from calibration.data.scan import scan
+from calibration.data.table_files import BATCH_ROWS, Parquet
+from calibration.data.text_files import KINDS as FILES
 from calibration.errors import DataError
 from tests.calibration.data.written import KINDS, contents, csv_of, files_of, scanned, write
 
@@ -137,6 +141,70 @@ def test_a_row_of_ten_megabytes_is_a_row(kind, tmp_path):
     assert [len(text) for text in contents(scanned(kind, path))] == [10_000_000, 5]
 
 
+HOLES = {
+    "jsonl": (b'{"text": "a"}\n', "2: a row of more than 33,554,432 bytes"),
+    "txt": (b"a\n\n", "3: a row of more than 33,554,432 bytes"),
+    "csv": (b'text\na\n"', "3: not valid CSV"),
+}
+
+
+@pytest.mark.parametrize("kind", HOLES)
+def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(kind, tmp_path):
+    start, said = HOLES[kind]
+    path = tmp_path / f"hole.{kind}"
+    path.write_bytes(start)
+    os.truncate(path, 100 << 30)
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=rf"hole\.{kind}:{said}"):
+        scan([FILES[kind](path)], kind, {}, budget_bytes=1 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
+
+
+def test_a_record_of_many_short_lines_ends_too(tmp_path):
+    path = tmp_path / "open.csv"
+    path.write_bytes(b'text\n"' + (b"a" * 4000 + b'","\n') * 9000)
+    with pytest.raises(
+        DataError, match=r"open\.csv:2: not valid CSV \(a record of more than 33,554,432 bytes"
+    ):
+        scan([FILES["csv"](path)], "csv", {}, budget_bytes=1 << 20)
+
+
+def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(pa.table({"text": ["x" * (4 << 20)]}), path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 10_000
+    assert Parquet(path).names() == ["text"]
+    with pytest.raises(
+        DataError, match=r"row group 0 unpacks to 4,194,\d+ bytes, at most 1,048,576 are read"
+    ):
+        Parquet(path, group_bytes=1 << 20).names()
+
+
+def shared(count):
+    """So many times the same 8 MB of text, which is in the file once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * (8 << 20)]))
+
+
+def test_a_text_that_many_rows_share_is_read_row_by_row(tmp_path):
+    path = tmp_path / "shared.parquet"
+    pq.write_table(pa.table({"text": shared(300)}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 10_000  # and 2.4 GB as Python values
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert scan([Parquet(path)], "parquet", {}).rows == 300
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
+
+
+def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path):
+    path = tmp_path / "row.parquet"
+    turn = pa.StructArray.from_arrays([shared(1000), shared(1000)], ["role", "content"])
+    rows = pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), turn)
+    pq.write_table(pa.table({"messages": rows}), path, compression="zstd", store_schema=False)
+    with pytest.raises(
+        DataError, match=r"row\.parquet: row 1: a row of 16,777,\d+,\d+ bytes; at most 33,554,432"
+    ):
+        scan([Parquet(path)], "parquet", {})
+
+
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, -1, -8])
 def test_a_truncated_parquet_file_is_refused(keep, tmp_path):
     path = write("parquet", tmp_path / "data", [{"text": "some words"}] * 50)
@@ -262,3 +330,10 @@ def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_
     texts = [row({"name": "f", "arguments": '{"a": null}'})] * 2
     found = contents(scanned(kind, write(kind, tmp_path / "texts", texts)))
     assert [chat.messages[1]["tool_calls"][0]["function"]["arguments"] for chat in found] == [{"a": None}] * 2
+
+
+def test_categories_of_numbers_and_empty_tables_are_read(tmp_path):
+    numbers = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array([5, 6]))
+    table = pa.table({"text": ["a", "b"], "label": numbers})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert scan([Parquet(tmp_path / "t.parquet")], "parquet", {}).rows == 2

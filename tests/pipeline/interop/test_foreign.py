@@ -94,6 +94,22 @@ def test_links_and_directories_without_a_model_are_refused(tensorrt, tmp_path):
         recognise(tensorrt)
 
 
+def test_a_snapshot_of_a_hub_cache_is_imported_and_other_links_are_not(elsewhere, host, tmp_path):
+    repo = tmp_path / "hub" / "models--acme--tiny"
+    snapshot, blobs = repo / "snapshots" / ("a" * 40), lay(repo / "blobs", checkpoint())
+    snapshot.mkdir(parents=True)
+    for blob in blobs.iterdir():
+        (snapshot / blob.name).symlink_to(f"../../blobs/{blob.name}")
+    made = adopt(snapshot, "team/theirs", {"from": str(snapshot)}, elsewhere, host)
+    files = elsewhere.store.manifest(made.key).files
+    assert set(files) == set(checkpoint())
+    assert not elsewhere.store.file(made.key, "config.json").is_symlink()
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(lay(tmp_path / "aside", checkpoint()) / "config.json")
+    with pytest.raises(SourceError, match=r"a link leads out of it: config\.json -> .*aside"):
+        recognise(snapshot)
+
+
 def test_compiled_code_is_said(tmp_path):
     about = {
         **dict.fromkeys(("format", "dtype", "kv_cache", "device"), "x"),

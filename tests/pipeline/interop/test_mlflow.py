@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
+from artifacts.errors import StoreUnusable
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.interop import exchange, mlflow
 from pipeline.interop.mlflow_push import model_name
@@ -153,6 +154,41 @@ def test_a_listed_name_that_leads_elsewhere_is_refused(elsewhere, host, name, tm
     with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
         exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert not list(tmp_path.rglob("out"))
+
+
+VERSION = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
+
+
+def listed(**sizes):
+    return {"files": [{"path": name, "is_dir": False, "file_size": size} for name, size in sizes.items()]}
+
+
+def test_a_file_that_is_longer_than_listed_is_not_written_whole(elsewhere, host):
+    files = listed(**{"engine.json": 3})
+    refusal = pytest.raises(ExchangeFailed, match=r"engine\.json is listed with 3 bytes, and more come")
+    answers = answering((200, VERSION), (200, files), (200, b"{}" + b" " * (8 << 20)))
+    with answers as (address, asked), refusal:
+        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+    assert len(asked) == 3
+    assert not any((elsewhere.store.root / "import").glob("*"))
+
+
+def test_more_than_the_disk_has_is_refused_before_the_first_byte(elsewhere, host):
+    files = listed(**{"engine.json": 2, "rank0.engine": 1 << 60})
+    needed = 2 * ((1 << 60) + 2)
+    refusal = pytest.raises(StoreUnusable, match=rf"needs {needed:,} bytes, and [\d,]+ are free")
+    with answering((200, VERSION), (200, files)) as (address, asked), refusal:
+        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+    assert len(asked) == 2
+
+
+def test_folders_without_end_and_names_that_clash_are_refused(elsewhere, host):
+    deeper = {"files": [{"path": f"d{number}", "is_dir": True} for number in range(200)]}
+    clash = listed(**{"engine.json": 2, "Engine.json": 2})
+    for answer, said in ((deeper, "more than 10,000 files"), (clash, "differ only by case")):
+        answers = answering((200, VERSION), (200, answer))
+        with answers as (address, _), pytest.raises(ExchangeRefused, match=said):
+            exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
 
 
 def test_files_that_the_server_does_not_pass_on_are_told(elsewhere, host):
