@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from artifacts.address import address, key_of, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.store import disk, lease, tree
@@ -45,7 +46,7 @@ class Cache:
             manifest = self._wanted(key)
             self.shrink(manifest.size_bytes)
             with self._remote.reading([key], f"the fetch of {manifest.kind} {key[:12]}"):
-                self._fetch(manifest, progress)
+                self._fetch(key, manifest, progress)
 
     def file(self, key: str, name: str) -> Path:
         """One file of the artifact, verified, which is fetched alone where the artifact is not here."""
@@ -56,11 +57,6 @@ class Cache:
         if not self._is_right(key, name):
             self.fetch(key)
         return self._local.file(key, name)
-
-    def drop(self, key: str) -> None:
-        """Remove what is here of an artifact, so that it is fetched when it is asked for."""
-        with self._sole(key):
-            self._evict(key)
 
     def shrink(self, needed_bytes: int = 0) -> list[str]:
         """Evict what is longest unused until `needed_bytes` more fit the bound and the disk; return its keys.
@@ -74,9 +70,9 @@ class Cache:
         if excess <= 0:
             return evicted
         with lease.sweeping(self._local.objects, "eviction from the cache") as (marker, leases):
-            leased = {key for claim in leases for key in claim.keys}
+            leased = {key_of(key) for claim in leases for key in claim.keys}
             for key in self._by_last_use():
-                if excess > 0 and key not in leased and self._remote.has(key):
+                if excess > 0 and key_of(key) not in leased and self._remote.has(self._content(key)):
                     marker.require()
                     excess -= self._evict(key)
                     evicted.append(key)
@@ -102,6 +98,13 @@ class Cache:
         old = time.time() - self.idle_s
         return [key for key in sorted(used, key=used.__getitem__) if used[key] <= old]
 
+    def _content(self, name: str) -> str:
+        """The address of what is here under a name, as far as its manifest tells."""
+        try:
+            return self._local.manifest(name).address
+        except (NotFound, ArtifactCorrupt):
+            return name
+
     def _used(self, key: str) -> float:
         """When an artifact, or a file of it, was used last, seconds since the epoch."""
         places = (self._local.path(key), self._singles(key))
@@ -115,11 +118,11 @@ class Cache:
 
     def _wanted(self, key: str) -> Manifest:
         """The manifest in the remote store, after it was said that what is here is damaged, if it is."""
-        here = self._local.path(key)
+        here, same = self._local.path(key), self._content(key)
         if not here.is_dir():
             return self._remote.manifest(key)
         try:
-            manifest = self._remote.manifest(key)
+            manifest = self._remote.manifest(same if self._remote.has(same) else key)
         except NotFound:
             (problem, *_) = self._local.verify(key)
             raise ArtifactCorrupt(
@@ -128,15 +131,18 @@ class Cache:
         log.warning("%s is damaged; what is wrong is fetched again from %s", here, self._remote.url)
         return manifest
 
-    def _fetch(self, manifest: Manifest, progress: Progress | None) -> None:
-        key, local = manifest.key, self._local
-        aside = self.root / "partial" / f"{key}.fetch"
+    def _fetch(self, key: str, manifest: Manifest, progress: Progress | None) -> None:
+        """Fetches the content; other contents stay, but for a damaged one that builds would find first."""
+        local, own = self._local, manifest.address
+        aside = self.root / "partial" / f"{manifest.key}.fetch"
         with self._said(manifest, aside, manifest.size_bytes):
             held = local.blobs.sound(manifest.files.values())
             wanted = {name: file for name, file in manifest.files.items() if file.sha256 not in held}
             lacking = self._reuse(key, wanted, aside)
             self._remote.fetch_files(lacking, aside, progress)
-            damaged = local.discard(key) if local.path(key).is_dir() else None  # its right files stay
+            damaged = local.discard(own) if local.path(own).is_dir() else None  # its right files stay
+            if local.path(key).is_dir() and not local.intact(key):
+                local.discard(key)
             with local.receive(manifest) as draft:
                 for name in wanted:
                     (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -198,12 +204,12 @@ class Cache:
 
     def _singles(self, key: str) -> Path:
         """Where files are that were fetched without the others of their artifact."""
-        return self.root / "files" / self._local.path(key).name
+        return self.root / "files" / address(*parse_address(key))
 
     @contextmanager
     def _sole(self, key: str) -> Iterator[None]:
         """Lets one process fetch an artifact at a time; another lock than that of who builds it."""
-        path = self.root / "locks" / f"{self._local.path(key).name}.fetch.lock"
+        path = self.root / "locks" / f"{parse_address(key)[0]}.fetch.lock"
         self._local.make_room()
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)

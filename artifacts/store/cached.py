@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from artifacts.errors import ArtifactCorrupt, StoreUnknown
+from artifacts.address import parse_address
+from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import Manifest
 from artifacts.store import lease, tree
 from artifacts.store.cache import IDLE_S, Cache
@@ -67,20 +68,23 @@ class CachedStore(LocalStore):
         """Keys of everything committed, here or in the remote store, sorted."""
         return sorted({*self.local.keys(), *self.remote.keys()})
 
-    def manifest(self, key: str) -> Manifest:
-        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where no copy is right."""
-        if self.local.has(key):
-            try:
-                return self.local.manifest(key)
-            except ArtifactCorrupt:
-                if not self.remote.has(key):
-                    raise
-        return self.remote.manifest(key)
+    def contents(self, key: str) -> list[str]:
+        """Addresses of every content of a key, here or there, the one first that builds find."""
+        return list(dict.fromkeys((*self.local.contents(key), *self.remote.contents(key))))
 
-    def renew(self, key: str) -> None:
-        """Drop a copy in the cache that was made by another build than the one in the remote store."""
-        if self.remote.has(key):
-            self.cache.drop(key)
+    def manifest(self, key: str) -> Manifest:
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where no copy is right.
+
+        Of a damaged copy here the remote store's is told: one content may have other caches there.
+        """
+        right = self.local.has(key) and (parse_address(key)[1] is None or self.local.intact(key))
+        first, second = (self.local, self.remote) if right else (self.remote, self.local)
+        try:
+            return first.manifest(key)
+        except (NotFound, ArtifactCorrupt):
+            if not second.has(key):
+                raise
+        return second.manifest(key)
 
     def directory(self, key: str, progress: Progress | None = None) -> Path:
         """The artifact's directory, after what is missing or damaged of it was fetched and verified."""
@@ -111,29 +115,45 @@ class CachedStore(LocalStore):
 
     @contextmanager
     def write(
-        self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any], needed_bytes: int = 0
+        self,
+        key: str,
+        *,
+        kind: str,
+        step: Mapping[str, Any],
+        host: Mapping[str, Any],
+        needed_bytes: int = 0,
+        beside: bool = False,
     ) -> Iterator[Draft]:
         """Yield a draft; commit it here if the block succeeds, then push it; else discard it.
 
         A push that fails leaves the artifact here: `push` continues it.
         """
-        with self.local.write(key, kind=kind, step=step, host=host, needed_bytes=needed_bytes) as draft:
+        with self.local.write(
+            key, kind=kind, step=step, host=host, needed_bytes=needed_bytes, beside=beside
+        ) as draft:
             yield draft
-        self.push(key, draft.progress)
+        for made in self.local.contents(key):
+            self.push(made, draft.progress)
         self.cache.shrink()
 
     def push(self, key: str, progress: Progress | None = None) -> None:
         """Send the artifact to the remote store if it is here and not there."""
         if self.local.has(key):
-            self.remote.push(self.path(key), self.local.manifest(key), progress)
+            self.remote.push(self.local.path(key), self.local.manifest(key), progress)
 
     def intact(self, key: str) -> bool:
         """Whether the artifact can be had as it was committed: what is damaged here is fetched when read."""
         return self.local.intact(key) or self.remote.has(key)
 
     def verify(self, key: str) -> list[str]:
-        """Everything wrong with the artifact in the cache, else in the remote store, by reading all of it."""
-        return self.local.verify(key) if self.local.has(key) else self.remote.verify(key)
+        """Everything wrong with the artifact, by reading all of it.
+
+        What is damaged in the cache is fetched when it is asked for: then it is the remote store that counts.
+        """
+        found = self.local.verify(key) if self.local.has(key) else []
+        if self.local.has(key) and not (found and self.remote.has(key)):
+            return found
+        return self.remote.verify(key)
 
     def prepare(self) -> None:
         """Prove that cache and remote store can be written, by writing; otherwise a StoreUnusable."""

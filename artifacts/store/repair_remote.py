@@ -52,10 +52,13 @@ def repair_all(
 def give_up(store: LocalStore, damage: Damage) -> list[str]:
     """Set aside every artifact that has a damaged file, so that the next run builds it again; their keys."""
     for key in damage.keys:
+        here = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:
+            found = _found(store.remote, key)
+            here = found.address if found else key  # the cache may have it under another name
             store.remote.discard(key)
-        if store.local.path(key).is_dir():
-            store.local.discard(key)
+        if store.local.path(here).is_dir():
+            store.local.discard(here)
     if isinstance(damage, RemoteDamage) and damage.record is not None and store.remote is not None:
         store.remote.drop(damage.record.sha256)
     return list(damage.keys)
@@ -76,7 +79,7 @@ def _manifest(store: CachedStore, damage: RemoteDamage, sources: Mapping[str, So
     (key,) = damage.keys
     for name, source in sources.items():
         if (found := _found(source, key)) is not None:
-            store.remote.restore(found)
+            store.remote.restore(key, found)
             return Repair(damage=damage, repaired=True, how=f"{store.url} has it from {name}")
     return Repair(damage=damage, repaired=False, how=NOWHERE)
 

@@ -37,7 +37,7 @@ def survey_remote(
     remote: RemoteStore, keys: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Survey:
     """Read all contents of the artifacts, or of all artifacts of the store, each once, over the network."""
-    wanted = remote.keys() if keys is None else list(keys)
+    wanted = remote.keys() if keys is None else [remote.named(key) for key in keys]
     damages: list[Damage] = []
     records: dict[str, FileRecord] = {}
     having: dict[str, list[str]] = {}

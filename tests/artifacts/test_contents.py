@@ -6,6 +6,7 @@ from artifacts.address import address, key_of, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST
 from artifacts.store.local import LocalStore
+from artifacts.store.survey_remote import survey_remote
 
 ONE = {"rank0.bin": b"one" * 3000, "weights": b"shared" * 1000, "tuning/times": b"1"}
 TWO = {"rank0.bin": b"two" * 3000, "weights": b"shared" * 1000, "tuning/times": b"2"}
@@ -125,3 +126,89 @@ def test_a_build_is_kept_beside_an_older_content_where_that_will_not_do(store, p
         ONE["rank0.bin"],
         TWO["rank0.bin"],
     ]
+
+
+@pytest.fixture
+def far(remote, tmp_path, key):
+    """A remote store with two contents of a key: their manifests, the first one first."""
+    made = []
+    for number, files in enumerate((ONE, TWO)):
+        manifest, other = built(key, files, tmp_path / f"maker{number}")
+        assert remote.push(other.path(key), manifest)
+        made.append(manifest)
+    return made
+
+
+def test_a_remote_store_keeps_both_and_finds_each(remote, far, key, tmp_path):
+    one, two = far
+    assert remote.contents(key) == [one.address, two.address]
+    assert remote.keys() == [key, two.address]
+    assert [remote.manifest(each) for each in (key, one.address, two.address)] == [one, one, two]
+    assert [remote.verify(each.address) for each in far] == [[], []]
+    assert survey_remote(remote).damages == ()
+    assert not remote.has(address(key, "f" * 64))
+    with pytest.raises(
+        NotFound, match=f"{remote.url} does not have engine {key[:12]} with digest {'f' * 16}"
+    ):
+        remote.manifest(address(key, "f" * 64))
+    for manifest in far:  # neither is sent again, nor is the same content with other caches
+        assert not remote.push(tmp_path, manifest)
+    assert not remote.push(tmp_path, built(key, WARMER, tmp_path / "warmer")[0])
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_remote_store_without_one_has_the_other_by_key_and_by_address(remote, far, key, gone):
+    going, staying = far[gone], far[1 - gone]
+    remote.discard(going.address)
+    assert remote.has(key)
+    assert not remote.has(going.address)
+    assert remote.manifest(key) == remote.manifest(staying.address) == staying
+
+
+def test_a_cache_brings_each_content_and_builds_take_the_one_that_is_here(machine, far, key):
+    one, two = far
+    there = machine("there")
+    assert there.contents(key) == [one.address, two.address]
+    for manifest, files in ((two, TWO), (one, ONE)):
+        assert (there.directory(manifest.address) / "rank0.bin").read_bytes() == files["rank0.bin"]
+    assert there.local.contents(key) == [two.address, one.address]
+    assert there.manifest(key) == two  # the first that came here
+    assert there.manifest(one.address) == one
+    there.path(two.address).joinpath("rank0.bin").unlink()
+    assert there.verify(two.address) == []  # it can be fetched
+    assert (there.directory(two.address) / "rank0.bin").read_bytes() == TWO["rank0.bin"]
+    assert (there.directory(one.address) / "rank0.bin").read_bytes() == ONE["rank0.bin"]
+
+
+def test_a_cache_with_another_build_pushes_it_beside_the_one_that_is_there(machine, far, remote, key, put):
+    remote.discard(far[1].address)
+    here = machine("here")
+    put(key, TWO, into=here.local)
+    here.push(key)
+    assert remote.contents(key) == [far[0].address, far[1].address]
+    assert here.manifest(far[0].address).digest == far[0].digest
+
+
+def test_a_cache_evicts_only_what_is_in_the_remote_store_by_content(machine, remote, key, tmp_path, put):
+    manifest, other = built(key, ONE, tmp_path / "maker")
+    remote.push(other.path(key), manifest)
+    here = machine("here", max_bytes=1, idle_s=0)
+    put(key, TWO, into=here.local)  # of a push that failed
+    here.directory(manifest.address)
+    here.cache.shrink(1)
+    (left,) = here.local.contents(key)
+    assert here.local.file(left, "rank0.bin").read_bytes() == TWO["rank0.bin"]
+
+
+def test_a_damaged_copy_gives_way_to_the_same_content_with_the_caches_that_are_there(
+    machine, remote, key, tmp_path, put
+):
+    manifest, other = built(key, WARMER, tmp_path / "maker")
+    remote.push(other.path(key), manifest)
+    here = machine("here")
+    put(key, ONE, into=here.local)
+    assert here.manifest(manifest.address).caches != manifest.caches
+    here.local.path(key).joinpath("tuning/times").unlink()
+    assert here.manifest(manifest.address).caches == manifest.caches
+    assert (here.directory(manifest.address) / "tuning/times").read_bytes() == b"3"
+    assert here.local.verify(key) == []

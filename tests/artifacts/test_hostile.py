@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from artifacts import digest
 from artifacts.client import Client
 from artifacts.collection import registries
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
-from artifacts.manifest import FileRecord, Manifest, seal
+from artifacts.manifest import FileRecord, Manifest, digests_of, seal
 from artifacts.registry.registry import Publication
 from artifacts.store.objects import DOCUMENT_BYTES
 from artifacts.store.remote import layout
@@ -27,7 +26,7 @@ def client(bucket, tmp_path, monkeypatch, key) -> Client:
     maker.registry.publish(
         Publication(name="demo", engine_key=key, recipe={}, verdict="PASS", facts={"tp": 2})
     )
-    maker.store.renew(key)
+    maker.store.local.remove(key)
     return Client(bucket.url, maker.registry.url)
 
 
@@ -47,7 +46,8 @@ def forged(manifest: Manifest, **changes: object) -> str:
     """The manifest with other values, under a seal that fits: anybody can make one."""
     values = {**manifest.model_dump(mode="json"), **changes}
     names = {name: record["sha256"] for name, record in values["files"].items()}
-    return seal({**values, "digest": changes.get("digest") or digest.of_tree(names)})
+    own, caches = digests_of(names)
+    return seal({**values, "digest": changes.get("digest") or own, "caches": caches})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,12 @@ def test_a_well_made_manifest_of_other_files_is_not_what_was_published(client, b
     )  # fmt: skip
     files = {name: record.model_dump() for name, record in manifest.files.items() if name != "empty"}
     (bucket.root / layout.manifest_path(key)).write_text(forged(manifest, files=files))
-    refused(client, tmp_path, f"those of {manifest.digest[:16]} were published; somebody replaced them")
+    refused(
+        client,
+        tmp_path,
+        f"not have engine {key[:12]} with digest {manifest.digest[:16]}: it has another build",
+        NotFound,
+    )
 
 
 def huge(index: layout.PartIndex) -> str:

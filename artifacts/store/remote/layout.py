@@ -74,13 +74,13 @@ def spans(size: int, part_bytes: int) -> list[tuple[int, int]]:
     return [(offset, min(part_bytes, size - offset)) for offset in range(0, size, part_bytes)]
 
 
-def manifest_path(key: str) -> str:
-    """Where the manifest of an artifact is, or would be."""
-    return f"{MANIFESTS}/{key[:2]}/{key}.json"
+def manifest_path(name: str) -> str:
+    """Where the manifest of a key's first content is, or, by its address, that of a further one."""
+    return f"{MANIFESTS}/{name[:2]}/{name}.json"
 
 
-def key_of(path: str) -> str:
-    """The key whose manifest is at `path`."""
+def name_of(path: str) -> str:
+    """What `manifest_path` was given."""
     return path.rpartition("/")[2].removesuffix(".json")
 
 

@@ -4,16 +4,18 @@ import logging
 import secrets
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
 from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 from obstore.store import ObjectStore
 
+from artifacts.address import address, is_address, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord, Manifest, read_manifest
 from artifacts.store import lease
+from artifacts.store.contents import absent
 from artifacts.store.draft import Progress
 from artifacts.store.identity import Identity
 from artifacts.store.remote import download, layout, upload
@@ -67,23 +69,72 @@ class RemoteStore:
         return None if found is None else Identity(found.layout, found.id)
 
     def has(self, key: str) -> bool:
-        """Whether the artifact was committed."""
-        return self._objects.size(layout.manifest_path(key)) is not None
+        """Whether the artifact was committed; of an address that very content."""
+        base, content = parse_address(key)
+        if content is not None:
+            return self._holding(base, content) is not None
+        return self._objects.size(layout.manifest_path(base)) is not None or bool(self._further(base))
 
     def keys(self) -> list[str]:
-        """Keys of everything committed, sorted."""
-        return sorted(map(layout.key_of, self._objects.listing(layout.MANIFESTS)))
+        """Everything committed, sorted: the key of each first content, the address of each further one."""
+        names = map(layout.name_of, self._objects.listing(layout.MANIFESTS))
+        return sorted(name for name in names if is_address(name))
+
+    def contents(self, key: str) -> list[str]:
+        """Addresses of every content of a key that can be read, the first one first."""
+        found = []
+        for name in (key, *self._further(key)):
+            with suppress(ArtifactCorrupt, NotFound):
+                found.append(self._manifest_at(name).address)
+        return list(dict.fromkeys(found))
 
     def manifest(self, key: str) -> Manifest:
         """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
-        path = layout.manifest_path(key)
+        base, content = parse_address(key)
+        if content is not None:
+            name = self._holding(base, content)
+            if name is None:
+                raise NotFound(absent(key, self.url, self.contents(base)))
+            return self._manifest_at(name)
+        try:
+            return self._manifest_at(base)
+        except NotFound:
+            further = self._further(base)
+            if not further:
+                raise
+        return self._manifest_at(further[0])
+
+    def named(self, key: str) -> str:
+        """The name of the manifest of an artifact, or what it would have."""
+        base, content = parse_address(key)
+        return key if content is None else self._holding(base, content) or key
+
+    def _holding(self, key: str, content: str) -> str | None:
+        """Under which name the content is; a first one whose manifest is damaged may be it."""
+        exact = address(key, content)
+        try:
+            if self._manifest_at(key).digest == content:
+                return key
+        except NotFound:
+            pass
+        except ArtifactCorrupt:
+            return exact if self._objects.size(layout.manifest_path(exact)) is not None else key
+        return exact if self._objects.size(layout.manifest_path(exact)) is not None else None
+
+    def _further(self, key: str) -> list[str]:
+        """Names of the contents of a key beside its first one."""
+        names = map(layout.name_of, self._objects.listing(f"{layout.MANIFESTS}/{key[:2]}"))
+        return sorted(name for name in names if name.startswith(f"{key}.") and is_address(name))
+
+    def _manifest_at(self, name: str) -> Manifest:
+        path, (key, content) = layout.manifest_path(name), parse_address(name)
         text = self._objects.read(path)
         if text is None:
             raise NotFound(f"no artifact {key} in {self.url}; it was never pushed there, or was removed")
         manifest = read_manifest(text.decode(errors="replace"), f"{self.url}/{path}")
-        if manifest.key != key:
+        if manifest.key != key or content not in (None, manifest.digest):
             raise ArtifactCorrupt(
-                f"{self.url}/{path}: is the manifest of {manifest.key}; it was put into the wrong place"
+                f"{self.url}/{path}: is the manifest of {manifest.address}; it was put into the wrong place"
             )
         return manifest
 
@@ -114,19 +165,31 @@ class RemoteStore:
     def push(self, root: Path, manifest: Manifest, progress: Progress | None = None) -> bool:
         """Send the artifact in `root` unless it is there; return whether it was sent.
 
-        An interrupted push is continued: what has arrived is not sent again.
+        An interrupted push is continued: what has arrived is not sent again. Other contents of its key stay.
         """
         digests = {record.sha256 for record in manifest.files.values()}
         what, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
         with self.lease([manifest.key], what, digests) as held:
-            if self.has(manifest.key):
+            if self.has(manifest.address):
                 return False
             told = _counted(manifest.size_bytes, progress)
             upload.push_files(self._objects, part_bytes, root, manifest.files, told)
             held.require()
-            self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+            self._commit(manifest)
             held.require()
         return True
+
+    def _commit(self, manifest: Manifest) -> None:
+        """Writes the manifest under the key, or under its address where another content has that.
+
+        Of two that are written at one moment the later goes to its address too: servers that know conditional
+        writes refuse it the key, from others it is read back.
+        """
+        text, first = manifest.to_text().encode(), layout.manifest_path(manifest.key)
+        if self._objects.size(first) is None:
+            self._objects.create(first, text)
+        if self._objects.read(first) != text and not self.has(manifest.address):
+            self._objects.write(layout.manifest_path(manifest.address), text)
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
         """Write one content to a new file, verified; False where it is not in the store undamaged."""
@@ -175,16 +238,17 @@ class RemoteStore:
         for path in (layout.index_path(sha256), layout.blob_path(sha256), *parts):
             self._objects.remove(path)
 
-    def restore(self, manifest: Manifest) -> None:
-        """Write a manifest anew in place of one that is damaged."""
-        self._objects.write(layout.manifest_path(manifest.key), manifest.to_text().encode())
+    def restore(self, name: str, manifest: Manifest) -> None:
+        """Write a manifest anew in place of the one of that name, which is damaged."""
+        self._objects.write(layout.manifest_path(name), manifest.to_text().encode())
 
     def discard(self, key: str) -> None:
         """Set an artifact's manifest aside: it is no longer committed, and is built again if it is wanted."""
-        text = self._objects.read(layout.manifest_path(key))
+        name = self.named(key)
+        text = self._objects.read(layout.manifest_path(name))
         if text is not None:
-            self._objects.write(f"{layout.QUARANTINE}/{key}.json", text)
-            self._objects.remove(layout.manifest_path(key))
+            self._objects.write(f"{layout.QUARANTINE}/{name}.json", text)
+            self._objects.remove(layout.manifest_path(name))
 
     def prepare(self) -> None:
         """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
