@@ -4,13 +4,13 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from artifacts.errors import ArtifactCorrupt, StoreUnknown
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.place import parse, shown
 from artifacts.store.remote.store import RemoteStore
+from recipes.regular import user_path
 
 DEFAULT_STORE = "~/.enginery"
 """Store used when nobody names one."""
@@ -40,7 +40,7 @@ def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
     directory = rest if found else text
     if not directory:
         raise StoreUnknown(f"store {text!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    store = LocalStore(Path(directory).expanduser().absolute())
+    store = LocalStore(user_path(directory).absolute())
     with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
         store.identity()
     return store
@@ -52,7 +52,7 @@ def open_cached(url: str, environ: Mapping[str, str]) -> CachedStore:
     place = parse(url)
     name = re.sub(r"[^a-z0-9]+", "-", place.url.lower())[:40]
     folder = f"{name}-{hashlib.sha256(place.url.encode()).hexdigest()[:12]}"
-    root = Path(environ.get("ENGINERY_CACHE") or CACHE).expanduser().absolute() / folder
+    root = user_path(environ.get("ENGINERY_CACHE") or CACHE).absolute() / folder
     return CachedStore(
         RemoteStore(place), root, max_bytes=parse_size(environ.get("ENGINERY_CACHE_MAX") or MAX_BYTES)
     )

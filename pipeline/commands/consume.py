@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.app import App
+from recipes.regular import is_directory
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 
@@ -95,7 +96,7 @@ def _engine_of(app: App, reference: str) -> Iterator[Path]:
     """The engine's directory, every file that may have changed checked; kept from sweeps in the block."""
     from pipeline.moving import Moving  # with the child processes
 
-    if Path(reference).is_dir():
+    if is_directory(reference):
         yield Path(reference)
         return
     record = app.client.resolve(reference)

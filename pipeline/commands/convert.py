@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 
 @click.command()
 @click.argument("checkpoint", metavar="CHECKPOINT|KEY|NAME[@ALIAS|:VERSION]")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option("--tp", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks per layer.")
 @click.option("--pp", type=click.IntRange(min=1), default=1, show_default=True, help="Stages of layers.")
 @click.option(

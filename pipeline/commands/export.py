@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 
 @click.command()
@@ -12,9 +13,7 @@ from pipeline.app import App
 @click.option(
     "--to", "target", required=True, metavar="triton|trtllm-serve|vllm|k8s", help="Server to export to."
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Directory to make; default: NAME-VERSION-TARGET here."
-)
+@click.option("--out", type=PATH, help="Directory to make; default: NAME-VERSION-TARGET here.")
 @click.option("--root", help="Path that the directory has where it is served; default: where it is written.")
 @click.option(
     "--link", "files", flag_value="link", default=True, help="Link engine files to the store (default)."
