@@ -47,6 +47,7 @@ from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature, require_signed
 from artifacts.version import parse_reference
 from artifacts.watch import Change, watch
+from recipes.regular import is_directory
 
 __all__ = ["Client", "verify_pulled"]
 
@@ -186,7 +187,7 @@ class Client:
 
     def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
         """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""
-        if Path(reference).is_dir():
+        if is_directory(reference):
             return papers.require_trusted(Path(reference), keys)
         record = self.resolve(str(reference))
         manifest = self.manifest(record)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.output import Output
+from recipes.regular import user_path
 
 if TYPE_CHECKING:
     from artifacts.client import Client
@@ -28,7 +29,7 @@ class App:
     ) -> None:
         if not store_url:
             raise click.UsageError("--store (or ENGINERY_STORE) is empty; give a directory")
-        self.store_url = store_url if "://" in store_url else str(Path(store_url).expanduser())
+        self.store_url = store_url if "://" in store_url else str(user_path(store_url))
         self.registry_url = registry_url
         self.out = Output(json_mode=json_mode, quiet=quiet, color=color)
 

@@ -4,10 +4,17 @@ import keyword
 import os
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
+from io import TextIOWrapper
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pipeline.app import App
+    from pipeline.output import Output
 
 SECTIONS = {
     "Build": {
@@ -71,6 +78,8 @@ COMMANDS = {name: said for section in SECTIONS.values() for name, said in sectio
 EPILOG = """Exit codes: 0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no,
 4 this host cannot, 70 a bug, 130 interrupted."""
 
+INTERRUPTED = "interrupted; finished steps are kept, run the same command again to continue"
+
 
 class Lazy(click.Group):
     """A group whose commands are imported when they are called, so that `--help` needs none of them."""
@@ -87,6 +96,14 @@ class Lazy(click.Group):
         attribute = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
         command: click.Command = getattr(module, attribute)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses words that are no text: no registry, JSON document or log could hold them."""
+        for word in args:
+            if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+                shown = ascii(word if len(word) <= 60 else f"{word[:60]}...")
+                ctx.fail(f"{shown} is not UTF-8 text, or holds a NUL; rename the file, or give text")
+        return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands from the table, importing none."""
@@ -134,48 +151,74 @@ def enginery(
     """Turns a recipe into a quantized, sharded, accuracy-gated LLM engine, registered under a version."""
     from pipeline.app import App  # rich and pydantic: not for --help
 
-    ctx.obj = App(store_url, registry_url, json_mode=json_mode, quiet=quiet, color=not no_color)
-    ctx.call_on_close(ctx.obj.out.flush)
+    app = App(store_url, registry_url, json_mode=json_mode, quiet=quiet, color=not no_color)
+    if isinstance(ctx.obj, list):  # `main` looks there for what was answered before an error
+        ctx.obj.append(app)
+    ctx.obj = app
+    ctx.call_on_close(app.out.flush)
 
 
 def main() -> None:
     """Runs the command line; every expected error becomes one message and its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, TextIOWrapper):  # what a terminal's encoding lacks is spelt out
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_run())
 
 
 def _run() -> int:
+    made: list[App] = []
     try:
-        return _guarded()
-    except click.exceptions.Abort:
-        return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
+        return _guarded(made)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return _failed(made, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
     except click.ClickException as exc:
-        exc.show()
-        return 2
+        from pipeline.brief import brief
+
+        exc.message = brief(exc.message)
+        return _failed(made, 2, exc.format_message(), exc.show)
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _guarded() -> int:
+def _guarded(made: "list[App]") -> int:
     """Runs the command; imports the error table only once something was raised."""
     try:
-        result = enginery(standalone_mode=False)
+        result = enginery(standalone_mode=False, obj=made)
     except Exception as exc:
         if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
             raise
         from pipeline.boundary import report  # rich and pydantic: only after an error
 
-        wanted = "--no-color" not in sys.argv and not os.environ.get("NO_COLOR")
-        return report(exc, color=wanted)
+        return report(exc, _output(made))
     return result if isinstance(result, int) else 0
 
 
-def _interrupted() -> int:
-    click.echo("interrupted; finished steps are kept, run the same command again to continue", err=True)
-    return 130
+def _failed(made: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
+    """Tells of a failure that is no exception of ours, as a document too where one was asked for."""
+    show()
+    if _asked_for_json():
+        from pipeline.boundary import failure  # as above
+
+        _output(made).failed(failure(code, message))
+    return code
+
+
+def _output(made: "list[App]") -> "Output":
+    """Where the call prints; a call that failed before it had options is read as far as that needs."""
+    from pipeline.output import Output
+
+    if made:
+        return made[0].out
+    return Output(
+        json_mode=_asked_for_json(), color="--no-color" not in sys.argv and not os.environ.get("NO_COLOR")
+    )
+
+
+def _asked_for_json() -> bool:
+    words = sys.argv[1:]
+    return "--json" in words[: words.index("--") if "--" in words else None]
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

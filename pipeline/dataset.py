@@ -14,6 +14,7 @@ from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.meter import Progress
 from pipeline.snapshot import PAPERS, Remote
+from recipes import yaml_text
 from recipes.data import Data
 
 CARD = "README.md"
@@ -79,9 +80,9 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     if front is None:
         return []
     try:
-        found = yaml.load(front[1], Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:  # a date that is none is a ValueError
-        said = str(exc).splitlines()[0]
+        found = yaml_text.parse(front[1])
+    except yaml.YAMLError as exc:
+        said = yaml_text.said(exc)
         raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None
     listed = found.get("configs") if isinstance(found, dict) else None
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

@@ -1,6 +1,7 @@
 """Every error a user can act on, and the exit code the shell sees.
 
 recipes      RecipeError             the recipe is wrong                         2
+             FileRefused             a file somebody named cannot be read        2
 artifacts    StoreUnknown            no store for that URL                       2
              NotFound                no such name, version, alias or key         2
              StoreUnusable           the store cannot be written, or is full     4
@@ -65,6 +66,7 @@ from calibration.errors import (
     ResumeRefused,
 )
 from recipes.errors import RecipeError
+from recipes.regular import FileRefused
 
 
 class SourceError(Exception):
@@ -117,7 +119,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
-    KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2,
+    KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2, FileRefused: 2,
     TokenUnusable: 2, AddressUnusable: 4,
     ExchangeRefused: 2, ExchangeFailed: 1, NotReproduced: 1,
 }  # fmt: skip

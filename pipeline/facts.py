@@ -44,6 +44,7 @@ from recipes.data import Data
 from recipes.errors import RecipeError
 from recipes.load import Loaded
 from recipes.precision import Precision
+from recipes.regular import FileRefused, resolved
 from recipes.schema import Model, Recipe
 
 
@@ -101,21 +102,21 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
     for place, item in data_items(loaded.recipe):
         try:
             data[item] = read_data(loaded.base, item, store)
-        except (DataError, SourceError) as exc:
-            problems.append(f"{place}: {exc}")
+        except (DataError, SourceError, FileRefused, OSError) as exc:
+            problems.append(f"{place}: {told(exc)}")
     draft, found = draft_model(loaded.recipe), {}
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
         try:
             with _collecting_later():
                 found[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
-        except SourceError as exc:
-            problems.insert(number, f"{place}: {exc}")
+        except (SourceError, FileRefused, OSError) as exc:
+            problems.insert(number, f"{place}: {told(exc)}")
     problems += _templates(loaded, data, store, whole="model" in found)
     try:
         heads = _heads(loaded, store)
-    except SourceError as exc:
-        problems.append(f"speculative.draft: {exc}")
+    except (SourceError, FileRefused, OSError) as exc:
+        problems.append(f"speculative.draft: {told(exc)}")
     if problems:
         raise RecipeError(loaded.file, problems)
     return Facts(
@@ -127,6 +128,11 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
         draft=found.get("speculative.draft"),
         heads=heads,
     )
+
+
+def told(exc: Exception) -> str:
+    """What an error says; of one of the file system the file, and the reason."""
+    return f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)
 
 
 @contextmanager
@@ -144,7 +150,7 @@ def _templates(
 ) -> list[str]:
     """What is wrong with the chat templates; `whole`: the model could be read, so its own can be too."""
     path = loaded.recipe.model.path
-    model = (loaded.base / path).resolve() if path is not None and whole else None
+    model = resolved(loaded.base / path) if path is not None and whole else None
     if model is not None and holds_config_only(model):
         model = None
     sources = {place: (item, data[item]) for place, item in data_items(loaded.recipe) if item in data}
@@ -185,8 +191,8 @@ def source_of(loaded: Loaded, store: LocalStore) -> Source:
     """The source checkpoint alone; a RecipeError that names the field where it cannot be used."""
     try:
         return read_source(loaded.recipe.model, loaded.base, store)
-    except SourceError as exc:
-        raise RecipeError(loaded.file, [f"model: {exc}"]) from exc
+    except (SourceError, FileRefused, OSError) as exc:
+        raise RecipeError(loaded.file, [f"model: {told(exc)}"]) from exc
 
 
 def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool = False) -> Source:
@@ -195,7 +201,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
     `compared` asks for the vocabulary too, which a local checkpoint can tell.
     """
     if model.path is not None:
-        directory = (base / model.path).resolve()
+        directory = resolved(base / model.path)
         require_directory(directory)
         require_inside(directory)
         if holds_config_only(directory):

@@ -14,6 +14,7 @@ from pipeline.meter import Meter, Progress
 from pipeline.snapshot import PAPERS, PICKLES, require_sizes, unreadable
 from pipeline.source import copy, require_room, sha256
 from pipeline.tensors import Checkpoint, read_config, read_header
+from recipes.regular import resolved
 from recipes.schema import Model
 
 MODES = ("medusa", "eagle")
@@ -47,7 +48,7 @@ def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
         raise SourceError(
             f"{model.repo}: heads are read from a directory; download the repository and give its 'path'"
         )
-    directory = (base / model.path).resolve()
+    directory = resolved(base / model.path)
     found = open_heads(directory)
     return Heads(
         config=found.config,

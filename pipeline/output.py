@@ -26,6 +26,8 @@ class Output:
     color: bool = True
     documents: list[Any] = field(default_factory=list)
     """Answers of a JSON run, printed as one document by `flush`."""
+    answered: bool = False
+    """Whether a JSON run has printed its document."""
 
     @cached_property
     def stdout(self) -> Console:
@@ -72,6 +74,13 @@ class Output:
             sys.stdout.write(json.dumps(whole, indent=2, default=str) + "\n")
             sys.stdout.flush()
             self.documents.clear()
+            self.answered = True
+
+    def failed(self, failure: Mapping[str, Any]) -> None:
+        """Prints the document of a JSON run that failed, unless it has printed its answer."""
+        if self.json_mode and not self.answered:
+            self.documents.append(failure)
+            self.flush()
 
     def say(self, text: str) -> None:
         """Tells the story."""

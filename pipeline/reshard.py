@@ -30,6 +30,7 @@ from pipeline.snapshot import require_inside
 from pipeline.step import Step
 from pipeline.tensors import open_checkpoint
 from recipes.precision import Precision
+from recipes.regular import is_directory, user_path
 
 TIMEOUT_S = 24 * 3600.0
 
@@ -115,8 +116,8 @@ class Found:
 
 def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) -> Found:
     """A checkpoint's directory: itself, by a key's beginning, or by the version that was made of it."""
-    directory = Path(reference).expanduser()
-    if directory.is_dir():
+    directory = user_path(reference)
+    if is_directory(directory):
         return Found(directory.resolve())
     if reference.startswith((".", "/", "~")):
         raise SourceError(f"{reference}: no such directory; give a checkpoint, a key or a published name")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recipes.data import Data, Total
-from recipes.frozen import Day, Fraction, Frozen
+from recipes.frozen import Day, Fraction, Frozen, Several
 
 DATE = "2026-01-01"
 """What chat templates that print today's date are told, unless a recipe says another day."""
@@ -23,7 +23,7 @@ class Memory(Frozen):
 class Calibration(Frozen):
     """What activation ranges are measured on, and how."""
 
-    data: tuple[Data, ...] = Field(min_length=1)
+    data: Several[Data] = Field(min_length=1)
     """Sources, blended in this order and then shuffled by the seed."""
     total: Total | None = None
     """Size of the blend, divided by the sources' weights; without it, each source gives its `samples`."""

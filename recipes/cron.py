@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 
-from recipes.located import shortened
+from recipes.regular import shortened
 
 FIELDS = (
     ("minute", "0 to 59", 0, 59), ("hour", "0 to 23", 0, 23), ("day", "1 to 31", 1, 31),

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from recipes.frozen import Commit, Frozen
+from recipes.frozen import Commit, FilePath, Frozen, Several
 
 
 class Columns(Frozen):
@@ -50,7 +50,7 @@ class Data(Frozen):
     `messages`, `conversations`, `prompt` with `completion` or `response`, `instruction` with `output`.
     """
 
-    path: str | None = None
+    path: FilePath | None = None
     """File (`.jsonl`, `.csv`, `.parquet`, or `.txt` with paragraphs as rows) or `save_to_disk` directory,
     relative to the recipe file."""
     repo: str | None = None
@@ -61,7 +61,7 @@ class Data(Frozen):
     """Configuration of a hub dataset, as its card names it."""
     split: str | None = None
     """Split of a hub dataset (default `train`) or of a directory that holds several."""
-    files: tuple[str, ...] = ()
+    files: Several[str] = ()
     """Shell patterns of a hub dataset's data files, instead of `config` and `split`."""
     samples: PositiveInt | Literal["all"] = "all"
     """Rows to take, drawn by the seed; a shortage is an error."""
@@ -73,7 +73,7 @@ class Data(Frozen):
     """Columns by what they hold; instead of `column`."""
     system: str | None = None
     """System prompt put in front of chats that have none."""
-    template: str | None = None
+    template: FilePath | None = None
     """Jinja file with the chat template, relative to the recipe file; without it, the model's own."""
     render: Literal["auto", "chat", "plain"] = "auto"
     """How prompts and completions become text: through the chat template, or joined; `auto` takes the

@@ -3,11 +3,19 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+SHOWN = 50
+"""Problems of a recipe that a message tells."""
+
 
 class RecipeError(Exception):
     """The recipe is wrong: every problem found, each with its place."""
 
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+    def __init__(self, path: Path, problems: Sequence[str], *, more: int = 0) -> None:
+        """`more` counts problems that nobody wrote out."""
         self.path, self.problems = path, tuple(problems)
-        count = f"{len(problems)} problem" + ("s" if len(problems) != 1 else "")
-        super().__init__("\n".join([f"{path}: {count}", *(f"  {problem}" for problem in problems)]))
+        total = len(problems) + more
+        count = f"{total} problem" + ("s" if total != 1 else "")
+        told = [f"  {problem}" for problem in self.problems[:SHOWN]]
+        if total > SHOWN:
+            told.append(f"  and {total - SHOWN} more")
+        super().__init__("\n".join([f"{path}: {count}", *told]))

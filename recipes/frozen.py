@@ -1,9 +1,13 @@
 """What every part of a recipe is: a closed, frozen value."""
 
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
+
+from recipes.regular import path_problem
+
+T = TypeVar("T")
 
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
@@ -17,10 +21,38 @@ def _real(value: str) -> str:
 
 Day = Annotated[str, AfterValidator(_real)]
 """A day, ISO 8601."""
+
+
+def _possible(value: str) -> str:
+    if problem := path_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no number (allowed: 1)")
+    return value
+
+
+Version1 = Annotated[Literal[1], BeforeValidator(_no_truth)]  # to Python, True is 1
+"""Version of a document's schema."""
+
+FilePath = Annotated[str, AfterValidator(_possible)]
+"""A path that a file can have."""
+
+Several = Annotated[tuple[T, ...], Strict(False)]  # noqa: FBT003 pydantic's
+"""A list of the document, kept as a tuple."""
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class Frozen(BaseModel):
-    """A value: no unknown keys, no assignment, field docstrings become schema descriptions."""
+    """A value: no unknown keys, no assignment, field docstrings become schema descriptions.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    Types are taken as they are: no text or truth value is a number, and no number text.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
+    )

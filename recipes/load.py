@@ -1,6 +1,7 @@
 """From a YAML file to recipes: every problem at once, each with file, line and column."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,13 @@ import yaml
 
 from recipes.errors import RecipeError
 from recipes.located import compose, construct, place, validate
+from recipes.regular import shortened
 from recipes.schema import Recipe
+
+MAX_VARIANTS = 256
+"""Recipes that one file may stand for."""
+
+MATRIX = "maps dotted keys to lists of values, e.g. {format: [fp8, int8_sq], engine.tp: [1, 2]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +40,11 @@ def load(file: Path) -> tuple[Loaded, ...]:
     matrix = document.pop("matrix", None)
     if matrix is None:
         return (Loaded(_recipe(file, root, document), file),)
-    _check_matrix(file, root, matrix)
+    problem = _matrix_problem(document, matrix)
+    if problem:
+        raise RecipeError(file, [f"{place(root, ('matrix',))}matrix: {problem}"])
     variants = [variant(document, point) for point in combinations(matrix)]
-    _check_names(file, root, [one["name"] for one in variants])
+    _check_names(file, root, [str(one.get("name")) for one in variants])
     return tuple(Loaded(_recipe(file, root, one), file) for one in variants)
 
 
@@ -55,7 +64,10 @@ def variant(document: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
             table = table.setdefault(parent, {})
         table[leaf] = value
     labels = [_label(dotted, value) for dotted, value in point.items()]
-    return result | {"name": f"{document.get('name', '')}/{'_'.join(labels)}"}
+    name = document.get("name", "")
+    if not isinstance(name, str):  # told as what it is
+        return result
+    return result | {"name": f"{name}/{'_'.join(labels)}"}
 
 
 def _label(dotted: str, value: Any) -> str:
@@ -63,7 +75,8 @@ def _label(dotted: str, value: Any) -> str:
     leaf = dotted.rpartition(".")[2]
     if leaf == "format" and isinstance(value, dict):
         return f"{value['default']}_mixed" if isinstance(value.get("default"), str) else "mixed"
-    return str(value) if leaf in ("format", "target", "backend", "method") else f"{leaf}{value}"
+    text = shortened(value if isinstance(value, str) else repr(value))
+    return text if leaf in ("format", "target", "backend", "method") else f"{leaf}{text}"
 
 
 def _copy(value: Any) -> Any:
@@ -72,17 +85,33 @@ def _copy(value: Any) -> Any:
     return value
 
 
-def _check_matrix(file: Path, root: yaml.Node, matrix: Any) -> None:
-    good = isinstance(matrix, dict) and matrix and all(isinstance(v, list) and v for v in matrix.values())
-    if not good:
-        found = place(root, ("matrix",))
-        raise RecipeError(
-            file,
-            [
-                f"{found}matrix: maps dotted keys to lists of values, "
-                "e.g. {format: [fp8, int8_sq], engine.tp: [1, 2]}"
-            ],
-        )
+def _matrix_problem(document: Mapping[str, Any], matrix: Any) -> str:
+    """Why a matrix cannot be expanded; empty where it can."""
+    if not (isinstance(matrix, dict) and matrix and all(isinstance(v, list) and v for v in matrix.values())):
+        return MATRIX
+    count = math.prod(map(len, matrix.values()))
+    if count > MAX_VARIANTS:
+        return f"{count} combinations; at most {MAX_VARIANTS} recipes are made of one file, take values out"
+    for dotted in matrix:
+        parts = dotted.split(".")
+        if not all(parts) or parts[0] in ("matrix", "name"):
+            return f"{shortened(dotted)!r} is no key that can vary; it {MATRIX}"
+        inside = [".".join(parts[:cut]) for cut in range(1, len(parts))]
+        taken = next((one for one in inside if one in matrix or not _is_table(document, one)), None)
+        if taken is not None:
+            return f"{shortened(dotted)!r} sets a part of {taken!r}, which is no mapping of its own here"
+    return ""
+
+
+def _is_table(document: Any, dotted: str) -> bool:
+    """Whether keys can be set below that place: a mapping is there, or nothing."""
+    for part in dotted.split("."):
+        if part not in document:
+            return True
+        document = document[part]
+        if not isinstance(document, dict):
+            return False
+    return True
 
 
 def _check_names(file: Path, root: yaml.Node, names: Sequence[str]) -> None:

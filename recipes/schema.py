@@ -18,7 +18,7 @@ from recipes.calibration import DATE, Calibration
 from recipes.cron import known_cron, known_timezone
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
-from recipes.frozen import Commit, Fraction, Frozen
+from recipes.frozen import Commit, FilePath, Fraction, Frozen, Several, Version1
 from recipes.precision import Precision
 
 Name = Annotated[
@@ -51,7 +51,7 @@ class Model(Frozen):
     """Hugging Face repository id, e.g. `meta-llama/Llama-3.1-8B-Instruct`."""
     revision: Commit | None = None
     """Full 40-character commit hash of `repo`. Branches and tags are refused: they move."""
-    path: str | None = None
+    path: FilePath | None = None
     """Local checkpoint directory, relative to the recipe file."""
 
     @model_validator(mode="after")
@@ -171,7 +171,7 @@ class Budget(Frozen):
 class Tune(Frozen):
     """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
 
-    space: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    space: dict[str, Several[Any]] = Field(min_length=1)
     """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
     objective: Literal["throughput", "latency"] = "throughput"
     """`throughput`: most output tokens/s in all; `latency`: lowest median inter-token latency."""
@@ -241,7 +241,7 @@ class Schedule(Frozen):
 class Recipe(Frozen):
     """One engine, described completely."""
 
-    version: Literal[1]
+    version: Version1
     """Version of this schema."""
     name: Name
     """Name the engine is registered under."""

@@ -15,8 +15,12 @@ from urllib.parse import parse_qsl, urlsplit
 
 from artifacts.errors import SubscriptionRefused
 from artifacts.version import KINDS, Event
+from recipes.regular import FileRefused, read_bytes, user_path
 
 Way = Literal["webhook", "command"]
+
+SECRET_BYTES = 64 << 10
+"""Read of the file of a secret, at most."""
 
 SECRET_WORDS = re.compile(r"token|secret|passw|key|sig|auth|credential", re.IGNORECASE)
 """In names of parts of a query, where addresses carry secrets."""
@@ -132,9 +136,9 @@ def looked_up(text: str, environ: Mapping[str, str]) -> str:
         found = environ.get(where, "")
     else:
         try:
-            found = Path(where).expanduser().read_text(errors="replace")
-        except OSError as exc:
-            raise SubscriptionRefused(f"{text} cannot be read here ({exc.strerror})") from None
+            found = read_bytes(user_path(where), SECRET_BYTES).decode(errors="replace")
+        except FileRefused as exc:
+            raise SubscriptionRefused(f"file:{exc}; whoever notifies must be able to read it") from None
     if not found.strip():
         raise SubscriptionRefused(f"{text} is empty or not set here; whoever notifies must have it")
     return found.strip()

@@ -17,6 +17,7 @@ from artifacts.errors import StoreUnknown, StoreUnusable
 from artifacts.registry import tables
 from artifacts.store import disk, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from recipes.regular import user_path
 
 BUSY_MS = 30_000
 """How long a writer waits for another; a publication takes milliseconds."""
@@ -256,7 +257,7 @@ def insert_new(db: Connection, table: Table, **row: Any) -> bool:
 
 def _url(text: str) -> URL:
     if "://" not in text:
-        return URL.create("sqlite", database=str(Path(text).expanduser()))
+        return URL.create("sqlite", database=str(user_path(text)))
     url = make_url(text)
     if url.drivername in ("postgresql", "postgres"):  # as every other program writes it
         return url.set(drivername="postgresql+psycopg")

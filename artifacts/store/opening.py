@@ -11,6 +11,7 @@ from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.place import parse, shown
 from artifacts.store.remote.store import RemoteStore
+from recipes.regular import user_path
 
 DEFAULT_STORE = "~/.enginery"
 """Store used when nobody names one."""
@@ -40,7 +41,7 @@ def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
     directory = rest if found else text
     if not directory:
         raise StoreUnknown(f"store {text!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    store = LocalStore(Path(directory).expanduser().absolute())
+    store = LocalStore(user_path(directory).absolute())
     with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
         store.identity()
     return store
@@ -61,7 +62,7 @@ def open_cached(url: str, environ: Mapping[str, str]) -> CachedStore:
 
 def caches(environ: Mapping[str, str]) -> Path:
     """Where this user's caches are."""
-    return Path(environ.get("ENGINERY_CACHE") or CACHE).expanduser().absolute()
+    return user_path(environ.get("ENGINERY_CACHE") or CACHE).absolute()
 
 
 def parse_size(text: str) -> int:

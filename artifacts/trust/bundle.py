@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from artifacts.errors import KeyUnusable
 from artifacts.store.disk import UnwritableSaid
+from recipes.regular import FileRefused, is_directory, read_bytes
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -43,6 +44,8 @@ def make_key(path: Path, passphrase: str) -> str:
     """
     from artifacts.trust import envelope  # as above
 
+    if not path.name:
+        raise KeyUnusable(f"{path} is a directory; give the name of a file in it")
     private, public = envelope.new_key(passphrase)
     beside = path.with_name(path.name + PUBLIC_SUFFIX)
     for taken in (path, beside):
@@ -59,10 +62,10 @@ def make_key(path: Path, passphrase: str) -> str:
 def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
     """The private key in a file that not everybody may read; otherwise a KeyUnusable."""
     try:
+        key = PrivateKey(read_bytes(path), passphrase)
         others = path.stat().st_mode & 0o007
-        key = PrivateKey(path.read_bytes(), passphrase)
-    except OSError as exc:
-        raise KeyUnusable(f"{path}: the key cannot be read ({exc.strerror}); give its file") from None
+    except FileRefused as exc:
+        raise KeyUnusable(f"the key cannot be read: {exc}; give its file") from None
     if others:
         raise KeyUnusable(f"{path}: everybody may read this private key; chmod 600 it, or make a new one")
     try:
@@ -75,8 +78,8 @@ def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
 def is_encrypted(path: Path) -> bool:
     """Whether the private key in a file needs a passphrase; False also where there is none to read."""
     try:
-        return b"ENCRYPTED" in path.read_bytes()
-    except OSError:  # told, with its reason, by whoever uses the key
+        return b"ENCRYPTED" in read_bytes(path)
+    except FileRefused:  # told, with its reason, by whoever uses the key
         return False
 
 
@@ -89,7 +92,7 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for path in paths:
-        files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if path.is_dir() else [path]
+        files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if is_directory(path) else [path]
         pems = [pem for file in files for pem in _pems(file)]
         if not pems:
             raise KeyUnusable(f"{path}: no public key in it; give PEM files such as keygen writes")
@@ -144,9 +147,9 @@ def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
 def _pems(file: Path) -> list[str]:
     begin, end = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
     try:
-        text = file.read_bytes().decode(errors="replace")
-    except OSError as exc:
-        raise KeyUnusable(f"{file}: the key cannot be read ({exc.strerror}); give a PEM file") from None
+        text = read_bytes(file).decode(errors="replace")
+    except FileRefused as exc:
+        raise KeyUnusable(f"the key cannot be read: {exc}; give a PEM file") from None
     return [f"{begin}{part.partition(end)[0]}{end}\n" for part in text.split(begin)[1:]]
 
 

@@ -92,10 +92,12 @@ def _card(text: str) -> dict[str, Any]:
     """The front matter of a model card; empty where there is none, or it is no YAML object."""
     import yaml  # only who publishes reads cards; pulling does without
 
+    from recipes import yaml_text
+
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
-        found = yaml.safe_load(front[1]) if front else {}
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        found = yaml_text.parse(front[1]) if front else {}
+    except yaml.YAMLError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Question:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=PATH)
 @click.option("--format", "formats", multiple=True, metavar="FORMAT",
               help="Format to ask about, again for more; default: the recipe's, or fp8.")  # fmt: skip
 @click.option("--wider", default="none", show_default=True, help="Format that exceptions get.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 FIRST = """\
 # yaml-language-server: $schema={schema}
@@ -29,7 +30,7 @@ publish: {{alias: candidate}}
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path), default=Path("recipe.yaml"))
+@click.argument("file", type=PATH, default=Path("recipe.yaml"))
 @click.option("--name", default="my-model/fp8", show_default=True, help="Name to publish under.")
 @click.option("--model", default="./checkpoint", show_default=True, help="Local checkpoint directory.")
 @click.pass_obj
@@ -51,7 +52,7 @@ def init(app: App, file: Path, name: str, model: str) -> None:
 
 
 @click.command()
-@click.argument("files", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("files", type=PATH, nargs=-1, required=True)
 @click.pass_obj
 def check(app: App, files: tuple[Path, ...]) -> None:
     """Check that FILES are valid recipes, without looking at models or data.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.run import Outcome
     from recipes.schema import Engine
 
-RECIPE = click.argument("recipe", type=click.Path(path_type=Path))
+RECIPE = click.argument("recipe", type=PATH)
 
 
 @click.command()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH, PathType
 
 if TYPE_CHECKING:
     from pipeline.web.reading import Reading
@@ -19,9 +20,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 @click.command()
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write, .md or .html."
-)
+@click.option("-o", "--out", type=PathType(dir_okay=False), help="File to write, .md or .html.")
 @click.pass_obj
 def card(app: App, reference: str, out: Path | None) -> None:
     """Say everything about a version on one page: as Markdown, or as HTML that needs nothing else.
@@ -51,7 +50,7 @@ def card(app: App, reference: str, out: Path | None) -> None:
               help="Port to listen on; 0: any that is free.")  # fmt: skip
 @click.option(
     "--token-file",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File with the token for changes; default: $ENGINERY_TOKEN; neither: read-only.",
 )
 @click.pass_obj

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from recipes.regular import is_directory
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord
@@ -97,7 +98,7 @@ def facts_here(app: App) -> dict[str, Any]:
 @contextmanager
 def _engine_of(app: App, reference: str) -> Iterator[Path]:
     """The engine's directory, every file that may have changed checked; kept from sweeps in the block."""
-    if Path(reference).is_dir():
+    if is_directory(reference):
         require_pulled(reference)
         yield Path(reference)
         return

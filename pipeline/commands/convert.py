@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from pipeline.process import Usage
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("checkpoint", metavar="CHECKPOINT|KEY|NAME[@ALIAS|:VERSION]")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option("--tp", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks per layer.")
 @click.option("--pp", type=click.IntRange(min=1), default=1, show_default=True, help="Stages of layers.")
 @click.option(

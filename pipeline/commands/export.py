@@ -6,6 +6,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import engine_of
+from pipeline.commands.paths import PATH
 
 
 @click.command()
@@ -13,9 +14,7 @@ from pipeline.commands.consume import engine_of
 @click.option(
     "--to", "target", required=True, metavar="triton|trtllm-serve|vllm|k8s", help="Server to export to."
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Directory to make; default: NAME-VERSION-TARGET here."
-)
+@click.option("--out", type=PATH, help="Directory to make; default: NAME-VERSION-TARGET here.")
 @click.option("--root", help="Path that the directory has where it is served; default: where it is written.")
 @click.option(
     "--link", "files", flag_value="link", default=True, help="Link engine files to the store (default)."

@@ -9,6 +9,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
+from pipeline.commands.paths import PATH
 from pipeline.commands.published import rows_of, tabulate
 from pipeline.commands.unused import refuse_unused
 
@@ -74,7 +75,7 @@ def _gpu(_: click.Context, __: click.Parameter, given: str | None) -> tuple[str,
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Versions to show; default: 20 to people.")
 @click.option("--any-host", is_flag=True, help="Also versions that were built for other hosts.")
-@click.option("--recipe", type=click.Path(path_type=Path), help="Write the recipe for what is missing here.")
+@click.option("--recipe", type=PATH, help="Write the recipe for what is missing here.")
 @click.pass_obj
 def find(
     app: App, /, rank: str, limit: int | None, any_host: bool, recipe: Path | None, **wanted: Any

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PathType
 from pipeline.commands.release import shown
 from pipeline.commands.unused import refuse_unused
+from recipes.regular import read_bytes
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Policy, Request, Waiver
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--signed-by",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=PathType(exists=True, dir_okay=False),
     help="PEM file of a public key; one of those given must have signed; repeatable.",
 )
 @click.option("--measured-on-target", is_flag=True, help="Its speed was measured on the GPU it is for.")
@@ -137,7 +139,7 @@ def _document(
     rules: dict[str, Any] = {
         "verdict": list(verdict),
         "max_age_days": max_age_days,
-        "signed_by": [path.read_text(errors="replace") for path in signed_by],
+        "signed_by": [read_bytes(path).decode(errors="replace") for path in signed_by],
         "measured_on_target": measured_on_target,
         "metrics": _bounds(bounds),
         "no_open_waivers": no_open_waivers,

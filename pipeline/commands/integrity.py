@@ -10,6 +10,7 @@ import click
 from pipeline.app import App
 from pipeline.commands.trust import trust_options, trusted
 from pipeline.commands.unused import refuse_unused
+from recipes.regular import is_directory
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Registry
@@ -47,7 +48,7 @@ def verify(
         )  # fmt: skip
         _verify_store(app)
         return
-    where: str | Path = Path(reference) if Path(reference).is_dir() else reference
+    where: str | Path = Path(reference) if is_directory(reference) else reference
     require_published(reference, app.client.verify(where))
     keys = trusted(trusted_key, require_signed)
     signed = () if keys is None else app.client.require_trusted(where, keys)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from pipeline.lint.advice import Advice
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=PATH)
 @click.pass_obj
 def lint(app: App, recipe: Path) -> None:
     """Say what of RECIPE is worth changing, why, and what it gained where it was measured; builds nothing.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("--names", default="*", show_default=True, help="Only names that match this glob.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of event; repeatable. Default: all.")
 @click.option("--remove", type=int, metavar="ID", help="Remove a subscriber.")
-@click.option("--new-secret", type=click.Path(path_type=Path), help="Write a new webhook secret to a file.")
+@click.option("--new-secret", type=PATH, help="Write a new webhook secret to a file.")
 @click.pass_obj
 def subscribe(
     app: App,

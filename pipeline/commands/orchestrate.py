@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ def up(app: App, port: int, runs: int) -> None:
 
 
 @click.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=PATH)
 @click.option("--server", "url", envvar="PREFECT_API_URL", default="http://127.0.0.1:4200", show_default=True,
               help="Prefect server.")  # fmt: skip
 @click.option("--wait", is_flag=True, help="Wait for the runs; the exit code is that of `enginery run`.")

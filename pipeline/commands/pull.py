@@ -10,6 +10,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import REFERENCE, facts_here
+from pipeline.commands.paths import PATH
 from pipeline.commands.trust import trust_options, trusted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ AFTER_S = 600.0
 
 @click.command()
 @REFERENCE
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PATH)
 @trust_options
 @click.option(
     "--watch", "every", is_flag=False, flag_value=30.0, type=click.FloatRange(min=0.1), metavar="[SECONDS]",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PathType
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord
@@ -26,7 +27,7 @@ REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the sam
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
 @click.option(
     "--base",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=PathType(exists=True, file_okay=False),
     help="Where relative paths of its recipe start; default: where its file was, if that is here.",
 )
 @click.option("--strict", is_flag=True, help="Fail unless every byte of the engine is as published.")

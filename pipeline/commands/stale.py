@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 
 if TYPE_CHECKING:
     from pipeline.stale.ask import Asked
@@ -26,7 +27,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option(
     "--pools",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="YAML file of the pools that serve; default: this host.",
 )
 @click.option(
@@ -43,7 +44,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 @click.option(
     "--write",
     "folder",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Write a recipe for each rebuild into this directory.",
 )
 @click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.app import App
+from pipeline.commands.paths import PATH
 from pipeline.commands.unused import refuse_unused
+from recipes.regular import is_directory, read_bytes, require_writable, user_path
 
 if TYPE_CHECKING:
     from artifacts.manifest import Manifest
@@ -20,15 +22,14 @@ if TYPE_CHECKING:
 PASSPHRASE = "ENGINERY_KEY_PASSPHRASE"
 TRUSTED = "ENGINERY_TRUSTED_KEYS"
 
+SIGNATURE_BYTES = 64 << 20
+"""A signature names every file of an engine; this is read of one at most."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]|DIRECTORY")
-KEY = click.option(
-    "--key", type=click.Path(path_type=Path), help="Private key file; its passphrase is asked for."
-)
-OUTPUT = click.option(
-    "--output", type=click.Path(path_type=Path), help="Also write the signature bundle to this file."
-)
+KEY = click.option("--key", type=PATH, help="Private key file; its passphrase is asked for.")
+OUTPUT = click.option("--output", type=PATH, help="Also write the signature bundle to this file.")
 
 
 def trust_options(command: F) -> F:
@@ -37,7 +38,7 @@ def trust_options(command: F) -> F:
         "--trusted-key",
         "trusted_key",
         multiple=True,
-        type=click.Path(path_type=Path),
+        type=PATH,
         help=f"Public key file or directory; one of them must have signed. Default: ${TRUSTED}.",
     )
     required = click.option(
@@ -51,14 +52,14 @@ def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, 
     from artifacts.trust import bundle  # pydantic: not for --help
 
     named = os.environ.get(TRUSTED, "")
-    paths = [*trusted_key] or [Path(part).expanduser() for part in named.split(os.pathsep) if part]
+    paths = [*trusted_key] or [user_path(part) for part in named.split(os.pathsep) if part]
     if not paths and not require_signed:
         return None
     return bundle.trusted_keys(paths)
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unencrypted.")
 @click.pass_obj
 def keygen(app: App, file: Path, no_passphrase: bool) -> None:
@@ -86,7 +87,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
 @click.command()
 @REFERENCE
 @KEY
-@click.option("--add", type=click.Path(path_type=Path), help="Keep a signature that was made elsewhere.")
+@click.option("--add", type=PATH, help="Keep a signature that was made elsewhere.")
 @OUTPUT
 @trust_options
 @click.pass_obj
@@ -98,7 +99,7 @@ def sign(app: App, /, reference: str, **asked: Any) -> None:
 
     Example: enginery sign demo/int4_awq_tp2@candidate --key ~/keys/release
     """
-    if Path(reference).is_dir():
+    if is_directory(reference):
         refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
         _sign_directory(app, Path(reference), asked)
     elif asked["add"] is not None:
@@ -188,10 +189,7 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
 
     keys = trusted(asked["trusted_key"], True) or {}
     record, manifest = _version(app, reference)
-    try:
-        text = asked["add"].read_bytes().decode(errors="replace")
-    except OSError as exc:
-        raise KeyUnusable(f"{asked['add']}: cannot be read ({exc.strerror}); give a signature file") from None
+    text = read_bytes(asked["add"], SIGNATURE_BYTES).decode(errors="replace")
     key_id = signing.vouching(manifest.digest, [text], keys)
     if not key_id:
         raise KeyUnusable(
@@ -275,6 +273,7 @@ def _write(output: Path | None, bundle: str) -> None:
     if output is not None:
         from artifacts.store.disk import UnwritableSaid  # pydantic: not for --help
 
+        require_writable(output)
         with UnwritableSaid(output.parent):
             output.write_text(bundle)
 

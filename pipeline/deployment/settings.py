@@ -8,6 +8,7 @@ import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from pipeline.errors import ExportRefused
+from recipes import yaml_text
 from recipes.frozen import Frozen
 
 UNSAFE = frozenset("\"'\\$`{}")
@@ -83,8 +84,8 @@ def allowed(model: type[Settings]) -> str:
 
 def _scalar(text: str) -> object:
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        value = yaml_text.parse(text)
+    except yaml.YAMLError:
         return text
     if isinstance(value, dict | list):
         return text

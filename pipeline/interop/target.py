@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipeline.errors import ExchangeRefused
+from recipes.regular import user_path
 
 FORMS = (
     "hf:DIR (a directory in Hugging Face layout), hf://OWNER/NAME (a repository), "
@@ -64,7 +65,7 @@ def parse(text: str) -> Target:
     if kind == "hf" and rest.startswith("//"):
         return _repository(rest.removeprefix("//"))
     if kind == "hf" and rest:
-        return Directory(Path(rest).expanduser())
+        return Directory(user_path(rest))
     if kind == "oci" and rest:
         return _layout(rest)
     if kind == "mlflow" and rest:
@@ -75,7 +76,7 @@ def parse(text: str) -> Target:
 def parse_source(text: str) -> Target:
     """The place to import from: as `parse`, or a plain directory."""
     if text.partition(":")[0] not in ("hf", "oci", "mlflow"):
-        return Directory(Path(text).expanduser())
+        return Directory(user_path(text))
     return parse(text)
 
 
@@ -91,10 +92,10 @@ def _repository(text: str) -> Repository:
 def _layout(text: str) -> Layout:
     path, found, tag = text.rpartition(":")
     if not found or "/" in tag:
-        return Layout(Path(text).expanduser())
+        return Layout(user_path(text))
     if not TAG.fullmatch(tag):
         raise ExchangeRefused(f"oci tag {tag!r} is none; use up to 128 letters, digits, '.', '_' and '-'")
-    return Layout(Path(path).expanduser(), tag)
+    return Layout(user_path(path), tag)
 
 
 def _registered(text: str) -> RegisteredModel:

@@ -1,7 +1,7 @@
 """Pools of hosts that engines are served on: declared in a YAML file, or this host alone."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, PositiveFloat
 
@@ -10,7 +10,7 @@ from pipeline.gpus import TARGETS
 from pipeline.host import Host
 from pipeline.toolchains.toolchain import Toolchain
 from recipes.errors import RecipeError
-from recipes.frozen import Frozen
+from recipes.frozen import Frozen, Several, Version1
 from recipes.located import compose, construct, place, validate
 
 
@@ -34,14 +34,14 @@ class Pool(Frozen):
     """GPU type as recipes name it, e.g. `h200`; none: hosts without GPUs."""
     driver: str | None = None
     """Version of NVIDIA's driver."""
-    tensorrt_llm: tuple[str, ...] = ()
+    tensorrt_llm: Several[str] = ()
     """Versions of TensorRT-LLM that serve there."""
-    tensorrt: tuple[str, ...] = ()
+    tensorrt: Several[str] = ()
     torch: str | None = None
     """Version of PyTorch in the environment that serves `aoti` engines."""
     cpu: Annotated[str, AfterValidator(_known_cpu)] | None = None
     """Widest vector set of its CPUs."""
-    aliases: tuple[str, ...] = ()
+    aliases: Several[str] = ()
     """Aliases served from here; none: all of those that suit its hardware."""
     usd_per_gpu_hour: PositiveFloat | None = None
     """What an hour of one GPU costs, to put a price on a rebuild."""
@@ -50,8 +50,8 @@ class Pool(Frozen):
 class Pools(Frozen):
     """A file of pools."""
 
-    version: Literal[1]
-    pools: tuple[Pool, ...]
+    version: Version1
+    pools: Several[Pool]
 
 
 def load_pools(file: Path) -> tuple[Pool, ...]:

@@ -13,8 +13,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from recipes.errors import RecipeError
-from recipes.frozen import Frozen
+from recipes.frozen import Frozen, Version1
 from recipes.located import compose, construct, validate
+from recipes.regular import user_path
 
 VARIABLE = "ENGINERY_TOOLCHAINS"
 """Environment variable that names the file."""
@@ -51,14 +52,14 @@ class Declared(Frozen):
 class File(Frozen):
     """The file."""
 
-    version: Literal[1]
+    version: Version1
     toolchains: dict[Name, Declared] = Field(min_length=1)
 
 
 def place(env: Mapping[str, str]) -> Path:
     """Where the file is looked for: `$ENGINERY_TOOLCHAINS`, else below the user's configuration."""
     if env.get(VARIABLE):
-        return Path(env[VARIABLE]).expanduser()
+        return user_path(env[VARIABLE])
     home = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
     return Path(home) / "enginery" / "toolchains.yaml"
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.card.page import policy
 from pipeline.errors import TokenUnusable
+from recipes.regular import FileRefused, read_text
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -40,9 +41,11 @@ def read_token(file: Path | None, environment: str | None) -> str | None:
     where, found = ("$ENGINERY_TOKEN", environment) if file is None else (str(file), None)
     if file is not None:
         try:
-            found = file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as exc:
-            raise TokenUnusable(f"{where} cannot be read: {exc}; give a file with the token in it") from None
+            found = read_text(file).strip()
+        except FileRefused as exc:
+            raise TokenUnusable(
+                f"the token cannot be read: {exc}; give a file with the token in it"
+            ) from None
     if found is None or (found == "" and file is None):
         return None
     if len(found) < MIN_TOKEN or not found.isascii() or any(c.isspace() for c in found):

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, Capabilities, Option, snapshot
 from pipeline.engines.tensorrt.descriptions import DESCRIPTIONS, ELSEWHERE, RECIPE
-from recipes.frozen import Frozen
+from recipes.frozen import Frozen, Several
 
 AUTO = {
     "max_input_len", "max_num_tokens", "opt_num_tokens", "logits_dtype", "builder_opt",
@@ -111,7 +111,7 @@ def _type(option: Option) -> Any:
         return _integer(option)
     one: Any = Literal.__getitem__(option.choices)
     if option.many:
-        return tuple[one, ...]
+        return Several[one]
     return Annotated[one, BeforeValidator(_off)] if "disable" in option.choices else one
 
 

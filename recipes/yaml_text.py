@@ -1,0 +1,169 @@
+"""YAML from strangers: bounded in size, depth and aliases before any value is made.
+
+Numbers are those of YAML 1.2 in decimal. What older parsers take for one (`1:30`, `0x10`, `017`, `1_000`,
+`.inf`) and what looks like a date stays text, for the field's own rule to judge.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+from recipes.regular import shortened
+
+NODES = 20_000
+"""Values and keys of a document, each alias counted as all that it stands for: about a second to read."""
+
+DEPTH = 40
+"""Lists and mappings in one another."""
+
+LARGEST_INT, LARGEST, SMALLEST = 1 << 53, 1e15, 1e-15
+"""Beyond these a number is a mistake: integers that JSON readers round, floats whose products overflow."""
+
+TAG = "tag:yaml.org,2002:"
+TAGS = frozenset(TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge"))
+"""Types that a document may hold."""
+
+INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+FLOAT = re.compile(
+    r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+(?:[eE][-+]?[0-9]+)?"
+)
+DECIMAL = {f"{TAG}int": INT, f"{TAG}float": FLOAT}
+
+
+class Loader(yaml.SafeLoader):
+    """YAML without dates, within limits; whatever is beyond them is a MarkedYAMLError with its place."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 as PyYAML declares it
+        first: [(tag, form) for tag, form in known if tag.removeprefix(TAG) in ("bool", "null", "merge")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.level = 0
+        self.extents: dict[int, tuple[int, int]] = {}
+        """Of each node that is whole: nodes in it, and how deep they are in one another."""
+        self.nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node; an error where the document becomes too large or too deep with it."""
+        event = self.peek_event()
+        self.level += 1
+        if self.level > DEPTH:
+            raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
+        node = super().compose_node(parent, index)
+        self.level -= 1
+        if node is None:
+            return None
+        count, height = self._extent(event, node)
+        self.nodes += count if isinstance(event, yaml.AliasEvent) else 1
+        if self.nodes > NODES:
+            raise _error(
+                event, f"more than {NODES} values, aliases counted as what they stand for; write less"
+            )
+        if self.level + height > DEPTH:
+            raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
+        return node
+
+    def _extent(self, event: yaml.Event, node: yaml.Node) -> tuple[int, int]:
+        """Nodes of a node that is whole, and its height; an alias of one that is not holds itself."""
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self.extents:
+                raise _error(event, f"*{event.anchor} holds itself, without end; write it flat")
+            return self.extents[id(node)]
+        if node.tag not in TAGS:
+            raise _error(
+                event,
+                f"the type {shortened(node.tag.replace(TAG, '!!'))} is not read here; write plain values",
+            )
+        parts = [] if isinstance(node, yaml.ScalarNode) else [
+            part for item in node.value for part in (item if isinstance(item, tuple) else (item,))
+        ]  # fmt: skip
+        inner = [self.extents[id(part)] for part in parts]
+        extent = 1 + sum(count for count, _ in inner), 1 + max((height for _, height in inner), default=0)
+        self.extents[id(node)] = extent
+        return extent
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
+        """The node's value; a ConstructorError with its place where the text is none of its type."""
+        form = DECIMAL.get(node.tag)
+        try:
+            if form is not None and not form.fullmatch(node.value):
+                raise ValueError(node.value)
+            value = float(node.value) if node.tag == f"{TAG}float" else super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, ArithmeticError, TypeError):
+            raise _no(node, "can be read; quote it if it is text") from None
+        if isinstance(value, int | float) and not isinstance(value, bool) and not _usable(value):
+            raise _no(node, "can be meant; it is too large, or too near to nothing; quote it if it is text")
+        return value
+
+
+Loader.add_implicit_resolver(f"{TAG}int", re.compile(rf"(?:{INT.pattern})\Z"), list("-+0123456789"))
+Loader.add_implicit_resolver(f"{TAG}float", re.compile(rf"(?:{FLOAT.pattern})\Z"), list("-+.0123456789"))
+
+
+def compose(text: str) -> yaml.Node | None:
+    """The syntax tree of a document, within the limits; a YAMLError says what is wrong, and where."""
+    loader = Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def parse(text: str) -> Any:
+    """The value of a document, within the limits; a YAMLError says what is wrong, and where."""
+    node = compose(text)
+    return None if node is None else value_of(node)
+
+
+def value_of(node: yaml.Node) -> Any:
+    """The value of a syntax tree; a YAMLError where a key is no text, or a value none of its type."""
+    _check_keys(node, set())
+    return Loader("").construct_document(node)
+
+
+def said(error: yaml.YAMLError) -> str:
+    """`line:column: what is wrong` of an error, in one short line."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return shortened(" ".join(str(error).split()))  # a character that YAML does not allow
+    mark = error.problem_mark or error.context_mark
+    at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
+    return f"{at}{error.problem or error.context}"
+
+
+def _check_keys(node: yaml.Node, seen: set[int]) -> None:
+    """Keys are text: others have no place in a message, and no spelling in JSON."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    for item in node.value:
+        key, value = item if isinstance(item, tuple) else (None, item)
+        if key is not None and key.tag not in (f"{TAG}str", f"{TAG}merge"):
+            shown = (
+                f"key {shortened(key.value)!r}"
+                if isinstance(key, yaml.ScalarNode)
+                else "a key that is a list or a mapping"
+            )
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{shown} is no text; quote it", key.start_mark
+            )
+        _check_keys(value, seen)
+
+
+def _usable(value: float) -> bool:
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_INT
+    return value == 0 or SMALLEST <= abs(value) <= LARGEST
+
+
+def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
+    kind = node.tag.rpartition(":")[2]
+    return yaml.constructor.ConstructorError(
+        None, None, f"{shortened(str(node.value))!r} is no {kind} that {why}", node.start_mark
+    )
+
+
+def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.composer.ComposerError(None, None, problem, event.start_mark)
