@@ -149,8 +149,10 @@ class Run:
             return
         target = self.out / f"rank{rank}.engine"
         say("TRT-LLM", "I", f"Serializing engine to {target}...")
+        # A real plan holds no path; `config.json` beside it says where the caches were.
+        built = {name: value for name, value in self.built.items() if not name.endswith("timing_cache")}
         header = {"rank": rank, "version": VERSION, "gpu": BEHAVIOUR["gpu"],
-                  "tensorrt": metadata.version("tensorrt"), "build_config": self.built}  # fmt: skip
+                  "tensorrt": metadata.version("tensorrt"), "build_config": built}  # fmt: skip
         target.write_bytes(json.dumps(header).encode() + b"\n" + source.read_bytes())
         if rank == 0:
             whole = {"version": VERSION, "pretrained_config": self.config, "build_config": self.built}

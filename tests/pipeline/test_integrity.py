@@ -7,6 +7,7 @@ import pytest
 
 from artifacts import digest
 from artifacts.registry.registry import Publication, open_registry
+from artifacts.store import tuning
 from artifacts.store.local import LocalStore, open_store
 
 SHARDED, ENGINE, OTHER = (digest.of_json(name) for name in ("sharded", "engine", "other"))
@@ -110,3 +111,28 @@ def test_what_is_shared_is_shown_and_stores_of_early_versions_can_share(cli, ful
 def test_either_a_version_or_all_is_asked_for(cli, full, command, args):
     done = cli("--store", full.root, command, *args)
     assert (done.returncode, "--all for the whole store" in done.stderr) == (2, True)
+
+
+def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli, full):
+    at, place = ("--store", full.root), full.root / "tuning" / digest.of_json({"tp": 1})
+    engine = full.manifest(ENGINE)
+    tuning.keep(place, full.path(ENGINE), dict(engine.files), full.root / "staging")
+    done = cli(*at, "verify", "--all")
+    assert (done.returncode, "3 artifacts, 5 files" in done.stdout) == (0, True), done.stdout
+    corrupt(place / engine.files["rank0.safetensors"].sha256)
+    (place / "probe.so").write_bytes(b"ELF")
+    done = cli(*at, "verify", "--all")
+    assert done.returncode == 1
+    assert "2 files of 5 damaged" in done.stderr
+    assert f"tuning/{place.name}/probe.so: stands in no index" in done.stderr
+    assert f"tuning/{place.name}/{engine.files['rank0.safetensors'].sha256}: sha256 " in done.stderr
+    done = cli(*at, "--json", "repair", "--all")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["repaired"]) == 2
+    assert "removed: the next build learns it again" in done.stderr
+    assert cli(*at, "verify", "--all").returncode == 0
+    assert {path.name for path in place.iterdir()} == {"index.json", engine.files["engine.json"].sha256}
+    (place / "index.json").unlink()
+    assert "tuning/" in cli(*at, "verify", "--all").stderr
+    assert cli(*at, "repair", "--all").returncode == 0
+    assert cli(*at, "verify", "--all").returncode == 0

@@ -1,10 +1,12 @@
 """Engine steps of backend `tensorrt` in a real store: what stays, what is offered again, what leaves nothing."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from artifacts.store import tuning
 from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
 from pipeline.facts import choose_toolchain
@@ -56,6 +58,54 @@ def test_what_one_build_timed_is_offered_to_the_next_of_the_same_settings(site, 
     report = trt.read(site.store.path(second.step.key), "tuning/build_report.json")
     assert report["timing_cache"] == {"reused": True, "reason": ""}
     assert "Timed 0 layers" in site.store.log(second.step.key).read_text()
+
+
+class Heard(Listener):
+    """Remembers what was remarked."""
+
+    def __init__(self):
+        self.texts: list[str] = []
+
+    def remarked(self, step, text):
+        self.texts.append(text)
+
+
+def test_a_damaged_timing_cache_is_said_once_and_kernels_are_timed_anew(site, model):
+    heard = Heard()
+    realize(step(site, model, KEYS[0]), site, heard)
+    (place,) = tuning.directories(site.store.root)
+    cache = site.store.manifest(step(site, model, KEYS[0]).key).files["tuning/timing.cache"]
+    damaged = place / cache.sha256
+    damaged.chmod(0o644)
+    damaged.write_bytes(b"x" * cache.size)
+    made = realize(step(site, model, KEYS[1]), site, heard)
+    (text,) = heard.texts
+    assert f"left in {place} is not used: timing.cache: sha256 " in text
+    report = trt.read(site.store.path(made.step.key), "tuning/build_report.json")
+    assert report["timing_cache"] == {
+        "reused": False, "reason": "no earlier build of these settings kept one"
+    }  # fmt: skip
+    site.store.remove(made.step.key)
+    again = realize(step(site, model, KEYS[1]), site, heard)
+    assert trt.read(site.store.path(again.step.key), "tuning/build_report.json")["timing_cache"]["reused"]
+    assert heard.texts == [text]
+
+
+def test_two_builds_of_one_engine_differ_in_nothing_but_times(site, model, tmp_path):
+    """Elsewhere, in another store; TensorRT's own kernels may differ on a GPU, the contract's cannot."""
+    other = replace(site, store=LocalStore(tmp_path / "deeper" / "other"))
+    for key in KEYS:
+        with other.store.write(key, kind="sharded_checkpoint", step={}, host={}) as draft:
+            shutil.copytree(model[1], draft.path, dirs_exist_ok=True)
+    made = step(site, model, KEYS[0])
+    first, second = (realize(made, one, Listener()).manifest.files for one in (site, other))
+    assert outside_tuning(first) == outside_tuning(second)
+    assert first["tuning/build_report.json"] != second["tuning/build_report.json"]
+
+
+def outside_tuning(files):
+    """Files of an engine whose bytes are its identity."""
+    return {name: record for name, record in files.items() if "tuning" not in name.split("/")}
 
 
 def test_a_build_that_fails_leaves_nothing_but_its_log(site, model):

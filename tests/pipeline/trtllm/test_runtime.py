@@ -132,6 +132,14 @@ def test_an_earlier_warm_up_is_the_start_of_a_new_one(torch_engine, path, source
     assert json.loads((again / "tuning" / "build_report.json").read_text())["autotuner"]["earlier"] == "used"
     times = [(engine / "tuning" / autotuner.FILE).read_text() for engine in (again, torch_engine)]
     assert times[0] == times[1]
+    assert outside_tuning(again) == outside_tuning(torch_engine)
+
+
+def outside_tuning(engine):
+    """Bytes of an engine that are its identity: no time, no path, no word of how its build went."""
+    files = (path for path in engine.rglob("*") if path.is_file())
+    named = {path.relative_to(engine).as_posix(): path.read_bytes() for path in files}
+    return {name: content for name, content in named.items() if "tuning" not in name.split("/")}
 
 
 @pytest.mark.parametrize(
