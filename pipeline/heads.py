@@ -133,7 +133,7 @@ def _papers(directory: Path) -> list[str]:
 
 def _digest(directory: Path, digests: Callable[[Path], str]) -> str:
     found, names = {}, _names(directory)
-    require_sizes(str(directory), {name: (directory / name).stat().st_size for name in names})
+    require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in names})
     for name in names:
         try:
             found[name] = digests(directory / name).removeprefix("sha256:")

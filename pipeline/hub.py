@@ -46,6 +46,9 @@ LONGEST_WAIT_S = 300
 HEADER_STREAMS = 8
 """Headers fetched at once."""
 
+MAX_FILE_BYTES = 8 << 40
+"""Longest file; disks hold those of 16 TB at most, and a plan makes a hole of that size."""
+
 PREFIX_BYTES = 100_000
 """Fetched first of a weight file: nearly every header fits."""
 
@@ -155,9 +158,11 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
             raise SourceError(
                 f"{remote.where}: {name} is listed without size and digest; it cannot be verified"
             )
+        if not 0 <= size <= MAX_FILE_BYTES:
+            raise SourceError(f"{remote.where}: {name} is listed with {size:,} bytes, which no file has")
         files.append(RemoteFile(name, size, f"sha256:{lfs.sha256}" if lfs else f"git:{blob}"))
     if remote.kind == "model":
-        require_sizes(remote.where, {file.name: file.size for file in files})
+        require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
     _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
     _write(known, json.dumps([asdict(file) for file in files]).encode())
     return files

@@ -138,7 +138,7 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
     `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
     """
     found, names = {}, local_names(path)
-    require_sizes(str(path), {name: (path / name).stat().st_size for name in names})
+    require_sizes(f"{path}/", {name: (path / name).stat().st_size for name in names})
     for name in names:
         try:
             found[name] = digests(path / name).removeprefix("sha256:")
@@ -148,12 +148,15 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
 
 
 def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
-    """Refuses files of a checkpoint that are too long for what they are, before gigabytes are read."""
+    """Refuses files of a checkpoint that are too long for what they are, before gigabytes are read.
+
+    `where` stands in front of their names.
+    """
     limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
     limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
     for name, (most, what) in limits.items():
         if sizes[name] > most:
-            raise SourceError(f"{where}/{name}: {sizes[name]} bytes; at most {most} are read of {what}")
+            raise SourceError(f"{where}{name}: {sizes[name]} bytes; at most {most} are read of {what}")
 
 
 def require_json(path: Path) -> None:

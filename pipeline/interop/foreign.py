@@ -184,7 +184,7 @@ def _checkpoint(directory: Path) -> Foreign:
     require_inside(directory, terms.TEXT)
     taken = local_names(directory)
     try:
-        require_sizes(str(directory), {name: (directory / name).stat().st_size for name in taken})
+        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in taken})
         require_json(directory)
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)

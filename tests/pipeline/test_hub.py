@@ -116,9 +116,17 @@ def test_a_broken_tokenizer_is_refused_by_the_step_that_fetches_it(tmp_path, out
         refused(hub_job(hub, tmp_path), out, f"{hubs.REPO}@", "/tokenizer.json: no tokenizer")
 
 
+class Listed(bytes):
+    """Bytes that a hub lists as more."""
+
+    def __len__(self):
+        return 1 << 60
+
+
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
+        (FIRST, Listed(b"x"), f"{FIRST} is listed with 1,152,921,504,606,846,976 bytes"),
         ("LICENSE", b"x" * ((4 << 20) + 1), "LICENSE: 4194305 bytes; at most 4194304 are read of a licence"),
         ("license", b"x", "file names 'LICENSE' and 'license' differ only by case"),
     ],
@@ -127,5 +135,7 @@ def test_files_that_are_not_what_they_are_called_are_refused_before_any_download
     name, data, said, hub, tmp_path, out
 ):
     hub.files[name] = data
-    refused(hub_job(hub, tmp_path), out, "acme/tiny@3f1c9a7be2d0", said)
+    with pytest.raises(SourceError) as caught:
+        source.build(hub_job(hub, tmp_path), out, Reports())
+    assert f"acme/tiny@3f1c9a7be2d0: {said}" in str(caught.value)
     assert set(hub.requests) == {"api"}
