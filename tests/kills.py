@@ -71,10 +71,12 @@ class Campaign:
     builds: int = 0
     """Runs that came to their end, and whose stores were compared whole."""
 
-    def go(self, rounds: int, base: Path, tell: Callable[[str], None] = print) -> None:
-        """Kills so many times; the first broken promise is an AssertionError."""
-        store = base / "store"
-        while rounds > 0:
+    def go(
+        self, rounds: int, base: Path, tell: Callable[[str], None] = print, within_s: float = math.inf
+    ) -> None:
+        """Kills so many times, or for so long; the first broken promise is an AssertionError."""
+        store, until = base / "store", time.monotonic() + within_s
+        while rounds > 0 and time.monotonic() < until:
             how, ended = self._strike(store)
             wait_until(lambda: no_process_of(store), 60)
             self.struck["too late" if ended else how] += 1
@@ -183,6 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="End after this, however many.")
     asked = parser.parse_args()
     print("seed", asked.seed, flush=True)
     before = time.monotonic()
@@ -192,7 +195,7 @@ def main() -> None:
             smallest(base / "recipe.yaml"), base / "undisturbed", random.Random(asked.seed)
         )
         print(f"an undisturbed run took {time.monotonic() - before:.0f} s", flush=True)
-        campaign.go(asked.rounds, base, lambda text: print(text, flush=True))
+        campaign.go(asked.rounds, base, lambda text: print(text, flush=True), 60 * asked.minutes)
     kills = {how: count for how, count in campaign.struck.items() if how != "too late"}
     print(
         f"{sum(kills.values())} kills ({', '.join(f'{how} {count}' for how, count in kills.items())}), "
