@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -157,6 +158,9 @@ class Csv(TextFile):
                 yield fields
 
 
+ROW_BYTES = 16 << 20
+"""A row is larger in no data that is meant; JSON takes some 25 times that in memory at the worst."""
+
 KINDS: dict[str, type[JsonLines] | type[Paragraphs] | type[Csv]] = {
     "jsonl": JsonLines,
     "txt": Paragraphs,
@@ -181,7 +185,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Yields (byte offset, line, bytes); blank lines at the end of a file are no rows."""
     offset, blank = 0, list[tuple[int, int, bytes]]()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in _bounded(path, file):
             if raw.strip():
                 yield from blank  # blank lines that rows follow are broken rows
                 blank.clear()
@@ -191,14 +195,31 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(raw)
 
 
+def _bounded(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Yields (line, bytes); a line beyond ROW_BYTES is a DataError before it is in memory."""
+    for number in count(1):
+        raw = file.readline(ROW_BYTES + 1)
+        if not raw:
+            return
+        if len(raw) > ROW_BYTES:
+            raise _too_large(path, number)
+        yield number, raw
+
+
+def _too_large(path: Path, line: int) -> DataError:
+    return DataError(f"{path}:{line}: the row is larger than {ROW_BYTES} bytes; divide it into rows")
+
+
 def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
     offset, start, begun, parts = 0, 0, 0, list[bytes]()
     with path.open("rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in _bounded(path, file):
             if raw.strip():
                 if not parts:
                     start, begun = offset, number
                 parts.append(raw)
+                if offset + len(raw) - start > ROW_BYTES:
+                    raise _too_large(path, begun)
             elif parts:
                 yield start, begun, b"".join(parts)
                 parts = []
@@ -212,14 +233,18 @@ class _Feed:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
+        self.begun = self.offset
+        """Where the record begins that is being read."""
 
     def __iter__(self) -> "_Feed":
         return self
 
     def __next__(self) -> str:
-        raw = self.file.readline()
+        raw = self.file.readline(ROW_BYTES + 1)
         if not raw:
             raise StopIteration
+        if self.offset + len(raw) - self.begun > ROW_BYTES:
+            raise _too_large(Path(self.file.name), self.line + 1)
         codec = "utf-8-sig" if self.offset == 0 else "utf-8"
         self.offset += len(raw)
         self.line += 1
@@ -233,6 +258,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
     reader = csv.reader(feed, strict=True)
     while True:
         offset, line = feed.offset, feed.line + 1
+        feed.begun = offset
         try:
             cells = next(reader)
         except StopIteration:
