@@ -5,7 +5,7 @@ Numbers are those of YAML 1.2 in decimal. What older parsers take for one (`1:30
 """
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -50,7 +50,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; an error where the document becomes too large or too deep with it."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
         self.level += 1
         if self.level > DEPTH:
             raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
@@ -179,4 +179,4 @@ def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
 
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.composer.ComposerError(None, None, problem, event.start_mark)
+    return yaml.composer.ComposerError(None, None, problem, cast("yaml.Mark", event.start_mark))

@@ -7,6 +7,7 @@ all by hand: `ODD_COMMAND_LINES=all python -m pytest tests/test_odd_command_line
 import json
 import os
 import random
+import re
 import socket
 import subprocess  # noqa: TID251 a signal is sent to another process
 import sys
@@ -26,6 +27,7 @@ from pipeline.output import Output
 from tests.main_job import write_recipe
 from tests.odd import PLACES, places
 from tests.pipeline.published import publication
+from tests.seen import seen
 from tests.watched import ROOT, Call, Ended, watched
 
 SAMPLE = 250
@@ -172,6 +174,19 @@ def test_every_path_of_the_click_tree_is_of_our_type():
     paths = [one for _, command in commands() for one in command.params if isinstance(one.type, click.Path)]
     assert len(paths) > 20
     assert all(isinstance(one.type, PathType) for one in paths)
+
+
+def test_what_was_seen_to_fail_is_refused_by_its_place(tmp_path):
+    cases = seen(tmp_path)
+    calls = [
+        Call(("--store", str(tmp_path / "store"), "--json", "plan", str(file))) for file, _ in cases.values()
+    ]
+    for (name, (file, said)), end in zip(cases.items(), watched(calls), strict=True):
+        assert end.code == 2, (name, end.err[-800:])
+        assert end.err.startswith(f"error: {file}: "), (name, end.err[:300])
+        assert re.search(said, end.err), (name, end.err[:600])
+        assert len(end.err) < 6000, name
+        assert one_document(end.out)["error"]["kind"] == "RecipeError"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
