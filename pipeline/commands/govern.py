@@ -121,7 +121,7 @@ def _request(app: App, reference: str, alias: str, rule: str, options: dict[str,
 def _time(text: str) -> timedelta:
     units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
     count, unit = text[:-1], text[-1:]
-    if unit not in units or not count.isdecimal() or not 0 < int(count) <= 9999:
+    if unit not in units or not count.isdecimal() or len(count) > 4 or not int(count):
         raise click.UsageError(f"--for {text!r} is no time; write 12h, 7d or 2w")
     return int(count) * units[unit]
 
