@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.output import Output
-from recipes.regular import user_path
+from recipes.regular import is_text, user_path
 
 if TYPE_CHECKING:
     from artifacts.client import Client
@@ -29,6 +29,8 @@ class App:
     ) -> None:
         if not store_url:
             raise click.UsageError("--store (or ENGINERY_STORE) is empty; give a directory")
+        if not is_text(store_url) or not is_text(registry_url or ""):
+            raise click.UsageError("--store or --registry (or its variable) is not UTF-8 text; give text")
         self.store_url = store_url if "://" in store_url else str(user_path(store_url))
         self.registry_url = registry_url
         self.out = Output(json_mode=json_mode, quiet=quiet, color=color)

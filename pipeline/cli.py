@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from recipes.regular import is_text, shortened
+
 if TYPE_CHECKING:
     from pipeline.app import App
     from pipeline.output import Output
@@ -100,9 +102,10 @@ class Lazy(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuses words that are no text: no registry, JSON document or log could hold them."""
         for word in args:
-            if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
-                shown = ascii(word if len(word) <= 60 else f"{word[:60]}...")
-                ctx.fail(f"{shown} is not UTF-8 text, or holds a NUL; rename the file, or give text")
+            if not is_text(word):
+                ctx.fail(
+                    f"{shortened(word)!a} is not UTF-8 text, or holds a NUL; rename the file, or give text"
+                )
         return super().parse_args(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

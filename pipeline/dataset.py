@@ -80,7 +80,7 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     if front is None:
         return []
     try:
-        found = yaml_text.parse(front[1])
+        found = yaml_text.parse_card(front[1])
     except yaml.YAMLError as exc:
         said = yaml_text.said(exc)
         raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None

@@ -92,6 +92,11 @@ def require_writable(path: Path) -> None:
         raise FileRefused(path, f"is {kind(mode)}; give a file to write")
 
 
+def is_text(text: str) -> bool:
+    """Whether a database, a JSON document or a log can hold it: Unicode without NUL."""
+    return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def path_problem(text: str) -> str:
     """Why no file can have this path; empty where one can."""
     if not text or text.isspace():

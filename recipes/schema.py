@@ -164,14 +164,14 @@ class Slo(Frozen):
 class Budget(Frozen):
     """How much searching is allowed."""
 
-    trials: PositiveInt = 8
+    trials: int = Field(default=8, ge=1, le=256)
     """Points to build and measure, at most."""
 
 
 class Tune(Frozen):
     """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
 
-    space: dict[str, Several[Any]] = Field(min_length=1)
+    space: dict[str, Annotated[Several[Any], Field(min_length=1)]] = Field(min_length=1)
     """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
     objective: Literal["throughput", "latency"] = "throughput"
     """`throughput`: most output tokens/s in all; `latency`: lowest median inter-token latency."""

@@ -5,7 +5,7 @@ Numbers are those of YAML 1.2 in decimal. What older parsers take for one (`1:30
 """
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -39,6 +39,8 @@ class Loader(yaml.SafeLoader):
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    most = NODES
+
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self.level = 0
@@ -48,7 +50,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; an error where the document becomes too large or too deep with it."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
         self.level += 1
         if self.level > DEPTH:
             raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
@@ -58,9 +60,9 @@ class Loader(yaml.SafeLoader):
             return None
         count, height = self._extent(event, node)
         self.nodes += count if isinstance(event, yaml.AliasEvent) else 1
-        if self.nodes > NODES:
+        if self.nodes > self.most:
             raise _error(
-                event, f"more than {NODES} values, aliases counted as what they stand for; write less"
+                event, f"more than {self.most} values, aliases counted as what they stand for; write less"
             )
         if self.level + height > DEPTH:
             raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
@@ -94,28 +96,45 @@ class Loader(yaml.SafeLoader):
             value = float(node.value) if node.tag == f"{TAG}float" else super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError, TypeError):
             raise _no(node, "can be read; quote it if it is text") from None
-        if isinstance(value, int | float) and not isinstance(value, bool) and not _usable(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and not self.meant(value):
             raise _no(node, "can be meant; it is too large, or too near to nothing; quote it if it is text")
         return value
+
+    def meant(self, value: float) -> bool:
+        """Whether a number can be meant; others overflow, or are rounded by readers of JSON."""
+        if isinstance(value, int):
+            return abs(value) <= LARGEST_INT
+        return value == 0 or SMALLEST <= abs(value) <= LARGEST
 
 
 Loader.add_implicit_resolver(f"{TAG}int", re.compile(rf"(?:{INT.pattern})\Z"), list("-+0123456789"))
 Loader.add_implicit_resolver(f"{TAG}float", re.compile(rf"(?:{FLOAT.pattern})\Z"), list("-+.0123456789"))
 
 
+class CardLoader(Loader):
+    """Loader of cards: those of data sets list each feature of each configuration."""
+
+    most = 100_000
+
+    def meant(self, value: float) -> bool:
+        """Numbers of cards are not ours."""
+        return True
+
+
 def compose(text: str) -> yaml.Node | None:
     """The syntax tree of a document, within the limits; a YAMLError says what is wrong, and where."""
-    loader = Loader(text)
-    try:
-        return loader.get_single_node()
-    finally:
-        loader.dispose()
+    return Loader(text).get_single_node()
 
 
 def parse(text: str) -> Any:
     """The value of a document, within the limits; a YAMLError says what is wrong, and where."""
     node = compose(text)
     return None if node is None else value_of(node)
+
+
+def parse_card(text: str) -> Any:
+    """The front matter of a card, which was not written for us: any number and any key, within the limits."""
+    return CardLoader(text).get_single_data()
 
 
 def value_of(node: yaml.Node) -> Any:
@@ -152,12 +171,6 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
         _check_keys(value, seen)
 
 
-def _usable(value: float) -> bool:
-    if isinstance(value, int):
-        return abs(value) <= LARGEST_INT
-    return value == 0 or SMALLEST <= abs(value) <= LARGEST
-
-
 def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
     kind = node.tag.rpartition(":")[2]
     return yaml.constructor.ConstructorError(
@@ -166,4 +179,4 @@ def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
 
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.composer.ComposerError(None, None, problem, event.start_mark)
+    return yaml.composer.ComposerError(None, None, problem, cast("yaml.Mark", event.start_mark))

@@ -11,7 +11,7 @@ from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.place import parse, shown
 from artifacts.store.remote.store import RemoteStore
-from recipes.regular import user_path
+from recipes.regular import shortened, user_path
 
 DEFAULT_STORE = "~/.enginery"
 """Store used when nobody names one."""
@@ -67,7 +67,7 @@ def caches(environ: Mapping[str, str]) -> Path:
 
 def parse_size(text: str) -> int:
     """Bytes: `200GB`, `1.5TiB`, `5000000`; anything else is a StoreUnknown."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)", text.strip())
     if found is None or found.group(2).upper() not in UNITS:
-        raise StoreUnknown(f"ENGINERY_CACHE_MAX: {text!r} is no size; write e.g. 200GB or 1.5TiB")
+        raise StoreUnknown(f"ENGINERY_CACHE_MAX: {shortened(text)!r} is no size; write e.g. 200GB or 1.5TiB")
     return int(float(found.group(1)) * UNITS[found.group(2).upper()])

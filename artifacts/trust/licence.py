@@ -96,7 +96,7 @@ def _card(text: str) -> dict[str, Any]:
 
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
-        found = yaml_text.parse(front[1]) if front else {}
+        found = yaml_text.parse_card(front[1]) if front else {}
     except yaml.YAMLError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,8 +6,12 @@ from typing import Any
 
 from calibration.errors import DataError
 from calibration.links import told
+from recipes.regular import FileRefused, read_text
 
 SPLITS, STATE = "dataset_dict.json", "state.json"
+
+STATE_BYTES = 8 << 20
+"""Read of either at most; a hundred thousand files are named in less."""
 
 
 def data_files(directory: Path, split: str | None) -> list[Path]:
@@ -64,8 +68,8 @@ def _require_inside(directory: Path, names: list[str]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        found = json.loads(read_text(path, STATE_BYTES))
+    except (FileRefused, ValueError, RecursionError) as exc:
         raise DataError(f"{path}: not readable as JSON ({exc}); save the dataset again") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: not a JSON object; save the dataset again")

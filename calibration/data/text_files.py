@@ -12,8 +12,9 @@ from calibration.data.fields import Fields
 from calibration.data.values import json_type
 from calibration.errors import DataError
 
-ROW_BYTES = 32 << 20
-"""Longest row that is read, so that memory does not depend on a file without line ends."""
+ROW_BYTES = 16 << 20
+"""Longest row that is read, so that memory does not depend on a file without line ends: JSON may take some 25
+times that."""
 
 
 @dataclass(frozen=True, slots=True)

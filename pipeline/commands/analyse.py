@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import ORDINAL, PATH, Finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +40,8 @@ class Question:
 @click.option("--format", "formats", multiple=True, metavar="FORMAT",
               help="Format to ask about, again for more; default: the recipe's, or fp8.")  # fmt: skip
 @click.option("--wider", default="none", show_default=True, help="Format that exceptions get.")
-@click.option(
-    "--keep", type=click.IntRange(min=0), help="Exceptions to propose; default: a tenth of the units."
-)
-@click.option("--gain", type=click.FloatRange(0, 1), help="Share of the error to remove, instead of --keep.")
+@click.option("--keep", type=ORDINAL, help="Exceptions to propose; default: a tenth of the units.")
+@click.option("--gain", type=Finite(0, 1), help="Share of the error to remove, instead of --keep.")
 @click.pass_obj
 def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
     """Say what quantization costs, linear by linear, and propose exceptions; builds no engine.

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import PATH
 
 FIRST = """\
 # yaml-language-server: $schema={schema}

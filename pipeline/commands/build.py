@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import MOST, PATH, Finite
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit
@@ -39,9 +39,7 @@ def plan(app: App, recipe: Path) -> None:
 @click.command()
 @RECIPE
 @click.option("--dry-run", is_flag=True, help="Plan and stop.")
-@click.option(
-    "--step-timeout", type=click.FloatRange(min=0, min_open=True), help="Hours that one step may take."
-)
+@click.option("--step-timeout", type=Finite(0, MOST, min_open=True), help="Hours that one step may take.")
 @click.pass_context
 def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | None) -> None:
     """Build, gate and publish what RECIPE describes.

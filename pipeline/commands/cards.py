@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH, PathType
+from pipeline.commands.types import PATH, PathType
 
 if TYPE_CHECKING:
     from pipeline.web.reading import Reading

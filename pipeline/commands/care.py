@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.types import ADDRESS
 
 if TYPE_CHECKING:
     from pipeline.toolchains.toolchain import Toolchain
 
 
 @click.command()
-@click.option("--server", "url", envvar="PREFECT_API_URL",
+@click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL",
               help="Prefect server; default: the one that `up` started from this store.")  # fmt: skip
 @click.pass_obj
 def doctor(app: App, url: str | None) -> None:

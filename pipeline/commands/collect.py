@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.types import DAYS, ORDINAL
 
 if TYPE_CHECKING:
     from artifacts.collection.gc import Plan, Policy
@@ -15,11 +16,9 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Rows of each kind that people see; `--json` has all."""
 
-DAYS = click.FloatRange(min=0)
-
 
 @click.command()
-@click.option("--keep-last", type=click.IntRange(min=0), default=3, show_default=True,
+@click.option("--keep-last", type=ORDINAL, default=3, show_default=True,
               help="Keep so many of the newest versions of every name.")  # fmt: skip
 @click.option("--keep-pulled", "keep_pulled_days", type=DAYS, default=30.0, show_default=True,
               metavar="DAYS", help="Keep versions that were pulled since.")  # fmt: skip

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.types import COUNT, MOST, Finite
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
@@ -32,21 +33,21 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
 @click.option(
     "-n",
     "--max-new-tokens",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=64,
     show_default=True,
     help="Tokens to add at most.",
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0),
+    type=Finite(0, MOST),
     default=0.0,
     show_default=True,
     help="0 takes the likeliest token.",
 )
 @click.option(
     "--seed",
-    type=int,
+    type=click.IntRange(-(1 << 63), (1 << 63) - 1),
     default=0,
     show_default=True,
     help="Of drawing tokens, where --temperature is above 0.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import COUNT, PATH
 
 if TYPE_CHECKING:
     from pipeline.process import Usage
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("checkpoint", metavar="CHECKPOINT|KEY|NAME[@ALIAS|:VERSION]")
 @click.argument("out", type=PATH)
-@click.option("--tp", type=click.IntRange(min=1), default=1, show_default=True, help="Ranks per layer.")
-@click.option("--pp", type=click.IntRange(min=1), default=1, show_default=True, help="Stages of layers.")
-@click.option(
-    "--ep", type=click.IntRange(min=1), default=1, show_default=True, help="Of the tp ranks, expert-parallel."
-)
+@click.option("--tp", type=COUNT, default=1, show_default=True, help="Ranks per layer.")
+@click.option("--pp", type=COUNT, default=1, show_default=True, help="Stages of layers.")
+@click.option("--ep", type=COUNT, default=1, show_default=True, help="Of the tp ranks, expert-parallel.")
 @click.option("--release", default="", help="TensorRT-LLM release that reads it, e.g. 0.15; default: newest.")
 @click.pass_obj
 def reshard(  # noqa: PLR0913, PLR0917 what click hands over

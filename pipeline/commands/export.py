@@ -6,7 +6,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import engine_of
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import PATH
 
 
 @click.command()

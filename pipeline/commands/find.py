@@ -9,8 +9,8 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import facts_here
-from pipeline.commands.paths import PATH
 from pipeline.commands.published import rows_of, tabulate
+from pipeline.commands.types import COUNT, PATH
 from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def _gpu(_: click.Context, __: click.Parameter, given: str | None) -> tuple[str,
 @click.option("--format", "format_", help="Only this quantization format.")
 @click.option("--kv-cache", help="Only this type of the KV cache, e.g. float8_e4m3fn.")
 @click.option("--backend", help="Only this engine backend.")
-@click.option("--tp", type=click.IntRange(min=1), help="Only this tensor-parallel degree.")
-@click.option("--pp", type=click.IntRange(min=1), help="Only this pipeline-parallel degree.")
-@click.option("--max-batch-size", type=click.IntRange(min=1), help="At least this many requests at once.")
-@click.option("--max-seq-len", type=click.IntRange(min=1), help="At least this many tokens per request.")
+@click.option("--tp", type=COUNT, help="Only this tensor-parallel degree.")
+@click.option("--pp", type=COUNT, help="Only this pipeline-parallel degree.")
+@click.option("--max-batch-size", type=COUNT, help="At least this many requests at once.")
+@click.option("--max-seq-len", type=COUNT, help="At least this many tokens per request.")
 @click.option("--gpu", callback=_gpu, help="For a host with this GPU instead of here: h200, or 2xh200.")
 @click.option("--driver", help="For a host with this driver instead of here, e.g. 570.86.10.")
 @click.option("--runtime", multiple=True, callback=_runtime, help="For this program: tensorrt_llm==1.2.1.")
@@ -73,7 +73,7 @@ def _gpu(_: click.Context, __: click.Parameter, given: str | None) -> tuple[str,
 @click.option(
     "--rank", default="speed", show_default=True, help="speed, per_user, first_token, accuracy, size."
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Versions to show; default: 20 to people.")
+@click.option("--limit", type=COUNT, help="Versions to show; default: 20 to people.")
 @click.option("--any-host", is_flag=True, help="Also versions that were built for other hosts.")
 @click.option("--recipe", type=PATH, help="Write the recipe for what is missing here.")
 @click.pass_obj

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PathType
 from pipeline.commands.release import shown
+from pipeline.commands.types import MOST_DAYS, ORDINAL, Finite, PathType
 from pipeline.commands.unused import refuse_unused
 from recipes.regular import read_bytes
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("alias", required=False)
 @click.option("--verdict", multiple=True, help="Verdict that is good enough: PASS, UNVERIFIED; repeatable.")
-@click.option("--max-age-days", type=float, help="Days since publication.")
+@click.option("--max-age-days", type=Finite(max=MOST_DAYS), help="Days since publication.")
 @click.option(
     "--signed-by",
     multiple=True,
@@ -58,7 +58,7 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
 @click.argument("rule", required=False)
 @click.option("--reason", help="Why; everybody who looks at the version sees it.")
 @click.option("--for", "duration", metavar="TIME", help="For how long: 12h, 7d, 2w.")
-@click.option("--end", type=int, metavar="ID", help="End an open waiver now.")
+@click.option("--end", type=ORDINAL, metavar="ID", help="End an open waiver now.")
 @click.option("--all", "ended", is_flag=True, help="List also waivers that are over.")
 @click.pass_obj
 def waive(
@@ -121,7 +121,7 @@ def _request(app: App, reference: str, alias: str, rule: str, options: dict[str,
 def _time(text: str) -> timedelta:
     units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
     count, unit = text[:-1], text[-1:]
-    if unit not in units or not count.isdecimal() or not 0 < int(count) <= 9999:
+    if unit not in units or not count.isdecimal() or len(count) > 4 or not int(count):
         raise click.UsageError(f"--for {text!r} is no time; write 12h, 7d or 2w")
     return int(count) * units[unit]
 

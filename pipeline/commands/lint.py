@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import PATH
 
 if TYPE_CHECKING:
     from pipeline.lint.advice import Advice

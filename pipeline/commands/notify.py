@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import ORDINAL, PATH, SECONDS
 from pipeline.commands.unused import refuse_unused
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--command", metavar="LINE", help="Program to start, without a shell.")
 @click.option("--names", default="*", show_default=True, help="Only names that match this glob.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of event; repeatable. Default: all.")
-@click.option("--remove", type=int, metavar="ID", help="Remove a subscriber.")
+@click.option("--remove", type=ORDINAL, metavar="ID", help="Remove a subscriber.")
 @click.option("--new-secret", type=PATH, help="Write a new webhook secret to a file.")
 @click.pass_obj
 def subscribe(
@@ -60,11 +60,9 @@ def subscribe(
 
 @click.command()
 @click.option("--follow", is_flag=True, help="Go on until stopped, instead of trying once.")
-@click.option(
-    "--every", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Seconds between looks."
-)
+@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between looks.")
 @click.option("--list", "list_", is_flag=True, help="Show what became of every event, and tell nobody.")
-@click.option("--retry", type=int, metavar="ID", help="Try again what was given up for a subscriber.")
+@click.option("--retry", type=ORDINAL, metavar="ID", help="Try again what was given up for a subscriber.")
 @click.pass_obj
 def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None) -> None:
     """Tell subscribers what they are to be told; what fails is tried again later, for about three days.

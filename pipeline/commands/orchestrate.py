@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import ADDRESS, COUNT, PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +26,7 @@ FAILED_CODE = 1
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of API and UI."
 )
-@click.option(
-    "--runs", type=click.IntRange(1), default=1, show_default=True, help="Runs at once on this host."
-)
+@click.option("--runs", type=COUNT, default=1, show_default=True, help="Runs at once on this host.")
 @click.pass_obj
 def up(app: App, port: int, runs: int) -> None:
     """Start a Prefect server, a work pool and a worker; Ctrl-C stops them.
@@ -66,8 +64,8 @@ def up(app: App, port: int, runs: int) -> None:
 
 @click.command()
 @click.argument("recipe", type=PATH)
-@click.option("--server", "url", envvar="PREFECT_API_URL", default="http://127.0.0.1:4200", show_default=True,
-              help="Prefect server.")  # fmt: skip
+@click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
+              show_default=True, help="Prefect server.")  # fmt: skip
 @click.option("--wait", is_flag=True, help="Wait for the runs; the exit code is that of `enginery run`.")
 @click.option("--schedule-only", is_flag=True, help="Register recipe and schedule, start nothing now.")
 @click.pass_obj

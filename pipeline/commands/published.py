@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
+from pipeline.commands.types import COUNT
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Version
@@ -35,7 +36,7 @@ FIRST = 50
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--limit", type=click.IntRange(min=1), help=f"Versions to show; default: {FIRST} to people.")
+@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST} to people.")
 @click.pass_obj
 def ls(app: App, name: str | None, limit: int | None) -> None:
     """List the newest version of every name and those with an alias, or the versions of NAME.

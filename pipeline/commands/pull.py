@@ -10,8 +10,8 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import REFERENCE, facts_here
-from pipeline.commands.paths import PATH
 from pipeline.commands.trust import trust_options, trusted
+from pipeline.commands.types import PATH, SECONDS
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord
@@ -26,7 +26,7 @@ AFTER_S = 600.0
 @click.argument("directory", type=PATH)
 @trust_options
 @click.option(
-    "--watch", "every", is_flag=False, flag_value=30.0, type=click.FloatRange(min=0.1), metavar="[SECONDS]",
+    "--watch", "every", is_flag=False, flag_value=30.0, type=SECONDS, metavar="[SECONDS]",
     help="Follow the alias, look this often (30): versions side by side, DIRECTORY/current is the one.",
 )  # fmt: skip
 @click.option("--then", metavar="COMMAND", help="With --watch: run after each change, e.g. to reload.")

@@ -8,6 +8,7 @@ import click
 
 from pipeline.app import App
 from pipeline.commands.consume import REFERENCE
+from pipeline.commands.types import COUNT, ORDINAL
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Judgement, Move
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 @click.command()
 @REFERENCE
 @click.argument("alias")
-@click.option("--expect", type=int, help="Version the alias must point at now; default: what it is found at.")
+@click.option(
+    "--expect", type=ORDINAL, help="Version the alias must point at now; default: what it is found at."
+)
 @click.option("--new", is_flag=True, help="The alias must not exist yet.")
 @click.option("--dry-run", is_flag=True, help="Only say whether the alias would move.")
 @click.pass_obj
@@ -50,8 +53,8 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
 
 @click.command()
 @click.argument("reference", metavar="NAME@ALIAS")
-@click.option("--to", type=int, help="Version to go back to; default: the one before.")
-@click.option("--expect", type=int, help="Version the alias must point at now.")
+@click.option("--to", type=ORDINAL, help="Version to go back to; default: the one before.")
+@click.option("--expect", type=ORDINAL, help="Version the alias must point at now.")
 @click.pass_obj
 def rollback(app: App, reference: str, to: int | None, expect: int | None) -> None:
     """Point an alias back at the version before; no policy stands in the way.
@@ -107,7 +110,7 @@ def aliases(app: App, name: str | None, history: bool) -> None:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("-n", "--newest", type=click.IntRange(min=1), help="Only so many, the newest.")
+@click.option("-n", "--newest", type=COUNT, help="Only so many, the newest.")
 @click.pass_obj
 def log(app: App, name: str | None, newest: int | None) -> None:
     """Say what happened to NAME, or to everything: who did what and when, refusals too.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PathType
+from pipeline.commands.types import PathType
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord

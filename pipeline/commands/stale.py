@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import ADDRESS, MOST_DAYS, PATH
 
 if TYPE_CHECKING:
     from pipeline.stale.ask import Asked
@@ -33,7 +33,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 @click.option(
     "--gate-max-age",
     "gate_days",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_DAYS),
     default=90,
     show_default=True,
     metavar="DAYS",
@@ -50,8 +50,8 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 @click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")
 @click.option("--schedule", metavar="CRON", callback=cron,
               help="Have a Prefect server do all this, rebuilds included, on a schedule in UTC.")  # fmt: skip
-@click.option("--server", "url", envvar="PREFECT_API_URL", default="http://127.0.0.1:4200", show_default=True,
-              help="Prefect server.")  # fmt: skip
+@click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
+              show_default=True, help="Prefect server.")  # fmt: skip
 @click.pass_obj
 def stale(
     app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **asked: Any

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.app import App
-from pipeline.commands.paths import PATH
+from pipeline.commands.types import PATH
 from pipeline.commands.unused import refuse_unused
 from recipes.regular import is_directory, read_bytes, require_writable, user_path
 

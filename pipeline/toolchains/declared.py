@@ -60,7 +60,7 @@ def place(env: Mapping[str, str]) -> Path:
     """Where the file is looked for: `$ENGINERY_TOOLCHAINS`, else below the user's configuration."""
     if env.get(VARIABLE):
         return user_path(env[VARIABLE])
-    home = env.get("XDG_CONFIG_HOME") or str(Path(env.get("HOME", "~")).expanduser() / ".config")
+    home = env.get("XDG_CONFIG_HOME") or str(user_path(env.get("HOME") or "~") / ".config")
     return Path(home) / "enginery" / "toolchains.yaml"
 
 

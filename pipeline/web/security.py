@@ -14,8 +14,8 @@ from recipes.regular import FileRefused, read_text
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-MIN_TOKEN = 16
-"""Characters; shorter ones can be guessed."""
+MIN_TOKEN, MAX_TOKEN = 16, 4096
+"""Characters; shorter ones can be guessed, and no header is longer."""
 
 MAX_BODY_BYTES = 16 << 10
 """Of a request that writes; those we know have a few hundred."""
@@ -48,9 +48,9 @@ def read_token(file: Path | None, environment: str | None) -> str | None:
             ) from None
     if found is None or (found == "" and file is None):
         return None
-    if len(found) < MIN_TOKEN or not found.isascii() or any(c.isspace() for c in found):
+    if not MIN_TOKEN <= len(found) <= MAX_TOKEN or not found.isascii() or any(c.isspace() for c in found):
         raise TokenUnusable(
-            f"the token in {where} has {len(found)} characters; give one of at least {MIN_TOKEN} ASCII "
+            f"the token in {where} has {len(found)} characters; give {MIN_TOKEN} to {MAX_TOKEN} ASCII "
             "characters without spaces, e.g. of `openssl rand -hex 32`"
         )
     return found

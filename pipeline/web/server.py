@@ -39,7 +39,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
-    except OSError as exc:
+    except (OSError, UnicodeError) as exc:  # a name that no host can have is a UnicodeError
+        why = exc.strerror if isinstance(exc, OSError) else "no host can have that name"
         raise AddressUnusable(
-            f"cannot listen on {host} port {port}: {exc.strerror}; give another --host or --port"
+            f"cannot listen on {host} port {port}: {why}; give another --host or --port"
         ) from None

@@ -55,5 +55,5 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
         write_secret(tmp_path / "s")
     with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set here"):
         looked_up("env:NO", {"NO": " "})
-    with pytest.raises(SubscriptionRefused, match="cannot be read here"):
+    with pytest.raises(SubscriptionRefused, match="no such file; whoever notifies must be able to read it"):
         looked_up(f"file:{tmp_path / 'absent'}", {})

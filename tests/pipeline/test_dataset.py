@@ -24,6 +24,7 @@ from recipes.load import load
 from tests import hub as hubs
 from tests.checkpoints import Reports, start_build, until
 from tests.main_job import write_recipe
+from tests.odd import MANY_ALIASES
 
 CARD = """---
 license: mit
@@ -123,11 +124,16 @@ def test_what_a_source_may_not_mean(case):
         dataset.choose(source, names, configs, "x")
 
 
-@pytest.mark.parametrize("front", ["configs: [", "released: 2021-02-29"])
+@pytest.mark.parametrize("front", ["configs: [", "a: &a [*a]", "a: !!int x", MANY_ALIASES])
 def test_a_card_that_is_not_yaml_is_said_to_be_so(front):
     with pytest.raises(DataError, match=r"x: README\.md: not YAML"):
         dataset.configurations(f"---\n{front}\n---\n", "x")
     assert dataset.configurations("# no front matter", "x") == []
+
+
+def test_a_card_may_hold_any_number_key_and_date():
+    front = "released: 2021-02-29\nnames: {0: a, 1: b}\nvalue: 1.0e-40\nconfigs: [{config_name: a}]"
+    assert dataset.configurations(f"---\n{front}\n---\n", "x") == [{"config_name": "a"}]
 
 
 def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN):

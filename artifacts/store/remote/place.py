@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from obstore.store import from_url
 
 from artifacts.errors import StoreUnknown
+from recipes.regular import shortened
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore
@@ -39,6 +40,10 @@ class Patience:
     """Pause before the first repetition; it doubles, with jitter, up to 15 s."""
 
 
+BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+"""Names of buckets and containers in any of the stores."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A prefix in a bucket, or in an Azure container."""
@@ -65,6 +70,10 @@ def parse(url: str) -> Place:
     parts = [part for part in prefix.split("/") if part]
     if not host or {".", ".."} & {host, *parts}:
         raise StoreUnknown(f"store {url!r} names no bucket and prefix; write {scheme}://BUCKET/PREFIX")
+    if not BUCKET.fullmatch(host):
+        raise StoreUnknown(
+            f"{shortened(host)!r} is no name of a bucket; use letters, digits, '.', '_' and '-'"
+        )
     return Place(scheme, host, "/".join(parts))
 
 

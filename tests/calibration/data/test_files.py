@@ -142,8 +142,8 @@ def test_a_row_of_ten_megabytes_is_a_row(kind, tmp_path):
 
 
 HOLES = {
-    "jsonl": (b'{"text": "a"}\n', "2: a row of more than 33,554,432 bytes"),
-    "txt": (b"a\n\n", "3: a row of more than 33,554,432 bytes"),
+    "jsonl": (b'{"text": "a"}\n', "2: a row of more than 16,777,216 bytes"),
+    "txt": (b"a\n\n", "3: a row of more than 16,777,216 bytes"),
     "csv": (b'text\na\n"', "3: not valid CSV"),
 }
 
@@ -164,7 +164,7 @@ def test_a_record_of_many_short_lines_ends_too(tmp_path):
     path = tmp_path / "open.csv"
     path.write_bytes(b'text\n"' + (b"a" * 4000 + b'","\n') * 9000)
     with pytest.raises(
-        DataError, match=r"open\.csv:2: not valid CSV \(a record of more than 33,554,432 bytes"
+        DataError, match=r"open\.csv:2: not valid CSV \(a record of more than 16,777,216 bytes"
     ):
         scan([FILES["csv"](path)], "csv", {}, budget_bytes=1 << 20)
 
@@ -200,7 +200,7 @@ def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path):
     rows = pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), turn)
     pq.write_table(pa.table({"messages": rows}), path, compression="zstd", store_schema=False)
     with pytest.raises(
-        DataError, match=r"row\.parquet: row 1: a row of 16,777,\d+,\d+ bytes; at most 33,554,432"
+        DataError, match=r"row\.parquet: row 1: a row of 16,777,\d+,\d+ bytes; at most 16,777,216"
     ):
         scan([Parquet(path)], "parquet", {})
 

@@ -1,0 +1,58 @@
+"""Types of arguments: paths, addresses and numbers; what none can be is refused before it is used."""
+
+import math
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from recipes.regular import path_problem, shortened
+
+MOST, MOST_DAYS = 10**9, 36_500
+"""Far beyond what anybody counts; what is larger fits neither the registry's columns nor the calendar."""
+
+
+class PathType(click.Path):
+    """A path that a file can have, as a `pathlib.Path`."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or a usage error."""
+        if problem := path_problem(str(value)):
+            self.fail(f"{shortened(str(value))!r} {problem}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class AddressType(click.ParamType[str]):
+    """The address of a server, `http://HOST[:PORT][/PATH]`."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address, or a usage error."""
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good or not value.isprintable() or " " in value:
+            self.fail(f"{shortened(value)!r} is no address; give http://HOST:PORT", param, ctx)
+        return str(value)
+
+
+class Finite(click.FloatRange):
+    """A number within bounds; `nan` is in none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or a usage error."""
+        if not math.isfinite(number := super().convert(value, param, ctx)):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
+
+
+PATH, ADDRESS = PathType(), AddressType()
+COUNT, ORDINAL = click.IntRange(1, MOST), click.IntRange(0, MOST)
+DAYS, SECONDS = Finite(0, MOST_DAYS), Finite(0.1, MOST)
