@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.registry.registry import open_registry
 from tests.disks import fill, mounted
+from tests.pipeline.published import publication
 
 EAGER = ("--keep-last", "0", "--min-age", "0", "--litter", "0", "--drop-lineage")
 
@@ -53,3 +55,26 @@ def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(full,
     )
     assert "delete it" not in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_that_nobody_thought_of_is_no_bug_and_leaves_no_half_of_a_key(cli, tmp_path):
+    with mounted(tmp_path / "disk", "1m") as disk:
+        fill(disk / "ballast")
+        done = cli("keygen", disk / "key", "--no-passphrase")
+        assert done.returncode == 4, done.stderr
+        assert "disk full: [Errno 28] No space left on device; bytes free: " in done.stderr.replace("\n", " ")
+        assert "Traceback" not in done.stderr
+        assert [one.name for one in disk.iterdir()] == ["ballast"]
+
+
+def test_a_registry_on_a_full_disk_of_its_own_is_named_as_the_one_that_is_full(cli, tmp_path):
+    with mounted(tmp_path / "disk", "1m") as disk:
+        registry = f"sqlite:///{disk}/registry.db"
+        open_registry(registry).publish(publication("demo/fp8"))
+        fill(disk / "ballast")
+        done = cli("--store", tmp_path / "store", "--registry", registry, "promote", "demo/fp8:1", "prod")
+        assert done.returncode == 4, done.stderr
+        said = (
+            f"the registry {registry} cannot be written: 0 are free at {disk}, on the disk mounted at {disk}"
+        )
+        assert said in done.stderr.replace("\n", " ")
