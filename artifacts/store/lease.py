@@ -104,7 +104,7 @@ class Lease:
         return now
 
     def end(self) -> None:
-        """Remove it; where that fails it dies by itself."""
+        """Remove it; where that fails, or a server carries out a write late, it dies by itself."""
         self._ended.set()
         self._thread.join()
         try:

@@ -1,19 +1,27 @@
 """Small objects in a store of any kind, for what is kept beside artifacts; refusals are said in words."""
 
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import NamedTuple
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import ObjectStore
 
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
 
 DOCUMENT_BYTES = 64 << 20
 """Longest object that is read into memory as a whole: the index of 14 TB is shorter."""
+
+
+REMOVAL_S, PAUSE_S = 10.0, 0.1
+"""How long a removal is repeated, and the first pause before that, which doubles."""
+
+ANSWERED = re.compile(r"status code: \d{3}|LocalFileSystem")
+"""What an error says that is an answer, which the client has repeated as long as that makes sense."""
 
 
 class Meta(NamedTuple):
@@ -67,12 +75,33 @@ def listed(objects: ObjectStore, folder: str) -> list[Meta]:
 def remove(objects: ObjectStore, paths: Sequence[str]) -> None:
     """Remove objects in one request where the server takes several; those that are gone count as removed."""
     with said("a removal"):
+        delete(objects, paths)
+
+
+def delete(objects: ObjectStore, paths: Sequence[str]) -> None:
+    """`remove` with the client's own errors.
+
+    The client repeats no such request whose answer was late or lost, since it is a POST: this one may be
+    repeated.
+    """
+    until, pause_s = time.monotonic() + REMOVAL_S, PAUSE_S
+    while True:
         try:
-            obstore.delete(objects, paths)
-        except FileNotFoundError:  # somebody was here first, and some servers stop there
-            for path in paths:
-                with suppress(FileNotFoundError):
-                    obstore.delete(objects, path)
+            return _delete(objects, paths)
+        except GenericError as exc:
+            if ANSWERED.search(str(exc)) or time.monotonic() > until:
+                raise
+        time.sleep(pause_s)
+        pause_s *= 2
+
+
+def _delete(objects: ObjectStore, paths: Sequence[str]) -> None:
+    try:
+        obstore.delete(objects, paths)
+    except FileNotFoundError:  # somebody was here first, and some servers stop there
+        for path in paths:
+            with suppress(FileNotFoundError):
+                obstore.delete(objects, path)
 
 
 @contextmanager

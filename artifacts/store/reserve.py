@@ -14,6 +14,7 @@ from pathlib import Path
 from artifacts.store.disk import FULL, free_bytes
 
 FOLDER = "reserve"
+PROBE = "probe."
 
 PIECES, PIECE_BYTES = 16, 128 << 10
 """2 MiB in all; each piece is an inode too."""
@@ -43,8 +44,12 @@ def keep(root: Path) -> None:
             if free_bytes(root) < PLENTY_BYTES:
                 return
             folder.mkdir(exist_ok=True)
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        for name in sizes:
+            if name.startswith(PROBE):  # of a process that was killed; a living one needs it no more
+                (folder / name).unlink()
         for name in (f"{number:02}" for number in range(PIECES)):
-            if not (folder / name).exists():
+            if sizes.get(name) != PIECE_BYTES:
                 _write(folder / name, PIECE_BYTES)
 
 
@@ -68,7 +73,7 @@ def _fits(folder: Path, nbytes: int) -> bool:
     stat = os.statvfs(folder)
     if stat.f_files and stat.f_favail < ROOM_INODES:  # some file systems count no inodes
         return False
-    probe = folder / f"probe.{os.getpid()}.{threading.get_native_id()}"
+    probe = folder / f"{PROBE}{os.getpid()}.{threading.get_native_id()}"
     try:
         _write(probe, nbytes)
         probe.unlink()

@@ -54,8 +54,13 @@ def make_key(path: Path, passphrase: str) -> str:
     with UnwritableSaid(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         for place, text, mode in ((path, private, 0o600), (beside, public, 0o644)):
-            with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
-                file.write(text)
+            try:
+                with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+                    file.write(text)
+            except OSError:  # a full disk: half a key would stand in the way of the next one
+                path.unlink(missing_ok=True)
+                beside.unlink(missing_ok=True)
+                raise
     return envelope.key_id(public)
 
 

@@ -33,7 +33,7 @@ def up(app: App, port: int, runs: int) -> None:
 
     Example: enginery up --port 4200
     """
-    from pipeline.server import POOL, Up  # Prefect costs a second to import
+    from pipeline.server import POOL, START_WITHIN_S, Up  # Prefect costs a second to import
     from pipeline.server_home import Home
     from pipeline.server_watch import Watch
 
@@ -41,7 +41,7 @@ def up(app: App, port: int, runs: int) -> None:
     store.prepare()
     home = Home(store.root)
     services = Up(home=home, port=port, runs=runs)
-    app.out.say("starting Prefect; the first time takes longer")
+    app.out.say(f"starting Prefect, within {START_WITHIN_S:g} s; the first time takes longer")
     with services.running() as running:
         url = services.server.ui_url
         app.out.value(

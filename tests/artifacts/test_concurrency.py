@@ -1,11 +1,15 @@
 """Several processes at once in one local store, and processes that are killed there."""
 
+import os
 import random
+import re
 import time
 
 import pytest
 
 from artifacts.actor import whoami
+from artifacts.errors import StoreBusy
+from artifacts.store import lock
 
 WRITER = """
 import sys, time
@@ -74,6 +78,49 @@ def test_who_waits_is_told_for_whom_and_a_killed_holder_frees_the_lock(store, ke
 
     with store.lock(key, waiting=waiting):
         assert told == [f"process {holder.pid} of {whoami()}, at most 24 h"]
+
+
+def test_waiting_for_a_lock_has_an_end_and_names_the_holder(store, key, start):
+    holder = start(HOLDER, store.root, key, 60)
+    assert holder.stdout.readline() == "held\n"
+    said = (
+        f"process {holder.pid} of {re.escape(whoami())} has held .* for more than 0.005 minutes; see whether"
+    )
+    with pytest.raises(StoreBusy, match=said), store.lock(key, patience_s=0.3):
+        pytest.fail("held")
+
+
+def test_waiting_for_a_directory_has_an_end(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(lock, "SHORT_PATIENCE_S", 0.3)
+    with (
+        lock.alone(tmp_path),
+        pytest.raises(StoreBusy, match=f"another process has held {tmp_path}"),
+        lock.alone(tmp_path),
+    ):
+        pytest.fail("held")
+
+
+def test_a_wait_that_nobody_listens_to_is_logged_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(lock, "TELL_AFTER_S", 0.05)
+    held = lock.acquire(tmp_path / "a.lock")
+    with pytest.raises(StoreBusy):
+        lock.acquire(tmp_path / "a.lock", patience_s=0.5)
+    lock.release(tmp_path / "a.lock", held)
+    said = (
+        f"waiting for process {os.getpid()} of {whoami()}, at most 0.00833333 minutes, which holds {tmp_path}"
+    )
+    assert caplog.text.count(said) == 1
+
+
+def test_versions_before_this_one_and_this_one_understand_each_others_lock_files(tmp_path):
+    """They write, and read as a number, the process id alone."""
+    path = tmp_path / "a.lock"
+    held = lock.acquire(path)
+    assert int(path.read_bytes()[:20]) == os.getpid()
+    path.write_text("4711")
+    with pytest.raises(StoreBusy, match=r"^process 4711 has held"):
+        lock.acquire(path, patience_s=0.2)
+    lock.release(path, held)
 
 
 def test_locks_of_different_keys_are_independent(store, key, other_key):

@@ -52,6 +52,18 @@ def test_a_fetch_goes_through_a_server_that_fails_now_and_then(
     assert contents(tmp_path / "out") == FILES
 
 
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(bucket, proxy, remote, answer):
+    """A lease that stays though its holder has ended would hold up every sweep for minutes."""
+    with remote.lease(["a"], "a build"):
+        fault = proxy.fail("POST", "delete", answer)
+    assert (fault.seen, bucket.objects("leases")) == (1, [])
+    remote.prepare()
+    fault = proxy.fail("POST", "delete", answer)
+    remote.prepare()
+    assert (fault.seen, bucket.objects("probes")) == (1, [])
+
+
 def test_a_server_that_stays_broken_is_given_up_with_its_name(remote, pushed, bucket, proxy, tmp_path):
     proxy.fail("GET", "/blobs/", faults.status(500), times=1000)
     with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; see"):

@@ -165,6 +165,17 @@ def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, 
     assert not (tmp_path / "elsewhere" / "reserve").exists()
 
 
+def test_what_killed_processes_left_of_a_reserve_is_mended(store, key):
+    with store.lease([key], "a run"):
+        pass
+    (store.root / "reserve" / "probe.1.1").write_bytes(b"1")
+    (store.root / "reserve" / "03").write_bytes(b"half")
+    (store.root / "reserve" / "07").unlink()
+    with store.lease([key], "a run"):
+        pass
+    assert pieces(store) == len(list((store.root / "reserve").iterdir())) == reserve.PIECES
+
+
 def test_a_reserve_is_no_part_of_what_a_store_holds(store, put, key):
     with store.lease([key], "a run"):
         put(key, {"a": b"1"})

@@ -187,6 +187,8 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_copy(tmp_path, out):
     with (path / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + size)
-    with pytest.raises(StoreUnusable, match=r"takes \d+ bytes, \d+ are free; free some space"):
+    with pytest.raises(
+        StoreUnusable, match=r"disk full: the copy of .* needs [\d,]+ bytes, and [\d,]+ are free"
+    ):
         source.build(local_job(path, "-"), out, Reports())
     assert list(out.iterdir()) == []

@@ -9,7 +9,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 
 from artifacts.errors import StoreUnusable
-from artifacts.store.objects import require_short
+from artifacts.store.objects import delete, require_short
 from artifacts.store.remote.place import CREDENTIALS, Patience, Place, connect
 
 if TYPE_CHECKING:
@@ -101,10 +101,7 @@ class Objects:
     def remove(self, path: str) -> None:
         """Remove an object, if it is there."""
         with self._said("removing", path):
-            try:
-                obstore.delete(self.handle, path)
-            except FileNotFoundError:
-                return
+            delete(self.handle, [path])
 
     def _no_bucket(self) -> StoreUnusable:
         return StoreUnusable(
