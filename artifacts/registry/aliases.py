@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts.actor import whoami
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
-from artifacts.registry import log, tables
+from artifacts.registry import log, seals, tables
 from artifacts.registry.judgement import Judgement
 from artifacts.registry.names import check_apart
 from artifacts.registry.policy import WAIVABLE
@@ -140,7 +140,8 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
 def _put(db: Connection, name: str, alias: str, number: int) -> None:
     table = tables.alias
     moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
+    row = seals.sealed(table, {"name": name, "alias": alias, **moved})
     here = (table.c.name == name) & (table.c.alias == alias)
-    if db.execute(update(table).where(here).values(**moved)).rowcount == 0:
+    if db.execute(update(table).where(here).values(**row)).rowcount == 0:
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
-        db.execute(insert(table).values(name=name, alias=alias, **moved))
+        db.execute(insert(table).values(**row))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from artifacts import digest
 from artifacts.actor import whoami
 from artifacts.errors import NotPublishable, StoreMismatch
-from artifacts.registry import log, retention, tables
+from artifacts.registry import log, retention, rows, seals, tables
 from artifacts.registry.database import Database, insert_new
 from artifacts.registry.names import check_alias, check_apart, check_name
 from artifacts.version import PUBLISHED_AS, Metric, Publication
@@ -45,15 +45,18 @@ def bind(database: Database, db: Connection, binding: Binding) -> None:
         bound = bound_to(db)
     if bound is None:
         row = {"id": binding.id, "url": binding.url, "bound_at": log.moment(db).isoformat()}
-        db.execute(insert(tables.store).values(**row))
+        db.execute(insert(tables.store).values(**seals.sealed(tables.store, row)))
     else:
         require_bound(database, bound, binding)
 
 
 def bound_to(db: Connection) -> Binding | None:
     """The store that the registry is bound to; None before the first publication that says its store."""
-    row = db.execute(select(tables.store.c.id, tables.store.c.url)).first()
-    return None if row is None else Binding(row.id, row.url)
+    row = db.execute(select(tables.store)).first()
+    if row is None:
+        return None
+    rows.require(tables.store, row)
+    return Binding(row.id, row.url)
 
 
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
@@ -91,8 +94,9 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
         retention.restore(db, name, int(found))  # gc may have taken its bytes: they were built again
         return int(found), False
     number = _next_number(db, name)
-    db.execute(insert(table), [_version_row(db, publication, number, identity)])
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
+    row = _version_row(db, publication, number, identity)
+    db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:
         db.execute(insert(tables.metric), metrics)
     detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
@@ -102,7 +106,8 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
 
 def was_refused(db: Connection, name: str, alias: str, number: int) -> bool:
     """Whether the last that happened to the alias is that this version was refused."""
-    last = db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"), alias=alias).limit(1)).first()
+    found = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
+    last = next((one for one in found if one.detail.get("alias") == alias), None)
     return last is not None and last.kind == "refused" and last.detail["number"] == number
 
 

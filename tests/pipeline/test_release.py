@@ -138,11 +138,11 @@ def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
     code, _, err = ask("ls")
     assert (
         code,
-        "has schema 1, and this version reads 2; bring it there with: enginery registry upgrade" in err,
+        "has schema 1, and this version reads 3; bring it there with: enginery registry upgrade" in err,
     ) == (4, True)
     assert "bring it there with: enginery registry upgrade" in ask("registry", "show")[1]
     assert ask("registry", "upgrade")[1].endswith("schema 1 is now 2\n")
-    assert ask("registry", "upgrade")[1].endswith("schema 2 is the newest already\n")
+    assert ask("registry", "upgrade")[1].endswith("schema 3 is the newest already\n")
     code, out, _ = ask("aliases")
     assert (code, "demo/fp8@prod" in out) == (0, True)
     assert ask("registry", "show")[1].splitlines()[2:5] == ["schema     2", "names      3", "versions   5"]
