@@ -123,7 +123,9 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     theirs = record.facts.get("backend") == "tensorrt"
-    return Found(_intact(store, made_of), Precision.parse(record.recipe["format"]) if theirs else None)
+    return Found(
+        _intact(store, made_of), Precision.parse(record.recipe.get("format", "none")) if theirs else None
+    )
 
 
 def _intact(store: LocalStore, key: str) -> Path:

@@ -66,8 +66,8 @@ def lost(store: LocalStore, url: str) -> str | None:
     if read(store.shared, path) is None:
         return None
     return (
-        f"is gone, or has no tables: it named artifacts of this store ({path} in the store says so); restore it"
-        f" from a backup, or remove {path} if it, and what it named, was given up on purpose"
+        f"is gone, or has no tables: it named artifacts of this store ({path} in the store says so); restore"
+        f" it from a backup, or remove {path} if it, and what it named, was given up on purpose"
     )
 
 

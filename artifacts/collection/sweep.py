@@ -112,8 +112,8 @@ def _require_not_lost(place: Place, names: Names) -> None:
     """Refuses to take a store's own registry that is gone for one that never was: all would be unneeded."""
     if names.inside and not names.database.exists() and objects.read(place.objects, registries.OWN):
         raise StoreUnusable(
-            f"registry {names.database.url} is gone, and {registries.OWN} in the store says that versions were"
-            f" published to it; restore it from a backup, or remove {registries.OWN} to give them up"
+            f"registry {names.database.url} is gone, and {registries.OWN} in the store says that versions"
+            f" were published to it; restore it from a backup, or remove {registries.OWN} to give them up"
         )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts.actor import whoami
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
-from artifacts.registry import log, seals, tables
+from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.judgement import Judgement
 from artifacts.registry.names import check_apart
 from artifacts.registry.policy import WAIVABLE
@@ -67,10 +67,13 @@ def path_of(moves: Sequence[Move]) -> list[int]:
 
 
 def number_of(db: Connection, name: str, alias: str) -> int | None:
-    """Where the alias points; None where there is no such alias."""
+    """Where the alias points; None where there is no such alias, an OddRow where its row is odd."""
     table = tables.alias
-    found: int | None = db.scalar(select(table.c.number).where(table.c.name == name, table.c.alias == alias))
-    return found
+    row = db.execute(select(table).where(table.c.name == name, table.c.alias == alias)).first()
+    if row is None:
+        return None
+    rows.require(table, row)
+    return int(row.number)
 
 
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:

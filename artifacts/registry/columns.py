@@ -5,7 +5,6 @@ keeps any value in any column, and JSON is any JSON.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -13,7 +12,7 @@ from typing import Any
 
 from artifacts.registry import shapes
 from artifacts.registry.policy import VERDICTS
-from artifacts.registry.shapes import Unreadable, text_problem
+from artifacts.registry.shapes import Unreadable, a_key, text_problem
 from artifacts.version import BUILT, IMPORTED
 
 Check = Callable[[Any], str | None]
@@ -23,8 +22,6 @@ MOST = 2**31 - 1
 
 LONG = 1 << 20
 """Characters of a text without a length of its own: bundles of signatures, reasons, addresses."""
-
-HEX = re.compile("[0-9a-f]{64}")
 
 
 def anything(_: Any) -> str | None:
@@ -51,12 +48,6 @@ def _one_of(*allowed: str) -> Check:
         return f"is {shapes.brief(value)}; it is one of {', '.join(allowed)}"
 
     return check
-
-
-def _key(value: Any) -> str | None:
-    if isinstance(value, str) and HEX.fullmatch(value):
-        return None
-    return f"is {shapes.brief(value)}, not 64 hexadecimal digits"
 
 
 def _moment(value: Any) -> str | None:
@@ -100,12 +91,12 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
     "schema_version": {"number": _number(1)},
     "series": {"name": NAME, "folded": NAME, "last": _number(0)},
     "store": {"id": ID, "url": _text(1000), "bound_at": _moment},
-    "facts": {"id": _key, "facts": _json(shapes.facts)},
+    "facts": {"id": a_key, "facts": _json(shapes.facts)},
     "version": {
-        "name": NAME, "number": _number(1), "engine_key": _key, "manifest_digest": _or_none(_key),
+        "name": NAME, "number": _number(1), "engine_key": a_key, "manifest_digest": _or_none(a_key),
         "model": _text(1000), "origin": _one_of(BUILT, IMPORTED), "identity": ID,
         "verdict": _one_of(*VERDICTS), "recipe": _json(shapes.recipe), "lineage": _json(shapes.lineage),
-        "checks": _json(shapes.checks), "source": _json(shapes.source), "facts_id": _key,
+        "checks": _json(shapes.checks), "source": _json(shapes.source), "facts_id": a_key,
         "published_at": _moment, "published_by": WHO, "collected_at": _or_none(_moment),
     },
     "metric": {
@@ -121,11 +112,12 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "reason": _bundle, "granted_at": _moment, "granted_by": WHO, "until": _moment,
     },
     "signature": {
-        "manifest_digest": _key, "key_id": _text(64, 1), "bundle": _bundle, "signed_at": _moment,
+        "manifest_digest": a_key, "key_id": _text(64, 1), "bundle": _bundle, "signed_at": _moment,
         "signed_by": WHO,
     },
     "attestation": {
-        "engine_key": _key, "key_id": _text(64, 1), "bundle": _bundle, "signed_at": _moment, "signed_by": WHO,
+        "engine_key": a_key, "key_id": _text(64, 1), "bundle": _bundle, "signed_at": _moment,
+        "signed_by": WHO,
     },
     "pulled": {"name": NAME, "number": _number(1), "last_at": _moment, "times": _number(0)},
     "subscription": {

@@ -50,7 +50,9 @@ def of_metrics(rows: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
 
 
 def _number(value: Any) -> Any:
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return float(value) + 0.0  # SQLite keeps -0.0 as 0
 
 
 def last_event(db: Connection) -> str | None:

@@ -134,7 +134,7 @@ def _number(value: Any) -> str | None:
 
 def _counts(value: Any) -> str | None:
     if not isinstance(value, list):
-        return _count(value)
+        return _nothing(value) or _count(value)
     return next((f"holds one that {said}" for one in value if (said := _count(one) or _nothing(one))), None)
 
 
@@ -222,7 +222,17 @@ recipe = _with(
 )
 """A recipe as far as lists, searches and comparisons go into it; whoever builds it reads all of it anew."""
 
-lineage = _each(_some_text)
+KEY = re.compile("[0-9a-f]{64}")
+
+
+def a_key(value: Any) -> str | None:
+    """The key of an artifact, or another digest."""
+    if isinstance(value, str) and KEY.fullmatch(value):
+        return None
+    return f"is {brief(value)}, not 64 hexadecimal digits"
+
+
+lineage = _each(a_key)
 """Kind of step -> key."""
 
 checks = _list_of(

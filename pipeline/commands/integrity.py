@@ -259,7 +259,7 @@ def _verify_store(app: App) -> None:
     ]
     if audit is not None:
         lines.append(
-            f"{audit.versions:,} versions, {audit.rows:,} rows of the registry: every row is as it was written"
+            f"{audit.versions:,} versions, {audit.rows:,} rows of the registry: each is as it was written"
         )
     app.out.value(
         {
