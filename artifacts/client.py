@@ -68,6 +68,11 @@ class Client:
         self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
 
     @property
+    def registry_named(self) -> str | None:
+        """The registry that was named; None where it is the store's own."""
+        return self._named
+
+    @property
     def _registry_url(self) -> str:
         return self._named or self.store.registry_url
 

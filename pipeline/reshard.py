@@ -128,7 +128,7 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     theirs = record.facts.get("backend") == "tensorrt"
-    recipe = Precision.parse(record.recipe["format"]) if theirs else None
+    recipe = Precision.parse(record.recipe.get("format", "none")) if theirs else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
 

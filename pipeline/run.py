@@ -47,6 +47,7 @@ def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcom
         judged.verdict.require()
         held.require()  # else a sweep may have taken what is about to be named
         version = publish.publish(plan, site, registry, judged)
+    registries.remember_own(site.store, registry.url)
     return Outcome(
         name=plan.recipe.name,
         version=version,

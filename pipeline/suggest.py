@@ -62,6 +62,9 @@ def suggest(
     calibration is taken where the version had none and the new format needs it.
     """
     draft = Draft(copy.deepcopy(record.recipe), record.facts, wanted)
+    if said := _problems(draft.recipe):  # nothing can be changed in what is no recipe of this version
+        open_ = tuple(f"the recipe of {record.reference} is not one of this version ({one})" for one in said)
+        return Suggestion(of=record.reference, recipe=None, changes=(), notes=(), open=open_)
     for fact in [name for name in FIXES if name in missed]:
         FIXES[fact](draft, wanted.get(fact))
     draft.open += [f"{fact}: no recipe changes that" for fact in missed if fact not in FIXES]
@@ -96,7 +99,10 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 def formats_like(recipe: Mapping[str, Any]) -> list[str]:
     """The other formats, those with weights of a like size first; the unquantized one is the last resort."""
-    have = recipe["format"] if isinstance(recipe["format"], str) else recipe["format"]["default"]
+    said = recipe.get("format", "none")
+    have = said if isinstance(said, str) else said["default"]
+    if have not in FORMATS:
+        return []
     bits = FORMATS[have].weight_bits
     others = [fmt for fmt in FORMATS.values() if fmt.name != have]
     return [
@@ -106,13 +112,19 @@ def formats_like(recipe: Mapping[str, Any]) -> list[str]:
 
 
 def _checked(draft: Draft) -> Recipe | None:
+    problems = _problems(draft.recipe)
+    draft.open += problems
+    return None if problems else Recipe.model_validate(draft.recipe)
+
+
+def _problems(recipe: Mapping[str, Any]) -> list[str]:
+    """Everything that makes it no recipe; nothing where it is one."""
     try:
-        return Recipe.model_validate(draft.recipe)
+        Recipe.model_validate(recipe)
     except ValidationError as exc:
-        for error in exc.errors(include_url=False):
-            place = ".".join(map(str, error["loc"]))
-            draft.open.append(f"{place}: {error['msg']}" if place else error["msg"])
-        return None
+        places = [(".".join(map(str, one["loc"])), one["msg"]) for one in exc.errors(include_url=False)]
+        return [f"{place}: {said}" if place else said for place, said in places]
+    return []
 
 
 def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:

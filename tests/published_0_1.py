@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from artifacts.registry.database import connect
 from tests.cases import BASE
 
 KEPT = Path(__file__).resolve().parent / "published_0_1"
@@ -24,4 +25,5 @@ def lay_out(where: Path) -> Path:
     with closing(sqlite3.connect(store / "registry.db")) as db:
         db.executescript((store / "registry.sql").read_text())
     (store / "registry.sql").unlink()
+    connect(store / "registry.db").upgrade()
     return store

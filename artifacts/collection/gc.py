@@ -145,6 +145,7 @@ def retained(versions: Iterable[Known], policy: Policy, now: datetime) -> dict[K
 def _reasons(version: Known, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
     found = [f"@{alias}" for alias in version.aliases]
     found += [f"rollback of @{alias}" for alias in version.formerly]
+    found += [f"odd row {what}" for what in version.unsure]
     if rank < policy.keep_last:
         found.append(f"one of the last {policy.keep_last}")
     if version.pulled_at is not None and _days(version.pulled_at, now) < policy.keep_pulled_days:

@@ -133,7 +133,7 @@ def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         kind, step, content = str(manifest["kind"]), dict(manifest["step"]), str(manifest["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # by its name it is known whether it is needed; `verify` says what is wrong with it
     written = [path.stat().st_mtime for path in (folder, folder / MANIFEST) if path.exists()]
     return Artifact(
@@ -157,7 +157,10 @@ def inputs_of(step: Mapping[str, Any]) -> tuple[str, ...]:
 def params_of(step: Mapping[str, Any]) -> str:
     """Digest of a step's parameters, by which what its builds learned is stored."""
     params = step.get("params")
-    return digest.of_json(params) if isinstance(params, dict) else ""
+    try:
+        return digest.of_json(params) if isinstance(params, dict) else ""
+    except (ValueError, RecursionError):  # a manifest that nobody of us wrote
+        return ""
 
 
 AGEING = ("logs", "partial", "files", "quarantine", "tuning", "hub")

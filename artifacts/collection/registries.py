@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 from obstore.store import ObjectStore
@@ -14,6 +15,10 @@ from artifacts.store.objects import listed, read, write
 
 FOLDER = "registries"
 
+OWN = "registry.json"
+"""Beside a store's own registry: that there is one. Without it, a registry that is gone would be one that
+never was."""
+
 
 def place_of(url: str) -> str:
     """Where a registry is, the same for every user of it: without user, password and driver's options."""
@@ -24,6 +29,10 @@ def place_of(url: str) -> str:
     return URL.create(kind, host=found.host, port=found.port, database=database).render_as_string()
 
 
+def _path(place: str) -> str:
+    return f"{FOLDER}/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+
+
 def remember(store: LocalStore, url: str) -> None:
     """Record that a registry names artifacts of the store; to be called before it does.
 
@@ -32,9 +41,34 @@ def remember(store: LocalStore, url: str) -> None:
     if store.remote is None and url == store.registry_url:
         return
     place = place_of(url)
-    path = f"{FOLDER}/{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
+    path = _path(place)
     if read(store.shared, path) is None:
         write(store.shared, path, json.dumps({"url": place, "by": whoami()}).encode())
+
+
+def remember_own(store: LocalStore, url: str) -> None:
+    """Record, where the registry is the store's own, that it has one, so that its loss is noticed.
+
+    To be called once something is published; a full disk does not undo that.
+    """
+    if store.remote is None and url == store.registry_url and read(store.shared, OWN) is None:
+        with suppress(StoreUnusable):
+            write(store.shared, OWN, json.dumps({"registry": "registry.db", "by": whoami()}).encode())
+
+
+def lost(store: LocalStore, url: str) -> str | None:
+    """What to say of a registry that is not there though versions of the store were published to it.
+
+    None where nothing of it is known: it never was.
+    """
+    own = store.remote is None and url == store.registry_url
+    path = OWN if own else _path(place_of(url))
+    if read(store.shared, path) is None:
+        return None
+    return (
+        f"is gone, or has no tables: it named artifacts of this store ({path} in the store says so); restore"
+        f" it from a backup, or remove {path} if it, and what it named, was given up on purpose"
+    )
 
 
 def require_all(objects: ObjectStore, asked: list[str]) -> None:

@@ -18,7 +18,7 @@ from artifacts.manifest import unseal
 from artifacts.registry import log, publishing, retention
 from artifacts.registry.database import Database
 from artifacts.registry.publishing import Binding
-from artifacts.registry.retention import Known, Names
+from artifacts.registry.retention import Kept, Names
 from artifacts.store import lease, objects
 from artifacts.store.claim import Claim
 from artifacts.store.identity import STORE
@@ -42,6 +42,7 @@ def collect(
     does not exist, or is of another store, is refused, and so is a store that a registry not asked names
     too. What registries in `also` name all stays: each is collected by itself.
     """
+    _require_not_lost(place, names)
     with _asking(names, dry_run=True) as db:
         _require_its_own(db, names, place)  # before anything is read for long
     registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
@@ -50,7 +51,7 @@ def collect(
         found = place.inventory(marker.renew(), progress)
         with _asking(names, dry_run=dry_run) as db:
             _require_its_own(db, names, place)
-            plan = _decided(found, db, [*claims, *map(_needed, also)], policy)
+            plan = _decided(found, db, [*claims, *(_needed(one, found) for one in also)], policy)
             if db is not None and not dry_run:
                 retention.collect(db, plan.collected)
         if not dry_run:
@@ -58,16 +59,24 @@ def collect(
     return plan
 
 
-def _needed(database: Database) -> Claim:
+def _needed(database: Database, inventory: Inventory) -> Claim:
     """Everything that another registry names, as a lease on it."""
-    found: list[Known] = []
+    kept = Kept(versions=(), unclear=())
     if database.exists():
         with database.reading() as db:
-            found = [one for one in retention.known(db) if not one.collected]
-    keys = {key for one in found for key in (one.engine_key, *one.lineage)}
-    return Claim(
-        path="", keys=tuple(keys), blobs=(), what=database.url, holder=database.url, ttl_s=math.inf, age_s=0
-    )
+            kept = retention.known(db)
+    named = [one for one in kept.versions if not one.collected]
+    keys = {key for one in named for key in (one.engine_key, *one.lineage)}
+    return _claim([*keys, *_odd_keys(kept, inventory)], database.url)
+
+
+def _odd_keys(kept: Kept, inventory: Inventory) -> tuple[str, ...]:
+    """Keys that versions with odd rows name; all there are, where one does not say which it names."""
+    return tuple(inventory.artifacts) if kept.keys is None else kept.keys
+
+
+def _claim(keys: Sequence[str], who: str) -> Claim:
+    return Claim(path="", keys=tuple(keys), blobs=(), what=who, holder=who, ttl_s=math.inf, age_s=0)
 
 
 def tidy(
@@ -99,6 +108,15 @@ def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
         )
 
 
+def _require_not_lost(place: Place, names: Names) -> None:
+    """Refuses to take a store's own registry that is gone for one that never was: all would be unneeded."""
+    if names.inside and not names.database.exists() and objects.read(place.objects, registries.OWN):
+        raise StoreUnusable(
+            f"registry {names.database.url} is gone, and {registries.OWN} in the store says that versions"
+            f" were published to it; restore it from a backup, or remove {registries.OWN} to give them up"
+        )
+
+
 def _store_id(place: Place) -> str | None:
     """Id that the store's own file states; None where an early version made the store."""
     text = objects.read(place.objects, STORE)
@@ -120,4 +138,8 @@ def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
 def _decided(found: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
     if db is None:
         return gc.mark(found, (), claims, policy, datetime.now(UTC))
-    return gc.mark(found, retention.known(db), claims, policy, log.moment(db))
+    kept = retention.known(db)
+    if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
+        claims = [*claims, _claim(_odd_keys(kept, found), "versions whose rows are odd")]
+        found = replace(found, problems=(*found.problems, *(one.what for one in kept.unclear)))
+    return gc.mark(found, kept.versions, claims, policy, log.moment(db))

@@ -94,7 +94,7 @@ def _memory(_: str, facts: Facts, have: int) -> str | None:
     counted = "memory_bytes_per_rank" in facts
     what = "weights and KV cache" if counted else "weights"
     per_rank = facts.get("memory_bytes_per_rank" if counted else "weight_bytes_per_rank", 0)
-    needs = max(per_rank) if isinstance(per_rank, list) else per_rank
+    needs = max(per_rank, default=0) if isinstance(per_rank, list) else per_rank
     return None if needs <= have else f"a rank's {what} are {needs:,} bytes, more than {have:,}"
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from artifacts.actor import whoami
 from artifacts.errors import NotFound
 from artifacts.notify.subscription import Subscription, Way, checked
-from artifacts.registry import tables
+from artifacts.registry import log, rows, tables
 from artifacts.registry.database import Database
 from artifacts.version import Event
 
@@ -120,8 +120,8 @@ class Outbox:
             return []
         table = tables.delivery
         with self._db.reading() as db:
-            rows = db.execute(select(table).order_by(table.c.seq.desc(), table.c.subscription)).all()
-        return [_delivery(row) for row in rows]
+            found = rows.all_of(db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription))
+        return [_delivery(row) for row in found]
 
     def claim(self, now: datetime, without: Collection[int] = ()) -> Due | None:
         """Take the oldest event that somebody is to be told of now; None where nothing is due.
@@ -200,12 +200,16 @@ def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | 
         if subscription.id in without:
             continue
         after = subscription.after_seq
-        while rows := db.execute(_waiting(subscription, after, now)).all():
-            for row in rows:
-                event = _event(row)
+        while waiting := db.execute(_waiting(subscription, after, now)).all():
+            for row in rows.sound(tables.log, waiting):
+                event, tried = log.event(row), row.attempts
                 if subscription.wants(event):
-                    return Due(subscription=subscription, event=event, attempt=(row.attempts or 0) + 1)
-            after = rows[-1].seq
+                    return Due(
+                        subscription=subscription,
+                        event=event,
+                        attempt=(tried if isinstance(tried, int) else 0) + 1,
+                    )
+            after = waiting[-1].seq
     return None
 
 
@@ -217,17 +221,17 @@ def _is_due(now: datetime) -> ColumnElement[bool]:
 
 def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[Any]:
     """The query for the first few events that a subscriber may want, and is to be told of by now."""
-    log, delivery = tables.log, tables.delivery
-    told = and_(delivery.c.seq == log.c.seq, delivery.c.subscription == subscription.id)
+    events, delivery = tables.log, tables.delivery
+    told = and_(delivery.c.seq == events.c.seq, delivery.c.subscription == subscription.id)
     query = (
-        select(log, delivery.c.attempts)
-        .select_from(log.outerjoin(delivery, told))
-        .where(log.c.seq > after, log.c.name.like(_like(subscription.names), escape="!"))
+        select(events, delivery.c.attempts)
+        .select_from(events.outerjoin(delivery, told))
+        .where(events.c.seq > after, events.c.name.like(_like(subscription.names), escape="!"))
         .where(or_(delivery.c.seq.is_(None), _is_due(now)))
-        .order_by(log.c.seq)
+        .order_by(events.c.seq)
         .limit(LOOKED_AT)
     )
-    return query.where(log.c.kind.in_(subscription.kinds)) if subscription.kinds else query
+    return query.where(events.c.kind.in_(subscription.kinds)) if subscription.kinds else query
 
 
 def _like(names: str) -> str:
@@ -237,22 +241,17 @@ def _like(names: str) -> str:
 
 
 def _subscriptions(db: Connection) -> list[Subscription]:
-    rows = db.execute(select(tables.subscription).order_by(tables.subscription.c.id)).mappings()
+    table = tables.subscription
     return [
         Subscription(
             **{
-                **row,
-                "kinds": tuple(row["kinds"]),
-                "added_at": datetime.fromisoformat(row["added_at"]),
+                **row._mapping,
+                "kinds": tuple(row.kinds),
+                "added_at": datetime.fromisoformat(row.added_at),
             }
         )
-        for row in rows
+        for row in rows.all_of(db, table, select(table).order_by(table.c.id))
     ]
-
-
-def _event(row: Row[Any]) -> Event:
-    at = datetime.fromisoformat(row.at)
-    return Event(seq=row.seq, at=at, name=row.name, kind=row.kind, by=row.by, detail=row.detail)
 
 
 def _delivery(row: Row[Any]) -> Delivery:
@@ -260,8 +259,8 @@ def _delivery(row: Row[Any]) -> Delivery:
         subscription=row.subscription,
         seq=row.seq,
         attempts=row.attempts,
-        next_at=datetime.fromisoformat(row.next_at) if row.next_at else None,
-        done_at=datetime.fromisoformat(row.done_at) if row.done_at else None,
+        next_at=rows.moment(row.next_at),
+        done_at=rows.moment(row.done_at),
         problem=row.problem,
     )
 

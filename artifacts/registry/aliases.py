@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts.actor import whoami
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
-from artifacts.registry import log, tables
+from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.judgement import Judgement
 from artifacts.registry.names import check_apart
 from artifacts.registry.policy import WAIVABLE
@@ -67,10 +67,13 @@ def path_of(moves: Sequence[Move]) -> list[int]:
 
 
 def number_of(db: Connection, name: str, alias: str) -> int | None:
-    """Where the alias points; None where there is no such alias."""
+    """Where the alias points; None where there is no such alias, an OddRow where its row is odd."""
     table = tables.alias
-    found: int | None = db.scalar(select(table.c.number).where(table.c.name == name, table.c.alias == alias))
-    return found
+    row = db.execute(select(table).where(table.c.name == name, table.c.alias == alias)).first()
+    if row is None:
+        return None
+    rows.require(table, row)
+    return int(row.number)
 
 
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:
@@ -140,7 +143,8 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
 def _put(db: Connection, name: str, alias: str, number: int) -> None:
     table = tables.alias
     moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
+    row = seals.sealed(table, {"name": name, "alias": alias, **moved})
     here = (table.c.name == name) & (table.c.alias == alias)
-    if db.execute(update(table).where(here).values(**moved)).rowcount == 0:
+    if db.execute(update(table).where(here).values(**row)).rowcount == 0:
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
-        db.execute(insert(table).values(name=name, alias=alias, **moved))
+        db.execute(insert(table).values(**row))

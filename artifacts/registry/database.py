@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from artifacts.errors import StoreUnknown, StoreUnusable
 from artifacts.registry import tables
+from artifacts.registry.shapes import read_json
 from artifacts.store import disk, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from recipes.regular import user_path
@@ -28,8 +29,8 @@ CONNECT_S = 10
 CREATION = 0x656E67696E
 """Number of the PostgreSQL lock under which tables are made; any, as long as it stays the same."""
 
-NO_RIGHT = "42501"
-"""PostgreSQL's code for what its user may not do."""
+OF_OTHERS = frozenset({"42501", "42P01", "42703"})
+"""PostgreSQL's codes for what its user may not do, and for tables and columns that are not there."""
 
 SHOWN = frozenset({"host", "port", "sslmode", "connect_timeout", "application_name", "mode", "uri"})
 """Parts of a URL's query that may be shown; any other may be a secret, misspelt ones too."""
@@ -145,8 +146,13 @@ class Database:
                 f"{self.url} has a table {tables.schema.name!r} of another program; give enginery a database "
                 "of its own"
             )
-        number: int | None = db.scalar(select(tables.schema.c.number))
-        return number
+        numbers = db.scalars(select(tables.schema.c.number)).all()
+        if len(numbers) != 1 or type(numbers[0]) is not int:
+            raise StoreUnusable(
+                f"{self.url} does not say its schema: table {tables.schema.name!r} holds {numbers[:2]!r} in "
+                "place of one number; it is damaged, restore it from a backup"
+            )
+        return numbers[0]
 
     def take_turns(self, db: Connection) -> None:
         """Holds what concerns the whole database until the transaction ends; whoever else wants it waits."""
@@ -180,7 +186,7 @@ class Database:
         except DatabaseError as exc:
             code = getattr(exc.orig, "sqlstate", None)
             connecting = exc.statement is None
-            if isinstance(exc, ProgrammingError) and code != NO_RIGHT and not connecting:  # our bug
+            if isinstance(exc, ProgrammingError) and code not in OF_OTHERS and not connecting:  # our bug
                 raise
             path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
             if path is not None and getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
@@ -204,7 +210,8 @@ def connect(url_or_path: str | Path) -> Database:
     text = str(url_or_path)
     try:
         url = _url(text)
-        engine = create_engine(url, poolclass=NullPool)  # nothing stays open across forks and long builds
+        # nothing stays open across forks and long builds; JSON that cannot be read is a value like others
+        engine = create_engine(url, poolclass=NullPool, json_deserializer=read_json)
     except (ArgumentError, NoSuchModuleError, ValueError) as exc:
         raise StoreUnknown(
             f"registry {hidden(text)!r}: {hidden(str(exc), text)}; give sqlite:///FILE or "
@@ -268,6 +275,8 @@ def _leave_transactions_to_us(connection: sqlite3.Connection, _: Any) -> None:
     # The journal stays the default one: a write-ahead log could not be read from a read-only mount, as
     # consumers have it, and publications are too few for its speed to matter.
     connection.isolation_level = None
+    # bytes that are no UTF-8 are the matter of their row, not of whoever reads a list it is in
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA foreign_keys = ON")
 

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select
+from sqlalchemy import Connection, Row, Table, delete, insert, select
 
-from artifacts.registry import log, tables
+from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.database import Database
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
@@ -33,20 +33,30 @@ class Endorsements:
 
     def signatures(self, manifest_digest: str) -> list[Signature]:
         """Every signature over files of that digest, oldest first."""
-        rows = self._rows(tables.signature, "manifest_digest", manifest_digest)
-        return [Signature(**row) for row in rows]
+        found = self._rows(tables.signature, "manifest_digest", manifest_digest)
+        return [signature(row) for row in found]
 
     def attestations(self, engine_key: str) -> list[Attestation]:
         """Every signed statement of how the engine was built, oldest first."""
-        return [Attestation(**row) for row in self._rows(tables.attestation, "engine_key", engine_key)]
+        found = self._rows(tables.attestation, "engine_key", engine_key)
+        return [Attestation(engine_key=row.engine_key, **_said(row)) for row in found]
 
-    def _rows(self, table: Table, column: str, wanted: str) -> list[dict[str, Any]]:
+    def _rows(self, table: Table, column: str, wanted: str) -> list[Row[Any]]:
         if not self._db.exists():
             return []
         query = select(table).where(table.c[column] == wanted).order_by(table.c.signed_at, table.c.key_id)
         with self._db.reading() as db:
-            rows = db.execute(query).mappings().all()
-        return [{**row, "signed_at": datetime.fromisoformat(row["signed_at"])} for row in rows]
+            return rows.all_of(db, table, query)
+
+
+def signature(row: Row[Any]) -> Signature:
+    """A sound row of the table as a value."""
+    return Signature(manifest_digest=row.manifest_digest, **_said(row))
+
+
+def _said(row: Row[Any]) -> dict[str, Any]:
+    found = {name: getattr(row, name) for name in ("key_id", "bundle", "signed_by")}
+    return {**found, "signed_at": datetime.fromisoformat(row.signed_at)}
 
 
 def _common(one: Signature | Attestation) -> dict[str, Any]:
@@ -60,7 +70,7 @@ def _common(one: Signature | Attestation) -> dict[str, Any]:
 
 def _put(db: Connection, table: Table, row: dict[str, Any], of: str) -> None:
     db.execute(delete(table).where(table.c[of] == row[of], table.c.key_id == row["key_id"]))
-    db.execute(insert(table), [row])
+    db.execute(insert(table), [seals.sealed(table, row)])
 
 
 def _record(db: Connection, engine_key: str, detail: dict[str, Any]) -> None:

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from artifacts.actor import whoami
-from artifacts.errors import NotFound
-from artifacts.registry import log, publishing, tables, waivers
+from artifacts.errors import NotFound, PolicyInvalid
+from artifacts.registry import log, publishing, rows, seals, tables, waivers
 from artifacts.registry.database import Database
-from artifacts.registry.judgement import Judgement, Verified, judge, require_version
+from artifacts.registry.judgement import Judgement, Verified, judge, parsed, require_version
 from artifacts.registry.names import check_alias
-from artifacts.registry.policy import Policy, parse_policy
+from artifacts.registry.policy import Broken, Policy
+from artifacts.registry.rows import OddRow
 from artifacts.registry.waivers import Request, Waiver
 
 
@@ -49,7 +51,7 @@ class Governance:
         table = tables.alias
         query = select(table).order_by(table.c.name, table.c.alias)
         with self._db.reading() as db:
-            rows = db.execute(query if name is None else query.where(table.c.name == name)).all()
+            found = rows.all_of(db, table, query if name is None else query.where(table.c.name == name))
             return [
                 Standing(
                     name=row.name,
@@ -57,18 +59,25 @@ class Governance:
                     number=row.number,
                     moved_at=datetime.fromisoformat(row.moved_at),
                     moved_by=row.moved_by,
-                    judgement=judge(db, row.name, row.number, row.alias, self._verified),
+                    judgement=self._stands(db, row.name, row.number, row.alias),
                 )
-                for row in rows
+                for row in found
             ]
+
+    def _stands(self, db: Connection, name: str, number: int, alias: str) -> Judgement:
+        """What the policy says; what cannot be asked is a broken rule."""
+        try:
+            return judge(db, name, number, alias, self._verified)
+        except (NotFound, OddRow, PolicyInvalid) as exc:
+            return Judgement(broken=(Broken("readable", str(exc)),), waived=())
 
     def policies(self) -> dict[str, Policy]:
         """Alias -> its policy, sorted by alias; of the others only a PASS is asked."""
         if not self._db.exists():
             return {}
         with self._db.reading() as db:
-            rows = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
-            return {row.alias: parse_policy(row.rules) for row in rows}
+            found = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
+            return dict(rows.read(found, _policy))
 
     def set_policy(self, alias: str, policy: Policy | None) -> None:
         """Make this the policy of every alias of that name, or take it away with None."""
@@ -78,8 +87,13 @@ class Governance:
             self._db.take_turns(db)
             db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
             if rules is not None:
-                row = {"set_at": log.moment(db).isoformat(), "set_by": whoami()}
-                db.execute(insert(tables.policy).values(alias=alias, rules=rules, **row))
+                row = {
+                    "alias": alias,
+                    "rules": rules,
+                    "set_at": log.moment(db).isoformat(),
+                    "set_by": whoami(),
+                }
+                db.execute(insert(tables.policy).values(**seals.sealed(tables.policy, row)))
             log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
 
     def waive(self, request: Request) -> Waiver:
@@ -104,10 +118,18 @@ class Governance:
             return []
         with self._db.reading() as db:
             at = log.known_moment(db)
-            found = [waivers.waiver(row) for row in db.execute(waivers.of(name))]
+            found = rows.read(db.execute(waivers.of(name)), waivers.waiver)
         return [one for one in found if ended or one.is_open(at)]
 
     def _require_some(self, name: str) -> None:
         """Refuses, as NotFound, before a write would make a registry with nothing in it."""
         if not self._db.exists():
             raise NotFound(f"no version of {name!r} in {self.url}; nothing is published here yet")
+
+
+def _policy(row: Row[Any]) -> tuple[str, Policy]:
+    rows.require(tables.policy, row)
+    try:
+        return row.alias, parsed(row.rules)
+    except PolicyInvalid as exc:
+        raise OddRow(f"the policy of @{row.alias}: {exc}") from None

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from artifacts.errors import NotFound, PolicyInvalid
-from artifacts.registry import log, tables, waivers
+from artifacts.registry import columns, log, rows, tables, waivers
 from artifacts.registry.policy import WAIVABLE, Broken, Policy, Subject, broken, parse_policy
 from artifacts.registry.waivers import Waiver
 
@@ -55,19 +55,30 @@ def policy_of(db: Connection, alias: str) -> Policy:
     if rules is None:
         return Policy()
     try:
-        return parse_policy(rules)
+        return parsed(rules)
     except PolicyInvalid as exc:  # what a later version of enginery set
         raise PolicyInvalid(f"the policy of @{alias} cannot be applied by this version: {exc}") from None
+
+
+def parsed(rules: Any) -> Policy:
+    """The policy that a row holds; a PolicyInvalid for anything else."""
+    said = columns.CHECKS["policy"]["rules"](rules)
+    if said is not None:
+        raise PolicyInvalid(f"its rules: it {said}")
+    return parse_policy(rules)
 
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
     """What the alias's policy says of the version, the waivers that are open considered."""
     require_version(db, name, number)
     at, policy = log.moment(db), policy_of(db, alias)
-    granted = [waivers.waiver(row) for row in db.execute(waivers.of(name, number))]
+    granted = db.execute(waivers.of(name, number)).all()
     newest = log.newest_moment(db) if granted or policy.max_age_days is not None else None
-    open_now = [one for one in granted if one.is_open(max(at, newest or at))]
-    subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=len(open_now))
+    sound = rows.read(granted, waivers.waiver)
+    open_now = [one for one in sound if one.is_open(max(at, newest or at))]
+    # nobody may rely on a waiver that is odd, and nobody may say that it is over
+    num_open = len(open_now) + len(granted) - len(sound)
+    subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=num_open)
     here = {one.rule: one for one in open_now if one.alias == alias and one.rule in WAIVABLE}
     found = broken(policy, subject)
     return Judgement(
@@ -93,18 +104,19 @@ def _subject(
     open_waivers: int,
 ) -> Subject:
     table, metric = tables.version, tables.metric
-    columns = (table.c.verdict, table.c.published_at, table.c.collected_at, table.c.manifest_digest)
-    facts = select(*columns, tables.facts.c.facts).join(tables.facts, tables.facts.c.id == table.c.facts_id)
-    row = db.execute(facts.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
+    whole = select(table, tables.facts.c.facts)
+    joined = whole.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
+    row = db.execute(joined.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
+    rows.require_version(row)
     here = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
         at=at,
         newest=newest,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
-        collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
+        collected_at=rows.moment(row.collected_at),
         facts=row.facts,
-        metrics={one.metric: one.value for one in db.execute(select(metric).where(here))},
+        metrics={one.metric: one.value for one in rows.all_of(db, metric, select(metric).where(here))},
         signed=_signatures(db, row.manifest_digest, verified),
         open_waivers=open_waivers,
     )
@@ -115,6 +127,6 @@ def _signatures(db: Connection, manifest_digest: str | None, verified: Verified)
     if manifest_digest is None:
         return lambda public_key: False
     table = tables.signature
-    mine = select(table.c.bundle).where(table.c.manifest_digest == manifest_digest)
-    bundles = list(db.scalars(mine))
+    mine = select(table).where(table.c.manifest_digest == manifest_digest)
+    bundles = [row.bundle for row in rows.all_of(db, table, mine)]
     return lambda public_key: any(verified(bundle, manifest_digest, public_key) for bundle in bundles)

@@ -1,21 +1,28 @@
 """Queries for lists: scalars and a few figures of many versions, and facts once for all that share them."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func, select, true
 
 from artifacts.finding.listed import FIGURES, NO_FIGURES, Listed, Named
 from artifacts.finding.match import RANKS, Judge, Match
 from artifacts.finding.needs import Facts
-from artifacts.registry import tables
+from artifacts.registry import rows, tables
+from artifacts.registry.columns import MOST
 
 VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
 
 Line = Any
 """A row of `_versions`; how SQLAlchemy types one differs between its releases."""
+
+LINE = (
+    "name", "number", "engine_key", "verdict", "origin", "model", "facts_id", "collected_at", "published_at",
+)  # fmt: skip
+"""Columns of a version that lists read."""
 
 TRUE = true()
 
@@ -31,9 +38,11 @@ def listed(db: Connection, name: str | None, limit: int | None) -> tuple[list[Li
     query = _newest_or_aliased() if name is None else _versions().where(VERSION.name == name)
     order = (VERSION.name, VERSION.number) if name is None else (VERSION.number.desc(),)
     count = db.scalar(select(func.count()).select_from(query.subquery())) or 0
-    rows = db.execute(query.order_by(*order).limit(limit)).all()
-    found = _complete(db, rows, _facts(db, rows))
-    return sorted(found, key=lambda one: (one.name, one.number)), count
+    found = db.execute(query.order_by(*order).limit(limit)).all()
+    lines = list(rows.lines(tables.version, LINE, found))
+    facts = _facts(db, lines)
+    shown = _complete(db, _with_facts(lines, facts), facts)
+    return sorted(shown, key=lambda one: (one.name, one.number)), count
 
 
 def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
@@ -50,20 +59,35 @@ def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | No
         sound &= VERSION.collected_at.is_(None)
     pointing = _aliases(db)
     dropped = []
-    for row in db.execute(_versions().where(here, ~sound)).all():
+    for row in _read(db, _versions().where(here, ~sound), facts):
         one = _one(row, facts, pointing, {})
         dropped.append(Match(one, against[row.facts_id] or judge.by_state(one)))
     if slo:
         values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, here))
-        rows = db.execute(_versions().where(here, sound)).all()
-        judged = [(row, judge.by_state(_one(row, facts, pointing, values))) for row in rows]
+        every = _read(db, _versions().where(here, sound), facts)
+        judged = [(row, judge.by_state(_one(row, facts, pointing, values))) for row in every]
         first = _ranked([row for row, reasons in judged if not reasons], values, rank)[:limit]
         late = [(row, reasons) for row, reasons in judged if reasons]
         dropped += [Match(_one(row, facts, pointing, values), reasons) for row, reasons in late]
     else:
-        first = list(db.execute(_best(here & sound, rank, db.dialect.name).limit(limit)))
+        first = _read(db, _best(here & sound, rank, db.dialect.name).limit(limit), facts)
     dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
     return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
+
+
+def _read(db: Connection, query: Select[Any], facts: Collection[str]) -> list[Line]:
+    """Versions whose rows and facts are sound; the others are told."""
+    return _with_facts(rows.lines(tables.version, LINE, db.execute(query)), facts)
+
+
+def _with_facts(lines: Iterable[Line], facts: Collection[str]) -> list[Line]:
+    found = []
+    for row in lines:
+        if row[6] in facts:
+            found.append(row)
+        else:
+            rows.tell(rows.without_facts(row._mapping))
+    return found
 
 
 def _best(where: ColumnElement[bool], rank: str, dialect: str) -> Select[Any]:
@@ -95,14 +119,13 @@ def _ranked(rows: Iterable[Line], values: Values, rank: str) -> list[Line]:
 
 def _versions() -> Select[Any]:
     """What lists need of every version."""
-    return select(
-        VERSION.name, VERSION.number, VERSION.engine_key, VERSION.verdict, VERSION.origin, VERSION.model,
-        VERSION.facts_id, VERSION.collected_at, VERSION.published_at,
-    )  # fmt: skip
+    return select(*(VERSION[column] for column in LINE))
 
 
 def _newest_or_aliased() -> Select[Any]:
-    newest = select(tables.series.c.name, tables.series.c.last.label("number"))
+    numbered = VERSION.number.between(1, MOST)  # in SQLite a text is above every number
+    newest = select(VERSION.name, func.max(VERSION.number).label("number")).where(numbered)
+    newest = newest.group_by(VERSION.name)
     either = newest.union(select(ALIAS.name, ALIAS.number)).subquery()
     same = (VERSION.name == either.c.name) & (VERSION.number == either.c.number)
     return _versions().join(either, same)
@@ -118,7 +141,9 @@ def _is_of(wanted: Mapping[str, Any]) -> ColumnElement[bool]:
         model, want = func.lower(VERSION.model), repo.lower()
         found.append((model == want) | model.endswith(f"/{want}", autoescape=True))
         if commit:
-            found.append(VERSION.source["revision"].as_string() == commit)
+            # as text: one row that is no JSON would end a query that goes into it
+            said = f'"revision": {json.dumps(commit)}'
+            found.append(cast(VERSION.source, Text).contains(said, autoescape=True))
     return and_(*found) if found else TRUE
 
 
@@ -135,31 +160,33 @@ def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, dict[str,
     query = select(tables.facts.c.id, tables.facts.c.facts)
     if where is not TRUE:
         query = query.where(tables.facts.c.id.in_(select(VERSION.facts_id).where(where)))
-    return {row.id: row.facts for row in db.execute(query)}
+    return rows.facts(db.execute(query))
 
 
-def _facts(db: Connection, rows: Sequence[Line]) -> dict[str, dict[str, Any]]:
+def _facts(db: Connection, lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
     """Facts of these versions by their id."""
     query = select(tables.facts.c.id, tables.facts.c.facts)
-    if len(rows) <= AT_ONCE:
-        query = query.where(tables.facts.c.id.in_({row.facts_id for row in rows}))
-    return {row.id: row.facts for row in db.execute(query)}
+    if len(lines) <= AT_ONCE:
+        query = query.where(tables.facts.c.id.in_({row.facts_id for row in lines}))
+    return rows.facts(db.execute(query))
 
 
 def _aliases(db: Connection) -> Mapping[Named, tuple[str, ...]]:
     found: defaultdict[Named, tuple[str, ...]] = defaultdict(tuple)
-    for name, number, alias in db.execute(
-        select(ALIAS.name, ALIAS.number, ALIAS.alias).order_by(ALIAS.alias)
-    ):
+    columns = ("name", "number", "alias")
+    every = db.execute(select(*(ALIAS[column] for column in columns)).order_by(ALIAS.alias))
+    for name, number, alias in rows.lines(tables.alias, columns, every):
         found[name, number] += (alias,)
     return found
 
 
 def _values(db: Connection, names: Iterable[str], where: ColumnElement[bool]) -> Values:
     """Values of some metrics."""
-    query = select(METRIC.metric, METRIC.name, METRIC.number, METRIC.value)
+    columns = ("metric", "name", "number", "value")
+    query = select(*(METRIC[column] for column in columns))
     found: dict[str, dict[Named, float]] = {name: {} for name in names}
-    for metric, name, number, value in db.execute(query.where(where, METRIC.metric.in_(sorted(found)))):
+    every = db.execute(query.where(where, METRIC.metric.in_(sorted(found))))
+    for metric, name, number, value in rows.lines(tables.metric, columns, every):
         found[metric][name, number] = value
     return found
 
@@ -180,11 +207,13 @@ def _one(
 
 
 def _complete(
-    db: Connection, rows: Sequence[Line], facts: Mapping[str, Facts], beside: tuple[str, ...] = ()
+    db: Connection, lines: Sequence[Line], facts: Mapping[str, Facts], beside: tuple[str, ...] = ()
 ) -> list[Listed]:
     """The versions with all figures that lists show, and those `beside` them."""
     where: ColumnElement[bool] = TRUE
-    if len(rows) <= AT_ONCE:  # no pairs: SQLite reads the whole table for them
-        where = METRIC.name.in_({row.name for row in rows}) & METRIC.number.in_({row.number for row in rows})
+    if len(lines) <= AT_ONCE:  # no pairs: SQLite reads the whole table for them
+        where = METRIC.name.in_({row.name for row in lines}) & METRIC.number.in_(
+            {row.number for row in lines}
+        )
     values, pointing = _values(db, (*FIGURES, *beside), where), _aliases(db)
-    return [_one(row, facts, pointing, values) for row in rows]
+    return [_one(row, facts, pointing, values) for row in lines]

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, insert, select
 
 from artifacts.actor import whoami
-from artifacts.registry import tables
+from artifacts.registry import rows, seals, tables
 from artifacts.version import Event
 
 MOVES = ("alias_moved", "rolled_back")
@@ -27,8 +27,10 @@ def moment(db: Connection) -> datetime:
 
 def newest_moment(db: Connection) -> datetime | None:
     """The latest moment that the log has; None of an empty one. A clock that says less was set back."""
-    found = db.scalar(select(func.max(tables.log.c.at)))
-    return None if found is None else datetime.fromisoformat(found)
+    at = tables.log.c.at
+    query = select(tables.log.c.seq, tables.log.c.name, at).order_by(at.desc())
+    found = next(rows.lines(tables.log, ("seq", "name", "at"), db.execute(query)), None)
+    return None if found is None else datetime.fromisoformat(found.at)
 
 
 def known_moment(db: Connection) -> datetime:
@@ -45,27 +47,44 @@ def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None
     """
     if db.dialect.name == "postgresql":  # SQLite's writers take turns anyway
         db.execute(select(func.pg_advisory_xact_lock(ORDER)))
-    at = moment(db).isoformat()
-    db.execute(insert(tables.log).values(at=at, name=name, kind=kind, by=whoami(), detail=detail))
+    row = {
+        "seq": _next(db),
+        "at": moment(db).isoformat(),
+        "name": name,
+        "kind": kind,
+        "by": whoami(),
+        "detail": detail,
+    }
+    db.execute(insert(tables.log).values(**seals.sealed(tables.log, row, seals.last_event(db))))
 
 
-def newest_first(
-    name: str | None = None, *, kinds: Sequence[str] = (), alias: str | None = None
-) -> Select[Any]:
-    """The query for events of a name (None: all), of some kinds, of one alias."""
+def _next(db: Connection) -> int:
+    """Number of the event that is added next: it is known before, because the seal covers it."""
+    if db.dialect.name == "postgresql":
+        sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
+        found: int = db.execute(select(func.nextval(sequence))).scalar_one()
+        return found
+    last = db.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'event'").scalar()
+    return 1 if last is None else int(last) + 1
+
+
+def newest_first(name: str | None = None, *, kinds: Sequence[str] = ()) -> Select[Any]:
+    """The query for events of a name (None: all), of some kinds.
+
+    It looks into no detail: one that is no JSON would end the query for all.
+    """
     table = tables.log
     query = select(table).order_by(table.c.seq.desc())
     if name is not None:
         query = query.where(table.c.name == name)
     if kinds:
         query = query.where(table.c.kind.in_(kinds))
-    if alias is not None:
-        query = query.where(table.c.detail["alias"].as_string() == alias)
     return query
 
 
 def event(row: Row[Any]) -> Event:
-    """A row of the log as a value."""
+    """A row of the log as a value; an odd one is an OddRow."""
+    rows.require(tables.log, row)
     return Event(
         seq=row.seq,
         at=datetime.fromisoformat(row.at),

@@ -1,6 +1,6 @@
 """How a publication becomes a version: rows of the registry, within the caller's transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 from artifacts import digest
 from artifacts.actor import whoami
 from artifacts.errors import NotPublishable, StoreMismatch
-from artifacts.registry import log, retention, tables
+from artifacts.registry import log, retention, rows, seals, tables
 from artifacts.registry.database import Database, insert_new
 from artifacts.registry.identity import identity, is_same
 from artifacts.registry.names import check_alias, check_apart, check_name
@@ -46,15 +46,18 @@ def bind(database: Database, db: Connection, binding: Binding) -> None:
         bound = bound_to(db)
     if bound is None:
         row = {"id": binding.id, "url": binding.url, "bound_at": log.moment(db).isoformat()}
-        db.execute(insert(tables.store).values(**row))
+        db.execute(insert(tables.store).values(**seals.sealed(tables.store, row)))
     else:
         require_bound(database, bound, binding)
 
 
 def bound_to(db: Connection) -> Binding | None:
     """The store that the registry is bound to; None before the first publication that says its store."""
-    row = db.execute(select(tables.store.c.id, tables.store.c.url)).first()
-    return None if row is None else Binding(row.id, row.url)
+    row = db.execute(select(tables.store)).first()
+    if row is None:
+        return None
+    rows.require(tables.store, row)
+    return Binding(row.id, row.url)
 
 
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
@@ -91,8 +94,10 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
         return found, False
     number = _next_number(db, name)
     identity = identity_of(publication, publication.manifest_digest)
-    db.execute(insert(table), [_version_row(db, publication, number, identity)])
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
+    row = _version_row(db, publication, number, identity)
+    _require_readable(row, metrics, publication.facts)
+    db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:
         db.execute(insert(tables.metric), metrics)
     detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
@@ -110,13 +115,13 @@ def identity_of(publication: Publication, content: str | None) -> str:
 def _same(db: Connection, publication: Publication) -> int | None:
     """The newest version that is this publication, whatever version of enginery published it."""
     table = tables.version
-    columns = ("number", "manifest_digest", "recipe", "lineage")
-    query = select(*(table.c[name] for name in columns)).where(
+    names = ("name", "number", "engine_key", "manifest_digest", "recipe", "lineage")
+    query = select(*(table.c[name] for name in names)).where(
         table.c.name == publication.name,
         table.c.engine_key == publication.engine_key,
         table.c.verdict == publication.verdict,
     )
-    for row in db.execute(query.order_by(table.c.number.desc())):
+    for row in rows.all_of(db, table, query.order_by(table.c.number.desc())):
         mine = identity_of(publication, row.manifest_digest)
         theirs = identity(
             publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
@@ -132,9 +137,22 @@ def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
     Only one that was never asked for it, or where the last that happened is that its policy refused the
     version: what somebody has moved away since stays where it is.
     """
-    every = db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"), alias=alias)).all()
-    at = [row.detail["number" if row.kind == "refused" else "now"] for row in every]
-    return number not in at or (every[0].kind == "refused" and at[0] == number)
+    every = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
+    mine = [one for one in every if one.detail["alias"] == alias]
+    at = [one.detail["number" if one.kind == "refused" else "now"] for one in mine]
+    return number not in at or (mine[0].kind == "refused" and at[0] == number)
+
+
+def _require_readable(
+    row: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+) -> None:
+    """Refuses, as NotPublishable, what every reader would call odd afterwards."""
+    parts = [(tables.version, row), (tables.facts, {"facts": dict(facts)})]
+    parts += [(tables.metric, one) for one in metrics]
+    for table, values in parts:
+        said = rows.wrong(table, values)
+        if said is not None:
+            raise NotPublishable(f"{rows.named(tables.version, row)}: {table.name}: {said}")
 
 
 def _next_number(db: Connection, name: str) -> int:

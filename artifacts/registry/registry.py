@@ -10,7 +10,7 @@ from artifacts.actor import whoami
 from artifacts.errors import KeyUnusable, PolicyInvalid, PolicyRefused
 from artifacts.finding.listed import Listed, Named
 from artifacts.finding.match import Match
-from artifacts.registry import aliases, log, publishing, tables
+from artifacts.registry import aliases, log, publishing, rows, tables
 from artifacts.registry.aliases import Move
 from artifacts.registry.catalog import Catalog
 from artifacts.registry.database import Database, open_database
@@ -112,12 +112,12 @@ class Registry(Governance):
             publishing.take_turn(db, name)
             if expect is not None:
                 aliases.require_at(db, name, alias, expect)
-            moves = [aliases.move_of(one) for one in reversed(self._moves(db, name, alias))]
+            moves = self._moves(db, name, alias, sure=to is None)
             was, now = aliases.roll_back(db, name, alias, aliases.path_of(moves), to)
             detail = {"alias": alias, "was": was, "now": now, **self._would_say(db, name, now, alias)}
             log.record(db, name, "rolled_back", detail)
-            (last,) = self._moves(db, name, alias, limit=1)
-        return aliases.move_of(last)
+            *_, last = self._moves(db, name, alias)
+        return last
 
     def names(self) -> list[str]:
         """Every name that has a version, sorted."""
@@ -134,8 +134,8 @@ class Registry(Governance):
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number, sorted by alias."""
         table = tables.alias
-        rows = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
-        return {row.alias: row.number for row in rows}
+        found = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
+        return {row.alias: row.number for row in rows.sound(table, found)}
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
@@ -162,21 +162,21 @@ class Registry(Governance):
         with self._db.writing() as db:
             require_version(db, name, number)
             publishing.take_turn(db, name)
-            rows = db.execute(log.newest_first(name, kinds=("rebuild_needed",)))
-            told = {why for row in rows if row.detail["number"] == number for why in row.detail["reasons"]}
+            said = rows.read(db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event)
+            told = {why for one in said if one.detail["number"] == number for why in one.detail["reasons"]}
             new = [reason for reason in dict.fromkeys(reasons) if reason not in told]
             if new:
                 log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
 
     def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
         """What happened to a name (None: to all), oldest first; the newest so many."""
-        rows = self._rows(log.newest_first(name).limit(newest))
-        return [log.event(row) for row in reversed(rows)]
+        return rows.read(reversed(self._rows(log.newest_first(name).limit(newest))), log.event)
 
     def history(self, name: str, alias: str | None = None) -> list[Move]:
         """Every move of a name's aliases, or of one, oldest first."""
-        rows = self._rows(log.newest_first(name, kinds=log.MOVES, alias=alias))
-        return [aliases.move_of(log.event(row)) for row in reversed(rows)]
+        found = rows.read(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
+        moves = map(aliases.move_of, found)
+        return [move for move in moves if alias in (None, move.alias)]
 
     def bound(self) -> Binding | None:
         """The store whose artifacts this registry names; None before it was said."""
@@ -207,12 +207,18 @@ class Registry(Governance):
         """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
         try:
             return judge(db, name, number, alias, self._verified).detail()
-        except (KeyUnusable, PolicyRefused, PolicyInvalid) as exc:
+        except (KeyUnusable, PolicyRefused, PolicyInvalid, rows.OddRow) as exc:
             return {"not_judged": str(exc)}
 
-    def _moves(self, db: Connection, name: str, alias: str, *, limit: int | None = None) -> list[Event]:
-        query = log.newest_first(name, kinds=log.MOVES, alias=alias).limit(limit)
-        return [log.event(row) for row in db.execute(query)]
+    def _moves(self, db: Connection, name: str, alias: str, *, sure: bool = False) -> list[Move]:
+        """Where the alias went, oldest first; `sure` refuses, as OddRow, a way of which a part is odd."""
+        found = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
+        try:
+            moves = map(log.event, found) if sure else rows.read(found, log.event)
+            return [move for move in map(aliases.move_of, moves) if move.alias == alias]
+        except rows.OddRow as odd:
+            odd.add_note(f"where {name}@{alias} was before is not sure; say where it goes with --to VERSION")
+            raise
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         if not self._db.exists():

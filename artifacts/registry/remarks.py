@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, select, true
 
 from artifacts.finding.listed import Listed, Named, taken
-from artifacts.registry import log, tables, waivers
+from artifacts.registry import endorsement, log, rows, tables, waivers
 from artifacts.registry.waivers import Waiver
 from artifacts.trust.signing import Signature
 from artifacts.version import IMPORTED, PASS, VersionRecord
@@ -93,20 +93,17 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
 def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     """What others said of each of these versions."""
     granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
-    for row in db.execute(waivers.of().where(_about(tables.waiver.c, versions))):
-        granted[row.name, row.number].append(waivers.waiver(row))
+    for one in rows.read(db.execute(waivers.of().where(_about(tables.waiver.c, versions))), waivers.waiver):
+        granted[one.name, one.number].append(one)
     now = log.known_moment(db) if granted else log.moment(db)
     signed: defaultdict[Named, list[Signature]] = defaultdict(list)
     version, signature = tables.version.c, tables.signature
-    joined = select(version.name, version.number, signature).join(
+    joined = select(signature, version.name, version.number).join(
         signature, signature.c.manifest_digest == version.manifest_digest
     )
     order = (signature.c.signed_at, signature.c.key_id)
-    for one in db.execute(joined.where(_about(version, versions)).order_by(*order)).mappings():
-        fields = {column.name: one[column] for column in signature.c}
-        signed[one[version.name], one[version.number]].append(
-            Signature(**{**fields, "signed_at": datetime.fromisoformat(fields["signed_at"])})
-        )
+    for row in rows.all_of(db, signature, joined.where(_about(version, versions)).order_by(*order)):
+        signed[row.name, row.number].append(endorsement.signature(row))
     return {
         one: Remarks(now=now, waivers=tuple(granted[one]), signatures=tuple(signed[one])) for one in versions
     }

@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Row, Select, Table, insert, select, update
 
 from artifacts.address import address
-from artifacts.registry import aliases, log, tables
+from artifacts.registry import aliases, log, rows, tables
 from artifacts.registry.database import Database
 
 
@@ -37,6 +38,8 @@ class Known:
     """When it was pulled last."""
     collected: bool = False
     """Whether gc took its bytes."""
+    unsure: tuple[str, ...] = ()
+    """Odd rows that may point at it."""
 
     @property
     def reference(self) -> str:
@@ -49,16 +52,42 @@ class Known:
         return address(self.engine_key, self.manifest_digest)
 
 
-def known(db: Connection) -> list[Known]:
-    """Every version, oldest of each name first."""
-    table, pointing = tables.version, _pointing(db)
-    pulled = {(row.name, row.number): _time(row.last_at) for row in db.execute(select(tables.pulled))}
-    columns = ("engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
-    query = select(*(table.c[name] for name in ("name", "number", *columns)))
-    query = query.order_by(table.c.name, table.c.number)
-    rows = db.execute(query).all()
-    before = _before(db, {(row.name, row.number) for row in rows if row.collected_at is not None})
-    return [
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclear:
+    """A version whose row is odd: it keeps what it names, and everything where that cannot be read."""
+
+    what: str
+    """The row, and what is wrong with it."""
+    keys: tuple[str, ...] | None
+    """Keys of the artifacts that it names; None where they cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a registry says of keeping."""
+
+    versions: tuple[Known, ...]
+    """Oldest of each name first."""
+    unclear: tuple[Unclear, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...] | None:
+        """Keys that odd versions name; None where one does not say which."""
+        if any(one.keys is None for one in self.unclear):
+            return None
+        return tuple(dict.fromkeys(key for one in self.unclear for key in one.keys or ()))
+
+
+def known(db: Connection) -> Kept:
+    """Every version; odd rows that may point at one are among what is known of it."""
+    table, odd = tables.version, _Odd()
+    columns = ("name", "number", "engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
+    query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
+    sound, unclear = _apart(db.execute(query))
+    pointing = _pointing(db, odd)
+    pulled = {(row.name, row.number): _time(row.last_at) for row in odd.without(tables.pulled, db)}
+    before = _before(db, {(row.name, row.number) for row in sound if row.collected_at is not None}, odd)
+    versions = tuple(
         Known(
             name=row.name,
             number=row.number,
@@ -70,23 +99,73 @@ def known(db: Connection) -> list[Known]:
             formerly=tuple(before[row.name, row.number]),
             pulled_at=pulled.get((row.name, row.number)),
             collected=row.collected_at is not None,
+            unsure=odd.of(row.name, row.number),
         )
-        for row in rows
-    ]
+        for row in sound
+    )
+    return Kept(versions=versions, unclear=unclear)
 
 
-def _pointing(db: Connection) -> defaultdict[tuple[str, int], list[str]]:
+def _apart(found: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
+    sound, unclear = [], []
+    for row in found:
+        said = rows.wrong(tables.version, row._mapping)
+        if said is None:
+            sound.append(row)
+            continue
+        readable = rows.wrong(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
+        keys = (row.engine_key, *filter(_is_key, row.lineage.values())) if readable else None
+        unclear.append(Unclear(what=f"{rows.named(tables.version, row._mapping)}: {said}", keys=keys))
+    return sound, tuple(unclear)
+
+
+class _Odd:
+    """Odd rows that say something of versions, and which versions those may be."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[object, object, str]] = []
+
+    def note(self, table: Table, row: Row[Any], said: str) -> None:
+        """An odd row: what it says may be of the version it names, or of each one of the name, or of any."""
+        values = row._mapping
+        name, number = (
+            None if column not in values or rows.wrong(table, {column: values[column]}) else values[column]
+            for column in ("name", "number")
+        )
+        number = number if table is tables.pulled else None  # where an alias points is what may be wrong
+        self._found.append((name, number, f"{rows.named(table, values)}: {said}"))
+
+    def without(self, table: Table, db: Connection, query: Select[Any] | None = None) -> list[Row[Any]]:
+        """The rows of a table that are not odd."""
+        sound = []
+        for row in db.execute(select(table) if query is None else query):
+            said = rows.wrong(table, row._mapping)
+            if said is None:
+                sound.append(row)
+            else:
+                self.note(table, row, said)
+        return sound
+
+    def of(self, name: str, number: int) -> tuple[str, ...]:
+        """What may be of a version."""
+        here = ((None, None), (name, None), (name, number), (None, number))
+        return tuple(what for of_name, of_number, what in self._found if (of_name, of_number) in here)
+
+
+def _pointing(db: Connection, odd: _Odd) -> defaultdict[tuple[str, int], list[str]]:
     """Version -> aliases at it."""
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in db.execute(select(tables.alias).order_by(tables.alias.c.alias)):
+    for row in odd.without(tables.alias, db, select(tables.alias).order_by(tables.alias.c.alias)):
         found[row.name, row.number].append(row.alias)
     return found
 
 
-def _before(db: Connection, gone: Collection[tuple[str, int]]) -> defaultdict[tuple[str, int], list[str]]:
+def _before(
+    db: Connection, gone: Collection[tuple[str, int]], odd: _Odd
+) -> defaultdict[tuple[str, int], list[str]]:
     """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
     moves: defaultdict[tuple[str, str], list[aliases.Move]] = defaultdict(list)
-    for row in reversed(db.execute(log.newest_first(kinds=log.MOVES)).all()):
+    for row in reversed(odd.without(tables.log, db, log.newest_first(kinds=log.MOVES))):
         move = aliases.move_of(log.event(row))
         moves[move.name, move.alias].append(move)
     found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)

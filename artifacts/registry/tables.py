@@ -1,4 +1,4 @@
-"""The registry's tables; SQLite and PostgreSQL."""
+"""The registry's tables; SQLite and PostgreSQL. What `seal` covers says `artifacts.registry.seals`."""
 
 from sqlalchemy import (
     DDL,
@@ -16,7 +16,7 @@ from sqlalchemy import (
     event,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 METADATA = MetaData()
 
@@ -39,6 +39,7 @@ store = Table(
     Column("id", String(64), primary_key=True),
     Column("url", String(1000), nullable=False),
     Column("bound_at", String(32), nullable=False),
+    Column("seal", String(64)),
 )
 """The one store whose artifacts this registry names: `id` of its `store.json`, and its first URL."""
 
@@ -70,6 +71,7 @@ version = Table(
     Column("published_at", String(32), nullable=False),
     Column("published_by", String(200), nullable=False),
     Column("collected_at", String(32)),
+    Column("seal", String(64)),
     UniqueConstraint("name", "identity"),
     ForeignKeyConstraint(["name"], ["series.name"]),
     ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
@@ -100,6 +102,7 @@ alias = Table(
     Column("number", Integer, nullable=False),
     Column("moved_at", String(32), nullable=False),
     Column("moved_by", String(200), nullable=False),
+    Column("seal", String(64)),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
 )
 """Where each alias points now; where it pointed before is in the event log."""
@@ -111,6 +114,7 @@ policy = Table(
     Column("rules", JSON, nullable=False),
     Column("set_at", String(32), nullable=False),
     Column("set_by", String(200), nullable=False),
+    Column("seal", String(64)),
 )
 """What a version must be before an alias of that name may point at it, whatever the version's name."""
 
@@ -126,6 +130,7 @@ waiver = Table(
     Column("granted_at", String(32), nullable=False),
     Column("granted_by", String(200), nullable=False),
     Column("until", String(32), nullable=False),
+    Column("seal", String(64)),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
     Index("ix_waiver_version", "name", "number"),
 )
@@ -139,6 +144,7 @@ signature = Table(
     Column("bundle", Text, nullable=False),
     Column("signed_at", String(32), nullable=False),
     Column("signed_by", String(200), nullable=False),
+    Column("seal", String(64)),
 )
 """Detached signatures over manifests; whoever relies on one checks it against a public key."""
 
@@ -150,6 +156,7 @@ attestation = Table(
     Column("bundle", Text, nullable=False),
     Column("signed_at", String(32), nullable=False),
     Column("signed_by", String(200), nullable=False),
+    Column("seal", String(64)),
 )
 """Signed statements of how engines were built, by key: two builds may make the same bytes."""
 
@@ -202,6 +209,7 @@ log = Table(
     Column("kind", String(40), nullable=False),
     Column("by", String(200), nullable=False),
     Column("detail", JSON, nullable=False),
+    Column("seal", String(64)),
     sqlite_autoincrement=True,
 )
 

@@ -12,7 +12,7 @@ from artifacts.version import Event
 
 def tell(event: Event) -> str:
     """What happened, in one line; of a kind or form that this version does not know, its detail."""
-    with suppress(KeyError, TypeError):  # another version of enginery wrote it
+    with suppress(KeyError, TypeError, ValueError, AttributeError):  # another version of enginery wrote it
         return SAID[event.kind](event.detail)
     return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 

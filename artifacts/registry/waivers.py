@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from artifacts.actor import whoami
 from artifacts.errors import NotFound, PolicyInvalid
-from artifacts.registry import log, tables
+from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.policy import WAIVABLE
 
 LONGEST_REASON = 1000
@@ -82,6 +82,7 @@ def grant(db: Connection, request: Request) -> Waiver:
     }
     found = db.execute(insert(tables.waiver).values(**row)).inserted_primary_key
     assert found is not None  # the table has one
+    _seal(db, found[0])
     made = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == found[0])).one())
     log.record(db, request.name, "waived", {**made.as_dict(), "waiver": made.id})
     return made
@@ -94,9 +95,17 @@ def end(db: Connection, number: int) -> Waiver:
     if row is None or not waiver(row).is_open(at):
         raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
     db.execute(update(table).where(table.c.id == number).values(until=at.isoformat()))
+    _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())
     log.record(db, ended.name, "waived", {**ended.as_dict(), "waiver": ended.id, "ended": True})
     return ended
+
+
+def _seal(db: Connection, number: int) -> None:
+    """Seals a waiver anew: its end may move."""
+    table = tables.waiver
+    row = db.execute(select(table).where(table.c.id == number)).mappings().one()
+    db.execute(update(table).where(table.c.id == number).values(**seals.sealed(table, dict(row))))
 
 
 def of(name: str | None = None, number: int | None = None) -> Select[Any]:
@@ -109,6 +118,8 @@ def of(name: str | None = None, number: int | None = None) -> Select[Any]:
 
 
 def waiver(row: Row[Any]) -> Waiver:
-    """A row of the table as a value."""
+    """A row of the table as a value; an odd one is an OddRow."""
+    rows.require(tables.waiver, row)
     times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("granted_at", "until")}
-    return Waiver(**{**row._asdict(), **times})
+    whole = {name: value for name, value in row._mapping.items() if name != "seal"}
+    return Waiver(**{**whole, **times})

@@ -92,6 +92,7 @@ def built_for(record: VersionRecord) -> Pairs:
     )
     drivers = ", ".join(dict.fromkeys(str(g["driver"]) for g in facts.get("gpus", ()) if g.get("driver")))
     memory = facts.get("memory_bytes_per_rank", ())
+    memory = [memory] if isinstance(memory, int) else memory
     rows = (
         ("engine backend", facts.get("backend")),
         ("format", facts.get("format")),
@@ -202,7 +203,7 @@ def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
     """Rank, bytes of its weights, and bytes of its KV cache."""
     weights: Sequence[int] = record.facts.get("weight_bytes_per_rank", ())
     whole: Sequence[int] = record.facts.get("memory_bytes_per_rank", weights)
-    if len(whole) != len(weights):
+    if not isinstance(weights, list) or not isinstance(whole, list) or len(whole) != len(weights):
         return []
     return [
         (f"rank {rank}", weight, max(0, both - weight))

@@ -13,7 +13,8 @@ from pipeline.commands.unused import refuse_unused
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
-    from artifacts.registry.registry import Registry
+    from artifacts.registry.audit import Audit
+    from artifacts.registry.registry import Binding, Registry
     from artifacts.store.draft import Source
     from artifacts.store.repair import Repair
     from artifacts.store.survey import Damage, Survey
@@ -99,6 +100,22 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         text=f"{files:,} files read, {_count(mended, 'damaged file')} repaired{aside}",
         short=str(len(mended)),
     )
+    if whole:
+        _require_sound(_audit(app))
+
+
+def _require_sound(audit: "Audit | None") -> None:
+    """What repair cannot do: nobody but a backup knows what a row of the registry was."""
+    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
+
+    if audit is not None and audit.findings:
+        told = [f"  {one}" for one in audit.findings]
+        error = ArtifactCorrupt(
+            "\n".join([f"{_count(told, 'finding')} in the registry, which repair cannot put right:", *told])
+        )
+        for note in _cures([], audit):
+            error.add_note(note)
+        raise error
 
 
 def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
@@ -123,7 +140,7 @@ def _source(app: App, other: str | None) -> "Source | None":
     store = app.client.store
     if other is not None:
         return source_at(other)
-    bound = None if store.remote is not None else app.registry.bound()
+    bound = None if store.remote is not None else _binding(app)
     with suppress(ArtifactCorrupt):  # a damaged store.json does not say which store this is
         identity = store.identity()
         bound = None if bound is None or (identity and identity.id == bound.id) else bound
@@ -136,9 +153,20 @@ def _source(app: App, other: str | None) -> "Source | None":
 def _bound(app: App) -> str | None:
     """The id that this store had, if its registry knows it; another store's is not given to this one."""
     store = app.client.store
-    bound = None if store.remote is not None else app.registry.bound()
+    bound = None if store.remote is not None else _binding(app)
     own = bound is not None and (bound.url == store.url or app.registry.url == store.registry_url)
     return bound.id if bound is not None and own else None
+
+
+def _binding(app: App) -> "Binding | None":
+    """The store that the registry names; None where it does not say: files are repaired without it."""
+    from artifacts.errors import ArtifactCorrupt, StoreUnusable  # pydantic: not for --help
+
+    try:
+        return app.registry.bound()
+    except (ArtifactCorrupt, StoreUnusable) as exc:
+        app.out.warn(f"the registry does not say whose artifacts it names: {exc}")
+        return None
 
 
 @click.group()
@@ -214,29 +242,84 @@ def _verify_store(app: App) -> None:
     from pipeline.output import size
 
     found = _surveys(app, None)
+    audit = _audit(app)
     damages = [damage for one in found for damage in one.damages]
     files = sum(one.files for one in found)
-    if damages:
-        having = _versions(app.registry, {key for damage in damages for key in damage.keys})
-        told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
-        error = ArtifactCorrupt("\n".join([f"{_count(told, 'file')} of {files:,} damaged:", *told]))
-        error.add_note("enginery repair --all")
+    told = _told(app, damages, files, audit)
+    if told:
+        error = ArtifactCorrupt("\n".join(told))
+        for note in _cures(damages, audit):
+            error.add_note(note)
         raise error
     lines = [
         f"{one.artifacts:,} artifacts, {one.files:,} files, {size(one.size_bytes)}{where}:"
         " every file is as it was stored"
         for one, where in zip(found, _places(app), strict=False)
     ]
+    if audit is not None:
+        lines.append(
+            f"{audit.versions:,} versions, {audit.rows:,} rows of the registry: each is as it was written"
+        )
     app.out.value(
         {
             "artifacts": found[-1].artifacts,
             "files": files,
             "bytes": sum(one.size_bytes for one in found),
+            "registry": None if audit is None else {"rows": audit.rows, "versions": audit.versions},
             "problems": [],
         },
         text="\n".join(lines),
         short=str(found[-1].artifacts),
     )
+
+
+def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
+    """Everything that is not as it was, in lines."""
+    found = []
+    if damages:
+        keys = {key for damage in damages for key in damage.keys}
+        having = {} if audit is None or audit.unreadable else _versions(app.registry, keys)
+        told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
+        found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
+    odd = audit.findings if audit is not None else ()
+    if odd:
+        found += [f"{_count(odd, 'finding')} in the registry:", *(f"  {one}" for one in odd)]
+    return found
+
+
+def _cures(damages: "list[Damage]", audit: "Audit | None") -> list[str]:
+    """What to do about damaged files, and about a damaged registry."""
+    files = ["enginery repair --all"] if damages else []
+    if audit is None or not audit.findings:
+        return files
+    return [
+        *files,
+        "a changed row is only known from a backup of the registry: compare, and restore it, or put the row"
+        " right by hand; build the recipe of an engine that is gone again",
+    ]
+
+
+def _audit(app: App) -> "Audit | None":
+    """What the registry says when all of it is read; None of a store that never had one."""
+    from artifacts.collection.registries import lost
+    from artifacts.errors import StoreUnusable
+    from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
+    from artifacts.registry.database import connect
+
+    store, named = app.client.store, app.client.registry_named
+    if named is None and store.remote is not None:
+        return None  # a remote store has no registry in it, and none was named
+    database = connect(named or store.registry_url)
+    try:
+        there = database.schema() is not None
+    except StoreUnusable:
+        there = True  # whatever it is: the audit says it
+    if there:
+        return audit(database, store)
+    said = lost(store, database.url)
+    if said is None:
+        return None
+    return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=said),), unreadable=True)
 
 
 def _places(app: App) -> list[str]:

@@ -118,7 +118,7 @@ def _show_version(app: App, reference: str) -> None:
     app.out.line("aliases " + (", ".join(aliases) or "none"))
     facts = record.facts
     app.out.line("   ".join(f"{name} {facts[name]}" for name in SHOWN if name in facts))
-    wanted = record.recipe["format"]
+    wanted = record.recipe.get("format", "none")
     if not isinstance(wanted, str):
         exceptions = ", ".join(f"{pattern}: {name}" for pattern, name in wanted["except"].items())
         app.out.line(f"linears {wanted['default']}, except {exceptions}")

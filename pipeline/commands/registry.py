@@ -43,6 +43,7 @@ def upgrade(app: App) -> None:
     """
     database = _database(app)
     before, after = database.upgrade()
+    _remember(app, database)
     said = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
     _tell(app, database, f"registry {database.url}: {said}")
 
@@ -74,6 +75,15 @@ def show(app: App) -> None:
         f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in found.items()
     ]
     app.out.value(found, text="\n".join(lines), short=database.url)
+
+
+def _remember(app: App, database: "Database") -> None:
+    """Notes that the store has a registry of its own; those of earlier versions did not note it."""
+    from artifacts.collection.registries import remember_own
+    from artifacts.store.local import open_store  # pydantic: not for --help
+
+    if app.registry_url is None:
+        remember_own(open_store(app.store_url), database.url)
 
 
 def _url(app: App) -> str:

@@ -47,6 +47,7 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
         size = _take(directory, files, step, client.store, host)
         held.require()  # else a sweep may have taken what is about to be named
         number = _publish(found, name, key, size, came_from, client)
+    registries.remember_own(client.store, client.registry.url)
     return Adopted(name=name, number=number, key=key, found=found)
 
 

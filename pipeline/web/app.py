@@ -13,6 +13,7 @@ from artifacts.errors import AliasMoved, NotFound, NotPublishable, StoreUnusable
 from pipeline.errors import EXIT_CODES
 from pipeline.web import api, pages
 from pipeline.web.metrics import CONTENT_TYPE_LATEST, Meter
+from pipeline.web.odd import with_odd_rows
 from pipeline.web.reading import Reading
 from pipeline.web.security import Guard, with_heads
 
@@ -39,7 +40,7 @@ def application(reading: Reading, token: str | None) -> ASGIApp:
     _failures(app, reading)
     app.include_router(api.router(reading))
     app.include_router(pages.router(reading))
-    return with_heads(meter.around(Guard(app, token)))
+    return with_heads(meter.around(with_odd_rows(Guard(app, token))))
 
 
 def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:

@@ -1,14 +1,14 @@
 """Long lists read page by page: names, versions, events; never a recipe, however many versions there are."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, tuple_
 
-from artifacts.registry import remarks, tables
+from artifacts.registry import log, remarks, rows, tables
 from artifacts.registry.database import Database
 from artifacts.registry.remarks import Remarks
 from artifacts.version import Event
@@ -101,11 +101,11 @@ def versions(database: Database, wanted: Wanted, *, offset: int = 0, limit: int 
     if not database.exists():
         return Page(0, offset, [])
     with database.reading() as db:
-        known = {row.id: row.facts for row in db.execute(select(facts))}
+        known = rows.facts(db.execute(select(facts)))
         suits = _conditions(wanted, known)
         total = db.scalar(select(func.count()).select_from(version).where(*suits)) or 0
-        rows = db.execute(_ordered(wanted.sort, suits).offset(offset).limit(limit)).all()
-        return Page(total, offset, _summaries(db, rows, known))
+        found = rows.all_of(db, version, _ordered(wanted.sort, suits).offset(offset).limit(limit))
+        return Page(total, offset, _summaries(db, _with_facts(found, known), known))
 
 
 def engines(
@@ -128,21 +128,32 @@ def engines(
     with database.reading() as db:
         total = db.scalar(select(func.count(version.c.name.distinct())).where(*said)) or 0
         latest = grouped.order_by(func.max(version.c.published_at).desc(), version.c.name)
-        rows = db.execute(latest.offset(offset).limit(limit)).all()
+        found = db.execute(latest.offset(offset).limit(limit)).all()
+        named = [row.name for row in found if rows.wrong(version, {"name": row.name}) is None]
         pointing: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        here = alias.c.name.in_([row.name for row in rows])
-        for row in db.execute(select(alias).where(here).order_by(alias.c.alias)):
+        here = select(alias).where(alias.c.name.in_(named)).order_by(alias.c.alias)
+        for row in rows.all_of(db, alias, here):
             pointing[row.name][row.alias] = row.number
-    return total, [
-        Engine(
-            name=row.name,
-            versions=row.versions,
-            newest=row.newest,
-            published_at=datetime.fromisoformat(row.published_at),
-            aliases=pointing[row.name],
-        )
-        for row in rows
-    ]
+        return total, [one for row in found if (one := _engine(db, row, pointing)) is not None]
+
+
+def _engine(db: Connection, row: Row[Any], pointing: Mapping[str, dict[str, int]]) -> Engine | None:
+    """A name in a list; where a version of it is odd, what the others say, and None where there is none."""
+    newest, at = row.newest, row.published_at
+    seen = {"name": row.name, "number": newest, "published_at": at}
+    if rows.wrong(version, seen) is not None:
+        mine = select(version.c.name, version.c.number, version.c.published_at)
+        others = rows.all_of(db, version, mine.where(version.c.name == row.name))
+        if not others:
+            return None
+        newest, at = max(one.number for one in others), max(one.published_at for one in others)
+    return Engine(
+        name=row.name,
+        versions=row.versions,
+        newest=newest,
+        published_at=datetime.fromisoformat(at),
+        aliases=pointing.get(row.name, {}),
+    )
 
 
 def events(
@@ -156,24 +167,14 @@ def events(
     """Events of a name, or of all: the newest first, or with `after`, the oldest beyond it first."""
     if not database.exists():
         return []
-    log = tables.log
-    query = select(log).limit(limit)
-    query = query.where(log.c.name == name) if name else query
-    query = query.where(log.c.seq < before) if before is not None else query
-    query = query.where(log.c.seq > after) if after is not None else query
+    table = tables.log
+    query = select(table).limit(limit)
+    query = query.where(table.c.name == name) if name else query
+    query = query.where(table.c.seq < before) if before is not None else query
+    query = query.where(table.c.seq > after) if after is not None else query
     with database.reading() as db:
-        rows = db.execute(query.order_by(log.c.seq.desc() if after is None else log.c.seq)).all()
-    return [
-        Event(
-            seq=row.seq,
-            at=datetime.fromisoformat(row.at),
-            name=row.name,
-            kind=row.kind,
-            by=row.by,
-            detail=row.detail,
-        )
-        for row in rows
-    ]
+        found = db.execute(query.order_by(table.c.seq.desc() if after is None else table.c.seq))
+        return rows.read(found, log.event)
 
 
 def choices(database: Database) -> dict[str, list[str]]:
@@ -181,10 +182,21 @@ def choices(database: Database) -> dict[str, list[str]]:
     if not database.exists():
         return {"format": [], "backend": []}
     with database.reading() as db:
-        known = list(db.scalars(select(facts.c.facts)))
+        known = rows.facts(db.execute(select(facts)))
     return {
-        what: sorted({str(one[what]) for one in known if one.get(what)}) for what in ("format", "backend")
+        what: sorted({str(one[what]) for one in known.values() if one.get(what)})
+        for what in ("format", "backend")
     }
+
+
+def _with_facts(found: Iterable[Row[Any]], known: Collection[str]) -> list[Row[Any]]:
+    sound = []
+    for row in found:
+        if row.facts_id in known:
+            sound.append(row)
+        else:
+            rows.tell(rows.without_facts(row._mapping))
+    return sound
 
 
 def _contains(text: str, *columns: ColumnElement[str]) -> list[ColumnElement[bool]]:
@@ -225,16 +237,16 @@ def _ordered(sort: Sort, suits: Iterable[ColumnElement[bool]]) -> Any:
 
 
 def _summaries(
-    db: Connection, rows: Sequence[Row[Any]], known: Mapping[str, Mapping[str, Any]]
+    db: Connection, found: Sequence[Row[Any]], known: Mapping[str, Mapping[str, Any]]
 ) -> list[Summary]:
-    keys = [(row.name, row.number) for row in rows]
+    keys = [(row.name, row.number) for row in found]
     measured: defaultdict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     here = tuple_(metric.c.name, metric.c.number).in_(keys)
-    for row in db.execute(select(metric).where(here, metric.c.metric.in_(METRICS))):
+    for row in rows.all_of(db, metric, select(metric).where(here, metric.c.metric.in_(METRICS))):
         measured[row.name, row.number][row.metric] = row.value
     pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     there = tuple_(alias.c.name, alias.c.number).in_(keys)
-    for row in db.execute(select(alias).where(there).order_by(alias.c.alias)):
+    for row in rows.all_of(db, alias, select(alias).where(there).order_by(alias.c.alias)):
         pointing[row.name, row.number].append(row.alias)
     others = remarks.read(db, keys)
     return [
@@ -245,7 +257,7 @@ def _summaries(
             tuple(pointing[row.name, row.number]),
             others[row.name, row.number],
         )
-        for row in rows
+        for row in found
     ]
 
 
@@ -268,7 +280,7 @@ def _summary(
         pp=has.get("pp"),
         published_at=datetime.fromisoformat(row.published_at),
         published_by=row.published_by,
-        collected_at=datetime.fromisoformat(row.collected_at) if row.collected_at else None,
+        collected_at=rows.moment(row.collected_at),
         aliases=aliases,
         waivers=len(said.open_waivers),
         signatures=len(said.signatures),

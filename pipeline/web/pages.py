@@ -21,6 +21,7 @@ from pipeline.web import security
 from pipeline.web.api import Offset, Seq, Text
 from pipeline.web.compare import sections
 from pipeline.web.listing import Wanted
+from pipeline.web.odd import on_page
 from pipeline.web.reading import Reading
 
 PER_PAGE = 50
@@ -45,7 +46,7 @@ def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page."""
     now = datetime.now(UTC)
     found = templates().get_template(template)
-    return HTMLResponse(found.render(ago=lambda at: ago(at, now), now=now, **values), status)
+    return HTMLResponse(found.render(ago=lambda at: ago(at, now), now=now, odd=on_page(), **values), status)
 
 
 def router(reading: Reading) -> APIRouter:

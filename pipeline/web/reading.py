@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from artifacts.finding.compare import compare
 from artifacts.finding.comparison import Comparison
 from artifacts.finding.match import Match
-from artifacts.registry import tables
+from artifacts.registry import rows, tables
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import open_registry
 from artifacts.registry.waivers import Waiver
@@ -118,7 +118,7 @@ class Reading:
             return []
         alias, version = tables.alias, tables.version
         with self._db.reading() as db:
-            rows = db.execute(select(alias).where(alias.c.name == name).order_by(alias.c.alias)).all()
+            here = rows.all_of(db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias))
             gone = set(
                 db.scalars(
                     select(version.c.number).where(
@@ -126,12 +126,12 @@ class Reading:
                     )
                 )
             )
-        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if rows else []
+        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if here else []
         waivers = self.open_waivers(name)
         found = []
-        for row in rows:
+        for row in here:
             moves = [event for event in moved if event.detail["alias"] == row.alias]
-            here = (row.number, row.alias)
+            at = (row.number, row.alias)
             found.append(
                 AliasNow(
                     name=row.name,
@@ -141,7 +141,7 @@ class Reading:
                     moved_by=row.moved_by,
                     collected=row.number in gone,
                     **_way_back(moves, gone),
-                    waivers=tuple(one for one in waivers if (one.number, one.alias) == here),
+                    waivers=tuple(one for one in waivers if (one.number, one.alias) == at),
                     moves=tuple(reversed(moves)),
                 )
             )
@@ -169,21 +169,23 @@ class Reading:
         with self._db.reading() as db:
             counted = select(version.c.verdict, version.c.origin, gone, func.count())
             grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
-            kinds = select(log.c.kind, func.count().label("number")).group_by(log.c.kind)
+            kinds = select(log.c.kind, func.count().label("times")).group_by(log.c.kind)
             found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
+            every = found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
             return Census(
                 names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
-                versions={(v, origin, bool(one)): count for v, origin, one, count in db.execute(grouped)},
-                events={row.kind: row.number for row in db.execute(kinds)},
+                versions={
+                    (row.verdict, row.origin, bool(row[2])): row[3]
+                    for row in rows.all_of(db, version, grouped)
+                },
+                events={row.kind: row.times for row in rows.all_of(db, log, kinds)},
                 waivers_open=db.scalar(
                     select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
                 )
                 or 0,
                 aliases=[
                     (name, one, number, datetime.fromisoformat(at), bool(lost))
-                    for name, one, number, at, lost in db.execute(
-                        found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
-                    )
+                    for name, one, number, at, lost in rows.all_of(db, alias, every)
                 ],
             )
 

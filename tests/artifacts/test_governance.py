@@ -154,7 +154,7 @@ def test_a_signature_by_a_key_of_the_policy_is_asked_for(registry, registry_url)
     registry.set_policy("prod", Policy(signed_by=(KEY,)))
     with pytest.raises(PolicyRefused, match="signed_by: it has no good signature by the key asked for"):
         registry.promote("demo/fp8", "prod", to=1, expect=None)
-    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01", "signed_by": "me"}
+    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01T00:00:00+00:00", "signed_by": "me"}
     bad = insert(tables.signature).values(key_id="a", bundle=f"{'e' * 64} {KEY}", **row)
     good = insert(tables.signature).values(key_id="b", bundle=f"{'d' * 64} {KEY}", **row)
     change(registry_url, bad)
@@ -168,7 +168,7 @@ def test_a_signature_that_does_not_hold_promotes_nothing_and_stops_no_rollback(r
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     registry.promote("demo/fp8", "prod", to=2, expect=1)
     registry.set_policy("prod", Policy(signed_by=(KEY,)))
-    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01", "signed_by": "me"}
+    row = {"manifest_digest": "d" * 64, "signed_at": "2026-01-01T00:00:00+00:00", "signed_by": "me"}
     change(registry_url, insert(tables.signature).values(key_id="a", bundle=f"{'d' * 64} {KEY}", **row))
     plain = open_registry(registry_url)
     with pytest.raises(PolicyRefused, match="signed_by: "):

@@ -155,7 +155,7 @@ def test_an_upgraded_registry_goes_on(upgraded):
 
 
 def test_an_older_schema_is_refused_with_the_command_that_upgrades_it(restored):
-    said = r"has schema 1, and this version reads 2; bring it there with: enginery registry upgrade"
+    said = r"has schema 1, and this version reads 3; bring it there with: enginery registry upgrade"
     url = restored(1)
     with pytest.raises(StoreUnusable, match=said):
         open_database(url)
@@ -164,7 +164,7 @@ def test_an_older_schema_is_refused_with_the_command_that_upgrades_it(restored):
 
 
 def test_upgrading_again_changes_nothing_and_nothing_is_no_registry(upgraded, tmp_path):
-    assert connect(upgraded).upgrade() == (2, 2)
+    assert connect(upgraded).upgrade() == (3, 3)
     with pytest.raises(StoreUnusable, match="has no schema yet; `enginery registry init` makes it"):
         connect(tmp_path / "none.db").upgrade()
 
@@ -182,7 +182,7 @@ def test_an_upgrade_that_fails_leaves_the_registry_as_it_was(restored):
     with engine.begin() as db:
         db.exec_driver_sql("DROP TABLE delivery")
     engine.dispose()
-    assert connect(url).upgrade() == (1, 2)
+    assert connect(url).upgrade() == (1, 3)
 
 
 def test_rows_that_point_nowhere_stop_an_upgrade(tmp_path):

@@ -219,7 +219,7 @@ def test_a_newer_schema_is_refused_by_number(registry, tmp_path):
     registry.publish(FIRST)
     with closing(sqlite3.connect(tmp_path / "sub" / "registry.db")) as db, db:
         db.execute("UPDATE schema_version SET number = 99")
-    with pytest.raises(StoreUnusable, match="has schema 99, and this version reads 2"):
+    with pytest.raises(StoreUnusable, match="has schema 99, and this version reads 3"):
         open_registry(registry.url)
 
 

@@ -122,7 +122,11 @@ def test_the_registry_has_to_be_this_stores(store, put, key, tmp_path):
     ):
         sweep.collect(LocalPlace(store), unbound, EAGER)
     with open_database(store.registry_url).writing() as db:
-        db.execute(insert(tables.store).values(id="another", url="file:///other", bound_at="2026-01-01"))
+        db.execute(
+            insert(tables.store).values(
+                id="another", url="file:///other", bound_at="2026-01-01T00:00:00+00:00"
+            )
+        )
     with pytest.raises(StoreMismatch, match="names artifacts of store another"):
         collect(store)
     assert store.has(key)

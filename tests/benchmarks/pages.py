@@ -30,7 +30,7 @@ MORE = f"WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i 
 COPIES = (
     MORE
     + "version SELECT name, i, engine_key, manifest_digest, model, origin, identity || i, verdict, recipe, "
-    "lineage, checks, source, facts_id, published_at, published_by, collected_at FROM version, n WHERE number = 1",
+    "lineage, checks, source, facts_id, published_at, published_by, collected_at, seal FROM version, n WHERE number = 1",
     MORE + "metric SELECT name, i, metric, position, value * (1 + (i % 17) / 50.0), low, high "
     "FROM metric, n WHERE number = 1",
     MORE + "event(at, name, kind, by, detail) SELECT published_at, name, 'published', published_by, "

@@ -126,7 +126,7 @@ def test_a_registry_on_a_server_is_made_and_shown_by_command(ask, postgres_url):
         assert secret not in out
     code, out, _ = ask("--registry", postgres_url, "--json", "registry", "show")
     shown = json.loads(out)
-    assert (shown["kind"], shown["schema"], shown["versions"], shown["store"]) == ("postgresql", 2, 0, None)
+    assert (shown["kind"], shown["schema"], shown["versions"], shown["store"]) == ("postgresql", 3, 0, None)
     assert secret not in out + err
     assert ask("--registry", postgres_url, "ls")[0] == 0
 
@@ -138,14 +138,14 @@ def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
     code, _, err = ask("ls")
     assert (
         code,
-        "has schema 1, and this version reads 2; bring it there with: enginery registry upgrade" in err,
+        "has schema 1, and this version reads 3; bring it there with: enginery registry upgrade" in err,
     ) == (4, True)
     assert "bring it there with: enginery registry upgrade" in ask("registry", "show")[1]
-    assert ask("registry", "upgrade")[1].endswith("schema 1 is now 2\n")
-    assert ask("registry", "upgrade")[1].endswith("schema 2 is the newest already\n")
+    assert ask("registry", "upgrade")[1].endswith("schema 1 is now 3\n")
+    assert ask("registry", "upgrade")[1].endswith("schema 3 is the newest already\n")
     code, out, _ = ask("aliases")
     assert (code, "demo/fp8@prod" in out) == (0, True)
-    assert ask("registry", "show")[1].splitlines()[2:5] == ["schema     2", "names      3", "versions   5"]
+    assert ask("registry", "show")[1].splitlines()[2:5] == ["schema     3", "names      3", "versions   5"]
 
 
 def test_there_is_no_registry_before_something_is_written(ask, tmp_path):

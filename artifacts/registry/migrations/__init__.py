@@ -8,9 +8,12 @@ from sqlalchemy import Connection, update
 
 from artifacts.errors import StoreUnusable
 from artifacts.registry import tables
-from artifacts.registry.migrations import schema_2
+from artifacts.registry.migrations import schema_2, schema_3
 
-STEPS: dict[int, Callable[[Operations, Connection], None]] = {2: schema_2.upgrade}
+STEPS: dict[int, Callable[[Operations, Connection], None]] = {
+    2: schema_2.upgrade,
+    3: schema_3.upgrade,
+}
 """Number of a schema -> what leads to it from the one before."""
 
 

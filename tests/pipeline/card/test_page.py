@@ -38,7 +38,7 @@ def hostile(card):
         model=HOSTILE,
         source={"repo": HOSTILE, "revision": HOSTILE, "licence": HOSTILE},
         recipe={"name": HOSTILE, HOSTILE: HOSTILE},
-        lineage={HOSTILE: HOSTILE},
+        lineage={HOSTILE: "a" * 64},
         facts={"format": HOSTILE, "backend": HOSTILE, "toolchain": {HOSTILE: HOSTILE}, "scored": HOSTILE},
         checks=[{"metric": HOSTILE, "limit": 1.0, "outcome": HOSTILE}],
         waivers=(waiver(HOSTILE),),

@@ -96,7 +96,7 @@ def test_ten_thousand_versions_are_a_page_like_another(tmp_path):
         file,
         "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) INSERT INTO version "
         "SELECT name, i, engine_key, manifest_digest, model, origin, identity || i, verdict, recipe, lineage, "
-        "checks, source, facts_id, published_at, published_by, collected_at FROM version, n WHERE number = 1",
+        "checks, source, facts_id, published_at, published_by, collected_at, seal FROM version, n WHERE number = 1",
     )
     page = Reading(str(file)).versions(Wanted(text="llama", format="fp8", sort="fastest"), offset=9_990)
     assert (page.total, len(page.rows)) == (10_000, 10)

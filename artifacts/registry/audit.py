@@ -1,0 +1,222 @@
+"""Everything in a registry read again: rows that are odd, changed, lost, or point at what is not there."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, ForeignKeyConstraint, Row, Table, and_, inspect, select
+
+from artifacts import digest
+from artifacts.errors import ArtifactCorrupt, NotFound, PolicyInvalid, StoreUnusable
+from artifacts.registry import judgement, publishing, rows, seals, tables
+from artifacts.registry.database import Database
+from artifacts.store.local import LocalStore
+
+AT_ONCE = 500
+"""Rows that are held in memory at a time."""
+
+MOST_SAID = 20
+"""Messages of SQLite's own check: after a bad page they are thousands."""
+
+RESTORE = "restore the registry from a backup; no command knows what was there"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something in a registry that is not as enginery left it."""
+
+    where: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What was read of a registry, and what is wrong with it."""
+
+    rows: int
+    versions: int
+    findings: tuple[Finding, ...]
+    unreadable: bool = False
+    """Whether it could not be read to its end."""
+
+
+def audit(database: Database, store: LocalStore | None = None) -> Audit:
+    """Read every row and check it: its shape, its seal, what it points at; of versions also the engines.
+
+    A registry that cannot be read at all is a finding too. Nothing is changed. Engines are sought in the
+    store, if it is the one that the registry is bound to.
+    """
+    read, mine, unreadable = _Audit(), False, False
+    try:
+        if not database.exists():
+            raise StoreUnusable(f"registry {database.url} is not there, or has no tables; {RESTORE}")
+        with database.reading() as db:
+            read.database(db, database.kind)
+            # metrics before the versions whose seals cover them
+            for table in sorted(tables.METADATA.sorted_tables, key=lambda one: one is not tables.metric):
+                read.table(db, table)
+            read.series()
+            mine = store is not None and _is_of(db, store)
+    except StoreUnusable as exc:
+        read.note("registry", str(exc))
+        unreadable = True
+    if mine and store is not None:
+        read.engines(store)
+    return Audit(
+        rows=read.rows,
+        versions=len(read.versions),
+        findings=tuple(read.findings),
+        unreadable=unreadable,
+    )
+
+
+def _is_of(db: Connection, store: LocalStore) -> bool:
+    """Whether the registry names the artifacts of this store; an odd binding was noted before."""
+    try:
+        bound, identity = publishing.bound_to(db), store.identity()
+    except ArtifactCorrupt:
+        return False
+    return bound is None or (identity is not None and bound.id == identity.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    name: str
+    number: int
+    engine_key: str
+    manifest_digest: str | None
+    collected: bool
+
+
+class _Audit:
+    """One reading of one registry."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.versions: list[_Version] = []
+        self.rows = 0
+        self._metrics: defaultdict[tuple[object, object], list[Mapping[str, Any]]] = defaultdict(list)
+        self._numbers: defaultdict[object, set[object]] = defaultdict(set)
+        self._last: dict[object, object] = {}
+        self._published: set[tuple[object, object]] = set()
+        self._before: str | None = None
+
+    def note(self, where: str, what: str) -> None:
+        """Adds a finding."""
+        self.findings.append(Finding(where=where, what=what))
+
+    def database(self, db: Connection, kind: str) -> None:
+        """What the database itself says of its pages, and rows that point at rows that are not there."""
+        there = set(inspect(db).get_table_names())
+        lost = [table.name for table in tables.METADATA.sorted_tables if table.name not in there]
+        if lost:
+            raise StoreUnusable(f"the registry has no table {lost[0]!r}; {RESTORE}")
+        if kind == "sqlite":
+            said = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
+            for one in said if said != ["ok"] else ():
+                self.note("registry", f"SQLite finds it damaged: {rows.shown(one)}; {RESTORE}")
+        for table in tables.METADATA.sorted_tables:
+            for key in sorted(table.foreign_key_constraints, key=lambda one: str(one.name)):
+                self._dangling(db, table, key)
+
+    def _dangling(self, db: Connection, table: Table, key: ForeignKeyConstraint) -> None:
+        other = key.referred_table
+        pairs = [(element.parent, element.column) for element in key.elements]
+        joined = table.outerjoin(other, and_(*(mine == theirs for mine, theirs in pairs)))
+        nowhere = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
+        for row in db.execute(nowhere.limit(MOST_SAID)):
+            self.note(rows.named(table, row._mapping), f"points at a row of {other.name} that is not there")
+
+    def table(self, db: Connection, table: Table) -> None:
+        """Every row of a table: what it holds, and its seal."""
+        query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
+        for row in db.execute(query):
+            self.rows += 1
+            said = rows.wrong(table, row._mapping) or self._more(table, row)
+            if said is not None:
+                self.note(rows.named(table, row._mapping), said)
+            self._remember(table, row)
+
+    def _more(self, table: Table, row: Row[Any]) -> str | None:
+        if table is tables.facts and digest.of_json(row.facts) != row.id:
+            return "their digest is another: they were changed after they were written"
+        if table is tables.policy:
+            try:
+                judgement.parsed(row.rules)
+            except PolicyInvalid as exc:
+                return str(exc)
+        return self._unsealed(table, row._mapping) if table in seals.SEALED else None
+
+    def _unsealed(self, table: Table, row: Mapping[str, Any]) -> str | None:
+        """What the seal says of a row that is as it may be."""
+        if row["seal"] is None:
+            return "has no seal: another program wrote it"
+        beside: tuple[Any, ...] = ()
+        also = ""
+        if table is tables.version:
+            beside = (seals.of_metrics(self._metrics[row["name"], row["number"]]),)
+            also = ", or one of its metrics was changed, added or removed"
+        elif table is tables.log:
+            beside, also = (self._before,), ", or the event before it was removed"
+        try:
+            matches = seals.seal(table.name, seals.covered(table, row), *beside) == row["seal"]
+        except (TypeError, ValueError):  # a metric that is no number
+            matches = False
+        return None if matches else f"does not match its seal: it was changed after it was written{also}"
+
+    def _remember(self, table: Table, row: Row[Any]) -> None:
+        if table is tables.metric:
+            self._metrics[row.name, row.number].append(row._mapping)
+        elif table is tables.series:
+            self._last[row.name] = row.last
+        elif table is tables.log:
+            self._before = row.seal
+            if row.kind == "published" and isinstance(row.detail, dict):
+                self._published.add((row.name, str(row.detail.get("number"))))
+        elif table is tables.version:
+            self._metrics.pop((row.name, row.number), None)
+            self._numbers[row.name].add(row.number)
+            if rows.wrong(table, row._mapping) is None:
+                gone = row.collected_at is not None
+                self.versions.append(
+                    _Version(row.name, row.number, row.engine_key, row.manifest_digest, gone)
+                )
+
+    def series(self) -> None:
+        """Versions that are not there: numbers count from 1 to the last of the name; each has its event."""
+        for name, last in self._last.items():
+            there = self._numbers[name]
+            if not isinstance(last, int):
+                continue  # said where the row was read
+            lost = (number for number in range(1, last + 1) if number not in there)
+            for number in islice(lost, MOST_SAID):
+                self.note(f"{rows.shown(name)}:{number}", f"is missing: {last} versions were published")
+            beyond = sorted(one for one in there if isinstance(one, int) and one > last)
+            for number in beyond[:MOST_SAID]:
+                self.note(f"{rows.shown(name)}:{number}", f"is there, and the last number given was {last}")
+        for one in self.versions:
+            if (one.name, str(one.number)) not in self._published:
+                self.note(f"{one.name}:{one.number}", "no event tells that it was published")
+
+    def engines(self, store: LocalStore) -> None:
+        """Engines that the store does not have, or has otherwise than they were published."""
+        for one in self.versions:
+            if one.collected:
+                continue
+            try:
+                found = store.manifest(one.engine_key).digest
+            except NotFound:
+                what = f"its engine {one.engine_key} is not in the store; build its recipe again"
+                self.note(f"{one.name}:{one.number}", what)
+                continue
+            except ArtifactCorrupt:
+                continue  # damaged files are found where files are read
+            if one.manifest_digest not in (None, found):
+                was = one.manifest_digest
+                what = f"its engine's files have digest {found}, and it was published with {was}"
+                self.note(f"{one.name}:{one.number}", what)

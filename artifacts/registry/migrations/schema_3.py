@@ -1,0 +1,83 @@
+"""From schema 2 to 3: a seal in every row that no command changes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+from sqlalchemy import Connection, select, update
+
+from artifacts.registry.seals import of_metrics, seal
+
+JSON = {"recipe", "lineage", "checks", "source", "rules", "detail"}
+
+COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "store": (("id",), ("url", "bound_at")),
+    "version": (
+        ("name", "number"),
+        (
+            *("engine_key", "manifest_digest", "model", "origin", "identity", "verdict", "recipe", "lineage"),
+            *("checks", "source", "facts_id", "published_at", "published_by"),
+        ),
+    ),
+    "alias": (("name", "alias"), ("number", "moved_at", "moved_by")),
+    "policy": (("alias",), ("rules", "set_at", "set_by")),
+    "waiver": (
+        ("id",),
+        ("name", "number", "alias", "rule", "reason", "granted_at", "granted_by", "until"),
+    ),
+    "signature": (("manifest_digest", "key_id"), ("bundle", "signed_at", "signed_by")),
+    "attestation": (("engine_key", "key_id"), ("bundle", "signed_at", "signed_by")),
+    "event": (("seq",), ("at", "name", "kind", "by", "detail")),
+}
+"""Table -> its key and what else the seal covers; `artifacts.registry.tables` goes on changing, this does
+not."""
+
+METRIC = sa.table("metric", *map(sa.column, ("name", "number", "metric", "position", "value", "low", "high")))
+
+OPEN = {
+    "sqlite": ("DROP TRIGGER event_no_update",),
+    "postgresql": ("ALTER TABLE event DISABLE TRIGGER event_only_grows",),
+}
+CLOSE = {
+    "sqlite": (
+        "CREATE TRIGGER event_no_update BEFORE UPDATE ON event "
+        "BEGIN SELECT RAISE(ABORT, 'events are only added'); END",
+    ),
+    "postgresql": ("ALTER TABLE event ENABLE TRIGGER event_only_grows",),
+}
+"""Lets events be changed for once, and keeps them from it again."""
+
+
+def upgrade(op: Operations, db: Connection) -> None:
+    """Adds the column and seals what there is; a row that cannot be read gets none, and `verify` says so."""
+    for name in COLUMNS:
+        op.add_column(name, sa.Column("seal", sa.String(64)))
+    # PLACE OF IDENTITIES: whatever recomputes `version.identity` of older rows comes here, before the seals.
+    for statement in OPEN[db.dialect.name]:
+        op.execute(statement)
+    for name in COLUMNS:
+        _seal_all(db, name)
+    for statement in CLOSE[db.dialect.name]:
+        op.execute(statement)
+
+
+def _seal_all(db: Connection, name: str) -> None:
+    key, others = COLUMNS[name]
+    columns = [sa.column(one, sa.JSON if one in JSON else None) for one in (*key, *others)]
+    table = sa.table(name, *columns, sa.column("seal"))
+    before: str | None = None
+    order = [table.c[one] for one in key]
+    for row in db.execute(select(*columns).order_by(*order)).mappings().all():
+        beside = {"event": (before,), "version": (_metrics(db, row),) if name == "version" else ()}
+        try:
+            before = seal(name, dict(row), *beside.get(name, ()))
+        except (TypeError, ValueError):
+            before = None
+        here = sa.and_(*(table.c[one] == row[one] for one in key))
+        db.execute(update(table).where(here).values(seal=before))
+
+
+def _metrics(db: Connection, version: Mapping[str, Any]) -> list[list[Any]]:
+    here = (METRIC.c.name == version["name"]) & (METRIC.c.number == version["number"])
+    return of_metrics(db.execute(select(METRIC).where(here)).mappings())

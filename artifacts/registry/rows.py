@@ -1,0 +1,172 @@
+"""Rows where they become values: what each table's rows must be, and what becomes of one that is odd.
+
+A registry is a file, or a server, that other programs can write and disks can damage. Every reader makes
+values of rows by the functions here, so that an odd row costs itself, by name, and no more.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, Select, Table
+
+from artifacts.errors import ArtifactCorrupt
+from artifacts.registry import columns, shapes, tables
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 80
+"""Characters of a value that messages show."""
+
+T = TypeVar("T")
+
+_COLLECTED: ContextVar[dict[str, None] | None] = ContextVar("odd rows", default=None)
+
+
+class OddRow(ArtifactCorrupt):
+    """A row of the registry that enginery does not write like this: which one it is, and what is wrong."""
+
+
+@contextmanager
+def collecting() -> Iterator[dict[str, None]]:
+    """Collects what is said of odd rows meanwhile, each once, in place of logging it."""
+    found: dict[str, None] = {}
+    token = _COLLECTED.set(found)
+    try:
+        yield found
+    finally:
+        _COLLECTED.reset(token)
+
+
+def collected() -> list[str]:
+    """What was collected until now, in this context."""
+    return list(_COLLECTED.get() or ())
+
+
+def tell(odd: object) -> None:
+    """Says that a row is left out; to the log, unless somebody collects."""
+    found, said = _COLLECTED.get(), str(odd)
+    if found is None:
+        logger.warning("%s; the row is left out, see `enginery verify --all`", said)
+    else:
+        found.setdefault(said)
+
+
+def wrong(table: Table, row: Mapping[str, Any]) -> str | None:
+    """What is wrong with as much of a row as was read; None where nothing is."""
+    checks = columns.CHECKS[table.name]
+    for name, value in row.items():
+        said = checks[name](value) if name in checks else None
+        if said is not None:
+            return f"{name} {said}"
+    if table is tables.log and "detail" in row:
+        said = shapes.DETAILS.get(row["kind"], columns.anything)(row["detail"])
+        return said and f"detail {said}"
+    return None
+
+
+def require(table: Table, row: Row[Any] | Mapping[str, Any]) -> None:
+    """Refuses a row that is odd, as OddRow."""
+    values: Mapping[str, Any] = row._mapping if isinstance(row, Row) else row
+    said = wrong(table, values)
+    if said is not None:
+        raise OddRow(f"{named(table, values)}: {said}")
+
+
+def require_version(row: Row[Any]) -> None:
+    """Refuses a version, read with its facts, whose row or facts are odd, as OddRow."""
+    require(tables.version, row)
+    said = columns.CHECKS["facts"]["facts"](row.facts)
+    if said is not None:
+        raise OddRow(f"{without_facts(row._mapping)}: facts {said}")
+
+
+def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
+    """Values of rows; one that is odd is told, and left out."""
+    found = []
+    for row in rows:
+        try:
+            found.append(value(row))
+        except OddRow as odd:
+            tell(odd)
+    return found
+
+
+def sound(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """The rows of a table that are not odd; the others are told."""
+
+    def same(row: Row[Any]) -> Row[Any]:
+        require(table, row)
+        return row
+
+    return read(rows, same)
+
+
+def all_of(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
+    """The rows of a query about one table that are not odd."""
+    return sound(table, db.execute(query))
+
+
+def lines(table: Table, names: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
+    """The rows, of these columns, that are not odd: `sound`, for lists of ten thousands."""
+    checks = [columns.CHECKS[table.name].get(name, columns.anything) for name in names]
+    for row in rows:
+        for check, value in zip(checks, row, strict=True):
+            if check(value) is not None:
+                said = dict(zip(names, row, strict=True))
+                tell(f"{named(table, said)}: {wrong(table, said)}")
+                break
+        else:
+            yield row
+
+
+def named(table: Table, row: Mapping[str, Any]) -> str:
+    """The row as people refer to it."""
+    part = {name: shown(value) for name, value in row.items()}
+    part = {column.name: part.get(column.name, "?") for column in table.c}
+    return NAMES[table.name].format(**part)
+
+
+def shown(value: object) -> str:
+    """A value of any kind as a message can have it: short, printable."""
+    text = value if isinstance(value, str) else repr(value)
+    whole = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in whole)
+
+
+NAMES = {
+    "version": "{name}:{number}",
+    "metric": "{name}:{number}, metric {metric}",
+    "alias": "{name}@{alias}",
+    "pulled": "{name}:{number}, its pulls",
+    "series": "the numbers of {name}",
+    "event": "event {seq} of {name}",
+    "facts": "facts {id}",
+    "policy": "the policy of @{alias}",
+    "waiver": "waiver {id} of {name}:{number}",
+    "signature": "the signature of {manifest_digest} by {key_id}",
+    "attestation": "the statement on {engine_key} by {key_id}",
+    "subscription": "subscriber {id}",
+    "delivery": "what subscriber {subscription} is told of event {seq}",
+    "store": "the store that the registry is bound to",
+    "schema_version": "the schema's number",
+}
+"""Table -> a row of it in words."""
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time of a row that was checked."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
+    """Facts by their id; of odd ones nothing is known."""
+    return {row.id: row.facts for row in sound(tables.facts, rows)}
+
+
+def without_facts(row: Mapping[str, Any]) -> str:
+    """What to say of a version whose facts are not there, or odd."""
+    return f"{named(tables.version, row)}: its facts {shown(row['facts_id'])} are not there, or odd"

@@ -1,0 +1,272 @@
+"""What JSON of the registry must look like; pure.
+
+Each function says what is wrong with a value, None where nothing is. What readers go by has a shape here;
+what else is there is what another version of enginery wrote, and stays.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+LONGEST = 16 << 20
+"""Characters of a JSON text: more than any recipe, and little enough to be read."""
+
+Shape = Callable[[Any], str | None]
+
+
+class Unreadable:
+    """JSON that cannot be read, in the place of its value: why, and the beginning of what is there."""
+
+    def __init__(self, why: str, text: str) -> None:
+        self.why, self.text = why, text
+
+    def __str__(self) -> str:
+        return f"is no JSON that can be read: {self.why}"
+
+
+def read_json(text: str | bytes) -> Any:
+    """The value of a JSON text; an Unreadable where it has none, or one that is no JSON of ours."""
+    if not isinstance(text, str | bytes):
+        return Unreadable(f"it is {kind_of(text)}, no text", repr(text))
+    found = text if isinstance(text, str) else text.decode(errors="surrogateescape")
+    try:
+        if len(found) > LONGEST:
+            raise ValueError(f"it has {len(found):,} characters, and at most {LONGEST:,} are read")
+        value = json.loads(found, parse_constant=_refused, parse_float=_finite)
+        if "\\u" in found or not found.isascii():
+            _require_text(value)
+    except (ValueError, RecursionError, TypeError) as exc:
+        return Unreadable(str(exc) or "it is nested too deep", found)
+    return value
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is beyond every number")
+    return value
+
+
+NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def _require_text(value: Any) -> None:
+    whole = json.dumps(value, ensure_ascii=False)
+    if NUL.search(whole):
+        raise ValueError("it has NUL characters")
+    whole.encode()  # half a surrogate pair is a UnicodeEncodeError, a ValueError
+
+
+def text_problem(value: Any, longest: int) -> str | None:
+    """What is wrong with a text that may have so many characters."""
+    if not isinstance(value, str):
+        return f"is {brief(value)}, no text"
+    if len(value) > longest:
+        return f"has {len(value):,} characters, and at most {longest:,} are allowed"
+    if "\0" in value:
+        return "has NUL characters"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "has bytes that are no UTF-8"
+    return None
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value in words."""
+    kinds = {
+        type(None): "nothing",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+        bytes: "bytes",
+    }
+    return kinds.get(type(value), type(value).__name__)
+
+
+def brief(value: Any) -> str:
+    """A value as messages show it."""
+    if value is None or isinstance(value, bytes | list | dict):
+        return kind_of(value)
+    text = repr(value)
+    whole = text if len(text) <= 60 else f"{text[:60]}..."
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in whole)
+
+
+def an_object(value: Any) -> str | None:
+    """A JSON object."""
+    return None if isinstance(value, dict) else f"is {kind_of(value)}, not an object"
+
+
+def texts(value: Any) -> str | None:
+    """A list of texts."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return None
+    return f"is {kind_of(value)}, not a list of texts" if not isinstance(value, list) else "holds no texts"
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or isinstance(value, str) else f"is {kind_of(value)}, no text"
+
+
+def _some_text(value: Any) -> str | None:
+    return None if isinstance(value, str) else f"is {kind_of(value)}, no text"
+
+
+def _count(value: Any) -> str | None:
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return None if value is None or whole else f"is {brief(value)}, not a whole number from 0"
+
+
+def _number(value: Any) -> str | None:
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    return None if value is None or real else f"is {brief(value)}, no number"
+
+
+def _counts(value: Any) -> str | None:
+    if not isinstance(value, list):
+        return _nothing(value) or _count(value)
+    return next((f"holds one that {said}" for one in value if (said := _count(one) or _nothing(one))), None)
+
+
+def _nothing(value: Any) -> str | None:
+    return "is nothing" if value is None else None
+
+
+def _plain(value: Any) -> str | None:
+    if value is None or isinstance(value, str | int | float):
+        return None
+    return f"is {kind_of(value)}, neither text nor number"
+
+
+def _each(shape: Shape) -> Shape:
+    """An object whose values all have a shape."""
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return an_object(value)
+        return next((f"{brief(name)} {said}" for name, one in value.items() if (said := shape(one))), None)
+
+    return check
+
+
+def _list_of(shape: Shape) -> Shape:
+    def check(value: Any) -> str | None:
+        if not isinstance(value, list):
+            return f"is {kind_of(value)}, not a list"
+        return next((f"{place} {said}" for place, one in enumerate(value) if (said := shape(one))), None)
+
+    return check
+
+
+def _with(known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
+    """An object whose known fields have these shapes; others are not looked at."""
+
+    def check(value: Any) -> str | None:
+        if not isinstance(value, dict):
+            return an_object(value)
+        for name in required:
+            if name not in value:
+                return f"has no {name!r}"
+        found = (
+            f"{name} {said}"
+            for name, shape in known.items()
+            if name in value and (said := shape(value[name]))
+        )
+        return next(found, None)
+
+    return check
+
+
+def _or_none(shape: Shape) -> Shape:
+    return lambda value: None if value is None else shape(value)
+
+
+def _format(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None
+    return _with({"default": _some_text, "except": _each(_some_text)}, ("default", "except"))(value)
+
+
+facts = _with(
+    {
+        **dict.fromkeys(("backend", "format", "dtype", "kv_cache", "target", "device", "cpu"), _text),
+        **dict.fromkeys(("scored", "sequences_begin_with", "measured"), _text),
+        **dict.fromkeys(("tp", "pp", "world_size", "max_batch_size", "max_seq_len", "sm"), _count),
+        **dict.fromkeys(("weight_bytes_per_rank", "memory_bytes_per_rank"), _counts),
+        "toolchain": _each(_plain),
+        "gpus": _list_of(_with({"name": _some_text, "driver": _text, "sm": _count}, ("name",))),
+    }
+)
+"""What a host needs and an engine was built for."""
+
+OBJECT = _or_none(an_object)
+
+recipe = _with(
+    {
+        "name": _some_text,
+        "format": _format,
+        "model": _with({"repo": _text, "path": _text, "revision": _text}),
+        "tune": _or_none(_with({"space": an_object, "budget": an_object})),
+        **dict.fromkeys(("engine", "calibration", "gate", "publish", "speculative"), OBJECT),
+    }
+)
+"""A recipe as far as lists, searches and comparisons go into it; whoever builds it reads all of it anew."""
+
+KEY = re.compile("[0-9a-f]{64}")
+
+
+def a_key(value: Any) -> str | None:
+    """The key of an artifact, or another digest."""
+    if isinstance(value, str) and KEY.fullmatch(value):
+        return None
+    return f"is {brief(value)}, not 64 hexadecimal digits"
+
+
+lineage = _each(a_key)
+"""Kind of step -> key."""
+
+checks = _list_of(
+    _with(
+        {
+            "metric": _some_text, "outcome": _text, "why": _text,
+            **dict.fromkeys(("value", "low", "high", "limit"), _number),
+        },
+        ("metric",),
+    )
+)  # fmt: skip
+"""The gate's comparisons."""
+
+source = _with({**dict.fromkeys(("repo", "revision", "path", "file"), _text), "imported": OBJECT})
+"""Where a model came from."""
+
+_moved = _with(
+    {
+        "alias": _some_text, "was": _count, "now": lambda value: _nothing(value) or _count(value),
+        "waived": _list_of(_with({"rule": _some_text, "reason": _some_text}, ("rule", "reason"))),
+        "broken": _list_of(_with({"rule": _some_text, "why": _some_text}, ("rule", "why"))),
+    },
+    ("alias", "was", "now"),
+)  # fmt: skip
+_of_version = _with({"number": lambda value: _nothing(value) or _count(value)}, ("number",))
+
+DETAILS: Mapping[str, Shape] = {
+    "alias_moved": _moved,
+    "rolled_back": _moved,
+    "published": _of_version,
+    "refused": _of_version,
+    "collected": _of_version,
+    "signed": _of_version,
+    "waived": _of_version,
+    "rebuild_needed": lambda value: _of_version(value) or _with({"reasons": texts}, ("reasons",))(value),
+}
+"""Kind of event -> what its detail must have, as far as readers go by it; other kinds are only shown."""

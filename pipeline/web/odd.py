@@ -1,0 +1,39 @@
+"""Rows of the registry that are left out of an answer because they are odd: said on pages and in a header."""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from artifacts.registry import rows
+
+HEADER = "enginery-odd-rows"
+
+SHOWN = 10
+"""Rows that a header names, and a page."""
+
+
+def with_odd_rows(app: ASGIApp) -> ASGIApp:
+    """Answers with a header that names the rows an answer leaves out; none where it leaves out none."""
+
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
+        with rows.collecting() as found:
+
+            async def told(message: Message) -> None:
+                if message["type"] == "http.response.start" and found:
+                    MutableHeaders(scope=message)[HEADER] = _line(list(found))
+                await send(message)
+
+            await app(scope, receive, told)
+
+    return answered
+
+
+def _line(found: list[str]) -> str:
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ("; ".join(found[:SHOWN]) + more).encode("ascii", "backslashreplace").decode()
+
+
+def on_page() -> list[str]:
+    """What a page says of the rows that it leaves out."""
+    found = rows.collected()
+    more = [f"and {len(found) - SHOWN} more: see `enginery verify --all`"] if len(found) > SHOWN else []
+    return [*found[:SHOWN], *more]
