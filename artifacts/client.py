@@ -212,7 +212,7 @@ class Client:
         others = set(self.store.contents(record.engine_key))
         database = open_database(self._registry_url)
         with database.reading() as db:
-            named = [one.reference for one in retention.known(db) if one.address in others]
+            named = [one.reference for one in retention.known(db).versions if one.address in others]
         which = f", which is {', '.join(named)}" if named else ", which no version is" if others else ""
         return (
             f"{record.reference}: {said}{which}; bring its files back (enginery repair {record.reference}"

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts import digest
 from artifacts.actor import whoami
-from artifacts.errors import NotPublishable, StoreMismatch
+from artifacts.errors import ArtifactCorrupt, NotPublishable, StoreMismatch
 from artifacts.registry import log, retention, rows, seals, tables
 from artifacts.registry.database import Database, insert_new
 from artifacts.registry.identity import identity, is_same
@@ -92,8 +92,9 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     if found is not None:
         retention.restore(db, name, found)  # gc may have taken its bytes: they were built again
         return found, False
-    number = _next_number(db, name)
     identity = identity_of(publication, publication.manifest_digest)
+    _require_no_odd_one(db, name, identity)
+    number = _next_number(db, name)
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
     row = _version_row(db, publication, number, identity)
     _require_readable(row, metrics, publication.facts)
@@ -129,6 +130,17 @@ def _same(db: Connection, publication: Publication) -> int | None:
         if mine == theirs and is_same(publication.manifest_digest, row.manifest_digest):
             return int(row.number)
     return None
+
+
+def _require_no_odd_one(db: Connection, name: str, identity: str) -> None:
+    """Refuses a publication that is there already in a row that cannot be read, as ArtifactCorrupt."""
+    table = tables.version
+    number = db.scalar(select(table.c.number).where(table.c.name == name, table.c.identity == identity))
+    if number is not None:
+        raise ArtifactCorrupt(
+            f"{name}:{number} is this version, and its row in the registry is odd (enginery verify --all says"
+            " why); restore the registry from a backup"
+        )
 
 
 def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:

@@ -53,7 +53,6 @@ def upgrade(op: Operations, db: Connection) -> None:
     """Adds the column and seals what there is; a row that cannot be read gets none, and `verify` says so."""
     for name in COLUMNS:
         op.add_column(name, sa.Column("seal", sa.String(64)))
-    # PLACE OF IDENTITIES: whatever recomputes `version.identity` of older rows comes here, before the seals.
     for statement in OPEN[db.dialect.name]:
         op.execute(statement)
     for name in COLUMNS:
