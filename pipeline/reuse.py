@@ -47,7 +47,7 @@ def offered(step: Step, store: LocalStore, say: Say) -> Iterator[dict[str, Any]]
         with scratch(staging, TUNING) as copy:
             try:
                 problems = tuning.offer(place, copy, staging)
-            except PermissionError as exc:  # another user's; what is copied was verified
+            except (PermissionError, FileNotFoundError) as exc:  # another user's, or collected meanwhile
                 problems = [str(exc)]
             if problems:
                 more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""

@@ -180,13 +180,12 @@ def _readable(place: Path) -> dict[str, FileRecord] | None:
 def _text(place: Path) -> str | None:
     """An index as it stands; None where there is none, what is no sealed text where it is no such file."""
     try:
-        file = _opened(place / INDEX)
+        with _opened(place / INDEX) as file:
+            return file.read(INDEX_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
     except OSError as exc:
         return str(exc.strerror)
-    with file:
-        return file.read(INDEX_BYTES).decode(errors="replace")
 
 
 def _write(place: Path, files: Mapping[str, FileRecord], aside: Path) -> None:
