@@ -58,7 +58,7 @@ def survey(source: Layout) -> Packed:
     found: dict[str, int] = {}
     for layer in manifest["layers"]:
         for name, size in _held(where, layer).items():
-            if name in found and not _note(layer, FILE):
+            if name in found and (_compressed(layer) is not None or not _note(layer, FILE)):
                 raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
             found[name] = found.get(name, 0) + size
     if len(found) > archive.MAX_FILES:

@@ -170,6 +170,14 @@ def test_a_file_in_two_layers_is_refused(tmp_path):
         taken(lay(layout, [raw(layout, "a", b"1"), raw(layout, "a", b"2")]), tmp_path / "t")
 
 
+def test_an_archive_is_no_part_of_a_file(tmp_path):
+    layout = tmp_path / "layout"
+    part = {"mediaType": GZIP, "annotations": {modelpack.FILE: "a", modelpack.FILE_SHA: "0"}}
+    layers = [put(layout, archive(("a", data))) | part for data in (b"1", b"2")]
+    with pytest.raises(ExchangeRefused, match="in two layers"):
+        survey(Layout(lay(layout, layers)))
+
+
 def test_an_image_that_is_no_model_is_refused(tmp_path):
     layout = tmp_path / "layout"
     with pytest.raises(ExchangeRefused, match="artifactType is None; only ModelPack"):
