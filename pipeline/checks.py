@@ -22,6 +22,7 @@ from pipeline.shape import ModelShape
 from pipeline.step import Step
 from recipes.errors import RecipeError
 from recipes.load import Loaded
+from recipes.regular import shortened
 from recipes.schema import Engine, Recipe
 
 SHOWN = 5
@@ -274,7 +275,7 @@ def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
         names = f" (allowed: {', '.join(model.model_fields)})"
         return [
             f"engine.options.{'.'.join(str(part) for part in error['loc'])}: {error['msg']}, "
-            f"found {error['input']!r}{names if error['type'] == 'extra_forbidden' else ''}"
+            f"found {shortened(repr(error['input']))}{names if error['type'] == 'extra_forbidden' else ''}"
             for error in exc.errors(include_url=False)
         ]
     return []

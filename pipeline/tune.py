@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from pipeline.errors import NoFeasiblePoint
+from recipes.regular import shortened
 from recipes.schema import Budget, Engine, Slo
 
 Point = dict[str, Any]
@@ -116,7 +117,9 @@ def apply(engine: Engine, point: Mapping[str, Any]) -> Engine:
     except ValidationError as exc:
         error = exc.errors(include_url=False)[0]
         name = ".".join(map(str, error["loc"]))
-        raise ValueError(f"{name}: {error['input']!r} is refused; {error['msg'].lower()}") from None
+        raise ValueError(
+            f"{name}: {shortened(repr(error['input']))} is refused; {error['msg'].lower()}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -102,6 +102,23 @@ def wrong_calls() -> Iterator[list[str]]:
         yield [*words, *["x"] * 9]
 
 
+def numbers() -> Iterator[list[str]]:
+    """A call for every option that is a number, with what is too large for registries and calendars, or is none."""
+    for words, command in commands():
+        for one in command.params:
+            if isinstance(one.type, click.IntRange | click.FloatRange) or one.type in (
+                click.INT,
+                click.FLOAT,
+            ):
+                for value in ("9" * 309, "-1" + "0" * 20, "nan", "1e400", "0x10", ""):
+                    given = [
+                        NAME
+                        for other in command.params
+                        if isinstance(other, click.Argument) and other.required
+                    ]
+                    yield [*words, f"{one.opts[-1]}={value}", "--", *given]
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A directory with every odd place, a good recipe and a key; and a store with one version."""
@@ -166,6 +183,14 @@ def test_a_wrong_call_of_any_command_prints_its_failure_as_json(site):
         assert end.code == 2, (made, end.out)
         assert "error" in one_document(end.out), made
     assert len(calls) > 80
+
+
+def test_a_number_that_none_can_be_is_a_wrong_call(site):
+    calls = [call(site, words) for words in numbers()]
+    for made, end in results(site, calls):
+        require_answer(made, end)
+        assert end.code == 2, (made, end.out)
+    assert len(calls) > 120
 
 
 def test_every_path_of_the_click_tree_is_of_our_type():

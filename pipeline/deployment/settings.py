@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 from pipeline.errors import ExportRefused
 from recipes import yaml_text
 from recipes.frozen import Frozen
+from recipes.regular import shortened
 
 UNSAFE = frozenset("\"'\\$`{}")
 """What no path or name of an export may hold: `${x}` is a placeholder to Triton's backend, and the rest would
@@ -21,7 +22,7 @@ def safe(text: str) -> str:
     bad = [char for char in text if char in UNSAFE or not char.isprintable()]
     if bad:
         raise ValueError(
-            f"{text!r} holds {bad[0]!r}; quotes, \\, $, {{}}, ` and control characters are refused"
+            f"{shortened(text)!r} holds {bad[0]!r}; quotes, \\, $, {{}}, ` and control characters are refused"
         )
     return text
 
@@ -30,9 +31,11 @@ def absolute(text: str) -> str:
     """Checks that a path is absolute and without `.` and `..`."""
     parts = [part for part in text.split("/") if part]
     if not parts or text != "/" + "/".join(parts):
-        raise ValueError(f"{text!r} is not an absolute path in its shortest form, e.g. /models/llama")
+        raise ValueError(
+            f"{shortened(text)!r} is not an absolute path in its shortest form, e.g. /models/llama"
+        )
     if {".", ".."} & set(parts):
-        raise ValueError(f"{text!r} holds '.' or '..'; give the path itself")
+        raise ValueError(f"{shortened(text)!r} holds '.' or '..'; give the path itself")
     return text
 
 
@@ -66,9 +69,11 @@ def parse_settings(model: type[Model], pairs: Iterable[str], **given: str) -> Mo
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise ExportRefused(f"{pair!r} is no setting; write NAME=VALUE (allowed: {allowed(model)})")
+            raise ExportRefused(
+                f"{shortened(pair)!r} is no setting; write NAME=VALUE (allowed: {allowed(model)})"
+            )
         if name not in model.model_fields:
-            raise ExportRefused(f"unknown setting {name!r}; allowed: {allowed(model)}")
+            raise ExportRefused(f"unknown setting {shortened(name)!r}; allowed: {allowed(model)}")
         values[name] = _scalar(text)
     try:
         return model.model_validate(values)

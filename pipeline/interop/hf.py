@@ -22,6 +22,7 @@ from pipeline.interop.content import IMPORT_COPIES, Content, Progress, working_b
 from pipeline.interop.target import Repository
 from pipeline.meter import Progress as Ticks
 from pipeline.snapshot import Remote
+from recipes import yaml_text
 
 README = "README.md"
 
@@ -106,7 +107,7 @@ def front_matter(directory: Path) -> dict[str, Any]:
         return {}
     found = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
     try:
-        said = yaml.safe_load(found[1]) if found else None
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date that is none is a ValueError
+        said = yaml_text.parse_card(found[1]) if found else None
+    except yaml.YAMLError:
         return {}
     return json.loads(json.dumps(said, default=str)) if isinstance(said, dict) else {}

@@ -16,6 +16,7 @@ from pipeline.interop import exchange
 from pipeline.interop.card import card
 from pipeline.interop.content import content
 from pipeline.interop.hf import front_matter
+from tests.odd import MANY_ALIASES
 from tests.pipeline.interop.conftest import NAME
 
 
@@ -135,6 +136,15 @@ def test_a_version_without_a_checkpoint_says_what_it_has(client, tmp_path):
     )
 
 
-def test_a_card_with_a_date_that_is_none_says_nothing(tmp_path):
-    (tmp_path / "README.md").write_text("---\nreleased: 2021-02-29\n---\n")
-    assert front_matter(tmp_path) == {}
+@pytest.mark.parametrize(
+    ("front", "said"),
+    [
+        ("released: 2021-02-29", {"released": "2021-02-29"}),
+        ("a: &a [*a]", {}),
+        (MANY_ALIASES, {}),
+        ("a: !!int x", {}),
+    ],
+)
+def test_a_card_says_nothing_where_it_cannot_be_read_whole(tmp_path, front, said):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n")
+    assert front_matter(tmp_path) == said
