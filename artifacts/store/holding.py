@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
-from artifacts.store import lease, reserve
+from artifacts.store import claim, lease, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
@@ -76,7 +76,7 @@ class Holding:
                 os.utime(self.path(key))
 
     def _may_lease(self) -> bool:
-        folder = self.root / lease.FOLDER
+        folder = self.root / claim.FOLDER
         return os.access(folder if folder.is_dir() else self.root, os.W_OK)
 
     @contextmanager
