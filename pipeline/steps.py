@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.host import Host, child_env
 from pipeline.step import Step
 
-FULL_BYTES = 64 << 10
-"""A store with less room than this is full: not even a log of a failure fits."""
+FULL_BYTES = 1 << 20
+"""A disk with less room than this is full, and a store's reserve may have been given up for so much."""
 
 
 WARNING = ("calibration_set", "statistics")
@@ -176,11 +177,20 @@ def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
     try:
         yield
     except BuildFailed as exc:
-        if store.free_bytes() > FULL_BYTES:
+        what, elsewhere = f"{step.kind} {step.key[:12]}", Path(tempfile.gettempdir())
+        for place, size, instead in (
+            (store.root, step.size_bytes, "use another --store"),
+            (elsewhere, 0, "set $TMPDIR to a directory with room"),
+        ):
+            if disk.free_bytes(place) <= FULL_BYTES:
+                told = disk.full(place, what, needed_bytes=size, instead=instead)
+                raise StoreUnusable(f"{told}\n{exc}") from exc
+        if not disk.is_full(exc):
             raise
-        what = f"{step.kind} {step.key[:12]}"
+        now = [f"{disk.free_bytes(place):,} at {place}" for place in (store.root, elsewhere)]
         raise StoreUnusable(
-            disk.full(store.root, what, needed_bytes=step.size_bytes, instead="use another --store")
+            f"disk full: {what} ran out of room; bytes that are free now that it has ended: {', '.join(now)};"
+            f" free space there, use another --store, or set $TMPDIR\n{exc}"
         ) from exc
 
 

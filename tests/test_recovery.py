@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess  # noqa: TID251 whole runs are killed from outside
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from pipeline.errors import BuildFailed
 from pipeline.host import probe
 from pipeline.step import Step
 from pipeline.steps import Listener, Site, realize
-from tests.disks import mounted
+from tests.disks import fill, mounted
 from tests.main_job import write_recipe
 from tests.pipeline.toy_steps import CHILD
 
@@ -182,6 +183,21 @@ def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
             realize(toy("fill_disk"), site, Listener())
         assert site.store.keys() == []
         assert list((disk / "store" / "staging").glob("*")) == []
+
+
+def test_a_full_disk_of_temporary_files_is_named_too(tmp_path, monkeypatch):
+    with mounted(tmp_path / "disk", "8m") as disk:
+        monkeypatch.setenv("TMPDIR", str(disk))
+        monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
+        site = Site(store=open_store(tmp_path / "store"), host=probe(), child=CHILD)
+        fill_late = toy("fill_temporary")
+        said = rf"ran out of room; .* free now that it has ended: [\d,]+ at .*/store, [\d,]+ at {disk}; free"
+        with pytest.raises(StoreUnusable, match=said):  # the file is gone with the child
+            realize(fill_late, site, Listener())
+        fill(disk / "ballast")
+        said = rf"disk full: engine [0-9a-f]{{12}} cannot be written: 0 are free at {disk}.*set \$TMPDIR"
+        with pytest.raises(StoreUnusable, match=said):
+            realize(fill_late, site, Listener())
 
 
 def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):

@@ -11,7 +11,7 @@ from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
 from artifacts.address import parse_address
-from artifacts.store import lease, reserve
+from artifacts.store import claim, lease, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
@@ -77,7 +77,7 @@ class Holding:
                 os.utime(self.path(key))
 
     def _may_lease(self) -> bool:
-        folder = self.root / lease.FOLDER
+        folder = self.root / claim.FOLDER
         return os.access(folder if folder.is_dir() else self.root, os.W_OK)
 
     @contextmanager

@@ -41,8 +41,8 @@ def keep(root: Path) -> None:
         if any((root / "leases").iterdir()):  # what their holders were given room for is still to be written
             return
         if not folder.is_dir():
-            if free_bytes(root) < PLENTY_BYTES:
-                return
+            if not (root / "objects").is_dir() or free_bytes(root) < PLENTY_BYTES:
+                return  # nothing to lose yet, or too little room for that
             folder.mkdir(exist_ok=True)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
         for name in sizes:

@@ -113,10 +113,11 @@ def read_only_disk(small_disk: Path) -> Callable[[], None]:
 
 @pytest.fixture
 def all_files() -> Callable[[Path], list[str]]:
-    """Lists every file below a directory."""
+    """Lists every file below a directory but those of a store's reserve."""
 
     def listed(root: Path) -> list[str]:
-        return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+        found = (path for path in root.rglob("*") if path.is_file() and path.parent.name != "reserve")
+        return sorted(path.relative_to(root).as_posix() for path in found)
 
     return listed
 

@@ -153,11 +153,11 @@ def test_the_cache_of_a_remote_store_is_full(bucket, disk, tmp_path, put, key, o
     assert store.verify(key) == []
 
 
-def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, key):
+def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, put, key):
     with mounted(tmp_path / "disk", "8m") as disk:
         store = open_store(disk / "store")
         with store.lease([key], "a run"):
-            pass
+            put(key, {"a": b"1"}, into=store)
         assert not (store.root / "reserve").exists()
     open_registry(tmp_path / "elsewhere" / "registry.db").counts()
     reserve.keep(tmp_path / "elsewhere")
@@ -165,9 +165,9 @@ def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, 
     assert not (tmp_path / "elsewhere" / "reserve").exists()
 
 
-def test_what_killed_processes_left_of_a_reserve_is_mended(store, key):
+def test_what_killed_processes_left_of_a_reserve_is_mended(store, put, key):
     with store.lease([key], "a run"):
-        pass
+        put(key, {"a": b"1"})
     (store.root / "reserve" / "probe.1.1").write_bytes(b"1")
     (store.root / "reserve" / "03").write_bytes(b"half")
     (store.root / "reserve" / "07").unlink()

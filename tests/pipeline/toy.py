@@ -1,6 +1,7 @@
 """Builders small enough to test the machinery with: real child processes, real files."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +36,14 @@ def fill_disk(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, s
     with (out / "big").open("wb") as file:
         while True:
             file.write(b"x" * (1 << 20))
+
+
+def fill_temporary(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+    """Writes beside the store until the disk is full."""
+    with tempfile.NamedTemporaryFile("wb") as file:
+        while True:
+            file.write(b"x" * (1 << 20))
+            file.flush()
 
 
 def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
