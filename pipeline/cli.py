@@ -136,6 +136,7 @@ def enginery(
 
     ctx.obj = App(store_url, registry_url, json_mode=json_mode, quiet=quiet, color=not no_color)
     ctx.call_on_close(ctx.obj.out.flush)
+    ctx.call_on_close(ctx.obj.tell_odd)
 
 
 def main() -> None:

@@ -41,6 +41,11 @@ def collecting() -> Iterator[dict[str, None]]:
         _COLLECTED.reset(token)
 
 
+def collect_into(found: dict[str, None]) -> None:
+    """Collects from now on, in this context, what would be logged."""
+    _COLLECTED.set(found)
+
+
 def collected() -> list[str]:
     """What was collected until now, in this context."""
     return list(_COLLECTED.get() or ())

@@ -252,10 +252,15 @@ def ask(place: Place, *args: str) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
+def lay(place: Place, cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    """The registry as it was made, but for these values; those that SQLite takes, with what their rows are called."""
+    shutil.copy(place.right, place.file)
+    return [(case, row) for case in cases if (row := write(place, case)) is not None]
+
+
 def complaints(place: Place, cases: Sequence[Case]) -> list[str]:
     """What is not as it should be once these values are there; none where all is well."""
-    shutil.copy(place.right, place.file)
-    there = [(case, row) for case in cases if (row := write(place, case)) is not None]
+    there = lay(place, cases)
     found = []
     folders = {name: str(place.root / name) for name in ("pulled", "out")}
     for command in COMMANDS if there else ():
