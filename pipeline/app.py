@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from recipes.load import Loaded
 
 
+ODD_SHOWN = 20
+"""Odd rows of the registry that a command names; `verify --all` names every one."""
+
+
 class App:
     """One call of the command line."""
 
@@ -34,6 +38,7 @@ class App:
         self.store_url = store_url if "://" in store_url else str(user_path(store_url))
         self.registry_url = registry_url
         self.out = Output(json_mode=json_mode, quiet=quiet, color=color)
+        self._odd: dict[str, None] = {}
 
     @cached_property
     def site(self) -> "Site":
@@ -50,8 +55,19 @@ class App:
     def client(self) -> "Client":
         """The consumer's view of store and registry."""
         from artifacts.client import Client  # SQLAlchemy costs 0.2 s; planning does without
+        from artifacts.registry import rows
 
+        rows.collect_into(self._odd)
         return Client(self.store_url, self.registry_url)
+
+    def tell_odd(self) -> None:
+        """Names the rows of the registry that answers left out."""
+        found = list(self._odd)
+        for one in found[:ODD_SHOWN]:
+            self.out.warn(f"{one}; the row is left out, see `enginery verify --all`")
+        if len(found) > ODD_SHOWN:
+            self.out.warn(f"{len(found) - ODD_SHOWN} more rows of the registry are odd and left out")
+        self._odd.clear()
 
     @property
     def registry(self) -> "Registry":

@@ -159,6 +159,7 @@ def enginery(
         ctx.obj.append(app)
     ctx.obj = app
     ctx.call_on_close(app.out.flush)
+    ctx.call_on_close(app.tell_odd)
 
 
 def main() -> None:

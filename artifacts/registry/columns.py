@@ -30,7 +30,10 @@ def anything(_: Any) -> str | None:
 
 
 def _or_none(check: Check) -> Check:
-    return lambda value: None if value is None else check(value)
+    def checked(value: Any) -> str | None:
+        return None if value is None else check(value)
+
+    return checked
 
 
 def _text(longest: int, least: int = 0) -> Check:

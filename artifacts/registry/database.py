@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,7 @@ def _leave_transactions_to_us(connection: sqlite3.Connection, _: Any) -> None:
     # consumers have it, and publications are too few for its speed to matter.
     connection.isolation_level = None
     # bytes that are no UTF-8 are the matter of their row, not of whoever reads a list it is in
-    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    connection.text_factory = methodcaller("decode", "utf-8", "surrogateescape")
     connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     connection.execute("PRAGMA foreign_keys = ON")
 

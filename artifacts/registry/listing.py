@@ -59,7 +59,7 @@ def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | No
         sound &= VERSION.collected_at.is_(None)
     pointing = _aliases(db)
     dropped = []
-    for row in _read(db, _versions().where(here, ~sound), facts):
+    for row in _read(db, _versions().where(here, ~sound), facts, unused=("engine_key", "published_at")):
         one = _one(row, facts, pointing, {})
         dropped.append(Match(one, against[row.facts_id] or judge.by_state(one)))
     if slo:
@@ -75,9 +75,11 @@ def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | No
     return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
 
 
-def _read(db: Connection, query: Select[Any], facts: Collection[str]) -> list[Line]:
+def _read(
+    db: Connection, query: Select[Any], facts: Collection[str], unused: Collection[str] = ()
+) -> list[Line]:
     """Versions whose rows and facts are sound; the others are told."""
-    return _with_facts(rows.lines(tables.version, LINE, db.execute(query)), facts)
+    return _with_facts(rows.lines(tables.version, LINE, db.execute(query).all(), unused=unused), facts)
 
 
 def _with_facts(lines: Iterable[Line], facts: Collection[str]) -> list[Line]:
@@ -123,9 +125,10 @@ def _versions() -> Select[Any]:
 
 
 def _newest_or_aliased() -> Select[Any]:
-    numbered = VERSION.number.between(1, MOST)  # in SQLite a text is above every number
-    newest = select(VERSION.name, func.max(VERSION.number).label("number")).where(numbered)
-    newest = newest.group_by(VERSION.name)
+    # not what `series` says is the last: that may be odd; and in SQLite a text is above every number
+    series, other = tables.series.c.name, tables.version.alias().c
+    last = select(func.max(other.number)).where(other.name == series, other.number.between(1, MOST))
+    newest = select(series, last.scalar_subquery().label("number"))
     either = newest.union(select(ALIAS.name, ALIAS.number)).subquery()
     same = (VERSION.name == either.c.name) & (VERSION.number == either.c.number)
     return _versions().join(either, same)
@@ -175,7 +178,7 @@ def _aliases(db: Connection) -> Mapping[Named, tuple[str, ...]]:
     found: defaultdict[Named, tuple[str, ...]] = defaultdict(tuple)
     columns = ("name", "number", "alias")
     every = db.execute(select(*(ALIAS[column] for column in columns)).order_by(ALIAS.alias))
-    for name, number, alias in rows.lines(tables.alias, columns, every):
+    for name, number, alias in rows.lines(tables.alias, columns, every.all()):
         found[name, number] += (alias,)
     return found
 
@@ -186,7 +189,7 @@ def _values(db: Connection, names: Iterable[str], where: ColumnElement[bool]) ->
     query = select(*(METRIC[column] for column in columns))
     found: dict[str, dict[Named, float]] = {name: {} for name in names}
     every = db.execute(query.where(where, METRIC.metric.in_(sorted(found))))
-    for metric, name, number, value in rows.lines(tables.metric, columns, every):
+    for metric, name, number, value in rows.lines(tables.metric, columns, every.all()):
         found[metric][name, number] = value
     return found
 

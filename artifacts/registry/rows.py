@@ -5,10 +5,11 @@ values of rows by the functions here, so that an odd row costs itself, by name, 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 SHOWN = 80
 """Characters of a value that messages show."""
+
+REPEATED = frozenset({"name", "verdict", "origin", "model", "facts_id", "metric", "alias"})
+"""Columns of text that many rows of a list have in common."""
 
 T = TypeVar("T")
 
@@ -39,6 +43,11 @@ def collecting() -> Iterator[dict[str, None]]:
         yield found
     finally:
         _COLLECTED.reset(token)
+
+
+def collect_into(found: dict[str, None]) -> None:
+    """Collects from now on, in this context, what would be logged."""
+    _COLLECTED.set(found)
 
 
 def collected() -> list[str]:
@@ -110,17 +119,36 @@ def all_of(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
     return sound(table, db.execute(query))
 
 
-def lines(table: Table, names: Sequence[str], rows: Iterable[Any]) -> Iterator[Any]:
-    """The rows, of these columns, that are not odd: `sound`, for lists of ten thousands."""
-    checks = [columns.CHECKS[table.name].get(name, columns.anything) for name in names]
+def lines(
+    table: Table, names: Sequence[str], rows: Iterable[Any], *, unused: Collection[str] = ()
+) -> Iterator[Any]:
+    """The rows, of these columns, that are not odd: `sound`, for lists of ten thousands.
+
+    Columns that are `unused` are not looked at.
+    """
+    checks = columns.CHECKS[table.name]
+    apart = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
+    alike = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
+    known: set[Any] = set()  # most rows share most of their texts, which are looked at once
     for row in rows:
-        for check, value in zip(checks, row, strict=True):
-            if check(value) is not None:
-                said = dict(zip(names, row, strict=True))
-                tell(f"{named(table, said)}: {wrong(table, said)}")
+        values = tuple(row)
+        texts = alike(values)
+        for place, check in apart:
+            if check(values[place]) is not None:
                 break
         else:
+            if texts in known:
+                yield row
+                continue
+        whole = dict(zip(names, values, strict=True))
+        for name in unused:
+            del whole[name]
+        said = wrong(table, whole)
+        if said is None:
+            known.add(texts)
             yield row
+        else:
+            tell(f"{named(table, whole)}: {said}")
 
 
 def named(table: Table, row: Mapping[str, Any]) -> str:

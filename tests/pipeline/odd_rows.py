@@ -121,7 +121,7 @@ def make(root: Path) -> Place:
     registry = open_registry(store.registry_url)
     binding = Binding(store.id, store.url)
     for seed in (1, 2, 3):
-        one = _stored(
+        one = stored(
             store,
             publication(
                 seed=seed,
@@ -130,7 +130,7 @@ def make(root: Path) -> Place:
             ),
         )
         registry.publish(one, store=binding)
-    registry.publish(_stored(store, publication(OTHER, seed=4)), store=binding)
+    registry.publish(stored(store, publication(OTHER, seed=4)), store=binding)
     registry.promote(NAME, "prod", to=1, expect=None)
     registry.promote(NAME, "prod", to=2, expect=1)
     registry.set_policy("prod", parse_policy({"max_age_days": 3000, "metrics": {"kl": {"max": 1.0}}}))
@@ -154,7 +154,8 @@ def make(root: Path) -> Place:
     return place
 
 
-def _stored(store: LocalStore, one: Any) -> Any:
+def stored(store: LocalStore, one: Any) -> Any:
+    """Commits an engine for a publication; returns it with the digest of its files."""
     with store.write(one.engine_key, kind="engine", step={"kind": "engine"}, host={}) as draft:
         (draft.path / "engine.json").write_text(json.dumps({"key": one.engine_key}))
     return replace(one, manifest_digest=store.manifest(one.engine_key).digest)
@@ -252,10 +253,15 @@ def ask(place: Place, *args: str) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
+def lay(place: Place, cases: Sequence[Case]) -> list[tuple[Case, str]]:
+    """The registry as it was made, but for these values; those that SQLite takes, with what their rows are called."""
+    shutil.copy(place.right, place.file)
+    return [(case, row) for case in cases if (row := write(place, case)) is not None]
+
+
 def complaints(place: Place, cases: Sequence[Case]) -> list[str]:
     """What is not as it should be once these values are there; none where all is well."""
-    shutil.copy(place.right, place.file)
-    there = [(case, row) for case in cases if (row := write(place, case)) is not None]
+    there = lay(place, cases)
     found = []
     folders = {name: str(place.root / name) for name in ("pulled", "out")}
     for command in COMMANDS if there else ():

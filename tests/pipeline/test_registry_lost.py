@@ -1,0 +1,141 @@
+"""`verify --all`, `repair` and `gc` where the registry of a store is gone, broken, or another program's."""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from artifacts.registry.database import connect
+from artifacts.registry.registry import open_registry
+from artifacts.store.local import open_store
+from tests.pipeline import odd_rows
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return odd_rows.make(tmp_path_factory.mktemp("lost"))
+
+
+@pytest.fixture
+def place(made):
+    shutil.copy(made.right, made.file)
+    yield made
+    made.file.unlink(missing_ok=True)
+
+
+def overwrite(place, begin: int, content: bytes) -> None:
+    with place.file.open("r+b") as file:
+        file.seek(begin)
+        file.write(content)
+
+
+def sql(place, *statements: str) -> None:
+    with closing(sqlite3.connect(place.file)) as db, db:
+        for statement in statements:
+            db.execute(statement)
+
+
+def foreign(place) -> None:
+    place.file.unlink()
+    sql(place, "CREATE TABLE books (title TEXT)")
+
+
+def unreadable_page(place) -> None:
+    size = place.file.stat().st_size
+    overwrite(place, 4096, b"\x5a" * (size - 4096))
+
+
+FATES = {
+    "removed": (lambda place: place.file.unlink(), "is gone, or has no tables"),
+    "empty": (lambda place: place.file.write_bytes(b""), "is gone, or has no tables"),
+    "zeroed": (lambda place: place.file.write_bytes(bytes(place.file.stat().st_size)), "cannot be used: "),
+    "text": (lambda place: place.file.write_text("hello\n" * 1000), "cannot be used: file is not a database"),
+    "cut": (lambda place: place.file.write_bytes(place.file.read_bytes()[:8192]), "damaged|malformed"),
+    "scratched": (unreadable_page, "malformed|damaged"),
+    "newer": (
+        lambda place: sql(place, "UPDATE schema_version SET number = 9"),
+        "has schema 9, and this version",
+    ),
+    "older": (lambda place: sql(place, "UPDATE schema_version SET number = 2"), "enginery registry upgrade"),
+    "unnumbered": (lambda place: sql(place, "DELETE FROM schema_version"), "does not say its schema"),
+    "foreign": (foreign, "has table 'books' of another program"),
+    "beheaded": (lambda place: sql(place, "DROP TABLE event"), "has no table 'event'"),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged(place, fate):
+    happen, said = FATES[fate]
+    happen(place)
+    before = place.file.read_bytes() if place.file.exists() else None
+    done = odd_rows.ask(place, "verify", "--all")
+    assert done.code == 1, done
+    assert "in the registry:" in done.err
+    assert any(part in done.err for part in said.split("|")), done.err
+    assert "every file is as it was stored" not in done.out
+    done = odd_rows.ask(place, "repair", "--all")
+    assert (done.code, "in the registry, which repair cannot put right" in done.err) == (1, True), done
+    assert (place.file.read_bytes() if place.file.exists() else None) == before
+
+
+def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place):
+    place.file.unlink()
+    strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
+    done = odd_rows.ask(place, "gc", *strict)
+    assert done.code == 4
+    assert "is gone, and registry.json in the store says that versions were published to it" in done.err
+    assert len(place.store.keys()) == 4
+
+
+def test_a_locked_registry_is_a_finding(place, monkeypatch):
+    monkeypatch.setattr("artifacts.registry.database.BUSY_MS", 100)
+    with closing(sqlite3.connect(place.file)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        done = odd_rows.ask(place, "verify", "--all")
+    assert (done.code, "database is locked" in done.err) == (1, True)
+
+
+def test_a_sound_registry_is_counted(place):
+    done = odd_rows.ask(place, "verify", "--all")
+    assert done.code == 0
+    assert "4 versions, " in done.out
+    assert "rows of the registry: each is as it was written" in done.out
+    answer = json.loads(odd_rows.ask(place, "--json", "verify", "--all").out)
+    assert (answer["registry"]["versions"], answer["problems"]) == (4, [])
+
+
+def test_a_store_that_never_had_a_registry_is_sound(made, tmp_path):
+    store = open_store(tmp_path / "store")
+    odd_rows.stored(store, odd_rows.publication())
+    alone = odd_rows.Place(tmp_path, store)
+    done = odd_rows.ask(alone, "verify", "--all")
+    assert (done.code, "every file is as it was stored" in done.out) == (0, True), done
+    assert not (store.root / "registry.db").exists()
+    named = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    assert odd_rows.ask(alone, "--registry", named, "verify", "--all").code == 0
+
+
+def test_an_engine_that_somebody_removed_is_missed(place, tmp_path):
+    key = open_registry(place.file).resolve(f"{odd_rows.NAME}:3").engine_key
+    aside = tmp_path / "aside"
+    place.store.path(key).rename(aside)
+    done = odd_rows.ask(place, "verify", "--all")
+    aside.rename(place.store.path(key))
+    assert done.code == 1
+    assert f"{odd_rows.NAME}:3: its engine {key} is not in the store; build its recipe again" in done.err
+
+
+def test_an_upgrade_notes_that_the_store_has_a_registry(tmp_path):
+    store = open_store(tmp_path / "store")
+    store.root.mkdir()
+    alone = odd_rows.Place(tmp_path, store)
+    dump = odd_rows.Path(__file__).parents[1] / "artifacts" / "schemas" / "2.sqlite.sql"
+    with closing(sqlite3.connect(alone.file)) as db:
+        db.executescript(dump.read_text())
+    assert odd_rows.ask(alone, "registry", "upgrade").code == 0
+    assert connect(alone.file).schema() == 3
+    alone.file.unlink()
+    done = odd_rows.ask(alone, "verify", "--all")
+    assert (done.code, "is gone, or has no tables" in done.err) == (1, True)
