@@ -103,5 +103,5 @@ def _engine_of(app: App, reference: str) -> Iterator[Path]:
     with app.client.store.reading([record.engine_key], f"the use of {record.reference}"):
         app.client.manifest(record)
         with Moving(app.out, f"fetch {reference}") as moving:
-            directory = app.client.store.require(record.engine_key, reference, moving)
+            directory = app.client.store.require(record.address, reference, moving)
         yield directory

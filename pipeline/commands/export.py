@@ -50,8 +50,9 @@ def export(  # noqa: PLR0913, PLR0917 what click hands over
     chosen = deploy.exporter(target)
     record = app.client.resolve(reference)
     store = app.site.store
+    app.client.manifest(record)
     with Moving(app.out, f"fetch {reference}") as moving:  # an export of a damaged engine spreads the damage
-        store.require(record.engine_key, reference, moving)
+        store.require(record.address, reference, moving)
     deployment = read_deployment(record, store)
     directory = (out or Path(f"{deployment.slug}-{deployment.number}-{target}")).absolute()
     where = root or (str(directory) if chosen.settings.model_fields["root"].is_required() else None)
