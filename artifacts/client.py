@@ -227,4 +227,4 @@ class Client:
 
     def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
         kept = Endorsements(self.registry.database)
-        return kept.signatures(manifest.digest), kept.attestations(manifest.key)
+        return kept.signatures(manifest.digest), kept.attestations(manifest.key, manifest.digest)

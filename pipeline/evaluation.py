@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from pipeline.divergence import Baseline, Candidate, records, tail_mass
 from pipeline.gate import CONFIDENCE, Record, estimates
+from pipeline.judged import build_of
 from pipeline.runner import LoadedEngine, Progress, runner_of
 from pipeline.trtllm.proof import prove
 
@@ -25,7 +26,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     baseline = Path(job["inputs"]["baseline"])
     begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
-        said = {"sequences_begin_with": begin, **proven_twin(engine, about)}
+        said = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
         evaluate(engine, baseline, out, progress, said=said)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifacts.address import key_of
 from artifacts.errors import NotFound
 from artifacts.store.local import LocalStore
 from calibration.layout import FIRST
@@ -39,7 +40,8 @@ def find_key(store: LocalStore, beginning: str) -> str | None:
     """The key that begins so; None where no key can or does, NotFound where several do."""
     if not KEY_PREFIX.fullmatch(beginning):
         return None
-    found = [key for key in store.keys() if key.startswith(beginning)]  # noqa: SIM118 a store is no dict
+    every = dict.fromkeys(key_of(name) for name in store.keys())  # noqa: SIM118 a store is no dict
+    found = [key for key in every if key.startswith(beginning)]
     if len(found) > 1:
         raise NotFound(
             f"{len(found)} keys begin with {beginning!r}; give more of one: "

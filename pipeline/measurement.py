@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import BuildFailed
+from pipeline.judged import build_of
 from pipeline.runner import LoadedEngine, Progress, runner_of
 
 FIGURES = (
@@ -21,7 +22,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     directory = Path(job["inputs"]["engine"])
     params = within(json.loads((directory / "engine.json").read_text()), job["params"])
     with runner_of(directory).load(directory) as engine:
-        document = measure(engine, params, progress)
+        document = {**measure(engine, params, progress), **build_of(directory)}
     (out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 

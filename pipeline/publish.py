@@ -13,7 +13,7 @@ from artifacts.trust.licence import licence_of
 from pipeline.gate import Estimate, Verdict
 from pipeline.plan import Plan
 from pipeline.speculation import WITH_DRAFT
-from pipeline.steps import Site
+from pipeline.steps import Site, held
 
 WITHOUT_DRAFTS = "without drafts"
 
@@ -78,7 +78,9 @@ def lineage(plan: Plan) -> dict[str, str]:
 def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
     """Every number that is registered with a version: accuracy with intervals, speed, size."""
     engine = site.store.manifest(plan.step("engine").key)
-    measured = json.loads(site.store.file(plan.step("measurement").key, "measurement.json").read_text())
+    step = plan.step("measurement")
+    timed = site.store.file(held(step, site) or step.key, "measurement.json")
+    measured = json.loads(timed.read_text())
     return [*_accuracy(judged), *_speed(measured), *_size(engine, judged.verdict.scored)]
 
 

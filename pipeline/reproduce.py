@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from artifacts.address import key_of
 from artifacts.manifest import Manifest
 from artifacts.store.local import LocalStore
 from artifacts.version import IMPORTED, VersionRecord
@@ -133,7 +134,7 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
     now = {name: key for name, key in lineage(plan).items() if rebuilt.has(key)}
     steps = {step.key: step for step in plan.steps}
     stages = [
-        _stage(name, record.lineage[name], steps[key], published, rebuilt)
+        _stage(name, _published(record, name), steps[key], published, rebuilt)
         for name, key in now.items()
         if name in record.lineage
     ]
@@ -143,12 +144,20 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
     )
 
 
+def _published(record: VersionRecord, name: str) -> str:
+    """What the store calls the artifact of that name: of the engine, the very content that was published."""
+    key = record.lineage[name]
+    return record.address if key == record.engine_key else key
+
+
 def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: LocalStore) -> Stage:
     made = rebuilt.manifest(step.key)
-    stage = Stage(kind=name, was=was, key=step.key, asked=(), identical=0, differences=(), missing=True)
+    stage = Stage(
+        kind=name, was=key_of(was), key=step.key, asked=(), identical=0, differences=(), missing=True
+    )
     if not published.has(was):
-        if is_same(was, step):
-            return replace(stage, rekeyed=was != step.key)
+        if is_same(stage.was, step):
+            return replace(stage, rekeyed=stage.was != step.key)
         return replace(stage, asked=("its key, and the artifact is gone",))
     theirs = published.manifest(was)
     identical, differences = _files(theirs, made, published, rebuilt)
@@ -168,7 +177,7 @@ def _files(
     """How many files are the same, and what is different in each of the others."""
     names = sorted({*theirs.files, *ours.files})
     odd = [name for name in names if theirs.files.get(name) != ours.files.get(name)]
-    was, is_ = published.directory(theirs.key), rebuilt.directory(ours.key)
+    was, is_ = published.directory(theirs.address), rebuilt.directory(ours.key)
     return len(names) - len(odd), [compared.file(theirs.kind, name, was / name, is_ / name) for name in odd]
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import BuildFailed
 from pipeline.plan import Plan, Trial
 from pipeline.publish import Judged
 from pipeline.step import Step
-from pipeline.steps import Listener, Made, Site, is_cached, realize
+from pipeline.steps import Listener, Made, Site, held, is_cached, realize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +89,8 @@ def try_points(trials: tuple[Trial, ...], make: Realize) -> dict[str, str]:
 
 def judge(plan: Plan, site: Site) -> Judged:
     """The gate's verdict on the evaluated engine, and every metric with its interval."""
-    key = plan.step("evaluation").key
+    step = plan.step("evaluation")
+    key = held(step, site) or step.key
     records = gate.read_records(site.store.file(key, "samples.jsonl"))
     scores = json.loads(site.store.file(key, "scores.json").read_text())
     begin = scores.get("sequences_begin_with", {}).get("tokens") or ""

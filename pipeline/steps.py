@@ -17,6 +17,7 @@ from artifacts.store.local import LocalStore
 from pipeline import process, reuse
 from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.host import Host, child_env
+from pipeline.judged import SAID, judged
 from pipeline.step import Step
 
 FULL_BYTES = 1 << 20
@@ -93,31 +94,44 @@ def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
     if made.step.kind not in WARNING or REPORT not in made.manifest.files:
         return ()
     return tuple(
-        json.loads(store.file(made.step.key, REPORT).read_text(encoding="utf-8")).get("warnings", ())
+        json.loads(store.file(made.manifest.address, REPORT).read_text(encoding="utf-8")).get("warnings", ())
     )
 
 
 def is_cached(step: Step, site: Site) -> bool:
     """Whether the step's artifact is in the store with its files intact."""
-    return site.store.has(step.key) and site.store.intact(step.key)
+    found = held(step, site)
+    return found is not None and site.store.intact(found)
+
+
+def held(step: Step, site: Site) -> str | None:
+    """Address of what the store has for a step: any content, but of a judgement only one of this engine."""
+    store, engine = site.store, step.inputs.get("engine", "")
+    if not store.has(step.key):
+        return None
+    if step.kind not in SAID or not store.has(engine):
+        return step.key
+    built = store.manifest(engine)
+    return judged(store, step.kind, step.key, built.digest, built.created_at)
 
 
 def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
-    if not site.store.has(step.key):
+    store = site.store
+    while store.has(step.key) and not store.intact(step.key):
+        listener.damaged(step, "; ".join(store.verify(step.key)))
+        store.discard(step.key)
+    found = held(step, site)
+    if found is None or not store.intact(found):
         return None
-    if not site.store.intact(step.key):
-        listener.damaged(step, "; ".join(site.store.verify(step.key)))
-        site.store.discard(step.key)
-        if not site.store.has(step.key):  # a remote store may have it unharmed
-            return None
-    site.store.push(step.key, _moving(step, listener, "pushed"))
-    return Made(step=step, manifest=site.store.manifest(step.key), cached=True)
+    store.push(found, _moving(step, listener, "pushed"))
+    return Made(step=step, manifest=store.manifest(found), cached=True)
 
 
 def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
     store, say = site.store, partial(listener.remarked, step)
+    asked = {"kind": step.kind, "step": step.as_dict(), "host": site.host.as_dict()}
     with (
-        store.write(step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict()) as draft,
+        store.write(step.key, **asked, beside=step.kind in SAID) as draft,
         reuse.offered(step, store, say) as learned,
     ):
         job_file = store.log(step.key).with_suffix(".job.json")
@@ -147,7 +161,7 @@ def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]
         draft.progress = _moving(step, listener, "pushed")
     reuse.keep(step, store, say)
     reuse.forget(step, store)
-    return Made(step=step, manifest=store.manifest(step.key), cached=False)
+    return Made(step=step, manifest=store.manifest(held(step, site) or step.key), cached=False)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.address import key_of
 from artifacts.manifest import MANIFEST
 from pipeline import plots, tune
 from recipes.schema import Slo
@@ -38,7 +39,7 @@ def _trial(number: int, point: Mapping[str, Any], job: Mapping[str, Any]) -> tun
     why = job["places"].get("failures", {}).get(str(number), "")
     return tune.Trial(
         point=point,
-        engine=Path(engine).name if engine else None,
+        engine=key_of(Path(engine).name) if engine else None,
         measurement=json.loads((Path(measured) / "measurement.json").read_text()) if measured else None,
         why=why,
     )

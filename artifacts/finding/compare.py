@@ -45,7 +45,7 @@ def compare(
     return Comparison(
         before=before.reference,
         after=after.reference,
-        same_engine=before.engine_key == after.engine_key,
+        same_engine=before.address == after.address,
         origin=_settings(_origin(before), _origin(after)),
         recipe=_settings(_asked(before), _asked(after)),
         toolchain=_settings(left.get("toolchain", {}), right.get("toolchain", {})),

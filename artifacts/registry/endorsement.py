@@ -5,8 +5,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, delete, insert, select
 
+from artifacts import digest
+from artifacts.address import address, parse_address
 from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.database import Database
+from artifacts.registry.identity import is_same
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 
@@ -22,29 +25,34 @@ class Endorsements:
         row = {"manifest_digest": signature.manifest_digest, **_common(signature)}
         with self._db.writing() as db:
             _put(db, tables.signature, row, "manifest_digest")
-            _record(db, engine_key, {"kind": "signature", "key_id": signature.key_id})
+            of = address(engine_key, signature.manifest_digest)
+            _record(db, of, {"kind": "signature", "key_id": signature.key_id})
 
-    def add_attestation(self, attestation: Attestation) -> None:
-        """Keep a signed statement of provenance, in place of an earlier one by the same key."""
-        row = {"engine_key": attestation.engine_key, **_common(attestation)}
+    def add_attestation(self, attestation: Attestation, content: str) -> None:
+        """Keep a signed statement of how that content was built, in place of an earlier one by its key."""
+        row = {"engine_key": _column(attestation.engine_key, content), **_common(attestation)}
         with self._db.writing() as db:
             _put(db, tables.attestation, row, "engine_key")
-            _record(db, attestation.engine_key, {"kind": "provenance", "key_id": attestation.key_id})
+            of = address(attestation.engine_key, content)
+            _record(db, of, {"kind": "provenance", "key_id": attestation.key_id})
 
     def signatures(self, manifest_digest: str) -> list[Signature]:
         """Every signature over files of that digest, oldest first."""
         found = self._rows(tables.signature, "manifest_digest", manifest_digest)
         return [signature(row) for row in found]
 
-    def attestations(self, engine_key: str) -> list[Attestation]:
-        """Every signed statement of how the engine was built, oldest first."""
-        found = self._rows(tables.attestation, "engine_key", engine_key)
-        return [Attestation(engine_key=row.engine_key, **_said(row)) for row in found]
+    def attestations(self, engine_key: str, content: str) -> list[Attestation]:
+        """Every signed statement of how that content of the engine was built, oldest first.
 
-    def _rows(self, table: Table, column: str, wanted: str) -> list[Row[Any]]:
+        Earlier versions kept them by the key alone, of whichever content they are.
+        """
+        found = self._rows(tables.attestation, "engine_key", engine_key, _column(engine_key, content))
+        return [Attestation(engine_key=engine_key, **_said(row)) for row in found]
+
+    def _rows(self, table: Table, column: str, *wanted: str) -> list[Row[Any]]:
         if not self._db.exists():
             return []
-        query = select(table).where(table.c[column] == wanted).order_by(table.c.signed_at, table.c.key_id)
+        query = select(table).where(table.c[column].in_(wanted)).order_by(table.c.signed_at, table.c.key_id)
         with self._db.reading() as db:
             return rows.all_of(db, table, query)
 
@@ -68,14 +76,21 @@ def _common(one: Signature | Attestation) -> dict[str, Any]:
     }
 
 
+def _column(engine_key: str, content: str) -> str:
+    """What an attestation is kept by, in as many characters as a key: the engine and which build of it."""
+    return digest.of_json([engine_key, content])
+
+
 def _put(db: Connection, table: Table, row: dict[str, Any], of: str) -> None:
     db.execute(delete(table).where(table.c[of] == row[of], table.c.key_id == row["key_id"]))
     db.execute(insert(table), [seals.sealed(table, row)])
 
 
-def _record(db: Connection, engine_key: str, detail: dict[str, Any]) -> None:
-    """An event for every version of the engine."""
-    version = tables.version
-    named = select(version.c.name, version.c.number).where(version.c.engine_key == engine_key)
+def _record(db: Connection, of: str, detail: dict[str, Any]) -> None:
+    """An event for every version of that content of an engine."""
+    version, (engine_key, content) = tables.version, parse_address(of)
+    named = select(version.c.name, version.c.number, version.c.manifest_digest)
+    named = named.where(version.c.engine_key == engine_key)
     for row in db.execute(named.order_by(version.c.name, version.c.number)).all():
-        log.record(db, row.name, "signed", {"number": row.number, **detail})
+        if is_same(row.manifest_digest, content):
+            log.record(db, row.name, "signed", {"number": row.number, **detail})

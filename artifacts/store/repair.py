@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from artifacts import digest
+from artifacts.address import key_of
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.store import tree, tuning
@@ -81,8 +82,10 @@ class PulledSource:
 
     def manifest(self, key: str) -> Manifest:
         """The manifest it was pulled with; NotFound where that is another artifact's."""
-        if key != self._manifest.key:
-            raise NotFound(f"{self._directory} is of engine {self._manifest.key}, not {key}; pull that one")
+        if key not in (self._manifest.key, self._manifest.address):
+            raise NotFound(
+                f"{self._directory} is of engine {self._manifest.address}, not {key}; pull that one"
+            )
         return self._manifest
 
 
@@ -206,9 +209,9 @@ class _Tools:
             found = self._source.manifest(key) if self._source is not None else None
         except (NotFound, ArtifactCorrupt):
             found = None
-        if found is None or found.key != key:
+        if found is None or found.key != key_of(key):
             return Repair(damage=damage, repaired=False, how="there is no other copy; run the recipe again")
-        self._write(found.to_text(), self._store.path(key) / MANIFEST)
+        self._write(found.to_text(), self._store.slot(key) / MANIFEST)
         return Repair(damage=damage, repaired=True, how="from the other copy")
 
     def _identity(self, damage: Damage) -> Repair:

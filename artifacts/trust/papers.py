@@ -95,7 +95,7 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
 def require_trusted(directory: Path, trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
     """The trusted keys that vouch for a pulled directory that `verify` found whole; none is a NotTrusted."""
     manifest = read_manifest((directory / MANIFEST).read_bytes().decode(errors="replace"), MANIFEST)
-    return require_vouched(str(directory), manifest.digest, signatures_in(directory), trusted_keys)
+    return require_vouched(str(directory), manifest, signatures_in(directory), trusted_keys)
 
 
 def signatures_in(directory: Path) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Signatures over the files of an artifact, in the form of OpenSSF Model Signing, and who must have signed.
 
-A signature lists every file with its sha256, so that it says the same as the manifest's digest, and
-`model_signing verify key` accepts it for a pulled directory. The manifest has the sums already: nothing is
-hashed to sign.
+A signature lists every file with its sha256, caches too, so that it says the same as the manifest's digests
+and `model_signing verify key` accepts it for a pulled directory. The manifest has the sums already: nothing
+is hashed to sign. A version whose caches another build made anew is signed only as far as its engine goes: a
+policy of an alias, which asks for the engine, takes it; who asks for signed files does not.
 """
 
 import hashlib
@@ -15,8 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ValidationError
 
 from artifacts import digest
-from artifacts.errors import ArtifactCorrupt, KeyUnusable, NotTrusted
-from artifacts.manifest import MANIFEST, VERSION, Manifest, Sha256
+from artifacts.errors import KeyUnusable, NotTrusted
+from artifacts.manifest import MANIFEST, VERSION, Manifest, Sha256, digests_of
 from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, claimed, opened
 from artifacts.version import VersionRecord
 
@@ -57,7 +58,7 @@ def sign(manifest: Manifest, key: PrivateKey, *, by: str) -> Signature:
 def received(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Signature:
     """A signature that was made elsewhere; a KeyUnusable unless it is by that key, of these files."""
     key_id, _ = claimed(bundle)
-    if not verified(bundle, manifest.digest, public_pem):
+    if not vouching(manifest, [bundle], {key_id: public_pem}):
         raise KeyUnusable(
             f"the signature by {key_id[:16]} is not by this key, or of other files than"
             f" {manifest.digest[:16]}; give the public half of the key that signed this version"
@@ -72,21 +73,12 @@ def received(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Si
 
 
 def verified(bundle: str, manifest_digest: str, public_key_pem: str) -> bool:
-    """Whether the key signed exactly the files whose digest the manifest states; broken text is a no.
+    """Whether the key signed the files whose digest a manifest states; caches do not count.
 
-    A public key that cannot be read is a KeyUnusable.
+    Broken text is a no. A public key that cannot be read is a KeyUnusable.
     """
     statement = opened(bundle, public_key_pem)
     return statement is not None and manifest_digest in _digests(statement)
-
-
-def require_published(record: VersionRecord, manifest: Manifest) -> None:
-    """An ArtifactCorrupt unless the manifest is of the files that were published."""
-    if record.manifest_digest not in (None, manifest.digest):
-        raise ArtifactCorrupt(
-            f"{record.reference}: the store has files of digest {manifest.digest[:16]}, and those of"
-            f" {str(record.manifest_digest)[:16]} were published; somebody replaced them: repair the store"
-        )
 
 
 def states(bundle: str, manifest_digest: str) -> bool:
@@ -108,18 +100,24 @@ def require_signed(
     `trusted_keys` is id -> public key, PEM.
     """
     bundles = {one.key_id: one.bundle for one in signatures}
-    return require_vouched(record.reference, manifest.digest, bundles, trusted_keys)
+    return require_vouched(record.reference, manifest, bundles, trusted_keys)
 
 
 def require_vouched(
-    what: str, manifest_digest: str, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
+    what: str, manifest: Manifest, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """`require_signed` of anything with a digest; `bundles` is key id -> bundle, as somebody says."""
+    """`require_signed` of anything with a manifest; `bundles` is key id -> bundle, as somebody says."""
     require_some(trusted_keys)
-    found = vouching(manifest_digest, bundles.values(), trusted_keys)
-    if not found:
-        raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
-    return found
+    found = vouching(manifest, bundles.values(), trusted_keys)
+    if found:
+        return found
+    for key, pem in trusted_keys.items():
+        if any(verified(bundle, manifest.digest, pem) for bundle in bundles.values()):
+            raise NotTrusted(
+                f"{what} has caches (tuning/) that {key[:16]} did not sign: its engine is the one that was"
+                " signed, and another build made the caches; have it signed again"
+            )
+    raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
 
 
 def require_some(trusted_keys: Mapping[str, str]) -> None:
@@ -128,16 +126,16 @@ def require_some(trusted_keys: Mapping[str, str]) -> None:
         raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
 
 
-def vouching(
-    manifest_digest: str, bundles: Iterable[str], trusted_keys: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Ids of the keys that signed the files of that digest."""
+def vouching(manifest: Manifest, bundles: Iterable[str], trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
+    """Ids of the keys that signed exactly the files of the manifest, its caches among them."""
     every = tuple(bundles)
-    return tuple(
-        key
-        for key, pem in trusted_keys.items()
-        if any(verified(bundle, manifest_digest, pem) for bundle in every)
-    )
+    return tuple(key for key, pem in trusted_keys.items() if any(_is_of(one, manifest, pem) for one in every))
+
+
+def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
+    statement = opened(bundle, public_key_pem)
+    files = {name: record.sha256 for name, record in manifest.files.items()}
+    return statement is not None and files in _listed(statement)
 
 
 def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
@@ -196,8 +194,16 @@ class _Signed(BaseModel):
     predicate: _Predicate
 
 
-def _digests(statement: Mapping[str, Any]) -> tuple[str, ...]:
-    """Digests of the files that a signed statement lists; none where it is no signature over whole files.
+def _digests(statement: Mapping[str, Any]) -> set[str]:
+    """Digests that manifests of the files that a signed statement lists may have.
+
+    Without caches, as manifests have them, and with, as those of 0.1 did.
+    """
+    return {one for files in _listed(statement) for one in (digest.of_tree(files), digests_of(files)[0])}
+
+
+def _listed(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+    """Name -> sha256 of the files that a signed statement lists; none where it does not sign whole files.
 
     The second is without what `pull` writes: somebody may have signed a pulled directory with another tool.
     """
@@ -209,7 +215,7 @@ def _digests(statement: Mapping[str, Any]) -> tuple[str, ...]:
     if len(listed) != len(resources):
         return ()
     own = {name: one for name, one in listed.items() if name.partition("/")[0] not in BESIDE}
-    return digest.of_tree(listed), digest.of_tree(own)
+    return listed, own
 
 
 def _id(public_pem: str) -> str:

@@ -24,7 +24,7 @@ def _stored(record: VersionRecord, store: LocalStore | None) -> tuple[dict[str, 
     """Bytes of the artifacts that the store has, and what it said of damaged ones."""
     stored: dict[str, int] = {}
     problems = []
-    keys = {**{kind: record.lineage.get(kind) for kind in STORED}, "engine": record.engine_key}
+    keys = {**{kind: record.lineage.get(kind) for kind in STORED}, "engine": record.address}
     for kind, key in keys.items():
         if store is None or key is None:
             continue

@@ -117,7 +117,7 @@ def engine_of(app: App, record: "VersionRecord", keys: Iterable[str], use: str) 
     with app.client.store.reading(keys, f"the {use} of {record.reference}"):
         app.client.manifest(record)
         with Moving(app.out, f"fetch {record.reference}") as moving:
-            directory = app.client.store.require(record.engine_key, record.reference, moving)
+            directory = app.client.store.require(record.address, record.reference, moving)
         yield directory
 
 

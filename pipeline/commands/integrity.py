@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.app import App
+from pipeline.commands.holders import named, versions
 from pipeline.commands.trust import trust_options, trusted
 from pipeline.commands.unused import refuse_unused
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
     from artifacts.registry.audit import Audit
-    from artifacts.registry.registry import Binding, Registry
+    from artifacts.registry.registry import Binding
     from artifacts.store.draft import Source
     from artifacts.store.repair import Repair
     from artifacts.store.survey import Damage, Survey
 
 REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTORY]", required=False)
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
-SHOWN = 12
-"""Versions that are named of a damaged file; the others are counted."""
 
 
 @click.command()
@@ -80,7 +79,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
 
     _require_one(reference, whole=whole)
     store = app.client.store
-    keys = None if reference is None else [app.client.resolve(reference).engine_key]
+    keys = None if reference is None else [_brought(app, reference, other)]
     found = _surveys(app, keys)
     damages = [damage for one in found for damage in one.damages]
     bound, source = _bound(app) if damages else None, _source(app, other) if damages else None
@@ -116,6 +115,22 @@ def _require_sound(audit: "Audit | None") -> None:
         for note in _cures([], audit):
             error.add_note(note)
         raise error
+
+
+def _brought(app: App, reference: str, other: str | None) -> str:
+    """What the store calls a version's engine, which is brought from the other copy where it lacks it."""
+    from artifacts.registry import retention  # SQLAlchemy: not for --help
+    from artifacts.store.bring import bring
+
+    record, store = app.client.resolve(reference), app.client.store
+    if not store.has(record.address):
+        source = _source(app, other)
+        if source is None or not bring(store, record.address, source):
+            app.client.manifest(record)  # says what the store has instead
+        with app.registry.database.writing() as db:
+            retention.restore(db, record.name, record.number)
+        app.out.say(f"{record.reference} is back in {app.store_url}: from the other copy")
+    return record.address
 
 
 def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
@@ -278,8 +293,8 @@ def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") 
     found = []
     if damages:
         keys = {key for damage in damages for key in damage.keys}
-        having = {} if audit is None or audit.unreadable else _versions(app.registry, keys)
-        told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
+        having = {} if audit is None or audit.unreadable else versions(app, keys)
+        told = [f"  {damage}\n    {named(damage, having)}" for damage in damages]
         found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
     odd = audit.findings if audit is not None else ()
     if odd:
@@ -342,25 +357,6 @@ def _surveys(app: App, keys: list[str] | None) -> "list[Survey]":
         with Moving(app.out, f"reading {store.url}") as progress:
             found.append(survey_remote(store.remote, keys, progress))
     return found
-
-
-def _versions(registry: "Registry", keys: set[str]) -> dict[str, list[str]]:
-    """Key -> versions that have the artifact, and as what."""
-    found: dict[str, list[str]] = {}
-    for name in registry.names():
-        for record in registry.versions(name):
-            parts = {record.engine_key: "engine"} | {key: kind for kind, key in record.lineage.items()}
-            for key in parts.keys() & keys:
-                found.setdefault(key, []).append(f"{record.reference} ({parts[key]})")
-    return found
-
-
-def _named(damage: "Damage", having: dict[str, list[str]]) -> str:
-    versions = sorted({version for key in damage.keys for version in having.get(key, [])})
-    if not versions:
-        return "no published version has it"
-    more = f" and {len(versions) - SHOWN} more" if len(versions) > SHOWN else ""
-    return f"in {', '.join(versions[:SHOWN])}{more}"
 
 
 def _count(items: Iterable[object], what: str) -> str:

@@ -65,7 +65,7 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
 
     loaded, published = again.recipe_of(record, base), app.site.store
     app.client.require_own_store()
-    published.manifest(record.engine_key)
+    app.client.manifest(record)
     kept = published.reading(
         [record.engine_key, *record.lineage.values()], f"the rebuild of {record.reference}"
     )

@@ -135,7 +135,7 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
         app.out.value(said, text=_json(said), short=manifest.key)
         return
     made = provenance.attest(record, manifest, _private(key), by=whoami())
-    _endorsements(app).add_attestation(made)
+    _endorsements(app).add_attestation(made, manifest.digest)
     app.announce()
     _write(output, made.bundle)
     app.out.value(
@@ -190,7 +190,7 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
     keys = trusted(asked["trusted_key"], True) or {}
     record, manifest = _version(app, reference)
     text = read_bytes(asked["add"], SIGNATURE_BYTES).decode(errors="replace")
-    key_id = signing.vouching(manifest.digest, [text], keys)
+    key_id = signing.vouching(manifest, [text], keys)
     if not key_id:
         raise KeyUnusable(
             f"{asked['add']}: not a signature of {record.reference} by a trusted key; give the version that "
@@ -214,12 +214,12 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
         signing.require_some(keys)
     known = keys or {}
     every: list[tuple[str, Any, bool]] = [
-        ("files", one, bool(signing.vouching(manifest.digest, [one.bundle], known)))
+        ("files", one, bool(signing.vouching(manifest, [one.bundle], known)))
         for one in kept.signatures(manifest.digest)
     ]
     every += [
         ("provenance", one, any(provenance.attested(one.bundle, manifest, pem) for pem in known.values()))
-        for one in kept.attestations(manifest.key)
+        for one in kept.attestations(manifest.key, manifest.digest)
     ]
     rows = [
         {
@@ -239,12 +239,8 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
 
 def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
     """The version and the manifest of its engine, which must be the one that was published."""
-    from artifacts.trust.signing import require_published  # pydantic: not for --help
-
     record = app.client.resolve(reference)
-    manifest = app.client.store.manifest(record.engine_key)
-    require_published(record, manifest)
-    return record, manifest
+    return record, app.client.manifest(record)
 
 
 def _endorsements(app: App) -> "Endorsements":

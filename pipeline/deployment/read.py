@@ -19,7 +19,7 @@ MODES = {2: "draft_tokens_external", 4: "medusa", 8: "lookahead_decoding", 32: "
 
 def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
     """What a version offers to a server; ExportRefused where its files disagree about it."""
-    directory = store.directory(record.engine_key)
+    directory = store.directory(record.address)
     try:
         deployment = read_engine(directory, record)
     except KeyError as exc:

@@ -65,7 +65,7 @@ def licence_id(said: Any) -> str | None:
 
 def content(record: VersionRecord, part: Part, client: Client) -> Content:
     """The part of a version; ExchangeRefused where the version has none."""
-    key: str | None = record.engine_key
+    key: str | None = record.address
     if part == "checkpoint":
         key = next((record.lineage[kind] for kind in CHECKPOINTS if kind in record.lineage), None)
     if key is None:
@@ -74,7 +74,8 @@ def content(record: VersionRecord, part: Part, client: Client) -> Content:
         )
     here = (record.name, record.number)
     remarks = client.registry.remarks([here])[here]
-    return Content(record=record, part=part, remarks=remarks, manifest=client.store.manifest(key))
+    manifest = client.manifest(record) if part == "engine" else client.store.manifest(key)
+    return Content(record=record, part=part, remarks=remarks, manifest=manifest)
 
 
 def write(what: Content, client: Client, target: Path, progress: Progress | None = None) -> None:
@@ -105,7 +106,7 @@ def copy(
     for name in chosen:
         place, seen = target / name, hashlib.sha256()
         place.parent.mkdir(parents=True, exist_ok=True)
-        path = client.store.file(manifest.key, name)
+        path = client.store.file(manifest.address, name)
         try:
             opened = path.open("rb")
         except FileNotFoundError:

@@ -111,7 +111,7 @@ def _seconds(key: str | None, site: Site) -> float | None:
 def changed_inputs(record: VersionRecord, plan: Plan, site: Site) -> tuple[Reason, ...]:
     """The first step that would come out differently today and what of it changed; none where none would."""
     steps = {step.key: step for step in plan.steps}
-    rekeyed = of_0_1(_published(record.engine_key, site))
+    rekeyed = of_0_1(_published(record.address, site))
     for name, key in lineage(plan).items():
         was = record.lineage.get(name)
         if was is not None and is_same(was, steps[key]):

@@ -55,7 +55,7 @@ def endorsed(client, store, key, private) -> Client:
     record, manifest = client.resolve("demo/fp8"), store.manifest(key)
     kept = Endorsements(client.registry.database)
     kept.add_signature(sign(manifest, private, by="me@here"), key)
-    kept.add_attestation(provenance.attest(record, manifest, private, by="me@here"))
+    kept.add_attestation(provenance.attest(record, manifest, private, by="me@here"), manifest.digest)
     return client
 
 
@@ -190,7 +190,7 @@ def test_provenance_is_a_statement_as_in_toto_and_slsa_define_it(endorsed, key, 
 
 def test_signed_provenance_is_of_these_files_and_by_its_key(endorsed, put, key, other_key, keys, tmp_path):
     store = endorsed.store
-    (kept,) = Endorsements(endorsed.registry.database).attestations(key)
+    (kept,) = Endorsements(endorsed.registry.database).attestations(key, store.manifest(key).digest)
     (pem,) = keys.values()
     assert (
         provenance.attested(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"]["invocationId"]

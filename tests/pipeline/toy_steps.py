@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import struct
 import time
 import zlib
@@ -12,6 +13,7 @@ from typing import Any
 from calibration.coverage import Linear, document
 from pipeline.config_json import read_shape
 from pipeline.errors import SourceError
+from pipeline.judged import SAID, build_of
 from pipeline.plan import Plan, Trial
 from pipeline.step import Kind, Step
 from recipes.schema import Recipe
@@ -79,11 +81,22 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
         time.sleep(600)
     for name, text in FILES.get(kind, lambda _: {"toy.txt": kind})(params).items():
         (out / name).write_text(text)
+    if kind in SAID and "engine" in job["inputs"]:
+        said = json.loads((out / SAID[kind]).read_text())
+        (out / SAID[kind]).write_text(json.dumps({**said, **build_of(Path(job["inputs"]["engine"]))}))
     if kind == "engine":
-        (out / "tuning").mkdir()
-        (out / "tuning" / "trials.png").write_bytes(png(640, 240))
-        (out / "tuning" / "trials.json").write_text(json.dumps(TRIALS))
+        never_the_same(params, out)
     progress(10, 10, "tensors")
+
+
+def never_the_same(params: Mapping[str, Any], out: Path) -> None:
+    """What differs from build to build: timings always, and with `nonce` the engine, as TensorRT's does."""
+    if params.get("nonce"):
+        (out / "rank0.engine").write_text(secrets.token_hex())
+    (out / "tuning").mkdir()
+    (out / "tuning" / "times.json").write_text(json.dumps({"seconds": time.monotonic()}))
+    (out / "tuning" / "trials.png").write_bytes(png(640, 240))
+    (out / "tuning" / "trials.json").write_text(json.dumps(TRIALS))
 
 
 def engine_files(params: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,33 @@
+"""A content that a store lacks, brought from another store or from a pulled directory."""
+
+from artifacts.address import key_of
+from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.store.draft import Source
+from artifacts.store.local import LocalStore
+
+
+def bring(store: LocalStore, address: str, source: Source) -> bool:
+    """Take a content into the store, every byte verified, beside others of its key; False if it is not there.
+
+    A file of it that the source has not undamaged is an ArtifactCorrupt, and nothing is stored.
+    """
+    try:
+        manifest = source.manifest(address)
+    except NotFound:
+        return False
+    what = f"{manifest.kind} {manifest.key[:12]}"
+    with (
+        store.lease([manifest.key], f"the repair of {what}"),
+        store.lock(key_of(address)),
+        store.local.receive(manifest, needed_bytes=manifest.size_bytes) as draft,
+    ):
+        held = store.local.blobs.sound(manifest.files.values())
+        for name, record in manifest.files.items():
+            if record.sha256 in held or not record.size:
+                continue
+            target = draft.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not source.fetch(record, target):
+                raise ArtifactCorrupt(f"{what}: {name} is missing or damaged in the other copy too")
+    store.push(manifest.address)
+    return True
