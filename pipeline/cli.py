@@ -179,7 +179,7 @@ def _run() -> int:
     except click.ClickException as exc:
         from pipeline.brief import brief
 
-        exc.message = brief(exc.message)
+        exc.message = brief(exc.message)  # type: ignore[misc]  # usage errors add the usage to it
         return _failed(made, 2, exc.format_message(), exc.show)
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -129,9 +129,14 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
 
 def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
     store, say = site.store, partial(listener.remarked, step)
-    asked = {"kind": step.kind, "step": step.as_dict(), "host": site.host.as_dict()}
     with (
-        store.write(step.key, **asked, beside=step.kind in SAID) as draft,
+        store.write(
+            step.key,
+            kind=step.kind,
+            step=step.as_dict(),
+            host=site.host.as_dict(),
+            beside=step.kind in SAID,
+        ) as draft,
         reuse.offered(step, store, say) as learned,
     ):
         job_file = store.log(step.key).with_suffix(".job.json")

@@ -1,7 +1,6 @@
 """Everything in a registry read again: rows that are odd, changed, lost, or point at what is not there."""
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -100,7 +99,7 @@ class _Audit:
         self.findings: list[Finding] = []
         self.versions: list[_Version] = []
         self.rows = 0
-        self._metrics: defaultdict[tuple[object, object], list[Mapping[str, Any]]] = defaultdict(list)
+        self._metrics: defaultdict[tuple[object, object], list[tables.Values]] = defaultdict(list)
         self._numbers: defaultdict[object, set[object]] = defaultdict(set)
         self._last: dict[object, object] = {}
         self._published: set[tuple[object, object]] = set()
@@ -152,7 +151,7 @@ class _Audit:
                 return str(exc)
         return self._unsealed(table, row._mapping) if table in seals.SEALED else None
 
-    def _unsealed(self, table: Table, row: Mapping[str, Any]) -> str | None:
+    def _unsealed(self, table: Table, row: tables.Values) -> str | None:
         """What the seal says of a row that is as it may be."""
         if row["seal"] is None:
             return "has no seal: another program wrote it"

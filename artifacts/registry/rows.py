@@ -5,7 +5,7 @@ values of rows by the functions here, so that an odd row costs itself, by name, 
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -64,7 +64,7 @@ def tell(odd: object) -> None:
         found.setdefault(said)
 
 
-def wrong(table: Table, row: Mapping[str, Any]) -> str | None:
+def wrong(table: Table, row: tables.Values) -> str | None:
     """What is wrong with as much of a row as was read; None where nothing is."""
     checks = columns.CHECKS[table.name]
     for name, value in row.items():
@@ -77,9 +77,9 @@ def wrong(table: Table, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def require(table: Table, row: Row[Any] | Mapping[str, Any]) -> None:
+def require(table: Table, row: Row[Any] | tables.Values) -> None:
     """Refuses a row that is odd, as OddRow."""
-    values: Mapping[str, Any] = row._mapping if isinstance(row, Row) else row
+    values: tables.Values = row._mapping if isinstance(row, Row) else row
     said = wrong(table, values)
     if said is not None:
         raise OddRow(f"{named(table, values)}: {said}")
@@ -151,7 +151,7 @@ def lines(
             tell(f"{named(table, whole)}: {said}")
 
 
-def named(table: Table, row: Mapping[str, Any]) -> str:
+def named(table: Table, row: tables.Values) -> str:
     """The row as people refer to it."""
     part = {name: shown(value) for name, value in row.items()}
     part = {column.name: part.get(column.name, "?") for column in table.c}
@@ -195,6 +195,6 @@ def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
     return {row.id: row.facts for row in sound(tables.facts, rows)}
 
 
-def without_facts(row: Mapping[str, Any]) -> str:
+def without_facts(row: tables.Values) -> str:
     """What to say of a version whose facts are not there, or odd."""
     return f"{named(tables.version, row)}: its facts {shown(row['facts_id'])} are not there, or odd"

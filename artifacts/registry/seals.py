@@ -37,13 +37,13 @@ def sealed(table: Table, row: Mapping[str, Any], *beside: Any) -> dict[str, Any]
     return {**row, "seal": seal(table.name, covered(table, row), *beside)}
 
 
-def covered(table: Table, row: Mapping[str, Any]) -> dict[str, Any]:
+def covered(table: Table, row: tables.Values) -> dict[str, Any]:
     """As much of a row as its seal covers."""
     left_out = LATER.get(table.name, frozenset()) | {"seal"}
     return {column.name: row[column.name] for column in table.c if column.name not in left_out}
 
 
-def of_metrics(rows: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
+def of_metrics(rows: Iterable[tables.Values]) -> list[list[Any]]:
     """Metrics of a version as its seal covers them: in one order, numbers as databases give them back."""
     found = [[_number(row[column]) for column in MEASURED] for row in rows]
     return sorted(found, key=lambda one: str(one[0]))

@@ -1,5 +1,8 @@
 """The registry's tables; SQLite and PostgreSQL. What `seal` covers says `artifacts.registry.seals`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import (
     DDL,
     JSON,
@@ -9,6 +12,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    RowMapping,
     String,
     Table,
     Text,
@@ -19,6 +23,9 @@ from sqlalchemy import (
 SCHEMA_VERSION = 3
 
 METADATA = MetaData()
+
+Values = Mapping[str, Any] | RowMapping
+"""A row as names and values, read or to be written."""
 
 schema = Table("schema_version", METADATA, Column("number", Integer, primary_key=True, autoincrement=False))
 
