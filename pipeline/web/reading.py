@@ -168,9 +168,7 @@ class Reading:
         pointed = (version.c.name == alias.c.name) & (version.c.number == alias.c.number)
         with self._db.reading() as db:
             counted = select(version.c.verdict, version.c.origin, gone, func.count().label("times"))
-            grouped = counted.group_by(
-                version.c.verdict, version.c.origin, version.c.collected_at.is_not(None)
-            )
+            grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
             kinds = select(log.c.kind, func.count().label("times")).group_by(log.c.kind)
             found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
             every = found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
