@@ -16,7 +16,9 @@ from pipeline.host import probe
 from pipeline.reuse import directory
 from pipeline.step import Step
 from pipeline.steps import Listener, Site, realize
+from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
+from tests.pipeline.engines.sharded import Toy
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +28,7 @@ STEP = Step(
     variant="aoti",
     inputs={"sharded_checkpoint": KEY},
     params={
-        "backend": "aoti", "target": "host", "max_batch_size": 2, "max_seq_len": 32, "format": "none",
+        "backend": "aoti", "target": "host", "max_batch_size": 2, "max_seq_len": 32, "format": "int8_sq",
         "options": {"dtype": "float32", "threads": 1, "autotune": True},
         "toolchain": {"torch": torch.__version__}, "tp": 1, "pp": 1, "ep": 1,
     },
@@ -79,8 +81,8 @@ def keep(place: Path, files: dict[str, bytes], aside: Path, store: LocalStore) -
 
 
 def test_an_engine_is_the_same_with_times_that_hold_and_a_cache_that_is_damaged(tmp_path):
-    source = checkpoints.source(tmp_path / "source")
-    sharded = checkpoints.shard(source, 1, 1, tmp_path / "sharded")
+    source, sharded = checkpoints.source(tmp_path / "source", num_hidden_layers=1), tmp_path / "sharded"
+    Toy(source, Precision.parse("int8_sq"), "auto").write(sharded, 1, 1)  # one layer has a choice: the head
     first, other = (site(tmp_path / name, sharded) for name in ("first", "deeper/other"))
     heard = Heard()
     made = realize(STEP, first, heard).manifest
