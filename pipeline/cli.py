@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -177,10 +177,12 @@ def _run() -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _failed(made, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
     except click.ClickException as exc:
-        from pipeline.brief import brief
+        from pipeline.brief import brief  # only after an error
 
-        exc.message = brief(exc.message)  # type: ignore[misc]  # usage errors add the usage to it
-        return _failed(made, 2, exc.format_message(), exc.show)
+        written = StringIO()
+        exc.show(written)
+        message, shown = brief(exc.format_message()), brief(written.getvalue())
+        return _failed(made, 2, message, lambda: click.echo(shown, err=True))
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -55,4 +55,4 @@ class Finite(click.FloatRange):
 
 PATH, ADDRESS = PathType(), AddressType()
 COUNT, ORDINAL = click.IntRange(1, MOST), click.IntRange(0, MOST)
-DAYS, SECONDS = Finite(0, MOST_DAYS), Finite(0.1, MOST)
+DAYS, SECONDS = Finite(0, MOST), Finite(0.1, MOST)
