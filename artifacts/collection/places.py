@@ -48,7 +48,9 @@ class LocalPlace:
         self.objects: ObjectStore = store.objects
 
     def prepare(self, progress: Progress) -> None:
-        """Nothing: reading a directory is quick."""
+        """Nothing needs to be read; where there is no room for a marker, drafts of the dead go first."""
+        if not reserve.make_room(self.root):
+            scratch.sweep(self.root / "staging")
 
     def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything below the directory."""

@@ -1,8 +1,9 @@
 """Who uses and who builds what in a store: leases, which every machine sees, and locks of this one."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,12 +12,15 @@ from obstore.store import LocalStore as Directory
 from obstore.store import ObjectStore
 
 from artifacts.address import parse_address
+from artifacts.errors import StoreUnusable
 from artifacts.store import claim, lease, reserve
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.disk import FullDiskSaid, UnwritableSaid, is_full
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
 if TYPE_CHECKING:
     from artifacts.store.remote.store import RemoteStore
+
+log = logging.getLogger(__name__)
 
 
 class Holding:
@@ -61,9 +65,17 @@ class Holding:
     def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
         """Keep artifacts that are only read from every sweep, as far as this process may write leases.
 
-        Where it may not, every byte that is read is verified all the same: a sweep meanwhile is loud.
+        Where it may not, or the disk is full to the last byte of the reserve, every byte that is read is
+        verified all the same: a sweep meanwhile is loud.
         """
-        with self.lease(keys, what) if self._may_lease() else nullcontext():
+        with ExitStack() as stack:
+            if self._may_lease():
+                try:
+                    stack.enter_context(self.lease(keys, what))
+                except StoreUnusable as exc:
+                    if not is_full(exc):
+                        raise
+                    log.warning("%s goes on without a lease, unseen by a gc meanwhile: %s", what, exc)
             yield
 
     def make_room(self) -> None:

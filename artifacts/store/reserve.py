@@ -53,19 +53,20 @@ def keep(root: Path) -> None:
                 _write(folder / name, PIECE_BYTES)
 
 
-def make_room(root: Path, nbytes: int = ROOM_BYTES) -> None:
+def make_room(root: Path, nbytes: int = ROOM_BYTES) -> bool:
     """Give up pieces of a store's reserve, as few as it takes, until `nbytes` and some inodes can be had.
 
-    Where that is not enough, whatever is written next says so.
+    Returns whether they can; where not, whatever is written next says so.
     """
     folder = root / FOLDER
     if not folder.is_dir():
-        return
+        return free_bytes(root) >= nbytes
     for piece in sorted(folder.glob("[0-9]*")):
         if _fits(folder, nbytes):
-            return
+            return True
         with suppress(OSError):
             piece.unlink()
+    return _fits(folder, nbytes)
 
 
 def _fits(folder: Path, nbytes: int) -> bool:

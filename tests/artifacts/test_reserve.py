@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from artifacts.client import Client, verify_pulled
 from artifacts.errors import StoreUnusable
-from artifacts.registry import retention
+from artifacts.registry import tables
 from artifacts.registry.registry import open_registry
 from artifacts.store import reserve
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote.place import parse
 from artifacts.store.remote.store import RemoteStore
+from artifacts.store.scratch import scratch
 from tests.artifacts.remotes import FAST
 from tests.artifacts.sweeping import EAGER, collect, publish
 from tests.disks import fill, mounted, take_inodes
@@ -62,7 +64,7 @@ def test_a_version_is_pulled_from_a_full_store_and_the_pull_is_recorded(full, tm
     pulled = client.pull("demo@prod", tmp_path / "engine")
     assert verify_pulled(pulled) == []
     with client.registry.database.reading() as db:
-        assert [one.pulled_at is not None for one in retention.known(db)] == [True]
+        assert db.scalars(select(tables.pulled.c.times)).all() == [1]
 
 
 def test_a_full_disk_takes_locks_leases_decisions_and_quarantine_again_and_again(full, disk, key):
@@ -102,6 +104,22 @@ def test_a_full_disk_without_a_reserve_is_named_with_its_mount(full, disk, key):
         pytest.fail("held")
     with pytest.raises(StoreUnusable, match=said):
         collect(full)
+
+
+def test_without_a_reserve_a_version_is_pulled_and_what_a_killed_build_left_makes_room_for_gc(
+    full, disk, key, other_key, tmp_path, caplog
+):
+    for piece in (full.root / "reserve").iterdir():
+        piece.unlink()
+    with scratch(full.root / "staging", "killed") as draft:
+        (draft / "half").write_bytes(os.urandom(1 << 20))
+        litter = draft.parent.rename(full.root / "staging" / "dead")  # nobody holds its lock from here on
+    fill(disk / "rest")
+    assert verify_pulled(Client(str(full.root)).pull("demo@prod", tmp_path / "engine")) == []
+    assert "the pull of demo:1 goes on without a lease" in caplog.text
+    assert [one.key for one in collect(full).removed] == [other_key]
+    assert not litter.exists()
+    assert pieces(full) == reserve.PIECES
 
 
 def test_a_build_that_does_not_fit_says_how_much_more_is_needed_and_that_gc_may_help(full, key):
