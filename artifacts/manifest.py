@@ -74,6 +74,19 @@ def check_names(names: Iterable[str]) -> None:
 FileName = Annotated[str, AfterValidator(check_name)]
 
 
+def check_step(step: dict[str, Any]) -> dict[str, Any]:
+    """The step, if what readers go by has its form; otherwise a ValueError. A seal is made by anybody."""
+    inputs = step.get("inputs", {})
+    if not isinstance(inputs, dict) or not all(isinstance(key, str) for key in inputs.values()):
+        raise ValueError("step.inputs does not say the key of each input")
+    if not isinstance(step.get("params", {}), dict):
+        raise ValueError("step.params is no object")
+    return step
+
+
+Step = Annotated[dict[str, Any], AfterValidator(check_step)]
+
+
 class Frozen(BaseModel):
     """A value: no unknown keys, no assignment."""
 
@@ -100,7 +113,7 @@ class Manifest(Frozen):
     """Hash of everything that went in."""
     digest: Sha256
     """Hash of names and bytes of everything that came out."""
-    step: dict[str, Any]
+    step: Step
     """What was asked for, in full; enough to build it again."""
     files: dict[FileName, FileRecord]
     """Relative POSIX name -> size and digest."""
