@@ -91,6 +91,19 @@ def digests_of(files: Mapping[str, str]) -> tuple[str, str]:
     )
 
 
+def check_step(step: dict[str, Any]) -> dict[str, Any]:
+    """The step, if what readers go by has its form; otherwise a ValueError. A seal is made by anybody."""
+    inputs = step.get("inputs", {})
+    if not isinstance(inputs, dict) or not all(isinstance(key, str) for key in inputs.values()):
+        raise ValueError("step.inputs does not say the key of each input")
+    if not isinstance(step.get("params", {}), dict):
+        raise ValueError("step.params is no object")
+    return step
+
+
+Step = Annotated[dict[str, Any], AfterValidator(check_step)]
+
+
 class Frozen(BaseModel):
     """A value: no unknown keys, no assignment."""
 
@@ -119,7 +132,7 @@ class Manifest(Frozen):
     """Hash of names and bytes of what came out, without caches: the content that a version names."""
     caches: Sha256 | None = None
     """The same of its caches, in which two builds of one content may differ; None in version 1."""
-    step: dict[str, Any]
+    step: Step
     """What was asked for, in full; enough to build it again."""
     files: dict[FileName, FileRecord]
     """Relative POSIX name -> size and digest."""

@@ -166,6 +166,8 @@ def test_a_corrupted_byte_found_named_and_repaired(ask, tmp_path, monkeypatch):
         with client.store.write(key, kind=kind, step={}, host={}) as draft:
             (draft.path / "rank1.safetensors").write_bytes(b"weights" * 1000)
             (draft.path / "about.json").write_text(kind)
+    with client.store.write(f"{1:064x}", kind="engine", step={}, host={}) as draft:
+        (draft.path / "about.json").write_text("an older engine")
     for seed in (1, 2):
         made = (
             {"engine_key": f"{seed:064x}", "lineage": {}}

@@ -64,8 +64,8 @@ def _next(db: Connection) -> int:
         sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
         found: int = db.execute(select(func.nextval(sequence))).scalar_one()
         return found
-    last = db.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'event'").scalar()
-    return 1 if last is None else int(last) + 1
+    last: int | None = db.scalar(select(func.max(tables.log.c.seq)))
+    return (last or 0) + 1
 
 
 def newest_first(name: str | None = None, *, kinds: Sequence[str] = ()) -> Select[Any]:

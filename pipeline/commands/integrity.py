@@ -100,7 +100,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         short=str(len(mended)),
     )
     if whole:
-        _require_sound(_audit(app))
+        _require_sound(_audit(app, engines=False))  # what was set aside is to be built again
 
 
 def _require_sound(audit: "Audit | None") -> None:
@@ -314,8 +314,11 @@ def _cures(damages: "list[Damage]", audit: "Audit | None") -> list[str]:
     ]
 
 
-def _audit(app: App) -> "Audit | None":
-    """What the registry says when all of it is read; None of a store that never had one."""
+def _audit(app: App, *, engines: bool = True) -> "Audit | None":
+    """What the registry says when all of it is read; None of a store that never had one.
+
+    `engines` asks whether the store has the versions' engines.
+    """
     from artifacts.collection.registries import lost
     from artifacts.errors import StoreUnusable
     from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
@@ -330,7 +333,7 @@ def _audit(app: App) -> "Audit | None":
     except StoreUnusable:
         there = True  # whatever it is: the audit says it
     if there:
-        return audit(database, store)
+        return audit(database, store if engines else None)
     said = lost(store, database.url)
     if said is None:
         return None

@@ -276,7 +276,7 @@ def complaints(place: Place, cases: Sequence[Case]) -> list[str]:
             found += [one for case, row in there for one in _unfound(case, row, done)]
     with contextlib.redirect_stderr(io.StringIO()):
         if there:
-            found += [*_pages(place), *_rolled_back(place)]
+            found += [*pages(place), *_rolled_back(place)]
     return found
 
 
@@ -313,7 +313,8 @@ def _unfound(case: Case, row: str, done: Answer) -> list[str]:
     return []
 
 
-def _pages(place: Place) -> Iterator[str]:
+def pages(place: Place) -> Iterator[str]:
+    """Routes of the web application that fail."""
     try:
         reading = Reading(f"sqlite:///{place.file}", place.store)
         client = place.clients.setdefault("one", Client(application(reading, None)))
@@ -363,10 +364,10 @@ def tried(place: Place, cases: Sequence[Case]) -> Iterator[str]:
             yield f"{[(case.table, case.column, case.what) for case in batch]}: {complaints(place, batch)}"
 
 
-def chosen(asked: str | None) -> list[Case]:
+def chosen(asked: str) -> list[Case]:
     """All cases, so many of them at random, or those of a column."""
     every = cases()
-    if asked is None:
+    if asked == "all":
         return every
     if asked.isdigit():
         return random.Random(asked).sample(every, int(asked))
@@ -374,7 +375,7 @@ def chosen(asked: str | None) -> list[Case]:
     return [one for one in every if one.table == table and column in ("", one.column)]
 
 
-def main(asked: str | None = None) -> int:
+def main(asked: str = "all") -> int:
     """Tries the cases; prints what is not as it should be, and how many were tried."""
     bad, todo = 0, chosen(asked)
     with tempfile.TemporaryDirectory() as folder:
