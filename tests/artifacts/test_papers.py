@@ -11,13 +11,13 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
 from artifacts.client import Client, verify_pulled
-from artifacts.errors import ArtifactCorrupt, KeyUnusable, NotTrusted
+from artifacts.errors import KeyUnusable, NotFound, NotTrusted
 from artifacts.manifest import VERSION, seal, unseal
 from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.registry import Publication
 from artifacts.trust import papers, provenance
 from artifacts.trust.bundle import make_key, read_private_key, trusted_keys
-from artifacts.trust.signing import sign
+from artifacts.trust.signing import sign, verified
 
 REVISION = "0" * 39 + "1"
 SOURCE = {
@@ -86,8 +86,56 @@ def test_a_version_without_a_trusted_signature_is_not_pulled(client, keys, tmp_p
 def test_files_that_replaced_those_published_are_not_pulled(endorsed, store, put, key, tmp_path):
     store.discard(key)
     put(key, {"engine.json": b"{}", "rank0.bin": b"WEIGHTS"})
-    with pytest.raises(ArtifactCorrupt, match="demo/fp8:1: the store has files of digest"):
+    said = r"demo/fp8:1: .* it has another build of that key, with digest [0-9a-f]{16}, which no version is"
+    with pytest.raises(NotFound, match=said):
         endorsed.pull("demo/fp8", tmp_path / "engine")
+
+
+def test_caches_of_another_build_are_said_to_be_unsigned_and_the_engine_to_be_signed(
+    endorsed, put, key, keys, private, tmp_path
+):
+    store = endorsed.store
+    signed, files = store.manifest(key), {"engine.json": b"{}", "rank0.bin": b"weights"}
+    store.remove(key)
+    put(key, {**files, "tuning/kernels": b"of another build"})
+    (key_id,) = keys
+    manifest, kept = store.manifest(key), Endorsements(endorsed.registry.database)
+    assert manifest.digest == signed.digest
+    (one,) = kept.signatures(manifest.digest)
+    assert verified(one.bundle, manifest.digest, keys[key_id])  # what a policy of an alias asks for
+
+    anybody = endorsed.pull("demo/fp8", tmp_path / "anybody")
+    assert verify_pulled(anybody) == []
+    unsigned = (
+        rf"has caches \(tuning/\) that {key_id[:16]} did not sign: its engine is the one that was signed"
+    )
+    with pytest.raises(NotTrusted, match=f"anybody {unsigned}"):
+        papers.require_trusted(anybody, keys)
+    endorsed.trusted_keys = keys
+    with pytest.raises(NotTrusted, match=f"demo/fp8:1 {unsigned}"):
+        endorsed.pull("demo/fp8", tmp_path / "mine")
+    kept.add_signature(sign(manifest, private, by="me@here"), key)
+    assert papers.require_trusted(endorsed.pull("demo/fp8", tmp_path / "mine"), keys) == (key_id,)
+
+
+def test_each_build_of_a_key_keeps_its_own_provenance_and_hears_of_its_own_signatures(
+    endorsed, store, put, key, private, keys
+):
+    first = store.manifest(key)
+    store.remove(key)
+    put(key, {"engine.json": b"{}", "rank0.bin": b"another build"})
+    second, kept = store.manifest(key), Endorsements(endorsed.registry.database)
+    record = endorsed.resolve("demo/fp8")
+    endorsed.registry.publish(
+        Publication(name="demo/fp8", engine_key=key, manifest_digest=second.digest, recipe=record.recipe,
+                    verdict="PASS", facts={}, lineage=record.lineage)
+    )  # fmt: skip
+    kept.add_attestation(provenance.attest(record, second, private, by="me@here"), second.digest)
+    for manifest in (first, second):
+        (one,) = kept.attestations(key, manifest.digest)
+        assert provenance.attested(one.bundle, manifest, *keys.values()) is not None
+    told = [event.detail["number"] for event in endorsed.log("demo/fp8") if event.kind == "signed"]
+    assert told == [1, 1, 2]
 
 
 def cut(path):

@@ -13,6 +13,8 @@ from artifacts.collection.sweep import collect
 from artifacts.errors import NotFound
 from artifacts.registry.database import open_database
 from artifacts.registry.retention import Names
+from artifacts.store.bring import bring
+from artifacts.store.repair import PulledSource
 from pipeline.host import probe
 from pipeline.run import run
 from pipeline.steps import Site
@@ -52,9 +54,25 @@ class Workshop:
             db.exec_driver_sql("DELETE FROM alias")
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """What one run leaves: `equal` of a builder that is bit-identical but for its timings, `nonce` of another."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, options in (("equal", {}), ("nonce", {"nonce": True})):
+        assert Workshop(root / name).run(options)[0] == 1
+    return root
+
+
 @pytest.fixture
-def shop(tmp_path) -> Workshop:
-    return Workshop(tmp_path / "store")
+def shop(runs, tmp_path) -> Workshop:
+    """The store of the builder that is never the same, after its run."""
+    return Workshop(shutil.copytree(runs / "nonce", tmp_path / "store"))
+
+
+@pytest.fixture
+def equal(runs, tmp_path) -> Workshop:
+    """The store of the builder whose engines are equal, after its run."""
+    return Workshop(shutil.copytree(runs / "equal", tmp_path / "store"))
 
 
 def engine(directory: Path) -> str:
@@ -62,7 +80,6 @@ def engine(directory: Path) -> str:
 
 
 def test_a_build_with_other_bytes_is_a_version_of_its_own_that_is_scored_timed_and_pulled(shop, tmp_path):
-    assert shop.run({"nonce": True})[0] == 1
     first = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     version, built = shop.run({"nonce": True})
@@ -80,7 +97,6 @@ def test_a_build_with_other_bytes_is_a_version_of_its_own_that_is_scored_timed_a
 
 
 def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop, tmp_path, cli):
-    shop.run({"nonce": True})
     first = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     shop.run({"nonce": True})
@@ -97,7 +113,6 @@ def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop, tmp_path, cl
 
 
 def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_new_one(shop, tmp_path):
-    shop.run({"nonce": True})
     shop.unpoint()
     assert shop.collect() == ["toy:1"]
     assert shop.run({"nonce": True})[0] == 2
@@ -108,13 +123,9 @@ def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_n
 
 
 def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop, tmp_path):
-    shop.run({"nonce": True})
     pulled = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     shop.run({"nonce": True})
-    from artifacts.store.bring import bring
-    from artifacts.store.repair import PulledSource
-
     record = shop.client.resolve("toy:1")
     assert bring(shop.client.store, record.address, PulledSource(pulled))
     shop.client.promote("toy:1", "prod")
@@ -127,35 +138,33 @@ def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop, 
 
 
 @pytest.mark.parametrize("after_gc", [False, True])
-def test_an_equal_engine_with_other_timings_is_the_same_version(shop, tmp_path, after_gc):
-    shop.run({})
-    first = shop.client.pull("toy:1", tmp_path / "one")
+def test_an_equal_engine_with_other_timings_is_the_same_version(equal, tmp_path, after_gc):
+    first = equal.client.pull("toy:1", tmp_path / "one")
     if after_gc:
-        shop.unpoint()
-        assert shop.collect() == ["toy:1"]
+        equal.unpoint()
+        assert equal.collect() == ["toy:1"]
     else:
-        shop.lose_engine()
-    version, built = shop.run({})
+        equal.lose_engine()
+    version, built = equal.run({})
     assert (version, "engine" in built) == (1, True)
-    assert shop.client.verify("toy:1") == []
-    second = shop.client.pull("toy:1", tmp_path / "two")
+    assert equal.client.verify("toy:1") == []
+    second = equal.client.pull("toy:1", tmp_path / "two")
     times = [(place / "tuning" / "times.json").read_text() for place in (first, second)]
     assert times[0] != times[1]
-    assert shop.client.verify(first) == shop.client.verify(second) == []
+    assert equal.client.verify(first) == equal.client.verify(second) == []
     shutil.copy(first / "tuning" / "times.json", second / "tuning" / "times.json")
-    assert shop.client.verify(second)[0].startswith("tuning/times.json: sha256")
+    assert equal.client.verify(second)[0].startswith("tuning/times.json: sha256")
     shutil.copy(first / "manifest.json", second / "manifest.json")
-    assert shop.client.verify(second) != []  # its own caches are sealed with it
+    assert equal.client.verify(second) != []  # its own caches are sealed with it
 
 
-def test_another_schedule_or_spelling_publishes_nothing_and_moves_no_alias(shop):
-    shop.run({})
-    shop.run({"nonce": True})
-    shop.client.rollback("toy@candidate")
-    before = shop.client.log("toy")
+def test_another_schedule_or_spelling_publishes_nothing_and_moves_no_alias(equal):
+    equal.run({"nonce": True})
+    equal.client.rollback("toy@candidate")
+    before = equal.client.log("toy")
     again = {"schedule": {"cron": "0 3 * * *"}, "model": {"path": "./model"}}
-    assert shop.run({}, **again) == (1, [])
-    assert shop.run({"nonce": True}, **again) == (2, [])
-    assert shop.client.log("toy") == before
-    assert shop.client.aliases("toy") == {"candidate": 1}
-    assert json.dumps(shop.client.resolve("toy:1").recipe).count("schedule") == 0
+    assert equal.run({}, **again) == (1, [])
+    assert equal.run({"nonce": True}, **again) == (2, [])
+    assert equal.client.log("toy") == before
+    assert equal.client.aliases("toy") == {"candidate": 1}
+    assert json.dumps(equal.client.resolve("toy:1").recipe).count("schedule") == 0
