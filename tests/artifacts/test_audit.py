@@ -51,7 +51,7 @@ def filled(registry_url):
         {"key_id": "k", "bundle": "{}", "signed_at": AT, "signed_by": "a@b"},
     )
     kept.add_signature(Signature(manifest_digest="d" * 64, **said), f"{1:064x}")
-    kept.add_attestation(Attestation(engine_key=f"{1:064x}", **said))
+    kept.add_attestation(Attestation(engine_key=f"{1:064x}", **said), "d" * 64)
     Outbox(registry.database).subscribe("command", "true")
     retention.record_pull(registry.database, "demo/fp8", 1)
     with registry.database.writing() as db:
