@@ -3,7 +3,6 @@
 Every function takes part in a transaction of the caller's, except those that are one.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -93,7 +92,7 @@ def known(db: Connection) -> Kept:
             number=row.number,
             engine_key=row.engine_key,
             manifest_digest=row.manifest_digest,
-            lineage=tuple(filter(_is_key, row.lineage.values())),
+            lineage=tuple(row.lineage.values()),
             published_at=_time(row.published_at),
             aliases=tuple(pointing[row.name, row.number]),
             formerly=tuple(before[row.name, row.number]),
@@ -114,7 +113,7 @@ def _apart(found: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ..
             sound.append(row)
             continue
         readable = rows.wrong(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
-        keys = (row.engine_key, *filter(_is_key, row.lineage.values())) if readable else None
+        keys = (row.engine_key, *row.lineage.values()) if readable else None
         unclear.append(Unclear(what=f"{rows.named(tables.version, row._mapping)}: {said}", keys=keys))
     return sound, tuple(unclear)
 
@@ -239,7 +238,3 @@ class Names:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _is_key(text: object) -> bool:
-    return isinstance(text, str) and re.fullmatch("[0-9a-f]{64}", text) is not None

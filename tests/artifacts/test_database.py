@@ -36,7 +36,7 @@ def test_users_who_make_a_schema_at_once_make_one(database_url):
     with ThreadPoolExecutor(4) as pool:
         for made in [pool.submit(lambda: connect(database_url).create()) for _ in range(4)]:
             made.result()
-    assert open_database(database_url).schema() == 2
+    assert open_database(database_url).schema() == 3
 
 
 @pytest.mark.parametrize("prefix", ["postgresql://", "postgres://"])
@@ -50,7 +50,7 @@ def test_a_newer_schema_is_refused_by_number_and_never_touched(registry_url):
     with connect(registry_url).writing() as db:
         db.exec_driver_sql("UPDATE schema_version SET number = 99")
     said = (
-        "has schema 99, and this version reads 2; use the version of enginery that wrote it, or a later one"
+        "has schema 99, and this version reads 3; use the version of enginery that wrote it, or a later one"
     )
     database = connect(registry_url)
     for ask in (database.exists, database.create, lambda: open_registry(registry_url)):
@@ -175,7 +175,7 @@ def test_events_of_a_server_appear_in_the_order_of_their_numbers(postgres_url):
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
     with ThreadPoolExecutor(1) as pool, psycopg.connect(plain(postgres_url), autocommit=True) as watch:
         with connect(postgres_url).writing() as db:
-            log.record(db, "demo/slow", "published", {})
+            log.record(db, "demo/slow", "published", {"number": 1})
             later = pool.submit(lambda: open_registry(postgres_url).publish(ONE))
             while watch.execute(waiting).fetchone() == (0,):
                 assert not later.done()

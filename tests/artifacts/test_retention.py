@@ -33,14 +33,14 @@ def known(database) -> dict[str, retention.Known]:
 
 
 def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry, database):
-    publish(registry, 1, lineage={"engine": "a" * 64, "source": "no key"}, alias="candidate")
+    publish(registry, 1, lineage={"engine": "a" * 64, "source": "b" * 64}, alias="candidate")
     publish(registry, 2, alias="candidate")
     registry.promote("demo/fp8", "prod", to=2, expect=None)
     retention.record_pull(database, "demo/fp8", 1)
     retention.record_pull(database, "demo/fp8", 1)
     found = known(database)
     first, second = found["demo/fp8:1"], found["demo/fp8:2"]
-    assert (first.engine_key, first.lineage) == (f"{1:064x}", ("a" * 64,))
+    assert (first.engine_key, first.lineage) == (f"{1:064x}", ("a" * 64, "b" * 64))
     assert (first.aliases, second.aliases) == ((), ("candidate", "prod"))
     assert first.pulled_at is not None
     assert datetime.now(UTC) - first.pulled_at < timedelta(minutes=1)

@@ -55,7 +55,9 @@ class Remote:
         obstore.put(self.objects, "store.json", seal({"layout": 1, "id": "here"}).encode())
         database = open_database(store.registry_url)
         with database.writing() as db:
-            db.execute(insert(tables.store).values(id="here", url="s3://x/y", bound_at="2026-01-01"))
+            db.execute(
+                insert(tables.store).values(id="here", url="s3://x/y", bound_at="2026-01-01T00:00:00+00:00")
+            )
         return Names(database, inside=False)
 
     def listed(self) -> set[str]:

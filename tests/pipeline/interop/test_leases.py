@@ -91,7 +91,9 @@ def test_nothing_is_pushed_from_a_store_that_the_registry_does_not_mean(client, 
     record = client.resolve(NAME)
     other = Client(elsewhere.store.root, client.registry.url)
     with open_database(client.registry.url).writing() as db:
-        db.execute(insert(tables.store).values(id=client.store.id, url="x", bound_at="2026-01-01"))
+        db.execute(
+            insert(tables.store).values(id=client.store.id, url="x", bound_at="2026-01-01T00:00:00+00:00")
+        )
     with pytest.raises(StoreMismatch, match="is no store yet; use that store"):
         exchange.push(record.reference, f"hf:{tmp_path / 'repo'}", other, None)
     assert not (tmp_path / "repo").exists()
