@@ -79,7 +79,7 @@ def wrong(table: Table, row: Mapping[str, Any]) -> str | None:
 
 def require(table: Table, row: Row[Any] | Mapping[str, Any]) -> None:
     """Refuses a row that is odd, as OddRow."""
-    values: Mapping[str, Any] = row._mapping if isinstance(row, Row) else row
+    values: Mapping[str, Any] = row._asdict() if isinstance(row, Row) else row
     said = wrong(table, values)
     if said is not None:
         raise OddRow(f"{named(table, values)}: {said}")
@@ -90,7 +90,7 @@ def require_version(row: Row[Any]) -> None:
     require(tables.version, row)
     said = columns.CHECKS["facts"]["facts"](row.facts)
     if said is not None:
-        raise OddRow(f"{without_facts(row._mapping)}: facts {said}")
+        raise OddRow(f"{without_facts(row._asdict())}: facts {said}")
 
 
 def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:

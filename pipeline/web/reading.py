@@ -167,15 +167,17 @@ class Reading:
         gone = version.c.collected_at.is_not(None)
         pointed = (version.c.name == alias.c.name) & (version.c.number == alias.c.number)
         with self._db.reading() as db:
-            counted = select(version.c.verdict, version.c.origin, gone, func.count())
+            counted = select(
+                version.c.verdict, version.c.origin, gone.label("gone"), func.count().label("times")
+            )
             grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
             kinds = select(log.c.kind, func.count().label("times")).group_by(log.c.kind)
-            found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
+            found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone.label("gone"))
             every = found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
             return Census(
                 names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
                 versions={
-                    (row.verdict, row.origin, bool(row[2])): row[3]
+                    (row.verdict, row.origin, bool(row.gone)): row.times
                     for row in rows.all_of(db, version, grouped)
                 },
                 events={row.kind: row.times for row in rows.all_of(db, log, kinds)},
@@ -184,8 +186,8 @@ class Reading:
                 )
                 or 0,
                 aliases=[
-                    (name, one, number, datetime.fromisoformat(at), bool(lost))
-                    for name, one, number, at, lost in rows.all_of(db, alias, every)
+                    (row.name, row.alias, row.number, datetime.fromisoformat(row.moved_at), bool(row.gone))
+                    for row in rows.all_of(db, alias, every)
                 ],
             )
 
