@@ -22,6 +22,8 @@ REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTOR
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
 SHOWN = 12
 """Versions that are named of a damaged file; the others are counted."""
+MOST_SHOWN = 200
+"""Findings in a registry that are named; the others are counted."""
 
 
 @click.command()
@@ -110,9 +112,9 @@ def _require_sound(audit: "Audit | None") -> None:
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
 
     if audit is not None and audit.findings:
-        told = [f"  {one}" for one in audit.findings]
+        many = _count(audit.findings, "finding")
         error = ArtifactCorrupt(
-            "\n".join([f"{_count(told, 'finding')} in the registry, which repair cannot put right:", *told])
+            "\n".join([f"{many} in the registry, which repair cannot put right:", *_odd(audit)])
         )
         for note in _cures([], audit):
             error.add_note(note)
@@ -282,10 +284,16 @@ def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") 
         having = {} if audit is None or audit.unreadable else _versions(app.registry, keys)
         told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
         found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
-    odd = audit.findings if audit is not None else ()
-    if odd:
-        found += [f"{_count(odd, 'finding')} in the registry:", *(f"  {one}" for one in odd)]
+    if audit is not None and audit.findings:
+        found += [f"{_count(audit.findings, 'finding')} in the registry:", *_odd(audit)]
     return found
+
+
+def _odd(audit: "Audit") -> list[str]:
+    """Findings in lines, the first of very many."""
+    more = len(audit.findings) - MOST_SHOWN
+    told = [f"  {one}" for one in audit.findings[:MOST_SHOWN]]
+    return [*told, f"  and {more:,} more"] if more > 0 else told
 
 
 def _cures(damages: "list[Damage]", audit: "Audit | None") -> list[str]:
