@@ -10,6 +10,7 @@ import click
 from pipeline.app import App
 from pipeline.commands.trust import trust_options, trusted
 from pipeline.commands.unused import refuse_unused
+from pipeline.registry_audit import CURE, audited, findings, require_sound
 
 if TYPE_CHECKING:
     from artifacts.registry.audit import Audit
@@ -22,8 +23,6 @@ REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTOR
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
 SHOWN = 12
 """Versions that are named of a damaged file; the others are counted."""
-MOST_SHOWN = 200
-"""Findings in a registry that are named; the others are counted."""
 
 
 @click.command()
@@ -104,21 +103,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         short=str(len(mended)),
     )
     if whole:
-        _require_sound(_audit(app, engines=False))  # what was set aside is to be built again
-
-
-def _require_sound(audit: "Audit | None") -> None:
-    """What repair cannot do: nobody but a backup knows what a row of the registry was."""
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-
-    if audit is not None and audit.findings:
-        many = _count(audit.findings, "finding")
-        error = ArtifactCorrupt(
-            "\n".join([f"{many} in the registry, which repair cannot put right:", *_odd(audit)])
-        )
-        for note in _cures([], audit):
-            error.add_note(note)
-        raise error
+        require_sound(audited(app, engines=False))  # what was set aside is to be built again
 
 
 def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
@@ -245,14 +230,16 @@ def _verify_store(app: App) -> None:
     from pipeline.output import size
 
     found = _surveys(app, None)
-    audit = _audit(app)
+    audit = audited(app)
     damages = [damage for one in found for damage in one.damages]
     files = sum(one.files for one in found)
     told = _told(app, damages, files, audit)
     if told:
         error = ArtifactCorrupt("\n".join(told))
-        for note in _cures(damages, audit):
-            error.add_note(note)
+        if damages:
+            error.add_note("enginery repair --all")
+        if findings(audit):
+            error.add_note(CURE)
         raise error
     lines = [
         f"{one.artifacts:,} artifacts, {one.files:,} files, {size(one.size_bytes)}{where}:"
@@ -284,54 +271,7 @@ def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") 
         having = {} if audit is None or audit.unreadable else _versions(app.registry, keys)
         told = [f"  {damage}\n    {_named(damage, having)}" for damage in damages]
         found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
-    if audit is not None and audit.findings:
-        found += [f"{_count(audit.findings, 'finding')} in the registry:", *_odd(audit)]
-    return found
-
-
-def _odd(audit: "Audit") -> list[str]:
-    """Findings in lines, the first of very many."""
-    more = len(audit.findings) - MOST_SHOWN
-    told = [f"  {one}" for one in audit.findings[:MOST_SHOWN]]
-    return [*told, f"  and {more:,} more"] if more > 0 else told
-
-
-def _cures(damages: "list[Damage]", audit: "Audit | None") -> list[str]:
-    """What to do about damaged files, and about a damaged registry."""
-    files = ["enginery repair --all"] if damages else []
-    if audit is None or not audit.findings:
-        return files
-    return [
-        *files,
-        "a changed row is only known from a backup of the registry: compare, and restore it, or put the row"
-        " right by hand; build the recipe of an engine that is gone again",
-    ]
-
-
-def _audit(app: App, *, engines: bool = True) -> "Audit | None":
-    """What the registry says when all of it is read; None of a store that never had one.
-
-    `engines` asks whether the store has the versions' engines.
-    """
-    from artifacts.collection.registries import lost
-    from artifacts.errors import StoreUnusable
-    from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
-    from artifacts.registry.database import connect
-
-    store, named = app.client.store, app.client.registry_named
-    if named is None and store.remote is not None:
-        return None  # a remote store has no registry in it, and none was named
-    database = connect(named or store.registry_url)
-    try:
-        there = database.schema() is not None
-    except StoreUnusable:
-        there = True  # whatever it is: the audit says it
-    if there:
-        return audit(database, store if engines else None)
-    said = lost(store, database.url)
-    if said is None:
-        return None
-    return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=said),), unreadable=True)
+    return [*found, *findings(audit)]
 
 
 def _places(app: App) -> list[str]:
