@@ -245,7 +245,7 @@ def _subscriptions(db: Connection) -> list[Subscription]:
     return [
         Subscription(
             **{
-                **row._mapping,
+                **row._asdict(),
                 "kinds": tuple(row.kinds),
                 "added_at": datetime.fromisoformat(row.added_at),
             }

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, ForeignKeyConstraint, Row, Table, and_, inspect, select
 
 from artifacts import digest
+from artifacts.address import address
 from artifacts.errors import ArtifactCorrupt, NotFound, PolicyInvalid, StoreUnusable
 from artifacts.registry import judgement, publishing, rows, seals, tables
 from artifacts.registry.database import Database
@@ -129,16 +130,16 @@ class _Audit:
         joined = table.outerjoin(other, and_(*(mine == theirs for mine, theirs in pairs)))
         nowhere = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
         for row in db.execute(nowhere.limit(MOST_SAID)):
-            self.note(rows.named(table, row._mapping), f"points at a row of {other.name} that is not there")
+            self.note(rows.named(table, row._asdict()), f"points at a row of {other.name} that is not there")
 
     def table(self, db: Connection, table: Table) -> None:
         """Every row of a table: what it holds, and its seal."""
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
-            said = rows.wrong(table, row._mapping) or self._more(table, row)
+            said = rows.wrong(table, row._asdict()) or self._more(table, row)
             if said is not None:
-                self.note(rows.named(table, row._mapping), said)
+                self.note(rows.named(table, row._asdict()), said)
             self._remember(table, row)
 
     def _more(self, table: Table, row: Row[Any]) -> str | None:
@@ -149,7 +150,7 @@ class _Audit:
                 judgement.parsed(row.rules)
             except PolicyInvalid as exc:
                 return str(exc)
-        return self._unsealed(table, row._mapping) if table in seals.SEALED else None
+        return self._unsealed(table, row._asdict()) if table in seals.SEALED else None
 
     def _unsealed(self, table: Table, row: tables.Values) -> str | None:
         """What the seal says of a row that is as it may be."""
@@ -170,7 +171,7 @@ class _Audit:
 
     def _remember(self, table: Table, row: Row[Any]) -> None:
         if table is tables.metric:
-            self._metrics[row.name, row.number].append(row._mapping)
+            self._metrics[row.name, row.number].append(row._asdict())
         elif table is tables.series:
             self._last[row.name] = row.last
         elif table is tables.log:
@@ -180,7 +181,7 @@ class _Audit:
         elif table is tables.version:
             self._metrics.pop((row.name, row.number), None)
             self._numbers[row.name].add(row.number)
-            if rows.wrong(table, row._mapping) is None:
+            if rows.wrong(table, row._asdict()) is None:
                 gone = row.collected_at is not None
                 self.versions.append(
                     _Version(row.name, row.number, row.engine_key, row.manifest_digest, gone)
@@ -208,14 +209,10 @@ class _Audit:
             if one.collected:
                 continue
             try:
-                found = store.manifest(one.engine_key).digest
+                store.manifest(address(one.engine_key, one.manifest_digest))
             except NotFound:
-                what = f"its engine {one.engine_key} is not in the store; build its recipe again"
+                others = " (it has another build of it)" if store.contents(one.engine_key) else ""
+                what = f"its engine {one.engine_key} is not in the store{others}; build its recipe again"
                 self.note(f"{one.name}:{one.number}", what)
-                continue
             except ArtifactCorrupt:
                 continue  # damaged files are found where files are read
-            if one.manifest_digest not in (None, found):
-                was = one.manifest_digest
-                what = f"its engine's files have digest {found}, and it was published with {was}"
-                self.note(f"{one.name}:{one.number}", what)

@@ -88,7 +88,7 @@ def _with_facts(lines: Iterable[Line], facts: Collection[str]) -> list[Line]:
         if row[6] in facts:
             found.append(row)
         else:
-            rows.tell(rows.without_facts(row._mapping))
+            rows.tell(rows.without_facts(row._asdict()))
     return found
 
 

@@ -108,13 +108,13 @@ def known(db: Connection) -> Kept:
 def _apart(found: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
     sound, unclear = [], []
     for row in found:
-        said = rows.wrong(tables.version, row._mapping)
+        said = rows.wrong(tables.version, row._asdict())
         if said is None:
             sound.append(row)
             continue
         readable = rows.wrong(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
         keys = (row.engine_key, *row.lineage.values()) if readable else None
-        unclear.append(Unclear(what=f"{rows.named(tables.version, row._mapping)}: {said}", keys=keys))
+        unclear.append(Unclear(what=f"{rows.named(tables.version, row._asdict())}: {said}", keys=keys))
     return sound, tuple(unclear)
 
 
@@ -126,7 +126,7 @@ class _Odd:
 
     def note(self, table: Table, row: Row[Any], said: str) -> None:
         """An odd row: what it says may be of the version it names, or of each one of the name, or of any."""
-        values = row._mapping
+        values = row._asdict()
         name, number = (
             None if column not in values or rows.wrong(table, {column: values[column]}) else values[column]
             for column in ("name", "number")
@@ -138,7 +138,7 @@ class _Odd:
         """The rows of a table that are not odd."""
         sound = []
         for row in db.execute(select(table) if query is None else query):
-            said = rows.wrong(table, row._mapping)
+            said = rows.wrong(table, row._asdict())
             if said is None:
                 sound.append(row)
             else:

@@ -79,7 +79,7 @@ def wrong(table: Table, row: tables.Values) -> str | None:
 
 def require(table: Table, row: Row[Any] | tables.Values) -> None:
     """Refuses a row that is odd, as OddRow."""
-    values: tables.Values = row._mapping if isinstance(row, Row) else row
+    values: tables.Values = row._asdict() if isinstance(row, Row) else row
     said = wrong(table, values)
     if said is not None:
         raise OddRow(f"{named(table, values)}: {said}")
@@ -90,7 +90,7 @@ def require_version(row: Row[Any]) -> None:
     require(tables.version, row)
     said = columns.CHECKS["facts"]["facts"](row.facts)
     if said is not None:
-        raise OddRow(f"{without_facts(row._mapping)}: facts {said}")
+        raise OddRow(f"{without_facts(row._asdict())}: facts {said}")
 
 
 def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:

@@ -121,5 +121,5 @@ def waiver(row: Row[Any]) -> Waiver:
     """A row of the table as a value; an odd one is an OddRow."""
     rows.require(tables.waiver, row)
     times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("granted_at", "until")}
-    whole = {name: value for name, value in row._mapping.items() if name != "seal"}
+    whole = {name: value for name, value in row._asdict().items() if name != "seal"}
     return Waiver(**{**whole, **times})

@@ -11,6 +11,7 @@ from pipeline.app import App
 from pipeline.commands.holders import named, versions
 from pipeline.commands.trust import trust_options, trusted
 from pipeline.commands.unused import refuse_unused
+from pipeline.registry_audit import CURE, audited, findings, require_sound
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
@@ -100,21 +101,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         short=str(len(mended)),
     )
     if whole:
-        _require_sound(_audit(app, engines=False))  # what was set aside is to be built again
-
-
-def _require_sound(audit: "Audit | None") -> None:
-    """What repair cannot do: nobody but a backup knows what a row of the registry was."""
-    from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
-
-    if audit is not None and audit.findings:
-        told = [f"  {one}" for one in audit.findings]
-        error = ArtifactCorrupt(
-            "\n".join([f"{_count(told, 'finding')} in the registry, which repair cannot put right:", *told])
-        )
-        for note in _cures([], audit):
-            error.add_note(note)
-        raise error
+        require_sound(audited(app, engines=False))  # what was set aside is to be built again
 
 
 def _brought(app: App, reference: str, other: str | None) -> str:
@@ -257,14 +244,16 @@ def _verify_store(app: App) -> None:
     from pipeline.output import size
 
     found = _surveys(app, None)
-    audit = _audit(app)
+    audit = audited(app)
     damages = [damage for one in found for damage in one.damages]
     files = sum(one.files for one in found)
     told = _told(app, damages, files, audit)
     if told:
         error = ArtifactCorrupt("\n".join(told))
-        for note in _cures(damages, audit):
-            error.add_note(note)
+        if damages:
+            error.add_note("enginery repair --all")
+        if findings(audit):
+            error.add_note(CURE)
         raise error
     lines = [
         f"{one.artifacts:,} artifacts, {one.files:,} files, {size(one.size_bytes)}{where}:"
@@ -296,48 +285,7 @@ def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") 
         having = {} if audit is None or audit.unreadable else versions(app, keys)
         told = [f"  {damage}\n    {named(damage, having)}" for damage in damages]
         found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
-    odd = audit.findings if audit is not None else ()
-    if odd:
-        found += [f"{_count(odd, 'finding')} in the registry:", *(f"  {one}" for one in odd)]
-    return found
-
-
-def _cures(damages: "list[Damage]", audit: "Audit | None") -> list[str]:
-    """What to do about damaged files, and about a damaged registry."""
-    files = ["enginery repair --all"] if damages else []
-    if audit is None or not audit.findings:
-        return files
-    return [
-        *files,
-        "a changed row is only known from a backup of the registry: compare, and restore it, or put the row"
-        " right by hand; build the recipe of an engine that is gone again",
-    ]
-
-
-def _audit(app: App, *, engines: bool = True) -> "Audit | None":
-    """What the registry says when all of it is read; None of a store that never had one.
-
-    `engines` asks whether the store has the versions' engines.
-    """
-    from artifacts.collection.registries import lost
-    from artifacts.errors import StoreUnusable
-    from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
-    from artifacts.registry.database import connect
-
-    store, named = app.client.store, app.client.registry_named
-    if named is None and store.remote is not None:
-        return None  # a remote store has no registry in it, and none was named
-    database = connect(named or store.registry_url)
-    try:
-        there = database.schema() is not None
-    except StoreUnusable:
-        there = True  # whatever it is: the audit says it
-    if there:
-        return audit(database, store if engines else None)
-    said = lost(store, database.url)
-    if said is None:
-        return None
-    return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=said),), unreadable=True)
+    return [*found, *findings(audit)]
 
 
 def _places(app: App) -> list[str]:

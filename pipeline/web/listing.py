@@ -195,7 +195,7 @@ def _with_facts(found: Iterable[Row[Any]], known: Collection[str]) -> list[Row[A
         if row.facts_id in known:
             sound.append(row)
         else:
-            rows.tell(rows.without_facts(row._mapping))
+            rows.tell(rows.without_facts(row._asdict()))
     return sound
 
 

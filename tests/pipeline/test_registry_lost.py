@@ -76,7 +76,7 @@ def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged
     assert any(part in done.err for part in said.split("|")), done.err
     assert "every file is as it was stored" not in done.out
     done = odd_rows.ask(place, "repair", "--all")
-    assert (done.code, "in the registry, which repair cannot put right" in done.err) == (1, True), done
+    assert (done.code, "repair cannot put the registry right:" in done.err) == (1, True), done
     assert (place.file.read_bytes() if place.file.exists() else None) == before
 
 

@@ -67,7 +67,7 @@ def _seal_all(db: Connection, name: str) -> None:
     before: str | None = None
     order = [table.c[one] for one in key]
     for row in db.execute(select(*columns).order_by(*order)).mappings().all():
-        beside = {"event": (before,), "version": (_metrics(db, row),) if name == "version" else ()}
+        beside = {"event": (before,), "version": (_metrics(db, dict(row)),) if name == "version" else ()}
         try:
             before = seal(name, dict(row), *beside.get(name, ()))
         except (TypeError, ValueError):
@@ -78,4 +78,4 @@ def _seal_all(db: Connection, name: str) -> None:
 
 def _metrics(db: Connection, version: RowMapping) -> list[list[Any]]:
     here = (METRIC.c.name == version["name"]) & (METRIC.c.number == version["number"])
-    return of_metrics(db.execute(select(METRIC).where(here)).mappings())
+    return of_metrics(row._asdict() for row in db.execute(select(METRIC).where(here)))
