@@ -121,8 +121,10 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
 
 def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
     store = site.store
-    asked = {"kind": step.kind, "step": step.as_dict(), "host": site.host.as_dict()}
-    with store.write(step.key, **asked, beside=step.kind in SAID) as draft:
+    beside = step.kind in SAID  # what judged another build of the engine stays
+    with store.write(
+        step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict(), beside=beside
+    ) as draft:
         job_file = store.log(step.key).with_suffix(".job.json")
         inputs = {
             role: store.directory(key, _moving(step, listener, "fetched"))

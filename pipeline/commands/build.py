@@ -143,8 +143,18 @@ def _tell(app: App, outcome: "Outcome") -> None:
                 for m in outcome.made
             ],
         },
-        text=f"published {outcome.name}:{outcome.version} as @{outcome.alias}",
+        text=_published(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
         short=f"{outcome.name}:{outcome.version}",
+    )
+
+
+def _published(outcome: "Outcome", at: int | None) -> str:
+    """What came of a run, whose alias is at that version: one that somebody moved away since stays there."""
+    said = f"published {outcome.name}:{outcome.version}"
+    if at == outcome.version:
+        return f"{said} as @{outcome.alias}"
+    return (
+        f"{said}, which was there before; @{outcome.alias} stays at {f'version {at}' if at else 'no version'}"
     )
 
 

@@ -212,3 +212,14 @@ def test_a_damaged_copy_gives_way_to_the_same_content_with_the_caches_that_are_t
     assert here.manifest(manifest.address).caches == manifest.caches
     assert (here.directory(manifest.address) / "tuning/times").read_bytes() == b"3"
     assert here.local.verify(key) == []
+
+
+def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_intact(machine, far, key, put):
+    here = machine("here")
+    put(key, WARMER | {"rank0.bin": b"a third build"}, into=here.local)
+    assert here.intact(key)
+    here.local.path(key).joinpath("rank0.bin").unlink()
+    assert not here.intact(key)
+    here.discard(key)
+    assert here.intact(key)
+    assert here.manifest(key) == far[0]
