@@ -150,12 +150,11 @@ def _tell(app: App, outcome: "Outcome") -> None:
 
 def _published(outcome: "Outcome", at: int | None) -> str:
     """What came of a run, whose alias is at that version: one that somebody moved away since stays there."""
-    said = f"published {outcome.name}:{outcome.version}"
+    version = f"{outcome.name}:{outcome.version}"
     if at == outcome.version:
-        return f"{said} as @{outcome.alias}"
-    return (
-        f"{said}, which was there before; @{outcome.alias} stays at {f'version {at}' if at else 'no version'}"
-    )
+        return f"published {version} as @{outcome.alias}"
+    stays = f"version {at}" if at else "no version"
+    return f"{version} was published before; @{outcome.alias} stays at {stays}"
 
 
 def _show(app: App, drafted: "Draft") -> None:
