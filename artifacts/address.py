@@ -30,3 +30,8 @@ def parse_address(text: str) -> tuple[str, str | None]:
 def key_of(text: str) -> str:
     """The key in an address."""
     return text.partition(".")[0]
+
+
+def is_same(mine: str | None, theirs: str | None) -> bool:
+    """Whether two digests of manifests may be of one content; an unknown one may be of any."""
+    return mine == theirs or None in (mine, theirs)

@@ -129,13 +129,10 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
 
 def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
     store, say = site.store, partial(listener.remarked, step)
+    beside = step.kind in SAID  # what judged another build of the engine stays
     with (
         store.write(
-            step.key,
-            kind=step.kind,
-            step=step.as_dict(),
-            host=site.host.as_dict(),
-            beside=step.kind in SAID,
+            step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict(), beside=beside
         ) as draft,
         reuse.offered(step, store, say) as learned,
     ):

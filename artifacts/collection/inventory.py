@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from artifacts import digest
-from artifacts.address import is_address, key_of
+from artifacts.address import is_address, is_same, key_of
 from artifacts.manifest import MANIFEST
-from artifacts.registry.identity import is_same
 from artifacts.registry.retention import Known
 from artifacts.store import scratch
 

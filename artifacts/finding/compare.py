@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from artifacts.address import is_same
 from artifacts.finding.comparison import Comparison, Judgement, Measured, Setting
 from artifacts.version import Metric, VersionRecord
 
@@ -45,7 +46,8 @@ def compare(
     return Comparison(
         before=before.reference,
         after=after.reference,
-        same_engine=before.address == after.address,
+        same_engine=before.engine_key == after.engine_key
+        and is_same(before.manifest_digest, after.manifest_digest),
         origin=_settings(_origin(before), _origin(after)),
         recipe=_settings(_asked(before), _asked(after)),
         toolchain=_settings(left.get("toolchain", {}), right.get("toolchain", {})),

@@ -6,10 +6,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, delete, insert, select
 
 from artifacts import digest
-from artifacts.address import address, parse_address
+from artifacts.address import address, is_same, parse_address
 from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.database import Database
-from artifacts.registry.identity import is_same
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 

@@ -23,11 +23,6 @@ def identity(
     return digest.of_json([engine_key, content, verdict, judged_by(recipe, lineage)])
 
 
-def is_same(mine: str | None, theirs: str | None) -> bool:
-    """Whether two digests of manifests may be of one content; an unknown one may be of any."""
-    return mine == theirs or None in (mine, theirs)
-
-
 def judged_by(recipe: Mapping[str, Any], lineage: Mapping[str, str]) -> dict[str, Any]:
     """What a verdict depends on beside the engine.
 

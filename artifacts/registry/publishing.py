@@ -8,10 +8,11 @@ from sqlalchemy import Connection, insert, select, update
 
 from artifacts import digest
 from artifacts.actor import whoami
+from artifacts.address import is_same
 from artifacts.errors import ArtifactCorrupt, NotPublishable, StoreMismatch
 from artifacts.registry import log, retention, rows, seals, tables
 from artifacts.registry.database import Database, insert_new
-from artifacts.registry.identity import identity, is_same
+from artifacts.registry.identity import identity
 from artifacts.registry.names import check_alias, check_apart, check_name
 from artifacts.version import PUBLISHED_AS, Metric, Publication
 

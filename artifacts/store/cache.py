@@ -72,7 +72,7 @@ class Cache:
         with lease.sweeping(self._local.objects, "eviction from the cache") as (marker, leases):
             leased = {key_of(key) for claim in leases for key in claim.keys}
             for key in self._by_last_use():
-                if excess > 0 and key_of(key) not in leased and self._remote.has(self._content(key)):
+                if excess > 0 and key_of(key) not in leased and self._remote.has(self.content(key)):
                     marker.require()
                     excess -= self._evict(key)
                     evicted.append(key)
@@ -98,7 +98,7 @@ class Cache:
         old = time.time() - self.idle_s
         return [key for key in sorted(used, key=used.__getitem__) if used[key] <= old]
 
-    def _content(self, name: str) -> str:
+    def content(self, name: str) -> str:
         """The address of what is here under a name, as far as its manifest tells."""
         try:
             return self._local.manifest(name).address
@@ -118,7 +118,7 @@ class Cache:
 
     def _wanted(self, key: str) -> Manifest:
         """The manifest in the remote store, after it was said that what is here is damaged, if it is."""
-        here, same = self._local.path(key), self._content(key)
+        here, same = self._local.path(key), self.content(key)
         if not here.is_dir():
             return self._remote.manifest(key)
         try:

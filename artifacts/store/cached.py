@@ -143,7 +143,7 @@ class CachedStore(LocalStore):
 
     def intact(self, key: str) -> bool:
         """Whether the artifact can be had as it was committed: what is damaged here is fetched when read."""
-        return self.local.intact(key) or self.remote.has(key)
+        return self.local.intact(key) or self.remote.has(self.cache.content(key))
 
     def verify(self, key: str) -> list[str]:
         """Everything wrong with the artifact, by reading all of it.

@@ -142,9 +142,18 @@ def _tell(app: App, outcome: "Outcome") -> None:
                 for m in outcome.made
             ],
         },
-        text=f"published {outcome.name}:{outcome.version} as @{outcome.alias}",
+        text=_published(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
         short=f"{outcome.name}:{outcome.version}",
     )
+
+
+def _published(outcome: "Outcome", at: int | None) -> str:
+    """What came of a run, whose alias is at that version: one that somebody moved away since stays there."""
+    version = f"{outcome.name}:{outcome.version}"
+    if at == outcome.version:
+        return f"published {version} as @{outcome.alias}"
+    stays = f"version {at}" if at else "no version"
+    return f"{version} was published before; @{outcome.alias} stays at {stays}"
 
 
 def _show(app: App, drafted: "Draft") -> None:

@@ -14,8 +14,7 @@ SHOWN = 12
 
 def versions(app: App, keys: set[str]) -> dict[str, list[str]]:
     """What the store calls an artifact -> versions that have it, and as what."""
-    from artifacts.address import key_of
-    from artifacts.registry.identity import is_same  # SQLAlchemy: not for --help
+    from artifacts.address import is_same, key_of  # with the store
 
     found: dict[str, list[str]] = {}
     contents = {name: _content(app, name) for name in keys}

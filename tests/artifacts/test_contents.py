@@ -1,10 +1,16 @@
 """Several contents of one key: each is kept, found by its own digest, and told from what is not there."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from artifacts.address import address, key_of, parse_address
+from artifacts.collection.gc import Policy, mark
+from artifacts.collection.inventory_remote import Reader
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST
+from artifacts.registry.retention import Known
+from artifacts.store.lease import Claim
 from artifacts.store.local import LocalStore
 from artifacts.store.survey_remote import survey_remote
 
@@ -212,3 +218,35 @@ def test_a_damaged_copy_gives_way_to_the_same_content_with_the_caches_that_are_t
     assert here.manifest(manifest.address).caches == manifest.caches
     assert (here.directory(manifest.address) / "tuning/times").read_bytes() == b"3"
     assert here.local.verify(key) == []
+
+
+def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_intact(machine, far, key, put):
+    here = machine("here")
+    put(key, WARMER | {"rank0.bin": b"a third build"}, into=here.local)
+    assert here.intact(key)
+    here.local.path(key).joinpath("rank0.bin").unlink()
+    assert not here.intact(key)
+    here.discard(key)
+    assert here.intact(key)
+    assert here.manifest(key) == far[0]
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(remote, far, key, named):
+    def version(manifest, number):
+        at = datetime(2026, 1, number, tzinfo=UTC)
+        return Known(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,
+                     manifest_digest=manifest.digest, aliases=("prod",) if manifest is far[named] else ())  # fmt: skip
+
+    versions = [version(manifest, number) for number, manifest in enumerate(far, 1)]
+    rules = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0)
+    found = Reader(remote.objects).inventory(datetime.now(UTC), lambda done, total, what: None)
+    plan = mark(found, versions, [], rules, datetime.now(UTC))
+    (gone,) = plan.removed
+    assert gone.key == (key, far[1].address)[1 - named]
+    assert gone.versions == (versions[1 - named].reference,)
+    assert [one.reference for one in plan.collected] == [versions[1 - named].reference]
+    assert far[0].files["weights"].sha256 not in plan.blobs  # the other has it too
+    assert far[1 - named].files["rank0.bin"].sha256 in plan.blobs
+    leased = Claim(path="", keys=(key,), blobs=(), what="a pull", holder="me", ttl_s=60, age_s=0)
+    assert mark(found, versions, [leased], rules, datetime.now(UTC)).removed == ()

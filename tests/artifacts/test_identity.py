@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import update
 
+from artifacts.address import is_same
 from artifacts.registry import tables
-from artifacts.registry.identity import identity, is_same
+from artifacts.registry.identity import identity
 from artifacts.registry.registry import open_registry
 from tests.artifacts.governing import ONE, change
 

@@ -18,7 +18,7 @@ from artifacts.trust.licence import MAX_BYTES, licence_in, licence_of, texts_of
         ("---\ntags: [x]\n---\n", "NOASSERTION"),
         ("---\nlicense: 3\n---\n", "NOASSERTION"),
         ("---\nlicense: [unclosed\n---\n", "NOASSERTION"),
-        ("---\nlicense: 2026-13-45\n---\n", "NOASSERTION"),
+        ("---\nlicense: 2026-13-45\n---\n", "LicenseRef-2026-13-45"),
         ("---\n- a list\n---\n", "NOASSERTION"),
         ("no front matter, license: mit", "NOASSERTION"),
         ("---\nlicense: ../../etc/passwd\n---\n", "LicenseRef-..-..-etc-passwd"),

@@ -1,10 +1,11 @@
 """From schema 2 to 3: a seal in every row that no command changes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic.operations import Operations
-from sqlalchemy import Connection, RowMapping, select, update
+from sqlalchemy import Connection, select, update
 
 from artifacts.registry.seals import of_metrics, seal
 
@@ -76,6 +77,6 @@ def _seal_all(db: Connection, name: str) -> None:
         db.execute(update(table).where(here).values(seal=before))
 
 
-def _metrics(db: Connection, version: RowMapping) -> list[list[Any]]:
+def _metrics(db: Connection, version: Mapping[str, Any]) -> list[list[Any]]:
     here = (METRIC.c.name == version["name"]) & (METRIC.c.number == version["number"])
     return of_metrics(row._asdict() for row in db.execute(select(METRIC).where(here)))
