@@ -19,6 +19,7 @@ from typing import Any
 
 from calibration.links import LeadsOut, open_inside
 from pipeline.errors import SourceError
+from recipes.regular import kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,6 @@ SHOWN = 100
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """Begins what stands in a Git checkout in the place of a large file that was not fetched."""
-
-KINDS = {
-    stat.S_IFREG: "a file",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFDIR: "a directory",
-    stat.S_IFSOCK: "a socket",
-}
 
 ESCAPES = re.compile(rb"\\.", re.DOTALL)
 STRINGS = re.compile(rb'"[^"]*+"')
@@ -149,7 +143,7 @@ def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
 
 
 def _kind(mode: int) -> str:
-    return KINDS.get(stat.S_IFMT(mode), "a device")
+    return kind(mode)
 
 
 def _require_regular(path: Path, mode: int) -> None:
@@ -164,7 +158,7 @@ def require_directory(path: Path) -> None:
     except OSError:  # told, with its reason, where it is read
         return
     if not stat.S_ISDIR(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "a device")
+        kind = kind(mode)
         raise SourceError(f"{path}: is {kind}; it must be a directory with config.json and weights")
 
 
