@@ -142,13 +142,9 @@ def _items(value: dict[str, Any] | list[Any]) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value
 
 
-def _kind(mode: int) -> str:
-    return kind(mode)
-
-
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
-        raise SourceError(f"{path}: is {_kind(mode)}; it must be a regular file, or a link to one")
+        raise SourceError(f"{path}: is {kind(mode)}; it must be a regular file, or a link to one")
 
 
 def require_directory(path: Path) -> None:
@@ -158,8 +154,7 @@ def require_directory(path: Path) -> None:
     except OSError:  # told, with its reason, where it is read
         return
     if not stat.S_ISDIR(mode):
-        kind = kind(mode)
-        raise SourceError(f"{path}: is {kind}; it must be a directory with config.json and weights")
+        raise SourceError(f"{path}: is {kind(mode)}; it must be a directory with config.json and weights")
 
 
 def _depth(data: bytes) -> int:

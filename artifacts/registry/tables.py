@@ -83,9 +83,9 @@ version = Table(
     ForeignKeyConstraint(["name"], ["series.name"]),
     ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
 )
-"""`identity` is what `artifacts.registry.identity` says; rows of earlier versions keep what they had. Times are
-ISO 8601, UTC. `manifest_digest` is unknown of versions published under schema 1. `source` says where the model
-came from and its licence. `collected_at` is when gc took the bytes."""
+"""`identity` is what `artifacts.registry.identity` says; rows of earlier versions keep theirs. Times are ISO
+8601, UTC. `manifest_digest` is unknown of versions published under schema 1. `source` says where the model came
+from and its licence. `collected_at` is when gc took the bytes."""
 
 metric = Table(
     "metric",
