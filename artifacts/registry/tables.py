@@ -84,8 +84,8 @@ version = Table(
     ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
 )
 """`identity` is what `artifacts.registry.identity` says; rows of earlier versions keep theirs. Times are ISO
-8601, UTC. `manifest_digest` is unknown of versions published under schema 1. `source` says where the model came
-from and its licence. `collected_at` is when gc took the bytes."""
+8601, UTC. `manifest_digest` is unknown of versions published under schema 1. `source` says where the model
+came from and its licence. `collected_at` is when gc took the bytes."""
 
 metric = Table(
     "metric",
