@@ -121,9 +121,9 @@ class Campaign:
         """The steps that are in the store, after everything that is there was compared."""
         there = {kind: key for kind, key in self.keys.items() if store.has(key)}
         assert set(store.keys()) == set(there.values())
-        assert contents(store.root, there) == {
-            place: sha256 for place, sha256 in self.expected.items() if place[0] in there
-        }
+        found = contents(store.root, there)
+        wanted = {place: sha256 for place, sha256 in self.expected.items() if place[0] in there}
+        assert found == wanted, f"differing: {sorted(dict(found.items() ^ wanted.items()))}"
         assert survey(store).damages == ()
         published = _published(store.root)
         assert published in ([], [1])
