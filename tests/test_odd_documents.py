@@ -34,6 +34,7 @@ from pipeline.steps import Site
 from pipeline.toolchains import declared
 from recipes.data import Data
 from recipes.errors import RecipeError
+from tests.artifacts.caches import commit
 from tests.main_job import DEMO, write_recipe
 from tests.mutants import flipped, mutant
 from tests.odd import VALUES, places
@@ -199,6 +200,9 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path)
         {"subject": [], "x": base64.b64encode(b"y" * 90).decode()}, bundle.read_private_key(private)
     )
     keys = bundle.trusted_keys([public])
+    store = open_store(tmp_path / "store")
+    commit(store, "0" * 64, {"engine.json": b"{}"})
+    manifest = store.manifest("0" * 64)
 
     def case(rng: random.Random) -> tuple[Callable[[], object], Path | str]:
         match rng.randrange(3):
@@ -210,7 +214,7 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path)
                 return lambda: bundle.read_private_key(private), private
             case _:
                 text = flipped(signed.encode(), rng).decode(errors="replace")
-                return lambda: signing.vouching("0" * 64, [text], keys), ""
+                return lambda: signing.vouching(manifest, [text], keys), ""
 
     assert outcomes(COUNT // 5, case) > 0
 

@@ -231,8 +231,8 @@ class _Feed:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
-        self.record_bytes = 0
-        """Read of the record so far; whoever takes records sets it to 0."""
+        self.begun = (self.offset, self.line)
+        """Where the record begins, in bytes and lines; whoever takes records says it."""
 
     def __iter__(self) -> "_Feed":
         return self
@@ -241,9 +241,9 @@ class _Feed:
         raw = self.file.readline(ROW_BYTES + 1)
         if not raw:
             raise StopIteration
-        self.record_bytes += len(raw)
-        if self.record_bytes > ROW_BYTES:
-            raise csv.Error(f"a record of more than {ROW_BYTES:,} bytes")
+        offset, line = self.begun
+        if self.offset + len(raw) - offset > ROW_BYTES:
+            raise _too_long(Path(self.file.name), line + 1)
         codec = "utf-8-sig" if self.offset == 0 else "utf-8"
         self.offset += len(raw)
         self.line += 1
@@ -256,16 +256,20 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
     feed = _Feed(file)
     reader = csv.reader(feed, strict=True)
     while True:
-        offset, line, feed.record_bytes = feed.offset, feed.line + 1, 0
+        feed.begun = offset, line = feed.offset, feed.line
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as exc:
-            yield offset, line, ValueError(f"not valid CSV ({exc}); quote the field, and double quotes in it")
+            yield (
+                offset,
+                line + 1,
+                ValueError(f"not valid CSV ({exc}); quote the field, and double quotes in it"),
+            )
             continue
         if cells:
-            yield offset, line, cells
+            yield offset, line + 1, cells
 
 
 def _paired(header: list[str], cells: list[str]) -> Fields | ValueError:
