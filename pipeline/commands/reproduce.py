@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.reproduce import Reproduction, Stage
 
 SAID = {
-    "identical": "every byte of the engine is as published",
+    "identical": "every byte of the engine is as published, but for caches and timings",
     "equivalent": "the weights are as published; only compiled code, or what describes it, is different",
     "different": "the rebuild has other weights, or a file that servers or readers go by is different",
 }

@@ -141,7 +141,7 @@ def make(root: Path) -> Place:
     kept = Endorsements(registry.database)
     said: dict[str, Any] = {"key_id": "d" * 64, "bundle": "{}", "signed_at": AT, "signed_by": "ana@ops"}
     kept.add_signature(Signature(manifest_digest=digest_, **said), key)
-    kept.add_attestation(Attestation(engine_key=key, **said))
+    kept.add_attestation(Attestation(engine_key=key, **said), digest_)
     registry.rebuild_needed(NAME, 2, ["its gate is old"])
     record_pull(registry.database, NAME, 2)
     outbox = Outbox(registry.database)

@@ -258,7 +258,7 @@ def test_a_cache_must_have_every_rank_in_either_layout(tmp_path):
 
 def test_only_findings_of_the_same_identity_are_offered(tmp_path):
     assert autotuner.offered(None, IDENTITY) == "there are none"
-    (tmp_path / autotuner.FILE).write_text("{}")
+    (tmp_path / autotuner.FILE).write_text('{"metadata": {}, "rank_0": {}, "rank_1": {}}')
     assert autotuner.offered(tmp_path, IDENTITY) == "there are none"
     (tmp_path / autotuner.IDENTITY).write_text(json.dumps(IDENTITY))
     assert autotuner.offered(tmp_path, IDENTITY) == ""
