@@ -31,8 +31,8 @@ BROKEN = (tarfile.TarError, EOFError, ValueError, OverflowError, zlib.error, gzi
 class _Bounded:
     """A file for tarfile that refuses to be read beyond `limit`, or much at once."""
 
-    def __init__(self, file: IO[bytes], where: Path, limit: int) -> None:
-        self.file, self.where, self.limit = file, where, limit
+    def __init__(self, file: IO[bytes], where: Path, limit: int, *, compressed: bool) -> None:
+        self.file, self.where, self.limit, self.compressed = file, where, limit, compressed
 
     def tell(self) -> int:
         """Bytes before the next one."""
@@ -53,6 +53,8 @@ class _Bounded:
         return self.file.read(size)
 
     def _require(self, end: int) -> None:
+        if end > self.limit and not self.compressed:
+            raise ExchangeRefused(f"{self.where}: is cut off after {self.limit:,} bytes; push it again")
         if end > self.limit:
             raise ExchangeRefused(
                 f"{self.where}: its {self.where.stat().st_size:,} bytes unpack to more than {self.limit:,}, "
@@ -104,7 +106,7 @@ def _opened(blob: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
     try:
         with blob.open("rb") as raw:
             file = cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if compressed else raw)
-            bounded = cast("IO[bytes]", _Bounded(file, blob, limit))
+            bounded = cast("IO[bytes]", _Bounded(file, blob, limit, compressed=compressed))
             with tarfile.open(fileobj=bounded, mode="r:") as archive:
                 yield archive
     except BROKEN as exc:

@@ -21,6 +21,7 @@ from pipeline.interop import modelpack
 from pipeline.interop.content import Content, Progress, working_beside, write
 from pipeline.interop.modelpack import FILE, FILE_SHA, PART, TAGGED
 from pipeline.interop.target import Layout
+from pipeline.model_json import parse_json
 
 LAYOUT, INDEX = "oci-layout", "index.json"
 
@@ -78,11 +79,7 @@ def read_index(where: Path) -> list[dict[str, Any]]:
         raise ExchangeRefused(f"{where} is no OCI image layout (no {LAYOUT} and {INDEX}); give its directory")
     if (size := (where / INDEX).stat().st_size) > JSON_BYTES:
         raise ExchangeRefused(f"{where / INDEX}: {size:,} bytes; an index has at most {JSON_BYTES:,}")
-    try:
-        said = json.loads((where / INDEX).read_bytes())
-        found = said["manifests"]
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise ExchangeRefused(f"{where / INDEX}: is no index ({exc!r}); write the layout again") from None
+    found = parse_json((where / INDEX).read_bytes(), str(where / INDEX)).get("manifests")
     if not isinstance(found, list) or not all(map(_is_descriptor, found)):
         raise ExchangeRefused(f"{where / INDEX}: manifests is no list of descriptors; write the layout again")
     return found
@@ -198,7 +195,8 @@ def chosen(where: Path, tag: str | None) -> dict[str, Any]:
     found = [one for one, name in zip(index, tags, strict=True) if tag in (None, name)]
     if len(found) != 1:
         raise ExchangeRefused(
-            f"{where} has {len(found)} manifests for {tag or 'no tag'}; name one: oci:DIR:TAG, with TAG of "
-            + (", ".join(name for name in tags if name) or "none, for it is empty")
+            f"{where} has {len(found)} manifests{f' of tag {tag}' if tag else ''}; name one by its tag,"
+            " oci:DIR:TAG; "
+            f"tags there: {', '.join(name for name in tags if name) or 'none'}"
         )
     return found[0]

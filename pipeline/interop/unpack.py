@@ -5,7 +5,6 @@ is written elsewhere.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pipeline.interop.foreign import expected
 from pipeline.interop.modelpack import FILE, FILE_SHA, FILEPATH, TITLE
 from pipeline.interop.oci import JSON_BYTES, chosen
 from pipeline.interop.target import Layout
+from pipeline.model_json import parse_json, shortened
 
 TYPES = (modelpack.ARTIFACT_TYPE, "application/vnd.cnai.model.manifest.v1+json")
 """Artifact types that are models; the second is the name from before the project joined CNCF."""
@@ -93,12 +93,13 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
         raise ExchangeRefused(f"{path}: {path.stat().st_size:,} bytes; a manifest has at most {JSON_BYTES:,}")
     data = path.read_bytes()
     _require(path, descriptor, hashlib.sha256(data).hexdigest(), len(data))
-    try:
-        found = json.loads(data)
-        kind, layers = found.get("artifactType"), found["layers"]
-        problems = [problem for layer in layers if (problem := _refused(layer))]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise ExchangeRefused(f"{path}: is no image manifest ({exc!r}); push the model again") from None
+    found = parse_json(data, str(path))
+    kind, layers = found.get("artifactType"), found.get("layers")
+    if not isinstance(layers, list) or not all(
+        isinstance(one, dict) and "mediaType" in one for one in layers
+    ):
+        raise ExchangeRefused(f"{path}: layers is no list of layers; push the model again")
+    problems = [problem for layer in layers if (problem := _refused(layer))]
     if kind not in TYPES:
         raise ExchangeRefused(f"{path}: artifactType is {kind!r}; only ModelPack is read: {', '.join(TYPES)}")
     if problems:
@@ -111,13 +112,13 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refused(layer: Mapping[str, Any]) -> str | None:
     """Why a layer is not read."""
-    kind, size = str(layer["mediaType"]), layer["size"]
-    if type(size) is not int or size < 0:
-        return f"layer of size {size!r}; it is a number of bytes"
+    kind, size = str(layer["mediaType"]), layer.get("size")
+    if type(size) is not int or not 0 <= size < 1 << 63:
+        return f"layer of size {shortened(size)}; it is a number of bytes"
     if not kind.startswith("application/vnd.cn") or not kind.endswith((RAW, *ARCHIVES)):
         return f"layer of type {kind!r}; only files (.raw), .tar and .tar+gzip of ModelPack are read"
     if not isinstance(layer.get("annotations") or {}, dict):
-        return f"layer with annotations {layer['annotations']!r}; they are an object"
+        return f"layer with annotations {shortened(layer['annotations'])}; they are an object"
     return None
 
 
