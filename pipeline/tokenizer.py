@@ -4,6 +4,8 @@ Neither torch nor transformers is needed. Left to the first step that tokenizes 
 whose own code would have to run.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,7 +16,8 @@ from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
 from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
 from pipeline.tokenizer_fields import DESCRIPTIONS, descriptions, is_id
-from pipeline.tokenizer_limits import excesses
+from pipeline.tokenizer_limits import excesses, needs_trial
+from pipeline.tokenizer_trial import CPU_SECONDS, MEMORY_BYTES
 
 TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
@@ -29,6 +32,8 @@ PIECES = {
     "GemmaTokenizer": False,
 }  # fmt: skip
 """Classes that transformers reads tokenizer.model by, all of them BPE -> whether a space is put in front."""
+
+TRIAL = Path(__file__).with_name("tokenizer_trial.py")
 
 SAVE = "save it as tokenizer.json (`save_pretrained` of the transformers release that it was made with)"
 
@@ -152,6 +157,8 @@ def _serialized(path: Path, found: Mapping[str, Any], vocab_size: int) -> dict[s
     if wrong := list(excesses(found, vocab_size)):
         raise SourceError("\n  ".join(f"{path}: {told}; get the file again" for told in wrong))
     data = _bytes(path)
+    if needs_trial(found):
+        _try(path)
     try:
         made = Tokenizer.from_buffer(data)
         made.no_padding()
@@ -171,6 +178,22 @@ def _serialized(path: Path, found: Mapping[str, Any], vocab_size: int) -> dict[s
             "give the tokenizer that belongs to the model"
         )
     return table
+
+
+def _try(path: Path) -> None:
+    """Lets another process read a tokenizer.json first; a SourceError where that takes too much.
+
+    What else is wrong with the file is told by who reads it after that.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    command = [sys.executable, "-P", str(TRIAL), str(path)]
+    pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        raise SourceError(
+            f"{path}: normalizer: its patterns on the file's own added_tokens take more than {CPU_SECONDS} s "
+            f"of CPU time or {MEMORY_BYTES >> 30} GiB; get the file again"
+        )
 
 
 def _rebuilt(directory: Path, found: Mapping[str, Any]) -> Iterator[str]:
@@ -200,8 +223,8 @@ def _why(found: Mapping[str, Any], exc: BaseException) -> str:
         return f"model.type is {shortened(model['type'])}, one of {', '.join(MODELS)} is needed"
     if not isinstance(exc, Exception):  # a panic, in words about the library's own code
         return (
-            "cannot be used: it refers to a token, or to a place in a table, that it does not hold; the "
-            f"tokenizers library breaks off with {str(exc)!r}"
+            "cannot be used: a pattern, a template or a table in it does not work (as where it names what it "
+            f"does not hold); the tokenizers library breaks off with {shortened(str(exc))}"
         )
     return f"the tokenizers library cannot read it ({exc})"
 

@@ -58,6 +58,13 @@ def excesses(found: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     yield from _ids(found, vocab_size)
 
 
+def needs_trial(found: Mapping[str, Any]) -> bool:
+    """Whether a regular expression is run on added tokens as the file is read: only a trial tells its cost."""
+    tokens = (item for item in _list(found.get("added_tokens")) if isinstance(item, dict))
+    regex = any("pattern" in step and _pattern(step)[1] for step in _steps(found.get("normalizer")))
+    return regex and any(map(_normal, tokens))
+
+
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
     """The steps of a part, those inside of sequences too."""
     if not isinstance(part, dict):

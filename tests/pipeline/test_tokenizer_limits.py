@@ -140,4 +140,21 @@ def test_a_panic_of_the_library_is_said_in_words(tmp_path):
     lacking = {**template(1, SPECIAL, TEXT), "special_tokens": {}}
     found = said(tmp_path, {"post_processor": lacking})
     assert f"{tmp_path}/tokenizer.json: " in found
-    assert "cannot be used: it refers to a token" in found or "the tokenizers library cannot read it" in found
+    assert "cannot be used: a pattern, a template or a table in it does not work" in found
+
+
+def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path):
+    slow = {
+        "normalizer": replace({"Regex": "a*b"}, ""),
+        "added_tokens": [token(content="a" * 10**6, normalized=True)],
+    }
+    assert "tokenizer.json: normalizer: its patterns on the file's own added_tokens take more" in said(
+        tmp_path, slow
+    )
+
+
+def test_a_pattern_that_takes_no_time_is_taken_and_a_broken_one_told(tmp_path):
+    quick = {"normalizer": replace({"Regex": " {2,}"}, " "), "added_tokens": [token(normalized=True)]}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({**GOOD, **quick}))
+    assert read_tokens(tmp_path, ROWS).missing == ""
+    assert "cannot read it" in said(tmp_path, {**quick, "normalizer": replace({"Regex": "("}, " ")})
