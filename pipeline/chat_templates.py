@@ -25,7 +25,6 @@ def template_problems(
     Rows hold `chat`, `exchange` or anything else; a `model` of None is not here, and its templates unknown.
     `memory` keeps which templates were parsed before.
     """
-    used = False
     for place, (item, known) in sources.items():
         holds = known.holds
         if item.template is not None:  # whatever the rows hold: its text is part of what is published
@@ -33,14 +32,12 @@ def template_problems(
                 yield f"{place}: template: {base / item.template}:{said}"
         elif holds not in ("chat", "exchange") or item.render == "plain":
             continue
-        elif model is not None:
-            used = True
-            if (holds == "chat" or item.render == "chat") and not _held(model):
-                yield (
-                    f"{place}: its rows become chats, and neither the recipe nor the tokenizer in {model} "
-                    "has a chat template; name one in 'template', or give text rows"
-                )
-    if used and model is not None:
+        elif model is not None and (holds == "chat" or item.render == "chat") and not _held(model):
+            yield (
+                f"{place}: its rows become chats, and neither the recipe nor the tokenizer in {model} "
+                "has a chat template; name one in 'template', or give text rows"
+            )
+    if model is not None:
         yield from (f"model: {said}" for said in _own_problems(model, memory))
 
 
@@ -62,16 +59,11 @@ def _configured(model: Path) -> Any:
 def _own_problems(model: Path, memory: Memory) -> Iterator[str]:
     files = _files(model)
     for path in files:
-        data = path.read_bytes()
-        try:
-            said = _syntax(data.decode(), memory)
-        except UnicodeDecodeError as exc:
-            line = data.count(b"\n", 0, exc.start) + 1
-            said = f"{line}: not UTF-8 ({exc.reason}); get the file again"
-        if said:
+        if said := _syntax(path.read_bytes().decode(), memory):
             yield f"{path}:{said}"
     held = None if files else _configured(model)
-    for entry in held if isinstance(held, list) else [held]:
+    entries = held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]
+    for entry in entries:
         text = entry.get("template") if isinstance(entry, dict) else entry
         if isinstance(text, str) and (said := _syntax(text, memory)):
             yield f"{model / 'tokenizer_config.json'}: chat_template, line {said}"

@@ -17,17 +17,17 @@ from calibration.data.text_files import KINDS
 from calibration.errors import DataError
 from calibration.links import LeadsOut, leads_out, open_inside
 from pipeline.dataset import choose, contents
-from pipeline.snapshot import Remote
+from pipeline.snapshot import TEMPLATE_BYTES, Remote
 from recipes.data import Data, Skip
 
 SCAN_BYTES = 32 << 20
 """Read of each text file while somebody waits for a plan; 0.3 s. The step that uses it reads all of it."""
 
-TEMPLATE_BYTES = 1 << 20
-"""Longest template that a recipe may name."""
-
 PARQUET = b"PAR1"
-"""First and last bytes of a Parquet file."""
+"""First and last bytes of a Parquet file; before the last stands the length of its footer, in 4 bytes."""
+
+FOOTER = b"\x15"
+"""Begins the footer: field 1 is the format's version, an i32, in Thrift's compact encoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,12 +143,23 @@ def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> tuple[int
         holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
         return found.rows if found.complete else None, holds
     if kind == "parquet":
-        with path.open("rb") as file:
-            head, size = file.read(4), file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 4))
-            if head != PARQUET or file.read() != PARQUET or size < 12:
-                raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
+        _require_parquet(path)
     return None, ""
+
+
+def _require_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        head, size = file.read(4), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length, tail = int.from_bytes(file.read(4), "little"), file.read()
+        if head != PARQUET or tail != PARQUET or size < 12:
+            raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
+        file.seek(max(0, size - 8 - length))
+        if length > size - 12 or file.read(1) != FOOTER:
+            raise DataError(
+                f"{path}: not a Parquet file, for its last 8 bytes name a footer of {length} bytes that is "
+                f"not there ({size} bytes in all); write or get it again"
+            )
 
 
 def _from_hub(item: Data, reading: Mapping[str, Any], store: LocalStore) -> DataFacts:

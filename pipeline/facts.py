@@ -32,6 +32,7 @@ from pipeline.snapshot import (
     local_digest,
     remote_checkpoint,
     require_inside,
+    require_texts,
     unread,
 )
 from pipeline.tensors import Checkpoint, item_bytes, open_checkpoint, read_config
@@ -213,6 +214,7 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
             {"path": str(directory)},
             (str(directory), [path.name for path in directory.iterdir()]),
         )
+        require_texts(directory)
         tokens = _tokens(directory, found.shape.vocab_size, store)
         found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
         return replace(found, vocabulary=vocabulary(directory)) if compared else found

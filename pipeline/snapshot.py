@@ -14,7 +14,7 @@ from artifacts import manifest
 from calibration import links
 from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
 from pipeline.errors import SourceError
-from pipeline.model_json import TOKENIZER, read_json
+from pipeline.model_json import TOKENIZER, open_regular, read_json
 from pipeline.tensors import Checkpoint, open_checkpoint
 
 INDEX = "model.safetensors.index.json"
@@ -25,8 +25,13 @@ PAPERS = re.compile(r"(LICEN[CS]E|NOTICE|README)([-_][\w-]+)?(\.(txt|md|rst))?",
 PAPER_BYTES = 4 << 20
 """Longest of them that is taken."""
 
+TEMPLATE_BYTES = 1 << 20
+"""Longest chat template that is taken."""
+
 QUANTIZATION = "hf_quant_config.json"
 """Beside the weights of what ModelOpt quantized; read where it is."""
+
+TEMPLATE = ".jinja"
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -153,6 +158,7 @@ def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
     `where` stands in front of their names.
     """
     limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
+    limits |= {name: (TEMPLATE_BYTES, "a chat template") for name in sizes if name.endswith(TEMPLATE)}
     limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
     for name, (most, what) in limits.items():
         if sizes[name] > most:
@@ -170,6 +176,31 @@ def require_json(path: Path) -> None:
                 problems.append(str(exc))
     if problems:
         raise SourceError("\n  ".join(problems))
+
+
+def require_texts(path: Path) -> None:
+    """Refuses a local checkpoint in which a licence, notice, card, template or table of merges is no text."""
+    problems = []
+    for name in local_names(path):
+        if not (PAPERS.fullmatch(name) or name.endswith((TEMPLATE, ".txt"))):
+            continue
+        with open_regular(path / name, path) as file:
+            data = file.read()
+        if said := _no_text(data):
+            problems.append(f"{path / name}:{said}; save it as UTF-8, or get the file again")
+    if problems:
+        raise SourceError("\n  ".join(problems))
+
+
+def _no_text(data: bytes) -> str:
+    """Line and fault of what is no UTF-8 text; empty where it is."""
+    at, what = data.find(b"\0"), "not a text, for it holds a NUL"
+    if at < 0:
+        try:
+            data.decode()
+        except UnicodeDecodeError as exc:
+            at, what = exc.start, f"not UTF-8 ({exc.reason})"
+    return f"{data.count(bytes([10]), 0, at) + 1}: {what}" if at >= 0 else ""
 
 
 def unread(names: Iterable[str], read: Collection[str]) -> list[str]:

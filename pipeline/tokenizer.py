@@ -4,6 +4,8 @@ Neither torch nor transformers is needed. Left to the first step that tokenizes 
 whose own code would have to run.
 """
 
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +16,8 @@ from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
 from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
 from pipeline.tokenizer_fields import DESCRIPTIONS, descriptions, is_id
+from pipeline.tokenizer_limits import excesses, needs_trial
+from pipeline.tokenizer_trial import CPU_SECONDS, MEMORY_BYTES
 
 TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 
@@ -28,6 +32,8 @@ PIECES = {
     "GemmaTokenizer": False,
 }  # fmt: skip
 """Classes that transformers reads tokenizer.model by, all of them BPE -> whether a space is put in front."""
+
+TRIAL = Path(__file__).with_name("tokenizer_trial.py")
 
 SAVE = "save it as tokenizer.json (`save_pretrained` of the transformers release that it was made with)"
 
@@ -47,9 +53,11 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     problems, table = list(descriptions(directory)), dict[str, int]()
     try:
         if (directory / "tokenizer.json").exists():
-            table = _serialized(directory / "tokenizer.json", vocab_size)
+            path = directory / "tokenizer.json"
+            found = _object(path)
+            table = _serialized(path, found, vocab_size)
             if not problems:
-                problems += _rebuilt(directory)
+                problems += _rebuilt(directory, found)
         elif not problems and (directory / "tokenizer.model").exists():
             if missing := missing_package(["tokenizer.model"]):
                 return Tokens({}, missing)
@@ -143,12 +151,18 @@ def _class(directory: Path) -> str:
     return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
 
 
-def _serialized(path: Path, vocab_size: int) -> dict[str, int]:
+def _serialized(path: Path, found: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
+    if wrong := list(excesses(found, vocab_size)):
+        raise SourceError("\n  ".join(f"{path}: {told}; get the file again" for told in wrong))
     data = _bytes(path)
+    if needs_trial(found):
+        _try(path)
     try:
         made = Tokenizer.from_buffer(data)
+        made.no_padding()
+        made.no_truncation()
         # A template of tokens that are not there panics here.
         whole, bare = (made.encode("a", add_special_tokens=special).ids for special in (True, False))
         table = dict(made.get_vocab())
@@ -156,7 +170,7 @@ def _serialized(path: Path, vocab_size: int) -> dict[str, int]:
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
-        raise SourceError(f"{path}: {_why(path, exc)}; get the file again") from None
+        raise SourceError(f"{path}: {_why(found, exc)}; get the file again") from None
     front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
     if told := ", ".join(f"{made.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size):
         raise SourceError(
@@ -166,7 +180,23 @@ def _serialized(path: Path, vocab_size: int) -> dict[str, int]:
     return table
 
 
-def _rebuilt(directory: Path) -> Iterator[str]:
+def _try(path: Path) -> None:
+    """Lets another process read a tokenizer.json first; a SourceError where that takes too much.
+
+    What else is wrong with the file is told by who reads it after that.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    command = [sys.executable, "-P", str(TRIAL), str(path)]
+    pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        raise SourceError(
+            f"{path}: normalizer: its patterns on the file's own added_tokens take more than {CPU_SECONDS} s "
+            f"of CPU time or {MEMORY_BYTES >> 30} GiB; get the file again"
+        )
+
+
+def _rebuilt(directory: Path, found: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the class that transformers reads tokenizer.json by, or with what comes beside."""
     if (directory / "vocab.json").exists():  # not read, but copied
         _object(directory / "vocab.json")
@@ -174,7 +204,7 @@ def _rebuilt(directory: Path) -> Iterator[str]:
     model = read_json(config) if config.exists() else {}
     named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
     name = class_of(str(named), str(model.get("model_type")))
-    if name in REBUILT and (differs := rebuilt_otherwise(_object(directory / "tokenizer.json"), name)):
+    if name in REBUILT and (differs := rebuilt_otherwise(found, name)):
         advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
         if model.get("model_type") in ALWAYS:
             advice = f"for this model_type no other class counts: give a tokenizer made with {name}"
@@ -184,14 +214,18 @@ def _rebuilt(directory: Path) -> Iterator[str]:
         )
 
 
-def _why(path: Path, exc: BaseException) -> str:
+def _why(found: Mapping[str, Any], exc: BaseException) -> str:
     """What is wrong with a tokenizer.json, in better words than the library's where there are any."""
-    found = _object(path)
     model = found.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         return "no tokenizer: it has no model with a vocab"
     if model.get("type", "BPE") not in MODELS:
         return f"model.type is {shortened(model['type'])}, one of {', '.join(MODELS)} is needed"
+    if not isinstance(exc, Exception):  # a panic, in words about the library's own code
+        return (
+            "cannot be used: a pattern, a template or a table in it does not work (as where it names what it "
+            f"does not hold); the tokenizers library breaks off with {shortened(str(exc))}"
+        )
     return f"the tokenizers library cannot read it ({exc})"
 
 

@@ -17,6 +17,9 @@ OTHERS = ("generation_config.json", "chat_template.json")
 """Those of them that say nothing of the tokens."""
 
 
+TEMPLATES = "a Jinja template, as a string or a list of objects with name and template,"
+
+
 def descriptions(directory: Path) -> Iterator[str]:
     """What is wrong with the files beside the tokens."""
     for name in DESCRIPTIONS:
@@ -43,6 +46,16 @@ def _is_text(value: Any) -> str:
 
 def _is_side(value: Any) -> str:
     return "" if value in ("left", "right") else "left or right"
+
+
+def _is_template(value: Any) -> str:
+    texts = value.values() if isinstance(value, dict) else [value]
+    if isinstance(value, list):
+        texts = [
+            entry["template"] if isinstance(entry, dict) and {"name", "template"} <= entry.keys() else None
+            for entry in value
+        ] + [entry["name"] for entry in value if isinstance(entry, dict) and "name" in entry]
+    return "" if all(isinstance(text, str) for text in texts) else TEMPLATES
 
 
 def is_id(value: Any) -> str:
@@ -74,6 +87,6 @@ FIELDS: Mapping[str, Callable[[Any], str]] = {
     "bos_token": _is_token, "eos_token": _is_token, "unk_token": _is_token, "pad_token": _is_token,
     "cls_token": _is_token, "sep_token": _is_token, "mask_token": _is_token,
     "additional_special_tokens": _is_list, "extra_special_tokens": _is_list,
-    "added_tokens_decoder": _is_table,
+    "added_tokens_decoder": _is_table, "chat_template": _is_template,
 }  # fmt: skip
 """Fields of tokenizer_config.json and special_tokens_map.json -> what they must be, where they are not."""

@@ -167,7 +167,7 @@ ROWS = {
     "jsonl": b"".join(json.dumps({"text": f"row {n}"}).encode() + b"\n" for n in range(20)),
     "csv": b"text,number\n" + b"".join(b'"row %d, and more",%d\n' % (n, n) for n in range(20)),
     "txt": b"\n\n".join(b"paragraph %d" % n for n in range(20)),
-    "parquet": b"PAR1" + bytes(range(200)) + b"PAR1",
+    "parquet": b"PAR1" + bytes(range(150)) + b"\x15\x02" + bytes(30) + (32).to_bytes(4, "little") + b"PAR1",
 }
 
 

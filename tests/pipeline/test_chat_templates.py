@@ -1,6 +1,7 @@
 """Chat templates at plan: missing ones, and those that are no Jinja."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -73,7 +74,42 @@ def test_the_recipes_own_template_is_parsed_too(recipe, tmp_path):
 def test_rows_of_text_need_no_template(tmp_path):
     recipe = lay_out("gate-windows-bos", tmp_path)
     (tmp_path / "model" / "chat_template.jinja").write_text(BROKEN)
+    assert "chat_template.jinja:3: no Jinja template" in planned(recipe, tmp_path)  # it is published too
+
+
+@pytest.mark.parametrize("template", [5, {"a": 5}, [5], [{"template": "x"}], [{"name": "a"}], [["a", "b"]],
+                                      [{"name": "a", "template": 5}], [{"name": 5, "template": "a"}]])  # fmt: skip
+def test_a_configured_template_that_is_no_text_is_refused_by_its_field(template, recipe, tmp_path):
+    config = tmp_path / "model" / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": template}))
+    assert f"{config}: chat_template is " in planned(recipe, tmp_path)
+
+
+def test_configured_templates_by_name_are_parsed(recipe, tmp_path):
+    without_template(tmp_path)
+    shutil.rmtree(tmp_path / "model" / "additional_chat_templates", ignore_errors=True)
+    config = tmp_path / "model" / "tokenizer_config.json"
+    plain = json.loads(config.read_text())
+    for template in ([{"name": "default", "template": BROKEN}], {"default": BROKEN}):
+        config.write_text(json.dumps({**plain, "chat_template": template}))
+        assert f"{config}: chat_template, line 3: no Jinja" in planned(recipe, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "NOTICE.txt", "README.md", "merges.txt", "chat_template.jinja"])
+def test_a_text_of_the_model_that_is_none_is_refused_by_name(name, tmp_path):
+    recipe = lay_out("gate-windows-bos", tmp_path)
+    file = tmp_path / "model" / name
+    for data, said in ((b"a\n\xff\xfe", "2: not UTF-8"), (b"\0\1", "1: not a text, for it holds a NUL")):
+        file.write_bytes(data)
+        assert f"{file}:{said}" in planned(recipe, tmp_path)
+    file.write_text("\u00a9 text\n")
     assert planned(recipe, tmp_path) == ""
+
+
+def test_a_template_of_the_model_beyond_its_limit_is_refused_by_name(tmp_path):
+    recipe = lay_out("gate-windows-bos", tmp_path)
+    (tmp_path / "model" / "chat_template.jinja").write_text("a" * ((1 << 20) + 1))
+    assert "chat_template.jinja: 1048577 bytes; at most 1048576 are read" in planned(recipe, tmp_path)
 
 
 def test_a_plan_of_chats_takes_less_than_a_second(recipe, tmp_path):

@@ -5,6 +5,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from artifacts.store.local import open_store
@@ -231,3 +233,16 @@ def test_a_parquet_file_that_is_none_is_refused_at_once(tmp_path, site, data):
         recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]}), site, RecipeError
     )
     assert f"data.parquet: not a whole Parquet file ({len(data)} bytes)" in said
+
+
+@pytest.mark.parametrize("inside", [b"\xff" * 100, bytes(100), b"\xff" * 96 + b"\x10\0\0\0"])
+def test_a_parquet_file_without_the_footer_that_it_names_is_refused_at_once(tmp_path, site, inside):
+    (tmp_path / "data.parquet").write_bytes(b"PAR1" + inside + b"PAR1")
+    said = refused(recipe_file(tmp_path, **{"gate.data": {"path": "data.parquet"}}), site, RecipeError)
+    length = int.from_bytes(inside[-4:], "little")
+    assert f"data.parquet: not a Parquet file, for its last 8 bytes name a footer of {length} bytes" in said
+
+
+def test_a_parquet_file_that_pyarrow_writes_is_taken(tmp_path, site):
+    pq.write_table(pa.table({"text": ["one", "two"] * 40}), tmp_path / "data.parquet")
+    planned(recipe_file(tmp_path, **{"gate.data": {"path": "data.parquet"}}), site)

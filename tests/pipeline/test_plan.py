@@ -158,7 +158,7 @@ def test_a_template_is_part_of_the_key_by_its_text(tmp_path, site):
 
 
 def test_a_plan_with_a_parquet_file_imports_no_pyarrow(tmp_path, run_python):
-    (tmp_path / "data.parquet").write_bytes(b"PAR1 not looked into PAR1")
+    (tmp_path / "data.parquet").write_bytes(b"PAR1\x15 no column is looked at\x18\0\0\0PAR1")
     file = recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]})
     said = run_python(
         "import sys; from pathlib import Path; from recipes.load import load; from pipeline.facts import gather\n"
