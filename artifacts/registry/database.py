@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchM
 from sqlalchemy.pool import NullPool
 
 from artifacts.errors import StoreUnknown, StoreUnusable
-from artifacts.registry import tables
+from artifacts.registry import rows, tables
 from artifacts.registry.shapes import read_json
 from artifacts.store import disk, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
@@ -256,11 +256,12 @@ def hidden(text: str, url: str | None = None) -> str:
 
 def insert_new(db: Connection, table: Table, **row: Any) -> bool:
     """Inserts the row unless one with a key of it is there, which another transaction may be making; whether
-    it was inserted."""
+    it was inserted. A row that readers would call odd is a RowRefused."""
     dialect = import_module(
         f"sqlalchemy.dialects.{db.dialect.name}"
     )  # loaded already; the other is not needed
-    return bool(db.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount)
+    added = dialect.insert(table).values(**rows.checked(table, row))
+    return bool(db.execute(added.on_conflict_do_nothing()).rowcount)
 
 
 def _url(text: str) -> URL:
