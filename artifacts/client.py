@@ -27,7 +27,7 @@ from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import MANIFEST, VERSION, Manifest
 from artifacts.pulled import Parcel, verify_pulled
 from artifacts.registry import retention
-from artifacts.registry.database import open_database
+from artifacts.registry.database import open_database, require_place
 from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.registry import (
     Binding,
@@ -62,10 +62,12 @@ class Client:
         """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`.
 
         The registry is the one named, or `$ENGINERY_REGISTRY`, or the one in the store. A URL that names no
-        store is a StoreUnknown.
+        store is a StoreUnknown; a registry's file in a directory that is not there is a FileRefused.
         """
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
         self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
+        if self._named:
+            require_place(self._named)
 
     @property
     def registry_named(self) -> str | None:

@@ -21,6 +21,10 @@ class NotFound(Exception):
     """No such name, version, alias or key."""
 
 
+class RowRefused(Exception):
+    """The registry cannot hold a value that was given: every reader would call its row odd."""
+
+
 class AliasMoved(Exception):
     """Somebody moved the alias first."""
 

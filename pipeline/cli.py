@@ -155,10 +155,11 @@ def enginery(
     from pipeline.app import App  # rich and pydantic: not for --help
 
     app = App(store_url, registry_url, json_mode=json_mode, quiet=quiet, color=not no_color)
-    if isinstance(ctx.obj, list):  # `main` looks there for what was answered before an error
+    if isinstance(ctx.obj, list):  # `main` looks there, and prints the answer once it knows of no error
         ctx.obj.append(app)
+    else:
+        ctx.call_on_close(app.out.flush)
     ctx.obj = app
-    ctx.call_on_close(app.out.flush)
     ctx.call_on_close(app.tell_odd)
 
 
@@ -198,6 +199,8 @@ def _guarded(made: "list[App]") -> int:
         from pipeline.boundary import report  # rich and pydantic: only after an error
 
         return report(exc, _output(made))
+    for app in made:
+        app.out.flush()
     return result if isinstance(result, int) else 0
 
 

@@ -12,6 +12,7 @@ artifacts    StoreUnknown            no store for that URL                      
              PolicyRefused           the alias's policy does not allow it        3
              PolicyInvalid           a policy or waiver that cannot be meant     2
              NameRefused             an unsafe or ambiguous name                 2
+             RowRefused              the registry cannot hold a given value      2
              StoreMismatch           the registry is of another store            2
              DestinationTaken        a pull would write into a full directory    2
              StoreBusy               a sweep takes longer than others wait       1
@@ -51,6 +52,7 @@ from artifacts.errors import (
     NotTrusted,
     PolicyInvalid,
     PolicyRefused,
+    RowRefused,
     StoreBusy,
     StoreMismatch,
     StoreUnknown,
@@ -119,7 +121,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     GateFailed: 3, NoFeasiblePoint: 1, BackendUnavailable: 4, FileChanged: 1, DestinationTaken: 2,
     CheckpointError: 2, ActivationsUnusable: 1, ResumeRefused: 1, MemoryExceeded: 1, ExportRefused: 2,
     PolicyRefused: 3, PolicyInvalid: 2, NameRefused: 2, StoreMismatch: 2, StoreBusy: 1, LeaseLost: 1,
-    KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2, FileRefused: 2,
+    KeyUnusable: 2, NotTrusted: 3, SubscriptionRefused: 2, FileRefused: 2, RowRefused: 2,
     TokenUnusable: 2, AddressUnusable: 4,
     ExchangeRefused: 2, ExchangeFailed: 1, NotReproduced: 1,
 }  # fmt: skip

@@ -70,17 +70,20 @@ class Output:
     def flush(self) -> None:
         """Ends a JSON run: one document, a list only where there were several answers."""
         if self.json_mode and self.documents:
-            whole = self.documents[0] if len(self.documents) == 1 else self.documents
-            sys.stdout.write(json.dumps(whole, indent=2, default=str) + "\n")
+            sys.stdout.write(json.dumps(self._whole(), indent=2, default=str) + "\n")
             sys.stdout.flush()
             self.documents.clear()
             self.answered = True
 
     def failed(self, failure: Mapping[str, Any]) -> None:
-        """Prints the document of a JSON run that failed, unless it has printed its answer."""
+        """Prints the document of a JSON run that failed; what it had to answer stands beside, as `answer`."""
         if self.json_mode and not self.answered:
-            self.documents.append(failure)
+            answer = {"answer": self._whole()} if self.documents else {}
+            self.documents[:] = [{**failure, **answer}]
             self.flush()
+
+    def _whole(self) -> Any:
+        return self.documents[0] if len(self.documents) == 1 else list(self.documents)
 
     def say(self, text: str) -> None:
         """Tells the story."""

@@ -31,6 +31,13 @@ FLOAT = re.compile(
 DECIMAL = {f"{TAG}int": INT, f"{TAG}float": FLOAT}
 
 
+PLAIN = {
+    "second occurrence": "this anchor is set a second time; give it another name",
+    "but found another document": "a second document begins here; give each a file of its own",
+}
+"""What PyYAML says in two halves -> the whole in words."""
+
+
 class Loader(yaml.SafeLoader):
     """YAML without dates, within limits; whatever is beyond them is a MarkedYAMLError with its place."""
 
@@ -42,11 +49,24 @@ class Loader(yaml.SafeLoader):
     most = NODES
 
     def __init__(self, stream: str) -> None:
+        bad = yaml.reader.Reader.NON_PRINTABLE.search(stream)
+        if bad is not None:
+            raise _unprintable(stream, bad.start())
         super().__init__(stream)
         self.level = 0
         self.extents: dict[int, tuple[int, int]] = {}
         """Of each node that is whole: nodes in it, and how deep they are in one another."""
         self.nodes = 0
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The document's syntax tree; whatever the scanner raises is an error with its place."""
+        try:
+            return super().get_single_node()
+        except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
+            # numbers of a %YAML line and of escapes are taken as they are written, however large
+            mark = self.get_mark()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
+            told = "a number or an escape near here is none that YAML has; write the text itself"
+            raise yaml.scanner.ScannerError(None, None, told, mark) from None
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; an error where the document becomes too large or too deep with it."""
@@ -146,10 +166,11 @@ def value_of(node: yaml.Node) -> Any:
 def said(error: yaml.YAMLError) -> str:
     """`line:column: what is wrong` of an error, in one short line."""
     if not isinstance(error, yaml.MarkedYAMLError):
-        return shortened(" ".join(str(error).split()))  # a character that YAML does not allow
+        return shortened(" ".join(str(error).split()))
     mark = error.problem_mark or error.context_mark
     at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
-    return f"{at}{error.problem or error.context}"
+    problem = str(error.problem or error.context)
+    return f"{at}{PLAIN.get(problem, problem)}"
 
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
@@ -176,6 +197,14 @@ def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(
         None, None, f"{shortened(str(node.value))!r} is no {kind} that {why}", node.start_mark
     )
+
+
+def _unprintable(text: str, at: int) -> yaml.MarkedYAMLError:
+    line, column = text.count("\n", 0, at), at - text.rfind("\n", 0, at) - 1
+    mark = yaml.Mark("", at, line, column, None, None)  # type: ignore[no-untyped-call]  # as above
+    what = "a NUL character" if text[at] == "\0" else f"the control character U+{ord(text[at]):04X}"
+    told = f"{what} cannot stand in YAML; take it out, and save the file as UTF-8"
+    return yaml.scanner.ScannerError(None, None, told, mark)
 
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:

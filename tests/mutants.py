@@ -9,6 +9,12 @@ import yaml
 
 from tests.odd import VALUES
 
+HEADS = (
+    f"%YAML {'9' * 5000}.1\n---\n", f"%YAML 1.{'9' * 5000}\n---\n", "%YAML 2.0\n---\n", "%YAML 1\n---\n", "%YAML x.y\n---\n",
+    "%YAML 1.1\n%YAML 1.1\n---\n", "%TAG ! %ff\n---\n", "%TAG !e! !\n%TAG !e! !\n---\n", "%TAG\n---\n", "%NO x\n---\n", "%\n", "\ufeff", "...\n", "---\n---\n",
+)  # fmt: skip
+"""What may stand before a document."""
+
 MARK = "MARK-MARK"
 """Stands in a dumped document where raw YAML is put in."""
 
@@ -45,6 +51,8 @@ def mutant(document: Any, rng: random.Random) -> bytes:
     text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
     for value in raw:
         text = text.replace(MARK, value, 1)
+    if rng.random() < 0.03:
+        text = rng.choice(HEADS) + text
     data = text.encode(errors="surrogatepass")
     return _flipped(data, rng) if rng.random() < 0.25 else data
 

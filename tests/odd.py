@@ -21,6 +21,7 @@ VALUES = (
     "~nosuchuser/x", "'~nosuchuser/x'", "/dev/zero", "/dev/stdin", "/dev/full", "/proc/self/mem", "/", ".", "..", "''", "' '", "file", "fifo",
     "socket", "loop", "directory", "empty", "binary", "link-to-nothing", "file/below", "'*'", "'%s'", "'{0}'", "[" * NEST + "]" * NEST, "{a: " * NEST + "}" * NEST,
     "|\n    text\n", "!!str 1", "!!float x", "!!bool x", "!!null x", "!!timestamp x", "1e-400", "18446744073709551616", "1" + "0" * 400,
+    '"\\UFFFFFFFF"', '"\\U00110000"', '"\\U0010FFFF"', '"\\xZZ"', '"\\uD83D\\uDE00"', '"\\', "!<%ff> x", "!<%zz> x", "!%C3%28 x", "|99 x", "|0\n x", ">-9+ x",
     "1" + ":59" * 400 + ".5", "!!float 1:30", "+1", "-0", "0b11", "1__0", "=", "<<", "!!merge x", "?", "- -",
 )  # fmt: skip
 """YAML of values."""

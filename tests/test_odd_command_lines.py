@@ -154,11 +154,11 @@ def require_answer(call: Call, ended: Ended) -> None:
     if ended.code == 0:
         return
     document = one_document(ended.out)
-    if isinstance(document, dict) and "error" in document:
-        error = document["error"]
-        assert error["exit_code"] == ended.code, call
-        assert 0 < len(error["message"]) < 12_000, call
-        assert ended.err.strip(), call
+    assert isinstance(document, dict), (call, document)
+    error = document["error"]
+    assert error["exit_code"] == ended.code, call
+    assert 0 < len(error["message"]) < 12_000, call
+    assert ended.err.strip(), call
     for text in (ended.out, ended.err):
         assert all(c.isprintable() or c in "\n\t" for c in text), (call, text)
 

@@ -79,18 +79,17 @@ class Outbox:
         """Add a subscriber, who is told of what happens from now on; return its number."""
         checked(way, target, secret, kinds)
         with self._db.writing() as db:
-            made = db.execute(
-                insert(tables.subscription).values(
-                    way=way,
-                    target=target,
-                    secret=secret,
-                    kinds=list(kinds),
-                    names=names,
-                    after_seq=db.scalar(select(func.coalesce(func.max(tables.log.c.seq), 0))),
-                    added_at=_text(datetime.now(UTC)),
-                    added_by=whoami(),
-                )
-            )
+            row = {
+                "way": way,
+                "target": target,
+                "secret": secret,
+                "kinds": list(kinds),
+                "names": names,
+                "after_seq": db.scalar(select(func.coalesce(func.max(tables.log.c.seq), 0))),
+                "added_at": _text(datetime.now(UTC)),
+                "added_by": whoami(),
+            }
+            made = db.execute(insert(tables.subscription).values(**rows.checked(tables.subscription, row)))
             (number,) = made.inserted_primary_key or (0,)
         return int(number)
 
@@ -178,7 +177,7 @@ class Outbox:
             with self._db.writing() as db:
                 if due.attempt == 1 and db.scalar(select(table.c.seq).where(here)) is None:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
-                    db.execute(insert(table).values(**row, next_at=until))
+                    db.execute(insert(table).values(**rows.checked(table, {**row, "next_at": until})))
                     return True
                 open_ = here & (table.c.attempts == due.attempt - 1) & _is_due(now)
                 taken = db.execute(update(table).where(open_).values(attempts=due.attempt, next_at=until))

@@ -74,6 +74,10 @@ def checked(way: Way, target: str, secret: str | None, kinds: Sequence[str]) -> 
             raise SubscriptionRefused("a command needs no secret; it gets the event in its environment")
         argv(target)
         return
+    _check_webhook(target, secret)
+
+
+def _check_webhook(target: str, secret: str | None) -> None:
     if secret is None:
         raise SubscriptionRefused(
             "a webhook needs a secret to be signed with; give --secret env:NAME or file:PATH, "
@@ -83,6 +87,9 @@ def checked(way: Way, target: str, secret: str | None, kinds: Sequence[str]) -> 
         raise SubscriptionRefused("a secret is named, never given; give env:NAME or file:PATH")
     if not is_elsewhere(target):
         _without_secret(target)
+    for where in (secret, target):
+        if where.startswith("file:"):  # a variable may be set later
+            read_secret(where.removeprefix("file:"))
 
 
 def argv(command: str) -> list[str]:
@@ -129,16 +136,18 @@ def is_elsewhere(text: str) -> bool:
     return bool(re.fullmatch(r"env:[A-Za-z_]\w*|file:.+", text))
 
 
+def read_secret(path: str) -> str:
+    """What the file of a secret holds; a SubscriptionRefused where it cannot be read."""
+    try:
+        return read_bytes(user_path(path), SECRET_BYTES).decode(errors="replace")
+    except FileRefused as exc:
+        raise SubscriptionRefused(f"file:{exc}; whoever notifies must be able to read it") from None
+
+
 def looked_up(text: str, environ: Mapping[str, str]) -> str:
     """The secret that `env:NAME` or `file:PATH` names; a SubscriptionRefused where there is none here."""
     kind, _, where = text.partition(":")
-    if kind == "env":
-        found = environ.get(where, "")
-    else:
-        try:
-            found = read_bytes(user_path(where), SECRET_BYTES).decode(errors="replace")
-        except FileRefused as exc:
-            raise SubscriptionRefused(f"file:{exc}; whoever notifies must be able to read it") from None
+    found = environ.get(where, "") if kind == "env" else read_secret(where)
     if not found.strip():
         raise SubscriptionRefused(f"{text} is empty or not set here; whoever notifies must have it")
     return found.strip()

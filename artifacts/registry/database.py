@@ -3,7 +3,7 @@
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from operator import methodcaller
 from pathlib import Path
@@ -15,11 +15,11 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchM
 from sqlalchemy.pool import NullPool
 
 from artifacts.errors import StoreUnknown, StoreUnusable
-from artifacts.registry import tables
+from artifacts.registry import rows, tables
 from artifacts.registry.shapes import read_json
 from artifacts.store import disk, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
-from recipes.regular import user_path
+from recipes.regular import FileRefused, require_kind, user_path
 
 BUSY_MS = 30_000
 """How long a writer waits for another; a publication takes milliseconds."""
@@ -207,7 +207,7 @@ def open_database(url_or_path: str | Path) -> Database:
 
 def connect(url_or_path: str | Path) -> Database:
     """The database at a URL, or in an SQLite file, whatever is in it; an unknown kind or a missing driver is
-    a StoreUnknown."""
+    a StoreUnknown, and what is no file a FileRefused."""
     text = str(url_or_path)
     try:
         url = _url(text)
@@ -223,6 +223,9 @@ def connect(url_or_path: str | Path) -> Database:
             f"registry {hidden(text)!r} needs the module {exc.name}; install it beside enginery"
         ) from None
     if engine.dialect.name == "sqlite":
+        file = _file_of(engine.url)
+        if file is not None:
+            require_kind(file, "a file")
         event.listen(engine, "connect", _leave_transactions_to_us)
         event.listen(engine, "begin", _begin)
     elif engine.dialect.name == "postgresql":
@@ -234,6 +237,16 @@ def connect(url_or_path: str | Path) -> Database:
             "postgresql+psycopg://USER@HOST/DATABASE"
         )
     return Database(engine)
+
+
+def require_place(url_or_path: str) -> None:
+    """A FileRefused for an SQLite file, named by a person, in a directory that is not there."""
+    if "://" in url_or_path and not url_or_path.startswith("sqlite"):
+        return
+    with suppress(ArgumentError, ValueError):  # told where it is opened
+        file = _file_of(_url(url_or_path))
+        if file is not None and not file.parent.exists():
+            raise FileRefused(file, f"there is no directory {file.parent}; make it, or give another file")
 
 
 def shown(url: URL) -> str:
@@ -256,11 +269,12 @@ def hidden(text: str, url: str | None = None) -> str:
 
 def insert_new(db: Connection, table: Table, **row: Any) -> bool:
     """Inserts the row unless one with a key of it is there, which another transaction may be making; whether
-    it was inserted."""
+    it was inserted. A row that readers would call odd is a RowRefused."""
     dialect = import_module(
         f"sqlalchemy.dialects.{db.dialect.name}"
     )  # loaded already; the other is not needed
-    return bool(db.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount)
+    added = dialect.insert(table).values(**rows.checked(table, row))
+    return bool(db.execute(added.on_conflict_do_nothing()).rowcount)
 
 
 def _url(text: str) -> URL:
@@ -299,4 +313,6 @@ def _wait_no_longer(db: Connection) -> None:
 
 
 def _file_of(url: URL) -> Path | None:
-    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith("file:"):
+        return None
+    return Path(url.database)

@@ -224,7 +224,8 @@ def record_pull(database: Database, name: str, number: int) -> None:
         db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
         changed = db.execute(update(table).where(here).values(last_at=now, times=table.c.times + 1))
         if changed.rowcount == 0:
-            db.execute(insert(table).values(name=name, number=number, last_at=now, times=1))
+            row = {"name": name, "number": number, "last_at": now, "times": 1}
+            db.execute(insert(table).values(**rows.checked(table, row)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, Select, Table
 
-from artifacts.errors import ArtifactCorrupt
+from artifacts.errors import ArtifactCorrupt, RowRefused
 from artifacts.registry import columns, shapes, tables
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,14 @@ def require(table: Table, row: Row[Any] | tables.Values) -> None:
     said = wrong(table, values)
     if said is not None:
         raise OddRow(f"{named(table, values)}: {said}")
+
+
+def checked(table: Table, row: tables.Values) -> dict[str, Any]:
+    """The row, which is about to be written; a RowRefused where readers would call it odd afterwards."""
+    said = wrong(table, row)
+    if said is not None:
+        raise RowRefused(f"{named(table, row)} cannot be written: {said}; give another value")
+    return dict(row)
 
 
 def require_version(row: Row[Any]) -> None:

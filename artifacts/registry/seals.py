@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, select
 
 from artifacts import digest
-from artifacts.registry import tables
+from artifacts.registry import rows, tables
 
 LATER = {"version": frozenset({"collected_at"})}
 """Columns that commands change after the row was written; they are outside its seal."""
@@ -33,8 +33,8 @@ def seal(table: str, values: Mapping[str, Any], *beside: Any) -> str:
 
 
 def sealed(table: Table, row: Mapping[str, Any], *beside: Any) -> dict[str, Any]:
-    """The row, in full, with its seal."""
-    return {**row, "seal": seal(table.name, covered(table, row), *beside)}
+    """The row, in full and about to be written, with its seal; one that readers call odd is a RowRefused."""
+    return {**rows.checked(table, row), "seal": seal(table.name, covered(table, row), *beside)}
 
 
 def covered(table: Table, row: tables.Values) -> dict[str, Any]:
@@ -43,9 +43,9 @@ def covered(table: Table, row: tables.Values) -> dict[str, Any]:
     return {column.name: row[column.name] for column in table.c if column.name not in left_out}
 
 
-def of_metrics(rows: Iterable[tables.Values]) -> list[list[Any]]:
+def of_metrics(measured: Iterable[tables.Values]) -> list[list[Any]]:
     """Metrics of a version as its seal covers them: in one order, numbers as databases give them back."""
-    found = [[_number(row[column]) for column in MEASURED] for row in rows]
+    found = [[_number(row[column]) for column in MEASURED] for row in measured]
     return sorted(found, key=lambda one: str(one[0]))
 
 

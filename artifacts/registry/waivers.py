@@ -80,7 +80,7 @@ def grant(db: Connection, request: Request) -> Waiver:
         "granted_at": at.isoformat(),
         "granted_by": whoami(),
     }
-    found = db.execute(insert(tables.waiver).values(**row)).inserted_primary_key
+    found = db.execute(insert(tables.waiver).values(**rows.checked(tables.waiver, row))).inserted_primary_key
     assert found is not None  # the table has one
     _seal(db, found[0])
     made = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == found[0])).one())

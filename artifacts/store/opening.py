@@ -11,7 +11,7 @@ from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.place import parse, shown
 from artifacts.store.remote.store import RemoteStore
-from recipes.regular import shortened, user_path
+from recipes.regular import require_kind, shortened, user_path
 
 DEFAULT_STORE = "~/.enginery"
 """Store used when nobody names one."""
@@ -30,7 +30,8 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 
 
 def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
-    """The store at a URL or a local path; a StoreUnknown, without secrets, where it names none."""
+    """The store at a URL or a local path; a StoreUnknown, without secrets, where it names none; a FileRefused
+    where something else than a directory is there."""
     scheme, found, rest = text.partition("://")
     if found and scheme not in SCHEMES:
         raise StoreUnknown(
@@ -41,7 +42,9 @@ def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
     directory = rest if found else text
     if not directory:
         raise StoreUnknown(f"store {text!r} names no directory; give one, e.g. {DEFAULT_STORE}")
-    store = LocalStore(user_path(directory).absolute())
+    root = user_path(directory).absolute()
+    require_kind(root, "a directory")
+    store = LocalStore(root)
     with suppress(ArtifactCorrupt):  # named by `verify`, refused by the next write
         store.identity()
     return store

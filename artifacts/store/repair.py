@@ -9,7 +9,7 @@ from pathlib import Path
 
 from artifacts import digest
 from artifacts.address import key_of
-from artifacts.errors import ArtifactCorrupt, NotFound
+from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.store import tree, tuning
 from artifacts.store.blobs import UNSHARED
@@ -19,6 +19,7 @@ from artifacts.store.identity import LAYOUT, STORE, Identity
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.scratch import scratch
 from artifacts.store.survey import FOREIGN, Damage, survey
+from recipes.regular import shortened, user_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +91,14 @@ class PulledSource:
 
 
 def source_at(where: str) -> Source:
-    """The source that a pulled directory, or the URL or path of a store, is."""
-    pulled = Path(where).expanduser()
-    return PulledSource(pulled) if (pulled / MANIFEST).is_file() else StoreSource(open_store(where))
+    """The source that a pulled directory, or the URL or path of a store, is; a StoreUnknown for neither."""
+    pulled = user_path(where)
+    if (pulled / MANIFEST).is_file():
+        return PulledSource(pulled)
+    store = open_store(where)
+    if store.remote is None and not any((store.root / one).exists() for one in ("objects", STORE)):
+        raise StoreUnknown(f"{shortened(where)}: is no store, and no pulled directory; give one of them")
+    return StoreSource(store)
 
 
 class _Copies:

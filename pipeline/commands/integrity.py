@@ -81,9 +81,11 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     _require_one(reference, whole=whole)
     store = app.client.store
     keys = None if reference is None else [_brought(app, reference, other)]
+    source = None if other is None else _source(app, other)  # a wrong one is told even if it is not needed
     found = _surveys(app, keys)
     damages = [damage for one in found for damage in one.damages]
-    bound, source = _bound(app) if damages else None, _source(app, other) if damages else None
+    bound = _bound(app) if damages else None
+    source = _source(app, None) if damages and source is None else source
     mended, left = [], []
     for done in repair_all(store, damages, source, bound=bound):
         if done.repaired:

@@ -2,18 +2,19 @@
 
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Float, Integer, create_engine, delete, insert, select, text, update
 
+from artifacts.errors import RowRefused
 from artifacts.notify.outbox import Outbox
-from artifacts.registry import retention, seals, tables
+from artifacts.registry import log, retention, seals, tables
 from artifacts.registry.audit import audit
-from artifacts.registry.database import connect
+from artifacts.registry.database import connect, insert_new
 from artifacts.registry.endorsement import Endorsements
-from artifacts.registry.publishing import Binding
+from artifacts.registry.publishing import Binding, bind, take_turn
 from artifacts.registry.registry import open_registry, parse_policy
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
@@ -235,3 +236,40 @@ def test_a_registry_that_waits_for_a_writer_is_said_to_be_locked(tmp_path, monke
         done = audit(connect(path))
     assert done.unreadable
     assert "database is locked" in done.findings[0].what
+
+
+ODD_WRITES = {
+    "a policy": lambda registry, db: db.execute(
+        insert(tables.policy).values(**seals.sealed(tables.policy, {"alias": "a" * 65, "rules": {}, "set_at": AT.isoformat(), "set_by": ""}))
+    ),
+    "an event": lambda registry, db: log.record(db, "team/a", "published", {"number": "one"}),
+    "an event's name": lambda registry, db: log.record(db, "a" * 201, "policy_set", {"alias": "x", "rules": None}),
+    "a store": lambda registry, db: bind(registry.database, db, Binding("i" * 65, "file:///x")),
+    "facts": lambda registry, db: insert_new(db, tables.facts, id="x", facts={}),
+    "a name": lambda registry, db: take_turn(db, "n" * 201),
+}  # fmt: skip
+"""Rows that no reader takes, by the functions that write them."""
+
+
+@pytest.mark.parametrize("what", ODD_WRITES)
+def test_no_writer_writes_what_every_reader_calls_odd(registry_url, what):
+    registry = open_registry(registry_url)
+    registry.database.create()
+    before = audit(registry.database).rows
+    with pytest.raises(RowRefused, match="cannot be written: "), registry.database.writing() as db:
+        ODD_WRITES[what](registry, db)
+    assert audit(registry.database).rows == before
+
+
+def test_a_signature_too_long_to_be_read_is_not_kept(registry_url):
+    registry = open_registry(registry_url, verified=lambda bundle, digest, key: True)
+    registry.publish(version(1))
+    signature = Signature(
+        manifest_digest="0" * 64, key_id="k" * 65, bundle="{}", signed_at=AT, signed_by="me"
+    )
+    with pytest.raises(RowRefused, match="key_id "), registry.database.writing() as db:
+        db.execute(
+            insert(tables.signature).values(
+                **seals.sealed(tables.signature, asdict(signature) | {"signed_at": AT.isoformat()})
+            )
+        )

@@ -3,10 +3,11 @@
 import pytest
 from standardwebhooks import Webhook
 
-from artifacts.errors import SubscriptionRefused
+from artifacts.errors import RowRefused, SubscriptionRefused
 from artifacts.notify.outbox import Outbox
 from artifacts.notify.subscription import checked, looked_up, write_secret
 from artifacts.registry.database import connect, open_database
+from tests.odd import places
 
 
 @pytest.fixture
@@ -57,3 +58,32 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
         looked_up("env:NO", {"NO": " "})
     with pytest.raises(SubscriptionRefused, match="no such file; whoever notifies must be able to read it"):
         looked_up(f"file:{tmp_path / 'absent'}", {})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"secret": "env:" + "A" * 300}, "secret .*304 characters"),
+        ({"names": "n" * 201}, "names .*201 characters"),
+        ({"target": "env:A" + "B" * (1 << 20)}, "target "),
+        ({"names": "a\0b"}, "names "),
+    ],
+)
+def test_what_no_reader_would_take_is_refused_before_it_is_written(outbox, changed, said):
+    with pytest.raises(RowRefused, match=f"subscriber .* cannot be written: {said}"):
+        outbox.subscribe("webhook", **{"target": "https://host/x", "secret": "env:S", **changed})
+    assert outbox.subscriptions() == []
+    assert outbox.subscribe("webhook", "https://host/x", secret="env:S" + "x" * 295) == 1
+    assert [one.id for one in outbox.subscriptions()] == [1]
+
+
+@pytest.mark.parametrize(
+    "what", ["fifo", "socket", "directory", "/dev/zero", "nothing", "a" * 5000, "loop", "~nosuchuser/x"]
+)
+def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox, tmp_path, what):
+    places(tmp_path / "odd")
+    where = f"file:{what if what[0] in '/~' else tmp_path / 'odd' / what}"
+    for target, secret in (("https://host/x", where), (where, "env:S")):
+        with pytest.raises(SubscriptionRefused, match="whoever notifies must be able to read it"):
+            outbox.subscribe("webhook", target, secret=secret)
+    assert outbox.subscriptions() == []

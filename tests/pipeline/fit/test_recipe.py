@@ -156,7 +156,7 @@ def test_a_model_with_weights_leaves_no_step_without_a_key(tmp_path, site):
 def test_the_command_plans_a_model_without_weights_and_run_refuses_it(cli, tmp_path):
     file = bare_recipe(tmp_path)
     planned = cli("--store", tmp_path / "s", "--json", "plan", file)
-    answer = json.loads(planned.stdout)
+    answer = json.loads(planned.stdout)["answer"]
     assert planned.returncode == 4
     assert {step["key"] for step in answer["steps"]} == {None}
     assert "no weights" in answer["lacking"][0]
