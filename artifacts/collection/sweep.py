@@ -71,7 +71,7 @@ def _needed(database: Database, inventory: Inventory) -> Claim:
 
 
 def _odd_keys(kept: Kept, inventory: Inventory) -> tuple[str, ...]:
-    """Keys that versions with odd rows name; all there are, where one does not say which it names."""
+    """Keys that versions with odd or missing rows name; all there are, where nothing says which one names."""
     return tuple(inventory.artifacts) if kept.keys is None else kept.keys
 
 
@@ -140,6 +140,6 @@ def _decided(found: Inventory, db: Connection | None, claims: list[Claim], polic
         return gc.mark(found, (), claims, policy, datetime.now(UTC))
     kept = retention.known(db)
     if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(kept, found), "versions whose rows are odd")]
+        claims = [*claims, _claim(_odd_keys(kept, found), gc.UNCLEAR)]
         found = replace(found, problems=(*found.problems, *(one.what for one in kept.unclear)))
     return gc.mark(found, kept.versions, claims, policy, log.moment(db))

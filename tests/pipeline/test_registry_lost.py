@@ -139,3 +139,48 @@ def test_an_upgrade_notes_that_the_store_has_a_registry(tmp_path):
     alone.file.unlink()
     done = odd_rows.ask(alone, "verify", "--all")
     assert (done.code, "is gone, or has no tables" in done.err) == (1, True)
+
+
+STRICT = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
+
+
+def without_row(place, *more: str) -> None:
+    """Takes the row of the version that @prod points at, and what else is said."""
+    sql(
+        place,
+        "DROP TRIGGER event_no_delete",
+        f"DELETE FROM version WHERE name = '{odd_rows.NAME}' AND number = 2",
+    )
+    sql(place, *more)
+
+
+EVENT = f"DELETE FROM event WHERE name = '{odd_rows.NAME}' AND kind = 'published' AND detail LIKE '%\"number\": 2%'"
+ALIAS = f"DELETE FROM alias WHERE name = '{odd_rows.NAME}'"
+LAST = f"UPDATE series SET last = 1 WHERE name = '{odd_rows.NAME}'"
+
+
+@pytest.mark.parametrize(
+    ("more", "all_stay"),
+    [
+        ((), False),
+        ((ALIAS,), False),
+        ((ALIAS, LAST), False),
+        ((EVENT,), True),
+        ((EVENT, ALIAS), True),
+        ((EVENT, LAST), True),
+    ],
+)
+def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(place, more, all_stay):
+    key = open_registry(place.file).resolve(f"{odd_rows.NAME}:2").engine_key
+    without_row(place, *more)
+    done = odd_rows.ask(place, "--json", "gc", *STRICT, "--dry-run")
+    assert done.code == 0, done
+    answer = json.loads(done.out)
+    removed = {one["key"] for one in answer["removed"]}
+    assert key not in removed
+    assert not (all_stay and removed), removed
+    assert answer["kept"]["kept for an odd or missing row"] >= 1
+    said = f"{odd_rows.NAME}:2 is missing in the registry, and what it named is kept"
+    assert any(one.startswith(said) for one in answer["problems"]), answer["problems"]
+    done = odd_rows.ask(place, "gc", *STRICT, "--dry-run")
+    assert ("kept for an odd or missing row" in done.out, "leased" in done.out) == (True, False), done
