@@ -1,5 +1,6 @@
 """What `verify --all` and `repair --all` say of a registry: read whole, its findings in lines, what to do."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.app import App
@@ -21,7 +22,7 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
 
     `engines` asks whether the store has the versions' engines.
     """
-    from artifacts.collection.registries import lost
+    from artifacts.collection.registries import lost, other
     from artifacts.errors import StoreUnusable
     from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
     from artifacts.registry.database import connect
@@ -35,7 +36,11 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
     except StoreUnusable:
         there = True  # whatever it is: the audit says it
     if there:
-        return audit(database, store if engines else None)
+        found = audit(database, store if engines else None)
+        own = store.remote is None and database.url == store.registry_url
+        strange = other(store.shared, database) if own and not found.unreadable else None
+        first = () if strange is None else (Finding(where="registry", what=strange),)
+        return replace(found, findings=(*first, *found.findings))
     said = lost(store, database.url)
     if said is None:
         return None

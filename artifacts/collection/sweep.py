@@ -42,7 +42,8 @@ def collect(
     does not exist, or is of another store, is refused, and so is a store that a registry not asked names
     too. What registries in `also` name all stays: each is collected by itself.
     """
-    _require_not_lost(place, names)
+    if names.inside:
+        registries.require_same(place.objects, names.database)
     with _asking(names, dry_run=True) as db:
         _require_its_own(db, names, place)  # before anything is read for long
     registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
@@ -105,15 +106,6 @@ def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
         raise StoreUnusable(
             f"registry {names.database.url} is bound to no store yet, so that what it needs may be elsewhere;"
             " publish to this store once, then run gc again"
-        )
-
-
-def _require_not_lost(place: Place, names: Names) -> None:
-    """Refuses to take a store's own registry that is gone for one that never was: all would be unneeded."""
-    if names.inside and not names.database.exists() and objects.read(place.objects, registries.OWN):
-        raise StoreUnusable(
-            f"registry {names.database.url} is gone, and {registries.OWN} in the store says that versions"
-            f" were published to it; restore it from a backup, or remove {registries.OWN} to give them up"
         )
 
 

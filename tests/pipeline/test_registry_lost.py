@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 
 from artifacts.registry.database import connect
-from artifacts.registry.registry import open_registry
+from artifacts.registry.registry import Binding, open_registry
 from artifacts.store.local import open_store
+from tests.checkpoints import checkpoint, lay
+from tests.main_job import write_recipe
 from tests.pipeline import odd_rows
 
 
@@ -53,7 +55,7 @@ FATES = {
     "zeroed": (lambda place: place.file.write_bytes(bytes(place.file.stat().st_size)), "cannot be used: "),
     "text": (lambda place: place.file.write_text("hello\n" * 1000), "cannot be used: file is not a database"),
     "cut": (lambda place: place.file.write_bytes(place.file.read_bytes()[:8192]), "damaged|malformed"),
-    "scratched": (unreadable_page, "malformed|damaged"),
+    "scratched": (unreadable_page, "malformed; restore it from a backup|damaged"),
     "newer": (
         lambda place: sql(place, "UPDATE schema_version SET number = 9"),
         "has schema 9, and this version",
@@ -85,7 +87,7 @@ def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place):
     strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
     done = odd_rows.ask(place, "gc", *strict)
     assert done.code == 4
-    assert "is gone, and registry.json in the store says that versions were published to it" in done.err
+    assert "is gone, or has no tables, and registry.json in the store says that versions were" in done.err
     assert len(place.store.keys()) == 4
 
 
@@ -184,3 +186,84 @@ def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(place, more, all_sta
     assert any(one.startswith(said) for one in answer["problems"]), answer["problems"]
     done = odd_rows.ask(place, "gc", *STRICT, "--dry-run")
     assert ("kept for an odd or missing row" in done.out, "leased" in done.out) == (True, False), done
+
+
+def foreign_engine(folder) -> None:
+    folder.mkdir()
+    lay(folder, checkpoint())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("registry", "init"),
+        ("ls",),
+        ("ls", odd_rows.NAME),
+        ("log",),
+        ("find", "--any-host"),
+        ("pull", f"{odd_rows.NAME}:2", "{root}/pulled"),
+        ("import", "hf:{root}/model", "demo/new"),
+        ("policy", "prod", "--set", "{root}/policy.yaml"),
+        ("run", "{root}/recipe.yaml"),
+    ],
+)
+@pytest.mark.parametrize("fate", ["removed", "empty"])
+def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(place, tmp_path, command, fate):
+    FATES[fate][0](place)
+    (tmp_path / "policy.yaml").write_text("max_age_days: 3\n")
+    foreign_engine(tmp_path / "model")
+    write_recipe(tmp_path / "recipe.yaml")
+    before = place.file.read_bytes() if place.file.exists() else None
+    done = odd_rows.ask(place, *(part.format(root=tmp_path) for part in command))
+    assert done.code == 4, done
+    assert "is gone, or has no tables, and registry.json in the store says" in done.err
+    assert "restore it from a backup, or remove registry.json" in done.err
+    assert "nothing is published" not in done.err + done.out
+    assert (place.file.read_bytes() if place.file.exists() else None) == before
+
+
+def test_a_registry_that_was_given_up_is_made_anew(place):
+    marker = place.store.root / "registry.json"
+    kept = marker.read_bytes()
+    place.file.unlink()
+    marker.unlink()
+    try:
+        assert odd_rows.ask(place, "registry", "init").code == 0
+        assert "nothing is published" in odd_rows.ask(place, "ls").err
+    finally:
+        marker.write_bytes(kept)
+
+
+def remade(place) -> None:
+    """What an enginery that did not look for the marker made of a lost registry."""
+    place.file.unlink()
+    other = place.root / "remade.db"
+    other.unlink(missing_ok=True)
+    registry = open_registry(other)
+    one = odd_rows.publication(seed=1)
+    registry.publish(one, store=Binding(place.store.id, place.store.url))
+    shutil.move(other, place.file)
+
+
+def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_and_stops_gc(place, tmp_path):
+    remade(place)
+    done = odd_rows.ask(place, "verify", "--all")
+    said = "is not the one that versions of this store were published to (registry.json in the store says so)"
+    assert (done.code, said in done.err) == (1, True), done
+    keys = place.store.keys()
+    done = odd_rows.ask(place, "gc", *STRICT)
+    assert (done.code, said in done.err) == (4, True), done
+    assert place.store.keys() == keys
+    foreign_engine(tmp_path / "model")
+    done = odd_rows.ask(place, "import", f"hf:{tmp_path / 'model'}", "demo/new")
+    assert (done.code, said in done.err) == (4, True), done
+
+
+def test_the_registry_of_another_store_is_a_finding(place):
+    sql(place, "UPDATE store SET id = 'another'")
+    done = odd_rows.ask(place, "verify", "--all")
+    assert done.code == 1
+    said = (
+        f"names artifacts of store another (first at {place.store.url}), and this is store {place.store.id}"
+    )
+    assert said in done.err, done.err
