@@ -8,12 +8,13 @@ from pipeline.app import App
 if TYPE_CHECKING:
     from artifacts.registry.audit import Audit
 
-MOST_SHOWN = 200
-"""Findings in a registry that are named; the others are counted."""
+MOST_SHOWN = 80
+"""Findings in a registry that are named; the others are counted, so that damaged files are read of too."""
 
 CURE = (
     "a changed row is only known from a backup of the registry: compare, and restore it, or put the row right"
-    " by hand; build the recipe of an engine that is gone again"
+    " by hand; `enginery repair --all --from STORE|DIRECTORY` brings back an engine that is gone from another"
+    " store or a pull that has it; else build its recipe again"
 )
 
 

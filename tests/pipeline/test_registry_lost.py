@@ -203,14 +203,13 @@ def foreign_engine(folder) -> None:
         ("find", "--any-host"),
         ("pull", f"{odd_rows.NAME}:2", "{root}/pulled"),
         ("import", "hf:{root}/model", "demo/new"),
-        ("policy", "prod", "--set", "{root}/policy.yaml"),
+        ("policy", "prod", "--max-age-days", "3"),
         ("run", "{root}/recipe.yaml"),
     ],
 )
 @pytest.mark.parametrize("fate", ["removed", "empty"])
 def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(place, tmp_path, command, fate):
     FATES[fate][0](place)
-    (tmp_path / "policy.yaml").write_text("max_age_days: 3\n")
     foreign_engine(tmp_path / "model")
     write_recipe(tmp_path / "recipe.yaml")
     before = place.file.read_bytes() if place.file.exists() else None
@@ -267,3 +266,69 @@ def test_the_registry_of_another_store_is_a_finding(place):
         f"names artifacts of store another (first at {place.store.url}), and this is store {place.store.id}"
     )
     assert said in done.err, done.err
+
+
+@pytest.fixture
+def apart(place, tmp_path):
+    """A copy of the store, whose files may be damaged."""
+    shutil.copytree(place.store.root, tmp_path / "store")
+    return odd_rows.Place(tmp_path, open_store(tmp_path / "store"))
+
+
+def damage(place, key: str) -> None:
+    for file in (place.store.path(key) / "engine.json", *place.store.root.glob("blobs/*/*")):
+        file.chmod(0o644)
+        file.write_text("X" * file.stat().st_size)
+
+
+@pytest.fixture
+def with_an_odd_name(apart):
+    """The only version of a name is odd, and files of another are damaged."""
+    sql(apart, f"UPDATE version SET recipe = '[' WHERE name = '{odd_rows.OTHER}'")
+    damage(apart, open_registry(apart.file).resolve(f"{odd_rows.NAME}:2").engine_key)
+    return apart
+
+
+def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(with_an_odd_name):
+    done = odd_rows.ask(with_an_odd_name, "verify", "--all")
+    assert done.code == 1
+    assert f"{odd_rows.OTHER}:1: recipe is" in done.err
+    assert "damaged:" in done.err
+    assert f"in {odd_rows.NAME}:2 (engine)" in done.err
+    assert done.err.index("in the registry:") < done.err.index("damaged:")
+
+
+def test_an_odd_row_that_is_the_only_version_of_its_name_leaves_the_others_to_stale(with_an_odd_name):
+    done = odd_rows.ask(with_an_odd_name, "stale", "--offline", "--all")
+    assert done.code == 0, done
+    assert f"{odd_rows.NAME}:2" in done.out
+    assert f"{odd_rows.OTHER}:1: recipe is" in done.err
+
+
+def test_findings_in_the_registry_are_told_beside_very_many_damaged_files(apart):
+    engine = apart.store.path(open_registry(apart.file).resolve(f"{odd_rows.NAME}:3").engine_key)
+    engine.chmod(0o755)
+    for number in range(300):
+        (engine / f"stray{number}").write_text("nobody listed this")
+    sql(apart, "UPDATE version SET recipe = '[' WHERE number = 2")
+    done = odd_rows.ask(apart, "verify", "--all")
+    assert (done.code, f"{odd_rows.NAME}:2: recipe is" in done.err) == (1, True)
+    assert ("files of" in done.err, "more lines" in done.err) == (True, False), done.err
+
+
+def test_repair_of_all_brings_back_lost_engines_that_the_other_copy_has(apart, tmp_path):
+    registry = open_registry(apart.file)
+    lost, other = (registry.resolve(f"{odd_rows.NAME}:{number}") for number in (2, 3))
+    pulled = tmp_path / "pulled"
+    assert odd_rows.ask(apart, "pull", lost.reference, str(pulled)).code == 0
+    for one in (lost, other):
+        shutil.rmtree(apart.store.path(one.engine_key))
+    done = odd_rows.ask(apart, "verify", "--all")
+    assert (done.code, "enginery repair --all --from" in done.err) == (1, True), done
+    done = odd_rows.ask(apart, "--json", "repair", "--all", "--from", str(pulled))
+    assert json.loads(done.out)["brought_back"] == [lost.reference], done
+    assert (apart.store.has(lost.address), apart.store.has(other.address)) == (True, False)
+    assert apart.store.verify(lost.address) == []
+    shutil.rmtree(apart.store.path(lost.engine_key))
+    done = odd_rows.ask(apart, "repair", "--all", "--from", str(pulled))
+    assert (done.code, "1 lost engine brought back" in done.out) == (0, True), done
