@@ -1,5 +1,6 @@
 """What `verify --all` and `repair --all` say of a registry: read whole, its findings in lines, what to do."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.app import App
@@ -7,12 +8,13 @@ from pipeline.app import App
 if TYPE_CHECKING:
     from artifacts.registry.audit import Audit
 
-MOST_SHOWN = 200
-"""Findings in a registry that are named; the others are counted."""
+MOST_SHOWN = 80
+"""Findings in a registry that are named; the others are counted, so that damaged files are read of too."""
 
 CURE = (
     "a changed row is only known from a backup of the registry: compare, and restore it, or put the row right"
-    " by hand; build the recipe of an engine that is gone again"
+    " by hand; `enginery repair --all --from STORE|DIRECTORY` brings back an engine that is gone from another"
+    " store or a pull that has it; else build its recipe again"
 )
 
 
@@ -21,7 +23,7 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
 
     `engines` asks whether the store has the versions' engines.
     """
-    from artifacts.collection.registries import lost
+    from artifacts.collection.registries import lost, other
     from artifacts.errors import StoreUnusable
     from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
     from artifacts.registry.database import connect
@@ -35,7 +37,11 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
     except StoreUnusable:
         there = True  # whatever it is: the audit says it
     if there:
-        return audit(database, store if engines else None)
+        found = audit(database, store if engines else None)
+        own = store.remote is None and database.url == store.registry_url
+        strange = other(store.shared, database) if own and not found.unreadable else None
+        first = () if strange is None else (Finding(where="registry", what=strange),)
+        return replace(found, findings=(*first, *found.findings))
     said = lost(store, database.url)
     if said is None:
         return None

@@ -102,7 +102,9 @@ def mark(
     """Decide what goes; `now` is when, by the clock that dated the versions."""
     claims, versions = list(claims), list(versions)
     wanted = retained(versions, policy, now)
-    leased = {key_of(key) for claim in claims for key in claim.keys}
+    leased = {
+        key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
+    }
     kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
     stays = _by_key(inventory.artifacts[name] for name in kept)
     going = [one for one in versions if one not in wanted and not _among(stays, one)]
@@ -167,11 +169,12 @@ def _days(then: datetime, now: datetime) -> float:
 
 
 PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT = "published", "leased", "lineage", "used lately", "their inputs"
+UNCLEAR = "kept for an odd or missing row"
 """Why an artifact stays."""
 
 
 def _roots(
-    inventory: Inventory, wanted: Iterable[Known], leased: Iterable[str], policy: Policy
+    inventory: Inventory, wanted: Iterable[Known], leased: Mapping[str, str], policy: Policy
 ) -> dict[str, str]:
     """Name of each artifact that is kept for itself -> why; the first reason counts.
 
@@ -191,7 +194,7 @@ def _roots(
         if any(map(artifact.may_be, of_key[artifact.base])):
             roots[name] = PUBLISHED
         elif artifact.base in leased:
-            roots[name] = LEASED
+            roots[name] = leased[artifact.base]
         elif artifact.base in made_from:
             roots[name] = LINEAGE
         elif _is_young(artifact, policy):
@@ -279,7 +282,7 @@ def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], pol
 
 def _counted(reasons: Iterable[str]) -> dict[str, int]:
     counts = Counter(reasons)
-    return {why: counts[why] for why in (PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT) if counts[why]}
+    return {why: counts[why] for why in (PUBLISHED, LEASED, UNCLEAR, LINEAGE, YOUNG, INPUT) if counts[why]}
 
 
 def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:

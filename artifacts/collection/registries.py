@@ -10,14 +10,12 @@ from sqlalchemy.engine import URL, make_url
 
 from artifacts.actor import whoami
 from artifacts.errors import StoreUnusable
+from artifacts.registry import marker, publishing
+from artifacts.registry.database import Database, connect
 from artifacts.store.local import LocalStore
 from artifacts.store.objects import listed, read, write
 
 FOLDER = "registries"
-
-OWN = "registry.json"
-"""Beside a store's own registry: that there is one. Without it, a registry that is gone would be one that
-never was."""
 
 
 def place_of(url: str) -> str:
@@ -36,9 +34,11 @@ def _path(place: str) -> str:
 def remember(store: LocalStore, url: str) -> None:
     """Record that a registry names artifacts of the store; to be called before it does.
 
-    The one inside the store is asked anyway. What a cache is in front of is where it is recorded.
+    The one inside the store is asked anyway; where it is another than versions were published to, a
+    StoreUnusable. What a cache is in front of is where it is recorded.
     """
     if store.remote is None and url == store.registry_url:
+        require_same(store.shared, connect(url))
         return
     place = place_of(url)
     path = _path(place)
@@ -47,13 +47,34 @@ def remember(store: LocalStore, url: str) -> None:
 
 
 def remember_own(store: LocalStore, url: str) -> None:
-    """Record, where the registry is the store's own, that it has one, so that its loss is noticed.
+    """Record, where the registry is the store's own, that it has one, and which, so that its loss is noticed.
 
     To be called once something is published; a full disk does not undo that.
     """
-    if store.remote is None and url == store.registry_url and read(store.shared, OWN) is None:
-        with suppress(StoreUnusable):
-            write(store.shared, OWN, json.dumps({"registry": "registry.db", "by": whoami()}).encode())
+    if store.remote is not None or url != store.registry_url:
+        return
+    there = read(store.shared, marker.MARKER)
+    if marker.bound_at(there) is None:
+        with connect(url).reading() as db:
+            now = publishing.bound_at(db)
+        if there is None or now is not None:
+            with suppress(StoreUnusable):
+                write(store.shared, marker.MARKER, marker.text(now))
+
+
+def other(objects: ObjectStore, database: Database) -> str | None:
+    """What to say of a store's own registry that is not the one that its versions were published to."""
+    known = marker.bound_at(read(objects, marker.MARKER))
+    if known is None or not database.exists():
+        return None
+    with database.reading() as db:
+        return None if publishing.bound_at(db) == known else marker.OTHER
+
+
+def require_same(objects: ObjectStore, database: Database) -> None:
+    """Refuse, as StoreUnusable, a store's own registry that is gone or in whose place is another."""
+    if database.exists() and (said := other(objects, database)):
+        raise StoreUnusable(f"registry {database.url} {said}")
 
 
 def lost(store: LocalStore, url: str) -> str | None:
@@ -62,9 +83,11 @@ def lost(store: LocalStore, url: str) -> str | None:
     None where nothing of it is known: it never was.
     """
     own = store.remote is None and url == store.registry_url
-    path = OWN if own else _path(place_of(url))
+    path = marker.MARKER if own else _path(place_of(url))
     if read(store.shared, path) is None:
         return None
+    if own:
+        return marker.GONE
     return (
         f"is gone, or has no tables: it named artifacts of this store ({path} in the store says so); restore"
         f" it from a backup, or remove {path} if it, and what it named, was given up on purpose"

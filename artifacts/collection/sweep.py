@@ -42,7 +42,8 @@ def collect(
     does not exist, or is of another store, is refused, and so is a store that a registry not asked names
     too. What registries in `also` name all stays: each is collected by itself.
     """
-    _require_not_lost(place, names)
+    if names.inside:
+        registries.require_same(place.objects, names.database)
     with _asking(names, dry_run=True) as db:
         _require_its_own(db, names, place)  # before anything is read for long
     registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
@@ -71,7 +72,7 @@ def _needed(database: Database, inventory: Inventory) -> Claim:
 
 
 def _odd_keys(kept: Kept, inventory: Inventory) -> tuple[str, ...]:
-    """Keys that versions with odd rows name; all there are, where one does not say which it names."""
+    """Keys that versions with odd or missing rows name; all there are, where nothing says which one names."""
     return tuple(inventory.artifacts) if kept.keys is None else kept.keys
 
 
@@ -108,15 +109,6 @@ def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
         )
 
 
-def _require_not_lost(place: Place, names: Names) -> None:
-    """Refuses to take a store's own registry that is gone for one that never was: all would be unneeded."""
-    if names.inside and not names.database.exists() and objects.read(place.objects, registries.OWN):
-        raise StoreUnusable(
-            f"registry {names.database.url} is gone, and {registries.OWN} in the store says that versions"
-            f" were published to it; restore it from a backup, or remove {registries.OWN} to give them up"
-        )
-
-
 def _store_id(place: Place) -> str | None:
     """Id that the store's own file states; None where an early version made the store."""
     text = objects.read(place.objects, STORE)
@@ -140,6 +132,6 @@ def _decided(found: Inventory, db: Connection | None, claims: list[Claim], polic
         return gc.mark(found, (), claims, policy, datetime.now(UTC))
     kept = retention.known(db)
     if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(kept, found), "versions whose rows are odd")]
+        claims = [*claims, _claim(_odd_keys(kept, found), gc.UNCLEAR)]
         found = replace(found, problems=(*found.problems, *(one.what for one in kept.unclear)))
     return gc.mark(found, kept.versions, claims, policy, log.moment(db))

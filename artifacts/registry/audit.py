@@ -61,7 +61,7 @@ def audit(database: Database, store: LocalStore | None = None) -> Audit:
             for table in sorted(tables.METADATA.sorted_tables, key=lambda one: one is not tables.metric):
                 read.table(db, table)
             read.series()
-            mine = store is not None and _is_of(db, store)
+            mine = store is not None and read.is_of(db, store)
     except StoreUnusable as exc:
         read.note("registry", str(exc))
         unreadable = True
@@ -73,15 +73,6 @@ def audit(database: Database, store: LocalStore | None = None) -> Audit:
         findings=tuple(read.findings),
         unreadable=unreadable,
     )
-
-
-def _is_of(db: Connection, store: LocalStore) -> bool:
-    """Whether the registry names the artifacts of this store; an odd binding was noted before."""
-    try:
-        bound, identity = publishing.bound_to(db), store.identity()
-    except ArtifactCorrupt:
-        return False
-    return bound is None or (identity is not None and bound.id == identity.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +193,20 @@ class _Audit:
         for one in self.versions:
             if (one.name, str(one.number)) not in self._published:
                 self.note(f"{one.name}:{one.number}", "no event tells that it was published")
+
+    def is_of(self, db: Connection, store: LocalStore) -> bool:
+        """Whether the registry names the artifacts of this store; an odd binding was noted before."""
+        try:
+            bound, identity = publishing.bound_to(db), store.identity()
+        except ArtifactCorrupt:
+            return False
+        if bound is not None and identity is not None and bound.id != identity.id:
+            self.note(
+                "registry",
+                f"names artifacts of store {bound.id} (first at {bound.url}), and this is store"
+                f" {identity.id}; restore this store's own from a backup",
+            )
+        return bound is None or (identity is not None and bound.id == identity.id)
 
     def engines(self, store: LocalStore) -> None:
         """Engines that the store does not have, or has otherwise than they were published."""

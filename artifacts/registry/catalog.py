@@ -2,7 +2,7 @@
 
 import difflib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -52,6 +52,14 @@ class Catalog:
         for one in odd:
             rows.tell(one)
         return found
+
+    def every(self) -> Iterator[VersionRecord]:
+        """Every version of every name, oldest of each first; rows that are odd are told and left out."""
+        for name in self.names():
+            found, odd = self._records(VERSION.name == name)
+            for one in odd:
+                rows.tell(one)
+            yield from found
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound.

@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchM
 from sqlalchemy.pool import NullPool
 
 from artifacts.errors import StoreUnknown, StoreUnusable
-from artifacts.registry import rows, tables
+from artifacts.registry import marker, rows, tables
 from artifacts.registry.shapes import read_json
 from artifacts.store import disk, reserve
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
@@ -32,6 +32,9 @@ CREATION = 0x656E67696E
 
 OF_OTHERS = frozenset({"42501", "42P01", "42703"})
 """PostgreSQL's codes for what its user may not do, and for tables and columns that are not there."""
+
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+"""SQLite's codes for a file of which the bytes are not as it wrote them."""
 
 SHOWN = frozenset({"host", "port", "sslmode", "connect_timeout", "application_name", "mode", "uri"})
 """Parts of a URL's query that may be shown; any other may be a secret, misspelt ones too."""
@@ -58,9 +61,13 @@ class Database:
         self.url = shown(engine.url)
 
     def exists(self) -> bool:
-        """Whether its tables are there; a schema of another version is a StoreUnusable."""
+        """Whether its tables are there; a schema of another version is a StoreUnusable, and so is a store's
+        own that is gone."""
         if not self._ready:
-            self._ready = self._is_ours(self.schema())
+            known = marker.beside(_file_of(self._engine.url))
+            found = self.schema()
+            marker.require_never_was(self.url, known=known, schema=found)
+            self._ready = self._is_ours(found)
         return self._ready
 
     def schema(self) -> int | None:
@@ -86,9 +93,10 @@ class Database:
             yield db
 
     def create(self) -> None:
-        """Makes the tables, where they are not there yet."""
+        """Makes the tables, where they are not there yet; those of a store's own that is gone are not."""
         path = _file_of(self._engine.url)
         if path is not None:
+            marker.require_never_was(self.url, known=marker.beside(path), schema=self.schema())
             with FullDiskSaid(path.parent, "the registry"), UnwritableSaid(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
         # two first users take turns: each looks what exists only once it holds the write lock
@@ -192,9 +200,9 @@ class Database:
             path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
             if path is not None and getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise StoreUnusable(disk.full(path.parent, f"the registry {self.url}")) from exc
-            raise StoreUnusable(
-                f"registry {self.url} cannot be used: {said}; check that it is there and can be written"
-            ) from exc
+            damaged = getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF in DAMAGED
+            cure = "restore it from a backup" if damaged else "check that it is there and can be written"
+            raise StoreUnusable(f"registry {self.url} cannot be used: {said}; {cure}") from exc
 
 
 def open_database(url_or_path: str | Path) -> Database:

@@ -61,6 +61,12 @@ def bound_to(db: Connection) -> Binding | None:
     return Binding(row.id, row.url)
 
 
+def bound_at(db: Connection) -> str | None:
+    """When the registry was bound to its store, which tells it from any other; None before that."""
+    found: str | None = db.scalar(select(tables.store.c.bound_at))
+    return found
+
+
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
     """Refuses another store than the one the registry is bound to, as StoreMismatch."""
     if bound.id != binding.id:

@@ -1,6 +1,6 @@
 """Names, versions, aliases and their history, in one database; every change is one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,10 @@ class Registry(Governance):
     def versions(self, name: str) -> list[VersionRecord]:
         """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
         return self._catalog.versions(name)
+
+    def every(self) -> Iterator[VersionRecord]:
+        """Every version of every name, oldest of each first; rows that are odd are told and left out."""
+        return self._catalog.every()
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number, sorted by alias."""

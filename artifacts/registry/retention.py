@@ -8,13 +8,16 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, Table, insert, select, update
 
 from artifacts.address import address
-from artifacts.registry import aliases, log, rows, tables
+from artifacts.registry import aliases, log, rows, shapes, tables
 from artifacts.registry.database import Database
+
+RESTORE = "restore the registry from a backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,12 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclear:
-    """A version whose row is odd: it keeps what it names, and everything where that cannot be read."""
+    """A version whose row is odd or gone: it keeps what it names, and everything where nothing says what."""
 
     what: str
     """The row, and what is wrong with it."""
     keys: tuple[str, ...] | None
-    """Keys of the artifacts that it names; None where they cannot be read."""
+    """Keys of the artifacts that it names; None where nothing says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +81,17 @@ class Kept:
 
 
 def known(db: Connection) -> Kept:
-    """Every version; odd rows that may point at one are among what is known of it."""
+    """Every version; odd rows that may point at one are among what is known of it.
+
+    One whose row is odd or gone is unclear.
+    """
     table, odd = tables.version, _Odd()
     columns = ("name", "number", "engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
     query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
-    sound, unclear = _apart(db.execute(query))
+    found = db.execute(query).all()
+    sound, unclear = _apart(found)
     pointing = _pointing(db, odd)
+    missing = _missing(db, {(row.name, row.number) for row in found}, pointing)
     pulled = {(row.name, row.number): _time(row.last_at) for row in odd.without(tables.pulled, db)}
     before = _before(db, {(row.name, row.number) for row in sound if row.collected_at is not None}, odd)
     versions = tuple(
@@ -102,7 +110,48 @@ def known(db: Connection) -> Kept:
         )
         for row in sound
     )
-    return Kept(versions=versions, unclear=unclear)
+    return Kept(versions=versions, unclear=(*unclear, *missing))
+
+
+MOST_MISSING = 1000
+"""Missing versions of a name that are looked for one by one; beyond, a last number is odd."""
+
+
+def _missing(
+    db: Connection, there: Collection[tuple[str, int]], pointing: Iterable[tuple[str, int]]
+) -> Iterator[Unclear]:
+    """Versions whose row is gone: an event, an alias or a number between tells that they were published."""
+    named = _published(db)
+    gone = dict.fromkeys([*named, *pointing])
+    for row in db.execute(select(tables.series.c.name, tables.series.c.last)):
+        if rows.wrong(tables.series, row._asdict()) is None:
+            between = ((row.name, number) for number in range(1, row.last + 1))
+            lost = list(islice((one for one in between if one not in there), MOST_MISSING + 1))
+            if len(lost) > MOST_MISSING:
+                yield Unclear(what=f"{row.name}: more than {MOST_MISSING:,} versions are missing", keys=None)
+            gone |= dict.fromkeys(lost)
+    for name, number in gone:
+        if (name, number) not in there:
+            key = named.get((name, number))
+            what = f"{name}:{number} is missing in the registry, and what it named is kept"
+            why = "" if key else ": all artifacts, since no event tells which"
+            yield Unclear(what=f"{what}{why}; {RESTORE}", keys=(key,) if key else None)
+
+
+def _published(db: Connection) -> dict[tuple[str, int], str | None]:
+    """Versions that events tell of -> keys of their engines."""
+    columns = (tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
+    query = select(*columns).where(tables.log.c.kind == "published").order_by(tables.log.c.seq)
+    found = (row for row in db.execute(query) if rows.wrong(tables.log, row._asdict()) is None)
+    return {
+        (row.name, row.detail["number"]): _key(row.detail.get("engine_key"))
+        for row in found
+        if row.detail["number"]
+    }
+
+
+def _key(value: object) -> str | None:
+    return value if isinstance(value, str) and shapes.a_key(value) is None else None
 
 
 def _apart(found: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:

@@ -18,13 +18,12 @@ def versions(app: App, keys: set[str]) -> dict[str, list[str]]:
 
     found: dict[str, list[str]] = {}
     contents = {name: _content(app, name) for name in keys}
-    for series in app.registry.names():
-        for record in app.registry.versions(series):
-            parts = {key: kind for kind, key in record.lineage.items()} | {record.engine_key: "engine"}
-            for name, content in contents.items():
-                part = parts.get(key_of(name))
-                if part and (part != "engine" or is_same(record.manifest_digest, content)):
-                    found.setdefault(name, []).append(f"{record.reference} ({part})")
+    for record in app.registry.every():
+        parts = {key: kind for kind, key in record.lineage.items()} | {record.engine_key: "engine"}
+        for name, content in contents.items():
+            part = parts.get(key_of(name))
+            if part and (part != "engine" or is_same(record.manifest_digest, content)):
+                found.setdefault(name, []).append(f"{record.reference} ({part})")
     return found
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from artifacts.store.survey import Damage, Survey
 
 REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTORY]", required=False)
+MOST_SHOWN = 50
+"""Damaged files that are named; the others are counted."""
+
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
 
 
@@ -82,6 +85,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     store = app.client.store
     keys = None if reference is None else [_brought(app, reference, other)]
     source = None if other is None else _source(app, other)  # a wrong one is told even if it is not needed
+    back = _brought_back(app, other) if whole else []
     found = _surveys(app, keys)
     damages = [damage for one in found for damage in one.damages]
     bound = _bound(app) if damages else None
@@ -97,13 +101,43 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     _require_mended([one for one in left if not (discard and one.damage.keys)], hint=other is None)
     files = sum(one.files for one in found)
     aside = f"; {_count(given_up, 'artifact')} set aside, to be built again" if given_up else ""
+    came = f", {_count(back, 'lost engine')} brought back" if back else ""
     app.out.value(
-        {"files": files, "repaired": mended, "discarded": given_up},
-        text=f"{files:,} files read, {_count(mended, 'damaged file')} repaired{aside}",
+        {"files": files, "repaired": mended, "brought_back": back, "discarded": given_up},
+        text=f"{files:,} files read, {_count(mended, 'damaged file')} repaired{came}{aside}",
         short=str(len(mended)),
     )
     if whole:
         require_sound(audited(app, engines=False))  # what was set aside is to be built again
+
+
+def _brought_back(app: App, other: str | None) -> list[str]:
+    """Versions whose engine is brought from the other copy: all that the store lost and that copy has.
+
+    What gc took was given up, and stays away. A registry that cannot be read is told of at the end.
+    """
+    from artifacts.errors import ArtifactCorrupt, StoreUnusable  # pydantic: not for --help
+    from artifacts.store.bring import bring
+
+    store, back = app.client.store, []
+    source = None if other is None else _source(app, other)
+    if source is None:
+        return []
+    try:
+        lost = [
+            one for one in app.registry.every() if one.collected_at is None and not store.has(one.address)
+        ]
+    except StoreUnusable as exc:
+        app.out.warn(f"which engines are missing is not known: {exc}")
+        return []
+    for record in lost:
+        try:
+            if store.has(record.address) or bring(store, record.address, source):
+                app.out.say(f"{record.reference} is back in {app.store_url}: from the other copy")
+                back.append(record.reference)
+        except ArtifactCorrupt as exc:
+            app.out.warn(f"{record.reference} is not brought back: {exc}")
+    return back
 
 
 def _brought(app: App, reference: str, other: str | None) -> str:
@@ -280,14 +314,15 @@ def _verify_store(app: App) -> None:
 
 
 def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
-    """Everything that is not as it was, in lines."""
-    found = []
+    """Everything that is not as it was, in lines: of each kind the first, and how many more."""
+    found = findings(audit)
     if damages:
         keys = {key for damage in damages for key in damage.keys}
         having = {} if audit is None or audit.unreadable else versions(app, keys)
-        told = [f"  {damage}\n    {named(damage, having)}" for damage in damages]
-        found += [f"{_count(told, 'file')} of {files:,} damaged:", *told]
-    return [*found, *findings(audit)]
+        told = [f"  {damage}\n    {named(damage, having)}" for damage in damages[:MOST_SHOWN]]
+        more = [f"  and {len(damages) - MOST_SHOWN:,} more"] if len(damages) > MOST_SHOWN else []
+        found += [f"{_count(damages, 'file')} of {files:,} damaged:", *told, *more]
+    return found
 
 
 def _places(app: App) -> list[str]:

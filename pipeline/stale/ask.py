@@ -44,9 +44,8 @@ class Asked:
 
 def ask(asked: Asked, app: App, say: Callable[[str], None]) -> list[Finding]:
     """Findings of every version asked for; for what is stale, an event `rebuild_needed`, once per reason."""
-    names = asked.names or app.registry.names()
-    held = [record for name in names for record in app.registry.versions(name)]
-    records = chosen(held, every=asked.every)
+    named = (record for name in asked.names for record in app.registry.versions(name))
+    records = chosen(list(named if asked.names else app.registry.every()), every=asked.every)
     repos = {str(record.source["repo"]) for record in records if record.source.get("repo")}
     heads, unasked = ({}, {}) if asked.offline else newest_commits(repos)
     for problem in unasked.values():
