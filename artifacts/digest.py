@@ -167,6 +167,17 @@ class FileDigests:
             with self._warned(), closing(self._connect()) as db, db:
                 db.executemany("DELETE FROM inode WHERE inode = ?", rows)
 
+    def clear(self) -> None:
+        """Forget everything, which needs no room and gives some back; left alone where others do not let go.
+
+        The file stays, empty: a process that waits for its lock goes on with it. No descriptor is opened,
+        since to close one would let go of the lock.
+        """
+        if self.cache.exists():
+            with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self.cache, timeout=BUSY_S)) as db:
+                db.execute("BEGIN EXCLUSIVE")
+                os.truncate(self.cache, 0)
+
     def _known(self, wanted: Mapping[Path, os.stat_result]) -> dict[Path, str]:
         known: dict[Path, str] = {}
         if self.cache.exists():

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
-    NonNegativeFloat,
-    NonNegativeInt,
+    Field,
     StringConstraints,
     ValidationError,
     model_validator,
@@ -30,6 +30,12 @@ RESERVED = frozenset({MANIFEST, VERSION, "signatures.json", "provenance.json", "
 
 NAME_BYTES = 255
 """Longest name of a file or directory on the file systems in use."""
+
+YEARS = range(1970, 9001)
+"""Years of moments that are believed: moved by a time zone, or a build's length, each still is one."""
+
+LONGEST_S = 10 * 365 * 86400.0
+"""No step takes longer."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -98,10 +104,29 @@ def check_step(step: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("step.inputs does not say the key of each input")
     if not isinstance(step.get("params", {}), dict):
         raise ValueError("step.params is no object")
+    tools = step.get("tools", {})
+    if not isinstance(tools, dict) or not all(isinstance(version, str) for version in tools.values()):
+        raise ValueError("step.tools does not say the version of each tool")
+    for name in ("kind", "builder"):
+        if not isinstance(step.get(name, ""), str):
+            raise ValueError(f"step.{name} is no text")
     return step
 
 
 Step = Annotated[dict[str, Any], AfterValidator(check_step)]
+
+
+def check_moment(at: datetime) -> datetime:
+    """The moment, if it can be one of a build; otherwise a ValueError."""
+    if at.year not in YEARS:
+        raise ValueError(f"created_at {at.isoformat()} is not of the years {YEARS[0]} to {YEARS[-1]}")
+    return at
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(check_moment)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_S)]
+Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Kind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
 class Frozen(BaseModel):
@@ -113,7 +138,7 @@ class Frozen(BaseModel):
 class FileRecord(Frozen):
     """One file of an artifact."""
 
-    size: NonNegativeInt
+    size: Bytes
     """Bytes."""
     sha256: Sha256
     """Digest of its bytes."""
@@ -124,7 +149,7 @@ class Manifest(Frozen):
 
     version: Literal[1, 2]
     """Version of this layout; 0.1 wrote 1, whose digest covers caches too."""
-    kind: str
+    kind: Kind
     """Step that made it, e.g. `engine`."""
     key: Sha256
     """Hash of everything that went in."""
@@ -138,11 +163,11 @@ class Manifest(Frozen):
     """Relative POSIX name -> size and digest."""
     host: dict[str, Any]
     """Machine and tools that made it."""
-    seconds: NonNegativeFloat
+    seconds: Seconds
     """Wall-clock time that making it took."""
-    peak_memory_bytes: NonNegativeInt | None
+    peak_memory_bytes: Bytes | None
     """High-water mark of the process that made it, where it was measured."""
-    created_at: datetime
+    created_at: Moment
     """When it was committed, UTC."""
 
     @model_validator(mode="after")
@@ -155,6 +180,14 @@ class Manifest(Frozen):
             raise ValueError(f"digest {self.digest} is not the digest of the files listed")
         if self.caches != wanted[1]:
             raise ValueError(f"caches {self.caches} is not the digest of the caches listed")
+        return self
+
+    @model_validator(mode="after")
+    def kind_is_the_steps(self) -> "Manifest":
+        """Checks that the step, where it says its kind, e.g. `engine.aoti`, is of the manifest's."""
+        said = self.step.get("kind", self.kind)
+        if said.partition(".")[0] != self.kind:
+            raise ValueError(f"kind is {self.kind!r}, and step.kind {said[:80]!r}")
         return self
 
     @property

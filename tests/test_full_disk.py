@@ -74,7 +74,5 @@ def test_a_registry_on_a_full_disk_of_its_own_is_named_as_the_one_that_is_full(c
         fill(disk / "ballast")
         done = cli("--store", tmp_path / "store", "--registry", registry, "promote", "demo/fp8:1", "prod")
         assert done.returncode == 4, done.stderr
-        said = (
-            f"the registry {registry} cannot be written: 0 are free at {disk}, on the disk mounted at {disk}"
-        )
+        said = f"the registry {registry} cannot be written: 0 bytes are free at {disk}, on the disk mounted at {disk}"
         assert said in done.stderr.replace("\n", " ")

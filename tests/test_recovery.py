@@ -195,7 +195,9 @@ def test_a_full_disk_of_temporary_files_is_named_too(tmp_path, monkeypatch):
         with pytest.raises(StoreUnusable, match=said):  # the file is gone with the child
             realize(fill_late, site, Listener())
         fill(disk / "ballast")
-        said = rf"disk full: engine [0-9a-f]{{12}} cannot be written: 0 are free at {disk}.*set \$TMPDIR"
+        said = (
+            rf"disk full: engine [0-9a-f]{{12}} cannot be written: 0 bytes are free at {disk}.*set \$TMPDIR"
+        )
         with pytest.raises(StoreUnusable, match=said):
             realize(fill_late, site, Listener())
 

@@ -48,9 +48,14 @@ class LocalPlace:
         self.objects: ObjectStore = store.objects
 
     def prepare(self, progress: Progress) -> None:
-        """Nothing needs to be read; where there is no room for a marker, drafts of the dead go first."""
+        """Nothing needs to be read; where there is no room for a marker, what nobody decides on goes first.
+
+        Drafts of the dead, then what is only remembered of digests: the files are hashed again.
+        """
         if not reserve.make_room(self.root):
             scratch.sweep(self.root / "staging")
+            if not reserve.make_room(self.root):
+                self.store.digests.clear()
 
     def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything below the directory."""

@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from artifacts.manifest import YEARS
 from artifacts.registry import shapes
 from artifacts.registry.policy import VERDICTS
 from artifacts.registry.shapes import Unreadable, a_key, text_problem
@@ -55,11 +56,14 @@ def _one_of(*allowed: str) -> Check:
 
 def _moment(value: Any) -> str | None:
     try:
-        if datetime.fromisoformat(value).tzinfo is not None:
-            return None
+        found = datetime.fromisoformat(value)
     except (ValueError, TypeError):
         return f"is {shapes.brief(value)}, not a time as ISO 8601 writes it"
-    return f"is {shapes.brief(value)}, without a time zone"
+    if found.tzinfo is None:
+        return f"is {shapes.brief(value)}, without a time zone"
+    if found.year not in YEARS:
+        return f"is {shapes.brief(value)}, not of the years {YEARS[0]} to {YEARS[-1]}"
+    return None
 
 
 def _number(least: int) -> Check:

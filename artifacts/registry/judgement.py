@@ -73,9 +73,9 @@ def judge(db: Connection, name: str, number: int, alias: str, verified: Verified
     require_version(db, name, number)
     at, policy = log.moment(db), policy_of(db, alias)
     granted = db.execute(waivers.of(name, number)).all()
-    newest = log.newest_moment(db) if granted or policy.max_age_days is not None else None
+    newest = log.latest(db) if granted or policy.max_age_days is not None else None
     sound = rows.read(granted, waivers.waiver)
-    open_now = [one for one in sound if one.is_open(max(at, newest or at))]
+    open_now = [one for one in sound if one.is_open(at if newest is None else max(at, newest.at))]
     # nobody may rely on a waiver that is odd, and nobody may say that it is over
     num_open = len(open_now) + len(granted) - len(sound)
     subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=num_open)
@@ -100,7 +100,7 @@ def _subject(
     verified: Verified,
     *,
     at: datetime,
-    newest: datetime | None,
+    newest: log.Latest | None,
     open_waivers: int,
 ) -> Subject:
     table, metric = tables.version, tables.metric
@@ -111,7 +111,8 @@ def _subject(
     here = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
         at=at,
-        newest=newest,
+        newest=None if newest is None else newest.at,
+        newest_said="" if newest is None else newest.said,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
         collected_at=rows.moment(row.collected_at),

@@ -1,6 +1,7 @@
 """The log of a registry, which only grows: who did what and when."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,18 +26,31 @@ def moment(db: Connection) -> datetime:
     return datetime.now(UTC)
 
 
-def newest_moment(db: Connection) -> datetime | None:
-    """The latest moment that the log has; None of an empty one. A clock that says less was set back."""
-    at = tables.log.c.at
-    query = select(tables.log.c.seq, tables.log.c.name, at).order_by(at.desc())
-    found = next(rows.lines(tables.log, ("seq", "name", "at"), db.execute(query)), None)
-    return None if found is None else datetime.fromisoformat(found.at)
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """The event with the latest moment that a log has."""
+
+    at: datetime
+    said: str
+    """Which it is and by whom."""
+
+
+def latest(db: Connection) -> Latest | None:
+    """The event with the latest moment; None of an empty log. A clock that says less was set back."""
+    table, names = tables.log, ("seq", "name", "at", "by")
+    query = select(*(table.c[name] for name in names)).order_by(table.c.at.desc())
+    found = next(rows.lines(table, names, db.execute(query)), None)
+    if found is None:
+        return None
+    of = f"of {rows.shown(found.name)} " if found.name else ""  # policies are of no name
+    said = f"event {found.seq}, {of}by {rows.shown(found.by)},"
+    return Latest(datetime.fromisoformat(found.at), said)
 
 
 def known_moment(db: Connection) -> datetime:
     """Now, but never before what has happened: what was over stays over where a clock is set back."""
-    now, newest = moment(db), newest_moment(db)
-    return now if newest is None else max(now, newest)
+    now, newest = moment(db), latest(db)
+    return now if newest is None else max(now, newest.at)
 
 
 def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artifacts.errors import PolicyInvalid
@@ -67,6 +67,8 @@ class Subject:
     open_waivers: int
     newest: datetime | None = None
     """The latest moment in the registry's log, where somebody asks for an age."""
+    newest_said: str = ""
+    """Which event that is and by whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,15 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
     if policy.max_age_days is None:
         return None
     age = subject.at - subject.published_at
-    latest = max(subject.newest or subject.published_at, subject.published_at)
+    latest, said = subject.published_at, "the version's publication"
+    if subject.newest is not None and subject.newest >= latest:
+        latest, said = subject.newest, subject.newest_said
     if latest - subject.at > SKEW:
         return (
-            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and the registry knows of {latest:%Y-%m-%d %H:%M} "
-            "UTC: it was set back, so that no age is known; set it right"
+            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {said} is of "
+            f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC: this clock was set back, or that one was ahead, "
+            "so that no age is known; where this clock is wrong, set it right; where it is right, wait until "
+            "then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
         )
     if age <= timedelta(days=policy.max_age_days):
         return None

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from artifacts.actor import whoami
 from artifacts.errors import NotFound, PolicyInvalid
+from artifacts.manifest import YEARS
 from artifacts.registry import log, rows, seals, tables
 from artifacts.registry.policy import WAIVABLE
 
@@ -58,10 +59,14 @@ class Request:
         """Refuses, as PolicyInvalid, what nobody could be called to account for."""
         if self.rule not in WAIVABLE:
             raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
-        if self.until.tzinfo is None or self.until <= at:
+        if self.until.tzinfo is None:
+            raise PolicyInvalid(f"a waiver until {self.until}: give a later moment, with its time zone")
+        if self.until <= at:
             raise PolicyInvalid(
-                f"a waiver until {self.until} is over; give a later moment, with its time zone"
+                f"a waiver until {self.until} is over; give a later moment than {at:%Y-%m-%d %H:%M} UTC"
             )
+        if self.until.year not in YEARS:
+            raise PolicyInvalid(f"a waiver until {self.until} is for ever; give a year up to {YEARS[-1]}")
         plain = self.reason.strip()
         if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
             raise PolicyInvalid(

@@ -112,11 +112,25 @@ def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
             age_s=age_s,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        damage = " ".join(f"{type(exc).__name__}: {exc}".split())[:WORD]
+        damage = " ".join(_damage(exc).split())[:WORD]
         return Claim(
             path=path, keys=(), blobs=(), what=f"what {path} stands for, which cannot be read,",
             holder="somebody", ttl_s=LONGEST_TTL_S, age_s=age_s, damage=damage,
         )  # fmt: skip
+
+
+def _damage(exc: Exception) -> str:
+    """What is wrong with an object that cannot be read, in words."""
+    match exc:
+        case RecursionError():
+            return "it is nested too deeply"
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return "it is no JSON"
+        case KeyError():
+            return f"it has no {exc.args[0]}"
+        case TypeError():
+            return "it is no JSON object"
+    return str(exc)
 
 
 def _ttl(value: object) -> float:

@@ -76,12 +76,13 @@ def full(root: Path, what: str, *, needed_bytes: int = 0, written_bytes: int = 0
         needs = f"needs {needed_bytes:,} bytes, and"
     else:
         needs = f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+    unit = "" if needed_bytes or written_bytes else " bytes"  # said already
     room = f"free {more:,} bytes more there" if needed_bytes and more > 0 else "free space there"
     # gc needs a little room itself
     works = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
     collect = f" (`enginery --store {root} gc` shows what can go)" if works else ""
     return (
-        f"disk full: {what} {needs} {free:,} are free at {root}, on the disk mounted at"
+        f"disk full: {what} {needs} {free:,}{unit} are free at {root}, on the disk mounted at"
         f" {disk_of(root)}; {room}{collect}{f', or {instead}' if instead else ''}"
     )
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Lease:
         before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
         if self._root is not None:
             reserve.make_room(self._root)
-        with said("a lease"), nullcontext() if self._root is None else FullDiskSaid(self._root, "a lease"):
+        with said("a lease"), self._full():
             if self._written:  # a sweep whose clock was set forward may have thought us dead
                 self._lost = self._lost or not self._is_there()
             obstore.put(self._objects, self.path, self._text)
@@ -89,6 +89,12 @@ class Lease:
         self._lost = self._lost or before - self._renewed_at > self.ttl_s
         self._renewed_at = before
         return found
+
+    def _full(self) -> AbstractContextManager[object]:
+        """Says of a disk of this machine that it is full, and how much room is asked for."""
+        if self._root is None:
+            return nullcontext()
+        return FullDiskSaid(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
 
     def _is_there(self) -> bool:
         try:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -43,7 +46,7 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
     again = at(10, "promote", "demo:1", "prod")
     assert again.returncode == 3
     assert "max_age_days: the clock says 20" in again.stderr
-    assert "UTC: it was set back, so that no age is known; set it right" in again.stderr
+    assert "UTC: this clock was set back, or that one was ahead, so that no age is known" in again.stderr
     assert (
         at(10, "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d").returncode
         == 0
@@ -54,8 +57,28 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
 def test_a_version_from_the_future_has_no_age(at, put, other_key, store):
     behind = at(-10, "promote", "demo:1", "prod")
     assert behind.returncode == 3
-    assert "it was set back, so that no age is known" in behind.stderr
+    assert "so that no age is known; where this clock is wrong, set it right" in behind.stderr
     assert at(20, "promote", "demo:1", "prod").returncode == 0  # what is young enough still passes
+
+
+def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(at, store):
+    assert at(5, "policy", "staging", "--max-age-days", "9").returncode == 0
+    now = at(0, "promote", "demo:1", "prod")
+    assert now.returncode == 3
+    assert re.search(r"and event \d+, by \S+@\S+, is of 20\d\d-\d\d-\d\d \d\d:\d\d UTC", now.stderr)
+    assert "wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days" in now.stderr
+    short = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "2d")
+    assert "is over; give a later moment than 20" in short.stderr
+    waived = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "9d")
+    assert waived.returncode == 0
+    assert at(0, "promote", "demo:1", "prod").returncode == 0
+
+
+def test_an_event_of_no_believable_year_costs_itself_only(at, store):
+    with closing(sqlite3.connect(store.root / "registry.db")) as db, db:
+        db.execute("DROP TRIGGER event_no_update")
+        db.execute("UPDATE event SET at = '9999-12-31T23:59:59+00:00' WHERE seq = 1")
+    assert at(0, "promote", "demo:1", "prod").returncode == 0
 
 
 def test_a_waiver_that_was_over_stays_over(at, store):

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,29 @@ def test_missing_file_is_an_error(tmp_path):
 def test_a_file_that_others_removed_meanwhile_is_not_known_and_no_error(tmp_path):
     cache, gone = FileDigests(tmp_path / "digests.db"), tmp_path / "gone"
     assert cache.known([gone]) == {}
+
+
+def test_a_cache_that_was_cleared_takes_no_room_and_is_used_again(tmp_path):
+    path, digests = tmp_path / "file", FileDigests(tmp_path / "digests.db")
+    path.write_bytes(b"x")
+    digests.clear()
+    assert not digests.cache.exists()
+    wanted = {path: digest.of_file(path)}
+    digests.vouch(wanted, time.time_ns() + 10**12)
+    assert digests.known([path]) == wanted
+    digests.clear()
+    assert digests.cache.stat().st_size == 0
+    assert digests.known([path]) == {}
+    digests.vouch(wanted, time.time_ns() + 10**12)
+    assert digests.known([path]) == wanted
+
+
+def test_a_cache_that_another_process_writes_is_not_cleared_under_it(tmp_path, monkeypatch):
+    path, digests = tmp_path / "file", FileDigests(tmp_path / "digests.db")
+    path.write_bytes(b"x")
+    digests.vouch({path: digest.of_file(path)}, time.time_ns() + 10**12)
+    monkeypatch.setattr("artifacts.digest.BUSY_S", 0.01)
+    with closing(sqlite3.connect(digests.cache)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        digests.clear()
+    assert digests.known([path]) == {path: digest.of_file(path)}

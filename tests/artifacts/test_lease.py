@@ -277,3 +277,23 @@ def test_a_holder_whose_lease_was_removed_learns_that_it_lost_it(objects):
         with pytest.raises(LeaseLost, match="or was removed"):
             held.require()
     assert names(objects) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"", "it is no JSON"),
+        (b"\xff\xfe{", "it is no JSON"),
+        (b"[1]", "it is no JSON object"),
+        (b"{}", "it has no keys"),
+        (b"[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_what_is_wrong_with_a_lease_is_said_in_words(tmp_path, text, said):
+    objects = Directory(prefix=tmp_path)
+    place(objects, "odd.json", text)
+    with (
+        pytest.raises(StoreUnusable, match=rf"no lease that this version reads \({said}\), so"),
+        lease.sweeping(objects, "gc"),
+    ):
+        pytest.fail("swept")

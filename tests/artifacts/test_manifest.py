@@ -67,6 +67,35 @@ def test_seals_hold_any_object(values):
     assert unseal(seal(values), "here") == values
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seconds": 1e308}, "'seconds': Input should be less than or equal to 315360000"),
+        ({"seconds": 1e12}, "'seconds': Input should be less than or equal to 315360000"),
+        (
+            {"created_at": "0001-01-01T00:00:00Z"},
+            "created_at 0001-01-01T00:00:00.00:00 is not of the years 1970",
+        ),
+        ({"created_at": "9999-12-31T23:59:59-23:59"}, "is not of the years 1970 to 9000"),
+        ({"created_at": "2026-01-02T03:04:05"}, "'created_at': Input should have timezone info"),
+        ({"peak_memory_bytes": 10**30}, "'peak_memory_bytes': Input should be less than"),
+        ({"kind": "../x"}, "'kind': String should match pattern"),
+        ({"kind": "banana"}, "kind is 'banana', and step.kind 'engine'"),
+        ({"step": {"kind": 3}}, "step.kind is no text"),
+        ({"step": {"kind": "engine", "builder": []}}, "step.builder is no text"),
+        ({"step": {"kind": "engine", "tools": [1]}}, "step.tools does not say the version of each tool"),
+        (
+            {"step": {"kind": "engine", "tools": {"a": {}}}},
+            "step.tools does not say the version of each tool",
+        ),
+    ],
+)
+def test_a_sealed_manifest_with_absurd_values_is_refused(change, said):
+    absurd = seal({**MANIFEST.model_dump(mode="json"), **change})
+    with pytest.raises(ArtifactCorrupt, match=f"m: .*{said}.*not written by this version"):
+        read_manifest(absurd, "m")
+
+
 def test_a_newer_manifest_is_refused_by_number():
     newer = seal({**MANIFEST.model_dump(mode="json"), "version": 3})
     with pytest.raises(ArtifactCorrupt, match="manifest version 3; this version reads 1 and 2"):

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -97,8 +99,8 @@ def test_a_full_disk_without_a_reserve_is_named_with_its_mount(full, disk, key):
         piece.unlink()
     fill(disk / "rest")
     said = (
-        rf"disk full: a lease cannot be written: [\d,]+ are free at {full.root}, "
-        rf"on the disk mounted at {disk}; free space there$"
+        rf"disk full: a lease needs 262,144 bytes, and [\d,]+ are free at {full.root}, "
+        rf"on the disk mounted at {disk}; free 2[\d,]+ bytes more there$"
     )
     with pytest.raises(StoreUnusable, match=said), full.lease([key], "a run"):
         pytest.fail("held")
@@ -119,6 +121,21 @@ def test_without_a_reserve_a_version_is_pulled_and_what_a_killed_build_left_make
     assert "the pull of demo:1 goes on without a lease" in caplog.text
     assert [one.key for one in collect(full).removed] == [other_key]
     assert not litter.exists()
+    assert pieces(full) == reserve.PIECES
+
+
+@pytest.mark.parametrize("rows", [1, 5000])
+def test_without_a_reserve_the_digests_that_are_remembered_make_room_for_gc(full, disk, key, other_key, rows):
+    """As in a store of 0.1: no reserve, no drafts of the dead, and a disk without a byte left."""
+    for piece in (full.root / "reserve").iterdir():
+        piece.unlink()
+    with closing(sqlite3.connect(full.digests.cache)) as db, db:
+        db.execute("CREATE TABLE IF NOT EXISTS inode (inode TEXT PRIMARY KEY, signature TEXT, sha256 TEXT)")
+        db.executemany("INSERT INTO inode VALUES (?, '', '')", [(f"{row:064}",) for row in range(rows)])
+    fill(disk / "rest")
+    assert [one.key for one in collect(full).removed] == [other_key]
+    assert full.verify(key) == []
+    assert full.intact(key)
     assert pieces(full) == reserve.PIECES
 
 
