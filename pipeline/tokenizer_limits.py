@@ -59,7 +59,7 @@ def excesses(found: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
 
 
 def needs_trial(found: Mapping[str, Any]) -> bool:
-    """Whether a regular expression is run on added tokens as the file is read: only a trial tells its cost."""
+    """Whether a regular expression is run on added tokens as the file is read: a trial tells its cost."""
     tokens = (item for item in _list(found.get("added_tokens")) if isinstance(item, dict))
     regex = any("pattern" in step and _pattern(step)[1] for step in _steps(found.get("normalizer")))
     return regex and any(map(_normal, tokens))
