@@ -48,7 +48,6 @@ SHOWN = 100
 POINTER = b"version https://git-lfs.github.com/spec/"
 """Begins what stands in a Git checkout in the place of a large file that was not fetched."""
 
-ESCAPES = re.compile(rb"\\.", re.DOTALL)
 STRINGS = re.compile(rb'"[^"]*+"')
 NOT_MARKS = bytes(set(range(256)) - set(b'"[]{}'))
 STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -160,10 +159,11 @@ def require_directory(path: Path) -> None:
 def _depth(data: bytes) -> int:
     """Brackets around the innermost value.
 
-    Escapes go first, so that every quote left begins or ends a string; outside of strings the parser stops
-    at a backslash.
+    Escaped quotes go first, so that every quote left begins or ends a string; outside of strings the parser
+    stops at a backslash. Two quotes side by side go too: what is inside of strings stays inside.
     """
-    brackets = STRINGS.sub(b"", ESCAPES.sub(b"", data).translate(None, NOT_MARKS)).translate(None, b'"')
+    quoted = data.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, NOT_MARKS).replace(b'""', b"")
+    brackets = STRINGS.sub(b"", quoted).translate(None, b'"')
     return max(accumulate(map(STEPS.__getitem__, brackets)), default=0)
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import SourceError
 from pipeline.model_json import TOKENIZER, open_regular, read_json, shortened
 from pipeline.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
 from pipeline.tokenizer_fields import DESCRIPTIONS, descriptions, is_id
-from pipeline.tokenizer_limits import excesses, needs_trial
+from pipeline.tokenizer_limits import SPARSE, excesses, needs_trial, sparse
 from pipeline.tokenizer_trial import CPU_SECONDS, MEMORY_BYTES
 
 TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
@@ -69,6 +69,7 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     if problems:
         raise SourceError("\n  ".join(problems))
     table = _completed(directory, table)
+    _require_dense(directory, table, vocab_size)
     beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
     return Tokens({text: number for number, text in beyond})
 
@@ -80,6 +81,15 @@ def _completed(directory: Path, table: dict[str, int]) -> dict[str, int]:
         table = table | named
     new = [text for text in dict.fromkeys([*_special(directory), *named]) if text not in table]
     return table | {text: number for number, text in enumerate(new, 1 + max(table.values(), default=-1))}
+
+
+def _require_dense(directory: Path, table: Mapping[str, int], vocab_size: int) -> None:
+    if most := sparse(table, vocab_size):
+        text = max(table, key=table.__getitem__)
+        raise SourceError(
+            f"{directory}: its tokenizer's files give {shortened(text)} the id {shortened(table[text])}; ids "
+            f"up to {most} are taken, {SPARSE} times the number of tokens; get them again"
+        )
 
 
 def tokenizer_names(directory: Path) -> list[str]:

@@ -58,8 +58,14 @@ def excesses(found: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     yield from _ids(found, vocab_size)
 
 
+def sparse(table: Mapping[str, int], vocab_size: int) -> int:
+    """The highest id that a table of tokens may have, where one is higher; otherwise 0."""
+    most = SPARSE * max(vocab_size, len(table))
+    return most if max(table.values(), default=0) > most else 0
+
+
 def needs_trial(found: Mapping[str, Any]) -> bool:
-    """Whether a regular expression runs on added tokens as the file is read: only a trial tells its cost."""
+    """Whether a regular expression is run on added tokens as the file is read: a trial tells its cost."""
     tokens = (item for item in _list(found.get("added_tokens")) if isinstance(item, dict))
     regex = any("pattern" in step and _pattern(step)[1] for step in _steps(found.get("normalizer")))
     return regex and any(map(_normal, tokens))

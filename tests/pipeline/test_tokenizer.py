@@ -222,6 +222,11 @@ def test_two_files_that_fit_neither_class_nor_one_another_are_refused(tmp_path):
     assert "merges.txt: 'zz' is no pair" in complaint(halves(tmp_path, "GPT2Tokenizer", [["zz"]]))
 
 
+def test_a_sparse_id_in_a_file_beside_is_refused(tmp_path):
+    laid(halves(tmp_path, "GPT2Tokenizer"), added_tokens__json='{"<far>": 1000000000}')
+    assert f"{tmp_path}: its tokenizer's files give '<far>' the id 1000000000" in complaint(tmp_path)
+
+
 def test_the_second_plan_does_not_read_a_large_tokenizer_again(tmp_path):
     from artifacts.store.local import LocalStore
     from pipeline.facts import read_source
