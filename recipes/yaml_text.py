@@ -64,7 +64,7 @@ class Loader(yaml.SafeLoader):
             return super().get_single_node()
         except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
             # numbers of a %YAML line and of escapes are taken as they are written, however large
-            mark = self.get_mark()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
+            mark = self.get_mark()
             told = "a number or an escape near here is none that YAML has; write the text itself"
             raise yaml.scanner.ScannerError(None, None, told, mark) from None
 
@@ -201,7 +201,7 @@ def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
 
 def _unprintable(text: str, at: int) -> yaml.MarkedYAMLError:
     line, column = text.count("\n", 0, at), at - text.rfind("\n", 0, at) - 1
-    mark = yaml.Mark("", at, line, column, None, None)  # type: ignore[no-untyped-call]  # as above
+    mark = yaml.Mark("", at, line, column, None, 0)
     what = "a NUL character" if text[at] == "\0" else f"the control character U+{ord(text[at]):04X}"
     told = f"{what} cannot stand in YAML; take it out, and save the file as UTF-8"
     return yaml.scanner.ScannerError(None, None, told, mark)
