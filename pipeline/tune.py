@@ -12,15 +12,13 @@ from pydantic import ValidationError
 
 from pipeline.errors import NoFeasiblePoint
 from recipes.regular import shortened
-from recipes.schema import Budget, Engine, Slo
+from recipes.schema import OPTION, SETTINGS, Budget, Engine, Slo
 
 Point = dict[str, Any]
 Space = Mapping[str, Sequence[Any]]
 Cell = tuple[int, ...]
 """A point as indices into the values of each setting."""
 
-SETTINGS = ("max_batch_size", "max_seq_len")
-OPTION = "options."
 ALLOWED = f"{', '.join(SETTINGS)}, {OPTION}<name of a backend option>"
 
 POOL = 4096

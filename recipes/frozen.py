@@ -9,6 +9,15 @@ from recipes.regular import path_problem
 
 T = TypeVar("T")
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
+ALIAS = r"^[A-Za-z][A-Za-z0-9._-]*$"
+
+SPELT = {
+    NAME: "parts of letters, digits, . _ and -, each beginning with a letter or a digit, with / between them",
+    ALIAS: "letters, digits, . _ and -, beginning with a letter",
+}
+"""Pattern -> the same in words."""
+
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 

@@ -14,9 +14,19 @@ from pydantic_core import ErrorDetails
 from recipes import yaml_text
 from recipes.errors import SHOWN as SHOWN_PROBLEMS
 from recipes.errors import RecipeError
+from recipes.frozen import SPELT
 from recipes.regular import FileRefused, is_directory, read_text, shortened
 
 Loc = tuple[int | str, ...]
+KINDS = {
+    "tuple_type": "must be a list",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+}
+"""Kinds of errors that pydantic tells in words of Python."""
+
 M = TypeVar("M", bound=BaseModel)
 
 SHALLOW = ("too_short", "literal_error", "string_type")
@@ -125,8 +135,10 @@ class _Told:
             message = "is empty; give at least one entry"
         elif error["type"] == "string_pattern_mismatch" and loc[-1:] == ("revision",):
             message = f"{_given(error)} is not a full commit hash (40 hex digits); branches and tags move"
+        elif error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in SPELT:
+            message = f"{_given(error)} is not allowed; write {SPELT[error['ctx']['pattern']]}"
         elif error["type"] != "value_error":
-            message = f"{_lower(message).replace('dictionary', 'mapping')}, found {_given(error)}"
+            message = f"{KINDS.get(error['type'], _lower(message))}, found {_given(error)}"
         dotted = ".".join(shortened(str(part)) for part in loc)
         return (
             f"{place(self.root, loc)}{dotted}: {message}" if dotted else f"{place(self.root, loc)}{message}"
@@ -173,10 +185,10 @@ def _lower(text: str) -> str:
 
 
 def _unknown_value(error: ErrorDetails) -> str:
-    allowed = [
-        part.strip("'\"")
-        for part in error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
-    ]
+    parts = error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
+    allowed = [part.strip("'\"") for part in parts]
+    if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
+        return f"{_given(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
     near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"

@@ -1,6 +1,7 @@
 """The recipe: closed, frozen, every field documented where it stands."""
 
 import difflib
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,6 +12,7 @@ from pydantic import (
     PositiveInt,
     StringConstraints,
     Tag,
+    field_validator,
     model_validator,
 )
 
@@ -18,14 +20,15 @@ from recipes.calibration import DATE, Calibration
 from recipes.cron import known_cron, known_timezone
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
-from recipes.frozen import Commit, FilePath, Fraction, Frozen, Several, Version1
+from recipes.frozen import ALIAS, NAME, Commit, FilePath, Fraction, Frozen, Several, Version1
 from recipes.precision import Precision
+from recipes.regular import shortened
 
 Name = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200),
+    StringConstraints(pattern=NAME, max_length=200),
 ]
-Alias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9._-]*$", max_length=64)]
+Alias = Annotated[str, StringConstraints(pattern=ALIAS, max_length=64)]
 
 
 def known_format(name: str) -> str:
@@ -168,10 +171,28 @@ class Budget(Frozen):
     """Points to build and measure, at most."""
 
 
+SETTINGS = ("max_batch_size", "max_seq_len")
+OPTION = "options."
+
+
+def known_setting(name: str) -> str:
+    """Checks what a search varies; raises ValueError that says what can be."""
+    if name not in SETTINGS and not (name.startswith(OPTION) and name != OPTION):
+        near = difflib.get_close_matches(name, SETTINGS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"is no setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
+            f"{OPTION}<name of a backend option>)"
+        )
+    return name
+
+
 class Tune(Frozen):
     """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
 
-    space: dict[str, Annotated[Several[Any], Field(min_length=1)]] = Field(min_length=1)
+    space: dict[
+        Annotated[str, AfterValidator(known_setting)], Annotated[Several[Any], Field(min_length=1)]
+    ] = Field(min_length=1)
     """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
     objective: Literal["throughput", "latency"] = "throughput"
     """`throughput`: most output tokens/s in all; `latency`: lowest median inter-token latency."""
@@ -179,6 +200,21 @@ class Tune(Frozen):
     """Points that miss it are infeasible."""
     budget: Budget = Budget()
     """Limit on the search."""
+
+    @field_validator("space")
+    @classmethod
+    def values_can_be_tried(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        """Checks that sizes are whole numbers from 1, and that no value stands twice."""
+        for name, values in space.items():
+            wrong = [one for one in values if name in SETTINGS and (type(one) is not int or one < 1)]
+            if wrong:
+                raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is no whole number from 1")
+            seen: set[str] = set()
+            for text in (json.dumps(one, sort_keys=True) for one in values):
+                if text in seen:
+                    raise ValueError(f"{name}: {shortened(text)} stands twice; keep one")
+                seen.add(text)
+        return space
 
 
 class Limits(Frozen):

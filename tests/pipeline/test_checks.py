@@ -51,7 +51,6 @@ def refused(file: Path, site: Site, kind: type[Exception]) -> str:
             "gate.seq_len: 256 does not fit engine.max_seq_len 128",
         ),
         ({"engine.max_seq_len": 3}, "too short to measure"),
-        ({"tune": {"space": {"batch": [1]}}}, "tune.space: unknown setting 'batch'"),
         ({"calibration.data": [{"path": "none.jsonl"}]}, "no such data file"),
         ({"calibration.data": [{"path": "/dev"}]}, "neither dataset_dict.json nor state.json in it"),
         (

@@ -63,7 +63,7 @@ def test_a_good_recipe_loads(tmp_path):
         ("  tpp: 2", "  tp: 2", "9:3", "did you mean 'tp'?"),
         ("  limits: {kl: -1}", "  limits: {kl: 0.1}", "12:12", "greater than 0"),
         ("  limits: {}", "  limits: {kl: 0.1}", "12:3", "a gate without limits passes everything"),
-        ("name: ../up", "name: demo/one", "2:1", "pattern"),
+        ("name: ../up", "name: demo/one", "2:1", "beginning with a letter or a digit"),
         ("version: 2", "version: 1", "1:1", "allowed: 1"),
         ("    - {path: a.jsonl, samples: some}", "    - {path: a.jsonl, samples: 3}", "7:23", "'some'"),
     ],
@@ -91,7 +91,7 @@ def test_a_mistake_is_told_with_line_column_and_what_is_allowed(tmp_path, wrong,
         ("{default: fp8, except: {}}", ["4:24: format.except: is empty"]),
         (
             "{default: fp8, except: [a]}",
-            ["4:24: format.except: input should be a valid mapping, found ['a']"],
+            ["4:24: format.except: must be a mapping, found ['a']"],
         ),
         (
             "{default: fp8, except: {a: 3}}",
@@ -465,3 +465,50 @@ def test_formats_are_rows_that_agree_with_themselves():
         assert (row.block_size > 0) == (row.granularity == "block")
         assert row.calibrated == (row.input_scale == "static" or row.smoothed)
     assert not FORMATS.keys() & set(LATER)
+
+
+TUNED = "tune:\n  space: {space}\n"
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("{max_batch_size: [1, true]}", "max_batch_size: True is no whole number from 1"),
+        ("{max_batch_size: ['1']}", "max_batch_size: '1' is no whole number from 1"),
+        ("{max_seq_len: [1, [2]]}", "max_seq_len: [2] is no whole number from 1"),
+        ("{max_seq_len: [.inf]}", "max_seq_len: '.inf' is no whole number from 1"),
+        ("{max_seq_len: [0]}", "max_seq_len: 0 is no whole number from 1"),
+        ("{max_batch_size: [1, 1]}", "max_batch_size: 1 stands twice; keep one"),
+        ("{options.x: [a, a]}", 'options.x: "a" stands twice; keep one'),
+        ("{nope: [1]}", "is no setting that can vary (allowed: max_batch_size, max_seq_len, options."),
+        ("{max_batch_sise: [1]}", "is no setting that can vary; did you mean 'max_batch_size'?"),
+        ("{options.: [1]}", "is no setting that can vary"),
+        ("{max_batch_size: 1}", "must be a list, found 1"),
+        ("[1]", "must be a mapping, found [1]"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_with_its_place(tmp_path, space, said):
+    (told,) = problems(tmp_path, GOOD + TUNED.replace("{space}", space))
+    assert re.match(r"\d+:\d+: tune\.space", told)
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "version: 1",
+            "version: '1'",
+            "1:1: version: '1' is text, and a number is wanted; write it without quotes: 1",
+        ),
+        (
+            "name: demo/one",
+            "name: demo//one",
+            "2:1: name: 'demo//one' is not allowed; write parts of letters, digits",
+        ),
+    ],
+)
+def test_words_say_what_to_write(tmp_path, old, new, said):
+    text = GOOD.replace(old, new)
+    assert text != GOOD
+    assert problems(tmp_path, text)[0].startswith(said)
