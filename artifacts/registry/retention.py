@@ -133,9 +133,9 @@ def _missing(
     for name, number in gone:
         if (name, number) not in there:
             key = named.get((name, number))
-            what = f"{name}:{number} is missing in the registry, and what it named is kept"
-            why = "" if key else ": all artifacts, since no event tells which"
-            yield Unclear(what=f"{what}{why}; {RESTORE}", keys=(key,) if key else None)
+            stays = "its engine is kept" if key else "all artifacts are kept, since no event tells its own"
+            what = f"{name}:{number} is missing in the registry, and {stays}; {RESTORE}"
+            yield Unclear(what=what, keys=(key,) if key else None)
 
 
 def _published(db: Connection) -> dict[tuple[str, int], str | None]:
