@@ -26,7 +26,9 @@ def explained(
         (elsewhere, 0, "set $TMPDIR to a directory with room"),
     ):
         if place is not None and disk.free_bytes(place) <= FULL_BYTES:
-            return StoreUnusable(f"{disk.full(place, what, needed_bytes=size, instead=instead)}\n{exc}")
+            return StoreUnusable(
+                f"{disk.full(place, what, needed_bytes=size, instead=instead)}\n{_brief(exc)}"
+            )
     if not disk.is_full(exc):
         return exc
     places = [place for place in (store, elsewhere) if place is not None]
@@ -34,5 +36,12 @@ def explained(
     other = "" if store is None else "use another --store, "
     return StoreUnusable(
         f"disk full: {what} ran out of room; bytes that are free now that it has ended: {', '.join(now)};"
-        f" free space there, {other}or set $TMPDIR\n{exc}"
+        f" free space there, {other}or set $TMPDIR\n{_brief(exc)}"
     )
+
+
+def _brief(exc: BuildFailed) -> str:
+    """What failed, where its log is and the last line of that: the rest only tells how a write went wrong."""
+    first, *more = str(exc).splitlines()
+    log = [line for line in more[:-1] if line.startswith("  log: ")]
+    return "\n".join([first, *log, *more[-1:]])

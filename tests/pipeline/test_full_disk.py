@@ -8,7 +8,9 @@ from pipeline.errors import BuildFailed
 from pipeline.full_disk import explained
 from tests.disks import fill, mounted
 
-FAILED = BuildFailed("rank 0 died: mz_zip error string: write callback failed")
+FAILED = BuildFailed(
+    "rank 0 failed:\n  log: /a/log\n  | Traceback\n  | File x, line 3\n  | mz_zip error: write callback failed"
+)
 
 
 def test_a_failure_of_another_kind_stays_what_it_is(tmp_path):
@@ -21,12 +23,12 @@ def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(tm
         monkeypatch.setenv("TMPDIR", str(disk))
         found = explained(FAILED, "rank 0", store=tmp_path)
         assert isinstance(found, StoreUnusable)
-        first, last = str(found).splitlines()
+        first, *rest = str(found).splitlines()
         assert first == (
             f"disk full: rank 0 cannot be written: 0 bytes are free at {disk}, on the disk mounted at {disk};"
             " free space there, or set $TMPDIR to a directory with room"
         )
-        assert last == str(FAILED)
+        assert rest == ["rank 0 failed:", "  log: /a/log", "  | mz_zip error: write callback failed"]
 
 
 def test_what_ran_out_of_room_that_is_free_again_is_said_with_both_places(tmp_path, monkeypatch):
