@@ -2,7 +2,6 @@
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,17 +11,12 @@ from typing import Any
 
 from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
-from artifacts.store import disk
 from artifacts.store.local import LocalStore
-from pipeline import process, reuse
+from pipeline import full_disk, process, reuse
 from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.host import Host, child_env
 from pipeline.judged import SAID, judged
 from pipeline.step import Step
-
-FULL_BYTES = 1 << 20
-"""A disk with less room than this is full, and a store's reserve may have been given up for so much."""
-
 
 WARNING = ("calibration_set", "statistics")
 """Kinds of steps whose reports warn."""
@@ -193,21 +187,11 @@ def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
     try:
         yield
     except BuildFailed as exc:
-        what, elsewhere = f"{step.kind} {step.key[:12]}", Path(tempfile.gettempdir())
-        for place, size, instead in (
-            (store.root, step.size_bytes, "use another --store"),
-            (elsewhere, 0, "set $TMPDIR to a directory with room"),
-        ):
-            if disk.free_bytes(place) <= FULL_BYTES:
-                told = disk.full(place, what, needed_bytes=size, instead=instead)
-                raise StoreUnusable(f"{told}\n{exc}") from exc
-        if not disk.is_full(exc):
+        what = f"{step.kind} {step.key[:12]}"
+        found = full_disk.explained(exc, what, store=store.root, needed_bytes=step.size_bytes)
+        if found is exc:
             raise
-        now = [f"{disk.free_bytes(place):,} at {place}" for place in (store.root, elsewhere)]
-        raise StoreUnusable(
-            f"disk full: {what} ran out of room; bytes that are free now that it has ended: {', '.join(now)};"
-            f" free space there, use another --store, or set $TMPDIR\n{exc}"
-        ) from exc
+        raise found from exc
 
 
 def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], None]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline import process, tether
+from artifacts.errors import StoreUnusable
+from pipeline import full_disk, process, tether
 from pipeline.errors import BuildFailed
 from pipeline.toolchains.toolchain import Toolchain
 
@@ -138,6 +139,7 @@ class Session:
         if deadline is not None and time.monotonic() > deadline:
             raise self._failure(name, f"not loaded after {LOAD_TIMEOUT_S:g} s")
 
-    def _failure(self, name: str, reason: str) -> BuildFailed:
+    def _failure(self, name: str, reason: str) -> BuildFailed | StoreUnusable:
         quoted = [f"  | {line}" for line in process.tail(self.log)]
-        return BuildFailed("\n".join([f"TensorRT-LLM {self.toolchain.version}, {name}: {reason}", *quoted]))
+        who = f"TensorRT-LLM {self.toolchain.version}, {name}"
+        return full_disk.explained(BuildFailed("\n".join([f"{who}: {reason}", *quoted])), who)

@@ -16,6 +16,8 @@ from typing import Any, Self
 
 from torch._C._distributed_c10d import TCPStore
 
+from artifacts.errors import StoreUnusable
+from pipeline import full_disk
 from pipeline.engines.aoti.calls import CALLS
 from pipeline.engines.aoti.worker import Rank
 from pipeline.errors import BuildFailed
@@ -70,7 +72,8 @@ class Ranks:
     ) -> list[Any]:
         """Runs a function of `calls` on every rank; returns each rank's result.
 
-        Raises BuildFailed with the rank and the end of its log when one fails or dies.
+        Raises BuildFailed with the rank and the end of its log when one fails or dies; a StoreUnusable where
+        the disk of temporary files is full.
         """
         for rank, pipe in enumerate(self.pipes):
             try:
@@ -113,16 +116,15 @@ class Ranks:
         else:
             results[rank] = value
 
-    def _death(self, rank: int) -> BuildFailed:
+    def _death(self, rank: int) -> BuildFailed | StoreUnusable:
         self.processes[rank].join(STOP_TIMEOUT_S)
         return self._failure(rank, f"died with exit code {self.processes[rank].exitcode}")
 
-    def _failure(self, rank: int, how: str) -> BuildFailed:
+    def _failure(self, rank: int, how: str) -> BuildFailed | StoreUnusable:
         lines = self.log(rank).read_text(errors="replace").splitlines() if self.log(rank).exists() else []
         tail = "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (nothing)"
-        return BuildFailed(
-            f"rank {rank} of {self.world_size} of the engine {how}; the end of its log:\n{tail}"
-        )
+        who = f"rank {rank} of {self.world_size} of the engine"
+        return full_disk.explained(BuildFailed(f"{who} {how}; the end of its log:\n{tail}"), who)
 
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:
