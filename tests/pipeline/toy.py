@@ -34,16 +34,18 @@ def fail(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], 
 def fill_disk(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
     """Writes until the disk is full."""
     with (out / "big").open("wb") as file:
-        while True:
+        for _ in range(100):
             file.write(b"x" * (1 << 20))
+    raise RuntimeError("the disk of this test holds more than 100 MiB")
 
 
 def fill_temporary(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
-    """Writes beside the store until the disk is full."""
-    with tempfile.NamedTemporaryFile("wb") as file:
-        while True:
+    """Writes beside the store until the disk is full; never to another disk, as Python would by itself."""
+    with tempfile.NamedTemporaryFile("wb", dir=os.environ["TMPDIR"]) as file:
+        for _ in range(100):
             file.write(b"x" * (1 << 20))
             file.flush()
+    raise RuntimeError("the disk of this test holds more than 100 MiB")
 
 
 def complain(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
