@@ -55,6 +55,6 @@ def places(root: Path) -> None:
 PLACES = (
     "", " ", ".", "..", "/", "nothing", "directory", "file", "empty", "binary", "vast", "fifo", "loop", "link-to-nothing", "link-to-fifo", "socket", "deep.json",
     "bomb.yaml", os.fsdecode(b"not-utf-8-\xff"), os.fsdecode(b"nothing-\xff"), "file/below", "nothing/below", "~nosuchuser/x", "x" * 300, "x" * 5000, "a/" * 2500, "a\0b", "\x1b[31m",
-    "/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/proc/self/mem", "/proc/1/root/x",
+    "/dev/zero", "/dev/null", "/dev/full", "/dev/stdin", "/proc/self/mem", "/proc/1/cwd/x",
 )  # fmt: skip
 """Paths, relative to what `places` makes."""
