@@ -205,7 +205,8 @@ def test_the_command_shows_steps_and_fit_and_exits_4_with_the_cheapest_change(cl
 
 def test_the_command_answers_with_the_fit_in_json(cli, tmp_path):
     done = cli("--store", tmp_path / "s", "--json", "plan", PRODUCTION / "70b_fp8_kv_h200.yaml")
-    fit = json.loads(done.stdout)["fit"]
+    answer = json.loads(done.stdout)
+    fit = answer.get("answer", answer)["fit"]  # where this host lacks the GPUs, the answer is beside an error
     assert fit["verdict"] == "fits"
     assert [rank["rank"] for rank in fit["ranks"]] == [0, 1, 2, 3]
 
