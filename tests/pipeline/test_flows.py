@@ -83,7 +83,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def good(site) -> Sent:
     """A finished run that searched two points, one of which crashed."""
-    sent = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [0, 4]}})
+    sent = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [1, 4]}})
     assert site.end_of(sent).is_completed()
     return sent
 
@@ -154,7 +154,7 @@ def test_the_published_version_is_in_the_registry(site, good):
 
 
 def test_the_same_recipe_again_builds_nothing_and_is_the_same_version(site, good):
-    again = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [0, 4]}})
+    again = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [1, 4]}})
     assert site.end_of(again).is_completed()
     bars = [one for one in site.artifacts(again).values() if one.type == "progress" and one.data == 100.0]
     assert len(bars) == 8  # one per kind: the search is not repeated

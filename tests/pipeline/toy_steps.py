@@ -59,7 +59,7 @@ def trials(recipe: Recipe) -> tuple[Trial, ...]:
     """One trial per value that the recipe searches; the build of `0` crashes."""
     made = []
     for value in recipe.tune.space["max_batch_size"] if recipe.tune else ():
-        engine = step("engine", {}, {"crash": value == 0, "max_batch_size": value})
+        engine = step("engine", {}, {"crash": value == 1, "max_batch_size": value})
         measurement = step("measurement", {"engine": engine.key}, {})
         made.append(Trial(point={"max_batch_size": value}, engine=engine, measurement=measurement))
     return tuple(made)
@@ -136,7 +136,7 @@ TRIALS = {
     "objective": "throughput",
     "chosen": 1,
     "trials": [
-        {"point": {"max_batch_size": 0}, "measurement": None, "why": "out of registers"},
+        {"point": {"max_batch_size": 1}, "measurement": None, "why": "out of registers"},
         {
             "point": {"max_batch_size": 4},
             "measurement": {"rows": [{"tokens_per_s": 800.25, "tokens_per_s_per_user": 200.0}]},
