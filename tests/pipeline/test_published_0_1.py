@@ -170,7 +170,7 @@ def test_a_version_is_built_again_and_compared(cli, where):
     assert done.returncode == 1, (
         done.stderr
     )  # since 0.1, config.json names the head for TensorRT-LLM 0.10 too
-    found = json.loads(done.stdout)
+    found = json.loads(done.stdout)["answer"]
     stages = {stage["kind"]: stage for stage in found["stages"]}
     assert list(stages) == ["source", "quantized_checkpoint", "sharded_checkpoint", "engine"]
     for stage in stages.values():
