@@ -30,7 +30,11 @@ REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the sam
     type=PathType(exists=True, file_okay=False),
     help="Where relative paths of its recipe start; default: where its file was, if that is here.",
 )
-@click.option("--strict", is_flag=True, help="Fail unless every byte of the engine is as published.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Fail unless every byte of the engine is as published, but for caches and timings.",
+)
 @click.pass_obj
 def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> None:
     """Build a version again in a store of its own, and say file by file what came out otherwise.
