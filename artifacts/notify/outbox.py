@@ -127,8 +127,8 @@ class Outbox:
 
         Subscribers named in `without` are left for later.
 
-        Nobody else takes it for `CLAIM_S`; a process that dies meanwhile has not told anyone for certain, so
-        that another one tells it again.
+        No other process takes it for `CLAIM_S`, nor a later event for the same subscriber: two processes
+        would deliver out of order. A process that dies meanwhile may not have delivered: another one does.
         """
         while self._db.exists():
             with self._db.reading() as db:
@@ -175,12 +175,16 @@ class Outbox:
         here = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
         try:
             with self._db.writing() as db:
+                # again here: another process may have claimed since the events were read
+                if db.scalar(_in_flight(due.subscription, now)):
+                    return False
                 if due.attempt == 1 and db.scalar(select(table.c.seq).where(here)) is None:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
                     db.execute(insert(table).values(**rows.checked(table, {**row, "next_at": until})))
                     return True
                 open_ = here & (table.c.attempts == due.attempt - 1) & _is_due(now)
-                taken = db.execute(update(table).where(open_).values(attempts=due.attempt, next_at=until))
+                claim = {"attempts": due.attempt, "next_at": until, "problem": None}
+                taken = db.execute(update(table).where(open_).values(**claim))
                 return taken.rowcount == 1
         except IntegrityError:  # another process took it first, or the subscriber was removed
             return False
@@ -196,7 +200,7 @@ class Outbox:
 def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | None:
     """The first event that a subscriber wants, and has not been told or is to be told again by now."""
     for subscription in _subscriptions(db):
-        if subscription.id in without:
+        if subscription.id in without or db.scalar(_in_flight(subscription, now)):
             continue
         after = subscription.after_seq
         while waiting := db.execute(_waiting(subscription, after, now)).all():
@@ -210,6 +214,13 @@ def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | 
                     )
             after = waiting[-1].seq
     return None
+
+
+def _in_flight(subscription: Subscription, now: datetime) -> Select[tuple[int]]:
+    """The query for an event that another process is delivering: claimed, and neither done nor failed."""
+    table = tables.delivery
+    claimed = table.c.done_at.is_(None) & table.c.problem.is_(None) & ~_is_due(now)
+    return select(table.c.seq).where(table.c.subscription == subscription.id, claimed).limit(1)
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:

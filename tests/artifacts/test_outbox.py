@@ -181,6 +181,22 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(outbox, publis
     assert (one.state, one.attempts, one.problem) == ("told", 2, None)
 
 
+@on_both
+def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(outbox, publish):
+    first, second = outbox.subscribe("command", "hook"), outbox.subscribe("command", "other")
+    publish()
+    publish()
+    slow, other = outbox.claim(NOW), outbox.claim(NOW)
+    assert [(due.subscription.id, due.event.seq) for due in (slow, other)] == [(first, 1), (second, 1)]
+    assert outbox.claim(NOW) is None
+    outbox.told(slow, NOW)
+    outbox.failed(other, NOW, "refused")
+    assert [(due.subscription.id, due.event.seq) for due in (outbox.claim(NOW), outbox.claim(NOW))] == [
+        (first, 2),
+        (second, 2),
+    ]
+
+
 TELL = """
 import sys
 from datetime import UTC, datetime
