@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 
 from tests.structure.hits import Hit
-from tests.structure.tree import Checkout, Function, Module
+from tests.structure.tree import Checkout, Module
 
 CONTAINERS = {
     "dict", "Dict", "defaultdict", "OrderedDict", "Mapping", "MutableMapping", "ChainMap", "ItemsView",
@@ -113,9 +113,3 @@ def _last_name(node: ast.expr) -> str:
         case ast.Subscript(slice=ast.Constant(value=str(name))):
             return name
     return ""
-
-
-def annotated_share(checkout: Checkout) -> float:
-    """Share of functions that state what they return; 1.0 where there are none."""
-    functions: list[Function] = [function for module in checkout.modules for function in module.functions]
-    return sum(function.returns is not None for function in functions) / len(functions) if functions else 1.0
