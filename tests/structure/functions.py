@@ -1,5 +1,6 @@
 """Sizes of functions and files, and whether functions state what they return."""
 
+import ast
 from statistics import median
 
 from tests.structure.hits import Hit
@@ -35,6 +36,12 @@ def long_files(checkout: Checkout) -> list[Hit]:
 
 
 def annotated_share(checkout: Checkout) -> float:
-    """Share of functions that state what they return; 1.0 where there are none."""
-    functions: list[Function] = [function for module in checkout.modules for function in module.functions]
+    """Share of functions that state what they return; 1.0 where there are none. Triton kernels cannot."""
+    functions = [
+        function for module in checkout.modules for function in module.functions if not _is_kernel(function)
+    ]
     return sum(function.returns is not None for function in functions) / len(functions) if functions else 1.0
+
+
+def _is_kernel(function: Function) -> bool:
+    return any(ast.unparse(decorator).startswith("triton.jit") for decorator in function.decorator_list)

@@ -2,9 +2,10 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.structure.hits import Hit
-from tests.structure.tree import Checkout, Function, Module
+from tests.structure.tree import Checkout, Function, children
 
 STYLE_2_4 = {"found", "told", "asked", "made", "one"}
 PARTICIPLES = {
@@ -27,19 +28,20 @@ Scope = Function | ast.Lambda
 
 def vague_names(checkout: Checkout) -> list[Hit]:
     """Every vague local name, once per function that binds it."""
-    return [
-        Hit(module.path, line, name)
-        for module in checkout.modules
-        for scope in _scopes(module)
-        for name, line in _vague(local_names(scope)).items()
-    ]
+    return [Hit(path, line, name) for path, names in _every(checkout) for name, line in _vague(names).items()]
 
 
-def count_local_names(checkout: Checkout) -> int:
-    """Local names of all functions; a name that a function binds twice counts once."""
-    return sum(len(local_names(scope)) for module in checkout.modules for scope in _scopes(module))
+def vague_share(checkout: Checkout) -> float:
+    """Share of vague names among all local names; a name that a function binds twice counts once."""
+    every = [names for _, names in _every(checkout)]
+    return sum(len(_vague(names)) for names in every) / (sum(map(len, every)) or 1)
 
 
+def _every(checkout: Checkout) -> Iterator[tuple[str, dict[str, int]]]:
+    return ((module.path, local_names(scope)) for module in checkout.modules for scope in module.scopes)
+
+
+@cache
 def local_names(scope: Scope) -> dict[str, int]:
     """Each name that a function binds -> the first line that does: parameters, targets of assignments,
     loops, comprehensions, `with`, `except`, `match` and `:=`; not those of functions inside it."""
@@ -56,10 +58,6 @@ def _vague(names: dict[str, int]) -> dict[str, int]:
         for name, line in names.items()
         if name.strip("_") in VAGUE and PAIRS.get(name.strip("_")) not in names
     }
-
-
-def _scopes(module: Module) -> Iterator[Scope]:
-    return (node for node in module.nodes if isinstance(node, Scope))
 
 
 def _parameters(scope: Scope) -> Iterator[tuple[str, int]]:
@@ -91,4 +89,4 @@ def _targets(scope: Scope) -> Iterator[tuple[str, int]]:
                 yield name, node.lineno
             case ast.MatchMapping(rest=str(name)):
                 yield name, node.lineno
-        waiting += ast.iter_child_nodes(node)
+        waiting += children(node)

@@ -6,8 +6,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.structure.symbols import Meaning, Symbols, Unit
+from tests.structure.symbols import Meaning, Symbols
 from tests.structure.tree import Checkout
+from tests.structure.units import Unit
 
 START = "run"
 """The command of the command line where the road starts: a function that click decorates."""
