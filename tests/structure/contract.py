@@ -1,6 +1,10 @@
 """The order of the rooms of `pipeline`: who may import whom."""
 
-CONTRACT: tuple[str, ...] = ()
+CONTRACT: tuple[str, ...] = (
+    "cli", "flows", "exchange", "rebuild", "run", "pages", "advice", "plan", "export", "child", "fit", "evaluate",
+    "engines", "trtllm", "backend", "checkpoint", "drafting", "sources", "weights", "models", "toolchains", "step",
+    "process", "errors", "units",
+)  # fmt: skip
 """Rooms of `pipeline`, top floor first, each a folder as `pipeline` would import it: "cli", "export.triton".
 
 A module may import modules of its own room and of rooms that stand later in this tuple, wherever the import

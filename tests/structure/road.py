@@ -13,10 +13,10 @@ from tests.structure.units import Unit
 START = "run"
 """The command of the command line where the road starts: a function that click decorates."""
 
-DOOR = ("process.run", "child.main")
+DOOR = (("process.run",), ("child.main", "child.door.main"))
 """The process boundary, one call: `process.run` starts `python -m` with the module of `child.main`.
 
-Both are given by the end of their dotted name, so that they may move. The syntax tree cannot see this call.
+Both are given by the ends that their dotted names had or have, so that they may move. The syntax tree cannot see this call.
 """
 
 ADDRESS = re.compile(r"[a-z_]\w*(\.\w+)+:\w+")
@@ -78,9 +78,10 @@ def command(symbols: Symbols, name: str) -> str:
     return _only([unit.name for unit in units if "command" in unit.decorators], f"a command {name!r}")
 
 
-def ending(symbols: Symbols, suffix: str) -> str:
-    """The function whose dotted name ends so."""
-    return _only([name for name in symbols.units if f".{name}".endswith(f".{suffix}")], suffix)
+def ending(symbols: Symbols, suffixes: Sequence[str]) -> str:
+    """The function whose dotted name ends in one of these ways."""
+    ends = tuple(f".{suffix}" for suffix in suffixes)
+    return _only([name for name in symbols.units if f".{name}".endswith(ends)], suffixes[0])
 
 
 def addressed(symbols: Symbols) -> list[str]:
