@@ -292,6 +292,7 @@ def _pieces(directory: Path) -> dict[str, int]:
         raise SourceError(
             f"{path}: {kind}, {'a' if spaced else 'no'} space in front of a text, and tokenizer_config.json "
             f"names {class_name}, by which transformers makes other tokens than sentencepiece. It reads "
-            f"BPE by LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); {SAVE}"
+            f"BPE by LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); "
+            f"{SAVE}"
         )
     return table

@@ -65,7 +65,8 @@ def _rope(
         return theta, None
     if rope_type not in LONGROPE:
         config.refuse(
-            f"{name}: rope_type {shortened(rope_type)} is not supported for Phi-3; supported: default, longrope"
+            f"{name}: rope_type {shortened(rope_type)} is not supported for Phi-3; "
+            "supported: default, longrope"
         )
         return theta, None
     if rope_type == "su" and block.get(ORIGINAL) != original:
