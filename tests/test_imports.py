@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.structure import imports
+from tests.structure.contract import CONTRACT
+from tests.structure.tree import read_checkout
+
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "recipes": {"recipes"},
@@ -62,6 +66,14 @@ def test_parts_of_artifacts_point_one_way(part):
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
                 known.add(node.module.split(".")[1])
         assert known <= {part, *OF_ARTIFACTS[part]}, path
+
+
+@pytest.mark.skipif(not CONTRACT, reason="tests/structure/contract.py orders no rooms yet")
+def test_rooms_of_pipeline_point_one_way():
+    checkout = read_checkout(ROOT)
+    assert imports.unplaced_modules(checkout, CONTRACT) == []
+    assert imports.empty_rooms(checkout, CONTRACT) == []
+    assert list(map(str, imports.upward_imports(checkout, CONTRACT))) == []
 
 
 def test_only_the_door_starts_programs():
