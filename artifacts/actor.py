@@ -11,5 +11,5 @@ def whoami() -> str:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an entry
         user = str(os.getuid())
-    said = f"{user}@{socket.gethostname()}"  # the environment says who the user is, and may say anything
-    return "".join(letter if letter.isprintable() else "?" for letter in said)[:200]
+    name = f"{user}@{socket.gethostname()}"  # the environment says who the user is, and may say anything
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:200]

@@ -95,12 +95,12 @@ class Client:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self.registry.resolve(reference)
 
-    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+    def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
         `artifacts.finding.match.WANTED` says what can be wanted; anything else is a ValueError.
         """
-        return self.registry.find(rank=rank, limit=limit, **wanted)
+        return self.registry.find(rank=rank, limit=limit, **criteria)
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number of the version that it points at, sorted; NotFound for a name without versions."""
@@ -136,8 +136,8 @@ class Client:
         version that is not what the alias's policy asks a PolicyRefused.
         """
         record = self.resolve(reference)
-        found = self.registry.aliases(record.name).get(alias) if expect is None else expect
-        self.registry.promote(record.name, alias, to=record.number, expect=None if new else found)
+        expected = self.registry.aliases(record.name).get(alias) if expect is None else expect
+        self.registry.promote(record.name, alias, to=record.number, expect=None if new else expected)
         return self.resolve(record.reference)
 
     def rollback(self, reference: str, *, to: int | None = None, expect: int | None = None) -> Move:
@@ -146,10 +146,10 @@ class Client:
         No policy stands in the way. NotFound where there is no such version, AliasMoved if it is not at
         `expect`.
         """
-        wanted = parse_reference(reference)
-        if wanted.alias is None:
+        target = parse_reference(reference)
+        if target.alias is None:
             raise NotFound(f"{reference!r} names no alias; write NAME@ALIAS")
-        return self.registry.rollback(wanted.name, wanted.alias, to=to, expect=expect)
+        return self.registry.rollback(target.name, target.alias, to=to, expect=expect)
 
     def pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
         """Copy a version to `dest`, which appears at once and complete, every byte verified; return its path.
@@ -207,17 +207,27 @@ class Client:
         except NotFound as exc:
             raise NotFound(self._lacking(record, exc)) from None
 
-    def _lacking(self, record: VersionRecord, said: NotFound) -> str:
+    def _lacking(self, record: VersionRecord, error: NotFound) -> str:
         """What to say of a version whose content the store does not have, and what to do."""
         if record.collected_at is not None:
             return retention.gone(record.reference, record.collected_at)
-        others = set(self.store.contents(record.engine_key))
+        other_contents = set(self.store.contents(record.engine_key))
         database = open_database(self._registry_url)
         with database.reading() as db:
-            named = [one.reference for one in retention.known(db).versions if one.address in others]
-        which = f", which is {', '.join(named)}" if named else ", which no version is" if others else ""
+            references = [
+                version.reference
+                for version in retention.known(db).versions
+                if version.address in other_contents
+            ]
+        holder = (
+            f", which is {', '.join(references)}"
+            if references
+            else ", which no version is"
+            if other_contents
+            else ""
+        )
         return (
-            f"{record.reference}: {said}{which}; bring its files back (enginery repair {record.reference}"
+            f"{record.reference}: {error}{holder}; bring its files back (enginery repair {record.reference}"
             " --from STORE|DIRECTORY), or build its recipe again: what comes out otherwise is a new version"
         )
 
@@ -228,5 +238,7 @@ class Client:
             self.registry.require_store(Binding(identity.id if identity else "", self.store.url))
 
     def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
-        kept = Endorsements(self.registry.database)
-        return kept.signatures(manifest.digest), kept.attestations(manifest.key, manifest.digest)
+        endorsements = Endorsements(self.registry.database)
+        return endorsements.signatures(manifest.digest), endorsements.attestations(
+            manifest.key, manifest.digest
+        )

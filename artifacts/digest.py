@@ -47,15 +47,15 @@ def _refuse_other_keys(value: Any) -> None:
             _refuse_other_keys(item)
 
 
-def of_file(path: str | os.PathLike[str], counted: Callable[[int], None] | None = None) -> str:
+def of_file(path: str | os.PathLike[str], on_bytes: Callable[[int], None] | None = None) -> str:
     """Digest of a file's bytes; `counted` is told the number of bytes of every piece."""
-    seen, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
+    hasher, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
     with Path(path).open("rb", buffering=0) as file:
         while num_bytes := file.readinto(piece):
-            seen.update(piece[:num_bytes])
-            if counted is not None:
-                counted(num_bytes)
-    return seen.hexdigest()
+            hasher.update(piece[:num_bytes])
+            if on_bytes is not None:
+                on_bytes(num_bytes)
+    return hasher.hexdigest()
 
 
 def of_tree(files: Mapping[str, str]) -> str:
@@ -79,12 +79,12 @@ def of_still_file(path: Path) -> str:
     A second name given or taken meanwhile moves a file's ctime and is no write.
     """
     before = path.stat()
-    found = of_file(path)
+    sha256 = of_file(path)
     after = path.stat()
     linked = max(before.st_nlink, after.st_nlink) > 1
     if _written(before) != _written(after) or (not linked and before.st_ctime_ns != after.st_ctime_ns):
         raise FileChanged(f"{path} changed while it was being read; run again when nothing writes it")
-    return found
+    return sha256
 
 
 def signature(path: Path) -> str:
@@ -94,11 +94,11 @@ def signature(path: Path) -> str:
 
 def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
     """What the system says of each file that is there; others may remove some of them meanwhile."""
-    found = {}
+    stats = {}
     for path in paths:
         with suppress(FileNotFoundError):
-            found[path] = path.stat()
-    return found
+            stats[path] = path.stat()
+    return stats
 
 
 def _signature(stat: os.stat_result) -> str:
@@ -131,27 +131,27 @@ class FileDigests:
 
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Digests of several files; those not in the cache are hashed in parallel."""
-        wanted = {path: path.stat() for path in paths}
-        known = self._known(wanted)
+        stats = {path: path.stat() for path in paths}
+        known = self._known(stats)
         old_ns = time.time_ns() - RACY_NS
-        fresh = of_files(path for path in wanted if path not in known)
+        fresh = of_files(path for path in stats if path not in known)
         # A write always moves ctime, which, unlike mtime, nobody can set.
-        settled = [path for path in fresh if wanted[path].st_ctime_ns < old_ns]
-        self._remember((wanted[path], fresh[path]) for path in settled)
-        return {path: known.get(path) or fresh[path] for path in wanted}
+        settled = [path for path in fresh if stats[path].st_ctime_ns < old_ns]
+        self._remember((stats[path], fresh[path]) for path in settled)
+        return {path: known.get(path) or fresh[path] for path in stats}
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Those of the digests that are remembered and still count; reads no file."""
         return self._known(_stats(paths))
 
-    def vouch(self, known: Mapping[Path, str], since_ns: int) -> None:
+    def vouch(self, digests: Mapping[Path, str], since_ns: int) -> None:
         """Remember digests of files that were read after `since_ns` and written by nobody since.
 
         For a store's own files, whose ctime moves with every link to them: there mtime has to tell of a
         write, and files with an mtime too young for that are left out, as are files that are gone.
         """
         rows = []
-        for path, sha256 in known.items():
+        for path, sha256 in digests.items():
             try:
                 stat = path.stat()
             except FileNotFoundError:
@@ -178,18 +178,18 @@ class FileDigests:
                 db.execute("BEGIN EXCLUSIVE")
                 os.truncate(self.cache, 0)
 
-    def _known(self, wanted: Mapping[Path, os.stat_result]) -> dict[Path, str]:
-        known: dict[Path, str] = {}
+    def _known(self, stats: Mapping[Path, os.stat_result]) -> dict[Path, str]:
+        digests: dict[Path, str] = {}
         if self.cache.exists():
             with self._warned(), closing(self._connect()) as db:
                 query = "SELECT sha256 FROM inode WHERE inode = ? AND signature = ?"
-                for path, seen in wanted.items():
-                    for (found,) in db.execute(query, (_inode(seen), _signature(seen))):
-                        known[path] = found
-        return known
+                for path, stat in stats.items():
+                    for (sha256,) in db.execute(query, (_inode(stat), _signature(stat))):
+                        digests[path] = sha256
+        return digests
 
-    def _remember(self, seen: Iterable[tuple[os.stat_result, str]]) -> None:
-        rows = [(_inode(stat), _signature(stat), sha256) for stat, sha256 in seen]
+    def _remember(self, digests: Iterable[tuple[os.stat_result, str]]) -> None:
+        rows = [(_inode(stat), _signature(stat), sha256) for stat, sha256 in digests]
         if not rows:
             return
         with self._warned():
@@ -213,10 +213,12 @@ class FileDigests:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            told = f"digest cache {self.cache} cannot be used, so files are hashed again: {exc}{_remedy(exc)}"
-            if told not in self._told:  # once for every reason is enough
-                self._told.add(told)
-                log.warning("%s", told)
+            warning = (
+                f"digest cache {self.cache} cannot be used, so files are hashed again: {exc}{_remedy(exc)}"
+            )
+            if warning not in self._told:  # once for every reason is enough
+                self._told.add(warning)
+                log.warning("%s", warning)
 
 
 def _remedy(exc: BaseException) -> str:

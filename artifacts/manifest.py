@@ -67,15 +67,15 @@ def fold(name: str) -> str:
 
 def check_names(names: Iterable[str]) -> None:
     """Refuse names of which one is, or would hold, another on some disk; a ValueError."""
-    seen: dict[str, str] = {}
+    name_of: dict[str, str] = {}
     for name in names:
-        other = seen.setdefault(fold(check_name(name)), name)
-        if other != name:
-            raise ValueError(f"file names {other!r} and {name!r} differ only by case; rename one of them")
-    for name in seen.values():
+        twin = name_of.setdefault(fold(check_name(name)), name)
+        if twin != name:
+            raise ValueError(f"file names {twin!r} and {name!r} differ only by case; rename one of them")
+    for name in name_of.values():
         for parent in list(PurePosixPath(name).parents)[:-1]:
-            if fold(str(parent)) in seen:
-                raise ValueError(f"{seen[fold(str(parent))]!r} is a file and a directory of {name!r}")
+            if fold(str(parent)) in name_of:
+                raise ValueError(f"{name_of[fold(str(parent))]!r} is a file and a directory of {name!r}")
 
 
 FileName = Annotated[str, AfterValidator(check_name)]
@@ -175,19 +175,19 @@ class Manifest(Frozen):
         """Checks the names against each other, and that the digest is the one of the files listed."""
         check_names(self.files)
         files = {name: record.sha256 for name, record in self.files.items()}
-        wanted = (digest.of_tree(files), None) if self.version == 1 else digests_of(files)
-        if self.digest != wanted[0]:
+        expected = (digest.of_tree(files), None) if self.version == 1 else digests_of(files)
+        if self.digest != expected[0]:
             raise ValueError(f"digest {self.digest} is not the digest of the files listed")
-        if self.caches != wanted[1]:
+        if self.caches != expected[1]:
             raise ValueError(f"caches {self.caches} is not the digest of the caches listed")
         return self
 
     @model_validator(mode="after")
     def kind_is_the_steps(self) -> "Manifest":
         """Checks that the step, where it says its kind, e.g. `engine.aoti`, is of the manifest's."""
-        said = self.step.get("kind", self.kind)
-        if said.partition(".")[0] != self.kind:
-            raise ValueError(f"kind is {self.kind!r}, and step.kind {said[:80]!r}")
+        step_kind = self.step.get("kind", self.kind)
+        if step_kind.partition(".")[0] != self.kind:
+            raise ValueError(f"kind is {self.kind!r}, and step.kind {step_kind[:80]!r}")
         return self
 
     @property
@@ -215,22 +215,22 @@ VERSIONS = (1, 2)
 """Layouts of manifests that are read; the last is written."""
 
 
-def read_manifest(text: str, where: str) -> Manifest:
+def read_manifest(text: str, place: str) -> Manifest:
     """The manifest in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
-    values = unseal(text, where)
+    values = unseal(text, place)
     if values.get("version") not in VERSIONS:
         raise ArtifactCorrupt(
-            f"{where}: manifest version {values.get('version')!r}; this version reads 1 and 2"
+            f"{place}: manifest version {values.get('version')!r}; this version reads 1 and 2"
         )
     try:
         return Manifest.model_validate(values)
     except ValidationError as exc:
         problem = exc.errors()[0]
         if problem["type"] == "value_error":  # ours, which names what is wrong
-            said = str(problem["ctx"]["error"])
+            reason = str(problem["ctx"]["error"])
         else:
-            said = f"{'.'.join(map(str, problem['loc']))!r}: {problem['msg']}"
-        raise ArtifactCorrupt(f"{where}: {said}; it was not written by this version") from None
+            reason = f"{'.'.join(map(str, problem['loc']))!r}: {problem['msg']}"
+        raise ArtifactCorrupt(f"{place}: {reason}; it was not written by this version") from None
 
 
 SEAL = ',\n  "seal": "'
@@ -242,15 +242,15 @@ def seal(values: dict[str, Any]) -> str:
     return f'{body}{SEAL}{_sealed(body)}"\n}}\n'
 
 
-def unseal(text: str, where: str) -> dict[str, Any]:
+def unseal(text: str, place: str) -> dict[str, Any]:
     """The object that `seal` wrote; any changed byte is an ArtifactCorrupt naming `where` it was."""
     body, _, tail = text.rpartition(SEAL)
     if tail != f'{_sealed(body)}"\n}}\n':
-        raise ArtifactCorrupt(f"{where}: does not match its seal; it was changed after it was written")
+        raise ArtifactCorrupt(f"{place}: does not match its seal; it was changed after it was written")
     try:
         values: dict[str, Any] = json.loads(body + "\n}")
     except (ValueError, RecursionError):  # a seal is no signature: anybody can make one
-        raise ArtifactCorrupt(f"{where}: is sealed and no JSON; it was not written by enginery") from None
+        raise ArtifactCorrupt(f"{place}: is sealed and no JSON; it was not written by enginery") from None
     return values
 
 

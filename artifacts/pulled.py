@@ -64,14 +64,16 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
             _finish(parcel, draft, target)
 
 
-def require_published(named: str, problems: list[str]) -> None:
+def require_published(reference: str, problems: list[str]) -> None:
     """Refuses a version, or a pulled directory, with which something is wrong, as an ArtifactCorrupt."""
     if problems:
-        raise ArtifactCorrupt("\n".join([f"{named} is not as published:", *(f"  {one}" for one in problems)]))
+        raise ArtifactCorrupt(
+            "\n".join([f"{reference} is not as published:", *(f"  {problem}" for problem in problems)])
+        )
 
 
 def verify_pulled(
-    directory: Path, beside: Collection[str] = (), digests: tree.Digests = digest.of_files
+    directory: Path, extra_names: Collection[str] = (), digests: tree.Digests = digest.of_files
 ) -> list[str]:
     """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry.
 
@@ -88,20 +90,20 @@ def verify_pulled(
         version = unseal(texts[VERSION], VERSION)
     except ArtifactCorrupt as exc:
         return [str(exc)]
-    found = tree.problems(
-        directory, manifest.files, beside={*papers.beside(version), *beside}, digests=digests
+    problems = tree.problems(
+        directory, manifest.files, extra_names={*papers.beside(version), *extra_names}, digests=digests
     )
     if _sealed_by(version) != (manifest.key, manifest.digest, manifest.caches):
-        return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
-    return [*found, *papers.problems(directory, manifest, version)]
+        return [*problems, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
+    return [*problems, *papers.problems(directory, manifest, version)]
 
 
 def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
     """Adds what tells where it came from, who vouches for it and its licence; makes it appear."""
     record, manifest = parcel.record, parcel.manifest
     (draft / MANIFEST).write_text(manifest.to_text())
-    came = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
-    (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
+    recorded = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
+    (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: recorded}))
     tree.sync_all(draft)
     refuse_taken(target)
     draft.rename(target)
@@ -133,50 +135,50 @@ def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | No
     for name, record in manifest.files.items():
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = ""
+        sha256 = ""
         for offset in dict.fromkeys((_left(target, record.size), 0)):
-            seen = hashlib.sha256()
-            for size in _copied(source, name, target, offset, seen):
+            hasher = hashlib.sha256()
+            for size in _copied(source, name, target, offset, hasher):
                 if progress is not None:
                     progress(done + size, manifest.size_bytes)
-            found = seen.hexdigest()
-            if found == record.sha256:
+            sha256 = hasher.hexdigest()
+            if sha256 == record.sha256:
                 break
         else:
-            raise ArtifactCorrupt(_damaged(source, name, f"has sha256 {found}, not {record.sha256}"))
+            raise ArtifactCorrupt(_damaged(source, name, f"has sha256 {sha256}, not {record.sha256}"))
         done += record.size
 
 
 def _left(target: Path, size: int) -> int:
     """Bytes of an interrupted copy that may be right."""
-    left = target.stat().st_size if target.is_file() else 0
-    return left if left <= size else 0
+    num_bytes = target.stat().st_size if target.is_file() else 0
+    return num_bytes if num_bytes <= size else 0
 
 
-def _copied(source: Path, name: str, target: Path, offset: int, seen: "Hash") -> Iterator[int]:
+def _copied(source: Path, name: str, target: Path, offset: int, hasher: "Hash") -> Iterator[int]:
     """Copy what follows `offset`; yield how many bytes are there; `seen` is fed all of them."""
     try:
-        opened = (source / name).open("rb")
+        source_file = (source / name).open("rb")
     except FileNotFoundError:
         raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
     if not target.is_file():
         target.touch()
-    with opened, target.open("r+b") as out:
+    with source_file, target.open("r+b") as out:
         if out.seek(0, os.SEEK_END) != offset:
             out.truncate(offset)
         out.seek(0)
         while chunk := out.read(CHUNK_BYTES):
-            seen.update(chunk)
+            hasher.update(chunk)
             yield out.tell()
-        opened.seek(offset)
-        while chunk := opened.read(CHUNK_BYTES):
-            seen.update(chunk)
+        source_file.seek(offset)
+        while chunk := source_file.read(CHUNK_BYTES):
+            hasher.update(chunk)
             out.write(chunk)
             yield out.tell()
 
 
-def _damaged(source: Path, name: str, what: str) -> str:
+def _damaged(source: Path, name: str, damage: str) -> str:
     return (
-        f"{source / name} {what}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
+        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
         "or build its recipe again"
     )

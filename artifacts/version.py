@@ -152,8 +152,8 @@ class Reference:
 
 def parse_reference(text: str) -> Reference:
     """The parts of a reference; anything else is a NotFound that shows the three forms."""
-    found = re.fullmatch(r"([^@:\s]+)(?:@([^@:\s]+)|:(\d{1,9}))?", text)
-    if found is None:
+    match = re.fullmatch(r"([^@:\s]+)(?:@([^@:\s]+)|:(\d{1,9}))?", text)
+    if match is None:
         raise NotFound(f"{text!r} refers to no version; write NAME, NAME@ALIAS or NAME:NUMBER")
-    name, alias, number = found.groups()
+    name, alias, number = match.groups()
     return Reference(name, alias, int(number) if number else None)

@@ -78,23 +78,25 @@ def _placed(client: "Client", record: VersionRecord, root: Path) -> Path:
     if not directory.is_dir():
         client.pull(record.reference, directory)
     os.utime(directory)  # when it became current, for `_forget`
-    aside = root / f".{CURRENT}.{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(directory.name)
-    aside.replace(root / CURRENT)
+    link = root / f".{CURRENT}.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(directory.name)
+    link.replace(root / CURRENT)
     return directory
 
 
 def _is_of(directory: Path, record: VersionRecord) -> bool:
     """Whether the directory holds this very build: another registry's version may have had its number."""
     manifest = directory / "manifest.json"
-    said = manifest.read_text(errors="replace") if manifest.is_file() else ""
-    return record.engine_key in said and (record.manifest_digest or "") in said
+    text = manifest.read_text(errors="replace") if manifest.is_file() else ""
+    return record.engine_key in text and (record.manifest_digest or "") in text
 
 
 def _forget(root: Path, keep: int) -> None:
     """Removes the versions that were current longest ago; never the one that is."""
     current = (root / CURRENT).resolve()
     old = [path for path in root.iterdir() if path.name.isdigit() and path.is_dir() and path != current]
-    for path in sorted(old, key=lambda one: one.stat().st_mtime, reverse=True)[max(0, keep - 1) :]:
+    for path in sorted(old, key=lambda directory: directory.stat().st_mtime, reverse=True)[
+        max(0, keep - 1) :
+    ]:
         shutil.rmtree(path)

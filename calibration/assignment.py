@@ -35,7 +35,7 @@ def intended(precision: Precision, module: str) -> str:
 
 def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
     """Says which exceptions have no effect: a name that no linear has, or that an earlier one names."""
-    names, taken = layout.linears(), set[str]()
+    names, named_before = layout.linears(), set[str]()
     for pattern, fmt in precision.exceptions:
         matches = {name for name in names if fnmatchcase(name, pattern)}
         if not matches and fnmatchcase(HEAD, pattern):
@@ -46,17 +46,17 @@ def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
                 f"format.except: {pattern!r} matches no linear of the model's {layout.num_layers} layers; "
                 f"did you mean {_nearest(pattern, names)!r}?"
             )
-        elif matches <= taken:
+        elif matches <= named_before:
             yield (
                 f"format.except: {pattern!r} matches only linears that earlier exceptions name; "
                 "the first match counts, so put it before them"
             )
-        taken |= matches
+        named_before |= matches
 
 
 def _nearest(pattern: str, names: tuple[str, ...]) -> str:
     """The linear, or the pattern for a whole layer or block of one, that looks most like a pattern."""
     parents = {f"{name.rsplit('.', cut)[0]}.*" for name in names for cut in (1, 2)}
-    anywhere = {f"*.{name.rpartition('.')[2]}" for name in names}
-    known = sorted({*names, *parents, *anywhere})
-    return difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)[0]
+    suffixes = {f"*.{name.rpartition('.')[2]}" for name in names}
+    candidates = sorted({*names, *parents, *suffixes})
+    return difflib.get_close_matches(pattern, candidates, n=1, cutoff=0.0)[0]

@@ -32,11 +32,11 @@ def known_cron(text: str) -> str:
     """The expression; a ValueError that names the field where Prefect cannot read it, or it never fires."""
     fields = text.split()
     if not (len(fields) == 1 and text.strip().startswith("@")) and len(fields) != len(FIELDS):
-        counted = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
-        raise ValueError(f"{counted}, none of seconds or years: {EXAMPLE}")
-    wrong = [told for index in range(len(fields)) if (told := _problem(fields, index))]
-    if wrong or not _readable(text):
-        raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(wrong) or EXAMPLE}")
+        count = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
+        raise ValueError(f"{count}, none of seconds or years: {EXAMPLE}")
+    problems = [problem for index in range(len(fields)) if (problem := _problem(fields, index))]
+    if problems or not _readable(text):
+        raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(problems) or EXAMPLE}")
     if fires_after(text, "UTC", datetime.now(UTC)) is None:
         raise ValueError(f"{shortened(text)!r} never fires: no such day comes; choose another day or month")
     return text
@@ -49,10 +49,10 @@ def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
     from croniter import CroniterBadDateError, croniter
 
     try:
-        found: datetime = croniter(cron, moment.astimezone(ZoneInfo(timezone))).get_next(datetime)
+        next_time: datetime = croniter(cron, moment.astimezone(ZoneInfo(timezone))).get_next(datetime)
     except CroniterBadDateError:
         return None
-    return found
+    return next_time
 
 
 def known_timezone(zone: str) -> str:
@@ -65,8 +65,8 @@ def known_timezone(zone: str) -> str:
         return zone
     by_sound = {name.rpartition("/")[2].lower(): name for name in sorted(names)}
     by_sound |= {name.lower(): name for name in names}
-    near = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
-    hint = f"did you mean {by_sound[near[0]]!r}?" if near else "e.g. 'UTC' or 'Europe/Berlin'"
+    close = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
+    hint = f"did you mean {by_sound[close[0]]!r}?" if close else "e.g. 'UTC' or 'Europe/Berlin'"
     raise ValueError(f"{shortened(zone)!r} is no IANA time zone; {hint}")
 
 
@@ -85,10 +85,10 @@ def _problem(fields: list[str], index: int) -> str | None:
 
 def _backwards_or_once(part: str, low: int, high: int) -> str | None:
     """What is wrong with a range or step that croniter takes, and nobody means."""
-    found = PART.fullmatch(part)
-    if found is None:
+    match = PART.fullmatch(part)
+    if match is None:
         return None
-    begin, last, step = found.groups()
+    begin, last, step = match.groups()
     first = low if begin == "*" else int(begin)
     end = int(last) if last else high
     if last and end < first:

@@ -15,7 +15,7 @@ class RecipeError(Exception):
         self.path, self.problems = path, tuple(problems)
         total = len(problems) + more
         count = f"{total} problem" + ("s" if total != 1 else "")
-        told = [f"  {problem}" for problem in self.problems[:SHOWN]]
+        lines = [f"  {problem}" for problem in self.problems[:SHOWN]]
         if total > SHOWN:
-            told.append(f"  and {total - SHOWN} more")
-        super().__init__("\n".join([f"{path}: {count}", *told]))
+            lines.append(f"  and {total - SHOWN} more")
+        super().__init__("\n".join([f"{path}: {count}", *lines]))

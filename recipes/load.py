@@ -44,8 +44,8 @@ def load(file: Path) -> tuple[Loaded, ...]:
     if problem:
         raise RecipeError(file, [f"{place(root, ('matrix',))}matrix: {problem}"])
     variants = [variant(document, point) for point in combinations(matrix)]
-    _check_names(file, root, [str(one.get("name")) for one in variants])
-    return tuple(Loaded(_recipe(file, root, one), file) for one in variants)
+    _check_names(file, root, [str(variant_.get("name")) for variant_ in variants])
+    return tuple(Loaded(_recipe(file, root, variant_), file) for variant_ in variants)
 
 
 def combinations(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -96,10 +96,12 @@ def _matrix_problem(document: Mapping[str, Any], matrix: Any) -> str:
         parts = dotted.split(".")
         if not all(parts) or parts[0] in ("matrix", "name"):
             return f"{shortened(dotted)!r} is no key that can vary; it {MATRIX}"
-        inside = [".".join(parts[:cut]) for cut in range(1, len(parts))]
-        taken = next((one for one in inside if one in matrix or not _is_table(document, one)), None)
-        if taken is not None:
-            return f"{shortened(dotted)!r} sets a part of {taken!r}, which is no mapping of its own here"
+        prefixes = [".".join(parts[:cut]) for cut in range(1, len(parts))]
+        blocking = next(
+            (prefix for prefix in prefixes if prefix in matrix or not _is_table(document, prefix)), None
+        )
+        if blocking is not None:
+            return f"{shortened(dotted)!r} sets a part of {blocking!r}, which is no mapping of its own here"
     return ""
 
 
@@ -117,9 +119,9 @@ def _is_table(document: Any, dotted: str) -> bool:
 def _check_names(file: Path, root: yaml.Node, names: Sequence[str]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        found = place(root, ("matrix",))
-        told = f"{found}matrix: several recipes would be named {twice[0]!r}; give each a file of its own"
-        raise RecipeError(file, [told])
+        mark = place(root, ("matrix",))
+        problem = f"{mark}matrix: several recipes would be named {twice[0]!r}; give each a file of its own"
+        raise RecipeError(file, [problem])
 
 
 def _recipe(file: Path, root: yaml.Node, document: dict[str, Any]) -> Recipe:

@@ -33,19 +33,19 @@ SHALLOW = ("too_short", "literal_error", "string_type")
 """Errors that say nothing once something inside the value is known to be wrong."""
 
 
-def compose(file: Path, what: str, cure: str) -> yaml.Node:
+def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
     """The file's syntax tree with places; `what` it should hold and, where there is none, the `cure`."""
     try:
         text = read_text(file)
     except FileRefused as exc:
-        told = f"is a directory; give the file of {what} in it" if is_directory(file) else exc.why
-        raise RecipeError(file, [f"{told}; {cure}" if told == "no such file" else told]) from None
+        problem = f"is a directory; give the file of {subject} in it" if is_directory(file) else exc.why
+        raise RecipeError(file, [f"{problem}; {remedy}" if problem == "no such file" else problem]) from None
     try:
         root = yaml_text.compose(text)
     except yaml.YAMLError as exc:
         raise RecipeError(file, [yaml_text.said(exc)]) from None
     if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(file, [f"1:1: {what} is a mapping of keys to values; start with `version: 1`"])
+        raise RecipeError(file, [f"1:1: {subject} is a mapping of keys to values; start with `version: 1`"])
     return root
 
 
@@ -97,10 +97,10 @@ def validate(
         return model.model_validate(document)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
-    told = _Told(model, root, document, tuple(more))
-    wrong = told.distinct(errors)
-    problems = [told.problem(loc, error) for loc, error in wrong[:SHOWN_PROBLEMS]]
-    raise RecipeError(file, problems, more=len(wrong) - len(problems))
+    problems_of = _Told(model, root, document, tuple(more))
+    distinct = problems_of.distinct(errors)
+    problems = [problems_of.problem(loc, error) for loc, error in distinct[:SHOWN_PROBLEMS]]
+    raise RecipeError(file, problems, more=len(distinct) - len(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,14 @@ class _Told:
 
     def distinct(self, errors: Sequence[ErrorDetails]) -> list[tuple[Loc, ErrorDetails]]:
         """One error per place: a union reports each member it tried, a container its broken items again."""
-        kept: dict[Loc, ErrorDetails] = {}
+        error_at: dict[Loc, ErrorDetails] = {}
         for error in errors:
-            kept.setdefault(_location(error, self.document), error)
-        parents = {loc[:cut] for loc in kept for cut in range(len(loc))}
+            error_at.setdefault(_location(error, self.document), error)
+        parents = {loc[:cut] for loc in error_at for cut in range(len(loc))}
         return [
-            (loc, error) for loc, error in kept.items() if not (error["type"] in SHALLOW and loc in parents)
+            (loc, error)
+            for loc, error in error_at.items()
+            if not (error["type"] in SHALLOW and loc in parents)
         ]
 
     def problem(self, loc: Loc, error: ErrorDetails) -> str:
@@ -146,8 +148,8 @@ class _Told:
 
     def _unknown_key(self, loc: Loc) -> str:
         allowed = self._fields(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown key{hint} (allowed: {', '.join(allowed)})"
 
     def _fields(self, loc: Loc) -> list[str]:
@@ -165,15 +167,15 @@ def _location(error: ErrorDetails, document: Any) -> Loc:
 
     What the document does not have is such a name, except for a key that is missing.
     """
-    found: list[int | str] = []
+    location: list[int | str] = []
     for number, part in enumerate(error["loc"], start=1):
         inside = isinstance(document, Mapping) and part in document
         if inside or (isinstance(document, list | tuple) and isinstance(part, int)):
             document = document[part]
         elif error["type"] != "missing" or number < len(error["loc"]):
             continue
-        found.append(part)
-    return tuple(found)
+        location.append(part)
+    return tuple(location)
 
 
 def _given(error: ErrorDetails) -> str:
@@ -189,8 +191,8 @@ def _unknown_value(error: ErrorDetails) -> str:
     allowed = [part.strip("'\"") for part in parts]
     if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
         return f"{_given(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
-    near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    close = difflib.get_close_matches(str(error["input"]), allowed, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
 
 
@@ -198,9 +200,9 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in typing.get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
+        model = _model_in(inner)
+        if model is not None:
+            return model
     return None
 
 

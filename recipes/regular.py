@@ -93,21 +93,21 @@ def require_writable(path: Path) -> None:
         raise FileRefused(path, f"is {kind(mode)}; give a file to write")
 
 
-def require_kind(path: Path, wanted: str) -> None:
+def require_kind(path: Path, expected: str) -> None:
     """A FileRefused where something else than what is wanted (`a file`, `a directory`) is at the path.
 
     What is not there yet is no error, and what may not be looked at is told where it is opened.
     """
     try:
-        found = kind(path.stat().st_mode)
+        actual = kind(path.stat().st_mode)
     except NotADirectoryError:
         raise FileRefused(path, "is below something that is no directory; give another path") from None
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             raise FileRefused(path, "is a link that leads to itself") from None
         return
-    if found != wanted:
-        raise FileRefused(path, f"is {found}; it must be {wanted}")
+    if actual != expected:
+        raise FileRefused(path, f"is {actual}; it must be {expected}")
 
 
 def is_text(text: str) -> bool:

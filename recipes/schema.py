@@ -38,8 +38,8 @@ def known_format(name: str) -> str:
             f"{name!r} is not built by this version: {LATER[name]} (allowed: {', '.join(FORMATS)})"
         )
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown format {name!r}{hint} (allowed: {', '.join(FORMATS)})")
     return name
 
@@ -178,8 +178,8 @@ OPTION = "options."
 def known_setting(name: str) -> str:
     """Checks what a search varies; raises ValueError that says what can be."""
     if name not in SETTINGS and not (name.startswith(OPTION) and name != OPTION):
-        near = difflib.get_close_matches(name, SETTINGS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(name, SETTINGS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
             f"is no setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
             f"{OPTION}<name of a backend option>)"
@@ -206,11 +206,11 @@ class Tune(Frozen):
     def values_can_be_tried(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         """Checks that sizes are whole numbers from 1, and that no value stands twice."""
         for name, values in space.items():
-            wrong = [one for one in values if name in SETTINGS and (type(one) is not int or one < 1)]
+            wrong = [value for value in values if name in SETTINGS and (type(value) is not int or value < 1)]
             if wrong:
                 raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is no whole number from 1")
             seen: set[str] = set()
-            for text in (json.dumps(one, sort_keys=True) for one in values):
+            for text in (json.dumps(value, sort_keys=True) for value in values):
                 if text in seen:
                     raise ValueError(f"{name}: {shortened(text)} stands twice; keep one")
                 seen.add(text)
@@ -325,9 +325,9 @@ class Recipe(Frozen):
     def calibrated_formats_are_fed(self) -> "Recipe":
         """Checks that calibrated scales have data, and that the data is recorded as they need it."""
         if self.needs_calibration and self.calibration is None:
-            what = f"format {str(self.precision)!r}" if self.precision.needs != "none" else "kv_cache"
+            cause = f"format {str(self.precision)!r}" if self.precision.needs != "none" else "kv_cache"
             raise ValueError(
-                f"calibration is required: {what} has calibrated scales; "
+                f"calibration is required: {cause} has calibrated scales; "
                 "add 'calibration: {data: [{path: ...}]}'"
             )
         if self.calibration is not None and self.calibration.statistics == "ranges":

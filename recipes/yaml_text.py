@@ -65,8 +65,8 @@ class Loader(yaml.SafeLoader):
         except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
             # numbers of a %YAML line and of escapes are taken as they are written, however large
             mark = self.get_mark()
-            told = "a number or an escape near here is none that YAML has; write the text itself"
-            raise yaml.scanner.ScannerError(None, None, told, mark) from None
+            problem = "a number or an escape near here is none that YAML has; write the text itself"
+            raise yaml.scanner.ScannerError(None, None, problem, mark) from None
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; an error where the document becomes too large or too deep with it."""
@@ -168,9 +168,9 @@ def said(error: yaml.YAMLError) -> str:
     if not isinstance(error, yaml.MarkedYAMLError):
         return shortened(" ".join(str(error).split()))
     mark = error.problem_mark or error.context_mark
-    at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
+    place = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
     problem = str(error.problem or error.context)
-    return f"{at}{PLAIN.get(problem, problem)}"
+    return f"{place}{PLAIN.get(problem, problem)}"
 
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
@@ -181,13 +181,13 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
     for item in node.value:
         key, value = item if isinstance(item, tuple) else (None, item)
         if key is not None and key.tag not in (f"{TAG}str", f"{TAG}merge"):
-            shown = (
+            key_text = (
                 f"key {shortened(key.value)!r}"
                 if isinstance(key, yaml.ScalarNode)
                 else "a key that is a list or a mapping"
             )
             raise yaml.constructor.ConstructorError(
-                None, None, f"{shown} is no text; quote it", key.start_mark
+                None, None, f"{key_text} is no text; quote it", key.start_mark
             )
         _check_keys(value, seen)
 
@@ -199,12 +199,14 @@ def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
     )
 
 
-def _unprintable(text: str, at: int) -> yaml.MarkedYAMLError:
-    line, column = text.count("\n", 0, at), at - text.rfind("\n", 0, at) - 1
-    mark = yaml.Mark("", at, line, column, None, 0)
-    what = "a NUL character" if text[at] == "\0" else f"the control character U+{ord(text[at]):04X}"
-    told = f"{what} cannot stand in YAML; take it out, and save the file as UTF-8"
-    return yaml.scanner.ScannerError(None, None, told, mark)
+def _unprintable(text: str, position: int) -> yaml.MarkedYAMLError:
+    line, column = text.count("\n", 0, position), position - text.rfind("\n", 0, position) - 1
+    mark = yaml.Mark("", position, line, column, None, 0)
+    character = (
+        "a NUL character" if text[position] == "\0" else f"the control character U+{ord(text[position]):04X}"
+    )
+    problem = f"{character} cannot stand in YAML; take it out, and save the file as UTF-8"
+    return yaml.scanner.ScannerError(None, None, problem, mark)
 
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:

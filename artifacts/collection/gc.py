@@ -81,13 +81,13 @@ class Plan:
         """The plan as JSON values."""
         return {
             "policy": asdict(self.policy),
-            "versions": [asdict(one) for one in self.versions],
-            "collected": [one.reference for one in self.collected],
-            "removed": [asdict(one) for one in self.removed],
+            "versions": [asdict(item) for item in self.versions],
+            "collected": [item.reference for item in self.collected],
+            "removed": [asdict(item) for item in self.removed],
             "blobs": len(self.blobs),
             "litter": [
-                {"place": one.place, "size_bytes": one.size_bytes, "owners": list(one.owners)}
-                for one in self.litter
+                {"place": item.place, "size_bytes": item.size_bytes, "owners": list(item.owners)}
+                for item in self.litter
             ],
             "kept": dict(self.kept),
             "freed_bytes": self.freed_bytes,
@@ -101,31 +101,35 @@ def mark(
 ) -> Plan:
     """Decide what goes; `now` is when, by the clock that dated the versions."""
     claims, versions = list(claims), list(versions)
-    wanted = retained(versions, policy, now)
+    retained_versions = retained(versions, policy, now)
     leased = {
         key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
     }
-    kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
-    stays = _by_key(inventory.artifacts[name] for name in kept)
-    going = [one for one in versions if one not in wanted and not _among(stays, one)]
-    collected = tuple(one for one in going if not one.collected)
+    kept = _closed(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
+    kept_by_key = _by_key(inventory.artifacts[name] for name in kept)
+    removed_versions = [
+        version
+        for version in versions
+        if version not in retained_versions and not _among(kept_by_key, version)
+    ]
+    collected = tuple(version for version in removed_versions if not version.collected)
     blobs = _unneeded(inventory, kept, claims, policy)
-    litter = tuple(one for one in inventory.litter if _is_over(one, kept, leased, policy))
-    freed = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
+    litter = tuple(version for version in inventory.litter if _is_over(version, kept, leased, policy))
+    freed_blob_bytes = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
     return Plan(
         policy=policy,
         versions=tuple(
-            Kept(reference=one.reference, engine_key=one.engine_key, reasons=reasons)
-            for one, reasons in wanted.items()
+            Kept(reference=version.reference, engine_key=version.engine_key, reasons=reasons)
+            for version, reasons in retained_versions.items()
         ),
         collected=collected,
-        removed=_removals(inventory, kept, going),
+        removed=_removals(inventory, kept, removed_versions),
         blobs=blobs,
         litter=litter,
         kept=_counted(kept.values()),
-        freed_bytes=freed + sum(one.size_bytes for one in litter),
-        kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed,
-        problems=(*inventory.problems, *_missing(inventory, wanted)),
+        freed_bytes=freed_blob_bytes + sum(version.size_bytes for version in litter),
+        kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed_blob_bytes,
+        problems=(*inventory.problems, *_missing(inventory, retained_versions)),
     )
 
 
@@ -135,26 +139,26 @@ def retained(versions: Iterable[Known], policy: Policy, now: datetime) -> dict[K
     for version in versions:
         if not version.collected:
             of_name[version.name].append(version)
-    found = {}
+    reasons_of = {}
     for name in sorted(of_name):
-        ranked = sorted(of_name[name], key=lambda one: -one.number)
+        ranked = sorted(of_name[name], key=lambda item: -item.number)
         for rank, version in enumerate(ranked):
             if reasons := _reasons(version, rank, policy, now):
-                found[version] = reasons
-    return found
+                reasons_of[version] = reasons
+    return reasons_of
 
 
 def _reasons(version: Known, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
-    found = [f"@{alias}" for alias in version.aliases]
-    found += [f"rollback of @{alias}" for alias in version.formerly]
-    found += [f"odd row {what}" for what in version.unsure]
+    reasons = [f"@{alias}" for alias in version.aliases]
+    reasons += [f"rollback of @{alias}" for alias in version.formerly]
+    reasons += [f"odd row {row}" for row in version.unsure]
     if rank < policy.keep_last:
-        found.append(f"one of the last {policy.keep_last}")
+        reasons.append(f"one of the last {policy.keep_last}")
     if version.pulled_at is not None and _days(version.pulled_at, now) < policy.keep_pulled_days:
-        found.append(f"pulled {_said(version.pulled_at, now)}")
+        reasons.append(f"pulled {_said(version.pulled_at, now)}")
     if _days(version.published_at, now) < policy.min_age_days:
-        found.append(f"published {_said(version.published_at, now)}")
-    return tuple(found)
+        reasons.append(f"published {_said(version.published_at, now)}")
+    return tuple(reasons)
 
 
 def _said(then: datetime, now: datetime) -> str:
@@ -174,18 +178,18 @@ UNCLEAR = "kept for an odd or missing row"
 
 
 def _roots(
-    inventory: Inventory, wanted: Iterable[Known], leased: Mapping[str, str], policy: Policy
+    inventory: Inventory, versions: Iterable[Known], leased: Mapping[str, str], policy: Policy
 ) -> dict[str, str]:
     """Name of each artifact that is kept for itself -> why; the first reason counts.
 
     A version keeps its own content of its key and no other; leases and lineages know keys only.
     """
     of_key: defaultdict[str, list[Known]] = defaultdict(list)
-    for version in wanted:
+    for version in versions:
         of_key[version.engine_key].append(version)
-    made_from = {
+    lineage_keys = {
         key
-        for version in (wanted if policy.lineage else ())
+        for version in (versions if policy.lineage else ())
         for key in version.lineage
         if key != version.engine_key
     }
@@ -195,7 +199,7 @@ def _roots(
             roots[name] = PUBLISHED
         elif artifact.base in leased:
             roots[name] = leased[artifact.base]
-        elif artifact.base in made_from:
+        elif artifact.base in lineage_keys:
             roots[name] = LINEAGE
         elif _is_young(artifact, policy):
             roots[name] = YOUNG
@@ -204,15 +208,15 @@ def _roots(
 
 def _by_key(artifacts: Iterable[Artifact]) -> defaultdict[str, list[Artifact]]:
     """Key -> its contents."""
-    found: defaultdict[str, list[Artifact]] = defaultdict(list)
+    by_key: defaultdict[str, list[Artifact]] = defaultdict(list)
     for artifact in artifacts:
-        found[artifact.base].append(artifact)
-    return found
+        by_key[artifact.base].append(artifact)
+    return by_key
 
 
 def _among(contents: Mapping[str, list[Artifact]], version: Known) -> bool:
     """Whether one of the artifacts is what the version names."""
-    return any(one.may_be(version) for one in contents.get(version.engine_key, ()))
+    return any(artifact.may_be(version) for artifact in contents.get(version.engine_key, ()))
 
 
 def _is_young(artifact: Artifact, policy: Policy) -> bool:
@@ -226,37 +230,41 @@ def _closed(
 
     A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
     """
-    held, kept = inventory.artifacts, dict(roots)
-    of_key = _by_key(held.values())
-    todo = [name for name in kept if held[name].base in leased or _is_young(held[name], policy)]
-    seen = set(todo)
+    artifacts, kept = inventory.artifacts, dict(roots)
+    of_key = _by_key(artifacts.values())
+    todo = [name for name in kept if artifacts[name].base in leased or _is_young(artifacts[name], policy)]
+    visited = set(todo)
     while todo:
-        inputs = (one.key for key in held[todo.pop()].inputs for one in of_key[key])
+        inputs = (artifact.key for key in artifacts[todo.pop()].inputs for artifact in of_key[key])
         for name in inputs:
-            if name not in seen:  # one that is kept anyway brings its own inputs too
+            if name not in visited:  # one that is kept anyway brings its own inputs too
                 kept.setdefault(name, INPUT)
-                seen.add(name)
+                visited.add(name)
                 todo.append(name)
     return kept
 
 
-def _removals(inventory: Inventory, kept: Collection[str], going: Iterable[Known]) -> tuple[Removal, ...]:
+def _removals(inventory: Inventory, kept: Collection[str], versions: Iterable[Known]) -> tuple[Removal, ...]:
     """What is not kept, largest first."""
-    named: defaultdict[str, list[Known]] = defaultdict(list)
-    for version in going:
-        named[version.engine_key].append(version)
-    found = [
+    versions_of: defaultdict[str, list[Known]] = defaultdict(list)
+    for version in versions:
+        versions_of[version.engine_key].append(version)
+    removals = [
         Removal(
             key=key,
-            kind=one.kind,
-            size_bytes=sum(inventory.blobs[id_].size_bytes for id_ in one.blobs if id_ in inventory.blobs),
-            age_s=one.age_s,
-            versions=tuple(version.reference for version in named[one.base] if one.may_be(version)),
+            kind=artifact.kind,
+            size_bytes=sum(
+                inventory.blobs[id_].size_bytes for id_ in artifact.blobs if id_ in inventory.blobs
+            ),
+            age_s=artifact.age_s,
+            versions=tuple(
+                version.reference for version in versions_of[artifact.base] if artifact.may_be(version)
+            ),
         )
-        for key, one in inventory.artifacts.items()
+        for key, artifact in inventory.artifacts.items()
         if key not in kept
     ]
-    return tuple(sorted(found, key=lambda one: (-one.size_bytes, one.key)))
+    return tuple(sorted(removals, key=lambda artifact: (-artifact.size_bytes, artifact.key)))
 
 
 def _unneeded(
@@ -275,22 +283,26 @@ def _unneeded(
 
 
 def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
-    stays = {*map(key_of, kept), *leased}
-    owned = any(key in stays for key in litter.owners)
+    kept_keys = {*map(key_of, kept), *leased}
+    owned = any(key in kept_keys for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S
 
 
 def _counted(reasons: Iterable[str]) -> dict[str, int]:
     counts = Counter(reasons)
-    return {why: counts[why] for why in (PUBLISHED, LEASED, UNCLEAR, LINEAGE, YOUNG, INPUT) if counts[why]}
+    return {
+        reason: counts[reason]
+        for reason in (PUBLISHED, LEASED, UNCLEAR, LINEAGE, YOUNG, INPUT)
+        if counts[reason]
+    }
 
 
-def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:
+def _missing(inventory: Inventory, versions: Iterable[Known]) -> tuple[str, ...]:
     """Kept versions whose engine is not there: nothing that gc does, but somebody will miss it."""
-    of_key = _by_key(inventory.artifacts.values())
+    by_key = _by_key(inventory.artifacts.values())
     return tuple(
-        f"{one.reference}: its engine {one.engine_key} is not in the store"
-        f"{', which has another build of it' if of_key[one.engine_key] else ''}; build its recipe again"
-        for one in wanted
-        if not _among(of_key, one)
+        f"{version.reference}: its engine {version.engine_key} is not in the store"
+        f"{', which has another build of it' if by_key[version.engine_key] else ''}; build its recipe again"
+        for version in versions
+        if not _among(by_key, version)
     )

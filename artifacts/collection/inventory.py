@@ -100,7 +100,7 @@ NEEDLESS = ("partial", "files")
 
 def local(root: Path, now: datetime, progress: Progress) -> Inventory:
     """What the store in a directory holds; `now` is the time of its file system."""
-    at = now.timestamp()
+    now_s = now.timestamp()
     artifacts: dict[str, Artifact] = {}
     stats: dict[str, os.stat_result] = {}
     names = Counter[str]()
@@ -108,10 +108,10 @@ def local(root: Path, now: datetime, progress: Progress) -> Inventory:
     for number, folder in enumerate(folders, 1):
         progress(number, len(folders), "artifacts")
         if is_address(folder.name):
-            seen = [(_inode(stat), stat) for _, stat in _files(folder)]
-            names.update(inode for inode, _ in seen)
-            stats |= seen
-            artifacts[folder.name] = _artifact(folder, tuple(dict(seen)), at)
+            inodes = [(_inode(stat), stat) for _, stat in _files(folder)]
+            names.update(inode for inode, _ in inodes)
+            stats |= inodes
+            artifacts[folder.name] = _artifact(folder, tuple(dict(inodes)), now_s)
     places: defaultdict[str, list[str]] = defaultdict(list)
     for path, stat in _files(root / "blobs"):
         places[_inode(stat)].append(path.relative_to(root).as_posix())
@@ -124,23 +124,23 @@ def local(root: Path, now: datetime, progress: Progress) -> Inventory:
         )
         for inode, stat in stats.items()
     }
-    return Inventory(artifacts=artifacts, blobs=blobs, litter=tuple(_litter(root, artifacts, at)))
+    return Inventory(artifacts=artifacts, blobs=blobs, litter=tuple(_litter(root, artifacts, now_s)))
 
 
-def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
+def _artifact(folder: Path, blobs: tuple[str, ...], now_s: float) -> Artifact:
     step, kind, content = {}, "unreadable", None
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         kind, step, content = str(manifest["kind"]), dict(manifest["step"]), str(manifest["digest"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # by its name it is known whether it is needed; `verify` says what is wrong with it
-    written = [path.stat().st_mtime for path in (folder, folder / MANIFEST) if path.exists()]
+    mtimes = [path.stat().st_mtime for path in (folder, folder / MANIFEST) if path.exists()]
     return Artifact(
         key=folder.name,
         kind=kind,
         inputs=inputs_of(step),
         blobs=blobs,
-        age_s=max(0.0, at - max(written, default=at)),
+        age_s=max(0.0, now_s - max(mtimes, default=now_s)),
         params=params_of(step),
         content=content,
     )
@@ -149,8 +149,8 @@ def _artifact(folder: Path, blobs: tuple[str, ...], at: float) -> Artifact:
 def inputs_of(step: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of the artifacts that a step reads."""
     inputs = step.get("inputs")
-    found = inputs.values() if isinstance(inputs, dict) else ()
-    return tuple(key for key in found if isinstance(key, str) and KEY.fullmatch(key))
+    keys = inputs.values() if isinstance(inputs, dict) else ()
+    return tuple(key for key in keys if isinstance(key, str) and KEY.fullmatch(key))
 
 
 def params_of(step: Mapping[str, Any]) -> str:
@@ -166,7 +166,7 @@ AGEING = ("logs", "partial", "files", "quarantine", "tuning", "hub")
 """Folders of what only saves time or tells of the past, each for as long as somebody used it."""
 
 
-def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterator[Litter]:
+def _litter(root: Path, artifacts: Mapping[str, Artifact], now_s: float) -> Iterator[Litter]:
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for artifact in artifacts.values():
         owners[artifact.params].append(artifact.base)
@@ -177,11 +177,11 @@ def _litter(root: Path, artifacts: Mapping[str, Artifact], at: float) -> Iterato
         for path in sorted(root.glob(f"{kind}/*")):
             key = path.name.partition(".")[0]
             # a folder of what builds learned is named by their parameters, a log by the artifact
-            of = owners[path.name] if kind == "tuning" else [key] if KEY.fullmatch(key) else []
+            owner_keys = owners[path.name] if kind == "tuning" else [key] if KEY.fullmatch(key) else []
             needless = kind in NEEDLESS and key in bases
-            yield _one(root, path, at - _used(path), () if needless else tuple(of))
+            yield _one(root, path, now_s - _used(path), () if needless else tuple(owner_keys))
     for path in sorted(root.glob("leases/*#*")):  # half-written by a process that died
-        yield _one(root, path, at - _used(path))
+        yield _one(root, path, now_s - _used(path))
 
 
 def _one(root: Path, path: Path, age_s: float, owners: tuple[str, ...] = ()) -> Litter:
@@ -201,8 +201,8 @@ def _used(path: Path) -> float:
 
 def _files(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """The file, or every file below the directory, with what `lstat` says; none that vanishes meanwhile."""
-    found = [path] if not path.is_dir() or path.is_symlink() else _below(path)
-    for file in found:
+    paths = [path] if not path.is_dir() or path.is_symlink() else _below(path)
+    for file in paths:
         try:
             yield file, file.lstat()
         except FileNotFoundError:
@@ -210,10 +210,10 @@ def _files(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for where, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder):
         for name in names:
-            yield Path(where, name)
-        yield from (Path(where, name) for name in folders if Path(where, name).is_symlink())
+            yield Path(parent, name)
+        yield from (Path(parent, name) for name in folders if Path(parent, name).is_symlink())
 
 
 def _inode(stat: os.stat_result) -> str:

@@ -45,15 +45,15 @@ class Reader:
         manifests = self._manifests(commits, progress)
         artifacts, problems = {}, []
         for meta in commits:
-            path, found = meta.path, manifests.get(meta.path)
+            path, manifest = meta.path, manifests.get(meta.path)
             matched = _MANIFEST.fullmatch(path)
-            if isinstance(found, str):
-                problems.append(f"{path}: {found}; no file is removed until it is put right or deleted")
-            if matched is None or found is None:
+            if isinstance(manifest, str):
+                problems.append(f"{path}: {manifest}; no file is removed until it is put right or deleted")
+            if matched is None or manifest is None:
                 continue
-            own = Blob(size_bytes=meta.size)
-            artifact = _artifact(matched[1], found, path, _age(meta, now))
-            stored[path] = own
+            commit = Blob(size_bytes=meta.size)
+            artifact = _artifact(matched[1], manifest, path, _age(meta, now))
+            stored[path] = commit
             artifacts[artifact.key] = artifact
         litter = tuple(
             Litter(kind=kind, place=meta.path, size_bytes=meta.size, age_s=_age(meta, now))
@@ -64,18 +64,18 @@ class Reader:
 
     def _manifests(self, commits: Iterable[Meta], progress: Progress) -> dict[str, "Manifest | str"]:
         """Path -> manifest, or what is wrong with it; one removed meanwhile is left out."""
-        wanted = {
+        versions = {
             meta.path: (meta.path, f"{meta.tag} {meta.modified}")
             for meta in commits
             if _MANIFEST.fullmatch(meta.path)
         }
-        new = [path for path, version in wanted.items() if version not in self._read]
+        new = [path for path, version in versions.items() if version not in self._read]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for number, (path, found) in enumerate(zip(new, pool.map(self._get, new), strict=True), 1):
+            for number, (path, manifest) in enumerate(zip(new, pool.map(self._get, new), strict=True), 1):
                 progress(number, len(new), "manifests")
-                if found is not None:
-                    self._read[wanted[path]] = found
-        return {path: self._read[version] for path, version in wanted.items() if version in self._read}
+                if manifest is not None:
+                    self._read[versions[path]] = manifest
+        return {path: self._read[version] for path, version in versions.items() if version in self._read}
 
     def _get(self, path: str) -> "Manifest | str | None":
         try:
@@ -85,26 +85,26 @@ class Reader:
             return str(exc)
 
 
-def _artifact(key: str, found: "Manifest | str", path: str, age_s: float) -> Artifact:
-    if isinstance(found, str):
+def _artifact(key: str, manifest: "Manifest | str", path: str, age_s: float) -> Artifact:
+    if isinstance(manifest, str):
         return Artifact(key=key, kind="unreadable", inputs=(), blobs=(path,), age_s=age_s)
     return Artifact(
         key=key,
-        kind=found.kind,
-        inputs=inputs_of(found.step),
-        blobs=(path, *dict.fromkeys(record.sha256 for record in found.files.values())),
+        kind=manifest.kind,
+        inputs=inputs_of(manifest.step),
+        blobs=(path, *dict.fromkeys(record.sha256 for record in manifest.files.values())),
         age_s=age_s,
-        params=params_of(found.step),
-        content=found.digest,
+        params=params_of(manifest.step),
+        content=manifest.digest,
     )
 
 
 def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
     """Digest -> content, its index before its parts: without the index they are an upload to be continued."""
-    of: defaultdict[str, list[Meta]] = defaultdict(list)
+    objects_of: defaultdict[str, list[Meta]] = defaultdict(list)
     for meta in stored:
         if matched := _BLOB.fullmatch(meta.path):
-            of[matched[1]].append(meta)
+            objects_of[matched[1]].append(meta)
     return {
         sha256: Blob(
             size_bytes=sum(meta.size for meta in metas),
@@ -113,7 +113,7 @@ def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
                 sorted((meta.path for meta in metas), key=lambda path: (not path.endswith(".json"), path))
             ),
         )
-        for sha256, metas in of.items()
+        for sha256, metas in objects_of.items()
     }
 
 

@@ -70,24 +70,24 @@ class LocalPlace:
             for folder in (*self.root.glob("objects/??"), *(self.root / kind for kind in inventory.AGEING)):
                 scratch.age_anew(folder)
             trash = later.enter_context(scratch.scratch(self.root / "staging", "gc"))
-            going = [*(self.store.slot(one.key) for one in plan.removed), *self._litter(plan)]
-            for number, path in enumerate(going, 1):
+            paths = [*(self.store.slot(removal.key) for removal in plan.removed), *self._litter(plan)]
+            for number, path in enumerate(paths, 1):
                 marker.require()
                 with suppress(FileNotFoundError):  # another sweep was here first
                     path.rename(trash / f"{number}")
-                progress(number, len(going), "removed")
+                progress(number, len(paths), "removed")
 
     def _litter(self, plan: Plan) -> Iterator[Path]:
-        return (self.root / one.place for one in plan.litter if one.kind != "staging")
+        return (self.root / item.place for item in plan.litter if item.kind != "staging")
 
-    def _tidy(self, known: Mapping[Path, str], since_ns: int) -> None:
+    def _tidy(self, digests: Mapping[Path, str], since_ns: int) -> None:
         """Remove what needs no marker: contents without a user, drafts of the dead, locks nobody holds.
 
         A removed name moves the ctime of bytes that others still have: their digests stay known.
         """
         with UnwritableSaid(self.root):
             self.store.blobs.release(self.store.blobs.digests())
-            self.store.digests.vouch(known, since_ns)
+            self.store.digests.vouch(digests, since_ns)
             scratch.sweep(self.root / "staging")
             lock.sweep(self.root / "locks")
         reserve.keep(self.root)  # of what has become free
@@ -125,10 +125,10 @@ def order(plan: Plan) -> tuple[list[str], ...]:
     """Objects in the order in which they go: where it ends, no manifest or index names what is gone."""
     places = [place for blob in plan.blobs.values() for place in blob.places]
     return (
-        [manifest_path(one.key) for one in plan.removed],
+        [manifest_path(item.key) for item in plan.removed],
         [place for place in places if place.endswith(".json")],
         [place for place in places if not place.endswith(".json")],
-        [one.place for one in plan.litter],
+        [item.place for item in plan.litter],
     )
 
 

@@ -20,11 +20,11 @@ FOLDER = "registries"
 
 def place_of(url: str) -> str:
     """Where a registry is, the same for every user of it: without user, password and driver's options."""
-    found = make_url(url)
-    kind, database = found.get_backend_name(), found.database
+    parsed = make_url(url)
+    kind, database = parsed.get_backend_name(), parsed.database
     if kind == "sqlite" and database:
         database = str(Path(database).absolute())
-    return URL.create(kind, host=found.host, port=found.port, database=database).render_as_string()
+    return URL.create(kind, host=parsed.host, port=parsed.port, database=database).render_as_string()
 
 
 def _path(place: str) -> str:
@@ -53,28 +53,28 @@ def remember_own(store: LocalStore, url: str) -> None:
     """
     if store.remote is not None or url != store.registry_url:
         return
-    there = read(store.shared, marker.MARKER)
-    if marker.bound_at(there) is None:
+    marker_text = read(store.shared, marker.MARKER)
+    if marker.bound_at(marker_text) is None:
         with connect(url).reading() as db:
-            now = publishing.bound_at(db)
-        if there is None or now is not None:
+            binding = publishing.bound_at(db)
+        if marker_text is None or binding is not None:
             with suppress(StoreUnusable):
-                write(store.shared, marker.MARKER, marker.text(now))
+                write(store.shared, marker.MARKER, marker.text(binding))
 
 
 def other(objects: ObjectStore, database: Database) -> str | None:
     """What to say of a store's own registry that is not the one that its versions were published to."""
-    known = marker.bound_at(read(objects, marker.MARKER))
-    if known is None or not database.exists():
+    binding = marker.bound_at(read(objects, marker.MARKER))
+    if binding is None or not database.exists():
         return None
     with database.reading() as db:
-        return None if publishing.bound_at(db) == known else marker.OTHER
+        return None if publishing.bound_at(db) == binding else marker.OTHER
 
 
 def require_same(objects: ObjectStore, database: Database) -> None:
     """Refuse, as StoreUnusable, a store's own registry that is gone or in whose place is another."""
-    if database.exists() and (said := other(objects, database)):
-        raise StoreUnusable(f"registry {database.url} {said}")
+    if database.exists() and (problem := other(objects, database)):
+        raise StoreUnusable(f"registry {database.url} {problem}")
 
 
 def lost(store: LocalStore, url: str) -> str | None:
@@ -94,9 +94,9 @@ def lost(store: LocalStore, url: str) -> str | None:
     )
 
 
-def require_all(objects: ObjectStore, asked: list[str]) -> None:
+def require_all(objects: ObjectStore, urls: list[str]) -> None:
     """Raise a StoreUnusable if a registry that names the store's artifacts is not among those asked."""
-    places = {place_of(url) for url in asked}
+    places = {place_of(url) for url in urls}
     for meta in listed(objects, FOLDER):
         text = read(objects, meta.path)
         url = None if text is None else _url(text, meta.path)

@@ -46,13 +46,15 @@ def collect(
         registries.require_same(place.objects, names.database)
     with _asking(names, dry_run=True) as db:
         _require_its_own(db, names, place)  # before anything is read for long
-    registries.require_all(place.objects, [names.database.url, *(one.url for one in also)])
+    registries.require_all(place.objects, [names.database.url, *(database.url for database in also)])
     place.prepare(progress)
     with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
-        found = place.inventory(marker.renew(), progress)
+        inventory = place.inventory(marker.renew(), progress)
         with _asking(names, dry_run=dry_run) as db:
             _require_its_own(db, names, place)
-            plan = _decided(found, db, [*claims, *(_needed(one, found) for one in also)], policy)
+            plan = _decided(
+                inventory, db, [*claims, *(_needed(database, inventory) for database in also)], policy
+            )
             if db is not None and not dry_run:
                 retention.collect(db, plan.collected)
         if not dry_run:
@@ -66,8 +68,8 @@ def _needed(database: Database, inventory: Inventory) -> Claim:
     if database.exists():
         with database.reading() as db:
             kept = retention.known(db)
-    named = [one for one in kept.versions if not one.collected]
-    keys = {key for one in named for key in (one.engine_key, *one.lineage)}
+    versions = [version for version in kept.versions if not version.collected]
+    keys = {key for version in versions for key in (version.engine_key, *version.lineage)}
     return _claim([*keys, *_odd_keys(kept, inventory)], database.url)
 
 
@@ -76,8 +78,8 @@ def _odd_keys(kept: Kept, inventory: Inventory) -> tuple[str, ...]:
     return tuple(inventory.artifacts) if kept.keys is None else kept.keys
 
 
-def _claim(keys: Sequence[str], who: str) -> Claim:
-    return Claim(path="", keys=tuple(keys), blobs=(), what=who, holder=who, ttl_s=math.inf, age_s=0)
+def _claim(keys: Sequence[str], holder: str) -> Claim:
+    return Claim(path="", keys=tuple(keys), blobs=(), what=holder, holder=holder, ttl_s=math.inf, age_s=0)
 
 
 def tidy(
@@ -100,8 +102,8 @@ def _require_its_own(db: Connection | None, names: Names, place: Place) -> None:
     """Refuses a registry that names the artifacts of another store, or nobody knows of which one."""
     bound = publishing.bound_to(db) if db is not None else None
     if bound is not None:
-        found = Binding(_store_id(place) or "", place.url)
-        publishing.require_bound(names.database, bound, found)
+        expected = Binding(_store_id(place) or "", place.url)
+        publishing.require_bound(names.database, bound, expected)
     elif not names.inside:
         raise StoreUnusable(
             f"registry {names.database.url} is bound to no store yet, so that what it needs may be elsewhere;"
@@ -127,11 +129,11 @@ def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
     return names.database.reading() if dry_run else retention.deciding(names.database)
 
 
-def _decided(found: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
+def _decided(inventory: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
     if db is None:
-        return gc.mark(found, (), claims, policy, datetime.now(UTC))
+        return gc.mark(inventory, (), claims, policy, datetime.now(UTC))
     kept = retention.known(db)
     if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(kept, found), gc.UNCLEAR)]
-        found = replace(found, problems=(*found.problems, *(one.what for one in kept.unclear)))
-    return gc.mark(found, kept.versions, claims, policy, log.moment(db))
+        claims = [*claims, _claim(_odd_keys(kept, inventory), gc.UNCLEAR)]
+        inventory = replace(inventory, problems=(*inventory.problems, *(row.what for row in kept.unclear)))
+    return gc.mark(inventory, kept.versions, claims, policy, log.moment(db))

@@ -88,20 +88,22 @@ def _accuracy(
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
             continue
-        found = paired.get(name) or difference(left, right)
+        change = paired.get(name) or difference(left, right)
         if not comparable:
-            why = "scored on other text, or against another source checkpoint"
-            yield Measured(name, words, left, right, "unsure", why)
+            reason = "scored on other text, or against another source checkpoint"
+            yield Measured(name, words, left, right, "unsure", reason)
         elif left == right:
-            yield Measured(name, words, left, right, "same", "", found)
-        elif found is None or found.low is None or found.high is None:
+            yield Measured(name, words, left, right, "same", "", change)
+        elif change is None or change.low is None or change.high is None:
             yield Measured(name, words, left, right, "unsure", "no interval was estimated")
         else:
-            how = "same samples, paired" if name in paired else "from both intervals"
-            why = f"difference {found.value:+.2g}, 95 % from {found.low:+.2g} to {found.high:+.2g}; {how}"
-            sure = found.low > 0 or found.high < 0
-            judged = _better(name, found.value) if sure else "noise"
-            yield Measured(name, words, left, right, judged, why, found)
+            method = "same samples, paired" if name in paired else "from both intervals"
+            reason = (
+                f"difference {change.value:+.2g}, 95 % from {change.low:+.2g} to {change.high:+.2g}; {method}"
+            )
+            sure = change.low > 0 or change.high < 0
+            judgement = _better(name, change.value) if sure else "noise"
+            yield Measured(name, words, left, right, judgement, reason, change)
 
 
 def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
@@ -121,7 +123,7 @@ def _plain(
     before: VersionRecord,
     after: VersionRecord,
     names: Mapping[str, str],
-    trouble: str = "",
+    obstacle: str = "",
     *,
     exact: bool = False,
 ) -> Iterator[Measured]:
@@ -130,13 +132,13 @@ def _plain(
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
             continue
-        if trouble:
-            yield Measured(name, words, left, right, "unsure", trouble)
+        if obstacle:
+            yield Measured(name, words, left, right, "unsure", obstacle)
         elif left.value == right.value:
             yield Measured(name, words, left, right, "same", "")
         elif not exact and abs(right.value - left.value) < SPEED_NOISE * abs(left.value):
-            why = f"less than {SPEED_NOISE:.0%}, and timed without an interval"
-            yield Measured(name, words, left, right, "noise", why)
+            reason = f"less than {SPEED_NOISE:.0%}, and timed without an interval"
+            yield Measured(name, words, left, right, "noise", reason)
         else:
             yield Measured(name, words, left, right, _better(name, right.value - left.value), "")
 
@@ -175,12 +177,12 @@ def _origin(record: VersionRecord) -> dict[str, Any]:
 
 def _asked(record: VersionRecord) -> dict[str, Any]:
     """The recipe, its format on one line."""
-    asked = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
-    if isinstance(asked.get("format"), Mapping):
-        exceptions = asked["format"].get("except", {})
-        listed = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
-        asked["format"] = f"{asked['format'].get('default')} except {listed}"
-    return asked
+    settings = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
+    if isinstance(settings.get("format"), Mapping):
+        exceptions = settings["format"].get("except", {})
+        exceptions_text = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
+        settings["format"] = f"{settings['format'].get('default')} except {exceptions_text}"
+    return settings
 
 
 def _needs(facts: Mapping[str, Any]) -> dict[str, Any]:

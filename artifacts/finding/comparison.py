@@ -44,13 +44,13 @@ class Measured:
     @property
     def text(self) -> str:
         """The difference in words."""
-        said = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
-        judged = said.get(self.judgement, self.judgement)
+        labels = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
+        judgement = labels.get(self.judgement, self.judgement)
         if self.difference is not None and self.judgement in ("better", "worse"):
-            judged += ", and more than noise"
+            judgement += ", and more than noise"
         figures = f"{_number(self.before.value)} -> {_number(self.after.value)}{_share(self)}"
-        why = f" ({self.why})" if self.why else ""
-        return f"{self.name}: {figures}: {judged}{why}"
+        reason = f" ({self.why})" if self.why else ""
+        return f"{self.name}: {figures}: {judgement}{reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +77,9 @@ class Comparison:
         """One sentence that says what changed for who uses it."""
         if self.same_engine:
             return f"{self.after} is the same engine as {self.before}"
-        parts = [_gist(found) for found in (self.accuracy, self.speed, self.size) if found]
-        said = ", ".join(parts) or "nothing is measured of both"
-        return f"{self.after} against {self.before}: {said}"
+        parts = [_gist(metrics) for metrics in (self.accuracy, self.speed, self.size) if metrics]
+        changes = ", ".join(parts) or "nothing is measured of both"
+        return f"{self.after} against {self.before}: {changes}"
 
     @property
     def sections(self) -> tuple[tuple[str, tuple[Setting | Measured, ...]], ...]:
@@ -99,9 +99,9 @@ class Comparison:
         return {**asdict(self), "summary": self.summary}
 
 
-def _gist(found: tuple[Measured, ...]) -> str:
+def _gist(metrics: tuple[Measured, ...]) -> str:
     """The first figure of a kind stands for it in the summary."""
-    first = found[0]
+    first = metrics[0]
     name = first.name.replace("size_bytes", "size")
     if first.judgement == "unsure":
         return f"{name} not comparable"

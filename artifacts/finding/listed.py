@@ -59,5 +59,5 @@ class Listed(NamedTuple):
 
 def taken(record: VersionRecord | Listed) -> str | None:
     """When gc took the files; None while they are there."""
-    at = record.collected if isinstance(record, Listed) else record.collected_at
-    return None if at is None else f"gc took its files on {str(at)[:10]}"
+    collected_at = record.collected if isinstance(record, Listed) else record.collected_at
+    return None if collected_at is None else f"gc took its files on {str(collected_at)[:10]}"

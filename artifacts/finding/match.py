@@ -54,32 +54,32 @@ class Match(NamedTuple):
         return tuple(reason.text for reason in self.reasons)
 
 
-def match(records: Iterable[Version], wanted: Mapping[str, Any], rank: str = "speed") -> list[Match]:
+def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "speed") -> list[Match]:
     """Every version: first those that suit, best first, then the dropped ones with their reasons.
 
     `WANTED` lists what can be asked for; anything else, or another rank, is a ValueError. A version of
     another name or model is dropped for that alone.
     """
-    check(wanted, rank)
-    judged = Judge(wanted)
+    check(criteria, rank)
+    judge = Judge(criteria)
     metric, sign = RANKS[rank]
-    found = []
+    ranked = []
     for record in records:
-        reasons, value = judged.reasons(record), record.metric(metric)
+        reasons, value = judge.reasons(record), record.metric(metric)
         score = inf if value is None else sign * value
-        found.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
-    found.sort(key=itemgetter(0, 1, 2, 3))
-    return [one[-1] for one in found]
+        ranked.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
+    ranked.sort(key=itemgetter(0, 1, 2, 3))
+    return [entry[-1] for entry in ranked]
 
 
-def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
+def check(criteria: Mapping[str, Any], rank: str = "speed") -> None:
     """Refuses, as a ValueError, what nobody can be asked for."""
-    unknown = sorted(wanted.keys() - WANTED)
+    unknown = sorted(criteria.keys() - WANTED)
     if unknown:
         raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(WANTED)}")
     if rank not in RANKS:
         raise ValueError(f"unknown rank {rank!r}; have {', '.join(RANKS)}")
-    for name in wanted.get("slo", {}):
+    for name in criteria.get("slo", {}):
         if name.partition("@")[0] not in AT_LEAST | AT_MOST:
             raise ValueError(f"unknown metric {name!r}; have {', '.join(sorted(AT_LEAST | AT_MOST))}")
 
@@ -87,10 +87,10 @@ def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
 class Judge:
     """Reasons against versions, worked out once for each distinct set of facts."""
 
-    def __init__(self, wanted: Mapping[str, Any]) -> None:
-        self._identity = {fact: want for fact, want in wanted.items() if fact in IDENTITY}
-        self._wanted = {fact: want for fact, want in wanted.items() if fact in FACTS}
-        self._slo: Mapping[str, float] = wanted.get("slo", {})
+    def __init__(self, criteria: Mapping[str, Any]) -> None:
+        self._identity = {fact: want for fact, want in criteria.items() if fact in IDENTITY}
+        self._wanted = {fact: want for fact, want in criteria.items() if fact in FACTS}
+        self._slo: Mapping[str, float] = criteria.get("slo", {})
         self._known: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
 
     def reasons(self, record: Version) -> tuple[Reason, ...]:
@@ -103,38 +103,41 @@ class Judge:
 
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
-        known = self._known.get(id(facts))
-        if known is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
-            known = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
-        if known is None:
-            found = (
+        cached = self._known.get(id(facts))
+        if cached is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
+            cached = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
+        if cached is None:
+            reasons = (
                 Reason(fact, text)
                 for fact, want in self._wanted.items()
                 if (text := FACTS[fact](fact, facts, want)) is not None
             )
-            known = self._known[id(facts)] = (facts, tuple(found))  # facts stay, so that no other gets the id
-        return known[1]
+            cached = self._known[id(facts)] = (
+                facts,
+                tuple(reasons),
+            )  # facts stay, so that no other gets the id
+        return cached[1]
 
     def by_state(self, record: Version) -> tuple[Reason, ...]:
         """Reasons against this very version: its bytes are gone, or what was measured is too little."""
-        gone = taken(record)
-        kept = (Reason("bytes", gone),) if gone is not None else ()
-        return (*kept, *slo_reasons(record, self._slo))
+        collected = taken(record)
+        reasons = (Reason("bytes", collected),) if collected is not None else ()
+        return (*reasons, *slo_reasons(record, self._slo))
 
 
 def slo_reasons(record: Version, slo: Mapping[str, float]) -> list[Reason]:
     """Why the measurements of a version miss a service level."""
-    found = []
+    reasons = []
     for name, bound in slo.items():
         value = record.metric(name)
         least = name.partition("@")[0] in AT_LEAST
         if value is None:
-            found.append(Reason("slo", f"{name} was not measured"))
+            reasons.append(Reason("slo", f"{name} was not measured"))
         elif (value < bound) if least else (value > bound):
-            found.append(
+            reasons.append(
                 Reason("slo", f"{name} is {value:.4g}, {'less' if least else 'more'} than {bound:g}")
             )
-    return found
+    return reasons
 
 
 def _name(record: Version, want: str) -> str | None:
@@ -147,11 +150,11 @@ def _model(record: Version, want: str) -> str | None:
     Case does not matter on the hub. Of a `Listed`, the commit is the query's to compare.
     """
     repo, _, commit = want.partition("@")
-    have, wanted = record.model.casefold(), repo.casefold()
-    if have != wanted and have.rpartition("/")[2] != wanted:
+    model, repo_folded = record.model.casefold(), repo.casefold()
+    if model != repo_folded and model.rpartition("/")[2] != repo_folded:
         return f"its model is {record.model or 'not recorded'!r}, not {repo!r}"
-    found = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
-    return None if found == commit else f"its model is at commit {found}, not {commit}"
+    revision = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
+    return None if revision == commit else f"its model is at commit {revision}, not {commit}"
 
 
 IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "model": _model}
@@ -171,33 +174,35 @@ class Group:
 
     def texts(self, most: int = 3) -> list[str]:
         """Their reasons, each once; after the first `most`, how many others there are."""
-        found = dict.fromkeys("; ".join(one.dropped) for one in _alike(self.matches))
-        rest = len(found) - most
-        return [*list(found)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
+        texts = dict.fromkeys("; ".join(match.dropped) for match in _alike(self.matches))
+        rest = len(texts) - most
+        return [*list(texts)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 
-def groups(found: Iterable[Match]) -> list[Group]:
+def groups(matches: Iterable[Match]) -> list[Group]:
     """The dropped versions, grouped by what they do not suit; those with fewest reasons first."""
     by_reasons: dict[int, list[Match]] = {}
-    for one in found:
-        if one.reasons:
-            by_reasons.setdefault(id(one.reasons), []).append(one)
+    for match in matches:
+        if match.reasons:
+            by_reasons.setdefault(id(match.reasons), []).append(match)
     kinds: dict[tuple[str, ...], list[Match]] = {}
     for alike in by_reasons.values():
         kinds.setdefault(tuple(reason.fact for reason in alike[0].reasons), []).extend(alike)
     return [Group(facts, tuple(kinds[facts])) for facts in sorted(kinds, key=_distance)]
 
 
-def closest(found: Iterable[Match], most: int = 3) -> list[Match]:
+def closest(matches: Iterable[Match], most: int = 3) -> list[Match]:
     """The dropped versions that lack least: fewest reasons, those of the wanted name and model first."""
-    dropped = [one for one in found if one.reasons]
-    near = {id(one.reasons): _distance([reason.fact for reason in one.reasons]) for one in _alike(dropped)}
-    return nsmallest(most, dropped, key=lambda one: near[id(one.reasons)])
+    dropped = [match for match in matches if match.reasons]
+    distance_of = {
+        id(match.reasons): _distance([reason.fact for reason in match.reasons]) for match in _alike(dropped)
+    }
+    return nsmallest(most, dropped, key=lambda match: distance_of[id(match.reasons)])
 
 
-def _alike(found: Iterable[Match]) -> list[Match]:
+def _alike(matches: Iterable[Match]) -> list[Match]:
     """One match for each set of reasons; versions with the same facts share theirs."""
-    return list({id(one.reasons): one for one in found}.values())
+    return list({id(match.reasons): match for match in matches}.values())
 
 
 def _distance(facts: Sequence[str]) -> tuple[int, int]:

@@ -30,8 +30,8 @@ def _on_cpu(facts: Facts) -> bool:
     return str(facts.get("device", "cpu")).partition(":")[0] == "cpu"
 
 
-def _cpu(_: str, facts: Facts, known: Iterable[str]) -> str | None:
-    needs, have = facts.get("cpu"), list(known)
+def _cpu(_: str, facts: Facts, vector_sets: Iterable[str]) -> str | None:
+    needs, have = facts.get("cpu"), list(vector_sets)
     if not _on_cpu(facts) or needs is None or needs in have:
         return None
     return f"needs a CPU with {needs}; this one has {', '.join(have) or 'none that is known'}"
@@ -92,10 +92,10 @@ def _torch(_: str, facts: Facts, have: str | None) -> str | None:
 def _memory(_: str, facts: Facts, have: int) -> str | None:
     """Versions published before the cache was counted have their weights alone."""
     counted = "memory_bytes_per_rank" in facts
-    what = "weights and KV cache" if counted else "weights"
+    content = "weights and KV cache" if counted else "weights"
     per_rank = facts.get("memory_bytes_per_rank" if counted else "weight_bytes_per_rank", 0)
     needs = max(per_rank, default=0) if isinstance(per_rank, list) else per_rank
-    return None if needs <= have else f"a rank's {what} are {needs:,} bytes, more than {have:,}"
+    return None if needs <= have else f"a rank's {content} are {needs:,} bytes, more than {have:,}"
 
 
 def _gpu(_: str, facts: Facts, want: str) -> str | None:
@@ -114,13 +114,13 @@ def _gpu(_: str, facts: Facts, want: str) -> str | None:
 
 def same_gpu(want: str, name: str) -> bool:
     """Whether a GPU type, or a GPU's name, means the GPU that the driver calls `name`."""
-    asked, found = _parts(want), _parts(name)
-    return bool(asked) and asked <= found and asked & FORMS == found & FORMS
+    wanted_parts, parts = _parts(want), _parts(name)
+    return bool(wanted_parts) and wanted_parts <= parts and wanted_parts & FORMS == parts & FORMS
 
 
 def _parts(name: str) -> frozenset[str]:
-    found = re.split(r"[\s_-]+", name.lower())
-    return frozenset(re.sub(r"^(\d+)g$", r"\1gb", part) for part in found) - {"nvidia", "tesla", ""}
+    words = re.split(r"[\s_-]+", name.lower())
+    return frozenset(re.sub(r"^(\d+)g$", r"\1gb", part) for part in words) - {"nvidia", "tesla", ""}
 
 
 def _gpu_count(_: str, facts: Facts, have: int) -> str | None:
@@ -128,12 +128,12 @@ def _gpu_count(_: str, facts: Facts, have: int) -> str | None:
     return None if _on_cpu(facts) or ranks <= have else f"needs {ranks} GPUs; {have} are asked for"
 
 
-def _runtime(_: str, facts: Facts, wanted: Mapping[str, str]) -> str | None:
+def _runtime(_: str, facts: Facts, programs: Mapping[str, str]) -> str | None:
     """The program that is to load it; an engine of another backend is loaded by another one."""
     toolchain = facts.get("toolchain", {})
     loader = "tensorrt_llm" if facts.get("backend") in TOOLCHAIN_BACKENDS else "torch"
     needs = {loader, "tensorrt"} if facts.get("backend") == "tensorrt" else {loader}
-    for name, version in wanted.items():
+    for name, version in programs.items():
         if name not in needs:
             return f"is loaded by {loader} {toolchain.get(loader, 'of a version not recorded')}, not {name}"
         if toolchain.get(name) != version:

@@ -89,8 +89,8 @@ class Outbox:
                 "added_at": _text(datetime.now(UTC)),
                 "added_by": whoami(),
             }
-            made = db.execute(insert(tables.subscription).values(**rows.checked(tables.subscription, row)))
-            (number,) = made.inserted_primary_key or (0,)
+            result = db.execute(insert(tables.subscription).values(**rows.checked(tables.subscription, row)))
+            (number,) = result.inserted_primary_key or (0,)
         return int(number)
 
     def unsubscribe(self, number: int) -> None:
@@ -119,8 +119,8 @@ class Outbox:
             return []
         table = tables.delivery
         with self._db.reading() as db:
-            found = rows.all_of(db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription))
-        return [_delivery(row) for row in found]
+            tried = rows.all_of(db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription))
+        return [_delivery(row) for row in tried]
 
     def claim(self, now: datetime, without: Collection[int] = ()) -> Due | None:
         """Take the oldest event that somebody is to be told of now; None where nothing is due.
@@ -150,19 +150,19 @@ class Outbox:
 
         `wait_s` is what the receiver asks for; `forever` that it wants to hear no more of it.
         """
-        again = None
+        next_at = None
         if not forever and due.attempt <= len(WAITS_S):
-            own = WAITS_S[due.attempt - 1] * random.uniform(1, 1 + JITTER)
-            again = now + timedelta(seconds=max(own, min(wait_s or 0, LONGEST_WAIT_S)))
-        self._settle(due, done_at=None, next_at=_text(again) if again else None, problem=problem[:1000])
-        return again
+            wait = WAITS_S[due.attempt - 1] * random.uniform(1, 1 + JITTER)
+            next_at = now + timedelta(seconds=max(wait, min(wait_s or 0, LONGEST_WAIT_S)))
+        self._settle(due, done_at=None, next_at=_text(next_at) if next_at else None, problem=problem[:1000])
+        return next_at
 
     def retry(self, number: int, now: datetime) -> int:
         """Try again what was given up for a subscriber; return how many events that are.
 
         An unknown subscriber is a NotFound.
         """
-        if number not in [one.id for one in self.subscriptions()]:
+        if number not in [subscription.id for subscription in self.subscriptions()]:
             raise self._unknown(number)
         table = tables.delivery
         given_up = (table.c.subscription == number) & table.c.done_at.is_(None) & table.c.next_at.is_(None)
@@ -172,29 +172,31 @@ class Outbox:
     def _take(self, due: Due, now: datetime) -> bool:
         """Whether this process is the one that tries; its claim is an attempt that ends at `CLAIM_S`."""
         table, until = tables.delivery, _text(now + timedelta(seconds=CLAIM_S))
-        here = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
+        this_delivery = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
         try:
             with self._db.writing() as db:
                 # again here: another process may have claimed since the events were read
                 if db.scalar(_in_flight(due.subscription, now)):
                     return False
-                if due.attempt == 1 and db.scalar(select(table.c.seq).where(here)) is None:
+                if due.attempt == 1 and db.scalar(select(table.c.seq).where(this_delivery)) is None:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
                     db.execute(insert(table).values(**rows.checked(table, {**row, "next_at": until})))
                     return True
-                open_ = here & (table.c.attempts == due.attempt - 1) & _is_due(now)
+                open_ = this_delivery & (table.c.attempts == due.attempt - 1) & _is_due(now)
                 claim = {"attempts": due.attempt, "next_at": until, "problem": None}
-                taken = db.execute(update(table).where(open_).values(**claim))
-                return taken.rowcount == 1
+                result = db.execute(update(table).where(open_).values(**claim))
+                return result.rowcount == 1
         except IntegrityError:  # another process took it first, or the subscriber was removed
             return False
 
     def _settle(self, due: Due, **values: Any) -> None:
         table = tables.delivery
-        here = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
+        this_delivery = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
         with self._db.writing() as db:
             # a later attempt by another process, after ours took too long, says what is so
-            db.execute(update(table).where(here & (table.c.attempts == due.attempt)).values(**values))
+            db.execute(
+                update(table).where(this_delivery & (table.c.attempts == due.attempt)).values(**values)
+            )
 
 
 def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | None:
@@ -232,10 +234,10 @@ def _is_due(now: datetime) -> ColumnElement[bool]:
 def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[Any]:
     """The query for the first few events that a subscriber may want, and is to be told of by now."""
     events, delivery = tables.log, tables.delivery
-    told = and_(delivery.c.seq == events.c.seq, delivery.c.subscription == subscription.id)
+    same_event = and_(delivery.c.seq == events.c.seq, delivery.c.subscription == subscription.id)
     query = (
         select(events, delivery.c.attempts)
-        .select_from(events.outerjoin(delivery, told))
+        .select_from(events.outerjoin(delivery, same_event))
         .where(events.c.seq > after, events.c.name.like(_like(subscription.names), escape="!"))
         .where(or_(delivery.c.seq.is_(None), _is_due(now)))
         .order_by(events.c.seq)

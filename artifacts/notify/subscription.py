@@ -87,9 +87,9 @@ def _check_webhook(target: str, secret: str | None) -> None:
         raise SubscriptionRefused("a secret is named, never given; give env:NAME or file:PATH")
     if not is_elsewhere(target):
         _without_secret(target)
-    for where in (secret, target):
-        if where.startswith("file:"):  # a variable may be set later
-            read_secret(where.removeprefix("file:"))
+    for source in (secret, target):
+        if source.startswith("file:"):  # a variable may be set later
+            read_secret(source.removeprefix("file:"))
 
 
 def argv(command: str) -> list[str]:
@@ -115,18 +115,18 @@ def checked_scheme(url: str) -> str:
 def _without_secret(url: str) -> None:
     """A SubscriptionRefused, which does not show the address, where a secret is in it."""
     parts = urlsplit(checked_scheme(url))
-    asked = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    secret = next((name for name in asked if SECRET_WORDS.search(name)), None)
-    where = (
+    parameters = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    secret = next((name for name in parameters if SECRET_WORDS.search(name)), None)
+    place = (
         "a user or password"
         if parts.username or parts.password
         else f"a secret ({secret})"
         if secret
         else None
     )
-    if where:
+    if place:
         raise SubscriptionRefused(
-            f"the address at {parts.hostname} has {where} in it, which would be stored; put the whole "
+            f"the address at {parts.hostname} has {place} in it, which would be stored; put the whole "
             "address into a variable or a file, and give env:NAME or file:PATH instead"
         )
 
@@ -146,11 +146,11 @@ def read_secret(path: str) -> str:
 
 def looked_up(text: str, environ: Mapping[str, str]) -> str:
     """The secret that `env:NAME` or `file:PATH` names; a SubscriptionRefused where there is none here."""
-    kind, _, where = text.partition(":")
-    found = environ.get(where, "") if kind == "env" else read_secret(where)
-    if not found.strip():
+    kind, _, source = text.partition(":")
+    secret = environ.get(source, "") if kind == "env" else read_secret(source)
+    if not secret.strip():
         raise SubscriptionRefused(f"{text} is empty or not set here; whoever notifies must have it")
-    return found.strip()
+    return secret.strip()
 
 
 def host_of(url: str) -> str:

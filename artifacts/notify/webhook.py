@@ -42,22 +42,22 @@ def _post(url: str, headers: dict[str, str], content: str) -> Answer:
 
 
 def _headers(due: Due, signer: Webhook, at: datetime) -> dict[str, str]:
-    named = message_id(due.event)
+    event_id = message_id(due.event)
     return {
         "content-type": "application/json",
         "user-agent": "enginery",
-        "webhook-id": named,
+        "webhook-id": event_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": signer.sign(named, at, body(due.event)),
+        "webhook-signature": signer.sign(event_id, at, body(due.event)),
     }
 
 
-def _signer(secret: str, where: str) -> Webhook:
+def _signer(secret: str, source: str) -> Webhook:
     try:
         return Webhook(secret)
     except (ValueError, RuntimeError):  # no base64, or nothing in it
         raise SubscriptionRefused(
-            f"{where} holds no webhook secret; make one with `enginery subscribe --new-secret FILE`"
+            f"{source} holds no webhook secret; make one with `enginery subscribe --new-secret FILE`"
         ) from None
 
 

@@ -78,16 +78,16 @@ def number_of(db: Connection, name: str, alias: str) -> int | None:
 
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:
     """Where the alias points, if it is where it is expected; otherwise AliasMoved."""
-    found = number_of(db, name, alias)
-    require_found(found, name, alias, expect)
-    return found
+    number = number_of(db, name, alias)
+    require_found(number, name, alias, expect)
+    return number
 
 
-def require_found(found: int | None, name: str, alias: str, expect: int | None) -> None:
+def require_found(number: int | None, name: str, alias: str, expect: int | None) -> None:
     """An AliasMoved unless the version that the alias was found at is the expected one; None: no alias."""
-    if found != expect:
-        at, wanted = (f"version {n}" if n else "no version" for n in (found, expect))
-        raise AliasMoved(f"{name}@{alias} is at {at}, not {wanted}; look again and retry")
+    if number != expect:
+        actual, expected = (f"version {n}" if n else "no version" for n in (number, expect))
+        raise AliasMoved(f"{name}@{alias} is at {actual}, not {expected}; look again and retry")
 
 
 def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgement) -> None:
@@ -105,15 +105,15 @@ def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgem
 def refusal(judgement: Judgement, name: str, alias: str, number: int, at: int | None) -> PolicyRefused:
     """A refusal in words, with what to do about it; `at` is where the alias stays."""
     stays = f"stays at version {at}" if at else "is not made"
-    what = f"{name}@{alias} {stays}: version {number} is not what its policy asks"
-    refused = PolicyRefused("\n".join([what, *(f"  {one}" for one in judgement.broken)]))
-    may = [one.rule for one in judgement.broken if one.rule in WAIVABLE]
-    if may:
-        refused.add_note(
+    headline = f"{name}@{alias} {stays}: version {number} is not what its policy asks"
+    error = PolicyRefused("\n".join([headline, *(f"  {violation}" for violation in judgement.broken)]))
+    waivable = [violation.rule for violation in judgement.broken if violation.rule in WAIVABLE]
+    if waivable:
+        error.add_note(
             "cure it, or let somebody answer for it: "
-            f"enginery waive {name}:{number} {alias} {may[0]} --reason WHY --for 7d"
+            f"enginery waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
         )
-    return refused
+    return error
 
 
 def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: int | None) -> tuple[int, int]:
@@ -125,15 +125,15 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
     if was is None:
         raise NotFound(f"{name} has no alias @{alias}; `enginery aliases {name}` lists those it has")
     table = tables.version
-    gone = set(
+    collected = set(
         db.scalars(select(table.c.number).where(table.c.name == name, table.c.collected_at.is_not(None)))
     )
-    back = [number for number in path[:-1] if number != was and number not in gone]
+    back = [number for number in path[:-1] if number != was and number not in collected]
     if not back or (to is not None and to not in back):
-        had = ", ".join(map(str, dict.fromkeys(back))) or "no other"
-        wanted = "an earlier version" if to is None else f"version {to}"
+        reachable = ", ".join(map(str, dict.fromkeys(back))) or "no other"
+        wish = "an earlier version" if to is None else f"version {to}"
         raise NotFound(
-            f"{name}@{alias} cannot go back to {wanted}; on its way to version {was} it was at {had}"
+            f"{name}@{alias} cannot go back to {wish}; on its way to version {was} it was at {reachable}"
         )
     target = back[-1] if to is None else to
     _put(db, name, alias, target)
@@ -142,9 +142,9 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
 
 def _put(db: Connection, name: str, alias: str, number: int) -> None:
     table = tables.alias
-    moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
-    row = seals.sealed(table, {"name": name, "alias": alias, **moved})
-    here = (table.c.name == name) & (table.c.alias == alias)
-    if db.execute(update(table).where(here).values(**row)).rowcount == 0:
+    values = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
+    row = seals.sealed(table, {"name": name, "alias": alias, **values})
+    this_alias = (table.c.name == name) & (table.c.alias == alias)
+    if db.execute(update(table).where(this_alias).values(**row)).rowcount == 0:
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
         db.execute(insert(table).values(**row))

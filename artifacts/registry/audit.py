@@ -51,26 +51,28 @@ def audit(database: Database, store: LocalStore | None = None) -> Audit:
     A registry that cannot be read at all is a finding too. Nothing is changed. Engines are sought in the
     store, if it is the one that the registry is bound to.
     """
-    read, mine, unreadable = _Audit(), False, False
+    reading, bound_here, unreadable = _Audit(), False, False
     try:
         if not database.exists():
             raise StoreUnusable(f"registry {database.url} is not there, or has no tables; {RESTORE}")
         with database.reading() as db:
-            read.database(db, database.kind)
+            reading.database(db, database.kind)
             # metrics before the versions whose seals cover them
-            for table in sorted(tables.METADATA.sorted_tables, key=lambda one: one is not tables.metric):
-                read.table(db, table)
-            read.series()
-            mine = store is not None and read.is_of(db, store)
+            for table in sorted(
+                tables.METADATA.sorted_tables, key=lambda candidate: candidate is not tables.metric
+            ):
+                reading.table(db, table)
+            reading.series()
+            bound_here = store is not None and reading.is_of(db, store)
     except StoreUnusable as exc:
-        read.note("registry", str(exc))
+        reading.note("registry", str(exc))
         unreadable = True
-    if mine and store is not None:
-        read.engines(store)
+    if bound_here and store is not None:
+        reading.engines(store)
     return Audit(
-        rows=read.rows,
-        versions=len(read.versions),
-        findings=tuple(read.findings),
+        rows=reading.rows,
+        versions=len(reading.versions),
+        findings=tuple(reading.findings),
         unreadable=unreadable,
     )
 
@@ -97,19 +99,19 @@ class _Audit:
         self._published: set[tuple[object, object]] = set()
         self._before: str | None = None
 
-    def note(self, where: str, what: str) -> None:
+    def note(self, place: str, problem: str) -> None:
         """Adds a finding."""
-        self.findings.append(Finding(where=where, what=what))
+        self.findings.append(Finding(where=place, what=problem))
 
     def database(self, db: Connection, kind: str) -> None:
         """What the database itself says of its pages, and rows that point at rows that are not there."""
-        there = set(inspect(db).get_table_names())
-        lost = [table.name for table in tables.METADATA.sorted_tables if table.name not in there]
-        if lost:
-            raise StoreUnusable(f"the registry has no table {lost[0]!r}; {RESTORE}")
+        present = set(inspect(db).get_table_names())
+        missing = [table.name for table in tables.METADATA.sorted_tables if table.name not in present]
+        if missing:
+            raise StoreUnusable(f"the registry has no table {missing[0]!r}; {RESTORE}")
         if kind == "sqlite":
-            said = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
-            for one in said if said != ["ok"] else ():
+            messages = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
+            for one in messages if messages != ["ok"] else ():
                 self.note("registry", f"SQLite finds it damaged: {rows.shown(one)}; {RESTORE}")
         for table in tables.METADATA.sorted_tables:
             for key in sorted(table.foreign_key_constraints, key=lambda one: str(one.name)):
@@ -118,9 +120,9 @@ class _Audit:
     def _dangling(self, db: Connection, table: Table, key: ForeignKeyConstraint) -> None:
         other = key.referred_table
         pairs = [(element.parent, element.column) for element in key.elements]
-        joined = table.outerjoin(other, and_(*(mine == theirs for mine, theirs in pairs)))
-        nowhere = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
-        for row in db.execute(nowhere.limit(MOST_SAID)):
+        joined = table.outerjoin(other, and_(*(child == parent for child, parent in pairs)))
+        orphans = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
+        for row in db.execute(orphans.limit(MOST_SAID)):
             self.note(rows.named(table, row._asdict()), f"points at a row of {other.name} that is not there")
 
     def table(self, db: Connection, table: Table) -> None:
@@ -128,9 +130,9 @@ class _Audit:
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
-            said = rows.wrong(table, row._asdict()) or self._more(table, row)
-            if said is not None:
-                self.note(rows.named(table, row._asdict()), said)
+            problem = rows.wrong(table, row._asdict()) or self._more(table, row)
+            if problem is not None:
+                self.note(rows.named(table, row._asdict()), problem)
             self._remember(table, row)
 
     def _more(self, table: Table, row: Row[Any]) -> str | None:
@@ -147,18 +149,18 @@ class _Audit:
         """What the seal says of a row that is as it may be."""
         if row["seal"] is None:
             return "has no seal: another program wrote it"
-        beside: tuple[Any, ...] = ()
-        also = ""
+        context: tuple[Any, ...] = ()
+        causes = ""
         if table is tables.version:
-            beside = (seals.of_metrics(self._metrics[row["name"], row["number"]]),)
-            also = ", or one of its metrics was changed, added or removed"
+            context = (seals.of_metrics(self._metrics[row["name"], row["number"]]),)
+            causes = ", or one of its metrics was changed, added or removed"
         elif table is tables.log:
-            beside, also = (self._before,), ", or the event before it was removed"
+            context, causes = (self._before,), ", or the event before it was removed"
         try:
-            matches = seals.seal(table.name, seals.covered(table, row), *beside) == row["seal"]
+            matches = seals.seal(table.name, seals.covered(table, row), *context) == row["seal"]
         except (TypeError, ValueError):  # a metric that is no number
             matches = False
-        return None if matches else f"does not match its seal: it was changed after it was written{also}"
+        return None if matches else f"does not match its seal: it was changed after it was written{causes}"
 
     def _remember(self, table: Table, row: Row[Any]) -> None:
         if table is tables.metric:
@@ -173,21 +175,21 @@ class _Audit:
             self._metrics.pop((row.name, row.number), None)
             self._numbers[row.name].add(row.number)
             if rows.wrong(table, row._asdict()) is None:
-                gone = row.collected_at is not None
+                collected = row.collected_at is not None
                 self.versions.append(
-                    _Version(row.name, row.number, row.engine_key, row.manifest_digest, gone)
+                    _Version(row.name, row.number, row.engine_key, row.manifest_digest, collected)
                 )
 
     def series(self) -> None:
         """Versions that are not there: numbers count from 1 to the last of the name; each has its event."""
         for name, last in self._last.items():
-            there = self._numbers[name]
+            numbers = self._numbers[name]
             if not isinstance(last, int):
                 continue  # said where the row was read
-            lost = (number for number in range(1, last + 1) if number not in there)
-            for number in islice(lost, MOST_SAID):
+            missing = (number for number in range(1, last + 1) if number not in numbers)
+            for number in islice(missing, MOST_SAID):
                 self.note(f"{rows.shown(name)}:{number}", f"is missing: {last} versions were published")
-            beyond = sorted(one for one in there if isinstance(one, int) and one > last)
+            beyond = sorted(one for one in numbers if isinstance(one, int) and one > last)
             for number in beyond[:MOST_SAID]:
                 self.note(f"{rows.shown(name)}:{number}", f"is there, and the last number given was {last}")
         for one in self.versions:
@@ -197,27 +199,27 @@ class _Audit:
     def is_of(self, db: Connection, store: LocalStore) -> bool:
         """Whether the registry names the artifacts of this store; an odd binding was noted before."""
         try:
-            bound, identity = publishing.bound_to(db), store.identity()
+            binding, identity = publishing.bound_to(db), store.identity()
         except ArtifactCorrupt:
             return False
-        if bound is not None and identity is not None and bound.id != identity.id:
+        if binding is not None and identity is not None and binding.id != identity.id:
             self.note(
                 "registry",
-                f"names artifacts of store {bound.id} (first at {bound.url}), and this is store"
+                f"names artifacts of store {binding.id} (first at {binding.url}), and this is store"
                 f" {identity.id}; restore this store's own from a backup",
             )
-        return bound is None or (identity is not None and bound.id == identity.id)
+        return binding is None or (identity is not None and binding.id == identity.id)
 
     def engines(self, store: LocalStore) -> None:
         """Engines that the store does not have, or has otherwise than they were published."""
-        for one in self.versions:
-            if one.collected:
+        for version in self.versions:
+            if version.collected:
                 continue
             try:
-                store.manifest(address(one.engine_key, one.manifest_digest))
+                store.manifest(address(version.engine_key, version.manifest_digest))
             except NotFound:
-                others = " (it has another build of it)" if store.contents(one.engine_key) else ""
-                what = f"its engine {one.engine_key} is not in the store{others}; build its recipe again"
-                self.note(f"{one.name}:{one.number}", what)
+                other_build = " (it has another build of it)" if store.contents(version.engine_key) else ""
+                problem = f"its engine {version.engine_key} is not in the store{other_build}; build its recipe again"
+                self.note(f"{version.name}:{version.number}", problem)
             except ArtifactCorrupt:
                 continue  # damaged files are found where files are read

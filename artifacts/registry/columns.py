@@ -39,8 +39,8 @@ def _or_none(check: Check) -> Check:
 
 def _text(longest: int, least: int = 0) -> Check:
     def check(value: Any) -> str | None:
-        said = text_problem(value, longest)
-        return "is empty" if said is None and len(value) < least else said
+        problem = text_problem(value, longest)
+        return "is empty" if problem is None and len(value) < least else problem
 
     return lru_cache(maxsize=4096, typed=True)(check) if longest <= 1000 else check
 
@@ -56,12 +56,12 @@ def _one_of(*allowed: str) -> Check:
 
 def _moment(value: Any) -> str | None:
     try:
-        found = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except (ValueError, TypeError):
         return f"is {shapes.brief(value)}, not a time as ISO 8601 writes it"
-    if found.tzinfo is None:
+    if moment.tzinfo is None:
         return f"is {shapes.brief(value)}, without a time zone"
-    if found.year not in YEARS:
+    if moment.year not in YEARS:
         return f"is {shapes.brief(value)}, not of the years {YEARS[0]} to {YEARS[-1]}"
     return None
 

@@ -64,10 +64,10 @@ class Database:
         """Whether its tables are there; a schema of another version is a StoreUnusable, and so is a store's
         own that is gone."""
         if not self._ready:
-            known = marker.beside(_file_of(self._engine.url))
-            found = self.schema()
-            marker.require_never_was(self.url, known=known, schema=found)
-            self._ready = self._is_ours(found)
+            binding = marker.beside(_file_of(self._engine.url))
+            schema = self.schema()
+            marker.require_never_was(self.url, was_known=binding, schema=schema)
+            self._ready = self._is_ours(schema)
         return self._ready
 
     def schema(self) -> int | None:
@@ -96,7 +96,7 @@ class Database:
         """Makes the tables, where they are not there yet; those of a store's own that is gone are not."""
         path = _file_of(self._engine.url)
         if path is not None:
-            marker.require_never_was(self.url, known=marker.beside(path), schema=self.schema())
+            marker.require_never_was(self.url, was_known=marker.beside(path), schema=self.schema())
             with FullDiskSaid(path.parent, "the registry"), UnwritableSaid(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
         # two first users take turns: each looks what exists only once it holds the write lock
@@ -129,28 +129,28 @@ class Database:
 
         with self._said(), self._engine.execution_options(writes=True, remakes=True).begin() as db:
             self.take_turns(db)
-            found = self._schema(db)
-            if found is None:
+            schema = self._schema(db)
+            if schema is None:
                 raise StoreUnusable(
                     f"registry {self.url} has no schema yet; `enginery registry init` makes it"
                 )
-            if found < tables.SCHEMA_VERSION:
-                migrations.upgrade(db, found)
+            if schema < tables.SCHEMA_VERSION:
+                migrations.upgrade(db, schema)
         self.exists()
-        return found, tables.SCHEMA_VERSION
+        return schema, tables.SCHEMA_VERSION
 
     def _schema(self, db: Connection) -> int | None:
-        there = inspect(db)
+        inspector = inspect(db)
         # a process killed while it made an SQLite file may have left one without tables
-        if not there.has_table(tables.schema.name):
-            others = there.get_table_names() if self.kind == "sqlite" else []
-            if others:
+        if not inspector.has_table(tables.schema.name):
+            other_tables = inspector.get_table_names() if self.kind == "sqlite" else []
+            if other_tables:
                 raise StoreUnusable(
-                    f"{self.url} has table {others[0]!r} of another program, and none of enginery; give it a "
+                    f"{self.url} has table {other_tables[0]!r} of another program, and none of enginery; give it a "
                     "database of its own"
                 )
             return None
-        if [column["name"] for column in there.get_columns(tables.schema.name)] != ["number"]:
+        if [column["name"] for column in inspector.get_columns(tables.schema.name)] != ["number"]:
             raise StoreUnusable(
                 f"{self.url} has a table {tables.schema.name!r} of another program; give enginery a database "
                 "of its own"
@@ -168,23 +168,23 @@ class Database:
         if self.kind == "postgresql":  # which has no write lock of the whole database
             db.execute(select(func.pg_advisory_xact_lock(CREATION)))
 
-    def _is_ours(self, found: int | None) -> bool:
-        ours, here = tables.SCHEMA_VERSION, f"registry {self.url}"
-        if found is None and self.kind != "sqlite":
+    def _is_ours(self, schema: int | None) -> bool:
+        present, where_ = tables.SCHEMA_VERSION, f"registry {self.url}"
+        if schema is None and self.kind != "sqlite":
             raise StoreUnusable(
-                f"{here} has no schema yet; make it once with: enginery --registry {self.url} registry init"
+                f"{where_} has no schema yet; make it once with: enginery --registry {self.url} registry init"
             )
-        if found is not None and found < ours:
+        if schema is not None and schema < present:
             raise StoreUnusable(
-                f"{here} has schema {found}, and this version reads {ours}; bring it there with: "
+                f"{where_} has schema {schema}, and this version reads {present}; bring it there with: "
                 "enginery registry upgrade"
             )
-        if found is not None and found > ours:
+        if schema is not None and schema > present:
             raise StoreUnusable(
-                f"{here} has schema {found}, and this version reads {ours}; use the version of enginery that "
+                f"{where_} has schema {schema}, and this version reads {present}; use the version of enginery that "
                 "wrote it, or a later one"
             )
-        return found is not None
+        return schema is not None
 
     @contextmanager
     def _said(self) -> Iterator[None]:
@@ -197,12 +197,12 @@ class Database:
             connecting = exc.statement is None
             if isinstance(exc, ProgrammingError) and code not in OF_OTHERS and not connecting:  # our bug
                 raise
-            path, said = _file_of(self._engine.url), " ".join(str(exc.orig).split())
+            path, message = _file_of(self._engine.url), " ".join(str(exc.orig).split())
             if path is not None and getattr(exc.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
                 raise StoreUnusable(disk.full(path.parent, f"the registry {self.url}")) from exc
             damaged = getattr(exc.orig, "sqlite_errorcode", 0) & 0xFF in DAMAGED
-            cure = "restore it from a backup" if damaged else "check that it is there and can be written"
-            raise StoreUnusable(f"registry {self.url} cannot be used: {said}; {cure}") from exc
+            remedy = "restore it from a backup" if damaged else "check that it is there and can be written"
+            raise StoreUnusable(f"registry {self.url} cannot be used: {message}; {remedy}") from exc
 
 
 def open_database(url_or_path: str | Path) -> Database:
@@ -259,8 +259,8 @@ def require_place(url_or_path: str) -> None:
 
 def shown(url: URL) -> str:
     """The URL as messages and logs may have it: nothing in it that opens anything."""
-    kept = url.difference_update_query(url.query.keys() - SHOWN)
-    return kept._replace(password=None).render_as_string(hide_password=False)
+    public = url.difference_update_query(url.query.keys() - SHOWN)
+    return public._replace(password=None).render_as_string(hide_password=False)
 
 
 def hidden(text: str, url: str | None = None) -> str:
@@ -270,7 +270,7 @@ def hidden(text: str, url: str | None = None) -> str:
     text = re.sub(r"(?<=://).*@", "***@", text, flags=re.DOTALL)
     return re.sub(
         r"([?&])([^=&\s]*)=[^&\s']*",
-        lambda found: found[0] if found[2] in SHOWN else f"{found[1]}{found[2]}=***",
+        lambda match: match[0] if match[2] in SHOWN else f"{match[1]}{match[2]}=***",
         text,
     )
 
@@ -281,8 +281,8 @@ def insert_new(db: Connection, table: Table, **row: Any) -> bool:
     dialect = import_module(
         f"sqlalchemy.dialects.{db.dialect.name}"
     )  # loaded already; the other is not needed
-    added = dialect.insert(table).values(**rows.checked(table, row))
-    return bool(db.execute(added.on_conflict_do_nothing()).rowcount)
+    statement = dialect.insert(table).values(**rows.checked(table, row))
+    return bool(db.execute(statement.on_conflict_do_nothing()).rowcount)
 
 
 def _url(text: str) -> URL:

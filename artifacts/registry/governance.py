@@ -51,7 +51,7 @@ class Governance:
         table = tables.alias
         query = select(table).order_by(table.c.name, table.c.alias)
         with self._db.reading() as db:
-            found = rows.all_of(db, table, query if name is None else query.where(table.c.name == name))
+            alias_rows = rows.all_of(db, table, query if name is None else query.where(table.c.name == name))
             return [
                 Standing(
                     name=row.name,
@@ -61,7 +61,7 @@ class Governance:
                     moved_by=row.moved_by,
                     judgement=self._stands(db, row.name, row.number, row.alias),
                 )
-                for row in found
+                for row in alias_rows
             ]
 
     def _stands(self, db: Connection, name: str, number: int, alias: str) -> Judgement:
@@ -76,8 +76,8 @@ class Governance:
         if not self._db.exists():
             return {}
         with self._db.reading() as db:
-            found = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
-            return dict(rows.read(found, _policy))
+            policy_rows = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
+            return dict(rows.read(policy_rows, _policy))
 
     def set_policy(self, alias: str, policy: Policy | None) -> None:
         """Make this the policy of every alias of that name, or take it away with None."""
@@ -117,9 +117,9 @@ class Governance:
         if not self._db.exists():
             return []
         with self._db.reading() as db:
-            at = log.known_moment(db)
-            found = rows.read(db.execute(waivers.of(name)), waivers.waiver)
-        return [one for one in found if ended or one.is_open(at)]
+            now = log.known_moment(db)
+            all_waivers = rows.read(db.execute(waivers.of(name)), waivers.waiver)
+        return [waiver for waiver in all_waivers if ended or waiver.is_open(now)]
 
     def _require_some(self, name: str) -> None:
         """Refuses, as NotFound, before a write would make a registry with nothing in it."""

@@ -30,11 +30,11 @@ def judged_by(recipe: Mapping[str, Any], lineage: Mapping[str, str]) -> dict[str
     files by their bytes and not by their paths; only the gate's limits are in no key. Where nothing was
     evaluated, what counts is what the recipe says.
     """
-    scored = lineage.get("evaluation")
-    if scored is None:
+    evaluation = lineage.get("evaluation")
+    if evaluation is None:
         return {"recipe": {name: value for name, value in recipe.items() if name not in UNJUDGED}}
     gate = recipe.get("gate")
     limits = (
         {name: value for name, value in gate.items() if name != "data"} if isinstance(gate, Mapping) else {}
     )
-    return {"evaluation": scored, "gate": limits}
+    return {"evaluation": evaluation, "gate": limits}

@@ -32,21 +32,21 @@ class Judgement:
 
     def detail(self) -> dict[str, Any]:
         """What the log says of it; nothing where every rule is met."""
-        said: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if self.broken:
-            said["broken"] = [{"rule": one.rule, "why": one.why} for one in self.broken]
+            fields["broken"] = [{"rule": violation.rule, "why": violation.why} for violation in self.broken]
         if self.waived:
-            said["waived"] = [
+            fields["waived"] = [
                 {
-                    "rule": one.rule,
-                    "why": one.why,
-                    "waiver": by.id,
-                    "reason": by.reason,
-                    "until": str(by.until),
+                    "rule": violation.rule,
+                    "why": violation.why,
+                    "waiver": waiver.id,
+                    "reason": waiver.reason,
+                    "until": str(waiver.until),
                 }
-                for one, by in self.waived
+                for violation, waiver in self.waived
             ]
-        return said
+        return fields
 
 
 def policy_of(db: Connection, alias: str) -> Policy:
@@ -62,28 +62,28 @@ def policy_of(db: Connection, alias: str) -> Policy:
 
 def parsed(rules: Any) -> Policy:
     """The policy that a row holds; a PolicyInvalid for anything else."""
-    said = columns.CHECKS["policy"]["rules"](rules)
-    if said is not None:
-        raise PolicyInvalid(f"its rules: it {said}")
+    problem = columns.CHECKS["policy"]["rules"](rules)
+    if problem is not None:
+        raise PolicyInvalid(f"its rules: it {problem}")
     return parse_policy(rules)
 
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
     """What the alias's policy says of the version, the waivers that are open considered."""
     require_version(db, name, number)
-    at, policy = log.moment(db), policy_of(db, alias)
+    now, policy = log.moment(db), policy_of(db, alias)
     granted = db.execute(waivers.of(name, number)).all()
     newest = log.latest(db) if granted or policy.max_age_days is not None else None
-    sound = rows.read(granted, waivers.waiver)
-    open_now = [one for one in sound if one.is_open(at if newest is None else max(at, newest.at))]
+    valid = rows.read(granted, waivers.waiver)
+    open_now = [item for item in valid if item.is_open(now if newest is None else max(now, newest.at))]
     # nobody may rely on a waiver that is odd, and nobody may say that it is over
-    num_open = len(open_now) + len(granted) - len(sound)
-    subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=num_open)
-    here = {one.rule: one for one in open_now if one.alias == alias and one.rule in WAIVABLE}
-    found = broken(policy, subject)
+    num_open = len(open_now) + len(granted) - len(valid)
+    subject = _subject(db, (name, number), verified, now=now, newest=newest, open_waivers=num_open)
+    waiver_of = {item.rule: item for item in open_now if item.alias == alias and item.rule in WAIVABLE}
+    violations = broken(policy, subject)
     return Judgement(
-        broken=tuple(one for one in found if one.rule not in here),
-        waived=tuple((one, here[one.rule]) for one in found if one.rule in here),
+        broken=tuple(item for item in violations if item.rule not in waiver_of),
+        waived=tuple((item, waiver_of[item.rule]) for item in violations if item.rule in waiver_of),
     )
 
 
@@ -99,25 +99,28 @@ def _subject(
     version: tuple[str, int],
     verified: Verified,
     *,
-    at: datetime,
+    now: datetime,
     newest: log.Latest | None,
     open_waivers: int,
 ) -> Subject:
     table, metric = tables.version, tables.metric
-    whole = select(table, tables.facts.c.facts)
-    joined = whole.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
+    columns = select(table, tables.facts.c.facts)
+    joined = columns.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
     row = db.execute(joined.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
     rows.require_version(row)
-    here = (metric.c.name == version[0]) & (metric.c.number == version[1])
+    this_version = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
-        at=at,
+        at=now,
         newest=None if newest is None else newest.at,
         newest_said="" if newest is None else newest.said,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
         collected_at=rows.moment(row.collected_at),
         facts=row.facts,
-        metrics={one.metric: one.value for one in rows.all_of(db, metric, select(metric).where(here))},
+        metrics={
+            metric_row.metric: metric_row.value
+            for metric_row in rows.all_of(db, metric, select(metric).where(this_version))
+        },
         signed=_signatures(db, row.manifest_digest, verified),
         open_waivers=open_waivers,
     )
@@ -128,6 +131,6 @@ def _signatures(db: Connection, manifest_digest: str | None, verified: Verified)
     if manifest_digest is None:
         return lambda public_key: False
     table = tables.signature
-    mine = select(table).where(table.c.manifest_digest == manifest_digest)
-    bundles = [row.bundle for row in rows.all_of(db, table, mine)]
+    query = select(table).where(table.c.manifest_digest == manifest_digest)
+    bundles = [row.bundle for row in rows.all_of(db, table, query)]
     return lambda public_key: any(verified(bundle, manifest_digest, public_key) for bundle in bundles)

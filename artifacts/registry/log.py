@@ -21,8 +21,8 @@ ORDER = 0x6C6F67
 def moment(db: Connection) -> datetime:
     """Now, by the server's clock where there is one: hosts that promote need not agree on the time."""
     if db.dialect.name == "postgresql":
-        found: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
-        return found.astimezone(UTC)
+        now: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
+        return now.astimezone(UTC)
     return datetime.now(UTC)
 
 
@@ -39,12 +39,12 @@ def latest(db: Connection) -> Latest | None:
     """The event with the latest moment; None of an empty log. A clock that says less was set back."""
     table, names = tables.log, ("seq", "name", "at", "by")
     query = select(*(table.c[name] for name in names)).order_by(table.c.at.desc())
-    found = next(rows.lines(table, names, db.execute(query)), None)
-    if found is None:
+    row = next(rows.lines(table, names, db.execute(query)), None)
+    if row is None:
         return None
-    of = f"of {rows.shown(found.name)} " if found.name else ""  # policies are of no name
-    said = f"event {found.seq}, {of}by {rows.shown(found.by)},"
-    return Latest(datetime.fromisoformat(found.at), said)
+    name_part = f"of {rows.shown(row.name)} " if row.name else ""  # policies are of no name
+    description = f"event {row.seq}, {name_part}by {rows.shown(row.by)},"
+    return Latest(datetime.fromisoformat(row.at), description)
 
 
 def known_moment(db: Connection) -> datetime:
@@ -76,8 +76,8 @@ def _next(db: Connection) -> int:
     """Number of the event that is added next: it is known before, because the seal covers it."""
     if db.dialect.name == "postgresql":
         sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
-        found: int = db.execute(select(func.nextval(sequence))).scalar_one()
-        return found
+        number: int = db.execute(select(func.nextval(sequence))).scalar_one()
+        return number
     last: int | None = db.scalar(select(func.max(tables.log.c.seq)))
     return (last or 0) + 1
 

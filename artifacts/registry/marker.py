@@ -17,10 +17,10 @@ def text(bound_at: str | None) -> bytes:
 def bound_at(text: bytes | None) -> str | None:
     """When the registry that the marker knows was bound; None where it does not say: early ones did not."""
     try:
-        found = json.loads(text or b"{}").get("bound_at")
+        value = json.loads(text or b"{}").get("bound_at")
     except (ValueError, AttributeError):
         return None
-    return found if isinstance(found, str) else None
+    return value if isinstance(value, str) else None
 
 
 def beside(file: Path | None) -> bool:
@@ -28,9 +28,9 @@ def beside(file: Path | None) -> bool:
     return file is not None and file.name == FILE and (file.parent / MARKER).exists()
 
 
-def require_never_was(url: str, *, known: bool, schema: int | None) -> None:
+def require_never_was(url: str, *, was_known: bool, schema: int | None) -> None:
     """Refuses to take a registry that was `known` before its `schema` was read for a new one."""
-    if known and schema is None:
+    if was_known and schema is None:
         raise StoreUnusable(f"registry {url} {GONE}")
 
 

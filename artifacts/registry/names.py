@@ -28,8 +28,8 @@ def check_alias(alias: str) -> None:
         )
 
 
-def check_apart(what: str, new: str, known: Iterable[str]) -> None:
+def check_apart(kind: str, new: str, existing: Iterable[str]) -> None:
     """Refuses a new name that differs from a known one only by case: people and file systems mix them up."""
-    for other in known:
-        if other != new and other.casefold() == new.casefold():
-            raise NameRefused(f"{what} {new!r} differs from {other!r} only by case; use one of them")
+    for name in existing:
+        if name != new and name.casefold() == new.casefold():
+            raise NameRefused(f"{kind} {new!r} differs from {name!r} only by case; use one of them")

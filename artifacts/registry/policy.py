@@ -42,13 +42,13 @@ class Policy:
 
     def as_dict(self) -> dict[str, Any]:
         """The rules as JSON values, without those that ask for nothing."""
-        whole = asdict(self)
-        whole["metrics"] = {
+        rules = asdict(self)
+        rules["metrics"] = {
             name: {end: value for end, value in asdict(bounds).items() if value is not None}
             for name, bounds in self.metrics.items()
         }
-        kept = {name: value for name, value in whole.items() if value not in (None, (), {}, False)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+        set_rules = {name: value for name, value in rules.items() if value not in (None, (), {}, False)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in set_rules.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,8 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
 
 def broken(policy: Policy, subject: Subject) -> list[Broken]:
     """Every rule that the version does not meet, with why; every policy asks for its files."""
-    found = [(rule, why) for rule, judge in JUDGES.items() if (why := judge(policy, subject))]
-    return [Broken(rule, why) for rule, why in found]
+    violations = [(rule, why) for rule, judge in JUDGES.items() if (why := judge(policy, subject))]
+    return [Broken(rule, why) for rule, why in violations]
 
 
 def _present(_: Policy, subject: Subject) -> str | None:
@@ -118,12 +118,12 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
     if policy.max_age_days is None:
         return None
     age = subject.at - subject.published_at
-    latest, said = subject.published_at, "the version's publication"
+    latest, event = subject.published_at, "the version's publication"
     if subject.newest is not None and subject.newest >= latest:
-        latest, said = subject.newest, subject.newest_said
+        latest, event = subject.newest, subject.newest_said
     if latest - subject.at > SKEW:
         return (
-            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {said} is of "
+            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {event} is of "
             f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC: this clock was set back, or that one was ahead, "
             "so that no age is known; where this clock is wrong, set it right; where it is right, wait until "
             "then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
@@ -198,10 +198,10 @@ WAIVABLE = tuple(rule for rule in JUDGES if rule not in ("present", "no_open_wai
 
 
 def _verdicts(value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not found or not set(found) <= set(VERDICTS):
+    verdicts = (value,) if isinstance(value, str) else tuple(value)
+    if not verdicts or not set(verdicts) <= set(VERDICTS):
         raise ValueError(f"have {', '.join(VERDICTS)}")
-    return found
+    return verdicts
 
 
 def _positive(value: Any) -> float:
@@ -224,12 +224,12 @@ def _flag(value: Any) -> bool:
 
 
 def _bounds(value: Any) -> dict[str, Bounds]:
-    found = {str(name): Bounds(**ends) for name, ends in value.items()}
-    for name, bounds in found.items():
+    bounds_of = {str(name): Bounds(**ends) for name, ends in value.items()}
+    for name, bounds in bounds_of.items():
         ends = [end for end in (bounds.min, bounds.max) if end is not None]
         if not ends or not all(math.isfinite(end) for end in ends) or ends != sorted(ends):
             raise ValueError(f"give {name} a finite min, max, or both in order")
-    return found
+    return bounds_of
 
 
 READ: dict[str, Callable[[Any], Any]] = {

@@ -63,17 +63,17 @@ def bound_to(db: Connection) -> Binding | None:
 
 def bound_at(db: Connection) -> str | None:
     """When the registry was bound to its store, which tells it from any other; None before that."""
-    found: str | None = db.scalar(select(tables.store.c.bound_at))
-    return found
+    moment: str | None = db.scalar(select(tables.store.c.bound_at))
+    return moment
 
 
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
     """Refuses another store than the one the registry is bound to, as StoreMismatch."""
     if bound.id != binding.id:
-        named = f"this is store {binding.id} at {binding.url}"
-        found = named if binding.id else f"{binding.url} is no store yet"
+        this_store = f"this is store {binding.id} at {binding.url}"
+        actual = this_store if binding.id else f"{binding.url} is no store yet"
         raise StoreMismatch(
-            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {found}"
+            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {actual}"
             "; use that store, or give this one a registry of its own"
         )
 
@@ -84,21 +84,21 @@ def take_turn(db: Connection, name: str) -> None:
     Its row is made where it is new; a name that differs from another only by case is a NameRefused.
     """
     table = tables.series
-    touched = update(table).where(table.c.name == name).values(last=table.c.last)
-    if db.execute(touched).rowcount:
+    statement = update(table).where(table.c.name == name).values(last=table.c.last)
+    if db.execute(statement).rowcount:
         return
     insert_new(db, table, name=name, folded=name.casefold(), last=0)
-    if db.execute(touched).rowcount == 0:  # the name without case was taken, by another name
+    if db.execute(statement).rowcount == 0:  # the name without case was taken, by another name
         check_apart("name", name, db.scalars(select(table.c.name).where(table.c.folded == name.casefold())))
 
 
 def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]:
     """Number of the version, and whether it is new: the same content, judged by the same, is one version."""
     table, name = tables.version, publication.name
-    found = _same(db, publication)
-    if found is not None:
-        retention.restore(db, name, found)  # gc may have taken its bytes: they were built again
-        return found, False
+    existing = _same(db, publication)
+    if existing is not None:
+        retention.restore(db, name, existing)  # gc may have taken its bytes: they were built again
+        return existing, False
     identity = identity_of(publication, publication.manifest_digest)
     _require_no_odd_one(db, name, identity)
     number = _next_number(db, name)
@@ -106,7 +106,7 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     row = _version_row(db, publication, number, identity)
     db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:
-        db.execute(insert(tables.metric), [rows.checked(tables.metric, one) for one in metrics])
+        db.execute(insert(tables.metric), [rows.checked(tables.metric, metric) for metric in metrics])
     detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
     log.record(db, name, "published", detail)
     return number, True
@@ -129,11 +129,11 @@ def _same(db: Connection, publication: Publication) -> int | None:
         table.c.verdict == publication.verdict,
     )
     for row in rows.all_of(db, table, query.order_by(table.c.number.desc())):
-        mine = identity_of(publication, row.manifest_digest)
-        theirs = identity(
+        own_identity = identity_of(publication, row.manifest_digest)
+        row_identity = identity(
             publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
         )
-        if mine == theirs and is_same(publication.manifest_digest, row.manifest_digest):
+        if own_identity == row_identity and is_same(publication.manifest_digest, row.manifest_digest):
             return int(row.number)
     return None
 
@@ -155,10 +155,10 @@ def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
     Only one that was never asked for it, or where the last that happened is that its policy refused the
     version: what somebody has moved away since stays where it is.
     """
-    every = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
-    mine = [one for one in every if one.detail["alias"] == alias]
-    at = [one.detail["number" if one.kind == "refused" else "now"] for one in mine]
-    return number not in at or (mine[0].kind == "refused" and at[0] == number)
+    events = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
+    alias_events = [event for event in events if event.detail["alias"] == alias]
+    numbers = [event.detail["number" if event.kind == "refused" else "now"] for event in alias_events]
+    return number not in numbers or (alias_events[0].kind == "refused" and numbers[0] == number)
 
 
 def _next_number(db: Connection, name: str) -> int:
@@ -171,9 +171,9 @@ def _next_number(db: Connection, name: str) -> int:
 
 def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
     """The row that holds the facts, which is made where none does."""
-    found = digest.of_json(dict(facts))
-    insert_new(db, tables.facts, id=found, facts=dict(facts))
-    return found
+    facts_id = digest.of_json(dict(facts))
+    insert_new(db, tables.facts, id=facts_id, facts=dict(facts))
+    return facts_id
 
 
 def _version_row(db: Connection, publication: Publication, number: int, identity: str) -> dict[str, Any]:

@@ -68,20 +68,20 @@ class Registry(Governance):
         one said is the registry's for good, another is a StoreMismatch.
         """
         publishing.check(publication)
-        name, alias, judgement, at = publication.name, publication.alias, None, None
+        name, alias, judgement, alias_at = publication.name, publication.alias, None, None
         with self._db.writing() as db:
             if store is not None:
                 publishing.bind(self._db, db, store)
             publishing.take_turn(db, name)
             number, new = publishing.found_or_added(db, publication)
             if alias is not None and (new or publishing.moves_alias(db, name, alias, number)):
-                at = aliases.number_of(db, name, alias)
+                alias_at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
                 aliases.settle(db, name, alias, number, judgement)
         if judgement is not None and alias is not None and not judgement.allowed:
-            refused = aliases.refusal(judgement, name, alias, number, at)
-            refused.add_note(f"{name}:{number} is published: nothing has to be built again")
-            raise refused
+            error = aliases.refusal(judgement, name, alias, number, alias_at)
+            error.add_note(f"{name}:{number} is published: nothing has to be built again")
+            raise error
         return number
 
     def promote(self, name: str, alias: str, *, to: int, expect: int | None) -> None:
@@ -94,11 +94,11 @@ class Registry(Governance):
         with self._db.writing() as db:
             require_version(db, name, to)
             publishing.take_turn(db, name)
-            found = aliases.require_at(db, name, alias, expect)
+            current = aliases.require_at(db, name, alias, expect)
             judgement = judge(db, name, to, alias, self._verified)
             aliases.settle(db, name, alias, to, judgement)
         if not judgement.allowed:
-            raise aliases.refusal(judgement, name, alias, to, found)
+            raise aliases.refusal(judgement, name, alias, to, current)
 
     def rollback(self, name: str, alias: str, *, to: int | None = None, expect: int | None = None) -> Move:
         """Point `alias` back at the version before, or at `to` where it has been before; return the move.
@@ -138,19 +138,19 @@ class Registry(Governance):
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number, sorted by alias."""
         table = tables.alias
-        found = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
-        return {row.alias: row.number for row in rows.sound(table, found)}
+        alias_rows = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
+        return {row.alias: row.number for row in rows.sound(table, alias_rows)}
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self._catalog.resolve(reference)
 
-    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
+    def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
         `artifacts.finding.match.WANTED` lists what can be wanted, `artifacts.finding.match.RANKS` the orders.
         """
-        return self._catalog.find(rank=rank, limit=limit, **wanted)
+        return self._catalog.find(rank=rank, limit=limit, **criteria)
 
     def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
         """The newest version of every name and those with an alias, or those of one name; and how many."""
@@ -166,9 +166,11 @@ class Registry(Governance):
         with self._db.writing() as db:
             require_version(db, name, number)
             publishing.take_turn(db, name)
-            said = rows.read(db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event)
-            told = {why for one in said if one.detail["number"] == number for why in one.detail["reasons"]}
-            new = [reason for reason in dict.fromkeys(reasons) if reason not in told]
+            events = rows.read(db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event)
+            known_reasons = {
+                why for event in events if event.detail["number"] == number for why in event.detail["reasons"]
+            }
+            new = [reason for reason in dict.fromkeys(reasons) if reason not in known_reasons]
             if new:
                 log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
 
@@ -178,8 +180,8 @@ class Registry(Governance):
 
     def history(self, name: str, alias: str | None = None) -> list[Move]:
         """Every move of a name's aliases, or of one, oldest first."""
-        found = rows.read(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
-        moves = map(aliases.move_of, found)
+        events = rows.read(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
+        moves = map(aliases.move_of, events)
         return [move for move in moves if alias in (None, move.alias)]
 
     def bound(self) -> Binding | None:
@@ -193,12 +195,12 @@ class Registry(Governance):
         """How many names, versions, aliases, events, policies and waivers there are."""
         if not self._db.exists():
             return {}
-        counted = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
-        counted |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
+        table_of = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
+        table_of |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
         with self._db.reading() as db:
             return {
                 name: int(db.scalar(select(func.count()).select_from(table)) or 0)
-                for name, table in counted.items()
+                for name, table in table_of.items()
             }
 
     def require_store(self, store: Binding) -> None:
@@ -216,12 +218,12 @@ class Registry(Governance):
 
     def _moves(self, db: Connection, name: str, alias: str, *, sure: bool = False) -> list[Move]:
         """Where the alias went, oldest first; `sure` refuses, as OddRow, a way of which a part is odd."""
-        found = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
+        move_rows = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
         try:
-            moves = map(log.event, found) if sure else rows.read(found, log.event)
+            moves = map(log.event, move_rows) if sure else rows.read(move_rows, log.event)
             return [move for move in map(aliases.move_of, moves) if move.alias == alias]
-        except rows.OddRow as odd:
-            odd.add_note(f"where {name}@{alias} was before is not sure; say where it goes with --to VERSION")
+        except rows.OddRow as exc:
+            exc.add_note(f"where {name}@{alias} was before is not sure; say where it goes with --to VERSION")
             raise
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:

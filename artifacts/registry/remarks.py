@@ -47,15 +47,15 @@ class Remarks:
     @property
     def open_waivers(self) -> tuple[Waiver, ...]:
         """Waivers that count now."""
-        return tuple(one for one in self.waivers if one.is_open(self.now))
+        return tuple(waiver for waiver in self.waivers if waiver.is_open(self.now))
 
     def as_dict(self) -> dict[str, Any]:
         """Open waivers and signatures as JSON values."""
         return {
-            "waivers": [one.as_dict() for one in self.open_waivers],
+            "waivers": [item.as_dict() for item in self.open_waivers],
             "signatures": [
-                {"key_id": one.key_id, "signed_at": one.signed_at.isoformat(), "signed_by": one.signed_by}
-                for one in self.signatures
+                {"key_id": item.key_id, "signed_at": item.signed_at.isoformat(), "signed_by": item.signed_by}
+                for item in self.signatures
             ],
         }
 
@@ -66,17 +66,20 @@ def notices(record: VersionRecord | Listed, remarks: Remarks) -> list[Notice]:
 
 
 def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple[str, str]]:
-    gone = taken(record)
-    if gone is not None:
-        yield "bad", f"{gone}: it cannot be pulled; build its recipe again"
+    collected = taken(record)
+    if collected is not None:
+        yield "bad", f"{collected}: it cannot be pulled; build its recipe again"
     if record.origin == IMPORTED:
         yield "warn", f"{record.verdict}: built elsewhere and imported; no gate of ours scored it"
     elif record.verdict != PASS:
         yield "bad", f"the accuracy verdict is {record.verdict}, not {PASS}"
     for waiver in remarks.open_waivers:
         yield "warn", str(waiver)
-    for one in remarks.signatures:
-        yield "info", f"signed by {one.signed_by} on {one.signed_at:%Y-%m-%d}, key {one.key_id[:KEY_CHARS]}"
+    for signature in remarks.signatures:
+        yield (
+            "info",
+            f"signed by {signature.signed_by} on {signature.signed_at:%Y-%m-%d}, key {signature.key_id[:KEY_CHARS]}",
+        )
     if not remarks.signatures:
         yield "info", "nobody has signed it"
 
@@ -85,7 +88,9 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
     """The notices as a few words for a list: `collected, waived for @prod, signed`."""
     words = ["collected"] if taken(record) is not None else []
     words += ["imported"] if record.origin == IMPORTED else []
-    words += [f"waived for @{alias}" for alias in dict.fromkeys(one.alias for one in remarks.open_waivers)]
+    words += [
+        f"waived for @{alias}" for alias in dict.fromkeys(waiver.alias for waiver in remarks.open_waivers)
+    ]
     words += ["signed"] if remarks.signatures else []
     return ", ".join(words)
 
@@ -114,5 +119,5 @@ def _about(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
     if len(versions) > AT_ONCE:
         return true()
     names, numbers = {name for name, _ in versions}, {number for _, number in versions}
-    found: ColumnElement[bool] = columns.name.in_(names) & columns.number.in_(numbers)
-    return found
+    condition: ColumnElement[bool] = columns.name.in_(names) & columns.number.in_(numbers)
+    return condition

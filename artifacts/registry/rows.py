@@ -37,17 +37,17 @@ class OddRow(ArtifactCorrupt):
 @contextmanager
 def collecting() -> Iterator[dict[str, None]]:
     """Collects what is said of odd rows meanwhile, each once, in place of logging it."""
-    found: dict[str, None] = {}
-    token = _COLLECTED.set(found)
+    messages: dict[str, None] = {}
+    token = _COLLECTED.set(messages)
     try:
-        yield found
+        yield messages
     finally:
         _COLLECTED.reset(token)
 
 
-def collect_into(found: dict[str, None]) -> None:
+def collect_into(messages: dict[str, None]) -> None:
     """Collects from now on, in this context, what would be logged."""
-    _COLLECTED.set(found)
+    _COLLECTED.set(messages)
 
 
 def collected() -> list[str]:
@@ -55,61 +55,61 @@ def collected() -> list[str]:
     return list(_COLLECTED.get() or ())
 
 
-def tell(odd: object) -> None:
+def tell(problem: object) -> None:
     """Says that a row is left out; to the log, unless somebody collects."""
-    found, said = _COLLECTED.get(), str(odd)
-    if found is None:
-        logger.warning("%s; the row is left out, see `enginery verify --all`", said)
+    messages, message = _COLLECTED.get(), str(problem)
+    if messages is None:
+        logger.warning("%s; the row is left out, see `enginery verify --all`", message)
     else:
-        found.setdefault(said)
+        messages.setdefault(message)
 
 
 def wrong(table: Table, row: tables.Values) -> str | None:
     """What is wrong with as much of a row as was read; None where nothing is."""
     checks = columns.CHECKS[table.name]
     for name, value in row.items():
-        said = checks[name](value) if name in checks else None
-        if said is not None:
-            return f"{name} {said}"
+        problem = checks[name](value) if name in checks else None
+        if problem is not None:
+            return f"{name} {problem}"
     if table is tables.log and "detail" in row:
-        said = shapes.DETAILS.get(row["kind"], columns.anything)(row["detail"])
-        return said and f"detail {said}"
+        problem = shapes.DETAILS.get(row["kind"], columns.anything)(row["detail"])
+        return problem and f"detail {problem}"
     return None
 
 
 def require(table: Table, row: Row[Any] | tables.Values) -> None:
     """Refuses a row that is odd, as OddRow."""
     values: tables.Values = row._asdict() if isinstance(row, Row) else row
-    said = wrong(table, values)
-    if said is not None:
-        raise OddRow(f"{named(table, values)}: {said}")
+    problem = wrong(table, values)
+    if problem is not None:
+        raise OddRow(f"{named(table, values)}: {problem}")
 
 
 def checked(table: Table, row: tables.Values) -> dict[str, Any]:
     """The row, which is about to be written; a RowRefused where readers would call it odd afterwards."""
-    said = wrong(table, row)
-    if said is not None:
-        raise RowRefused(f"{named(table, row)} cannot be written: {said}; give another value")
+    problem = wrong(table, row)
+    if problem is not None:
+        raise RowRefused(f"{named(table, row)} cannot be written: {problem}; give another value")
     return dict(row)
 
 
 def require_version(row: Row[Any]) -> None:
     """Refuses a version, read with its facts, whose row or facts are odd, as OddRow."""
     require(tables.version, row)
-    said = columns.CHECKS["facts"]["facts"](row.facts)
-    if said is not None:
-        raise OddRow(f"{without_facts(row._asdict())}: facts {said}")
+    problem = columns.CHECKS["facts"]["facts"](row.facts)
+    if problem is not None:
+        raise OddRow(f"{without_facts(row._asdict())}: facts {problem}")
 
 
 def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
     """Values of rows; one that is odd is told, and left out."""
-    found = []
+    values = []
     for row in rows:
         try:
-            found.append(value(row))
-        except OddRow as odd:
-            tell(odd)
-    return found
+            values.append(value(row))
+        except OddRow as exc:
+            tell(exc)
+    return values
 
 
 def sound(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
@@ -135,28 +135,28 @@ def lines(
     Columns that are `unused` are not looked at.
     """
     checks = columns.CHECKS[table.name]
-    apart = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
-    alike = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
-    known: set[Any] = set()  # most rows share most of their texts, which are looked at once
+    checked = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
+    repeated_texts = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
+    valid_texts: set[Any] = set()  # most rows share most of their texts, which are looked at once
     for row in rows:
         values = tuple(row)
-        texts = alike(values)
-        for place, check in apart:
+        texts = repeated_texts(values)
+        for place, check in checked:
             if check(values[place]) is not None:
                 break
         else:
-            if texts in known:
+            if texts in valid_texts:
                 yield row
                 continue
-        whole = dict(zip(names, values, strict=True))
+        row_values = dict(zip(names, values, strict=True))
         for name in unused:
-            del whole[name]
-        said = wrong(table, whole)
-        if said is None:
-            known.add(texts)
+            del row_values[name]
+        problem = wrong(table, row_values)
+        if problem is None:
+            valid_texts.add(texts)
             yield row
         else:
-            tell(f"{named(table, whole)}: {said}")
+            tell(f"{named(table, row_values)}: {problem}")
 
 
 def named(table: Table, row: tables.Values) -> str:

@@ -23,18 +23,18 @@ MEASURED = ("metric", "position", "value", "low", "high")
 """What a version's seal covers of each of its metrics."""
 
 
-def seal(table: str, values: Mapping[str, Any], *beside: Any) -> str:
+def seal(table: str, values: Mapping[str, Any], *context: Any) -> str:
     """Digest of a row with its table and key, and of what its seal covers `beside` it.
 
     The same for a row that is about to be written and for one read back, from SQLite and PostgreSQL alike. A
     value that JSON cannot have is a TypeError or a ValueError.
     """
-    return digest.of_json([table, dict(values), *beside])
+    return digest.of_json([table, dict(values), *context])
 
 
-def sealed(table: Table, row: Mapping[str, Any], *beside: Any) -> dict[str, Any]:
+def sealed(table: Table, row: Mapping[str, Any], *context: Any) -> dict[str, Any]:
     """The row, in full and about to be written, with its seal; one that readers call odd is a RowRefused."""
-    return {**rows.checked(table, row), "seal": seal(table.name, covered(table, row), *beside)}
+    return {**rows.checked(table, row), "seal": seal(table.name, covered(table, row), *context)}
 
 
 def covered(table: Table, row: tables.Values) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def covered(table: Table, row: tables.Values) -> dict[str, Any]:
 
 def of_metrics(measured: Iterable[tables.Values]) -> list[list[Any]]:
     """Metrics of a version as its seal covers them: in one order, numbers as databases give them back."""
-    found = [[_number(row[column]) for column in MEASURED] for row in measured]
-    return sorted(found, key=lambda one: str(one[0]))
+    metric_rows = [[_number(row[column]) for column in MEASURED] for row in measured]
+    return sorted(metric_rows, key=lambda values: str(values[0]))
 
 
 def _number(value: Any) -> Any:

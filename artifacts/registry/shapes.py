@@ -30,15 +30,15 @@ def read_json(text: str | bytes) -> Any:
     """The value of a JSON text; an Unreadable where it has none, or one that is no JSON of ours."""
     if not isinstance(text, str | bytes):
         return Unreadable(f"it is {kind_of(text)}, no text", repr(text))
-    found = text if isinstance(text, str) else text.decode(errors="surrogateescape")
+    content = text if isinstance(text, str) else text.decode(errors="surrogateescape")
     try:
-        if len(found) > LONGEST:
-            raise ValueError(f"it has {len(found):,} characters, and at most {LONGEST:,} are read")
-        value = json.loads(found, parse_constant=_refused, parse_float=_finite)
-        if "\\u" in found or not found.isascii():
+        if len(content) > LONGEST:
+            raise ValueError(f"it has {len(content):,} characters, and at most {LONGEST:,} are read")
+        value = json.loads(content, parse_constant=_refused, parse_float=_finite)
+        if "\\u" in content or not content.isascii():
             _require_text(value)
     except (ValueError, RecursionError, TypeError) as exc:
-        return Unreadable(str(exc) or "it is nested too deep", found)
+        return Unreadable(str(exc) or "it is nested too deep", content)
     return value
 
 
@@ -109,7 +109,7 @@ def an_object(value: Any) -> str | None:
 
 def texts(value: Any) -> str | None:
     """A list of texts."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return None
     return f"is {kind_of(value)}, not a list of texts" if not isinstance(value, list) else "holds no texts"
 
@@ -135,7 +135,9 @@ def _number(value: Any) -> str | None:
 def _counts(value: Any) -> str | None:
     if not isinstance(value, list):
         return _nothing(value) or _count(value)
-    return next((f"holds one that {said}" for one in value if (said := _count(one) or _nothing(one))), None)
+    return next(
+        (f"holds one that {problem}" for item in value if (problem := _count(item) or _nothing(item))), None
+    )
 
 
 def _nothing(value: Any) -> str | None:
@@ -154,7 +156,9 @@ def _each(shape: Shape) -> Shape:
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
             return an_object(value)
-        return next((f"{brief(name)} {said}" for name, one in value.items() if (said := shape(one))), None)
+        return next(
+            (f"{brief(name)} {problem}" for name, item in value.items() if (problem := shape(item))), None
+        )
 
     return check
 
@@ -163,12 +167,14 @@ def _list_of(shape: Shape) -> Shape:
     def check(value: Any) -> str | None:
         if not isinstance(value, list):
             return f"is {kind_of(value)}, not a list"
-        return next((f"{place} {said}" for place, one in enumerate(value) if (said := shape(one))), None)
+        return next(
+            (f"{place} {problem}" for place, item in enumerate(value) if (problem := shape(item))), None
+        )
 
     return check
 
 
-def _with(known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
+def _with(fields: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
     """An object whose known fields have these shapes; others are not looked at."""
 
     def check(value: Any) -> str | None:
@@ -177,12 +183,12 @@ def _with(known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
         for name in required:
             if name not in value:
                 return f"has no {name!r}"
-        found = (
-            f"{name} {said}"
-            for name, shape in known.items()
-            if name in value and (said := shape(value[name]))
+        problems = (
+            f"{name} {problem}"
+            for name, shape in fields.items()
+            if name in value and (problem := shape(value[name]))
         )
-        return next(found, None)
+        return next(problems, None)
 
     return check
 

@@ -27,9 +27,9 @@ def _moved(detail: dict[str, Any]) -> str:
 
 
 def _rolled_back(detail: dict[str, Any]) -> str:
-    said = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
-    would = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
-    return f"{said}{f', which its policy would refuse: {would}' if would else ''}{_but(detail)}"
+    text = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
+    objection = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
+    return f"{text}{f', which its policy would refuse: {objection}' if objection else ''}{_but(detail)}"
 
 
 def _refused(detail: dict[str, Any]) -> str:
@@ -37,11 +37,11 @@ def _refused(detail: dict[str, Any]) -> str:
 
 
 def _waived(detail: dict[str, Any]) -> str:
-    what = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
+    subject = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
     if detail.get("ended"):
-        return f"waiver {detail['waiver']} of {what} ended"
+        return f"waiver {detail['waiver']} of {subject} ended"
     until = detail["until"][:16].replace("T", " ")
-    return f"waiver {detail['waiver']} of {what} until {until}: {detail['reason']}"
+    return f"waiver {detail['waiver']} of {subject} until {until}: {detail['reason']}"
 
 
 def _policy_set(detail: dict[str, Any]) -> str:
@@ -56,7 +56,7 @@ def asked(value: Any) -> str:
     if value is True:
         return "yes"
     if isinstance(value, list):
-        return " or ".join(f"key {of_json(one)[:12]}" if "\n" in one else one for one in value)
+        return " or ".join(f"key {of_json(key)[:12]}" if "\n" in key else key for key in value)
     if isinstance(value, dict):
         signs = {"min": ">=", "max": "<="}
         bounds = [(name, signs[end], bound) for name, ends in value.items() for end, bound in ends.items()]
@@ -69,8 +69,8 @@ def _rebuild_needed(detail: dict[str, Any]) -> str:
 
 
 def _signed(detail: dict[str, Any]) -> str:
-    what = "how it was built" if detail["kind"] == "provenance" else "its files"
-    return f"version {detail['number']}: {what} signed, key {detail['key_id'][:KEY_CHARS]}"
+    subject = "how it was built" if detail["kind"] == "provenance" else "its files"
+    return f"version {detail['number']}: {subject} signed, key {detail['key_id'][:KEY_CHARS]}"
 
 
 def _collected(detail: dict[str, Any]) -> str:
@@ -78,12 +78,12 @@ def _collected(detail: dict[str, Any]) -> str:
 
 
 def _but(detail: dict[str, Any]) -> str:
-    said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
-    return f" (waived: {'; '.join(said)})" if said else ""
+    waived = [f"{waiver['rule']}: {waiver['reason']}" for waiver in detail.get("waived", ())]
+    return f" (waived: {'; '.join(waived)})" if waived else ""
 
 
 def _reasons(broken: list[dict[str, str]]) -> str:
-    return "; ".join(f"{one['rule']}: {one['why']}" for one in broken)
+    return "; ".join(f"{violation['rule']}: {violation['why']}" for violation in broken)
 
 
 SAID: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -29,9 +29,9 @@ class Waiver:
     granted_by: str
     until: datetime
 
-    def is_open(self, at: datetime) -> bool:
+    def is_open(self, moment: datetime) -> bool:
         """Whether it still counts at a moment."""
-        return at < self.until
+        return moment < self.until
 
     def as_dict(self) -> dict[str, Any]:
         """The waiver as JSON values."""
@@ -55,15 +55,15 @@ class Request:
     reason: str
     until: datetime
 
-    def check(self, at: datetime) -> None:
+    def check(self, now: datetime) -> None:
         """Refuses, as PolicyInvalid, what nobody could be called to account for."""
         if self.rule not in WAIVABLE:
             raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
         if self.until.tzinfo is None:
             raise PolicyInvalid(f"a waiver until {self.until}: give a later moment, with its time zone")
-        if self.until <= at:
+        if self.until <= now:
             raise PolicyInvalid(
-                f"a waiver until {self.until} is over; give a later moment than {at:%Y-%m-%d %H:%M} UTC"
+                f"a waiver until {self.until} is over; give a later moment than {now:%Y-%m-%d %H:%M} UTC"
             )
         if self.until.year not in YEARS:
             raise PolicyInvalid(f"a waiver until {self.until} is for ever; give a year up to {YEARS[-1]}")
@@ -76,30 +76,32 @@ class Request:
 
 def grant(db: Connection, request: Request) -> Waiver:
     """Adds a waiver and says so in the log."""
-    at = log.known_moment(db)
-    request.check(at)
+    now = log.known_moment(db)
+    request.check(now)
     row = {
         **asdict(request),
         "reason": request.reason.strip(),
-        "until": request.until.astimezone(at.tzinfo).isoformat(),
-        "granted_at": at.isoformat(),
+        "until": request.until.astimezone(now.tzinfo).isoformat(),
+        "granted_at": now.isoformat(),
         "granted_by": whoami(),
     }
-    found = db.execute(insert(tables.waiver).values(**rows.checked(tables.waiver, row))).inserted_primary_key
-    assert found is not None  # the table has one
-    _seal(db, found[0])
-    made = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == found[0])).one())
-    log.record(db, request.name, "waived", {**made.as_dict(), "waiver": made.id})
-    return made
+    primary_key = db.execute(
+        insert(tables.waiver).values(**rows.checked(tables.waiver, row))
+    ).inserted_primary_key
+    assert primary_key is not None  # the table has one
+    _seal(db, primary_key[0])
+    granted = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == primary_key[0])).one())
+    log.record(db, request.name, "waived", {**granted.as_dict(), "waiver": granted.id})
+    return granted
 
 
 def end(db: Connection, number: int) -> Waiver:
     """Ends a waiver now and says so in the log; one that is not open is a NotFound."""
-    at, table = log.known_moment(db), tables.waiver
+    now, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
-    if row is None or not waiver(row).is_open(at):
+    if row is None or not waiver(row).is_open(now):
         raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
-    db.execute(update(table).where(table.c.id == number).values(until=at.isoformat()))
+    db.execute(update(table).where(table.c.id == number).values(until=now.isoformat()))
     _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())
     log.record(db, ended.name, "waived", {**ended.as_dict(), "waiver": ended.id, "ended": True})

@@ -44,52 +44,54 @@ class Blobs:
         """
         sizes = {record.sha256: record.size for record in records if record.size}
         while True:
-            here = [path for path in map(self.path, sizes) if _has_size(path, sizes[path.name])]
+            present = [path for path in map(self.path, sizes) if _has_size(path, sizes[path.name])]
             try:
                 return {
-                    path.name for path, found in self._digests.digests(here).items() if found == path.name
+                    path.name
+                    for path, sha256 in self._digests.digests(present).items()
+                    if sha256 == path.name
                 }
             except FileNotFoundError:  # collected since we looked
                 continue
 
-    def draw(self, root: Path, files: Mapping[str, FileRecord], aside: Path) -> None:
+    def draw(self, root: Path, files: Mapping[str, FileRecord], temporary: Path) -> None:
         """Turn every file below `root` whose content is here into a link to it, also one that `root` lacks.
 
         The files that are there have the bytes of their records; `aside` is a free name on the same disk.
         What is a link already was read for its record, and is not read again.
         """
         others = {name: record for name, record in files.items() if not self._is(root / name, record)}
-        held = self.sound(others.values())
+        present = self.sound(others.values())
         for name, record in others.items():
-            if record.sha256 in held:
-                self.place(record.sha256, root / name, aside)
+            if record.sha256 in present:
+                self.place(record.sha256, root / name, temporary)
 
-    def add(self, root: Path, files: Mapping[str, FileRecord], aside: Path, since_ns: int) -> None:
+    def add(self, root: Path, files: Mapping[str, FileRecord], temporary: Path, since_ns: int) -> None:
         """Give every file below `root` the name of its content too, in place of one found damaged.
 
         The files have the bytes of their records, as was found by reading after `since_ns`, and are on disk.
         """
         for name, record in files.items():
             if record.size:
-                self._add(root / name, record, aside)
+                self._add(root / name, record, temporary)
         self._digests.vouch({root / name: files[name].sha256 for name in files}, since_ns)
 
-    def place(self, sha256: str, target: Path, aside: Path) -> bool:
+    def place(self, sha256: str, target: Path, temporary: Path) -> bool:
         """Make `target` a link to a content, replacing what is there; False where that cannot be linked."""
         blob = self.path(sha256)
         try:
             if target.exists() and target.samefile(blob):
                 return True
-            os.link(blob, aside)
+            os.link(blob, temporary)
         except OSError as exc:
             if exc.errno not in UNSHARED | {errno.ENOENT}:  # collected since we looked
                 raise
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.replace(target)
+        temporary.replace(target)
         return True
 
-    def _add(self, path: Path, record: FileRecord, aside: Path) -> None:
+    def _add(self, path: Path, record: FileRecord, temporary: Path) -> None:
         blob = self.path(record.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # collected, or the artifact discarded, since we looked
@@ -99,9 +101,9 @@ class Blobs:
                 if path.samefile(blob):
                     return
                 if record.sha256 in self.sound([record]):
-                    self.place(record.sha256, path, aside)
+                    self.place(record.sha256, path, temporary)
                 else:
-                    self._replace(path, blob, aside)
+                    self._replace(path, blob, temporary)
             except OSError as exc:
                 if exc.errno not in UNSHARED | {errno.ENOENT}:
                     raise
@@ -113,21 +115,21 @@ class Blobs:
         except FileNotFoundError:
             return False
 
-    def _replace(self, path: Path, blob: Path, aside: Path) -> None:
+    def _replace(self, path: Path, blob: Path, temporary: Path) -> None:
         """Puts right bytes in the place of a content that was found damaged."""
         log.warning("%s does not have the bytes of its name; it is replaced, its old links are not", blob)
-        os.link(path, aside)
-        aside.replace(blob)
+        os.link(path, temporary)
+        temporary.replace(blob)
 
     def release(self, digests: Iterable[str]) -> int:
         """Remove those of the contents that no artifact uses; return bytes freed."""
         freed = 0
         for blob in map(self.path, digests):
             try:
-                found = blob.lstat()
-                if found.st_nlink == 1:
+                stat_ = blob.lstat()
+                if stat_.st_nlink == 1:
                     blob.unlink()
-                    freed += found.st_size
+                    freed += stat_.st_size
             except FileNotFoundError:
                 continue
         return freed
@@ -135,7 +137,7 @@ class Blobs:
 
 def _has_size(path: Path, size: int) -> bool:
     try:
-        found = path.lstat()
+        stat_ = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    return stat.S_ISREG(stat_.st_mode) and stat_.st_size == size

@@ -15,19 +15,19 @@ def bring(store: LocalStore, address: str, source: Source) -> bool:
         manifest = source.manifest(address)
     except NotFound:
         return False
-    what = f"{manifest.kind} {manifest.key[:12]}"
+    label = f"{manifest.kind} {manifest.key[:12]}"
     with (
-        store.lease([manifest.key], f"the repair of {what}"),
+        store.lease([manifest.key], f"the repair of {label}"),
         store.lock(key_of(address)),
         store.local.receive(manifest, needed_bytes=manifest.size_bytes) as draft,
     ):
-        held = store.local.blobs.sound(manifest.files.values())
+        present = store.local.blobs.sound(manifest.files.values())
         for name, record in manifest.files.items():
-            if record.sha256 in held or not record.size:
+            if record.sha256 in present or not record.size:
                 continue
             target = draft.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not source.fetch(record, target):
-                raise ArtifactCorrupt(f"{what}: {name} is missing or damaged in the other copy too")
+                raise ArtifactCorrupt(f"{label}: {name} is missing or damaged in the other copy too")
     store.push(manifest.address)
     return True

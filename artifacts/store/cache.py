@@ -77,10 +77,10 @@ class Cache:
                     excess -= self._evict(key)
                     evicted.append(key)
         if excess > 0:
-            bound = "its disk" if self.max_bytes is None else f"its bound of {self.max_bytes:,}"
+            limit = "its disk" if self.max_bytes is None else f"its bound of {self.max_bytes:,}"
             log.warning(
                 "the cache %s is %s bytes over %s; the rest is in use, or not in %s",
-                *(self.root, f"{excess:,}", bound, self._remote.url),
+                *(self.root, f"{excess:,}", limit, self._remote.url),
             )
         return evicted
 
@@ -118,52 +118,54 @@ class Cache:
 
     def _wanted(self, key: str) -> Manifest:
         """The manifest in the remote store, after it was said that what is here is damaged, if it is."""
-        here, same = self._local.path(key), self.content(key)
-        if not here.is_dir():
+        directory, content = self._local.path(key), self.content(key)
+        if not directory.is_dir():
             return self._remote.manifest(key)
         try:
-            manifest = self._remote.manifest(same if self._remote.has(same) else key)
+            manifest = self._remote.manifest(content if self._remote.has(content) else key)
         except NotFound:
             (problem, *_) = self._local.verify(key)
             raise ArtifactCorrupt(
-                f"{here}: {problem}; {self._remote.url} does not have it, so run its recipe again"
+                f"{directory}: {problem}; {self._remote.url} does not have it, so run its recipe again"
             ) from None
-        log.warning("%s is damaged; what is wrong is fetched again from %s", here, self._remote.url)
+        log.warning("%s is damaged; what is wrong is fetched again from %s", directory, self._remote.url)
         return manifest
 
     def _fetch(self, key: str, manifest: Manifest, progress: Progress | None) -> None:
         """Fetches the content; other contents stay, but for a damaged one that builds would find first."""
-        local, own = self._local, manifest.address
-        aside = self.root / "partial" / f"{manifest.key}.fetch"
-        with self._said(manifest, aside, manifest.size_bytes):
-            held = local.blobs.sound(manifest.files.values())
-            wanted = {name: file for name, file in manifest.files.items() if file.sha256 not in held}
-            lacking = self._reuse(key, wanted, aside)
-            self._remote.fetch_files(lacking, aside, progress)
-            damaged = local.discard(own) if local.path(own).is_dir() else None  # its right files stay
+        local, content_address = self._local, manifest.address
+        staging = self.root / "partial" / f"{manifest.key}.fetch"
+        with self._said(manifest, staging, manifest.size_bytes):
+            present = local.blobs.sound(manifest.files.values())
+            missing = {name: file for name, file in manifest.files.items() if file.sha256 not in present}
+            to_fetch = self._reuse(key, missing, staging)
+            self._remote.fetch_files(to_fetch, staging, progress)
+            damaged = (
+                local.discard(content_address) if local.path(content_address).is_dir() else None
+            )  # its right files stay
             if local.path(key).is_dir() and not local.intact(key):
                 local.discard(key)
             with local.receive(manifest) as draft:
-                for name in wanted:
+                for name in missing:
                     (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
-                    (aside / name).rename(draft.path / name)
-                draft.digests.update({name: file.sha256 for name, file in lacking.items()})
-            for folder in (aside, self._singles(key), *([damaged] if damaged else [])):
+                    (staging / name).rename(draft.path / name)
+                draft.digests.update({name: file.sha256 for name, file in to_fetch.items()})
+            for folder in (staging, self._singles(key), *([damaged] if damaged else [])):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _reuse(self, key: str, files: Mapping[str, FileRecord], aside: Path) -> dict[str, FileRecord]:
+    def _reuse(self, key: str, files: Mapping[str, FileRecord], staging: Path) -> dict[str, FileRecord]:
         """Links files that were fetched alone and are right into `aside`; returns the others."""
-        lacking = dict(files)
+        to_fetch = dict(files)
         singles = tree.list_files(self._singles(key))
         for name, path in ((name, singles[name]) for name in files.keys() & singles.keys()):
             if not self._has_bytes(path, files[name]):
                 continue
-            target = aside / name
+            target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             os.link(path, target)
-            del lacking[name]
-        return lacking
+            del to_fetch[name]
+        return to_fetch
 
     def _is_right(self, key: str, name: str) -> bool:
         """Whether a file of an artifact that is here has the bytes it should have."""
@@ -179,27 +181,27 @@ class Cache:
         return self._local.digests.digest(path) == record.sha256
 
     def _single(self, key: str, name: str) -> Path:
-        folder, aside = self._singles(key), self.root / "partial" / f"{key}.file"
-        manifest = self._described(folder, key, aside)
+        folder, staging = self._singles(key), self.root / "partial" / f"{key}.file"
+        manifest = self._described(folder, key, staging)
         record, target = manifest.file(name), folder / name
         if not self._has_bytes(target, record):
-            with self._said(manifest, aside, record.size):
-                self._remote.fetch_files({name: record}, aside)
-                _settle(aside / name, target)
-        shutil.rmtree(aside, ignore_errors=True)
+            with self._said(manifest, staging, record.size):
+                self._remote.fetch_files({name: record}, staging)
+                _settle(staging / name, target)
+        shutil.rmtree(staging, ignore_errors=True)
         os.utime(folder)  # the cache evicts by last use
         return target
 
-    def _described(self, folder: Path, key: str, aside: Path) -> Manifest:
+    def _described(self, folder: Path, key: str, staging: Path) -> Manifest:
         """The manifest of an artifact of which files are here, kept beside them to judge them by."""
         path = folder / MANIFEST
         try:
             manifest = read_manifest(path.read_bytes().decode(errors="replace"), str(path))
         except (FileNotFoundError, ArtifactCorrupt):
             manifest = self._remote.manifest(key)
-            with self._said(manifest, aside, 0):
-                (aside / MANIFEST).write_text(manifest.to_text())
-                _settle(aside / MANIFEST, path)
+            with self._said(manifest, staging, 0):
+                (staging / MANIFEST).write_text(manifest.to_text())
+                _settle(staging / MANIFEST, path)
         return manifest
 
     def _singles(self, key: str) -> Path:
@@ -213,20 +215,20 @@ class Cache:
         self._local.make_room()
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path)
+            handle = acquire(path)
         try:
             yield
         finally:
-            release(path, held)
+            release(path, handle)
 
     @contextmanager
-    def _said(self, manifest: Manifest, aside: Path, needed_bytes: int) -> Iterator[None]:
-        what = f"{manifest.kind} {manifest.key[:12]}"
+    def _said(self, manifest: Manifest, staging: Path, needed_bytes: int) -> Iterator[None]:
+        label = f"{manifest.kind} {manifest.key[:12]}"
         instead = "give $ENGINERY_CACHE another directory"
-        full = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=aside, instead=instead)
+        full = FullDiskSaid(self.root, label, needed_bytes=needed_bytes, draft=staging, instead=instead)
         with full, UnwritableSaid(self.root):
             full.require()
-            aside.mkdir(parents=True, exist_ok=True)
+            staging.mkdir(parents=True, exist_ok=True)
             yield
 
 

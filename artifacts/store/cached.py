@@ -97,21 +97,21 @@ class CachedStore(LocalStore):
         """One file of the artifact, fetched alone where the cache lacks it, and again where it is damaged."""
         return self.cache.file(key, name)
 
-    def bring(self, manifest: Manifest, into: Path, progress: Progress | None = None) -> None:
+    def bring(self, manifest: Manifest, directory: Path, progress: Progress | None = None) -> None:
         """Make the files below `into` those of an artifact, writable ones of its own; remove all others.
 
         What is right there, or in the cache, is not fetched.
         """
-        for name, path in tree.list_files(into).items():
+        for name, path in tree.list_files(directory).items():
             if name not in manifest.files:
                 path.unlink()
-        held = self.local.blobs.sound(manifest.files.values())
+        present = self.local.blobs.sound(manifest.files.values())
         for name, file in manifest.files.items():
-            target = into / name
-            if file.sha256 in held and not target.exists():
+            target = directory / name
+            if file.sha256 in present and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.local.blobs.path(file.sha256), target)
-        self.remote.fetch_files(manifest.files, into, progress)  # which reads what is there first
+        self.remote.fetch_files(manifest.files, directory, progress)  # which reads what is there first
 
     @contextmanager
     def write(
@@ -132,8 +132,8 @@ class CachedStore(LocalStore):
             key, kind=kind, step=step, host=host, needed_bytes=needed_bytes, beside=beside
         ) as draft:
             yield draft
-        for made in self.local.contents(key):
-            self.push(made, draft.progress)
+        for address in self.local.contents(key):
+            self.push(address, draft.progress)
         self.cache.shrink()
 
     def push(self, key: str, progress: Progress | None = None) -> None:
@@ -150,9 +150,9 @@ class CachedStore(LocalStore):
 
         What is damaged in the cache is fetched when it is asked for: then it is the remote store that counts.
         """
-        found = self.local.verify(key) if self.local.has(key) else []
-        if self.local.has(key) and not (found and self.remote.has(key)):
-            return found
+        problems = self.local.verify(key) if self.local.has(key) else []
+        if self.local.has(key) and not (problems and self.remote.has(key)):
+            return problems
         return self.remote.verify(key)
 
     def prepare(self) -> None:
@@ -173,19 +173,19 @@ class CachedStore(LocalStore):
 
         The lease is the one in the remote store: what the cache lost can be fetched again.
         """
-        wanted = list(keys)
+        key_list = list(keys)
         with (
-            self.local.lease(wanted, what, blobs, waiting=waiting),
-            self.remote.lease(wanted, what, blobs, waiting=waiting) as held,
+            self.local.lease(key_list, what, blobs, waiting=waiting),
+            self.remote.lease(key_list, what, blobs, waiting=waiting) as lease_,
         ):
-            yield held
+            yield lease_
 
     @contextmanager
     def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
         """Keep artifacts that are only read from sweeps, wherever this process may write leases."""
-        wanted = list(keys)
+        key_list = list(keys)
         with (
-            self.local.reading(wanted, what),
-            self.remote.reading(wanted, what),
+            self.local.reading(key_list, what),
+            self.remote.reading(key_list, what),
         ):
             yield

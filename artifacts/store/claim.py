@@ -75,12 +75,12 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
         if not meta.path.startswith(f"{FOLDER}/{prefix}"):
             continue
         age_s = (now - meta.modified).total_seconds()
-        found = _text(objects, meta)
-        if found is None:  # it ended meanwhile
+        content = _text(objects, meta)
+        if content is None:  # it ended meanwhile
             continue
         if age_s < -AHEAD_S:
-            _date_anew(objects, meta.path, found)
-        yield _claim(meta.path, found, max(0.0, age_s))
+            _date_anew(objects, meta.path, content)
+        yield _claim(meta.path, content, max(0.0, age_s))
 
 
 def _text(objects: ObjectStore, meta: Meta) -> bytes | str | None:
@@ -91,24 +91,24 @@ def _text(objects: ObjectStore, meta: Meta) -> bytes | str | None:
         return str(exc)
 
 
-def _date_anew(objects: ObjectStore, path: str, found: bytes | str) -> None:
+def _date_anew(objects: ObjectStore, path: str, content: bytes | str) -> None:
     """A living holder would write the same within seconds; nobody does for one that died."""
     log.warning("%s is dated in the future: the clock was set back; it counts from now", path)
-    write(objects, path, found if isinstance(found, bytes) else b"")
+    write(objects, path, content if isinstance(content, bytes) else b"")
 
 
 def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
     try:
         if isinstance(text, str):
             raise ValueError(text)
-        found = json.loads(text)
+        fields = json.loads(text)
         return Claim(
             path=path,
-            keys=_words(found["keys"]),
-            blobs=_words(found["blobs"]),
-            what=_word(found["what"]),
-            holder=_word(found["holder"]),
-            ttl_s=_ttl(found["ttl_s"]),
+            keys=_words(fields["keys"]),
+            blobs=_words(fields["blobs"]),
+            what=_word(fields["what"]),
+            holder=_word(fields["holder"]),
+            ttl_s=_ttl(fields["ttl_s"]),
             age_s=age_s,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
@@ -141,7 +141,7 @@ def _ttl(value: object) -> float:
 
 
 def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("keys and blobs are lists of strings")
     return tuple(value)
 

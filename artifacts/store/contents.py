@@ -36,16 +36,22 @@ class Contents(Holding):
 
     def contents(self, key: str) -> list[str]:
         """Addresses of every content of a key that can be read, the one first that builds find."""
-        found = [place for place in (self.slot(key), *self._further(key)) if (place / MANIFEST).is_file()]
+        directories = [
+            directory
+            for directory in (self.slot(key), *self._further(key))
+            if (directory / MANIFEST).is_file()
+        ]
         addresses = []
-        for place in found:
+        for directory in directories:
             with suppress(ArtifactCorrupt, NotFound):
-                addresses.append(self._manifest_in(place, key).address)
+                addresses.append(self._manifest_in(directory, key).address)
         return list(dict.fromkeys(addresses))
 
     def _further(self, key: str) -> list[Path]:
-        every = self.slot(key).parent.glob(f"{key}.*")
-        return sorted(place for place in every if is_address(place.name) and (place / MANIFEST).is_file())
+        candidates = self.slot(key).parent.glob(f"{key}.*")
+        return sorted(
+            place for place in candidates if is_address(place.name) and (place / MANIFEST).is_file()
+        )
 
     def _may_hold(self, place: Path, content: str) -> bool:
         """Whether a directory has that content; one whose manifest is damaged may have."""
@@ -62,8 +68,8 @@ class Contents(Holding):
 
     def keys(self) -> list[str]:
         """Everything committed, sorted: the key of each first content, the address of each further one."""
-        found = (path.parent.name for path in self.root.glob(f"objects/??/*/{MANIFEST}"))
-        return sorted(name for name in found if is_address(name))
+        names = (path.parent.name for path in self.root.glob(f"objects/??/*/{MANIFEST}"))
+        return sorted(name for name in names if is_address(name))
 
     def manifest(self, key: str) -> Manifest:
         """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
@@ -83,13 +89,13 @@ class Contents(Holding):
         return manifest
 
 
-def absent(name: str, where: str, contents: Iterable[str]) -> str:
+def absent(name: str, store: str, contents: Iterable[str]) -> str:
     """What to say of an artifact that a store does not have; it may have other contents of the key."""
-    (key, content), others = parse_address(name), list(contents)
-    if content is None or not others:
-        return f"no artifact {key} in {where}; it was never built here, or was removed"
-    there = ", ".join(other.rpartition(".")[2][:16] for other in others)
+    (key, content), other_contents = parse_address(name), list(contents)
+    if content is None or not other_contents:
+        return f"no artifact {key} in {store}; it was never built here, or was removed"
+    digests = ", ".join(other.rpartition(".")[2][:16] for other in other_contents)
     return (
-        f"{where} does not have engine {key[:12]} with digest {content[:16]}: it has another build of that"
-        f" key, with digest {there}"
+        f"{store} does not have engine {key[:12]} with digest {content[:16]}: it has another build of that"
+        f" key, with digest {digests}"
     )

@@ -31,10 +31,10 @@ def is_full(exc: BaseException) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Bytes an ordinary user can still write below `path`, which need not exist yet."""
-    found = path.absolute()
-    while not found.exists():
-        found = found.parent
-    return shutil.disk_usage(found).free
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def size_bytes(root: Path) -> int:
@@ -46,8 +46,8 @@ def allocated_bytes(*roots: Path) -> int:
     """Bytes that the files below these directories take; holes take none, a file of two names counts once."""
     sizes = {}
     for path in (path for root in roots for path in root.rglob("*") if path.is_file()):
-        found = path.lstat()
-        sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+        stat = path.lstat()
+        sizes[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
     return sum(sizes.values())
 
 
@@ -59,31 +59,35 @@ def refuse_taken(target: Path) -> None:
 
 def disk_of(path: Path) -> Path:
     """Where the file system is mounted that `path`, which need not exist yet, is or would be on."""
-    found = path.absolute()
-    while not found.exists() or not os.path.ismount(found):
-        found = found.parent
-    return found
+    mount = path.absolute()
+    while not mount.exists() or not os.path.ismount(mount):
+        mount = mount.parent
+    return mount
 
 
-def full(root: Path, what: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = "") -> str:
+def full(
+    root: Path, content: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = ""
+) -> str:
     """The words for a full disk: which, how much is free on it, how much `what` needs, and what to do.
 
     `needed_bytes` are in all, where that is known; `instead` is what can be done without freeing any.
     """
     free = free_bytes(root)
-    more = needed_bytes - written_bytes - free
+    missing = needed_bytes - written_bytes - free
     if needed_bytes:
-        needs = f"needs {needed_bytes:,} bytes, and"
+        requirement = f"needs {needed_bytes:,} bytes, and"
     else:
-        needs = f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+        requirement = (
+            f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+        )
     unit = "" if needed_bytes or written_bytes else " bytes"  # said already
-    room = f"free {more:,} bytes more there" if needed_bytes and more > 0 else "free space there"
+    remedy = f"free {missing:,} bytes more there" if needed_bytes and missing > 0 else "free space there"
     # gc needs a little room itself
-    works = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
-    collect = f" (`enginery --store {root} gc` shows what can go)" if works else ""
+    can_collect = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
+    collect = f" (`enginery --store {root} gc` shows what can go)" if can_collect else ""
     return (
-        f"disk full: {what} {needs} {free:,}{unit} are free at {root}, on the disk mounted at"
-        f" {disk_of(root)}; {room}{collect}{f', or {instead}' if instead else ''}"
+        f"disk full: {content} {requirement} {free:,}{unit} are free at {root}, on the disk mounted at"
+        f" {disk_of(root)}; {remedy}{collect}{f', or {instead}' if instead else ''}"
     )
 
 

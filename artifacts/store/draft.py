@@ -50,12 +50,12 @@ class Draft:
     def described(self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any]) -> Manifest:
         """Make the files read-only; return the manifest of what is there."""
         files = self.settle()
-        own, caches = digests_of({name: record.sha256 for name, record in files.items()})
+        digest, caches = digests_of({name: record.sha256 for name, record in files.items()})
         return Manifest(
             version=2,
             kind=kind,
             key=key,
-            digest=own,
+            digest=digest,
             caches=caches,
             step=dict(step),
             files=files,
@@ -72,28 +72,28 @@ class Draft:
 
     def complete(self, manifest: Manifest, blobs: Blobs) -> None:
         """Add files whose content is in the store; anything else that differs is an ArtifactCorrupt."""
-        found = self.settle()
-        lacking = {name: record for name, record in manifest.files.items() if name not in found}
-        held = blobs.sound(lacking.values())
-        for name, record in lacking.items():
-            if record.sha256 in held and blobs.place(record.sha256, self.path / name, self.aside):
-                found[name] = record
+        present = self.settle()
+        absent = {name: record for name, record in manifest.files.items() if name not in present}
+        shared = blobs.sound(absent.values())
+        for name, record in absent.items():
+            if record.sha256 in shared and blobs.place(record.sha256, self.path / name, self.aside):
+                present[name] = record
             elif record == EMPTY:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).touch(tree.READ_ONLY)
-                found[name] = record
-        wrong = _differing(found, manifest.files)
-        if wrong:
+                present[name] = record
+        differing = _differing(present, manifest.files)
+        if differing:
             raise ArtifactCorrupt(
-                f"{manifest.kind} {manifest.key[:12]}: {', '.join(wrong)}: not what its manifest says;"
+                f"{manifest.kind} {manifest.key[:12]}: {', '.join(differing)}: not what its manifest says;"
                 " nothing was stored, fetch it again"
             )
 
     def seal(self, manifest: Manifest, blobs: Blobs) -> None:
         """Link what is in the store already, write the manifest, and wait until all of it is on disk."""
-        written = self.path / MANIFEST
-        written.write_text(manifest.to_text())
-        written.chmod(tree.READ_ONLY)
+        manifest_path = self.path / MANIFEST
+        manifest_path.write_text(manifest.to_text())
+        manifest_path.chmod(tree.READ_ONLY)
         blobs.draw(self.path, manifest.files, self.aside)
         tree.sync_all(self.path)
 
@@ -102,5 +102,5 @@ EMPTY = FileRecord(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b9
 """Nothing to fetch and nothing to share."""
 
 
-def _differing(found: Mapping[str, FileRecord], wanted: Mapping[str, FileRecord]) -> list[str]:
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+def _differing(actual: Mapping[str, FileRecord], expected: Mapping[str, FileRecord]) -> list[str]:
+    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))

@@ -50,19 +50,19 @@ class Holding:
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
     ) -> Iterator[lease.Lease]:
         """Keep artifacts, and those yet to be committed, from every sweep until the block ends."""
-        wanted = list(keys)
-        with lease.hold(self.objects, wanted, what, blobs=blobs, waiting=waiting) as held:
-            self.touch(wanted)
-            yield held
+        key_list = list(keys)
+        with lease.hold(self.objects, key_list, purpose, blobs=blobs, waiting=waiting) as lease_:
+            self.touch(key_list)
+            yield lease_
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
         """Keep artifacts that are only read from every sweep, as far as this process may write leases.
 
         Where it may not, or the disk is full to the last byte of the reserve, every byte that is read is
@@ -71,11 +71,11 @@ class Holding:
         with ExitStack() as stack:
             if self._may_lease():
                 try:
-                    stack.enter_context(self.lease(keys, what))
+                    stack.enter_context(self.lease(keys, purpose))
                 except StoreUnusable as exc:
                     if not is_full(exc):
                         raise
-                    log.warning("%s goes on without a lease, unseen by a gc meanwhile: %s", what, exc)
+                    log.warning("%s goes on without a lease, unseen by a gc meanwhile: %s", purpose, exc)
             yield
 
     def make_room(self) -> None:
@@ -105,8 +105,8 @@ class Holding:
         self.make_room()
         with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path, waiting, patience_s)
+            handle = acquire(path, waiting, patience_s)
         try:
             yield
         finally:
-            release(path, held)
+            release(path, handle)

@@ -39,18 +39,18 @@ def new_identity() -> Identity:
     return Identity(layout=LAYOUT, id=secrets.token_hex(32))
 
 
-def read_identity(text: str, where: str) -> Identity:
+def read_identity(text: str, place: str) -> Identity:
     """The identity in sealed text; a changed byte is an ArtifactCorrupt, a newer layout a StoreUnusable."""
-    values = unseal(text, where)
+    values = unseal(text, place)
     layout = values.get("layout")
     if isinstance(layout, int) and layout > LAYOUT:
         raise StoreUnusable(
-            f"{where}: the store has layout {layout}, and this version reads up to {LAYOUT};"
+            f"{place}: the store has layout {layout}, and this version reads up to {LAYOUT};"
             " use the version of enginery that wrote it"
         )
     if layout != LAYOUT or values.keys() != {"layout", "id"} or not HEX.fullmatch(str(values["id"])):
         raise ArtifactCorrupt(
-            f"{where}: names no layout and id as every store has them; it is no store of ours"
+            f"{place}: names no layout and id as every store has them; it is no store of ours"
         )
     return Identity(**values)
 
@@ -67,20 +67,20 @@ def identity_in(root: Path) -> Identity | None:
 
 def identify(root: Path, staging: Path) -> Identity:
     """The identity of the store in a directory, written unless it has one; the first of several wins."""
-    found = identity_in(root)
-    if found is not None:
-        return found
+    identity = identity_in(root)
+    if identity is not None:
+        return identity
     lock = root / "locks" / f"{STORE}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = acquire(lock)
+    handle = acquire(lock)
     try:
-        found = identity_in(root)
-        if found is None:
-            found = new_identity()
-            with scratch(staging, "store") as aside:
-                (aside / STORE).write_text(found.to_text())
-                sync(aside / STORE)
-                (aside / STORE).replace(root / STORE)
+        identity = identity_in(root)
+        if identity is None:
+            identity = new_identity()
+            with scratch(staging, "store") as directory:
+                (directory / STORE).write_text(identity.to_text())
+                sync(directory / STORE)
+                (directory / STORE).replace(root / STORE)
     finally:
-        release(lock, held)
-    return found
+        release(lock, handle)
+    return identity

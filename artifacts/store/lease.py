@@ -77,7 +77,7 @@ class Lease:
 
     def renew(self) -> datetime:
         """Write it again; return the store's time of that."""
-        before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
+        asked_at = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
         if self._root is not None:
             reserve.make_room(self._root)
         with said("a lease"), self._full():
@@ -85,10 +85,10 @@ class Lease:
                 self._lost = self._lost or not self._is_there()
             obstore.put(self._objects, self.path, self._text)
             self._written = True
-            found = obstore.head(self._objects, self.path)["last_modified"]
-        self._lost = self._lost or before - self._renewed_at > self.ttl_s
-        self._renewed_at = before
-        return found
+            written_at = obstore.head(self._objects, self.path)["last_modified"]
+        self._lost = self._lost or asked_at - self._renewed_at > self.ttl_s
+        self._renewed_at = asked_at
+        return written_at
 
     def _full(self) -> AbstractContextManager[object]:
         """Says of a disk of this machine that it is full, and how much room is asked for."""
@@ -134,7 +134,7 @@ class Lease:
 def hold(
     objects: ObjectStore,
     keys: Iterable[str],
-    what: str,
+    purpose: str,
     *,
     blobs: Iterable[str] = (),
     ttl_s: float | None = None,
@@ -144,7 +144,12 @@ def hold(
 
     Look what is there inside the block only. A sweep that takes longer than `WAIT_S` is a StoreBusy.
     """
-    document = {"keys": sorted(set(keys)), "blobs": sorted(set(blobs)), "what": what, "ttl_s": ttl_s or TTL_S}
+    document = {
+        "keys": sorted(set(keys)),
+        "blobs": sorted(set(blobs)),
+        "what": purpose,
+        "ttl_s": ttl_s or TTL_S,
+    }
     lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
     now = lease.begin()
     try:
@@ -156,38 +161,38 @@ def hold(
 
 @contextmanager
 def sweeping(
-    objects: ObjectStore, what: str, *, ttl_s: float | None = None
+    objects: ObjectStore, purpose: str, *, ttl_s: float | None = None
 ) -> Iterator[tuple[Lease, list[Claim]]]:
     """Make new leases wait until the block ends; yield our marker and every living lease.
 
     Decide inside the block only, and call the marker's `require` before each removal. Two sweeps at once are
     fine: each spares what leases name. Dead leases and markers are removed.
     """
-    document = {"keys": [], "blobs": [], "what": what, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
+    document = {"keys": [], "blobs": [], "what": purpose, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
     marker = Lease(objects, SWEEP + uuid.uuid4().hex, document)
     now = marker.begin()
     try:
-        found = list(claims(objects, now))
-        for claim in found:
+        all_claims = list(claims(objects, now))
+        for claim in all_claims:
             if not claim.is_sweep:
                 claim.require_readable()
-        for claim in found:
+        for claim in all_claims:
             if claim.is_dead:
                 remove(objects, [claim.path])
-        yield marker, [claim for claim in found if not claim.is_dead and not claim.is_sweep]
+        yield marker, [claim for claim in all_claims if not claim.is_dead and not claim.is_sweep]
     finally:
         marker.end()
 
 
 def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
     """Wait for the sweeps that were there when the lease was written; later ones have seen it."""
-    pause, until = POLL_S[0], time.monotonic() + WAIT_S
-    before = _sweeps(objects, now)
-    for sweep in before.values():
+    pause, deadline = POLL_S[0], time.monotonic() + WAIT_S
+    sweeps = _sweeps(objects, now)
+    for sweep in sweeps.values():
         waiting(f"waiting for {sweep.what} by {sweep.holder}, at most {WAIT_S / 60:g} minutes")
-    while before:
-        if time.monotonic() > until:
-            sweep = next(iter(before.values()))
+    while sweeps:
+        if time.monotonic() > deadline:
+            sweep = next(iter(sweeps.values()))
             raise StoreBusy(
                 f"{sweep.what} by {sweep.holder} takes longer than {WAIT_S / 60:g} minutes ({sweep.path} was"
                 f" renewed {sweep.age_s:.0f} s ago); run again when it has ended"
@@ -195,7 +200,7 @@ def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting
         time.sleep(pause)
         pause = min(2 * pause, POLL_S[1])
         current = _sweeps(objects, lease.renew())
-        before = {path: sweep for path, sweep in before.items() if path in current}
+        sweeps = {path: sweep for path, sweep in sweeps.items() if path in current}
 
 
 def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
@@ -207,5 +212,5 @@ def _root(objects: ObjectStore) -> Path | None:
     return objects.prefix if isinstance(objects, Directory) else None
 
 
-def _logged(said: str) -> None:
-    log.warning("%s", said)
+def _logged(message: str) -> None:
+    log.warning("%s", message)

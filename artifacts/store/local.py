@@ -70,7 +70,7 @@ class LocalStore(Contents):
             self.manifest(key)  # says what is missing
         return self.path(key)
 
-    def require(self, key: str, what: str, progress: Progress | None = None) -> Path:
+    def require(self, key: str, label: str, progress: Progress | None = None) -> Path:
         """The directory of an artifact that `what` names to people, if every file is what was committed.
 
         Reads only files that `stat` says may have changed. What is damaged is an ArtifactCorrupt, which says
@@ -82,7 +82,7 @@ class LocalStore(Contents):
             raise ArtifactCorrupt(
                 "\n".join(
                     [
-                        f"{what} is damaged in the store {self.url}; repair it from a store or pull that"
+                        f"{label} is damaged in the store {self.url}; repair it from a store or pull that"
                         " has it (enginery repair --all --from STORE|DIRECTORY), or run its recipe again",
                         *problems,
                     ]
@@ -157,24 +157,24 @@ class LocalStore(Contents):
                 self._commit(draft, manifest, beside=True)
 
     @contextmanager
-    def _draft(self, what: str, key: str, needed_bytes: int) -> Iterator[Draft]:
+    def _draft(self, label: str, key: str, needed_bytes: int) -> Iterator[Draft]:
         instead = "choose another store"
-        said = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, instead=instead)
+        full_disk = FullDiskSaid(self.root, label, needed_bytes=needed_bytes, instead=instead)
         with ExitStack() as stack:
-            with said as full, UnwritableSaid(self.root):
+            with full_disk as full, UnwritableSaid(self.root):
                 full.require()
                 self.path(key).parent.mkdir(parents=True, exist_ok=True)
                 draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
-            said.draft = draft.path
-            with said:
+            full_disk.draft = draft.path
+            with full_disk:
                 yield draft
 
     def _commit(self, draft: Draft, manifest: Manifest, *, beside: bool) -> None:
         """Makes the draft a content of its key, unless that is there, or any is and that will do."""
 
         def found() -> bool:
-            held = self.contents(manifest.key)
-            return manifest.address in held if beside else bool(held)
+            addresses = self.contents(manifest.key)
+            return manifest.address in addresses if beside else bool(addresses)
 
         if found():  # somebody committed it first
             return
@@ -233,28 +233,28 @@ class LocalStore(Contents):
         self.make_room()
         with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
             quarantine.mkdir(exist_ok=True)
-            aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{place.name[:12]}."))
-            return place.rename(aside)  # replaces the empty directory
+            directory = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{place.name[:12]}."))
+            return place.rename(directory)  # replaces the empty directory
 
     def remove(self, key: str) -> int:
         """Remove an artifact, and contents that no other has; return bytes freed.
 
         Whoever reads it meanwhile keeps the files that are open. Nothing here asks whether it is needed.
         """
-        root, before = self.path(key), time.time_ns()
+        root, since_ns = self.path(key), time.time_ns()
         try:
             digests = {r.sha256 for r in self._manifest_in(root, root.name).files.values() if r.size}
         except ArtifactCorrupt:
             digests = set()  # what it shared is found by releasing all contents
         blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
-        known = self.digests.known(blobs)
+        digests_of = self.digests.known(blobs)
         self.make_room()
-        with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as aside:
-            root.rename(aside / root.name)
-            alone = [path.lstat() for path in tree.list_files(aside).values()]
-            freed = sum(found.st_size for found in alone if found.st_nlink == 1)
+        with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as directory:
+            root.rename(directory / root.name)
+            removed = [path.lstat() for path in tree.list_files(directory).values()]
+            freed = sum(stat.st_size for stat in removed if stat.st_nlink == 1)
         freed += self.blobs.release(digests)
-        self.digests.vouch(known, before)  # a name less moved the ctime of what others still use
+        self.digests.vouch(digests_of, since_ns)  # a name less moved the ctime of what others still use
         return freed
 
     def sweep(self) -> list[Path]:

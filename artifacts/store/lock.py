@@ -39,17 +39,17 @@ def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATI
     """
     watch = Watch(path, waiting, patience_s)
     while True:
-        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if _locked(opened) and _still(path, opened):
-                os.ftruncate(opened, 0)
-                os.write(opened, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
-                kept, opened = opened, -1
-                return kept
-            holder = _holder(opened)
+            if _locked(handle) and _still(path, handle):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
+                lock_handle, handle = handle, -1
+                return lock_handle
+            holder = _holder(handle)
         finally:
-            if opened >= 0:
-                os.close(opened)
+            if handle >= 0:
+                os.close(handle)
         watch.look(holder)
         time.sleep(POLL_S if holder else POLL_S / 100)  # a holder is writing its id, or has just left
 
@@ -63,19 +63,19 @@ class Watch:
 
     def look(self, holder: str) -> None:
         """Once around: `holder` has it now; it is empty where that is not written yet."""
-        waited_s, whom = time.monotonic() - self.since, holder or "another process"
+        waited_s, holder_name = time.monotonic() - self.since, holder or "another process"
         if waited_s > self.patience_s:
             raise StoreBusy(
-                f"{whom} has held {self.path} for more than {_hours(self.patience_s)}; see whether it still"
+                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; see whether it still"
                 " works, end it if not, and run again"
             )
-        said = f"{whom}, at most {_hours(self.patience_s)}"
+        message = f"{holder_name}, at most {_hours(self.patience_s)}"
         if holder == self.told:
             return
         if self.waiting is not None:
-            self.waiting(said)
+            self.waiting(message)
         elif waited_s > TELL_AFTER_S:
-            log.warning("waiting for %s, which holds %s", said, self.path)
+            log.warning("waiting for %s, which holds %s", message, self.path)
         else:
             return
         self.told = holder
@@ -85,45 +85,45 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} minutes"
 
 
-def _holder(opened: int) -> str:
+def _holder(handle: int) -> str:
     """Who wrote itself into a lock file: `process PID of USER@HOST`; empty where nobody has yet."""
-    found = os.pread(opened, PID_BYTES + 400, 0).decode(errors="replace")
-    pid, who = found[:PID_BYTES].strip(), found[PID_BYTES:].strip()
-    return (f"process {pid}" + (f" of {who}" if who else "")) if pid else ""
+    text = os.pread(handle, PID_BYTES + 400, 0).decode(errors="replace")
+    pid, user = text[:PID_BYTES].strip(), text[PID_BYTES:].strip()
+    return (f"process {pid}" + (f" of {user}" if user else "")) if pid else ""
 
 
-def release(path: Path, held: int) -> None:
+def release(path: Path, handle: int) -> None:
     """Give the lock back; whoever waits finds its open file unlinked and makes a new one."""
     path.unlink(missing_ok=True)
-    os.close(held)
+    os.close(handle)
 
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
     """Have a directory's own lock for the block, after whoever has it; no file is made for that."""
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         watch, pause_s = Watch(directory, None, SHORT_PATIENCE_S), POLL_S / 100
-        while not _locked(held):
+        while not _locked(handle):
             watch.look("another process")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_S)
         yield
     finally:
-        os.close(held)
+        os.close(handle)
 
 
-def _locked(opened: int) -> bool:
+def _locked(handle: int) -> bool:
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _still(path: Path, opened: int) -> bool:
+def _still(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(opened))
+        return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
 
@@ -132,10 +132,10 @@ def sweep(folder: Path) -> None:
     """Remove lock files that processes left behind when they were killed."""
     for path in folder.glob("*.lock"):
         try:
-            opened = os.open(path, os.O_RDWR)
+            handle = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             continue
-        if _locked(opened) and _still(path, opened):
-            release(path, opened)
+        if _locked(handle) and _still(path, handle):
+            release(path, handle)
         else:
-            os.close(opened)
+            os.close(handle)

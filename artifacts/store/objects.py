@@ -40,18 +40,18 @@ def read(objects: ObjectStore, path: str) -> bytes | None:
     """An object's bytes; None where there is none, an ArtifactCorrupt for one that is no document of ours."""
     try:
         with said(path):
-            found = obstore.get(objects, path)
-            require_short(path, found.meta["size"])
-            return bytes(found.bytes())
+            result = obstore.get(objects, path)
+            require_short(path, result.meta["size"])
+            return bytes(result.bytes())
     except FileNotFoundError:
         return None
 
 
-def require_short(where: str, size: int) -> None:
+def require_short(place: str, size: int) -> None:
     """Refuse to hold an object in memory that is longer than any description is, as ArtifactCorrupt."""
     if size > DOCUMENT_BYTES:
         raise ArtifactCorrupt(
-            f"{where} has {size:,} bytes, and what describes artifacts has at most {DOCUMENT_BYTES:,};"
+            f"{place} has {size:,} bytes, and what describes artifacts has at most {DOCUMENT_BYTES:,};"
             " it was not written by enginery"
         )
 
@@ -66,9 +66,9 @@ def listed(objects: ObjectStore, folder: str) -> list[Meta]:
     """Every object in a folder and the folders in it."""
     with said(f"the list of {folder}"):
         return [
-            Meta(one["path"], one["size"], one["last_modified"], one["e_tag"])
+            Meta(entry["path"], entry["size"], entry["last_modified"], entry["e_tag"])
             for batch in obstore.list(objects, folder)
-            for one in batch
+            for entry in batch
         ]
 
 
@@ -84,12 +84,12 @@ def delete(objects: ObjectStore, paths: Sequence[str]) -> None:
     The client repeats no such request whose answer was late or lost, since it is a POST: this one may be
     repeated.
     """
-    until, pause_s = time.monotonic() + REMOVAL_S, PAUSE_S
+    deadline, pause_s = time.monotonic() + REMOVAL_S, PAUSE_S
     while True:
         try:
             return _delete(objects, paths)
         except GenericError as exc:
-            if ANSWERED.search(str(exc)) or time.monotonic() > until:
+            if ANSWERED.search(str(exc)) or time.monotonic() > deadline:
                 raise
         time.sleep(pause_s)
         pause_s *= 2
@@ -105,7 +105,7 @@ def _delete(objects: ObjectStore, paths: Sequence[str]) -> None:
 
 
 @contextmanager
-def said(what: str) -> Iterator[None]:
+def said(subject: str) -> Iterator[None]:
     """Turns a refusal into a StoreUnusable; that there is nothing of a name stays a FileNotFoundError."""
     try:
         yield
@@ -113,7 +113,7 @@ def said(what: str) -> Iterator[None]:
         raise
     except (BaseError, OSError) as exc:
         raise StoreUnusable(
-            f"{what} cannot be read or written: {line(exc)}; check the store and the rights on it"
+            f"{subject} cannot be read or written: {line(exc)}; check the store and the rights on it"
         ) from exc
 
 

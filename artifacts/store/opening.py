@@ -32,14 +32,14 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
     """The store at a URL or a local path; a StoreUnknown, without secrets, where it names none; a FileRefused
     where something else than a directory is there."""
-    scheme, found, rest = text.partition("://")
-    if found and scheme not in SCHEMES:
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme not in SCHEMES:
         raise StoreUnknown(
             f"no store for scheme {scheme!r} in {shown(text)!r}; this version has {', '.join(SCHEMES)}"
         )
-    if found and scheme != "file":
+    if separator and scheme != "file":
         return open_cached(text, environ)
-    directory = rest if found else text
+    directory = rest if separator else text
     if not directory:
         raise StoreUnknown(f"store {text!r} names no directory; give one, e.g. {DEFAULT_STORE}")
     root = user_path(directory).absolute()
@@ -70,7 +70,7 @@ def caches(environ: Mapping[str, str]) -> Path:
 
 def parse_size(text: str) -> int:
     """Bytes: `200GB`, `1.5TiB`, `5000000`; anything else is a StoreUnknown."""
-    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)", text.strip())
-    if found is None or found.group(2).upper() not in UNITS:
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([a-zA-Z]*)", text.strip())
+    if match is None or match.group(2).upper() not in UNITS:
         raise StoreUnknown(f"ENGINERY_CACHE_MAX: {shortened(text)!r} is no size; write e.g. 200GB or 1.5TiB")
-    return int(float(found.group(1)) * UNITS[found.group(2).upper()])
+    return int(float(match.group(1)) * UNITS[match.group(2).upper()])

@@ -37,20 +37,20 @@ def repair(
     damages: Iterable[Damage],
     source: Source | None = None,
     *,
-    bound: str | None = None,
+    registered_id: str | None = None,
 ) -> Iterator[Repair]:
     """Repair one damage after the other, all names of the file at once; yields what became of each.
 
     Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own;
     `bound` is the store's id as its registry has it.
     """
-    tools = _Tools(store.local, source or store.source(), bound)
+    tools = _Tools(store.local, source or store.source(), registered_id)
     for damage in damages:
         with FullDiskSaid(store.root, damage.paths[-1]), UnwritableSaid(store.root):
-            done = tools.mend(damage)
-        yield done
-        if done.repaired and damage.paths[0].endswith(f"/{MANIFEST}"):  # now its files can be judged
-            yield from repair(store, survey(store, damage.keys).damages, source, bound=bound)
+            outcome = tools.mend(damage)
+        yield outcome
+        if outcome.repaired and damage.paths[0].endswith(f"/{MANIFEST}"):  # now its files can be judged
+            yield from repair(store, survey(store, damage.keys).damages, source, registered_id=registered_id)
 
 
 class StoreSource:
@@ -78,8 +78,10 @@ class PulledSource:
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
         """Copy a file with the content; False where the directory has none that is intact."""
-        having = [self._directory / name for name, one in self._manifest.files.items() if one == record]
-        return _fetch(having, record, target)
+        candidates = [
+            self._directory / name for name, listed in self._manifest.files.items() if listed == record
+        ]
+        return _fetch(candidates, record, target)
 
     def manifest(self, key: str) -> Manifest:
         """The manifest it was pulled with; NotFound where that is another artifact's."""
@@ -90,14 +92,14 @@ class PulledSource:
         return self._manifest
 
 
-def source_at(where: str) -> Source:
+def source_at(location: str) -> Source:
     """The source that a pulled directory, or the URL or path of a store, is; a StoreUnknown for neither."""
-    pulled = user_path(where)
-    if (pulled / MANIFEST).is_file():
-        return PulledSource(pulled)
-    store = open_store(where)
-    if store.remote is None and not any((store.root / one).exists() for one in ("objects", STORE)):
-        raise StoreUnknown(f"{shortened(where)}: is no store, and no pulled directory; give one of them")
+    directory = user_path(location)
+    if (directory / MANIFEST).is_file():
+        return PulledSource(directory)
+    store = open_store(location)
+    if store.remote is None and not any((store.root / name).exists() for name in ("objects", STORE)):
+        raise StoreUnknown(f"{shortened(location)}: is no store, and no pulled directory; give one of them")
     return StoreSource(store)
 
 
@@ -109,14 +111,14 @@ class _Copies:
 
     def of(self, sha256: str) -> list[Path]:
         """Files that should have the content, one per inode; not all need have it."""
-        found = {path.stat().st_ino: path for path in self._named.get(sha256, ()) if path.is_file()}
+        path_of = {path.stat().st_ino: path for path in self._named.get(sha256, ()) if path.is_file()}
         blob = self._store.blobs.path(sha256)
-        return [*([blob] if blob.is_file() else []), *found.values()]
+        return [*([blob] if blob.is_file() else []), *path_of.values()]
 
     @cached_property
     def _named(self) -> dict[str, list[Path]]:
         """From every manifest that can be read, of artifacts set aside too."""
-        root, named = self._store.root, dict[str, list[Path]]()
+        root, paths_of = self._store.root, dict[str, list[Path]]()
         for pattern in (f"objects/??/*/{MANIFEST}", f"quarantine/*/{MANIFEST}"):
             for path in sorted(root.glob(pattern)):
                 try:
@@ -124,15 +126,15 @@ class _Copies:
                 except (ArtifactCorrupt, FileNotFoundError):
                     continue
                 for name, record in files.items():
-                    named.setdefault(record.sha256, []).append(path.parent / name)
-        return named
+                    paths_of.setdefault(record.sha256, []).append(path.parent / name)
+        return paths_of
 
 
 class _Tools:
     """Repairs of one store."""
 
-    def __init__(self, store: LocalStore, source: Source | None, bound: str | None) -> None:
-        self._store, self._source, self._bound = store, source, bound
+    def __init__(self, store: LocalStore, source: Source | None, registered_id: str | None) -> None:
+        self._store, self._source, self._bound = store, source, registered_id
         self._copies = _Copies(store)
 
     def mend(self, damage: Damage) -> Repair:
@@ -157,42 +159,42 @@ class _Tools:
         return Repair(damage=damage, repaired=True, how="removed: the next build learns it again")
 
     def _content(self, damage: Damage, record: FileRecord) -> Repair:
-        with scratch(self._store.root / "staging", "repair") as aside:
-            right = aside / "right"
+        with scratch(self._store.root / "staging", "repair") as directory:
+            restored = directory / "right"
             for path in self._copies.of(record.sha256):
                 if _is(path, record):
-                    _second_name(path, right)
-                    self._put(right, record, damage)
-                    where = path.relative_to(self._store.root).as_posix()
-                    return Repair(damage=damage, repaired=True, how=f"from {where}")
+                    _second_name(path, restored)
+                    self._put(restored, record, damage)
+                    origin = path.relative_to(self._store.root).as_posix()
+                    return Repair(damage=damage, repaired=True, how=f"from {origin}")
             if not record.size:
-                right.touch()
-                self._put(right, record, damage)
+                restored.touch()
+                self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="it is empty")
             if self._source is None:
-                why = "the store has no other copy, and no other store was named"
-            elif self._source.fetch(record, right) and _is(right, record):
-                self._put(right, record, damage)
+                reason = "the store has no other copy, and no other store was named"
+            elif self._source.fetch(record, restored) and _is(restored, record):
+                self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="from the other copy")
             else:
-                why = "neither this store nor the other one has another copy"
-        return Repair(damage=damage, repaired=False, how=f"{why}; run its recipe again")
+                reason = "neither this store nor the other one has another copy"
+        return Repair(damage=damage, repaired=False, how=f"{reason}; run its recipe again")
 
-    def _put(self, right: Path, record: FileRecord, damage: Damage) -> None:
+    def _put(self, restored: Path, record: FileRecord, damage: Damage) -> None:
         """Gives the file all names of the damaged one; where links do not go, each gets a copy."""
-        right.chmod(tree.READ_ONLY)
-        tree.sync(right)
-        for short in damage.paths:
-            folder, _, rest = short.partition("/")
+        restored.chmod(tree.READ_ONLY)
+        tree.sync(restored)
+        for place in damage.paths:
+            folder, _, rest = place.partition("/")
             if folder == "objects":
                 _, key, name = rest.split("/", 2)
                 with self._store.lock(key):
                     if self._still(key, name, record):  # neither removed nor built again
-                        self._replace(self._store.root / short, right)
+                        self._replace(self._store.root / place, restored)
             else:
-                self._replace(self._store.root / short, right)
+                self._replace(self._store.root / place, restored)
         if record.size and not self._store.blobs.path(record.sha256).exists():
-            self._store.blobs.add(right.parent, {right.name: record}, right.with_name("aside"), 0)
+            self._store.blobs.add(restored.parent, {restored.name: record}, restored.with_name("aside"), 0)
 
     def _still(self, key: str, name: str, record: FileRecord) -> bool:
         try:
@@ -200,39 +202,41 @@ class _Tools:
         except (NotFound, ArtifactCorrupt):
             return False
 
-    def _replace(self, path: Path, right: Path) -> None:
-        aside = right.with_name("aside")
-        _second_name(right, aside)
+    def _replace(self, path: Path, restored: Path) -> None:
+        temporary = restored.with_name("aside")
+        _second_name(restored, temporary)
         if path.is_dir() and not path.is_symlink():
             self._quarantined(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside.replace(path)
+        temporary.replace(path)
         tree.sync(path.parent)
 
     def _manifest(self, damage: Damage) -> Repair:
         (key,) = damage.keys
         try:
-            found = self._source.manifest(key) if self._source is not None else None
+            manifest = self._source.manifest(key) if self._source is not None else None
         except (NotFound, ArtifactCorrupt):
-            found = None
-        if found is None or found.key != key_of(key):
+            manifest = None
+        if manifest is None or manifest.key != key_of(key):
             return Repair(damage=damage, repaired=False, how="there is no other copy; run the recipe again")
-        self._write(found.to_text(), self._store.slot(key) / MANIFEST)
+        self._write(manifest.to_text(), self._store.slot(key) / MANIFEST)
         return Repair(damage=damage, repaired=True, how="from the other copy")
 
     def _identity(self, damage: Damage) -> Repair:
         if self._bound is None:
-            why = f"no registry knows the id; remove {self._store.root / STORE}, and the store gets another"
-            return Repair(damage=damage, repaired=False, how=why)
+            reason = (
+                f"no registry knows the id; remove {self._store.root / STORE}, and the store gets another"
+            )
+            return Repair(damage=damage, repaired=False, how=reason)
         self._write(Identity(layout=LAYOUT, id=self._bound).to_text(), self._store.root / STORE)
         return Repair(damage=damage, repaired=True, how="the registry knows the id")
 
     def _write(self, text: str, target: Path) -> None:
-        with scratch(self._store.root / "staging", "repair") as aside:
-            (aside / "text").write_text(text)
-            (aside / "text").chmod(tree.READ_ONLY)
-            tree.sync(aside / "text")
-            (aside / "text").replace(target)
+        with scratch(self._store.root / "staging", "repair") as directory:
+            (directory / "text").write_text(text)
+            (directory / "text").chmod(tree.READ_ONLY)
+            tree.sync(directory / "text")
+            (directory / "text").replace(target)
 
     def _set_aside(self, damage: Damage) -> str:
         return self._quarantined(self._store.root / damage.paths[0]).relative_to(self._store.root).as_posix()
@@ -240,15 +244,15 @@ class _Tools:
     def _quarantined(self, path: Path) -> Path:
         quarantine = self._store.root / "quarantine"
         quarantine.mkdir(exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{path.parent.name[:12]}."))
-        return path.rename(aside / path.name)
+        directory = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{path.parent.name[:12]}."))
+        return path.rename(directory / path.name)
 
 
-def _fetch(having: Iterable[Path], record: FileRecord, target: Path) -> bool:
-    right = next((path for path in having if _is(path, record)), None)
-    if right is not None:
-        shutil.copyfile(right, target)
-    return right is not None
+def _fetch(candidates: Iterable[Path], record: FileRecord, target: Path) -> bool:
+    intact = next((path for path in candidates if _is(path, record)), None)
+    if intact is not None:
+        shutil.copyfile(intact, target)
+    return intact is not None
 
 
 def _is(path: Path, record: FileRecord) -> bool:

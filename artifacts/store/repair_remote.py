@@ -30,35 +30,43 @@ def repair_remote(
         if damage.record is not None:
             yield _content(store, damage, damage.record, sources)
             continue
-        done = _manifest(store, damage, sources)
-        yield done
-        if done.repaired:  # now its files can be judged
-            found = survey_remote(store.remote, damage.keys).damages
-            yield from repair_remote(store, [one for one in found if isinstance(one, RemoteDamage)], source)
+        outcome = _manifest(store, damage, sources)
+        yield outcome
+        if outcome.repaired:  # now its files can be judged
+            damages_behind = survey_remote(store.remote, damage.keys).damages
+            yield from repair_remote(
+                store,
+                [candidate for candidate in damages_behind if isinstance(candidate, RemoteDamage)],
+                source,
+            )
 
 
 def repair_all(
-    store: LocalStore, damages: Iterable[Damage], source: Source | None = None, *, bound: str | None = None
+    store: LocalStore,
+    damages: Iterable[Damage],
+    source: Source | None = None,
+    *,
+    registered_id: str | None = None,
 ) -> Iterator[Repair]:
     """Repair what is damaged in a store, and of a remote one there and in its cache; yields one by one."""
-    found = list(damages)
+    damage_list = list(damages)
     if isinstance(store, CachedStore):
-        far = [one for one in found if isinstance(one, RemoteDamage)]
-        yield from repair_remote(store, far, source)
-    here = [one for one in found if not isinstance(one, RemoteDamage)]
-    yield from repair(store, here, source, bound=bound)
+        remote_damages = [damage for damage in damage_list if isinstance(damage, RemoteDamage)]
+        yield from repair_remote(store, remote_damages, source)
+    local_damages = [damage for damage in damage_list if not isinstance(damage, RemoteDamage)]
+    yield from repair(store, local_damages, source, registered_id=registered_id)
 
 
 def give_up(store: LocalStore, damage: Damage) -> list[str]:
     """Set aside every artifact that has a damaged file, so that the next run builds it again; their keys."""
     for key in damage.keys:
-        here = key
+        address = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:
-            found = _found(store.remote, key)
-            here = found.address if found else key  # the cache may have it under another name
+            manifest = _found(store.remote, key)
+            address = manifest.address if manifest else key  # the cache may have it under another name
             store.remote.discard(key)
-        if store.local.path(here).is_dir():
-            store.local.discard(here)
+        if store.local.path(address).is_dir():
+            store.local.discard(address)
     if isinstance(damage, RemoteDamage) and damage.record is not None and store.remote is not None:
         store.remote.drop(damage.record.sha256)
     return list(damage.keys)
@@ -78,8 +86,8 @@ def _content(
 def _manifest(store: CachedStore, damage: RemoteDamage, sources: Mapping[str, Source]) -> Repair:
     (key,) = damage.keys
     for name, source in sources.items():
-        if (found := _found(source, key)) is not None:
-            store.remote.restore(key, found)
+        if (manifest := _found(source, key)) is not None:
+            store.remote.restore(key, manifest)
             return Repair(damage=damage, repaired=True, how=f"{store.url} has it from {name}")
     return Repair(damage=damage, repaired=False, how=NOWHERE)
 

@@ -30,11 +30,11 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     with alone(parent):  # `sweep` never sees a directory whose lock is not yet held
         claim = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}.{os.getpid()}."))
         try:
-            held = os.open(claim / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(claim / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             claim.rmdir()
             raise
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     files = claim / FILES
     try:
         files.mkdir()
@@ -43,7 +43,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
         _remove(files)  # what stays is litter that `sweep` finds
         with alone(parent):
             _remove(claim)
-        os.close(held)
+        os.close(handle)
 
 
 @contextmanager
@@ -53,12 +53,12 @@ def resumable(directory: Path) -> Iterator[Path]:
     One process has it at a time; others wait.
     """
     lock = directory.with_name(f"{directory.name}.lock")
-    held = acquire(lock)
+    handle = acquire(lock)
     try:
         directory.mkdir(exist_ok=True)
         yield directory
     finally:
-        release(lock, held)
+        release(lock, handle)
 
 
 def sweep(parent: Path, prefix: str = "") -> list[Path]:
@@ -67,9 +67,9 @@ def sweep(parent: Path, prefix: str = "") -> list[Path]:
         return []
     with alone(parent):
         dead = _litter(parent, prefix)
-        for found in dead:
-            _remove(found / FILES)  # before the lock file, which says that the rest is ours to remove
-            _remove(found)
+        for directory in dead:
+            _remove(directory / FILES)  # before the lock file, which says that the rest is ours to remove
+            _remove(directory)
     return dead
 
 
@@ -82,7 +82,11 @@ def litter(parent: Path, prefix: str = "") -> list[Path]:
 
 
 def _litter(parent: Path, prefix: str) -> list[Path]:
-    return [found for found in sorted(parent.iterdir()) if found.name.startswith(prefix) and _dead(found)]
+    return [
+        directory
+        for directory in sorted(parent.iterdir())
+        if directory.name.startswith(prefix) and _dead(directory)
+    ]
 
 
 def sweep_old(parent: Path, max_age_s: float) -> list[Path]:
@@ -91,9 +95,13 @@ def sweep_old(parent: Path, max_age_s: float) -> list[Path]:
         return []
     age_anew(parent)
     since = time.time() - max_age_s
-    old = [found for found in sorted(parent.iterdir()) if found.is_dir() and _changed(found) < since]
-    for found in old:
-        _remove(found)
+    old = [
+        directory
+        for directory in sorted(parent.iterdir())
+        if directory.is_dir() and _changed(directory) < since
+    ]
+    for directory in old:
+        _remove(directory)
     return old
 
 
@@ -102,8 +110,8 @@ def age_anew(parent: Path) -> None:
 
     A clock that was ahead wrote it and was set back: by its time it would stay for as long as that was ahead.
     """
-    for found in parent.iterdir() if parent.is_dir() else ():
-        for path in (found, *(found.iterdir() if found.is_dir() and not found.is_symlink() else ())):
+    for entry in parent.iterdir() if parent.is_dir() else ():
+        for path in (entry, *(entry.iterdir() if entry.is_dir() and not entry.is_symlink() else ())):
             with suppress(FileNotFoundError, PermissionError):  # it ended meanwhile, or is another user's
                 if path.lstat().st_mtime > time.time() + AHEAD_S:
                     os.utime(path, follow_symlinks=False)
@@ -126,13 +134,13 @@ def _dead(claim: Path) -> bool:
     if not claim.is_dir():
         return False
     try:
-        held = os.open(claim / LOCK, os.O_RDWR)
+        handle = os.open(claim / LOCK, os.O_RDWR)
     except FileNotFoundError:
         return not any(claim.iterdir())
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     finally:
-        os.close(held)
+        os.close(handle)
     return True

@@ -31,22 +31,22 @@ class Sharing:
 
 def measure(store: LocalStore) -> Sharing:
     """Count the bytes of a store's artifacts; reads manifests, and of files only what `stat` says."""
-    store, artifacts, listed = store.local, 0, 0
-    held: dict[tuple[int, int], int] = {}
+    store, artifacts, listed_bytes = store.local, 0, 0
+    size_of: dict[tuple[int, int], int] = {}
     for key, manifest in _manifests(store):
         artifacts += 1
-        listed += manifest.size_bytes
+        listed_bytes += manifest.size_bytes
         for name in manifest.files:
             path = store.path(key) / name
             if path.is_file():
-                found = path.stat()
-                held[found.st_dev, found.st_ino] = found.st_size
+                stat = path.stat()
+                size_of[stat.st_dev, stat.st_ino] = stat.st_size
     blobs = (store.blobs.path(sha256).stat() for sha256 in store.blobs.digests())
     return Sharing(
         artifacts=artifacts,
-        listed_bytes=listed,
-        held_bytes=sum(held.values()),
-        unused_bytes=sum(found.st_size for found in blobs if (found.st_dev, found.st_ino) not in held),
+        listed_bytes=listed_bytes,
+        held_bytes=sum(size_of.values()),
+        unused_bytes=sum(stat.st_size for stat in blobs if (stat.st_dev, stat.st_ino) not in size_of),
     )
 
 
@@ -68,20 +68,20 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
 
 def _adopt(store: LocalStore, key: str) -> list[Path]:
     """Shares what is right of one artifact; returns the rest."""
-    root, before = store.path(key), time.time_ns()
+    root, since_ns = store.path(key), time.time_ns()
     try:
         files = store.manifest(key).files
     except ArtifactCorrupt:
         return [root]
-    wrong = tree.misshapen(root, files)
-    wrong |= tree.differing(
-        root, {name: files[name] for name in files if name not in wrong}, store.digests.digests
+    damaged = tree.misshapen(root, files)
+    damaged |= tree.differing(
+        root, {name: files[name] for name in files if name not in damaged}, store.digests.digests
     )
-    right = {name: record for name, record in files.items() if name not in wrong}
-    with scratch(store.root / "staging", "share") as aside:
-        store.blobs.draw(root, right, aside / "link")
-        store.blobs.add(root, right, aside / "link", before)
-    return [root / name for name in sorted(wrong)]
+    intact = {name: record for name, record in files.items() if name not in damaged}
+    with scratch(store.root / "staging", "share") as directory:
+        store.blobs.draw(root, intact, directory / "link")
+        store.blobs.add(root, intact, directory / "link", since_ns)
+    return [root / name for name in sorted(damaged)]
 
 
 def _manifests(store: LocalStore) -> Iterator[tuple[str, Manifest]]:

@@ -42,8 +42,8 @@ class Damage:
         return tuple(dict.fromkeys(part[2] for part in parts if part[0] == "objects"))
 
     def __str__(self) -> str:
-        also = len(self.paths) - 1
-        return f"{self.paths[-1]}{f' (and {also} other names)' if also else ''}: {self.what}"
+        others = len(self.paths) - 1
+        return f"{self.paths[-1]}{f' (and {others} other names)' if others else ''}: {self.what}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,24 +64,26 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
     """
     store = store.local
     scan = _Scan(store)
-    wanted = store.keys() if keys is None else list(keys)
-    for key in wanted:
+    key_list = store.keys() if keys is None else list(keys)
+    for key in key_list:
         scan.artifact(key)
     if keys is None:
         scan.whole()
-    before = time.time_ns()
-    seen = _read({inode: names[0] for inode, names in scan.names.items()}, scan.size_bytes, progress)
+    since_ns = time.time_ns()
+    digest_of = _read({inode: names[0] for inode, names in scan.names.items()}, scan.size_bytes, progress)
     damages = [
         *scan.damages,
-        *(damage for inode, found in seen.items() for damage in scan.judge(inode, found)),
+        *(damage for inode, result in digest_of.items() for damage in scan.judge(inode, result)),
     ]
     bad = {path for damage in damages for path in damage.paths}
     store.digests.forget(store.root / path for path in sorted(bad))
-    right = {scan.names[inode][0]: found for inode, found in seen.items() if isinstance(found, str)}
-    store.digests.vouch({path: found for path, found in right.items() if scan.short(path) not in bad}, before)
+    sound = {scan.names[inode][0]: result for inode, result in digest_of.items() if isinstance(result, str)}
+    store.digests.vouch(
+        {path: result for path, result in sound.items() if scan.short(path) not in bad}, since_ns
+    )
     return Survey(
         damages=tuple(sorted(damages, key=lambda damage: damage.paths[-1])),
-        artifacts=len(wanted),
+        artifacts=len(key_list),
         files=len(scan.names),
         size_bytes=scan.size_bytes,
     )
@@ -113,16 +115,16 @@ class _Scan:
         except ArtifactCorrupt as exc:
             self._note(root / MANIFEST, str(exc).partition(f"{MANIFEST}: ")[2])
             return
-        found = {name: path for name, path in tree.list_files(root).items() if name != MANIFEST}
-        odd = {name: "missing" for name in files if name not in found}
-        odd |= {name: FOREIGN for name in found if name not in files}
+        present = {name: path for name, path in tree.list_files(root).items() if name != MANIFEST}
+        problems = {name: "missing" for name in files if name not in present}
+        problems |= {name: FOREIGN for name in present if name not in files}
         for name, record in files.items():
             self.records[record.sha256] = record
-            if name in found and not self._take(found[name], record.sha256):
-                odd[name] = NO_FILE
+            if name in present and not self._take(present[name], record.sha256):
+                problems[name] = NO_FILE
         if self.store.has(key):  # not removed meanwhile
-            for name, what in odd.items():
-                self._note(root / name, what, files.get(name))
+            for name, problem in problems.items():
+                self._note(root / name, problem, files.get(name))
 
     def whole(self) -> None:
         """Takes in what belongs to no artifact: contents, what builds learned, and the store's own file."""
@@ -136,21 +138,21 @@ class _Scan:
                 self._note(path, NO_FILE, self.records.get(sha256))
         for place in tuning.directories(self.store.root):
             contents, problems = tuning.listed(place)
-            for path, what in problems.items():
-                self._note(path, what)
+            for path, problem in problems.items():
+                self._note(path, problem)
             for path, sha256 in contents.items():
                 if not self._take(path, sha256):
                     self._note(path, NO_FILE)
 
-    def judge(self, inode: Inode, found: str | OSError) -> list[Damage]:
+    def judge(self, inode: Inode, result: str | OSError) -> list[Damage]:
         """What is wrong with a file that was read: one damage for every content it should have been."""
-        wrong: dict[str, list[str]] = {}
+        paths_of: dict[str, list[str]] = {}
         for path in self.names[inode]:
-            if found != self.wanted[path] and not isinstance(found, FileNotFoundError):  # removed meanwhile
-                wrong.setdefault(self.wanted[path], []).append(self.short(path))
+            if result != self.wanted[path] and not isinstance(result, FileNotFoundError):  # removed meanwhile
+                paths_of.setdefault(self.wanted[path], []).append(self.short(path))
         return [
-            Damage(paths=tuple(sorted(paths)), what=_said(found, sha256), record=self.records.get(sha256))
-            for sha256, paths in wrong.items()
+            Damage(paths=tuple(sorted(paths)), what=_said(result, sha256), record=self.records.get(sha256))
+            for sha256, paths in paths_of.items()
         ]
 
     def short(self, path: Path) -> str:
@@ -160,26 +162,26 @@ class _Scan:
     def _take(self, path: Path, sha256: str) -> bool:
         """Takes in one name of a file; False where it is no plain file."""
         try:
-            found = path.lstat()
+            stat_ = path.lstat()
         except FileNotFoundError:  # removed meanwhile
             return True
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(stat_.st_mode):
             return False
-        inode = (found.st_dev, found.st_ino)
+        inode = (stat_.st_dev, stat_.st_ino)
         if inode not in self.names:
-            self.size_bytes += found.st_size
+            self.size_bytes += stat_.st_size
         self.names.setdefault(inode, []).append(path)
         self.wanted[path] = sha256
         return True
 
-    def _note(self, path: Path, what: str, record: FileRecord | None = None) -> None:
-        self.damages.append(Damage(paths=(self.short(path),), what=what, record=record))
+    def _note(self, path: Path, problem: str, record: FileRecord | None = None) -> None:
+        self.damages.append(Damage(paths=(self.short(path),), what=problem, record=record))
 
 
-def _said(found: str | OSError, wanted: str) -> str:
-    if isinstance(found, OSError):
-        return f"cannot be read: {os.strerror(found.errno or 0).lower()}"
-    return f"sha256 {found}; it should be {wanted}"
+def _said(result: str | OSError, sha256: str) -> str:
+    if isinstance(result, OSError):
+        return f"cannot be read: {os.strerror(result.errno or 0).lower()}"
+    return f"sha256 {result}; it should be {sha256}"
 
 
 def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) -> dict[Inode, str | OSError]:

@@ -37,25 +37,25 @@ def survey_remote(
     remote: RemoteStore, keys: Iterable[str] | None = None, progress: Progress | None = None
 ) -> Survey:
     """Read all contents of the artifacts, or of all artifacts of the store, each once, over the network."""
-    wanted = remote.keys() if keys is None else [remote.named(key) for key in keys]
+    names = remote.keys() if keys is None else [remote.named(key) for key in keys]
     damages: list[Damage] = []
     records: dict[str, FileRecord] = {}
-    having: dict[str, list[str]] = {}
-    for key, found in in_order(partial(_read, remote, key) for key in wanted):
-        if isinstance(found, str):
+    holders: dict[str, list[str]] = {}
+    for key, manifest in in_order(partial(_read, remote, key) for key in names):
+        if isinstance(manifest, str):
             damages.append(
-                RemoteDamage(paths=(layout.manifest_path(key),), what=found, record=None, having=(key,))
+                RemoteDamage(paths=(layout.manifest_path(key),), what=manifest, record=None, having=(key,))
             )
-        elif found is not None:
-            for record in found.files.values():
+        elif manifest is not None:
+            for record in manifest.files.values():
                 records[record.sha256] = record
-                having.setdefault(record.sha256, []).append(key)
-    for sha256, what in remote.differing(records, progress):
-        path, keys_of = layout.blob_path(sha256), tuple(dict.fromkeys(having[sha256]))
-        damages.append(RemoteDamage(paths=(path,), what=what, record=records[sha256], having=keys_of))
+                holders.setdefault(record.sha256, []).append(key)
+    for sha256, problem in remote.differing(records, progress):
+        path, having_keys = layout.blob_path(sha256), tuple(dict.fromkeys(holders[sha256]))
+        damages.append(RemoteDamage(paths=(path,), what=problem, record=records[sha256], having=having_keys))
     return Survey(
         damages=tuple(damages),
-        artifacts=len(wanted),
+        artifacts=len(names),
         files=len(records),
         size_bytes=sum(record.size for record in records.values()),
     )

@@ -64,20 +64,20 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
     if _misplaced(place):
         place.unlink()
     place.mkdir(parents=True, exist_ok=True)
-    with scratch(staging, FOLDER) as aside, alone(place):
+    with scratch(staging, FOLDER) as directory, alone(place):
         index = _readable(place)
         if index is None:  # so that contents without one are known to have lost it
-            _write(place, {}, aside)
-        kept = dict(index or {})
+            _write(place, {}, directory)
+        entries = dict(index or {})
         for name, record in files.items():
             content = place / record.sha256
-            if kept.get(name) == record and not _odd(content, record):
+            if entries.get(name) == record and not _odd(content, record):
                 continue
-            if not _copied(learned / name, record, aside / record.sha256):
-                _put(aside / record.sha256, content)
-                kept[name] = record
-        _write(place, kept, aside)
-        _tidy(place, kept)
+            if not _copied(learned / name, record, directory / record.sha256):
+                _put(directory / record.sha256, content)
+                entries[name] = record
+        _write(place, entries, directory)
+        _tidy(place, entries)
 
 
 def offer(place: Path, target: Path, staging: Path) -> list[str]:
@@ -86,30 +86,30 @@ def offer(place: Path, target: Path, staging: Path) -> list[str]:
     What is in `target` then was verified there: nobody changes it in the store meanwhile.
     """
     target.mkdir(parents=True, exist_ok=True)
-    if odd := _misplaced(place):
+    if problem := _misplaced(place):
         place.unlink()
-        return [odd]
+        return [problem]
     if not place.exists():
         return []
-    with scratch(staging, FOLDER) as aside, alone(place):
-        problems, right = _offered(place, target)
+    with scratch(staging, FOLDER) as directory, alone(place):
+        problems, sound = _offered(place, target)
         foreign = _foreign(place)
         if foreign and not _exists(place / INDEX):
             problems.append(UNSEALED)
         else:
             problems += [f"{path.name}: {UNLISTED}" for path in foreign]
         if problems:
-            _write(place, right, aside)
+            _write(place, sound, directory)
         for path in foreign:
             _remove(path)
-        _tidy(place, right)
+        _tidy(place, sound)
     return problems
 
 
 def mend(place: Path, staging: Path) -> list[str]:
     """Remove what does not match its seal, and say what that was; a later build learns it again."""
-    with scratch(staging, FOLDER) as aside:
-        return offer(place, aside / "right", staging)
+    with scratch(staging, FOLDER) as directory:
+        return offer(place, directory / "right", staging)
 
 
 def listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
@@ -118,15 +118,15 @@ def listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     What 0.1 kept is neither: nothing says what it should be, and nothing reads it any more.
     """
     while True:
-        before = _text(place)
-        wanted, problems = _listed(place)
-        if not problems or _text(place) == before:  # else a builder has replaced the index meanwhile
-            return wanted, problems
+        text = _text(place)
+        contents, problems = _listed(place)
+        if not problems or _text(place) == text:  # else a builder has replaced the index meanwhile
+            return contents, problems
 
 
 def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    if odd := _misplaced(place):
-        return {}, {place: odd}
+    if problem := _misplaced(place):
+        return {}, {place: problem}
     contents, sealed = _contents(place), _exists(place / INDEX)
     problems = dict.fromkeys(_foreign(place) if sealed else (), UNLISTED)
     try:
@@ -136,8 +136,8 @@ def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     if index is None and contents:
         problems[place / INDEX] = "missing"
     for name, record in (index or {}).items():
-        if what := _odd(place / record.sha256, record):
-            problems[place / record.sha256] = f"{name}: {what}"
+        if problem := _odd(place / record.sha256, record):
+            problems[place / record.sha256] = f"{name}: {problem}"
     return {path: path.name for path in contents if path not in problems}, problems
 
 
@@ -149,9 +149,9 @@ def _offered(place: Path, target: Path) -> tuple[list[str], dict[str, FileRecord
         return [f"{INDEX}: {exc}"], {}
     if index is None:
         return [f"{INDEX}: missing"] if _contents(place) else [], {}
-    wrong = {name: _copied(place / one.sha256, one, target / name) for name, one in index.items()}
-    problems = [f"{name}: {what}" for name, what in wrong.items() if what]
-    return problems, {name: record for name, record in index.items() if not wrong[name]}
+    problem_of = {name: _copied(place / entry.sha256, entry, target / name) for name, entry in index.items()}
+    problems = [f"{name}: {problem}" for name, problem in problem_of.items() if problem]
+    return problems, {name: record for name, record in index.items() if not problem_of[name]}
 
 
 def _index(place: Path) -> dict[str, FileRecord] | None:
@@ -160,14 +160,14 @@ def _index(place: Path) -> dict[str, FileRecord] | None:
     if text is None:
         return None
     try:
-        found = Index.model_validate(unseal(text, INDEX))
+        index = Index.model_validate(unseal(text, INDEX))
     except ArtifactCorrupt as exc:
         raise ArtifactCorrupt(str(exc).removeprefix(f"{INDEX}: ")) from None
     except ValidationError as exc:
         raise ArtifactCorrupt(f"is sealed and no index: {exc.errors()[0]['msg']}") from None
-    if found.settings != place.name:
-        raise ArtifactCorrupt(f"is the index of {found.settings[:12]}; it was put into the wrong place")
-    return found.files
+    if index.settings != place.name:
+        raise ArtifactCorrupt(f"is the index of {index.settings[:12]}; it was put into the wrong place")
+    return index.files
 
 
 def _readable(place: Path) -> dict[str, FileRecord] | None:
@@ -188,11 +188,11 @@ def _text(place: Path) -> str | None:
         return str(exc.strerror)
 
 
-def _write(place: Path, files: Mapping[str, FileRecord], aside: Path) -> None:
+def _write(place: Path, files: Mapping[str, FileRecord], directory: Path) -> None:
     """Gives a directory its index."""
     index = Index(settings=place.name, files=dict(sorted(files.items())))
-    (aside / INDEX).write_text(seal(index.model_dump(mode="json")))
-    _put(aside / INDEX, place / INDEX)
+    (directory / INDEX).write_text(seal(index.model_dump(mode="json")))
+    _put(directory / INDEX, place / INDEX)
 
 
 def _tidy(place: Path, files: Mapping[str, FileRecord]) -> None:
@@ -203,27 +203,27 @@ def _tidy(place: Path, files: Mapping[str, FileRecord]) -> None:
             _remove(path)
 
 
-def _put(aside: Path, target: Path) -> None:
-    aside.chmod(tree.READ_ONLY)
-    tree.sync(aside)
+def _put(source: Path, target: Path) -> None:
+    source.chmod(tree.READ_ONLY)
+    tree.sync(source)
     if target.is_dir() and not target.is_symlink():
         _remove(target)
-    aside.replace(target)
+    source.replace(target)
     tree.sync(target.parent)
 
 
 def _copied(path: Path, record: FileRecord, copy: Path) -> str:
     """Copies a file if it is what its record says, else says what is wrong; the copy is what was verified."""
-    if odd := _odd(path, record):
-        return odd
+    if problem := _odd(path, record):
+        return problem
     try:
         with _opened(path) as file:
             content = file.read()
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.sha256:
-        return f"sha256 {found}; it should be {record.sha256}"
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != record.sha256:
+        return f"sha256 {sha256}; it should be {record.sha256}"
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(content)
     return ""
@@ -241,12 +241,12 @@ def _unlinked(path: str, flags: int) -> int:
 def _odd(path: Path, record: FileRecord) -> str:
     """What shows of a file without reading it; empty: nothing."""
     try:
-        found = path.lstat()
+        stat_ = path.lstat()
     except OSError:
         return "missing"
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(stat_.st_mode):
         return NO_FILE
-    return "" if found.st_size == record.size else f"{found.st_size:,} bytes; they were {record.size:,}"
+    return "" if stat_.st_size == record.size else f"{stat_.st_size:,} bytes; they were {record.size:,}"
 
 
 def _misplaced(place: Path) -> str:

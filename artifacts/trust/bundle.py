@@ -47,19 +47,19 @@ def make_key(path: Path, passphrase: str) -> str:
     if not path.name:
         raise KeyUnusable(f"{path} is a directory; give the name of a file in it")
     private, public = envelope.new_key(passphrase)
-    beside = path.with_name(path.name + PUBLIC_SUFFIX)
-    for taken in (path, beside):
-        if taken.is_symlink() or taken.exists():
-            raise KeyUnusable(f"{taken} is there already; a key is not replaced: choose another name")
+    public_path = path.with_name(path.name + PUBLIC_SUFFIX)
+    for existing in (path, public_path):
+        if existing.is_symlink() or existing.exists():
+            raise KeyUnusable(f"{existing} is there already; a key is not replaced: choose another name")
     with UnwritableSaid(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for place, text, mode in ((path, private, 0o600), (beside, public, 0o644)):
+        for place, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
             try:
                 with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
                     file.write(text)
             except OSError:  # a full disk: half a key would stand in the way of the next one
                 path.unlink(missing_ok=True)
-                beside.unlink(missing_ok=True)
+                public_path.unlink(missing_ok=True)
                 raise
     return envelope.key_id(public)
 
@@ -95,7 +95,7 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
     """
     from artifacts.trust import envelope  # as above
 
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for path in paths:
         files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if is_directory(path) else [path]
         pems = [pem for file in files for pem in _pems(file)]
@@ -103,10 +103,10 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
             raise KeyUnusable(f"{path}: no public key in it; give PEM files such as keygen writes")
         for pem in pems:
             try:
-                found[envelope.key_id(pem)] = pem
+                keys[envelope.key_id(pem)] = pem
             except KeyUnusable as exc:
                 raise KeyUnusable(f"{path}: {exc}") from None
-    return found
+    return keys
 
 
 def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
@@ -114,21 +114,21 @@ def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
     from artifacts.trust import envelope  # as above
 
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    signed = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
+    envelope_ = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
     material = {"publicKey": {"hint": key.id}, "tlogEntries": []}
-    return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": signed})
+    return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope_})
 
 
 def opened(bundle: str, public_pem: str) -> dict[str, Any] | None:
     """The statement in a bundle that the key signed; None for any other text, however it is broken."""
     from artifacts.trust import envelope  # as above
 
-    read = _read(bundle)
-    if read is None or not envelope.unwrap(
-        read.payload, PAYLOAD, [one.sig for one in read.signatures], public_pem
+    parsed = _read(bundle)
+    if parsed is None or not envelope.unwrap(
+        parsed.payload, PAYLOAD, [signature.sig for signature in parsed.signatures], public_pem
     ):
         return None
-    return _statement(read.payload)
+    return _statement(parsed.payload)
 
 
 def is_bundle(text: str) -> bool:
@@ -141,9 +141,9 @@ def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
 
     Text that is no bundle is a KeyUnusable.
     """
-    read = _read(bundle)
-    statement = None if read is None else _statement(read.payload)
-    hint = None if read is None else read.hint
+    parsed = _read(bundle)
+    statement = None if parsed is None else _statement(parsed.payload)
+    hint = None if parsed is None else parsed.hint
     if statement is None or hint is None:
         raise KeyUnusable("that is no signature bundle; give one that `enginery sign` or model_signing wrote")
     return hint, statement

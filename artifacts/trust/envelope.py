@@ -32,9 +32,9 @@ CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 def new_key(passphrase: str) -> tuple[str, str]:
     """A private key on P-256, encrypted unless the passphrase is empty, and its public key; both PEM."""
     private = ec.generate_private_key(ec.SECP256R1())
-    how = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    encryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
     return (
-        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, how).decode(),
+        private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption).decode(),
         _pem(private.public_key()),
     )
 
@@ -52,23 +52,23 @@ def key_id(public_pem: str) -> str:
 def wrap(payload: bytes, payload_type: str, private_pem: bytes, passphrase: str) -> dict[str, object]:
     """The payload in an envelope that the key signed, as JSON values."""
     private = _private(private_pem, passphrase)
-    named = _id(_pem(private.public_key()))
-    public = SSlibKey.from_crypto(private.public_key(), keyid=named)
+    id_ = _id(_pem(private.public_key()))
+    public = SSlibKey.from_crypto(private.public_key(), keyid=id_)
     envelope = Envelope(payload, payload_type, {})
     envelope.sign(CryptoSigner(private, public))
-    made: dict[str, object] = envelope.to_dict()
-    return made
+    values: dict[str, object] = envelope.to_dict()
+    return values
 
 
 def unwrap(payload: bytes, payload_type: str, signatures: list[bytes], public_pem: str) -> bool:
     """Whether the key made one of the signatures over the payload."""
-    named = key_id(public_pem)
-    public = SSlibKey.from_crypto(_public(public_pem), keyid=named)
-    for signed in signatures:
+    id_ = key_id(public_pem)
+    public = SSlibKey.from_crypto(_public(public_pem), keyid=id_)
+    for signature in signatures:
         # other tools leave the id of the key out, and the library compares ids first
-        found = Envelope(payload, payload_type, {named: Signature(named, signed.hex())})
+        envelope = Envelope(payload, payload_type, {id_: Signature(id_, signature.hex())})
         try:
-            found.verify([public], 1)
+            envelope.verify([public], 1)
         except (VerificationError, FormatError):
             continue
         return True
@@ -77,25 +77,27 @@ def unwrap(payload: bytes, payload_type: str, signatures: list[bytes], public_pe
 
 def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     try:
-        found = load_pem_private_key(pem, passphrase.encode() or None)
+        key = load_pem_private_key(pem, passphrase.encode() or None)
     except TypeError:  # how the library says that a passphrase is missing, or given and not needed
-        what = "is not encrypted; give no passphrase" if passphrase else "is encrypted; give its passphrase"
-        raise KeyUnusable(f"the private key {what}") from None
+        problem = (
+            "is not encrypted; give no passphrase" if passphrase else "is encrypted; give its passphrase"
+        )
+        raise KeyUnusable(f"the private key {problem}") from None
     except ValueError:
         raise KeyUnusable("the private key cannot be read; give its own passphrase, and a PEM file") from None
-    if not isinstance(found, ec.EllipticCurvePrivateKey) or not isinstance(found.curve, CURVES):
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, CURVES):
         raise KeyUnusable("the private key is of another kind; make one with `enginery keygen`")
-    return found
+    return key
 
 
 def _public(pem: str) -> ec.EllipticCurvePublicKey:
     try:
-        found = load_pem_public_key(pem.encode())
+        key = load_pem_public_key(pem.encode())
     except ValueError:
         raise KeyUnusable("the public key cannot be read; give a PEM file") from None
-    if not isinstance(found, ec.EllipticCurvePublicKey) or not isinstance(found.curve, CURVES):
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
         raise KeyUnusable("the public key is of another kind; keys are elliptic: P-256, P-384 or P-521")
-    return found
+    return key
 
 
 def _pem(public: ec.EllipticCurvePublicKey) -> str:

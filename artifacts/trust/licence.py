@@ -50,16 +50,16 @@ def licence_in(directory: Path) -> dict[str, Any]:
 def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str, Any]:
     card = _card(_text(file("README.md"))) if "README.md" in sizes else {}
     stated, link = _stated(card), card.get("license_link")
-    named = [name for name in sizes if TEXT.fullmatch(name)]
-    omitted = [name for name in named if sizes[name] > MAX_BYTES]
-    found: dict[str, Any] = {
+    paper_names = [name for name in sizes if TEXT.fullmatch(name)]
+    omitted = [name for name in paper_names if sizes[name] > MAX_BYTES]
+    licence: dict[str, Any] = {
         "id": stated or UNSTATED,
         "stated": "README.md" if stated else None,
-        "texts": {name: _text(file(name)) for name in named if name not in omitted},
+        "texts": {name: _text(file(name)) for name in paper_names if name not in omitted},
     }
     if isinstance(link, str):
-        found["link"] = link[:500]
-    return found | ({"omitted": omitted} if omitted else {})
+        licence["link"] = link[:500]
+    return licence | ({"omitted": omitted} if omitted else {})
 
 
 def _text(path: Path) -> str:
@@ -73,19 +73,19 @@ def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
 
     Names that are no licence's are left out: a registry does not say where else something is written.
     """
-    found: dict[str, str] = {}
-    for where, licence in source.items():
-        asked = re.fullmatch(r"(?:([a-z]{1,20})_)?licence", where)
+    texts_by_name: dict[str, str] = {}
+    for field, licence in source.items():
+        match = re.fullmatch(r"(?:([a-z]{1,20})_)?licence", field)
         texts = licence.get("texts") if isinstance(licence, Mapping) else None
-        if asked is None or not isinstance(texts, Mapping):
+        if match is None or not isinstance(texts, Mapping):
             continue
-        prefix = f"{asked[1]}-" if asked[1] else ""
-        found |= {
+        prefix = f"{match[1]}-" if match[1] else ""
+        texts_by_name |= {
             f"{prefix}{name}": text
             for name, text in texts.items()
             if TEXT.fullmatch(name) and isinstance(text, str)
         }
-    return found
+    return texts_by_name
 
 
 def _card(text: str) -> dict[str, Any]:
@@ -96,24 +96,26 @@ def _card(text: str) -> dict[str, Any]:
 
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
-        found = yaml_text.parse_card(front[1]) if front else {}
+        card = yaml_text.parse_card(front[1]) if front else {}
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def _stated(card: Mapping[str, Any]) -> str:
     """One SPDX expression for what the card says; several licences are a choice of the reader."""
-    said = card.get("license")
-    every = said if isinstance(said, list) else [said]
-    named = [_identifier(one, card) for one in every if isinstance(one, str) and one.strip()]
-    return " OR ".join(dict.fromkeys(named))
+    stated = card.get("license")
+    licences = stated if isinstance(stated, list) else [stated]
+    identifiers = [
+        _identifier(licence, card) for licence in licences if isinstance(licence, str) and licence.strip()
+    ]
+    return " OR ".join(dict.fromkeys(identifiers))
 
 
-def _identifier(said: str, card: Mapping[str, Any]) -> str:
-    text = said.strip().lower()
+def _identifier(licence: str, card: Mapping[str, Any]) -> str:
+    text = licence.strip().lower()
     if text in ("other", "unknown"):
         name = card.get("license_name")
         text = name.strip().lower() if isinstance(name, str) and name.strip() else text
-    known = SPDX.get(text)
-    return known or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")
+    spdx = SPDX.get(text)
+    return spdx or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")

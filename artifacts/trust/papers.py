@@ -43,20 +43,24 @@ def accompany(
         SIGNATURES: _json(
             {
                 "signatures": {
-                    one.key_id: json.loads(one.bundle) for one in signatures if is_bundle(one.bundle)
+                    endorsement.key_id: json.loads(endorsement.bundle)
+                    for endorsement in signatures
+                    if is_bundle(endorsement.bundle)
                 },
                 "attestations": {
-                    one.key_id: json.loads(one.bundle) for one in attestations if is_bundle(one.bundle)
+                    endorsement.key_id: json.loads(endorsement.bundle)
+                    for endorsement in attestations
+                    if is_bundle(endorsement.bundle)
                 },
             }
         ),
         PROVENANCE: _json(statement(record, manifest)),
     }
-    taken = {name.partition("/")[0] for name in manifest.files}
+    top_names = {name.partition("/")[0] for name in manifest.files}
     written |= {f"{LICENCES}/{name}": text for name, text in texts_of(record.source).items()}
     sums = {}
     for name, text in written.items():
-        if name.partition("/")[0] in taken:
+        if name.partition("/")[0] in top_names:
             continue
         target, content = directory / name, text.encode()
         target.parent.mkdir(exist_ok=True)
@@ -75,16 +79,16 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
 
     A signature must be of these files; `require_trusted` says whether its key counts.
     """
-    found = []
-    for name, wanted in _recorded(version).items():
+    problems_ = []
+    for name, expected in _recorded(version).items():
         if not _may_be(name):
-            found.append(f"{VERSION}: records {name!r}, which is no file that pull writes")
+            problems_.append(f"{VERSION}: records {name!r}, which is no file that pull writes")
         elif not (directory / name).is_file() or not tree.is_plain(directory / name):
-            found.append(f"{name}: missing")
-        elif (seen := digest.of_file(directory / name)) != wanted:
-            found.append(f"{name}: sha256 {seen}; {VERSION} says {wanted}")
-    if found or SIGNATURES not in _recorded(version):
-        return found
+            problems_.append(f"{name}: missing")
+        elif (sha256 := digest.of_file(directory / name)) != expected:
+            problems_.append(f"{name}: sha256 {sha256}; {VERSION} says {expected}")
+    if problems_ or SIGNATURES not in _recorded(version):
+        return problems_
     return [
         f"{SIGNATURES}: the signature by {key[:16]} is of other files"
         for key, bundle in signatures_in(directory).items()
@@ -103,15 +107,17 @@ def signatures_in(directory: Path) -> dict[str, str]:
     if not (directory / SIGNATURES).is_file():
         return {}
     try:
-        kept = json.loads((directory / SIGNATURES).read_bytes())["signatures"]
-        return {str(key): json.dumps(bundle) for key, bundle in kept.items()}
+        bundles = json.loads((directory / SIGNATURES).read_bytes())["signatures"]
+        return {str(key): json.dumps(bundle) for key, bundle in bundles.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise KeyUnusable(f"{directory / SIGNATURES}: no signatures in it; pull the version again") from None
 
 
 def _recorded(version: Mapping[str, Any]) -> dict[str, str]:
-    found = version.get(RECORDED, {})
-    return {str(name): str(one) for name, one in found.items()} if isinstance(found, Mapping) else {}
+    recorded = version.get(RECORDED, {})
+    return (
+        {str(name): str(sha256) for name, sha256 in recorded.items()} if isinstance(recorded, Mapping) else {}
+    )
 
 
 def _may_be(name: str) -> bool:

@@ -75,12 +75,14 @@ def attest(record: VersionRecord, manifest: Manifest, key: PrivateKey, *, by: st
 
 def attested(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
     """The predicate that the key signed for exactly these files; None for anything else."""
-    found = opened(bundle, public_key_pem)
-    if found is None or found.get("predicateType") != PREDICATE:
+    statement_ = opened(bundle, public_key_pem)
+    if statement_ is None or statement_.get("predicateType") != PREDICATE:
         return None
-    own = [{"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())]
-    predicate = found.get("predicate")
-    return predicate if found.get("subject") == own and isinstance(predicate, dict) else None
+    subject = [
+        {"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())
+    ]
+    predicate = statement_.get("predicate")
+    return predicate if statement_.get("subject") == subject and isinstance(predicate, dict) else None
 
 
 def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, Any]]:
@@ -103,7 +105,7 @@ def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, A
 
 def _versions(host: Mapping[str, Any]) -> dict[str, str]:
     tools = host.get("tools", {})
-    return {str(name): str(one) for name, one in tools.items()} if isinstance(tools, Mapping) else {}
+    return {str(name): str(version) for name, version in tools.items()} if isinstance(tools, Mapping) else {}
 
 
 def _time(moment: datetime) -> str:

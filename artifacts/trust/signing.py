@@ -99,25 +99,25 @@ def require_signed(
 
     `trusted_keys` is id -> public key, PEM.
     """
-    bundles = {one.key_id: one.bundle for one in signatures}
+    bundles = {signature.key_id: signature.bundle for signature in signatures}
     return require_vouched(record.reference, manifest, bundles, trusted_keys)
 
 
 def require_vouched(
-    what: str, manifest: Manifest, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
+    subject: str, manifest: Manifest, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
 ) -> tuple[str, ...]:
     """`require_signed` of anything with a manifest; `bundles` is key id -> bundle, as somebody says."""
     require_some(trusted_keys)
-    found = vouching(manifest, bundles.values(), trusted_keys)
-    if found:
-        return found
+    keys = vouching(manifest, bundles.values(), trusted_keys)
+    if keys:
+        return keys
     for key, pem in trusted_keys.items():
         if any(verified(bundle, manifest.digest, pem) for bundle in bundles.values()):
             raise NotTrusted(
-                f"{what} has caches (tuning/) that {key[:16]} did not sign: its engine is the one that was"
+                f"{subject} has caches (tuning/) that {key[:16]} did not sign: its engine is the one that was"
                 " signed, and another build made the caches; have it signed again"
             )
-    raise NotTrusted(f"{what} {_lack(bundles, trusted_keys)}")
+    raise NotTrusted(f"{subject} {_lack(bundles, trusted_keys)}")
 
 
 def require_some(trusted_keys: Mapping[str, str]) -> None:
@@ -128,8 +128,12 @@ def require_some(trusted_keys: Mapping[str, str]) -> None:
 
 def vouching(manifest: Manifest, bundles: Iterable[str], trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
     """Ids of the keys that signed exactly the files of the manifest, its caches among them."""
-    every = tuple(bundles)
-    return tuple(key for key, pem in trusted_keys.items() if any(_is_of(one, manifest, pem) for one in every))
+    bundle_list = tuple(bundles)
+    return tuple(
+        key
+        for key, pem in trusted_keys.items()
+        if any(_is_of(bundle, manifest, pem) for bundle in bundle_list)
+    )
 
 
 def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
@@ -145,16 +149,16 @@ def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     false = [key[:16] for key in bundles if key in trusted_keys]
     if false:
         return f"has a signature by {', '.join(false)} that is of other files, or broken; do not use it"
-    others = ", ".join(key[:16] for key in bundles)
-    return f"is signed by {others}; have it signed by a trusted key: {trusted}"
+    signers = ", ".join(key[:16] for key in bundles)
+    return f"is signed by {signers}; have it signed by a trusted key: {trusted}"
 
 
 def _statement(manifest: Manifest) -> dict[str, Any]:
     """Serialization as `model_signing` 1.1 reads it: resources in the order of their path's parts."""
     names = sorted(manifest.files, key=lambda name: PurePosixPath(name).parts)
     sums = [manifest.files[name].sha256 for name in names]
-    total = hashlib.sha256(b"".join(bytes.fromhex(one) for one in sums)).hexdigest()
-    own = {name.partition("/")[0] for name in names}
+    total = hashlib.sha256(b"".join(bytes.fromhex(sum_) for sum_ in sums)).hexdigest()
+    top_names = {name.partition("/")[0] for name in names}
     return {
         "_type": STATEMENT,
         "subject": [{"name": manifest.key, "digest": {"sha256": total}}],
@@ -164,11 +168,11 @@ def _statement(manifest: Manifest) -> dict[str, Any]:
                 "method": "files",
                 "hash_type": "sha256",
                 "allow_symlinks": False,
-                "ignore_paths": [name for name in BESIDE if name not in own],
+                "ignore_paths": [name for name in BESIDE if name not in top_names],
             },
             "resources": [
-                {"name": name, "algorithm": "sha256", "digest": one}
-                for name, one in zip(names, sums, strict=True)
+                {"name": name, "algorithm": "sha256", "digest": sum_}
+                for name, sum_ in zip(names, sums, strict=True)
             ],
         },
     }
@@ -199,7 +203,9 @@ def _digests(statement: Mapping[str, Any]) -> set[str]:
 
     Without caches, as manifests have them, and with, as those of 0.1 did.
     """
-    return {one for files in _listed(statement) for one in (digest.of_tree(files), digests_of(files)[0])}
+    return {
+        sha256 for files in _listed(statement) for sha256 in (digest.of_tree(files), digests_of(files)[0])
+    }
 
 
 def _listed(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
@@ -211,11 +217,11 @@ def _listed(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
         resources = _Signed.model_validate(statement).predicate.resources
     except ValidationError:
         return ()
-    listed = {one.name: one.digest for one in resources}
-    if len(listed) != len(resources):
+    files = {resource.name: resource.digest for resource in resources}
+    if len(files) != len(resources):
         return ()
-    own = {name: one for name, one in listed.items() if name.partition("/")[0] not in BESIDE}
-    return listed, own
+    own_files = {name: resource for name, resource in files.items() if name.partition("/")[0] not in BESIDE}
+    return files, own_files
 
 
 def _id(public_pem: str) -> str:

@@ -14,12 +14,12 @@ def shares(total: int, weights: Sequence[float]) -> list[int]:
     """
     exact = [Fraction(weight) for weight in weights]
     quotas = [total * weight / sum(exact) for weight in exact]
-    whole = [quota.numerator // quota.denominator for quota in quotas]
-    left = total - sum(whole)
-    by_remainder = sorted(range(len(quotas)), key=lambda index: (whole[index] - quotas[index], index))
-    for index in by_remainder[:left]:
-        whole[index] += 1
-    return whole
+    counts = [quota.numerator // quota.denominator for quota in quotas]
+    remainder = total - sum(counts)
+    by_remainder = sorted(range(len(quotas)), key=lambda index: (counts[index] - quotas[index], index))
+    for index in by_remainder[:remainder]:
+        counts[index] += 1
+    return counts
 
 
 def order(count: int, seed: str) -> list[int]:

@@ -202,7 +202,7 @@ def test_the_damaged_name_of_the_store_is_found(full):
     (done,) = repair(full, [damage])
     assert (done.repaired, "no registry knows the id" in done.how) == (False, True)
     bound = open_store(full.root.parent / "twin").id
-    (done,) = repair(full, [damage], bound=bound)
+    (done,) = repair(full, [damage], registered_id=bound)
     assert done.repaired
     assert full.id == bound
     assert survey(full).damages == ()

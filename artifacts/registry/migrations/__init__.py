@@ -17,14 +17,14 @@ STEPS: dict[int, Callable[[Operations, Connection], None]] = {
 """Number of a schema -> what leads to it from the one before."""
 
 
-def upgrade(db: Connection, found: int) -> None:
+def upgrade(db: Connection, schema: int) -> None:
     """Brings tables of schema `found` to the present one, within the caller's transaction.
 
     The number is in the one table that programs of every schema read, so that older ones refuse what they
     cannot read; Alembic keeps no table of its own.
     """
     operations = Operations(MigrationContext.configure(db))
-    for number in range(found + 1, tables.SCHEMA_VERSION + 1):
+    for number in range(schema + 1, tables.SCHEMA_VERSION + 1):
         STEPS[number](operations, db)
     db.execute(update(tables.schema).values(number=tables.SCHEMA_VERSION))
     _require_whole(db)
@@ -32,9 +32,9 @@ def upgrade(db: Connection, found: int) -> None:
 
 def _require_whole(db: Connection) -> None:
     """Refuses rows that point nowhere: SQLite does not watch while tables are made anew."""
-    lost = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
-    if lost:
+    dangling = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
+    if dangling:
         raise StoreUnusable(
-            f"the registry cannot be upgraded: {len(lost)} rows point at rows that are not there, the first "
-            f"in table {lost[0][0]!r}; it is left as it was, restore it from a backup"
+            f"the registry cannot be upgraded: {len(dangling)} rows point at rows that are not there, the first "
+            f"in table {dangling[0][0]!r}; it is left as it was, restore it from a backup"
         )

@@ -41,9 +41,9 @@ class PartIndex(Frozen):
     @model_validator(mode="after")
     def parts_make_the_size(self) -> "PartIndex":
         """Checks that there are as many parts as the size needs."""
-        needed = -(-self.size // self.part_bytes)
-        if len(self.parts) != needed:
-            raise ValueError(f"{len(self.parts)} parts; {self.size:,} bytes have {needed}")
+        expected = -(-self.size // self.part_bytes)
+        if len(self.parts) != expected:
+            raise ValueError(f"{len(self.parts)} parts; {self.size:,} bytes have {expected}")
         return self
 
     def to_text(self) -> str:
@@ -51,22 +51,22 @@ class PartIndex(Frozen):
         return seal(self.model_dump(mode="json"))
 
 
-def read_index(text: str, where: str) -> PartIndex:
+def read_index(text: str, place: str) -> PartIndex:
     """The index in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
     try:
-        return PartIndex.model_validate(unseal(text, where))
+        return PartIndex.model_validate(unseal(text, place))
     except ValidationError as exc:
         raise ArtifactCorrupt(
-            f"{where}: {exc.errors()[0]['msg']}; it was not written by this version"
+            f"{place}: {exc.errors()[0]['msg']}; it was not written by this version"
         ) from None
 
 
-def read_store(text: str, where: str) -> StoreRecord:
+def read_store(text: str, place: str) -> StoreRecord:
     """The store's record in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
     try:
-        return StoreRecord.model_validate(unseal(text, where))
+        return StoreRecord.model_validate(unseal(text, place))
     except ValidationError as exc:
-        raise ArtifactCorrupt(f"{where}: {exc.errors()[0]['msg']}; this version reads layout 1") from None
+        raise ArtifactCorrupt(f"{place}: {exc.errors()[0]['msg']}; this version reads layout 1") from None
 
 
 def spans(size: int, part_bytes: int) -> list[tuple[int, int]]:

@@ -48,9 +48,9 @@ class Objects:
         """An object's bytes; None where there is none. For small ones: it is held in memory."""
         with self._said("reading", path):
             try:
-                found = obstore.get(self.handle, path)
-                require_short(f"{self.place.url}/{path}", found.meta["size"])
-                return bytes(found.bytes())
+                result = obstore.get(self.handle, path)
+                require_short(f"{self.place.url}/{path}", result.meta["size"])
+                return bytes(result.bytes())
             except FileNotFoundError as exc:
                 if NO_BUCKET.search(str(exc)):
                     raise self._no_bucket() from None
@@ -59,9 +59,9 @@ class Objects:
     def stream(self, path: str) -> Iterator[bytes]:
         """An object's bytes in pieces; a FileNotFoundError where there is none, Dropped if they end early."""
         with self._said("reading", path):
-            found = obstore.get(self.handle, path)
+            result = obstore.get(self.handle, path)
         try:
-            yield from found.stream(min_chunk_size=CHUNK_BYTES)
+            yield from result.stream(min_chunk_size=CHUNK_BYTES)
         except BaseError as exc:
             raise Dropped(_reason(exc)) from None
 
@@ -96,7 +96,7 @@ class Objects:
         """Path -> bytes of every object below a prefix."""
         with self._said("listing", prefix):
             pages = obstore.list(self.handle, prefix, chunk_size=1000)
-            return {found["path"]: found["size"] for page in pages for found in page}
+            return {entry["path"]: entry["size"] for page in pages for entry in page}
 
     def remove(self, path: str) -> None:
         """Remove an object, if it is there."""
@@ -109,14 +109,14 @@ class Objects:
         )
 
     @contextmanager
-    def _said(self, doing: str, path: str) -> Iterator[None]:
+    def _said(self, action: str, path: str) -> Iterator[None]:
         """Turns a refusal into a StoreUnusable; what obstore says may hold a signed URL and is not shown."""
         try:
             yield
         except BaseError as exc:
             if NO_BUCKET.search(str(exc)):
                 raise self._no_bucket() from None
-            raise StoreUnusable(f"{self.place.url}: {doing} {path} failed: {self._words(exc)}") from None
+            raise StoreUnusable(f"{self.place.url}: {action} {path} failed: {self._words(exc)}") from None
 
     def _words(self, exc: BaseError) -> str:
         status = _status(exc)
@@ -128,8 +128,8 @@ class Objects:
 
 
 def _status(exc: BaseError) -> int | None:
-    found = re.search(r"status code: (\d{3})", str(exc))
-    return int(found.group(1)) if found else None
+    match = re.search(r"status code: (\d{3})", str(exc))
+    return int(match.group(1)) if match else None
 
 
 def _reason(exc: BaseError) -> str:
@@ -138,5 +138,5 @@ def _reason(exc: BaseError) -> str:
     if status is not None:
         return f"status {status}"
     head = str(exc).partition("\n")[0]
-    told = re.sub(r"\S+://\S+", "the server", head.rpartition(" - ")[2]).strip()
-    return told or type(exc).__name__
+    cause = re.sub(r"\S+://\S+", "the server", head.rpartition(" - ")[2]).strip()
+    return cause or type(exc).__name__

@@ -79,9 +79,9 @@ def parse(url: str) -> Place:
 
 def shown(url: str) -> str:
     """The URL without anything that may be a secret: user, password, query, fragment."""
-    scheme, found, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
+    scheme, separator, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}{found}{host.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def connect(place: Place, patience: Patience, *, sending: bool = False) -> "ObjectStore":

@@ -44,13 +44,13 @@ class RemoteStore:
     @cached_property
     def record(self) -> layout.StoreRecord:
         """What the store says of itself, which is written where it says nothing yet."""
-        if (found := self._record()) is None:
-            made = layout.StoreRecord(layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes)
-            self._objects.create(layout.STORE, made.to_text().encode())
-            found = self._record()  # somebody else's, where both wrote
-        if found is None:
+        if (record := self._record()) is None:
+            new_record = layout.StoreRecord(layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes)
+            self._objects.create(layout.STORE, new_record.to_text().encode())
+            record = self._record()  # somebody else's, where both wrote
+        if record is None:
             raise StoreUnusable(f"{self.url}: {layout.STORE} was written and is not there; run again")
-        return found
+        return record
 
     def _record(self) -> layout.StoreRecord | None:
         text = self._objects.read(layout.STORE)
@@ -65,8 +65,8 @@ class RemoteStore:
 
     def identity(self) -> Identity | None:
         """Id and layout, None before the first write."""
-        found = self._record()
-        return None if found is None else Identity(found.layout, found.id)
+        record = self._record()
+        return None if record is None else Identity(record.layout, record.id)
 
     def has(self, key: str) -> bool:
         """Whether the artifact was committed; of an address that very content."""
@@ -82,11 +82,11 @@ class RemoteStore:
 
     def contents(self, key: str) -> list[str]:
         """Addresses of every content of a key that can be read, the first one first."""
-        found = []
+        addresses = []
         for name in (key, *self._further(key)):
             with suppress(ArtifactCorrupt, NotFound):
-                found.append(self._manifest_at(name).address)
-        return list(dict.fromkeys(found))
+                addresses.append(self._manifest_at(name).address)
+        return list(dict.fromkeys(addresses))
 
     def manifest(self, key: str) -> Manifest:
         """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
@@ -141,21 +141,21 @@ class RemoteStore:
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
     ) -> AbstractContextManager[lease.Lease]:
         """Keep artifacts, and files that are being sent, from every sweep until the block ends."""
         self._record()  # says that there is no bucket, where there is none
-        return lease.hold(self.objects, keys, what, blobs=blobs, waiting=waiting)
+        return lease.hold(self.objects, keys, purpose, blobs=blobs, waiting=waiting)
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
         """Keep artifacts that are only read from every sweep, unless these credentials may not write."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.lease(keys, what))
+                stack.enter_context(self.lease(keys, purpose))
             except StoreUnusable as exc:
                 if not isinstance(exc.__cause__, PermissionDeniedError | UnauthenticatedError):
                     raise
@@ -168,15 +168,15 @@ class RemoteStore:
         An interrupted push is continued: what has arrived is not sent again. Other contents of its key stay.
         """
         digests = {record.sha256 for record in manifest.files.values()}
-        what, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
-        with self.lease([manifest.key], what, digests) as held:
+        purpose, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
+        with self.lease([manifest.key], purpose, digests) as lease_:
             if self.has(manifest.address):
                 return False
-            told = _counted(manifest.size_bytes, progress)
-            upload.push_files(self._objects, part_bytes, root, manifest.files, told)
-            held.require()
+            on_bytes = _counted(manifest.size_bytes, progress)
+            upload.push_files(self._objects, part_bytes, root, manifest.files, on_bytes)
+            lease_.require()
             self._commit(manifest)
-            held.require()
+            lease_.require()
         return True
 
     def _commit(self, manifest: Manifest) -> None:
@@ -201,14 +201,14 @@ class RemoteStore:
         return True
 
     def fetch_files(
-        self, files: Mapping[str, FileRecord], into: Path, progress: Progress | None = None
+        self, files: Mapping[str, FileRecord], directory: Path, progress: Progress | None = None
     ) -> None:
         """Make the files below `into` what their records say; parts that are right there are kept.
 
         Bytes that cannot be had as their digests say are an ArtifactCorrupt.
         """
-        told = _counted(sum(record.size for record in files.values()), progress)
-        download.fetch(self._objects, self.record.part_bytes, files, into, told)
+        on_bytes = _counted(sum(record.size for record in files.values()), progress)
+        download.fetch(self._objects, self.record.part_bytes, files, directory, on_bytes)
 
     def verify(self, key: str, progress: Progress | None = None) -> list[str]:
         """Everything wrong with the artifact, by reading all of it from the store; each names its file."""
@@ -216,14 +216,14 @@ class RemoteStore:
             manifest = self.manifest(key)
         except ArtifactCorrupt as exc:
             return [f"manifest.json: {exc}"]
-        return [f"{name}: {what}" for name, what in self.differing(manifest.files, progress)]
+        return [f"{name}: {problem}" for name, problem in self.differing(manifest.files, progress)]
 
     def differing(
         self, files: Mapping[str, FileRecord], progress: Progress | None = None
     ) -> Iterator[tuple[str, str]]:
         """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
-        told = _counted(sum(record.size for record in files.values()), progress)
-        return download.differing(self._objects, self.record.part_bytes, files, told)
+        on_bytes = _counted(sum(record.size for record in files.values()), progress)
+        return download.differing(self._objects, self.record.part_bytes, files, on_bytes)
 
     def replace(self, record: FileRecord, source: Path) -> None:
         """Send a content anew in place of one that is damaged."""
@@ -260,10 +260,10 @@ class RemoteStore:
 def _counted(total: int, progress: Progress | None) -> Callable[[int], None]:
     done = 0
 
-    def told(size: int) -> None:
+    def count(size: int) -> None:
         nonlocal done
         done += size
         if progress is not None:
             progress(done, total)
 
-    return told
+    return count
