@@ -132,13 +132,13 @@ class FileDigests:
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Digests of several files; those not in the cache are hashed in parallel."""
         stats = {path: path.stat() for path in paths}
-        known = self._known(stats)
+        cached = self._known(stats)
         old_ns = time.time_ns() - RACY_NS
-        fresh = of_files(path for path in stats if path not in known)
+        fresh = of_files(path for path in stats if path not in cached)
         # A write always moves ctime, which, unlike mtime, nobody can set.
         settled = [path for path in fresh if stats[path].st_ctime_ns < old_ns]
         self._remember((stats[path], fresh[path]) for path in settled)
-        return {path: known.get(path) or fresh[path] for path in stats}
+        return {path: cached.get(path) or fresh[path] for path in stats}
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Those of the digests that are remembered and still count; reads no file."""

@@ -179,6 +179,6 @@ def _copied(source: Path, name: str, target: Path, offset: int, hasher: "Hash") 
 
 def _damaged(source: Path, name: str, damage: str) -> str:
     return (
-        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
-        "or build its recipe again"
+        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE)"
+        ", or build its recipe again"
     )

@@ -34,9 +34,9 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     packed = _sequences(params, rows, reader)
     save_file(packed.tensors(), out / "tokens.safetensors")
     write_lines(out / "samples.jsonl", rows.samples)
-    found = report(rows, packed, reader)
-    (out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
-    (out / "page.html").write_text(page(found), encoding="utf-8")
+    counts = report(rows, packed, reader)
+    (out / "report.json").write_text(json.dumps(counts, indent=2) + "\n")
+    (out / "page.html").write_text(page(counts), encoding="utf-8")
 
 
 def _sequences(params: Mapping[str, Any], rows: TokenRows, reader: Reader) -> Packed:

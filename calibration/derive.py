@@ -52,12 +52,12 @@ def measured(
     """
     _require_expert_formats(formats, layout)
     _require_tokens(statistics, formats, layout)
-    found = {
+    measurements = {
         name: _linear(statistics, name, fmt, dtype=dtype, alpha=alpha)
         for name, fmt in formats.items()
         if fmt.weight != "source"
     }
-    return agreed(found, layout.groups(), layout.stacks())
+    return agreed(measurements, layout.groups(), layout.stacks())
 
 
 def _require_expert_formats(formats: Mapping[str, Format], layout: Layout) -> None:
@@ -71,7 +71,7 @@ def _require_expert_formats(formats: Mapping[str, Format], layout: Layout) -> No
 def _require_tokens(statistics: Statistics | None, formats: Mapping[str, Format], layout: Layout) -> None:
     """Refuses to invent the ranges of experts that the data never reached."""
     stacked = [name for stack in layout.stacks() for name in stack]
-    dead = [
+    unreached = [
         name
         for name in stacked
         if statistics is not None
@@ -79,8 +79,8 @@ def _require_tokens(statistics: Statistics | None, formats: Mapping[str, Format]
         and formats[name].calibrated
         and f"{name}.input_amax" not in statistics.places
     ]
-    if dead:
-        experts = list(dict.fromkeys(name.rpartition(".")[0] for name in dead))
+    if unreached:
+        experts = list(dict.fromkeys(name.rpartition(".")[0] for name in unreached))
         more = f" and {len(experts) - SHOWN} more" if len(experts) > SHOWN else ""
         raise QuantizationIncomplete(
             f"{', '.join(experts[:SHOWN])}{more}: no calibration token reached these experts, so that "

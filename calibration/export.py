@@ -67,13 +67,15 @@ def write(source: Source, findings: Findings, out: Path, progress: Progress) -> 
         formats = {
             name: findings.measured[name].fmt for name in findings.linears if name in findings.measured
         }
-        left = [EMBEDDING, *(linear.module for linear in linears if linear.actual == SOURCE)]
-        quantization = quantization_block(modelopt.__version__, formats, left, kv_cache.type)
+        unquantized = [EMBEDDING, *(linear.module for linear in linears if linear.actual == SOURCE)]
+        quantization = quantization_block(modelopt.__version__, formats, unquantized, kv_cache.type)
         _write_json(out / "hf_quant_config.json", quantization)
         config["quantization_config"] = config_block(quantization)
     _write_json(out / "config.json", config)
-    kv = {"type": kv_cache.type, "scales": {name: float(scale) for name, scale in kv_cache.scales.items()}}
-    _write_json(out / "coverage.json", document(findings.precision.as_param(), linears, written.left_out, kv))
+    cache = {"type": kv_cache.type, "scales": {name: float(scale) for name, scale in kv_cache.scales.items()}}
+    _write_json(
+        out / "coverage.json", document(findings.precision.as_param(), linears, written.left_out, cache)
+    )
     copy_tokenizer(source.root, out)
 
 
@@ -85,20 +87,20 @@ def _write_tensors(
     written = _Written(dict(findings.linears), {})
     for done, (name, tensor) in enumerate(source.tensors()):
         progress(done, total, "tensors")
-        if why := left_out(name, tied=tied):
-            written.left_out[name] = why
+        if reason := left_out(name, tied=tied):
+            written.left_out[name] = reason
             continue
         source.require_finite(name, tensor)
         value, module = tensor.to(source.dtype), name.removesuffix(".weight")
         if module != name and module in findings.measured:
             # On the CPU: the key does not say where, and quotients of a GPU were seen to differ.
-            made = _quantized(module, value, findings.measured[module])
-            written.linears[module] = _with_scales(findings.linears[module], value, made)
+            tensors = _quantized(module, value, findings.measured[module])
+            written.linears[module] = _with_scales(findings.linears[module], value, tensors)
         elif name in folded:
-            made = {name: folded_norm(value, folded[name])}
+            tensors = {name: folded_norm(value, folded[name])}
         else:
-            made = {name: value}
-        for part, tensor in made.items():
+            tensors = {name: value}
+        for part, tensor in tensors.items():
             writer.add(part, tensor)
     for part, scale in findings.kv_cache.scales.items():
         writer.add(part, scale)
@@ -106,10 +108,10 @@ def _write_tensors(
     return written
 
 
-def _quantized(module: str, weight: torch.Tensor, found: Measured) -> dict[str, torch.Tensor]:
+def _quantized(module: str, weight: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
     """What replaces a linear's weight, by full name."""
     try:
-        parts = quantized(weight, found)
+        parts = quantized(weight, measurement)
     except CheckpointError as exc:
         raise CheckpointError(f"{module}: {exc}") from None
     return {f"{module}.{part}": tensor for part, tensor in parts.items()}
@@ -121,9 +123,9 @@ def _folded(fused: Sequence[Group], measured: Mapping[str, Measured]) -> dict[st
     return {f"{norm}.weight": f.shared for norm, f in firsts if f and f.folded and f.shared is not None}
 
 
-def _with_scales(linear: Linear, weight: torch.Tensor, made: Mapping[str, torch.Tensor]) -> Linear:
+def _with_scales(linear: Linear, weight: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> Linear:
     """The linear with the ranges of the scales that were written for it."""
-    parts = {name.removeprefix(f"{linear.module}."): tensor for name, tensor in made.items()}
+    parts = {name.removeprefix(f"{linear.module}."): tensor for name, tensor in tensors.items()}
     scale = parts["weight_scale"]
     scales = {
         part: (float(value.float().min()), float(value.float().max()))

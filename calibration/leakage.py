@@ -29,16 +29,16 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     (gate,) = open_sources(job, [job["params"]["gate"]], job["places"]["files"], progress)
     samples = Path(job["inputs"]["calibration_set"]) / "samples.jsonl"
     calibrated = {row["normalised"]: f"{row['file']}:{row['line']}" for row in _lines(samples)}
-    leaks = [(calibrated[said], place) for said, place in _rows(gate, progress) if said in calibrated]
+    leaks = [(calibrated[text], place) for text, place in _rows(gate, progress) if text in calibrated]
     if leaks:
-        shown = [f"  {sample} is also {place}" for sample, place in leaks[:MAX_PROBLEMS]]
+        listed = [f"  {sample} is also {place}" for sample, place in leaks[:MAX_PROBLEMS]]
         raise DataError(
             f"{len(leaks)} of {gate.rows} rows of the gate's data are calibration samples too; remove them "
             "from one of the two: the gate would judge the engine on text that it was made with\n"
-            + "\n".join(shown)
+            + "\n".join(listed)
         )
-    found = {"calibration_samples": len(calibrated), "gate_rows": gate.rows, "leaks": 0}
-    (out / "leakage.json").write_text(json.dumps(found, indent=2) + "\n")
+    counts = {"calibration_samples": len(calibrated), "gate_rows": gate.rows, "leaks": 0}
+    (out / "leakage.json").write_text(json.dumps(counts, indent=2) + "\n")
 
 
 def _require_known_tokens(job: Mapping[str, Any], progress: Progress) -> None:

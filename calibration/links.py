@@ -35,12 +35,12 @@ def told(root: Path, names: Iterable[str]) -> str:
     links = {name: real for name in names if (real := leads_out(root, name)) is not None}
     if not links:
         return ""
-    shown = ", ".join(f"{name} -> {real}" for name, real in list(links.items())[:SHOWN])
-    more = f" and {len(links) - SHOWN} more" if len(links) > SHOWN else ""
-    what = "a link leads" if len(links) == 1 else f"{len(links)} links lead"
+    listed = ", ".join(f"{name} -> {real}" for name, real in list(links.items())[:SHOWN])
+    others = f" and {len(links) - SHOWN} more" if len(links) > SHOWN else ""
+    subject = "a link leads" if len(links) == 1 else f"{len(links)} links lead"
     return (
-        f"{root}: {what} out of it: {shown}{more}; what is there would be published, so it is not read: "
-        "name the directory that holds the files, or make a copy with `cp -rL` once you have looked at them"
+        f"{root}: {subject} out of it: {listed}{others}; what is there would be published, so it is not read:"
+        " name the directory that holds the files, or make a copy with `cp -rL` once you have looked at them"
     )
 
 
@@ -64,15 +64,15 @@ def located(root: Path, name: str) -> tuple[Path, Path]:
 def open_located(base: Path, path: Path) -> int:
     """Opens what `located` found, folder by folder, so that no link is followed that came there since."""
     *folders, last = path.parts
-    held = os.open(base, SEARCH)
+    descriptor = os.open(base, SEARCH)
     try:
         for folder in folders:
-            below = os.open(folder, SEARCH, dir_fd=held)
-            os.close(held)
-            held = below
-        return os.open(last, READ, dir_fd=held)
+            below = os.open(folder, SEARCH, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        return os.open(last, READ, dir_fd=descriptor)
     finally:
-        os.close(held)
+        os.close(descriptor)
 
 
 def _base(root: Path, real: Path) -> Path | None:

@@ -80,8 +80,8 @@ def configuration(precision: Precision, kv_type: str, alpha: float, names: Layou
     algorithm, rules = _algorithm(preset, alpha), list(preset["quant_cfg"])
     rules += [
         {"quantizer_name": f"{name}.*_quantizer*", "enable": False}
-        for name, other in assigned(precision, names).items()
-        if other.weight == "source"
+        for name, fmt_ in assigned(precision, names).items()
+        if fmt_.weight == "source"
     ]
     if kv_type != "auto":
         rules.append(
@@ -92,8 +92,8 @@ def configuration(precision: Precision, kv_type: str, alpha: float, names: Layou
 
 def _algorithm(preset: Mapping[str, Any], alpha: float) -> dict[str, Any]:
     """The preset's algorithm with the settings that the recipe and the export need."""
-    named = preset["algorithm"]
-    algorithm = {"method": named} if isinstance(named, str) else dict(named)
+    setting = preset["algorithm"]
+    algorithm = {"method": setting} if isinstance(setting, str) else dict(setting)
     if algorithm["method"] == "awq_lite":
         algorithm["debug"] = True  # keeps the factors in float32, which the export needs
     if algorithm["method"] == "smoothquant":

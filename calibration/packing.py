@@ -67,22 +67,22 @@ def pack(
         np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, np.int32)
     )
     starts = _starts(stream, seq_len, prefix)
-    whole, wanted = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
-    if whole < wanted:
+    num_whole, num_required = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
+    if num_whole < num_required:
         raise DataError(
-            f"{len(stream)} tokens make {whole} whole sequences of {seq_len}, {wanted} wanted; add "
+            f"{len(stream)} tokens make {num_whole} whole sequences of {seq_len}, {num_required} wanted; add "
             "data, or lower max_sequences or seq_len"
         )
-    kept = whole if max_sequences == "all" else max_sequences
-    tokens = np.empty((kept, seq_len), np.int32)
+    num_kept = num_whole if max_sequences == "all" else max_sequences
+    tokens = np.empty((num_kept, seq_len), np.int32)
     for target, start, end in zip(tokens, starts, starts[1:], strict=False):
         target[: len(prefix)] = prefix
         target[seq_len - (end - start) :] = stream[start:end]
     return Packed(
         tokens=tokens,
         dropped_tail_tokens=len(stream) - starts[-1],
-        left_out_sequences=whole - kept,
-        row_tokens=starts[kept],
+        left_out_sequences=num_whole - num_kept,
+        row_tokens=starts[num_kept],
     )
 
 
@@ -106,24 +106,24 @@ def pad(
     Rows must be `fitted`. Raises DataError when there are fewer rows than asked for,
     or none.
     """
-    wanted = 1 if max_sequences == "all" else max_sequences
-    if len(rows) < wanted:
+    num_required = 1 if max_sequences == "all" else max_sequences
+    if len(rows) < num_required:
         raise DataError(
-            f"{len(rows)} rows make as many sequences, {wanted} wanted; add data or lower max_sequences"
+            f"{len(rows)} rows make as many sequences, {num_required} wanted; add data or lower max_sequences"
         )
-    kept = rows if max_sequences == "all" else rows[:max_sequences]
-    begun = [
-        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept
+    kept_rows = rows if max_sequences == "all" else rows[:max_sequences]
+    prefixed_rows = [
+        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept_rows
     ]
-    tokens = np.full((len(begun), seq_len), pad_id, np.int32)
-    for target, row in zip(tokens, begun, strict=True):
+    tokens = np.full((len(prefixed_rows), seq_len), pad_id, np.int32)
+    for target, row in zip(tokens, prefixed_rows, strict=True):
         target[: len(row)] = row
     return Packed(
         tokens=tokens,
         dropped_tail_tokens=0,
-        left_out_sequences=len(rows) - len(kept),
-        row_tokens=sum(len(row) for row in kept),
-        lengths=np.array([len(row) for row in begun], np.int32),
+        left_out_sequences=len(rows) - len(kept_rows),
+        row_tokens=sum(len(row) for row in kept_rows),
+        lengths=np.array([len(row) for row in prefixed_rows], np.int32),
     )
 
 
@@ -134,8 +134,8 @@ def begins(row: Ids, prefix: Prefix) -> bool:
 
 def fitted(row: Ids, seq_len: int, side: Side, prefix: Prefix) -> Ids:
     """The row cut on `side` so that it makes one sequence of `seq_len` with the prefix, which it may lack."""
-    kept = cut(row, seq_len, side)
-    return kept if begins(kept, prefix) else cut(row, _room(seq_len, prefix), side)
+    shortened = cut(row, seq_len, side)
+    return shortened if begins(shortened, prefix) else cut(row, _room(seq_len, prefix), side)
 
 
 def _room(seq_len: int, prefix: Prefix) -> int:

@@ -33,9 +33,9 @@ class Unit:
         return {"linears": list(self.linears), "errors": dict(self.errors), "bytes": dict(self.sizes)}
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> "Unit":
+    def of(cls, document: Mapping[str, Any]) -> "Unit":
         """What `as_dict` made."""
-        return cls(linears=tuple(found["linears"]), errors=found["errors"], sizes=found["bytes"])
+        return cls(linears=tuple(document["linears"]), errors=document["errors"], sizes=document["bytes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,16 +110,16 @@ def units(linears: Sequence[Mapping[str, Any]], together: Sequence[tuple[str, ..
     """
     by_name = {linear["module"]: linear for linear in linears}
     unit_of = {name: names for names in together for name in names}
-    found = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
-    return [_unit([by_name[name] for name in names if name in by_name]) for names in found]
+    groups = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
+    return [_unit([by_name[name] for name in names if name in by_name]) for names in groups]
 
 
 def _unit(linears: Sequence[Mapping[str, Any]]) -> Unit:
-    common = [name for name in linears[0]["errors"] if all(name in one["errors"] for one in linears)]
+    common = [name for name in linears[0]["errors"] if all(name in linear["errors"] for linear in linears)]
     return Unit(
-        linears=tuple(one["module"] for one in linears),
-        errors={name: math.fsum(one["errors"][name] for one in linears) for name in common},
-        sizes={name: sum(one["bytes"][name] for one in linears) for name in common},
+        linears=tuple(linear["module"] for linear in linears),
+        errors={name: math.fsum(linear["errors"][name] for linear in linears) for name in common},
+        sizes={name: sum(linear["bytes"][name] for linear in linears) for name in common},
     )
 
 
@@ -128,19 +128,19 @@ def widers(name: str) -> list[str]:
     return [other for other, fmt in FORMATS.items() if fmt.weight_bits > FORMATS[name].weight_bits]
 
 
-def bargains(found: Sequence[Unit], name: str, wider: str) -> list[Unit]:
+def bargains(all_units: Sequence[Unit], name: str, wider: str) -> list[Unit]:
     """Units whose error falls at the wider format, those that lose most of it per added byte first."""
-    able = [unit for unit in found if {name, wider} <= unit.errors.keys()]
-    better = [unit for unit in able if unit.errors[name] > unit.errors[wider]]
+    comparable = [unit for unit in all_units if {name, wider} <= unit.errors.keys()]
+    improving = [unit for unit in comparable if unit.errors[name] > unit.errors[wider]]
 
     def per_byte(unit: Unit) -> float:
         return (unit.errors[name] - unit.errors[wider]) / max(unit.sizes[wider] - unit.sizes[name], 1)
 
-    return sorted(better, key=per_byte, reverse=True)
+    return sorted(improving, key=per_byte, reverse=True)
 
 
 def propose(
-    found: Sequence[Unit],
+    all_units: Sequence[Unit],
     name: str,
     wider: str = "none",
     *,
@@ -148,15 +148,15 @@ def propose(
     gain: float | None = None,
 ) -> Proposal:
     """The best `keep` bargains, or as many as it takes to remove the share `gain` of the error."""
-    ordered = bargains(found, name, wider)
-    fitting = [unit for unit in found if name in unit.errors]
+    ordered = bargains(all_units, name, wider)
+    fitting = [unit for unit in all_units if name in unit.errors]
     total = math.fsum(unit.errors[name] for unit in fitting)
     if gain is None:
         count = math.ceil(KEPT_SHARE * len(fitting)) if keep is None else keep
     else:
         count = _enough(ordered, name, wider, gain * total)
     chosen = tuple(ordered[:count])
-    forced = tuple(unit for unit in found if name not in unit.errors)
+    forced = tuple(unit for unit in all_units if name not in unit.errors)
     return Proposal(
         format=name,
         wider=wider,
@@ -169,10 +169,10 @@ def propose(
     )
 
 
-def ranked(found: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
+def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
     """A table of the units that the format fits, the largest error first."""
     name, wider = proposal.format, proposal.wider
-    fitting = sorted((u for u in found if name in u.errors), key=lambda u: u.errors[name], reverse=True)
+    fitting = sorted((u for u in all_units if name in u.errors), key=lambda u: u.errors[name], reverse=True)
     total = math.fsum(unit.errors[name] for unit in fitting)
     return [
         {
@@ -186,11 +186,11 @@ def ranked(found: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
     ]
 
 
-def _enough(ordered: Sequence[Unit], name: str, wider: str, wanted: float) -> int:
+def _enough(ordered: Sequence[Unit], name: str, wider: str, target: float) -> int:
     """How many units it takes to remove that much error; all of them where that is not enough."""
     removed = 0.0
     for count, unit in enumerate(ordered):
-        if removed >= wanted:
+        if removed >= target:
             return count
         removed += unit.errors[name] - unit.errors[wider]
     return len(ordered)

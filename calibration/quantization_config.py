@@ -45,7 +45,7 @@ def layer_block(fmt: Format) -> Block:
 
 
 def quantization_block(
-    modelopt_version: str, formats: Mapping[str, Format], left: Sequence[str], kv_type: str
+    modelopt_version: str, formats: Mapping[str, Format], unquantized: Sequence[str], kv_type: str
 ) -> Block:
     """Contents of hf_quant_config.json: the format of every quantized linear, and the modules left alone.
 
@@ -56,17 +56,17 @@ def quantization_block(
     block: Block = {"quant_algo": None, "kv_cache_quant_algo": KV_ALGORITHMS[kv_type]}
     if len(kinds) == 1:
         block |= next(iter(kinds.values()))
-        block["exclude_modules"] = summary(left, layers)
+        block["exclude_modules"] = summary(unquantized, layers)
     else:
         block["quant_algo"] = "MIXED_PRECISION" if kinds else None
         block["quantized_layers"] = layers
     return {"producer": {"name": "modelopt", "version": modelopt_version}, "quantization": block}
 
 
-def summary(left: Iterable[str], quantized: Iterable[str]) -> list[str]:
+def summary(unquantized: Iterable[str], quantized: Iterable[str]) -> list[str]:
     """The shortest patterns `prefix*` or `prefix.*` that cover the modules left and no quantized one."""
     quantized = tuple(quantized)
-    return sorted({_pattern(name, quantized) for name in left})
+    return sorted({_pattern(name, quantized) for name in unquantized})
 
 
 def _pattern(name: str, quantized: Sequence[str]) -> str:

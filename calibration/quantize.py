@@ -41,17 +41,17 @@ def derived(source: Source, statistics: Statistics | None, params: Mapping[str, 
     """What the source is quantized with, for a step's `format`, `kv_cache` and `smoothing`."""
     precision, names = Precision.parse(params["format"]), layout(source.config)
     formats = assigned(precision, names)
-    found = measured(
+    measurements = measured(
         statistics, formats, names, dtype=source.dtype, alpha=params.get("smoothing", FULL_SMOOTHING)
     )
     linears = {
         name: Linear(
             module=name,
             intended=intended(precision, name),
-            actual=found[name].fmt.name if name in found else "source",
+            actual=measurements[name].fmt.name if name in measurements else "source",
             reason=reason_left(precision, name),
         )
         for name in (*formats, *names.routers(), HEAD)
     }
     cache = kv_cache(statistics, params.get("kv_cache", "auto"), names)
-    return Findings(precision=precision, linears=linears, measured=found, kv_cache=cache)
+    return Findings(precision=precision, linears=linears, measured=measurements, kv_cache=cache)

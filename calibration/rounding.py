@@ -31,11 +31,11 @@ def _int4_codes(packed: torch.Tensor) -> torch.Tensor:
     return torch.where(halves > 7, halves - 16, halves)
 
 
-def rounded(x_RI: torch.Tensor, found: Measured, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def rounded(x_RI: torch.Tensor, measurement: Measured, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Inputs in float32 as the format smooths and rounds them; a dynamic scale is found per row."""
-    fmt = found.fmt
-    if found.shared is not None:
-        x_RI = x_RI * found.shared.float()
+    fmt = measurement.fmt
+    if measurement.shared is not None:
+        x_RI = x_RI * measurement.shared.float()
     if fmt.activation == "source":
         return x_RI
     bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX

@@ -84,11 +84,11 @@ def agreed(
         if not present:
             continue
         if len(present) < len(names) or any(member.fmt != present[0].fmt for member in present):
-            found = ", ".join(
+            described = ", ".join(
                 f"{n} {m.fmt.name if m else 'source'}" for n, m in zip(names, members, strict=True)
             )
             raise QuantizationIncomplete(
-                f"linears that runtimes fuse have different formats: {found}; give them one format"
+                f"linears that runtimes fuse have different formats: {described}; give them one format"
             )
         result |= dict(zip(names, _together(present, folds=folds), strict=True))
     for stack in stacks:
@@ -124,12 +124,12 @@ def _together(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
     return [replace(member, weight_amax=_max(weights)) for member in joined]
 
 
-def _smoothed_amax(found: Measured) -> torch.Tensor:
+def _smoothed_amax(measurement: Measured) -> torch.Tensor:
     """Largest smoothed weight: the largest of each input channel stays so, as rounding keeps the order."""
-    assert found.weight_in_amax is not None
-    assert found.smoothing is not None
-    assert found.shared is not None
-    return smoothed(found.weight_in_amax[None, :], found.smoothing, found.shared).max()
+    assert measurement.weight_in_amax is not None
+    assert measurement.smoothing is not None
+    assert measurement.shared is not None
+    return smoothed(measurement.weight_in_amax[None, :], measurement.smoothing, measurement.shared).max()
 
 
 def _max(values: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
@@ -142,35 +142,35 @@ def _mean(values: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     return torch.stack(present).mean(dim=0) if present else None
 
 
-def quantized(weight_OI: torch.Tensor, found: Measured) -> dict[str, torch.Tensor]:
+def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
     """The tensors that replace a linear's weight, by the last part of their names.
 
     `weight` is e4m3 or int8 [O, I], or uint8 [O/2, I] with output channels 2k and 2k+1 in the low and
     high half of a byte; `weight_scale` is float32, 0-d, [O] or [O, B]. Raises CheckpointError for a weight
     that was not the one measured, or that whole blocks and byte pairs do not fit.
     """
-    fmt = found.fmt
-    if found.channels not in (None, tuple(weight_OI.shape)):
+    fmt = measurement.fmt
+    if measurement.channels not in (None, tuple(weight_OI.shape)):
         raise CheckpointError(
-            f"the statistics are of a weight of {found.channels} channels, this one has "
+            f"the statistics are of a weight of {measurement.channels} channels, this one has "
             f"{tuple(weight_OI.shape)}; record them for this checkpoint"
         )
     require_whole_blocks(tuple(weight_OI.shape), fmt)
     rows = max(2, ELEMENTS_AT_ONCE[weight_OI.device.type] // weight_OI.shape[1] // 2 * 2)
-    pieces = [_piece(piece_OI, found) for piece_OI in torch.split(weight_OI, rows)]
+    pieces = [_piece(piece_OI, measurement) for piece_OI in torch.split(weight_OI, rows)]
     tensors = {"weight": torch.cat([codes for codes, _ in pieces])}
     if fmt.granularity == "tensor":
         tensors["weight_scale"] = pieces[0][1]
     else:
         tensors["weight_scale"] = torch.cat([scale for _, scale in pieces])
     if fmt.two_level:
-        assert found.weight_amax is not None
-        tensors["weight_scale_2"] = _divided(found.weight_amax, FP8_E4M3_MAX)
-    if found.input_amax is not None:
+        assert measurement.weight_amax is not None
+        tensors["weight_scale_2"] = _divided(measurement.weight_amax, FP8_E4M3_MAX)
+    if measurement.input_amax is not None:
         bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX
-        tensors["input_scale"] = _divided(found.input_amax, bound)
-    if found.shared is not None and not found.folded:
-        tensors["pre_quant_scale"] = found.shared
+        tensors["input_scale"] = _divided(measurement.input_amax, bound)
+    if measurement.shared is not None and not measurement.folded:
+        tensors["pre_quant_scale"] = measurement.shared
     return tensors
 
 
@@ -184,21 +184,21 @@ def require_whole_blocks(shape: tuple[int, ...], fmt: Format) -> None:
         )
 
 
-def _piece(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+def _piece(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes and scales of some output channels."""
-    if found.smoothing is not None and found.shared is not None:
-        weight_OI = smoothed(weight_OI, found.smoothing, found.shared)
-    return _CODES[found.fmt.weight](weight_OI, found)
+    if measurement.smoothing is not None and measurement.shared is not None:
+        weight_OI = smoothed(weight_OI, measurement.smoothing, measurement.shared)
+    return _CODES[measurement.fmt.weight](weight_OI, measurement)
 
 
 def smoothed(weight_OI: torch.Tensor, own_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
     """The weight for inputs multiplied by `shared_I`, rounded where ModelOpt rounds."""
     dtype = weight_OI.dtype
     weight_OI = (weight_OI * (1.0 / own_I)[None, :]).to(dtype)
-    kept_I = own_I.to(dtype)
-    if torch.equal(kept_I, shared_I):
+    own_rounded_I = own_I.to(dtype)
+    if torch.equal(own_rounded_I, shared_I):
         return weight_OI
-    return (weight_OI.float() * kept_I.float() / shared_I.float()).to(dtype)
+    return (weight_OI.float() * own_rounded_I.float() / shared_I.float()).to(dtype)
 
 
 def folded_norm(weight_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
@@ -206,23 +206,23 @@ def folded_norm(weight_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
     return (weight_I * shared_I).to(weight_I.dtype)
 
 
-def _fp8(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    if found.fmt.granularity == "tensor":
-        assert found.weight_amax is not None
-        scale = _divided(found.weight_amax, FP8_E4M3_MAX)
+def _fp8(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    if measurement.fmt.granularity == "tensor":
+        assert measurement.weight_amax is not None
+        scale = _divided(measurement.weight_amax, FP8_E4M3_MAX)
         return (weight_OI.float() / scale).to(torch.float8_e4m3fn), scale
     scale_O = _scale(weight_OI.abs().amax(dim=1), FP8_E4M3_MAX)
     return (weight_OI.float() / scale_O[:, None]).to(torch.float8_e4m3fn), scale_O
 
 
-def _int8(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+def _int8(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     scale_O = _scale(weight_OI.abs().amax(dim=1), INT8_MAX)
     codes_OI = (weight_OI / scale_O[:, None]).round_().clamp_(-INT8_MAX - 1, INT8_MAX).to(torch.int8)
     return codes_OI, scale_O
 
 
-def _int4(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    blocks = weight_OI.view(len(weight_OI), -1, found.fmt.block_size)
+def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    blocks = weight_OI.view(len(weight_OI), -1, measurement.fmt.block_size)
     scale_OB = _scale(blocks.abs().amax(dim=2), INT4_MAX)
     codes = (blocks / scale_OB[:, :, None]).round_().clamp_(-INT4_MAX - 1, INT4_MAX).to(torch.int8).flatten(1)
     low, high = codes[0::2] & 0x0F, codes[1::2] & 0x0F

@@ -105,16 +105,16 @@ def mark(
     leased = {
         key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
     }
-    kept = _closed(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
-    kept_by_key = _by_key(inventory.artifacts[name] for name in kept)
+    reason_of = _closed(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
+    kept_by_key = _by_key(inventory.artifacts[name] for name in reason_of)
     removed_versions = [
         version
         for version in versions
         if version not in retained_versions and not _among(kept_by_key, version)
     ]
     collected = tuple(version for version in removed_versions if not version.collected)
-    blobs = _unneeded(inventory, kept, claims, policy)
-    litter = tuple(version for version in inventory.litter if _is_over(version, kept, leased, policy))
+    blobs = _unneeded(inventory, reason_of, claims, policy)
+    litter = tuple(version for version in inventory.litter if _is_over(version, reason_of, leased, policy))
     freed_blob_bytes = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
     return Plan(
         policy=policy,
@@ -123,10 +123,10 @@ def mark(
             for version, reasons in retained_versions.items()
         ),
         collected=collected,
-        removed=_removals(inventory, kept, removed_versions),
+        removed=_removals(inventory, reason_of, removed_versions),
         blobs=blobs,
         litter=litter,
-        kept=_counted(kept.values()),
+        kept=_counted(reason_of.values()),
         freed_bytes=freed_blob_bytes + sum(version.size_bytes for version in litter),
         kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed_blob_bytes,
         problems=(*inventory.problems, *_missing(inventory, retained_versions)),
@@ -230,21 +230,25 @@ def _closed(
 
     A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
     """
-    artifacts, kept = inventory.artifacts, dict(roots)
+    artifacts, reason_of = inventory.artifacts, dict(roots)
     of_key = _by_key(artifacts.values())
-    todo = [name for name in kept if artifacts[name].base in leased or _is_young(artifacts[name], policy)]
+    todo = [
+        name for name in reason_of if artifacts[name].base in leased or _is_young(artifacts[name], policy)
+    ]
     visited = set(todo)
     while todo:
         inputs = (artifact.key for key in artifacts[todo.pop()].inputs for artifact in of_key[key])
         for name in inputs:
             if name not in visited:  # one that is kept anyway brings its own inputs too
-                kept.setdefault(name, INPUT)
+                reason_of.setdefault(name, INPUT)
                 visited.add(name)
                 todo.append(name)
-    return kept
+    return reason_of
 
 
-def _removals(inventory: Inventory, kept: Collection[str], versions: Iterable[Known]) -> tuple[Removal, ...]:
+def _removals(
+    inventory: Inventory, kept_names: Collection[str], versions: Iterable[Known]
+) -> tuple[Removal, ...]:
     """What is not kept, largest first."""
     versions_of: defaultdict[str, list[Known]] = defaultdict(list)
     for version in versions:
@@ -262,18 +266,18 @@ def _removals(inventory: Inventory, kept: Collection[str], versions: Iterable[Kn
             ),
         )
         for key, artifact in inventory.artifacts.items()
-        if key not in kept
+        if key not in kept_names
     ]
     return tuple(sorted(removals, key=lambda artifact: (-artifact.size_bytes, artifact.key)))
 
 
 def _unneeded(
-    inventory: Inventory, kept: Iterable[str], claims: Iterable[Claim], policy: Policy
+    inventory: Inventory, kept_names: Iterable[str], claims: Iterable[Claim], policy: Policy
 ) -> dict[str, Blob]:
     """Contents that no kept artifact has and no lease names, and that are old enough."""
     if inventory.problems:
         return {}
-    needed = {id_ for key in kept for id_ in inventory.artifacts[key].blobs}
+    needed = {id_ for key in kept_names for id_ in inventory.artifacts[key].blobs}
     needed.update(id_ for claim in claims for id_ in claim.blobs)
     return {
         id_: blob
@@ -282,8 +286,8 @@ def _unneeded(
     }
 
 
-def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
-    kept_keys = {*map(key_of, kept), *leased}
+def _is_over(litter: Litter, kept_names: Collection[str], leased: Collection[str], policy: Policy) -> bool:
+    kept_keys = {*map(key_of, kept_names), *leased}
     owned = any(key in kept_keys for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S
 

@@ -64,18 +64,18 @@ def collect(
 
 def _needed(database: Database, inventory: Inventory) -> Claim:
     """Everything that another registry names, as a lease on it."""
-    kept = Kept(versions=(), unclear=())
+    retained = Kept(versions=(), unclear=())
     if database.exists():
         with database.reading() as db:
-            kept = retention.known(db)
-    versions = [version for version in kept.versions if not version.collected]
+            retained = retention.known(db)
+    versions = [version for version in retained.versions if not version.collected]
     keys = {key for version in versions for key in (version.engine_key, *version.lineage)}
-    return _claim([*keys, *_odd_keys(kept, inventory)], database.url)
+    return _claim([*keys, *_odd_keys(retained, inventory)], database.url)
 
 
-def _odd_keys(kept: Kept, inventory: Inventory) -> tuple[str, ...]:
+def _odd_keys(retained: Kept, inventory: Inventory) -> tuple[str, ...]:
     """Keys that versions with odd or missing rows name; all there are, where nothing says which one names."""
-    return tuple(inventory.artifacts) if kept.keys is None else kept.keys
+    return tuple(inventory.artifacts) if retained.keys is None else retained.keys
 
 
 def _claim(keys: Sequence[str], holder: str) -> Claim:
@@ -132,8 +132,10 @@ def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
 def _decided(inventory: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
     if db is None:
         return gc.mark(inventory, (), claims, policy, datetime.now(UTC))
-    kept = retention.known(db)
-    if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(kept, inventory), gc.UNCLEAR)]
-        inventory = replace(inventory, problems=(*inventory.problems, *(row.what for row in kept.unclear)))
-    return gc.mark(inventory, kept.versions, claims, policy, log.moment(db))
+    retained = retention.known(db)
+    if retained.unclear:  # what they may name stays, bytes included, and somebody hears of them
+        claims = [*claims, _claim(_odd_keys(retained, inventory), gc.UNCLEAR)]
+        inventory = replace(
+            inventory, problems=(*inventory.problems, *(row.what for row in retained.unclear))
+        )
+    return gc.mark(inventory, retained.versions, claims, policy, log.moment(db))

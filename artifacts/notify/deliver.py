@@ -25,7 +25,7 @@ def deliver(outbox: Outbox, ways: Mapping[Way, Tell], clock: Callable[[], dateti
 
     A subscriber that fails is left alone for the rest: it shall not hold up the others.
     """
-    tried: list[Tried] = []
+    attempts: list[Tried] = []
     failing: set[int] = set()
     while (due := outbox.claim(clock(), failing)) is not None:
         answer, again_at = ways[due.subscription.way](due), None
@@ -36,5 +36,5 @@ def deliver(outbox: Outbox, ways: Mapping[Way, Tell], clock: Callable[[], dateti
             )
         else:
             outbox.told(due, clock())
-        tried.append(Tried(due=due, problem=answer.problem, again_at=again_at))
-    return tried
+        attempts.append(Tried(due=due, problem=answer.problem, again_at=again_at))
+    return attempts

@@ -119,8 +119,10 @@ class Outbox:
             return []
         table = tables.delivery
         with self._db.reading() as db:
-            tried = rows.all_of(db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription))
-        return [_delivery(row) for row in tried]
+            delivery_rows = rows.all_of(
+                db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription)
+            )
+        return [_delivery(row) for row in delivery_rows]
 
     def claim(self, now: datetime, without: Collection[int] = ()) -> Due | None:
         """Take the oldest event that somebody is to be told of now; None where nothing is due.
@@ -207,12 +209,12 @@ def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | 
         after = subscription.after_seq
         while waiting := db.execute(_waiting(subscription, after, now)).all():
             for row in rows.sound(tables.log, waiting):
-                event, tried = log.event(row), row.attempts
+                event, attempts = log.event(row), row.attempts
                 if subscription.wants(event):
                     return Due(
                         subscription=subscription,
                         event=event,
-                        attempt=(tried if isinstance(tried, int) else 0) + 1,
+                        attempt=(attempts if isinstance(attempts, int) else 0) + 1,
                     )
             after = waiting[-1].seq
     return None

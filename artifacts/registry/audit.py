@@ -111,19 +111,19 @@ class _Audit:
             raise StoreUnusable(f"the registry has no table {missing[0]!r}; {RESTORE}")
         if kind == "sqlite":
             messages = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
-            for one in messages if messages != ["ok"] else ():
-                self.note("registry", f"SQLite finds it damaged: {rows.shown(one)}; {RESTORE}")
+            for message in messages if messages != ["ok"] else ():
+                self.note("registry", f"SQLite finds it damaged: {rows.shown(message)}; {RESTORE}")
         for table in tables.METADATA.sorted_tables:
-            for key in sorted(table.foreign_key_constraints, key=lambda one: str(one.name)):
+            for key in sorted(table.foreign_key_constraints, key=lambda constraint: str(constraint.name)):
                 self._dangling(db, table, key)
 
     def _dangling(self, db: Connection, table: Table, key: ForeignKeyConstraint) -> None:
-        other = key.referred_table
+        target = key.referred_table
         pairs = [(element.parent, element.column) for element in key.elements]
-        joined = table.outerjoin(other, and_(*(child == parent for child, parent in pairs)))
+        joined = table.outerjoin(target, and_(*(child == parent for child, parent in pairs)))
         orphans = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
         for row in db.execute(orphans.limit(MOST_SAID)):
-            self.note(rows.named(table, row._asdict()), f"points at a row of {other.name} that is not there")
+            self.note(rows.named(table, row._asdict()), f"points at a row of {target.name} that is not there")
 
     def table(self, db: Connection, table: Table) -> None:
         """Every row of a table: what it holds, and its seal."""
@@ -189,12 +189,12 @@ class _Audit:
             missing = (number for number in range(1, last + 1) if number not in numbers)
             for number in islice(missing, MOST_SAID):
                 self.note(f"{rows.shown(name)}:{number}", f"is missing: {last} versions were published")
-            beyond = sorted(one for one in numbers if isinstance(one, int) and one > last)
+            beyond = sorted(version for version in numbers if isinstance(version, int) and version > last)
             for number in beyond[:MOST_SAID]:
                 self.note(f"{rows.shown(name)}:{number}", f"is there, and the last number given was {last}")
-        for one in self.versions:
-            if (one.name, str(one.number)) not in self._published:
-                self.note(f"{one.name}:{one.number}", "no event tells that it was published")
+        for version in self.versions:
+            if (version.name, str(version.number)) not in self._published:
+                self.note(f"{version.name}:{version.number}", "no event tells that it was published")
 
     def is_of(self, db: Connection, store: LocalStore) -> bool:
         """Whether the registry names the artifacts of this store; an odd binding was noted before."""
@@ -219,7 +219,10 @@ class _Audit:
                 store.manifest(address(version.engine_key, version.manifest_digest))
             except NotFound:
                 other_build = " (it has another build of it)" if store.contents(version.engine_key) else ""
-                problem = f"its engine {version.engine_key} is not in the store{other_build}; build its recipe again"
+                problem = (
+                    f"its engine {version.engine_key} is not in the store{other_build};"
+                    " build its recipe again"
+                )
                 self.note(f"{version.name}:{version.number}", problem)
             except ArtifactCorrupt:
                 continue  # damaged files are found where files are read

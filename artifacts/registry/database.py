@@ -146,8 +146,8 @@ class Database:
             other_tables = inspector.get_table_names() if self.kind == "sqlite" else []
             if other_tables:
                 raise StoreUnusable(
-                    f"{self.url} has table {other_tables[0]!r} of another program, and none of enginery; give it a "
-                    "database of its own"
+                    f"{self.url} has table {other_tables[0]!r} of another program, and none of enginery; give"
+                    " enginery a database of its own"
                 )
             return None
         if [column["name"] for column in inspector.get_columns(tables.schema.name)] != ["number"]:
@@ -181,8 +181,8 @@ class Database:
             )
         if schema is not None and schema > present:
             raise StoreUnusable(
-                f"{where_} has schema {schema}, and this version reads {present}; use the version of enginery that "
-                "wrote it, or a later one"
+                f"{where_} has schema {schema}, and this version reads {present}; use the version of"
+                " enginery that wrote it, or a later one"
             )
         return schema is not None
 

@@ -53,8 +53,8 @@ def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | 
     """
     judge, in_scope, slo = Judge(criteria), _is_of(criteria), criteria.get("slo", {})
     facts = _facts_of(db, in_scope)
-    against = {key: judge.by_facts(one) for key, one in facts.items()}
-    suitable = _without([key for key, reasons in against.items() if reasons], facts)
+    reasons_of = {key: judge.by_facts(values) for key, values in facts.items()}
+    suitable = _without([key for key, reasons in reasons_of.items() if reasons], facts)
     if not slo:
         suitable &= VERSION.collected_at.is_(None)
     aliases_of = _aliases(db)
@@ -62,8 +62,8 @@ def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | 
     for row in _read(
         db, _versions().where(in_scope, ~suitable), facts, unused=("engine_key", "published_at")
     ):
-        one = _one(row, facts, aliases_of, {})
-        dropped.append(Match(one, against[row.facts_id] or judge.by_state(one)))
+        version = _one(row, facts, aliases_of, {})
+        dropped.append(Match(version, reasons_of[row.facts_id] or judge.by_state(version)))
     if slo:
         values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, in_scope))
         every = _read(db, _versions().where(in_scope, suitable), facts)
@@ -73,8 +73,11 @@ def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | 
         dropped += [Match(_one(row, facts, aliases_of, values), reasons) for row, reasons in too_slow]
     else:
         first = _read(db, _best(in_scope & suitable, rank, db.dialect.name).limit(limit), facts)
-    dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
-    return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
+    dropped.sort(key=lambda match: (len(match.reasons), match.record.name, -match.record.number))
+    return [
+        *(Match(version, ()) for version in _complete(db, first, facts, (*slo, RANKS[rank][0]))),
+        *dropped,
+    ]
 
 
 def _read(

@@ -73,8 +73,8 @@ def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
         this_store = f"this is store {binding.id} at {binding.url}"
         actual = this_store if binding.id else f"{binding.url} is no store yet"
         raise StoreMismatch(
-            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {actual}"
-            "; use that store, or give this one a registry of its own"
+            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and"
+            f" {actual}; use that store, or give this one a registry of its own"
         )
 
 

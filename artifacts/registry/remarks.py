@@ -78,7 +78,8 @@ def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple
     for signature in remarks.signatures:
         yield (
             "info",
-            f"signed by {signature.signed_by} on {signature.signed_at:%Y-%m-%d}, key {signature.key_id[:KEY_CHARS]}",
+            f"signed by {signature.signed_by} on {signature.signed_at:%Y-%m-%d}, key"
+            f" {signature.key_id[:KEY_CHARS]}",
         )
     if not remarks.signatures:
         yield "info", "nobody has signed it"
@@ -98,8 +99,10 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
 def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     """What others said of each of these versions."""
     granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
-    for one in rows.read(db.execute(waivers.of().where(_about(tables.waiver.c, versions))), waivers.waiver):
-        granted[one.name, one.number].append(one)
+    for waiver in rows.read(
+        db.execute(waivers.of().where(_about(tables.waiver.c, versions))), waivers.waiver
+    ):
+        granted[waiver.name, waiver.number].append(waiver)
     now = log.known_moment(db) if granted else log.moment(db)
     signed: defaultdict[Named, list[Signature]] = defaultdict(list)
     version, signature = tables.version.c, tables.signature
@@ -110,7 +113,8 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     for row in rows.all_of(db, signature, joined.where(_about(version, versions)).order_by(*order)):
         signed[row.name, row.number].append(endorsement.signature(row))
     return {
-        one: Remarks(now=now, waivers=tuple(granted[one]), signatures=tuple(signed[one])) for one in versions
+        named: Remarks(now=now, waivers=tuple(granted[named]), signatures=tuple(signed[named]))
+        for named in versions
     }
 
 

@@ -137,8 +137,10 @@ def _missing(
     for name, number in absent:
         if (name, number) not in present:
             key = key_of.get((name, number))
-            kept = "its engine is kept" if key else "all artifacts are kept, since no event tells its own"
-            text = f"{name}:{number} is missing in the registry, and {kept}; {RESTORE}"
+            consequence = (
+                "its engine is kept" if key else "all artifacts are kept, since no event tells its own"
+            )
+            text = f"{name}:{number} is missing in the registry, and {consequence}; {RESTORE}"
             yield Unclear(what=text, keys=(key,) if key else None)
 
 

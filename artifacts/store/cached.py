@@ -164,7 +164,7 @@ class CachedStore(LocalStore):
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
@@ -175,17 +175,17 @@ class CachedStore(LocalStore):
         """
         key_list = list(keys)
         with (
-            self.local.lease(key_list, what, blobs, waiting=waiting),
-            self.remote.lease(key_list, what, blobs, waiting=waiting) as lease_,
+            self.local.lease(key_list, purpose, blobs, waiting=waiting),
+            self.remote.lease(key_list, purpose, blobs, waiting=waiting) as lease_,
         ):
             yield lease_
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
         """Keep artifacts that are only read from sweeps, wherever this process may write leases."""
         key_list = list(keys)
         with (
-            self.local.reading(key_list, what),
-            self.remote.reading(key_list, what),
+            self.local.reading(key_list, purpose),
+            self.remote.reading(key_list, purpose),
         ):
             yield

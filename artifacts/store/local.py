@@ -149,8 +149,8 @@ class LocalStore(Contents):
         Files whose contents this store has need not be written. Any other difference is an ArtifactCorrupt,
         and nothing is committed. Other contents of its key stay beside it.
         """
-        what = f"{manifest.kind} {manifest.key[:12]}"
-        with self._draft(what, manifest.key, needed_bytes) as draft:
+        label = f"{manifest.kind} {manifest.key[:12]}"
+        with self._draft(label, manifest.key, needed_bytes) as draft:
             yield draft
             with UnwritableSaid(self.root):
                 draft.complete(manifest, self.blobs)
@@ -219,10 +219,10 @@ class LocalStore(Contents):
             files = self.manifest(key).files
         except ArtifactCorrupt as exc:
             return [f"{MANIFEST}: {exc}"]
-        found = tree.problems(self.path(key), files)
-        if found:  # nothing may vouch for them any longer
+        problems = tree.problems(self.path(key), files)
+        if problems:  # nothing may vouch for them any longer
             self.digests.forget(self.path(key) / name for name in files)
-        return found
+        return problems
 
     def discard(self, key: str) -> Path:
         """Move a corrupt artifact aside, so that it is built again; return where it is now."""

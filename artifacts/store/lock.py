@@ -66,8 +66,8 @@ class Watch:
         waited_s, holder_name = time.monotonic() - self.since, holder or "another process"
         if waited_s > self.patience_s:
             raise StoreBusy(
-                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; see whether it still"
-                " works, end it if not, and run again"
+                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; see whether it"
+                " still works, end it if not, and run again"
             )
         message = f"{holder_name}, at most {_hours(self.patience_s)}"
         if holder == self.told:

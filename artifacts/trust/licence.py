@@ -49,12 +49,12 @@ def licence_in(directory: Path) -> dict[str, Any]:
 
 def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str, Any]:
     card = _card(_text(file("README.md"))) if "README.md" in sizes else {}
-    stated, link = _stated(card), card.get("license_link")
+    licence_id, link = _stated(card), card.get("license_link")
     paper_names = [name for name in sizes if TEXT.fullmatch(name)]
     omitted = [name for name in paper_names if sizes[name] > MAX_BYTES]
     licence: dict[str, Any] = {
-        "id": stated or UNSTATED,
-        "stated": "README.md" if stated else None,
+        "id": licence_id or UNSTATED,
+        "stated": "README.md" if licence_id else None,
         "texts": {name: _text(file(name)) for name in paper_names if name not in omitted},
     }
     if isinstance(link, str):
@@ -104,8 +104,8 @@ def _card(text: str) -> dict[str, Any]:
 
 def _stated(card: Mapping[str, Any]) -> str:
     """One SPDX expression for what the card says; several licences are a choice of the reader."""
-    stated = card.get("license")
-    licences = stated if isinstance(stated, list) else [stated]
+    license_field = card.get("license")
+    licences = license_field if isinstance(license_field, list) else [license_field]
     identifiers = [
         _identifier(licence, card) for licence in licences if isinstance(licence, str) and licence.strip()
     ]

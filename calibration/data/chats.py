@@ -164,6 +164,7 @@ def _arguments(label: str, function: Mapping[str, Any]) -> tuple[dict[str, Any],
     decoded_arguments = parsed(f"'arguments' of {label}", arguments, "a JSON object, as servers demand")
     if not isinstance(decoded_arguments, dict):
         raise ValueError(
-            f"'arguments' of {label} is a JSON {json_type(decoded_arguments)}; it must be an object, as servers demand"
+            f"'arguments' of {label} is a JSON {json_type(decoded_arguments)}; it must be an object,"
+            " as servers demand"
         )
     return {**function, "arguments": decoded_arguments}, isinstance(arguments, str)

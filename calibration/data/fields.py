@@ -56,32 +56,34 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
 
     Raises ValueError where they are not there, or could be read in more ways than one.
     """
-    have = list(names)
+    present = list(names)
     if roles:
-        lacking = [name for role, name in roles.items() if name not in have and role not in OPTIONAL]
-        if lacking:
-            raise ValueError(f"no field {_names(lacking)}; there is {_names(have)}; name one of these")
-        return Shape("named", {role: name for role, name in roles.items() if name in have})
-    fitting = [row for row in KNOWN if set(row[1].values()) <= set(have)]
+        absent = [name for role, name in roles.items() if name not in present and role not in OPTIONAL]
+        if absent:
+            raise ValueError(f"no field {_names(absent)}; there is {_names(present)}; name one of these")
+        return Shape("named", {role: name for role, name in roles.items() if name in present})
+    fitting = [row for row in KNOWN if set(row[1].values()) <= set(present)]
     if not fitting:
         kinds = ", ".join("+".join(f"'{name}'" for name in row[1].values()) for row in KNOWN)
-        raise ValueError(f"no field of {kinds}; there is {_names(have)}; name one in 'column' or 'columns'")
+        raise ValueError(
+            f"no field of {kinds}; there is {_names(present)}; name one in 'column' or 'columns'"
+        )
     if len(fitting) > 1:
         first, second = (_names(row[1].values()) for row in fitting[:2])
         raise ValueError(f"both {first} and {second} are there; choose with 'column' or 'columns'")
     kind, columns, more = fitting[0]
-    return Shape(kind, columns | {role: name for role, name in more.items() if name in have})
+    return Shape(kind, columns | {role: name for role, name in more.items() if name in present})
 
 
 def widened(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
     """The shape with what a row may lack and this one has, though those before it had not."""
-    known = next((more for kind, _, more in KNOWN if kind == shape.kind), roles)
-    found = {
+    candidates = next((more for kind, _, more in KNOWN if kind == shape.kind), roles)
+    added = {
         role: name
-        for role, name in known.items()
+        for role, name in candidates.items()
         if role in OPTIONAL and role not in shape.columns and name in row
     }
-    return replace(shape, columns={**shape.columns, **found}) if found else shape
+    return replace(shape, columns={**shape.columns, **added}) if added else shape
 
 
 def content(shape: Shape, row: Fields) -> Content:
@@ -89,16 +91,16 @@ def content(shape: Shape, row: Fields) -> Content:
     for role, name in shape.columns.items():
         if name not in row and role not in OPTIONAL:
             raise ValueError(f"no field {name!r}, which the source's rows have; the row has {_names(row)}")
-    held = {role: row.get(name) for role, name in shape.columns.items()}
-    what = {role: f"field {name!r}" for role, name in shape.columns.items()}
-    if "messages" in held:
-        messages = parsed(what["messages"], held["messages"], "a list of messages")
-        return chat(what["messages"], messages, chats.tools(what.get("tools", ""), held.get("tools")))
-    if "prompt" in held:
-        return _exchange(what, held)
-    if isinstance(held["text"], list):
-        return chat(what["text"], held["text"])
-    return text(what["text"], held["text"])
+    values = {role: row.get(name) for role, name in shape.columns.items()}
+    labels = {role: f"field {name!r}" for role, name in shape.columns.items()}
+    if "messages" in values:
+        messages = parsed(labels["messages"], values["messages"], "a list of messages")
+        return chat(labels["messages"], messages, chats.tools(labels.get("tools", ""), values.get("tools")))
+    if "prompt" in values:
+        return _exchange(labels, values)
+    if isinstance(values["text"], list):
+        return chat(labels["text"], values["text"])
+    return text(labels["text"], values["text"])
 
 
 def words(content: Content) -> str:
@@ -110,14 +112,14 @@ def words(content: Content) -> str:
     return chats.words(content.messages)
 
 
-def _exchange(what: Mapping[str, str], held: Mapping[str, Any]) -> Content:
-    prompt, completion = held["prompt"], held["completion"]
+def _exchange(labels: Mapping[str, str], values: Mapping[str, Any]) -> Content:
+    prompt, completion = values["prompt"], values["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        return chats.joined(chat(what["prompt"], prompt), chat(what["completion"], completion))
-    parts = [text(what["prompt"], prompt)]
-    if held.get("input"):
-        parts.append(text(what["input"], held["input"]))
-    return Exchange("\n\n".join(parts), text(what["completion"], completion))
+        return chats.joined(chat(labels["prompt"], prompt), chat(labels["completion"], completion))
+    parts = [text(labels["prompt"], prompt)]
+    if values.get("input"):
+        parts.append(text(labels["input"], values["input"]))
+    return Exchange("\n\n".join(parts), text(labels["completion"], completion))
 
 
 def _names(names: Iterable[str]) -> str:

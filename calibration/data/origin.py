@@ -42,8 +42,8 @@ def open_source(data: Mapping[str, Any], files: list[Path], progress: Progress) 
         if digest is not None and sha256(file) != digest:
             raise DataError(f"{file}: the file changed after the plan was made; plan again")
     kinds = [data["kind"] if "digests" in data else kind_of(file.name) for file in files]
-    opened = [open_file(file, kind) for file, kind in zip(files, kinds, strict=True)]
-    return scan(opened, kinds[0], data["columns"], allowed=data["bad_rows"], progress=progress)
+    readers = [open_file(file, kind) for file, kind in zip(files, kinds, strict=True)]
+    return scan(readers, kinds[0], data["columns"], allowed=data["bad_rows"], progress=progress)
 
 
 def sha256(path: Path) -> str:

@@ -29,7 +29,7 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
     """Counts, lengths, duplicates, special tokens, losses and the first samples; JSON."""
     sequences, seq_len = packed.tokens.shape
     places = [row.place for row in rows.samples]
-    found = {
+    counts = {
         "sources": list(rows.sources),
         "samples": len(rows.samples),
         "sample_tokens": int(sum(len(row.token_ids) for row in rows.samples)),
@@ -51,7 +51,7 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
         "first_samples": first_samples(rows, reader),
         "first_sequence": shown(packed.tokens[0], reader),
     }
-    return {**found, "warnings": warnings(found)}
+    return {**counts, "warnings": warnings(counts)}
 
 
 def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
@@ -61,21 +61,21 @@ def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
 
 def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]:
     """The row with most of the tokens that are in the sequences, and its share of them."""
-    left, most = packed.row_tokens, (0, "")
+    remaining, most = packed.row_tokens, (0, "")
     for row in samples:
-        most = max(most, (min(left, len(row.token_ids)), row.place), key=lambda one: one[0])
-        left -= min(left, len(row.token_ids))
+        most = max(most, (min(remaining, len(row.token_ids)), row.place), key=lambda entry: entry[0])
+        remaining -= min(remaining, len(row.token_ids))
     return {"place": most[1], "share": round(most[0] / packed.row_tokens, 6)}
 
 
 def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
     """Samples that lost tokens, and the share of all tokens that was lost."""
-    lost = [row.full_tokens - len(row.token_ids) for row in samples]
+    lost_tokens = [row.full_tokens - len(row.token_ids) for row in samples]
     whole = sum(row.full_tokens for row in samples)
     return {
-        "samples": sum(count > 0 for count in lost),
-        "tokens": int(sum(lost)),
-        "share": round(sum(lost) / whole, 6) if whole else 0.0,
+        "samples": sum(count > 0 for count in lost_tokens),
+        "tokens": int(sum(lost_tokens)),
+        "share": round(sum(lost_tokens) / whole, 6) if whole else 0.0,
     }
 
 
@@ -106,9 +106,10 @@ def first_samples(rows: TokenRows, reader: Reader) -> list[dict[str, Any]]:
     """The first samples of each source in the blend's order, as the model sees them."""
     chosen = []
     for source in range(len(rows.sources)):
-        own = (row for row in rows.samples if row.source == source)
+        source_rows = (row for row in rows.samples if row.source == source)
         chosen += [
-            {"place": row.place, "tokens": shown(row.token_ids, reader)} for row in islice(own, FIRST_SAMPLES)
+            {"place": row.place, "tokens": shown(row.token_ids, reader)}
+            for row in islice(source_rows, FIRST_SAMPLES)
         ]
     return chosen
 
@@ -120,37 +121,39 @@ def shown(token_ids: Ids, reader: Reader) -> list[list[Any]]:
     return [[special.get(index) or reader.tokenizer.decode([index]), index in special] for index in ids]
 
 
-def warnings(found: dict[str, Any]) -> list[str]:
+def warnings(report_: dict[str, Any]) -> list[str]:
     """What people should look at."""
-    special, samples = found["special_tokens"], found["samples"]
-    said = []
+    special, samples = report_["special_tokens"], report_["samples"]
+    messages = []
     if special["bos_missing"]:
-        said.append(
+        messages.append(
             f"{special['bos_missing']} of {samples} samples do not start with {special['bos']}, which the "
             "tokenizer puts in front of text: check the chat template; the sequences begin with it still"
         )
     if special["bos_doubled"]:
-        said.append(
+        messages.append(
             f"{special['bos_doubled']} of {samples} samples start with {special['bos']} twice: the text "
             "brings one and the tokenizer adds one"
         )
-    longest = found["longest_share"]
+    longest = report_["longest_share"]
     if longest["share"] > DOMINANT:
-        said.append(
+        messages.append(
             f"{longest['place']} gives {longest['share']:.0%} of the set's tokens, so ranges are those of "
             "one document: add rows, lower seq_len without packing, or shorten it"
         )
-    repeated = found["duplicates"]["normalised"]["count"]
+    repeated = report_["duplicates"]["normalised"]["count"]
     if repeated > MANY_DUPLICATES * samples:
-        said.append(f"{repeated} of {samples} samples repeat another one but for case and white space")
-    if found["truncated"]["share"] > 0.5:
-        said.append(f"{found['truncated']['share']:.0%} of the tokens were cut off: raise seq_len, or pack")
-    dates = sorted({source["chats"]["date"] for source in found["sources"] if source["chats"]["date"]})
+        messages.append(f"{repeated} of {samples} samples repeat another one but for case and white space")
+    if report_["truncated"]["share"] > 0.5:
+        messages.append(
+            f"{report_['truncated']['share']:.0%} of the tokens were cut off: raise seq_len, or pack"
+        )
+    dates = sorted({source["chats"]["date"] for source in report_["sources"] if source["chats"]["date"]})
     if dates:
-        said.append(
+        messages.append(
             f"the chat template prints today's date: {dates[0]} was taken, set 'calibration.date' for another"
         )
-    skipped = sum(len(source["skipped"]) for source in found["sources"])
+    skipped = sum(len(source["skipped"]) for source in report_["sources"])
     if skipped:
-        said.append(f"{skipped} bad rows were skipped; they are listed under their source")
-    return said
+        messages.append(f"{skipped} bad rows were skipped; they are listed under their source")
+    return messages

@@ -17,20 +17,20 @@ EXAMPLES = 5
 
 def fingerprint(text: str) -> str:
     """128 bits of the sha256 of a text, in hexadecimal."""
-    seen = hashlib.sha256()
+    hasher = hashlib.sha256()
     for start in range(0, len(text), BLOCK):
-        seen.update(text[start : start + BLOCK].encode())
-    return seen.hexdigest()[:32]
+        hasher.update(text[start : start + BLOCK].encode())
+    return hasher.hexdigest()[:32]
 
 
 def loose_fingerprint(text: str) -> str:
     """The same without what people do not see as a difference: case, white space, Unicode's spellings."""
-    seen, between = hashlib.sha256(), ""
+    hasher, between = hashlib.sha256(), ""
     for block in _blocks(text):
         if words := unicodedata.normalize("NFKC", block).casefold().split():
-            seen.update(f"{between}{' '.join(words)}".encode())
+            hasher.update(f"{between}{' '.join(words)}".encode())
             between = " "
-    return seen.hexdigest()[:32]
+    return hasher.hexdigest()[:32]
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -47,8 +47,8 @@ def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> dict[str, 
     """How many samples repeat an earlier one, and the first few pairs."""
     first: dict[str, str] = {}
     pairs = []
-    for place, found in zip(places, fingerprints, strict=True):
-        earlier = first.setdefault(found, place)
+    for place, fingerprint_ in zip(places, fingerprints, strict=True):
+        earlier = first.setdefault(fingerprint_, place)
         if earlier is not place:
             pairs.append([place, earlier])
     return {"count": len(pairs), "examples": pairs[:EXAMPLES]}

@@ -61,10 +61,10 @@ class Templates:
             takes = takes_parts(self.env.parse(source))
             self.known[request["template"]] = self.env.from_string(source), takes
         template, parts = self.known[request["template"]]
-        asked = list[str]()
+        date_formats = list[str]()
 
         def strftime_now(form: str) -> str:
-            asked.append(form)
+            date_formats.append(form)
             return datetime.combine(date.fromisoformat(request["date"]), time()).strftime(form)
 
         values = {"strftime_now": strftime_now, **request["values"]}
@@ -73,7 +73,7 @@ class Templates:
         if len(text) > TEXT_FACTOR * size + TEXT_BYTES:
             raise MemoryError
         text.encode()
-        return {"text": text, "dated": bool(asked)}
+        return {"text": text, "dated": bool(date_formats)}
 
 
 def as_taken(message: Mapping[str, Any], *, parts: bool) -> Mapping[str, Any]:
@@ -92,15 +92,15 @@ def takes_parts(template: nodes.Template) -> bool:
     return any("content" in _names(loop.iter) for loop in template.find_all(nodes.For))
 
 
-def _names(over: nodes.Node) -> set[Any]:
+def _names(expression: nodes.Node) -> set[Any]:
     """What the end of an expression is called: a variable, attribute or key; filters are looked through."""
-    while isinstance(over, nodes.Filter) and over.node is not None:
-        over = over.node
-    match over:
+    while isinstance(expression, nodes.Filter) and expression.node is not None:
+        expression = expression.node
+    match expression:
         case nodes.Name():
-            return {over.name}
+            return {expression.name}
         case nodes.Getattr():
-            return {over.attr}
+            return {expression.attr}
         case nodes.Getitem(arg=nodes.Const(value=key)):
             return {key}
     return set()
@@ -126,25 +126,26 @@ def raise_exception(message: str) -> None:
 
 def said(exc: BaseException) -> str:
     """What is wrong, as a verb and its object: the template's name stands in front."""
-    what = re.sub(r"\s+", " ", str(exc))[:SAID_CHARS] or type(exc).__name__
+    detail = re.sub(r"\s+", " ", str(exc))[:SAID_CHARS] or type(exc).__name__
     line = exc.lineno if isinstance(exc, TemplateSyntaxError) else 0
     words: dict[type[BaseException], str] = {
         MemoryError: "takes more than 1 GB, or makes a text far longer than the row",
-        TemplateSyntaxError: f"is no Jinja template (line {line}: {what})",
-        SecurityError: f"does what the sandbox forbids ({what})",
+        TemplateSyntaxError: f"is no Jinja template (line {line}: {detail})",
+        SecurityError: f"does what the sandbox forbids ({detail})",
         RecursionError: "nests too deeply",
         UnicodeEncodeError: "prints half a surrogate pair",
     }
     return next(
-        (told for kind, told in words.items() if isinstance(exc, kind)), f"refuses the messages ({what})"
+        (description for kind, description in words.items() if isinstance(exc, kind)),
+        f"refuses the messages ({detail})",
     )
 
 
 def confine() -> None:
     """Limits this process's memory to what it has and a row's share; a killed one leaves no core file."""
     with open("/proc/self/statm") as file:  # noqa: PTH123 pathlib is not needed for anything else
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    limit = held + MEMORY_BYTES
+        used_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    limit = used_bytes + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)

@@ -35,13 +35,13 @@ def data_files(directory: Path, split: str | None) -> list[Path]:
 
 
 def _chosen(directory: Path, split: str | None) -> str:
-    found = _read(directory / SPLITS).get("splits")
-    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    listed = _read(directory / SPLITS).get("splits")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     if split is None and len(names) == 1:
         return names[0]
     if split is None or split not in names:
-        said = "several splits" if split is None else f"no split {split!r}"
-        raise DataError(f"{directory}: {said}; name one of {', '.join(names) or 'none'} in 'split'")
+        problem = "several splits" if split is None else f"no split {split!r}"
+        raise DataError(f"{directory}: {problem}; name one of {', '.join(names) or 'none'} in 'split'")
     return split
 
 
@@ -62,15 +62,15 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _require_inside(directory: Path, names: list[str]) -> None:
-    if said := told(directory, names):
-        raise DataError(said)
+    if problem := told(directory, names):
+        raise DataError(problem)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path, STATE_BYTES))
+        document = json.loads(read_text(path, STATE_BYTES))
     except (FileRefused, ValueError, RecursionError) as exc:
         raise DataError(f"{path}: not readable as JSON ({exc}); save the dataset again") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise DataError(f"{path}: not a JSON object; save the dataset again")
-    return found
+    return document

@@ -53,13 +53,13 @@ class Scan:
 
     def read(self, picks: Sequence[int]) -> Iterator[Sample]:
         """Yields the picked rows (indices into the good ones) in the order given."""
-        at = 0
-        while at < len(picks):
-            owner, run = self.owners[picks[at]], [picks[at]]
-            while at + len(run) < len(picks) and self.owners[picks[at + len(run)]] == owner:
-                run.append(picks[at + len(run)])
+        position = 0
+        while position < len(picks):
+            owner, run = self.owners[picks[position]], [picks[position]]
+            while position + len(run) < len(picks) and self.owners[picks[position + len(run)]] == owner:
+                run.append(picks[position + len(run)])
             yield from self._read(self.files[owner], run)
-            at += len(run)
+            position += len(run)
 
     def _read(self, file: RowFile, picks: Sequence[int]) -> Iterator[Sample]:
         columns = list(self.shape.columns.values())
@@ -67,10 +67,10 @@ class Scan:
         for pick in picks:
             line = self.lines[pick]
             try:
-                found = content(self.shape, next(rows))
+                content_ = content(self.shape, next(rows))
             except ValueError as exc:
                 raise DataError(f"{place(file, line)}: {exc}") from None
-            yield Sample(file.path.name, line, place(file, line), found)
+            yield Sample(file.path.name, line, place(file, line), content_)
 
 
 def place(file: RowFile, line: int) -> str:
@@ -152,8 +152,8 @@ class _Checker:
         except ValueError as exc:
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(f"{place(file, row.line)}: {exc}")
-            at = f"{file.path.name}:{row.line}"
-            self.skipped.append(f"{at}: {exc}")
+            place_ = f"{file.path.name}:{row.line}"
+            self.skipped.append(f"{place_}: {exc}")
             if len(self.skipped) >= self.allowed + MAX_PROBLEMS:
                 self.judge()
             return
@@ -165,9 +165,9 @@ class _Checker:
         if isinstance(row.fields, ValueError):
             raise row.fields
         shape = widened(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
-        found = content(shape, row.fields)
+        content_ = content(shape, row.fields)
         self.shape = shape
-        return found
+        return content_
 
     def judge(self) -> None:
         """Raises DataError for more bad rows than are allowed."""

@@ -94,18 +94,18 @@ class Parquet(Table):
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
         with _Told(self.path):
-            found = pq.read_metadata(self.path, memory_map=True)
-        for number, group in enumerate(map(found.row_group, range(found.num_row_groups))):
+            metadata = pq.read_metadata(self.path, memory_map=True)
+        for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
             if group.total_byte_size > self.group_bytes:
                 raise DataError(
                     f"{self.path}: row group {number} unpacks to {group.total_byte_size:,} bytes, at most "
                     f"{self.group_bytes:,} are read; write the file with a smaller row_group_size"
                 )
-        columns = [found.schema.column(index) for index in range(found.num_columns)]
+        columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
         # A text that many rows share stays one, whatever they would come to.
         shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         with _Told(self.path):
-            return pq.ParquetFile(self.path, memory_map=True, metadata=found, read_dictionary=shared)
+            return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, read_dictionary=shared)
 
     @property
     def schema(self) -> Any:
@@ -120,8 +120,11 @@ class Parquet(Table):
     @cached_property
     def starts(self) -> list[int]:
         """Number of the first row of each row group, and of the row after the last."""
-        found = self.file.metadata
-        return [0, *accumulate(found.row_group(index).num_rows for index in range(found.num_row_groups))]
+        metadata = self.file.metadata
+        return [
+            0,
+            *accumulate(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)),
+        ]
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
         """The rows in order."""
@@ -183,8 +186,10 @@ class _Told:
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if isinstance(exc, BROKEN):
-            said = str(exc).splitlines()[0]
-            raise DataError(f"{self.path}: not a whole table ({said}); write or get the file again") from None
+            reason = str(exc).splitlines()[0]
+            raise DataError(
+                f"{self.path}: not a whole table ({reason}); write or get the file again"
+            ) from None
 
 
 def _values(batch: Any) -> Iterator[Fields | ValueError]:
@@ -199,22 +204,22 @@ def _values(batch: Any) -> Iterator[Fields | ValueError]:
         yield _value(batch.slice(index, 1))
 
 
-def _decoded_bytes(found: Any) -> int:
+def _decoded_bytes(value: Any) -> int:
     """What a table or array comes to in Python, where a text that rows share is there for each of them."""
-    kind, types = getattr(found, "type", None), pa.types
+    kind, types = getattr(value, "type", None), pa.types
     if kind is None:
-        parts = found.columns
-    elif isinstance(found, pa.ChunkedArray):
-        parts = found.chunks
+        parts = value.columns
+    elif isinstance(value, pa.ChunkedArray):
+        parts = value.chunks
     elif types.is_list(kind) or types.is_large_list(kind):
-        parts = [found.flatten()]
+        parts = [value.flatten()]
     elif types.is_struct(kind):
-        parts = found.flatten()
+        parts = value.flatten()
     elif types.is_dictionary(kind) and str(kind.value_type) in TEXTS:
-        lengths = pc.binary_length(found.dictionary)
-        return int(pc.sum(lengths.take(found.indices)).as_py() or 0)
+        lengths = pc.binary_length(value.dictionary)
+        return int(pc.sum(lengths.take(value.indices)).as_py() or 0)
     else:
-        return int(found.nbytes)
+        return int(value.nbytes)
     return sum(map(_decoded_bytes, parts))
 
 

@@ -59,28 +59,28 @@ class Sandbox:
         """The helper's process; None before it starts."""
         return self._helper.pid if self._helper is not None else None
 
-    def send_ahead(self, request: Request, whose: object) -> bool:
+    def send_ahead(self, request: Request, owner: object) -> bool:
         """Sends a request if the pipe has room for it, whatever the helper does meanwhile; else says no."""
         line = self._line(request)
         helper = self._started()
         if sum(size for _, size in self._waiting) + len(line) > helper.room:
             return False
-        self._send(request, line, whose)
+        self._send(request, line, owner)
         return True
 
-    def sent_for(self, whose: object) -> bool:
+    def sent_for(self, owner: object) -> bool:
         """Whether the last request that was sent ahead is this one's."""
-        return bool(self._waiting) and self._waiting[-1][0] is whose
+        return bool(self._waiting) and self._waiting[-1][0] is owner
 
-    def render(self, request: Request, whose: object = None) -> Rendered:
+    def render(self, request: Request, owner: object = None) -> Rendered:
         """The messages as text; answers what was sent ahead for the same object, if it was.
 
         Raises TemplateRefused for whatever the template does not do within 5 s of CPU time and 1 GB.
         """
-        while self._waiting and (whose is None or self._waiting[0][0] is not whose):
+        while self._waiting and (owner is None or self._waiting[0][0] is not owner):
             self._answer()  # sent for a row that nobody wants any more
         if not self._waiting:
-            self._send(request, self._line(request), whose)
+            self._send(request, self._line(request), owner)
         answer = self._answer()
         if "error" in answer:
             self._numbers.pop(request.source, None)  # the helper may not have it
@@ -89,10 +89,10 @@ class Sandbox:
 
     def _line(self, request: Request) -> bytes:
         fields = {"date": request.date, "values": request.values, "messages": request.messages}
-        known = self._numbers.get(request.source)
-        more = {"source": request.source} if known is None else {}
-        number = len(self._numbers) if known is None else known
-        return json.dumps({**fields, **more, "template": number}).encode() + b"\n"
+        number_ = self._numbers.get(request.source)
+        source = {"source": request.source} if number_ is None else {}
+        number = len(self._numbers) if number_ is None else number_
+        return json.dumps({**fields, **source, "template": number}).encode() + b"\n"
 
     def _started(self) -> "_Helper":
         if self._helper is None:
@@ -100,9 +100,9 @@ class Sandbox:
             weakref.finalize(self, self._helper.end)
         return self._helper
 
-    def _send(self, request: Request, line: bytes, whose: object) -> None:
+    def _send(self, request: Request, line: bytes, owner: object) -> None:
         self._numbers.setdefault(request.source, len(self._numbers))
-        self._waiting.append((whose, len(line)))
+        self._waiting.append((owner, len(line)))
         self._started().send(line)
 
     def _answer(self) -> dict[str, Any]:
@@ -132,17 +132,17 @@ class _Helper:
     @classmethod
     def start(cls) -> "_Helper":
         """Starts the helper; it ends by itself when nobody can send requests any more."""
-        (theirs_in, ours_out), (ours_in, theirs_out) = os.pipe(), os.pipe()
+        (child_stdin, request_end), (answer_end, child_stdout) = os.pipe(), os.pipe()
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-P", str(HELPER)],
             os.environ,
-            file_actions=[(os.POSIX_SPAWN_DUP2, theirs_in, 0), (os.POSIX_SPAWN_DUP2, theirs_out, 1)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, child_stdin, 0), (os.POSIX_SPAWN_DUP2, child_stdout, 1)],
         )
-        os.close(theirs_in)
-        os.close(theirs_out)
-        room = fcntl.fcntl(ours_out, fcntl.F_GETPIPE_SZ) // 2  # a page may be half full
-        return cls(pid, os.fdopen(ours_out, "wb"), os.fdopen(ours_in, "rb"), room)
+        os.close(child_stdin)
+        os.close(child_stdout)
+        room = fcntl.fcntl(request_end, fcntl.F_GETPIPE_SZ) // 2  # a page may be half full
+        return cls(pid, os.fdopen(request_end, "wb"), os.fdopen(answer_end, "rb"), room)
 
     def send(self, request: bytes) -> None:
         """Sends a request; a helper that died says so by its missing answer."""
@@ -174,5 +174,5 @@ class _Helper:
 def _ended(code: int) -> str:
     if code == -signal.SIGPROF:
         return "takes more than 5 s"
-    what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return f"cannot be rendered: the process that runs it ended ({what})"
+    reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"cannot be rendered: the process that runs it ended ({reason})"

@@ -128,15 +128,15 @@ class Csv(TextFile):
     def names(self) -> list[str]:
         """The header; raises DataError without a usable one."""
         with self.path.open("rb") as file:
-            _, _, found = next(_records(file), (0, 1, []))
-        if isinstance(found, ValueError):
-            raise DataError(f"{self.path}:1: {found}")
-        repeated = sorted({name for name in found if found.count(name) > 1})
+            _, _, header = next(_records(file), (0, 1, []))
+        if isinstance(header, ValueError):
+            raise DataError(f"{self.path}:1: {header}")
+        repeated = sorted({name for name in header if header.count(name) > 1})
         if repeated:
             raise DataError(
                 f"{self.path}:1: column {repeated[0]!r} stands twice in the header; rename one of them"
             )
-        return found
+        return header
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every record after the header in order, by the line that it starts on."""
@@ -144,8 +144,8 @@ class Csv(TextFile):
         with self.path.open("rb") as file:
             records = _records(file)
             next(records, None)
-            for offset, line, found in records:
-                yield Row(offset, line, found if isinstance(found, ValueError) else _paired(header, found))
+            for offset, line, record in records:
+                yield Row(offset, line, record if isinstance(record, ValueError) else _paired(header, record))
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
         """The records that start at these bytes."""
@@ -153,8 +153,8 @@ class Csv(TextFile):
         with self.path.open("rb") as file:
             for position in positions:
                 file.seek(position)
-                _, _, found = next(_records(file), (0, 0, []))
-                fields = found if isinstance(found, ValueError) else _paired(header, found)
+                _, _, record = next(_records(file), (0, 0, []))
+                fields = record if isinstance(record, ValueError) else _paired(header, record)
                 if isinstance(fields, ValueError):
                     raise fields
                 yield fields
@@ -209,21 +209,21 @@ def _too_long(path: Path, line: int) -> DataError:
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    offset, start, begun, parts = 0, 0, 0, list[bytes]()
+    offset, start, first_line, parts = 0, 0, 0, list[bytes]()
     with path.open("rb") as file:
         for number, raw in enumerate(_bounded(file, path), start=1):
             if raw.strip():
                 if not parts:
-                    start, begun = offset, number
+                    start, first_line = offset, number
                 parts.append(raw)
                 if offset + len(raw) - start > ROW_BYTES:
-                    raise _too_long(path, begun)
+                    raise _too_long(path, first_line)
             elif parts:
-                yield start, begun, b"".join(parts)
+                yield start, first_line, b"".join(parts)
                 parts = []
             offset += len(raw)
     if parts:
-        yield start, begun, b"".join(parts)
+        yield start, first_line, b"".join(parts)
 
 
 class _Feed:

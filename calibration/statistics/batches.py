@@ -31,10 +31,10 @@ def load_batches(calibration_set: Path, batch_size: int, device: torch.device) -
 
     Raises DataError for an empty set and for lengths that are none.
     """
-    held = load_file(calibration_set / "tokens.safetensors")
-    tokens_ST = held["tokens"].long()
+    tensors = load_file(calibration_set / "tokens.safetensors")
+    tokens_ST = tensors["tokens"].long()
     num_sequences, seq_len = tokens_ST.shape
-    lengths_S = held.get("lengths", torch.full((num_sequences,), seq_len)).long()
+    lengths_S = tensors.get("lengths", torch.full((num_sequences,), seq_len)).long()
     if lengths_S.shape != (num_sequences,) or not num_sequences:
         raise DataError(
             f"{calibration_set}: {num_sequences} sequences, {len(lengths_S)} lengths; build it again"

@@ -51,8 +51,8 @@ class Experts(nn.Module):
         for number, expert in enumerate(self.children()):
             rows_N, place_N = torch.where(chosen_NK == number)
             if len(rows_N):
-                made_NH = expert(x_NH[rows_N], rows_N) * weights_NK[rows_N, place_N, None]
-                out_NH.index_add_(0, rows_N, made_NH.to(out_NH.dtype))
+                weighted_NH = expert(x_NH[rows_N], rows_N) * weights_NK[rows_N, place_N, None]
+                out_NH.index_add_(0, rows_N, weighted_NH.to(out_NH.dtype))
         return out_NH
 
 
@@ -67,8 +67,8 @@ class Sample:
         """Takes the rows whose number in the stream is a multiple of the stride."""
         first = -self.seen % self.stride
         self.seen += len(x_NI)
-        if len(kept := x_NI[first :: self.stride]):
-            self._rows.append(kept.clone())
+        if len(kept_rows := x_NI[first :: self.stride]):
+            self._rows.append(kept_rows.clone())
         while sum(map(len, self._rows)) > self.most:
             self._rows, self.stride = [self.rows()[::2].clone()], 2 * self.stride
 

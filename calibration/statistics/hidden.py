@@ -100,21 +100,21 @@ class HiddenStates:
         """Inputs [B, T, H] of a layer, batch by batch, the next one being read meanwhile."""
         if self.held is not None and self.held[0] is not None:
             for batch in range(len(self.shapes)):
-                held = self.held[batch]
-                assert held is not None
-                yield held
+                hidden_BTH = self.held[batch]
+                assert hidden_BTH is not None
+                yield hidden_BTH
             return
         self.settle()
-        coming = self._ahead.submit(self._read, layer, 0)
+        next_load = self._ahead.submit(self._read, layer, 0)
         for batch in range(len(self.shapes)):
-            found, copied = coming.result()
+            loaded_BTH, copied = next_load.result()
             if copied is not None:
                 torch.cuda.current_stream(self.device).wait_event(copied)
-                found.record_stream(torch.cuda.current_stream(self.device))
+                loaded_BTH.record_stream(torch.cuda.current_stream(self.device))
             if batch + 1 < len(self.shapes):
-                coming = self._ahead.submit(self._read, layer, batch + 1)
-            yield found
-            del found
+                next_load = self._ahead.submit(self._read, layer, batch + 1)
+            yield loaded_BTH
+            del loaded_BTH
 
     def put(self, layer: int, batch: int, hidden_BTH: torch.Tensor) -> None:
         """Keeps a batch of a layer's inputs."""
@@ -133,19 +133,21 @@ class HiddenStates:
             flat.copy_(hidden_BTH.view(-1).view(torch.uint8), non_blocking=True)
             copied = self._stream.record_event()
         hidden_BTH.record_stream(self._stream)
-        before = self._committed
-        self._writes.append(self._writers.submit(self._drain, layer, batch, (staging, flat, copied), before))
+        earlier_commit = self._committed
+        self._writes.append(
+            self._writers.submit(self._drain, layer, batch, (staging, flat, copied), earlier_commit)
+        )
 
-    def commit(self, then: Callable[[], None]) -> None:
+    def commit(self, action: Callable[[], None]) -> None:
         """Runs `then` once all that was put is in the files; on a GPU in the background."""
-        writes, before, self._writes = self._writes, self._committed, []
+        writes, earlier_commit, self._writes = self._writes, self._committed, []
 
         def wait() -> None:
-            if before is not None:
-                before.result()
+            if earlier_commit is not None:
+                earlier_commit.result()
             for write in writes:
                 write.result()
-            then()
+            action()
 
         if self._committed is not None and self._committed.done():
             self._committed.result()  # raises what went wrong
@@ -174,13 +176,13 @@ class HiddenStates:
                         write.result()
 
     def _drain(
-        self, layer: int, batch: int, staged: tuple[Any, Any, Any], before: "Future[None] | None"
+        self, layer: int, batch: int, staged: tuple[Any, Any, Any], earlier_commit: "Future[None] | None"
     ) -> None:
         """Writes a staged batch; not before the layer that still needs the bytes it replaces is committed."""
         staging, flat, copied = staged
         try:
-            if before is not None:
-                before.result()
+            if earlier_commit is not None:
+                earlier_commit.result()
             copied.synchronize()
             self._write(layer, batch, flat)
         finally:
@@ -202,11 +204,11 @@ class HiddenStates:
         shape = self.shapes[batch]
         flat = torch.empty(_nbytes(shape, self.dtype), dtype=torch.uint8, pin_memory=self._fetch is not None)
         read_into(path, offset, flat)
-        found = flat.view(self.dtype).view(shape)
+        hidden_BTH = flat.view(self.dtype).view(shape)
         if self._fetch is None:
-            return found, None
+            return hidden_BTH, None
         with torch.cuda.stream(self._fetch):
-            return found.to(self.device, non_blocking=True), self._fetch.record_event()
+            return hidden_BTH.to(self.device, non_blocking=True), self._fetch.record_event()
 
     def _place(self, layer: int, batch: int) -> tuple[Path, int]:
         return self._path(layer, batch % SHARDS), batch // SHARDS * self.batch_bytes

@@ -68,7 +68,7 @@ class Caps:
 
     def report(self, device: torch.device) -> dict[str, Any]:
         """Bytes by kind of memory: declared, predicted, measured."""
-        found = {
+        peaks = {
             "host": {
                 "declared": self.budget.host_bytes,
                 "predicted": self.host_predicted,
@@ -76,12 +76,12 @@ class Caps:
             }
         }
         if device.type == "cuda":
-            found["gpu"] = {
+            peaks["gpu"] = {
                 "declared": self.budget.gpu_bytes,
                 "predicted": self.gpu_predicted,
                 "measured": torch.cuda.max_memory_reserved(device) + CONTEXT_BYTES,
             }
-        return found
+        return peaks
 
 
 def peak_host_bytes() -> int:

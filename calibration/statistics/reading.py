@@ -43,15 +43,15 @@ class Extent:
 
 def extents(source: Source) -> dict[str, Extent]:
     """Tensor name -> place, from the files' headers; tensors of types that no weight has are left out."""
-    found: dict[str, Extent] = {}
+    extent_of: dict[str, Extent] = {}
     for file in dict.fromkeys(source.files.values()):
         path = source.root / file
         with path.open("rb") as handle:
             start, header = read_header(handle)
         for name, entry in header.items():
             if source.files.get(name) == file and entry["dtype"] in DTYPES:
-                found[name] = _extent(path, start, entry)
-    return found
+                extent_of[name] = _extent(path, start, entry)
+    return extent_of
 
 
 def _extent(path: Path, start: int, entry: Mapping[str, Any]) -> Extent:
@@ -107,8 +107,8 @@ class Reader:
             extent = self.places[name]
             for start in range(0, extent.nbytes, PIECE_BYTES):
                 size = min(PIECE_BYTES, extent.nbytes - start)
-                into = buffer[place + start : place + start + size]
-                reads.append(self._pieces.submit(self._read, extent.path, extent.offset + start, into))
+                piece = buffer[place + start : place + start + size]
+                reads.append(self._pieces.submit(self._read, extent.path, extent.offset + start, piece))
         for read in reads:
             read.result()
         tensors = {}
@@ -118,18 +118,18 @@ class Reader:
             tensors[name] = flat.view(extent.shape)
         return Load(buffer, tensors)
 
-    def _read(self, path: Path, offset: int, into: torch.Tensor) -> None:
+    def _read(self, path: Path, offset: int, piece: torch.Tensor) -> None:
         """Fills a piece of a buffer; returns when it is there, on a GPU too."""
-        if into.device.type == "cpu":
-            read_into(path, offset, into)
+        if piece.device.type == "cpu":
+            read_into(path, offset, piece)
             return
         if not hasattr(self._local, "staging"):
             self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             self._local.staging = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
-        staging = self._local.staging[: into.nbytes]
+        staging = self._local.staging[: piece.nbytes]
         read_into(path, offset, staging)
         with torch.cuda.stream(self._local.stream):
-            into.copy_(staging, non_blocking=True)
+            piece.copy_(staging, non_blocking=True)
         self._local.stream.synchronize()
 
 
@@ -141,9 +141,9 @@ class Load:
     tensors: dict[str, torch.Tensor]
 
 
-def read_into(path: Path, offset: int, into: torch.Tensor) -> None:
+def read_into(path: Path, offset: int, buffer: torch.Tensor) -> None:
     """Fills a byte tensor of the host from a file; raises CheckpointError where the file ends before."""
-    view, done = into.numpy().data, 0
+    view, done = buffer.numpy().data, 0
     handle = os.open(path, os.O_RDONLY)
     try:
         while done < len(view):

@@ -131,8 +131,8 @@ class Recorder:
 
         What stands beside experts reads what the router reads, so that no norm can carry its smoothing.
         """
-        beside = bool(self.experts) and not name.startswith(self.attention)
-        return not beside and x.shape[-1] % BLOCK == 0 and len(self.linears[name].weight) % 2 == 0
+        beside_experts = bool(self.experts) and not name.startswith(self.attention)
+        return not beside_experts and x.shape[-1] % BLOCK == 0 and len(self.linears[name].weight) % 2 == 0
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, _layer: int, *_: Any, **__: Any
@@ -145,32 +145,32 @@ class Recorder:
                 amax_H = torch.linalg.vector_norm(rows_NHD, ord=torch.inf, dim=(0, 2))
             else:
                 amax_H = torch.linalg.vector_norm(states, ord=torch.inf, dim=(0, 2, 3))
-            before = self.heads.get(name)
-            self.heads[name] = amax_H if before is None else torch.maximum(before, amax_H)
+            earlier_H = self.heads.get(name)
+            self.heads[name] = amax_H if earlier_H is None else torch.maximum(earlier_H, amax_H)
         return key, value
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything recorded, by the artifact's names; on the device."""
-        found = {f"{self.attention}.{name}": amax_H.float() for name, amax_H in self.heads.items()}
+        recorded = {f"{self.attention}.{name}": amax_H.float() for name, amax_H in self.heads.items()}
         for record in self.inputs.values():
             mean_I = record.sum_I / record.tokens
-            found[f"{record.linears[0]}.input_sample"] = record.rows()
+            recorded[f"{record.linears[0]}.input_sample"] = record.rows()
             searched = self._searched_fields(record, mean_I)
             for name in record.linears:
                 fields = {"input_amax": record.amax_I, "input_mean": mean_I} | searched
-                found |= {f"{name}.{field}": tensor for field, tensor in fields.items()}
+                recorded |= {f"{name}.{field}": tensor for field, tensor in fields.items()}
         for name, linear in self.linears.items():
             for field, dim in (("weight_amax", 1), ("weight_in_amax", 0)):
-                found[f"{name}.{field}"] = torch.linalg.vector_norm(
+                recorded[f"{name}.{field}"] = torch.linalg.vector_norm(
                     linear.weight, ord=torch.inf, dim=dim
                 ).float()
-        return found
+        return recorded
 
     def expert_tokens(self) -> dict[str, int]:
         """Expert -> tokens that it was sent, padding aside."""
-        seen = {record.linears[0]: record.tokens for record in self.inputs.values()}
+        tokens_of = {record.linears[0]: record.tokens for record in self.inputs.values()}
         firsts = {name.rpartition(".")[0]: name for name in reversed(self.experts)}
-        return {expert: seen.get(first, 0) for expert, first in reversed(firsts.items())}
+        return {expert: tokens_of.get(first, 0) for expert, first in reversed(firsts.items())}
 
     def _searched_fields(self, record: Input, mean_I: torch.Tensor) -> dict[str, torch.Tensor]:
         """AWQ's outcome for the linears of one input; nothing where int4 does not fit one of them."""

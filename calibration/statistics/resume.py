@@ -57,23 +57,25 @@ class Partial:
         Raises ResumeRefused where a pass with another identity was interrupted.
         """
         root.mkdir(parents=True, exist_ok=True)
-        made = cls(root, json.loads(json.dumps(identity)))
+        pass_ = cls(root, json.loads(json.dumps(identity)))
         if not (root / STATE).is_file():
-            return made, ""
+            return pass_, ""
         try:
             state = json.loads((root / STATE).read_bytes())
-            was, layers = dict(state["identity"]), list(state["layers"])
+            earlier, layers = dict(state["identity"]), list(state["layers"])
         except (ValueError, KeyError, TypeError):
-            return made, made.discard(f"{STATE} is broken")
-        made._require_same(was)
+            return pass_, pass_.discard(f"{STATE} is broken")
+        pass_._require_same(earlier)
         if state.get("boot") != boot():
-            return made, made.discard("the machine was started anew since, files may not be what was written")
+            return pass_, pass_.discard(
+                "the machine was started anew since, files may not be what was written"
+            )
         if damaged := [
             n for n, layer in enumerate(layers) if _sha256(root / layer_file(n)) != layer["sha256"]
         ]:
-            return made, made.discard(f"{layer_file(damaged[0])} is not what was written")
-        made.layers, made.begun = layers, True
-        return made, ""
+            return pass_, pass_.discard(f"{layer_file(damaged[0])} is not what was written")
+        pass_.layers, pass_.begun = layers, True
+        return pass_, ""
 
     def discard(self, why: str) -> str:
         """Forgets what was finished, before anything is overwritten; returns what the report says of it."""
@@ -88,28 +90,28 @@ class Partial:
 
     def commit(self, finished: Sequence[Finished]) -> None:
         """Finishes layers; the outputs of the last one are whole by now."""
-        made = []
+        entries = []
         for layer in finished:
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
             _replace(self.root / layer_file(layer.number), content)
-            made.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
-        self.layers += made
+            entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
+        self.layers += entries
         self._save()
 
     def _save(self) -> None:
         state = {"identity": self.identity, "boot": boot(), "layers": self.layers}
         _replace(self.root / STATE, json.dumps(state, indent=1).encode())
 
-    def _require_same(self, was: Mapping[str, Any]) -> None:
+    def _require_same(self, earlier: Mapping[str, Any]) -> None:
         differing = sorted(
-            name for name in {*was, *self.identity} if was.get(name) != self.identity.get(name)
+            name for name in {*earlier, *self.identity} if earlier.get(name) != self.identity.get(name)
         )
         if differing:
-            told = "; ".join(
-                f"{name} was {was.get(name)}, is {self.identity.get(name)}" for name in differing
+            description = "; ".join(
+                f"{name} was {earlier.get(name)}, is {self.identity.get(name)}" for name in differing
             )
             raise ResumeRefused(
-                f"{self.root} holds an interrupted pass with other inputs ({told}); "
+                f"{self.root} holds an interrupted pass with other inputs ({description}); "
                 "restore them, or remove the directory to begin anew"
             )
 
@@ -121,9 +123,9 @@ def boot() -> str:
 
 def identity(job: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
     """Everything that a pass's outcome depends on, flat: name -> value or digest."""
-    made: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
-    made |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
-    return made | {f"version.{name}": version for name, version in versions.items()}
+    fields: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
+    fields |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
+    return fields | {f"version.{name}": version for name, version in versions.items()}
 
 
 def content(folder: Path) -> str:
@@ -136,9 +138,9 @@ def content(folder: Path) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f"{path.name}.aside")
-    aside.write_bytes(data)
-    aside.replace(path)
+    temporary = path.with_name(f"{path.name}.aside")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

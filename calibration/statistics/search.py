@@ -149,8 +149,8 @@ def _error_on(device: torch.device) -> Error:
         return error
     from calibration.statistics.kernel import error as kernel  # needs Triton, which a CPU's torch lacks
 
-    found: Error = kernel
-    return found
+    on_gpu: Error = kernel
+    return on_gpu
 
 
 def error(

@@ -54,13 +54,13 @@ class Skeleton:
 
     def linears(self, layer: int) -> dict[str, nn.Linear]:
         """The linears of a layer that formats touch, by name in the checkpoint."""
-        wanted = set(self.layout.linears())
-        found = {
+        quantizable = set(self.layout.linears())
+        modules = {
             self._name(layer, name): module
             for name, module in self.layers[layer].named_modules()
             if isinstance(module, nn.Linear)
         }
-        return {name: module for name, module in found.items() if name in wanted}
+        return {name: module for name, module in modules.items() if name in quantizable}
 
     def experts(self, layer: int) -> dict[str, Expert]:
         """The experts of a layer, by name in the checkpoint."""
@@ -69,10 +69,10 @@ class Skeleton:
 
     def dress(self, layer: int, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """A decoder layer with weights."""
-        made: nn.Module = self.layers[layer]
-        state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in made.state_dict()}
-        made.load_state_dict(state, assign=True)
-        return made.requires_grad_(False)  # noqa: FBT003 PyTorch's own
+        decoder_layer: nn.Module = self.layers[layer]
+        state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in decoder_layer.state_dict()}
+        decoder_layer.load_state_dict(state, assign=True)
+        return decoder_layer.requires_grad_(False)  # noqa: FBT003 PyTorch's own
 
     def embed(self, tokens_BT: torch.Tensor, table_VH: torch.Tensor) -> torch.Tensor:
         """The first layer's inputs [B, T, H], of a table in the model's dtype."""
@@ -111,6 +111,6 @@ class _Probe(nn.Module):
         super().__init__()
         self.given: dict[str, Any] = {}
 
-    def forward(self, hidden: torch.Tensor, **given: Any) -> torch.Tensor:
-        self.given = given
+    def forward(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        self.given = arguments
         return hidden

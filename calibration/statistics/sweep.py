@@ -57,13 +57,13 @@ class Sweep:
         self.done = first * self.num_tokens
         self.progress(self.done, self.total, "tokens")
         with torch.no_grad():
-            coming = self._load(first) if first < layers else None
+            next_load = self._load(first) if first < layers else None
             if not self.partial.begun:
                 self._embed()
             for layer in range(first, layers):
-                assert coming is not None
-                load = coming.result()
-                coming = self._load(layer + 1) if layer + 1 < layers else None
+                assert next_load is not None
+                load = next_load.result()
+                next_load = self._load(layer + 1) if layer + 1 < layers else None
                 self._layer(layer, load)
                 self.reader.release(load)
                 after()
@@ -113,7 +113,7 @@ class Sweep:
 
     def _run(self, number: int, batch: Batch, hidden_BTH: torch.Tensor, recorder: Recorder) -> torch.Tensor:
         """Outputs [B, T, H] of a layer, which sees what the whole model would give it."""
-        given: dict[str, Any] = dict(self.skeleton.context(*batch.tokens_BT.shape)[number])
-        given["past_key_values"] = recorder  # shows keys after the rotary embedding, keeps nothing
-        out: torch.Tensor = self.skeleton.layers[number](hidden_BTH, **given)
-        return out
+        arguments: dict[str, Any] = dict(self.skeleton.context(*batch.tokens_BT.shape)[number])
+        arguments["past_key_values"] = recorder  # shows keys after the rotary embedding, keeps nothing
+        out_BTH: torch.Tensor = self.skeleton.layers[number](hidden_BTH, **arguments)
+        return out_BTH

@@ -35,6 +35,6 @@ def _require_whole(db: Connection) -> None:
     dangling = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
     if dangling:
         raise StoreUnusable(
-            f"the registry cannot be upgraded: {len(dangling)} rows point at rows that are not there, the first "
-            f"in table {dangling[0][0]!r}; it is left as it was, restore it from a backup"
+            f"the registry cannot be upgraded: {len(dangling)} rows point at rows that are not there, the"
+            f" first in table {dangling[0][0]!r}; it is left as it was, restore it from a backup"
         )
