@@ -1,7 +1,7 @@
-"""What a store calls what it holds: a key, or one of several contents of a key. Pure.
+"""Addresses of artifacts in a store: a key, or one of several contents of a key. Pure.
 
-Builds that are not bit-identical are normal on GPUs, so that one key may have several contents. `KEY` means
-any of them, `KEY.DIGEST` the one with that digest of its manifest.
+Builds on GPUs are rarely bit-identical, so that one key may have several contents. `KEY` means any of them,
+`KEY.DIGEST` the one whose manifest has that digest.
 """
 
 import re

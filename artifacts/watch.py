@@ -59,9 +59,9 @@ def watch(
         try:
             record = client.resolve(reference)
             if record.number != number:
-                directory = _placed(client, record, root)
+                directory = _place_version(client, record, root)
                 number = record.number
-                _forget(root, keep)
+                _remove_old(root, keep)
                 yield Change(record, directory)
             wait_s = every_s
         except (StoreUnusable, ArtifactCorrupt) as exc:
@@ -70,14 +70,14 @@ def watch(
         sleep(wait_s)
 
 
-def _placed(client: "Client", record: VersionRecord, root: Path) -> Path:
+def _place_version(client: "Client", record: VersionRecord, root: Path) -> Path:
     """The version's directory below `root`, pulled unless it is there undamaged, and made current."""
     directory = root / str(record.number)
-    if directory.is_dir() and (not _is_of(directory, record) or client.verify(directory)):
+    if directory.is_dir() and (not _holds_build(directory, record) or client.verify(directory)):
         shutil.rmtree(directory)
     if not directory.is_dir():
         client.pull(record.reference, directory)
-    os.utime(directory)  # when it became current, for `_forget`
+    os.utime(directory)  # when it became current, for `_remove_old`
     link = root / f".{CURRENT}.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(directory.name)
@@ -85,14 +85,14 @@ def _placed(client: "Client", record: VersionRecord, root: Path) -> Path:
     return directory
 
 
-def _is_of(directory: Path, record: VersionRecord) -> bool:
+def _holds_build(directory: Path, record: VersionRecord) -> bool:
     """Whether the directory holds this very build: another registry's version may have had its number."""
     manifest = directory / "manifest.json"
     text = manifest.read_text(errors="replace") if manifest.is_file() else ""
     return record.engine_key in text and (record.manifest_digest or "") in text
 
 
-def _forget(root: Path, keep: int) -> None:
+def _remove_old(root: Path, keep: int) -> None:
     """Removes the versions that were current longest ago; never the one that is."""
     current = (root / CURRENT).resolve()
     old = [path for path in root.iterdir() if path.name.isdigit() and path.is_dir() and path != current]

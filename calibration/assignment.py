@@ -13,7 +13,7 @@ ROUTERS = {name for kind in KINDS.values() if kind.experts for name in kind.expe
 """Last parts of the names of modules that weigh experts."""
 
 
-def assigned(precision: Precision, layout: Layout) -> dict[str, Format]:
+def assign_formats(precision: Precision, layout: Layout) -> dict[str, Format]:
     """The format of every linear of the layers."""
     return {name: precision.of(name) for name in layout.linears()}
 
@@ -28,7 +28,7 @@ def reason_left(precision: Precision, module: str) -> str:
     return f"excluded by the preset {precision.of(module).modelopt_cfg}" if module == HEAD else ""
 
 
-def intended(precision: Precision, module: str) -> str:
+def intended_format(precision: Precision, module: str) -> str:
     """Name of the format that a linear shall have, or `source`."""
     return SOURCE if reason_left(precision, module) else precision.of(module).name
 

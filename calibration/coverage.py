@@ -64,7 +64,7 @@ def document(
 ) -> dict[str, Any]:
     """Contents of coverage.json.
 
-    `wanted` is the recipe's format, `left_out` maps source tensors that were not written to the reason,
+    `format_` is the recipe's format, `left_out` maps source tensors that were not written to the reason,
     `kv_cache` tells the cache's type and its scales by tensor name.
     """
     quantized = sum(linear.actual != SOURCE for linear in linears)

@@ -43,7 +43,7 @@ class Findings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _WriteReport:
     """Accounts of what was written."""
 
     linears: dict[str, Linear]
@@ -81,10 +81,10 @@ def write(source: Source, findings: Findings, out: Path, progress: Progress) -> 
 
 def _write_tensors(
     source: Source, findings: Findings, writer: CheckpointWriter, progress: Progress
-) -> _Written:
+) -> _WriteReport:
     names, tied, total = layout(source.config), is_tied(source.config), len(source.files)
-    folded = _folded(names.groups(), findings.measured)
-    written = _Written(dict(findings.linears), {})
+    folded = _folded_norms(names.groups(), findings.measured)
+    written = _WriteReport(dict(findings.linears), {})
     for done, (name, tensor) in enumerate(source.tensors()):
         progress(done, total, "tensors")
         if reason := left_out(name, tied=tied):
@@ -94,7 +94,7 @@ def _write_tensors(
         value, module = tensor.to(source.dtype), name.removesuffix(".weight")
         if module != name and module in findings.measured:
             # On the CPU: the key does not say where, and quotients of a GPU were seen to differ.
-            tensors = _quantized(module, value, findings.measured[module])
+            tensors = _quantize_linear(module, value, findings.measured[module])
             written.linears[module] = _with_scales(findings.linears[module], value, tensors)
         elif name in folded:
             tensors = {name: folded_norm(value, folded[name])}
@@ -108,7 +108,7 @@ def _write_tensors(
     return written
 
 
-def _quantized(module: str, weight: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
+def _quantize_linear(module: str, weight: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
     """What replaces a linear's weight, by full name."""
     try:
         parts = quantized(weight, measurement)
@@ -117,7 +117,7 @@ def _quantized(module: str, weight: torch.Tensor, measurement: Measured) -> dict
     return {f"{module}.{part}": tensor for part, tensor in parts.items()}
 
 
-def _folded(fused: Sequence[Group], measured: Mapping[str, Measured]) -> dict[str, torch.Tensor]:
+def _folded_norms(fused: Sequence[Group], measured: Mapping[str, Measured]) -> dict[str, torch.Tensor]:
     """Norm weight -> smoothing factors [I] that are folded into it."""
     firsts = ((group.norm, measured.get(group.linears[0])) for group in fused)
     return {f"{norm}.weight": f.shared for norm, f in firsts if f and f.folded and f.shared is not None}

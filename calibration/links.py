@@ -30,7 +30,7 @@ def leads_out(root: Path, name: str) -> Path | None:
     return None if _base(root, real) else real
 
 
-def told(root: Path, names: Iterable[str]) -> str:
+def describe_links(root: Path, names: Iterable[str]) -> str:
     """Says which of these names lead out of `root`, and what to do about it; empty where none does."""
     links = {name: real for name in names if (real := leads_out(root, name)) is not None}
     if not links:
@@ -57,7 +57,7 @@ def located(root: Path, name: str) -> tuple[Path, Path]:
     real = Path(os.path.realpath(root / name))
     base = _base(root, real)
     if base is None:
-        raise LeadsOut(errno.ELOOP, told(root, [name]), str(root / name))
+        raise LeadsOut(errno.ELOOP, describe_links(root, [name]), str(root / name))
     return base, real.relative_to(base)
 
 

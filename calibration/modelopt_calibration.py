@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from calibration.assignment import assigned, reason_left
+from calibration.assignment import assign_formats, reason_left
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.export import write
 from calibration.layout import Layout, attention, layout
@@ -80,7 +80,7 @@ def configuration(precision: Precision, kv_type: str, alpha: float, names: Layou
     algorithm, rules = _algorithm(preset, alpha), list(preset["quant_cfg"])
     rules += [
         {"quantizer_name": f"{name}.*_quantizer*", "enable": False}
-        for name, fmt_ in assigned(precision, names).items()
+        for name, fmt_ in assign_formats(precision, names).items()
         if fmt_.weight == "source"
     ]
     if kv_type != "auto":

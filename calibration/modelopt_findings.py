@@ -47,7 +47,7 @@ def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Find
     linears, measurements = {}, {}
     for name, module in linear_modules(model).items():
         fmt = precision.of(name)
-        actual, reason = found_format(module), reason_left(precision, name)
+        actual, reason = actual_format(module), reason_left(precision, name)
         linears[name] = Linear(
             module=name, intended=SOURCE if reason else fmt.name, actual=actual, reason=reason
         )
@@ -58,11 +58,11 @@ def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Find
         precision=precision,
         linears=linears,
         measured=agreed(measurements, layout(model.config.to_dict()).groups()),
-        kv_cache=found_kv_cache(model),
+        kv_cache=read_kv_cache(model),
     )
 
 
-def found_format(linear: Any) -> str:
+def actual_format(linear: Any) -> str:
     """Name of the format that a linear's ModelOpt quantizers are set to, or what they are set to instead."""
     weights, inputs = _stages(linear.weight_quantizer), linear.input_quantizer
     first, second = weights[0], weights[1:]
@@ -149,7 +149,7 @@ def _smoothing(name: str, linear: Any, maxima_I: torch.Tensor | None, alpha: flo
     return smoothing
 
 
-def found_kv_cache(model: Any) -> KvCache:
+def read_kv_cache(model: Any) -> KvCache:
     """The KV cache's type and scales, as the attention's quantizers were set and calibrated."""
     types = {MODELOPT_BITS[stored]: name for name, stored in KV_TYPES.items()}
     scales, kv_type = {}, "auto"

@@ -154,7 +154,7 @@ def propose(
     if gain is None:
         count = math.ceil(KEPT_SHARE * len(fitting)) if keep is None else keep
     else:
-        count = _enough(ordered, name, wider, gain * total)
+        count = _units_for_error(ordered, name, wider, gain * total)
     chosen = tuple(ordered[:count])
     forced = tuple(unit for unit in all_units if name not in unit.errors)
     return Proposal(
@@ -186,7 +186,7 @@ def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]
     ]
 
 
-def _enough(ordered: Sequence[Unit], name: str, wider: str, target: float) -> int:
+def _units_for_error(ordered: Sequence[Unit], name: str, wider: str, target: float) -> int:
     """How many units it takes to remove that much error; all of them where that is not enough."""
     removed = 0.0
     for count, unit in enumerate(ordered):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from calibration.assignment import assigned, intended, reason_left
+from calibration.assignment import assign_formats, intended_format, reason_left
 from calibration.coverage import Linear
 from calibration.derive import kv_cache, measured
 from calibration.export import Findings, write
@@ -34,20 +34,20 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     params, inputs = job["params"], job["inputs"]
     source = Source.open(Path(inputs["source"]))
     statistics = Statistics(Path(inputs["statistics"])) if "statistics" in inputs else None
-    write(source, derived(source, statistics, params), out, progress)
+    write(source, derive_findings(source, statistics, params), out, progress)
 
 
-def derived(source: Source, statistics: Statistics | None, params: Mapping[str, Any]) -> Findings:
+def derive_findings(source: Source, statistics: Statistics | None, params: Mapping[str, Any]) -> Findings:
     """What the source is quantized with, for a step's `format`, `kv_cache` and `smoothing`."""
     precision, names = Precision.parse(params["format"]), layout(source.config)
-    formats = assigned(precision, names)
+    formats = assign_formats(precision, names)
     measurements = measured(
         statistics, formats, names, dtype=source.dtype, alpha=params.get("smoothing", FULL_SMOOTHING)
     )
     linears = {
         name: Linear(
             module=name,
-            intended=intended(precision, name),
+            intended=intended_format(precision, name),
             actual=measurements[name].fmt.name if name in measurements else "source",
             reason=reason_left(precision, name),
         )

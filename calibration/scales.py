@@ -90,13 +90,13 @@ def agreed(
             raise QuantizationIncomplete(
                 f"linears that runtimes fuse have different formats: {described}; give them one format"
             )
-        result |= dict(zip(names, _together(present, folds=folds), strict=True))
+        result |= dict(zip(names, _share_amax(present, folds=folds), strict=True))
     for stack in stacks:
-        result |= _stacked({name: result[name] for name in stack if name in result}, len(stack))
+        result |= _share_input_amax({name: result[name] for name in stack if name in result}, len(stack))
     return result
 
 
-def _stacked(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
+def _share_input_amax(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
     """The linears of a stack with one input amax."""
     formats = {member.fmt.name for member in members.values()}
     if members and (len(members) < size or len(formats) > 1):
@@ -108,7 +108,7 @@ def _stacked(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
     return {name: replace(member, input_amax=input_amax) for name, member in members.items()}
 
 
-def _together(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
+def _share_amax(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
     """The linears with what they share; `folds`: a norm can carry their smoothing."""
     fmt, shared = members[0].fmt, _mean([m.shared for m in members])
     joined = [
@@ -165,10 +165,10 @@ def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch
         tensors["weight_scale"] = torch.cat([scale for _, scale in pieces])
     if fmt.two_level:
         assert measurement.weight_amax is not None
-        tensors["weight_scale_2"] = _divided(measurement.weight_amax, FP8_E4M3_MAX)
+        tensors["weight_scale_2"] = _divide(measurement.weight_amax, FP8_E4M3_MAX)
     if measurement.input_amax is not None:
         bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX
-        tensors["input_scale"] = _divided(measurement.input_amax, bound)
+        tensors["input_scale"] = _divide(measurement.input_amax, bound)
     if measurement.shared is not None and not measurement.folded:
         tensors["pre_quant_scale"] = measurement.shared
     return tensors
@@ -209,7 +209,7 @@ def folded_norm(weight_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
 def _fp8(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     if measurement.fmt.granularity == "tensor":
         assert measurement.weight_amax is not None
-        scale = _divided(measurement.weight_amax, FP8_E4M3_MAX)
+        scale = _divide(measurement.weight_amax, FP8_E4M3_MAX)
         return (weight_OI.float() / scale).to(torch.float8_e4m3fn), scale
     scale_O = _scale(weight_OI.abs().amax(dim=1), FP8_E4M3_MAX)
     return (weight_OI.float() / scale_O[:, None]).to(torch.float8_e4m3fn), scale_O
@@ -232,10 +232,10 @@ def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor,
 def _scale(amax: torch.Tensor, bound: float) -> torch.Tensor:
     """Scales for the largest magnitudes; one where all weights are zero."""
     amax = torch.where(amax == 0, torch.full_like(amax, bound), amax)
-    return _divided(amax.clamp(min=torch.finfo(amax.dtype).tiny), bound)
+    return _divide(amax.clamp(min=torch.finfo(amax.dtype).tiny), bound)
 
 
-def _divided(amax: torch.Tensor, bound: float) -> torch.Tensor:
+def _divide(amax: torch.Tensor, bound: float) -> torch.Tensor:
     """The quotient in float32, correctly rounded: by a plain number a GPU would multiply its inverse."""
     return amax.float() / torch.full((), bound, device=amax.device)
 

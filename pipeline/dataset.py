@@ -82,7 +82,7 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     try:
         found = yaml_text.parse_card(front[1])
     except yaml.YAMLError as exc:
-        said = yaml_text.said(exc)
+        said = yaml_text.format_error(exc)
         raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None
     listed = found.get("configs") if isinstance(found, dict) else None
     return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

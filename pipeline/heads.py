@@ -63,7 +63,7 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
-    if said := links.told(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+    if said := links.describe_links(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
         raise SourceError(said)
     config = read_config(directory)
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)

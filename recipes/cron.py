@@ -28,7 +28,7 @@ nearest working day (W): Prefect refuses them, or draws other times each time it
 EXAMPLE = "minute hour day month weekday, e.g. `0 3 * * *` for 3 o'clock every night"
 
 
-def known_cron(text: str) -> str:
+def check_cron(text: str) -> str:
     """The expression; a ValueError that names the field where Prefect cannot read it, or it never fires."""
     fields = text.split()
     if not (len(fields) == 1 and text.strip().startswith("@")) and len(fields) != len(FIELDS):
@@ -55,7 +55,7 @@ def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
     return next_time
 
 
-def known_timezone(zone: str) -> str:
+def check_timezone(zone: str) -> str:
     """The name; a ValueError with the nearest names there are where it is none."""
     import difflib  # as in _readable
     import zoneinfo

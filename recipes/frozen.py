@@ -12,7 +12,7 @@ T = TypeVar("T")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$"
 ALIAS = r"^[A-Za-z][A-Za-z0-9._-]*$"
 
-SPELT = {
+PATTERN_WORDS = {
     NAME: "parts of letters, digits, . _ and -, each beginning with a letter or a digit, with / between them",
     ALIAS: "letters, digits, . _ and -, beginning with a letter",
 }
@@ -21,33 +21,33 @@ SPELT = {
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
 
 
-def _real(value: str) -> str:
+def _check_day(value: str) -> str:
     try:
         return date.fromisoformat(value).isoformat()
     except ValueError:
         raise ValueError(f"{value!r} is no day; write it as 2026-01-31") from None
 
 
-Day = Annotated[str, AfterValidator(_real)]
+Day = Annotated[str, AfterValidator(_check_day)]
 """A day, ISO 8601."""
 
 
-def _possible(value: str) -> str:
+def _check_path(value: str) -> str:
     if problem := path_problem(value):
         raise ValueError(problem)
     return value
 
 
-def _no_truth(value: Any) -> Any:
+def _refuse_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is no number (allowed: 1)")
     return value
 
 
-Version1 = Annotated[Literal[1], BeforeValidator(_no_truth)]  # to Python, True is 1
+Version1 = Annotated[Literal[1], BeforeValidator(_refuse_bool)]  # to Python, True is 1
 """Version of a document's schema."""
 
-FilePath = Annotated[str, AfterValidator(_possible)]
+FilePath = Annotated[str, AfterValidator(_check_path)]
 """A path that a file can have."""
 
 Several = Annotated[tuple[T, ...], Strict(False)]  # noqa: FBT003 pydantic's

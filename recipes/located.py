@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from recipes import yaml_text
 from recipes.errors import SHOWN as SHOWN_PROBLEMS
 from recipes.errors import RecipeError
-from recipes.frozen import SPELT
+from recipes.frozen import PATTERN_WORDS
 from recipes.regular import FileRefused, is_directory, read_text, shortened
 
 Loc = tuple[int | str, ...]
@@ -34,7 +34,7 @@ SHALLOW = ("too_short", "literal_error", "string_type")
 
 
 def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
-    """The file's syntax tree with places; `what` it should hold and, where there is none, the `cure`."""
+    """The file's syntax tree with places; `subject` it should hold and, where there is none, the `remedy`."""
     try:
         text = read_text(file)
     except FileRefused as exc:
@@ -43,7 +43,7 @@ def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
     try:
         root = yaml_text.compose(text)
     except yaml.YAMLError as exc:
-        raise RecipeError(file, [yaml_text.said(exc)]) from None
+        raise RecipeError(file, [yaml_text.format_error(exc)]) from None
     if not isinstance(root, yaml.MappingNode):
         raise RecipeError(file, [f"1:1: {subject} is a mapping of keys to values; start with `version: 1`"])
     return root
@@ -57,7 +57,7 @@ def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
     try:
         return cast("dict[str, Any]", yaml_text.value_of(root))
     except yaml.YAMLError as exc:
-        raise RecipeError(file, [yaml_text.said(exc)]) from None
+        raise RecipeError(file, [yaml_text.format_error(exc)]) from None
 
 
 def _repeated_keys(node: yaml.Node) -> Iterator[str]:
@@ -97,14 +97,14 @@ def validate(
         return model.model_validate(document)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
-    problems_of = _Told(model, root, document, tuple(more))
+    problems_of = _ErrorFormatter(model, root, document, tuple(more))
     distinct = problems_of.distinct(errors)
     problems = [problems_of.problem(loc, error) for loc, error in distinct[:SHOWN_PROBLEMS]]
     raise RecipeError(file, problems, more=len(distinct) - len(problems))
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _ErrorFormatter:
     """Words for what a model says against a document."""
 
     model: type[BaseModel]
@@ -136,11 +136,13 @@ class _Told:
         elif error["type"] == "too_short":
             message = "is empty; give at least one entry"
         elif error["type"] == "string_pattern_mismatch" and loc[-1:] == ("revision",):
-            message = f"{_given(error)} is not a full commit hash (40 hex digits); branches and tags move"
-        elif error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in SPELT:
-            message = f"{_given(error)} is not allowed; write {SPELT[error['ctx']['pattern']]}"
+            message = (
+                f"{_input_text(error)} is not a full commit hash (40 hex digits); branches and tags move"
+            )
+        elif error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in PATTERN_WORDS:
+            message = f"{_input_text(error)} is not allowed; write {PATTERN_WORDS[error['ctx']['pattern']]}"
         elif error["type"] != "value_error":
-            message = f"{KINDS.get(error['type'], _lower(message))}, found {_given(error)}"
+            message = f"{KINDS.get(error['type'], _lower(message))}, found {_input_text(error)}"
         dotted = ".".join(shortened(str(part)) for part in loc)
         return (
             f"{place(self.root, loc)}{dotted}: {message}" if dotted else f"{place(self.root, loc)}{message}"
@@ -178,7 +180,7 @@ def _location(error: ErrorDetails, document: Any) -> Loc:
     return tuple(location)
 
 
-def _given(error: ErrorDetails) -> str:
+def _input_text(error: ErrorDetails) -> str:
     return shortened(repr(error["input"]))
 
 
@@ -190,10 +192,12 @@ def _unknown_value(error: ErrorDetails) -> str:
     parts = error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
     allowed = [part.strip("'\"") for part in parts]
     if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
-        return f"{_given(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
+        return (
+            f"{_input_text(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
+        )
     close = difflib.get_close_matches(str(error["input"]), allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
+    return f"{_input_text(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

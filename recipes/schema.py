@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from recipes.calibration import DATE, Calibration
-from recipes.cron import known_cron, known_timezone
+from recipes.cron import check_cron, check_timezone
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
 from recipes.frozen import ALIAS, NAME, Commit, FilePath, Fraction, Frozen, Several, Version1
@@ -31,7 +31,7 @@ Name = Annotated[
 Alias = Annotated[str, StringConstraints(pattern=ALIAS, max_length=64)]
 
 
-def known_format(name: str) -> str:
+def check_format(name: str) -> str:
     """Checks a format's name; raises ValueError that lists those there are."""
     if name in LATER:
         raise ValueError(
@@ -44,7 +44,7 @@ def known_format(name: str) -> str:
     return name
 
 
-FormatName = Annotated[str, AfterValidator(known_format)]
+FormatName = Annotated[str, AfterValidator(check_format)]
 
 
 class Model(Frozen):
@@ -175,7 +175,7 @@ SETTINGS = ("max_batch_size", "max_seq_len")
 OPTION = "options."
 
 
-def known_setting(name: str) -> str:
+def check_setting(name: str) -> str:
     """Checks what a search varies; raises ValueError that says what can be."""
     if name not in SETTINGS and not (name.startswith(OPTION) and name != OPTION):
         close = difflib.get_close_matches(name, SETTINGS, n=1)
@@ -191,7 +191,7 @@ class Tune(Frozen):
     """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
 
     space: dict[
-        Annotated[str, AfterValidator(known_setting)], Annotated[Several[Any], Field(min_length=1)]
+        Annotated[str, AfterValidator(check_setting)], Annotated[Several[Any], Field(min_length=1)]
     ] = Field(min_length=1)
     """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
     objective: Literal["throughput", "latency"] = "throughput"
@@ -268,9 +268,9 @@ class Publish(Frozen):
 class Schedule(Frozen):
     """When a submitted recipe runs by itself."""
 
-    cron: Annotated[str, AfterValidator(known_cron)]
+    cron: Annotated[str, AfterValidator(check_cron)]
     """Cron expression, e.g. `0 3 * * *`."""
-    timezone: Annotated[str, AfterValidator(known_timezone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
     """IANA time zone of the expression."""
 
 

@@ -31,7 +31,7 @@ FLOAT = re.compile(
 DECIMAL = {f"{TAG}int": INT, f"{TAG}float": FLOAT}
 
 
-PLAIN = {
+CLEAR_PROBLEMS = {
     "second occurrence": "this anchor is set a second time; give it another name",
     "but found another document": "a second document begins here; give each a file of its own",
 }
@@ -115,9 +115,11 @@ class Loader(yaml.SafeLoader):
                 raise ValueError(node.value)
             value = float(node.value) if node.tag == f"{TAG}float" else super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError, TypeError):
-            raise _no(node, "can be read; quote it if it is text") from None
+            raise _value_error(node, "can be read; quote it if it is text") from None
         if isinstance(value, int | float) and not isinstance(value, bool) and not self.meant(value):
-            raise _no(node, "can be meant; it is too large, or too near to nothing; quote it if it is text")
+            raise _value_error(
+                node, "can be meant; it is too large, or too near to nothing; quote it if it is text"
+            )
         return value
 
     def meant(self, value: float) -> bool:
@@ -163,14 +165,14 @@ def value_of(node: yaml.Node) -> Any:
     return Loader("").construct_document(node)
 
 
-def said(error: yaml.YAMLError) -> str:
+def format_error(error: yaml.YAMLError) -> str:
     """`line:column: what is wrong` of an error, in one short line."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return shortened(" ".join(str(error).split()))
     mark = error.problem_mark or error.context_mark
     place = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
     problem = str(error.problem or error.context)
-    return f"{place}{PLAIN.get(problem, problem)}"
+    return f"{place}{CLEAR_PROBLEMS.get(problem, problem)}"
 
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
@@ -192,7 +194,7 @@ def _check_keys(node: yaml.Node, seen: set[int]) -> None:
         _check_keys(value, seen)
 
 
-def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
+def _value_error(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
     kind = node.tag.rpartition(":")[2]
     return yaml.constructor.ConstructorError(
         None, None, f"{shortened(str(node.value))!r} is no {kind} that {why}", node.start_mark

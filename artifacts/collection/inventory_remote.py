@@ -1,4 +1,4 @@
-"""What a remote store holds: manifests are commits, contents are whole or in parts behind an index."""
+"""The inventory of a remote store: manifests are commits, contents are whole or in parts with an index."""
 
 import re
 from collections import defaultdict
@@ -12,7 +12,7 @@ from obstore.store import ObjectStore
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, Progress, inputs_of, params_of
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest, read_manifest
-from artifacts.store.objects import Meta, listed, read
+from artifacts.store.objects import Meta, list_objects, read
 from artifacts.store.remote.layout import MANIFESTS, QUARANTINE
 
 BLOBS, PROBES = "blobs", "probes"
@@ -26,22 +26,22 @@ _BLOB = re.compile(rf"{BLOBS}/[0-9a-f]{{2}}/([0-9a-f]{{64}})(?:|(\.json)|\.parts
 
 @dataclass(slots=True)
 class Reader:
-    """Reads a remote store's inventory; a manifest that did not change is read once."""
+    """Reads a remote store's inventory; an unchanged manifest is read once."""
 
     objects: ObjectStore
     _read: dict[tuple[str, str], Manifest | str] = field(default_factory=dict)
-    """Path and version of an object -> its manifest, or what is wrong with it."""
+    """Path and version of an object -> its manifest, or its problem."""
 
     def prepare(self, progress: Progress) -> None:
-        """Read what there is, so that `inventory` has only the news to read."""
-        self._manifests(listed(self.objects, MANIFESTS), progress)
+        """Read all manifests, so that `inventory`, which others wait for, reads only new ones."""
+        self._manifests(list_objects(self.objects, MANIFESTS), progress)
 
     def inventory(self, now: datetime, progress: Progress) -> Inventory:
         """Everything the store holds; `now` is its own time."""
-        # Contents first: one that is added from here on is no candidate, and one whose manifest was written
-        # before this call is among those the manifests name.
-        stored = _blobs(listed(self.objects, BLOBS), now)
-        commits = listed(self.objects, MANIFESTS)
+        # Contents are listed before manifests. A content added after this line is no candidate for removal,
+        # and a content whose manifest was committed before this line is named by a manifest below.
+        stored = _blobs(list_objects(self.objects, BLOBS), now)
+        commits = list_objects(self.objects, MANIFESTS)
         manifests = self._manifests(commits, progress)
         artifacts, problems = {}, []
         for meta in commits:
@@ -58,12 +58,12 @@ class Reader:
         litter = tuple(
             Litter(kind=kind, place=meta.path, size_bytes=meta.size, age_s=_age(meta, now))
             for kind in (PROBES, QUARANTINE)
-            for meta in listed(self.objects, kind)
+            for meta in list_objects(self.objects, kind)
         )
         return Inventory(artifacts=artifacts, blobs=stored, litter=litter, problems=tuple(problems))
 
     def _manifests(self, commits: Iterable[Meta], progress: Progress) -> dict[str, "Manifest | str"]:
-        """Path -> manifest, or what is wrong with it; one removed meanwhile is left out."""
+        """Path -> manifest, or its problem; manifests removed meanwhile are left out."""
         versions = {
             meta.path: (meta.path, f"{meta.tag} {meta.modified}")
             for meta in commits
@@ -100,7 +100,7 @@ def _artifact(key: str, manifest: "Manifest | str", path: str, age_s: float) -> 
 
 
 def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
-    """Digest -> content, its index before its parts: without the index they are an upload to be continued."""
+    """Digest -> content; the index is removed before its parts, which then are an interrupted upload."""
     objects_of: defaultdict[str, list[Meta]] = defaultdict(list)
     for meta in stored:
         if matched := _BLOB.fullmatch(meta.path):
@@ -118,5 +118,5 @@ def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
 
 
 def _age(meta: Meta, now: datetime) -> float:
-    """Seconds since an object was written; servers tell some times to the second and others more finely."""
+    """Seconds since an object was written, never negative: servers round some times to the second."""
     return max(0.0, (now - meta.modified).total_seconds())

@@ -1,4 +1,4 @@
-"""What differs between two versions, and whether a difference is more than noise; pure."""
+"""Compares two versions, and tells differences from noise; pure."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,26 +21,27 @@ SPEED = {
     "ttft_ms_p95": "time to first token, 95th percentile, ms",
     "itl_ms_p95": "time between tokens, 95th percentile, ms",
 }
-NOTES = {"speed": "each timed once, on whatever else ran beside it: only large differences mean something"}
-"""Section -> what its judgements cannot know."""
+NOTES = {"speed": "each timed once, possibly beside other load: only large differences are meaningful"}
+"""Section -> limit of its judgements."""
 
 SIZE = {"size_bytes": "bytes of the engine"}
-"""Metrics that are compared, in words."""
+"""Compared metric -> its description."""
 
 MORE_IS_BETTER = frozenset({"top1_agreement", "tokens_per_s", "tokens_per_s_per_user"})
-"""Of the others, less is."""
+"""Metrics that improve as they grow; the others improve as they shrink."""
 
 SPEED_NOISE = 0.05
-"""Speeds come without an interval; a smaller share than this is not called a difference (our choice)."""
+"""Speeds have no confidence interval; a relative change below this is called noise (our choice)."""
 
 
 def compare(
     before: VersionRecord, after: VersionRecord, paired: Mapping[str, Metric] | None = None
 ) -> Comparison:
-    """Compares two versions by what the registry says of them.
+    """Compares two versions by their registered recipe, facts and metrics.
 
-    `paired` holds, per metric of accuracy, after less before over the same samples with a 95 % interval,
-    where both were scored on the same ones: it is sharper than what the two intervals tell.
+    `paired` holds, per accuracy metric, the difference (after - before) over the same samples with its 95 %
+    interval, where both versions were scored on the same samples: it is narrower than a difference of the
+    two versions' own intervals.
     """
     left, right = before.facts, after.facts
     return Comparison(
@@ -49,7 +50,7 @@ def compare(
         same_engine=before.engine_key == after.engine_key
         and is_same(before.manifest_digest, after.manifest_digest),
         origin=_settings(_origin(before), _origin(after)),
-        recipe=_settings(_asked(before), _asked(after)),
+        recipe=_settings(_recipe_settings(before), _recipe_settings(after)),
         toolchain=_settings(left.get("toolchain", {}), right.get("toolchain", {})),
         needs=_settings(_needs(left), _needs(right)),
         accuracy=tuple(_accuracy(before, after, paired or {})),
@@ -67,10 +68,10 @@ def same_samples(before: VersionRecord, after: VersionRecord) -> bool:
 
 
 def difference(before: Metric, after: Metric) -> Metric | None:
-    """After less before with a 95 % interval from those of the two; None where one has none.
+    """The difference (after - before) with a 95 % interval from both intervals; None where one is missing.
 
     The square-and-add interval (Zou and Donner, Statistics in Medicine 27, 2008, equation 6), which keeps
-    asymmetric intervals asymmetric. It takes the two for independent: too wide for the same samples.
+    asymmetric intervals asymmetric. It assumes independence, so it is too wide for the same samples.
     """
     if before.low is None or before.high is None or after.low is None or after.high is None:
         return None
@@ -107,7 +108,7 @@ def _accuracy(
 
 
 def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
-    """Each batch size that was timed for both, largest first; the plain figures where none was."""
+    """Each batch size timed for both, largest first; the metrics without a batch size where none was."""
     elsewhere = "timed on other hardware" if _hardware(before.facts) != _hardware(after.facts) else ""
     batches = [_batches(record) for record in (before, after)]
     common = sorted(batches[0] & batches[1], reverse=True)
@@ -127,7 +128,7 @@ def _plain(
     *,
     exact: bool = False,
 ) -> Iterator[Measured]:
-    """Figures without intervals; `trouble` is why they cannot be compared, `exact` ones have no noise."""
+    """Figures without intervals; `obstacle` is why they cannot be compared, `exact` ones have no noise."""
     for name, words in names.items():
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
@@ -175,7 +176,7 @@ def _origin(record: VersionRecord) -> dict[str, Any]:
     }
 
 
-def _asked(record: VersionRecord) -> dict[str, Any]:
+def _recipe_settings(record: VersionRecord) -> dict[str, Any]:
     """The recipe, its format on one line."""
     settings = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
     if isinstance(settings.get("format"), Mapping):
@@ -186,7 +187,7 @@ def _asked(record: VersionRecord) -> dict[str, Any]:
 
 
 def _needs(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of host and limits; GPUs by name alone, since each rank's is listed."""
+    """Facts about host and limits; GPU names only, since facts list one GPU per rank."""
     names = sorted({gpu["name"] for gpu in facts.get("gpus", [])})
     rest = {name: value for name, value in facts.items() if name not in ("toolchain", "gpus")}
     return {**rest, "gpus": ", ".join(names) or None}
@@ -203,7 +204,7 @@ def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Sett
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted places and the values that hold no others."""
+    """Dotted place and value of every leaf; lists without mappings are leaves."""
     if isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):

@@ -1,4 +1,4 @@
-"""Which versions suit a request, which do not and why, and in what order to try them; pure."""
+"""Matches versions with criteria: the suitable ones in order, the others with reasons; pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from artifacts.finding.listed import Listed, taken
+from artifacts.finding.listed import Listed, collected_note
 from artifacts.finding.needs import FACTS, Facts
 from artifacts.version import VersionRecord
 
@@ -18,32 +18,32 @@ RANKS = {
     "accuracy": ("kl", 1.0),
     "size": ("size_bytes", 1.0),
 }
-"""Order of the versions that suit: by this metric, times this, lowest first; unmeasured ones last."""
+"""Rank -> metric and sign: matches are sorted by sign * metric, ascending, unmeasured ones last."""
 
 AT_LEAST = frozenset({"tokens_per_s", "tokens_per_s_per_user", "top1_agreement"})
 AT_MOST = frozenset(
     {"ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95", "kl", "perplexity_ratio", "size_bytes"}
 )
-"""Metrics that a service level bounds, each from its side; `metric@batch` is the one at that batch size."""
+"""Metrics with lower and with upper bounds in an SLO; `metric@batch` is the one at that batch size."""
 
 CHECKPOINT = "checkpoint"
-"""Backend of imported checkpoints, which nothing serves; they are found by who asks for this backend."""
+"""Backend of imported checkpoints, which cannot be served; only this backend as a criterion matches them."""
 
-IS_CHECKPOINT = "it is a checkpoint: build an engine of it"
+IS_CHECKPOINT = "it is a checkpoint: build an engine from it"
 
 Version = Listed | VersionRecord
 
 
 class Reason(NamedTuple):
-    """Why a version does not suit."""
+    """Why a version does not match."""
 
     fact: str
-    """What was wanted: a key of `WANTED`."""
+    """The violated criterion: a member of `CRITERIA`."""
     text: str
 
 
 class Match(NamedTuple):
-    """A version, and every reason why it does not suit; none when it does."""
+    """A version and every reason why it does not match; none where it matches."""
 
     record: Version
     reasons: tuple[Reason, ...]
@@ -55,12 +55,12 @@ class Match(NamedTuple):
 
 
 def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "speed") -> list[Match]:
-    """Every version: first those that suit, best first, then the dropped ones with their reasons.
+    """Every version: first those that match, best first, then the dropped ones with their reasons.
 
-    `WANTED` lists what can be asked for; anything else, or another rank, is a ValueError. A version of
-    another name or model is dropped for that alone.
+    An unknown criterion or rank is a ValueError. A version of another name or model has that as its only
+    reason.
     """
-    check(criteria, rank)
+    check_criteria(criteria, rank)
     judge = Judge(criteria)
     metric, sign = RANKS[rank]
     ranked = []
@@ -72,11 +72,11 @@ def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "
     return [entry[-1] for entry in ranked]
 
 
-def check(criteria: Mapping[str, Any], rank: str = "speed") -> None:
-    """Refuses, as a ValueError, what nobody can be asked for."""
-    unknown = sorted(criteria.keys() - WANTED)
+def check_criteria(criteria: Mapping[str, Any], rank: str = "speed") -> None:
+    """Raises ValueError for an unknown criterion, rank or SLO metric."""
+    unknown = sorted(criteria.keys() - CRITERIA)
     if unknown:
-        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(WANTED)}")
+        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(CRITERIA)}")
     if rank not in RANKS:
         raise ValueError(f"unknown rank {rank!r}; have {', '.join(RANKS)}")
     for name in criteria.get("slo", {}):
@@ -85,7 +85,7 @@ def check(criteria: Mapping[str, Any], rank: str = "speed") -> None:
 
 
 class Judge:
-    """Reasons against versions, worked out once for each distinct set of facts."""
+    """Finds reasons against versions; computes those from facts once per distinct set of facts."""
 
     def __init__(self, criteria: Mapping[str, Any]) -> None:
         self._identity = {fact: want for fact, want in criteria.items() if fact in IDENTITY}
@@ -119,14 +119,14 @@ class Judge:
         return cached[1]
 
     def by_state(self, record: Version) -> tuple[Reason, ...]:
-        """Reasons against this very version: its bytes are gone, or what was measured is too little."""
-        collected = taken(record)
+        """Reasons that apply to this version alone: gc removed its files, or a metric misses the SLO."""
+        collected = collected_note(record)
         reasons = (Reason("bytes", collected),) if collected is not None else ()
         return (*reasons, *slo_reasons(record, self._slo))
 
 
 def slo_reasons(record: Version, slo: Mapping[str, float]) -> list[Reason]:
-    """Why the measurements of a version miss a service level."""
+    """The reasons why a version's metrics miss an SLO; an unmeasured metric misses it."""
     reasons = []
     for name, bound in slo.items():
         value = record.metric(name)
@@ -145,9 +145,9 @@ def _name(record: Version, want: str) -> str | None:
 
 
 def _model(record: Version, want: str) -> str | None:
-    """The whole name of the model, or what comes after the last slash, maybe with `@` and a commit.
+    """Compares with the full name of the model or its part after the last slash, and with `@COMMIT` if given.
 
-    Case does not matter on the hub. Of a `Listed`, the commit is the query's to compare.
+    The hub ignores case. For a `Listed`, the database query has compared the commit.
     """
     repo, _, commit = want.partition("@")
     model, repo_folded = record.model.casefold(), repo.casefold()
@@ -158,29 +158,29 @@ def _model(record: Version, want: str) -> str | None:
 
 
 IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "model": _model}
-"""What a version is of; where that is another thing, no other reason is of interest."""
+"""Criteria that identify what a version is; a version that violates one gets no further reasons."""
 
-WANTED = (*IDENTITY, *FACTS, "slo")
-"""All that can be asked for; `slo` is metric -> bound."""
+CRITERIA = (*IDENTITY, *FACTS, "slo")
+"""All criteria; `slo` is metric -> bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Versions that were dropped for the same kinds of reasons."""
+    """Versions that were dropped for the same criteria."""
 
     facts: tuple[str, ...]
-    """What they do not suit."""
+    """The violated criteria."""
     matches: tuple[Match, ...]
 
     def texts(self, most: int = 3) -> list[str]:
-        """Their reasons, each once; after the first `most`, how many others there are."""
+        """The distinct reasons; after the first `most`, the number of the others."""
         texts = dict.fromkeys("; ".join(match.dropped) for match in _alike(self.matches))
         rest = len(texts) - most
         return [*list(texts)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 
 def groups(matches: Iterable[Match]) -> list[Group]:
-    """The dropped versions, grouped by what they do not suit; those with fewest reasons first."""
+    """The dropped versions grouped by violated criteria, the fewest criteria first."""
     by_reasons: dict[int, list[Match]] = {}
     for match in matches:
         if match.reasons:
@@ -192,7 +192,7 @@ def groups(matches: Iterable[Match]) -> list[Group]:
 
 
 def closest(matches: Iterable[Match], most: int = 3) -> list[Match]:
-    """The dropped versions that lack least: fewest reasons, those of the wanted name and model first."""
+    """The dropped versions with the fewest reasons; versions of another name or model come last."""
     dropped = [match for match in matches if match.reasons]
     distance_of = {
         id(match.reasons): _distance([reason.fact for reason in match.reasons]) for match in _alike(dropped)
@@ -201,10 +201,10 @@ def closest(matches: Iterable[Match], most: int = 3) -> list[Match]:
 
 
 def _alike(matches: Iterable[Match]) -> list[Match]:
-    """One match for each set of reasons; versions with the same facts share theirs."""
+    """One match per set of reasons; versions with the same facts share one set."""
     return list({id(match.reasons): match for match in matches}.values())
 
 
 def _distance(facts: Sequence[str]) -> tuple[int, int]:
-    """Another model or name is further away than anything else."""
+    """Sort key of violated criteria: a wrong name or model is the largest distance."""
     return (any(fact in IDENTITY for fact in facts), len(facts))

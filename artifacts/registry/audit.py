@@ -1,4 +1,4 @@
-"""Everything in a registry read again: rows that are odd, changed, lost, or point at what is not there."""
+"""Audits a registry: reads every row and finds odd, changed, missing and dangling ones."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from artifacts.registry.database import Database
 from artifacts.store.local import LocalStore
 
 AT_ONCE = 500
-"""Rows that are held in memory at a time."""
+"""Rows that are in memory at a time."""
 
 MOST_SAID = 20
-"""Messages of SQLite's own check: after a bad page they are thousands."""
+"""Messages shown of each check: after one bad page, SQLite's own check reports thousands."""
 
-RESTORE = "restore the registry from a backup; no command knows what was there"
+RESTORE = "restore the registry from a backup; no command can recover the lost rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something in a registry that is not as enginery left it."""
+    """A problem in a registry, and its place."""
 
     where: str
     what: str
@@ -36,20 +36,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What was read of a registry, and what is wrong with it."""
+    """The result of an audit: rows read, and findings."""
 
     rows: int
     versions: int
     findings: tuple[Finding, ...]
     unreadable: bool = False
-    """Whether it could not be read to its end."""
+    """Whether reading ended early."""
 
 
 def audit(database: Database, store: LocalStore | None = None) -> Audit:
-    """Read every row and check it: its shape, its seal, what it points at; of versions also the engines.
+    """Read every row and check its shape, its seal and its references; for versions also their engines.
 
-    A registry that cannot be read at all is a finding too. Nothing is changed. Engines are sought in the
-    store, if it is the one that the registry is bound to.
+    A registry that cannot be read is a finding too. Nothing is changed. Engines are looked up in the store
+    if the registry is bound to it.
     """
     reading, bound_here, unreadable = _Audit(), False, False
     try:
@@ -57,7 +57,7 @@ def audit(database: Database, store: LocalStore | None = None) -> Audit:
             raise StoreUnusable(f"registry {database.url} is not there, or has no tables; {RESTORE}")
         with database.reading() as db:
             reading.database(db, database.kind)
-            # metrics before the versions whose seals cover them
+            # Metrics are read before versions, because the seal of a version covers its metrics.
             for table in sorted(
                 tables.METADATA.sorted_tables, key=lambda candidate: candidate is not tables.metric
             ):
@@ -87,7 +87,7 @@ class _Version:
 
 
 class _Audit:
-    """One reading of one registry."""
+    """The state of one audit."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -104,7 +104,7 @@ class _Audit:
         self.findings.append(Finding(where=place, what=problem))
 
     def database(self, db: Connection, kind: str) -> None:
-        """What the database itself says of its pages, and rows that point at rows that are not there."""
+        """Run the database's own check, and find rows that reference missing rows."""
         present = set(inspect(db).get_table_names())
         missing = [table.name for table in tables.METADATA.sorted_tables if table.name not in present]
         if missing:
@@ -112,7 +112,7 @@ class _Audit:
         if kind == "sqlite":
             messages = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
             for message in messages if messages != ["ok"] else ():
-                self.note("registry", f"SQLite finds it damaged: {rows.shown(message)}; {RESTORE}")
+                self.note("registry", f"SQLite finds it damaged: {rows.printable(message)}; {RESTORE}")
         for table in tables.METADATA.sorted_tables:
             for key in sorted(table.foreign_key_constraints, key=lambda constraint: str(constraint.name)):
                 self._dangling(db, table, key)
@@ -123,30 +123,32 @@ class _Audit:
         joined = table.outerjoin(target, and_(*(child == parent for child, parent in pairs)))
         orphans = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
         for row in db.execute(orphans.limit(MOST_SAID)):
-            self.note(rows.named(table, row._asdict()), f"points at a row of {target.name} that is not there")
+            self.note(
+                rows.row_name(table, row._asdict()), f"points at a row of {target.name} that is not there"
+            )
 
     def table(self, db: Connection, table: Table) -> None:
-        """Every row of a table: what it holds, and its seal."""
+        """Check the values and the seal of every row of a table."""
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
-            problem = rows.wrong(table, row._asdict()) or self._more(table, row)
+            problem = rows.row_problem(table, row._asdict()) or self._more(table, row)
             if problem is not None:
-                self.note(rows.named(table, row._asdict()), problem)
+                self.note(rows.row_name(table, row._asdict()), problem)
             self._remember(table, row)
 
     def _more(self, table: Table, row: Row[Any]) -> str | None:
         if table is tables.facts and digest.of_json(row.facts) != row.id:
-            return "their digest is another: they were changed after they were written"
+            return "do not match their digest: they were changed after they were written"
         if table is tables.policy:
             try:
-                judgement.parsed(row.rules)
+                judgement.parse_rules(row.rules)
             except PolicyInvalid as exc:
                 return str(exc)
         return self._unsealed(table, row._asdict()) if table in seals.SEALED else None
 
     def _unsealed(self, table: Table, row: tables.Values) -> str | None:
-        """What the seal says of a row that is as it may be."""
+        """The problem of a well-formed row's seal; None where it matches."""
         if row["seal"] is None:
             return "has no seal: another program wrote it"
         context: tuple[Any, ...] = ()
@@ -174,30 +176,30 @@ class _Audit:
         elif table is tables.version:
             self._metrics.pop((row.name, row.number), None)
             self._numbers[row.name].add(row.number)
-            if rows.wrong(table, row._asdict()) is None:
+            if rows.row_problem(table, row._asdict()) is None:
                 collected = row.collected_at is not None
                 self.versions.append(
                     _Version(row.name, row.number, row.engine_key, row.manifest_digest, collected)
                 )
 
     def series(self) -> None:
-        """Versions that are not there: numbers count from 1 to the last of the name; each has its event."""
+        """Find missing versions: numbers run from 1 to the last of the name, each with an event."""
         for name, last in self._last.items():
             numbers = self._numbers[name]
             if not isinstance(last, int):
-                continue  # said where the row was read
+                continue  # already reported where the row was read
             missing = (number for number in range(1, last + 1) if number not in numbers)
             for number in islice(missing, MOST_SAID):
-                self.note(f"{rows.shown(name)}:{number}", f"is missing: {last} versions were published")
+                self.note(f"{rows.printable(name)}:{number}", f"is missing: {last} versions were published")
             beyond = sorted(version for version in numbers if isinstance(version, int) and version > last)
             for number in beyond[:MOST_SAID]:
-                self.note(f"{rows.shown(name)}:{number}", f"is there, and the last number given was {last}")
+                self.note(f"{rows.printable(name)}:{number}", f"exists, but the last number was {last}")
         for version in self.versions:
             if (version.name, str(version.number)) not in self._published:
-                self.note(f"{version.name}:{version.number}", "no event tells that it was published")
+                self.note(f"{version.name}:{version.number}", "has no event of its publication")
 
     def is_of(self, db: Connection, store: LocalStore) -> bool:
-        """Whether the registry names the artifacts of this store; an odd binding was noted before."""
+        """Whether the registry is bound to this store or unbound; reports another binding."""
         try:
             binding, identity = publishing.bound_to(db), store.identity()
         except ArtifactCorrupt:
@@ -211,7 +213,7 @@ class _Audit:
         return binding is None or (identity is not None and binding.id == identity.id)
 
     def engines(self, store: LocalStore) -> None:
-        """Engines that the store does not have, or has otherwise than they were published."""
+        """Find published engines that the store lacks or has only with other contents."""
         for version in self.versions:
             if version.collected:
                 continue
@@ -225,4 +227,4 @@ class _Audit:
                 )
                 self.note(f"{version.name}:{version.number}", problem)
             except ArtifactCorrupt:
-                continue  # damaged files are found where files are read
+                continue  # damaged files are reported by the store's own survey

@@ -1,4 +1,4 @@
-"""The reading half of the registry: names and versions, and which of them suit."""
+"""The read-only part of the registry: names, versions and searches."""
 
 import difflib
 from collections import defaultdict
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Row, and_, func, select
 
 from artifacts.errors import NotFound
 from artifacts.finding.listed import Listed, Named
-from artifacts.finding.match import Match, check
+from artifacts.finding.match import Match, check_criteria
 from artifacts.registry import listing, remarks, rows, tables
 from artifacts.registry.database import Database
 from artifacts.registry.remarks import Remarks
@@ -21,7 +21,7 @@ VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
 
 
 class Catalog:
-    """Versions of one database, read only. One that does not exist yet has none."""
+    """Versions of one database, read only. A missing database has none."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -31,7 +31,7 @@ class Catalog:
         return self._distinct("name")
 
     def models(self) -> list[str]:
-        """Every source checkpoint that a version was made of, sorted."""
+        """Every source checkpoint of a version, sorted."""
         return [model for model in self._distinct("model") if model]
 
     def _distinct(self, column: str) -> list[str]:
@@ -39,32 +39,32 @@ class Catalog:
             return []
         with self._db.reading() as db:
             result = db.execute(select(VERSION[column]).distinct().order_by(VERSION[column]))
-            return [row[0] for row in rows.sound(tables.version, result)]
+            return [row[0] for row in rows.sound_rows(tables.version, result)]
 
     def versions(self, name: str) -> list[VersionRecord]:
-        """Every version of a name, oldest first; NotFound, with the close names, where it has none.
+        """Every version of a name, oldest first; NotFound with similar names where there is none.
 
-        Rows that are odd are told and left out; where no other is left, an OddRow.
+        Odd rows are reported and left out; OddRow where all of them are odd.
         """
         records, odd_rows = self._records(VERSION.name == name)
         if not records:
             raise odd_rows[0] if odd_rows else self._unknown(name)
         for odd_row in odd_rows:
-            rows.tell(odd_row)
+            rows.report_odd(odd_row)
         return records
 
     def every(self) -> Iterator[VersionRecord]:
-        """Every version of every name, oldest of each first; rows that are odd are told and left out."""
+        """Every version of every name, oldest of each first; odd rows are reported and left out."""
         for name in self.names():
             records, odd_rows = self._records(VERSION.name == name)
             for odd_row in odd_rows:
-                rows.tell(odd_row)
+                rows.report_odd(odd_row)
             yield from records
 
     def resolve(self, reference: str) -> VersionRecord:
-        """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound.
+        """The version of `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound.
 
-        One whose row is odd is an OddRow: no other version is what was asked for.
+        OddRow where its row is odd: no other version may stand in for it.
         """
         target = parse_reference(reference)
         records, odd_rows = self._records((VERSION.name == target.name) & (VERSION.number == _number(target)))
@@ -80,10 +80,9 @@ class Catalog:
         raise NotFound(f"no {reference!r} in {self._db.url}; {target.name} {available} and {aliases}")
 
     def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
-        """Versions to show, by name and number, and how many there are in all.
+        """Versions for a list, by name and number, and their number before `limit`.
 
-        Without a name the newest version of each, and those that an alias points at; with one its versions,
-        the newest `limit` of them.
+        Without a name: the newest version of each name, and aliased versions. With a name: its newest ones.
         """
         if not self._db.exists():
             return [], 0
@@ -91,61 +90,61 @@ class Catalog:
             return listing.listed(db, name, limit)
 
     def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
-        """The first `limit` versions that suit, best first, then the others with the reasons against them.
+        """The first `limit` matching versions, best first, then the others with the reasons against them.
 
-        Versions of another name or model than the wanted are left out. `artifacts.finding.match.WANTED` lists
-        what can be wanted, `artifacts.finding.match.RANKS` the orders.
+        Versions of another name or model than in the criteria are left out.
+        `artifacts.finding.match.CRITERIA` lists the criteria, `artifacts.finding.match.RANKS` the orders.
         """
-        check(criteria, rank)
+        check_criteria(criteria, rank)
         if not self._db.exists():
             return []
         with self._db.reading() as db:
             return listing.search(db, criteria, rank, limit)
 
     def remarks(self, versions: Collection[Named]) -> dict[Named, Remarks]:
-        """What others said of these versions: waivers, signatures."""
+        """Waivers and signatures of these versions."""
         if not versions:
             return {}
         with self._db.reading() as db:
             return remarks.read(db, versions)
 
     def _records(self, condition: ColumnElement[bool]) -> tuple[list[VersionRecord], list[OddRow]]:
-        """Versions, and what is wrong with those whose rows are odd."""
+        """Versions that meet the condition, and the problems of those whose rows are odd."""
         if not self._db.exists():
             return [], []
         query = select(tables.version, tables.facts.c.facts).outerjoin(
             tables.facts, tables.facts.c.id == VERSION.facts_id
         )
         with self._db.reading() as db:  # one transaction: versions, metrics and aliases of one moment
-            valid, odd_rows = _apart(
+            valid, odd_rows = _split_odd(
                 db.execute(query.where(condition).order_by(VERSION.name, VERSION.number))
             )
             single = (valid[0].name, valid[0].number) if len(valid) == 1 else None
             names = {row.name for row in valid}
-            metrics = select(tables.metric).where(_about(METRIC, names, single)).order_by(METRIC.position)
+            metrics = select(tables.metric).where(_rows_of(METRIC, names, single)).order_by(METRIC.position)
             measured: defaultdict[Named, list[Metric]] = defaultdict(list)
-            for row in rows.all_of(db, tables.metric, metrics) if valid else ():
+            for row in rows.select_rows(db, tables.metric, metrics) if valid else ():
                 measured[row.name, row.number].append(Metric(row.metric, row.value, row.low, row.high))
-            aliases = select(tables.alias).where(_about(ALIAS, names, single)).order_by(ALIAS.alias)
+            aliases = select(tables.alias).where(_rows_of(ALIAS, names, single)).order_by(ALIAS.alias)
             aliases_of: defaultdict[Named, list[str]] = defaultdict(list)
-            for row in rows.all_of(db, tables.alias, aliases) if valid else ():
+            for row in rows.select_rows(db, tables.alias, aliases) if valid else ():
                 aliases_of[row.name, row.number].append(row.alias)
         return [_version_record(row, measured, aliases_of) for row in valid], odd_rows
 
     def _aliases(self, name: str) -> list[str]:
         query = select(tables.alias).where(ALIAS.name == name).order_by(ALIAS.alias)
         with self._db.reading() as db:
-            return [row.alias for row in rows.all_of(db, tables.alias, query)]
+            return [row.alias for row in rows.select_rows(db, tables.alias, query)]
 
     def _unknown(self, name: str) -> NotFound:
         names = self.names()
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.5) or names[:5]
-        hint = f"close to it: {', '.join(close)}" if close else "nothing is published here yet"
+        hint = f"similar names: {', '.join(close)}" if close else "nothing is published here yet"
         return NotFound(f"no version of {name!r} in {self._db.url}; {hint}")
 
 
-def _apart(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[OddRow]]:
-    """Rows of versions with their facts: the sound ones, and what is wrong with the others."""
+def _split_odd(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[OddRow]]:
+    """Rows of versions with their facts: the valid ones, and the problems of the others."""
     valid, odd_rows = [], []
     for row in result:
         try:
@@ -157,7 +156,7 @@ def _apart(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], list[OddRow]]:
 
 
 def _number(reference: Reference) -> Any:
-    """The number that a reference means, as the database finds it."""
+    """The number in a reference, or the subquery that finds it."""
     if reference.number is not None:
         return reference.number
     if reference.alias is not None:
@@ -167,8 +166,8 @@ def _number(reference: Reference) -> Any:
     return select(func.max(versions.c.number)).where(versions.c.name == reference.name).scalar_subquery()
 
 
-def _about(columns: Any, names: Iterable[str], single: Named | None) -> ColumnElement[bool]:
-    """Rows of the versions of some names, or of one version alone."""
+def _rows_of(columns: Any, names: Iterable[str], single: Named | None) -> ColumnElement[bool]:
+    """The condition for rows of versions of some names, or of one version."""
     if single is not None:
         return and_(columns.name == single[0], columns.number == single[1])
     condition: ColumnElement[bool] = columns.name.in_(sorted(names))

@@ -1,7 +1,7 @@
-"""What each column of the registry may hold; pure.
+"""Checks of every column of the registry; pure.
 
-A check says what is wrong with a value, None where nothing is. Databases do not say it for us: SQLite
-keeps any value in any column, and JSON is any JSON.
+A check returns the problem of a value, None where there is none. Databases do not check values for us: SQLite
+stores any value in any column, and a JSON column holds any JSON.
 """
 
 import math
@@ -19,14 +19,14 @@ from artifacts.version import BUILT, IMPORTED
 Check = Callable[[Any], str | None]
 
 MOST = 2**31 - 1
-"""Largest number that both databases count to."""
+"""Largest integer of both databases."""
 
 LONG = 1 << 20
-"""Characters of a text without a length of its own: bundles of signatures, reasons, addresses."""
+"""Largest number of characters in a text column without a declared length: bundles, reasons, addresses."""
 
 
 def anything(_: Any) -> str | None:
-    """Nothing is wrong."""
+    """Accept every value."""
     return None
 
 
@@ -141,4 +141,4 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "detail": _json(shapes.an_object),
     },
 }  # fmt: skip
-"""Table -> column -> what it may hold. Seals are not read but by `verify --all`."""
+"""Table -> column -> its check. Seals are checked only by `verify --all`."""

@@ -92,10 +92,10 @@ def take_turn(db: Connection, name: str) -> None:
         check_apart("name", name, db.scalars(select(table.c.name).where(table.c.folded == name.casefold())))
 
 
-def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]:
+def find_or_add(db: Connection, publication: Publication) -> tuple[int, bool]:
     """Number of the version, and whether it is new: the same content, judged by the same, is one version."""
     table, name = tables.version, publication.name
-    existing = _same(db, publication)
+    existing = _existing_version(db, publication)
     if existing is not None:
         retention.restore(db, name, existing)  # gc may have taken its bytes: they were built again
         return existing, False
@@ -106,7 +106,7 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     row = _version_row(db, publication, number, identity)
     db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:
-        db.execute(insert(tables.metric), [rows.checked(tables.metric, metric) for metric in metrics])
+        db.execute(insert(tables.metric), [rows.check_row(tables.metric, metric) for metric in metrics])
     detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
     log.record(db, name, "published", detail)
     return number, True
@@ -119,7 +119,7 @@ def identity_of(publication: Publication, content: str | None) -> str:
     )
 
 
-def _same(db: Connection, publication: Publication) -> int | None:
+def _existing_version(db: Connection, publication: Publication) -> int | None:
     """The newest version that is this publication, whatever version of enginery published it."""
     table = tables.version
     names = ("name", "number", "engine_key", "manifest_digest", "recipe", "lineage")
@@ -128,7 +128,7 @@ def _same(db: Connection, publication: Publication) -> int | None:
         table.c.engine_key == publication.engine_key,
         table.c.verdict == publication.verdict,
     )
-    for row in rows.all_of(db, table, query.order_by(table.c.number.desc())):
+    for row in rows.select_rows(db, table, query.order_by(table.c.number.desc())):
         own_identity = identity_of(publication, row.manifest_digest)
         row_identity = identity(
             publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
@@ -155,7 +155,7 @@ def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
     Only one that was never asked for it, or where the last that happened is that its policy refused the
     version: what somebody has moved away since stays where it is.
     """
-    events = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
+    events = rows.read_values(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
     alias_events = [event for event in events if event.detail["alias"] == alias]
     numbers = [event.detail["number" if event.kind == "refused" else "now"] for event in alias_events]
     return number not in numbers or (alias_events[0].kind == "refused" and numbers[0] == number)

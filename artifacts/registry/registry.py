@@ -73,11 +73,11 @@ class Registry(Governance):
             if store is not None:
                 publishing.bind(self._db, db, store)
             publishing.take_turn(db, name)
-            number, new = publishing.found_or_added(db, publication)
+            number, new = publishing.find_or_add(db, publication)
             if alias is not None and (new or publishing.moves_alias(db, name, alias, number)):
                 alias_at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
-                aliases.settle(db, name, alias, number, judgement)
+                aliases.move_or_refuse(db, name, alias, number, judgement)
         if judgement is not None and alias is not None and not judgement.allowed:
             error = aliases.refusal(judgement, name, alias, number, alias_at)
             error.add_note(f"{name}:{number} is published: nothing has to be built again")
@@ -96,7 +96,7 @@ class Registry(Governance):
             publishing.take_turn(db, name)
             current = aliases.require_at(db, name, alias, expect)
             judgement = judge(db, name, to, alias, self._verified)
-            aliases.settle(db, name, alias, to, judgement)
+            aliases.move_or_refuse(db, name, alias, to, judgement)
         if not judgement.allowed:
             raise aliases.refusal(judgement, name, alias, to, current)
 
@@ -139,7 +139,7 @@ class Registry(Governance):
         """Alias -> number, sorted by alias."""
         table = tables.alias
         alias_rows = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
-        return {row.alias: row.number for row in rows.sound(table, alias_rows)}
+        return {row.alias: row.number for row in rows.sound_rows(table, alias_rows)}
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
@@ -148,7 +148,7 @@ class Registry(Governance):
     def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons against them.
 
-        `artifacts.finding.match.WANTED` lists what can be wanted, `artifacts.finding.match.RANKS` the orders.
+        `artifacts.finding.match.CRITERIA` lists the criteria, `artifacts.finding.match.RANKS` the orders.
         """
         return self._catalog.find(rank=rank, limit=limit, **criteria)
 
@@ -166,7 +166,9 @@ class Registry(Governance):
         with self._db.writing() as db:
             require_version(db, name, number)
             publishing.take_turn(db, name)
-            events = rows.read(db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event)
+            events = rows.read_values(
+                db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event
+            )
             known_reasons = {
                 why for event in events if event.detail["number"] == number for why in event.detail["reasons"]
             }
@@ -176,11 +178,11 @@ class Registry(Governance):
 
     def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
         """What happened to a name (None: to all), oldest first; the newest so many."""
-        return rows.read(reversed(self._rows(log.newest_first(name).limit(newest))), log.event)
+        return rows.read_values(reversed(self._rows(log.newest_first(name).limit(newest))), log.event)
 
     def history(self, name: str, alias: str | None = None) -> list[Move]:
         """Every move of a name's aliases, or of one, oldest first."""
-        events = rows.read(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
+        events = rows.read_values(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
         moves = map(aliases.move_of, events)
         return [move for move in moves if alias in (None, move.alias)]
 
@@ -220,7 +222,7 @@ class Registry(Governance):
         """Where the alias went, oldest first; `sure` refuses, as OddRow, a way of which a part is odd."""
         move_rows = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
         try:
-            moves = map(log.event, move_rows) if sure else rows.read(move_rows, log.event)
+            moves = map(log.event, move_rows) if sure else rows.read_values(move_rows, log.event)
             return [move for move in map(aliases.move_of, moves) if move.alias == alias]
         except rows.OddRow as exc:
             exc.add_note(f"where {name}@{alias} was before is not sure; say where it goes with --to VERSION")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, true
 
-from artifacts.finding.listed import Listed, Named, taken
+from artifacts.finding.listed import Listed, Named, collected_note
 from artifacts.registry import endorsement, log, rows, tables, waivers
 from artifacts.registry.waivers import Waiver
 from artifacts.trust.signing import Signature
@@ -66,7 +66,7 @@ def notices(record: VersionRecord | Listed, remarks: Remarks) -> list[Notice]:
 
 
 def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple[str, str]]:
-    collected = taken(record)
+    collected = collected_note(record)
     if collected is not None:
         yield "bad", f"{collected}: it cannot be pulled; build its recipe again"
     if record.origin == IMPORTED:
@@ -87,7 +87,7 @@ def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple
 
 def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
     """The notices as a few words for a list: `collected, waived for @prod, signed`."""
-    words = ["collected"] if taken(record) is not None else []
+    words = ["collected"] if collected_note(record) is not None else []
     words += ["imported"] if record.origin == IMPORTED else []
     words += [
         f"waived for @{alias}" for alias in dict.fromkeys(waiver.alias for waiver in remarks.open_waivers)
@@ -99,8 +99,8 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
 def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     """What others said of each of these versions."""
     granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
-    for waiver in rows.read(
-        db.execute(waivers.of().where(_about(tables.waiver.c, versions))), waivers.waiver
+    for waiver in rows.read_values(
+        db.execute(waivers.of().where(_rows_of(tables.waiver.c, versions))), waivers.waiver
     ):
         granted[waiver.name, waiver.number].append(waiver)
     now = log.known_moment(db) if granted else log.moment(db)
@@ -110,7 +110,7 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
         signature, signature.c.manifest_digest == version.manifest_digest
     )
     order = (signature.c.signed_at, signature.c.key_id)
-    for row in rows.all_of(db, signature, joined.where(_about(version, versions)).order_by(*order)):
+    for row in rows.select_rows(db, signature, joined.where(_rows_of(version, versions)).order_by(*order)):
         signed[row.name, row.number].append(endorsement.signature(row))
     return {
         named: Remarks(now=now, waivers=tuple(granted[named]), signatures=tuple(signed[named]))
@@ -118,7 +118,7 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
     }
 
 
-def _about(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
+def _rows_of(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
     """Rows of these versions, and maybe of others; SQLite reads the whole table for pairs."""
     if len(versions) > AT_ONCE:
         return true()

@@ -21,7 +21,7 @@ RESTORE = "restore the registry from a backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class RetainedVersion:
     """A version as far as keeping it goes."""
 
     name: str
@@ -65,10 +65,10 @@ class Unclear:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class Retention:
     """What a registry says of keeping."""
 
-    versions: tuple[Known, ...]
+    versions: tuple[RetainedVersion, ...]
     """Oldest of each name first."""
     unclear: tuple[Unclear, ...]
 
@@ -80,7 +80,7 @@ class Kept:
         return tuple(dict.fromkeys(key for row in self.unclear for key in row.keys or ()))
 
 
-def known(db: Connection) -> Kept:
+def read_retention(db: Connection) -> Retention:
     """Every version; odd rows that may point at one are among what is known of it.
 
     One whose row is odd or gone is unclear.
@@ -89,15 +89,15 @@ def known(db: Connection) -> Kept:
     columns = ("name", "number", "engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
     query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
     result = db.execute(query).all()
-    valid, unclear = _apart(result)
-    aliases_of = _pointing(db, odd_rows)
+    valid, unclear = _split_odd(result)
+    aliases_of = _aliases(db, odd_rows)
     missing = _missing(db, {(row.name, row.number) for row in result}, aliases_of)
     pulled = {(row.name, row.number): _time(row.last_at) for row in odd_rows.without(tables.pulled, db)}
-    rollback_aliases = _before(
+    rollback_aliases = _rollback_aliases(
         db, {(row.name, row.number) for row in valid if row.collected_at is not None}, odd_rows
     )
     versions = tuple(
-        Known(
+        RetainedVersion(
             name=row.name,
             number=row.number,
             engine_key=row.engine_key,
@@ -112,7 +112,7 @@ def known(db: Connection) -> Kept:
         )
         for row in valid
     )
-    return Kept(versions=versions, unclear=(*unclear, *missing))
+    return Retention(versions=versions, unclear=(*unclear, *missing))
 
 
 MOST_MISSING = 1000
@@ -126,7 +126,7 @@ def _missing(
     key_of = _published(db)
     absent = dict.fromkeys([*key_of, *aliased])
     for row in db.execute(select(tables.series.c.name, tables.series.c.last)):
-        if rows.wrong(tables.series, row._asdict()) is None:
+        if rows.row_problem(tables.series, row._asdict()) is None:
             between = ((row.name, number) for number in range(1, row.last + 1))
             missing = list(
                 islice((version for version in between if version not in present), MOST_MISSING + 1)
@@ -148,7 +148,7 @@ def _published(db: Connection) -> dict[tuple[str, int], str | None]:
     """Versions that events tell of -> keys of their engines."""
     columns = (tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
     query = select(*columns).where(tables.log.c.kind == "published").order_by(tables.log.c.seq)
-    valid = (row for row in db.execute(query) if rows.wrong(tables.log, row._asdict()) is None)
+    valid = (row for row in db.execute(query) if rows.row_problem(tables.log, row._asdict()) is None)
     return {
         (row.name, row.detail["number"]): _key(row.detail.get("engine_key"))
         for row in valid
@@ -160,16 +160,18 @@ def _key(value: object) -> str | None:
     return value if isinstance(value, str) and shapes.a_key(value) is None else None
 
 
-def _apart(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
+def _split_odd(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
     valid, unclear = [], []
     for row in result:
-        problem = rows.wrong(tables.version, row._asdict())
+        problem = rows.row_problem(tables.version, row._asdict())
         if problem is None:
             valid.append(row)
             continue
-        readable = rows.wrong(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
+        readable = (
+            rows.row_problem(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
+        )
         keys = (row.engine_key, *row.lineage.values()) if readable else None
-        unclear.append(Unclear(what=f"{rows.named(tables.version, row._asdict())}: {problem}", keys=keys))
+        unclear.append(Unclear(what=f"{rows.row_name(tables.version, row._asdict())}: {problem}", keys=keys))
     return valid, tuple(unclear)
 
 
@@ -183,17 +185,19 @@ class _Odd:
         """An odd row: what it says may be of the version it names, or of each one of the name, or of any."""
         values = row._asdict()
         name, number = (
-            None if column not in values or rows.wrong(table, {column: values[column]}) else values[column]
+            None
+            if column not in values or rows.row_problem(table, {column: values[column]})
+            else values[column]
             for column in ("name", "number")
         )
         number = number if table is tables.pulled else None  # where an alias points is what may be wrong
-        self._found.append((name, number, f"{rows.named(table, values)}: {problem}"))
+        self._found.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
 
     def without(self, table: Table, db: Connection, query: Select[Any] | None = None) -> list[Row[Any]]:
         """The rows of a table that are not odd."""
         valid = []
         for row in db.execute(select(table) if query is None else query):
-            problem = rows.wrong(table, row._asdict())
+            problem = rows.row_problem(table, row._asdict())
             if problem is None:
                 valid.append(row)
             else:
@@ -206,7 +210,7 @@ class _Odd:
         return tuple(text for of_name, of_number, text in self._found if (of_name, of_number) in scopes)
 
 
-def _pointing(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], list[str]]:
+def _aliases(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], list[str]]:
     """Version -> aliases at it."""
     aliases_of: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for row in odd_rows.without(tables.alias, db, select(tables.alias).order_by(tables.alias.c.alias)):
@@ -214,7 +218,7 @@ def _pointing(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], li
     return aliases_of
 
 
-def _before(
+def _rollback_aliases(
     db: Connection, collected: Collection[tuple[str, int]], odd_rows: _Odd
 ) -> defaultdict[tuple[str, int], list[str]]:
     """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
@@ -240,7 +244,7 @@ def deciding(database: Database) -> Iterator[Connection]:
         yield db
 
 
-def collect(db: Connection, versions: Iterable[Known]) -> None:
+def collect(db: Connection, versions: Iterable[RetainedVersion]) -> None:
     """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
     table, now = tables.version, log.moment(db).isoformat()
     for version in versions:
@@ -260,7 +264,7 @@ def restore(db: Connection, name: str, number: int) -> None:
     db.execute(update(table).where(this_version).values(collected_at=None))
 
 
-def gone(reference: str, at: datetime) -> str:
+def collected_message(reference: str, at: datetime) -> str:
     """What to say of a version whose bytes gc took."""
     return (
         f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again: an equal engine is this"
@@ -280,7 +284,7 @@ def record_pull(database: Database, name: str, number: int) -> None:
         result = db.execute(update(table).where(this_version).values(last_at=now, times=table.c.times + 1))
         if result.rowcount == 0:
             row = {"name": name, "number": number, "last_at": now, "times": 1}
-            db.execute(insert(table).values(**rows.checked(table, row)))
+            db.execute(insert(table).values(**rows.check_row(table, row)))
 
 
 @dataclass(frozen=True, slots=True)

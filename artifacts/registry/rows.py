@@ -55,7 +55,7 @@ def collected() -> list[str]:
     return list(_COLLECTED.get() or ())
 
 
-def tell(problem: object) -> None:
+def report_odd(problem: object) -> None:
     """Says that a row is left out; to the log, unless somebody collects."""
     messages, message = _COLLECTED.get(), str(problem)
     if messages is None:
@@ -64,7 +64,7 @@ def tell(problem: object) -> None:
         messages.setdefault(message)
 
 
-def wrong(table: Table, row: tables.Values) -> str | None:
+def row_problem(table: Table, row: tables.Values) -> str | None:
     """What is wrong with as much of a row as was read; None where nothing is."""
     checks = columns.CHECKS[table.name]
     for name, value in row.items():
@@ -80,16 +80,16 @@ def wrong(table: Table, row: tables.Values) -> str | None:
 def require(table: Table, row: Row[Any] | tables.Values) -> None:
     """Refuses a row that is odd, as OddRow."""
     values: tables.Values = row._asdict() if isinstance(row, Row) else row
-    problem = wrong(table, values)
+    problem = row_problem(table, values)
     if problem is not None:
-        raise OddRow(f"{named(table, values)}: {problem}")
+        raise OddRow(f"{row_name(table, values)}: {problem}")
 
 
-def checked(table: Table, row: tables.Values) -> dict[str, Any]:
+def check_row(table: Table, row: tables.Values) -> dict[str, Any]:
     """The row, which is about to be written; a RowRefused where readers would call it odd afterwards."""
-    problem = wrong(table, row)
+    problem = row_problem(table, row)
     if problem is not None:
-        raise RowRefused(f"{named(table, row)} cannot be written: {problem}; give another value")
+        raise RowRefused(f"{row_name(table, row)} cannot be written: {problem}; give another value")
     return dict(row)
 
 
@@ -98,39 +98,39 @@ def require_version(row: Row[Any]) -> None:
     require(tables.version, row)
     problem = columns.CHECKS["facts"]["facts"](row.facts)
     if problem is not None:
-        raise OddRow(f"{without_facts(row._asdict())}: facts {problem}")
+        raise OddRow(f"{missing_facts_message(row._asdict())}: facts {problem}")
 
 
-def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
+def read_values(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
     """Values of rows; one that is odd is told, and left out."""
     values = []
     for row in rows:
         try:
             values.append(value(row))
         except OddRow as exc:
-            tell(exc)
+            report_odd(exc)
     return values
 
 
-def sound(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+def sound_rows(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
     """The rows of a table that are not odd; the others are told."""
 
     def same(row: Row[Any]) -> Row[Any]:
         require(table, row)
         return row
 
-    return read(rows, same)
+    return read_values(rows, same)
 
 
-def all_of(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
+def select_rows(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
     """The rows of a query about one table that are not odd."""
-    return sound(table, db.execute(query))
+    return sound_rows(table, db.execute(query))
 
 
-def lines(
+def sound_tuples(
     table: Table, names: Sequence[str], rows: Iterable[Any], *, unused: Collection[str] = ()
 ) -> Iterator[Any]:
-    """The rows, of these columns, that are not odd: `sound`, for lists of ten thousands.
+    """The rows, of these columns, that are not odd: `sound_rows`, for lists of ten thousands.
 
     Columns that are `unused` are not looked at.
     """
@@ -151,22 +151,22 @@ def lines(
         row_values = dict(zip(names, values, strict=True))
         for name in unused:
             del row_values[name]
-        problem = wrong(table, row_values)
+        problem = row_problem(table, row_values)
         if problem is None:
             valid_texts.add(texts)
             yield row
         else:
-            tell(f"{named(table, row_values)}: {problem}")
+            report_odd(f"{row_name(table, row_values)}: {problem}")
 
 
-def named(table: Table, row: tables.Values) -> str:
+def row_name(table: Table, row: tables.Values) -> str:
     """The row as people refer to it."""
-    part = {name: shown(value) for name, value in row.items()}
+    part = {name: printable(value) for name, value in row.items()}
     part = {column.name: part.get(column.name, "?") for column in table.c}
     return NAMES[table.name].format(**part)
 
 
-def shown(value: object) -> str:
+def printable(value: object) -> str:
     """A value of any kind as a message can have it: short, printable."""
     text = value if isinstance(value, str) else repr(value)
     whole = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
@@ -200,9 +200,9 @@ def moment(text: str | None) -> datetime | None:
 
 def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
     """Facts by their id; of odd ones nothing is known."""
-    return {row.id: row.facts for row in sound(tables.facts, rows)}
+    return {row.id: row.facts for row in sound_rows(tables.facts, rows)}
 
 
-def without_facts(row: tables.Values) -> str:
+def missing_facts_message(row: tables.Values) -> str:
     """What to say of a version whose facts are not there, or odd."""
-    return f"{named(tables.version, row)}: its facts {shown(row['facts_id'])} are not there, or odd"
+    return f"{row_name(tables.version, row)}: its facts {printable(row['facts_id'])} are not there, or odd"

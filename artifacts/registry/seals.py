@@ -24,7 +24,7 @@ MEASURED = ("metric", "position", "value", "low", "high")
 
 
 def seal(table: str, values: Mapping[str, Any], *context: Any) -> str:
-    """Digest of a row with its table and key, and of what its seal covers `beside` it.
+    """Digest of a row with its table and key, and of what its seal covers `context` it.
 
     The same for a row that is about to be written and for one read back, from SQLite and PostgreSQL alike. A
     value that JSON cannot have is a TypeError or a ValueError.
@@ -34,7 +34,7 @@ def seal(table: str, values: Mapping[str, Any], *context: Any) -> str:
 
 def sealed(table: Table, row: Mapping[str, Any], *context: Any) -> dict[str, Any]:
     """The row, in full and about to be written, with its seal; one that readers call odd is a RowRefused."""
-    return {**rows.checked(table, row), "seal": seal(table.name, covered(table, row), *context)}
+    return {**rows.check_row(table, row), "seal": seal(table.name, covered(table, row), *context)}
 
 
 def covered(table: Table, row: tables.Values) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from artifacts.registry.remarks import KEY_CHARS
 from artifacts.version import Event
 
 
-def tell(event: Event) -> str:
+def describe_event(event: Event) -> str:
     """What happened, in one line; of a kind or form that this version does not know, its detail."""
     with suppress(KeyError, TypeError, ValueError, AttributeError):  # another version of enginery wrote it
-        return SAID[event.kind](event.detail)
+        return DESCRIBERS[event.kind](event.detail)
     return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 
 
@@ -23,13 +23,14 @@ def _published(detail: dict[str, Any]) -> str:
 
 def _moved(detail: dict[str, Any]) -> str:
     was = f"from version {detail['was']} to" if detail["was"] else "at"
-    return f"@{detail['alias']} {was} version {detail['now']}{_but(detail)}"
+    return f"@{detail['alias']} {was} version {detail['now']}{_waived_suffix(detail)}"
 
 
 def _rolled_back(detail: dict[str, Any]) -> str:
     text = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
     objection = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
-    return f"{text}{f', which its policy would refuse: {objection}' if objection else ''}{_but(detail)}"
+    refusal = f", which its policy would refuse: {objection}" if objection else ""
+    return f"{text}{refusal}{_waived_suffix(detail)}"
 
 
 def _refused(detail: dict[str, Any]) -> str:
@@ -47,11 +48,11 @@ def _waived(detail: dict[str, Any]) -> str:
 def _policy_set(detail: dict[str, Any]) -> str:
     if detail["rules"] is None:
         return f"@{detail['alias']} has no policy any more"
-    rules = [f"{rule} {asked(value)}" for rule, value in detail["rules"].items()]
+    rules = [f"{rule} {describe_rule(value)}" for rule, value in detail["rules"].items()]
     return f"policy of @{detail['alias']}: {'; '.join(rules)}"
 
 
-def asked(value: Any) -> str:
+def describe_rule(value: Any) -> str:
     """What a rule asks, from its value in JSON; keys by the beginning of their digest."""
     if value is True:
         return "yes"
@@ -77,7 +78,7 @@ def _collected(detail: dict[str, Any]) -> str:
     return f"gc took the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
 
 
-def _but(detail: dict[str, Any]) -> str:
+def _waived_suffix(detail: dict[str, Any]) -> str:
     waived = [f"{waiver['rule']}: {waiver['reason']}" for waiver in detail.get("waived", ())]
     return f" (waived: {'; '.join(waived)})" if waived else ""
 
@@ -86,7 +87,7 @@ def _reasons(broken: list[dict[str, str]]) -> str:
     return "; ".join(f"{violation['rule']}: {violation['why']}" for violation in broken)
 
 
-SAID: dict[str, Callable[[dict[str, Any]], str]] = {
+DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "published": _published,
     "alias_moved": _moved,
     "rolled_back": _rolled_back,

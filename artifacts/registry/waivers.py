@@ -86,7 +86,7 @@ def grant(db: Connection, request: Request) -> Waiver:
         "granted_by": whoami(),
     }
     primary_key = db.execute(
-        insert(tables.waiver).values(**rows.checked(tables.waiver, row))
+        insert(tables.waiver).values(**rows.check_row(tables.waiver, row))
     ).inserted_primary_key
     assert primary_key is not None  # the table has one
     _seal(db, primary_key[0])

@@ -57,7 +57,7 @@ class Blobs:
     def draw(self, root: Path, files: Mapping[str, FileRecord], temporary: Path) -> None:
         """Turn every file below `root` whose content is here into a link to it, also one that `root` lacks.
 
-        The files that are there have the bytes of their records; `aside` is a free name on the same disk.
+        The files that are there have the bytes of their records; `temporary` is a free name on the same disk.
         What is a link already was read for its record, and is not read again.
         """
         others = {name: record for name, record in files.items() if not self._is(root / name, record)}

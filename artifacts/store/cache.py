@@ -12,7 +12,7 @@ from artifacts.address import address, key_of, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.store import disk, lease, tree
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore
 from artifacts.store.lock import acquire, release
@@ -154,7 +154,7 @@ class Cache:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _reuse(self, key: str, files: Mapping[str, FileRecord], staging: Path) -> dict[str, FileRecord]:
-        """Links files that were fetched alone and are right into `aside`; returns the others."""
+        """Links files that were fetched alone and are right into `staging`; returns the others."""
         to_fetch = dict(files)
         singles = tree.list_files(self._singles(key))
         for name, path in ((name, singles[name]) for name in files.keys() & singles.keys()):
@@ -213,7 +213,7 @@ class Cache:
         """Lets one process fetch an artifact at a time; another lock than that of who builds it."""
         path = self.root / "locks" / f"{parse_address(key)[0]}.fetch.lock"
         self._local.make_room()
-        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "a lock file"), ReportUnwritable(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = acquire(path)
         try:
@@ -225,8 +225,8 @@ class Cache:
     def _said(self, manifest: Manifest, staging: Path, needed_bytes: int) -> Iterator[None]:
         label = f"{manifest.kind} {manifest.key[:12]}"
         instead = "give $ENGINERY_CACHE another directory"
-        full = FullDiskSaid(self.root, label, needed_bytes=needed_bytes, draft=staging, instead=instead)
-        with full, UnwritableSaid(self.root):
+        full = ReportFullDisk(self.root, label, needed_bytes=needed_bytes, draft=staging, instead=instead)
+        with full, ReportUnwritable(self.root):
             full.require()
             staging.mkdir(parents=True, exist_ok=True)
             yield

@@ -98,7 +98,7 @@ class CachedStore(LocalStore):
         return self.cache.file(key, name)
 
     def bring(self, manifest: Manifest, directory: Path, progress: Progress | None = None) -> None:
-        """Make the files below `into` those of an artifact, writable ones of its own; remove all others.
+        """Make the files below `directory` those of an artifact, writable ones of its own; remove all others.
 
         What is right there, or in the cache, is not fetched.
         """

@@ -9,7 +9,7 @@ from datetime import datetime
 from obstore.store import ObjectStore
 
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
-from artifacts.store.objects import Meta, listed, read, write
+from artifacts.store.objects import Meta, list_objects, read, write
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator
 
     One that is dated ahead of the store's clock, which was set back, is dated anew: it counts from now.
     """
-    for meta in listed(objects, FOLDER):
+    for meta in list_objects(objects, FOLDER):
         if not meta.path.startswith(f"{FOLDER}/{prefix}"):
             continue
         age_s = (now - meta.modified).total_seconds()

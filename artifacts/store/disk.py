@@ -65,10 +65,10 @@ def disk_of(path: Path) -> Path:
     return mount
 
 
-def full(
+def full_disk_message(
     root: Path, content: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = ""
 ) -> str:
-    """The words for a full disk: which, how much is free on it, how much `what` needs, and what to do.
+    """The words for a full disk: which, how much is free on it, how much `content` needs, and what to do.
 
     `needed_bytes` are in all, where that is known; `instead` is what can be done without freeing any.
     """
@@ -91,7 +91,7 @@ def full(
     )
 
 
-class FullDiskSaid:
+class ReportFullDisk:
     """Turns a full disk inside the block into a StoreUnusable: which, how much is needed and free."""
 
     def __init__(
@@ -120,7 +120,7 @@ class FullDiskSaid:
     def message(self) -> str:
         """How much is free and needed, as far as it is known."""
         written = size_bytes(self.draft) if self.draft is not None and self.draft.exists() else 0
-        return full(
+        return full_disk_message(
             self.root,
             self.what,
             needed_bytes=self.needed_bytes,
@@ -129,7 +129,7 @@ class FullDiskSaid:
         )
 
 
-class UnwritableSaid:
+class ReportUnwritable:
     """Turns any other refusal of the disk inside the block into a StoreUnusable that names the directory."""
 
     def __init__(self, root: Path) -> None:

@@ -82,7 +82,7 @@ class Draft:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).touch(tree.READ_ONLY)
                 present[name] = record
-        differing = _differing(present, manifest.files)
+        differing = _differing_names(present, manifest.files)
         if differing:
             raise ArtifactCorrupt(
                 f"{manifest.kind} {manifest.key[:12]}: {', '.join(differing)}: not what its manifest says;"
@@ -102,5 +102,5 @@ EMPTY = FileRecord(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b9
 """Nothing to fetch and nothing to share."""
 
 
-def _differing(actual: Mapping[str, FileRecord], expected: Mapping[str, FileRecord]) -> list[str]:
+def _differing_names(actual: Mapping[str, FileRecord], expected: Mapping[str, FileRecord]) -> list[str]:
     return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))

@@ -14,7 +14,7 @@ from obstore.store import ObjectStore
 from artifacts.address import parse_address
 from artifacts.errors import StoreUnusable
 from artifacts.store import claim, lease, reserve
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid, is_full
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable, is_full
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Holding:
     @cached_property
     def objects(self) -> Directory:
         """The store's directory as a store of objects, which is made where it does not exist."""
-        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "the store"), ReportUnwritable(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         return Directory(prefix=self.root)
 
@@ -103,7 +103,7 @@ class Holding:
         """
         path = self.root / "locks" / f"{parse_address(key)[0]}.lock"
         self.make_room()
-        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "a lock file"), ReportUnwritable(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle = acquire(path, waiting, patience_s)
         try:

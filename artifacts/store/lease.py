@@ -25,8 +25,8 @@ from artifacts.actor import whoami
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
 from artifacts.store import reserve
 from artifacts.store.claim import FOLDER, SWEEP, Claim, claims
-from artifacts.store.disk import FullDiskSaid
-from artifacts.store.objects import remove, said
+from artifacts.store.disk import ReportFullDisk
+from artifacts.store.objects import remove, translate_errors
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Lease:
         asked_at = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
         if self._root is not None:
             reserve.make_room(self._root)
-        with said("a lease"), self._full():
+        with translate_errors("a lease"), self._full():
             if self._written:  # a sweep whose clock was set forward may have thought us dead
                 self._lost = self._lost or not self._is_there()
             obstore.put(self._objects, self.path, self._text)
@@ -94,7 +94,7 @@ class Lease:
         """Says of a disk of this machine that it is full, and how much room is asked for."""
         if self._root is None:
             return nullcontext()
-        return FullDiskSaid(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
+        return ReportFullDisk(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
 
     def _is_there(self) -> bool:
         try:
@@ -153,7 +153,7 @@ def hold(
     lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
     now = lease.begin()
     try:
-        _outwait(objects, lease, now, waiting or _logged)
+        _wait_for_sweeps(objects, lease, now, waiting or _log_waiting)
         yield lease
     finally:
         lease.end()
@@ -184,7 +184,7 @@ def sweeping(
         marker.end()
 
 
-def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
+def _wait_for_sweeps(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
     """Wait for the sweeps that were there when the lease was written; later ones have seen it."""
     pause, deadline = POLL_S[0], time.monotonic() + WAIT_S
     sweeps = _sweeps(objects, now)
@@ -212,5 +212,5 @@ def _root(objects: ObjectStore) -> Path | None:
     return objects.prefix if isinstance(objects, Directory) else None
 
 
-def _logged(message: str) -> None:
+def _log_waiting(message: str) -> None:
     log.warning("%s", message)

@@ -16,7 +16,7 @@ from artifacts.manifest import MANIFEST, Manifest
 from artifacts.store import disk, tree
 from artifacts.store.blobs import Blobs
 from artifacts.store.contents import Contents
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.draft import Draft, Progress, Source
 from artifacts.store.identity import Identity, identify, identity_in
 from artifacts.store.scratch import scratch, sweep, sweep_old
@@ -40,7 +40,7 @@ class LocalStore(Contents):
     def id(self) -> str:
         """The id that this store's files carry along; one that has none yet gets it."""
         self.make_room()
-        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "the store"), ReportUnwritable(self.root):
             return identify(self.root, self._staging).id
 
     def identity(self) -> Identity | None:
@@ -71,7 +71,7 @@ class LocalStore(Contents):
         return self.path(key)
 
     def require(self, key: str, label: str, progress: Progress | None = None) -> Path:
-        """The directory of an artifact that `what` names to people, if every file is what was committed.
+        """The directory of an artifact that `label` names to people, if every file is what was committed.
 
         Reads only files that `stat` says may have changed. What is damaged is an ArtifactCorrupt, which says
         how it is repaired; a store that caches another fetches it again instead.
@@ -98,7 +98,7 @@ class LocalStore(Contents):
     def log(self, key: str) -> Path:
         """File for the output of the programs that make the artifact; it survives a failed build."""
         path = self.root / "logs" / f"{parse_address(key)[0]}.log"
-        with FullDiskSaid(self.root, "a log file"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "a log file"), ReportUnwritable(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -114,8 +114,8 @@ class LocalStore(Contents):
         """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
         self.make_room()
         with (
-            FullDiskSaid(self.root, "the store"),
-            UnwritableSaid(self.root),
+            ReportFullDisk(self.root, "the store"),
+            ReportUnwritable(self.root),
             scratch(self._staging, "probe") as probe,
         ):
             (probe / "byte").write_bytes(b"1")
@@ -139,7 +139,7 @@ class LocalStore(Contents):
         """
         with self._draft(f"{kind} {key[:12]}", key, needed_bytes) as draft:
             yield draft
-            with UnwritableSaid(self.root):
+            with ReportUnwritable(self.root):
                 self._commit(draft, draft.described(key, kind=kind, step=step, host=host), beside=beside)
 
     @contextmanager
@@ -152,16 +152,16 @@ class LocalStore(Contents):
         label = f"{manifest.kind} {manifest.key[:12]}"
         with self._draft(label, manifest.key, needed_bytes) as draft:
             yield draft
-            with UnwritableSaid(self.root):
+            with ReportUnwritable(self.root):
                 draft.complete(manifest, self.blobs)
                 self._commit(draft, manifest, beside=True)
 
     @contextmanager
     def _draft(self, label: str, key: str, needed_bytes: int) -> Iterator[Draft]:
         instead = "choose another store"
-        full_disk = FullDiskSaid(self.root, label, needed_bytes=needed_bytes, instead=instead)
+        full_disk = ReportFullDisk(self.root, label, needed_bytes=needed_bytes, instead=instead)
         with ExitStack() as stack:
-            with full_disk as full, UnwritableSaid(self.root):
+            with full_disk as full, ReportUnwritable(self.root):
                 full.require()
                 self.path(key).parent.mkdir(parents=True, exist_ok=True)
                 draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
@@ -231,7 +231,7 @@ class LocalStore(Contents):
     def _set_aside(self, place: Path) -> Path:
         quarantine = self.root / "quarantine"
         self.make_room()
-        with FullDiskSaid(self.root, "the quarantine"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "the quarantine"), ReportUnwritable(self.root):
             quarantine.mkdir(exist_ok=True)
             directory = Path(tempfile.mkdtemp(dir=quarantine, prefix=f"{place.name[:12]}."))
             return place.rename(directory)  # replaces the empty directory
@@ -249,7 +249,7 @@ class LocalStore(Contents):
         blobs = [blob for blob in map(self.blobs.path, digests) if blob.is_file()]
         digests_of = self.digests.known(blobs)
         self.make_room()
-        with UnwritableSaid(self.root), scratch(self._staging, f"{key[:12]}.removed") as directory:
+        with ReportUnwritable(self.root), scratch(self._staging, f"{key[:12]}.removed") as directory:
             root.rename(directory / root.name)
             removed = [path.lstat() for path in tree.list_files(directory).values()]
             freed = sum(stat.st_size for stat in removed if stat.st_nlink == 1)
@@ -259,12 +259,12 @@ class LocalStore(Contents):
 
     def sweep(self) -> list[Path]:
         """Remove drafts whose writer died, and old partial builds; return what was removed."""
-        with UnwritableSaid(self.root):
+        with ReportUnwritable(self.root):
             return [*sweep(self._staging), *sweep_old(self.root / "partial", PARTIAL_MAX_AGE_S)]
 
 
 def open_store(url_or_path: str | Path) -> LocalStore:
     """The store at a URL or a local path, a remote one behind a cache; it is made when first written to."""
-    from artifacts.store.opening import opened  # it needs this module
+    from artifacts.store.opening import store_at  # it needs this module
 
-    return opened(str(url_or_path), os.environ)
+    return store_at(str(url_or_path), os.environ)

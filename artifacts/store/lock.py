@@ -41,7 +41,7 @@ def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATI
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if _locked(handle) and _still(path, handle):
+            if _try_lock(handle) and _is_still_at(path, handle):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
                 lock_handle, handle = handle, -1
@@ -104,7 +104,7 @@ def alone(directory: Path) -> Iterator[None]:
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         watch, pause_s = Watch(directory, None, SHORT_PATIENCE_S), POLL_S / 100
-        while not _locked(handle):
+        while not _try_lock(handle):
             watch.look("another process")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_S)
@@ -113,7 +113,7 @@ def alone(directory: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -121,7 +121,7 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _still(path: Path, handle: int) -> bool:
+def _is_still_at(path: Path, handle: int) -> bool:
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
@@ -135,7 +135,7 @@ def sweep(folder: Path) -> None:
             handle = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             continue
-        if _locked(handle) and _still(path, handle):
+        if _try_lock(handle) and _is_still_at(path, handle):
             release(path, handle)
         else:
             os.close(handle)

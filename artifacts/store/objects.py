@@ -39,7 +39,7 @@ class Meta(NamedTuple):
 def read(objects: ObjectStore, path: str) -> bytes | None:
     """An object's bytes; None where there is none, an ArtifactCorrupt for one that is no document of ours."""
     try:
-        with said(path):
+        with translate_errors(path):
             result = obstore.get(objects, path)
             require_short(path, result.meta["size"])
             return bytes(result.bytes())
@@ -58,13 +58,13 @@ def require_short(place: str, size: int) -> None:
 
 def write(objects: ObjectStore, path: str, data: bytes) -> None:
     """Make an object of the bytes, in place of what was there."""
-    with said(path):
+    with translate_errors(path):
         obstore.put(objects, path, data)
 
 
-def listed(objects: ObjectStore, folder: str) -> list[Meta]:
+def list_objects(objects: ObjectStore, folder: str) -> list[Meta]:
     """Every object in a folder and the folders in it."""
-    with said(f"the list of {folder}"):
+    with translate_errors(f"the list of {folder}"):
         return [
             Meta(entry["path"], entry["size"], entry["last_modified"], entry["e_tag"])
             for batch in obstore.list(objects, folder)
@@ -74,7 +74,7 @@ def listed(objects: ObjectStore, folder: str) -> list[Meta]:
 
 def remove(objects: ObjectStore, paths: Sequence[str]) -> None:
     """Remove objects in one request where the server takes several; those that are gone count as removed."""
-    with said("a removal"):
+    with translate_errors("a removal"):
         delete(objects, paths)
 
 
@@ -105,7 +105,7 @@ def _delete(objects: ObjectStore, paths: Sequence[str]) -> None:
 
 
 @contextmanager
-def said(subject: str) -> Iterator[None]:
+def translate_errors(subject: str) -> Iterator[None]:
     """Turns a refusal into a StoreUnusable; that there is nothing of a name stays a FileNotFoundError."""
     try:
         yield

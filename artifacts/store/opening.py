@@ -29,7 +29,7 @@ UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}  # fmt: skip
 
 
-def opened(text: str, environ: Mapping[str, str]) -> LocalStore:
+def store_at(text: str, environ: Mapping[str, str]) -> LocalStore:
     """The store at a URL or a local path; a StoreUnknown, without secrets, where it names none; a FileRefused
     where something else than a directory is there."""
     scheme, separator, rest = text.partition("://")

@@ -13,7 +13,7 @@ from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
 from artifacts.store import tree, tuning
 from artifacts.store.blobs import UNSHARED
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.draft import Source
 from artifacts.store.identity import LAYOUT, STORE, Identity
 from artifacts.store.local import LocalStore, open_store
@@ -42,11 +42,11 @@ def repair(
     """Repair one damage after the other, all names of the file at once; yields what became of each.
 
     Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own;
-    `bound` is the store's id as its registry has it.
+    `registered_id` is the store's id as its registry has it.
     """
     tools = _Tools(store.local, source or store.source(), registered_id)
     for damage in damages:
-        with FullDiskSaid(store.root, damage.paths[-1]), UnwritableSaid(store.root):
+        with ReportFullDisk(store.root, damage.paths[-1]), ReportUnwritable(store.root):
             outcome = tools.mend(damage)
         yield outcome
         if outcome.repaired and damage.paths[0].endswith(f"/{MANIFEST}"):  # now its files can be judged
@@ -61,7 +61,7 @@ class StoreSource:
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
         """Copy a content that an artifact there has; False where none has it intact."""
-        return _fetch(self._copies.of(record.sha256), record, target)
+        return _copy_intact(self._copies.of(record.sha256), record, target)
 
     def manifest(self, key: str) -> Manifest:
         """The manifest there; NotFound where there is none."""
@@ -81,7 +81,7 @@ class PulledSource:
         candidates = [
             self._directory / name for name, listed in self._manifest.files.items() if listed == record
         ]
-        return _fetch(candidates, record, target)
+        return _copy_intact(candidates, record, target)
 
     def manifest(self, key: str) -> Manifest:
         """The manifest it was pulled with; NotFound where that is another artifact's."""
@@ -162,8 +162,8 @@ class _Tools:
         with scratch(self._store.root / "staging", "repair") as directory:
             restored = directory / "right"
             for path in self._copies.of(record.sha256):
-                if _is(path, record):
-                    _second_name(path, restored)
+                if _has_content(path, record):
+                    _link_or_copy(path, restored)
                     self._put(restored, record, damage)
                     origin = path.relative_to(self._store.root).as_posix()
                     return Repair(damage=damage, repaired=True, how=f"from {origin}")
@@ -173,7 +173,7 @@ class _Tools:
                 return Repair(damage=damage, repaired=True, how="it is empty")
             if self._source is None:
                 reason = "the store has no other copy, and no other store was named"
-            elif self._source.fetch(record, restored) and _is(restored, record):
+            elif self._source.fetch(record, restored) and _has_content(restored, record):
                 self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="from the other copy")
             else:
@@ -204,7 +204,7 @@ class _Tools:
 
     def _replace(self, path: Path, restored: Path) -> None:
         temporary = restored.with_name("aside")
-        _second_name(restored, temporary)
+        _link_or_copy(restored, temporary)
         if path.is_dir() and not path.is_symlink():
             self._quarantined(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,21 +248,21 @@ class _Tools:
         return path.rename(directory / path.name)
 
 
-def _fetch(candidates: Iterable[Path], record: FileRecord, target: Path) -> bool:
-    intact = next((path for path in candidates if _is(path, record)), None)
+def _copy_intact(candidates: Iterable[Path], record: FileRecord, target: Path) -> bool:
+    intact = next((path for path in candidates if _has_content(path, record)), None)
     if intact is not None:
         shutil.copyfile(intact, target)
     return intact is not None
 
 
-def _is(path: Path, record: FileRecord) -> bool:
+def _has_content(path: Path, record: FileRecord) -> bool:
     try:
         return path.stat().st_size == record.size and digest.of_file(path) == record.sha256
     except OSError:  # removed meanwhile, or an unreadable sector
         return False
 
 
-def _second_name(path: Path, target: Path) -> None:
+def _link_or_copy(path: Path, target: Path) -> None:
     """Links where links go, copies elsewhere."""
     try:
         target.hardlink_to(path)

@@ -62,7 +62,7 @@ def give_up(store: LocalStore, damage: Damage) -> list[str]:
     for key in damage.keys:
         address = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:
-            manifest = _found(store.remote, key)
+            manifest = _manifest_or_none(store.remote, key)
             address = manifest.address if manifest else key  # the cache may have it under another name
             store.remote.discard(key)
         if store.local.path(address).is_dir():
@@ -75,7 +75,7 @@ def give_up(store: LocalStore, damage: Damage) -> list[str]:
 def _content(
     store: CachedStore, damage: RemoteDamage, record: FileRecord, sources: Mapping[str, Source]
 ) -> Repair:
-    with tempfile.TemporaryDirectory(dir=_beside(store)) as folder:
+    with tempfile.TemporaryDirectory(dir=_temporary_root(store)) as folder:
         for name, source in sources.items():
             if source.fetch(record, Path(folder, "right")):
                 store.remote.replace(record, Path(folder, "right"))
@@ -86,20 +86,20 @@ def _content(
 def _manifest(store: CachedStore, damage: RemoteDamage, sources: Mapping[str, Source]) -> Repair:
     (key,) = damage.keys
     for name, source in sources.items():
-        if (manifest := _found(source, key)) is not None:
+        if (manifest := _manifest_or_none(source, key)) is not None:
             store.remote.restore(key, manifest)
             return Repair(damage=damage, repaired=True, how=f"{store.url} has it from {name}")
     return Repair(damage=damage, repaired=False, how=NOWHERE)
 
 
-def _found(source: Source, key: str) -> Manifest | None:
+def _manifest_or_none(source: Source, key: str) -> Manifest | None:
     try:
         return source.manifest(key)
     except (NotFound, ArtifactCorrupt):
         return None
 
 
-def _beside(store: CachedStore) -> Path:
+def _temporary_root(store: CachedStore) -> Path:
     folder = store.root / "partial"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import Manifest
 from artifacts.store import tree
-from artifacts.store.disk import UnwritableSaid
+from artifacts.store.disk import ReportUnwritable
 from artifacts.store.local import LocalStore
 from artifacts.store.scratch import scratch
 
@@ -58,7 +58,7 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
     store, damaged = store.local, list[Path]()
     keys = store.keys()
     for done, key in enumerate(keys, 1):
-        with UnwritableSaid(store.root), store.lock(key):
+        with ReportUnwritable(store.root), store.lock(key):
             if store.has(key):
                 damaged += _adopt(store, key)
         if progress is not None:

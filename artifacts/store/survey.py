@@ -151,7 +151,11 @@ class _Scan:
             if result != self.wanted[path] and not isinstance(result, FileNotFoundError):  # removed meanwhile
                 paths_of.setdefault(self.wanted[path], []).append(self.short(path))
         return [
-            Damage(paths=tuple(sorted(paths)), what=_said(result, sha256), record=self.records.get(sha256))
+            Damage(
+                paths=tuple(sorted(paths)),
+                what=_damage_message(result, sha256),
+                record=self.records.get(sha256),
+            )
             for sha256, paths in paths_of.items()
         ]
 
@@ -178,7 +182,7 @@ class _Scan:
         self.damages.append(Damage(paths=(self.short(path),), what=problem, record=record))
 
 
-def _said(result: str | OSError, sha256: str) -> str:
+def _damage_message(result: str | OSError, sha256: str) -> str:
     if isinstance(result, OSError):
         return f"cannot be read: {os.strerror(result.errno or 0).lower()}"
     return f"sha256 {result}; it should be {sha256}"

@@ -31,7 +31,7 @@ def is_plain(path: Path) -> bool:
 def settle(root: Path, digests: Mapping[str, str] = MappingProxyType({})) -> dict[str, FileRecord]:
     """Make every file of a finished draft read-only, and return name -> size and digest.
 
-    Files whose digests are `known`, since they were computed while the bytes came in, are not read again.
+    Files whose digests are `digests`, since they were computed while the bytes came in, are not read again.
     Directories stay writable by their owner: removing a file needs write permission on its directory only, so
     that an artifact can be removed as a whole while no program overwrites one of its files by mistake.
     """
@@ -71,7 +71,7 @@ Digests = Callable[[Iterable[Path]], Mapping[Path, str]]
 def misshapen(
     root: Path, files: Mapping[str, FileRecord], *, extra_names: Collection[str] = (MANIFEST,)
 ) -> dict[str, str]:
-    """Name -> what is wrong as far as it shows without reading; files named in `beside` do not count."""
+    """Name -> what is wrong as far as it shows without reading; files named in `extra_names` do not count."""
     present = {name: path for name, path in list_files(root).items() if name not in extra_names}
     problems = dict.fromkeys(files.keys() - present.keys(), "missing")
     problems |= dict.fromkeys(present.keys() - files.keys(), "not in the manifest")

@@ -61,7 +61,7 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
 
     A file that is not what its record says is left out.
     """
-    if _misplaced(place):
+    if _directory_problem(place):
         place.unlink()
     place.mkdir(parents=True, exist_ok=True)
     with scratch(staging, FOLDER) as directory, alone(place):
@@ -71,9 +71,9 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
         entries = dict(index or {})
         for name, record in files.items():
             content = place / record.sha256
-            if entries.get(name) == record and not _odd(content, record):
+            if entries.get(name) == record and not _file_problem(content, record):
                 continue
-            if not _copied(learned / name, record, directory / record.sha256):
+            if not _copy_verified(learned / name, record, directory / record.sha256):
                 _put(directory / record.sha256, content)
                 entries[name] = record
         _write(place, entries, directory)
@@ -86,7 +86,7 @@ def offer(place: Path, target: Path, staging: Path) -> list[str]:
     What is in `target` then was verified there: nobody changes it in the store meanwhile.
     """
     target.mkdir(parents=True, exist_ok=True)
-    if problem := _misplaced(place):
+    if problem := _directory_problem(place):
         place.unlink()
         return [problem]
     if not place.exists():
@@ -125,7 +125,7 @@ def listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    if problem := _misplaced(place):
+    if problem := _directory_problem(place):
         return {}, {place: problem}
     contents, sealed = _contents(place), _exists(place / INDEX)
     problems = dict.fromkeys(_foreign(place) if sealed else (), UNLISTED)
@@ -136,7 +136,7 @@ def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     if index is None and contents:
         problems[place / INDEX] = "missing"
     for name, record in (index or {}).items():
-        if problem := _odd(place / record.sha256, record):
+        if problem := _file_problem(place / record.sha256, record):
             problems[place / record.sha256] = f"{name}: {problem}"
     return {path: path.name for path in contents if path not in problems}, problems
 
@@ -149,7 +149,9 @@ def _offered(place: Path, target: Path) -> tuple[list[str], dict[str, FileRecord
         return [f"{INDEX}: {exc}"], {}
     if index is None:
         return [f"{INDEX}: missing"] if _contents(place) else [], {}
-    problem_of = {name: _copied(place / entry.sha256, entry, target / name) for name, entry in index.items()}
+    problem_of = {
+        name: _copy_verified(place / entry.sha256, entry, target / name) for name, entry in index.items()
+    }
     problems = [f"{name}: {problem}" for name, problem in problem_of.items() if problem]
     return problems, {name: record for name, record in index.items() if not problem_of[name]}
 
@@ -180,7 +182,7 @@ def _readable(place: Path) -> dict[str, FileRecord] | None:
 def _text(place: Path) -> str | None:
     """An index as it stands; None where there is none, what is no sealed text where it is no such file."""
     try:
-        with _opened(place / INDEX) as file:
+        with _open_plain(place / INDEX) as file:
             return file.read(INDEX_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
@@ -212,12 +214,12 @@ def _put(source: Path, target: Path) -> None:
     tree.sync(target.parent)
 
 
-def _copied(path: Path, record: FileRecord, copy: Path) -> str:
+def _copy_verified(path: Path, record: FileRecord, copy: Path) -> str:
     """Copies a file if it is what its record says, else says what is wrong; the copy is what was verified."""
-    if problem := _odd(path, record):
+    if problem := _file_problem(path, record):
         return problem
     try:
-        with _opened(path) as file:
+        with _open_plain(path) as file:
             content = file.read()
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
@@ -229,16 +231,16 @@ def _copied(path: Path, record: FileRecord, copy: Path) -> str:
     return ""
 
 
-def _opened(path: Path) -> BufferedReader:
+def _open_plain(path: Path) -> BufferedReader:
     """Opens a file; a link is an OSError, and a pipe is not waited at."""
-    return open(path, "rb", opener=_unlinked)
+    return open(path, "rb", opener=_open_no_follow)
 
 
-def _unlinked(path: str, flags: int) -> int:
+def _open_no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _odd(path: Path, record: FileRecord) -> str:
+def _file_problem(path: Path, record: FileRecord) -> str:
     """What shows of a file without reading it; empty: nothing."""
     try:
         stat_ = path.lstat()
@@ -249,7 +251,7 @@ def _odd(path: Path, record: FileRecord) -> str:
     return "" if stat_.st_size == record.size else f"{stat_.st_size:,} bytes; they were {record.size:,}"
 
 
-def _misplaced(place: Path) -> str:
+def _directory_problem(place: Path) -> str:
     """Why a path cannot be a directory of ours; empty: it is one, or nothing is there."""
     return NO_DIRECTORY if place.is_symlink() or (place.exists() and not place.is_dir()) else ""
 

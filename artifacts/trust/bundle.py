@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from artifacts.errors import KeyUnusable
-from artifacts.store.disk import UnwritableSaid
+from artifacts.store.disk import ReportUnwritable
 from recipes.regular import FileRefused, is_directory, read_bytes
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -51,7 +51,7 @@ def make_key(path: Path, passphrase: str) -> str:
     for existing in (path, public_path):
         if existing.is_symlink() or existing.exists():
             raise KeyUnusable(f"{existing} is there already; a key is not replaced: choose another name")
-    with UnwritableSaid(path.parent):
+    with ReportUnwritable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         for place, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
             try:
@@ -109,7 +109,7 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
     return keys
 
 
-def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
+def sign_statement(statement: Mapping[str, Any], key: PrivateKey) -> str:
     """The statement signed by the key, as the text of a bundle."""
     from artifacts.trust import envelope  # as above
 
@@ -119,7 +119,7 @@ def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
     return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope_})
 
 
-def opened(bundle: str, public_pem: str) -> dict[str, Any] | None:
+def open_bundle(bundle: str, public_pem: str) -> dict[str, Any] | None:
     """The statement in a bundle that the key signed; None for any other text, however it is broken."""
     from artifacts.trust import envelope  # as above
 
@@ -136,7 +136,7 @@ def is_bundle(text: str) -> bool:
     return _read(text) is not None
 
 
-def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
+def read_claims(bundle: str) -> tuple[str, dict[str, Any]]:
     """Id of the key and the statement, as a bundle claims them: nothing is checked.
 
     Text that is no bundle is a KeyUnusable.

@@ -37,7 +37,7 @@ def accompany(
 ) -> dict[str, str]:
     """Write what comes with a version into the directory of its files; return name -> sha256 of each file.
 
-    Names that the artifact has itself are left to it. The answer belongs into `version.json`, under `beside`.
+    Names that the artifact has itself are left to it. The result belongs into `version.json`, under `beside`.
     """
     written: dict[str, str] = {
         SIGNATURES: _json(
@@ -69,7 +69,7 @@ def accompany(
     return sums
 
 
-def beside(version: Mapping[str, Any]) -> tuple[str, ...]:
+def extra_names(version: Mapping[str, Any]) -> tuple[str, ...]:
     """Names in a pulled directory that are no files of the artifact: `version.json` and what it records."""
     return (MANIFEST, VERSION, *_recorded(version))
 
@@ -81,7 +81,7 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
     """
     problems_ = []
     for name, expected in _recorded(version).items():
-        if not _may_be(name):
+        if not _is_paper(name):
             problems_.append(f"{VERSION}: records {name!r}, which is no file that pull writes")
         elif not (directory / name).is_file() or not tree.is_plain(directory / name):
             problems_.append(f"{name}: missing")
@@ -120,7 +120,7 @@ def _recorded(version: Mapping[str, Any]) -> dict[str, str]:
     )
 
 
-def _may_be(name: str) -> bool:
+def _is_paper(name: str) -> bool:
     """Whether `pull` writes files of that name, which also says that it leads nowhere else."""
     folder, _, licence = name.rpartition("/")
     if folder:

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from artifacts.manifest import Manifest
-from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, opened
+from artifacts.trust.bundle import STATEMENT, PrivateKey, open_bundle, sign_statement
 from artifacts.version import VersionRecord
 
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -67,15 +67,15 @@ def attest(record: VersionRecord, manifest: Manifest, key: PrivateKey, *, by: st
     return Attestation(
         engine_key=manifest.key,
         key_id=key.id,
-        bundle=bundled(statement(record, manifest), key),
+        bundle=sign_statement(statement(record, manifest), key),
         signed_at=datetime.now(UTC),
         signed_by=by,
     )
 
 
-def attested(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
+def verified_predicate(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
     """The predicate that the key signed for exactly these files; None for anything else."""
-    statement_ = opened(bundle, public_key_pem)
+    statement_ = open_bundle(bundle, public_key_pem)
     if statement_ is None or statement_.get("predicateType") != PREDICATE:
         return None
     subject = [

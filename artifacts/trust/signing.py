@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from artifacts import digest
 from artifacts.errors import KeyUnusable, NotTrusted
 from artifacts.manifest import MANIFEST, VERSION, Manifest, Sha256, digests_of
-from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, claimed, opened
+from artifacts.trust.bundle import STATEMENT, PrivateKey, open_bundle, read_claims, sign_statement
 from artifacts.version import VersionRecord
 
 SIGNATURE = "https://model_signing/signature/v1.0"
@@ -49,16 +49,16 @@ def sign(manifest: Manifest, key: PrivateKey, *, by: str) -> Signature:
     return Signature(
         manifest_digest=manifest.digest,
         key_id=key.id,
-        bundle=bundled(_statement(manifest), key),
+        bundle=sign_statement(_statement(manifest), key),
         signed_at=datetime.now(UTC),
         signed_by=by,
     )
 
 
-def received(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Signature:
+def accept_signature(bundle: str, manifest: Manifest, public_pem: str, *, by: str) -> Signature:
     """A signature that was made elsewhere; a KeyUnusable unless it is by that key, of these files."""
-    key_id, _ = claimed(bundle)
-    if not vouching(manifest, [bundle], {key_id: public_pem}):
+    key_id, _ = read_claims(bundle)
+    if not vouching_keys(manifest, [bundle], {key_id: public_pem}):
         raise KeyUnusable(
             f"the signature by {key_id[:16]} is not by this key, or of other files than"
             f" {manifest.digest[:16]}; give the public half of the key that signed this version"
@@ -77,14 +77,14 @@ def verified(bundle: str, manifest_digest: str, public_key_pem: str) -> bool:
 
     Broken text is a no. A public key that cannot be read is a KeyUnusable.
     """
-    statement = opened(bundle, public_key_pem)
+    statement = open_bundle(bundle, public_key_pem)
     return statement is not None and manifest_digest in _digests(statement)
 
 
 def states(bundle: str, manifest_digest: str) -> bool:
     """Whether a bundle claims to sign the files of that digest; nobody's key is asked."""
     try:
-        return manifest_digest in _digests(claimed(bundle)[1])
+        return manifest_digest in _digests(read_claims(bundle)[1])
     except KeyUnusable:
         return False
 
@@ -108,7 +108,7 @@ def require_vouched(
 ) -> tuple[str, ...]:
     """`require_signed` of anything with a manifest; `bundles` is key id -> bundle, as somebody says."""
     require_some(trusted_keys)
-    keys = vouching(manifest, bundles.values(), trusted_keys)
+    keys = vouching_keys(manifest, bundles.values(), trusted_keys)
     if keys:
         return keys
     for key, pem in trusted_keys.items():
@@ -117,7 +117,7 @@ def require_vouched(
                 f"{subject} has caches (tuning/) that {key[:16]} did not sign: its engine is the one that was"
                 " signed, and another build made the caches; have it signed again"
             )
-    raise NotTrusted(f"{subject} {_lack(bundles, trusted_keys)}")
+    raise NotTrusted(f"{subject} {_untrusted_message(bundles, trusted_keys)}")
 
 
 def require_some(trusted_keys: Mapping[str, str]) -> None:
@@ -126,7 +126,9 @@ def require_some(trusted_keys: Mapping[str, str]) -> None:
         raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")
 
 
-def vouching(manifest: Manifest, bundles: Iterable[str], trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
+def vouching_keys(
+    manifest: Manifest, bundles: Iterable[str], trusted_keys: Mapping[str, str]
+) -> tuple[str, ...]:
     """Ids of the keys that signed exactly the files of the manifest, its caches among them."""
     bundle_list = tuple(bundles)
     return tuple(
@@ -137,12 +139,12 @@ def vouching(manifest: Manifest, bundles: Iterable[str], trusted_keys: Mapping[s
 
 
 def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
-    statement = opened(bundle, public_key_pem)
+    statement = open_bundle(bundle, public_key_pem)
     files = {name: record.sha256 for name, record in manifest.files.items()}
-    return statement is not None and files in _listed(statement)
+    return statement is not None and files in _listed_files(statement)
 
 
-def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
+def _untrusted_message(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     trusted = ", ".join(key[:16] for key in trusted_keys)
     if not bundles:
         return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
@@ -204,11 +206,13 @@ def _digests(statement: Mapping[str, Any]) -> set[str]:
     Without caches, as manifests have them, and with, as those of 0.1 did.
     """
     return {
-        sha256 for files in _listed(statement) for sha256 in (digest.of_tree(files), digests_of(files)[0])
+        sha256
+        for files in _listed_files(statement)
+        for sha256 in (digest.of_tree(files), digests_of(files)[0])
     }
 
 
-def _listed(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
+def _listed_files(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     """Name -> sha256 of the files that a signed statement lists; none where it does not sign whole files.
 
     The second is without what `pull` writes: somebody may have signed a pulled directory with another tool.

@@ -94,7 +94,9 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
             source.tokens(size, key, progress) if "tokens" in blend else source.rows(size, key, progress)
         )
         rows += source_rows
-        sources.append({**_account(data[number], scan_, source_rows), "chats": source.chats(source_rows)})
+        sources.append(
+            {**_source_report(data[number], scan_, source_rows), "chats": source.chats(source_rows)}
+        )
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
@@ -209,7 +211,7 @@ class _Source:
         return self.found.files[0].path
 
 
-def _account(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow]) -> dict[str, Any]:
+def _source_report(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow]) -> dict[str, Any]:
     """What a source consists of and gave, for reports."""
     names = [file.path.name for file in scan_.files]
     return {

@@ -24,13 +24,13 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> Ids:
     Where two pieces do not agree on what they share, as in a long word, all of the text is encoded at once.
     """
     if len(text) <= PIECE + OVERLAP or not tokenizer.is_fast:
-        return _whole(tokenizer, text, special=special)
-    parts = list(_joined(tokenizer, text))
+        return _encode_whole(tokenizer, text, special=special)
+    parts = list(_encode_pieces(tokenizer, text))
     if not parts:
-        return _whole(tokenizer, text, special=special)
+        return _encode_whole(tokenizer, text, special=special)
     if special:
         with_special, without_special = (
-            _whole(tokenizer, "a", special=special_) for special_ in (True, False)
+            _encode_whole(tokenizer, "a", special=special_) for special_ in (True, False)
         )
         index = next(
             (
@@ -41,19 +41,19 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> Ids:
             None,
         )
         if index is None:
-            return _whole(tokenizer, text, special=True)
+            return _encode_whole(tokenizer, text, special=True)
         parts = [with_special[:index], *parts, with_special[index + len(without_special) :]]
     return np.concatenate(parts)
 
 
-def _whole(tokenizer: Any, text: str, *, special: bool) -> Ids:
+def _encode_whole(tokenizer: Any, text: str, *, special: bool) -> Ids:
     encoding = tokenizer(
         text, add_special_tokens=special, return_attention_mask=False, return_token_type_ids=False
     )
     return np.asarray(encoding["input_ids"], dtype=np.int32)
 
 
-def _joined(tokenizer: Any, text: str) -> list[Ids]:
+def _encode_pieces(tokenizer: Any, text: str) -> list[Ids]:
     """The pieces' own tokens, end to end; none where two pieces cannot be joined."""
     parts, (ids, starts), begin = list[Ids](), (np.empty(0, np.int32), np.empty(0, np.int64)), 0
     for number, (start, piece) in enumerate(_pieces(text)):
@@ -61,7 +61,7 @@ def _joined(tokenizer: Any, text: str) -> list[Ids]:
         if number == 0:
             ids, starts = piece_ids, places
             continue
-        join = _join((ids, starts), (piece_ids, places), start + OVERLAP // 2)
+        join = _find_join((ids, starts), (piece_ids, places), start + OVERLAP // 2)
         if join is None:
             return []
         parts.append(ids[begin : join[0]])
@@ -84,7 +84,7 @@ def _piece(tokenizer: Any, piece: str, start: int) -> tuple[Ids, npt.NDArray[np.
     return np.asarray(encoding["input_ids"], dtype=np.int32), places + start
 
 
-def _join(
+def _find_join(
     left: tuple[Ids, npt.NDArray[np.int64]], right: tuple[Ids, npt.NDArray[np.int64]], place: int
 ) -> tuple[int, int] | None:
     """Where to leave the left piece and enter the right one: at the first token from `place` on, in both."""

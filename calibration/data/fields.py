@@ -22,7 +22,7 @@ class Exchange:
 
 Content = str | Chat | Exchange
 
-KNOWN: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
+KINDS: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
     # kind             columns that must be there                            columns that may be there
     ("text",          {"text": "text"},                                     {}),
     ("messages",      {"messages": "messages"},                             {"tools": "tools"}),
@@ -62,9 +62,9 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
         if absent:
             raise ValueError(f"no field {_names(absent)}; there is {_names(present)}; name one of these")
         return Shape("named", {role: name for role, name in roles.items() if name in present})
-    fitting = [row for row in KNOWN if set(row[1].values()) <= set(present)]
+    fitting = [row for row in KINDS if set(row[1].values()) <= set(present)]
     if not fitting:
-        kinds = ", ".join("+".join(f"'{name}'" for name in row[1].values()) for row in KNOWN)
+        kinds = ", ".join("+".join(f"'{name}'" for name in row[1].values()) for row in KINDS)
         raise ValueError(
             f"no field of {kinds}; there is {_names(present)}; name one in 'column' or 'columns'"
         )
@@ -75,9 +75,9 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
     return Shape(kind, columns | {role: name for role, name in more.items() if name in present})
 
 
-def widened(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
+def widen(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
     """The shape with what a row may lack and this one has, though those before it had not."""
-    candidates = next((more for kind, _, more in KNOWN if kind == shape.kind), roles)
+    candidates = next((more for kind, _, more in KINDS if kind == shape.kind), roles)
     added = {
         role: name
         for role, name in candidates.items()

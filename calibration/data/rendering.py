@@ -74,7 +74,7 @@ class Reader:
 
     @classmethod
     def open(cls, source: Path, title: str = "") -> "Reader":
-        """The tokenizer of a checkpoint directory, which messages call `where`.
+        """The tokenizer of a checkpoint directory, which messages call `title`.
 
         Its remote code is never run; raises CheckpointError when there is no tokenizer that loads.
         """
@@ -84,7 +84,7 @@ class Reader:
                 f"{label}: no tokenizer; the checkpoint needs one of {', '.join(TOKENIZER_FILES)}"
             )
         vocab_size = json.loads((source / "config.json").read_bytes())["vocab_size"]
-        tokenizer, prefix = _loaded(source, label)
+        tokenizer, prefix = _load_tokenizer(source, label)
         # Rows are cut into sequences later; the tokenizer's warning about long rows means nothing here.
         tokenizer.model_max_length = int(1e30)
         reader = cls(tokenizer, vocab_size, prefix)
@@ -238,11 +238,11 @@ class Reader:
         return f"the chat template {name!r}", templates[name]
 
 
-def _loaded(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
+def _load_tokenizer(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
     """A directory's tokenizer and its prefix; CheckpointError where it does not load, or reads otherwise."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
-        differs, prefix = _differing(tokenizer, source / "tokenizer.json"), _prefix(tokenizer)
+        differs, prefix = _tokenizer_difference(tokenizer, source / "tokenizer.json"), _prefix(tokenizer)
     except BaseException as exc:
         panicked = type(exc).__name__ == "PanicException"
         if isinstance(exc, MemoryError) or not (panicked or isinstance(exc, Exception)):
@@ -255,12 +255,12 @@ def _loaded(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
         raise CheckpointError(
             f"{label}: transformers reads tokenizer.json by {name}, which makes other tokens than the file "
             f"says: {differs}. Servers that load it by transformers would do the same; "
-            + _instead(source, name)
+            + _tokenizer_advice(source, name)
         )
     return tokenizer, prefix
 
 
-def _instead(source: Path, name: str) -> str:
+def _tokenizer_advice(source: Path, name: str) -> str:
     """What to do about a class that reads a tokenizer.json otherwise."""
     config_file = source / "tokenizer_config.json"
     class_name = (
@@ -274,7 +274,7 @@ def _instead(source: Path, name: str) -> str:
     )
 
 
-def _differing(tokenizer: Any, file: Path) -> str:
+def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
     """The first of PROBES that a class reads otherwise than tokenizer.json itself; empty where none is."""
     if not file.is_file():
         return ""

@@ -68,7 +68,7 @@ class Templates:
             return datetime.combine(date.fromisoformat(request["date"]), time()).strftime(form)
 
         values = {"strftime_now": strftime_now, **request["values"]}
-        values["messages"] = [as_taken(message, parts=parts) for message in request["messages"]]
+        values["messages"] = [join_parts(message, parts=parts) for message in request["messages"]]
         text = template.render(**values)
         if len(text) > TEXT_FACTOR * size + TEXT_BYTES:
             raise MemoryError
@@ -76,7 +76,7 @@ class Templates:
         return {"text": text, "dated": bool(date_formats)}
 
 
-def as_taken(message: Mapping[str, Any], *, parts: bool) -> Mapping[str, Any]:
+def join_parts(message: Mapping[str, Any], *, parts: bool) -> Mapping[str, Any]:
     """A message with its text parts joined, where the template does not take them one by one.
 
     Results of tools are always joined: hardly a template takes parts there.
@@ -124,7 +124,7 @@ def raise_exception(message: str) -> None:
     raise TemplateError(message)
 
 
-def said(exc: BaseException) -> str:
+def describe_error(exc: BaseException) -> str:
     """What is wrong, as a verb and its object: the template's name stands in front."""
     detail = re.sub(r"\s+", " ", str(exc))[:SAID_CHARS] or type(exc).__name__
     line = exc.lineno if isinstance(exc, TemplateSyntaxError) else 0
@@ -160,7 +160,7 @@ def main() -> None:
         try:
             answer = json.dumps(templates.answer(json.loads(line), len(line)))
         except Exception as exc:  # noqa: BLE001 whatever a template does is told as its fault
-            answer = json.dumps({"error": said(exc)})
+            answer = json.dumps({"error": describe_error(exc)})
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(answer.encode() + b"\n")
         sys.stdout.buffer.flush()

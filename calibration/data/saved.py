@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration.errors import DataError
-from calibration.links import told
+from calibration.links import describe_links
 from recipes.regular import FileRefused, read_text
 
 SPLITS, STATE = "dataset_dict.json", "state.json"
@@ -62,7 +62,7 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _require_inside(directory: Path, names: list[str]) -> None:
-    if problem := told(directory, names):
+    if problem := describe_links(directory, names):
         raise DataError(problem)
 
 

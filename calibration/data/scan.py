@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from calibration.data.fields import Content, Shape, choose, content, widened
+from calibration.data.fields import Content, Shape, choose, content, widen
 from calibration.data.text_files import EXPECTED, Row, RowFile
 from calibration.errors import DataError
 
@@ -164,7 +164,7 @@ class _Checker:
     def _content(self, row: Row) -> Content:
         if isinstance(row.fields, ValueError):
             raise row.fields
-        shape = widened(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
+        shape = widen(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
         content_ = content(shape, row.fields)
         self.shape = shape
         return content_

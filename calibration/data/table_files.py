@@ -50,14 +50,14 @@ class Table:
 
     def names(self) -> list[str]:
         """The columns."""
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             return list(self.schema.names)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every row in order, by its number from 1."""
         number, batches = 0, self.batches(self._own(columns))
         while True:
-            with _Told(self.path):
+            with _ReportBrokenFile(self.path):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -69,7 +69,7 @@ class Table:
         """The rows with these numbers, from 0."""
         own = self._own(columns)
         for position in positions:
-            with _Told(self.path):
+            with _ReportBrokenFile(self.path):
                 batch = self.row(position, own)
             fields = _value(batch)
             if isinstance(fields, ValueError):
@@ -93,7 +93,7 @@ class Parquet(Table):
     @cached_property
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             metadata = pq.read_metadata(self.path, memory_map=True)
         for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
             if group.total_byte_size > self.group_bytes:
@@ -104,7 +104,7 @@ class Parquet(Table):
         columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
         # A text that many rows share stays one, whatever they would come to.
         shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, read_dictionary=shared)
 
     @property
@@ -145,7 +145,7 @@ class Arrow(Table):
     @cached_property
     def table(self) -> pa.Table:
         """The rows, not copied."""
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             return pa.ipc.open_stream(pa.memory_map(str(self.path))).read_all()
 
     @property
@@ -175,7 +175,7 @@ def open_file(path: Path, kind: str) -> RowFile:
     return Parquet(path) if kind == "parquet" else Arrow(path)
 
 
-class _Told:
+class _ReportBrokenFile:
     """Says which file it is that pyarrow cannot read."""
 
     def __init__(self, path: Path) -> None:

@@ -114,7 +114,7 @@ class Sandbox:
         code, self._helper = self._helper.end(), None
         self._numbers.clear()
         self._waiting.clear()
-        return {"error": _ended(code)}
+        return {"error": _exit_message(code)}
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class _Helper:
         return self.code
 
 
-def _ended(code: int) -> str:
+def _exit_message(code: int) -> str:
     if code == -signal.SIGPROF:
         return "takes more than 5 s"
     reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"

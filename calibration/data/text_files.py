@@ -82,7 +82,7 @@ class JsonLines(TextFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every line in order."""
         for offset, number, raw in _lines(self.path):
-            yield Row(offset, number, _tried(raw))
+            yield Row(offset, number, _object_or_error(raw))
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
         """The objects that start at these bytes."""
@@ -105,7 +105,7 @@ class Paragraphs(TextFile):
         """Every paragraph in order."""
         for offset, number, raw in _paragraphs(self.path):
             try:
-                yield Row(offset, number, {"text": _decoded(raw).strip()})
+                yield Row(offset, number, {"text": _decode(raw).strip()})
             except ValueError as exc:
                 yield Row(offset, number, exc)
 
@@ -117,7 +117,7 @@ class Paragraphs(TextFile):
                 parts = [file.readline()]
                 while (line := file.readline()).strip():
                     parts.append(line)
-                yield {"text": _decoded(b"".join(parts)).strip()}
+                yield {"text": _decode(b"".join(parts)).strip()}
 
 
 class Csv(TextFile):
@@ -145,7 +145,7 @@ class Csv(TextFile):
             records = _records(file)
             next(records, None)
             for offset, line, record in records:
-                yield Row(offset, line, record if isinstance(record, ValueError) else _paired(header, record))
+                yield Row(offset, line, record if isinstance(record, ValueError) else _pair(header, record))
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
         """The records that start at these bytes."""
@@ -154,7 +154,7 @@ class Csv(TextFile):
             for position in positions:
                 file.seek(position)
                 _, _, record = next(_records(file), (0, 0, []))
-                fields = record if isinstance(record, ValueError) else _paired(header, record)
+                fields = record if isinstance(record, ValueError) else _pair(header, record)
                 if isinstance(fields, ValueError):
                     raise fields
                 yield fields
@@ -184,7 +184,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """Yields (byte offset, line, bytes); blank lines at the end of a file are no rows."""
     offset, blank = 0, list[tuple[int, int, bytes]]()
     with path.open("rb") as file:
-        for number, raw in enumerate(_bounded(file, path), start=1):
+        for number, raw in enumerate(_bounded_lines(file, path), start=1):
             if raw.strip():
                 yield from blank  # blank lines that rows follow are broken rows
                 blank.clear()
@@ -194,7 +194,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(raw)
 
 
-def _bounded(file: BinaryIO, path: Path) -> Iterator[bytes]:
+def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """Every line of a file; one that is too long is a DataError, and not read to its end."""
     number = 1
     while raw := file.readline(ROW_BYTES + 1):
@@ -211,7 +211,7 @@ def _too_long(path: Path, line: int) -> DataError:
 def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
     offset, start, first_line, parts = 0, 0, 0, list[bytes]()
     with path.open("rb") as file:
-        for number, raw in enumerate(_bounded(file, path), start=1):
+        for number, raw in enumerate(_bounded_lines(file, path), start=1):
             if raw.strip():
                 if not parts:
                     start, first_line = offset, number
@@ -272,7 +272,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
             yield offset, line + 1, cells
 
 
-def _paired(header: list[str], cells: list[str]) -> Fields | ValueError:
+def _pair(header: list[str], cells: list[str]) -> Fields | ValueError:
     if len(cells) != len(header):
         return ValueError(f"{len(cells)} fields, the header has {len(header)}; quote fields with commas")
     for name, cell in zip(header, cells, strict=True):
@@ -281,14 +281,14 @@ def _paired(header: list[str], cells: list[str]) -> Fields | ValueError:
     return dict(zip(header, cells, strict=True))
 
 
-def _tried(raw: bytes) -> Fields | ValueError:
+def _object_or_error(raw: bytes) -> Fields | ValueError:
     try:
         return _object(raw)
     except ValueError as exc:
         return exc
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     if b"\0" in raw:
         raise ValueError(f"NUL byte at position {raw.index(0) + 1} of the row; save the file as UTF-8 text")
     try:
@@ -300,7 +300,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _object(raw: bytes) -> Fields:
-    line = _decoded(raw).rstrip()
+    line = _decode(raw).rstrip()
     if not line:
         raise ValueError("blank line between rows; remove it or give a JSON object")
     try:

@@ -139,7 +139,7 @@ class HiddenStates:
         )
 
     def commit(self, action: Callable[[], None]) -> None:
-        """Runs `then` once all that was put is in the files; on a GPU in the background."""
+        """Runs `action` once all that was put is in the files; on a GPU in the background."""
         writes, earlier_commit, self._writes = self._writes, self._committed, []
 
         def wait() -> None:

@@ -33,7 +33,7 @@ Error = Callable[[torch.Tensor, torch.Tensor, int, torch.dtype], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Outcome of a search, on the device of the weights."""
 
     smoothing_I: torch.Tensor
@@ -86,7 +86,7 @@ def best(
     input_mean_I: torch.Tensor,
     *,
     block_size: int = 128,
-) -> Found:
+) -> SearchResult:
     """The candidate that changes the outputs of linears [O, I] with one input least, rounded to int4 blocks.
 
     Nothing waits for the device. Raises CheckpointError where blocks do not divide the input channels.
@@ -108,7 +108,7 @@ def best(
             losses_C[number] += form.trace(change(rows_RI, factors_I, block_size, form.dtype))
     losses_C /= output.clamp(min=torch.finfo(torch.float32).tiny)
     choice = losses_C.nan_to_num(nan=torch.inf).argmin()
-    return Found(factors_CI.index_select(0, choice.view(1))[0], losses_C.float())
+    return SearchResult(factors_CI.index_select(0, choice.view(1))[0], losses_C.float())
 
 
 class _Form:

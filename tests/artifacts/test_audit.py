@@ -56,7 +56,7 @@ def filled(registry_url):
     Outbox(registry.database).subscribe("command", "true")
     retention.record_pull(registry.database, "demo/fp8", 1)
     with registry.database.writing() as db:
-        retention.collect(db, [one for one in retention.known(db).versions if one.number == 3])
+        retention.collect(db, [one for one in retention.read_retention(db).versions if one.number == 3])
     return registry_url
 
 
@@ -209,7 +209,7 @@ def test_engines_are_sought_in_the_store(store, put, key, other_key):
         f"demo:2: its engine {other_key} is not in the store (it has another build of it); build its recipe again"
     )
     with database.writing() as db:
-        retention.collect(db, retention.known(db).versions)
+        retention.collect(db, retention.read_retention(db).versions)
     assert audit(database, store).findings == ()
 
 

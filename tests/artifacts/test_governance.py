@@ -8,7 +8,7 @@ from sqlalchemy import insert, update
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, PolicyInvalid, PolicyRefused
 from artifacts.registry import tables
 from artifacts.registry.registry import Policy, open_registry
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from artifacts.version import IMPORTED
 from tests.artifacts.governing import FAST, ONE, change, version, waiver
 
@@ -36,7 +36,7 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
         "refused",
         {"alias": "prod", "at": 1, "number": 2, "broken": [{"rule": "metrics", "why": why}]},
     )
-    assert tell(last) == f"@prod refused version 2: metrics: {why}"
+    assert describe_event(last) == f"@prod refused version 2: metrics: {why}"
     registry.promote("demo/fp8", "staging", to=2, expect=None)  # another alias has another policy
     registry.set_policy("prod", None)
     registry.promote("demo/fp8", "prod", to=2, expect=1)

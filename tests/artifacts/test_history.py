@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.registry import tables
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from tests.artifacts.governing import FAST, ONE, change
 
 
@@ -32,7 +32,7 @@ def test_rollbacks_go_back_the_way_that_was_come(registry):
         (1, 3),
         (3, 1),
     ]
-    assert tell(registry.events("demo/fp8")[-1]) == "@prod rolled back from version 3 to version 1"
+    assert describe_event(registry.events("demo/fp8")[-1]) == "@prod rolled back from version 3 to version 1"
 
 
 def test_a_rollback_goes_to_a_version_where_the_alias_was_and_expects(registry):
@@ -66,7 +66,7 @@ def test_no_policy_stands_in_the_way_of_a_rollback_and_the_log_says_what_it_thin
     registry.promote("demo/fp8", "prod", to=2, expect=1)
     registry.set_policy("prod", FAST)
     registry.rollback("demo/fp8", "prod")
-    said = tell(registry.events("demo/fp8")[-1])
+    said = describe_event(registry.events("demo/fp8")[-1])
     assert said.endswith(
         "version 1, which its policy would refuse: metrics: tokens_per_s is 100, less than 200"
     )
@@ -81,7 +81,7 @@ def test_events_of_all_names_are_read_in_order_and_the_newest(registry):
         ("demo/int8", "published"),
         ("", "policy_set"),
     ]
-    assert tell(events[-1]) == "policy of @prod: verdict PASS; metrics tokens_per_s >= 200"
+    assert describe_event(events[-1]) == "policy of @prod: verdict PASS; metrics tokens_per_s >= 200"
 
 
 def test_a_reason_to_rebuild_is_said_once(registry):
@@ -89,7 +89,7 @@ def test_a_reason_to_rebuild_is_said_once(registry):
     registry.rebuild_needed("demo/fp8", 1, ["newer driver", "old gate data"])
     registry.rebuild_needed("demo/fp8", 1, ["newer commit"])
     registry.rebuild_needed("demo/fp8", 2, ["newer commit"])
-    assert [tell(event) for event in registry.events("demo/fp8")[3:]] == [
+    assert [describe_event(event) for event in registry.events("demo/fp8")[3:]] == [
         "version 1 should be built again: newer commit; newer driver",
         "version 1 should be built again: old gate data",
         "version 2 should be built again: newer commit",

@@ -133,7 +133,7 @@ def test_each_build_of_a_key_keeps_its_own_provenance_and_hears_of_its_own_signa
     kept.add_attestation(provenance.attest(record, second, private, by="me@here"), second.digest)
     for manifest in (first, second):
         (one,) = kept.attestations(key, manifest.digest)
-        assert provenance.attested(one.bundle, manifest, *keys.values()) is not None
+        assert provenance.verified_predicate(one.bundle, manifest, *keys.values()) is not None
     told = [event.detail["number"] for event in endorsed.log("demo/fp8") if event.kind == "signed"]
     assert told == [1, 1, 2]
 
@@ -241,14 +241,17 @@ def test_signed_provenance_is_of_these_files_and_by_its_key(endorsed, put, key, 
     (kept,) = Endorsements(endorsed.registry.database).attestations(key, store.manifest(key).digest)
     (pem,) = keys.values()
     assert (
-        provenance.attested(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"]["invocationId"]
+        provenance.verified_predicate(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"][
+            "invocationId"
+        ]
         == key
     )
     put(other_key, {"engine.json": b"other"})
-    assert provenance.attested(kept.bundle, store.manifest(other_key), pem) is None
+    assert provenance.verified_predicate(kept.bundle, store.manifest(other_key), pem) is None
     make_key(tmp_path / "theirs", "")
     assert (
-        provenance.attested(kept.bundle, store.manifest(key), (tmp_path / "theirs.pub").read_text()) is None
+        provenance.verified_predicate(kept.bundle, store.manifest(key), (tmp_path / "theirs.pub").read_text())
+        is None
     )
     payload = json.loads(base64.b64decode(json.loads(kept.bundle)["dsseEnvelope"]["payload"]))
     assert payload["predicateType"] == "https://slsa.dev/provenance/v1"

@@ -5,7 +5,7 @@ from standardwebhooks import Webhook
 
 from artifacts.errors import RowRefused, SubscriptionRefused
 from artifacts.notify.outbox import Outbox
-from artifacts.notify.subscription import checked, looked_up, write_secret
+from artifacts.notify.subscription import check_subscription, read_reference, write_secret
 from artifacts.registry.database import connect, open_database
 from tests.odd import places
 
@@ -41,23 +41,23 @@ def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(outbox, 
 
 
 def test_commands_are_taken_apart_before_they_are_kept():
-    checked("command", "notify-send 'a b'", None, ["published"])
+    check_subscription("command", "notify-send 'a b'", None, ["published"])
     with pytest.raises(SubscriptionRefused, match="has no closing quotation"):
-        checked("command", "notify-send 'a", None, [])
+        check_subscription("command", "notify-send 'a", None, [])
     with pytest.raises(SubscriptionRefused, match="needs no secret"):
-        checked("command", "x", "env:S", [])
+        check_subscription("command", "x", "env:S", [])
 
 
 def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
     write_secret(tmp_path / "s")
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
-    Webhook(looked_up(f"file:{tmp_path / 's'}", {}))
+    Webhook(read_reference(f"file:{tmp_path / 's'}", {}))
     with pytest.raises(SubscriptionRefused, match="File exists"):
         write_secret(tmp_path / "s")
     with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set here"):
-        looked_up("env:NO", {"NO": " "})
+        read_reference("env:NO", {"NO": " "})
     with pytest.raises(SubscriptionRefused, match="no such file; whoever notifies must be able to read it"):
-        looked_up(f"file:{tmp_path / 'absent'}", {})
+        read_reference(f"file:{tmp_path / 'absent'}", {})
 
 
 @pytest.mark.parametrize(

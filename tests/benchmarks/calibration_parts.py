@@ -111,13 +111,13 @@ def statistics_job(
 
 def derive(name: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One format's scales from the recorded statistics; the weights are rounded when they are written."""
-    from calibration.quantize import derived
+    from calibration.quantize import derive_findings
     from calibration.source import Source
     from calibration.statistics.artifact import Statistics
 
     def work() -> None:
         source = Source.open(directory / "source")
-        derived(source, Statistics(directory / "statistics-all"), {"format": name})
+        derive_findings(source, Statistics(directory / "statistics-all"), {"format": name})
 
     return seconds_of(work), "scales; rounding the weights is part of writing them"
 

@@ -11,7 +11,7 @@ import torch
 from modelopt.torch.export import export_hf_checkpoint
 from modelopt.torch.quantization.model_calib import apply_pre_quant_scale_and_smooth
 
-from calibration.assignment import assigned
+from calibration.assignment import assign_formats
 from calibration.layout import Layout, layout
 from calibration.modelopt_calibration import KV_BITS, calibrate, load
 from calibration.source import Source
@@ -30,7 +30,7 @@ def export(model: Any, out: Path) -> Path:
 def rules(precision: Precision, kv_type: str, names: Layout) -> list[dict[str, Any]]:
     """Rules that give each linear its own format, taken from the presets."""
     made: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    for name, fmt in assigned(precision, names).items():
+    for name, fmt in assign_formats(precision, names).items():
         preset = copy.deepcopy(getattr(mtq, fmt.modelopt_cfg))["quant_cfg"] if fmt.modelopt_cfg else []
         made += [
             rule | {"quantizer_name": rule["quantizer_name"].replace("*", f"{name}.")}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prefect.client.schemas.schedules import CronSchedule
 
-from recipes.cron import fires_after, known_cron, known_timezone
+from recipes.cron import check_cron, check_timezone, fires_after
 from recipes.errors import RecipeError
 from recipes.load import load
 from tests.cases import lay_out
@@ -46,13 +46,13 @@ def refused(read, text: str) -> bool:
 
 @pytest.mark.parametrize("text", [*GOOD, *BAD])
 def test_prefect_and_we_read_the_same_expressions(text):
-    assert refused(known_cron, text) == refused(lambda cron: CronSchedule(cron=cron), text) == (text in BAD)
+    assert refused(check_cron, text) == refused(lambda cron: CronSchedule(cron=cron), text) == (text in BAD)
 
 
 @pytest.mark.parametrize("text", STRICTER)
 def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text):
     assert not refused(lambda cron: CronSchedule(cron=cron), text)
-    assert refused(known_cron, text)
+    assert refused(check_cron, text)
 
 
 def test_prefect_and_we_know_the_same_time_zones():
@@ -65,12 +65,12 @@ def test_prefect_and_we_know_the_same_time_zones():
         "UTC+1",
     ):
         theirs = refused(lambda name: CronSchedule(cron="* * * * *", timezone=name), zone)
-        assert refused(known_timezone, zone) == (theirs or zone in NO_ZONES), zone
+        assert refused(check_timezone, zone) == (theirs or zone in NO_ZONES), zone
 
 
 @pytest.mark.parametrize("zone", NO_ZONES)
 def test_a_name_that_is_no_place_is_no_time_zone(zone):
-    assert refused(known_timezone, zone)
+    assert refused(check_timezone, zone)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_name_that_is_no_place_is_no_time_zone(zone):
 )
 def test_a_wrong_expression_is_told_by_its_field(text, told):
     with pytest.raises(ValueError, match=re.escape(told)):
-        known_cron(text)
+        check_cron(text)
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_a_wrong_expression_is_told_by_its_field(text, told):
 )
 def test_a_wrong_time_zone_is_told_the_nearest(zone, near):
     with pytest.raises(ValueError, match=f"is no IANA time zone; did you mean '{near}'"):
-        known_timezone(zone)
+        check_timezone(zone)
 
 
-@pytest.mark.parametrize("read", [known_cron, known_timezone])
+@pytest.mark.parametrize("read", [check_cron, check_timezone])
 def test_a_long_text_is_told_in_short(read):
     with pytest.raises(ValueError, match=r"x{50,60}\.\.\.' ") as caught:
         read("x" * 5000)

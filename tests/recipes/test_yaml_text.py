@@ -28,7 +28,7 @@ def test_what_the_parser_stumbles_over_is_told_with_its_place(text, said):
     for read in (yaml_text.parse, yaml_text.parse_card):
         with pytest.raises(yaml.YAMLError) as refused:
             read(text)
-        assert yaml_text.said(refused.value).startswith(said)
+        assert yaml_text.format_error(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize("head", ["", *HEADS], ids=lambda head: repr(head[:12]))
@@ -41,5 +41,5 @@ def told(text: str) -> str:
     try:
         yaml_text.parse(text)
     except yaml.YAMLError as exc:
-        return yaml_text.said(exc)
+        return yaml_text.format_error(exc)
     return ""

@@ -1,4 +1,4 @@
-"""The way from every released schema to the present one, a step per number; a released step never changes."""
+"""Upgrades every released schema to the current one, one step per number; released steps never change."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ STEPS: dict[int, Callable[[Operations, Connection], None]] = {
     2: schema_2.upgrade,
     3: schema_3.upgrade,
 }
-"""Number of a schema -> what leads to it from the one before."""
+"""Number of a schema -> upgrade from the schema before it."""
 
 
 def upgrade(db: Connection, schema: int) -> None:
-    """Brings tables of schema `found` to the present one, within the caller's transaction.
+    """Upgrade the tables from `schema` to the current one, within the caller's transaction.
 
-    The number is in the one table that programs of every schema read, so that older ones refuse what they
-    cannot read; Alembic keeps no table of its own.
+    The number is in a table that enginery of every schema reads, so that older versions refuse a newer
+    schema; Alembic's own version table is not used.
     """
     operations = Operations(MigrationContext.configure(db))
     for number in range(schema + 1, tables.SCHEMA_VERSION + 1):
@@ -31,7 +31,7 @@ def upgrade(db: Connection, schema: int) -> None:
 
 
 def _require_whole(db: Connection) -> None:
-    """Refuses rows that point nowhere: SQLite does not watch while tables are made anew."""
+    """Raise a StoreUnusable for dangling references: SQLite does not check them while tables are rebuilt."""
     dangling = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
     if dangling:
         raise StoreUnusable(

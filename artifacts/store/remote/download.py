@@ -18,7 +18,7 @@ from artifacts.store.remote.objects import CHUNK_BYTES, Dropped, Objects
 ATTEMPTS = 5
 """How often a part is asked for whose body ends early or has other bytes than its digest says."""
 
-Moved = Callable[[int], None]
+OnBytes = Callable[[int], None]
 """Told bytes that are here, verified."""
 
 
@@ -33,9 +33,9 @@ class Part:
 
 
 def fetch(
-    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], directory: Path, on_bytes: Moved
+    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], directory: Path, on_bytes: OnBytes
 ) -> None:
-    """Make the files below `into` what their records say, fetching only parts that are not right there.
+    """Make the files below `directory` what their records say, fetching only parts that are not right there.
 
     Bytes that stay wrong after several attempts are an ArtifactCorrupt, missing ones too.
     """
@@ -44,7 +44,7 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         _size(target, file.size)
     short = {name: file for name, file in files.items() if file.size <= part_bytes}
-    calls = (partial(_settle, objects, directory / name, _only(file)) for name, file in short.items())
+    calls = (partial(_settle, objects, directory / name, _single_part(file)) for name, file in short.items())
     for length in in_order(calls):
         on_bytes(length)
     for name, file in files.items():
@@ -53,12 +53,12 @@ def fetch(
 
 
 def differing(
-    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], on_bytes: Moved
+    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], on_bytes: OnBytes
 ) -> Iterator[tuple[str, str]]:
     """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
     for name, file in files.items():
         try:
-            parts = [_only(file)] if file.size <= part_bytes else parts_of(objects, file)
+            parts = [_single_part(file)] if file.size <= part_bytes else parts_of(objects, file)
             hasher = hashlib.sha256()
             for data in in_order(partial(_read, objects, part) for part in parts):
                 hasher.update(data)
@@ -86,7 +86,7 @@ def parts_of(objects: Objects, file: FileRecord) -> list[Part]:
     ]
 
 
-def _only(file: FileRecord) -> Part:
+def _single_part(file: FileRecord) -> Part:
     return Part(path=layout.blob_path(file.sha256), sha256=file.sha256, offset=0, length=file.size)
 
 
@@ -99,7 +99,7 @@ def _size(target: Path, size: int) -> None:
         os.close(handle)
 
 
-def _fetch_long(objects: Objects, target: Path, file: FileRecord, on_bytes: Moved) -> None:
+def _fetch_long(objects: Objects, target: Path, file: FileRecord, on_bytes: OnBytes) -> None:
     """Fetches parts several at a time, and hashes the whole behind them, from memory as a rule."""
     hasher = hashlib.sha256()
     with target.open("rb") as reader:
@@ -183,7 +183,7 @@ def _transfer(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) 
         if attempt:
             time.sleep(objects.patience.backoff_s * 2**attempt)
         try:
-            problem = _once(objects, part, sink)
+            problem = _transfer_once(objects, part, sink)
         except Dropped as exc:
             problem, cut_short = str(exc), True
         except FileNotFoundError:
@@ -201,7 +201,7 @@ def _transfer(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) 
     raise ArtifactCorrupt(f"{place} {problem}; repair the store from a copy, or build the recipe again")
 
 
-def _once(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> str:
+def _transfer_once(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> str:
     """Hands over the bytes of one answer; returns what is wrong with them, or nothing."""
     hasher, position = hashlib.sha256(), 0
     for chunk in objects.stream(part.path):

@@ -52,7 +52,7 @@ class PartIndex(Frozen):
 
 
 def read_index(text: str, place: str) -> PartIndex:
-    """The index in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
+    """The index in sealed text; anything else is an ArtifactCorrupt naming `place` it was."""
     try:
         return PartIndex.model_validate(unseal(text, place))
     except ValidationError as exc:
@@ -62,7 +62,7 @@ def read_index(text: str, place: str) -> PartIndex:
 
 
 def read_store(text: str, place: str) -> StoreRecord:
-    """The store's record in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
+    """The store's record in sealed text; anything else is an ArtifactCorrupt naming `place` it was."""
     try:
         return StoreRecord.model_validate(unseal(text, place))
     except ValidationError as exc:

@@ -172,7 +172,7 @@ class RemoteStore:
         with self.lease([manifest.key], purpose, digests) as lease_:
             if self.has(manifest.address):
                 return False
-            on_bytes = _counted(manifest.size_bytes, progress)
+            on_bytes = _byte_counter(manifest.size_bytes, progress)
             upload.push_files(self._objects, part_bytes, root, manifest.files, on_bytes)
             lease_.require()
             self._commit(manifest)
@@ -203,11 +203,11 @@ class RemoteStore:
     def fetch_files(
         self, files: Mapping[str, FileRecord], directory: Path, progress: Progress | None = None
     ) -> None:
-        """Make the files below `into` what their records say; parts that are right there are kept.
+        """Make the files below `directory` what their records say; parts that are right there are kept.
 
         Bytes that cannot be had as their digests say are an ArtifactCorrupt.
         """
-        on_bytes = _counted(sum(record.size for record in files.values()), progress)
+        on_bytes = _byte_counter(sum(record.size for record in files.values()), progress)
         download.fetch(self._objects, self.record.part_bytes, files, directory, on_bytes)
 
     def verify(self, key: str, progress: Progress | None = None) -> list[str]:
@@ -222,7 +222,7 @@ class RemoteStore:
         self, files: Mapping[str, FileRecord], progress: Progress | None = None
     ) -> Iterator[tuple[str, str]]:
         """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
-        on_bytes = _counted(sum(record.size for record in files.values()), progress)
+        on_bytes = _byte_counter(sum(record.size for record in files.values()), progress)
         return download.differing(self._objects, self.record.part_bytes, files, on_bytes)
 
     def replace(self, record: FileRecord, source: Path) -> None:
@@ -257,7 +257,7 @@ class RemoteStore:
         self._objects.remove(probe)
 
 
-def _counted(total: int, progress: Progress | None) -> Callable[[int], None]:
+def _byte_counter(total: int, progress: Progress | None) -> Callable[[int], None]:
     done = 0
 
     def count(size: int) -> None:

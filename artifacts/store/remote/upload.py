@@ -12,7 +12,7 @@ from artifacts.store.remote import layout
 from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.objects import Objects
 
-Moved = Callable[[int], None]
+OnBytes = Callable[[int], None]
 """Told bytes that have arrived, or were there."""
 
 LOOKS = 5
@@ -23,7 +23,7 @@ Sent = tuple[str, int]
 
 
 def push_files(
-    objects: Objects, part_bytes: int, root: Path, files: Mapping[str, FileRecord], on_bytes: Moved
+    objects: Objects, part_bytes: int, root: Path, files: Mapping[str, FileRecord], on_bytes: OnBytes
 ) -> None:
     """Send what is missing of the files below `root`; one that is not what its record says is an
     ArtifactCorrupt."""
@@ -44,7 +44,7 @@ def _send_short(objects: Objects, path: Path, file: FileRecord) -> int:
     return file.size
 
 
-def _send_long(objects: Objects, part_bytes: int, path: Path, file: FileRecord, on_bytes: Moved) -> None:
+def _send_long(objects: Objects, part_bytes: int, path: Path, file: FileRecord, on_bytes: OnBytes) -> None:
     """Sends a file's parts, and when all of them are there its index."""
     target = layout.index_path(file.sha256)
     if objects.size(target) is not None:
@@ -69,7 +69,7 @@ def _parts(
     sizes: dict[str, int],
     hasher: "hashlib._Hash",
 ) -> Iterator[Callable[[], Sent]]:
-    """One call per part, which sends it unless it is there; `whole` sees every byte on the way."""
+    """One call per part, which sends it unless it is there; `hasher` sees every byte on the way."""
     with path.open("rb") as reader:
         for index, (_, length) in enumerate(layout.spans(file.size, part_bytes)):
             data = reader.read(length)
