@@ -77,8 +77,8 @@ def verify_pulled(
 ) -> list[str]:
     """Every problem of a pulled directory; reads every byte and needs neither store nor registry.
 
-    `extra_names` are allowed in the directory although the manifest does not list them; `digests` may cache those
-    of files that did not change.
+    `extra_names` are allowed in the directory although the manifest does not list them; `digests` may cache
+    the digests of unchanged files.
     """
     texts = {}
     for name in (VERSION, MANIFEST):

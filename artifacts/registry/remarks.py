@@ -1,6 +1,6 @@
-"""What must be known of a version beside its numbers: collected, imported, waived, signed by whom.
+"""Notices about a version: collected, imported, waived, signed.
 
-Every command, page and card says it in the words of this module.
+Every command, page and card takes its words from this module.
 """
 
 from collections import defaultdict
@@ -18,15 +18,15 @@ from artifacts.trust.signing import Signature
 from artifacts.version import IMPORTED, PASS, VersionRecord
 
 AT_ONCE = 400
-"""Versions that one query names; of more, all rows are read."""
+"""Most versions that a query lists one by one; for more, it reads the whole table."""
 
 KEY_CHARS = 16
-"""Of a key's id, as far as people need it."""
+"""Characters of a key's id that messages show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """What must be known before a version is used."""
+    """A notice about a version, for people."""
 
     tone: str
     """`bad`, `warn` or `info`."""
@@ -35,18 +35,19 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remarks:
-    """What others said of a version."""
+    """Waivers and signatures of a version."""
 
     now: datetime
-    """When it was read, by the database's clock, if that was not set back; it says which waivers are open."""
+    """The time of reading, by the database's clock but not before its latest event; decides which waivers
+    are open."""
     waivers: tuple[Waiver, ...] = ()
-    """All that were ever granted, oldest first."""
+    """All waivers, ended ones included, oldest first."""
     signatures: tuple[Signature, ...] = ()
-    """Over its manifest, oldest first; whoever relies on one checks it against a public key."""
+    """Signatures over its manifest, unverified, oldest first."""
 
     @property
     def open_waivers(self) -> tuple[Waiver, ...]:
-        """Waivers that count now."""
+        """Waivers that have not ended."""
         return tuple(waiver for waiver in self.waivers if waiver.is_open(self.now))
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Remarks:
 
 
 def notices(record: VersionRecord | Listed, remarks: Remarks) -> list[Notice]:
-    """Everything in the way of using the version without a second look, worst first, then who signed it."""
+    """Warnings about the version, worst first, then its signatures."""
     return [Notice(tone=tone, text=text) for tone, text in _notices(record, remarks)]
 
 
@@ -70,7 +71,7 @@ def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple
     if collected is not None:
         yield "bad", f"{collected}: it cannot be pulled; build its recipe again"
     if record.origin == IMPORTED:
-        yield "warn", f"{record.verdict}: built elsewhere and imported; no gate of ours scored it"
+        yield "warn", f"{record.verdict}: imported, built elsewhere; no accuracy gate has scored it"
     elif record.verdict != PASS:
         yield "bad", f"the accuracy verdict is {record.verdict}, not {PASS}"
     for waiver in remarks.open_waivers:
@@ -82,7 +83,7 @@ def _notices(record: VersionRecord | Listed, remarks: Remarks) -> Iterator[tuple
             f" {signature.key_id[:KEY_CHARS]}",
         )
     if not remarks.signatures:
-        yield "info", "nobody has signed it"
+        yield "info", "not signed"
 
 
 def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
@@ -97,7 +98,7 @@ def marks(record: VersionRecord | Listed, remarks: Remarks) -> str:
 
 
 def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
-    """What others said of each of these versions."""
+    """Waivers and signatures of each of these versions."""
     granted: defaultdict[Named, list[Waiver]] = defaultdict(list)
     for waiver in rows.read_values(
         db.execute(waivers.of().where(_rows_of(tables.waiver.c, versions))), waivers.waiver
@@ -119,7 +120,10 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
 
 
 def _rows_of(columns: Any, versions: Collection[Named]) -> ColumnElement[bool]:
-    """Rows of these versions, and maybe of others; SQLite reads the whole table for pairs."""
+    """A condition that selects at least the rows of these versions.
+
+    Names and numbers are compared separately: SQLite scans the whole table for pairs.
+    """
     if len(versions) > AT_ONCE:
         return true()
     names, numbers = {name for name, _ in versions}, {number for _, number in versions}

@@ -1,6 +1,6 @@
-"""What the registry says of versions to keep: which there are, who points at them, when they were pulled.
+"""What gc reads from and writes to the registry: versions, their aliases and pulls, and collections.
 
-Every function takes part in a transaction of the caller's, except those that are one.
+Functions with a `Connection` run within the caller's transaction.
 """
 
 from collections import defaultdict
@@ -22,26 +22,26 @@ RESTORE = "restore the registry from a backup"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetainedVersion:
-    """A version as far as keeping it goes."""
+    """A version with everything that decides whether gc keeps it."""
 
     name: str
     number: int
     engine_key: str
     lineage: tuple[str, ...]
-    """Keys of every artifact that it was made from or measured by."""
+    """Keys of every artifact that it was built from or evaluated by."""
     published_at: datetime
     manifest_digest: str | None = None
-    """Which content of the key it is; None where nobody wrote it down."""
+    """Digest of its content; None where it was not recorded."""
     aliases: tuple[str, ...] = ()
     """Aliases that point at it."""
     formerly: tuple[str, ...] = ()
-    """Aliases that pointed at it before where they are: a rollback leads here."""
+    """Aliases whose rollback leads to it."""
     pulled_at: datetime | None = None
-    """When it was pulled last."""
+    """Time of its latest pull."""
     collected: bool = False
-    """Whether gc took its bytes."""
+    """Whether gc removed its files."""
     unsure: tuple[str, ...] = ()
-    """Odd rows that may point at it."""
+    """Odd rows that may refer to it."""
 
     @property
     def reference(self) -> str:
@@ -50,23 +50,23 @@ class RetainedVersion:
 
     @property
     def address(self) -> str:
-        """What stores call its engine."""
+        """Address of its engine in stores."""
         return address(self.engine_key, self.manifest_digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclear:
-    """A version whose row is odd or gone: it keeps what it names, and everything where nothing says what."""
+    """A version whose row is odd or missing: gc keeps the artifacts it names, or all if they are unknown."""
 
     what: str
-    """The row, and what is wrong with it."""
+    """The row and its problem."""
     keys: tuple[str, ...] | None
-    """Keys of the artifacts that it names; None where nothing says which."""
+    """Keys of the artifacts that it names; None where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """What a registry says of keeping."""
+    """All versions of a registry, as gc needs them."""
 
     versions: tuple[RetainedVersion, ...]
     """Oldest of each name first."""
@@ -74,17 +74,14 @@ class Retention:
 
     @property
     def keys(self) -> tuple[str, ...] | None:
-        """Keys that odd versions name; None where one does not say which."""
+        """Keys that versions with odd rows name; None where those of one are unknown."""
         if any(row.keys is None for row in self.unclear):
             return None
         return tuple(dict.fromkeys(key for row in self.unclear for key in row.keys or ()))
 
 
 def read_retention(db: Connection) -> Retention:
-    """Every version; odd rows that may point at one are among what is known of it.
-
-    One whose row is odd or gone is unclear.
-    """
+    """Every version with the odd rows that may refer to it; those with odd or missing rows are unclear."""
     table, odd_rows = tables.version, _Odd()
     columns = ("name", "number", "engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
     query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
@@ -116,13 +113,13 @@ def read_retention(db: Connection) -> Retention:
 
 
 MOST_MISSING = 1000
-"""Missing versions of a name that are looked for one by one; beyond, a last number is odd."""
+"""Most missing versions of a name that are listed; beyond it, the name's last number is taken as odd."""
 
 
 def _missing(
     db: Connection, present: Collection[tuple[str, int]], aliased: Iterable[tuple[str, int]]
 ) -> Iterator[Unclear]:
-    """Versions whose row is gone: an event, an alias or a number between tells that they were published."""
+    """Versions without a row whose publication an event, an alias or a gap in the numbers proves."""
     key_of = _published(db)
     absent = dict.fromkeys([*key_of, *aliased])
     for row in db.execute(select(tables.series.c.name, tables.series.c.last)):
@@ -145,7 +142,7 @@ def _missing(
 
 
 def _published(db: Connection) -> dict[tuple[str, int], str | None]:
-    """Versions that events tell of -> keys of their engines."""
+    """Version with an event of its publication -> key of its engine, None where the key is malformed."""
     columns = (tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
     query = select(*columns).where(tables.log.c.kind == "published").order_by(tables.log.c.seq)
     valid = (row for row in db.execute(query) if rows.row_problem(tables.log, row._asdict()) is None)
@@ -176,13 +173,13 @@ def _split_odd(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclea
 
 
 class _Odd:
-    """Odd rows that say something of versions, and which versions those may be."""
+    """Odd rows of the tables that refer to versions, and the versions that each may refer to."""
 
     def __init__(self) -> None:
         self._found: list[tuple[object, object, str]] = []
 
     def note(self, table: Table, row: Row[Any], problem: str) -> None:
-        """An odd row: what it says may be of the version it names, or of each one of the name, or of any."""
+        """Add an odd row: it may refer to the version it names, to any of its name, or to any version."""
         values = row._asdict()
         name, number = (
             None
@@ -190,11 +187,11 @@ class _Odd:
             else values[column]
             for column in ("name", "number")
         )
-        number = number if table is tables.pulled else None  # where an alias points is what may be wrong
+        number = number if table is tables.pulled else None  # an alias's number may be the damaged value
         self._found.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
 
     def without(self, table: Table, db: Connection, query: Select[Any] | None = None) -> list[Row[Any]]:
-        """The rows of a table that are not odd."""
+        """The valid rows of a table; notes the odd ones."""
         valid = []
         for row in db.execute(select(table) if query is None else query):
             problem = rows.row_problem(table, row._asdict())
@@ -205,13 +202,13 @@ class _Odd:
         return valid
 
     def of(self, name: str, number: int) -> tuple[str, ...]:
-        """What may be of a version."""
+        """The odd rows that may refer to a version."""
         scopes = ((None, None), (name, None), (name, number), (None, number))
         return tuple(text for of_name, of_number, text in self._found if (of_name, of_number) in scopes)
 
 
 def _aliases(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], list[str]]:
-    """Version -> aliases at it."""
+    """Version -> aliases that point at it."""
     aliases_of: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for row in odd_rows.without(tables.alias, db, select(tables.alias).order_by(tables.alias.c.alias)):
         aliases_of[row.name, row.number].append(row.alias)
@@ -221,7 +218,7 @@ def _aliases(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], lis
 def _rollback_aliases(
     db: Connection, collected: Collection[tuple[str, int]], odd_rows: _Odd
 ) -> defaultdict[tuple[str, int], list[str]]:
-    """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
+    """Version -> aliases whose rollback leads to it; rollbacks skip collected versions."""
     moves: defaultdict[tuple[str, str], list[aliases.Move]] = defaultdict(list)
     for row in reversed(odd_rows.without(tables.log, db, log.newest_first(kinds=log.MOVES))):
         move = aliases.move_of(log.event(row))
@@ -237,15 +234,15 @@ def _rollback_aliases(
 
 @contextmanager
 def deciding(database: Database) -> Iterator[Connection]:
-    """A transaction in which nobody else publishes or moves an alias of a name that there is."""
+    """A transaction during which no other one publishes or moves an alias of an existing name."""
     with database.writing() as db:
-        # a no-op in SQLite, where writers take turns anyway
+        # Locks the row of every name in PostgreSQL; SQLite ignores it, since its writers are serialized.
         db.execute(select(tables.series.c.name).order_by(tables.series.c.name).with_for_update()).all()
         yield db
 
 
 def collect(db: Connection, versions: Iterable[RetainedVersion]) -> None:
-    """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
+    """Record that gc removes the files of these versions; versions already recorded are unchanged."""
     table, now = tables.version, log.moment(db).isoformat()
     for version in versions:
         this_version = (table.c.name == version.name) & (table.c.number == version.number)
@@ -258,27 +255,28 @@ def collect(db: Connection, versions: Iterable[RetainedVersion]) -> None:
 
 
 def restore(db: Connection, name: str, number: int) -> None:
-    """Record that the bytes of a version are there again: it was built and published once more."""
+    """Record that the files of a version exist again: it was built and published once more."""
     table = tables.version
     this_version = (table.c.name == name) & (table.c.number == number)
     db.execute(update(table).where(this_version).values(collected_at=None))
 
 
 def collected_message(reference: str, at: datetime) -> str:
-    """What to say of a version whose bytes gc took."""
+    """The message for a collected version, with the remedy."""
     return (
-        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again: an equal engine is this"
-        " version again, one that is not bit-identical is a new version"
+        f"{reference}: gc removed its files on {at:%Y-%m-%d}; build its recipe again: a bit-identical engine"
+        " restores this version, any other becomes a new version"
     )
 
 
 def record_pull(database: Database, name: str, number: int) -> None:
-    """Record that a version was pulled now; it is kept for a while."""
+    """Record that a version was pulled now; gc keeps it for a while."""
     table = tables.pulled
     with database.writing() as db:
         now = log.moment(db).isoformat()
         this_version = (table.c.name == name) & (table.c.number == number)
-        # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
+        # The lock of the name comes first, as in every other transaction on a name, so that PostgreSQL
+        # transactions take their locks in one order and cannot deadlock.
         series = tables.series
         db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
         result = db.execute(update(table).where(this_version).values(last_at=now, times=table.c.times + 1))
@@ -289,11 +287,11 @@ def record_pull(database: Database, name: str, number: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The registry that says what is needed."""
+    """The registry that decides what gc keeps."""
 
     database: Database
     inside: bool
-    """Whether it lives in the store itself, so that no other store can be meant."""
+    """Whether it is the store's own registry, so that it cannot belong to another store."""
 
 
 def _time(text: str) -> datetime:

@@ -1,7 +1,8 @@
-"""Rows where they become values: what each table's rows must be, and what becomes of one that is odd.
+"""Checks rows of the registry where they are read, and reports and skips odd rows.
 
-A registry is a file, or a server, that other programs can write and disks can damage. Every reader makes
-values of rows by the functions here, so that an odd row costs itself, by name, and no more.
+Other programs can write a registry, and disks can damage it. Every reader converts rows by the functions
+here, so that an odd row affects only itself and is reported by its name. A row is odd if enginery would not
+write it.
 """
 
 import logging
@@ -20,10 +21,10 @@ from artifacts.registry import columns, shapes, tables
 logger = logging.getLogger(__name__)
 
 SHOWN = 80
-"""Characters of a value that messages show."""
+"""Most characters of a value that messages show."""
 
 REPEATED = frozenset({"name", "verdict", "origin", "model", "facts_id", "metric", "alias"})
-"""Columns of text that many rows of a list have in common."""
+"""Text columns whose values repeat in many rows."""
 
 T = TypeVar("T")
 
@@ -31,12 +32,12 @@ _COLLECTED: ContextVar[dict[str, None] | None] = ContextVar("odd rows", default=
 
 
 class OddRow(ArtifactCorrupt):
-    """A row of the registry that enginery does not write like this: which one it is, and what is wrong."""
+    """A row of the registry that enginery would not write: its name and its problem."""
 
 
 @contextmanager
 def collecting() -> Iterator[dict[str, None]]:
-    """Collects what is said of odd rows meanwhile, each once, in place of logging it."""
+    """Collect the messages about odd rows during the block, each once, instead of logging them."""
     messages: dict[str, None] = {}
     token = _COLLECTED.set(messages)
     try:
@@ -46,17 +47,17 @@ def collecting() -> Iterator[dict[str, None]]:
 
 
 def collect_into(messages: dict[str, None]) -> None:
-    """Collects from now on, in this context, what would be logged."""
+    """From now on, collect messages in `messages` instead of logging them, in this context."""
     _COLLECTED.set(messages)
 
 
 def collected() -> list[str]:
-    """What was collected until now, in this context."""
+    """Messages collected so far in this context."""
     return list(_COLLECTED.get() or ())
 
 
 def report_odd(problem: object) -> None:
-    """Says that a row is left out; to the log, unless somebody collects."""
+    """Report that an odd row is left out: to the collector of this context, else to the log."""
     messages, message = _COLLECTED.get(), str(problem)
     if messages is None:
         logger.warning("%s; the row is left out, see `enginery verify --all`", message)
@@ -65,7 +66,7 @@ def report_odd(problem: object) -> None:
 
 
 def row_problem(table: Table, row: tables.Values) -> str | None:
-    """What is wrong with as much of a row as was read; None where nothing is."""
+    """The problem of a row, as far as its columns were read; None where there is none."""
     checks = columns.CHECKS[table.name]
     for name, value in row.items():
         problem = checks[name](value) if name in checks else None
@@ -78,7 +79,7 @@ def row_problem(table: Table, row: tables.Values) -> str | None:
 
 
 def require(table: Table, row: Row[Any] | tables.Values) -> None:
-    """Refuses a row that is odd, as OddRow."""
+    """Raise OddRow for an odd row."""
     values: tables.Values = row._asdict() if isinstance(row, Row) else row
     problem = row_problem(table, values)
     if problem is not None:
@@ -86,7 +87,7 @@ def require(table: Table, row: Row[Any] | tables.Values) -> None:
 
 
 def check_row(table: Table, row: tables.Values) -> dict[str, Any]:
-    """The row, which is about to be written; a RowRefused where readers would call it odd afterwards."""
+    """The row to write; RowRefused where readers would reject it as odd."""
     problem = row_problem(table, row)
     if problem is not None:
         raise RowRefused(f"{row_name(table, row)} cannot be written: {problem}; give another value")
@@ -94,7 +95,7 @@ def check_row(table: Table, row: tables.Values) -> dict[str, Any]:
 
 
 def require_version(row: Row[Any]) -> None:
-    """Refuses a version, read with its facts, whose row or facts are odd, as OddRow."""
+    """Raise OddRow for a version, read with its facts, whose row or facts are odd."""
     require(tables.version, row)
     problem = columns.CHECKS["facts"]["facts"](row.facts)
     if problem is not None:
@@ -102,7 +103,7 @@ def require_version(row: Row[Any]) -> None:
 
 
 def read_values(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
-    """Values of rows; one that is odd is told, and left out."""
+    """Values of rows; odd rows are reported and left out."""
     values = []
     for row in rows:
         try:
@@ -113,7 +114,7 @@ def read_values(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> lis
 
 
 def sound_rows(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
-    """The rows of a table that are not odd; the others are told."""
+    """The valid rows of a table; odd rows are reported and left out."""
 
     def same(row: Row[Any]) -> Row[Any]:
         require(table, row)
@@ -123,21 +124,21 @@ def sound_rows(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
 
 
 def select_rows(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
-    """The rows of a query about one table that are not odd."""
+    """The valid rows of a query on one table; odd rows are reported and left out."""
     return sound_rows(table, db.execute(query))
 
 
 def sound_tuples(
     table: Table, names: Sequence[str], rows: Iterable[Any], *, unused: Collection[str] = ()
 ) -> Iterator[Any]:
-    """The rows, of these columns, that are not odd: `sound_rows`, for lists of ten thousands.
+    """The valid rows among rows of these columns: `sound_rows` for tens of thousands of rows.
 
-    Columns that are `unused` are not looked at.
+    Columns in `unused` are not checked.
     """
     checks = columns.CHECKS[table.name]
     checked = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
     repeated_texts = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
-    valid_texts: set[Any] = set()  # most rows share most of their texts, which are looked at once
+    valid_texts: set[Any] = set()  # combinations of repeated texts that passed: each is checked once
     for row in rows:
         values = tuple(row)
         texts = repeated_texts(values)
@@ -160,14 +161,14 @@ def sound_tuples(
 
 
 def row_name(table: Table, row: tables.Values) -> str:
-    """The row as people refer to it."""
+    """The name of a row in messages."""
     part = {name: printable(value) for name, value in row.items()}
     part = {column.name: part.get(column.name, "?") for column in table.c}
     return NAMES[table.name].format(**part)
 
 
 def printable(value: object) -> str:
-    """A value of any kind as a message can have it: short, printable."""
+    """A value as short printable text, for messages."""
     text = value if isinstance(value, str) else repr(value)
     whole = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in whole)
@@ -190,19 +191,19 @@ NAMES = {
     "store": "the store that the registry is bound to",
     "schema_version": "the schema's number",
 }
-"""Table -> a row of it in words."""
+"""Table -> template for the name of a row."""
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time of a row that was checked."""
+    """The time in a column that was checked."""
     return datetime.fromisoformat(text) if text else None
 
 
 def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
-    """Facts by their id; of odd ones nothing is known."""
+    """Id -> facts; odd rows are reported and left out."""
     return {row.id: row.facts for row in sound_rows(tables.facts, rows)}
 
 
 def missing_facts_message(row: tables.Values) -> str:
-    """What to say of a version whose facts are not there, or odd."""
-    return f"{row_name(tables.version, row)}: its facts {printable(row['facts_id'])} are not there, or odd"
+    """The message for a version whose facts are missing or odd."""
+    return f"{row_name(tables.version, row)}: its facts {printable(row['facts_id'])} are missing or odd"

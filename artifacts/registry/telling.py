@@ -1,4 +1,4 @@
-"""Events of the log in words."""
+"""Describes events of the log in one line each."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from artifacts.version import Event
 
 
 def describe_event(event: Event) -> str:
-    """What happened, in one line; of a kind or form that this version does not know, its detail."""
-    with suppress(KeyError, TypeError, ValueError, AttributeError):  # another version of enginery wrote it
+    """One line about an event; for a kind or form unknown to this version, its detail as JSON."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):  # written by another version of enginery
         return DESCRIBERS[event.kind](event.detail)
     return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 
@@ -47,13 +47,13 @@ def _waived(detail: dict[str, Any]) -> str:
 
 def _policy_set(detail: dict[str, Any]) -> str:
     if detail["rules"] is None:
-        return f"@{detail['alias']} has no policy any more"
+        return f"policy of @{detail['alias']} removed"
     rules = [f"{rule} {describe_rule(value)}" for rule, value in detail["rules"].items()]
     return f"policy of @{detail['alias']}: {'; '.join(rules)}"
 
 
 def describe_rule(value: Any) -> str:
-    """What a rule asks, from its value in JSON; keys by the beginning of their digest."""
+    """The requirement of a rule, from its JSON value; public keys as the beginning of their digest."""
     if value is True:
         return "yes"
     if isinstance(value, list):
@@ -75,7 +75,7 @@ def _signed(detail: dict[str, Any]) -> str:
 
 
 def _collected(detail: dict[str, Any]) -> str:
-    return f"gc took the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
+    return f"gc removed the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
 
 
 def _waived_suffix(detail: dict[str, Any]) -> str:
@@ -98,4 +98,4 @@ DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "collected": _collected,
     "rebuild_needed": _rebuild_needed,
 }
-"""Kind of event -> its detail in words."""
+"""Kind of event -> the function that describes its detail."""

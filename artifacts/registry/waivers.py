@@ -1,4 +1,4 @@
-"""Rules of a policy that one version need not meet until a moment, and why."""
+"""Waivers: rules of a policy that one version may violate until a moment, with a reason."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -30,7 +30,7 @@ class Waiver:
     until: datetime
 
     def is_open(self, moment: datetime) -> bool:
-        """Whether it still counts at a moment."""
+        """Whether it applies at a moment."""
         return moment < self.until
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody asks to be waived."""
+    """A requested waiver."""
 
     name: str
     number: int
@@ -56,7 +56,7 @@ class Request:
     until: datetime
 
     def check(self, now: datetime) -> None:
-        """Refuses, as PolicyInvalid, what nobody could be called to account for."""
+        """Raise PolicyInvalid for a rule that cannot be waived, a time that is not ahead, or a bad reason."""
         if self.rule not in WAIVABLE:
             raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
         if self.until.tzinfo is None:
@@ -70,12 +70,12 @@ class Request:
         plain = self.reason.strip()
         if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
             raise PolicyInvalid(
-                f"reason {self.reason[:80]!r} is no reason; give 1 to {LONGEST_REASON} characters on one line"
+                f"reason {self.reason[:80]!r} is not allowed; give 1 to {LONGEST_REASON} characters in one line"
             )
 
 
 def grant(db: Connection, request: Request) -> Waiver:
-    """Adds a waiver and says so in the log."""
+    """Add a waiver and log it."""
     now = log.known_moment(db)
     request.check(now)
     row = {
@@ -96,7 +96,7 @@ def grant(db: Connection, request: Request) -> Waiver:
 
 
 def end(db: Connection, number: int) -> Waiver:
-    """Ends a waiver now and says so in the log; one that is not open is a NotFound."""
+    """End a waiver now and log it; NotFound for one that is not open."""
     now, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None or not waiver(row).is_open(now):
@@ -109,14 +109,14 @@ def end(db: Connection, number: int) -> Waiver:
 
 
 def _seal(db: Connection, number: int) -> None:
-    """Seals a waiver anew: its end may move."""
+    """Replace the seal of a waiver, after its id or its end was set."""
     table = tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).mappings().one()
     db.execute(update(table).where(table.c.id == number).values(**seals.sealed(table, dict(row))))
 
 
 def of(name: str | None = None, number: int | None = None) -> Select[Any]:
-    """The query for waivers of a name, or of one version, oldest first."""
+    """Query for waivers of a name, or of one version, oldest first."""
     table = tables.waiver
     query = select(table).order_by(table.c.id)
     if name is not None:
@@ -125,7 +125,7 @@ def of(name: str | None = None, number: int | None = None) -> Select[Any]:
 
 
 def waiver(row: Row[Any]) -> Waiver:
-    """A row of the table as a value; an odd one is an OddRow."""
+    """The waiver in a row of the table; OddRow where the row is odd."""
     rows.require(tables.waiver, row)
     times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("granted_at", "until")}
     whole = {name: value for name, value in row._asdict().items() if name != "seal"}
