@@ -70,7 +70,7 @@ class Request:
         plain = self.reason.strip()
         if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
             raise PolicyInvalid(
-                f"reason {self.reason[:80]!r} is not allowed; give 1 to {LONGEST_REASON} characters in one line"
+                f"reason {self.reason[:80]!r} is invalid; give 1 to {LONGEST_REASON} characters on one line"
             )
 
 

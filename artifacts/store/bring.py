@@ -1,4 +1,4 @@
-"""A content that a store lacks, brought from another store or from a pulled directory."""
+"""Copies a content that a store lacks from another store or from a pulled directory."""
 
 from artifacts.address import key_of
 from artifacts.errors import ArtifactCorrupt, NotFound
@@ -7,9 +7,9 @@ from artifacts.store.local import LocalStore
 
 
 def bring(store: LocalStore, address: str, source: Source) -> bool:
-    """Take a content into the store, every byte verified, beside others of its key; False if it is not there.
+    """Copy a content into the store, every byte verified; False if the source does not have it.
 
-    A file of it that the source has not undamaged is an ArtifactCorrupt, and nothing is stored.
+    Other contents of its key stay. ArtifactCorrupt, and nothing is stored, if the source's copy is damaged.
     """
     try:
         manifest = source.manifest(address)
@@ -28,6 +28,8 @@ def bring(store: LocalStore, address: str, source: Source) -> bool:
             target = draft.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not source.fetch(record, target):
-                raise ArtifactCorrupt(f"{label}: {name} is missing or damaged in the other copy too")
+                raise ArtifactCorrupt(
+                    f"{label}: {name} is missing or damaged in the source too; give another --from"
+                )
     store.push(manifest.address)
     return True

@@ -1,7 +1,7 @@
-"""Which contents a store in a directory has of a key, and where.
+"""Finds the contents of keys in a store in a directory.
 
-The first content of a key is in `objects/KEY[:2]/KEY`, a further one, made by a build that was not
-bit-identical, in `objects/KEY[:2]/KEY.DIGEST`.
+The first content of a key is in `objects/KEY[:2]/KEY`. Further contents, from builds that were not
+bit-identical, are in `objects/KEY[:2]/KEY.DIGEST`.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from artifacts.store.holding import Holding
 
 
 class Contents(Holding):
-    """What a store in a directory finds by key or by address; `LocalStore` is the whole."""
+    """Lookups by key and address; the base of `LocalStore`."""
 
     def path(self, key: str) -> Path:
-        """Directory that the artifact has, or will have.
+        """Directory of the artifact, existing or not.
 
-        Of a key with several contents any of them, always the same; of `KEY.DIGEST` that very content, which
-        lies under its key alone if it was the first.
+        For a key with several contents, always the same one of them; for `KEY.DIGEST`, that content, which is
+        under its key alone if it was the first.
         """
         base, content = parse_address(key)
         first = self.slot(base)
@@ -31,11 +31,11 @@ class Contents(Holding):
         return exact if exact.is_dir() or not self._may_hold(first, content) else first
 
     def slot(self, name: str) -> Path:
-        """The directory of that very name: a key's first content, or a further one by its address."""
+        """Directory with exactly this name: a key for its first content, an address for a further one."""
         return self.root / "objects" / name[:2] / name
 
     def contents(self, key: str) -> list[str]:
-        """Addresses of every content of a key that can be read, the one first that builds find."""
+        """Addresses of every readable content of a key; lookups by key find the first."""
         directories = [
             directory
             for directory in (self.slot(key), *self._further(key))
@@ -54,7 +54,7 @@ class Contents(Holding):
         )
 
     def _may_hold(self, place: Path, content: str) -> bool:
-        """Whether a directory has that content; one whose manifest is damaged may have."""
+        """Whether a directory may have that content; one with a damaged manifest may."""
         try:
             return self._manifest_in(place, place.name).digest == content
         except NotFound:
@@ -63,11 +63,11 @@ class Contents(Holding):
             return True
 
     def has(self, key: str) -> bool:
-        """Whether the artifact was committed; `intact` says whether it still is what was committed."""
+        """Whether the artifact was committed; `intact` checks that it is unchanged."""
         return (self.path(key) / MANIFEST).is_file()
 
     def keys(self) -> list[str]:
-        """Everything committed, sorted: the key of each first content, the address of each further one."""
+        """Names of everything committed, sorted: keys of first contents, addresses of further ones."""
         names = (path.parent.name for path in self.root.glob(f"objects/??/*/{MANIFEST}"))
         return sorted(name for name in names if is_address(name))
 
@@ -90,7 +90,7 @@ class Contents(Holding):
 
 
 def absent(name: str, store: str, contents: Iterable[str]) -> str:
-    """What to say of an artifact that a store does not have; it may have other contents of the key."""
+    """The message for an artifact that a store lacks; `contents` are the key's other contents there."""
     (key, content), other_contents = parse_address(name), list(contents)
     if content is None or not other_contents:
         return f"no artifact {key} in {store}; it was never built here, or was removed"

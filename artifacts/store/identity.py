@@ -1,4 +1,4 @@
-"""Who a store is: an id that its files carry along, and the layout they are in."""
+"""The identity of a store: an id in its own file, and the layout of its files."""
 
 import re
 import secrets
@@ -12,17 +12,17 @@ from artifacts.store.scratch import scratch
 from artifacts.store.tree import sync
 
 STORE = "store.json"
-"""File, or object, that names a store."""
+"""File or object with the identity of a store."""
 
 HEX = re.compile("[0-9a-f]{64}")
 
 LAYOUT = 1
-"""Layout of the files of a store that this version writes, and the newest it reads."""
+"""Layout that this version writes, and the newest that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What `store.json` says."""
+    """The contents of `store.json`."""
 
     layout: int
     """Number of the layout of the store's files."""
@@ -30,7 +30,7 @@ class Identity:
     """64 hexadecimal digits, drawn at random when the store was first written."""
 
     def to_text(self) -> str:
-        """The identity as a store holds it."""
+        """The identity as sealed text."""
         return seal(asdict(self))
 
 
@@ -49,14 +49,12 @@ def read_identity(text: str, place: str) -> Identity:
             " use the version of enginery that wrote it"
         )
     if layout != LAYOUT or values.keys() != {"layout", "id"} or not HEX.fullmatch(str(values["id"])):
-        raise ArtifactCorrupt(
-            f"{place}: names no layout and id as every store has them; it is no store of ours"
-        )
+        raise ArtifactCorrupt(f"{place}: has no valid layout and id; enginery did not write it")
     return Identity(**values)
 
 
 def identity_in(root: Path) -> Identity | None:
-    """Identity of the store in a directory; None where nothing was written yet, or by an early version."""
+    """Identity of the store in a directory; None before the first write and for stores of early versions."""
     path = root / STORE
     try:
         text = path.read_bytes().decode(errors="replace")
@@ -66,7 +64,7 @@ def identity_in(root: Path) -> Identity | None:
 
 
 def identify(root: Path, staging: Path) -> Identity:
-    """The identity of the store in a directory, written unless it has one; the first of several wins."""
+    """The identity of the store in a directory; writes one if there is none, the first writer wins."""
     identity = identity_in(root)
     if identity is not None:
         return identity

@@ -1,4 +1,4 @@
-"""The sole right to do something, held by one process at a time and freed by its death."""
+"""File locks: held by one process at a time, and released by its death."""
 
 import fcntl
 import logging
@@ -14,33 +14,35 @@ from artifacts.errors import StoreBusy
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often a waiting process looks again; it polls so that Ctrl-C and cancelled threads get through."""
+"""Pause between two attempts: polling, unlike a blocking call, reacts to Ctrl-C and cancellation."""
 
 PATIENCE_S = 24 * 3600.0
-"""How long a lock is waited for: as long as a step may take unless its user says otherwise."""
+"""Default wait for a lock: as long as a step may take."""
 
 SHORT_PATIENCE_S = 15 * 60.0
-"""How long a directory's own lock is waited for, which is held while litter is removed."""
+"""Longest wait for a directory's own lock, which is held while litter is removed."""
 
 TELL_AFTER_S = 2.0
-"""Waits that nobody listens to are logged once they last so long."""
+"""Waits without a callback are logged once they last so long."""
 
 PID_BYTES = 20
-"""At the start of a lock file, padded with spaces; who that is follows."""
+"""Length of the padded process id at the start of a lock file; `user@host` follows it."""
 
 Waiting = Callable[[str], None]
-"""Told for whom and how long at most, once per holder."""
+"""Receives the holder and the longest wait, once per holder."""
 
 
 def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATIENCE_S) -> int:
-    """Wait until the lock file at `path` is ours, and return its open descriptor for `release`.
+    """Wait for the lock file at `path`; return its open descriptor for `release`.
 
-    A holder that keeps it longer than `patience_s` is a StoreBusy.
+    StoreBusy where another process holds it longer than `patience_s`.
     """
     watch = Watch(path, waiting, patience_s)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
+            # A previous holder unlinks the file when it releases the lock. A lock on an unlinked file excludes
+            # nobody, since newcomers create a new file: then try again with that one.
             if _try_lock(handle) and _is_still_at(path, handle):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
@@ -51,23 +53,23 @@ def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATI
             if handle >= 0:
                 os.close(handle)
         watch.look(holder)
-        time.sleep(POLL_S if holder else POLL_S / 100)  # a holder is writing its id, or has just left
+        time.sleep(POLL_S if holder else POLL_S / 100)  # without an id, the holder has just come or gone
 
 
 class Watch:
-    """Tells whoever waits for whom, once per holder, and ends the wait when it was long enough."""
+    """Reports a wait once per holder, and ends it after the longest wait."""
 
     def __init__(self, path: Path, waiting: Waiting | None, patience_s: float) -> None:
         self.path, self.waiting, self.patience_s = path, waiting, patience_s
         self.since, self.told = time.monotonic(), ""
 
     def look(self, holder: str) -> None:
-        """Once around: `holder` has it now; it is empty where that is not written yet."""
+        """Record one failed attempt; `holder` has the lock, empty where it has not written its id yet."""
         waited_s, holder_name = time.monotonic() - self.since, holder or "another process"
         if waited_s > self.patience_s:
             raise StoreBusy(
-                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; see whether it"
-                " still works, end it if not, and run again"
+                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; end that"
+                " process if it hangs, and run again"
             )
         message = f"{holder_name}, at most {_hours(self.patience_s)}"
         if holder == self.told:
@@ -86,21 +88,22 @@ def _hours(seconds: float) -> str:
 
 
 def _holder(handle: int) -> str:
-    """Who wrote itself into a lock file: `process PID of USER@HOST`; empty where nobody has yet."""
+    """The holder that a lock file names: `process PID of USER@HOST`; empty if it is not written yet."""
     text = os.pread(handle, PID_BYTES + 400, 0).decode(errors="replace")
     pid, user = text[:PID_BYTES].strip(), text[PID_BYTES:].strip()
     return (f"process {pid}" + (f" of {user}" if user else "")) if pid else ""
 
 
 def release(path: Path, handle: int) -> None:
-    """Give the lock back; whoever waits finds its open file unlinked and makes a new one."""
+    """Release the lock and remove its file."""
+    # Unlink before the lock is released: a waiter that then gets the lock sees that its file is gone.
     path.unlink(missing_ok=True)
     os.close(handle)
 
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Have a directory's own lock for the block, after whoever has it; no file is made for that."""
+    """Hold a lock on a directory itself during the block; creates no file."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         watch, pause_s = Watch(directory, None, SHORT_PATIENCE_S), POLL_S / 100
@@ -129,7 +132,7 @@ def _is_still_at(path: Path, handle: int) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Remove lock files that processes left behind when they were killed."""
+    """Remove lock files of killed processes."""
     for path in folder.glob("*.lock"):
         try:
             handle = os.open(path, os.O_RDWR)

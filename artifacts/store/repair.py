@@ -1,4 +1,4 @@
-"""Right bytes put in the place of damaged ones: from another copy in the store, or from another store."""
+"""Repairs damaged files of a local store from other copies in the store or from a source."""
 
 import shutil
 import tempfile
@@ -24,12 +24,12 @@ from recipes.regular import shortened, user_path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repair:
-    """What became of one damaged file."""
+    """The outcome for one damaged file."""
 
     damage: Damage
     repaired: bool
     how: str
-    """Where the right bytes came from, or why there are none."""
+    """Where the intact bytes came from, or why there are none."""
 
 
 def repair(
@@ -39,10 +39,10 @@ def repair(
     *,
     registered_id: str | None = None,
 ) -> Iterator[Repair]:
-    """Repair one damage after the other, all names of the file at once; yields what became of each.
+    """Repair the damages one by one, each file under all of its names; yield the outcomes.
 
-    Bytes are verified before they take a place, and take it at once. `source` defaults to the store's own;
-    `registered_id` is the store's id as its registry has it.
+    Bytes are verified before they replace a file atomically. `source` defaults to the store's own;
+    `registered_id` is the store's id in its registry.
     """
     tools = _Tools(store.local, source or store.source(), registered_id)
     for damage in damages:
@@ -54,37 +54,37 @@ def repair(
 
 
 class StoreSource:
-    """Another local store as a source."""
+    """A local store as the source of a repair."""
 
     def __init__(self, store: LocalStore) -> None:
         self._store, self._copies = store, _Copies(store)
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
-        """Copy a content that an artifact there has; False where none has it intact."""
+        """Copy a content; False where the store has no intact copy."""
         return _copy_intact(self._copies.of(record.sha256), record, target)
 
     def manifest(self, key: str) -> Manifest:
-        """The manifest there; NotFound where there is none."""
+        """The store's manifest; NotFound where there is none."""
         return self._store.manifest(key)
 
 
 class PulledSource:
-    """A pulled directory as a source."""
+    """A pulled directory as the source of a repair."""
 
     def __init__(self, directory: Path) -> None:
-        """Reads its manifest; an ArtifactCorrupt where that was changed."""
+        """Reads its manifest; ArtifactCorrupt where the manifest was changed."""
         text = (directory / MANIFEST).read_bytes().decode(errors="replace")
         self._directory, self._manifest = directory, read_manifest(text, str(directory / MANIFEST))
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
-        """Copy a file with the content; False where the directory has none that is intact."""
+        """Copy a file with the content; False where the directory has no intact one."""
         candidates = [
             self._directory / name for name, listed in self._manifest.files.items() if listed == record
         ]
         return _copy_intact(candidates, record, target)
 
     def manifest(self, key: str) -> Manifest:
-        """The manifest it was pulled with; NotFound where that is another artifact's."""
+        """The directory's manifest; NotFound where it is of another artifact."""
         if key not in (self._manifest.key, self._manifest.address):
             raise NotFound(
                 f"{self._directory} is of engine {self._manifest.address}, not {key}; pull that one"
@@ -93,31 +93,33 @@ class PulledSource:
 
 
 def source_at(location: str) -> Source:
-    """The source that a pulled directory, or the URL or path of a store, is; a StoreUnknown for neither."""
+    """The source at a pulled directory or at the URL or path of a store; StoreUnknown for anything else."""
     directory = user_path(location)
     if (directory / MANIFEST).is_file():
         return PulledSource(directory)
     store = open_store(location)
     if store.remote is None and not any((store.root / name).exists() for name in ("objects", STORE)):
-        raise StoreUnknown(f"{shortened(location)}: is no store, and no pulled directory; give one of them")
+        raise StoreUnknown(
+            f"{shortened(location)}: is neither a store nor a pulled directory; give one of them"
+        )
     return StoreSource(store)
 
 
 class _Copies:
-    """Files of a store by the digest that they should have."""
+    """Finds files of a store by the digest that they should have."""
 
     def __init__(self, store: LocalStore) -> None:
         self._store = store
 
     def of(self, sha256: str) -> list[Path]:
-        """Files that should have the content, one per inode; not all need have it."""
+        """Files that should have the content, one per inode; some may be damaged."""
         path_of = {path.stat().st_ino: path for path in self._named.get(sha256, ()) if path.is_file()}
         blob = self._store.blobs.path(sha256)
         return [*([blob] if blob.is_file() else []), *path_of.values()]
 
     @cached_property
     def _named(self) -> dict[str, list[Path]]:
-        """From every manifest that can be read, of artifacts set aside too."""
+        """Digest -> files, from every readable manifest, including those in the quarantine."""
         root, paths_of = self._store.root, dict[str, list[Path]]()
         for pattern in (f"objects/??/*/{MANIFEST}", f"quarantine/*/{MANIFEST}"):
             for path in sorted(root.glob(pattern)):
@@ -138,7 +140,7 @@ class _Tools:
         self._copies = _Copies(store)
 
     def mend(self, damage: Damage) -> Repair:
-        """Repairs one file under all its names."""
+        """Repair one file under all of its names."""
         if damage.paths[0].startswith(f"{tuning.FOLDER}/"):
             return self._learned(damage)
         if damage.what == FOREIGN:
@@ -181,7 +183,7 @@ class _Tools:
         return Repair(damage=damage, repaired=False, how=f"{reason}; run its recipe again")
 
     def _put(self, restored: Path, record: FileRecord, damage: Damage) -> None:
-        """Gives the file all names of the damaged one; where links do not go, each gets a copy."""
+        """Replace the damaged file under all of its names, by hard links or else by copies."""
         restored.chmod(tree.READ_ONLY)
         tree.sync(restored)
         for place in damage.paths:
@@ -189,14 +191,14 @@ class _Tools:
             if folder == "objects":
                 _, key, name = rest.split("/", 2)
                 with self._store.lock(key):
-                    if self._still(key, name, record):  # neither removed nor built again
+                    if self._is_listed(key, name, record):  # neither removed nor built again meanwhile
                         self._replace(self._store.root / place, restored)
             else:
                 self._replace(self._store.root / place, restored)
         if record.size and not self._store.blobs.path(record.sha256).exists():
             self._store.blobs.add(restored.parent, {restored.name: record}, restored.with_name("aside"), 0)
 
-    def _still(self, key: str, name: str, record: FileRecord) -> bool:
+    def _is_listed(self, key: str, name: str, record: FileRecord) -> bool:
         try:
             return self._store.manifest(key).files.get(name) == record
         except (NotFound, ArtifactCorrupt):
@@ -258,12 +260,12 @@ def _copy_intact(candidates: Iterable[Path], record: FileRecord, target: Path) -
 def _has_content(path: Path, record: FileRecord) -> bool:
     try:
         return path.stat().st_size == record.size and digest.of_file(path) == record.sha256
-    except OSError:  # removed meanwhile, or an unreadable sector
+    except OSError:  # removed meanwhile, or on an unreadable sector
         return False
 
 
 def _link_or_copy(path: Path, target: Path) -> None:
-    """Links where links go, copies elsewhere."""
+    """Hard-link a file; copy it where links are not possible."""
     try:
         target.hardlink_to(path)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""Right bytes sent in the place of damaged ones in a remote store: from the cache, or from another store."""
+"""Repairs damaged contents and manifests of a remote store from its cache or from a source."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,15 +14,15 @@ from artifacts.store.survey import Damage
 from artifacts.store.survey_remote import RemoteDamage, survey_remote
 
 NOWHERE = (
-    "neither the cache nor another store that was named has the right bytes: give one with --from, or give up"
-    " what has it with --discard, so that its recipe builds it again"
+    "neither the cache nor a named source has the intact bytes: name one with --from, or discard the"
+    " artifacts with --discard, so that their recipes build them again"
 )
 
 
 def repair_remote(
     store: CachedStore, damages: Iterable[RemoteDamage], source: Source | None = None
 ) -> Iterator[Repair]:
-    """Repair one damage after the other; yields what became of each. Bytes are verified before they go."""
+    """Repair the damages one by one; yield the outcomes. Bytes are verified before they are sent."""
     sources: dict[str, Source] = {"the cache": StoreSource(store.local)}
     if source is not None:
         sources["the other copy"] = source
@@ -48,7 +48,7 @@ def repair_all(
     *,
     registered_id: str | None = None,
 ) -> Iterator[Repair]:
-    """Repair what is damaged in a store, and of a remote one there and in its cache; yields one by one."""
+    """Repair the damages of a local store, or of a remote store and its cache; yield the outcomes."""
     damage_list = list(damages)
     if isinstance(store, CachedStore):
         remote_damages = [damage for damage in damage_list if isinstance(damage, RemoteDamage)]
@@ -58,7 +58,7 @@ def repair_all(
 
 
 def give_up(store: LocalStore, damage: Damage) -> list[str]:
-    """Set aside every artifact that has a damaged file, so that the next run builds it again; their keys."""
+    """Discard every artifact with the damaged file, so that the next run builds it again; return the keys."""
     for key in damage.keys:
         address = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:

@@ -1,4 +1,4 @@
-"""How much the artifacts of a store have in common, and sharing for those that were written without."""
+"""Measures how many bytes the artifacts of a store share, and lets unshared artifacts share theirs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,24 +13,24 @@ from artifacts.store.local import LocalStore
 from artifacts.store.scratch import scratch
 
 Progress = Callable[[int, int], None]
-"""Told artifacts done and artifacts in all."""
+"""Receives artifacts done and artifacts in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sharing:
-    """Bytes of a store's artifacts, by two ways to count."""
+    """Bytes of a store's artifacts, with and without sharing."""
 
     artifacts: int
     listed_bytes: int
-    """Of all files that manifests list: what the artifacts would take each by itself."""
+    """Of all files in manifests: the size without sharing."""
     held_bytes: int
-    """Of the same files with those that share their bytes counted once: what they take."""
+    """Of the same files with shared bytes counted once: the size on disk."""
     unused_bytes: int
-    """Of contents that no artifact has any longer; gc takes them."""
+    """Of contents that no artifact uses; gc removes them."""
 
 
 def measure(store: LocalStore) -> Sharing:
-    """Count the bytes of a store's artifacts; reads manifests, and of files only what `stat` says."""
+    """Count the bytes of a store's artifacts from manifests and `stat`, without reading files."""
     store, artifacts, listed_bytes = store.local, 0, 0
     size_of: dict[tuple[int, int], int] = {}
     for key, manifest in _manifests(store):
@@ -51,9 +51,9 @@ def measure(store: LocalStore) -> Sharing:
 
 
 def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
-    """Let all artifacts share their contents; return files that are damaged, which are left as they are.
+    """Hard-link equal files of all artifacts; return the damaged files, which are left unchanged.
 
-    For stores that were filled by versions without sharing. Files are read unless their digests are known.
+    For stores filled by versions without sharing. Files are read unless their digests are cached.
     """
     store, damaged = store.local, list[Path]()
     keys = store.keys()
@@ -67,7 +67,7 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
 
 
 def _adopt(store: LocalStore, key: str) -> list[Path]:
-    """Shares what is right of one artifact; returns the rest."""
+    """Share the intact files of one artifact; return the damaged ones."""
     root, since_ns = store.path(key), time.time_ns()
     try:
         files = store.manifest(key).files

@@ -1,4 +1,4 @@
-"""Everything in a store read again: which bytes are not what they were, and whose they are."""
+"""Surveys a store: reads every file and finds damaged ones with the artifacts that have them."""
 
 import os
 import stat
@@ -17,23 +17,23 @@ from artifacts.store.identity import STORE
 from artifacts.store.local import LocalStore
 
 READERS = 8
-"""Files that are read at once, at most: enough for the fastest disks."""
+"""Most files that are read at once: enough for the fastest disks."""
 
 Progress = Callable[[int, int], None]
-"""Told bytes read and bytes in all."""
+"""Receives bytes read and bytes in all."""
 
 FOREIGN, NO_FILE = "not in the manifest", "not a plain file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """One damaged file under all its names: the artifacts that share it, and the store's own."""
+    """A damaged file under all of its names, in artifacts and among the contents."""
 
     paths: tuple[str, ...]
     """Relative to the store, sorted: blobs, then objects."""
     what: str
     record: FileRecord | None
-    """What should be there; None of manifests, of files that nobody listed, and of contents nobody uses."""
+    """The expected file; None for manifests, unlisted files and unused contents."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What was read, and what of it is damaged."""
+    """The result of a survey: files read, and damages."""
 
     damages: tuple[Damage, ...]
     artifacts: int
@@ -58,9 +58,10 @@ class Survey:
 
 
 def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progress | None = None) -> Survey:
-    """Read all files of the artifacts, or of the whole store, each once; the disk's speed is the limit.
+    """Read all files of the artifacts, or of the whole store, each once, as fast as the disk allows.
 
-    What is found right is remembered, what is found wrong is forgotten, so that no new artifact shares it.
+    Digests of intact files are cached; those of damaged files are dropped, so that no new artifact shares
+    them.
     """
     store = store.local
     scan = _Scan(store)
@@ -96,17 +97,17 @@ Inode = tuple[int, int]
 class _Scan:
     store: LocalStore
     names: dict[Inode, list[Path]] = field(default_factory=dict)
-    """Plain files, under all their names."""
+    """Inode of a plain file -> all of its names."""
     wanted: dict[Path, str] = field(default_factory=dict)
-    """Digest that each is to have."""
+    """Name -> expected digest."""
     records: dict[str, FileRecord] = field(default_factory=dict)
     """Every content that a manifest lists."""
     damages: list[Damage] = field(default_factory=list)
-    """What shows without reading."""
+    """Damages that are visible without reading."""
     size_bytes: int = 0
 
     def artifact(self, key: str) -> None:
-        """Takes in the files of an artifact, unless it was removed meanwhile."""
+        """Add the files of an artifact, unless it was removed meanwhile."""
         root = self.store.path(key)
         try:
             files = self.store.manifest(key).files
@@ -127,7 +128,7 @@ class _Scan:
                 self._note(root / name, problem, files.get(name))
 
     def whole(self) -> None:
-        """Takes in what belongs to no artifact: contents, what builds learned, and the store's own file."""
+        """Add files that belong to no artifact: contents, tuning results and the store's own file."""
         try:
             self.store.identity()
         except ArtifactCorrupt as exc:
@@ -145,7 +146,7 @@ class _Scan:
                     self._note(path, NO_FILE)
 
     def judge(self, inode: Inode, result: str | OSError) -> list[Damage]:
-        """What is wrong with a file that was read: one damage for every content it should have been."""
+        """The damages of a file that was read, one per content that it should have."""
         paths_of: dict[str, list[str]] = {}
         for path in self.names[inode]:
             if result != self.wanted[path] and not isinstance(result, FileNotFoundError):  # removed meanwhile
@@ -164,7 +165,7 @@ class _Scan:
         return path.relative_to(self.store.root).as_posix()
 
     def _take(self, path: Path, sha256: str) -> bool:
-        """Takes in one name of a file; False where it is no plain file."""
+        """Add one name of a file; False where it is not a plain file."""
         try:
             stat_ = path.lstat()
         except FileNotFoundError:  # removed meanwhile
@@ -189,7 +190,7 @@ def _damage_message(result: str | OSError, sha256: str) -> str:
 
 
 def _read(paths: Mapping[Inode, Path], total: int, progress: Progress | None) -> dict[Inode, str | OSError]:
-    """Digest of every file, or why it cannot be read; an unreadable sector is a result, not an end."""
+    """Digest of every file, or the error of reading it: an unreadable sector does not end the survey."""
     lock, done = threading.Lock(), 0
 
     def counted(num_bytes: int) -> None:

@@ -1,4 +1,4 @@
-"""Everything in a remote store read again: which objects are not what they were, and whose they are."""
+"""Surveys a remote store: reads every object and finds damaged ones with the artifacts that have them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from artifacts.store.survey import Damage, Progress, Survey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteDamage(Damage):
-    """One damaged content, or manifest, of a remote store; its path is an object's, relative to the store."""
+    """A damaged content or manifest of a remote store; its path is relative to the store."""
 
     having: tuple[str, ...]
     """Artifacts that have it."""
@@ -25,11 +25,11 @@ class RemoteDamage(Damage):
         return self.having
 
     def __str__(self) -> str:
-        return self.what  # which names the object with its URL
+        return self.what  # it already contains the object's URL
 
     @property
     def is_manifest(self) -> bool:
-        """Whether it is a manifest, so that nobody knows what its artifact consists of."""
+        """Whether it is a manifest, so that the files of its artifact are unknown."""
         return self.record is None
 
 
@@ -62,7 +62,7 @@ def survey_remote(
 
 
 def _read(remote: RemoteStore, key: str) -> tuple[str, Manifest | str | None]:
-    """Key and manifest, or what is wrong with it; None for one that was removed meanwhile."""
+    """Key, and manifest or its problem; None for a manifest removed meanwhile."""
     try:
         return key, remote.manifest(key)
     except NotFound:

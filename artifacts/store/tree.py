@@ -1,4 +1,4 @@
-"""The files of one artifact on disk, compared with what its manifest says of them."""
+"""The files of an artifact on disk, and their comparison with its manifest."""
 
 import os
 import stat
@@ -13,7 +13,7 @@ READ_ONLY = 0o444
 
 
 def list_files(root: Path) -> dict[str, Path]:
-    """Relative POSIX name -> path of every file below `root`, sorted; directories themselves do not count."""
+    """Relative POSIX name -> path of every file below `root`, sorted; without directories."""
     files: dict[str, Path] = {}
     for folder, folders, names in os.walk(root):
         links = [name for name in folders if Path(folder, name).is_symlink()]
@@ -24,16 +24,16 @@ def list_files(root: Path) -> dict[str, Path]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether it is a file with bytes of its own: no link, pipe, socket or device."""
+    """Whether the path is a regular file, not a link, pipe, socket or device."""
     return stat.S_ISREG(path.lstat().st_mode)
 
 
 def settle(root: Path, digests: Mapping[str, str] = MappingProxyType({})) -> dict[str, FileRecord]:
-    """Make every file of a finished draft read-only, and return name -> size and digest.
+    """Make every file of a finished draft read-only; return name -> size and digest.
 
-    Files whose digests are `digests`, since they were computed while the bytes came in, are not read again.
-    Directories stay writable by their owner: removing a file needs write permission on its directory only, so
-    that an artifact can be removed as a whole while no program overwrites one of its files by mistake.
+    Files in `digests`, which were hashed while they were written, are not read again. Directories stay
+    writable: removing a file needs write permission on its directory only, so an artifact can be removed as a
+    whole, while no program overwrites one of its files by mistake.
     """
     files = list_files(root)
     check_names(files)
@@ -71,7 +71,7 @@ Digests = Callable[[Iterable[Path]], Mapping[Path, str]]
 def misshapen(
     root: Path, files: Mapping[str, FileRecord], *, extra_names: Collection[str] = (MANIFEST,)
 ) -> dict[str, str]:
-    """Name -> what is wrong as far as it shows without reading; files named in `extra_names` do not count."""
+    """Name -> problem that is visible without reading; files in `extra_names` are ignored."""
     present = {name: path for name, path in list_files(root).items() if name not in extra_names}
     problems = dict.fromkeys(files.keys() - present.keys(), "missing")
     problems |= dict.fromkeys(present.keys() - files.keys(), "not in the manifest")
@@ -85,7 +85,7 @@ def misshapen(
 
 
 def differing(root: Path, files: Mapping[str, FileRecord], digests: Digests) -> dict[str, str]:
-    """Name -> what is wrong with its bytes, for files that are there in their right size."""
+    """Name -> problem of its bytes, for files that exist with the right size."""
     paths = {root / name: name for name in files}
     return {
         paths[path]: f"sha256 {sha256}; the manifest says {files[paths[path]].sha256}"
@@ -101,7 +101,7 @@ def problems(
     extra_names: Collection[str] = (MANIFEST,),
     digests: Digests = digest.of_files,
 ) -> list[str]:
-    """Every difference between the files below `root` and their records; `digests` reads or remembers."""
+    """Every difference between the files below `root` and their records; `digests` hashes files."""
     problem_of = misshapen(root, files, extra_names=extra_names)
     problem_of |= differing(root, {name: files[name] for name in files if name not in problem_of}, digests)
     return [f"{name}: {problem}" for name, problem in sorted(problem_of.items())]

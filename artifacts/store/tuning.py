@@ -1,8 +1,8 @@
-"""What builds learned, kept for later builds of the same settings: files under a sealed index.
+"""Tuning results of builds, kept for later builds with the same settings: files under a sealed index.
 
-The store has a directory per settings, named by their digest. Contents are named by their own digests, and
-the index, which gives them their names, is replaced at once: a builder killed at any moment leaves the one
-before or the one after. What does not match its seal, or stands in no index, is never offered.
+The store has a directory per settings, named by their digest. Contents are named by their own digests; the
+index, which maps names to them, is replaced atomically, so that a killed builder leaves either the old or the
+new index. Files that do not match the index are never offered to a build.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ from artifacts.store.scratch import scratch
 FOLDER = "tuning"
 INDEX = "index.json"
 INDEX_BYTES = 16 << 20
-"""Longest index that is read: that of 60,000 files is shorter."""
+"""Largest index that is read: that of 60,000 files is smaller."""
 DIGEST = re.compile("[0-9a-f]{64}")
 
-UNSEALED = "what enginery 0.1 kept has no seal"
-UNLISTED = "stands in no index"
+UNSEALED = "files of enginery 0.1 have no seal"
+UNLISTED = "is not in the index"
 NO_FILE, NO_DIRECTORY = "not a plain file", "not a directory"
 
 
 class Index(Frozen):
-    """What a directory offers."""
+    """The index of a directory."""
 
     version: Literal[1] = 1
     """Version of this layout."""
     settings: Sha256
-    """Name of the directory: the index of another one is none."""
+    """Name of the directory: an index copied from another directory is invalid."""
     files: dict[FileName, FileRecord]
     """Name -> size and digest."""
 
@@ -57,16 +57,17 @@ def directories(root: Path) -> list[Path]:
 
 
 def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: Path) -> None:
-    """Add files below `learned` to a directory, in place of those of the same names; an OSError if it cannot.
+    """Add files below `learned` to a directory, replacing those with the same names; OSError on failure.
 
-    A file that is not what its record says is left out.
+    Files that differ from their records are left out.
     """
     if _directory_problem(place):
         place.unlink()
     place.mkdir(parents=True, exist_ok=True)
     with scratch(staging, FOLDER) as directory, alone(place):
         index = _readable(place)
-        if index is None:  # so that contents without one are known to have lost it
+        # An empty index first: contents beside a missing index are then known to be damaged, not new.
+        if index is None:
             _write(place, {}, directory)
         entries = dict(index or {})
         for name, record in files.items():
@@ -81,9 +82,9 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
 
 
 def offer(place: Path, target: Path, staging: Path) -> list[str]:
-    """Copy what matches its seal to `target`; remove the rest from the directory, and say what that was.
+    """Copy files that match the index to `target`; remove the others, and return their problems.
 
-    What is in `target` then was verified there: nobody changes it in the store meanwhile.
+    The copies in `target` are what was verified, so that later changes in the store do not matter.
     """
     target.mkdir(parents=True, exist_ok=True)
     if problem := _directory_problem(place):
@@ -107,20 +108,20 @@ def offer(place: Path, target: Path, staging: Path) -> list[str]:
 
 
 def mend(place: Path, staging: Path) -> list[str]:
-    """Remove what does not match its seal, and say what that was; a later build learns it again."""
+    """Remove files that do not match the index; return their problems. A later build creates them again."""
     with scratch(staging, FOLDER) as directory:
         return offer(place, directory / "right", staging)
 
 
 def listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Contents with the digest that each is to have, and what is wrong as far as it shows without reading.
+    """Contents with their expected digests, and problems that are visible without reading.
 
-    What 0.1 kept is neither: nothing says what it should be, and nothing reads it any more.
+    Files of 0.1 are in neither: they have no digests, and no build reads them any more.
     """
     while True:
         text = _text(place)
         contents, problems = _listed(place)
-        if not problems or _text(place) == text:  # else a builder has replaced the index meanwhile
+        if not problems or _text(place) == text:  # otherwise a builder replaced the index meanwhile
             return contents, problems
 
 
@@ -142,7 +143,7 @@ def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
 
 
 def _offered(place: Path, target: Path) -> tuple[list[str], dict[str, FileRecord]]:
-    """What is wrong with the entries, and the right ones, which are then in `target`."""
+    """The problems of entries, and the intact entries, which are copied to `target`."""
     try:
         index = _index(place)
     except ArtifactCorrupt as exc:
@@ -157,7 +158,7 @@ def _offered(place: Path, target: Path) -> tuple[list[str], dict[str, FileRecord
 
 
 def _index(place: Path) -> dict[str, FileRecord] | None:
-    """Names and records; None where there is no index, an ArtifactCorrupt for one that is not its own."""
+    """Name -> record; None where there is no index, ArtifactCorrupt for an invalid one."""
     text = _text(place)
     if text is None:
         return None
@@ -166,7 +167,7 @@ def _index(place: Path) -> dict[str, FileRecord] | None:
     except ArtifactCorrupt as exc:
         raise ArtifactCorrupt(str(exc).removeprefix(f"{INDEX}: ")) from None
     except ValidationError as exc:
-        raise ArtifactCorrupt(f"is sealed and no index: {exc.errors()[0]['msg']}") from None
+        raise ArtifactCorrupt(f"is sealed but not an index: {exc.errors()[0]['msg']}") from None
     if index.settings != place.name:
         raise ArtifactCorrupt(f"is the index of {index.settings[:12]}; it was put into the wrong place")
     return index.files
@@ -180,7 +181,7 @@ def _readable(place: Path) -> dict[str, FileRecord] | None:
 
 
 def _text(place: Path) -> str | None:
-    """An index as it stands; None where there is none, what is no sealed text where it is no such file."""
+    """The text of the index; None where there is none, an error message where it cannot be read."""
     try:
         with _open_plain(place / INDEX) as file:
             return file.read(INDEX_BYTES).decode(errors="replace")
@@ -191,14 +192,14 @@ def _text(place: Path) -> str | None:
 
 
 def _write(place: Path, files: Mapping[str, FileRecord], directory: Path) -> None:
-    """Gives a directory its index."""
+    """Write the index of a directory."""
     index = Index(settings=place.name, files=dict(sorted(files.items())))
     (directory / INDEX).write_text(seal(index.model_dump(mode="json")))
     _put(directory / INDEX, place / INDEX)
 
 
 def _tidy(place: Path, files: Mapping[str, FileRecord]) -> None:
-    """Removes contents of entries that gave way, and of builders that were killed before they listed them."""
+    """Remove contents without an entry: replaced ones, and those of builders killed before the index."""
     needed = {record.sha256 for record in files.values()}
     for path in _contents(place):
         if path.name not in needed:
@@ -215,7 +216,7 @@ def _put(source: Path, target: Path) -> None:
 
 
 def _copy_verified(path: Path, record: FileRecord, copy: Path) -> str:
-    """Copies a file if it is what its record says, else says what is wrong; the copy is what was verified."""
+    """Copy a file if it matches its record, else return its problem; copies the verified bytes."""
     if problem := _file_problem(path, record):
         return problem
     try:
@@ -232,7 +233,7 @@ def _copy_verified(path: Path, record: FileRecord, copy: Path) -> str:
 
 
 def _open_plain(path: Path) -> BufferedReader:
-    """Opens a file; a link is an OSError, and a pipe is not waited at."""
+    """Open a file; OSError for a link, and no waiting for a pipe."""
     return open(path, "rb", opener=_open_no_follow)
 
 
@@ -241,7 +242,7 @@ def _open_no_follow(path: str, flags: int) -> int:
 
 
 def _file_problem(path: Path, record: FileRecord) -> str:
-    """What shows of a file without reading it; empty: nothing."""
+    """The problem of a file that is visible without reading it; empty if there is none."""
     try:
         stat_ = path.lstat()
     except OSError:
@@ -252,7 +253,7 @@ def _file_problem(path: Path, record: FileRecord) -> str:
 
 
 def _directory_problem(place: Path) -> str:
-    """Why a path cannot be a directory of ours; empty: it is one, or nothing is there."""
+    """The problem of a path that must be a directory or missing; empty if there is none."""
     return NO_DIRECTORY if place.is_symlink() or (place.exists() and not place.is_dir()) else ""
 
 

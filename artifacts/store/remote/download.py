@@ -1,4 +1,4 @@
-"""Fetches files from a remote store into a directory, every part verified; what is right there is kept."""
+"""Fetches files from a remote store into a directory; verifies every part and keeps intact ones."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.objects import CHUNK_BYTES, Dropped, Objects
 
 ATTEMPTS = 5
-"""How often a part is asked for whose body ends early or has other bytes than its digest says."""
+"""Requests for a part whose body ends early or does not match its digest."""
 
 OnBytes = Callable[[int], None]
-"""Told bytes that are here, verified."""
+"""Receives the number of bytes that were verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +35,9 @@ class Part:
 def fetch(
     objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], directory: Path, on_bytes: OnBytes
 ) -> None:
-    """Make the files below `directory` what their records say, fetching only parts that are not right there.
+    """Make the files below `directory` match their records; fetches only missing and damaged parts.
 
-    Bytes that stay wrong after several attempts are an ArtifactCorrupt, missing ones too.
+    ArtifactCorrupt for objects that are missing, or still damaged after several attempts.
     """
     for name, file in files.items():
         target = directory / name
@@ -55,7 +55,7 @@ def fetch(
 def differing(
     objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], on_bytes: OnBytes
 ) -> Iterator[tuple[str, str]]:
-    """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
+    """Name and problem of each file that is damaged in the store; reads all of them."""
     for name, file in files.items():
         try:
             parts = [_single_part(file)] if file.size <= part_bytes else parts_of(objects, file)
@@ -70,7 +70,7 @@ def differing(
 
 
 def parts_of(objects: Objects, file: FileRecord) -> list[Part]:
-    """The parts of a long file by its index; an ArtifactCorrupt where that is missing or wrong."""
+    """The parts of a long file from its index; ArtifactCorrupt where the index is missing or wrong."""
     path = layout.index_path(file.sha256)
     place = f"{objects.place.url}/{path}"
     text = objects.read(path)
@@ -91,7 +91,7 @@ def _single_part(file: FileRecord) -> Part:
 
 
 def _size(target: Path, size: int) -> None:
-    """Gives the file its length, without writing bytes; what it has of them stays."""
+    """Set the file's length without writing bytes; existing bytes stay."""
     handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         os.ftruncate(handle, size)
@@ -100,7 +100,7 @@ def _size(target: Path, size: int) -> None:
 
 
 def _fetch_long(objects: Objects, target: Path, file: FileRecord, on_bytes: OnBytes) -> None:
-    """Fetches parts several at a time, and hashes the whole behind them, from memory as a rule."""
+    """Fetch several parts at a time, and hash the whole file behind them, usually from the page cache."""
     hasher = hashlib.sha256()
     with target.open("rb") as reader:
         for length in in_order(partial(_settle, objects, target, part) for part in parts_of(objects, file)):
@@ -122,7 +122,7 @@ def _hash(file: BufferedReader, length: int, hasher: "hashlib._Hash") -> None:
 
 
 def _settle(objects: Objects, target: Path, part: Part) -> int:
-    """Makes the part's bytes in the file right."""
+    """Fetch the part's bytes into the file unless they are intact."""
     handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
     try:
         if not _is_right(handle, part):
@@ -133,7 +133,7 @@ def _settle(objects: Objects, target: Path, part: Part) -> int:
 
 
 def _is_right(handle: int, part: Part) -> bool:
-    """Whether the file has the part's bytes already; a hole was never written and is not read."""
+    """Whether the file has the part's bytes already; a hole was never written, so it is not read."""
     if part.length and not _has_data(handle, part):
         return False
     hasher, position, end = hashlib.sha256(), part.offset, part.offset + part.length
@@ -149,7 +149,7 @@ def _is_right(handle: int, part: Part) -> bool:
 def _has_data(handle: int, part: Part) -> bool:
     try:
         return os.lseek(handle, part.offset, os.SEEK_DATA) < part.offset + part.length
-    except OSError:  # a hole up to the end of the file, or a file system that does not tell
+    except OSError:  # a hole up to the end of the file, or a file system without SEEK_DATA
         return os.fstat(handle).st_blocks > 0
 
 
@@ -176,7 +176,7 @@ def _write(handle: int, data: bytes, position: int) -> None:
 
 
 def _transfer(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> None:
-    """Hands the part's bytes to `sink`, again from the start until they are what its digest says."""
+    """Pass the part's bytes to `sink`; repeats from the start until they match the digest."""
     place = f"{objects.place.url}/{part.path}"
     problem = ""
     for attempt in range(ATTEMPTS):
@@ -202,7 +202,7 @@ def _transfer(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) 
 
 
 def _transfer_once(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> str:
-    """Hands over the bytes of one answer; returns what is wrong with them, or nothing."""
+    """Pass the bytes of one response to `sink`; return their problem, empty if they match."""
     hasher, position = hashlib.sha256(), 0
     for chunk in objects.stream(part.path):
         if position + len(chunk) > part.length:

@@ -1,4 +1,4 @@
-"""Sends files to a remote store: only what is not there yet, a long file in parts and its index last."""
+"""Sends files to a remote store: only missing ones, long files in parts, and their index last."""
 
 import hashlib
 import time
@@ -13,10 +13,10 @@ from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.objects import Objects
 
 OnBytes = Callable[[int], None]
-"""Told bytes that have arrived, or were there."""
+"""Receives the number of bytes that were sent or were there already."""
 
 LOOKS = 5
-"""How often it is looked whether all parts have arrived."""
+"""Attempts to find all parts in the store's listing."""
 
 Sent = tuple[str, int]
 """Digest and bytes of a part."""
@@ -25,8 +25,8 @@ Sent = tuple[str, int]
 def push_files(
     objects: Objects, part_bytes: int, root: Path, files: Mapping[str, FileRecord], on_bytes: OnBytes
 ) -> None:
-    """Send what is missing of the files below `root`; one that is not what its record says is an
-    ArtifactCorrupt."""
+    """Send the files below `root` that the store lacks; ArtifactCorrupt for a file that differs from its
+    record."""
     short = {name: file for name, file in files.items() if file.size <= part_bytes}
     for size in in_order(partial(_send_short, objects, root / name, file) for name, file in short.items()):
         on_bytes(size)
@@ -45,7 +45,7 @@ def _send_short(objects: Objects, path: Path, file: FileRecord) -> int:
 
 
 def _send_long(objects: Objects, part_bytes: int, path: Path, file: FileRecord, on_bytes: OnBytes) -> None:
-    """Sends a file's parts, and when all of them are there its index."""
+    """Send a file's missing parts, and then its index, which commits the file."""
     target = layout.index_path(file.sha256)
     if objects.size(target) is not None:
         on_bytes(file.size)
@@ -69,7 +69,7 @@ def _parts(
     sizes: dict[str, int],
     hasher: "hashlib._Hash",
 ) -> Iterator[Callable[[], Sent]]:
-    """One call per part, which sends it unless it is there; `hasher` sees every byte on the way."""
+    """One call per part that sends it unless `sizes` has it; every byte also goes through `hasher`."""
     with path.open("rb") as reader:
         for index, (_, length) in enumerate(layout.spans(file.size, part_bytes)):
             data = reader.read(length)
@@ -86,10 +86,9 @@ def _send_part(objects: Objects, sha256: str, index: int, data: bytes, sizes: di
 
 
 def _require_parts(objects: Objects, file: FileRecord, index: layout.PartIndex) -> None:
-    """Looks whether what was sent has arrived in full.
+    """Raise a StoreUnusable unless all parts are in the store in full.
 
-    It looks again after a moment: a server of files may not list one that another pusher is just replacing
-    by the same bytes.
+    Retries after a pause: a file server may omit a part that another push is replacing by the same bytes.
     """
     spans = layout.spans(index.size, index.part_bytes)
     length_of = {
@@ -105,12 +104,12 @@ def _require_parts(objects: Objects, file: FileRecord, index: layout.PartIndex) 
     path = incomplete[0]
     raise StoreUnusable(
         f"{objects.place.url}: {path} has {sizes.get(path, 0):,} of {length_of[path]:,} bytes after it was "
-        "written; run again, what is there is kept"
+        "written; run again, parts in the store are kept"
     )
 
 
 def _require(path: Path, file: FileRecord, sha256: str) -> None:
     if sha256 != file.sha256:
         raise ArtifactCorrupt(
-            f"{path} has sha256 {sha256}, not {file.sha256}; it is not pushed, build its recipe again"
+            f"{path} has sha256 {sha256}, not {file.sha256}; it was not pushed, build its recipe again"
         )
