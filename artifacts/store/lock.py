@@ -41,8 +41,8 @@ def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATI
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            # A previous holder unlinks the file when it releases the lock. A lock on an unlinked file excludes
-            # nobody, since newcomers create a new file: then try again with that one.
+            # A holder unlinks the file when it releases the lock. A lock on an unlinked file excludes nobody,
+            # since newcomers create a new file: then try again with that one.
             if _try_lock(handle) and _is_still_at(path, handle):
                 os.ftruncate(handle, 0)
                 os.write(handle, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())

@@ -174,7 +174,7 @@ class _Tools:
                 self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="it is empty")
             if self._source is None:
-                reason = "the store has no other copy, and no other store was named"
+                reason = "the store has no other copy, and no source was named"
             elif self._source.fetch(record, restored) and _has_content(restored, record):
                 self._put(restored, record, damage)
                 return Repair(damage=damage, repaired=True, how="from the other copy")

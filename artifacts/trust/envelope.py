@@ -26,7 +26,7 @@ from securesystemslib.signer import (  # type: ignore[attr-defined]  # it does n
 from artifacts.errors import KeyUnusable
 
 CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
-"""Curves that the OpenSSF Model Signing tools take too."""
+"""Curves that the OpenSSF Model Signing tools also accept."""
 
 
 def new_key(passphrase: str) -> tuple[str, str]:
@@ -40,12 +40,12 @@ def new_key(passphrase: str) -> tuple[str, str]:
 
 
 def public_of(private_pem: bytes, passphrase: str) -> str:
-    """The public key, PEM, that belongs to a private one; a wrong passphrase is a KeyUnusable."""
+    """The public key, PEM, of a private key; KeyUnusable for a wrong passphrase."""
     return _pem(_private(private_pem, passphrase).public_key())
 
 
 def key_id(public_pem: str) -> str:
-    """What a key is called, also as the hint in a sigstore bundle: sha256 of its PEM text."""
+    """Id of a public key, also the hint in a sigstore bundle: sha256 of its PEM text."""
     return _id(_pem(_public(public_pem)))
 
 
@@ -65,7 +65,7 @@ def unwrap(payload: bytes, payload_type: str, signatures: list[bytes], public_pe
     id_ = key_id(public_pem)
     public = SSlibKey.from_crypto(_public(public_pem), keyid=id_)
     for signature in signatures:
-        # other tools leave the id of the key out, and the library compares ids first
+        # Other tools omit the key id, but the library compares ids first: use the id of the key at hand.
         envelope = Envelope(payload, payload_type, {id_: Signature(id_, signature.hex())})
         try:
             envelope.verify([public], 1)
@@ -78,7 +78,7 @@ def unwrap(payload: bytes, payload_type: str, signatures: list[bytes], public_pe
 def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, passphrase.encode() or None)
-    except TypeError:  # how the library says that a passphrase is missing, or given and not needed
+    except TypeError:  # the library's error for a missing or superfluous passphrase
         problem = (
             "is not encrypted; give no passphrase" if passphrase else "is encrypted; give its passphrase"
         )
@@ -86,7 +86,7 @@ def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     except ValueError:
         raise KeyUnusable("the private key cannot be read; give its own passphrase, and a PEM file") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, CURVES):
-        raise KeyUnusable("the private key is of another kind; make one with `enginery keygen`")
+        raise KeyUnusable("the private key is not on P-256, P-384 or P-521; make one with `enginery keygen`")
     return key
 
 
@@ -96,7 +96,7 @@ def _public(pem: str) -> ec.EllipticCurvePublicKey:
     except ValueError:
         raise KeyUnusable("the public key cannot be read; give a PEM file") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, CURVES):
-        raise KeyUnusable("the public key is of another kind; keys are elliptic: P-256, P-384 or P-521")
+        raise KeyUnusable("the public key is not on P-256, P-384 or P-521; give an elliptic curve key")
     return key
 
 

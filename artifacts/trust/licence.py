@@ -1,4 +1,4 @@
-"""The licence of a source checkpoint: what its card says, and the texts that come with it."""
+"""The licence of a source checkpoint: the id in its model card, and its licence texts."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,16 +8,16 @@ from typing import Any
 from artifacts.manifest import Manifest
 
 TEXT = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
-"""Names of files that hold terms or notices."""
+"""Matches names of files with licence terms or notices."""
 
 MAX_BYTES = 256 << 10
-"""A longer file is no licence text; it is named and left."""
+"""Longest licence text; longer files are named and left out."""
 
 UNSTATED = "NOASSERTION"
-"""SPDX's word for a licence that nobody stated."""
+"""SPDX identifier for an unstated licence."""
 
 REFERENCE = "LicenseRef-"
-"""How SPDX names a licence that is not in its list."""
+"""Prefix of SPDX identifiers for licences that are not in the SPDX list."""
 
 SPDX = {
     name.lower(): name
@@ -30,18 +30,18 @@ SPDX = {
         "MS-PL", "MulanPSL-2.0", "NCSA", "ODbL-1.0", "OFL-1.1", "PostgreSQL", "Unlicense", "WTFPL", "Zlib",
     )
 }  # fmt: skip
-"""Licences of the SPDX list by the lower-case names that model cards use; https://spdx.org/licenses."""
+"""Lower-case name in model cards -> identifier in the SPDX list; https://spdx.org/licenses."""
 
 
 def licence_of(manifest: Manifest, file: Callable[[str], Path]) -> dict[str, Any]:
-    """The licence of an artifact of kind `source`, as `licence_in` says it; only papers are asked for."""
+    """The licence of an artifact of kind `source`, as from `licence_in`; reads only card and texts."""
     return _licence({name: record.size for name, record in manifest.files.items()}, file)
 
 
 def licence_in(directory: Path) -> dict[str, Any]:
-    """`id`, where it is `stated`, and `texts` by file name; `omitted` names files too long to be texts.
+    """`id`, the file where it is `stated`, `texts` by file name, and `omitted`: names of files too long.
 
-    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in its list, or NOASSERTION.
+    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in the SPDX list, or NOASSERTION.
     """
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
     return _licence(sizes, lambda name: directory / name)
@@ -63,15 +63,15 @@ def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str,
 
 
 def _text(path: Path) -> str:
-    """The file's beginning as text that every database takes."""
+    """The beginning of a file as text without NUL, which PostgreSQL cannot store."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES).decode(errors="replace").replace("\0", "")
 
 
 def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
-    """File name -> text, of every licence in a version's `source`; those of drafts and heads are prefixed.
+    """File name -> text of every licence in a version's `source`; those of drafts and heads get a prefix.
 
-    Names that are no licence's are left out: a registry does not say where else something is written.
+    Other file names are left out: a registry must not be able to write arbitrary files.
     """
     texts_by_name: dict[str, str] = {}
     for field, licence in source.items():
@@ -89,8 +89,8 @@ def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _card(text: str) -> dict[str, Any]:
-    """The front matter of a model card; empty where there is none, or it is no YAML object."""
-    import yaml  # only who publishes reads cards; pulling does without
+    """The front matter of a model card; empty where there is none, or it is not a YAML mapping."""
+    import yaml  # only publishing reads cards; pulls must not pay for the import
 
     from recipes import yaml_text
 
@@ -103,7 +103,7 @@ def _card(text: str) -> dict[str, Any]:
 
 
 def _stated(card: Mapping[str, Any]) -> str:
-    """One SPDX expression for what the card says; several licences are a choice of the reader."""
+    """The SPDX expression for the card's licences; several licences are joined by OR."""
     license_field = card.get("license")
     licences = license_field if isinstance(license_field, list) else [license_field]
     identifiers = [
