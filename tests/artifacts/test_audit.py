@@ -159,7 +159,7 @@ def test_an_event_that_is_removed_is_found(filled):
     said = found(filled)
     assert [one for one in said if one.startswith("event 5 of ") and "the event before it was removed" in one]
     change(filled, delete(tables.log))
-    assert "demo/fp8:1: no event tells that it was published" in found(filled)
+    assert "demo/fp8:1: has no event of its publication" in found(filled)
 
 
 def test_versions_that_are_lost_and_aliases_that_point_nowhere_are_found(filled):

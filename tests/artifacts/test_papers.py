@@ -106,9 +106,7 @@ def test_caches_of_another_build_are_said_to_be_unsigned_and_the_engine_to_be_si
 
     anybody = endorsed.pull("demo/fp8", tmp_path / "anybody")
     assert verify_pulled(anybody) == []
-    unsigned = (
-        rf"has caches \(tuning/\) that {key_id[:16]} did not sign: its engine is the one that was signed"
-    )
+    unsigned = rf"has caches \(tuning/\) that {key_id[:16]} did not sign: its engine was signed"
     with pytest.raises(NotTrusted, match=f"anybody {unsigned}"):
         papers.require_trusted(anybody, keys)
     endorsed.trusted_keys = keys
@@ -183,7 +181,7 @@ def rewrite(pulled, change) -> None:
 def test_a_version_cannot_excuse_any_file(endorsed, tmp_path, name):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     rewrite(pulled, lambda version: version["beside"].update({name: "0" * 64}))
-    assert verify_pulled(pulled) == [f"version.json: records {name!r}, which is no file that pull writes"]
+    assert verify_pulled(pulled) == [f"version.json: records {name!r}, a name that pull never writes"]
 
 
 def test_a_directory_pulled_before_there_were_papers_is_still_verified(endorsed, tmp_path):
@@ -200,7 +198,7 @@ def test_a_broken_row_of_the_registry_stops_nobody_from_pulling(endorsed, key, s
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     assert list(json.loads((pulled / "signatures.json").read_text())["signatures"]) == [private.id]
     (pulled / "signatures.json").write_text("[]")
-    with pytest.raises(KeyUnusable, match=r"signatures\.json: no signatures in it"):
+    with pytest.raises(KeyUnusable, match=r"signatures\.json: has no signatures"):
         papers.signatures_in(pulled)
 
 

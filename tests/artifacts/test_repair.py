@@ -97,7 +97,7 @@ def test_without_another_copy_the_damage_is_named_with_the_way_out(full, key, ot
     (done,) = repair(full, [damage])
     assert (done.repaired, done.how) == (
         False,
-        "the store has no other copy, and no other store was named; run its recipe again",
+        "the store has no other copy, and no source was named; run its recipe again",
     )
     assert survey(full).damages == (damage,)
 
