@@ -1,4 +1,4 @@
-"""YAML files whose every mistake is told with line and column."""
+"""Reads YAML files into models; every problem has its line and column."""
 
 import difflib
 import typing
@@ -25,16 +25,16 @@ KINDS = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
-"""Kinds of errors that pydantic tells in words of Python."""
+"""Type of a pydantic error whose message uses Python's terms -> message in terms of YAML."""
 
 M = TypeVar("M", bound=BaseModel)
 
 SHALLOW = ("too_short", "literal_error", "string_type")
-"""Errors that say nothing once something inside the value is known to be wrong."""
+"""Errors that are redundant if there is an error inside the value."""
 
 
 def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
-    """The file's syntax tree with places; `subject` it should hold and, where there is none, the `remedy`."""
+    """The file's syntax tree; errors name its expected content `subject`, for a missing file the `remedy`."""
     try:
         text = read_text(file)
     except FileRefused as exc:
@@ -50,7 +50,7 @@ def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
 
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
-    """The document as values; a key that stands twice is refused, and text that is not Unicode."""
+    """The document as values; RecipeError for duplicate keys and for text that is not valid Unicode."""
     problems = [*_repeated_keys(root), *_halves(root)]
     if problems:
         raise RecipeError(file, problems)
@@ -64,9 +64,9 @@ def _repeated_keys(node: yaml.Node) -> Iterator[str]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if isinstance(key.value, str):  # others cannot be keys, says construct
+            if isinstance(key.value, str):  # `construct` refuses other keys
                 if key.value in seen:
-                    yield f"{_at(key.start_mark)}key {shortened(key.value)!r} stands twice; keep one"
+                    yield f"{_at(key.start_mark)}key {shortened(key.value)!r} is duplicate; keep one"
                 seen.add(key.value)
             yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -75,7 +75,7 @@ def _repeated_keys(node: yaml.Node) -> Iterator[str]:
 
 
 def _halves(node: yaml.Node) -> Iterator[str]:
-    """Scalars with half a surrogate pair, which an escape can write and no file can hold."""
+    """Problems of scalars with half a surrogate pair, which an escape can express but no file can store."""
     if isinstance(node, yaml.ScalarNode):
         if any("\ud800" <= letter <= "\udfff" for letter in node.value):
             yield f"{_at(node.start_mark)}half a surrogate pair; text must be valid Unicode"
@@ -92,7 +92,7 @@ def _at(mark: yaml.Mark) -> str:
 def validate(
     model: type[M], file: Path, root: yaml.Node, document: Mapping[str, Any], *, more: Sequence[str] = ()
 ) -> M:
-    """The document as `model`, or RecipeError with every problem; `more` keys are allowed at the top."""
+    """The document as `model`; RecipeError with every problem. Keys in `more` are allowed at the top."""
     try:
         return model.model_validate(document)
     except ValidationError as exc:
@@ -105,7 +105,7 @@ def validate(
 
 @dataclass(frozen=True, slots=True)
 class _ErrorFormatter:
-    """Words for what a model says against a document."""
+    """Formats the errors of a model about a document."""
 
     model: type[BaseModel]
     root: yaml.Node
@@ -113,7 +113,7 @@ class _ErrorFormatter:
     more: tuple[str, ...]
 
     def distinct(self, errors: Sequence[ErrorDetails]) -> list[tuple[Loc, ErrorDetails]]:
-        """One error per place: a union reports each member it tried, a container its broken items again."""
+        """One error per place: a union reports one per member, a container repeats those of its items."""
         error_at: dict[Loc, ErrorDetails] = {}
         for error in errors:
             error_at.setdefault(_location(error, self.document), error)
@@ -165,9 +165,9 @@ class _ErrorFormatter:
 
 
 def _location(error: ErrorDetails, document: Any) -> Loc:
-    """The place of an error as the document has it: pydantic adds the names of a union's members.
+    """The place of an error in the document, without the names of union members that pydantic adds.
 
-    What the document does not have is such a name, except for a key that is missing.
+    A part that the document does not have is such a name, unless it is the last part of a missing key.
     """
     location: list[int | str] = []
     for number, part in enumerate(error["loc"], start=1):
@@ -193,7 +193,7 @@ def _unknown_value(error: ErrorDetails) -> str:
     allowed = [part.strip("'\"") for part in parts]
     if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
         return (
-            f"{_input_text(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
+            f"{_input_text(error)} is text; a number is required, write it without quotes: {error['input']}"
         )
     close = difflib.get_close_matches(str(error["input"]), allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -211,7 +211,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def place(root: yaml.Node, loc: Loc) -> str:
-    """`line:column: ` of the deepest part of `loc` that stands in the file."""
+    """`line:column: ` of the deepest part of `loc` that exists in the file."""
     node, mark = root, root.start_mark
     for part in loc:
         step = _child(node, part)

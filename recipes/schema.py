@@ -1,4 +1,4 @@
-"""The recipe: closed, frozen, every field documented where it stands."""
+"""The schema of recipes: closed, frozen, with a description of every field."""
 
 import difflib
 import json
@@ -32,7 +32,7 @@ Alias = Annotated[str, StringConstraints(pattern=ALIAS, max_length=64)]
 
 
 def check_format(name: str) -> str:
-    """Checks a format's name; raises ValueError that lists those there are."""
+    """The format's name; ValueError, with the known formats, for another one."""
     if name in LATER:
         raise ValueError(
             f"{name!r} is not built by this version: {LATER[name]} (allowed: {', '.join(FORMATS)})"
@@ -79,7 +79,7 @@ class MixedFormat(Frozen):
 
 
 def _spelling(value: Any) -> str | None:
-    """Which of the two ways to give a format this is; None for neither."""
+    """The tag of the union member for a value; None for neither."""
     if isinstance(value, str):
         return "str"
     return "MixedFormat" if isinstance(value, dict | MixedFormat) else None
@@ -176,12 +176,12 @@ OPTION = "options."
 
 
 def check_setting(name: str) -> str:
-    """Checks what a search varies; raises ValueError that says what can be."""
+    """The name of a setting that a search can vary; ValueError, with the allowed ones, for another one."""
     if name not in SETTINGS and not (name.startswith(OPTION) and name != OPTION):
         close = difflib.get_close_matches(name, SETTINGS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"is no setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
+            f"is not a setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
             f"{OPTION}<name of a backend option>)"
         )
     return name
@@ -204,15 +204,15 @@ class Tune(Frozen):
     @field_validator("space")
     @classmethod
     def values_can_be_tried(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-        """Checks that sizes are whole numbers from 1, and that no value stands twice."""
+        """Checks that sizes are integers from 1, and that no value is repeated."""
         for name, values in space.items():
             wrong = [value for value in values if name in SETTINGS and (type(value) is not int or value < 1)]
             if wrong:
-                raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is no whole number from 1")
+                raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is not an integer from 1")
             seen: set[str] = set()
             for text in (json.dumps(value, sort_keys=True) for value in values):
                 if text in seen:
-                    raise ValueError(f"{name}: {shortened(text)} stands twice; keep one")
+                    raise ValueError(f"{name}: {shortened(text)} is repeated; keep one")
                 seen.add(text)
         return space
 
@@ -252,7 +252,7 @@ class Gate(Frozen):
 
     @model_validator(mode="after")
     def not_a_blend(self) -> "Gate":
-        """Checks that the one source of the gate has no share of anything."""
+        """Checks that the gate's source has no weight, which belongs to blends."""
         if self.data.weight != 1.0:
             raise ValueError("data.weight is for calibration; a gate has one source: give 'samples'")
         return self
@@ -313,17 +313,17 @@ class Recipe(Frozen):
 
     @property
     def date(self) -> str:
-        """What chat templates that print today's date are told, ISO 8601."""
+        """Date for chat templates that print today's date, ISO 8601."""
         return self.calibration.date if self.calibration is not None else DATE
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether scales are measured on data."""
+        """Whether the recipe needs calibrated scales."""
         return self.precision.needs != "none" or self.kv_cache != "auto"
 
     @model_validator(mode="after")
     def calibrated_formats_are_fed(self) -> "Recipe":
-        """Checks that calibrated scales have data, and that the data is recorded as they need it."""
+        """Checks that calibrated scales have calibration data and the statistics that they need."""
         if self.needs_calibration and self.calibration is None:
             cause = f"format {str(self.precision)!r}" if self.precision.needs != "none" else "kv_cache"
             raise ValueError(

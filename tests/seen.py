@@ -28,7 +28,7 @@ VALUES = {
     "a month that is none": ("calibration.date", "2024-13-45", "calibration.date: '2024-13-45' is no day"),
     "0x_": ("engine.tp", "0x_", "engine.tp: input should be a valid integer, found '0x_'"),
     "an integer of 5,000 digits": ("engine.tp", "9" * 5000, "'9{60}...' is no int that can be"),
-    "a number of 309 digits": ("gate.limits.kl", "9" * 309, "is no int that can be meant"),
+    "a number of 309 digits": ("gate.limits.kl", "9" * 309, "is no int that is accepted"),
     "!!int x": ("engine.tp", "!!int x", "'x' is no int that can be read"),
     "true for a number": ("engine.tp", "true", "engine.tp: input should be a valid integer, found True"),
     "text for a number": ("engine.tp", "'2'", "engine.tp: input should be a valid integer, found '2'"),

@@ -81,15 +81,15 @@ def test_a_name_that_is_no_place_is_no_time_zone(zone):
             "0 25 * 0 x",
             "hour '25' is not 0 to 23, month '0' is not 1 to 12 or jan to dec, weekday 'x' is not",
         ),
-        ("every night", "has 2 fields, a cron expression has 5, none of seconds or years: minute hour day"),
-        ("* * * * * *", "has 6 fields, a cron expression has 5, none of seconds or years: minute hour day"),
+        ("every night", "has 2 fields, a cron expression has 5, without seconds and years: minute hour day"),
+        ("* * * * * *", "has 6 fields, a cron expression has 5, without seconds and years: minute hour day"),
         (
             "5-1 22-3 * * *",
             "minute '5-1' goes backwards; write the ranges as a list, e.g. 5-59,0-1, hour '22-3'",
         ),
         ("1,*/61 * * * *", "minute '*/61' has a step beyond its values, so it is 0 only; write 0"),
         ("@nightly", "'@nightly' cannot be read: minute hour day month weekday, e.g."),
-        ("0 0 30 2 *", "'0 0 30 2 *' never fires: no such day comes"),
+        ("0 0 30 2 *", "'0 0 30 2 *' never fires: there is no such date"),
     ],
 )
 def test_a_wrong_expression_is_told_by_its_field(text, told):
@@ -107,7 +107,7 @@ def test_a_wrong_expression_is_told_by_its_field(text, told):
     ],
 )
 def test_a_wrong_time_zone_is_told_the_nearest(zone, near):
-    with pytest.raises(ValueError, match=f"is no IANA time zone; did you mean '{near}'"):
+    with pytest.raises(ValueError, match=f"is not an IANA time zone; did you mean '{near}'"):
         check_timezone(zone)
 
 
@@ -133,7 +133,7 @@ def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path):
     assert str(caught.value).splitlines() == [
         f"{file}: 2 problems",
         "  6:12: schedule.cron: '0 25 * * *' cannot be read: hour '25' is not 0 to 23",
-        "  6:32: schedule.timezone: 'Europe/Berlinn' is no IANA time zone; did you mean 'Europe/Berlin'?",
+        "  6:32: schedule.timezone: 'Europe/Berlinn' is not an IANA time zone; did you mean 'Europe/Berlin'?",
     ]
 
 
