@@ -364,7 +364,7 @@ def test_variants_with_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("matrix", "said"),
     [
-        ("{" + ", ".join(f"engine.options.a{axis}: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" for axis in range(9)) + "}", "1000000000 combinations; at most 256 recipes"),
+        ("{" + ", ".join(f"engine.options.a{axis}: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]" for axis in range(9)) + "}", "1000000000 combinations; one file may define at most 256 recipes"),
         ("{engine: [{tp: 1}], engine.tp: [1, 2]}", "'engine.tp' sets a part of 'engine', which is not a mapping"),
         ("{format.default: [fp8]}", "'format.default' sets a part of 'format', which is not a mapping"),
         ("{.tp: [1]}", "'.tp' is not a key that can vary"), ("{name: [a, b]}", "'name' is not a key that can vary"),
@@ -499,7 +499,7 @@ def test_a_search_that_cannot_be_is_refused_with_its_place(tmp_path, space, said
         (
             "version: 1",
             "version: '1'",
-            "1:1: version: '1' is text; a number is required; write it without quotes: 1",
+            "1:1: version: '1' is text; a number is required, write it without quotes: 1",
         ),
         (
             "name: demo/one",
