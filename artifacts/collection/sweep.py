@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from artifacts.collection import gc, registries
-from artifacts.collection.gc import Plan, Policy
+from artifacts.collection import marking, registries
 from artifacts.collection.inventory import Inventory, Progress
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace, Place
 from artifacts.errors import NotFound, StoreUnusable
 from artifacts.manifest import unseal
@@ -21,7 +21,7 @@ from artifacts.registry.publishing import Binding
 from artifacts.registry.retention import Names, Retention
 from artifacts.store import lease, objects
 from artifacts.store.claim import Claim
-from artifacts.store.identity import STORE
+from artifacts.store.store_identity import STORE
 
 WHAT = "gc"
 """Its name in the messages of leases that wait for it."""
@@ -134,11 +134,11 @@ def _registry_transaction(names: Names, *, dry_run: bool) -> Context[Connection 
 
 def _make_plan(inventory: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
     if db is None:
-        return gc.mark(inventory, (), claims, policy, datetime.now(UTC))
+        return marking.mark(inventory, (), claims, policy, datetime.now(UTC))
     retained = retention.read_retention(db)
     if retained.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(retained, inventory), gc.UNCLEAR)]
+        claims = [*claims, _claim(_odd_keys(retained, inventory), marking.UNCLEAR)]
         inventory = replace(
             inventory, problems=(*inventory.problems, *(row.what for row in retained.unclear))
         )
-    return gc.mark(inventory, retained.versions, claims, policy, log.moment(db))
+    return marking.mark(inventory, retained.versions, claims, policy, log.moment(db))

@@ -6,9 +6,9 @@ from functools import partial
 
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import FileRecord, Manifest
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from artifacts.store.remote.lanes import in_order
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.survey import Damage, Progress, Survey
 
 
@@ -44,14 +44,16 @@ def survey_remote(
     for key, manifest in in_order(partial(_read, remote, key) for key in names):
         if isinstance(manifest, str):
             damages.append(
-                RemoteDamage(paths=(layout.manifest_path(key),), what=manifest, record=None, having=(key,))
+                RemoteDamage(
+                    paths=(remote_layout.manifest_path(key),), what=manifest, record=None, having=(key,)
+                )
             )
         elif manifest is not None:
             for record in manifest.files.values():
                 records[record.sha256] = record
                 holders.setdefault(record.sha256, []).append(key)
     for sha256, problem in remote.differing(records, progress):
-        path, having_keys = layout.blob_path(sha256), tuple(dict.fromkeys(holders[sha256]))
+        path, having_keys = remote_layout.blob_path(sha256), tuple(dict.fromkeys(holders[sha256]))
         damages.append(RemoteDamage(paths=(path,), what=problem, record=records[sha256], having=having_keys))
     return Survey(
         damages=tuple(damages),
