@@ -1,4 +1,4 @@
-"""Step calibration_set: from sources of text to token sequences, and what people should know about them.
+"""Step calibration_set: builds token sequences from sources of text, and a report about them.
 
 Runs in a child process: transformers takes seconds to import.
 """
@@ -47,7 +47,7 @@ def _sequences(params: Mapping[str, Any], rows: TokenRows, reader: Reader) -> Pa
 
 
 def write_lines(file: Path, rows: Iterable[TokenRow]) -> None:
-    """Writes where each sample came from, its tokens, and the fingerprint that leakage goes by."""
+    """Write origin and number of tokens of each sample, and the fingerprint for the step leakage."""
     with file.open("w", encoding="utf-8") as lines:
         for row in rows:
             origin = {"file": row.file, "line": row.line, "source": row.source, "tokens": len(row.token_ids),

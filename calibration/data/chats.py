@@ -1,8 +1,8 @@
-"""Chats as servers hand them to a chat template; standard library only.
+"""Chats as servers pass them to a chat template; standard library only.
 
-What vLLM, SGLang, TensorRT-LLM and `transformers serve` agree on is done here: arguments of tool calls are
-decoded from their JSON string, a message's own fields that are null are left out, content that is not there
-is the empty text. Where they disagree (arguments that are no JSON object), the row is refused.
+Does what vLLM, SGLang, TensorRT-LLM and `transformers serve` agree on: decodes the arguments of tool calls
+from their JSON string, drops null fields of messages, and replaces missing content by the empty text. Where
+they disagree (arguments that are not a JSON object), the row is refused.
 """
 
 import json
@@ -28,16 +28,16 @@ REPAIR = "fix it or drop the row"
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """Messages for a chat template, and the tools that it is told of."""
+    """Messages and tools for a chat template."""
 
     messages: tuple[Message, ...]
     tools: tuple[Any, ...] = ()
     decoded: bool = False
-    """Arguments of a tool call were a JSON string, as OpenAI's format has them."""
+    """Whether arguments of a tool call were a JSON string, as in OpenAI's format."""
 
 
 def chat(column: str, value: Any, tools: tuple[Any, ...] = ()) -> Chat:
-    """The messages of a row as servers hand them to the template; raises ValueError for what they refuse."""
+    """The messages of a row as servers pass them to the template; ValueError for rows that they refuse."""
     if not isinstance(value, list):
         raise ValueError(f"{column} is a JSON {json_type(value)}; it must be a list of messages")
     if not value:
@@ -45,7 +45,7 @@ def chat(column: str, value: Any, tools: tuple[Any, ...] = ()) -> Chat:
     decoded_messages = [_message(column, number, message) for number, message in enumerate(value, start=1)]
     messages = tuple(message for message, _ in decoded_messages)
     if not any(map(says, messages)):
-        raise ValueError(f"{column} says nothing: every message is empty; give text or drop the row")
+        raise ValueError(f"{column}: every message is empty; give text or drop the row")
     return Chat(messages, tools, any(decoded for _, decoded in decoded_messages))
 
 
@@ -70,18 +70,18 @@ def tools(column: str, value: Any) -> tuple[Any, ...]:
 
 
 def words(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What a chat says beside its system prompt, reasoning and tool calls included."""
+    """The text of a chat without its system prompt, with reasoning and tool calls."""
     parts = [says(message) for message in messages if message["role"] != "system"]
     return "\n".join(parts)
 
 
 def says(message: Mapping[str, Any]) -> str:
-    """Content, reasoning and tool calls of a message as one text; empty where it says nothing."""
+    """Content, reasoning and tool calls of a message as one text."""
     parts = [str(message[name]) for name in REASONING if message.get(name)]
     content = message["content"]
     parts.append(content if isinstance(content, str) else "\n".join(part["text"] for part in content))
     for call in message.get("tool_calls", ()):
-        function = call.get("function", call)  # without the call's id, which no two logs have in common
+        function = call.get("function", call)  # without the id, which differs between logs of equal calls
         parts.append(json.dumps(function, ensure_ascii=False))
     return "\n".join(dict.fromkeys(part for part in parts if part.strip()))
 
@@ -96,16 +96,16 @@ def _message(column: str, number: int, value: Any) -> tuple[Message, bool]:
             )
         value = {"role": SPEAKERS[speaker], "content": value["value"]}
     if not isinstance(value, dict):
-        raise ValueError(f"message {number} of {column} is no mapping with 'role' and 'content'; {REPAIR}")
+        raise ValueError(f"message {number} of {column} is not an object with 'role' and 'content'; {REPAIR}")
     if "role" not in value:
         raise ValueError(f"message {number} of {column} has no 'role'; {REPAIR}")
     text(f"'role' of message {number}", value["role"])
-    # Servers build a message from the fields that are there: a null one is not, and templates ask for it so.
+    # Servers drop null fields of a message, and templates test fields for presence.
     message = {key: item for key, item in value.items() if item is not None or key == "content"}
     calls, decoded = _calls(number, message.pop("tool_calls", None))
     if calls:
         message["tool_calls"] = calls
-    if "reasoning" in message:  # its newer name: vLLM and TensorRT-LLM give templates the older one too
+    if "reasoning" in message:  # the newer name: vLLM and TensorRT-LLM pass the older one to templates too
         message.setdefault("reasoning_content", message["reasoning"])
     message["content"] = _content(column, number, message)
     others = {key: item for key, item in message.items() if key not in ("role", "content")}
@@ -115,7 +115,7 @@ def _message(column: str, number: int, value: Any) -> tuple[Message, bool]:
 
 
 def _content(column: str, number: int, message: Mapping[str, Any]) -> str | list[dict[str, Any]]:
-    """Text, or a list of text parts; empty where calls, reasoning or a tool's result need none."""
+    """Text, or a list of text parts; empty for tool calls, reasoning and results of tools without content."""
     content = message.get("content")
     if content is None:
         silent = message["role"] == "tool" or "tool_calls" in message
@@ -128,7 +128,7 @@ def _content(column: str, number: int, message: Mapping[str, Any]) -> str | list
     for index, part in enumerate(content, start=1):
         place = f"part {index} of 'content' of message {number}"
         if not isinstance(part, dict) or part.get("type") != "text":
-            raise ValueError(f"{place} is no text; give {{'type': 'text', 'text': ...}}")
+            raise ValueError(f"{place} is not text; give {{'type': 'text', 'text': ...}}")
         string(f"'text' of {place}", part.get("text"))
         printable(place, part)
     return content

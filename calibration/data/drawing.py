@@ -1,4 +1,4 @@
-"""Draws the rows of a blend and turns them into tokens; runs in a child process."""
+"""Draws the rows of a blend and tokenizes them; runs in a child process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from calibration.errors import DataError
 Progress = Callable[[int, int, str], None]
 
 FIRST_ROWS = 256
-"""Rows tokenized at first where a number of tokens is wanted; twice as many each time they do not suffice."""
+"""Rows tokenized at first for a total in tokens; the number doubles until they suffice."""
 
 TICK_ROWS = 32
 """Rows tokenized between two progress reports."""
@@ -30,7 +30,7 @@ TICK_ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The sequence that each row makes, and where longer rows are cut; without a length, none is."""
+    """Length of the sequence of each row, and the side on which longer rows are cut; None: not cut."""
 
     length: int | None = None
     side: Side = "right"
@@ -38,10 +38,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One row as tokens, and where it came from."""
+    """One row as tokens, with its origin."""
 
     source: int
-    """Which source, from 0."""
+    """Index of the source."""
     file: str
     """Name of the data file, without its directory."""
     line: int
@@ -57,28 +57,27 @@ class TokenRow:
     """Whether arguments of a tool call were decoded from a JSON string."""
 
     whole_start: bool = True
-    """Whether the first token is the row's own first: false where the left was cut off."""
+    """Whether the first token is the row's first: false if the left was cut off."""
 
     @property
     def place(self) -> str:
-        """Where the row stands."""
+        """File and line of the row."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The rows of all sources in the blend's order, and what each source gave."""
+    """The rows of all sources in the blend's order, and the report of each source."""
 
     samples: tuple[TokenRow, ...]
     sources: tuple[dict[str, Any], ...]
 
 
 def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
-    """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
+    """Check, draw, render and tokenize the rows of `params["data"]`, shuffled by `params["seed"]`.
 
-    `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
-    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be
-    used, or gives too little.
+    `params` may have a `blend` (total `samples` or `tokens`, and `weights`) and a `fit`. DataError for a
+    source that cannot be used or has too few rows or tokens.
     """
     data, seed = params["data"], params["seed"]
     fit = Fit(**params.get("fit", {}))
@@ -102,7 +101,7 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
 
 
 def _sizes(blend: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scans: Sequence[Scan]) -> list[Any]:
-    """Rows, or tokens, that each source gives."""
+    """Number of rows or tokens to draw from each source."""
     if not blend:
         return [item["samples"] for item in data]
     total = blend["tokens"] if "tokens" in blend else blend["samples"]
@@ -144,7 +143,7 @@ class _Source:
         return rows
 
     def tokens(self, size: int, seed: str, progress: Progress) -> list[TokenRow]:
-        """Rows of `size` tokens together, the last one cut; in the order of the file."""
+        """Rows with `size` tokens in total, the last drawn one cut; in the order of the file."""
         ranks, rows_of, num_tokens = order(self.found.rows, seed), dict[int, TokenRow](), 0
         position, step = 0, FIRST_ROWS
         while num_tokens < size and position < len(ranks):
@@ -179,7 +178,7 @@ class _Source:
     def _tokenized(self, sample: Sample) -> TokenRow:
         ids = self.reader.token_ids(sample.content, self.how, sample.place)
         if len(ids) == 0:
-            raise DataError(f"{sample.place}: the tokenizer makes no tokens of the row; drop it")
+            raise DataError(f"{sample.place}: the tokenizer returns no tokens for the row; drop it")
         text = words(sample.content)
         row = TokenRow(
             source=self.number,
@@ -201,7 +200,7 @@ class _Source:
         return replace(row, token_ids=token_ids, whole_start=self.fit.side == "right" and row.whole_start)
 
     def chats(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
-        """What was done to chats before the template saw them, for reports."""
+        """Changes to chats before they were rendered, for reports."""
         return {
             "arguments_decoded": sum(row.decoded for row in rows),
             "date": self.how.date if self.how in self.reader.dated else None,
@@ -212,7 +211,7 @@ class _Source:
 
 
 def _source_report(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow]) -> dict[str, Any]:
-    """What a source consists of and gave, for reports."""
+    """Files, shape and counts of a source, for reports."""
     names = [file.path.name for file in scan_.files]
     return {
         "file": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",

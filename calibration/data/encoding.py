@@ -1,4 +1,4 @@
-"""Long texts to tokens piece by piece: the library takes some 300 bytes for each that it encodes at once."""
+"""Encodes long texts piece by piece, since the tokenizer needs about 300 bytes per character at once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,16 +12,16 @@ PIECE = 1 << 14
 """Characters encoded at once."""
 
 OVERLAP = 1 << 11
-"""Characters that two pieces share: within them both must come to the same tokens at the same places."""
+"""Characters that two pieces share, in which both must have the same tokens at the same places."""
 
 AGREEING = 32
-"""Tokens on each side of a join that both pieces must have alike."""
+"""Tokens on each side of a join that must be equal in both pieces."""
 
 
 def encode(tokenizer: Any, text: str, *, special: bool) -> Ids:
-    """The tokens of a text, the same as the tokenizer gives for all of it; `special` adds BOS and its like.
+    """The tokens of a text, equal to encoding it at once; `special` adds BOS and other special tokens.
 
-    Where two pieces do not agree on what they share, as in a long word, all of the text is encoded at once.
+    If two pieces differ in their overlap, e.g. in a very long word, the whole text is encoded at once.
     """
     if len(text) <= PIECE + OVERLAP or not tokenizer.is_fast:
         return _encode_whole(tokenizer, text, special=special)
@@ -54,7 +54,7 @@ def _encode_whole(tokenizer: Any, text: str, *, special: bool) -> Ids:
 
 
 def _encode_pieces(tokenizer: Any, text: str) -> list[Ids]:
-    """The pieces' own tokens, end to end; none where two pieces cannot be joined."""
+    """The tokens of the pieces, to be concatenated; empty where two pieces cannot be joined."""
     parts, (ids, starts), begin = list[Ids](), (np.empty(0, np.int32), np.empty(0, np.int64)), 0
     for number, (start, piece) in enumerate(_pieces(text)):
         piece_ids, places = _piece(tokenizer, piece, start)
@@ -70,13 +70,13 @@ def _encode_pieces(tokenizer: Any, text: str) -> list[Ids]:
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
-    """Yields where each piece starts, and the piece with what it shares with the next."""
+    """Start and text of each piece, with the overlap into the next one."""
     for start in range(0, len(text) - OVERLAP, PIECE):
         yield start, text[start : start + PIECE + OVERLAP]
 
 
 def _piece(tokenizer: Any, piece: str, start: int) -> tuple[Ids, npt.NDArray[np.int64]]:
-    """A piece's tokens, and the character of the text that each one starts at."""
+    """A piece's tokens, and the position in the text at which each one starts."""
     encoding = tokenizer(
         piece, add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False
     )
@@ -87,7 +87,7 @@ def _piece(tokenizer: Any, piece: str, start: int) -> tuple[Ids, npt.NDArray[np.
 def _find_join(
     left: tuple[Ids, npt.NDArray[np.int64]], right: tuple[Ids, npt.NDArray[np.int64]], place: int
 ) -> tuple[int, int] | None:
-    """Where to leave the left piece and enter the right one: at the first token from `place` on, in both."""
+    """Indices in both pieces of the first token from `place` on, if the tokens around it are equal."""
     cuts = [int(np.searchsorted(starts, place)) for _, starts in (left, right)]
     around = [
         (ids[index - AGREEING : index + AGREEING], starts[index - AGREEING : index + AGREEING])

@@ -1,4 +1,4 @@
-"""What a row's columns hold: text, chat messages, or a prompt and its completion; standard library only."""
+"""Contents of rows: text, chat messages, or a prompt and its completion; standard library only."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -31,20 +31,20 @@ KINDS: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
     ("response",      {"prompt": "prompt", "completion": "response"},       {}),
     ("instruction",   {"prompt": "instruction", "completion": "output"},    {"input": "input"}),
 )  # fmt: skip
-"""Kinds of rows that are known by their columns' names."""
+"""Kinds of rows by their usual column names: required and optional content -> column."""
 
 OPTIONAL = ("tools", "input")
-"""What a row may lack."""
+"""Content that may be missing in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which columns a source's rows are read from."""
+    """The columns that a source's rows are read from."""
 
     kind: str
-    """A kind of KNOWN, or `named` where the recipe names the columns."""
+    """A kind of KINDS, or `named` where the recipe names the columns."""
     columns: Mapping[str, str]
-    """What is held (`text`, `messages`, `tools`, `prompt`, `input`, `completion`) -> column."""
+    """Content (`text`, `messages`, `tools`, `prompt`, `input`, `completion`) -> column."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON, for reports."""
@@ -52,9 +52,9 @@ class Shape:
 
 
 def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
-    """The columns to read: those that the recipe names, else by the names that are there.
+    """The columns to read: those that the recipe names, else those with usual names.
 
-    Raises ValueError where they are not there, or could be read in more ways than one.
+    ValueError where they are missing or ambiguous.
     """
     present = list(names)
     if roles:
@@ -76,7 +76,7 @@ def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
 
 
 def widen(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
-    """The shape with what a row may lack and this one has, though those before it had not."""
+    """The shape with the optional columns of this row that earlier rows did not have."""
     candidates = next((more for kind, _, more in KINDS if kind == shape.kind), roles)
     added = {
         role: name
@@ -87,7 +87,7 @@ def widen(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
 
 
 def content(shape: Shape, row: Fields) -> Content:
-    """What a row holds; raises ValueError that says what is wrong with it."""
+    """The content of a row; ValueError for an invalid one."""
     for role, name in shape.columns.items():
         if name not in row and role not in OPTIONAL:
             raise ValueError(f"no field {name!r}, which the source's rows have; the row has {_names(row)}")
@@ -104,7 +104,7 @@ def content(shape: Shape, row: Fields) -> Content:
 
 
 def words(content: Content) -> str:
-    """The text that a row brings along, without markup: what two rows are compared by."""
+    """The text of a row without markup, by which rows are compared."""
     if isinstance(content, str):
         return content
     if isinstance(content, Exchange):

@@ -1,4 +1,4 @@
-"""From a row's content to the tokens that the model sees; runs in a child process."""
+"""Renders the contents of rows and tokenizes them; runs in a child process."""
 
 import json
 from collections import deque
@@ -28,31 +28,31 @@ PROBES = (
     "Ünïcödé, cafe\u0301 naïve, «quoted»", "水泵坏了。ポンプ 펌프", "so 😀👩\u200d🔧 it is",
     "def f(x):\n    return {'a': x[0] != 1}  # no\r\n",
 )  # fmt: skip
-"""Texts that tell two ways of reading a tokenizer.json apart. None begins with a space: there the ways of
-putting one in front that are in use differ, and upstream's own conversions too."""
+"""Texts that reveal different interpretations of a tokenizer.json. None begins with a space: there, common
+ways to prepend one differ, even among upstream's own conversions."""
 
 AHEAD = 16
-"""Chats that are rendered while the caller works on one, at most."""
+"""Most chats that are rendered ahead of the caller."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """How the rows of one source become text, as the recipe says."""
+    """The rendering options of one source, from the recipe."""
 
     template: str | None = None
-    """Jinja text; None takes the tokenizer's own."""
+    """Jinja text; None for the tokenizer's own template."""
     system: str | None = None
-    """Put in front of chats that have no system message."""
+    """System prompt for chats without a system message."""
     render: str = "auto"
-    """`chat`, `plain`, or `auto`: what becomes of prompts and completions."""
+    """`chat`, `plain` or `auto`: how prompts and completions are rendered."""
     date: str = DATE
-    """What a template that prints today's date is told, ISO 8601."""
+    """Date for templates that print today's date, ISO 8601."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Rendering":
-        """What a source's params say."""
+        """The options in a source's params."""
         return cls(
             data.get("template"), data.get("system"), data.get("render", "auto"), data.get("date", DATE)
         )
@@ -60,13 +60,13 @@ class Rendering:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A checkpoint's tokenizer, beside the model that reads its tokens."""
+    """A checkpoint's tokenizer, checked against its model's vocabulary."""
 
     tokenizer: Any
     vocab_size: int
     """Tokens that the model has."""
     prefix: tuple[int, ...] = ()
-    """Tokens that the tokenizer puts in front of a text, BOS as a rule; empty where it puts none."""
+    """Tokens that the tokenizer puts in front of a text, usually BOS."""
     sandbox: Sandbox = field(default_factory=Sandbox)
     """Renders its chat templates."""
     dated: set[Rendering] = field(default_factory=set)
@@ -76,7 +76,7 @@ class Reader:
     def open(cls, source: Path, title: str = "") -> "Reader":
         """The tokenizer of a checkpoint directory, which messages call `title`.
 
-        Its remote code is never run; raises CheckpointError when there is no tokenizer that loads.
+        Remote code is never run. CheckpointError where no tokenizer can be loaded.
         """
         label = title or str(source)
         if not any((source / name).is_file() for name in TOKENIZER_FILES):
@@ -85,7 +85,7 @@ class Reader:
             )
         vocab_size = json.loads((source / "config.json").read_bytes())["vocab_size"]
         tokenizer, prefix = _load_tokenizer(source, label)
-        # Rows are cut into sequences later; the tokenizer's warning about long rows means nothing here.
+        # Rows are cut into sequences later, so the tokenizer's warning about long rows does not apply.
         tokenizer.model_max_length = int(1e30)
         reader = cls(tokenizer, vocab_size, prefix)
         if beyond := reader.beyond(reader.prefix):
@@ -97,7 +97,7 @@ class Reader:
 
     @property
     def pad_id(self) -> int:
-        """Token that fills up short sequences; which one it is, no result may depend on."""
+        """Token that pads short sequences; no result may depend on which one it is."""
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
         return next(
             (
@@ -110,11 +110,11 @@ class Reader:
 
     @property
     def prefix_text(self) -> str:
-        """The tokens that the tokenizer puts in front of a text, as people write them."""
+        """The prefix as text."""
         return " ".join(self.tokenizer.convert_ids_to_tokens(list(self.prefix)))
 
     def beyond(self, ids: Iterable[int]) -> str:
-        """The tokens that the model does not have, the first each as `text = id`; empty where it has all."""
+        """The tokens outside the model's vocabulary, the first ones as `text = id`; empty if none."""
         missing = sorted({index for index in ids if index >= self.vocab_size})
         described = [f"{self.tokenizer.convert_ids_to_tokens(index)} = {index}" for index in missing[:SHOWN]]
         more = [f"{len(missing) - SHOWN} more"] if len(missing) > SHOWN else []
@@ -122,13 +122,13 @@ class Reader:
 
     @property
     def special_ids(self) -> dict[int, str]:
-        """Id -> text of the tokens that are no text."""
+        """Id -> text of the special tokens."""
         added = self.tokenizer.added_tokens_decoder
         ids = {*self.tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
         return {index: self.tokenizer.convert_ids_to_tokens(index) for index in sorted(ids)}
 
     def token_ids(self, content: Content, rendering: Rendering, place: str) -> npt.NDArray[np.int32]:
-        """A row's tokens; raises DataError where it cannot be rendered as the recipe wants it."""
+        """A row's tokens; DataError where it cannot be rendered as the recipe requires."""
         text, chat = self.text(content, rendering, place)
         ids = encode(self.tokenizer, text, special=not chat)
         if beyond := self.beyond(ids[ids >= self.vocab_size].tolist()):
@@ -140,7 +140,7 @@ class Reader:
         return ids
 
     def ahead(self, samples: Iterable[Sample], rendering: Rendering) -> Iterator[Sample]:
-        """The samples, in order; the chats of the next ones are rendered while the caller works on one."""
+        """The samples in order; the helper renders the next chats while the caller processes one."""
         pending = deque[Sample]()
         for sample in samples:
             while not self._send_ahead(sample.content, rendering) and pending:
@@ -154,13 +154,11 @@ class Reader:
         yield from pending
 
     def text(self, content: Content, rendering: Rendering, place: str) -> tuple[str, bool]:
-        """A row's text, and whether a chat template wrote it: then special tokens are in it already."""
+        """A row's text, and whether a chat template rendered it: then it contains its special tokens."""
         chat = self._as_chat(content, rendering)
         if chat is None:
             if rendering.system is not None:
-                raise DataError(
-                    f"{place}: text, not a chat, so the system prompt has no place; remove 'system'"
-                )
+                raise DataError(f"{place}: text, not a chat, cannot have a system prompt; remove 'system'")
             return joined(content) if isinstance(content, Exchange) else str(content), False
         if rendering.render == "plain":
             raise DataError(f"{place}: chat messages cannot be rendered plain; give text rows")
@@ -178,14 +176,14 @@ class Reader:
         return rendered.text, True
 
     def rendered(self, chat: Chat, rendering: Rendering, *, answer: bool = False) -> Rendered:
-        """A chat through the recipe's template or the tokenizer's; `answer` lets an answer begin.
+        """A chat rendered by the recipe's template or the tokenizer's; `answer` adds the generation prompt.
 
-        Raises TemplateRefused, with the template's name in the message.
+        TemplateRefused, with the template's name in the message, on failure.
         """
         return self._rendered(chat, rendering, None, answer=answer)
 
     def _as_chat(self, content: Content, rendering: Rendering) -> Chat | None:
-        """The chat that a row is, or is made to be; None for text."""
+        """The row as a chat, if it is one or is rendered as one; None for text."""
         if isinstance(content, Exchange):
             usable = rendering.template is not None or self.tokenizer.chat_template is not None
             if rendering.render == "chat" or (rendering.render == "auto" and usable):
@@ -203,7 +201,7 @@ class Reader:
             return False
         try:
             return self.sandbox.send_ahead(self._request(chat, rendering), content)
-        except TemplateRefused:  # told when the row's turn comes
+        except TemplateRefused:  # reported when the row itself is rendered
             return False
 
     def _rendered(self, chat: Chat, rendering: Rendering, owner: object, *, answer: bool = False) -> Rendered:
@@ -239,7 +237,7 @@ class Reader:
 
 
 def _load_tokenizer(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
-    """A directory's tokenizer and its prefix; CheckpointError where it does not load, or reads otherwise."""
+    """A directory's tokenizer and its prefix; CheckpointError where it fails or differs from its file."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True, trust_remote_code=False)
         differs, prefix = _tokenizer_difference(tokenizer, source / "tokenizer.json"), _prefix(tokenizer)
@@ -247,7 +245,7 @@ def _load_tokenizer(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
         panicked = type(exc).__name__ == "PanicException"
         if isinstance(exc, MemoryError) or not (panicked or isinstance(exc, Exception)):
             raise
-        # Both libraries raise what comes, bare Exceptions too; the Rust one panics, by a BaseException.
+        # Both libraries raise arbitrary exceptions; a panic of the Rust one is a BaseException.
         reason = str(exc).replace(str(source), label)
         raise CheckpointError(f"{label}: transformers cannot load the tokenizer ({reason})") from exc
     if differs:
@@ -261,13 +259,13 @@ def _load_tokenizer(source: Path, label: str) -> tuple[Any, tuple[int, ...]]:
 
 
 def _tokenizer_advice(source: Path, name: str) -> str:
-    """What to do about a class that reads a tokenizer.json otherwise."""
+    """The remedy for a class that interprets tokenizer.json differently."""
     config_file = source / "tokenizer_config.json"
     class_name = (
         json.loads(config_file.read_bytes()).get("tokenizer_class") if config_file.is_file() else None
     )
     if class_name and class_name.removesuffix("Fast") != name:
-        return f"for this model_type it takes {name} whatever is named; give a tokenizer made with {name}"
+        return f"for this model_type it always uses {name}; give a tokenizer made with {name}"
     return (
         "in tokenizer_config.json set tokenizer_class to PreTrainedTokenizerFast, or to the class that the "
         "tokenizer was made with"
@@ -275,7 +273,7 @@ def _tokenizer_advice(source: Path, name: str) -> str:
 
 
 def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
-    """The first of PROBES that a class reads otherwise than tokenizer.json itself; empty where none is."""
+    """The first of PROBES that a class encodes differently from tokenizer.json itself; empty if none."""
     if not file.is_file():
         return ""
     reference = Tokenizer.from_file(str(file))
@@ -312,6 +310,6 @@ def _prefix(tokenizer: Any) -> tuple[int, ...]:
 
 
 def joined(content: Exchange) -> str:
-    """Prompt and completion as one text: as they are if white space parts them, else with a line end."""
+    """Prompt and completion as one text, separated by a line end unless white space separates them."""
     parted = content.prompt[-1:].isspace() or content.completion[:1].isspace()
     return content.prompt + ("" if parted else "\n") + content.completion

@@ -1,4 +1,4 @@
-"""What a calibration set consists of, and what in it deserves a second look."""
+"""The report of a calibration set: counts, samples and warnings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from calibration.data.rendering import Reader
 from calibration.data.sameness import duplicates
 
 FIRST_SAMPLES = 2
-"""Samples of each source that are shown."""
+"""Samples of each source in the report."""
 
 FIRST_TOKENS = 96
-"""Tokens of a sample or sequence that are shown."""
+"""Tokens of a sample or sequence in the report."""
 
 DOMINANT = 0.5
-"""Share of the set's tokens that one row may give without a warning."""
+"""Largest share of the set's tokens from one row without a warning."""
 
 MANY_DUPLICATES = 0.05
-"""Share of repeated samples that is worth a warning."""
+"""Largest share of repeated samples without a warning."""
 
 
 def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
@@ -55,12 +55,12 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
 
 
 def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
-    """The tokens that the tokenizer puts in front of a text, if any, and how many sequences have them."""
+    """The tokenizer's prefix, if any, and the number of sequences that begin with it."""
     return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
 
 
 def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]:
-    """The row with most of the tokens that are in the sequences, and its share of them."""
+    """The row with the most tokens in the sequences, and its share of them."""
     remaining, most = packed.row_tokens, (0, "")
     for row in samples:
         most = max(most, (min(remaining, len(row.token_ids)), row.place), key=lambda entry: entry[0])
@@ -69,7 +69,7 @@ def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]
 
 
 def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
-    """Samples that lost tokens, and the share of all tokens that was lost."""
+    """Number of cut samples, and the share of all tokens that was cut off."""
     lost_tokens = [row.full_tokens - len(row.token_ids) for row in samples]
     whole = sum(row.full_tokens for row in samples)
     return {
@@ -80,9 +80,9 @@ def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
 
 
 def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any]:
-    """How often each special token stands in the samples, and how many do not start as texts do.
+    """Counts of each special token in the samples, and of samples with a missing or doubled BOS.
 
-    Samples cut on the left are not asked for a BOS.
+    Samples cut on the left are not expected to begin with BOS.
     """
     names, counts = reader.special_ids, Counter[int]()
     for row in samples:
@@ -98,7 +98,7 @@ def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any
 
 
 def _starts(row: TokenRow) -> bool:
-    """Whether the sample's first token is the row's: it is, unless the row was cut on the left."""
+    """Whether the sample begins with the row's first token: it was not cut on the left."""
     return row.whole_start and len(row.token_ids) > 0
 
 
@@ -122,7 +122,7 @@ def shown(token_ids: Ids, reader: Reader) -> list[list[Any]]:
 
 
 def warnings(report_: dict[str, Any]) -> list[str]:
-    """What people should look at."""
+    """Warnings about the set."""
     special, samples = report_["special_tokens"], report_["samples"]
     messages = []
     if special["bos_missing"]:

@@ -1,4 +1,4 @@
-"""When two rows are the same text; the standard library only."""
+"""Fingerprints that detect equal rows; standard library only."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 BLOCK = 1 << 16
-"""Characters compared at once: a long text's words as strings would take twenty times its size."""
+"""Characters hashed at once: the words of a long text as strings would take twenty times its size."""
 
 SPACE = re.compile("[ \t\n]+")
 
@@ -24,7 +24,7 @@ def fingerprint(text: str) -> str:
 
 
 def loose_fingerprint(text: str) -> str:
-    """The same without what people do not see as a difference: case, white space, Unicode's spellings."""
+    """The same, ignoring case, white space and Unicode normalization."""
     hasher, between = hashlib.sha256(), ""
     for block in _blocks(text):
         if words := unicodedata.normalize("NFKC", block).casefold().split():
@@ -34,7 +34,7 @@ def loose_fingerprint(text: str) -> str:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yields the text in pieces that end with white space: no spelling of Unicode reaches beyond one."""
+    """Yield the text in pieces that end with white space, across which no Unicode normalization reaches."""
     start = 0
     while start < len(text):
         space = SPACE.search(text, start + BLOCK)
@@ -44,7 +44,7 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> dict[str, Any]:
-    """How many samples repeat an earlier one, and the first few pairs."""
+    """Number of samples that repeat an earlier one, and the first few pairs."""
     first: dict[str, str] = {}
     pairs = []
     for place, fingerprint_ in zip(places, fingerprints, strict=True):

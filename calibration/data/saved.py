@@ -1,4 +1,4 @@
-"""A directory that `datasets` wrote with `save_to_disk`: splits and files; standard library only."""
+"""Reads splits and files of directories from `save_to_disk` of `datasets`; standard library only."""
 
 import json
 from pathlib import Path
@@ -11,13 +11,13 @@ from recipes.regular import FileRefused, read_text
 SPLITS, STATE = "dataset_dict.json", "state.json"
 
 STATE_BYTES = 8 << 20
-"""Read of either at most; a hundred thousand files are named in less."""
+"""Largest size of either file: enough for the names of a hundred thousand files."""
 
 
 def data_files(directory: Path, split: str | None) -> list[Path]:
-    """The Arrow files of a saved dataset, in order; of one with splits, those of the split chosen.
+    """The Arrow files of a saved dataset, in order; of one with splits, those of the chosen split.
 
-    Raises DataError for a directory that `save_to_disk` did not write, and for a split that is not there.
+    DataError for a directory that `save_to_disk` did not write, and for an unknown split.
     """
     _require_inside(directory, [SPLITS, STATE])
     if (directory / SPLITS).is_file():
@@ -26,11 +26,11 @@ def data_files(directory: Path, split: str | None) -> list[Path]:
         return _files(directory / chosen)
     if not (directory / STATE).is_file():
         raise DataError(
-            f"{directory}: neither {SPLITS} nor {STATE} in it; give a data file, or a directory that "
-            "datasets' save_to_disk wrote"
+            f"{directory}: has neither {SPLITS} nor {STATE}; give a data file, or a directory from "
+            "save_to_disk of datasets"
         )
     if split is not None:
-        raise DataError(f"{directory}: holds one split without a name, not {split!r}; leave out 'split'")
+        raise DataError(f"{directory}: has one split without a name, not {split!r}; leave out 'split'")
     return _files(directory)
 
 
@@ -48,7 +48,7 @@ def _chosen(directory: Path, split: str | None) -> str:
 def _files(directory: Path) -> list[Path]:
     state = _read(directory / STATE)
     if state.get("_indices_data_files"):
-        raise DataError(f"{directory}: rows are chosen by an index; save it anew with flatten_indices()")
+        raise DataError(f"{directory}: rows are selected by an index; save it again after flatten_indices()")
     entries = state.get("_data_files")
     names = [entry.get("filename") for entry in entries] if isinstance(entries, list) else []
     if not names:

@@ -1,4 +1,4 @@
-"""Data files read as tables: Parquet, and the Arrow files of a saved `datasets` directory."""
+"""Reads tables: Parquet files, and the Arrow files of a saved `datasets` directory."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,20 +15,20 @@ from calibration.data.text_files import KINDS, ROW_BYTES, Row, RowFile
 from calibration.errors import DataError
 
 BATCH_ROWS = 256
-"""Rows turned into Python values at a time."""
+"""Rows converted to Python values at a time."""
 
 GROUP_BYTES = 4 << 30
-"""What one row group may unpack to, by the file's own account: it is in memory at once."""
+"""Largest row group by the file's own metadata: it is decoded into memory at once."""
 
 TEXTS = ("string", "large_string", "binary", "large_binary")
 """Arrow's types of text."""
 
 BROKEN = (pa.ArrowException, OSError, EOFError)
-"""What pyarrow raises for bytes that are not what they should be."""
+"""Exceptions of pyarrow for malformed files."""
 
 
 class Table:
-    """What both kinds of table share."""
+    """The common part of both kinds of tables."""
 
     unit = "row"
 
@@ -41,7 +41,7 @@ class Table:
         raise NotImplementedError
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
-        """The table's rows in order, some at a time."""
+        """The table's rows in order, in batches."""
         raise NotImplementedError
 
     def row(self, position: int, columns: list[str]) -> Any:
@@ -102,7 +102,7 @@ class Parquet(Table):
                     f"{self.group_bytes:,} are read; write the file with a smaller row_group_size"
                 )
         columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
-        # A text that many rows share stays one, whatever they would come to.
+        # Read texts as dictionaries: a text that many rows share is in memory once, however many there are.
         shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         with _ReportBrokenFile(self.path):
             return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, read_dictionary=shared)
@@ -176,7 +176,7 @@ def open_file(path: Path, kind: str) -> RowFile:
 
 
 class _ReportBrokenFile:
-    """Says which file it is that pyarrow cannot read."""
+    """Turns exceptions of pyarrow into a DataError with the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -193,7 +193,7 @@ class _ReportBrokenFile:
 
 
 def _values(batch: Any) -> Iterator[Fields | ValueError]:
-    """A batch's rows as Python values; a row that is too long, or no UTF-8, is at fault alone."""
+    """A batch's rows as Python values; a ValueError in place of a row that is too long or not UTF-8."""
     if _decoded_bytes(batch) <= ROW_BYTES:
         try:
             yield from [_present(row) for row in batch.to_pylist()]
@@ -205,7 +205,7 @@ def _values(batch: Any) -> Iterator[Fields | ValueError]:
 
 
 def _decoded_bytes(value: Any) -> int:
-    """What a table or array comes to in Python, where a text that rows share is there for each of them."""
+    """Bytes of a table or array as Python values, in which every row has its own copy of a shared text."""
     kind, types = getattr(value, "type", None), pa.types
     if kind is None:
         parts = value.columns
@@ -234,7 +234,7 @@ def _value(row: Any) -> Fields | ValueError:
 
 
 def _present(fields: Fields) -> Fields:
-    """A row without what only a table's types put there: keys of a struct that other rows have, as nulls."""
+    """A row without null fields of structs: a table has the keys of all rows in every row."""
     return {name: _without_nulls(value) for name, value in fields.items()}
 
 

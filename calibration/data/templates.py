@@ -1,4 +1,4 @@
-"""Renders chats with templates that nobody vouches for: in a helper process with limits, see `sandbox.py`."""
+"""Renders chats with untrusted templates in a helper process with limits, see `sandbox.py`."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ HELPER = Path(__file__).with_name("sandbox.py")
 
 
 class TemplateRefused(Exception):
-    """A template cannot be rendered; the message is a verb and its object, for the template's name."""
+    """A template cannot be rendered; the message is verb and object, to follow the template's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Rendered:
 
     text: str
     dated: bool
-    """The template asked for today's date."""
+    """Whether the template used today's date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +37,22 @@ class Request:
     """The template's text."""
     messages: Sequence[Mapping[str, Any]]
     date: str
-    """What the template takes for today, ISO 8601."""
+    """Today's date for the template, ISO 8601."""
     values: Mapping[str, Any]
-    """What it is told besides: tools, special tokens."""
+    """Other variables of the template: tools, special tokens."""
 
 
 @dataclass(slots=True, weakref_slot=True)
 class Sandbox:
-    """Renders templates one row at a time; the helper starts with the first, and ends with this object.
+    """Renders templates one row at a time; the helper starts with the first row and ends with this object.
 
-    Requests may be sent ahead, so that the helper works while its answers are tokenized.
+    Requests may be sent ahead, so that the helper renders while the caller tokenizes earlier answers.
     """
 
     _helper: "_Helper | None" = None
     _numbers: dict[str, int] = field(default_factory=dict)
     _waiting: deque[tuple[object, int]] = field(default_factory=deque)
-    """What is not answered yet, in order: for whom it was sent, and its bytes."""
+    """Unanswered requests in order: their owner, and their size in bytes."""
 
     @property
     def pid(self) -> int | None:
@@ -60,7 +60,7 @@ class Sandbox:
         return self._helper.pid if self._helper is not None else None
 
     def send_ahead(self, request: Request, owner: object) -> bool:
-        """Sends a request if the pipe has room for it, whatever the helper does meanwhile; else says no."""
+        """Send a request if the pipe has room even while the helper reads nothing; whether it was sent."""
         line = self._line(request)
         helper = self._started()
         if sum(size for _, size in self._waiting) + len(line) > helper.room:
@@ -69,21 +69,21 @@ class Sandbox:
         return True
 
     def sent_for(self, owner: object) -> bool:
-        """Whether the last request that was sent ahead is this one's."""
+        """Whether the latest request that was sent ahead is this owner's."""
         return bool(self._waiting) and self._waiting[-1][0] is owner
 
     def render(self, request: Request, owner: object = None) -> Rendered:
-        """The messages as text; answers what was sent ahead for the same object, if it was.
+        """The messages as text; uses a request that was sent ahead for the same owner.
 
-        Raises TemplateRefused for whatever the template does not do within 5 s of CPU time and 1 GB.
+        TemplateRefused where the template fails, or exceeds 5 s of CPU time or 1 GB.
         """
         while self._waiting and (owner is None or self._waiting[0][0] is not owner):
-            self._answer()  # sent for a row that nobody wants any more
+            self._answer()  # sent ahead for a row that is no longer needed
         if not self._waiting:
             self._send(request, self._line(request), owner)
         answer = self._answer()
         if "error" in answer:
-            self._numbers.pop(request.source, None)  # the helper may not have it
+            self._numbers.pop(request.source, None)  # the helper may have failed to compile it
             raise TemplateRefused(answer["error"])
         return Rendered(answer["text"], answer["dated"])
 
@@ -125,13 +125,13 @@ class _Helper:
     requests: BinaryIO
     answers: BinaryIO
     room: int
-    """Bytes of requests that surely fit into the pipe while the helper reads none."""
+    """Bytes of requests that fit into the pipe while the helper reads none."""
     code: int | None = None
-    """Exit code, once it has ended; negative for a signal."""
+    """Exit code after its end; negative for a signal."""
 
     @classmethod
     def start(cls) -> "_Helper":
-        """Starts the helper; it ends by itself when nobody can send requests any more."""
+        """Start the helper; it ends by itself when its input is closed."""
         (child_stdin, request_end), (answer_end, child_stdout) = os.pipe(), os.pipe()
         pid = os.posix_spawn(
             sys.executable,
@@ -141,22 +141,24 @@ class _Helper:
         )
         os.close(child_stdin)
         os.close(child_stdout)
-        room = fcntl.fcntl(request_end, fcntl.F_GETPIPE_SZ) // 2  # a page may be half full
+        room = (
+            fcntl.fcntl(request_end, fcntl.F_GETPIPE_SZ) // 2
+        )  # half: a pipe stores pages, which may be partly filled
         return cls(pid, os.fdopen(request_end, "wb"), os.fdopen(answer_end, "rb"), room)
 
     def send(self, request: bytes) -> None:
-        """Sends a request; a helper that died says so by its missing answer."""
+        """Send a request; if the helper has died, its answer will be missing."""
         with suppress(BrokenPipeError):
             self.requests.write(request)
             self.requests.flush()
 
     def answer(self) -> dict[str, Any] | None:
-        """The next answer; None where the helper died of the request."""
+        """The next answer; None if the helper died."""
         line = self.answers.readline()
         return json.loads(line) if line.endswith(b"\n") else None
 
     def end(self) -> int:
-        """Ends the helper, whatever it is at; returns its exit code, negative for a signal."""
+        """Kill the helper if it still runs; return its exit code, negative for a signal."""
         if self.code is None:
             self.code = 0
             with suppress(ChildProcessError):  # in a fork of the process that started it
@@ -165,7 +167,7 @@ class _Helper:
                     os.kill(self.pid, signal.SIGKILL)
                     _, status = os.waitpid(self.pid, 0)
                 self.code = os.waitstatus_to_exitcode(status)
-            with suppress(BrokenPipeError):  # what it never read
+            with suppress(BrokenPipeError):  # flushing requests that it never read
                 self.requests.close()
             self.answers.close()
         return self.code

@@ -1,4 +1,4 @@
-"""Data files read line by line: JSONL, paragraphs, CSV; standard library only, for plans."""
+"""Reads data files line by line: JSONL, paragraphs, CSV; standard library only, since plans use it."""
 
 import csv
 import json
@@ -13,20 +13,20 @@ from calibration.data.values import json_type
 from calibration.errors import DataError
 
 ROW_BYTES = 16 << 20
-"""Longest row that is read, so that memory does not depend on a file without line ends: JSON may take some 25
-times that."""
+"""Longest row that is read, which bounds the memory for a file without line ends; parsed JSON may take about
+25 times as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as a file has it."""
+    """One row of a file."""
 
     position: int
-    """Where `read` finds it again: byte offset, or number from 0 in a table."""
+    """Position for `read`: byte offset, or number from 0 in a table."""
     line: int
     """Line of the file, or row of a table, from 1."""
     fields: Fields | ValueError
-    """Its values, or what is wrong with it."""
+    """Its values, or its problem."""
 
 
 class RowFile(Protocol):
@@ -34,29 +34,29 @@ class RowFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Path of the file."""
 
     @property
     def unit(self) -> str:
-        """What `line` counts: `line`, or `row` of a table."""
+        """Unit of `line`: `line`, or `row` of a table."""
 
     @property
     def extent(self) -> int:
         """Upper end of the rows' positions: the file's bytes or the table's rows."""
 
     def names(self) -> list[str] | None:
-        """Its columns; None where every row has its own."""
+        """Its columns; None where rows have their own columns."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Every row in order, with at least these columns where it has them."""
+        """Every row in order, with at least those of `columns` that it has."""
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
-        """The rows at these positions, in this order; a row that cannot be read is a ValueError."""
+        """The rows at these positions, in this order; ValueError for an unreadable row."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """What the line-based kinds share."""
+    """The common part of line-based files."""
 
     path: Path
 
@@ -126,7 +126,7 @@ class Csv(TextFile):
     __slots__ = ()
 
     def names(self) -> list[str]:
-        """The header; raises DataError without a usable one."""
+        """The header; DataError for an invalid one."""
         with self.path.open("rb") as file:
             _, _, header = next(_records(file), (0, 1, []))
         if isinstance(header, ValueError):
@@ -134,7 +134,7 @@ class Csv(TextFile):
         repeated = sorted({name for name in header if header.count(name) > 1})
         if repeated:
             raise DataError(
-                f"{self.path}:1: column {repeated[0]!r} stands twice in the header; rename one of them"
+                f"{self.path}:1: column {repeated[0]!r} is repeated in the header; rename one of them"
             )
         return header
 
@@ -177,16 +177,16 @@ EXPECTED = {
     "parquet": "give a table with rows",
     "arrow": "give a split with rows",
 }
-"""What a file of each kind should hold."""
+"""Kind of file -> what it should contain."""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yields (byte offset, line, bytes); blank lines at the end of a file are no rows."""
+    """Yield (byte offset, line, bytes); blank lines at the end of a file are ignored."""
     offset, blank = 0, list[tuple[int, int, bytes]]()
     with path.open("rb") as file:
         for number, raw in enumerate(_bounded_lines(file, path), start=1):
             if raw.strip():
-                yield from blank  # blank lines that rows follow are broken rows
+                yield from blank  # blank lines before a row are invalid rows
                 blank.clear()
                 yield offset, number, raw
             elif not blank:
@@ -195,7 +195,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Every line of a file; one that is too long is a DataError, and not read to its end."""
+    """Every line of a file; DataError for one that is too long, without reading its rest."""
     number = 1
     while raw := file.readline(ROW_BYTES + 1):
         if len(raw) > ROW_BYTES:
@@ -232,7 +232,7 @@ class _Feed:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
         self.begun = (self.offset, self.line)
-        """Where the record begins, in bytes and lines; whoever takes records says it."""
+        """Start of the current record, in bytes and lines; the reader of records sets it."""
 
     def __iter__(self) -> "_Feed":
         return self

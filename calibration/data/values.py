@@ -1,18 +1,18 @@
-"""Checks of single values that rows hold: text that can be tokenized, JSON; standard library only."""
+"""Checks single values of rows: text that can be tokenized, JSON; standard library only."""
 
 import json
 import re
 from typing import Any
 
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-"""A NUL as `json.dumps` writes it."""
+"""Matches a NUL as `json.dumps` writes it."""
 
 SHOWN_CHARS = 24
-"""Characters in front of a wrong one that a message quotes."""
+"""Characters before a wrong one that a message quotes."""
 
 
 def text(label: str, value: Any) -> str:
-    """The value, if it is text that can be tokenized and is not empty; else a ValueError."""
+    """The value, if it is non-empty text that can be tokenized; else a ValueError."""
     value_ = string(label, value)
     if not value_.strip():
         raise ValueError(f"{label} is empty; give text or drop the row")
@@ -20,7 +20,7 @@ def text(label: str, value: Any) -> str:
 
 
 def string(label: str, value: Any) -> str:
-    """The value, if it is text that can be tokenized, be it empty; else a ValueError."""
+    """The value, if it is text that can be tokenized, possibly empty; else a ValueError."""
     if not isinstance(value, str):
         raise ValueError(f"{label} is a JSON {json_type(value)}; it must be text")
     if "\0" in value:
@@ -35,7 +35,7 @@ def string(label: str, value: Any) -> str:
 
 
 def printable(label: str, value: Any) -> None:
-    """Raises ValueError unless every string of a JSON value, keys too, is text that can be tokenized."""
+    """Raise ValueError unless every string of a JSON value, keys included, can be tokenized."""
     try:
         written = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as exc:

@@ -41,7 +41,7 @@ the cache of a CPU."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What calibration found out about one linear; absent values are None."""
+    """The calibrated measurements of one linear; None where the format does not need a value."""
 
     fmt: Format
     channels: tuple[int, int] | None = None
@@ -55,12 +55,12 @@ class Measured:
     smoothing: torch.Tensor | None = None
     """Factors [I] that inputs are multiplied by, float32."""
     shared: torch.Tensor | None = None
-    """Factors [I] in the model's dtype, after the group agreed on them."""
+    """Factors [I] in the model's dtype, common to the group."""
     folded: bool = False
-    """Whether the norm before the linear carries the factors."""
+    """Whether the factors are folded into the norm before the linear."""
 
     def to(self, device: torch.device) -> "Measured":
-        """The same, on a device: a scale that stays on the CPU makes a GPU multiply by its inverse."""
+        """A copy on a device: dividing by a scale on the CPU, a GPU would multiply by its rounded inverse."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         moved: dict[str, Any] = {n: v.to(device) for n, v in values if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
@@ -69,9 +69,9 @@ class Measured:
 def agreed(
     linears: Mapping[str, Measured], groups: Sequence[Group], stacks: Sequence[tuple[str, ...]] = ()
 ) -> dict[str, Measured]:
-    """Gives the linears of every fused group one amax each for weight and input, and one smoothing.
+    """Give the linears of every fused group a common amax for weights and inputs, and common smoothing.
 
-    The experts of a stack get one input amax. Raises QuantizationIncomplete where the formats of a group or
+    The experts of a stack get a common input amax. QuantizationIncomplete where the formats of a group or
     stack differ.
     """
     result = dict(linears)
@@ -109,7 +109,7 @@ def _share_input_amax(members: Mapping[str, Measured], size: int) -> dict[str, M
 
 
 def _share_amax(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
-    """The linears with what they share; `folds`: a norm can carry their smoothing."""
+    """The linears with their common values; `folds`: smoothing can be folded into a norm."""
     fmt, shared = members[0].fmt, _mean([m.shared for m in members])
     joined = [
         replace(
@@ -125,7 +125,7 @@ def _share_amax(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
 
 
 def _smoothed_amax(measurement: Measured) -> torch.Tensor:
-    """Largest smoothed weight: the largest of each input channel stays so, as rounding keeps the order."""
+    """Largest smoothed weight, from the largest of each input channel: rounding preserves the order."""
     assert measurement.weight_in_amax is not None
     assert measurement.smoothing is not None
     assert measurement.shared is not None
@@ -146,8 +146,8 @@ def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch
     """The tensors that replace a linear's weight, by the last part of their names.
 
     `weight` is e4m3 or int8 [O, I], or uint8 [O/2, I] with output channels 2k and 2k+1 in the low and
-    high half of a byte; `weight_scale` is float32, 0-d, [O] or [O, B]. Raises CheckpointError for a weight
-    that was not the one measured, or that whole blocks and byte pairs do not fit.
+    high half of a byte; `weight_scale` is float32, 0-d, [O] or [O, B]. CheckpointError for a weight whose
+    shape differs from the measured one or is not a multiple of blocks and byte pairs.
     """
     fmt = measurement.fmt
     if measurement.channels not in (None, tuple(weight_OI.shape)):
@@ -175,7 +175,7 @@ def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch
 
 
 def require_whole_blocks(shape: tuple[int, ...], fmt: Format) -> None:
-    """Raises CheckpointError for a weight that blocks of input channels and byte pairs do not fit."""
+    """Raise CheckpointError for a weight that is not a multiple of blocks of inputs and pairs of outputs."""
     num_out, num_in = shape
     if fmt.granularity == "block" and (num_in % fmt.block_size or num_out % 2):
         raise CheckpointError(
@@ -236,7 +236,10 @@ def _scale(amax: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def _divide(amax: torch.Tensor, bound: float) -> torch.Tensor:
-    """The quotient in float32, correctly rounded: by a plain number a GPU would multiply its inverse."""
+    """The quotient in float32, correctly rounded.
+
+    The divisor is a tensor on the same device: by a Python number, a GPU would multiply by its inverse.
+    """
     return amax.float() / torch.full((), bound, device=amax.device)
 
 

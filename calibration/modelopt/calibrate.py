@@ -28,18 +28,19 @@ from recipes.precision import Precision
 Progress = Callable[[int, int, str], None]
 
 FORWARD_PASSES = {"awq_lite": 2}
-"""Times an algorithm runs the calibration set through the model, where not once."""
+"""Algorithm -> passes over the calibration set, where not one."""
 
 NOTHING = {"quant_cfg": [{"quantizer_name": "*", "enable": False}], "algorithm": "max"}
-"""Configuration that quantizes nothing, to which the KV cache can be added."""
+"""Configuration without quantized linears, to which a quantized KV cache can be added."""
 
 KV_BITS = {"fp8": (4, 3), "int8": 8}
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Writes the quantized checkpoint of `inputs["source"]` and its coverage.json.
+    """Write the quantized checkpoint of `inputs["source"]` and its coverage.json.
 
-    Raises CheckpointError for a source that cannot be quantized, QuantizationIncomplete for surprises.
+    CheckpointError for a source that cannot be quantized, QuantizationIncomplete for deviations from the
+    intended formats.
     """
     params, inputs = job["params"], job["inputs"]
     precision, alpha = Precision.parse(params["format"]), params.get("smoothing", FULL_SMOOTHING)
@@ -47,8 +48,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     names = layout(source.config)
     if names.num_experts:
         raise CheckpointError(
-            f"{source.root}: transformers fuses the experts of this model, so that ModelOpt's own "
-            "calibration names none of them; use the method one_pass"
+            f"{source.root}: transformers fuses the experts of this model, so ModelOpt's own calibration "
+            "cannot name them; use the method one_pass"
         )
     source.check_finite(progress)
     model = load(source)
@@ -68,7 +69,7 @@ def one_format(precision: Precision) -> Format:
     if len(formats) > 1:
         names = ", ".join(fmt.name for fmt in formats)
         raise QuantizationIncomplete(
-            f"ModelOpt's own calibration knows one format at a time, not {names}; use the method one_pass"
+            f"ModelOpt's own calibration supports one format at a time, not {names}; use the method one_pass"
         )
     return formats[0] if formats else precision.default
 
@@ -76,7 +77,9 @@ def one_format(precision: Precision) -> Format:
 def configuration(precision: Precision, kv_type: str, alpha: float, names: Layout) -> dict[str, Any]:
     """ModelOpt's preset for the format, with the recipe's exceptions, KV cache and SmoothQuant's alpha."""
     fmt = one_format(precision)
-    preset = copy.deepcopy(getattr(mtq, fmt.modelopt_cfg) if fmt.modelopt_cfg else NOTHING)  # they are shared
+    preset = copy.deepcopy(
+        getattr(mtq, fmt.modelopt_cfg) if fmt.modelopt_cfg else NOTHING
+    )  # presets are shared
     algorithm, rules = _algorithm(preset, alpha), list(preset["quant_cfg"])
     rules += [
         {"quantizer_name": f"{name}.*_quantizer*", "enable": False}
@@ -139,7 +142,7 @@ def calibrate(
         total = tokens_ST.numel() * FORWARD_PASSES.get(settings["algorithm"]["method"], 1)
         for batch_BT in torch.split(tokens_ST, batch_size):
             progress(done, total, "tokens")
-            # The base model ends before the head, which no preset quantizes.
+            # The base model ends before the head, which no preset quantizes: skipping it saves the logits.
             model.base_model(input_ids=batch_BT.to(model.device), use_cache=False)
             done += batch_BT.numel()
         progress(done, total, "tokens")

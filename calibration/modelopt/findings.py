@@ -1,4 +1,4 @@
-"""Reads out of a model what ModelOpt's calibration set its quantizers to and measured."""
+"""Reads the formats and measurements of ModelOpt's calibration from its quantizers."""
 
 # I: input channels
 
@@ -34,15 +34,15 @@ def linear_modules(model: Any) -> dict[str, Any]:
 
 
 def weight_maxima(model: Any, fmt: Format) -> dict[str, torch.Tensor]:
-    """What smoothed formats need to know of weights that calibration will change; on the CPU."""
+    """Weight maxima [I] per linear for smoothed formats, on the CPU, before calibration changes weights."""
     modules = linear_modules(model) if fmt.smoothed else {}
     return {name: linear.weight.detach().abs().amax(dim=0).cpu() for name, linear in modules.items()}
 
 
 def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Findings:
-    """Reads what calibration found out of a model; `alpha` is SmoothQuant's.
+    """Read formats and measurements from a calibrated model; `alpha` is SmoothQuant's.
 
-    Raises QuantizationIncomplete when they are not set as the recipe's precision intends.
+    QuantizationIncomplete where the quantizers are not set as the recipe's precision intends.
     """
     linears, measurements = {}, {}
     for name, module in linear_modules(model).items():
@@ -63,7 +63,7 @@ def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Find
 
 
 def actual_format(linear: Any) -> str:
-    """Name of the format that a linear's ModelOpt quantizers are set to, or what they are set to instead."""
+    """Name of the format that a linear's quantizers are set to; a description of other settings."""
     weights, inputs = _stages(linear.weight_quantizer), linear.input_quantizer
     first, second = weights[0], weights[1:]
     actual = (
@@ -103,7 +103,7 @@ def _ranges(quantizer: Any) -> str:
 
 
 def _granularity(quantizer: Any) -> tuple[str, int]:
-    """What one scale covers, and the block size or 0."""
+    """Granularity of scales, and the block size or 0."""
     if quantizer.block_sizes:
         return "block", quantizer.block_sizes[-1]
     return ("tensor", 0) if quantizer.axis is None else ("channel", 0)

@@ -1,4 +1,4 @@
-"""Which linear of a model gets which format, and why; pure, for the plan and the build."""
+"""Assigns a format to every linear of a model, with the reasons for exceptions; pure."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from recipes.formats import Format
 from recipes.precision import Precision
 
 ROUTERS = {name for kind in KINDS.values() if kind.experts for name in kind.experts.routers}
-"""Last parts of the names of modules that weigh experts."""
+"""Last parts of the names of routers."""
 
 
 def assign_formats(precision: Precision, layout: Layout) -> dict[str, Format]:
@@ -29,12 +29,12 @@ def reason_left(precision: Precision, module: str) -> str:
 
 
 def intended_format(precision: Precision, module: str) -> str:
-    """Name of the format that a linear shall have, or `source`."""
+    """Name of the format that a linear should have, or `source`."""
     return SOURCE if reason_left(precision, module) else precision.of(module).name
 
 
 def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
-    """Says which exceptions have no effect: a name that no linear has, or that an earlier one names."""
+    """Problems of exceptions without effect: they match no linear, or only linears of earlier exceptions."""
     names, named_before = layout.linears(), set[str]()
     for pattern, fmt in precision.exceptions:
         matches = {name for name in names if fnmatchcase(name, pattern)}
@@ -55,7 +55,7 @@ def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
 
 
 def _nearest(pattern: str, names: tuple[str, ...]) -> str:
-    """The linear, or the pattern for a whole layer or block of one, that looks most like a pattern."""
+    """The name of a linear, or the pattern for a layer or block, that is most similar to a pattern."""
     parents = {f"{name.rsplit('.', cut)[0]}.*" for name in names for cut in (1, 2)}
     suffixes = {f"*.{name.rpartition('.')[2]}" for name in names}
     candidates = sorted({*names, *parents, *suffixes})

@@ -32,19 +32,19 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All that writing needs to know: what is wanted, and what was measured for it."""
+    """Everything that writing needs: the intended formats, and the measurements."""
 
     precision: Precision
     linears: Mapping[str, Linear]
     """Every linear by name, in the model's order, without its scales."""
     measured: Mapping[str, Measured]
-    """What each linear to be quantized is quantized with."""
+    """Measurements of each linear to quantize."""
     kv_cache: KvCache = field(default_factory=KvCache)
 
 
 @dataclass(frozen=True, slots=True)
 class _WriteReport:
-    """Accounts of what was written."""
+    """Account of the written tensors."""
 
     linears: dict[str, Linear]
     left_out: dict[str, str]
@@ -52,10 +52,10 @@ class _WriteReport:
 
 
 def write(source: Source, findings: Findings, out: Path, progress: Progress) -> None:
-    """Writes tensors, configuration, tokenizer files and coverage.json.
+    """Write tensors, configuration, tokenizer files and coverage.json.
 
-    Raises CheckpointError for tensors that are not finite or do not fit the format, and
-    QuantizationIncomplete for a bad scale. That the source holds the model's tensors, plan has seen.
+    CheckpointError for tensors that are not finite or do not fit the format, QuantizationIncomplete for a
+    bad scale. The plan has checked that the source has all tensors of the model.
     """
     with CheckpointWriter(out) as writer:
         written = _write_tensors(source, findings, writer, progress)
@@ -93,7 +93,7 @@ def _write_tensors(
         source.require_finite(name, tensor)
         value, module = tensor.to(source.dtype), name.removesuffix(".weight")
         if module != name and module in findings.measured:
-            # On the CPU: the key does not say where, and quotients of a GPU were seen to differ.
+            # On the CPU: the key does not name a device, and quotients on a GPU have been seen to differ.
             tensors = _quantize_linear(module, value, findings.measured[module])
             written.linears[module] = _with_scales(findings.linears[module], value, tensors)
         elif name in folded:
@@ -109,7 +109,7 @@ def _write_tensors(
 
 
 def _quantize_linear(module: str, weight: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
-    """What replaces a linear's weight, by full name."""
+    """The tensors that replace a linear's weight, by full name."""
     try:
         parts = quantized(weight, measurement)
     except CheckpointError as exc:

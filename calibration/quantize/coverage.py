@@ -1,4 +1,4 @@
-"""Accounts for every linear of a model: quantized as intended, or left with a reason."""
+"""The coverage of a quantized checkpoint: every linear is quantized as intended, or has a reason."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SOURCE = "source"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """What was wanted for one linear, and what was found after quantization."""
+    """The intended and the actual format of one linear."""
 
     module: str
     intended: str
@@ -32,7 +32,7 @@ class Linear:
 
 
 def problems(linears: Iterable[Linear]) -> list[str]:
-    """Says what is unexpected, one line per linear and matter."""
+    """Every deviation from the intended formats, one line per linear and problem."""
     problem_list = []
     for linear in linears:
         if linear.actual != linear.intended:
@@ -48,7 +48,7 @@ def problems(linears: Iterable[Linear]) -> list[str]:
 
 
 def require(linears: Sequence[Linear]) -> None:
-    """Raises QuantizationIncomplete that names every module with a surprise."""
+    """Raise QuantizationIncomplete, with every deviation, if there is one."""
     problem_list = problems(linears)
     if problem_list:
         raise QuantizationIncomplete(

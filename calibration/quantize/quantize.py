@@ -1,7 +1,7 @@
 """Derives a quantized checkpoint from statistics and source weights: step quantized_checkpoint.
 
-Runs in a child process. The model is never loaded: scales come from the statistics, weights pass through
-one after another (calibration/formats/scales.py says what becomes of them).
+Runs in a child process. The model is never loaded: scales come from the statistics, and weights are quantized
+one after another (calibration/formats/scales.py describes how).
 """
 
 from collections.abc import Callable, Mapping
@@ -25,10 +25,10 @@ FULL_SMOOTHING = 1.0
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Writes the quantized checkpoint of `inputs["source"]` and its coverage.json.
+    """Write the quantized checkpoint of `inputs["source"]` and its coverage.json.
 
-    `inputs["statistics"]` may be absent where no scale is calibrated. Raises CheckpointError for a source
-    or statistics that cannot be used, QuantizationIncomplete for surprises.
+    `inputs["statistics"]` may be missing where no scale is calibrated. CheckpointError for an unusable source
+    or statistics, QuantizationIncomplete for deviations from the intended formats.
     """
     return_large_blocks()
     params, inputs = job["params"], job["inputs"]
@@ -38,7 +38,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 
 
 def derive_findings(source: Source, statistics: Statistics | None, params: Mapping[str, Any]) -> Findings:
-    """What the source is quantized with, for a step's `format`, `kv_cache` and `smoothing`."""
+    """The measurements for a step's `format`, `kv_cache` and `smoothing`."""
     precision, names = Precision.parse(params["format"]), layout(source.config)
     formats = assign_formats(precision, names)
     measurements = measured(

@@ -77,7 +77,7 @@ def measure(
 def linears(statistics: Statistics, names: Layout) -> list[str]:
     """Every linear that can be measured, layer by layer.
 
-    Experts of one stack have one input scale: where one of them saw no token, none of its stack is measured.
+    Experts of a stack have a common input scale: if no token reached one of them, none of them is measured.
     """
     suffix = ".input_amax"
     recorded = {name.removesuffix(suffix) for name in statistics.places if name.endswith(suffix)}
@@ -85,7 +85,7 @@ def linears(statistics: Statistics, names: Layout) -> list[str]:
     measurable = [name for name in names.linears() if name in recorded - unreached]
     return measurable + sorted(
         recorded.difference(names.linears())
-    )  # of another model: they are not found later
+    )  # of another model: `weight` reports them
 
 
 def fused(modules: Sequence[str], names: Layout) -> list[tuple[str, ...]]:
@@ -104,7 +104,7 @@ def unmet(statistics: Statistics, formats: Sequence[Format]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Goes through a model, linear by linear."""
+    """Measures a model linear by linear."""
 
     source: Source
     statistics: Statistics
@@ -114,7 +114,7 @@ class Pass:
     device: torch.device
 
     def scales(self, names: Sequence[str]) -> dict[str, dict[str, Measured]]:
-        """Format -> what each of some linears that share a format is quantized with."""
+        """Format -> measurements of each of the linears, which must have one format."""
         names_of, dtype = layout(self.source.config), self.statistics.sample(names[0]).dtype
         experts = names_of.in_experts(names[0])
         return {

@@ -1,4 +1,4 @@
-"""Which linears to leave at a wider format, from what each one's quantization costs; pure."""
+"""Proposes linears for a wider format by the error and the bytes of each one's quantization; pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from recipes.formats import FORMATS
 
 KEPT_SHARE = 0.1
-"""Share of the units that a proposal leaves at the wider format when nobody says how many."""
+"""Default share of the units that a proposal leaves at the wider format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Unit:
 
     @property
     def label(self) -> str:
-        """The linears as one word: `model.layers.0.self_attn.q_proj+k_proj+v_proj`."""
+        """The linears as one name: `model.layers.0.self_attn.q_proj+k_proj+v_proj`."""
         first, *rest = self.linears
         return "+".join([first, *(name.rpartition(".")[2] for name in rest)])
 
@@ -34,24 +34,24 @@ class Unit:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> "Unit":
-        """What `as_dict` made."""
+        """The unit in a value from `as_dict`."""
         return cls(linears=tuple(document["linears"]), errors=document["errors"], sizes=document["bytes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A format with exceptions, and what the exceptions are predicted to bring and to cost."""
+    """A format with exceptions, and their predicted gain and cost."""
 
     format: str
     wider: str
     forced: tuple[Unit, ...]
-    """Units that the format's blocks do not fit."""
+    """Units that do not fit the format's blocks."""
     units: tuple[Unit, ...]
-    """Units proposed as exceptions, the best bargain first."""
+    """Units proposed as exceptions, the best trade first."""
     gain: float
-    """Share of the summed relative output error that goes."""
+    """Share of the summed relative output error that the exceptions remove."""
     added_bytes: int
-    """Bytes by which the weights grow."""
+    """Bytes that the exceptions add to the weights."""
     total_bytes: int
     """Bytes of the linears' weights without the proposed exceptions."""
     fitting: int
@@ -59,7 +59,7 @@ class Proposal:
 
     @property
     def summary(self) -> str:
-        """What the proposal brings and costs, in one line."""
+        """Gain and cost of the proposal in one line."""
         wider = "the source dtype" if self.wider == "none" else self.wider
         added = 100 * self.added_bytes / self.total_bytes if self.total_bytes else 0.0
         return (
@@ -80,7 +80,7 @@ class Proposal:
 
     @property
     def yaml(self) -> str:
-        """The lines that paste into a recipe."""
+        """The lines to paste into a recipe."""
         if not self.exceptions:
             return f"format: {self.format}\n"
         lines = [f"    {name}: {wider}" for name, wider in self.exceptions.items()]
@@ -99,7 +99,7 @@ class Proposal:
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts layer 10 after layer 9."""
+    """Sort key that puts layer 10 after layer 9."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
@@ -124,12 +124,12 @@ def _unit(linears: Sequence[Mapping[str, Any]]) -> Unit:
 
 
 def widers(name: str) -> list[str]:
-    """Formats that may stand for a format's exceptions: those with more bits, `none` first."""
+    """Formats allowed for a format's exceptions: those with more bits, `none` first."""
     return [other for other, fmt in FORMATS.items() if fmt.weight_bits > FORMATS[name].weight_bits]
 
 
 def bargains(all_units: Sequence[Unit], name: str, wider: str) -> list[Unit]:
-    """Units whose error falls at the wider format, those that lose most of it per added byte first."""
+    """Units with a smaller error at the wider format, the largest reduction per added byte first."""
     comparable = [unit for unit in all_units if {name, wider} <= unit.errors.keys()]
     improving = [unit for unit in comparable if unit.errors[name] > unit.errors[wider]]
 
@@ -147,7 +147,7 @@ def propose(
     keep: int | None = None,
     gain: float | None = None,
 ) -> Proposal:
-    """The best `keep` bargains, or as many as it takes to remove the share `gain` of the error."""
+    """The best `keep` trades, or as many as are needed to remove the share `gain` of the error."""
     ordered = bargains(all_units, name, wider)
     fitting = [unit for unit in all_units if name in unit.errors]
     total = math.fsum(unit.errors[name] for unit in fitting)
@@ -187,7 +187,7 @@ def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]
 
 
 def _units_for_error(ordered: Sequence[Unit], name: str, wider: str, target: float) -> int:
-    """How many units it takes to remove that much error; all of them where that is not enough."""
+    """Number of units that remove the target error; all of them if they do not suffice."""
     removed = 0.0
     for count, unit in enumerate(ordered):
         if removed >= target:

@@ -1,4 +1,4 @@
-"""AWQ's search of smoothing factors from the second moments of a linear's inputs, which are pushed only once.
+"""AWQ's search of smoothing factors from the second moments of a linear's inputs, in one pass over the data.
 
 With G = XᵀX over all calibration tokens, the squared output error of weights that changed by ΔW is
 tr(ΔW G ΔWᵀ), whose cost does not depend on the number of tokens. Candidates are ModelOpt 0.47's (`awq_lite`):
@@ -24,7 +24,7 @@ EXPONENTS: Final = tuple(step / 10 for step in range(11))
 SCALE_RANGE: Final = (1e-4, 1e4)
 """ModelOpt's bounds of a scale before it is centred."""
 STRIPES: Final = 8
-"""Column stripes of a symmetric matrix; only what stands above the diagonal is computed: 9/16 of it."""
+"""Column stripes of a symmetric matrix, of which only the part above the diagonal is computed: 9/16."""
 NARROWEST_STRIPE: Final = 256
 """Input channels; narrower products run no faster."""
 
@@ -114,7 +114,7 @@ def best(
 class _Form:
     """The quadratic form D -> tr(D G Dᵀ): G's diagonal in float32, the rest in the operands' dtype.
 
-    The diagonal's terms all have one sign, so that their rounding adds up; the others' cancels.
+    The diagonal's terms all have one sign, so that their rounding errors add up; those of the others cancel.
     """
 
     def __init__(self, gram_II: torch.Tensor, weight_dtype: torch.dtype) -> None:

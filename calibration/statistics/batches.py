@@ -1,4 +1,4 @@
-"""The calibration set in batches: tokens, which of them are padding, and which are sampled."""
+"""Divides the calibration set into batches, with masks for padding and sampled rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,15 @@ ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sequences that go through a layer together; indices are on the device."""
+    """Sequences that pass a layer together; indices are on the device."""
 
     number: int
     tokens_BT: torch.Tensor
     """On the host."""
     valid_N: torch.Tensor | None
-    """Rows of the flattened batch that are no padding; None where all are."""
+    """Rows of the flattened batch that are not padding; None where there is no padding."""
     sample_R: torch.Tensor
-    """Rows, counted among those, that are kept as a sample."""
+    """Indices among those rows of the sampled ones."""
     num_valid: int
 
 

@@ -1,4 +1,4 @@
-"""Ends a pass as soon as a layer shows that its statistics would be worthless, and names the module."""
+"""Checks the statistics of each layer, and ends the pass for unusable ones with the module's name."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,12 +13,12 @@ EXPLODING = FLOAT16_MAX**2
 largest that a working model forms; models that are trained in bfloat16 pass float16's range by small factors,
 none by its square."""
 DEAD_SHARE = 0.5
-"""Of a linear's input channels, that may be zero for every token."""
+"""Largest share of a linear's input channels that may be zero for every token."""
 
 FEW_TOKENS = 128
-"""Of an expert: below as many as a sample has rows, a range rests on chance."""
+"""Tokens below which the ranges of an expert are reported as unreliable: the rows of a full sample."""
 SHOWN = 5
-"""Experts named in one message, at most."""
+"""Most experts that a message names."""
 
 
 def examine(

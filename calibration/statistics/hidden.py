@@ -1,11 +1,11 @@
-"""Hidden states between two layers: files that survive kill -9, and on a GPU a copy that spares reading them.
+"""Hidden states between two layers: in files that survive kill -9, and on a GPU also in its memory.
 
-A layer reads one side and writes the other, so that its input is whole for as long as it is not committed.
-Files are written with pwrite: once it returns, the page cache has the bytes and the death of the process does
-not matter. Loss of power does; nothing is synced.
+A layer reads one set of files and writes the other, so that its inputs are complete until it is committed.
+Files are written with pwrite: once it returns, the page cache has the bytes, and they survive the death of
+the process. They are not synced, so they do not survive a loss of power.
 
-Where a GPU holds all states, files only serve an interrupted pass. Writing them slows the host down (by 0.1 s
-per GB, measured on one H200), so that there a layer's outputs are kept every SAVE_EVERY_S seconds.
+If a GPU holds all states, the files are only for resuming an interrupted pass. Writing them slows the host
+down (0.1 s per GB, measured on one H200), so then outputs are saved only every SAVE_EVERY_S seconds.
 """
 
 import os
@@ -21,15 +21,15 @@ import torch
 from calibration.statistics.weight_reading import read_into
 
 SHARDS = 4
-"""Files of one side, batches in turn: a file takes one writer at a time, a fast GPU needs several."""
+"""Files per set, with batches in turn: a file has one writer at a time, a fast GPU needs several."""
 SAVE_EVERY_S = 2.0
-"""Work that the death of a pass may cost where layers are faster than that and a GPU holds all states."""
+"""Work that an interruption may cost, where a GPU holds all states."""
 STAGED = 4
 """Batches that may wait in pinned memory to be written, on a GPU's host."""
 
 
 class Inline(Executor):
-    """Runs what it is given at once."""
+    """An executor that runs every call at once in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Runs it and returns its outcome."""
@@ -52,10 +52,10 @@ class HiddenStates:
     ) -> None:
         self.folder, self.shapes, self.dtype, self.device = folder, shapes, dtype, device
         self.held: list[torch.Tensor | None] | None = [None] * len(shapes) if resident else None
-        """Batches on the GPU, each replaced by its successor; None where files alone hold them."""
+        """Batches on the GPU, each replaced by the next layer's; None where only files hold them."""
         self.batch_bytes = _nbytes(shapes[0], dtype)
         self.keeping = not resident
-        """Whether what is put goes to the files."""
+        """Whether `put` writes to the files."""
         self._kept_layer, self._kept_at = 0, time.monotonic()
         on_gpu = device.type == "cuda"
         self._writers: Executor = ThreadPoolExecutor(SHARDS) if on_gpu else Inline()
@@ -70,7 +70,7 @@ class HiddenStates:
             self._staging.put(torch.empty(self.batch_bytes, dtype=torch.uint8, pin_memory=True))
 
     def take_up(self, layer: int) -> bool:
-        """Continues with a layer whose inputs an earlier pass kept; whether they are there, by size."""
+        """Resume at a layer whose inputs an earlier pass saved; return whether its files are complete."""
         self._kept_layer = layer
         sizes = [0] * SHARDS
         for batch, shape in enumerate(self.shapes):
@@ -83,9 +83,10 @@ class HiddenStates:
         )
 
     def begin(self, layer: int, *, last: bool) -> None:
-        """Begins a layer: decides whether its outputs, the inputs of the next, are kept in the files.
+        """Begin a layer: decide whether its outputs, the inputs of the next layer, are saved.
 
-        The side that holds what was kept before must stay whole until the new one is.
+        The files of the last saved layer must stay complete until the new ones are, so outputs go to the
+        other set, and only after the previous commit.
         """
         if self.held is None or last:
             self.keeping = self.held is None
@@ -117,7 +118,7 @@ class HiddenStates:
             del loaded_BTH
 
     def put(self, layer: int, batch: int, hidden_BTH: torch.Tensor) -> None:
-        """Keeps a batch of a layer's inputs."""
+        """Store a batch of a layer's inputs."""
         if self.held is not None:
             self.held[batch] = hidden_BTH
         if not self.keeping:
@@ -178,7 +179,7 @@ class HiddenStates:
     def _drain(
         self, layer: int, batch: int, staged: tuple[Any, Any, Any], earlier_commit: "Future[None] | None"
     ) -> None:
-        """Writes a staged batch; not before the layer that still needs the bytes it replaces is committed."""
+        """Write a staged batch, after the commit of the layer that still needs the bytes it replaces."""
         staging, flat, copied = staged
         try:
             if earlier_commit is not None:

@@ -1,4 +1,4 @@
-"""What a pass has finished, in a directory that survives kill -9, and who may continue from it.
+"""The state of a pass in a directory that survives kill -9, and the check of who may resume it.
 
     state.json                 identity of the pass, of each finished layer sha256, seconds, warnings; boot id
     layer-00000.safetensors    statistics of the finished layers
@@ -30,7 +30,7 @@ SEALED = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What one layer's pass gave."""
+    """The result of one layer."""
 
     number: int
     tensors: Mapping[str, torch.Tensor]
@@ -48,13 +48,13 @@ class Partial:
     layers: list[dict[str, Any]] = field(default_factory=list)
     """Of each finished layer: sha256, seconds, warnings."""
     begun: bool = False
-    """Whether the first layer's inputs are whole."""
+    """Whether the first layer's inputs are complete."""
 
     @classmethod
     def open(cls, root: Path, identity: Mapping[str, Any]) -> tuple["Partial", str]:
-        """What there is to continue, and why it is nothing where something was there.
+        """The state to resume, and the reason why earlier work was discarded, empty if none was.
 
-        Raises ResumeRefused where a pass with another identity was interrupted.
+        ResumeRefused for an interrupted pass with another identity.
         """
         root.mkdir(parents=True, exist_ok=True)
         pass_ = cls(root, json.loads(json.dumps(identity)))
@@ -78,18 +78,18 @@ class Partial:
         return pass_, ""
 
     def discard(self, why: str) -> str:
-        """Forgets what was finished, before anything is overwritten; returns what the report says of it."""
+        """Discard finished layers, before any file is overwritten; return the note for the report."""
         (self.root / STATE).unlink()
         self.layers, self.begun = [], False
         return f"{why}; began anew"
 
     def begin(self) -> None:
-        """Says that the first layer's inputs are whole."""
+        """Record that the first layer's inputs are complete."""
         self.layers, self.begun = [], True
         self._save()
 
     def commit(self, finished: Sequence[Finished]) -> None:
-        """Finishes layers; the outputs of the last one are whole by now."""
+        """Record finished layers; the outputs of the last one must be complete."""
         entries = []
         for layer in finished:
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
@@ -117,12 +117,12 @@ class Partial:
 
 
 def boot() -> str:
-    """This machine's run: what was written in an earlier one may have been lost, as nothing is synced."""
+    """Id of the machine's boot: files of an earlier boot may be incomplete, since they are not synced."""
     return BOOT.read_text(encoding="ascii").strip()
 
 
 def identity(job: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that a pass's outcome depends on, flat: name -> value or digest."""
+    """Everything that the result of a pass depends on, flat: name -> value or digest."""
     fields: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
     fields |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
     return fields | {f"version.{name}": version for name, version in versions.items()}

@@ -1,7 +1,7 @@
 """The experts of a layer as single linears, under the names of the source checkpoint.
 
-Transformers 5 fuses the experts of a layer into tensors of three dimensions, which no hook can tell apart,
-and may multiply them in one call. Here each expert has its three linears again, and says which tokens it got.
+Transformers 5 fuses the experts of a layer into three-dimensional tensors, whose experts hooks cannot observe
+one by one. Here each expert has its three linears again, and records the tokens that it got.
 """
 
 import torch
@@ -21,7 +21,7 @@ class Expert(nn.Module):
         ):
             self.add_module(name, nn.Linear(num_in, num_out, bias=False, device="meta", dtype=dtype))
         self.rows: torch.Tensor | None = None
-        """Tokens [N] of the flattened batch that it is given."""
+        """Rows [N] of the flattened batch that it got."""
 
     def linears(self) -> list[str]:
         """Names of its linears below it."""
@@ -36,7 +36,7 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """Stands where transformers has its fused experts; takes and gives the same."""
+    """Replaces the fused experts of transformers, with the same inputs and outputs."""
 
     def __init__(
         self, count: int, names: tuple[str, str, str], sizes: tuple[int, int], dtype: torch.dtype
@@ -46,7 +46,7 @@ class Experts(nn.Module):
             self.add_module(str(number), Expert(names, sizes, dtype))
 
     def forward(self, x_NH: torch.Tensor, chosen_NK: torch.Tensor, weights_NK: torch.Tensor) -> torch.Tensor:
-        """Adds up what each token's experts make of it, by their weights."""
+        """The weighted sum of the outputs of each token's experts."""
         out_NH = torch.zeros_like(x_NH)
         for number, expert in enumerate(self.children()):
             rows_N, place_N = torch.where(chosen_NK == number)
@@ -57,7 +57,7 @@ class Experts(nn.Module):
 
 
 class Sample:
-    """Rows spread evenly over a stream of unknown length: where they are too many, every second one goes."""
+    """Rows spread evenly over a stream of unknown length: of too many, every second one is dropped."""
 
     def __init__(self, most: int) -> None:
         self.most, self.seen, self.stride = most, 0, 1

@@ -1,7 +1,7 @@
-"""A transformers model without its weights: one decoder layer at a time is given them.
+"""A transformers model without weights; one decoder layer at a time gets its weights.
 
-Masks and rotary embeddings come from the model's own forward method, which is run once with layers that only
-note what they are given, so that nothing of it is written a second time here.
+Masks and rotary embeddings come from the model's own forward method, which runs once with layers that only
+record their arguments, so that its logic is not repeated here.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 class Skeleton:
-    """The decoder layers of a checkpoint's model, on the meta device until they are dressed."""
+    """The decoder layers of a checkpoint's model, on the meta device until `dress` loads their weights."""
 
     def __init__(self, root: Path, device: torch.device) -> None:
         self.config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
@@ -84,7 +84,7 @@ class Skeleton:
 
     @cache  # noqa: B019 lives as long as the pass
     def context(self, batch: int, seq_len: int) -> tuple[dict[str, Any], ...]:
-        """What the model gives each layer beside the hidden states: mask, positions, rotary embeddings."""
+        """Each layer's arguments other than the hidden states: mask, positions, rotary embeddings."""
         probes = [_Probe() for _ in self.layers]
         self._model.layers = nn.ModuleList(probes)
         empty = torch.empty(1, 1, 1, dtype=self.dtype, device=self.device)
@@ -105,7 +105,7 @@ def _split_experts(layers: list[Any], names: Layout, dtype: torch.dtype) -> None
 
 
 class _Probe(nn.Module):
-    """Stands where a decoder layer was and notes its arguments."""
+    """Replaces a decoder layer and records its arguments."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Measures what every format needs, in one pass over the calibration set: step statistics.
+"""Records statistics for all formats in one pass over the calibration set: step statistics.
 
-Runs in a child process. Layer by layer: memory is that of two layers, whatever the model's size. What is
-finished survives kill -9 in `places["resume"]` (resume.py).
+Runs in a child process, layer by layer: it needs the memory of two layers, whatever the model's size.
+Finished layers are in `places["resume"]` and survive kill -9 (resume.py).
 """
 
 import json
@@ -77,7 +77,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 
 
 def _deliver(file: Path, target: Path) -> None:
-    """Puts a finished file into the artifact; the original stays until that is committed."""
+    """Link a finished file into the artifact; the original stays until the artifact is committed."""
     try:
         os.link(file, target)
     except OSError:  # another filesystem, or one without hard links

@@ -1,6 +1,6 @@
-"""Reads weights by name into memory of ours, the next layer's while the current one runs.
+"""Reads weights by name into buffers, the next layer's while the current one runs.
 
-Files are read, not mapped: mapped pages would count as resident memory and blur what a cap allows.
+Files are read, not memory-mapped: mapped pages would count as resident memory, for which there is a cap.
 """
 
 import os
@@ -22,7 +22,7 @@ PIECE_BYTES = 8 << 20
 THREADS = {"cpu": 1, "cuda": 8}
 """Readers: a pass on a CPU leaves one core's time for them."""
 ALIGNMENT = 256
-"""Bytes; what allocators give a tensor of its own, so that kernels see the same alignment."""
+"""Bytes; the alignment that allocators give a tensor, so that kernels behave the same."""
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
@@ -72,12 +72,12 @@ class Reader:
     def load(self, names: Sequence[str]) -> "Future[Load]":
         """Begins to read tensors."""
         spans, size = self._spans(names)
-        # Here and not in the thread, so that the memory belongs to the caller's stream.
+        # Allocated here, not in the thread, so that the memory belongs to the caller's CUDA stream.
         buffer = self._buffer(size)
         return self._loads.submit(self._load, spans, buffer)
 
     def release(self, load: "Load") -> None:
-        """Takes a load's memory back; its tensors must no longer be used, on the device either."""
+        """Reuse a load's memory; its tensors must no longer be in use, on the device either."""
         self._free.append(load.buffer)
 
     def close(self) -> None:
@@ -97,7 +97,9 @@ class Reader:
         for number, buffer in enumerate(self._free):
             if buffer.nbytes >= size:
                 return self._free.pop(number)
-        if self.device.type == "cuda":  # other streams write to it: what had the memory before must be done
+        if (
+            self.device.type == "cuda"
+        ):  # other streams write to the buffer: its previous user must have finished
             torch.cuda.current_stream(self.device).synchronize()
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
