@@ -165,7 +165,7 @@ def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
 def test_a_lease_that_makes_no_sense_stops_a_sweep_by_name_until_it_ends_by_itself(tmp_path, kind):
     objects = Directory(prefix=tmp_path)
     place(objects, "absurd.json", ABSURD[kind], age_s=3600)
-    said = r"leases/absurd\.json is not a lease that this version reads \(.*\).* ends by itself in 60 minutes: wait"
+    said = r"leases/absurd\.json is not a lease that this version reads \(.*\).* expires in 60 minutes: wait"
     with pytest.raises(StoreUnusable, match=said), lease.sweeping(objects, "gc"):
         pytest.fail("swept")
     with lease.hold(objects, ["a"], "build"):  # nobody but sweeps is held up

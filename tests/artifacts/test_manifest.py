@@ -81,8 +81,8 @@ def test_seals_hold_any_object(values):
         ({"peak_memory_bytes": 10**30}, "'peak_memory_bytes': Input should be less than"),
         ({"kind": "../x"}, "'kind': String should match pattern"),
         ({"kind": "banana"}, "kind is 'banana', and step.kind 'engine'"),
-        ({"step": {"kind": 3}}, "step.kind is no text"),
-        ({"step": {"kind": "engine", "builder": []}}, "step.builder is no text"),
+        ({"step": {"kind": 3}}, "step.kind is not a string"),
+        ({"step": {"kind": "engine", "builder": []}}, "step.builder is not a string"),
         ({"step": {"kind": "engine", "tools": [1]}}, "step.tools is not an object of tool -> version"),
         (
             {"step": {"kind": "engine", "tools": {"a": {}}}},
