@@ -23,6 +23,7 @@ from typing import Any
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import MANIFEST, VERSION, Manifest
+from artifacts.progress import Progress
 from artifacts.pull import pulled
 from artifacts.pull.pull_lease import pulling
 from artifacts.pull.pulled import Parcel, verify_pulled
@@ -40,7 +41,6 @@ from artifacts.registry.registry import (
     VersionRecord,
     open_registry,
 )
-from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.opening import DEFAULT_STORE
 from artifacts.trust import papers

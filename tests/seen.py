@@ -33,7 +33,7 @@ VALUES = {
     "true for a number": ("engine.tp", "true", "engine.tp: input should be a valid integer, found True"),
     "text for a number": ("engine.tp", "'2'", "engine.tp: input should be a valid integer, found '2'"),
     "a sexagesimal": ("engine.tp", "1:30", "engine.tp: input should be a valid integer, found '1:30'"),
-    "NUL in a path": ("model.path", '"a\\0b"', "model.path: holds a NUL character"),
+    "NUL in a path": ("model.path", '"a\\0b"', "model.path: has a NUL character"),
     "a surrogate in a path": ("model.path", '"\\udcff"', "half a surrogate pair"),
     "a path of 5,000 characters": ("model.path", "a/" * 2500, "model.path: has 5000 bytes; a path has at most 4095"),
     "a name of 5,000 characters": ("gate.data.path", "x" * 4000, "gate.data.path: has a name of 4000 bytes"),

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -14,13 +14,11 @@ from typing import Any
 from artifacts import digest
 from artifacts.address import is_address, is_same, key_of
 from artifacts.manifest import MANIFEST
+from artifacts.progress import ItemProgress
 from artifacts.registry.retention import RetainedVersion
 from artifacts.store import scratch
 
 KEY = re.compile("[0-9a-f]{64}")
-
-Progress = Callable[[int, int, str], None]
-"""Receives items done, items in all, and the unit of the items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ NEEDLESS = ("partial", "files")
 """Folders whose directories are useless once their artifact is committed."""
 
 
-def local(root: Path, now: datetime, progress: Progress) -> Inventory:
+def local(root: Path, now: datetime, progress: ItemProgress) -> Inventory:
     """The inventory of a store in a directory; `now` is the time of its file system."""
     now_s = now.timestamp()
     artifacts: dict[str, Artifact] = {}

@@ -9,9 +9,10 @@ from datetime import datetime
 
 from obstore.store import ObjectStore
 
-from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, Progress, inputs_of, params_of
+from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, inputs_of, params_of
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest, read_manifest
+from artifacts.progress import ItemProgress
 from artifacts.store.objects import Meta, list_objects, read
 from artifacts.store.remote.remote_layout import MANIFESTS, QUARANTINE
 
@@ -32,11 +33,11 @@ class Reader:
     _read: dict[tuple[str, str], Manifest | str] = field(default_factory=dict)
     """Path and version of an object -> its manifest, or its problem."""
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: ItemProgress) -> None:
         """Read all manifests, so that `inventory`, which others wait for, reads only new ones."""
         self._manifests(list_objects(self.objects, MANIFESTS), progress)
 
-    def inventory(self, now: datetime, progress: Progress) -> Inventory:
+    def inventory(self, now: datetime, progress: ItemProgress) -> Inventory:
         """Everything the store holds; `now` is its own time."""
         # Contents are listed before manifests. A content added after this line is no candidate for removal,
         # and a content whose manifest was committed before this line is named by a manifest below.
@@ -62,7 +63,7 @@ class Reader:
         )
         return Inventory(artifacts=artifacts, blobs=stored, litter=litter, problems=tuple(problems))
 
-    def _manifests(self, commits: Iterable[Meta], progress: Progress) -> dict[str, "Manifest | str"]:
+    def _manifests(self, commits: Iterable[Meta], progress: ItemProgress) -> dict[str, "Manifest | str"]:
         """Path -> manifest, or its problem; manifests removed meanwhile are left out."""
         versions = {
             meta.path: (meta.path, f"{meta.tag} {meta.modified}")

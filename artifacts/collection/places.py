@@ -10,9 +10,10 @@ from typing import Protocol
 from obstore.store import ObjectStore
 
 from artifacts.collection import inventory
-from artifacts.collection.inventory import Inventory, Progress
+from artifacts.collection.inventory import Inventory
 from artifacts.collection.inventory_remote import Reader
 from artifacts.collection.marking import Plan
+from artifacts.progress import ItemProgress
 from artifacts.store import lock, objects, reserve, scratch
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.lease import Lease
@@ -30,13 +31,13 @@ class Place(Protocol):
     url: str
     """Its URL in messages."""
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: ItemProgress) -> None:
         """Do the slow reading before builds and pulls have to wait for the collection."""
 
-    def inventory(self, now: datetime, progress: Progress) -> Inventory:
+    def inventory(self, now: datetime, progress: ItemProgress) -> Inventory:
         """Everything the store holds; `now` is its own time."""
 
-    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: ItemProgress) -> None:
         """Remove what the plan names; work that may run without the sweep's marker is added to `later`."""
 
 
@@ -47,7 +48,7 @@ class LocalPlace:
         self.store, self.root, self.url = store, store.root, str(store.root)
         self.objects: ObjectStore = store.objects
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: ItemProgress) -> None:
         """Make room for the sweep's marker on a full disk; nothing has to be read.
 
         Removes drafts of dead processes, then the digest cache: files are hashed again.
@@ -57,11 +58,11 @@ class LocalPlace:
             if not reserve.make_room(self.root):
                 self.store.digests.clear()
 
-    def inventory(self, now: datetime, progress: Progress) -> Inventory:
+    def inventory(self, now: datetime, progress: ItemProgress) -> Inventory:
         """Everything below the directory."""
         return inventory.local(self.root, now, progress)
 
-    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: ItemProgress) -> None:
         """Rename artifacts into a trash directory, which is fast and atomic; `later` frees the bytes."""
         shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
         later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
@@ -101,15 +102,15 @@ class RemotePlace:
         self.objects, self.url = objects, url
         self._reader = Reader(objects)
 
-    def prepare(self, progress: Progress) -> None:
+    def prepare(self, progress: ItemProgress) -> None:
         """Read the manifests: thousands of requests in a large store."""
         self._reader.prepare(progress)
 
-    def inventory(self, now: datetime, progress: Progress) -> Inventory:
+    def inventory(self, now: datetime, progress: ItemProgress) -> Inventory:
         """Everything in the store."""
         return self._reader.inventory(now, progress)
 
-    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: Progress) -> None:
+    def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: ItemProgress) -> None:
         """Delete manifests, then indexes, then contents: no manifest ever names a missing content."""
         orders = order(plan)
         done, total = 0, sum(map(len, orders))

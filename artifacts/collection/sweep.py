@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection
 
 from artifacts.collection import marking, registries
-from artifacts.collection.inventory import Inventory, Progress
+from artifacts.collection.inventory import Inventory
 from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace, Place
 from artifacts.errors import NotFound, StoreUnusable
 from artifacts.manifest import unseal
+from artifacts.progress import ItemProgress
 from artifacts.registry import log, publishing, retention
 from artifacts.registry.database import Database
 from artifacts.registry.publishing import Binding
@@ -34,7 +35,7 @@ def collect(
     *,
     also: Sequence[Database] = (),
     dry_run: bool = False,
-    progress: Progress = lambda done, total, unit: None,
+    progress: ItemProgress = lambda done, total, unit: None,
 ) -> Plan:
     """Remove what the policy does not keep; return the plan, which `dry_run` only computes.
 
@@ -90,7 +91,7 @@ def tidy(
     policy: Policy,
     *,
     dry_run: bool = False,
-    progress: Progress = lambda done, total, unit: None,
+    progress: ItemProgress = lambda done, total, unit: None,
 ) -> Plan:
     """Remove the litter of a cache, and contents that no artifact uses; keep all artifacts."""
     lasting = replace(policy, min_age_days=math.inf)

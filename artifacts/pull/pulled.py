@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.progress import Progress
 from artifacts.store import disk, scratch, tree
 from artifacts.store.cached import CachedStore
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken
-from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore
 from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation

@@ -11,9 +11,9 @@ from pathlib import Path
 from artifacts.address import address, key_of, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
+from artifacts.progress import Progress
 from artifacts.store import disk, lease, tree
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
-from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore
 from artifacts.store.lock import acquire, release
 from artifacts.store.remote.remote_store import RemoteStore

@@ -9,9 +9,10 @@ from typing import Any
 from artifacts.address import parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import Manifest
+from artifacts.progress import Progress
 from artifacts.store import lease, tree
 from artifacts.store.cache import IDLE_S, Cache
-from artifacts.store.draft import Draft, Progress, Source
+from artifacts.store.draft import Draft, Source
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.store_identity import Identity

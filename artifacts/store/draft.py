@@ -1,7 +1,7 @@
 """Drafts: artifacts that are being written, until they are complete and durable."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +9,9 @@ from typing import Any, Protocol
 
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, digests_of
+from artifacts.progress import Progress
 from artifacts.store import tree
 from artifacts.store.blobs import Blobs
-
-Progress = Callable[[int, int], None]
-"""Receives bytes done and bytes in all."""
 
 
 class Source(Protocol):

@@ -13,11 +13,12 @@ from artifacts.address import parse_address
 from artifacts.digest import FileDigests
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, Manifest
+from artifacts.progress import Progress
 from artifacts.store import disk, tree
 from artifacts.store.blobs import Blobs
 from artifacts.store.contents import Contents
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable
-from artifacts.store.draft import Draft, Progress, Source
+from artifacts.store.draft import Draft, Source
 from artifacts.store.scratch import scratch, sweep, sweep_old
 from artifacts.store.store_identity import Identity, identify, identity_in
 

@@ -1,19 +1,17 @@
 """Measures how many bytes the artifacts of a store share, and lets unshared artifacts share theirs."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import Manifest
+from artifacts.progress import Progress
 from artifacts.store import tree
 from artifacts.store.disk import ReportUnwritable
 from artifacts.store.local import LocalStore
 from artifacts.store.scratch import scratch
-
-Progress = Callable[[int, int], None]
-"""Receives artifacts done and artifacts in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

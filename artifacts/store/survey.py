@@ -4,7 +4,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord
+from artifacts.progress import Progress
 from artifacts.store import tree, tuning_cache
 from artifacts.store.local import LocalStore
 from artifacts.store.store_identity import STORE
@@ -19,8 +20,6 @@ from artifacts.store.store_identity import STORE
 READERS = 8
 """Most files that are read at once: enough for the fastest disks."""
 
-Progress = Callable[[int, int], None]
-"""Receives bytes read and bytes in all."""
 
 FOREIGN, NO_FILE = "not in the manifest", "not a plain file"
 

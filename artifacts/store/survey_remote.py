@@ -6,10 +6,11 @@ from functools import partial
 
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import FileRecord, Manifest
+from artifacts.progress import Progress
 from artifacts.store.remote import remote_layout
 from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.remote_store import RemoteStore
-from artifacts.store.survey import Damage, Progress, Survey
+from artifacts.store.survey import Damage, Survey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

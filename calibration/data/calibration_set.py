@@ -4,7 +4,7 @@ Runs in a child process: transformers takes seconds to import.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from calibration.data.packing import Packed, pack, pad
 from calibration.data.rendering import Reader
 from calibration.data.report import report
 from calibration.data.report_page import page
-
-Progress = Callable[[int, int, str], None]
+from calibration.progress import Progress
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:

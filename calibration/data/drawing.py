@@ -18,8 +18,7 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
-
-Progress = Callable[[int, int, str], None]
+from calibration.progress import Progress
 
 FIRST_ROWS = 256
 """Rows tokenized at first for a total in tokens; the number doubles until they suffice."""

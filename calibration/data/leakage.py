@@ -1,7 +1,7 @@
 """Step leakage: checks, before a GPU is used, that no calibration sample is in the gate's data."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,7 @@ from calibration.data.origin import open_sources
 from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import MAX_PROBLEMS, Scan
 from calibration.errors import DataError
-
-Progress = Callable[[int, int, str], None]
+from calibration.progress import Progress
 
 TICK_ROWS = 1024
 """Rows compared between two progress reports."""

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from calibration.data.scan import Progress, Scan, scan
+from calibration.data.scan import Scan, scan
 from calibration.errors import DataError
+from calibration.progress import Progress
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".txt")
 """Kinds of data files, by suffix."""

@@ -1,20 +1,19 @@
 """Scans a source: checks every row and records the positions of valid ones; standard library only."""
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from calibration.data.fields import Content, Shape, choose, content, widen
 from calibration.data.text_files import EXPECTED, Row, RowFile
 from calibration.errors import DataError
+from calibration.progress import Progress
 
 MAX_PROBLEMS = 10
 """Problems after which a scan ends: enough to see a pattern, few enough to read."""
 
 TICK_ROWS = 4096
 """Rows checked between two progress reports."""
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ files (calibration/formats/scales.py says where they equal ModelOpt's own export
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from calibration.formats.scales import require_whole_blocks
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, attention, layout
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
+from calibration.progress import Progress
 from calibration.quantize.assignment import assign_formats, reason_left
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.quantize import FULL_SMOOTHING
 from recipes.formats import Format
 from recipes.precision import Precision
-
-Progress = Callable[[int, int, str], None]
 
 FORWARD_PASSES = {"awq_lite": 2}
 """Algorithm -> passes over the calibration set, where not one."""

@@ -1,7 +1,7 @@
 """Writes a quantized checkpoint in the unified Hugging Face layout, from the source's files, in a stream."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,12 @@ from calibration.model.linears import (
     layout,
     left_out,
 )
+from calibration.progress import Progress
 from calibration.quantize.coverage import SOURCE, Linear, document, require
 from calibration.quantize.derive import KvCache
 from calibration.quantize.quantization_config import config_block, quantization_block
 from calibration.tokenizer_files import copy_tokenizer
 from recipes.precision import Precision
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,21 +4,20 @@ Runs in a child process. The model is never loaded: scales come from the statist
 one after another (calibration/formats/scales.py describes how).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from calibration.model.checkpoint_reader import Source
 from calibration.model.heap import return_large_blocks
 from calibration.model.linears import HEAD, layout
+from calibration.progress import Progress
 from calibration.quantize.assignment import assign_formats, intended_format, reason_left
 from calibration.quantize.checkpoint_export import Findings, write
 from calibration.quantize.coverage import Linear
 from calibration.quantize.derive import kv_cache, measured
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
-
-Progress = Callable[[int, int, str], None]
 
 FULL_SMOOTHING = 1.0
 """SmoothQuant's alpha in ModelOpt's preset."""

@@ -11,7 +11,7 @@ page.html          the same for people, with the proposal; needs no other file
 # R: rows of the sample   I: input channels   O: output channels
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from calibration.formats.rounding import dequantized, rounded
 from calibration.formats.scales import Measured, quantized
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, layout
+from calibration.progress import Progress
 from calibration.quantize.derive import measured
 from calibration.sensitivity import proposal
 from calibration.sensitivity.heatmap import draw
 from calibration.sensitivity.sensitivity_page import page
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.formats import EXPERT_REFUSALS, FORMATS, Format
-
-Progress = Callable[[int, int, str], None]
 
 LAYOUT_VERSION = 1
 """Raised when files, names or units change."""

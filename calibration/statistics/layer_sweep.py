@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from calibration.progress import Progress
 from calibration.statistics.batches import Batch
 from calibration.statistics.guards import examine, examine_experts
 from calibration.statistics.hidden import HiddenStates
@@ -15,8 +16,6 @@ from calibration.statistics.recorder import Recorder
 from calibration.statistics.resume import Finished, Partial
 from calibration.statistics.skeleton import EMBEDDING, Skeleton
 from calibration.statistics.weight_reading import Load, Reader
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(slots=True, kw_only=True)

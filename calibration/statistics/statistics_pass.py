@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import transformers
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
+from calibration.progress import Progress
 from calibration.statistics.batches import load_batches
 from calibration.statistics.hidden import HiddenStates
 from calibration.statistics.layer_sweep import Sweep
@@ -25,8 +26,6 @@ from calibration.statistics.resume import Partial, identity
 from calibration.statistics.skeleton import Skeleton
 from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
 from calibration.statistics.weight_reading import Reader, extents
-
-Progress = Callable[[int, int, str], None]
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:

@@ -77,7 +77,11 @@ def _arguments(arguments):
         (TALK, b'{"messages": [{"role": "user"}]}', "message 1 .* has a 'role' and no 'content'"),
         (TALK, b'{"messages": [{"role": "user", "content": null}]}', "'content' of message 1 is a JSON null"),
         (TALK, b'{"messages": [{"role": 3, "content": "a"}]}', "'role' of message 1 is a JSON number"),
-        (TALK, b'{"messages": [{"role": "user", "content": ""}]}', "field 'messages': every message is empty"),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": ""}]}',
+            "field 'messages': every message is empty",
+        ),
         (
             TALK,
             b'{"messages": [{"role": "system", "content": "a"}, {"role": "system", "content": null}]}',
@@ -119,7 +123,11 @@ def _arguments(arguments):
             b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\udfff"}]}]}',
             "'text' of part 1 of 'content' of message 1 has half a surrogate pair",
         ),
-        (TALK, b'{"messages": [{"role": "user", "content": []}]}', "field 'messages': every message is empty"),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": []}]}',
+            "field 'messages': every message is empty",
+        ),
         (
             TALK,
             b'{"messages": [{"from": "cat", "value": "a"}]}',
