@@ -4,7 +4,7 @@ The plan has compared its tensors with config.json, and the source step has veri
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_writer import DTYPES
+from calibration.progress import Progress
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -49,7 +50,7 @@ class Source:
                 for name in [name for name, holder in self.files.items() if holder == file]:
                     yield name, _read(handle, start, entries[name])
 
-    def check_finite(self, progress: Callable[[int, int, str], None]) -> None:
+    def check_finite(self, progress: Progress) -> None:
         """Raises CheckpointError that names the file and the tensor of the first NaN or infinity."""
         for done, (name, tensor) in enumerate(self.tensors()):
             progress(done, len(self.files), "tensors checked")
