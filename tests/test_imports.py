@@ -21,7 +21,7 @@ SHARED = {"recipes.regular", "recipes.yaml_text"}
 """How files and YAML of strangers are read, in one place; leaves may read them so too."""
 
 
-VALUES = {"address", "errors", "actor", "digest", "manifest", "version"}
+VALUES = {"address", "errors", "actor", "digest", "manifest", "progress", "version"}
 OF_ARTIFACTS = {
     "store": VALUES,
     "finding": VALUES,

@@ -196,7 +196,7 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path)
     bundle.make_key(tmp_path / "key", "")
     public, private = tmp_path / "key.pub", tmp_path / "key"
     pem, own = public.read_bytes(), private.read_bytes()
-    signed = bundle.bundled(
+    signed = bundle.sign_statement(
         {"subject": [], "x": base64.b64encode(b"y" * 90).decode()}, bundle.read_private_key(private)
     )
     keys = bundle.trusted_keys([public])
@@ -214,7 +214,7 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path)
                 return lambda: bundle.read_private_key(private), private
             case _:
                 text = flipped(signed.encode(), rng).decode(errors="replace")
-                return lambda: signing.vouching(manifest, [text], keys), ""
+                return lambda: signing.vouching_keys(manifest, [text], keys), ""
 
     assert outcomes(COUNT // 5, case) > 0
 

@@ -60,7 +60,7 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
-    if problem := links.told(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+    if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
         raise SourceError(problem)
     config = read_config(directory)
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)

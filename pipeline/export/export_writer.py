@@ -29,8 +29,8 @@ def write_export(
     needed = sum(disk.size_bytes(source) for source in to_place.values()) if settings.files == "copy" else 0
     prefix = f".{target.name}.export"
     with (
-        disk.FullDiskSaid(target.parent, "the export", needed_bytes=needed) as full,
-        disk.UnwritableSaid(target.parent),
+        disk.ReportFullDisk(target.parent, "the export", needed_bytes=needed) as full,
+        disk.ReportUnwritable(target.parent),
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()

@@ -38,7 +38,9 @@ def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
     if nbytes > disk.free_bytes(directory):
         copy_name, instead = "the copy of the checkpoint", "use another --store"
-        raise StoreUnusable(disk.full(directory.parent, copy_name, needed_bytes=nbytes, instead=instead))
+        raise StoreUnusable(
+            disk.full_disk_message(directory.parent, copy_name, needed_bytes=nbytes, instead=instead)
+        )
 
 
 def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | None = None) -> None:

@@ -88,7 +88,7 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     try:
         document = yaml_text.parse_card(front[1])
     except yaml.YAMLError as exc:
-        reason = yaml_text.said(exc)
+        reason = yaml_text.format_error(exc)
         raise DataError(f"{where}: {CARD}: not YAML ({reason}); name the data files in 'files'") from None
     listed = document.get("configs") if isinstance(document, dict) else None
     return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []

@@ -101,7 +101,7 @@ def require_inside(path: Path, read: re.Pattern[str] = PAPERS) -> None:
         names = local_files(path)
     except OSError:  # told, with its reason, where the checkpoint is read
         return
-    if problem := links.told(
+    if problem := links.describe_links(
         path, [*wanted(names), *(name for name in names if name == QUANTIZATION or read.fullmatch(name))]
     ):
         raise SourceError(problem)

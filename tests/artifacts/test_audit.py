@@ -56,7 +56,7 @@ def filled(registry_url):
     Outbox(registry.database).subscribe("command", "true")
     retention.record_pull(registry.database, "demo/fp8", 1)
     with registry.database.writing() as db:
-        retention.collect(db, [one for one in retention.known(db).versions if one.number == 3])
+        retention.collect(db, [one for one in retention.read_retention(db).versions if one.number == 3])
     return registry_url
 
 
@@ -159,7 +159,7 @@ def test_an_event_that_is_removed_is_found(filled):
     said = found(filled)
     assert [one for one in said if one.startswith("event 5 of ") and "the event before it was removed" in one]
     change(filled, delete(tables.log))
-    assert "demo/fp8:1: no event tells that it was published" in found(filled)
+    assert "demo/fp8:1: has no event of its publication" in found(filled)
 
 
 def test_versions_that_are_lost_and_aliases_that_point_nowhere_are_found(filled):
@@ -209,7 +209,7 @@ def test_engines_are_sought_in_the_store(store, put, key, other_key):
         f"demo:2: its engine {other_key} is not in the store (it has another build of it); build its recipe again"
     )
     with database.writing() as db:
-        retention.collect(db, retention.known(db).versions)
+        retention.collect(db, retention.read_retention(db).versions)
     assert audit(database, store).findings == ()
 
 

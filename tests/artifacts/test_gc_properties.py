@@ -10,7 +10,7 @@ from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.collection.marking import Plan, Policy, mark
 from artifacts.collection.places import order
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from artifacts.store.remote.remote_layout import manifest_path
 from tests.artifacts.marking import NOW, ago, claim, removed
 
@@ -57,7 +57,7 @@ INVENTORIES = st.builds(
 )
 VERSIONS = st.lists(
     st.builds(
-        Known,
+        RetainedVersion,
         name=st.sampled_from(["x", "y"]),
         number=st.integers(1, 20),
         engine_key=st.sampled_from(KEYS),

@@ -98,7 +98,7 @@ def test_a_holder_that_was_stopped_learns_that_it_lost_its_lease_even_if_it_rene
 
 def test_a_lease_that_cannot_be_read_stops_a_sweep(objects):
     obstore.put(objects, "leases/other.json", json.dumps({"version": 9}).encode())
-    refused = pytest.raises(StoreUnusable, match=r"leases/other\.json is no lease that this version reads")
+    refused = pytest.raises(StoreUnusable, match=r"leases/other\.json is not a lease that this version reads")
     with refused, lease.sweeping(objects, "gc"):
         pytest.fail("swept")
     assert names(objects) == ["leases/other.json"]
@@ -165,9 +165,7 @@ def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
 def test_a_lease_that_makes_no_sense_stops_a_sweep_by_name_until_it_ends_by_itself(tmp_path, kind):
     objects = Directory(prefix=tmp_path)
     place(objects, "absurd.json", ABSURD[kind], age_s=3600)
-    said = (
-        r"leases/absurd\.json is no lease that this version reads \(.*\).* ends by itself in 60 minutes: wait"
-    )
+    said = r"leases/absurd\.json is not a lease that this version reads \(.*\).* expires in 60 minutes: wait"
     with pytest.raises(StoreUnusable, match=said), lease.sweeping(objects, "gc"):
         pytest.fail("swept")
     with lease.hold(objects, ["a"], "build"):  # nobody but sweeps is held up
@@ -238,7 +236,7 @@ def test_a_lease_of_1970_is_dead(tmp_path):
 def test_a_million_keys_and_a_gigabyte_are_named_and_a_pipe_is_not_read(tmp_path):
     objects = Directory(prefix=tmp_path)
     place(objects, "x.json", json.dumps({**DOCUMENT, "keys": ["k" * 64] * 1_000_000}).encode())
-    with pytest.raises(StoreUnusable, match=r"leases/x\.json .*describes artifacts has at most"):
+    with pytest.raises(StoreUnusable, match=r"leases/x\.json .*descriptions of artifacts have at most"):
         lease.sweeping(objects, "gc").__enter__()
     with (tmp_path / "leases" / "x.json").open("wb") as file:
         file.truncate(1 << 30)
@@ -282,9 +280,9 @@ def test_a_holder_whose_lease_was_removed_learns_that_it_lost_it(objects):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "it is no JSON"),
-        (b"\xff\xfe{", "it is no JSON"),
-        (b"[1]", "it is no JSON object"),
+        (b"", "it is not JSON"),
+        (b"\xff\xfe{", "it is not JSON"),
+        (b"[1]", "it is not a JSON object"),
         (b"{}", "it has no keys"),
         (b"[" * 100_000, "it is nested too deeply"),
     ],
@@ -293,7 +291,7 @@ def test_what_is_wrong_with_a_lease_is_said_in_words(tmp_path, text, said):
     objects = Directory(prefix=tmp_path)
     place(objects, "odd.json", text)
     with (
-        pytest.raises(StoreUnusable, match=rf"no lease that this version reads \({said}\), so"),
+        pytest.raises(StoreUnusable, match=rf"not a lease that this version reads \({said}\), so"),
         lease.sweeping(objects, "gc"),
     ):
         pytest.fail("swept")

@@ -165,7 +165,7 @@ def test_the_index_of_another_place_and_what_stands_in_none_are_not_offered(stor
     (place / "more").mkdir()
     (place / "more" / "file").write_bytes(b"")
     problems, files = offered(store, tmp_path / "copy")
-    assert (problems, files) == (["more: stands in no index", "probe.so: stands in no index"], FILES)
+    assert (problems, files) == (["more: is not in the index", "probe.so: is not in the index"], FILES)
     shutil.rmtree(other)
     shutil.copytree(place, other)
     problems, files = offered(store, tmp_path / "copy", other.name)
@@ -195,9 +195,9 @@ def sealed(place: Path, **changes: object) -> bytes:
 def test_an_index_that_is_sealed_and_none_is_dropped(store, place, tmp_path, files, version):
     change(place / INDEX, sealed(place, files=files, version=version))
     (damage,) = survey(store).damages
-    assert damage.what.startswith("is sealed and no index: ")
+    assert damage.what.startswith("is sealed but not an index: ")
     problems, found = offered(store, tmp_path / "copy")
-    assert (problems[0].startswith("index.json: is sealed and no index: "), found) == (True, {})
+    assert (problems[0].startswith("index.json: is sealed but not an index: "), found) == (True, {})
     assert {path.name for path in tmp_path.iterdir()} == {"store", "copy", "engines"}
 
 

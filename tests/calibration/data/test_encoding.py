@@ -73,7 +73,7 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(name, special, tmp_path):
     for length in (PIECE, PIECE + OVERLAP + 1, 2 * PIECE + OVERLAP // 2, 5 * PIECE):
         text = mixed(length)
         assert encode(tokenizer, text, special=special).tolist() == whole(tokenizer, text, special)
-        assert length == PIECE or len(encoding._joined(tokenizer, text)) > 1
+        assert length == PIECE or len(encoding._encode_pieces(tokenizer, text)) > 1
 
 
 def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path):

@@ -146,7 +146,7 @@ def test_a_target_that_holds_something_is_refused_and_an_empty_one_taken(make_ch
     asked, target = order(make_checkpoint("fp8"), Layout(tp=2)), tmp_path / "out"
     target.mkdir()
     (target / "mine").write_text("precious")
-    with pytest.raises(DestinationTaken, match="out already holds something"):
+    with pytest.raises(DestinationTaken, match="out is not empty"):
         write(asked, target, quietly)
     assert files(target) == {"mine": b"precious"}
     (target / "mine").unlink()
@@ -224,7 +224,7 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(make_checkpoint, tmp
     assert f"trtllm-build --checkpoint_dir {tmp_path / 'out'} --output_dir" in done.stdout
     again = cli("--store", tmp_path / "s", "reshard", tmp_path, tmp_path / "out")
     assert again.returncode == 2
-    assert "already holds something" in again.stderr
+    assert "is not empty" in again.stderr
 
 
 def test_stages_and_experts_are_split_as_the_command_is_told(make_checkpoint, tmp_path, ask):

@@ -82,7 +82,7 @@ def test_ls_lists_what_an_alias_points_at_and_the_newest(here):
     assert "demo/fp8:2" in few.stdout
     assert "demo/fp8:1" not in few.stdout
     assert "1 of 2 are shown" in few.stderr
-    assert "close to it: demo/fp8" in here("ls", "demo/fp9").stderr
+    assert "similar names: demo/fp8" in here("ls", "demo/fp9").stderr
 
 
 def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here):
