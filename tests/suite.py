@@ -20,6 +20,9 @@ STARTERS = {
 }  # fmt: skip
 """Fixtures that start a program."""
 
+STARTING_PARAMETERS = {("database_url", "postgresql"), ("any_store", "remote")}
+"""Parameters with which a fixture starts one."""
+
 SHARED = ("built",)
 """Fixtures of a session that take a minute: one process runs all files that use one."""
 
@@ -34,15 +37,16 @@ def fixtures_of(item: pytest.Item) -> set[str]:
     return set(getattr(item, "fixturenames", ()))
 
 
-def parameters_of(item: pytest.Item) -> dict[str, object]:
-    """Parameters of a test by their names."""
-    return item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+def parameters_of(item: pytest.Item) -> set[tuple[str, str]]:
+    """Names and values of a test's parameters that are texts."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return {(name, value) for name, value in params.items() if isinstance(value, str)}
 
 
 def mark_slow(items: Iterable[pytest.Item]) -> None:
     """Marks the tests whose fixtures start a program."""
     for item in items:
-        if STARTERS & fixtures_of(item) or parameters_of(item).get("database_url") == "postgresql":
+        if STARTERS & fixtures_of(item) or STARTING_PARAMETERS & parameters_of(item):
             item.add_marker("slow")
 
 
