@@ -5,7 +5,7 @@ import re
 import click
 import pytest
 
-from pipeline.cli import enginery
+from pipeline.cli.main import enginery
 from tests.promises import HERE, PAGE, Row, advertised, functions, rows, words
 from tests.readme import ROOT, sessions
 
@@ -68,7 +68,7 @@ def test_a_test_of_an_option_gives_it(row):
 
 
 def test_a_test_of_something_else_does_not_count():
-    held = words(HERE / "pipeline" / "test_collect.py", "test_by_default_what_is_young_stays")
+    held = words(HERE / "pipeline" / "cli" / "test_gc.py", "test_by_default_what_is_young_stays")
     assert {"gc", "--yes"} <= held
     assert {"--also", "--drop-lineage", "promote"} & held == set()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.cli import COMMANDS
+from pipeline.cli.main import COMMANDS
 from recipes.load import load
 from tests.readme import ROOT, with_tree
 

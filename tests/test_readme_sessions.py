@@ -15,7 +15,7 @@ from artifacts.client import Client
 from artifacts.registry.registry import Metric
 from tests.main_job import DEMO, write_recipe
 from tests.pipeline.conftest import ask
-from tests.pipeline.deploy import published
+from tests.pipeline.export import published
 from tests.pipeline.published import FACTS, publication
 from tests.readme import ROOT, sessions
 
