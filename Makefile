@@ -44,7 +44,7 @@ lint-types:
 lint-text:
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(VENV)/bin/codespell
+	$(RUN) codespell_lib
 
 bench: setup
 	$(RUN) tests.benchmarks

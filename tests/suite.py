@@ -1,7 +1,8 @@
 """How the suite is run: which tests are slow, and how several processes share them.
 
-A test is slow if it starts a program: its mark says so, or a fixture that does (`STARTERS`). A test without the
-mark that starts one fails, so that `make test-fast`, which leaves out what is slow, stays fast.
+A test is slow if it starts a program or takes seconds: its mark says so, or a fixture that starts one (`STARTERS`).
+A test without the mark that starts a program fails, so that `make test-fast`, which leaves out what is slow, stays
+fast; only programs of contracts may be started.
 
 `--share 2/3 --claims DIR` makes a process the second of three that run the same tests. A process claims a file
 before it runs the file's first test, by making an empty file in the directory. Each begins at another place of the
@@ -22,6 +23,9 @@ STARTERS = {
 
 STARTING_PARAMETERS = {("database_url", "postgresql"), ("any_store", "remote")}
 """Parameters with which a fixture starts one."""
+
+QUICK = {"trtllm-build"}
+"""Programs that any test may start: they answer within a tenth of a second."""
 
 SHARED = ("built",)
 """Fixtures of a session that take a minute: one process runs all files that use one."""
@@ -59,7 +63,9 @@ class Programs:
 
     def _audit(self, event: str, args: tuple[object, ...]) -> None:
         if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
-            self.started.append(str(args[0]) if args else "a copy of this process")
+            program = str(args[0]) if args else "a copy of this process"
+            if Path(program).name not in QUICK:
+                self.started.append(program)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
