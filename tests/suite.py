@@ -10,6 +10,7 @@ list; where it comes to files of another, it goes on to those that are free.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -129,6 +130,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a suite in the background; children would ignore it too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(Programs())
     if config.getoption("share"):
         number, count = map(int, config.getoption("share").split("/"))

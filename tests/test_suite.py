@@ -1,5 +1,6 @@
 """How the suite is run: what is slow, what is shared, what may be committed; pytest runs on small suites."""
 
+import signal
 import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_processes_run_every_test_once_and_files_of_one_fixture_together(suite, 
     ran = [Path(line.split("::")[0]).name for line in second.splitlines() if "PASSED" in line]
     assert ran == ["test_2.py", "test_5.py", "test_0.py", "test_1.py", "test_4.py"]
     assert "PASSED" not in suite(files, "--share", "1/2", "--claims", str(claims))
+
+
+@pytest.mark.slow
+def test_a_suite_in_the_background_can_interrupt_its_children(suite):
+    tests = """
+import signal
+def test_it(): assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert "1 passed" in suite({"test_signal.py": tests})
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
