@@ -73,6 +73,7 @@ def running(base: Path, port: int, **env: str) -> Iterator[dict[str, Any]]:
         up.stdout.close()
         for process in filter(alive, (psutil.Process(up.pid), *family) if up.poll() is None else family):
             process.kill()
+        up.wait()
 
 
 def alive(process: psutil.Process) -> bool:
