@@ -101,6 +101,7 @@ def changed(value, column):
     return "0" * 64 if value is None else f"{value[:-1]}{'1' if value[-1:] != '1' else '2'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(table.name for table in seals.SEALED), "metric", "facts", "series"])
 def test_a_flipped_character_in_any_column_is_found(filled, name):
     table = tables.METADATA.tables[name]

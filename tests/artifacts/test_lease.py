@@ -14,7 +14,8 @@ from obstore.store import MemoryStore
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
 from artifacts.store import lease
 
-SHORT_S = 0.2
+SHORT_S = 1.0
+"""Renewed four times within: a busy host may keep a holder waiting for most of it."""
 
 
 @pytest.fixture(params=["directory", "memory"])
@@ -92,7 +93,7 @@ def test_a_holder_that_was_stopped_learns_that_it_lost_its_lease_even_if_it_rene
     held.require()
     time.sleep(1.5 * SHORT_S)
     held.renew()
-    with pytest.raises(LeaseLost, match=r"not renewed within 0\.2 s"):
+    with pytest.raises(LeaseLost, match=rf"not renewed within {SHORT_S:g} s"):
         held.require()
 
 
@@ -121,10 +122,10 @@ with lease.hold(open_store(sys.argv[1]).objects, [sys.argv[2]], "build", ttl_s=f
 
 
 def test_the_lease_of_a_killed_process_dies_and_that_of_a_working_one_does_not(store, key, other_key, start):
-    killed, works = start(HOLDER, store.root, key, 0.3), start(HOLDER, store.root, other_key, 0.3)
+    killed, works = start(HOLDER, store.root, key, SHORT_S), start(HOLDER, store.root, other_key, SHORT_S)
     assert [child.stdout.readline() for child in (killed, works)] == ["held\n"] * 2
     os.kill(killed.pid, signal.SIGKILL)
-    time.sleep(0.7)
+    time.sleep(3 * SHORT_S)
     with lease.sweeping(store.objects, "gc") as (_, claims):
         assert [claim.keys for claim in claims] == [(other_key,)]
 

@@ -154,6 +154,7 @@ def test_the_sizes_of_parts_are_the_stores_own(bucket, store, made, tmp_path):
     assert digests_of(sums) == (made.digest, made.caches)
 
 
+@pytest.mark.slow
 def test_a_store_in_google_cloud_storage_is_the_same(store, made, tmp_path, monkeypatch):
     """Its XML API, which our client speaks, is that of S3 but for the signature."""
     (tmp_path / "gcs").mkdir()

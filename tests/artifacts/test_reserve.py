@@ -25,6 +25,8 @@ from tests.artifacts.remotes import FAST
 from tests.artifacts.sweeping import EAGER, collect, publish
 from tests.disks import fill, mounted, take_inodes
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = os.urandom(3 << 20)
 
 

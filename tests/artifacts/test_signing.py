@@ -178,6 +178,7 @@ def pulled(client, tmp_path) -> Path:
     return client.pull("demo/fp8", tmp_path / "engine")
 
 
+@pytest.mark.slow
 def test_openssl_verifies_what_was_signed(signature, keys, tmp_path):
     envelope = json.loads(signature.bundle)["dsseEnvelope"]
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
@@ -195,6 +196,7 @@ def model_signing(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(signature, pulled, keys, tmp_path):
     (tmp_path / "model.sig").write_text(signature.bundle)
     command = (
@@ -216,6 +218,7 @@ def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(signa
     assert "tuning/cache" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_model_signing_signed_is_received(client, store, key, pulled, keys, tmp_path):
     done = model_signing(
         "sign", "key", pulled, "--signature", tmp_path / "sig", "--private_key", keys["ours"]

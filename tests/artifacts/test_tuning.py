@@ -271,6 +271,7 @@ def keep_many(root: Path, number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_builders_at_once_lose_no_entry_and_readers_see_whole_ones(store, tmp_path):
     store.prepare()
     with ProcessPoolExecutor(4) as pool:
@@ -299,6 +300,7 @@ for number in range(10, 200):
 """
 
 
+@pytest.mark.slow
 def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(store, place, tmp_path):
     for turn in range(6):
         argv = [sys.executable, "-c", KEEPING, str(store.root)]

@@ -56,6 +56,7 @@ def family(request, tmp_path_factory):
     return request.param, root / "source", record(made, TOKENS, root / "statistics", batch_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
 def test_a_family_is_quantized_as_modelopt_does(family, params, tmp_path):
     name, source, statistics = family

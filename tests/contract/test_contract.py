@@ -97,6 +97,7 @@ def test_what_the_command_refuses_is_refused(changed):
         effective(**changed)
 
 
+@pytest.mark.slow
 def test_the_probe_reads_its_metadata(tmp_path):
     root = toolchain(tmp_path / "t", "1.2.0")
     code = (

@@ -114,6 +114,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
     return int(done.stdout) * 1024, out
 
 
+@pytest.mark.slow
 def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path):
     small, _ = growth("a short row", tmp_path / "small")
     text = " ".join(ROWS * 150)[:3_000_000]

@@ -7,6 +7,8 @@ import pytest
 
 from calibration.data.templates import Request, Sandbox, TemplateRefused
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
 

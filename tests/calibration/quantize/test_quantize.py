@@ -101,6 +101,7 @@ def pair(request, checkpoint, statistics, tokens, tmp_path_factory):
     return Pair(ours, oracle.export(model, root / "theirs"), precision)
 
 
+@pytest.mark.slow
 def test_names_dtypes_and_shapes_are_modelopts(pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {

@@ -133,6 +133,7 @@ def document(artifact: Path) -> dict[str, object]:
     return json.loads((artifact / "sensitivity.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8_wo", "int4_wo"])
 def test_a_layer_with_outliers_is_ranked_first_and_proposed(artifact, name):
     units = [Unit.of(found) for found in document(artifact)["units"]]
@@ -202,6 +203,7 @@ def test_the_same_numbers_make_the_same_files(artifact, bad_layer, tmp_path):
         assert (tmp_path / name).read_bytes() == (artifact / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_proposes_what_the_command_proposes(artifact, tmp_path):
     units = [Unit.of(found) for found in document(artifact)["units"]]

@@ -77,6 +77,7 @@ MIXED = {
 CASES = [(fmt, "auto") for fmt in FORMATS] + [(MIXED, "fp8"), (MIXED, "int8"), ("none", "fp8")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rank_files_hold_the_planned_slices(make_checkpoint, config, out, fmt, kv_cache, layout):
@@ -381,6 +382,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_checkpoint(make_checkpoint, config, out):
     big = config | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 3}
     checkpoint = make_checkpoint(config=big)

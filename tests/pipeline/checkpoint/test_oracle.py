@@ -284,6 +284,7 @@ def assert_same(fmt, theirs, ours):
     return skipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
@@ -339,6 +340,7 @@ def test_int4_vocabulary_is_the_oracles_without_its_padding(both, fmt, tp):
         assert not oracle[VOCAB:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(both, family, fmt):
@@ -352,6 +354,7 @@ def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(both, famil
     assert ours["rotary_base"] == 500000.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_cache", ["auto", "fp8", "int8"])
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 def test_every_byte_of_a_mixture_is_the_oracles(both, kv_cache, tp, pp):

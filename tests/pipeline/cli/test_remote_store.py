@@ -60,7 +60,7 @@ def machine_run(url: str, root: Path, name: str) -> tuple[CachedStore, Heard, in
 def first(s3_server, tmp_path_factory) -> tuple[Path, Path]:
     """What the run of the first machine left: directory of its bucket, directory with its cache and registry."""
     root = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, s3_server.awake():
         for name, value in environment(s3_server.address).items():
             patch.setenv(name, value)
         path = s3_server.bucket("first-run")

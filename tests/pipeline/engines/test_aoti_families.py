@@ -41,6 +41,7 @@ def source(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("family", checkpoints.CONFIGS)
 def test_a_family_in_a_layout_equals_transformers(family, tp, pp, source, tmp_path):
@@ -54,6 +55,7 @@ def test_a_family_in_a_layout_equals_transformers(family, tp, pp, source, tmp_pa
         close(one.logits(tokens[:1, at : at + 1], at), expected[:1, at : at + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", ["fp8", "fp8_rowwise", "int8_sq", "int8_wo", "int4_awq", "w4a8_awq"])
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "phi3"])
 def test_a_quantized_family_equals_its_checkpoint_in_transformers(family, fmt, source, tmp_path):

@@ -14,6 +14,8 @@ from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
 

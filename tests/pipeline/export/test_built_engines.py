@@ -14,6 +14,8 @@ from tests.pipeline.engines.checkpoints import shard
 from tests.pipeline.engines.checkpoints import source as source_of
 from tests.pipeline.export import published
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
