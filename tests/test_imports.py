@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,13 @@ def imported_modules(node: ast.ImportFrom) -> set[str]:
 
 
 @pytest.mark.parametrize("package", LAYERS)
-def test_imports_point_one_way(package):
+def test_imports_point_one_way(package: str):
     for path in (ROOT / package).rglob("*.py"):
         assert imported_roots(path) & LAYERS.keys() <= LAYERS[package], path
 
 
 @pytest.mark.parametrize("part", OF_ARTIFACTS)
-def test_parts_of_artifacts_point_one_way(part):
+def test_parts_of_artifacts_point_one_way(part: str):
     for path in (ROOT / "artifacts" / part).rglob("*.py"):
         known = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -85,7 +86,7 @@ def rooms_imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_rooms_of_pipeline_import_only_what_stands_below(room):
+def test_rooms_of_pipeline_import_only_what_stands_below(room: str):
     place = ROOT / "pipeline" / room
     below = set(ROOMS[ROOMS.index(room) :])
     for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
@@ -123,7 +124,9 @@ def test_only_one_room_imports_prefect():
         "artifacts.client",
     ],
 )
-def test_the_orchestrating_process_imports_neither_torch_nor_prefect(module, run_python):
+def test_the_orchestrating_process_imports_neither_torch_nor_prefect(
+    module: str, run_python: Callable[[str], str]
+):
     code = f"import sys, {module}; print(sorted({{'torch', 'prefect', 'transformers', 'datasets'}} & sys.modules.keys()))"
     assert run_python(code).strip() == "[]"
 

@@ -20,7 +20,7 @@ def test_every_command_is_in_the_readme_and_every_one_in_it_exists():
     assert all(re.search(rf"`(enginery )?{name}\b", README) for name in COMMANDS)
 
 
-def test_the_recipe_in_the_readme_loads(tmp_path):
+def test_the_recipe_in_the_readme_loads(tmp_path: Path):
     block = re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1)
     file = tmp_path / "recipe.yaml"
     file.write_text(block)

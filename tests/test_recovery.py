@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -86,7 +87,7 @@ def no_process_of(store: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(built):
+def undisturbed(built: tuple[Path, dict[str, Any]]):
     """A recipe, the keys of its steps, and the contents of a run that nothing disturbed."""
     root, answer = built
     keys = {step["kind"]: step["key"] for step in answer["steps"]}
@@ -96,7 +97,7 @@ def undisturbed(built):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_every_step_ends_with_the_same_files(undisturbed, tmp_path):
+def test_a_run_killed_in_every_step_ends_with_the_same_files(undisturbed, tmp_path: Path):
     """Kills the orchestrator in one step and the step's child in the next, each at a random moment."""
     recipe, keys, expected = undisturbed
     seed = random.randrange(1 << 32)
@@ -122,7 +123,7 @@ def test_a_run_killed_in_every_step_ends_with_the_same_files(undisturbed, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_statistics_killed_after_a_layer_continue_from_it_with_the_same_bits(undisturbed, tmp_path):
+def test_statistics_killed_after_a_layer_continue_from_it_with_the_same_bits(undisturbed, tmp_path: Path):
     recipe, keys, expected = undisturbed
     store, key = tmp_path / "store", {"statistics": keys["statistics"]}
     state = open_store(store).partial(keys["statistics"]) / "state.json"
@@ -145,7 +146,7 @@ def test_statistics_killed_after_a_layer_continue_from_it_with_the_same_bits(und
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_runs_at_once_make_one_set_of_artifacts(undisturbed, tmp_path):
+def test_two_runs_at_once_make_one_set_of_artifacts(undisturbed, tmp_path: Path):
     recipe, keys, expected = undisturbed
     runs = [start(tmp_path / "store", recipe) for _ in range(2)]
     first, second = finish(runs[0]), finish(runs[1])
@@ -159,7 +160,7 @@ def test_two_runs_at_once_make_one_set_of_artifacts(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path, signum):
+def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path: Path, signum):
     recipe = write_recipe(tmp_path / "recipe.yaml")
     run = start(tmp_path / "store", recipe)
     wait_until(lambda: any((tmp_path / "store" / "staging").glob("*")))
@@ -176,7 +177,7 @@ def toy(function: str, **params: object) -> Step:
     return Step(kind="engine", variant=function, inputs={}, params=params)
 
 
-def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
+def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path: Path):
     with mounted(tmp_path / "disk", "8m") as disk:
         site = Site(store=open_store(disk / "store"), host=probe(), child=CHILD)
         with pytest.raises(StoreUnusable, match="disk full"):
@@ -185,7 +186,7 @@ def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):
         assert list((disk / "store" / "staging").glob("*")) == []
 
 
-def test_a_full_disk_of_temporary_files_is_named_too(tmp_path, monkeypatch):
+def test_a_full_disk_of_temporary_files_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with mounted(tmp_path / "disk", "8m") as disk:
         monkeypatch.setenv("TMPDIR", str(disk))
         monkeypatch.setattr(tempfile, "tempdir", None)  # it is looked up once
@@ -202,7 +203,7 @@ def test_a_full_disk_of_temporary_files_is_named_too(tmp_path, monkeypatch):
             realize(fill_late, site, Listener())
 
 
-def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):
+def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     with pytest.raises(BuildFailed, match="broken on purpose"):
         realize(toy("fail"), site, Listener())
@@ -210,14 +211,14 @@ def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path):
     assert "RuntimeError" in site.store.log(toy("fail").key).read_text()
 
 
-def test_a_step_that_outlasts_its_time_is_stopped(tmp_path):
+def test_a_step_that_outlasts_its_time_is_stopped(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), timeout_s=1, child=CHILD)
     with pytest.raises(BuildFailed, match="still running after 1 s"):
         realize(toy("build", seconds=30), site, Listener())
     assert site.store.keys() == []
 
 
-def test_a_finished_step_is_found_and_not_built_again(tmp_path):
+def test_a_finished_step_is_found_and_not_built_again(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     made = realize(toy("build", text="a"), site, Listener())
     again = realize(toy("build", text="a"), site, Listener())

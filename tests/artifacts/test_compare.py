@@ -88,7 +88,9 @@ def test_a_mixed_format_is_one_setting():
         (Metric("kl", 0.060), "unsure"),
     ],
 )
-def test_accuracy_differs_when_the_interval_of_the_difference_leaves_out_nothing(metric, judgement):
+def test_accuracy_differs_when_the_interval_of_the_difference_leaves_out_nothing(
+    metric: Metric, judgement: str
+):
     (found,) = compare(BEFORE, after(metrics=[metric])).accuracy
     assert found.judgement == judgement
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -68,12 +69,12 @@ def due_at(url: str, *, secret: str = "env:HOOK_SECRET", name: str = "demo/fp8")
 
 
 @pytest.fixture
-def hook_secret(monkeypatch) -> None:
+def hook_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
 
 
 @pytest.mark.usefixtures("hook_secret")
-def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver):
+def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver: Receiver):
     assert webhook.tell(due_at(receiver.url, name="dém\u202eo/fp8")) == Answer()
     ((headers, content),) = receiver.requests
     said = Webhook(SECRET).verify(content, headers)
@@ -99,7 +100,9 @@ def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiv
         (0, {}, "RemoteProtocolError; see that it can be reached", None, False),
     ],
 )
-def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, wait_s, forever):
+def test_what_a_receiver_answers_is_an_answer(
+    receiver: Receiver, status: int, headers: dict[str, Any], said: str, wait_s: int | None, forever: bool
+):
     receiver.answers.append((status, headers))
     answer = webhook.tell(due_at(receiver.url))
     assert said in answer.problem
@@ -109,7 +112,7 @@ def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, w
 
 
 @pytest.mark.usefixtures("hook_secret")
-def test_a_date_to_come_back_at_is_understood(receiver):
+def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
@@ -120,11 +123,13 @@ def test_a_date_to_come_back_at_is_understood(receiver):
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/x", "http://nowhere.invalid/x", "env:UNSET_URL", "http://a\u0000b/x"]
 )
-def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url):
+def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url: str):
     assert webhook.tell(due_at(url)).problem
 
 
-def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(receiver, monkeypatch):
+def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
     assert "env:HOOK_SECRET is empty or not set here" in webhook.tell(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", "whsec_é")
     assert "holds no webhook secret" in webhook.tell(due_at(receiver.url)).problem

@@ -28,7 +28,9 @@ def test_sequences_beyond_the_limit_are_counted():
         ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, 3 wanted"),
     ],
 )
-def test_too_few_tokens_are_an_error_and_never_a_smaller_set(rows, limit, complaint):
+def test_too_few_tokens_are_an_error_and_never_a_smaller_set(
+    rows: list[list[int]], limit: int | str, complaint: str
+):
     with pytest.raises(DataError, match=complaint):
         pack(rows, seq_len=4, max_sequences=limit)
 

@@ -157,7 +157,7 @@ CHATS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkpoint):
+def tokenizer(checkpoint: Path):
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
@@ -204,7 +204,7 @@ def rendered_by_the_step(tmp_path, checkpoint, files):
     return tokens, json.loads((out / "report.json").read_text())
 
 
-def test_the_step_renders_every_chat_as_transformers_does(tmp_path, checkpoint, tokenizer):
+def test_the_step_renders_every_chat_as_transformers_does(tmp_path: Path, checkpoint: Path, tokenizer):
     files, expected, refused = [], {}, []
     for name, template in TEMPLATES.items():
         lines = []
@@ -259,7 +259,9 @@ PARTS = [{"type": "text", "text": "How warm is it"}, {"type": "text", "text": "i
         ("openai-gpt-oss-120b", False),
     ],
 )
-def test_text_parts_reach_templates_that_take_them_and_are_joined_for_others(tokenizer, name, taken):
+def test_text_parts_reach_templates_that_take_them_and_are_joined_for_others(
+    tokenizer, name: str, taken: bool
+):
     row = [{"role": "user", "content": PARTS}, DONE]
     whole = [{"role": "user", "content": "How warm is it\nin Bern?"}, DONE]
     how = Rendering(TEMPLATES[name], date=DATE)
@@ -284,7 +286,9 @@ def test_results_of_tools_in_parts_are_joined_as_vllm_joins_them(tokenizer):
         assert text == witness(tokenizer, TEMPLATES[name], joined, tools)
 
 
-def test_the_step_says_how_many_rows_had_arguments_as_text_and_which_date_was_printed(tmp_path, checkpoint):
+def test_the_step_says_how_many_rows_had_arguments_as_text_and_which_date_was_printed(
+    tmp_path: Path, checkpoint: Path
+):
     plain, dated = tmp_path / "plain.jsonl", tmp_path / "dated.jsonl"
     titles = ("text", "tool call", "parallel calls", "arguments as an object", "turns")
     plain.write_text("".join(json.dumps({"messages": CHATS[title][0]}) + "\n" for title in titles))

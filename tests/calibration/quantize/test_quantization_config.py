@@ -8,14 +8,14 @@ from modelopt.torch.export.quant_utils import process_layer_quant_config
 
 from calibration.model.linears import EMBEDDING, HEAD, Layout
 from calibration.quantize.quantization_config import config_block, quantization_block, summary
-from recipes.formats import FORMATS
+from recipes.formats import FORMATS, Format
 
 QUANTIZING = [fmt for fmt in FORMATS.values() if fmt.weight != "source"]
 NAMES = Layout("llama", 12).linears()
 
 
 @pytest.mark.parametrize("fmt", QUANTIZING, ids=lambda fmt: fmt.name)
-def test_blocks_carry_the_format_and_what_is_left_alone(fmt):
+def test_blocks_carry_the_format_and_what_is_left_alone(fmt: Format):
     block = quantization_block("0.47.0", dict.fromkeys(NAMES, fmt), [EMBEDDING, HEAD], "auto")
     details = block["quantization"]
     assert details["quant_algo"] == {"W4A16": "W4A16_AWQ"}.get(fmt.quant_algo, fmt.quant_algo)

@@ -92,7 +92,7 @@ def test_every_prefix_is_the_best_of_its_price(found):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 8])
-def test_the_yaml_reads_back_as_the_format_proposed(keep):
+def test_the_yaml_reads_back_as_the_format_proposed(keep: int):
     found = units(linears(2), Layout("llama", 2).units())
     proposal = propose(found, "fp8", keep=keep)
     value = yaml.safe_load(proposal.yaml)["format"]

@@ -95,7 +95,7 @@ def error(weight_OI: torch.Tensor, factors_I: torch.Tensor, x_NI: torch.Tensor) 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:modelopt")
 @pytest.mark.parametrize("case", ["demo", "wide"])
-def test_outputs_are_no_further_off_than_with_modelopts_search(case, tmp_path):
+def test_outputs_are_no_further_off_than_with_modelopts_search(case: str, tmp_path: Path):
     root, calibration, held_out = demo() if case == "demo" else wide(tmp_path)
     theirs, model = modelopts(root, calibration), load(root)
     seen, unseen = inputs(model, calibration), inputs(model, held_out)

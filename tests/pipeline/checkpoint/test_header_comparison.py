@@ -37,7 +37,7 @@ def written(architecture: str, directory: Path, **changes: object) -> Checkpoint
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_transformers_saves_is_what_is_asked_for(architecture, tied, tmp_path):
+def test_what_transformers_saves_is_what_is_asked_for(architecture: str, tied: bool, tmp_path: Path):
     sizes = ODD_SIZES | ({"head_dim": 12} if architecture == "Phi3ForCausalLM" else {})
     if architecture == "Qwen2MoeForCausalLM":
         sizes |= {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 56}
@@ -49,7 +49,7 @@ def test_what_transformers_saves_is_what_is_asked_for(architecture, tied, tmp_pa
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_transformers_reads_over_is_left_out_and_nothing_else(architecture, tmp_path):
+def test_what_transformers_reads_over_is_left_out_and_nothing_else(architecture: str, tmp_path: Path):
     written(architecture, tmp_path, tie_word_embeddings=True, num_hidden_layers=1)
     tensors = load_file(tmp_path / "model.safetensors")
     extra = {
@@ -188,7 +188,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_problem_is_told_once_by_the_users_file_and_tensor(case):
+def test_each_problem_is_told_once_by_the_users_file_and_tensor(case: str):
     changed, said = CASES[case]
     made = llama(Path("/store"))
     made = Checkpoint(
@@ -244,7 +244,7 @@ def test_another_models_layers_are_no_prefix_of_this_ones():
         ),
     ],
 )
-def test_what_is_absurd_is_refused_before_it_is_listed(architecture, field, said):
+def test_what_is_absurd_is_refused_before_it_is_listed(architecture: str, field: str, said: str):
     made = config(architecture, num_hidden_layers=1).to_dict() | {"dtype": "bfloat16"}
     held = {name: entry(name, size) for name, size in source_tensors(read_shape(made)).items()}
     absurd = made | {field: 1000}
@@ -265,7 +265,7 @@ def test_other_floating_types_are_cast_and_said():
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_file_that_is_read_is_the_one_that_transformers_reads(whole, tmp_path):
+def test_the_file_that_is_read_is_the_one_that_transformers_reads(whole: bool, tmp_path: Path):
     kept = tmp_path / "kept"
     written("LlamaForCausalLM", tmp_path, num_hidden_layers=1)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -170,7 +170,7 @@ def test_int4_rows_are_pairs_and_blocks_follow_the_inputs():
         ("int4_wo", 1),
     ],
 )
-def test_each_format_has_its_scales_in_float32(fmt, scales):
+def test_each_format_has_its_scales_in_float32(fmt: str, scales: int):
     shape = toy(hidden_size=128, head_dim=128, intermediate_size=256)
     tensors = plan(shape, fmt, 1, 1)[0]
     qkv = [tensor for tensor in tensors if tensor.name.startswith("transformer.layers.0.attention.qkv.")]
@@ -208,7 +208,7 @@ def test_size_estimate_is_exact_on_a_published_model():
 
 
 @pytest.mark.parametrize(("tp", "units"), [(3, 4), (3, 2)])
-def test_what_does_not_divide_cannot_be_shared(tp, units):
+def test_what_does_not_divide_cannot_be_shared(tp: int, units: int):
     with pytest.raises(ValueError, match=f"tp {tp} and {units} units"):
         share(8, units, tp, 0)
 

@@ -4,6 +4,9 @@ What they are is data from the public sources (data/tensor_names), which nothing
 """
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +77,9 @@ def known(architecture):
 
 
 @pytest.fixture
-def convert(make_checkpoint, tmp_path):
+def convert(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> Callable[..., tuple[Path, dict[str, Any]]]:
     """Converts a model for a release; returns the directory and its config.json."""
 
     def make(model, fmt, layout, release, kv_cache="auto"):
@@ -126,7 +131,9 @@ def refused(model, fmt, pp, release):
 
 
 @pytest.mark.parametrize(("model", "fmt"), [(model, fmt) for model in MODELS for fmt in formats_of(model)])
-def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(model, fmt, convert):
+def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(
+    model: str, fmt, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     checked = 0
     for same in by_names(MODELS[model][0]):
         for layout in ((2, 1, 1), (2, 2, 1)):
@@ -139,19 +146,25 @@ def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(model, f
 
 
 @pytest.mark.parametrize("model", ["mixtral", "qwen2_moe"])
-def test_experts_that_ranks_divide_have_the_same_names(model, convert):
+def test_experts_that_ranks_divide_have_the_same_names(
+    model: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     for same in by_names(MODELS[model][0]):
         assert held(*convert(model, "fp8", (4, 1, 2), same[-1]), same[-1], 4)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("fp8", "fp8"), ("none", "int8"), (MIXED, "auto")], ids=str)
-def test_scales_of_caches_and_mixed_precision_have_their_names(model, fmt, kv_cache, convert):
+def test_scales_of_caches_and_mixed_precision_have_their_names(
+    model: tuple[str, Any], fmt, kv_cache: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     for same in by_names(MODELS[model][0]):
         assert held(*convert(model, fmt, (1, 1, 1), same[-1], kv_cache), same[-1], 1)
 
 
-def test_the_contract_toolchain_refuses_the_names_of_another_release(convert):
+def test_the_contract_toolchain_refuses_the_names_of_another_release(
+    convert: Callable[..., tuple[Path, dict[str, Any]]],
+):
     newest, config = convert("qwen2_moe", "fp8", (1, 1, 1), "0.16")
     contract.check(newest, config, 0, "0.16.0")
     with pytest.raises(RuntimeError, match=r"not provided.*layers\.0\.shared_expert\.fc"):

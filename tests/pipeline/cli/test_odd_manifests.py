@@ -38,7 +38,7 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory: pytest.TempPathFactory) -> odd_rows.Place:
     return odd_rows.make(tmp_path_factory.mktemp("manifests"))
 
 
@@ -55,7 +55,7 @@ def put(path: Path, field: str, value: object) -> None:
     path.write_text(seal(values))
 
 
-def test_no_sealed_nonsense_is_a_traceback_or_hides_another_artifact(place, tmp_path):
+def test_no_sealed_nonsense_is_a_traceback_or_hides_another_artifact(place: odd_rows.Place, tmp_path: Path):
     key = odd_rows.publication(seed=2).engine_key
     path = place.store.path(key) / MANIFEST
     right = path.read_bytes()

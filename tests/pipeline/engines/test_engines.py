@@ -1,6 +1,7 @@
 """The seam between the planner and the backends."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from pydantic import ValidationError
@@ -50,7 +51,7 @@ def asked(name, host=HOST):
 
 
 @pytest.mark.parametrize("name", engines.names())
-def test_every_backend_answers_the_planner(name):
+def test_every_backend_answers_the_planner(name: str):
     backend, request = engines.backend(name), asked(name)
     model = backend.options(request)
     assert model().model_config["frozen"]
@@ -71,7 +72,7 @@ def test_every_backend_answers_the_planner(name):
 
 
 @pytest.mark.parametrize("name", [name for name in engines.names() if engines.backend(name).uses_toolchain])
-def test_a_backend_with_a_toolchain_says_why_there_is_none(name):
+def test_a_backend_with_a_toolchain_says_why_there_is_none(name: str):
     backend = engines.backend(name)
     without = wanted(engine=Engine(backend=name), choice=Choice(problem="several toolchains: a, b; name one"))
     assert "several toolchains: a, b; name one" in backend.missing(without)
@@ -84,7 +85,7 @@ def test_an_unknown_backend_lists_the_known_ones():
         engines.backend("onnx")
 
 
-def test_the_seam_imports_no_torch(run_python):
+def test_the_seam_imports_no_torch(run_python: Callable[[str], str]):
     code = "import sys; from pipeline import engines; [engines.backend(n) for n in engines.names()]; "
     assert run_python(code + "print('torch' in sys.modules)").strip() == "False"
 

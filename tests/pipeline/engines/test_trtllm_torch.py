@@ -1,6 +1,7 @@
 """Backend trtllm_torch before anything is built: options by version, settings, refusals, stale findings."""
 
 import json
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -169,7 +170,7 @@ def test_long_prompts_pass_in_chunks_and_the_plan_says_so():
         (1, 1, [1]),
     ],
 )
-def test_cuda_graphs_are_dense_about_the_usual_batch(largest, usual, sizes):
+def test_cuda_graphs_are_dense_about_the_usual_batch(largest: int, usual: int | None, sizes: list[int]):
     traffic = Traffic(input_tokens=8, output_tokens=8, concurrency=usual) if usual else None
     settings = BACKEND.settings(wanted(max_batch_size=largest, traffic=traffic))
     assert settings["cuda_graph_config"]["batch_sizes"] == sizes
@@ -183,7 +184,7 @@ def test_cuda_graphs_are_dense_about_the_usual_batch(largest, usual, sizes):
         ("int8_sq", 90, False), ("int8_wo", 90, False), ("int4_wo", 90, False),
     ],
 )  # fmt: skip
-def test_formats_are_those_of_the_hardware_matrix(fmt, sm, served):
+def test_formats_are_those_of_the_hardware_matrix(fmt: str, sm: int, served: bool):
     reasons = BACKEND.reasons(wanted(fmt=fmt, sm=sm))
     assert (reasons == []) is served
     assert all(reason.startswith(("format: ", "engine.target: ")) for reason in reasons)
@@ -211,7 +212,7 @@ def test_what_the_pytorch_backend_does_not_serve_is_refused():
 
 
 @pytest.mark.parametrize(("version", "kind"), [("1.1.0", "DraftTarget"), ("1.2.0", "Draft_Target")])
-def test_a_draft_model_is_named_as_the_version_names_it(version, kind):
+def test_a_draft_model_is_named_as_the_version_names_it(version: str, kind: str):
     speculative = Speculative(mode="draft_tokens_external", max_draft_len=3, draft=DRAFT)
     settings = BACKEND.settings(wanted(version, speculative=speculative, max_batch_size=4000))
     assert settings["speculative_config"] == {
@@ -242,11 +243,11 @@ IDENTITY = {"gpu": "NVIDIA H100", "sm": 90, "tensorrt_llm": "1.2.0", "world_size
         ({"world_size": 1, "key": "x"}, "number of ranks differ: 2 then, 1 now; model and options differ: abc then, x now"),
     ],
 )  # fmt: skip
-def test_findings_of_another_identity_are_stale(change, told):
+def test_findings_of_another_identity_are_stale(change, told: str):
     assert autotuner.stale(IDENTITY, IDENTITY | change) == told
 
 
-def test_a_cache_must_have_every_rank_in_either_layout(tmp_path):
+def test_a_cache_must_have_every_rank_in_either_layout(tmp_path: Path):
     assert autotuner.usable(tmp_path, 2).startswith("the warm-up wrote no cache")
     (tmp_path / "autotuner_cache.rank0.json").write_text("{}")
     assert autotuner.usable(tmp_path, 2) == "no file of rank 1"
@@ -256,7 +257,7 @@ def test_a_cache_must_have_every_rank_in_either_layout(tmp_path):
     assert autotuner.usable(tmp_path, 2) == "autotuner_cache.json has no rank_1"
 
 
-def test_only_findings_of_the_same_identity_are_offered(tmp_path):
+def test_only_findings_of_the_same_identity_are_offered(tmp_path: Path):
     assert autotuner.offered(None, IDENTITY) == "there are none"
     (tmp_path / autotuner.FILE).write_text('{"metadata": {}, "rank_0": {}, "rank_1": {}}')
     assert autotuner.offered(tmp_path, IDENTITY) == "there are none"

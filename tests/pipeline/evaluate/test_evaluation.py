@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,12 +29,12 @@ def at(logprob, ids):
 
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
 @pytest.fixture
-def logits(rng):
+def logits(rng: np.random.Generator) -> np.ndarray:
     return 2 * rng.standard_normal((SEQUENCES, LENGTH - 1, VOCAB))
 
 
@@ -92,14 +93,18 @@ def run(tmp_path, rng, base, cand, top_k):
     return json.loads((out / "scores.json").read_text()), read_records(out / "samples.jsonl")
 
 
-def test_the_source_checkpoint_itself_passes_the_strictest_gate(tmp_path, rng, logits):
+def test_the_source_checkpoint_itself_passes_the_strictest_gate(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     scores, records = run(tmp_path, rng, logits, logits, top_k=8)
     assert judge(STRICT, records).outcome == "PASS"
     assert scores["metrics"]["kl"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert (scores["sequences"], scores["tokens"], scores["top_k"]) == (12, 12 * 19, 8)
 
 
-def test_with_the_whole_vocabulary_the_scores_are_exact(tmp_path, rng, logits):
+def test_with_the_whole_vocabulary_the_scores_are_exact(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     worse = logits + 0.5 * rng.standard_normal(logits.shape)
     scores, records = run(tmp_path, rng, logits, worse, top_k=VOCAB)
     base, cand = log_softmax(logits), log_softmax(worse)
@@ -111,7 +116,9 @@ def test_with_the_whole_vocabulary_the_scores_are_exact(tmp_path, rng, logits):
     assert judge(STRICT, records).outcome == "FAIL"
 
 
-def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(tmp_path, rng, logits):
+def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     worse = logits + 0.5 * rng.standard_normal(logits.shape)
     base, cand = log_softmax(logits), log_softmax(worse)
     scores, _ = run(tmp_path, rng, logits, worse, top_k=4)
@@ -120,7 +127,9 @@ def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(tmp_pa
     assert scores["mean_tail_mass"] == pytest.approx(left.mean(), rel=1e-3)
 
 
-def test_an_engine_that_gives_nan_is_written_down_and_fails(tmp_path, rng, logits):
+def test_an_engine_that_gives_nan_is_written_down_and_fails(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     broken = logits.copy()
     broken[3, 7] = math.nan
     scores, records = run(tmp_path, rng, logits, broken, top_k=8)
@@ -129,7 +138,7 @@ def test_an_engine_that_gives_nan_is_written_down_and_fails(tmp_path, rng, logit
     assert judge(Limits(kl=100), records).outcome == "FAIL"
 
 
-def test_a_directory_without_an_engine_has_no_runner(tmp_path):
+def test_a_directory_without_an_engine_has_no_runner(tmp_path: Path):
     with pytest.raises(SourceError, match=r"holds no engine \(no engine.json\)"):
         runner_of(tmp_path)
 

@@ -1,5 +1,7 @@
 """Which figures are taken of an engine."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.errors import BuildFailed
@@ -39,7 +41,7 @@ def test_a_figure_that_is_not_there_is_a_key_error():
 
 
 @pytest.mark.parametrize("change", [{"new_tokens": 1}, {"repeats": 0}])
-def test_nothing_to_time_is_refused(change):
+def test_nothing_to_time_is_refused(change: dict[str, Any]):
     with pytest.raises(BuildFailed, match="nothing to time with"):
         measure(SteadyEngine(), {**PARAMS, **change}, lambda *_: None)
 
@@ -48,7 +50,9 @@ def test_nothing_to_time_is_refused(change):
     ("batch", "length", "expected"),
     [(8, 512, (64, 32, [1, 8])), (1, 512, (64, 32, [1])), (4, 80, (40, 32, [1, 4])), (2, 4, (2, 2, [1, 2]))],
 )
-def test_an_engine_is_timed_within_its_own_limits(batch, length, expected):
+def test_an_engine_is_timed_within_its_own_limits(
+    batch: int, length: int, expected: tuple[int, int, list[int]]
+):
     params = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
     how = within({"max_batch_size": batch, "max_seq_len": length}, params)
     assert (how["prompt_len"], how["new_tokens"], how["batch_sizes"]) == expected

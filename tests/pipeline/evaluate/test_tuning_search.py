@@ -93,7 +93,7 @@ def test_a_point_changes_the_engine_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", ["max_batch", "tp", "options.", "options", "format"])
-def test_an_unknown_setting_is_refused_with_the_known_ones(name):
+def test_an_unknown_setting_is_refused_with_the_known_ones(name: str):
     with pytest.raises(
         ValueError, match=rf"unknown setting '{name}'; have max_batch_size, max_seq_len, options"
     ):
@@ -101,7 +101,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(name):
 
 
 @pytest.mark.parametrize("value", [0, -3, "many", None])
-def test_a_value_out_of_range_is_refused_with_its_setting(value):
+def test_a_value_out_of_range_is_refused_with_its_setting(value: int | str | None):
     with pytest.raises(ValueError, match=rf"max_batch_size: {value!r} is refused"):
         apply(ENGINE, {"max_batch_size": value})
 
@@ -151,7 +151,7 @@ def test_when_nothing_was_measured_every_reason_is_given():
 
 
 @pytest.mark.parametrize("objective", ["throughput", "latency"])
-def test_a_measurement_that_is_not_a_number_never_wins(objective):
+def test_a_measurement_that_is_not_a_number_never_wins(objective: str):
     broken = trial(8, row(8, math.nan, itl=math.nan))
     good = trial(4, row(4, 10, itl=100))
     assert choose([broken, good], objective, Slo()) is good

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
+from pipeline.backend.build_request import Wanted
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
@@ -47,7 +49,7 @@ def test_an_engine_without_room_for_one_long_request_is_impossible():
 
 
 @pytest.mark.parametrize("name", ["largest_batch", "largest_seq_len"])
-def test_the_largest_limit_is_served_and_one_more_is_not(name):
+def test_the_largest_limit_is_served_and_one_more_is_not(name: str):
     request = wanted(LLAMA3_8B, "fp8", **EIGHT)
     found = predict(request, TARGETS["h100"])
     field = {"largest_batch": "max_batch_size", "largest_seq_len": "max_seq_len"}[name]
@@ -72,7 +74,9 @@ def test_the_largest_limit_is_served_and_one_more_is_not(name):
         (wanted(LLAMA3_70B, tp=8, pp=2, max_seq_len=131072, max_batch_size=46), "h100", {"engine.target": "b200"}),
     ],
 )  # fmt: skip
-def test_the_cheapest_change_that_helps_is_named_and_holds(request_, gpu, change):
+def test_the_cheapest_change_that_helps_is_named_and_holds(
+    request_: Wanted, gpu: str, change: dict[str, Any]
+):
     found = predict(request_, TARGETS[gpu])
     assert found.fix is not None
     assert found.fix.change == change
@@ -173,7 +177,7 @@ def test_the_twin_that_is_scored_has_to_be_built_too():
 @pytest.mark.parametrize(
     ("mode", "least", "layers"), [("lookahead_decoding", 0, 0), ("medusa", 4e9, 0), ("eagle", 7.5e9, 1)]
 )
-def test_heads_that_propose_tokens_take_memory(mode, least, layers):
+def test_heads_that_propose_tokens_take_memory(mode: str, least: float, layers: int):
     spec = Speculative(mode=mode, max_draft_len=8)
     alone, pair = (
         predict(wanted(LLAMA3_8B, "fp8", **more, **EIGHT), TARGETS["h100"]).ranks[0]

@@ -161,7 +161,7 @@ def used():
 
 
 @pytest.mark.parametrize("architecture", readers())
-def test_a_config_is_read_as_transformers_builds_it(architecture, tmp_path, used):
+def test_a_config_is_read_as_transformers_builds_it(architecture: str, tmp_path: Path, used):
     wrong = []
     used[1].append(architecture)
     for label, config in variations(architecture, tmp_path):

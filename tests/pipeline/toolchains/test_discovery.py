@@ -10,6 +10,7 @@ from pipeline.errors import BackendUnavailable
 from pipeline.toolchains.discovery import choose, discover, matching
 from pipeline.toolchains.toolchain import Toolchain
 from recipes.errors import RecipeError
+from tests.callables import Cli
 from tests.contract.toolchain import toolchain
 
 NO_TOOLS = {"PATH": "/nonexistent"}
@@ -155,7 +156,7 @@ def test_an_engine_needs_the_versions_that_built_it() -> None:
         matching({"tensorrt_llm": "1.0.0", "tensorrt": "10.8.0"}, found)
 
 
-def test_the_command_lists_versions_and_problems(cli, tmp_path: Path) -> None:
+def test_the_command_lists_versions_and_problems(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
     env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "toolchains", **env)
@@ -165,7 +166,7 @@ def test_the_command_lists_versions_and_problems(cli, tmp_path: Path) -> None:
     assert "no bin/python" in gone["problem"]
 
 
-def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli, tmp_path: Path) -> None:
+def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
     env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "doctor", **env)
@@ -175,7 +176,7 @@ def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli, tm
     assert "toolchain" not in done.stderr
 
 
-def test_the_command_says_what_to_do_without_any(cli, tmp_path: Path) -> None:
+def test_the_command_says_what_to_do_without_any(cli: Cli, tmp_path: Path) -> None:
     done = cli("--store", tmp_path / "store", "toolchains", XDG_CONFIG_HOME=str(tmp_path))
     assert done.returncode == 4
     assert f"in {tmp_path}/enginery/toolchains.yaml" in done.stderr

@@ -29,7 +29,7 @@ def argv(found):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_the_arguments_of_an_fp8_llama_on_two_gpus(name):
+def test_the_arguments_of_an_fp8_llama_on_two_gpus(name: str):
     found = built(name, traffic=TRAFFIC, format="fp8", kv_cache="fp8", engine={"tp": 2})
     lines = " ".join(argv(found)).replace(" --", "\n--")
     assert lines + "\n" == (GOLDEN / f"{name}.txt").read_text()

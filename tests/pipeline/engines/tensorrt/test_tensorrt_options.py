@@ -1,5 +1,7 @@
 """`engine.options` is checked against the table of the probed version, and mistakes are explained."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -16,7 +18,7 @@ def refused(options, version="0.16.0"):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_every_model_is_closed_frozen_and_documented(name):
+def test_every_model_is_closed_frozen_and_documented(name: str):
     model = options_model(snapshot(name))
     assert model.model_config["frozen"]
     assert model.model_config["extra"] == "forbid"
@@ -86,7 +88,7 @@ def test_defaults_are_the_versions_own():
         ("0.16.0", {"profiling_verbosity": "all"}, "'layer_names_only', 'detailed' or 'none'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_explained_where_it_stands(version, options, said):
+def test_a_mistake_is_explained_where_it_stands(version: str, options: dict[str, Any], said: str):
     ((place, message),) = refused(options, version).items()
     assert place == next(iter(options))
     assert said in message
@@ -104,5 +106,5 @@ def test_all_mistakes_are_told_at_once():
     "weight_streaming", "strip_plan", "lora_plugin", "max_lora_rank", "gather_context_logits", "profiling_verbosity",
     "logits_dtype", "fast_build", "max_num_tokens", "opt_num_tokens"])  # fmt: skip
 @pytest.mark.parametrize("version", ["0.16.0", "0.17.0", "1.2.1"])
-def test_what_deployments_tune_is_there(name, version):
+def test_what_deployments_tune_is_there(name: str, version: str):
     assert name in options_model(table(version)).model_fields
