@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.present import present
+
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "recipes": {"recipes"},
@@ -70,7 +72,7 @@ def test_parts_of_artifacts_point_one_way(part: str):
             if isinstance(node, ast.ImportFrom) and node.module == "artifacts":
                 known |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
-                known.add(node.module.split(".")[1])
+                known.add(present(node.module).split(".")[1])
         assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 
@@ -81,7 +83,7 @@ def rooms_imported(path: Path) -> set[str]:
         if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
             rooms |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            rooms.add(node.module.split(".")[1])
+            rooms.add(present(node.module).split(".")[1])
     return rooms
 
 

@@ -13,6 +13,7 @@ import subprocess  # noqa: TID251 a signal is sent to another process
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -27,6 +28,7 @@ from pipeline.cli.output import Output
 from tests.main_job import write_recipe
 from tests.odd import PLACES, places
 from tests.pipeline.published import publication
+from tests.present import present
 from tests.seen import seen
 from tests.watched import ROOT, Call, Ended, watched
 
@@ -51,7 +53,7 @@ def commands() -> Iterator[tuple[list[str], click.Command]]:
     def walk(command: click.Command, words: list[str]) -> Iterator[tuple[list[str], click.Command]]:
         if isinstance(command, click.Group):
             for name in command.list_commands(click.Context(command)):
-                yield from walk(command.get_command(click.Context(command), name), [*words, name])
+                yield from walk(present(command.get_command(click.Context(command), name)), [*words, name])
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield words, command
 
@@ -143,7 +145,7 @@ def call(site: Path, words: list[str], env: dict[str, str] | None = None, **more
     return Call((*given, "--json", *words), env=env, cwd=str(site / "odd"), **more)
 
 
-def one_document(text: str) -> object:
+def one_document(text: str) -> Any:
     """What `--json` printed: exactly one document."""
     return json.loads(text)
 
@@ -266,7 +268,8 @@ cli.main()
 def test_an_interrupted_command_prints_its_failure_as_json(site: Path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        command = ["--store", site / "store", "--json", "submit", site / "odd" / "good.yaml", "--server", url]
+        store, recipe = str(site / "store"), str(site / "odd" / "good.yaml")
+        command = ["--store", store, "--json", "submit", recipe, "--server", url]
         done = subprocess.run(
             [sys.executable, "-c", INTERRUPTED, *command],
             capture_output=True, text=True, cwd=ROOT, check=False, timeout=60,

@@ -7,6 +7,7 @@ What is not typed in here stands in PROMISES.md with the test that runs its like
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -94,7 +95,7 @@ def test_advice(ask: Ask, at_root: None):
     assert code == 0
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "enginery plan recipe.yaml # with calibration: {memory: {host_gb: 0.2}}": {
         "calibration__memory": {"host_gb": 0.2}
     },
@@ -107,7 +108,7 @@ REFUSED = {
 @pytest.mark.parametrize("command", REFUSED)
 def test_what_plan_refuses(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str):
     monkeypatch.chdir(tmp_path)
-    changes = {"name": "my/llama-fp8", "calibration__seq_len": 256, **REFUSED[command]}
+    changes: dict[str, Any] = {"name": "my/llama-fp8", "calibration__seq_len": 256, **REFUSED[command]}
     write_recipe(tmp_path / "recipe.yaml", **changes)
     code, out, err = ask("plan", "recipe.yaml")
     shown(output(command), (out, err), alike=False)

@@ -8,6 +8,7 @@ import subprocess  # noqa: TID251 whole runs are killed from outside
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.step.step import Step
 from tests.disks import fill, mounted
 from tests.main_job import write_recipe
 from tests.pipeline.toy_steps import CHILD
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = (
@@ -68,7 +70,7 @@ def drafting(store: Path, key: str) -> bool:
     return any(path.name.startswith(key[:12]) for path in (store / "staging").glob("*"))
 
 
-def wait_until(condition: object, seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Waits for a condition to hold."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -105,11 +107,15 @@ def test_a_run_killed_in_every_step_ends_with_the_same_files(undisturbed, tmp_pa
     store, rng = tmp_path / "store", random.Random(seed)
     for number, kind in enumerate(KINDS):
         run = start(store, recipe)
-        wait_until(lambda key=keys[kind], run=run: drafting(store, key) or run.poll() is not None)
+
+        def begun(key: str = keys[kind], run: subprocess.Popen[str] = run) -> bool:
+            return drafting(store, key) or run.poll() is not None
+
+        wait_until(begun)
         time.sleep(rng.uniform(0, 0.8))
         if number % 2 and (children := psutil.Process(run.pid).children()):
             children[0].kill()
-            assert run.wait(60) in (0, 1), run.stderr.read()
+            assert run.wait(60) in (0, 1), present(run.stderr).read()
         run.kill()
         run.communicate()
         wait_until(lambda: no_process_of(store), 20)
@@ -224,4 +230,4 @@ def test_a_finished_step_is_found_and_not_built_again(tmp_path: Path):
     again = realize(toy("build", text="a"), site, Listener())
     assert (made.cached, again.cached) == (False, True)
     assert made.manifest == again.manifest
-    assert made.manifest.peak_memory_bytes > 1 << 20
+    assert present(made.manifest.peak_memory_bytes) > 1 << 20

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -55,7 +56,7 @@ def tool(cli: Cli, tmp_path: Path):
 
     def of(version):
         place = runtime.toolchain(tmp_path / "trtllm", version)
-        env = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        env: dict[str, Any] = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
         def call(*args):
             done = cli("--store", tmp_path / "store", "--json", *args, **env)

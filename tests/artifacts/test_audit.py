@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Float, Integer, create_engine, delete, insert, select, text, update
@@ -50,10 +51,8 @@ def filled(registry_url: str) -> str:
     registry.set_policy("prod", parse_policy({"max_age_days": 30}))
     registry.waive(waiver(number=2))
     registry.end_waiver(registry.waive(waiver(number=3)).id)
-    kept, said = (
-        Endorsements(registry.database),
-        {"key_id": "k", "bundle": "{}", "signed_at": AT, "signed_by": "a@b"},
-    )
+    kept = Endorsements(registry.database)
+    said: dict[str, Any] = {"key_id": "k", "bundle": "{}", "signed_at": AT, "signed_by": "a@b"}
     kept.add_signature(Signature(manifest_digest="d" * 64, **said), f"{1:064x}")
     kept.add_attestation(Attestation(engine_key=f"{1:064x}", **said), "d" * 64)
     Outbox(registry.database).subscribe("command", "true")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import NotFound
-from artifacts.finding.listed import FIGURES
+from artifacts.finding.listed import FIGURES, Listed
 from artifacts.finding.match import RANKS, match
 from artifacts.registry.registry import Metric, Publication, Registry, open_registry
 from artifacts.version import VersionRecord
@@ -145,5 +145,6 @@ def test_a_version_that_was_just_published_is_found_with_its_figures(tmp_path: P
     registry.publish(publication)
     (found,) = registry.find(tp=2, slo={"tokens_per_s@1": 4.0})
     assert (found.record.reference, found.record.aliases) == ("demo/fp8:1", ("candidate",))
+    assert isinstance(found.record, Listed)
     assert found.record.figures == {"tokens_per_s": 10.0, "tokens_per_s@1": 5.0}
     assert found.record.published_at == registry.resolve("demo/fp8").published_at

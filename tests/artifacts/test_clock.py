@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,9 @@ def at(
     put(key, {"a": b"a"})
     publish(store, 1, key)
 
-    def run(days: float, *command: str):
-        return cli("--store", store.root, *command, **clock.shifted(made, days))
+    def run(days: float, *command: str) -> Finished:
+        shifted: dict[str, Any] = clock.shifted(made, days)
+        return cli("--store", store.root, *command, **shifted)
 
     assert run(0, "policy", "prod", "--max-age-days", "30").returncode == 0
     return run

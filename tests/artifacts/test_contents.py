@@ -13,7 +13,7 @@ from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, Manifest
 from artifacts.registry.retention import Known
 from artifacts.store.cached import CachedStore
-from artifacts.store.lease import Claim
+from artifacts.store.claim import Claim
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.survey_remote import survey_remote

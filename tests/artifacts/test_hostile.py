@@ -14,6 +14,7 @@ from artifacts.store.objects import DOCUMENT_BYTES
 from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit
 from tests.artifacts.remotes import FILES, PART, opened
+from tests.present import present
 from tests.servers.s3 import Bucket
 
 
@@ -22,7 +23,7 @@ def client(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key:
     """A consumer of a remote store with one version that its registry knows, and an empty cache."""
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "home" / "caches"))
     maker = Client(bucket.url, f"sqlite:///{tmp_path / 'registry.db'}")
-    maker.store.remote._part_bytes = PART  # small parts, for a store that is made by this commit
+    present(maker.store.remote)._part_bytes = PART  # small parts, for a store that is made by this commit
     commit(maker.store, key)
     maker.registry.publish(
         Publication(name="demo", engine_key=key, recipe={}, verdict="PASS", facts={"tp": 2})
@@ -67,7 +68,7 @@ def forged(manifest: Manifest, **changes: object) -> str:
 def test_a_manifest_with_a_name_that_leads_elsewhere_is_refused(
     client: Client, bucket: Bucket, tmp_path: Path, key: str, name: str, said: str
 ):
-    manifest = client.store.remote.manifest(key)
+    manifest = present(client.store.remote).manifest(key)
     files = {one: record.model_dump() for one, record in manifest.files.items()}
     path = bucket.root / remote_layout.manifest_path(key)
     path.write_text(forged(manifest, files={**files, name: files["engine.json"]}))
@@ -84,7 +85,10 @@ def test_truncated_json_is_refused(client: Client, bucket: Bucket, tmp_path: Pat
 def test_a_manifest_of_another_engine_is_refused(
     client: Client, bucket: Bucket, tmp_path: Path, key: str, other_key: str
 ):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     path.write_text(forged(manifest, key=other_key))
     refused(client, tmp_path, f"is the manifest of {other_key}")
 
@@ -92,7 +96,10 @@ def test_a_manifest_of_another_engine_is_refused(
 def test_a_manifest_whose_digest_is_not_of_its_files_is_refused(
     client: Client, bucket: Bucket, tmp_path: Path, key: str
 ):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     path.write_text(forged(manifest, digest="0" * 64))
     refused(client, tmp_path, "is not the digest of the files listed")
 
@@ -100,7 +107,7 @@ def test_a_manifest_whose_digest_is_not_of_its_files_is_refused(
 def test_a_well_made_manifest_of_other_files_is_not_what_was_published(
     client: Client, bucket: Bucket, tmp_path: Path, key: str
 ):
-    manifest = client.store.remote.manifest(key)
+    manifest = present(client.store.remote).manifest(key)
     client.registry.publish(
         Publication(name="demo", engine_key=key, manifest_digest=manifest.digest, recipe={"n": 2},
                     verdict="PASS", facts={})
@@ -144,7 +151,9 @@ INDEXES = {
 @pytest.mark.parametrize("lie", INDEXES)
 def test_an_index_that_lies_is_refused(client: Client, bucket: Bucket, tmp_path: Path, key: str, lie: str):
     change, said = INDEXES[lie]
-    path = bucket.root / remote_layout.index_path(client.store.remote.manifest(key).files["rank0.bin"].sha256)
+    path = bucket.root / remote_layout.index_path(
+        present(client.store.remote).manifest(key).files["rank0.bin"].sha256
+    )
     path.write_text(change(remote_layout.read_index(path.read_text(), "index")))
     refused(client, tmp_path, said)
 
@@ -161,7 +170,10 @@ def test_a_description_too_long_for_memory_is_not_read(
 def test_files_larger_than_the_disk_are_refused_before_anything_is_written(
     client: Client, bucket: Bucket, tmp_path: Path, key: str
 ):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     files = {name: record.model_dump() for name, record in manifest.files.items()}
     files["rank0.bin"] = FileRecord(size=10**18, sha256=files["rank0.bin"]["sha256"]).model_dump()
     path.write_text(forged(manifest, files=files))

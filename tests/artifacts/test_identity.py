@@ -1,6 +1,7 @@
 """What makes a version a new one: what was built and what judged it, and nothing else."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from artifacts.registry.identity import identity
 from artifacts.registry.registry import open_registry
 from tests.artifacts.governing import ONE, change
 
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "demo/fp8",
     "model": {"path": "../model"},
@@ -48,7 +49,7 @@ def test_another_spelling_or_schedule_is_no_other_version(registry_url: str, cha
 
 
 def test_what_was_built_scored_or_asked_for_tells_versions_apart():
-    limits = {"gate": {**RECIPE["gate"], "limits": {"kl": 0.03}}}
+    limits: dict[str, Any] = {"gate": {**RECIPE["gate"], "limits": {"kl": 0.03}}}
     others = [
         of(),
         of(key="2" * 64),

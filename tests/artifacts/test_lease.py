@@ -17,6 +17,7 @@ from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
 from artifacts.store import lease
 from artifacts.store.local import LocalStore
 from tests.forked import Forked
+from tests.present import present
 
 SHORT_S = 0.2
 
@@ -41,7 +42,8 @@ def test_a_sweep_sees_what_living_leases_name(objects: Directory | MemoryStore):
 
 
 def test_a_lease_waits_for_the_sweep_before_it_and_says_so(objects: Directory | MemoryStore):
-    told, order = [], []
+    told: list[str] = []
+    order: list[str] = []
 
     def sweep() -> None:
         with lease.sweeping(objects, "gc of old engines"):
@@ -131,7 +133,7 @@ def test_the_lease_of_a_killed_process_dies_and_that_of_a_working_one_does_not(
 ):
     killed, works = start(HOLDER, store.root, key, 0.3), start(HOLDER, store.root, other_key, 0.3)
     assert [child.stdout.readline() for child in (killed, works)] == ["held\n"] * 2
-    os.kill(killed.pid, signal.SIGKILL)
+    os.kill(present(killed.pid), signal.SIGKILL)
     time.sleep(0.7)
     with lease.sweeping(store.objects, "gc") as (_, claims):
         assert [claim.keys for claim in claims] == [(other_key,)]
@@ -193,7 +195,8 @@ def test_a_marker_that_makes_no_sense_holds_builds_up_for_a_bounded_time_and_swe
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lease, "WAIT_S", 0.1)
-    objects, told = Directory(prefix=tmp_path), []
+    told: list[str] = []
+    objects = Directory(prefix=tmp_path)
     place(objects, "sweep-absurd.json", ABSURD[kind])
     late = lease.hold(objects, ["a"], "build", waiting=told.append)
     with (

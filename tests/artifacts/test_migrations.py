@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -54,7 +55,9 @@ def anatomy(url: str) -> dict[str, object]:
     engine = create_engine(url)
     with engine.connect() as db:
         there = inspect(db)
-        found = {name: table_anatomy(there, name) for name in sorted(there.get_table_names())}
+        found: dict[str, object] = {
+            name: table_anatomy(there, name) for name in sorted(there.get_table_names())
+        }
         guards = {
             "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
             "postgresql": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
@@ -150,7 +153,7 @@ def test_an_upgraded_registry_goes_on(upgraded: str):
         name="demo/fp8", engine_key=same.engine_key, recipe=same.recipe, verdict="PASS", facts=same.facts
     )
     assert registry.publish(again) == 1  # its identity is what it was
-    one = {"engine_key": "f" * 64, "recipe": {}, "verdict": "PASS", "facts": same.facts}
+    one: dict[str, Any] = {"engine_key": "f" * 64, "recipe": {}, "verdict": "PASS", "facts": same.facts}
     assert registry.publish(Publication(name="demo/fp8", **one, alias="prod")) == 4
     assert registry.publish(Publication(name="Demo/FP8", **one)) == 2
     assert [event.seq for event in registry.events("demo/fp8")][-2:] == [12, 13]

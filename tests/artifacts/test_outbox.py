@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
 from artifacts.registry import tables
 from artifacts.registry.database import connect, open_database
 from artifacts.registry.registry import Metric, Publication, Registry, open_registry
+from tests.present import present
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -47,7 +49,7 @@ def outbox(url: str) -> Outbox:
 
 @pytest.fixture
 def publish(registry: Registry) -> Callable[..., int]:
-    def add(name: str = "demo/fp8", **more: object) -> int:
+    def add(name: str = "demo/fp8", **more: Any) -> int:
         seed = len(registry.versions(name)) if name in registry.names() else 0
         return registry.publish(
             Publication(name=name, engine_key=f"{seed:064x}", recipe={"n": seed}, verdict="PASS", facts={},
@@ -61,7 +63,8 @@ class Heard:
     """A subscriber that answers as it is told to and remembers what it heard."""
 
     def __init__(self, *answers: Answer) -> None:
-        self.answers, self.heard = list(answers), []
+        self.answers = list(answers)
+        self.heard: list[Due] = []
 
     def __call__(self, due: Due) -> Answer:
         self.heard.append(due)
@@ -179,9 +182,9 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(
 ):
     outbox.subscribe("command", "hook")
     publish()
-    dead = outbox.claim(NOW)
+    dead = present(outbox.claim(NOW))
     assert outbox.claim(NOW + timedelta(seconds=CLAIM_S - 1)) is None
-    later = outbox.claim(NOW + timedelta(seconds=CLAIM_S))
+    later = present(outbox.claim(NOW + timedelta(seconds=CLAIM_S)))
     assert (dead.attempt, later.attempt, dead.event) == (1, 2, later.event)
     assert message_id(dead.event) == message_id(later.event)
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
@@ -198,11 +201,17 @@ def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(
     publish()
     publish()
     slow, other = outbox.claim(NOW), outbox.claim(NOW)
-    assert [(due.subscription.id, due.event.seq) for due in (slow, other)] == [(first, 1), (second, 1)]
+    assert [(present(due).subscription.id, present(due).event.seq) for due in (slow, other)] == [
+        (first, 1),
+        (second, 1),
+    ]
     assert outbox.claim(NOW) is None
-    outbox.told(slow, NOW)
-    outbox.failed(other, NOW, "refused")
-    assert [(due.subscription.id, due.event.seq) for due in (outbox.claim(NOW), outbox.claim(NOW))] == [
+    outbox.told(present(slow), NOW)
+    outbox.failed(present(other), NOW, "refused")
+    assert [
+        (present(due).subscription.id, present(due).event.seq)
+        for due in (outbox.claim(NOW), outbox.claim(NOW))
+    ] == [
         (first, 2),
         (second, 2),
     ]
@@ -249,7 +258,7 @@ def test_a_removed_subscriber_is_told_nothing(outbox: Outbox, publish: Callable[
     publish()
     due = outbox.claim(NOW)
     outbox.unsubscribe(number)
-    outbox.told(due, NOW)
+    outbox.told(present(due), NOW)
     assert outbox.claim(NOW) is None
     assert (outbox.subscriptions(), outbox.deliveries()) == ([], [])
     with pytest.raises(NotFound, match=f"no subscriber {number} in "):

@@ -12,6 +12,7 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
+from artifacts import digest
 from artifacts.client import Client, verify_pulled
 from artifacts.errors import KeyUnusable, NotFound, NotTrusted
 from artifacts.manifest import VERSION, seal, unseal
@@ -21,6 +22,7 @@ from artifacts.store.local import LocalStore
 from artifacts.trust import papers, provenance
 from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.trust.signing import sign, verified
+from tests.present import present
 
 REVISION = "0" * 39 + "1"
 SOURCE = {
@@ -181,7 +183,7 @@ def test_a_signature_of_other_files_is_named_even_where_sums_were_made_to_fit(
     rewrite(
         pulled,
         lambda version: version["beside"].update(
-            {"signatures.json": papers.digest.of_file(pulled / "signatures.json")}
+            {"signatures.json": digest.of_file(pulled / "signatures.json")}
         ),
     )
     assert verify_pulled(pulled) == [
@@ -242,7 +244,7 @@ def test_provenance_is_a_statement_as_in_toto_and_slsa_define_it(endorsed: Clien
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     made = json_format.Parse((pulled / "provenance.json").read_text(), statement_pb2.Statement())
     Statement.copy_from_pb(made).validate()
-    assert {one.name: one.digest["sha256"] for one in made.subject}["rank0.bin"] == papers.digest.of_file(
+    assert {one.name: one.digest["sha256"] for one in made.subject}["rank0.bin"] == digest.of_file(
         pulled / "rank0.bin"
     )
     predicate = json_format.Parse(json_format.MessageToJson(made.predicate), provenance_pb2.Provenance())
@@ -266,7 +268,9 @@ def test_signed_provenance_is_of_these_files_and_by_its_key(
     (kept,) = Endorsements(endorsed.registry.database).attestations(key, store.manifest(key).digest)
     (pem,) = keys.values()
     assert (
-        provenance.attested(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"]["invocationId"]
+        present(provenance.attested(kept.bundle, store.manifest(key), pem))["runDetails"]["metadata"][
+            "invocationId"
+        ]
         == key
     )
     put(other_key, {"engine.json": b"other"})

@@ -59,7 +59,7 @@ def test_a_fetch_goes_through_a_server_that_fails_now_and_then(
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(
-    bucket: Bucket, proxy: Proxy, remote: RemoteStore, answer: str
+    bucket: Bucket, proxy: Proxy, remote: RemoteStore, answer
 ):
     """A lease that stays though its holder has ended would hold up every sweep for minutes."""
     with remote.lease(["a"], "a build"):

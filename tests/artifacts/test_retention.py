@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
@@ -23,7 +24,12 @@ def database(registry: Registry, database_url: str) -> Database:
 
 
 def publish(registry, number: int, **values: object) -> None:
-    made = {"name": "demo/fp8", "recipe": {"n": number}, "verdict": "PASS", "facts": {"format": "fp8"}}
+    made: dict[str, Any] = {
+        "name": "demo/fp8",
+        "recipe": {"n": number},
+        "verdict": "PASS",
+        "facts": {"format": "fp8"},
+    }
     registry.publish(Publication(engine_key=f"{number:064x}", **{**made, **values}))
 
 

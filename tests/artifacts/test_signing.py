@@ -7,6 +7,7 @@ import subprocess  # noqa: TID251 other programs check what we signed
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from artifacts.registry.registry import Publication
 from artifacts.store.local import LocalStore
 from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.trust.signing import Signature, received, require_signed, sign, verified
+from tests.present import present
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(5000), "tuning/cache": b"c", "tuning-notes": b"n"}
 
@@ -100,14 +102,20 @@ def test_a_signed_statement_of_another_kind_is_no_signature(
     from artifacts.trust.bundle import bundled, opened
 
     digest, pem, ours = store.manifest(key).digest, public(keys["ours"]), read_private_key(keys["ours"])
-    statement = opened(signature.bundle, pem)
+    statement = present(opened(signature.bundle, pem))
     assert verified(bundled(statement, ours), digest, pem)
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"predicateType": "https://slsa.dev/provenance/v1"},
         {"predicate": {}},
         {"predicate": {**statement["predicate"], "serialization": {"method": "shards"}}},
-        {"predicate": {**statement["predicate"], "resources": statement["predicate"]["resources"] * 2}},
-    ):
+        {
+            "predicate": {
+                **statement["predicate"],
+                "resources": statement["predicate"]["resources"] * 2,
+            }
+        },
+    ]
+    for change in changes:
         assert not verified(bundled(statement | change, ours), digest, pem)
 
 
@@ -209,9 +217,11 @@ def test_openssl_verifies_what_was_signed(signature: Signature, keys: dict[str, 
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
     (tmp_path / "said").write_bytes(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
     (tmp_path / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
-    command = ["openssl", "dgst", "-sha256", "-verify", f"{keys['ours']}.pub", "-signature", tmp_path / "sig"]
+    command = ["openssl", "dgst", "-sha256", "-verify", f"{keys['ours']}.pub", "-signature"]
     assert (
-        subprocess.run([*command, tmp_path / "said"], capture_output=True, check=False).stdout
+        subprocess.run(
+            [*command, tmp_path / "sig", tmp_path / "said"], capture_output=True, check=False
+        ).stdout
         == b"Verified OK\n"
     )
 

@@ -22,6 +22,7 @@ from artifacts.store.local import LocalStore
 from artifacts.store.repair import repair
 from artifacts.store.survey import survey
 from artifacts.store.tuning_cache import INDEX, UNSEALED
+from tests.present import present
 
 FILES = {
     "timing.cache": b"0123456789" * 50,
@@ -318,7 +319,7 @@ def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(
     for turn in range(6):
         argv = [sys.executable, "-c", KEEPING, str(store.root)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as builder:
-            builder.stdout.readline()
+            present(builder.stdout).readline()
             time.sleep(0.05 + 0.013 * turn)
             builder.send_signal(signal.SIGKILL)
         assert survey(store).damages == ()

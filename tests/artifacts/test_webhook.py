@@ -16,6 +16,7 @@ from artifacts.notify.message import Answer, body
 from artifacts.notify.outbox import Due
 from artifacts.notify.subscription import Subscription
 from artifacts.version import Event
+from tests.present import present
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -35,6 +36,8 @@ class Receiver(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["content-length"]))
         self.server.requests.append((dict(self.headers.items()), content))
@@ -116,7 +119,7 @@ def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
-    assert 60 < webhook.tell(due_at(receiver.url)).wait_s <= 90
+    assert 60 < present(webhook.tell(due_at(receiver.url)).wait_s) <= 90
 
 
 @pytest.mark.usefixtures("hook_secret")

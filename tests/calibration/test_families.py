@@ -1,6 +1,7 @@
 """Every supported family: linears as ModelOpt writes them; its own tensors (biases, q/k norms) unchanged."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ SIZES = {
     "tie_word_embeddings": False,
     "architectures": ["X"],
 }
-PARAMS = {
+PARAMS: dict[str, dict[str, Any]] = {
     "fp8": {"format": "fp8", "kv_cache": "fp8"},
     "int8_sq": {"format": "int8_sq", "smoothing": 0.5, "kv_cache": "fp8"},
     "w4a8_awq": {"format": "w4a8_awq"},

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -449,7 +450,7 @@ def test_the_json_schema_knows_mixed_formats(mixed: str, valid: bool):
     assert checker.is_valid(yaml.safe_load(GOOD.replace("format: fp8", f"format: {mixed}"))) == valid
 
 
-def undocumented(schema: dict[str, object]) -> list[str]:
+def undocumented(schema: dict[str, Any]) -> list[str]:
     """Fields of the schema without a description."""
     tables = [schema, *schema["$defs"].values()]
     return [

@@ -4,13 +4,15 @@ import json
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calibration.data.fields import Chat, Exchange
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange
 from calibration.data.scan import scan
 from calibration.data.table_files import BATCH_ROWS, Parquet
 from calibration.data.text_files import KINDS as FILES
@@ -21,7 +23,7 @@ TURNS = [{"role": "user", "content": 'say "hi",\nplease'}, {"role": "assistant",
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
 CHAT = Chat(tuple(TURNS))
 
-CONTENTS = {
+CONTENTS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     "text": ([{"text": f"row {i}, of é"} for i in range(7)], [f"row {i}, of é" for i in range(7)]),
     "messages": ([{"messages": TURNS}] * 2, [CHAT] * 2),
     "messages and tools": ([{"messages": TURNS, "tools": TOOLS}], [Chat(tuple(TURNS), tuple(TOOLS))]),
@@ -53,7 +55,7 @@ def test_every_kind_of_source_gives_every_kind_of_content(kind: str, content: st
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_read_in_any_order_with_their_lines(kind: tuple[str, str], tmp_path: Path):
+def test_rows_are_read_in_any_order_with_their_lines(kind: str, tmp_path: Path):
     rows = [{"text": f"row {i}"} for i in range(7)]
     found = scanned(kind, write(kind, tmp_path / "data", rows))
     picks = [6, 0, 4, 3, 1]
@@ -120,7 +122,7 @@ BROKEN_CSV = {
 
 
 @pytest.mark.parametrize("case", BROKEN_CSV)
-def test_a_broken_csv_file_is_refused_with_its_line(case: tuple[str, str], tmp_path: Path):
+def test_a_broken_csv_file_is_refused_with_its_line(case: str, tmp_path: Path):
     data, said = BROKEN_CSV[case]
     path = tmp_path / "data.csv"
     path.write_bytes(data)
@@ -150,9 +152,7 @@ HOLES = {
 
 
 @pytest.mark.parametrize("kind", HOLES)
-def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(
-    kind: tuple[str, str], tmp_path: Path
-):
+def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(kind: str, tmp_path: Path):
     start, said = HOLES[kind]
     path = tmp_path / f"hole.{kind}"
     path.write_bytes(start)
@@ -254,7 +254,7 @@ def test_nulls_of_a_table_are_absent_values(tmp_path: Path):
         {"role": "user", "content": "add", "name": None},
         {"role": "tool", "content": "3", "name": "sum"},
     ]
-    rows = [{"messages": turns, "tools": None}, {"messages": None, "tools": None}]
+    rows: list[dict[str, Any]] = [{"messages": turns, "tools": None}, {"messages": None, "tools": None}]
     found = scanned("parquet", write("parquet", tmp_path / "data", rows), allowed=1)
     assert contents(found) == [
         Chat(({"role": "user", "content": "add"}, {"role": "tool", "content": "3", "name": "sum"}))
@@ -280,7 +280,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize("case", SAVED)
-def test_a_directory_of_splits_needs_one_that_it_has(case: tuple[str, str], tmp_path: Path):
+def test_a_directory_of_splits_needs_one_that_it_has(case: str, tmp_path: Path):
     split, said = SAVED[case]
     one = datasets.Dataset.from_list([{"text": "a"}])
     datasets.DatasetDict(train=one, test=one).save_to_disk(tmp_path / "saved")

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.data.fields import Chat, Exchange, words
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange, words
 from calibration.data.sameness import BLOCK, duplicates, loose_fingerprint
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from calibration.data.calibration_set import build
-from calibration.data.chats import chat
+from calibration.data.chats import Chat, chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
 from calibration.errors import DataError
@@ -315,7 +315,7 @@ def test_chats_sent_ahead_are_rendered_as_alone_whatever_is_left_out(tokenizer):
     reader, alone = Reader(tokenizer, len(tokenizer)), Reader(tokenizer, len(tokenizer))
     how = Rendering(TEMPLATES["Qwen-Qwen3-0.6B"], date=DATE)
     large = [{"role": "user", "content": "long " * 30_000}, DONE]
-    rows = [chat("m", row, tuple(tools)) for row, _, tools in CHATS.values()]
+    rows: list[Chat | str] = [chat("m", row, tuple(tools)) for row, _, tools in CHATS.values()]
     rows = [*rows, chat("m", large), "text between", *rows, chat("m", large), *rows]
     samples = [Sample("rows.jsonl", line, f"rows.jsonl:{line}", row) for line, row in enumerate(rows)]
     seen = list[int]()

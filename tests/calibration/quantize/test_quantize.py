@@ -34,7 +34,7 @@ MIXED = {
         "model.layers.1.mlp.down_proj": "int8_wo",
     },
 }
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "fp8": {"format": "fp8"},
     "fp8 with fp8 cache": {"format": "fp8", "kv_cache": "fp8"},
     "fp8_rowwise": {"format": "fp8_rowwise"},
@@ -181,8 +181,8 @@ def test_both_methods_of_calibration_write_the_same_checkpoint(
     save_file({"tokens": tokens.int()}, tmp_path / "tokens.safetensors")
     ours, theirs = made(checkpoint, statistics, params, tmp_path / "ours"), tmp_path / "theirs"
     theirs.mkdir()
-    inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
-    own = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
+    inputs: dict[str, Any] = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
+    own: dict[str, Any] = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
     calibrate.build(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()

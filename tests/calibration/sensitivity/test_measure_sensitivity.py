@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import modelopt.torch.quantization as mtq
 import pytest
@@ -101,7 +102,7 @@ def test_the_error_is_that_of_modelopts_fake_quantization(
     assert found["bytes"][name] / weight_OI.nbytes == pytest.approx(FORMATS[name].weight_bits / 16, rel=0.15)
 
 
-def prepared(root: Path, model: LlamaForCausalLM, **how: object) -> tuple[Path, Path]:
+def prepared(root: Path, model: LlamaForCausalLM, **how: Any) -> tuple[Path, Path]:
     """A source checkpoint and the statistics of it."""
     model.save_pretrained(root / "source")
     tokens_ST = torch.arange(8 * 48).view(8, 48) * 7 % 384
@@ -130,7 +131,7 @@ def artifact(bad_layer: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
     return out
 
 
-def document(artifact: Path) -> dict[str, object]:
+def document(artifact: Path) -> dict[str, Any]:
     """Contents of sensitivity.json."""
     return json.loads((artifact / "sensitivity.json").read_text())
 
@@ -159,7 +160,7 @@ def test_linears_stand_in_the_order_of_computation(artifact: Path):
 def test_units_sum_their_linears(artifact: Path):
     found = document(artifact)
     for name in NAMES:
-        errors = {one["module"]: one["errors"][name] for one in found["linears"]}
+        errors: dict[str, Any] = {one["module"]: one["errors"][name] for one in found["linears"]}
         for unit in found["units"]:
             assert unit["errors"][name] == pytest.approx(sum(errors[one] for one in unit["linears"]))
 

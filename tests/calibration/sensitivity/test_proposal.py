@@ -1,6 +1,7 @@
 """Proposals: most of the error for the fewest bytes, and YAML that loads."""
 
 import math
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ def unit(name: str, error: float, saved: int) -> Unit:
     return Unit(linears=(name,), errors={"none": 0.0, "fp8": error}, sizes={"none": 2 * saved, "fp8": saved})
 
 
-def linears(num_layers: int) -> list[dict[str, object]]:
+def linears(num_layers: int) -> list[dict[str, Any]]:
     """What is measured of a model; the error grows from linear to linear."""
     names = [f"model.layers.{layer}.{kind}" for layer in range(num_layers) for kind in KINDS]
     return [

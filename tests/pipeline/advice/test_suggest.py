@@ -15,7 +15,7 @@ from recipes.schema import Recipe
 from tests.pipeline import published
 
 CALIBRATION = {"data": [{"path": "calibration.jsonl"}]}
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "llama/fp8_tp2_h100",
     "model": {"repo": "meta/llama", "revision": "a" * 40},

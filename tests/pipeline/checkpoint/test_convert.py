@@ -66,7 +66,7 @@ def expected(source, tensor):
     return np.concatenate(parts)
 
 
-MIXED = {
+MIXED: dict[str, Any] = {
     "default": "fp8",
     "except": {
         "model.layers.0.mlp.down_proj": "none",

@@ -160,7 +160,7 @@ def test_what_is_no_eagle_1_net_is_refused(config: dict[str, Any], tensors, told
     ],
 )  # fmt: skip
 def test_a_net_that_does_not_go_with_the_model_is_refused(model, layout: dict[str, Any], told: str):
-    given = {"kv_cache": "auto", "tp": 1, "pp": 1} | layout
+    given: dict[str, Any] = {"kv_cache": "auto", "tp": 1, "pp": 1} | layout
     found = list(eagle_heads.reasons(net(), toy(**model), **given))
     assert [one for one in found if one.startswith(told)], found
 

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def entry(name: str, size: tuple[int, ...], dtype: str = "BF16") -> TensorEntry:
     )
 
 
-def renamed(prefix: str, old: str = "") -> dict[str, object]:
+def renamed(prefix: str, old: str = "") -> dict[str, Any]:
     def change(held: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
         names = {name: prefix + name.removeprefix(old) if name.startswith(old) else name for name in held}
         return {names[name]: dataclasses.replace(one, name=names[name]) for name, one in held.items()}
@@ -99,18 +100,18 @@ def renamed(prefix: str, old: str = "") -> dict[str, object]:
     return {"change": change}
 
 
-def set_to(*changed: TensorEntry) -> dict[str, object]:
+def set_to(*changed: TensorEntry) -> dict[str, Any]:
     return {"change": lambda held: held | {one.name: one for one in changed}}
 
 
-def without(*names: str) -> dict[str, object]:
+def without(*names: str) -> dict[str, Any]:
     return {"change": lambda held: {name: one for name, one in held.items() if name not in names}}
 
 
 FILE = "/home/me/model/model-00002-of-00003.safetensors"
 CONFIG = "/home/me/model/config.json"
 UP = "model.layers.1.mlp.up_proj.weight"
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one layer too many": (
         {"config": {"num_hidden_layers": 3}},
         [f"{CONFIG}: num_hidden_layers is 3, the weights have 2 layers (model.layers.0 to 1)"],

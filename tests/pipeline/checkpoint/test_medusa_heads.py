@@ -138,7 +138,10 @@ def test_rank_files_hold_the_model_and_the_heads_as_the_loader_wants_them(
 
 
 def test_quantization_is_told_to_leave_the_heads_alone(tmp_path: Path):
-    base = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}, "architecture": "x"}
+    base: dict[str, Any] = {
+        "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]},
+        "architecture": "x",
+    }
     found = medusa_heads.config(base, heads_of(tmp_path), 63, "llama")
     assert found["quantization"]["exclude_modules"] == ["lm_head", "medusa_heads.*"]
     assert base["quantization"]["exclude_modules"] == ["lm_head"]

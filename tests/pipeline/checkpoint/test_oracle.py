@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ BLOCK_EXCEPTIONS = {
 INT4 = [name for name, fmt in FORMATS.items() if fmt.weight == "int4"]
 AWQ = [name for name in INT4 if FORMATS[name].smoothed]
 
-MIXED = {
+MIXED: dict[str, Any] = {
     "default": "fp8",
     "except": {
         "model.layers.0.self_attn.o_proj": "int8_wo",
@@ -208,7 +209,7 @@ def write_quantized_int8_cache(model, fmt, directory):
 
 def rank_files(directory, count):
     """Per rank: name -> (dtype, array of unsigned integers)."""
-    ranks = []
+    ranks: list[Any] = []
     for rank in range(count):
         path = directory / f"rank{rank}.safetensors"
         data = path.read_bytes()
@@ -290,7 +291,7 @@ def assert_same(fmt, theirs, ours):
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_every_byte_is_the_oracles(
-    both: Callable[..., tuple[Path, Path]], family: tuple[int, int], fmt: tuple[int, int], tp: int, pp: int
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str, tp: int, pp: int
 ):
     theirs, ours = both(family, fmt, tp, pp)
     skipped = assert_same(fmt, rank_files(theirs, tp * pp), rank_files(ours, tp * pp))
@@ -317,7 +318,7 @@ def bfloat16(array):
 @pytest.mark.parametrize("fmt", AWQ)
 @pytest.mark.parametrize("family", DECODERS)
 def test_folded_awq_norms_are_the_oracles_norm_times_its_factor(
-    both: Callable[..., tuple[Path, Path]], family: tuple[int, int], fmt: tuple[int, int]
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str
 ):
     theirs, ours = (rank_files(each, 1)[0] for each in both(family, fmt, 1, 1))
     for layer in (f"transformer.layers.{index}" for index in range(2)):
@@ -337,7 +338,7 @@ def test_folded_awq_norms_are_the_oracles_norm_times_its_factor(
 @pytest.mark.parametrize("fmt", INT4)
 @pytest.mark.parametrize("tp", [1, 2])
 def test_int4_vocabulary_is_the_oracles_without_its_padding(
-    both: Callable[..., tuple[Path, Path]], fmt: tuple[int, int], tp: int
+    both: Callable[..., tuple[Path, Path]], fmt: str, tp: int
 ):
     theirs, ours = (rank_files(each, tp) for each in both("Llama", fmt, tp, 1))
     for name in TABLES:
@@ -350,7 +351,7 @@ def test_int4_vocabulary_is_the_oracles_without_its_padding(
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(
-    both: Callable[..., tuple[Path, Path]], family: tuple[int, int], fmt: tuple[int, int]
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str
 ):
     theirs, ours = (json.loads((each / "config.json").read_text()) for each in both(family, fmt, 2, 2))
     assert {key for key in theirs if key not in ours} == {"rank"}

@@ -253,7 +253,7 @@ def test_stages_and_experts_are_split_as_the_command_is_told(
     code, out, err = ask("--json", "reshard", str(make_checkpoint("fp8")), str(tmp_path / "pp"), *stages)
     assert code == 0, err
     assert (json.loads(out)["pp"], len(list((tmp_path / "pp").glob("rank*.safetensors")))) == (2, 4)
-    experts = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+    experts: dict[str, Any] = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
     experts |= {"num_local_experts": 4, "num_experts_per_tok": 2}
     mixture = make_checkpoint("fp8", config=CONFIG | experts)
     code, out, err = ask("--json", "reshard", str(mixture), str(tmp_path / "ep"), "--tp", "2", "--ep", "2")

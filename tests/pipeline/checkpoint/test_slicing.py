@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoint.layout_checks import reasons
+from pipeline.checkpoint.rank_place import share
 from pipeline.checkpoint.slicing import plan as plan_of
-from pipeline.checkpoint.slicing import rank_bytes, share, stage_layers
+from pipeline.checkpoint.slicing import rank_bytes, stage_layers
 from pipeline.checkpoint.tensor_parts import Fill, Largest, Slice
 from pipeline.models.config_json import read_shape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
-TOY = {
+TOY: dict[str, Any] = {
     "dtype": "bfloat16",
     "hidden_size": 6,
     "num_hidden_layers": 2,
@@ -259,7 +261,7 @@ def cases(draw):
 
 def counts(all_ranks):
     """How often each element of each source tensor is used, and the tensors' shapes."""
-    used = {}
+    used: dict[Any, Any] = {}
     for tensor in (tensor for rank in all_ranks for tensor in rank):
         computed = [each for part in tensor.parts if isinstance(part, Largest) for each in part.sources]
         for part in (*tensor.parts, *tensor.equal, *computed):

@@ -113,7 +113,7 @@ def without(*names: str) -> dict[str, bytes]:
 
 
 def with_value(value: float, dtype: type) -> dict[str, bytes]:
-    broken = np.ones((3, 7), dtype)
+    broken: np.ndarray = np.ones((3, 7), dtype)
     broken[2, 6] = value
     return without(FIRST, "model-00002-of-00002.safetensors") | {"model.safetensors": save({"odd": broken})}
 

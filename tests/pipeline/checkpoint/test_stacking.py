@@ -238,7 +238,7 @@ def test_every_element_of_an_expert_goes_to_one_rank_and_scales_to_those_that_sp
     for name, used in found.items():
         if "experts" not in name:
             continue
-        counts = defaultdict(int)
+        counts: defaultdict[Any, int] = defaultdict(int)
         for use in used:
             counts[use.slice.ranges] += 1
         divided = name.endswith("weight") or (name.endswith("weight_scale") and used[0].slice.shape)

@@ -22,7 +22,12 @@ from recipes.precision import Precision
 from tests.contract import checkpoint as contract
 from tests.pipeline.checkpoint.conftest import CONFIG
 
-SIZES = {"num_attention_heads": 4, "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False}
+SIZES: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 GEMMA = {
     "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 48, "sliding_window": 8,
@@ -36,7 +41,7 @@ QWEN_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "norm_topk_prob": False,
     "shared_expert_intermediate_size": 256, "decoder_sparse_step": 1, "mlp_only_layers": [],
 }  # fmt: skip
-MODELS = {
+MODELS: dict[str, Any] = {
     "llama": ("LlamaForCausalLM", "llama", {}),
     "mistral": ("MistralForCausalLM", "mistral", {"sliding_window": None}),
     "qwen2": ("Qwen2ForCausalLM", "qwen2", {}),
@@ -100,7 +105,7 @@ def convert(
 
 def by_names(architecture):
     """One release of each of an architecture's names -> the releases with them."""
-    found = {}
+    found: dict[Any, Any] = {}
     for release in known(architecture):
         found.setdefault(naming.names(architecture, release), []).append(release)
     return found.values()
@@ -156,7 +161,7 @@ def test_experts_that_ranks_divide_have_the_same_names(
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("fp8", "fp8"), ("none", "int8"), (MIXED, "auto")], ids=str)
 def test_scales_of_caches_and_mixed_precision_have_their_names(
-    model: tuple[str, Any], fmt, kv_cache: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
+    model: str, fmt, kv_cache: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
 ):
     for same in by_names(MODELS[model][0]):
         assert held(*convert(model, fmt, (1, 1, 1), same[-1], kv_cache), same[-1], 1)

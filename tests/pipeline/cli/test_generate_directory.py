@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         published.write_engine(published.Version(), draft.path)
         (draft.path / "rank1.engine").write_bytes(os.urandom(SIZE))
     client = Client(store.root)
-    made = {"engine_key": key, "recipe": {}, "verdict": "PASS", "facts": dict(record.facts)}
+    made: dict[str, Any] = {"engine_key": key, "recipe": {}, "verdict": "PASS", "facts": dict(record.facts)}
     client.registry.publish(published.Publication(name="demo", **made))
     return client.pull("demo:2", tmp_path / "pulled")
 

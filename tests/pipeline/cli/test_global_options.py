@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,13 +23,17 @@ def test_colour_is_for_terminals_and_not_where_nobody_wants_it(cli: Cli, tmp_pat
     assert "\x1b[" not in cli(*call).stdout
     coloured = cli("--store", tmp_path, "ls", "nobody", FORCE_COLOR="1", TERM="xterm")
     assert "\x1b[31merror:\x1b[0m" in coloured.stderr
-    for option, env in ((["--no-color"], {}), ([], {"NO_COLOR": "1"})):
+    calls: list[tuple[list[str], dict[str, Any]]] = [(["--no-color"], {}), ([], {"NO_COLOR": "1"})]
+    for option, env in calls:
         plain = cli(*option, "--store", tmp_path, "ls", "nobody", FORCE_COLOR="1", TERM="xterm", **env)
         assert (plain.returncode, "\x1b[31m" in plain.stderr, "error:" in plain.stderr) == (2, False, True)
 
 
 def test_the_environment_names_store_and_registry_and_options_come_first(cli: Cli, tmp_path: Path):
-    env = {"ENGINERY_STORE": str(tmp_path / "a"), "ENGINERY_REGISTRY": f"sqlite:///{tmp_path / 'r.db'}"}
+    env: dict[str, Any] = {
+        "ENGINERY_STORE": str(tmp_path / "a"),
+        "ENGINERY_REGISTRY": f"sqlite:///{tmp_path / 'r.db'}",
+    }
     assert json.loads(cli("--json", "registry", "init", **env).stdout)["registry"].endswith("/r.db")
     assert json.loads(cli("--json", "store", "show", **env).stdout)["store"] == str(tmp_path / "a")
     shown = cli(

@@ -15,6 +15,7 @@ from artifacts.store.local import LocalStore, open_store
 from tests.artifacts.sweeping import collect, publish
 from tests.pipeline.checkpoint.conftest import make_checkpoint
 from tests.pipeline.export import published
+from tests.present import present
 
 __all__ = ["make_checkpoint"]
 
@@ -42,7 +43,7 @@ def stopped(event: str, of: str, store: LocalStore, *command: str | Path) -> Ite
     child = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         _, status = os.waitpid(child.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), child.stderr.read()
+        assert os.WIFSTOPPED(status), present(child.stderr).read()
         yield
         child.send_signal(signal.SIGCONT)
         _, err = child.communicate(timeout=120)

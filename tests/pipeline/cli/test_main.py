@@ -13,6 +13,7 @@ import yaml
 from pipeline.cli.main import COMMANDS, enginery
 from pipeline.errors import EXIT_CODES
 from tests.callables import Cli
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ROOT / "recipes" / "demo"
@@ -22,8 +23,9 @@ DEMO = ROOT / "recipes" / "demo"
 def test_every_command_has_one_line_of_help_and_an_example(name: str):
     command = enginery.get_command(click.Context(enginery), name)
     assert command is not None
-    assert command.help.splitlines()[0].endswith(".") or ";" in command.help.splitlines()[0]
-    assert "Example: enginery" in command.help
+    text = present(command.help)
+    assert text.splitlines()[0].endswith(".") or ";" in text.splitlines()[0]
+    assert "Example: enginery" in text
 
 
 def test_help_imports_nothing_heavy(run_python: Callable[[str], str]):

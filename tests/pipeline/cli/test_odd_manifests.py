@@ -6,6 +6,7 @@ ENGINERY_ODD_ROWS=all tries every value in every field.
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,11 @@ def test_no_sealed_nonsense_is_a_traceback_or_hides_another_artifact(place: odd_
     found = []
     for number, (field, value) in enumerate(TRIED):
         put(path, field, value)
-        folders = {"pulled": tmp_path / f"p{number}", "good": tmp_path / f"g{number}", "key": key[:12]}
+        folders: dict[str, Any] = {
+            "pulled": tmp_path / f"p{number}",
+            "good": tmp_path / f"g{number}",
+            "key": key[:12],
+        }
         for command in COMMANDS:
             done = odd_rows.ask(place, *(part.format(**folders) for part in command))
             if done.code not in (0, 1, 2, 3, 4) or "Traceback" in done.err:

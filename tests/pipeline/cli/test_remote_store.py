@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from artifacts.manifest import MANIFEST
 from artifacts.registry.registry import open_registry
 from artifacts.store.cached import CachedStore
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote import remote_layout
 from artifacts.store.sharing import share
 from pipeline.cli.boundary import report
@@ -86,9 +86,10 @@ def machine(here: CachedStore, bucket: Bucket, tmp_path: Path):
     return lambda name: machine_run(bucket.url, tmp_path, name)
 
 
-def key_of(store: CachedStore, kind: str) -> str:
+def key_of(store: CachedStore | LocalStore, kind: str) -> str:
     """Key of the artifact of that kind."""
-    (key,) = (key for key in store.local.keys() if store.manifest(key).kind == kind)  # noqa: SIM118 no dict
+    local = store.local if isinstance(store, CachedStore) else store
+    (key,) = (key for key in local.keys() if store.manifest(key).kind == kind)  # noqa: SIM118 no dict
     return key
 
 
@@ -141,6 +142,7 @@ def call(*argv: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(enginery, ["--no-color", *argv])
     if result.exception is None or isinstance(result.exception, SystemExit):
         return result.exit_code, result.stdout, result.stderr
+    assert isinstance(result.exception, Exception)
     return report(result.exception), result.stdout, f"{result.stderr}{result.exception}"
 
 

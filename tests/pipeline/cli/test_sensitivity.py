@@ -19,6 +19,7 @@ from recipes.precision import Precision
 from tests.calibration.placed import place_statistics
 from tests.callables import Cli
 from tests.main_job import write_recipe
+from tests.present import present
 
 MIXED = {"default": "fp8", "except": {"model.layers.0.*": "none"}}
 
@@ -120,7 +121,7 @@ def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     assert "3 of 16 units stay at the source dtype: " in done.stdout
     assert "a proxy: errors of linears add up" in done.stderr
-    snippet = re.search(r"^format:\n(?: .*\n)+", done.stdout, re.MULTILINE).group()
+    snippet = present(re.search(r"^format:\n(?: .*\n)+", done.stdout, re.MULTILINE)).group()
     plain = yaml.safe_load(write_recipe(tmp_path / "recipe.yaml").read_text())
     del plain["format"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain) + snippet)

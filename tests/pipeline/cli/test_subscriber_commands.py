@@ -16,6 +16,7 @@ import pytest
 from artifacts.registry.registry import Registry, open_registry
 from tests.callables import Ask
 from tests.pipeline.published import publication
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -113,7 +114,7 @@ def read(child: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     """The next JSON document of a process that goes on."""
     text = ""
     while not text.endswith("]\n"):
-        line = child.stdout.readline()
-        assert line, child.stderr.read()
+        line = present(child.stdout).readline()
+        assert line, present(child.stderr).read()
         text += line
     return json.loads(text)

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,14 +37,14 @@ def store(tmp_path: Path) -> Path:
 def test_an_engine_is_signed_pulled_by_policy_and_checked(cli: Cli, store: Path, tmp_path: Path):
     key, engine = tmp_path / "keys" / "release", tmp_path / "engine"
 
-    def run(*args: object, code: int = 0, **env: str) -> str:
+    def run(*args: str | Path, code: int = 0, **env: Any) -> str:
         done = cli("--store", store, *args, **env)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
     assert "nobody can be asked; set ENGINERY_KEY_PASSPHRASE" in run("keygen", key, code=2)
     run("keygen", key, ENGINERY_KEY_PASSPHRASE="a secret")
-    policy = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
+    policy: dict[str, Any] = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
     assert "demo/fp8:1 is not signed" in run("pull", "demo/fp8", engine, code=3, **policy)
     assert "is signed by" in run("sign", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
     run("attest", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")

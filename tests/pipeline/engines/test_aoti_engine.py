@@ -5,12 +5,15 @@ import os
 import signal
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 import torch
 
-from pipeline.engines.aoti.aoti_runner import Sampling, load
+from pipeline.backend.loaded_engine import Sampling
+from pipeline.engines.aoti.aoti_runner import load
 from pipeline.engines.aoti.build_aoti import build
+from pipeline.engines.aoti.group import Ranks
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
@@ -22,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
 
-PARAMS = {
+PARAMS: dict[str, Any] = {
     "backend": "aoti", "target": "host", "max_batch_size": 4, "max_seq_len": 40,
     "options": {"dtype": "float32", "threads": 1}, "toolchain": {"torch": torch.__version__},
 }  # fmt: skip
@@ -46,7 +49,7 @@ def make(tmp_path_factory: pytest.TempPathFactory):
         checkpoints.shard(source, tp, pp, sharded) if plain else toy.write(sharded, tp, pp)
         out.mkdir()
         reports = []
-        options = {**PARAMS["options"], "autotune": fmt == "int8_sq"}
+        options: dict[str, Any] = {**PARAMS["options"], "autotune": fmt == "int8_sq"}
         params = {**PARAMS, "options": options, "tp": tp, "pp": pp, "format": fmt}
         job = {"params": params, "places": {}, "inputs": {"sharded_checkpoint": str(sharded)}}
         build(job, out, lambda *report: reports.append(report))
@@ -87,7 +90,7 @@ def test_decoding_through_the_cache_equals_one_pass_over_the_whole(plain, tokens
     prompts = [tokens[0, :9].tolist(), tokens[1, :4].tolist()]
     with load(directory) as engine:
         for asked in (prompts, prompts[:1], prompts[1:]):
-            heard = []
+            heard: list[Any] = []
             texts = engine.generate(asked, 8, on_tokens=heard.append)
             assert [list(text) for text in zip(*heard, strict=True)] == texts
             for prompt, text in zip(asked, texts, strict=True):
@@ -141,7 +144,9 @@ def test_two_by_two_ranks_equal_one(sharded, plain, tokens: torch.Tensor):
 def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens: torch.Tensor, unread: bool):
     directory, _ = sharded
     with load(directory) as engine:
-        victim = engine.ranks.processes[2]
+        assert isinstance(engine.ranks, Ranks)
+        processes = engine.ranks.processes
+        victim = processes[2]
         kill = Timer(1.0 if unread else 0.0, os.kill, (victim.pid, signal.SIGKILL))
         if unread:  # the call reaches the pipe and is never read: the kernel resets the connection
             os.kill(victim.pid, signal.SIGSTOP)
@@ -151,7 +156,7 @@ def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens: torch.Tenso
         with pytest.raises(BuildFailed, match=r"rank . of 4"):
             engine.logits(tokens)
         kill.join()
-    assert not any(process.is_alive() for process in engine.ranks.processes)
+    assert not any(process.is_alive() for process in processes)
 
 
 def test_a_missing_weight_is_named_before_anything_runs(plain, tmp_path: Path):

@@ -45,9 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("family", checkpoints.CONFIGS)
-def test_a_family_in_a_layout_equals_transformers(
-    family: tuple[int, int], tp: int, pp: int, source, tmp_path: Path
-):
+def test_a_family_in_a_layout_equals_transformers(family: str, tp: int, pp: int, source, tmp_path: Path):
     directory, tokens, expected = source(family)
     sharded = checkpoints.shard(directory, tp, pp, tmp_path / "sharded")
     close(Ranks(sharded, batch=2).logits(tokens), expected)

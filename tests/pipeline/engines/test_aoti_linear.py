@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def quantized(fmt, x):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(INPUTS, OUTPUTS, bias=False))
         mtq.quantize(model, copy.deepcopy(getattr(mtq, FORMATS[fmt].modelopt_cfg)), lambda m: m(x))
-        module = model[0]
+        module: Any = model[0]  # with the quantizers that ModelOpt gave it
         scale = quant_utils.get_weight_scaling_factor(module)
         kind = quant_utils.get_quantization_format(module)
         block = FORMATS[fmt].block_size

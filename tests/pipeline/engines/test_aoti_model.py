@@ -15,6 +15,7 @@ from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
+from tests.present import present
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
@@ -125,14 +126,14 @@ def test_times_of_another_cpu_of_other_ways_and_damaged_ones_hold_for_no_layer(t
     assert known(layer, cpu_name(), tuning) is None
     keep_times(tmp_path / "earlier", {layer.key: seconds}, cpu="another one")
     assert known(layer, cpu_name(), tuning) is None
-    assert known(layer, "another one", tuning).seconds == seconds
+    assert present(known(layer, "another one", tuning)).seconds == seconds
     for wrong in ({"dot": 1.0}, {"dot": 1.0, "matmul": 2.0, "guess": 0.1}):
         keep_times(tmp_path / "earlier", {layer.key: wrong})
         assert known(layer, cpu_name(), tuning) is None
     keep_times(tmp_path / "earlier", {layer.key: seconds})
     right = known(layer, cpu_name(), tuning)
-    assert right.seconds == seconds
-    text = (tmp_path / "earlier" / right.file).read_text()
+    assert present(right).seconds == seconds
+    text = (tmp_path / "earlier" / present(right).file).read_text()
     for damaged in (text[:-9], text.replace("1.0", "-1.0"), text.replace("64x128", "64x129"), ""):
-        (tmp_path / "earlier" / right.file).write_text(damaged)
+        (tmp_path / "earlier" / present(right).file).write_text(damaged)
         assert known(layer, cpu_name(), tuning) is None

@@ -1,6 +1,7 @@
 """Models with experts, uncompiled, every rank of every layout, against transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
+from tests.present import present
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*all_gather_tensor.* is deprecated:FutureWarning"
@@ -35,7 +37,8 @@ def tokens() -> torch.Tensor:
 @pytest.fixture(scope="module", params=experts.FAMILIES)
 def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """Makes a family's checkpoint in a format, and its reference logits; each once."""
-    root, made = tmp_path_factory.mktemp(request.param), {}
+    root = tmp_path_factory.mktemp(request.param)
+    made: dict[str, Any] = {}
     checkpoint = experts.source(root / "source", request.param)
 
     def make(fmt, tokens):
@@ -91,7 +94,7 @@ def test_the_transformers_reference_is_transformers(tokens: torch.Tensor, tmp_pa
 def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path: Path):
     checkpoint = experts.source(tmp_path / "source", "mixtral")
     arch = read_arch(experts.shard(checkpoint, "none", (2, 1, 2), tmp_path / "sharded"))
-    assert (arch.ep, arch.experts.count) == (2, 4)
+    assert (arch.ep, present(arch.experts).count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
         _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
 

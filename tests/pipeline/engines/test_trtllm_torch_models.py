@@ -1,5 +1,7 @@
 """Backend trtllm_torch and model families: only what the library computes as the model asks is served."""
 
+from typing import Any
+
 import pytest
 
 from pipeline import engines
@@ -8,7 +10,7 @@ from tests.pipeline.engines import test_trtllm_torch as plain
 
 BACKEND = engines.backend("trtllm_torch")
 WINDOW = {"sliding_window": 4096}
-FAMILIES = {
+FAMILIES: dict[str, Any] = {
     "gemma2": {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "head_dim": 16, **WINDOW},
     "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 16, **WINDOW},
     "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", **WINDOW},

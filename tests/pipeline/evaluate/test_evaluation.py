@@ -4,12 +4,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
+from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.evaluate.evaluation import evaluate, proven_twin
 from pipeline.evaluate.gate import judge, read_records
@@ -88,7 +90,7 @@ def run(tmp_path, rng, base, cand, top_k):
     out.mkdir()
     told = []
     baseline = write_baseline(tmp_path / "baseline", rng, base, top_k)
-    evaluate(FixedEngine(cand), baseline, out, lambda *event: told.append(event))
+    evaluate(cast("LoadedEngine", FixedEngine(cand)), baseline, out, lambda *event: told.append(event))
     assert [done for done, *_ in told] == [0, 5 * LENGTH, 10 * LENGTH, 12 * LENGTH]
     return json.loads((out / "scores.json").read_text()), read_records(out / "samples.jsonl")
 
@@ -156,10 +158,15 @@ class Counting:
         yield Said(torch.zeros(tokens.shape), torch.zeros(indices.shape), (tokens + self.step) % VOCAB)
 
 
+def counting(step: int) -> LoadedEngine:
+    """An engine of which only these two methods may be called."""
+    return cast("LoadedEngine", Counting(step))
+
+
 def test_a_twin_is_named_where_it_scores_what_the_served_engine_generates():
     about = {"scored": "scoring", "vocab_size": VOCAB, "max_seq_len": 32}
-    found = proven_twin(Counting(1), about)
+    found = proven_twin(counting(1), about)
     assert (found["scored"], found["proof"]["agreement"]) == ("scoring", 1.0)
     with pytest.raises(BuildFailed, match=r"generates \[.*where it scores"):
-        proven_twin(Counting(2), about)
-    assert proven_twin(Counting(2), {**about, "scored": ""}) == {}
+        proven_twin(counting(2), about)
+    assert proven_twin(counting(2), {**about, "scored": ""}) == {}

@@ -250,7 +250,7 @@ def test_two_engines_on_the_same_samples_differ_by_what_was_added_to_each():
     after = [replace(record, kl=record.kl + 255 * 0.001) for record in before]
     found = differences(before, after)["kl"]
     assert found.value == pytest.approx(0.001)
-    assert (found.low, found.high) == (pytest.approx(0.001), pytest.approx(0.001))
+    assert (found.low, found.high) == pytest.approx((0.001, 0.001))
     apart = [estimates(each)["kl"] for each in (before, after)]
     assert apart[1].low < apart[0].high  # the two intervals alone would not tell
 

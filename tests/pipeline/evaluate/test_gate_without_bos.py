@@ -133,7 +133,7 @@ def test_a_tokenizer_that_adds_none_gets_none(tmp_path: Path):
 def test_calibration_windows_begin_with_bos_however_they_are_cut(how: dict[str, Any], tmp_path: Path):
     source, data, out = sinking(tmp_path / "model"), rows(tmp_path / "rows.jsonl"), tmp_path / "out"
     out.mkdir()
-    made = job(source, data, pack=True, truncate="right", seed=0, max_sequences="all")
+    made: dict[str, Any] = job(source, data, pack=True, truncate="right", seed=0, max_sequences="all")
     made["params"] |= {"data": [made["params"]["data"]]} | how
     calibration_set.build(made, out, lambda *_: None)
     held = load_file(out / "tokens.safetensors")

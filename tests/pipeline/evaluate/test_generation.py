@@ -29,9 +29,8 @@ def test_a_plain_prompt_is_tokenized_as_it_is(tokenizer):
 @pytest.mark.parametrize("name", [None, *sorted(file.stem for file in TEMPLATES.glob("*.jinja"))])
 def test_a_chat_becomes_the_tokens_that_transformers_gives(tokenizer, name: str | None):
     text = CHAT_TEMPLATE if name is None else (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
-    if "tool_use" in (name or ""):
-        text = {"default": CHAT_TEMPLATE, "tool_use": text}
-    tokenizer.chat_template = text
+    with_tools = "tool_use" in (name or "")
+    tokenizer.chat_template = {"default": CHAT_TEMPLATE, "tool_use": text} if with_tools else text
     messages = [{"role": "user", "content": "write é"}]
     today = datetime.fromisoformat(DATE).strftime
     expected = tokenizer.apply_chat_template(

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from artifacts.client import Client
 from artifacts.collection import sweep
-from artifacts.collection.marking import Policy
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.errors import StoreMismatch
 from artifacts.registry import tables
@@ -16,6 +16,7 @@ from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry
 from artifacts.registry.retention import Names
 from pipeline.exchange import exchange
+from pipeline.exchange.pushed_content import Part
 from pipeline.process.host import Host
 from tests.checkpoints import checkpoint, lay
 from tests.pipeline.exchange.conftest import NAME
@@ -23,7 +24,7 @@ from tests.pipeline.exchange.conftest import NAME
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 
 
-def collect(client: Client) -> sweep.Plan:
+def collect(client: Client) -> Plan:
     """Removes whatever neither an alias nor a lease keeps."""
     url = client.registry.url
     names = Names(open_database(url), inside=url == client.store.registry_url)
@@ -67,9 +68,10 @@ def test_the_registry_of_an_import_is_remembered_in_the_store(tmp_path: Path, ho
 
 @pytest.mark.parametrize("part", ["engine", "checkpoint"])
 def test_what_is_being_pushed_stays_when_nobody_points_at_it_any_more(
-    client: Client, tmp_path: Path, part: str
+    client: Client, tmp_path: Path, part: Part
 ):
-    record, plans = client.resolve(NAME), []
+    record = client.resolve(NAME)
+    plans: list[Plan] = []
     newer = [f"{number:064x}" for number in (2, 3)]
     for number, key in enumerate(newer, 2):
         with client.store.write(key, kind="engine", step={}, host={}) as draft:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from artifacts.client import Client
 from pipeline.exchange import exchange
@@ -14,7 +15,7 @@ from tests.servers import hub_upload
 
 def test_a_checkpoint_is_committed_with_its_card(client: Client, cli: Cli, tmp_path: Path):
     with hub_upload.serve() as hub:
-        env = {
+        env: dict[str, Any] = {
             "HF_ENDPOINT": hub.address,
             "HF_TOKEN": "hf_hush",
             "HF_HUB_DISABLE_XET": "1",

@@ -20,6 +20,7 @@ from pipeline.export.export_writer import write_export
 from tests.callables import Cli
 from tests.pipeline.export import published
 from tests.pipeline.export.published import Version
+from tests.present import present
 
 
 def change(file, edit):
@@ -37,12 +38,12 @@ def change(file, edit):
 
 def test_a_deployment_is_read_from_the_engine(tmp_path: Path):
     deployment = published.deployment(published.ENGINE_WITH_DRAFT, tmp_path)
-    assert deployment.limits.speculation == "draft_tokens_external"
-    assert deployment.limits.max_draft_len == 4
-    assert deployment.draft.limits.max_num_tokens == 2048
+    assert present(deployment.limits).speculation == "draft_tokens_external"
+    assert present(deployment.limits).max_draft_len == 4
+    assert present(present(deployment.draft).limits).max_num_tokens == 2048
     assert (deployment.version, deployment.release) == ("1.2.0", (1, 2))
     assert [row.batch_size for row in deployment.measured] == [1, 64]
-    assert deployment.checkpoint.quant_algo == "FP8"
+    assert present(deployment.checkpoint).quant_algo == "FP8"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_speculative_modes_are_read_as_numbers_and_as_names(
     tmp_path: Path, mode: int | str, name: str | None
 ):
     version = published.Version(build={"speculative_decoding_mode": mode})
-    assert published.deployment(version, tmp_path).limits.speculation == name
+    assert present(published.deployment(version, tmp_path).limits).speculation == name
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path):
@@ -235,6 +236,7 @@ def test_the_command_refuses_with_exit_code_2(home: Path, arguments: tuple[str, 
     words = ["--store", str(home / "store"), "export", *arguments, "--out", str(home / "out")]
     done = CliRunner().invoke(enginery, words, standalone_mode=False)
     assert reason in str(done.exception)
+    assert isinstance(done.exception, Exception)
     assert EXIT_CODES[type(done.exception)] == 2
     assert not (home / "out").exists()
 

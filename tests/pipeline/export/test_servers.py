@@ -15,6 +15,7 @@ from pipeline.export.deployment import Checkpoint, Deployment
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.exporters import trtllm_serve, vllm
 from tests.pipeline.export import published
+from tests.present import present
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_limits_of_the_command_line_are_the_engines(engine: Deployment):
     said = words(trtllm_serve, engine)
     assert said["--max_batch_size"] == str(engine.max_batch_size)
     assert said["--max_seq_len"] == str(engine.max_seq_len)
-    assert said["--max_num_tokens"] == str(engine.limits.max_num_tokens)
+    assert said["--max_num_tokens"] == str(present(engine.limits).max_num_tokens)
     assert (said["--tp_size"], said["--pp_size"]) == ("2", "1")
 
 
@@ -98,7 +99,7 @@ def test_windows_are_told_and_shut_reuse_out(engine: Deployment):
 
     assert "max_attention_window" not in cache(engine)
     assert cache(engine)["enable_block_reuse"] is True
-    told = cache(replace(engine, limits=replace(engine.limits, windows=(512, 8192))))
+    told = cache(replace(engine, limits=replace(present(engine.limits), windows=(512, 8192))))
     assert (told["max_attention_window"], told["enable_block_reuse"]) == ([512, 8192], False)
 
 
@@ -132,7 +133,7 @@ def test_an_old_release_reads_no_yaml_file(engine: Deployment):
 def test_engines_that_trtllm_serve_cannot_serve_are_refused(
     engine: Deployment, text: str, limits, pairs: list[str], reason: str
 ):
-    deployment = version(replace(engine, limits=replace(engine.limits, **limits)), text)
+    deployment = version(replace(engine, limits=replace(present(engine.limits), **limits)), text)
     with pytest.raises(ExportRefused) as refused:
         export("trtllm-serve", deployment, *pairs)
     assert reason in str(refused.value)
@@ -210,9 +211,13 @@ def test_vllm_gets_of_a_family_what_its_loader_takes(
 
 
 def test_a_draft_of_the_pytorch_backend_is_named_by_its_place(torch_engine: Deployment):
-    speculation = {"decoding_type": "DraftTarget", "max_draft_len": 4, "speculative_model_dir": "draft"}
+    speculation: dict[str, Any] = {
+        "decoding_type": "DraftTarget",
+        "max_draft_len": 4,
+        "speculative_model_dir": "draft",
+    }
     deployment = replace(
-        torch_engine, llm_options={**torch_engine.llm_options, "speculative_config": speculation}
+        torch_engine, llm_options={**present(torch_engine.llm_options), "speculative_config": speculation}
     )
     document = yaml.safe_load(export("trtllm-serve", deployment)["options.yaml"])
     assert document["speculative_config"] == {**speculation, "speculative_model_dir": "/models/x/draft"}

@@ -9,6 +9,7 @@ from pipeline.errors import ExportRefused
 from pipeline.export.deployment import Deployment
 from tests.pipeline.export import published
 from tests.pipeline.export.exporters.test_triton import changed, export, parameters, repository
+from tests.present import present
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def test_windows_are_told_per_layer_and_shut_reuse_out(engine: Deployment):
 
 
 def test_a_pair_with_a_window_is_refused(pair: Deployment):
-    draft = replace(pair.draft, limits=replace(pair.draft.limits, windows=(512, 8192)))
+    draft = present(pair.draft)
+    draft = replace(draft, limits=replace(present(draft.limits), windows=(512, 8192)))
     with pytest.raises(ExportRefused, match="which layers with a window shut out"):
         export(replace(pair, draft=draft))
 

@@ -1,6 +1,7 @@
 """The planner with mixtures of experts, windows and large vocabularies: exact weights, and no surprises."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -42,7 +43,7 @@ FAMILIES = {
 PARAMETERS = {"Mixtral": 46.7e9, "Qwen2-MoE": 14.3e9, "Gemma 2": 9.24e9, "Gemma 3": 1.0e9, "Phi-3": 3.82e9}
 """As the model cards say them."""
 
-SMALL = {"max_batch_size": 4, "max_seq_len": 8192}
+SMALL: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": 8192}
 
 
 def first_rank(shape, fmt="none", **more):

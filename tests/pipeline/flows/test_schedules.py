@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -36,6 +37,7 @@ from tests.callables import Cli, Finished
 from tests.cases import lay_out
 from tests.contract import runtime
 from tests.pipeline.flows.upped import free_port, loaded, running
+from tests.present import present
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -161,7 +163,8 @@ async def inserted_late(deployment: UUID, meanwhile: Callable[[], object]) -> li
     first = min(runs, key=lambda run: run["expected_start_time"])
     first |= {key: datetime.now(UTC) for key in ("expected_start_time", "next_scheduled_start_time")}
     async with db.session_context(begin_transaction=True) as session:
-        return list(await _insert_scheduled_flow_runs(session, runs))
+        insert: Any = _insert_scheduled_flow_runs  # its decorator hides that it is a coroutine
+        return list(await insert(session, runs))
 
 
 @pytest.fixture(scope="module")
@@ -186,11 +189,17 @@ def test_a_schedule_goes_when_the_recipe_has_none_any_more(site: Site, gone: tup
 def test_a_run_that_a_former_schedule_planned_builds_nothing(site: Site, gone: tuple[UUID, list[UUID]]):
     deployment, _ = gone
     ended = site.runs(deployment, *ENDED)
-    assert {(run.state.type, run.state.name) for run in ended} == {(StateType.CANCELLED, "Superseded")}
-    assert "nothing was built: its schedule was replaced or removed 20" in ended[0].state.message
+    assert {(present(run.state).type, present(run.state).name) for run in ended} == {
+        (StateType.CANCELLED, "Superseded")
+    }
+    assert "nothing was built: its schedule was replaced or removed 20" in present(
+        present(ended[0].state).message
+    )
     now = datetime.now(UTC)
     left = site.runs(deployment, *StateType)
-    assert [run for run in left if run.expected_start_time > now and run.state.is_scheduled()] == []
+    assert [
+        run for run in left if present(run.expected_start_time) > now and present(run.state).is_scheduled()
+    ] == []
 
 
 def test_doctor_finds_the_server_that_was_started_from_the_store(site: Site, cli: Cli):

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from tests.main_job import write_recipe
 from tests.pipeline.flows.test_flow import Site, site
 from tests.pipeline.plans import planned
 from tests.pipeline.rebuild.test_version_survey import publish_plan, with_own_data
+from tests.present import present
 from tests.test_main_job import damaged
 
 __all__ = ["site"]
@@ -57,7 +59,7 @@ def test_as_many_runs_at_once_as_up_was_told(site: Site, tmp_path: Path):
         site.send(f"toy/hang{n}", options={"hang": "source", "pid_file": str(file)})
         for n, file in enumerate(files)
     ]
-    begun = []
+    begun: list[Any] = []
     while len(begun) < 2:  # the fixture says --runs 2
         time.sleep(0.2)
         begun = [file for file in files if file.exists() and file.read_text()]
@@ -66,7 +68,7 @@ def test_as_many_runs_at_once_as_up_was_told(site: Site, tmp_path: Path):
     assert len(waiting) == 1
     with site.server.client() as client:
         for one in sent:
-            client.set_flow_run_state(one.flow_run_id, Cancelling())
+            client.set_flow_run_state(present(one.flow_run_id), Cancelling())
     assert {site.end_of(one).name for one in sent} == {"Cancelled"}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoConfig
@@ -12,7 +13,7 @@ from pipeline.models.config_types import mistyped, table
 from tests.pipeline.models import config_types
 from tests.pipeline.models.config_witness import Recording, bare
 
-WRONG = [
+WRONG: list[Any] = [
     None,
     True,
     False,

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape, readers
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "torch_dtype": "bfloat16",
@@ -41,7 +41,7 @@ def without(config, *keys):
 
 
 def test_transformers_4_and_5_configs_give_the_same_shape():
-    rope = {"rope_theta": 500000.0, **LLAMA["rope_scaling"]}
+    rope: dict[str, Any] = {"rope_theta": 500000.0, **LLAMA["rope_scaling"]}
     newer = without(LLAMA, "torch_dtype", "rope_theta", "rope_scaling") | {
         "dtype": "bfloat16",
         "rope_parameters": rope,

@@ -20,7 +20,7 @@ GEMMA_3 = {
 }  # fmt: skip
 """The published `config.json` of gemma-3-1b-it, without the fields nobody reads."""
 
-PHI = {
+PHI: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "torch_dtype": "bfloat16", "hidden_act": "silu",
     "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 131072,
     "original_max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32,

@@ -23,6 +23,7 @@ from recipes.demo import demo_tokenizer as demo
 from recipes.schema import Model
 from tests.cases import BASE, lay_out
 from tests.pipeline.models.test_tokenizer_check import trained
+from tests.present import present
 
 MODEL = BASE / "model"
 CLASSES = (
@@ -122,7 +123,7 @@ def test_the_class_depends_on_the_kind_of_model_as_in_transformers(
 def test_good_combinations_are_read(tmp_path: Path):
     gemma = converted(tmp_path, "GemmaTokenizer", spaced=False)
     assert opens(gemma) == planned(gemma) == ""
-    shown = demo.__file__ and Path(demo.__file__).parent / "model"
+    shown = Path(present(demo.__file__)).parent / "model"
     assert opens(shown) == planned(shown) == ""
 
 

@@ -7,11 +7,13 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from pipeline.errors import BuildFailed, DataError
+from calibration.errors import DataError
+from pipeline.errors import BuildFailed
 from pipeline.process.host import child_env
 from pipeline.process.process import Job, run
 
@@ -39,7 +41,7 @@ def test_output_goes_to_the_log_and_progress_to_the_listener(tmp_path: Path):
 
 
 def test_streamed_text_arrives_in_order(tmp_path: Path):
-    pieces = []
+    pieces: list[Any] = []
     run(job(tmp_path, "send({'text': 'a'}); send({'text': 'b'})"), on_text=pieces.append)
     assert pieces == ["a", "b"]
 

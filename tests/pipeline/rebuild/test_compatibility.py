@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.finding.match import FACTS
+from artifacts.finding.needs import FACTS
 from pipeline.process.host import Gpu, Host
 from pipeline.rebuild.compatibility import elsewhere, facts_here
 from pipeline.toolchains.toolchain import Toolchain

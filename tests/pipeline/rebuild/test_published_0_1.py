@@ -94,11 +94,11 @@ def test_its_manifests_are_what_0_1_wrote_and_no_key_of_today_can_be_one_of_thei
         assert digest.of_json(step) == key
         assert step.keys() == {"kind", "revision", "builder", "inputs", "params"}
     for name in NAMES:
-        for step in planned(client, where, name)[0].all_steps:
+        for new in planned(client, where, name)[0].all_steps:
             # what is hashed has other fields, so equal keys would be a collision of SHA-256
-            assert step.as_dict().keys() == {"kind", "revision", "inputs", "params"}
-            assert digest.of_json(step.as_dict()) == step.key
-            assert step.key not in steps
+            assert new.as_dict().keys() == {"kind", "revision", "inputs", "params"}
+            assert digest.of_json(new.as_dict()) == new.key
+            assert new.key not in steps
 
 
 def test_versions_and_artifacts_are_shown(client: Client, where: Path):

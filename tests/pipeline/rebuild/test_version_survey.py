@@ -21,6 +21,7 @@ from pipeline.step.realize import Site
 from recipes.load import load
 from tests import hub as hubs
 from tests.pipeline.plans import DEMO, HOST, planned, recipe_file
+from tests.present import present
 
 FACTS = {
     "backend": "aoti",
@@ -82,11 +83,11 @@ def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows
     (reason,) = finding.reasons
     assert reason.text.startswith("today's plan makes another calibration_set: data")
     assert reason.loads
-    run = finding.rebuild.to_run
+    run = present(finding.rebuild).to_run
     assert {"calibration_set", "quantized_checkpoint", "engine", "evaluation"} <= run.keys()
     assert {"source", "baseline"}.isdisjoint(run)
-    assert finding.rebuild.unknown == ()
-    assert finding.rebuild.gpu_hours == 0  # a CPU engine occupies no GPU
+    assert present(finding.rebuild).unknown == ()
+    assert present(finding.rebuild).gpu_hours == 0  # a CPU engine occupies no GPU
 
 
 def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path: Path, site: Site):
@@ -132,9 +133,9 @@ def test_a_written_recipe_loads_and_plans_to_the_same_engine(tmp_path: Path, sit
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
     finding = look(record, site, world())
-    written = write_recipe(finding.rebuild, tmp_path / "rebuilds")
+    written = write_recipe(present(finding.rebuild), tmp_path / "rebuilds")
     assert written.name == f"{record.name.replace('/', '-')}.yaml"
-    assert planned(written, site).step("engine").key == finding.rebuild.plan.step("engine").key
+    assert planned(written, site).step("engine").key == present(finding.rebuild).plan.step("engine").key
     (loaded,) = load(written)
     assert loaded.recipe.name == record.name
 

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(
     assert not any(b"verysecret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-RECOVERED = {
+RECOVERED: dict[str, Any] = {
     "closed connection": [hubs.drop_after(50_000)],
     "reset connection": [hubs.drop_after(50_000, reset=True)],
     "several drops": [hubs.drop_after(30_000), hubs.drop_after(30_000), hubs.drop_after(30_000)],
@@ -115,7 +116,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Pat
     assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
 
 
-LASTING = {
+LASTING: dict[str, Any] = {
     "wrong bytes": ([hubs.garble] * 2, ("sha256:", "expected", "found")),
     "503": ([hubs.status(503, Retry_After="0")] * 6, ("HTTP 503, 6 times in a row",)),
     "429 for an hour": ([hubs.status(429, Retry_After="3600")], ("HTTP 429", "3600 s")),

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,7 +159,7 @@ def test_an_engine_needs_the_versions_that_built_it() -> None:
 
 def test_the_command_lists_versions_and_problems(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
-    env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
+    env: dict[str, Any] = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "toolchains", **env)
     assert done.returncode == 0, done.stderr
     old, gone = json.loads(done.stdout)
@@ -168,7 +169,7 @@ def test_the_command_lists_versions_and_problems(cli: Cli, tmp_path: Path) -> No
 
 def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
-    env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
+    env: dict[str, Any] = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "doctor", **env)
     rows = {row["what"]: row for row in json.loads(done.stdout)}
     assert rows["toolchain old"]["found"] == "TensorRT-LLM 0.16.0"

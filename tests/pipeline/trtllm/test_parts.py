@@ -14,6 +14,7 @@ from pipeline.trtllm import figures, gpu_memory
 from pipeline.trtllm.bench import Bench, Load, arguments, dataset
 from pipeline.trtllm.host_check import mismatches
 from pipeline.trtllm.session import command
+from tests.present import present
 
 CHAIN = Toolchain(
     name="x", kind="environment", location="/opt/x", versions={"tensorrt_llm": "1.2.0", "tensorrt": "10.14.1"}
@@ -142,8 +143,8 @@ def test_an_engine_that_checks_drafts_is_scored_by_its_twin_where_that_is(tmp_pa
     found = tensorrt.runtime(tmp_path, CHAIN)
     assert found.unscored == ""
     assert (found.job["model"], found.job["lookahead"]) == (str(tmp_path), [3, 3, 3])
-    assert found.scoring["model"] == str(tmp_path / "scoring")
-    assert "lookahead" not in found.scoring
+    assert present(found.scoring)["model"] == str(tmp_path / "scoring")
+    assert "lookahead" not in present(found.scoring)
 
 
 def test_without_the_drivers_tools_gpu_memory_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.contract import runtime
 from tests.contract.toolchain import behave as behave_host
 from tests.pipeline.engines import checkpoints, trt
 from tests.pipeline.trtllm import contract
+from tests.present import present
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +50,7 @@ def expected(source: Path, tokens: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
     """Puts one toolchain of a version on PATH for the module's tests; gives its directory."""
     made, before = {}, os.environ["PATH"]
 
@@ -63,14 +65,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], s
 
 
 @pytest.fixture(scope="module")
-def torch_engine(source: Path, path: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def torch_engine(source: Path, path: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain = contract.found(path("1.3.0rc15"))
     return contract.torch_engine(source, chain, tmp_path_factory.mktemp("engine") / "out", tp=2)
 
 
 def test_a_torch_engine_is_evaluated_and_measured_as_published(
     torch_engine: Path,
-    path: Callable[[str], str],
+    path: Callable[[str], Path],
     source: Path,
     tokens: torch.Tensor,
     expected: torch.Tensor,
@@ -82,9 +84,9 @@ def test_a_torch_engine_is_evaluated_and_measured_as_published(
         contract.scores_are(engine, tokens, expected)
 
         greedy = expected[0, -1].argmax().item()
-        heard = []
+        heard: list[Any] = []
         prompts = [tokens[0].tolist(), tokens[1, :7].tolist()]
-        texts = engine.generate(prompts, 4, on_tokens=heard.append)
+        texts = engine.generate(prompts, 4, Sampling(), on_tokens=heard.append)
         assert texts[0][0] == greedy
         assert [len(text) for text in texts] == [4, 4]
         assert [t for step in heard for t in step[:1] if t is not None] == texts[0]
@@ -134,7 +136,7 @@ def test_a_torch_engine_holds_what_was_asked_and_what_the_autotuner_found(torch_
 
 
 def test_an_earlier_warm_up_is_the_start_of_a_new_one(
-    torch_engine: Path, path: Callable[[str], str], source: Path, tmp_path: Path
+    torch_engine: Path, path: Callable[[str], Path], source: Path, tmp_path: Path
 ):
     chain = contract.found(path("1.3.0rc15"))
     places = {"tuning": str(torch_engine / "tuning")}
@@ -157,7 +159,7 @@ def outside_tuning(engine):
     [("1.0.0", "TensorRT-LLM 1.0.0 keeps no autotuner cache on disk"), ("1.2.0", "")],
 )
 def test_versions_keep_what_the_autotuner_found_in_their_own_way(
-    version: str, why: str, path: Callable[[str], str], source: Path, tmp_path: Path
+    version: str, why: str, path: Callable[[str], Path], source: Path, tmp_path: Path
 ):
     chain = contract.found(path(version))
     out = contract.torch_engine(source, chain, tmp_path / "out", max_batch_size=1)
@@ -191,7 +193,7 @@ def test_an_engine_that_answers_otherwise_than_it_scores_is_not_built(
 @pytest.mark.parametrize("layout", [("0.12.0", 1, 1), ("0.16.0", 2, 2), ("1.1.0", 4, 1)])
 def test_a_built_engine_scores_as_transformers_does(
     layout: tuple[str, int, int],
-    path: Callable[[str], str],
+    path: Callable[[str], Path],
     source: Path,
     tokens: torch.Tensor,
     expected: torch.Tensor,
@@ -222,11 +224,11 @@ def test_a_built_engine_scores_as_transformers_does(
 
 
 def test_what_trtllm_build_wrote_is_scored(
-    path: Callable[[str], str], source: Path, tokens: torch.Tensor, expected: torch.Tensor, tmp_path: Path
+    path: Callable[[str], Path], source: Path, tokens: torch.Tensor, expected: torch.Tensor, tmp_path: Path
 ):
     directory = path("0.17.0")
     sharded = checkpoints.shard(source, 1, 2, tmp_path / "sharded")
-    limits = {"max_batch_size": 3, "max_seq_len": 40, "pp": 2}
+    limits: dict[str, Any] = {"max_batch_size": 3, "max_seq_len": 40, "pp": 2}
     trt.run(trt.job(trt.found(directory), source, sharded, **limits), tmp_path / "out")
     with runner_of(tmp_path / "out").load(tmp_path / "out") as engine:
         contract.scores_are(engine, tokens, expected)
@@ -234,12 +236,17 @@ def test_what_trtllm_build_wrote_is_scored(
 
 @pytest.mark.parametrize(("family", "pp", "windows"), [("mistral", 2, [8, 8]), ("gemma2", 1, [8, 40])])
 def test_a_built_engine_sees_as_far_as_its_model(
-    family: str, pp: int, windows: list[int], path: Callable[[str], str], tokens: torch.Tensor, tmp_path: Path
+    family: str,
+    pp: int,
+    windows: list[int],
+    path: Callable[[str], Path],
+    tokens: torch.Tensor,
+    tmp_path: Path,
 ):
     directory = path("1.1.0")
     source = checkpoints.source(tmp_path / "source", family)
     sharded = checkpoints.shard(source, 1, pp, tmp_path / "sharded")
-    limits = {"max_batch_size": 3, "max_seq_len": 40, "pp": pp}
+    limits: dict[str, Any] = {"max_batch_size": 3, "max_seq_len": 40, "pp": pp}
     out = tmp_path / "out"
     trt.run(trt.job(trt.found(directory), source, sharded, **limits), out)
     about = trt.read(out, "engine.json")
@@ -266,7 +273,7 @@ def test_a_runtime_that_dies_is_reported(source: Path, tmp_path: Path, monkeypat
         list(engine.score(prompt, prompt, prompt.unsqueeze(-1)))
 
 
-def test_the_worker_ends_when_its_caller_is_killed(path: Callable[[str], str], source: Path, tmp_path: Path):
+def test_the_worker_ends_when_its_caller_is_killed(path: Callable[[str], Path], source: Path, tmp_path: Path):
     directory = path("0.16.0")
     out = contract.tensorrt_engine(source, contract.found(directory), tmp_path)
     code = (
@@ -278,7 +285,7 @@ def test_the_worker_ends_when_its_caller_is_killed(path: Callable[[str], str], s
     with subprocess.Popen(
         [sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as caller:
-        worker = int(caller.stdout.readline())
+        worker = int(present(caller.stdout).readline())
         assert Path(f"/proc/{worker}").exists()
         caller.send_signal(signal.SIGKILL)
         caller.wait()
@@ -297,7 +304,7 @@ def _runs(pid: int) -> bool:
 
 
 def test_trtllm_bench_that_writes_no_report_fails_the_measurement(
-    torch_engine: Path, path: Callable[[str], str]
+    torch_engine: Path, path: Callable[[str], Path]
 ):
     directory = path("1.3.0rc15")
     runtime.behave(directory, report=False)
@@ -311,7 +318,7 @@ def test_trtllm_bench_that_writes_no_report_fails_the_measurement(
         runtime.behave(directory)
 
 
-def test_engines_are_refused_where_they_were_not_built_for(torch_engine: Path, path: Callable[[str], str]):
+def test_engines_are_refused_where_they_were_not_built_for(torch_engine: Path, path: Callable[[str], Path]):
     directory = path("1.3.0rc15")
     behave_host(directory, gpu="NVIDIA A100-SXM4-80GB", compute_cap="8.0")
     host._gpus.cache_clear()

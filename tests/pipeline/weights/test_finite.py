@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from pipeline.errors import SourceError
 from pipeline.weights.finite import CHUNK_BYTES, MASKS, check_finite
 from pipeline.weights.tensors import Checkpoint, read_header
 
-UNSIGNED = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16,
+UNSIGNED: dict[str, Any] = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16,
             "F8_E5M2": np.uint8, "F8_E4M3": np.uint8}  # fmt: skip
 
 NOT_FINITE = {

@@ -1,7 +1,9 @@
 """The streaming writer: what it writes, the safetensors library reads."""
 
 import tracemalloc
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def planned(name, array, pieces=1):
 
 
 def test_what_is_written_the_library_reads(tmp_path: Path):
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "b": np.arange(6, dtype=np.float16).reshape(2, 3),
         "a": np.arange(64, dtype=np.float32).reshape(8, 8),
         "odd": np.arange(5, dtype=np.int8),
@@ -75,7 +77,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path: Path):
 
 
 def test_progress_counts_every_byte(tmp_path: Path):
-    seen = []
+    seen: list[Any] = []
     write_safetensors(tmp_path / "x", [planned("m", np.zeros(10, np.int8), pieces=3)], wrote=seen.append)
     assert seen == [4, 3, 3]
 
@@ -96,7 +98,7 @@ def test_chunks_are_made_one_at_a_time(tmp_path: Path):
 @given(st.lists(st.tuples(st.sampled_from(["F32", "I8", "F16", "I64"]), st.integers(0, 200)), max_size=12))
 def test_every_tensor_is_aligned_to_its_elements(tmp_path_factory: pytest.TempPathFactory, sizes):
     plan = [
-        TensorPlan(str(i), dtype, (n,), lambda dtype=dtype, n=n: [bytes(n * item_bytes(dtype))])
+        TensorPlan(str(i), dtype, (n,), partial(list, [bytes(n * item_bytes(dtype))]))
         for i, (dtype, n) in enumerate(sizes)
     ]
     path = tmp_path_factory.mktemp("aligned") / "x"

@@ -66,7 +66,9 @@ def test_bfloat16_becomes_float32_exactly(tmp_path: Path):
     fields = {"x": {"dtype": "BF16", "shape": [3], "data_offsets": [0, 6]}}
     raw_file(tmp_path / "model.safetensors", fields, bits.tobytes())
     (tmp_path / "config.json").write_text("{}")
-    np.testing.assert_array_equal(open_checkpoint(tmp_path).floats("x"), np.float32([1.0, -2.5, 2.0**-133]))
+    np.testing.assert_array_equal(
+        open_checkpoint(tmp_path).floats("x"), np.array([1.0, -2.5, 2.0**-133], np.float32)
+    )
 
 
 def test_integers_are_no_scales(checkpoint: Path):

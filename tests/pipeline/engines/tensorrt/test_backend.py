@@ -11,6 +11,7 @@ from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
 from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
+from tests.present import present
 
 BACKEND = engines.backend("tensorrt")
 
@@ -35,7 +36,7 @@ def gpu(name, target, driver="550.54.15"):
     ],
 )  # fmt: skip
 def test_what_the_host_lacks_is_said_with_what_to_do(changes: dict[str, Any], said: str):
-    assert said in BACKEND.missing(wanted(**changes))
+    assert said in present(BACKEND.missing(wanted(**changes)))
 
 
 def test_a_host_with_the_toolchain_and_enough_gpus_lacks_nothing():

@@ -14,6 +14,7 @@ from pipeline.toolchains.toolchain import Choice
 from recipes.precision import Precision
 from recipes.schema import Speculative, Traffic
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EAGLE, EXTERNAL, LOOKAHEAD, host, wanted
+from tests.present import present
 
 OLD, LATE = "0.16.0", "1.2.1"
 B200 = {"engine": {"target": "b200"}}
@@ -254,4 +255,4 @@ def test_options_of_a_backend_without_a_toolchain_are_those_of_the_newest_table(
     assert "dora_plugin" in backend.options(asked).model_fields
     assert backend.reasons(asked) == []
     assert backend.notes(asked)[0] == "engine.toolchain: there is none; options are those of TensorRT-LLM 1.2"
-    assert "none is on PATH" in backend.missing(asked)
+    assert "none is on PATH" in present(backend.missing(asked))

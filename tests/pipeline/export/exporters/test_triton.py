@@ -18,6 +18,7 @@ from pipeline.export.export_settings import UNSAFE, parse_settings
 from pipeline.export.triton.triton_settings import TritonSettings
 from tests.pipeline.export import published
 from tests.pipeline.export.golden_files import CASES, stored
+from tests.present import present
 
 MODELS = {"preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls", "ensemble"}
 
@@ -240,7 +241,7 @@ def test_a_pair_that_does_not_go_together_is_refused(
     pair: Deployment, changes: dict[str, Any], pairs: list[str], reason: str
 ):
     with pytest.raises(ExportRefused) as refused:
-        export(replace(pair, draft=replace(pair.draft, **changes)), *pairs)
+        export(replace(pair, draft=replace(present(pair.draft), **changes)), *pairs)
     assert reason in str(refused.value)
 
 

@@ -14,6 +14,7 @@ import pytest
 from artifacts.registry.registry import Registry
 from pipeline.pages.web import connections
 from tests.pipeline.pages.web.conftest import TOKEN
+from tests.present import present
 
 LIMIT_S = 1.0
 """In place of 10 s, so that the tests need not wait so long."""
@@ -35,7 +36,7 @@ def port(file: Path, registry: Registry) -> Iterator[int]:
         [sys.executable, "-c", SERVER, str(LIMIT_S), str(file), TOKEN], stdout=subprocess.PIPE, text=True
     )
     try:
-        yield int(child.stdout.readline().rsplit(":", 1)[1])
+        yield int(present(child.stdout).readline().rsplit(":", 1)[1])
         assert child.poll() is None
     finally:
         child.kill()

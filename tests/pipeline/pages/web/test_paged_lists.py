@@ -55,7 +55,7 @@ def test_versions_are_narrowed(many: Reading, wanted: dict[str, Any], found: lis
     ],
 )
 def test_versions_are_ordered_and_those_without_the_metric_come_last(
-    many: Reading, sort: str, first: str, last: str
+    many: Reading, sort: Any, first: str, last: str
 ):
     rows = many.versions(Wanted(sort=sort)).rows
     assert (rows[0].reference, rows[-1].reference) == (first, last)
@@ -71,11 +71,8 @@ def test_pages_follow_one_another(many: Reading):
 def test_a_row_has_what_people_look_for(many: Reading):
     (row,) = many.versions(Wanted(text=NAME), limit=1).rows
     assert (row.format, row.backend, row.tp, row.pp, row.aliases) == ("fp8", "aoti", 2, 1, ("candidate",))
-    assert (row.tokens_per_s, row.kl, row.size_bytes) == (
-        pytest.approx(400 / 3),
-        pytest.approx(0.02 / 3),
-        6e6 + 3,
-    )
+    assert (row.tokens_per_s, row.kl) == pytest.approx((400 / 3, 0.02 / 3))
+    assert row.size_bytes == 6e6 + 3
 
 
 def test_names_have_their_aliases_and_the_newest_comes_first(many: Reading):

@@ -18,6 +18,7 @@ from artifacts.registry.registry import Registry
 from pipeline.cli.main import enginery
 from tests.pipeline.pages.web.conftest import TOKEN
 from tests.pipeline.published import NAME
+from tests.present import present
 
 
 def argv(file, *more: str) -> list[str]:
@@ -35,7 +36,7 @@ def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Pope
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     try:
-        yield child, child.stdout.readline().strip()
+        yield child, present(child.stdout).readline().strip()
     finally:
         child.kill()
         child.communicate()
