@@ -29,7 +29,7 @@ def stop(event, args):
         seen.append(event)
         os.kill(os.getpid(), signal.SIGSTOP)
 sys.addaudithook(stop)
-from pipeline.cli import main
+from pipeline.cli.main import main
 main()
 """
 """The command line, which stops itself right before it first does something, as in a debugger."""

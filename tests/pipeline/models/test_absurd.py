@@ -107,7 +107,7 @@ def test_numbers_that_nobody_reads_may_be_infinite(tmp_path: Path):
 LIMITED = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_DATA, ({MEMORY_BYTES}, {MEMORY_BYTES}))
-from pipeline.cli import main
+from pipeline.cli.main import main
 main()
 """
 """The command line in a process that gets no more memory; its peak would count that of the test before it."""
