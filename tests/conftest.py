@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +45,7 @@ def compiled_once(pytestconfig):
 
 
 @pytest.fixture(scope="session")
-def run_python():
+def run_python() -> Callable[[str], str]:
     """Runs Python code in a fresh interpreter at the repository's root; returns its stdout."""
 
     def run(code: str) -> str:
@@ -57,7 +59,7 @@ def run_python():
 
 
 @pytest.fixture(scope="session")
-def cli():
+def cli() -> Cli:
     """Runs `enginery ARGS` as a shell would; returns the finished process."""
 
     def run(*args: str | Path, timeout: float = 600, **env: str) -> subprocess.CompletedProcess[str]:
@@ -75,7 +77,7 @@ def cli():
 
 
 @pytest.fixture(scope="session")
-def built(cli, tmp_path_factory):
+def built(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A directory with a recipe and a store with its one published version, and what the run answered."""
     root = tmp_path_factory.mktemp("main_job")
     model = Path(shutil.copytree(DEMO / "model", root / "model"))

@@ -51,7 +51,7 @@ def checkpoint(root: Path, num_layers: int) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def test_peak_memory_is_a_few_tensors_however_many_there_are(tmp_path):
+def test_peak_memory_is_a_few_tensors_however_many_there_are(tmp_path: Path):
     peaks, sizes = [], []
     for num_layers in (2, 10):
         root, out = tmp_path / f"{num_layers}", tmp_path / f"out{num_layers}"
