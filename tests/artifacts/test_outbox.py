@@ -93,7 +93,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "told", 1)
+        (number, "delivered", 1)
     }
 
 
