@@ -16,6 +16,8 @@ from tests.artifacts.sweeping import collect, publish
 from tests.pipeline.checkpoint.conftest import make_checkpoint
 from tests.pipeline.export import published
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["make_checkpoint"]
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,6 +9,8 @@ import pytest
 
 from tests.pipeline.exchange.conftest import NAME
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 KILLED = """

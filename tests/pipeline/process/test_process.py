@@ -97,6 +97,7 @@ def test_an_interrupt_kills_the_child(tmp_path, run_python):
     wait_gone(int(pid_file.read_text()))
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_its_killed_orchestrator(tmp_path):
     started = tmp_path / "pid"
     code = f"""

@@ -114,6 +114,7 @@ def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop, tmp_path, cl
     assert shop.run({"nonce": True}) == (2, [])
 
 
+@pytest.mark.slow
 def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_new_one(shop, tmp_path):
     shop.unpoint()
     assert shop.collect() == ["toy:1"]
@@ -124,6 +125,7 @@ def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_n
     assert engine(shop.client.pull("toy:2", tmp_path / "two"))
 
 
+@pytest.mark.slow
 def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop, tmp_path):
     pulled = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
@@ -176,6 +178,7 @@ def test_an_equal_engine_with_other_timings_is_the_same_version(equal, tmp_path,
     assert equal.client.verify(second) != []  # its own caches are sealed with it
 
 
+@pytest.mark.slow
 def test_another_schedule_or_spelling_publishes_nothing_and_moves_no_alias(equal):
     equal.run({"nonce": True})
     equal.client.rollback("toy@candidate")

@@ -95,6 +95,7 @@ def test_a_hub_that_ignores_ranges_is_read_from_the_start(hub, tmp_path, out):
     assert held(out) == checkpoint()
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path, out):
     hub.faults[FIRST] = [hubs.drop_after(50_000), hubs.status(503, Retry_After="60")]
     job = hub_job(hub, tmp_path)
@@ -168,6 +169,7 @@ def test_nan_from_the_hub_names_repository_file_and_tensor(hub, tmp_path, out):
     )
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_share_the_download(hub, tmp_path, out):
     hub.faults[FIRST] = [hubs.drop_after(50_000, pause_s=2)]
     job, other = hub_job(hub, tmp_path), out.with_name("other")
@@ -181,6 +183,7 @@ def test_two_builds_at_once_share_the_download(hub, tmp_path, out):
     assert hub.ranges == [(FIRST, 50_000)]
 
 
+@pytest.mark.slow
 def test_huggingface_hubs_own_settings_apply(hub, out):
     job = {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT}, "places": {}, "inputs": {}}
     assert start_build(job, out, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1").wait(30) == 1

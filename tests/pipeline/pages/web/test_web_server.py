@@ -39,6 +39,7 @@ def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Pope
         child.communicate()
 
 
+@pytest.mark.slow
 def test_a_server_serves_changes_and_stops_when_it_is_told_to(file, registry):
     with serving(file, TOKEN) as (child, url), httpx.Client(base_url=url, trust_env=False) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
@@ -56,6 +57,7 @@ def test_a_server_serves_changes_and_stops_when_it_is_told_to(file, registry):
     assert registry.aliases(NAME)["prod"] == 3
 
 
+@pytest.mark.slow
 def test_it_listens_where_it_is_told_with_the_token_of_a_file(file, registry, tmp_path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     options = ("--host", "127.0.0.2", "--token-file", str(tmp_path / "token"))
