@@ -37,9 +37,9 @@ def place(path: Path, target: Path) -> None:
 def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
     if nbytes > disk.free_bytes(directory):
-        what, instead = "the copy of the checkpoint", "use another --store"
+        copy_name, instead = "the copy of the checkpoint", "use another --store"
         raise StoreUnusable(
-            disk.full_disk_message(directory.parent, what, needed_bytes=nbytes, instead=instead)
+            disk.full_disk_message(directory.parent, copy_name, needed_bytes=nbytes, instead=instead)
         )
 
 
