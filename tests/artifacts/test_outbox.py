@@ -87,7 +87,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(outbox, 
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "told", 1)
+        (number, "delivered", 1)
     }
 
 
@@ -178,7 +178,7 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(outbox, publis
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
     outbox.delivered(later, NOW)
     (one,) = outbox.deliveries()
-    assert (one.state, one.attempts, one.problem) == ("told", 2, None)
+    assert (one.state, one.attempts, one.problem) == ("delivered", 2, None)
 
 
 @on_both
@@ -201,15 +201,15 @@ TELL = """
 import sys
 from datetime import UTC, datetime
 from artifacts.registry.database import open_database
-from artifacts.notify.deliver import deliver
-from artifacts.notify.message import Answer
+from artifacts.notify.deliver import deliver_due
+from artifacts.notify.message import Outcome
 from artifacts.notify.outbox import Outbox
 outbox, heard = Outbox(open_database(sys.argv[1])), []
 def tell(due):
     heard.append(due.event.seq)
-    return Answer()
+    return Outcome()
 input()
-deliver(outbox, {"command": tell}, lambda: datetime.now(UTC))
+deliver_due(outbox, {"command": tell}, lambda: datetime.now(UTC))
 print(heard)
 """
 

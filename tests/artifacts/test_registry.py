@@ -80,7 +80,7 @@ def test_publishing_the_same_again_changes_nothing(either):
 
 @pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE", "pass", ""])
 def test_only_a_pass_is_published(registry, tmp_path, verdict):
-    with pytest.raises(NotPublishable, match=f"demo/fp8: the verdict is {verdict}; only PASS"):
+    with pytest.raises(NotPublishable, match=f"demo/fp8: the verdict is {verdict}; only engines with PASS"):
         registry.publish(dataclasses.replace(FIRST, verdict=verdict))
     assert not (tmp_path / "sub").exists()
 

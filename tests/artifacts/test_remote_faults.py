@@ -66,7 +66,7 @@ def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(bucket, proxy
 
 def test_a_server_that_stays_broken_is_given_up_with_its_name(remote, pushed, bucket, proxy, tmp_path):
     proxy.fail("GET", "/blobs/", faults.status(500), times=1000)
-    with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; see"):
+    with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; check"):
         opened(bucket.url).fetch_files(pushed.files, tmp_path / "out")
 
 
@@ -140,7 +140,7 @@ def test_a_missing_bucket_and_refused_credentials_are_said_so(bucket, store, mad
         lambda: gone.lease([made.key], "a test"),
     )
     for ask in asks:
-        with pytest.raises(StoreUnusable, match="there is no s3://no-such-bucket; make it"):
+        with pytest.raises(StoreUnusable, match="there is no bucket s3://no-such-bucket; create it"):
             ask()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     with pytest.raises(StoreUnusable, match="access denied; check AWS_ACCESS_KEY_ID") as caught:

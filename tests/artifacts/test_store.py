@@ -191,7 +191,7 @@ def test_a_failed_block_leaves_nothing(store, key, all_files, error):
 @pytest.mark.parametrize("name", ["manifest.json", "version.json"])
 def test_a_draft_may_not_hold_the_files_of_the_store(store, key, all_files, name):
     with (
-        pytest.raises(ValueError, match=f"{name}' is taken"),
+        pytest.raises(ValueError, match=f"{name}' is reserved"),
         store.write(key, kind="k", step={}, host={}) as draft,
     ):
         (draft.path / name).write_bytes(b"{}")
