@@ -1,0 +1,128 @@
+"""Console sessions of the documents, typed in as they stand: the commands print what the pages show.
+
+`make docs` writes what they print today into the pages.
+"""
+
+import os
+import re
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from tests.docs.conftest import PLACES, SLOW
+from tests.docs.pages import ROOT, Command, Session, documents, name_of, sessions
+from tests.docs.play import differs, play, renewed
+from tests.promises import HERE, functions
+
+REFRESH = "ENGINERY_REFRESH_DOCS"
+"""Variable of the environment that has pages written instead of compared."""
+
+SESSIONS = [session for page in documents() for session in sessions(page)]
+
+
+def by_place() -> list[object]:
+    """The sessions of a page that share a place, as one test: later ones go on where earlier ones ended."""
+
+    def order(session: Session) -> tuple[str, str]:
+        return name_of(session.page), session.place or ""
+
+    runnable = sorted((one for one in SESSIONS if one.place), key=order)
+    return [
+        pytest.param(list(group), id=":".join(key), marks=[pytest.mark.slow] if key[1] in SLOW else [])
+        for key, group in groupby(runnable, order)
+    ]
+
+
+@pytest.mark.parametrize("group", by_place())
+def test_a_session_prints_what_its_page_shows(group, place):
+    at = place(group[0].place)
+    problems, blocks = [], []
+    for session in group:
+        wrong, lines = play(session, at)
+        problems += wrong
+        blocks.append(lines)
+    if REFRESH in os.environ:
+        write(group, blocks)
+    else:
+        assert problems == [], "run `make docs`:\n" + "\n\n".join(problems)
+
+
+def write(group: list[Session], blocks: list[list[str]]) -> None:
+    """Puts the new lines in the place of the old ones."""
+    page = group[0].page
+    text = page.read_text()
+    now = {session.note + str(session.commands[0].typed): session for session in sessions(page)}
+    for session, lines in reversed(list(zip(group, blocks, strict=True))):
+        here = now[session.note + str(session.commands[0].typed)]
+        text = text[: here.start] + "\n".join(lines) + "\n" + text[here.end :]
+    page.write_text(text)
+
+
+def test_every_place_that_a_session_names_exists():
+    assert {session.place for session in SESSIONS if session.place} <= {*PLACES, "built"}
+
+
+@pytest.mark.parametrize(
+    "session",
+    [session for session in SESSIONS if session.reason],
+    ids=lambda session: session.commands[0].line[:40],
+)
+def test_a_session_that_is_not_run_says_why_and_which_test_runs_its_like(session):
+    named = re.findall(r"([\w/.-]+\.py)::(\w+)", session.reason)
+    assert named or "CI" in session.reason, session.reason
+    for file, name in named:
+        assert name in functions(HERE / file), f"{file}::{name}"
+
+
+def test_a_page_with_a_block_that_says_nothing_is_refused(tmp_path):
+    page = Path(tmp_path / "page.md")
+    page.write_text("```console\n$ enginery ls\n```\n")
+    with pytest.raises(ValueError, match=r"page\.md: '\$ enginery ls' has the note None"):
+        list(sessions(page))
+
+
+PRINTED = ["a 1 2.5 s", "b 03fe2b19fb7d", "c", "d of 3", "e"]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ["a 1 9.9 s", "b 0123456789ab", "c", "d of 3", "e"],
+        ["a 1 9.9 s", "...", "d of 3", "e"],
+        ["...", "c", "..."],
+        ["a 1...", "...", "d...", "..."],
+    ],
+)
+def test_what_varies_and_what_is_cut_is_no_difference(shown):
+    assert differs(tuple(shown), PRINTED, figures_vary=False) is None
+
+
+@pytest.mark.parametrize(
+    ("shown", "first"),
+    [
+        (["a 2 2.5 s", "..."], "a 2 2.5 s"),
+        (["a 1 2.5 s", "c", "..."], "a 1 2.5 s"),
+        (["...", "c", "e"], "c"),
+        (["a 1 2.5 s", "b KEY", "c", "d of 3"], "(nothing"),
+        (["b KEY", "..."], "b KEY"),
+    ],
+)
+def test_a_wrong_number_a_missing_line_and_an_end_are_differences(shown, first):
+    assert (differs(tuple(shown), PRINTED, figures_vary=False) or "").startswith(first)
+
+
+def test_numbers_vary_only_where_the_block_says_so():
+    assert differs(("a 7 2.5 s", "..."), PRINTED, figures_vary=True) is None
+
+
+def test_a_refreshed_session_is_cut_where_it_was():
+    command = Command(("$ x",), ("a 2 2.5 s", "...", "d of 4", "..."))
+    assert renewed(command, PRINTED, figures_vary=False) == ["a 1 2.5 s", "...", "d of 3", "..."]
+    right = Command(("$ x",), ("...", "c", "..."))
+    assert renewed(right, PRINTED, figures_vary=False) == ["...", "c", "..."]
+
+
+def test_the_documents_have_sessions():
+    assert len([session for session in SESSIONS if session.place]) > 10
+    assert (ROOT / "docs" / "quickstart.md") in {session.page for session in SESSIONS}
