@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 ENGINERY := $(VENV)/bin/enginery
 
-.PHONY: setup demo test test-pipeline test-rest lint bench table schema lock clean
+.PHONY: setup demo test test-pipeline test-rest lint docs site bench table schema lock clean
 
 setup: $(VENV)/.ready
 
@@ -32,6 +32,13 @@ lint: setup
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+# Reference pages from the code, console sessions as the commands print today.
+docs: setup
+	$(RUN) tests.docs
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: setup
 	$(RUN) tests.benchmarks

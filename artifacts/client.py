@@ -20,12 +20,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from artifacts import pulled
-from artifacts.collection.pulling import pulling
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import MANIFEST, VERSION, Manifest
-from artifacts.pulled import Parcel, verify_pulled
+from artifacts.pull import pulled
+from artifacts.pull.pull_lease import pulling
+from artifacts.pull.pulled import Parcel, verify_pulled
+from artifacts.pull.watch import Change, watch
 from artifacts.registry import retention
 from artifacts.registry.database import open_database, require_place
 from artifacts.registry.endorsement import Endorsements
@@ -46,7 +47,6 @@ from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature, require_signed
 from artifacts.version import parse_reference
-from artifacts.watch import Change, watch
 from recipes.regular import is_directory
 
 __all__ = ["Client", "verify_pulled"]

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pipeline import source
+from pipeline.checkpoint import source_checkpoint
 from pipeline.errors import SourceError
-from pipeline.snapshot import local_digest
+from pipeline.sources import copying
+from pipeline.sources.snapshot import local_digest
 from tests import hub as hubs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -84,7 +85,7 @@ def held(directory: Path) -> dict[str, bytes]:
 
 
 def digests(path: Path) -> str:
-    return source.sha256(path, lambda _: None)
+    return copying.sha256(path, lambda _: None)
 
 
 class Reports(list[tuple[int, int, str]]):
@@ -93,7 +94,7 @@ class Reports(list[tuple[int, int, str]]):
 
 
 def start_build(
-    job: dict[str, Any], out: Path, *, builder: str = "pipeline.source", **env: str
+    job: dict[str, Any], out: Path, *, builder: str = "pipeline.checkpoint.source_checkpoint", **env: str
 ) -> "subprocess.Popen[bytes]":
     """Builds in another process."""
     code = (
@@ -129,7 +130,7 @@ def local_job(path: Path, digest: str | None = None) -> dict[str, Any]:
 def refused(job: dict[str, Any], out: Path, *said: str) -> None:
     """Builds and expects a SourceError that says all this and shows no draft path nor signed address."""
     with pytest.raises(SourceError) as caught:
-        source.build(job, out, Reports())
+        source_checkpoint.build(job, out, Reports())
     for text in (*said, ";"):
         assert text in str(caught.value)
     assert str(out) not in str(caught.value)

@@ -46,7 +46,7 @@ def count(event, args):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-from pipeline.cli import main
+from pipeline.cli.main import main
 main()
 """
 """The command line, which dies right before its n-th change."""

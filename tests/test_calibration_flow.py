@@ -6,9 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from artifacts.store.local import open_store
-from pipeline.host import probe
-from pipeline.planning import plan_one
-from pipeline.steps import Listener, Site, realize
+from pipeline.plan.planning import plan_one
+from pipeline.process.host import probe
+from pipeline.step.realize import Listener, Site, realize
 from recipes.load import load
 from tests.main_job import write_recipe
 

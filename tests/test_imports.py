@@ -25,8 +25,17 @@ OF_ARTIFACTS = {
     "registry": {*VALUES, "store", "finding", "trust"},
     "notify": {*VALUES, "registry"},
     "collection": {*VALUES, "store", "registry"},
+    "pull": {*VALUES, "store", "registry", "trust"},
 }
 """What each part of `artifacts` may know of the others; the client, above them all, may know them all."""
+
+
+ROOMS = (
+    "cli", "flows", "exchange", "rebuild", "run", "pages", "advice", "plan", "export", "child", "fit", "evaluate",
+    "engines", "trtllm", "backend", "checkpoint", "drafting", "sources", "weights", "models", "toolchains", "step",
+    "process", "errors", "units",
+)  # fmt: skip
+"""The rooms of `pipeline`, top floor first: each imports itself and what stands below it."""
 
 
 def imported_roots(path: Path) -> set[str]:
@@ -64,21 +73,55 @@ def test_parts_of_artifacts_point_one_way(part):
         assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 
+def rooms_imported(path: Path) -> set[str]:
+    """Rooms of `pipeline` that a file imports, wherever the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
+            rooms.add(node.module.split(".")[1])
+    return rooms
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_of_pipeline_import_only_what_stands_below(room):
+    place = ROOT / "pipeline" / room
+    below = set(ROOMS[ROOMS.index(room) :])
+    for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+        assert rooms_imported(path) <= below, path
+
+
+def test_every_module_of_pipeline_stands_in_a_room():
+    names = {
+        p.stem for p in (ROOT / "pipeline").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
+    }
+    assert names == {*ROOMS, "__init__"}
+
+
 def test_only_the_door_starts_programs():
     starters = {
         p for name in LAYERS for p in (ROOT / name).rglob("*.py") if "subprocess" in imported_roots(p)
     }
-    assert starters == {ROOT / "pipeline" / "process.py"}
+    assert starters == {ROOT / "pipeline" / "process" / "process.py"}
 
 
-def test_only_the_rim_imports_prefect():
-    users = {p.name for name in LAYERS for p in (ROOT / name).rglob("*.py") if "prefect" in imported_roots(p)}
-    assert users == {"flows.py", "deployments.py", "server.py", "scheduled.py"}
+def test_only_one_room_imports_prefect():
+    users = {
+        p.parent for name in LAYERS for p in (ROOT / name).rglob("*.py") if "prefect" in imported_roots(p)
+    }
+    assert users == {ROOT / "pipeline" / "flows"}
 
 
 @pytest.mark.parametrize(
     "module",
-    ["pipeline.cli", "pipeline.planning", "pipeline.run", "pipeline.commands.build", "artifacts.client"],
+    [
+        "pipeline.cli.main",
+        "pipeline.plan.planning",
+        "pipeline.run.release",
+        "pipeline.cli.commands.run",
+        "artifacts.client",
+    ],
 )
 def test_the_orchestrating_process_imports_neither_torch_nor_prefect(module, run_python):
     code = f"import sys, {module}; print(sorted({{'torch', 'prefect', 'transformers', 'datasets'}} & sys.modules.keys()))"
@@ -86,5 +129,5 @@ def test_the_orchestrating_process_imports_neither_torch_nor_prefect(module, run
 
 
 def test_this_suite_checks_real_files():
-    assert "click" in imported_roots(ROOT / "pipeline" / "cli.py")
+    assert "click" in imported_roots(ROOT / "pipeline" / "cli" / "main.py")
     assert sys.version_info >= (3, 11)

@@ -21,9 +21,9 @@ from artifacts import digest
 from artifacts.client import Client
 from artifacts.store.local import open_store
 from artifacts.trust import bundle
-from pipeline.boundary import report
-from pipeline.cli import enginery
-from pipeline.output import Output
+from pipeline.cli.boundary import report
+from pipeline.cli.main import enginery
+from pipeline.cli.output import Output
 from tests.main_job import write_recipe
 from tests.odd import PLACES, places
 from tests.pipeline.published import publication
@@ -194,7 +194,7 @@ def test_a_number_that_none_can_be_is_a_wrong_call(site):
 
 
 def test_every_path_of_the_click_tree_is_of_our_type():
-    from pipeline.commands.types import PathType
+    from pipeline.cli.parameter_types import PathType
 
     paths = [one for _, command in commands() for one in command.params if isinstance(one.type, click.Path)]
     assert len(paths) > 20
@@ -254,7 +254,7 @@ def test_an_answer_before_a_failure_stays_the_one_document(capsys):
 
 INTERRUPTED = """
 import signal, sys
-from pipeline import cli
+from pipeline.cli import main as cli
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGTERM))
 signal.setitimer(signal.ITIMER_REAL, 1.0)
 sys.argv[0] = "enginery"

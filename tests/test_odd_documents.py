@@ -21,16 +21,16 @@ from artifacts.registry.policy import parse_policy
 from artifacts.store.local import open_store
 from artifacts.trust import bundle, signing
 from calibration.errors import DataError
-from pipeline.boundary import report
-from pipeline.data_facts import read_data
-from pipeline.deploy.vllm import VllmSettings
-from pipeline.deployment.settings import parse_settings
+from pipeline.cli.boundary import report
+from pipeline.cli.output import Output
 from pipeline.errors import EXIT_CODES
-from pipeline.host import probe
-from pipeline.output import Output
-from pipeline.planning import draft_file
-from pipeline.stale.pool import load_pools
-from pipeline.steps import Site
+from pipeline.export.export_settings import parse_settings
+from pipeline.export.exporters.vllm import VllmSettings
+from pipeline.plan.data_facts import read_data
+from pipeline.plan.planning import draft_file
+from pipeline.process.host import probe
+from pipeline.rebuild.host_pools import load_pools
+from pipeline.step.realize import Site
 from pipeline.toolchains import declared
 from recipes.data import Data
 from recipes.errors import RecipeError

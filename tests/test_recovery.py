@@ -17,9 +17,9 @@ from artifacts.client import Client
 from artifacts.errors import StoreUnusable
 from artifacts.store.local import open_store
 from pipeline.errors import BuildFailed
-from pipeline.host import probe
-from pipeline.step import Step
-from pipeline.steps import Listener, Site, realize
+from pipeline.process.host import probe
+from pipeline.step.realize import Listener, Site, realize
+from pipeline.step.step import Step
 from tests.disks import fill, mounted
 from tests.main_job import write_recipe
 from tests.pipeline.toy_steps import CHILD

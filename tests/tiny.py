@@ -1,4 +1,4 @@
-"""Tiny random checkpoints of any architecture that `pipeline.config_json` reads, made by transformers."""
+"""Tiny random checkpoints of any architecture that `pipeline.models.config_json` reads, made by transformers."""
 
 from pathlib import Path
 from typing import Any

@@ -100,11 +100,8 @@ def _serve() -> None:
     """Carries out what stdin asks for, line by line."""
     import resource
 
-    from pipeline import (
-        cli,  # the child alone needs these
-        planning,  # noqa: F401
-    )
-    from pipeline.commands import author, build  # noqa: F401
+    from pipeline.cli import main
+    from pipeline.cli.commands import check, run  # noqa: F401
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -113,7 +110,7 @@ def _serve() -> None:
     used = int(Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]) * 1024
     resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY_BYTES, used + MEMORY_BYTES))
     for line in requests:
-        answers.write(json.dumps(_carried_out(cli, json.loads(line))) + "\n")
+        answers.write(json.dumps(_carried_out(main, json.loads(line))) + "\n")
         answers.flush()
 
 

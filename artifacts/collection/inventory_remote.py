@@ -13,7 +13,7 @@ from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, Pr
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest, read_manifest
 from artifacts.store.objects import Meta, listed, read
-from artifacts.store.remote.layout import MANIFESTS, QUARANTINE
+from artifacts.store.remote.remote_layout import MANIFESTS, QUARANTINE
 
 BLOBS, PROBES = "blobs", "probes"
 

@@ -10,14 +10,14 @@ from typing import Protocol
 from obstore.store import ObjectStore
 
 from artifacts.collection import inventory
-from artifacts.collection.gc import Plan
 from artifacts.collection.inventory import Inventory, Progress
 from artifacts.collection.inventory_remote import Reader
+from artifacts.collection.marking import Plan
 from artifacts.store import lock, objects, reserve, scratch
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.lease import Lease
 from artifacts.store.local import LocalStore
-from artifacts.store.remote.layout import manifest_path
+from artifacts.store.remote.remote_layout import manifest_path
 
 BATCH = 500
 """Objects removed by one request, where the server takes several."""

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
-from artifacts.collection import gc, registries
-from artifacts.collection.gc import Plan, Policy
+from artifacts.collection import marking, registries
 from artifacts.collection.inventory import Inventory, Progress
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace, Place
 from artifacts.errors import NotFound, StoreUnusable
 from artifacts.manifest import unseal
@@ -21,7 +21,7 @@ from artifacts.registry.publishing import Binding
 from artifacts.registry.retention import Kept, Names
 from artifacts.store import lease, objects
 from artifacts.store.claim import Claim
-from artifacts.store.identity import STORE
+from artifacts.store.store_identity import STORE
 
 WHAT = "gc"
 """What leases that wait for it are told."""
@@ -129,9 +129,9 @@ def _asking(names: Names, *, dry_run: bool) -> Context[Connection | None]:
 
 def _decided(found: Inventory, db: Connection | None, claims: list[Claim], policy: Policy) -> Plan:
     if db is None:
-        return gc.mark(found, (), claims, policy, datetime.now(UTC))
+        return marking.mark(found, (), claims, policy, datetime.now(UTC))
     kept = retention.known(db)
     if kept.unclear:  # what they may name stays, bytes included, and somebody hears of them
-        claims = [*claims, _claim(_odd_keys(kept, found), gc.UNCLEAR)]
+        claims = [*claims, _claim(_odd_keys(kept, found), marking.UNCLEAR)]
         found = replace(found, problems=(*found.problems, *(one.what for one in kept.unclear)))
-    return gc.mark(found, kept.versions, claims, policy, log.moment(db))
+    return marking.mark(found, kept.versions, claims, policy, log.moment(db))

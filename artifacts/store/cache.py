@@ -16,7 +16,7 @@ from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore
 from artifacts.store.lock import acquire, release
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.scratch import age_anew
 
 log = logging.getLogger(__name__)

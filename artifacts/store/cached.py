@@ -12,9 +12,9 @@ from artifacts.manifest import Manifest
 from artifacts.store import lease, tree
 from artifacts.store.cache import IDLE_S, Cache
 from artifacts.store.draft import Draft, Progress, Source
-from artifacts.store.identity import Identity
 from artifacts.store.local import LocalStore
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
+from artifacts.store.store_identity import Identity
 
 
 class CachedStore(LocalStore):

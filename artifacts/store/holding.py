@@ -18,7 +18,7 @@ from artifacts.store.disk import FullDiskSaid, UnwritableSaid, is_full
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
 if TYPE_CHECKING:
-    from artifacts.store.remote.store import RemoteStore
+    from artifacts.store.remote.remote_store import RemoteStore
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from artifacts.store.blobs import Blobs
 from artifacts.store.contents import Contents
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.draft import Draft, Progress, Source
-from artifacts.store.identity import Identity, identify, identity_in
 from artifacts.store.scratch import scratch, sweep, sweep_old
+from artifacts.store.store_identity import Identity, identify, identity_in
 
 PARTIAL_MAX_AGE_S = 14 * 24 * 3600.0
 """Interrupted builds that nobody continued for this long are removed; their files can be large."""

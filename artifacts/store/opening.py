@@ -9,8 +9,8 @@ from pathlib import Path
 from artifacts.errors import ArtifactCorrupt, StoreUnknown
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore
-from artifacts.store.remote.place import parse, shown
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_place import parse, shown
+from artifacts.store.remote.remote_store import RemoteStore
 from recipes.regular import require_kind, shortened, user_path
 
 DEFAULT_STORE = "~/.enginery"

@@ -11,13 +11,13 @@ from artifacts import digest
 from artifacts.address import key_of
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
-from artifacts.store import tree, tuning
+from artifacts.store import tree, tuning_cache
 from artifacts.store.blobs import UNSHARED
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid
 from artifacts.store.draft import Source
-from artifacts.store.identity import LAYOUT, STORE, Identity
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.scratch import scratch
+from artifacts.store.store_identity import LAYOUT, STORE, Identity
 from artifacts.store.survey import FOREIGN, Damage, survey
 from recipes.regular import shortened, user_path
 
@@ -137,7 +137,7 @@ class _Tools:
 
     def mend(self, damage: Damage) -> Repair:
         """Repairs one file under all its names."""
-        if damage.paths[0].startswith(f"{tuning.FOLDER}/"):
+        if damage.paths[0].startswith(f"{tuning_cache.FOLDER}/"):
             return self._learned(damage)
         if damage.what == FOREIGN:
             return Repair(damage=damage, repaired=True, how=f"set aside as {self._set_aside(damage)}")
@@ -153,7 +153,7 @@ class _Tools:
 
     def _learned(self, damage: Damage) -> Repair:
         folder, settings, *_ = damage.paths[0].split("/")
-        tuning.mend(self._store.root / folder / settings, self._store.root / "staging")
+        tuning_cache.mend(self._store.root / folder / settings, self._store.root / "staging")
         return Repair(damage=damage, repaired=True, how="removed: the next build learns it again")
 
     def _content(self, damage: Damage, record: FileRecord) -> Repair:

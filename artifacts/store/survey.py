@@ -12,9 +12,9 @@ from pathlib import Path
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord
-from artifacts.store import tree, tuning
-from artifacts.store.identity import STORE
+from artifacts.store import tree, tuning_cache
 from artifacts.store.local import LocalStore
+from artifacts.store.store_identity import STORE
 
 READERS = 8
 """Files that are read at once, at most: enough for the fastest disks."""
@@ -134,8 +134,8 @@ class _Scan:
             path = self.store.blobs.path(sha256)
             if not self._take(path, sha256):
                 self._note(path, NO_FILE, self.records.get(sha256))
-        for place in tuning.directories(self.store.root):
-            contents, problems = tuning.listed(place)
+        for place in tuning_cache.directories(self.store.root):
+            contents, problems = tuning_cache.listed(place)
             for path, what in problems.items():
                 self._note(path, what)
             for path, sha256 in contents.items():

@@ -6,9 +6,9 @@ from functools import partial
 
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import FileRecord, Manifest
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from artifacts.store.remote.lanes import in_order
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.survey import Damage, Progress, Survey
 
 
@@ -44,14 +44,16 @@ def survey_remote(
     for key, found in in_order(partial(_read, remote, key) for key in wanted):
         if isinstance(found, str):
             damages.append(
-                RemoteDamage(paths=(layout.manifest_path(key),), what=found, record=None, having=(key,))
+                RemoteDamage(
+                    paths=(remote_layout.manifest_path(key),), what=found, record=None, having=(key,)
+                )
             )
         elif found is not None:
             for record in found.files.values():
                 records[record.sha256] = record
                 having.setdefault(record.sha256, []).append(key)
     for sha256, what in remote.differing(records, progress):
-        path, keys_of = layout.blob_path(sha256), tuple(dict.fromkeys(having[sha256]))
+        path, keys_of = remote_layout.blob_path(sha256), tuple(dict.fromkeys(having[sha256]))
         damages.append(RemoteDamage(paths=(path,), what=what, record=records[sha256], having=keys_of))
     return Survey(
         damages=tuple(damages),

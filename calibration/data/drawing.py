@@ -13,11 +13,11 @@ from calibration.data.blend import order, pick, shares
 from calibration.data.chats import Chat
 from calibration.data.fields import words
 from calibration.data.origin import open_sources
+from calibration.data.packing import Ids, Side, cut, fitted
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
-from calibration.packing import Ids, Side, cut, fitted
 
 Progress = Callable[[int, int, str], None]
 

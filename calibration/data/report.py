@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from calibration.data.drawing import TokenRow, TokenRows
+from calibration.data.packing import Ids, Packed, begins, histogram
 from calibration.data.rendering import Reader
 from calibration.data.sameness import duplicates
-from calibration.packing import Ids, Packed, begins, histogram
 
 FIRST_SAMPLES = 2
 """Samples of each source that are shown."""

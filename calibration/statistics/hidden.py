@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from calibration.statistics.reading import read_into
+from calibration.statistics.weight_reading import read_into
 
 SHARDS = 4
 """Files of one side, batches in turn: a file takes one writer at a time, a fast GPU needs several."""

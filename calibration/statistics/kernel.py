@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from calibration.scales import INT4_MAX
+from calibration.formats.scales import INT4_MAX
 
 ROWS = 32
 """Rows of one program's tile, whose columns are one block (8 to 32 run at 365e9 elements/s on one H200)."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from calibration.errors import MemoryExceeded
-from calibration.layout import attention
+from calibration.model.linears import attention
 from calibration.statistics.budget import CONTEXT_BYTES, Budget, Sizes, gpu_bytes, host_bytes
 
 

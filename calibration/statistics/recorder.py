@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from calibration.statistics.awq_search import Moments, best
 from calibration.statistics.batches import ROWS, Batch
-from calibration.statistics.experts import Expert, Sample
-from calibration.statistics.search import Moments, best
+from calibration.statistics.single_experts import Expert, Sample
 
 BLOCK = 128
 """Input channels of a block of int4 weights."""

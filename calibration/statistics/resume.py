@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save
 
 from calibration.errors import ResumeRefused
-from calibration.statistics.artifact import layer_file
+from calibration.statistics.statistics_artifact import layer_file
 
 STATE = "state.json"
 BOOT = Path("/proc/sys/kernel/random/boot_id")

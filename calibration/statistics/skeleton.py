@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from calibration.layout import Layout, attention, layout
-from calibration.statistics.experts import Expert, Experts
+from calibration.model.linears import Layout, attention, layout
+from calibration.statistics.single_experts import Expert, Experts
 
 EMBEDDING = "model.embed_tokens.weight"
 

@@ -46,27 +46,27 @@ from typing import Any
 
 import numpy as np
 
-from calibration.quantization_config import config_block
+from calibration.quantize.quantization_config import config_block
 from calibration.tokenizer_files import copy_tokenizer
-from pipeline.casting import narrowed
-from pipeline.checkpoint import audit, naming, with_heads
-from pipeline.checkpoint.checks import linears, reasons
-from pipeline.checkpoint.comparison import read_over
+from pipeline.checkpoint import conversion_audit, naming, with_heads
 from pipeline.checkpoint.families import family
-from pipeline.checkpoint.layout import LAYOUT_VERSION, engine_config, quant_cfg
+from pipeline.checkpoint.header_comparison import read_over
+from pipeline.checkpoint.layout_checks import linears, reasons
 from pipeline.checkpoint.loadable import stored
-from pipeline.checkpoint.parts import Fill, Largest, LocalTensor, PlusOne, Slice
-from pipeline.checkpoint.scales import check_scales
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION, engine_config, quant_cfg
+from pipeline.checkpoint.scale_tensors import check_scales
 from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.stated import differences
+from pipeline.checkpoint.tensor_parts import Fill, Largest, LocalTensor, PlusOne, Slice
 from pipeline.checkpoint.writers import write_all
-from pipeline.config_json import read_shape
 from pipeline.errors import BuildFailed, SourceError
-from pipeline.model_json import read_json, shortened
-from pipeline.shape import ModelShape
-from pipeline.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
-from pipeline.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint
-from pipeline.vocabulary import require_same
+from pipeline.models.config_json import read_shape
+from pipeline.models.model_json import read_json, shortened
+from pipeline.models.shape import ModelShape
+from pipeline.models.vocabulary import require_same
+from pipeline.weights.casting import narrowed
+from pipeline.weights.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
+from pipeline.weights.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint
 from recipes.precision import Precision
 
 ONES = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
@@ -112,13 +112,13 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     heads = with_heads.read(job, shape)
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)
-    found, left = audit.uses(ranks), _left(checkpoint, shape)
+    found, left = conversion_audit.uses(ranks), _left(checkpoint, shape)
     kinds = {name: (entry.dtype, entry.shape) for name, entry in checkpoint.entries.items()}
-    audit.check(found, kinds, left, str(checkpoint.directory))
+    conversion_audit.check(found, kinds, left, str(checkpoint.directory))
     check_scales(checkpoint, shape)
     _copy_tokenizer(checkpoint.directory, out / "tokenizer")
     write_all(_rank_files(checkpoint, ranks, out), progress)
-    _write_json(out / "audit.json", audit.report(ranks, found, left))
+    _write_json(out / "audit.json", conversion_audit.report(ranks, found, left))
     config = naming.config(engine_config(shape, precision, tp, pp, kv_cache, ep), old)
     if heads is not None:
         _write_json(out / with_heads.PLAIN, config)
@@ -198,7 +198,7 @@ def _rank_files(checkpoint: Checkpoint, ranks: Sequence[Sequence[LocalTensor]], 
     """Says what to write; each file gets the part of the checkpoint's header that it reads."""
     made = []
     for rank, tensors in enumerate(ranks):
-        entries = {name: checkpoint.entries[name] for name in audit.uses([tensors])}
+        entries = {name: checkpoint.entries[name] for name in conversion_audit.uses([tensors])}
         mine = Checkpoint(checkpoint.directory, checkpoint.config, entries)
         made.append(RankFile(out / f"rank{rank}.safetensors", mine, tensors))
     return made

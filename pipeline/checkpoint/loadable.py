@@ -13,10 +13,10 @@ FP8 head's scales and asserts that a per-token FP8 model's head is not quantized
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.checkpoint.checks import divisors
 from pipeline.checkpoint.families import family
+from pipeline.checkpoint.layout_checks import divisors
 from pipeline.checkpoint.modules import Linear
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 Split = Literal["column", "row"]
 """Dimension of `[out, in]` that ranks divide: `column` the outputs (dim 0), `row` the inputs (dim 1)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.modules import Linear, Module, Norm
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 Size = tuple[int, ...]
 

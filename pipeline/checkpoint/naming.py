@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.loadable import numbers
 from pipeline.checkpoint.modules import Older
-from pipeline.checkpoint.parts import LocalTensor
+from pipeline.checkpoint.tensor_parts import LocalTensor
 
 NEWEST = "newest"
 

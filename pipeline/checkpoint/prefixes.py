@@ -5,9 +5,9 @@ from collections.abc import Mapping
 
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.named import Size
-from pipeline.model_json import SHOWN, shortened
-from pipeline.shape import ModelShape
-from pipeline.tensors import TensorEntry
+from pipeline.models.model_json import SHOWN, shortened
+from pipeline.models.shape import ModelShape
+from pipeline.weights.tensors import TensorEntry
 
 WRAPPERS = {
     "_orig_mod.": "torch.compile puts it there: save `model._orig_mod`",

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from pipeline.checkpoint import stacking
 from pipeline.checkpoint.families import family
 from pipeline.checkpoint.modules import Family, Linear, Module, Norm, Part, Whole
-from pipeline.checkpoint.parts import Fill, Largest, LocalTensor, Piece, PlusOne, Range, Slice
-from pipeline.checkpoint.place import SOURCE_TYPES, WEIGHT_TYPES, WHOLE, Place, share
-from pipeline.shape import ModelShape
+from pipeline.checkpoint.rank_place import SOURCE_TYPES, WEIGHT_TYPES, WHOLE, Place, share
+from pipeline.checkpoint.tensor_parts import Fill, Largest, LocalTensor, Piece, PlusOne, Range, Slice
+from pipeline.models.shape import ModelShape
 from recipes.formats import Format
 from recipes.precision import Precision
 

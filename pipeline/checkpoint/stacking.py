@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipeline.checkpoint.modules import Linear, Part
-from pipeline.checkpoint.parts import LocalTensor, Range, Slice
-from pipeline.checkpoint.place import SOURCE_TYPES, WEIGHT_TYPES, WHOLE, Place, share
-from pipeline.shape import ModelShape
+from pipeline.checkpoint.rank_place import SOURCE_TYPES, WEIGHT_TYPES, WHOLE, Place, share
+from pipeline.checkpoint.tensor_parts import LocalTensor, Range, Slice
+from pipeline.models.shape import ModelShape
 from recipes.formats import Format
 
 SHARED_SCALE = "the ranks that split an expert need its scale"

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pipeline.checkpoint.checks import pattern_of
+from pipeline.checkpoint.layout_checks import pattern_of
 from pipeline.errors import SourceError
 from recipes.formats import FORMATS, Format
 from recipes.precision import Precision

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.checkpoint import eagle, medusa
-from pipeline.checkpoint.parts import LocalTensor
-from pipeline.checkpoint.place import Place
+from pipeline.checkpoint import eagle_heads, medusa_heads
+from pipeline.checkpoint.rank_place import Place
+from pipeline.checkpoint.tensor_parts import LocalTensor
+from pipeline.drafting.heads import beside, kinds, open_heads
 from pipeline.errors import BuildFailed
-from pipeline.heads import beside, kinds, open_heads
-from pipeline.shape import ModelShape
-from pipeline.tensors import Checkpoint
+from pipeline.models.shape import ModelShape
+from pipeline.weights.tensors import Checkpoint
 
 PLAIN = "plain_config.json"
 """The config.json of the same rank files as a model without its heads, whose tensors are spare then."""
@@ -22,7 +22,7 @@ class WithHeads:
     """The heads of one sharded checkpoint."""
 
     source: Checkpoint
-    heads: medusa.Medusa | eagle.Eagle
+    heads: medusa_heads.Medusa | eagle_heads.Eagle
     shape: ModelShape
     tp: int
     pp: int
@@ -39,14 +39,14 @@ class WithHeads:
 
     def config(self, base: Mapping[str, Any]) -> dict[str, Any]:
         """The config.json of the model with its heads."""
-        if isinstance(self.heads, eagle.Eagle):
-            return eagle.config(base, self.heads, self.shape, self.max_draft_len, self.tp)
-        return medusa.config(base, self.heads, self.max_draft_len, self.shape.model_type)
+        if isinstance(self.heads, eagle_heads.Eagle):
+            return eagle_heads.config(base, self.heads, self.shape, self.max_draft_len, self.tp)
+        return medusa_heads.config(base, self.heads, self.max_draft_len, self.shape.model_type)
 
     def _tensors(self, place: Place) -> list[LocalTensor]:
-        if isinstance(self.heads, eagle.Eagle):
-            return eagle.tensors(self.heads, self.shape, place, self.max_draft_len)
-        return medusa.tensors(self.heads, self.shape, place)
+        if isinstance(self.heads, eagle_heads.Eagle):
+            return eagle_heads.tensors(self.heads, self.shape, place, self.max_draft_len)
+        return medusa_heads.tensors(self.heads, self.shape, place)
 
 
 def read(job: Mapping[str, Any], shape: ModelShape) -> WithHeads | None:
@@ -55,13 +55,13 @@ def read(job: Mapping[str, Any], shape: ModelShape) -> WithHeads | None:
         return None
     params, source = job["params"], open_heads(Path(job["inputs"]["heads"]))
     tp, pp, length = int(params["tp"]), int(params["pp"]), int(params["speculative"]["max_draft_len"])
-    heads: medusa.Medusa | eagle.Eagle
+    heads: medusa_heads.Medusa | eagle_heads.Eagle
     if params["speculative"]["mode"] == "eagle":
-        heads = eagle.read(source.config, kinds(source))
-        impossible = list(eagle.reasons(heads, shape, str(params.get("kv_cache", "auto")), tp, pp))
+        heads = eagle_heads.read(source.config, kinds(source))
+        impossible = list(eagle_heads.reasons(heads, shape, str(params.get("kv_cache", "auto")), tp, pp))
     else:
-        heads = medusa.read(kinds(source))
-        impossible = list(medusa.reasons(heads, shape, length, tp, pp))
+        heads = medusa_heads.read(kinds(source))
+        impossible = list(medusa_heads.reasons(heads, shape, length, tp, pp))
     if impossible:
         raise BuildFailed("\n  ".join(["the heads do not go with the model", *impossible]))
     return WithHeads(source=source, heads=heads, shape=shape, tp=tp, pp=pp, max_draft_len=length)

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import psutil
 
 from pipeline.errors import BuildFailed, SourceError
-from pipeline.process import describe_exit
-from pipeline.tether import tie
+from pipeline.process.process import describe_exit
+from pipeline.process.tether import tie
 
 MAX_PROCESSES = 8
 """Files written at once; more of them only make a disk seek."""

@@ -6,8 +6,8 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
+from pipeline.backend.build_request import Wanted
 from pipeline.errors import BackendUnavailable
-from pipeline.wanted import Wanted
 
 
 class Backend(Protocol):

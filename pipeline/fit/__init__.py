@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
+from pipeline.backend.build_request import Wanted
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit.fixes import cheapest
 from pipeline.fit.formulas import build_host_bytes
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import Fit
-from pipeline.gpus import GpuType
-from pipeline.wanted import Wanted
+from pipeline.process.gpus import GpuType
 
 
 def host_bytes(wanted: Wanted) -> int:
@@ -21,8 +21,8 @@ def host_bytes(wanted: Wanted) -> int:
 def predict(wanted: Wanted, target: GpuType) -> Fit:
     """How the engine fits GPUs of one type, one per rank, and the cheapest change where it does not.
 
-    The layout must be one that the model can be cut into (`pipeline.checkpoint.checks.reasons`). For backend
-    aoti, whose ranks share a host, the target's memory is the host's.
+    The layout must be one that the model can be cut into (`pipeline.checkpoint.layout_checks.reasons`). For
+    backend aoti, whose ranks share a host, the target's memory is the host's.
     """
     fit = Planner(wanted, target).fit()
     if fit.verdict == "fits" or wanted.engine.backend == "aoti":

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from pipeline import engines
-from pipeline.checkpoint.checks import reasons
+from pipeline.backend.build_request import Wanted
+from pipeline.checkpoint.layout_checks import reasons
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import Fit, Fix, Verdict
-from pipeline.gpus import TARGETS, GpuType
-from pipeline.wanted import Wanted
+from pipeline.process.gpus import TARGETS, GpuType
 from recipes.formats import E4M3, FORMATS, Format
 from recipes.precision import Precision
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from pipeline.checkpoint.slicing import padded_vocab
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 from recipes.formats import E4M3, Format
 from recipes.precision import Precision
 

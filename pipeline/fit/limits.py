@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import engines
+from pipeline.backend.build_request import Wanted
 from pipeline.checkpoint.loadable import numbers
-from pipeline.wanted import Wanted
 
 MAX_NUM_TOKENS = 8192
 """Default of trtllm-build and of the LLM API."""

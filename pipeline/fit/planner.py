@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pipeline import eagle
-from pipeline.checkpoint.place import Place
+from pipeline.backend.build_request import Wanted
+from pipeline.checkpoint.rank_place import Place
 from pipeline.checkpoint.slicing import padded_vocab, rank_bytes, stage_layers
+from pipeline.drafting import eagle
 from pipeline.fit import formulas
 from pipeline.fit.limits import Limits, held, limits
 from pipeline.fit.result import Fit, RankMemory, Verdict
-from pipeline.gpus import GpuType
-from pipeline.shape import ModelShape
-from pipeline.wanted import Wanted
+from pipeline.models.shape import ModelShape
+from pipeline.process.gpus import GpuType
 from recipes.precision import Precision
 from recipes.schema import Engine
 

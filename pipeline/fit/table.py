@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.fit.result import Fit, RankMemory
-from pipeline.gpus import GpuType
-from pipeline.output import size
+from pipeline.process.gpus import GpuType
+from pipeline.units import size
 from recipes.schema import Engine
 
 

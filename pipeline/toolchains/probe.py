@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from artifacts.digest import of_json, signature
-from pipeline import process
+from pipeline.process import process
 from pipeline.toolchains.toolchain import Toolchain
 
 SCRIPT = Path(__file__).with_name("versions.py")

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import process
 from pipeline.errors import BuildFailed
+from pipeline.process import process
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import figures
 from pipeline.trtllm.session import command

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.backend.loaded_engine import Sampling
 from pipeline.errors import SourceError
-from pipeline.runner import Sampling
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import figures
 from pipeline.trtllm.bench import Bench, Load, run

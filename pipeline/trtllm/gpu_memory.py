@@ -4,8 +4,8 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from pipeline import process
 from pipeline.errors import BackendUnavailable
+from pipeline.process import process
 
 INTERVAL_S = 0.5
 QUERY = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline import process
 from pipeline.errors import BackendUnavailable
-from pipeline.gpus import TARGETS
+from pipeline.process import process
+from pipeline.process.gpus import TARGETS
 
 IDLE_BYTES = 1 << 30
 """Used memory of a GPU that nobody uses: driver and display take some hundred MiB."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.host import Host
+from pipeline.process.host import Host
 from pipeline.toolchains.toolchain import Toolchain
 
 EXACT = ("tensorrt_llm", "tensorrt")

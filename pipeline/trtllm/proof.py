@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from pipeline.backend.loaded_engine import LoadedEngine, Sampling
 from pipeline.errors import BuildFailed
-from pipeline.runner import LoadedEngine, Sampling
 
 NEW_TOKENS = 8
 PROMPT_TOKENS = 8

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from artifacts.errors import StoreUnusable
-from pipeline import full_disk, process, tether
 from pipeline.errors import BuildFailed
+from pipeline.process import full_disk, process, tether
 from pipeline.toolchains.toolchain import Toolchain
 
-SCRIPT = Path(__file__).with_name("scripts") / "worker.py"
+SCRIPT = Path(__file__).with_name("scripts") / "trtllm_worker.py"
 
 POLL_S = 0.01
 CHECK_S = 0.5

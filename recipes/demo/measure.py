@@ -6,7 +6,7 @@ import modelopt.torch.quantization as mtq
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from recipes.demo.model import perplexity
+from recipes.demo.demo_model import perplexity
 from recipes.demo.texts import Row
 
 PRESETS = {

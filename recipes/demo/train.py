@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from recipes.demo.model import MAX_LENGTH, Training, new_model, perplexity, train
+from recipes.demo.demo_model import MAX_LENGTH, Training, new_model, perplexity, train
+from recipes.demo.demo_tokenizer import train_tokenizer
 from recipes.demo.outliers import add_outliers
 from recipes.demo.texts import read_rows, write_texts
-from recipes.demo.tokenizer import train_tokenizer
 
 STAGES = ("prepare", "train", "finish")
 

@@ -11,7 +11,7 @@ from artifacts.registry.database import connect
 from artifacts.registry.registry import open_registry
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.governing import version
 from tests.artifacts.remotes import FILES, opened
 from tests.disks import mounted

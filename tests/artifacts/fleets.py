@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from artifacts import digest
 from artifacts.collection import sweep
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import RemotePlace
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from artifacts.collection.gc import Plan, Policy
+from artifacts.collection.marking import Plan, Policy
 from artifacts.registry.retention import Known
 from artifacts.store.claim import Claim
 

@@ -4,9 +4,9 @@ import random
 import time
 from pathlib import Path
 
-from artifacts.store.remote import place
-from artifacts.store.remote.place import Patience
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote import remote_place
+from artifacts.store.remote.remote_place import Patience
+from artifacts.store.remote.remote_store import RemoteStore
 
 PART = 4096
 FAST = Patience(stall_s=0.4, request_s=1.5, outage_s=8, retries=6, backoff_s=0.01)
@@ -20,7 +20,7 @@ BIG = {"rank0.bin": random.Random(2).randbytes(150 * PART), "rank1.bin": random.
 
 
 def opened(url: str) -> RemoteStore:
-    return RemoteStore(place.parse(url), FAST, part_bytes=PART)
+    return RemoteStore(remote_place.parse(url), FAST, part_bytes=PART)
 
 
 def contents(root: Path) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from artifacts.collection import sweep
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import Publication, open_registry

@@ -4,7 +4,7 @@ import obstore
 import pytest
 
 from artifacts.errors import ArtifactCorrupt
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from artifacts.store.repair import repair
 from artifacts.store.repair_remote import give_up, repair_all
 from artifacts.store.survey import survey
@@ -17,7 +17,7 @@ def test_a_fetch_of_damaged_bytes_gives_nothing_and_names_them(machine, key, buc
     here, there = machine("here"), machine("there")
     commit(here, key)
     sha256 = here.manifest(key).files["tuning/cache"].sha256
-    damage(bucket.root / layout.blob_path(sha256))
+    damage(bucket.root / remote_layout.blob_path(sha256))
     with pytest.raises(ArtifactCorrupt, match=sha256):
         there.directory(key)
     assert not there.local.has(key)
@@ -47,7 +47,7 @@ def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(machine, 
         damage(path)
     damages = survey(there.local).damages
     assert len(damages) == 2
-    broken = layout.blob_path(there.manifest(key).files["tuning/cache"].sha256)
+    broken = remote_layout.blob_path(there.manifest(key).files["tuning/cache"].sha256)
     damage(bucket.root / broken)
     assert sorted(done.repaired for done in repair(there.local, damages, there.source())) == [False, True]
     assert [damage.paths[-1].rpartition("/")[2] for damage in survey(there.local).damages] == ["cache"]
@@ -85,7 +85,7 @@ def test_a_file_that_was_fetched_alone_and_then_damaged_is_fetched_again(machine
 def test_a_damaged_copy_that_was_never_pushed_is_said_to_be_lost(machine, key):
     here = machine("here")
     commit(here, key)
-    obstore.delete(here.remote.objects, layout.manifest_path(key))
+    obstore.delete(here.remote.objects, remote_layout.manifest_path(key))
     hurt(here.path(key) / "rank0.bin")
     assert not here.intact(key)
     with pytest.raises(
@@ -99,15 +99,15 @@ def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cach
     here = machine("here")
     commit(here, key)
     files = here.manifest(key).files
-    damage(bucket.root / layout.blob_path(files["tuning/cache"].sha256))
-    (bucket.root / bucket.objects(f"{layout.blob_path(files['rank0.bin'].sha256)}.parts")[2]).unlink()
+    damage(bucket.root / remote_layout.blob_path(files["tuning/cache"].sha256))
+    (bucket.root / bucket.objects(f"{remote_layout.blob_path(files['rank0.bin'].sha256)}.parts")[2]).unlink()
     found = survey_remote(here.remote)
     assert (found.artifacts, len(found.damages)) == (1, 2)
     assert {damage.keys for damage in found.damages} == {(key,)}
     assert all(str(damage).startswith(f"{bucket.url}/blobs/") for damage in found.damages)
     assert [done.repaired for done in repair_all(here, found.damages)] == [True, True]
     assert here.remote.verify(key) == []
-    damage(bucket.root / layout.manifest_path(key))
+    damage(bucket.root / remote_layout.manifest_path(key))
     (damaged,) = survey_remote(here.remote).damages
     assert [done.how for done in repair_all(here, [damaged])] == [f"{bucket.url} has it from the cache"]
     assert survey_remote(here.remote, [key]).damages == ()
@@ -116,7 +116,7 @@ def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cach
 def test_what_nobody_has_right_any_more_can_be_given_up_and_built_again(machine, key, bucket):
     here = machine("here")
     commit(here, key)
-    path = layout.blob_path(here.manifest(key).files["tuning/cache"].sha256)
+    path = remote_layout.blob_path(here.manifest(key).files["tuning/cache"].sha256)
     damage(bucket.root / path)
     hurt(here.path(key) / "tuning" / "cache")
     damages = [*survey(here.local).damages, *survey_remote(here.remote).damages]

@@ -8,7 +8,7 @@ import pytest
 from artifacts.client import Client, verify_pulled
 from artifacts.errors import DestinationTaken
 from artifacts.registry.registry import Publication
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit, hurt
 from tests.artifacts.remotes import BIG, until
 
@@ -96,7 +96,7 @@ def test_a_copy_of_another_build_gives_way_to_the_one_that_was_published(machine
     """gc took the first build, another machine built and published it anew, and its bytes came out otherwise."""
     here, there = machine("here"), machine("there")
     commit(here, key, {"engine.json": b"first"})
-    obstore.delete(here.remote.objects, layout.manifest_path(key))
+    obstore.delete(here.remote.objects, remote_layout.manifest_path(key))
     commit(there, key, {"engine.json": b"second"})
     client = Client(tmp_path / "unused", f"sqlite:///{tmp_path / 'registry.db'}")
     client.store = here

@@ -8,13 +8,13 @@ import obstore
 import pytest
 
 from artifacts import digest
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.collection.sweep import tidy
 from artifacts.errors import StoreUnknown
 from artifacts.store.cached import CachedStore
 from artifacts.store.opening import parse_size
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit
 
 
@@ -49,7 +49,7 @@ def test_the_cache_evicts_what_was_not_used_for_longest(machine):
 def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(machine, caplog):
     here = machine("here", idle_s=50, max_bytes=None)
     made = fill(here, 4)
-    obstore.delete(here.remote.objects, layout.manifest_path(made[0]))
+    obstore.delete(here.remote.objects, remote_layout.manifest_path(made[0]))
     here.directory(made[1])
     here.cache.max_bytes = 0
     with machine("here").lease([made[2]], "a test"):

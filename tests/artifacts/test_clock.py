@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.notify.outbox import Outbox
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import open_registry

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from artifacts.address import address, key_of, parse_address
-from artifacts.collection.gc import Policy, mark
 from artifacts.collection.inventory_remote import Reader
+from artifacts.collection.marking import Policy, mark
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST
 from artifacts.registry.retention import Known

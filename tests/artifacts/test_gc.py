@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from artifacts.collection import gc
-from artifacts.collection.gc import Policy, mark
+from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
+from artifacts.collection.marking import Policy, mark
 from tests.artifacts.marking import EAGER, NOW, ago, claim, removed, version
 
 
@@ -16,7 +16,11 @@ def inventory(
 ):
     artifacts = {
         key: Artifact(
-            key=key, kind="engine", inputs=(inputs or {}).get(key, ()), blobs=held, age_s=age_days * gc.DAY_S
+            key=key,
+            kind="engine",
+            inputs=(inputs or {}).get(key, ()),
+            blobs=held,
+            age_s=age_days * marking.DAY_S,
         )
         for key, held in blobs.items()
     }
@@ -39,12 +43,12 @@ def inventory(
     ],
 )
 def test_a_version_is_kept_for_the_reasons_of_the_policy(known, policy, reasons):
-    assert gc.retained([known], policy, NOW) == ({} if reasons is None else {known: reasons})
+    assert marking.retained([known], policy, NOW) == ({} if reasons is None else {known: reasons})
 
 
 def test_the_last_versions_count_per_name_and_without_those_already_collected():
     versions = [version(n, collected=n == 4) for n in range(1, 5)] + [version(1, name="other")]
-    kept = gc.retained(versions, replace(EAGER, keep_last=2), NOW)
+    kept = marking.retained(versions, replace(EAGER, keep_last=2), NOW)
     assert sorted(one.reference for one in kept) == ["demo:2", "demo:3", "other:1"]
 
 
@@ -59,7 +63,7 @@ def test_what_a_kept_version_was_made_from_stays_unless_the_policy_says_otherwis
 
 def test_a_young_artifact_stays_with_what_it_was_made_from():
     held = inventory({"a": (), "b": (), "c": ()}, inputs={"a": ("b",)})
-    held.artifacts["a"] = replace(held.artifacts["a"], age_s=gc.DAY_S)
+    held.artifacts["a"] = replace(held.artifacts["a"], age_s=marking.DAY_S)
     assert removed(mark(held, [], [], replace(EAGER, min_age_days=2), NOW)) == {"c"}
 
 
@@ -110,7 +114,7 @@ def test_while_a_manifest_cannot_be_read_no_content_goes():
 
 def test_litter_stays_with_its_owner_and_while_it_is_young():
     def litter(place: str, days: float, *owners: str) -> Litter:
-        return Litter(kind="logs", place=place, size_bytes=1, age_s=days * gc.DAY_S, owners=owners)
+        return Litter(kind="logs", place=place, size_bytes=1, age_s=days * marking.DAY_S, owners=owners)
 
     held = replace(
         inventory({"a": ("1",)}),

@@ -6,12 +6,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifacts.collection import gc
-from artifacts.collection.gc import Plan, Policy, mark
+from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
+from artifacts.collection.marking import Plan, Policy, mark
 from artifacts.collection.places import order
 from artifacts.registry.retention import Known
-from artifacts.store.remote.layout import manifest_path
+from artifacts.store.remote.remote_layout import manifest_path
 from tests.artifacts.marking import NOW, ago, claim, removed
 
 KEYS = tuple("abcdefgh")
@@ -34,15 +34,17 @@ def apply(plan: Plan, held: Inventory) -> Inventory:
 INVENTORIES = st.builds(
     lambda made, loose, litter: Inventory(
         artifacts={
-            key: Artifact(key=key, kind="k", inputs=tuple(inputs), blobs=tuple(blobs), age_s=days * gc.DAY_S)
+            key: Artifact(
+                key=key, kind="k", inputs=tuple(inputs), blobs=tuple(blobs), age_s=days * marking.DAY_S
+            )
             for key, (inputs, blobs, days) in made.items()
         },
         blobs={
-            id_: Blob(size_bytes=2 ** int(id_), age_s=loose.get(id_, 99.0) * gc.DAY_S)
+            id_: Blob(size_bytes=2 ** int(id_), age_s=loose.get(id_, 99.0) * marking.DAY_S)
             for id_ in {*loose, *(id_ for _, blobs, _ in made.values() for id_ in blobs)}
         },
         litter=tuple(
-            Litter(kind="logs", place=f"logs/{n}", size_bytes=1000, age_s=days * gc.DAY_S, owners=(key,))
+            Litter(kind="logs", place=f"logs/{n}", size_bytes=1000, age_s=days * marking.DAY_S, owners=(key,))
             for n, (key, days) in enumerate(litter)
         ),
     ),
@@ -102,9 +104,11 @@ def test_nothing_that_is_needed_goes(held, versions, claims, policy):
         assert set(one.blobs) & held.blobs.keys() <= left.blobs.keys()
     for one in left.artifacts.values():
         assert set(one.blobs) <= left.blobs.keys()
-        if one.age_s < policy.min_age_days * gc.DAY_S or one.key in {key for by in claims for key in by.keys}:
+        if one.age_s < policy.min_age_days * marking.DAY_S or one.key in {
+            key for by in claims for key in by.keys
+        }:
             assert set(one.inputs) & held.artifacts.keys() <= left.artifacts.keys()
-    young = {key for key, one in held.artifacts.items() if one.age_s < policy.min_age_days * gc.DAY_S}
+    young = {key for key, one in held.artifacts.items() if one.age_s < policy.min_age_days * marking.DAY_S}
     assert young <= left.artifacts.keys()
 
 
@@ -119,7 +123,7 @@ def test_what_nobody_needs_goes_once_it_is_old_and_nobody_leases_it(held, versio
         litter=tuple(replace(one, age_s=math.inf) for one in during.litter),
     )
     left = apply(mark(later, versions, [], policy, NOW), later)
-    wanted = gc.retained(versions, policy, NOW)
+    wanted = marking.retained(versions, policy, NOW)
     reached = {one.engine_key for one in wanted}
     if policy.lineage:
         reached |= {key for one in wanted for key in one.lineage}

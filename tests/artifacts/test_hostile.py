@@ -11,7 +11,7 @@ from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord, Manifest, digests_of, seal
 from artifacts.registry.registry import Publication
 from artifacts.store.objects import DOCUMENT_BYTES
-from artifacts.store.remote import layout
+from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit
 from tests.artifacts.remotes import FILES, PART, opened
 
@@ -66,26 +66,26 @@ def forged(manifest: Manifest, **changes: object) -> str:
 def test_a_manifest_with_a_name_that_leads_elsewhere_is_refused(client, bucket, tmp_path, key, name, said):
     manifest = client.store.remote.manifest(key)
     files = {one: record.model_dump() for one, record in manifest.files.items()}
-    path = bucket.root / layout.manifest_path(key)
+    path = bucket.root / remote_layout.manifest_path(key)
     path.write_text(forged(manifest, files={**files, name: files["engine.json"]}))
     refused(client, tmp_path, said)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -3])
 def test_truncated_json_is_refused(client, bucket, tmp_path, key, cut):
-    path = bucket.root / layout.manifest_path(key)
+    path = bucket.root / remote_layout.manifest_path(key)
     path.write_bytes(path.read_bytes()[:cut])
     refused(client, tmp_path, f"{bucket.url}/manifests/.*does not match its seal")
 
 
 def test_a_manifest_of_another_engine_is_refused(client, bucket, tmp_path, key, other_key):
-    path, manifest = bucket.root / layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
     path.write_text(forged(manifest, key=other_key))
     refused(client, tmp_path, f"is the manifest of {other_key}")
 
 
 def test_a_manifest_whose_digest_is_not_of_its_files_is_refused(client, bucket, tmp_path, key):
-    path, manifest = bucket.root / layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
     path.write_text(forged(manifest, digest="0" * 64))
     refused(client, tmp_path, "is not the digest of the files listed")
 
@@ -97,7 +97,7 @@ def test_a_well_made_manifest_of_other_files_is_not_what_was_published(client, b
                     verdict="PASS", facts={})
     )  # fmt: skip
     files = {name: record.model_dump() for name, record in manifest.files.items() if name != "empty"}
-    (bucket.root / layout.manifest_path(key)).write_text(forged(manifest, files=files))
+    (bucket.root / remote_layout.manifest_path(key)).write_text(forged(manifest, files=files))
     refused(
         client,
         tmp_path,
@@ -106,7 +106,7 @@ def test_a_well_made_manifest_of_other_files_is_not_what_was_published(client, b
     )
 
 
-def huge(index: layout.PartIndex) -> str:
+def huge(index: remote_layout.PartIndex) -> str:
     values = index.model_dump(mode="json")
     return seal({**values, "size": 10**18, "part_bytes": 1})
 
@@ -135,20 +135,20 @@ INDEXES = {
 @pytest.mark.parametrize("lie", INDEXES)
 def test_an_index_that_lies_is_refused(client, bucket, tmp_path, key, lie):
     change, said = INDEXES[lie]
-    path = bucket.root / layout.index_path(client.store.remote.manifest(key).files["rank0.bin"].sha256)
-    path.write_text(change(layout.read_index(path.read_text(), "index")))
+    path = bucket.root / remote_layout.index_path(client.store.remote.manifest(key).files["rank0.bin"].sha256)
+    path.write_text(change(remote_layout.read_index(path.read_text(), "index")))
     refused(client, tmp_path, said)
 
 
 def test_a_description_too_long_for_memory_is_not_read(client, bucket, tmp_path, key):
-    path = bucket.root / layout.manifest_path(key)
+    path = bucket.root / remote_layout.manifest_path(key)
     with path.open("r+b") as file:
         file.truncate(DOCUMENT_BYTES + 1)  # a hole: it costs the disk nothing
     refused(client, tmp_path, "67,108,865 bytes, and what describes artifacts has at most")
 
 
 def test_files_larger_than_the_disk_are_refused_before_anything_is_written(client, bucket, tmp_path, key):
-    path, manifest = bucket.root / layout.manifest_path(key), client.store.remote.manifest(key)
+    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
     files = {name: record.model_dump() for name, record in manifest.files.items()}
     files["rank0.bin"] = FileRecord(size=10**18, sha256=files["rank0.bin"]["sha256"]).model_dump()
     path.write_text(forged(manifest, files=files))
@@ -186,6 +186,6 @@ def test_a_list_of_registries_that_cannot_be_read_stops_gc(bucket, text):
 
 
 def test_a_manifest_that_was_taken_away_is_said_to_be_gone(client, bucket, tmp_path, key):
-    (bucket.root / layout.manifest_path(key)).unlink()
+    (bucket.root / remote_layout.manifest_path(key)).unlink()
     refused(client, tmp_path, f"no artifact {key} in {bucket.url}", NotFound)
     assert json.loads((bucket.root / "store.json").read_text())["layout"] == 1

@@ -3,7 +3,7 @@
 import pytest
 
 from artifacts.collection import registries, sweep
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.errors import StoreUnusable
 from artifacts.registry.database import open_database

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from artifacts.errors import ArtifactCorrupt, StoreUnknown
 from artifacts.manifest import digests_of
 from artifacts.store.local import LocalStore, open_store
-from artifacts.store.remote import layout, place
+from artifacts.store.remote import remote_layout, remote_place
 from artifacts.store.remote.lanes import in_order
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.remotes import FAST, FILES, PART, contents, damage, opened
 from tests.servers.s3 import serving
 
 
 @given(size=st.integers(0, 200), part=st.integers(1, 50))
 def test_parts_tile_the_file(size, part):
-    spans = layout.spans(size, part)
+    spans = remote_layout.spans(size, part)
     assert [at for offset, length in spans for at in range(offset, offset + length)] == list(range(size))
     assert all(length == part for _, length in spans[:-1])
     assert all(0 < length <= part for _, length in spans)
@@ -95,8 +95,8 @@ def test_what_is_pushed_is_there_in_parts_and_its_manifest_came_last(remote, sto
     parts = bucket.objects(f"blobs/{long[:2]}/{long}.parts")
     assert [(bucket.root / part).stat().st_size for part in parts] == [PART] * 5 + [7]
     written = [path for path in proxy.sent("PUT") if "/leases/" not in path]
-    assert written[-1].endswith(layout.manifest_path(made.key))
-    assert written[-2].endswith(layout.index_path(long))
+    assert written[-1].endswith(remote_layout.manifest_path(made.key))
+    assert written[-2].endswith(remote_layout.index_path(long))
     assert bucket.objects("leases") == []
 
 
@@ -147,7 +147,7 @@ def test_what_is_right_in_the_destination_is_kept(remote, pushed, bucket, proxy,
 
 def test_the_sizes_of_parts_are_the_stores_own(bucket, store, made, tmp_path):
     opened(bucket.url).push(store.path(made.key), made)
-    other = RemoteStore(place.parse(bucket.url), FAST)  # whose own parts would be longer
+    other = RemoteStore(remote_place.parse(bucket.url), FAST)  # whose own parts would be longer
     other.fetch_files(made.files, tmp_path / "out")
     assert contents(tmp_path / "out") == FILES
     sums = {name: file.sha256 for name, file in made.files.items()}

@@ -8,9 +8,9 @@ import pytest
 
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord
-from artifacts.store.remote import layout, place
-from artifacts.store.remote.place import Patience
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote import remote_layout, remote_place
+from artifacts.store.remote.remote_place import Patience
+from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.remotes import FAST, FILES, PART, contents, damage, opened
 from tests.servers import faults
 
@@ -93,12 +93,12 @@ def test_an_object_damaged_on_the_server_is_named_and_not_fetched(
 def test_an_index_of_other_parts_is_found_out(remote, pushed, bucket, tmp_path):
     """Its parts are as they say, and the file that they make is another."""
     sha256 = pushed.files["rank0.bin"].sha256
-    path = bucket.root / layout.index_path(sha256)
-    index = layout.read_index(path.read_text(), "index")
+    path = bucket.root / remote_layout.index_path(sha256)
+    index = remote_layout.read_index(path.read_text(), "index")
     parts = (index.parts[1], index.parts[0], *index.parts[2:])
     for number in (0, 1):
-        source = layout.part_path(sha256, 1 - number, parts[number])
-        (bucket.root / layout.part_path(sha256, number, parts[number])).write_bytes(
+        source = remote_layout.part_path(sha256, 1 - number, parts[number])
+        (bucket.root / remote_layout.part_path(sha256, number, parts[number])).write_bytes(
             (bucket.root / source).read_bytes()
         )
     path.write_text(index.model_copy(update={"parts": parts}).to_text())
@@ -111,9 +111,9 @@ def test_an_index_of_other_parts_is_found_out(remote, pushed, bucket, tmp_path):
 def test_a_changed_description_is_corrupt(remote, pushed, bucket, tmp_path, where):
     sha256 = pushed.files["rank0.bin"].sha256
     path = {
-        "manifest": layout.manifest_path(pushed.key),
-        "index": layout.index_path(sha256),
-        "store": layout.STORE,
+        "manifest": remote_layout.manifest_path(pushed.key),
+        "index": remote_layout.index_path(sha256),
+        "store": remote_layout.STORE,
     }[where]
     damage(bucket.root / path)
     remote = opened(bucket.url)
@@ -122,9 +122,9 @@ def test_a_changed_description_is_corrupt(remote, pushed, bucket, tmp_path, wher
 
 
 def test_a_manifest_in_the_wrong_place_is_corrupt(remote, pushed, bucket, other_key):
-    target = bucket.root / layout.manifest_path(other_key)
+    target = bucket.root / remote_layout.manifest_path(other_key)
     target.parent.mkdir(parents=True, exist_ok=True)
-    (bucket.root / layout.manifest_path(pushed.key)).rename(target)
+    (bucket.root / remote_layout.manifest_path(pushed.key)).rename(target)
     with pytest.raises(ArtifactCorrupt, match=f"is the manifest of {pushed.key}"):
         remote.manifest(other_key)
     with pytest.raises(NotFound, match=f"no artifact {pushed.key} in {bucket.url}"):
@@ -153,7 +153,7 @@ def test_a_server_that_is_not_there_is_said_so(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     with pytest.raises(StoreUnusable, match=r"s3://b/x: writing .* failed: .*see whether") as caught:
-        RemoteStore(place.parse("s3://b/x"), Patience(retries=1, backoff_s=0.01)).prepare()
+        RemoteStore(remote_place.parse("s3://b/x"), Patience(retries=1, backoff_s=0.01)).prepare()
     assert "hidden" not in str(caught.value)
 
 
@@ -169,7 +169,7 @@ def test_a_part_that_arrived_short_is_noticed_before_the_commit(bucket, proxy, s
 
     proxy.fail("PUT", f"{sha256}.parts/00001.", cut)
     patient = replace(FAST, stall_s=20.0, request_s=20.0)  # a second try would mend it
-    remote = RemoteStore(place.parse(bucket.url), patient, part_bytes=PART)
+    remote = RemoteStore(remote_place.parse(bucket.url), patient, part_bytes=PART)
     with pytest.raises(StoreUnusable, match="has 5 of 4,096 bytes after it was written; run again"):
         remote.push(store.path(made.key), made)
     assert not remote.has(made.key)
@@ -179,7 +179,7 @@ def test_a_part_that_arrived_short_is_noticed_before_the_commit(bucket, proxy, s
 
 def test_a_hostile_store_cannot_make_us_write_more_than_was_promised(remote, pushed, bucket, tmp_path):
     sha256 = pushed.files["tuning/cache"].sha256
-    (bucket.root / layout.blob_path(sha256)).write_bytes(os.urandom(50 * PART))
+    (bucket.root / remote_layout.blob_path(sha256)).write_bytes(os.urandom(50 * PART))
     with pytest.raises(ArtifactCorrupt, match="has more than its 4,096 bytes"):
         remote.fetch_files({"a": FileRecord(size=PART, sha256=sha256)}, tmp_path / "out")
     assert (tmp_path / "out" / "a").stat().st_size == PART

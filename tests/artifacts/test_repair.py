@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from artifacts import digest
-from artifacts.store.identity import STORE
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.repair import StoreSource, repair, source_at
+from artifacts.store.store_identity import STORE
 from artifacts.store.survey import survey
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}

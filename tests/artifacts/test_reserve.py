@@ -18,8 +18,8 @@ from artifacts.registry.registry import open_registry
 from artifacts.store import reserve
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
-from artifacts.store.remote.place import parse
-from artifacts.store.remote.store import RemoteStore
+from artifacts.store.remote.remote_place import parse
+from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.scratch import scratch
 from tests.artifacts.remotes import FAST
 from tests.artifacts.sweeping import EAGER, collect, publish

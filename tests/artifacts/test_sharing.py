@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
 from artifacts.manifest import seal
-from artifacts.store.identity import STORE
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.sharing import measure, share
+from artifacts.store.store_identity import STORE
 
 SHA = digest.of_json  # any 64 hexadecimal digits
 

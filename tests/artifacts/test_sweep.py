@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from artifacts import digest
 from artifacts.client import Client
 from artifacts.collection import sweep
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch, StoreUnusable
 from artifacts.registry import tables

@@ -75,7 +75,7 @@ import sys
 from artifacts.store import lease
 from artifacts.collection import sweep
 from artifacts.registry.database import open_database
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.retention import Names
 from artifacts.store.local import open_store
@@ -117,7 +117,7 @@ def test_two_sweeps_at_once_collect_each_version_once(store, put, together):
 import sys
 from artifacts.collection import sweep
 from artifacts.registry.database import open_database
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.retention import Names
 from artifacts.store.local import open_store

@@ -14,7 +14,7 @@ from sqlalchemy import insert
 
 from artifacts import digest
 from artifacts.collection import sweep
-from artifacts.collection.gc import Policy
+from artifacts.collection.marking import Policy
 from artifacts.collection.places import RemotePlace
 from artifacts.manifest import FileRecord, Manifest, seal
 from artifacts.registry import tables

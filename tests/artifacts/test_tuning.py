@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from artifacts import digest
 from artifacts.manifest import FileRecord, seal, unseal
-from artifacts.store import tuning
+from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from artifacts.store.repair import repair
 from artifacts.store.survey import survey
-from artifacts.store.tuning import INDEX, UNSEALED
+from artifacts.store.tuning_cache import INDEX, UNSEALED
 
 FILES = {
     "timing.cache": b"0123456789" * 50,
@@ -47,7 +47,7 @@ def kept(store: LocalStore, files: dict[str, bytes], name: str = SETTINGS) -> Pa
     """Keeps files in a store as a build does; gives the directory."""
     aside = store.root.parent / "engines" / f"{os.getpid()}.{time.time_ns()}"
     place = store.root / "tuning" / name
-    tuning.keep(place, aside, learned(aside, files), store.root / "staging")
+    tuning_cache.keep(place, aside, learned(aside, files), store.root / "staging")
     shutil.rmtree(aside)
     return place
 
@@ -55,7 +55,7 @@ def kept(store: LocalStore, files: dict[str, bytes], name: str = SETTINGS) -> Pa
 def offered(store: LocalStore, target: Path, name: str = SETTINGS) -> tuple[list[str], dict[str, bytes]]:
     """What was dropped, and what is offered."""
     shutil.rmtree(target, ignore_errors=True)
-    problems = tuning.offer(store.root / "tuning" / name, target, store.root / "staging")
+    problems = tuning_cache.offer(store.root / "tuning" / name, target, store.root / "staging")
     files = {path.relative_to(target).as_posix(): path for path in target.rglob("*") if not path.is_dir()}
     return problems, {name: path.read_bytes() for name, path in files.items()}
 
@@ -93,7 +93,7 @@ def test_a_later_build_adds_its_own_and_its_files_take_the_place_of_those_of_the
 def test_a_file_that_is_not_what_its_manifest_says_is_not_kept(store, place, tmp_path):
     records = learned(tmp_path / "engine", {"good": b"1", "bad": b"2"})
     change(tmp_path / "engine" / "bad", b"3")
-    tuning.keep(place, tmp_path / "engine", records, store.root / "staging")
+    tuning_cache.keep(place, tmp_path / "engine", records, store.root / "staging")
     assert offered(store, tmp_path / "copy") == ([], {**FILES, "good": b"1"})
 
 

@@ -69,7 +69,7 @@ def everything(name: str, directory: Path, options: argparse.Namespace) -> tuple
 
 def statistics(record: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One pass, which reads the weights layer by layer within the caps."""
-    from calibration.statistics.build import build
+    from calibration.statistics.statistics_pass import build
 
     config = synthetic.config(options.shape, options.layers)
     job = statistics_job(directory, config, options, record)
@@ -111,9 +111,9 @@ def statistics_job(
 
 def derive(name: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One format's scales from the recorded statistics; the weights are rounded when they are written."""
-    from calibration.quantize import derived
-    from calibration.source import Source
-    from calibration.statistics.artifact import Statistics
+    from calibration.model.checkpoint_reader import Source
+    from calibration.quantize.quantize import derived
+    from calibration.statistics.statistics_artifact import Statistics
 
     def work() -> None:
         source = Source.open(directory / "source")

@@ -23,14 +23,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import process
 from pipeline.checkpoint.convert import ONES
-from pipeline.checkpoint.parts import Slice
 from pipeline.checkpoint.slicing import plan
-from pipeline.config_json import read_shape
-from pipeline.reshard import Found, Layout, order
-from pipeline.tensor_writer import PIECE_BYTES, TensorPlan, write_safetensors
-from pipeline.tensors import item_bytes
+from pipeline.checkpoint.tensor_parts import Slice
+from pipeline.models.config_json import read_shape
+from pipeline.process import process
+from pipeline.run.resharding import Found, Layout, order
+from pipeline.weights.tensor_writer import PIECE_BYTES, TensorPlan, write_safetensors
+from pipeline.weights.tensors import item_bytes
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.checkpoint.conftest import quantization_config, source_slices
@@ -58,7 +58,7 @@ start = time.perf_counter()
 build(job, Path(job["out"]), lambda *event: None)
 job_file.with_suffix(".seconds").write_text(str(time.perf_counter() - start))
 """
-"""What the child runs; it imports no more than `pipeline.child` does, as its ranks' processes start like it."""
+"""What the child runs; it imports no more than `pipeline.child.door` does, as its ranks' processes start like it."""
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (8, 1)]
 FILE_BYTES = 4 << 30
 """Size of one weight file; large checkpoints come in several."""

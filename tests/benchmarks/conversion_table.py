@@ -3,7 +3,7 @@
     python -m tests.benchmarks.conversion_table
     python -m tests.benchmarks.conversion_table --family Llama --format fp8
 
-Every architecture that `pipeline.config_json` reads, as a tiny random checkpoint, through our own statistics,
+Every architecture that `pipeline.models.config_json` reads, as a tiny random checkpoint, through our own statistics,
 quantization and conversion, in every layout. Columns:
 
 ModelOpt       bytes equal to `export_tensorrt_llm_checkpoint`'s, but for the exceptions that test_oracle
@@ -28,18 +28,18 @@ import torch.distributed as dist
 import transformers
 from safetensors.torch import save_file
 
-from calibration.quantize import build as quantize
-from calibration.statistics.build import build as measure
-from pipeline.checkpoint.checks import reasons
+from calibration.quantize.quantize import build as quantize
+from calibration.statistics.statistics_pass import build as measure
 from pipeline.checkpoint.convert import build as convert
-from pipeline.checkpoint.layout import LAYOUT_VERSION
-from pipeline.config_json import read_shape, readers
+from pipeline.checkpoint.layout_checks import reasons
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.aoti.arch import read_arch
-from pipeline.engines.aoti.model import Stage
+from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import new_caches
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import EXIT_CODES, BuildFailed
-from pipeline.tensors import open_checkpoint
+from pipeline.models.config_json import read_shape, readers
+from pipeline.weights.tensors import open_checkpoint
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests import tiny

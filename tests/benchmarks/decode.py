@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, StaticCache
 
-from pipeline.engines.aoti.build import build
+from pipeline.engines.aoti.aoti_worker import Rank
+from pipeline.engines.aoti.build_aoti import build
 from pipeline.engines.aoti.calls import Decoder
-from pipeline.engines.aoti.worker import Rank
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.engines.sharded import Toy

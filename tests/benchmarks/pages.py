@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from artifacts.registry.registry import open_registry
+from tests.pipeline.pages.web.test_web_server import serving
 from tests.pipeline.published import FACTS, publication
-from tests.pipeline.web.test_server import serving
 
 FORMATS, MODELS, TPS = ("fp8", "int4_awq", "nvfp4", "int8_sq"), 5, (1, 2, 4, 8)
 PER_NAME = 125

@@ -17,10 +17,10 @@ from artifacts import digest
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.sharing import measure
 from artifacts.store.survey import survey
-from pipeline.host import probe
-from pipeline.plan import Plan
-from pipeline.planning import plan_file
-from pipeline.steps import Listener, Site, realize
+from pipeline.plan.plan import Plan
+from pipeline.plan.planning import plan_file
+from pipeline.process.host import probe
+from pipeline.step.realize import Listener, Site, realize
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "recipes" / "demo"

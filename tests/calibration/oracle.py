@@ -11,11 +11,11 @@ import torch
 from modelopt.torch.export import export_hf_checkpoint
 from modelopt.torch.quantization.model_calib import apply_pre_quant_scale_and_smooth
 
-from calibration.assignment import assigned
-from calibration.layout import Layout, layout
-from calibration.modelopt_calibration import KV_BITS, calibrate, load
-from calibration.source import Source
-from calibration.statistics.artifact import Statistics
+from calibration.model.checkpoint_reader import Source
+from calibration.model.linears import Layout, layout
+from calibration.modelopt.calibrate import KV_BITS, calibrate, load
+from calibration.quantize.assignment import assigned
+from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
 
 

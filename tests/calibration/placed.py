@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pipeline.planning import plan_sensitivity
-from pipeline.steps import Listener, Site, realize
+from pipeline.plan.planning import plan_sensitivity
+from pipeline.step.realize import Listener, Site, realize
 from recipes.load import load
 from tests.calibration.recorded import record
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import DynamicCache
 
-from calibration.layout import Layout, layout
-from calibration.statistics.artifact import LAYOUT_VERSION, layer_file
+from calibration.model.linears import Layout, layout
+from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
 
 ROWS = 128
 AWQ_ALPHA = 0.5

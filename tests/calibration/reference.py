@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calibration.layout import TIED_HEAD, attention
+from calibration.model.linears import TIED_HEAD, attention
 
 
 def int4_codes(packed: torch.Tensor) -> torch.Tensor:

@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calibration import modelopt_calibration, sensitivity
 from calibration.errors import ActivationsUnusable, CheckpointError, QuantizationIncomplete
-from calibration.layout import layout
-from calibration.quantize import build as quantize
-from calibration.statistics.artifact import Statistics
-from calibration.statistics.experts import Sample
+from calibration.model.linears import layout
+from calibration.modelopt import calibrate
+from calibration.quantize.quantize import build as quantize
+from calibration.sensitivity import measure_sensitivity
+from calibration.statistics.single_experts import Sample
+from calibration.statistics.statistics_artifact import Statistics
 from tests.calibration.statistics.passes import job, run, write_tokens
 
 SIZES = {
@@ -173,7 +174,7 @@ def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_
     params = {"formats": ["fp8", "int8_wo", "int4_awq"], "smoothing": 1.0, "device": "cpu"}
     work = {"params": params, "inputs": {"source": str(tmp_path / "source"), "statistics": str(out)}}
     (tmp_path / "sensitivity").mkdir()
-    sensitivity.build(work, tmp_path / "sensitivity", lambda *_: None)
+    measure_sensitivity.build(work, tmp_path / "sensitivity", lambda *_: None)
     document = json.loads((tmp_path / "sensitivity" / "sensitivity.json").read_text())
     measured_linears = {each["module"] for each in document["linears"]}
     assert "model.layers.1.mlp.experts.0.up_proj" not in measured_linears  # its stack has one input scale
@@ -248,7 +249,7 @@ def test_modelopts_own_calibration_is_refused(tmp_path):
     make(tmp_path / "source", "mixtral")
     work = {"params": {"format": "int8_wo"}, "inputs": {"source": str(tmp_path / "source")}}
     with pytest.raises(CheckpointError, match="fuses the experts"):
-        modelopt_calibration.build(work, tmp_path, lambda *_: None)
+        calibrate.build(work, tmp_path, lambda *_: None)
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 300], [128], [129], [50] * 40])

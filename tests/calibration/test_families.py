@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from calibration.layout import KINDS, Layout
-from calibration.modelopt_calibration import load
-from calibration.quantize import build
-from calibration.source import Source
-from calibration.statistics.artifact import Statistics
+from calibration.model.checkpoint_reader import Source
+from calibration.model.linears import KINDS, Layout
+from calibration.modelopt.calibrate import load
+from calibration.quantize.quantize import build
+from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
 from tests.calibration import oracle
 from tests.calibration.families import CONFIGS

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from calibration.layout import layout
+from calibration.model.linears import layout
 
 CHILD = """
 import json, sys
 from pathlib import Path
-from calibration.quantize import build
+from calibration.quantize.quantize import build
 
 def peak():
     status = Path("/proc/self/status").read_text()

@@ -1,6 +1,6 @@
 """Refreshes everything that is generated in the documents: `python -m tests.docs`, or `make docs`.
 
-Reference pages are written from the code, console sessions are run and written as they print.
+Reference pages and pictures are written from the code, console sessions are run and written as they print.
 """
 
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs import reference
+from tests.docs import pictures, reference
 from tests.docs.test_sessions import REFRESH
 
 if __name__ == "__main__":
-    for name in reference.write():
-        print(f"wrote {reference.GENERATED.name}/{name}")
+    for name in [*reference.write(), *pictures.write()]:
+        print(f"wrote {name}")
     os.environ[REFRESH] = "1"
     sys.exit(pytest.main(["-q", str(Path(__file__).with_name("test_sessions.py"))]))

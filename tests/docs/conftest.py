@@ -10,8 +10,11 @@ from artifacts.registry.registry import Metric
 from tests.docs.pages import ROOT
 from tests.docs.play import Place
 from tests.main_job import DEMO, write_recipe
-from tests.pipeline.deploy import published
+from tests.pipeline.conftest import ask
+from tests.pipeline.export import published
 from tests.pipeline.published import FACTS, publication
+
+__all__ = ["ask"]
 
 SLOW = frozenset({"built", "leak"})
 """Places whose sessions build or read an engine."""

@@ -13,7 +13,7 @@ import click
 
 from artifacts.actor import whoami
 from pipeline.boundary import report
-from pipeline.cli import enginery
+from pipeline.cli.main import enginery
 from pipeline.errors import EXIT_CODES
 from tests.docs.pages import Command, Session
 

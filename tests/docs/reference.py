@@ -1,4 +1,4 @@
-"""The reference pages, generated: recipe, command line, events, exit codes, Python API. `make docs` writes them."""
+"""The reference pages, generated from what they describe; `make docs` writes them."""
 
 import ast
 import inspect
@@ -6,19 +6,22 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import click
+from sqlalchemy import Table
 
 from artifacts.client import Client
 from artifacts.finding.comparison import Comparison, Measured
 from artifacts.finding.match import Match, Reason
 from artifacts.manifest import FileRecord, Manifest
+from artifacts.pull.watch import Change
+from artifacts.registry import tables
 from artifacts.registry.registry import Judgement, Move
 from artifacts.registry.telling import tell
 from artifacts.version import Event, Metric, VersionRecord
-from artifacts.watch import Change
-from pipeline.cli import SECTIONS, enginery
+from pipeline.cli.main import SECTIONS, enginery
 from pipeline.errors import EXIT_CODES
 from recipes.json_schema import json_schema
 from tests.docs.events import EVENTS
@@ -52,6 +55,7 @@ def pages() -> dict[str, str]:
         "events.md": HEAD + events(),
         "exit-codes.md": HEAD + exit_codes(),
         "python.md": HEAD + python(),
+        "stored.md": HEAD + stored(),
     }
 
 
@@ -69,8 +73,8 @@ def write() -> list[str]:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(cell.replace('|', '\\|') for cell in row)} |\n" for row in lines)
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def sentence(text: str) -> str:
@@ -105,7 +109,7 @@ def _in_order(schema: dict[str, Any]) -> list[str]:
         for name in re.findall(r"'#/\$defs/(\w+)'", repr(part.get("properties", part))):
             if name not in order:
                 order.append(name)
-        for name in list(order):
+        for name in order:
             if name not in done:
                 done.add(name)
                 visit(schema["$defs"][name])
@@ -132,22 +136,26 @@ def fields(section: dict[str, Any]) -> str:
 
 def type_of(field: dict[str, Any]) -> str:
     """The type of a field in words, with its bounds."""
+    for many in ("anyOf", "oneOf"):
+        if many in field:
+            return " or ".join(type_of(part) for part in field[many] if part.get("type") != "null")
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    for many in ("anyOf", "oneOf"):
-        if many in field:
-            return " or ".join(type_of(one) for one in field[many] if one.get("type") != "null")
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    if "const" in field:
-        return f"`{field['const']}`"
+    values = field.get("enum", [field["const"]] if "const" in field else [])
+    if values:
+        return ", ".join(f"`{value}`" for value in values)
+    return _container(field) or f"{field.get('type', 'any value')}{bounds(field)}"
+
+
+def _container(field: dict[str, Any]) -> str:
+    """A list or a mapping with the type of its values; empty for anything else."""
     if field.get("type") == "array":
         return f"list of {type_of(field.get('items') or {})}"
     if field.get("type") == "object":
         inner = field.get("additionalProperties")
         return f"mapping of {type_of(inner)}" if isinstance(inner, dict) and inner else "mapping"
-    return f"{field.get('type', 'any value')}{bounds(field)}"
+    return ""
 
 
 def bounds(field: dict[str, Any]) -> str:
@@ -316,6 +324,16 @@ def _class(node: ast.ClassDef, module: str) -> Iterator[str]:
     yield f"## {node.name}\n"
     yield f"`from {module} import {node.name}`\n"
     yield _doc(node)
+    fields_of_it = _fields(node)
+    if fields_of_it:
+        yield fields_of_it
+    for method in node.body:
+        if isinstance(method, ast.FunctionDef) and (method.name[0] != "_" or method.name == "__init__"):
+            yield from _function(method, of=node.name)
+
+
+def _fields(node: ast.ClassDef) -> str:
+    """The table of a class's public fields; empty where it has none."""
     rows = []
     for field, after in zip(node.body, [*node.body[1:], None], strict=True):
         if (
@@ -326,11 +344,7 @@ def _class(node: ast.ClassDef, module: str) -> Iterator[str]:
             documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             text = sentence(str(after.value.value)) if documented else ""  # type: ignore[union-attr]
             rows.append([f"`{field.target.id}`", f"`{ast.unparse(field.annotation)}`", escaped(text)])
-    if rows:
-        yield table(["field", "type", "what it is"], rows)
-    for method in node.body:
-        if isinstance(method, ast.FunctionDef) and (method.name[0] != "_" or method.name == "__init__"):
-            yield from _function(method, of=node.name)
+    return table(["field", "type", "what it is"], rows) if rows else ""
 
 
 def _function(node: ast.FunctionDef, *, of: str) -> Iterator[str]:
@@ -350,3 +364,52 @@ def _function(node: ast.FunctionDef, *, of: str) -> Iterator[str]:
 
 def _doc(node: ast.ClassDef | ast.FunctionDef) -> str:
     return "\n\n".join(sentence(part) for part in (ast.get_docstring(node) or "").split("\n\n")) + "\n"
+
+
+# What is stored
+
+
+def stored() -> str:
+    """Fields of a manifest, and the registry's tables."""
+    parts = [
+        "# Manifest and registry tables\n",
+        "What these are for: [Formats on disk](../on-disk.md).\n",
+        "## manifest.json\n",
+    ]
+    for model in (Manifest, FileRecord):
+        (node,) = ast.parse(inspect.getsource(model)).body
+        assert isinstance(node, ast.ClassDef)
+        parts += [f"{_doc(node)}", _fields(node)]
+    parts += ["## Registry tables\n", f"Schema {tables.SCHEMA_VERSION}; SQLite and PostgreSQL.\n"]
+    said = _strings_below(ast.parse(inspect.getsource(tables)))
+    for one in tables.METADATA.sorted_tables:
+        parts += [f"### {one.name}\n"]
+        if said.get(one.name):
+            parts.append(escaped(sentence(said[one.name])) + "\n")
+        parts.append(_columns(one))
+    return "\n".join(parts)
+
+
+def _columns(of: Table) -> str:
+    rows = []
+    for column in of.columns:
+        keys = ["primary key"] if column.primary_key else []
+        keys += ["or null"] if column.nullable else []
+        keys += [f"of `{other}`" for other in sorted({key.column.table.name for key in column.foreign_keys})]
+        rows.append([f"`{column.name}`", str(column.type).lower(), ", ".join(keys)])
+    return table(["column", "type", "constraints"], rows)
+
+
+def _strings_below(module: ast.Module) -> dict[str, str]:
+    """Name of each table -> the string below its definition."""
+    found = {}
+    for node, after in pairwise(module.body):
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
+            call = node.value
+            if isinstance(call, ast.Call) and call.args and isinstance(call.args[0], ast.Constant):
+                found[str(call.args[0].value)] = str(after.value.value)
+    return found

@@ -4,7 +4,7 @@ import pytest
 
 from artifacts.registry.telling import SAID
 from pipeline.errors import EXIT_CODES
-from tests.docs import reference
+from tests.docs import pictures, reference
 from tests.docs.events import EVENTS
 from tests.docs.pages import GENERATED
 
@@ -12,6 +12,11 @@ from tests.docs.pages import GENERATED
 @pytest.mark.parametrize("name", reference.pages())
 def test_a_generated_page_is_of_today(name):
     assert (GENERATED / name).read_text() == reference.pages()[name], "run `make docs`"
+
+
+@pytest.mark.parametrize("name", ["flow.svg", "rooms.svg"])
+def test_a_picture_is_of_today(name):
+    assert (pictures.IMAGES / name).read_text() == pictures.pictures()[name], "run `make docs`"
 
 
 def test_every_kind_of_event_is_described_and_its_example_is_told_in_words():

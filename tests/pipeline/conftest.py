@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
-from pipeline.boundary import report
-from pipeline.cli import enginery
+from pipeline.cli.boundary import report
+from pipeline.cli.main import enginery
 from pipeline.errors import EXIT_CODES
 from tests import hub as hubs
 from tests.checkpoints import LEFT_BEHIND, checkpoint

@@ -32,12 +32,12 @@ from artifacts.registry.retention import record_pull
 from artifacts.store.local import LocalStore, open_store
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
-from pipeline import cli
+from pipeline.cli import main as cli
 from pipeline.errors import EXIT_CODES
-from pipeline.web.app import application, status_of
-from pipeline.web.reading import Reading
+from pipeline.pages.web.registry_view import Reading
+from pipeline.pages.web.web_app import application, status_of
+from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import FACTS, NAME, publication
-from tests.pipeline.web.conftest import Client
 
 OTHER = "other/int8"
 AT = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.host import Host
-from pipeline.plan import Plan
-from pipeline.planning import plan_one
-from pipeline.steps import Site
+from pipeline.plan.plan import Plan
+from pipeline.plan.planning import plan_one
+from pipeline.process.host import Host
+from pipeline.step.realize import Site
 from recipes.load import load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,10 +1,10 @@
-"""A child that makes toys: `pipeline.child` with a table of kinds of its own."""
+"""A child that makes toys: `pipeline.child.door` with a table of kinds of its own."""
 
 import sys
 from pathlib import Path
 
-from pipeline.child import main
-from pipeline.kinds import Maker
+from pipeline.child.door import main
+from pipeline.child.kinds import Maker
 
 
 def toy(kind: str) -> Maker:

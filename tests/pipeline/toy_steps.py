@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from calibration.coverage import Linear, document
-from pipeline.config_json import read_shape
+from calibration.quantize.coverage import Linear, document
 from pipeline.errors import SourceError
-from pipeline.judged import SAID, build_of
-from pipeline.plan import Plan, Trial
-from pipeline.step import Kind, Step
+from pipeline.models.config_json import read_shape
+from pipeline.plan.plan import Plan, Trial
+from pipeline.step.judged import SAID, build_of
+from pipeline.step.step import Kind, Step
 from recipes.schema import Recipe
 
 CONFIG = {

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import recipes.demo
-from recipes.demo.model import SHAPE, Training, new_model, perplexity, train
+from recipes.demo.demo_model import SHAPE, Training, new_model, perplexity, train
 from recipes.demo.outliers import add_outliers
 from recipes.demo.texts import Document, long_lines, read_rows, rows_of
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.checkpoint.families import llama
 from pipeline.checkpoint.modules import Family, Module, Norm
-from pipeline.config_json.gemma import window_pattern
-from pipeline.shape import ModelShape
+from pipeline.models.config_families.gemma_config import window_pattern
+from pipeline.models.shape import ModelShape
 
 
 def layer(shape: ModelShape) -> tuple[Module, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checkpoint.modules import Family, Linear, Module, Norm, Part
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 SHARED = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.checkpoint.families import llama
 from pipeline.checkpoint.modules import Family, Linear, Module, Older, Part, Whole
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 RENORMALIZE, AS_THEY_COME = 1, 0
 """TensorRT-LLM's `ExpertScaleNormalizationMode`: weights of the chosen experts add up to one, or do not."""

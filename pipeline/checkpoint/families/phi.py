@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.checkpoint.modules import Family, Linear, Module, Norm, Part
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 QKV, GATE_UP = "self_attn.qkv_proj", "mlp.gate_up_proj"
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.checkpoint.families import llama
 from pipeline.checkpoint.modules import Family, Module, Norm
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 
 def layer(shape: ModelShape) -> tuple[Module, ...]:

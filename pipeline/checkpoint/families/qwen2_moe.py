@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.checkpoint.families import mixtral, qwen
 from pipeline.checkpoint.modules import Family, Linear, Module, Older, Part, Whole
-from pipeline.shape import ModelShape
+from pipeline.models.shape import ModelShape
 
 NAMES = ("up_proj", "gate_proj", "down_proj")
 """An expert's projections up, gate and down."""

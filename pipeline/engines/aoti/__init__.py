@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from pipeline.engines.aoti.options import Options
-from pipeline.wanted import Wanted
+from pipeline.backend.build_request import Wanted
+from pipeline.engines.aoti.aoti_options import Options
 
 ROTARY_SCALINGS = ("linear", "llama3", "longrope")
 """Rotary scalings that the model knows, besides none."""
@@ -14,8 +14,8 @@ class Aoti:
 
     uses_toolchain = False
     checkpoint: Final = "sharded_checkpoint"
-    build = "pipeline.engines.aoti.build:build"
-    runner = "pipeline.engines.aoti.runner"
+    build = "pipeline.engines.aoti.build_aoti:build"
+    runner = "pipeline.engines.aoti.aoti_runner"
 
     def options(self, _wanted: Wanted) -> type[Options]:
         """Model of `engine.options`."""

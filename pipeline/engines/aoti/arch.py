@@ -16,7 +16,7 @@ from pipeline.engines.aoti.quantization import (
     linears_of,
 )
 from pipeline.errors import SourceError
-from pipeline.shape import Experts
+from pipeline.models.shape import Experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

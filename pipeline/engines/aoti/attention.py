@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 its usual name
 from torch import Tensor, nn
 
-from pipeline.engines.aoti import cache as kv
+from pipeline.engines.aoti import kv_cache as kv
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.blocks import RmsNorm, linear_of, rank_sum
 from pipeline.engines.aoti.linear import parameter

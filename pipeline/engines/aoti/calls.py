@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.engines.aoti.worker import Rank
+from pipeline.engines.aoti.aoti_worker import Rank
 
 Event = Callable[[Any], None]
 Array = npt.NDArray[Any]

@@ -15,9 +15,9 @@ from torch._inductor.package.package import package_aoti
 from torch.export import Dim, ExportedProgram
 
 from pipeline.engines.aoti.arch import Arch
-from pipeline.engines.aoti.model import Stage
+from pipeline.engines.aoti.decoder import Stage
+from pipeline.engines.aoti.gemv_tuning import Tuning, use_faster_ways
 from pipeline.engines.aoti.sizes import Limits, new_caches
-from pipeline.engines.aoti.tuning import Tuning, use_faster_ways
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,11 +17,11 @@ from typing import Any, Self
 from torch._C._distributed_c10d import TCPStore
 
 from artifacts.errors import StoreUnusable
-from pipeline import full_disk
+from pipeline.engines.aoti.aoti_worker import Rank
 from pipeline.engines.aoti.calls import CALLS
-from pipeline.engines.aoti.worker import Rank
 from pipeline.errors import BuildFailed
-from pipeline.tether import tie
+from pipeline.process import full_disk
+from pipeline.process.tether import tie
 
 LOG_TAIL_LINES = 20
 STOP_TIMEOUT_S = 5.0

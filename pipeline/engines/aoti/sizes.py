@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.engines.aoti.arch import Arch
-from pipeline.engines.aoti.cache import cache_dtype
+from pipeline.engines.aoti.kv_cache import cache_dtype
 
 GRAPHS = ("many", "single")
 """Compiled functions of a package: any batch and time, and one token of one request."""

@@ -13,7 +13,7 @@ from pipeline.engines.aoti import e4m3
 from pipeline.engines.aoti.arch import Arch
 from pipeline.engines.aoti.quantization import LinearFormat, newest
 from pipeline.errors import SourceError
-from pipeline.tensors import read_header
+from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
 
 LLAMA3_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")

@@ -3,17 +3,17 @@
 import re
 from typing import Any, Final
 
-from pipeline.checkpoint.checks import reasons as impossible
+from pipeline.backend.build_request import Wanted
+from pipeline.checkpoint.layout_checks import reasons as impossible
 from pipeline.checkpoint.loadable import unloadable
 from pipeline.engines.tensorrt import profiles, support
 from pipeline.engines.tensorrt.capabilities import NEWEST, Capabilities, snapshot, table
-from pipeline.engines.tensorrt.options import Options, options_model
-from pipeline.engines.tensorrt.reasons import reasons
 from pipeline.engines.tensorrt.rules import draft_request, effective, worked_out
+from pipeline.engines.tensorrt.tensorrt_options import Options, options_model
+from pipeline.engines.tensorrt.tensorrt_refusals import reasons
 from pipeline.errors import BackendUnavailable
-from pipeline.gpus import TARGETS
-from pipeline.host import Gpu
-from pipeline.wanted import Wanted
+from pipeline.process.gpus import TARGETS
+from pipeline.process.host import Gpu
 
 FORMS = {"pcie", "nvl"}
 """Words in names of GPUs and of targets for other forms than SXM, which have other clocks."""
@@ -27,8 +27,8 @@ class Tensorrt:
 
     uses_toolchain = True
     checkpoint: Final = "sharded_checkpoint"
-    build = "pipeline.engines.tensorrt.build:build"
-    runner = "pipeline.engines.tensorrt.runner"
+    build = "pipeline.engines.tensorrt.build_tensorrt:build"
+    runner = "pipeline.engines.tensorrt.tensorrt_runner"
 
     def options(self, wanted: Wanted) -> type[Options]:
         """Model of `engine.options` for the toolchain's version."""

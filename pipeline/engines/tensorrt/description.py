@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.tensorrt.build_log import BuildLog
-from pipeline.engines.tensorrt.parts import DRAFT, SCORING, Part
+from pipeline.engines.tensorrt.engine_parts import DRAFT, SCORING, Part
 from pipeline.engines.tensorrt.read_back import Difference, differences
 from pipeline.errors import BackendUnavailable, BuildFailed
 from pipeline.toolchains.toolchain import Toolchain

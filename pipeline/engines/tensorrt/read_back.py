@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.checkpoint.layout import KV_ALGORITHMS
+from pipeline.checkpoint.rank_layout import KV_ALGORITHMS
 from pipeline.engines.tensorrt.capabilities import Option, snapshot
 from pipeline.engines.tensorrt.support import algorithm
 from recipes.precision import Precision

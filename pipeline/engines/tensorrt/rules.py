@@ -8,10 +8,10 @@ own config.json decides in the end, see `read_back`.
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt import profiles, support
-from pipeline.engines.tensorrt.options import Options, options_model
 from pipeline.engines.tensorrt.sheet import Sheet, sheet
-from pipeline.wanted import Wanted
+from pipeline.engines.tensorrt.tensorrt_options import Options, options_model
 from recipes.precision import Precision
 
 Number = tuple[int, int]

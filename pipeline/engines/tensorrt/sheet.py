@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt.capabilities import Capabilities, Option
-from pipeline.engines.tensorrt.options import Options, default_of
-from pipeline.wanted import Wanted
+from pipeline.engines.tensorrt.tensorrt_options import Options, default_of
 
 AT_BUILD = (
     "checkpoint_dir", "output_dir", "workers", "timing_cache", "input_timing_cache", "output_timing_cache",

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt.capabilities import Capabilities
-from pipeline.gpus import TARGETS
-from pipeline.wanted import Wanted
+from pipeline.process.gpus import TARGETS
 from recipes.precision import Precision
 
 Number = tuple[int, int]

@@ -2,17 +2,17 @@
 
 from typing import Any, Final
 
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt import gpus
-from pipeline.engines.trtllm_torch.options import Options, model
-from pipeline.engines.trtllm_torch.reasons import reasons, sm_of
-from pipeline.engines.trtllm_torch.settings import (
+from pipeline.engines.trtllm_torch.llm_options import Table, newest, table_of
+from pipeline.engines.trtllm_torch.torch_options import Options, model
+from pipeline.engines.trtllm_torch.torch_refusals import reasons, sm_of
+from pipeline.engines.trtllm_torch.torch_settings import (
     longest_prompt,
     max_num_tokens,
     needs_chunks,
     settings,
 )
-from pipeline.engines.trtllm_torch.tables import Table, newest, table_of
-from pipeline.wanted import Wanted
 
 
 class TrtllmTorch:
@@ -20,8 +20,8 @@ class TrtllmTorch:
 
     uses_toolchain = True
     checkpoint: Final = "quantized_checkpoint"
-    build = "pipeline.engines.trtllm_torch.build:build"
-    runner = "pipeline.engines.trtllm_torch.runner"
+    build = "pipeline.engines.trtllm_torch.build_trtllm_torch:build"
+    runner = "pipeline.engines.trtllm_torch.torch_runner"
 
     def options(self, wanted: Wanted) -> type[Options]:
         """Model of `engine.options`, of the toolchain's version; without one, of the newest that is known."""

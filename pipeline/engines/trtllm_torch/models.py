@@ -6,9 +6,9 @@ executed: a model with a switch that its class does not read is loaded without a
 
 from collections.abc import Iterator
 
-from pipeline.engines.trtllm_torch.tables import minor
+from pipeline.backend.build_request import Wanted
+from pipeline.engines.trtllm_torch.llm_options import minor
 from pipeline.trtllm.windows import attention_windows
-from pipeline.wanted import Wanted
 from recipes.formats import Format
 
 SERVED = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.engines.trtllm_torch.tables import Option, Options, Table, versions_with
+from pipeline.engines.trtllm_torch.llm_options import Option, Options, Table, versions_with
 
 OWNED: Mapping[tuple[str, ...], str] = {
     ("tensor_parallel_size",): "engine.tp",

@@ -88,10 +88,10 @@ def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from calibration import dataset
+from calibration.data import calibration_set
 job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-dataset.build(job, out, lambda *_: None)
+calibration_set.build(job, out, lambda *_: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -14,10 +14,10 @@ from jinja2.exceptions import TemplateError
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
+from calibration.data.calibration_set import build
 from calibration.data.chats import chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
-from calibration.dataset import build
 from calibration.errors import DataError
 
 FOLDER = Path(__file__).with_name("templates")

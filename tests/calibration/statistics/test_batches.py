@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from calibration.errors import DataError
-from calibration.statistics.artifact import Statistics
 from calibration.statistics.batches import load_batches, sample_rows
+from calibration.statistics.statistics_artifact import Statistics
 from tests.calibration.recorded import record
 from tests.calibration.statistics.passes import job, make, run, write_tokens
 

@@ -8,8 +8,8 @@ import torch
 
 from calibration.statistics import hidden
 from calibration.statistics.budget import Budget
-from calibration.statistics.build import build
 from calibration.statistics.memory import Caps, sizes_of
+from calibration.statistics.statistics_pass import build
 from tests.calibration.statistics.passes import job, load, outputs, run, start, write_large, write_tokens
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from calibration.errors import ActivationsUnusable, CheckpointError, ResumeRefused
-from calibration.statistics.artifact import layer_file
-from calibration.statistics.build import build
+from calibration.statistics.statistics_artifact import layer_file
+from calibration.statistics.statistics_pass import build
 from tests.calibration.statistics.passes import job, make, run, start, write_tokens
 
 

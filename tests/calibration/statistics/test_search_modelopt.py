@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from calibration.layout import Layout
-from calibration.statistics import search
+from calibration.model.linears import Layout
+from calibration.statistics import awq_search
 from tests.benchmarks import synthetic
 
 DEMO = Path(__file__).resolve().parents[3] / "recipes" / "demo"
@@ -88,7 +88,7 @@ def modelopts(root: Path, tokens_ST: torch.Tensor) -> dict[str, Any]:
 
 def error(weight_OI: torch.Tensor, factors_I: torch.Tensor, x_NI: torch.Tensor) -> float:
     """Squared output error of a linear whose inputs are multiplied by the factors."""
-    change = search.error(weight_OI, factors_I, 128, torch.float32)
+    change = awq_search.error(weight_OI, factors_I, 128, torch.float32)
     return float((x_NI.float() @ change.T).square().sum())
 
 
@@ -103,16 +103,16 @@ def test_outputs_are_no_further_off_than_with_modelopts_search(case, tmp_path):
     for names in fused(seen, model.config.num_hidden_layers):
         x_NI = seen[names[0]]
         weights = [model.get_submodule(name).weight.detach() for name in names]
-        moments = search.Moments(x_NI.shape[1], "cpu")
+        moments = awq_search.Moments(x_NI.shape[1], "cpu")
         moments.add(x_NI)
-        found = search.best(weights, moments.gram_II, x_NI.float().abs().mean(dim=0))
+        found = awq_search.best(weights, moments.gram_II, x_NI.float().abs().mean(dim=0))
         kept = [(1 / theirs[name].best_scale).to(weights[0].dtype) for name in names]
         modelopt = torch.stack(kept).mean(dim=0).float()  # what its export makes of a group
         output = sum(float((unseen[names[0]].float() @ w.float().T).square().sum()) for w in weights)
         for who, factors_I in (("ours", found.smoothing_I), ("theirs", modelopt)):
             totals[who] += sum(error(w, factors_I, unseen[names[0]]) for w in weights) / output
         if len(names) == 1:
-            same = search.EXPONENTS[int(found.losses_C.argmin())] == pytest.approx(
+            same = awq_search.EXPONENTS[int(found.losses_C.argmin())] == pytest.approx(
                 theirs[names[0]].best_alpha
             )
             ours = error(weights[0], found.smoothing_I, x_NI)

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load, save_file
 
 from pipeline.checkpoint.convert import build as convert
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.aoti.arch import read_arch
-from pipeline.engines.aoti.model import Stage
+from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import new_caches
 from pipeline.engines.aoti.weights import bind
 

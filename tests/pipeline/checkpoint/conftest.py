@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.checks import linears
-from pipeline.checkpoint.parts import Largest, LocalTensor, PlusOne, Slice
+from pipeline.checkpoint.layout_checks import linears
 from pipeline.checkpoint.slicing import plan
-from pipeline.config_json import read_shape
-from pipeline.tensor_writer import TensorPlan, write_safetensors
-from pipeline.tensors import NUMPY_TYPES
+from pipeline.checkpoint.tensor_parts import Largest, LocalTensor, PlusOne, Slice
+from pipeline.models.config_json import read_shape
+from pipeline.weights.tensor_writer import TensorPlan, write_safetensors
+from pipeline.weights.tensors import NUMPY_TYPES
 from recipes.formats import Format
 from recipes.precision import Precision
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from tests.contract import checkpoint
 
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
-from pipeline.checkpoint.parts import Fill, Largest
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.slicing import plan
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.tensor_parts import Fill, Largest
 from pipeline.errors import BuildFailed, SourceError
-from pipeline.tensors import NUMPY_TYPES, open_checkpoint, read_header
+from pipeline.models.config_json import read_shape
+from pipeline.weights.tensors import NUMPY_TYPES, open_checkpoint, read_header
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.checkpoint.conftest import LINEARS

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from pipeline.checkpoint.audit import report, uses
+from pipeline.checkpoint.conversion_audit import report, uses
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION, engine_config
-from pipeline.checkpoint.parts import LocalTensor, PlusOne, Slice
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION, engine_config
 from pipeline.checkpoint.slicing import plan
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.tensor_parts import LocalTensor, PlusOne, Slice
+from pipeline.models.config_json import read_shape
 from recipes.precision import Precision
 
 SIZES = {

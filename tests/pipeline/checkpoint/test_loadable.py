@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.checkpoint.layout import engine_config
 from pipeline.checkpoint.loadable import UNTOUCHED, numbers, stored, unloadable
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.rank_layout import engine_config
+from pipeline.models.config_json import read_shape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
-from tests.pipeline.checkpoint.test_checks import CONFIG
+from tests.pipeline.checkpoint.test_layout_checks import CONFIG
 
 V016 = "0.16.0"
 

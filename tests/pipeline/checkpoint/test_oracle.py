@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.checkpoint.loadable import UNTOUCHED
-from pipeline.tensors import NUMPY_TYPES, read_header
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
+from pipeline.weights.tensors import NUMPY_TYPES, read_header
 from recipes.formats import FORMATS
 
 DECODERS = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen", "Qwen3": "qwen"}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
 
@@ -55,10 +55,10 @@ def calibrated(directory, fmt):
     import torch
     from modelopt.torch.export.quant_utils import preprocess_linear_fusion
 
-    from calibration.layout import layout
-    from calibration.modelopt_calibration import configuration, load
-    from calibration.modelopt_findings import find, weight_maxima
-    from calibration.source import Source
+    from calibration.model.checkpoint_reader import Source
+    from calibration.model.linears import layout
+    from calibration.modelopt.calibrate import configuration, load
+    from calibration.modelopt.findings import find, weight_maxima
     from recipes.precision import Precision
 
     model, precision = load(Source.open(directory)), Precision.parse(fmt)
@@ -79,8 +79,8 @@ def made(tmp_path_factory):
     sources, cases = {}, {}
 
     def make(family, fmt):
-        from calibration.export import write
-        from calibration.source import Source
+        from calibration.model.checkpoint_reader import Source
+        from calibration.quantize.checkpoint_export import write
 
         if family not in sources:
             sources[family] = tmp_path_factory.mktemp(family)

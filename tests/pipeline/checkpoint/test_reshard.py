@@ -15,11 +15,11 @@ from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import open_store
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
-from pipeline.reshard import Found, Layout, find, held, write
-from pipeline.reshard import order as order_found
-from pipeline.tensors import read_header
+from pipeline.run.resharding import Found, Layout, find, held, write
+from pipeline.run.resharding import order as order_found
+from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
 from tests.checkpoints import until
 from tests.pipeline.checkpoint.conftest import CONFIG

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.checkpoint.checks import reasons
-from pipeline.checkpoint.parts import Fill, Largest, Slice
+from pipeline.checkpoint.layout_checks import reasons
 from pipeline.checkpoint.slicing import plan as plan_of
 from pipeline.checkpoint.slicing import rank_bytes, share, stage_layers
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.tensor_parts import Fill, Largest, Slice
+from pipeline.models.config_json import read_shape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 

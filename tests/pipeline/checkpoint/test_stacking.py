@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.checkpoint import audit
-from pipeline.checkpoint.checks import reasons
-from pipeline.checkpoint.parts import Slice
+from pipeline.checkpoint import conversion_audit
+from pipeline.checkpoint.layout_checks import reasons
 from pipeline.checkpoint.slicing import plan as plan_of
 from pipeline.checkpoint.slicing import rank_bytes
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.tensor_parts import Slice
+from pipeline.models.config_json import read_shape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -109,7 +109,7 @@ def test_fp8_experts_have_a_weight_scale_each_and_one_input_scale():
 
 
 def test_equal_scales_are_reported_beside_those_that_stand_for_them():
-    found = audit.uses(plan(toy(), "fp8"))
+    found = conversion_audit.uses(plan(toy(), "fp8"))
     use = next(iter(found["model.layers.1.block_sparse_moe.experts.3.w1.weight_scale"]))
     assert use.equal_to == "model.layers.1.block_sparse_moe.experts.3.w3.weight_scale"
     qkv = found["model.layers.0.self_attn.v_proj.weight_scale"][0]
@@ -229,9 +229,9 @@ def test_every_element_of_an_expert_goes_to_one_rank_and_scales_to_those_that_sp
     assert rank_bytes(shape, precision, tp, pp, "auto", ep) == [
         sum(tensor.nbytes for tensor in rank) for rank in ranks
     ]
-    found = audit.uses(ranks)
+    found = conversion_audit.uses(ranks)
     held = {name: (used[0].slice.dtype, used[0].slice.shape) for name, used in found.items()}
-    audit.check(found, held, ())  # every element once, or more often with a reason
+    conversion_audit.check(found, held, ())  # every element once, or more often with a reason
     for name, used in found.items():
         if "experts" not in name:
             continue

@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.checkpoint import naming
 from pipeline.checkpoint.convert import build
-from pipeline.checkpoint.layout import LAYOUT_VERSION
 from pipeline.checkpoint.loadable import stored, unloadable
-from pipeline.config_json import read_shape
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.tensorrt.capabilities import releases
 from pipeline.engines.tensorrt.support import ALGORITHMS, EXPERT_ALGORITHMS, FAMILIES
+from pipeline.models.config_json import read_shape
 from recipes.formats import EXPERT_REFUSALS, FORMATS
 from recipes.precision import Precision
 from tests.contract import checkpoint as contract

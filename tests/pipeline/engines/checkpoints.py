@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from pipeline.checkpoint.convert import build as convert
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 
 ROPE = {
     "rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calibration.quantize import build as quantize
+from calibration.quantize.quantize import build as quantize
 from pipeline.checkpoint.convert import build as convert
-from pipeline.checkpoint.layout import LAYOUT_VERSION
+from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.precision import Precision
 from tests.calibration.reference import dequantized, e4m3
 from tests.calibration.statistics.passes import job, run, write_tokens

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.multi_threaded_pg import _install_threaded_pg, _uninstall_threaded_pg
 
 from pipeline.engines.aoti.arch import read_arch
-from pipeline.engines.aoti.model import Stage
+from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
 from pipeline.engines.aoti.weights import bind
 

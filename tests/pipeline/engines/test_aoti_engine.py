@@ -8,8 +8,8 @@ from threading import Timer
 import pytest
 import torch
 
-from pipeline.engines.aoti.build import build
-from pipeline.engines.aoti.runner import Sampling, load
+from pipeline.engines.aoti.aoti_runner import Sampling, load
+from pipeline.engines.aoti.build_aoti import build
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints

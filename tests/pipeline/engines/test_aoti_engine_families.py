@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipeline.engines.aoti.build import build
-from pipeline.engines.aoti.runner import load
+from pipeline.engines.aoti.aoti_runner import load
+from pipeline.engines.aoti.build_aoti import build
 from tests.pipeline.engines import checkpoints
 
 pytestmark = [

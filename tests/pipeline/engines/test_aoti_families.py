@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from calibration.modelopt_calibration import load
-from calibration.quantize import build as quantize
-from calibration.source import Source
+from calibration.model.checkpoint_reader import Source
+from calibration.modelopt.calibrate import load
+from calibration.quantize.quantize import build as quantize
 from pipeline.engines.aoti.arch import read_arch
-from pipeline.engines.aoti.build import _role
+from pipeline.engines.aoti.build_aoti import _role
 from pipeline.engines.aoti.weights import rotary_tables
 from pipeline.errors import SourceError
 from tests.calibration import reference

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.engines.aoti.blocks import linear_of
-from pipeline.engines.aoti.cache import stored, values
+from pipeline.engines.aoti.kv_cache import stored, values
 from pipeline.engines.aoti.quantization import LinearFormat
 from pipeline.engines.aoti.weights import flip_nibbles, widen
 from recipes.formats import FORMATS

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from pipeline.engines.aoti.arch import read_arch
+from pipeline.engines.aoti.decoder import Stage
+from pipeline.engines.aoti.gemv_tuning import Times, Tuning, cpu_name, known, use_faster_ways
 from pipeline.engines.aoti.linear import Linear
-from pipeline.engines.aoti.model import Stage
 from pipeline.engines.aoti.sizes import Limits, new_caches
-from pipeline.engines.aoti.tuning import Times, Tuning, cpu_name, known, use_faster_ways
 from pipeline.engines.aoti.weights import bind
 from recipes.formats import FORMATS
 from recipes.precision import Precision

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.engines.aoti.arch import read_arch
-from pipeline.engines.aoti.build import _check_same
+from pipeline.engines.aoti.build_aoti import _check_same
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 from tests.pipeline.engines import experts

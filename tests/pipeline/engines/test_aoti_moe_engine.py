@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.engines.aoti.build import build
-from pipeline.engines.aoti.runner import load
+from pipeline.engines.aoti.aoti_runner import load
+from pipeline.engines.aoti.build_aoti import build
 from tests.pipeline.engines import experts
 
 pytestmark = [

@@ -10,12 +10,12 @@ import torch
 
 from artifacts import digest
 from artifacts.manifest import FileRecord, Manifest
-from artifacts.store import tuning
+from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
-from pipeline.host import probe
-from pipeline.reuse import directory
-from pipeline.step import Step
-from pipeline.steps import Listener, Site, realize
+from pipeline.process.host import probe
+from pipeline.step.realize import Listener, Site, realize
+from pipeline.step.reuse import directory
+from pipeline.step.step import Step
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import Toy
@@ -76,7 +76,7 @@ def keep(place: Path, files: dict[str, bytes], aside: Path, store: LocalStore) -
         name: FileRecord(size=len(content), sha256=digest.of_file(aside / name))
         for name, content in files.items()
     }
-    tuning.keep(place, aside, sealed, store.root / "staging")
+    tuning_cache.keep(place, aside, sealed, store.root / "staging")
     return {name: place / record.sha256 for name, record in sealed.items()}
 
 

@@ -6,13 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.config_json import read_shape
+from pipeline.backend.build_request import Wanted
 from pipeline.errors import BackendUnavailable
-from pipeline.gpus import TARGETS
-from pipeline.host import Gpu, Host
-from pipeline.plan import cache_bytes
+from pipeline.models.config_json import read_shape
+from pipeline.plan.plan import cache_bytes
+from pipeline.process.gpus import TARGETS
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
-from pipeline.wanted import Wanted
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.store import tuning
+from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
-from pipeline.facts import choose_toolchain
-from pipeline.step import Step
-from pipeline.steps import Listener, Site, realize
+from pipeline.plan.facts import choose_toolchain
+from pipeline.step.realize import Listener, Site, realize
+from pipeline.step.step import Step
 from recipes.load import load
 from tests.contract.toolchain import behave, toolchain
 from tests.pipeline.engines import trt
@@ -73,7 +73,7 @@ class Heard(Listener):
 def test_a_damaged_timing_cache_is_said_once_and_kernels_are_timed_anew(site, model):
     heard = Heard()
     realize(step(site, model, KEYS[0]), site, heard)
-    (place,) = tuning.directories(site.store.root)
+    (place,) = tuning_cache.directories(site.store.root)
     cache = site.store.manifest(step(site, model, KEYS[0]).key).files["tuning/timing.cache"]
     damaged = place / cache.sha256
     damaged.chmod(0o644)

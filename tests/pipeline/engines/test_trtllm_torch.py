@@ -6,13 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.config_json import read_shape
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.trtllm_torch import autotuner
-from pipeline.engines.trtllm_torch.settings import passed
-from pipeline.engines.trtllm_torch.tables import table_of, tables, versions_with
-from pipeline.host import Gpu, Host
+from pipeline.engines.trtllm_torch.llm_options import table_of, tables, versions_with
+from pipeline.engines.trtllm_torch.torch_settings import passed
+from pipeline.models.config_json import read_shape
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
-from pipeline.wanted import Wanted
 from recipes.precision import Precision
 from recipes.schema import Engine, Model, Speculative, Traffic
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline import engines
-from pipeline.config_json import read_shape
+from pipeline.models.config_json import read_shape
 from tests.pipeline.engines import test_trtllm_torch as plain
 
 BACKEND = engines.backend("trtllm_torch")

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from pipeline import process
-from pipeline.config_json import read_shape
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt import rules
 from pipeline.engines.tensorrt.capabilities import table
-from pipeline.engines.tensorrt.options import options_model
-from pipeline.host import Gpu, Host
-from pipeline.shape import ModelShape
+from pipeline.engines.tensorrt.tensorrt_options import options_model
+from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
+from pipeline.process import process
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.discovery import discover
 from pipeline.toolchains.toolchain import Choice, Toolchain
-from pipeline.wanted import Wanted
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative
 
@@ -90,7 +90,7 @@ def running(work: Mapping[str, Any], out: Path) -> Iterator["subprocess.Popen[by
     """The process that runs a step, to be killed."""
     one = _job(work, out)
     code = (
-        "import sys, json; from pathlib import Path; from pipeline.process import Job, run; "
+        "import sys, json; from pathlib import Path; from pipeline.process.process import Job, run; "
         "run(Job(name='engine', argv=json.loads(sys.argv[1]), log=Path(sys.argv[2]), timeout_s=60, "
         "env=json.loads(sys.argv[3])))"
     )
@@ -106,7 +106,7 @@ def _job(work: Mapping[str, Any], out: Path) -> process.Job:
     programs = Path(work["places"]["toolchain"]["location"]) / "bin"
     return process.Job(
         name="engine",
-        argv=[sys.executable, "-m", "pipeline.child", str(file)],
+        argv=[sys.executable, "-m", "pipeline.child.door", str(file)],
         log=out.with_name(f"{out.name}.log"),
         timeout_s=60,
         env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from pipeline.config_json import read_shape
-from pipeline.host import Host
-from pipeline.shape import ModelShape
-from pipeline.wanted import Wanted
+from pipeline.backend.build_request import Wanted
+from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
+from pipeline.process.host import Host
 from recipes.precision import Precision
 from recipes.schema import Engine
 

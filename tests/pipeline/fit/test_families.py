@@ -10,7 +10,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
-from pipeline.gpus import TARGETS
+from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
 from tests.pipeline.fit.shapes import model, wanted

@@ -8,7 +8,7 @@ import pytest
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
-from pipeline.gpus import TARGETS, GpuType
+from pipeline.process.gpus import TARGETS, GpuType
 from recipes.precision import Precision
 from recipes.schema import Model, Speculative, Traffic
 from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, wanted

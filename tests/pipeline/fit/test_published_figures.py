@@ -11,7 +11,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import formulas
 from pipeline.fit.limits import Limits
 from pipeline.fit.planner import Planner
-from pipeline.gpus import TARGETS
+from pipeline.process.gpus import TARGETS
 from recipes.precision import Precision
 from tests.pipeline.fit.shapes import LLAMA2_7B, LLAMA3_8B, LLAMA3_70B, QWEN_05B, QWEN_15B, wanted
 

@@ -7,13 +7,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline import engines
-from pipeline.config_json import read_shape
-from pipeline.engines.trtllm_torch.build import build
-from pipeline.host import Gpu, Host
+from pipeline.backend.build_request import Wanted
+from pipeline.engines.trtllm_torch.build_trtllm_torch import build
+from pipeline.models.config_json import read_shape
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.discovery import discover
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from pipeline.trtllm.windows import attention_windows
-from pipeline.wanted import Wanted
 from recipes.precision import Precision
 from recipes.schema import Engine
 from tests.pipeline.engines import checkpoints

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engines.tensorrt import runner as tensorrt
+from pipeline.engines.tensorrt import tensorrt_runner as tensorrt
 from pipeline.errors import BackendUnavailable, BuildFailed, SourceError
-from pipeline.host import Gpu, Host
-from pipeline.measurement import FIGURES
+from pipeline.evaluate.measurement import FIGURES
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import figures, gpu_memory
 from pipeline.trtllm.bench import Bench, Load, arguments, dataset

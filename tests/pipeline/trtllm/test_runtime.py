@@ -14,13 +14,15 @@ import torch
 import yaml
 from safetensors.numpy import save_file
 
-from pipeline import evaluation, host
-from pipeline.engines.tensorrt import runner as tensorrt
+from pipeline.backend.loaded_engine import Sampling
+from pipeline.engines.tensorrt import tensorrt_runner as tensorrt
 from pipeline.engines.trtllm_torch import autotuner
-from pipeline.engines.trtllm_torch import runner as trtllm_torch
+from pipeline.engines.trtllm_torch import torch_runner as trtllm_torch
 from pipeline.errors import BackendUnavailable, BuildFailed, SourceError
-from pipeline.measurement import FIGURES, measure
-from pipeline.runner import Sampling, runner_of
+from pipeline.evaluate import evaluation
+from pipeline.evaluate.load_engine import runner_of
+from pipeline.evaluate.measurement import FIGURES, measure
+from pipeline.process import host
 from tests.contract import runtime
 from tests.contract.toolchain import behave as behave_host
 from tests.pipeline.engines import checkpoints, trt

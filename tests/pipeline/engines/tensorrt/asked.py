@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from pipeline.config_json import read_shape
+from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt.capabilities import table
-from pipeline.engines.tensorrt.options import options_model
 from pipeline.engines.tensorrt.rules import effective
-from pipeline.gpus import TARGETS
-from pipeline.host import Gpu, Host
+from pipeline.engines.tensorrt.tensorrt_options import options_model
+from pipeline.models.config_json import read_shape
+from pipeline.process.gpus import TARGETS
+from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
-from pipeline.wanted import Wanted
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative, Traffic
 

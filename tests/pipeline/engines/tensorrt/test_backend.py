@@ -6,8 +6,8 @@ import pytest
 
 from pipeline import engines
 from pipeline.engines.tensorrt import gpus
-from pipeline.gpus import TARGETS
-from pipeline.host import Gpu
+from pipeline.process.gpus import TARGETS
+from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
 from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.engines.tensorrt.build import argv_of, clean_env
+from pipeline.engines.tensorrt.build_tensorrt import argv_of, clean_env
 from pipeline.engines.tensorrt.capabilities import snapshot
-from pipeline.engines.tensorrt.options import default_of
-from pipeline.engines.tensorrt.parts import Part
+from pipeline.engines.tensorrt.engine_parts import Part
 from pipeline.engines.tensorrt.sheet import AT_BUILD
+from pipeline.engines.tensorrt.tensorrt_options import default_of
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm.gpus_idle import Device
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config_json import read_shape
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, Option, snapshot
 from pipeline.engines.tensorrt.command import command
-from pipeline.engines.tensorrt.options import AUTO, options_model
 from pipeline.engines.tensorrt.rules import effective
+from pipeline.engines.tensorrt.tensorrt_options import AUTO, options_model
+from pipeline.models.config_json import read_shape
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EXTERNAL, TRAFFIC, built, wanted
 from tests.pipeline.engines.tensorrt.parser import parse
 

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from artifacts.store.local import open_store
-from pipeline.checks import refusals
 from pipeline.engines.tensorrt.command import command
-from pipeline.facts import gather
-from pipeline.plan import plan
+from pipeline.plan.facts import gather
+from pipeline.plan.plan import plan
+from pipeline.plan.refusals import refusals
 from pipeline.toolchains.toolchain import Choice
 from recipes.load import load
 from tests.pipeline.engines.tensorrt.asked import H100, host, toolchain

@@ -2,10 +2,10 @@
 
 import pytest
 
-from pipeline.config_json import read_shape
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, snapshot
 from pipeline.engines.tensorrt.rules import scoring
 from pipeline.engines.tensorrt.sheet import AT_BUILD
+from pipeline.models.config_json import read_shape
 from recipes.schema import Traffic
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EAGLE, EXTERNAL, LOOKAHEAD, TRAFFIC, built, said
 

@@ -1,0 +1,1 @@
+"""Pulled versions: verified directories, leases while they are pulled, following an alias."""

@@ -1,0 +1,1 @@
+"""Scales and rounding of every format; pure."""

@@ -1,0 +1,97 @@
+"""Reads the safetensors files of a source artifact one tensor at a time.
+
+Plan has compared its tensors with config.json, and the source step has checked its files.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import safe_open
+
+from calibration.errors import CheckpointError
+from calibration.model.checkpoint_writer import DTYPES
+
+TYPES = {name: dtype for dtype, name in DTYPES.items()}
+MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source checkpoint: its configuration and where each tensor is."""
+
+    root: Path
+    config: dict[str, Any]
+    files: dict[str, str]
+    """Tensor name -> name of the file that holds it, file by file."""
+
+    @classmethod
+    def open(cls, root: Path) -> "Source":
+        """Reads configuration and file names of the source step's copy, which is whole."""
+        return cls(root, json.loads((root / "config.json").read_text(encoding="utf-8")), _files(root))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the model's weights, as config.json says it."""
+        return MODEL_DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
+
+    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yields every tensor in file order, reading one at a time into memory of its own.
+
+        Nothing is mapped: pages of a mapped file count as the process's memory until it is closed.
+        """
+        for file in dict.fromkeys(self.files.values()):
+            with (self.root / file).open("rb") as handle:
+                start, entries = read_header(handle)
+                for name in [name for name, holder in self.files.items() if holder == file]:
+                    yield name, _read(handle, start, entries[name])
+
+    def check_finite(self, progress: Callable[[int, int, str], None]) -> None:
+        """Raises CheckpointError that names the file and the tensor of the first NaN or infinity."""
+        for done, (name, tensor) in enumerate(self.tensors()):
+            progress(done, len(self.files), "tensors checked")
+            self.require_finite(name, tensor)
+
+    def require_finite(self, name: str, tensor: torch.Tensor) -> None:
+        """Raises CheckpointError that names the file and a tensor that holds NaN or infinities."""
+        if not tensor.is_floating_point() or not tensor.numel():
+            return
+        low, high = tensor.aminmax()
+        if torch.isfinite(low) and torch.isfinite(high):
+            return
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise CheckpointError(
+            f"{self.files[name]}: tensor {name} holds {bad} NaN or infinite values; "
+            "get the checkpoint again or repair it"
+        )
+
+
+def read_header(handle: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """Where the data of an opened safetensors file starts, and its entries by tensor name."""
+    size = int.from_bytes(handle.read(8), "little")
+    entries: dict[str, Any] = json.loads(handle.read(size))
+    return 8 + size, entries
+
+
+def _read(handle: BinaryIO, start: int, entry: dict[str, Any]) -> torch.Tensor:
+    """One tensor of an open file whose data starts at `start`."""
+    begin, end = entry["data_offsets"]
+    data = torch.empty(end - begin, dtype=torch.uint8)
+    handle.seek(start + begin)
+    if handle.readinto(data.numpy()) < len(data):  # type: ignore[attr-defined]
+        raise CheckpointError(f"{handle.name}: the file became shorter while it was read; get it again")
+    return data.view(TYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _files(root: Path) -> dict[str, str]:
+    """Tensor name -> file name, from one model.safetensors or from the index of several."""
+    whole = root / "model.safetensors"
+    if whole.is_file():
+        with safe_open(whole, framework="pt") as handle:
+            return dict.fromkeys(handle.keys(), whole.name)
+    index = root / "model.safetensors.index.json"
+    files: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return dict(sorted(files.items(), key=lambda item: item[1]))

@@ -1,0 +1,1 @@
+"""Calibration by ModelOpt itself: the reference."""

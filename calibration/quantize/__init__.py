@@ -1,0 +1,1 @@
+"""From statistics and a format to a quantized checkpoint."""

@@ -1,0 +1,1 @@
+"""What quantization costs each linear, in every format."""

@@ -1,0 +1,119 @@
+"""Measures what every format needs, in one pass over the calibration set: step statistics.
+
+Runs in a child process. Layer by layer: memory is that of two layers, whatever the model's size. What is
+finished survives kill -9 in `places["resume"]` (resume.py).
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from calibration.errors import CheckpointError
+from calibration.model.checkpoint_reader import Source
+from calibration.statistics.batches import load_batches
+from calibration.statistics.hidden import HiddenStates
+from calibration.statistics.layer_sweep import Sweep
+from calibration.statistics.memory import Caps, sizes_of
+from calibration.statistics.resume import Partial, identity
+from calibration.statistics.skeleton import Skeleton
+from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
+from calibration.statistics.weight_reading import Reader, extents
+
+Progress = Callable[[int, int, str], None]
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Writes the layers' files and report.json; artifact.py says what is in them.
+
+    Raises CheckpointError or DataError for inputs that cannot be used, ActivationsUnusable where statistics
+    would be worthless, ResumeRefused for another pass's leftovers, MemoryExceeded above the host's cap.
+    """
+    params, source = job["params"], Source.open(Path(job["inputs"]["source"]))
+    device, search = _device(params["device"]), params["record"] == "all"
+    skeleton = Skeleton(source.root, device)
+    batches = load_batches(Path(job["inputs"]["calibration_set"]), params["batch_size"], device)
+    seq_len = batches[0].tokens_BT.shape[1]
+    sizes = sizes_of(skeleton.config, skeleton.dtype, seq_len)
+    caps = Caps(job["places"]["memory"], sizes, len(batches[0].tokens_BT) * seq_len, search=search)
+    caps.impose(device)
+    partial, damage = Partial.open(Path(job["places"]["resume"]), identity(job, _versions()))
+    shapes = [(*batch.tokens_BT.shape, sizes.hidden_size) for batch in batches]
+    whole = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
+    hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(whole))
+    unfinished = len(partial.layers) < len(skeleton.layers)
+    if partial.begun and unfinished and not hidden.take_up(len(partial.layers)):
+        damage = partial.discard("hidden states are incomplete")
+    reader = Reader(extents(source), device)
+    sweep = Sweep(
+        skeleton=skeleton,
+        reader=reader,
+        hidden=hidden,
+        batches=batches,
+        partial=partial,
+        search=search,
+        progress=progress,
+        every_expert=bool(job["places"].get("every_expert", False)),
+    )
+    resumed, started = len(partial.layers), time.monotonic()
+    try:
+        sweep.run(caps.check)
+    except torch.OutOfMemoryError as exc:
+        raise caps.exceeded(exc) from exc
+    finally:
+        reader.close()
+        hidden.close()
+    seconds = time.monotonic() - started
+    for layer in range(len(skeleton.layers)):
+        _deliver(partial.root / layer_file(layer), out / layer_file(layer))
+    about = {"damage": damage, "resumed": resumed, "seconds": seconds, "memory": caps.report(device)}
+    (out / "report.json").write_text(json.dumps(_report(params, sweep, about), indent=2) + "\n")
+
+
+def _deliver(file: Path, target: Path) -> None:
+    """Puts a finished file into the artifact; the original stays until that is committed."""
+    try:
+        os.link(file, target)
+    except OSError:  # another filesystem, or one without hard links
+        shutil.copyfile(file, target)
+
+
+def _report(params: Mapping[str, Any], sweep: Sweep, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Contents of report.json; seconds and tokens per second are those of this run."""
+    layers = sweep.partial.layers
+    ran = len(layers) - about["resumed"]
+    damage = [about["damage"]] if about["damage"] else []
+    return {
+        "layout_version": LAYOUT_VERSION,
+        "record": params["record"],
+        "tokens": sweep.num_tokens,
+        "sequences": sum(len(batch.tokens_BT) for batch in sweep.batches),
+        "batch_size": params["batch_size"],
+        "device": torch.cuda.get_device_name() if params["device"] == "cuda" else "cpu",
+        "seconds": round(about["seconds"], 3),
+        "tokens_per_s": round(sweep.num_tokens * ran / len(layers) / max(about["seconds"], 1e-9), 1),
+        "layer_seconds": [round(layer["seconds"], 4) for layer in layers],
+        "layers_resumed": about["resumed"],
+        "memory_bytes": about["memory"],
+        "warnings": [*damage, *(warning for layer in layers for warning in layer["warnings"])],
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CheckpointError("the plan was made for a GPU, but PyTorch sees none; install its CUDA build")
+    return torch.device(name, 0) if name == "cuda" else torch.device(name)  # its index sets the cap
+
+
+def _versions() -> dict[str, Any]:
+    return {
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "statistics layout": LAYOUT_VERSION,
+    }

@@ -1,0 +1,1 @@
+"""What would make a recipe or a version better; pure."""

@@ -1,0 +1,155 @@
+"""Proof that every element of a checkpoint is used exactly once, or more often for a stated reason; pure."""
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.checkpoint.tensor_parts import Fill, Largest, LocalTensor, PlusOne, Range, Slice
+from pipeline.errors import SourceError
+
+Kind = tuple[str, tuple[int, ...]]
+"""Dtype and shape of a tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One box of a source tensor in one tensor of one rank."""
+
+    rank: int
+    tensor: str
+    slice: Slice
+    equal_to: str = ""
+    """Source tensor that was written in its place, because both hold the same values."""
+
+
+def uses(ranks: Sequence[Iterable[LocalTensor]]) -> dict[str, list[Use]]:
+    """Lists, per source tensor, every place its elements go to."""
+    found: dict[str, list[Use]] = defaultdict(list)
+    for rank, tensors in enumerate(ranks):
+        for tensor in tensors:
+            slices = [part for part in tensor.parts if isinstance(part, Slice)]
+            for each in (*slices, *(part.source for part in _increased(tensor))):
+                found[each.source].append(Use(rank, tensor.name, each))
+            for number, each in enumerate(tensor.equal):
+                of = slices[number * len(slices) // len(tensor.equal)]
+                found[each.source].append(Use(rank, tensor.name, each, of.source))
+            for computed in _computed(tensor):
+                for each in computed.sources:
+                    found[each.source].append(Use(rank, tensor.name, each))
+    return dict(found)
+
+
+def _computed(tensor: LocalTensor) -> list[Largest]:
+    return [part for part in tensor.parts if isinstance(part, Largest)]
+
+
+def _increased(tensor: LocalTensor) -> list[PlusOne]:
+    return [part for part in tensor.parts if isinstance(part, PlusOne)]
+
+
+def check(
+    found: Mapping[str, Sequence[Use]],
+    held: Mapping[str, Kind],
+    left: Collection[str],
+    where: str = "checkpoint",
+) -> None:
+    """Checks a plan against the tensors of a checkpoint at `where`.
+
+    A SourceError names those missing, odd or unused. Those of a recipe's model plan has compared already; the
+    checkpoint may also be one that somebody else quantized.
+    """
+    problems = [f"{name}: missing" for name in found if name not in held]
+    for name, kind in held.items():
+        if name in found:
+            problems += _mismatches(name, kind, found[name])
+        elif name not in left:
+            problems.append(f"{name}: not part of the layout, it would be lost")
+    if problems:
+        shown = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
+        detail = "\n".join(f"  {problem}" for problem in shown)
+        raise SourceError(f"{where} and config.json disagree: {len(problems)} tensors\n{detail}")
+
+
+def _mismatches(name: str, kind: Kind, used: Sequence[Use]) -> list[str]:
+    wanted = (used[0].slice.dtype, used[0].slice.shape)
+    if kind != wanted:
+        return [f"{name}: {kind[0]} {list(kind[1])}, expected {wanted[0]} {list(wanted[1])}"]
+    return [f"{name}: {wrong}" for wrong in coverage_gaps(kind[1], used)]
+
+
+def coverage_gaps(shape: tuple[int, ...], used: Sequence[Use]) -> list[str]:
+    """Says what keeps a tensor's uses from covering every element once, or more often with a reason.
+
+    Boxes must be equal or disjoint; disjoint boxes that add up to the whole tensor cover it exactly.
+    """
+    places: dict[tuple[Range, ...], list[Use]] = defaultdict(list)
+    for use in used:
+        places[use.slice.ranges].append(use)
+    wrong = []
+    boxes = list(places)
+    wrong += [f"{a} and {b} overlap" for i, a in enumerate(boxes) for b in boxes[:i] if _overlap(a, b)]
+    covered = sum(math.prod(stop - start for start, stop in box) for box in boxes)
+    if covered != math.prod(shape):
+        wrong.append(f"{covered} of {math.prod(shape)} elements used")
+    for box, at in places.items():
+        if len([use for use in at if not use.slice.reason]) > 1:
+            wrong.append(f"{list(box)} used {len(at)} times without a reason")
+    return wrong
+
+
+def _overlap(a: tuple[Range, ...], b: tuple[Range, ...]) -> bool:
+    return all(x[0] < y[1] and y[0] < x[1] for x, y in zip(a, b, strict=True))
+
+
+def report(
+    ranks: Sequence[Iterable[LocalTensor]], found: Mapping[str, Sequence[Use]], left: Mapping[str, str]
+) -> dict[str, Any]:
+    """Builds `audit.json`: per source tensor where it went, what was made or computed, and the sums."""
+    elements = {name: math.prod(used[0].slice.shape) for name, used in found.items()}
+    copies = {
+        name: sum(math.prod(use.slice.extent) for use in used) - elements[name]
+        for name, used in found.items()
+    }
+    return {
+        "elements": {"source": sum(elements.values()), "written_again": sum(copies.values())},
+        "sources": {name: _source_report(used) for name, used in sorted(found.items())},
+        "made": [
+            {"rank": rank, "tensor": tensor.name, "value": part.value, "shape": list(part.extent)}
+            | {"reason": part.reason}
+            for rank, tensors in enumerate(ranks)
+            for tensor in tensors
+            for part in tensor.parts
+            if isinstance(part, Fill)
+        ],
+        "computed": [
+            {"rank": rank, "tensor": tensor.name, **told}
+            for rank, tensors in enumerate(ranks)
+            for tensor in tensors
+            for told in _computation(tensor)
+        ],
+        "left": dict(sorted(left.items())),
+    }
+
+
+def _computation(tensor: LocalTensor) -> Iterator[dict[str, Any]]:
+    """Yields how values of a tensor are computed."""
+    for largest in _computed(tensor):
+        yield {"largest_of": [each.source for each in largest.sources], "at_least": largest.floor}
+    for increased in _increased(tensor):
+        yield {"one_plus": increased.source.source}
+
+
+def _source_report(used: Sequence[Use]) -> dict[str, Any]:
+    reasons = sorted({use.slice.reason for use in used if use.slice.reason})
+    return {
+        "dtype": used[0].slice.dtype,
+        "shape": list(used[0].slice.shape),
+        "to": [
+            {"rank": use.rank, "tensor": use.tensor, "slice": [list(span) for span in use.slice.ranges]}
+            | ({"equal_to": use.equal_to} if use.equal_to else {})
+            for use in used
+        ],
+        **({"again_because": reasons} if reasons else {}),
+    }

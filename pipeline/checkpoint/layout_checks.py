@@ -1,0 +1,154 @@
+"""Whether a model in a precision can be cut into a layout; pure, from `config.json` alone."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from pipeline.checkpoint import expert_checks
+from pipeline.checkpoint.families import family
+from pipeline.checkpoint.modules import Linear
+from pipeline.models.shape import ModelShape
+from recipes.formats import Format
+from recipes.precision import Precision
+
+SHOWN = 4
+"""Members of a group that are named one by one, at most."""
+
+
+def reasons(shape: ModelShape, precision: Precision, tp: int, pp: int, ep: int = 1) -> list[str]:
+    """Lists why the layout is impossible, each with the recipe field to change; empty if it is possible."""
+    found = [*_layers(shape, pp), *_heads(shape, tp), *expert_checks.reasons(shape, tp, ep)]
+    found += [*(_channels(shape, tp) if shape.experts is None else ()), *_split_groups(shape, precision)]
+    found += expert_checks.refused_formats(shape, precision)
+    return found or list(dict.fromkeys(_unfit(shape, precision, tp, ep)))
+
+
+def divisors(number: int, *others: int) -> str:
+    """Writes the common divisors in words: `1, 2, 4`."""
+    return ", ".join(str(n) for n in range(1, number + 1) if not any(each % n for each in (number, *others)))
+
+
+def _layers(shape: ModelShape, pp: int) -> Iterator[str]:
+    """Says if stages would differ in size, which no backend loads (`loadable` has TensorRT-LLM's why)."""
+    if shape.num_layers % pp:
+        yield (
+            f"engine.pp: {pp} does not divide {shape.num_layers} layers; "
+            f"choose one of {divisors(shape.num_layers)}"
+        )
+
+
+def _heads(shape: ModelShape, tp: int) -> Iterator[str]:
+    if shape.num_heads % tp:
+        yield (
+            f"engine.tp: {tp} does not divide {shape.num_heads} attention heads; "
+            f"choose one of {divisors(shape.num_heads, _inner(shape))}"
+        )
+    if shape.num_kv_heads % tp and tp % shape.num_kv_heads:
+        yield (
+            f"engine.tp: {tp} neither divides {shape.num_kv_heads} key/value heads nor is their multiple; "
+            f"choose one of {divisors(shape.num_kv_heads, shape.num_heads, _inner(shape))}"
+        )
+
+
+def _inner(shape: ModelShape) -> int:
+    """Inner channels that tp must divide, whatever ep is."""
+    return shape.intermediate_size if shape.experts is None else shape.num_heads
+
+
+def _channels(shape: ModelShape, tp: int) -> Iterator[str]:
+    if shape.intermediate_size % tp:
+        yield (
+            f"engine.tp: {tp} does not divide {shape.intermediate_size} MLP channels; "
+            f"choose one of {divisors(shape.num_heads, shape.intermediate_size)}"
+        )
+
+
+def linears(shape: ModelShape) -> list[str]:
+    """Names every linear of the layers in the source checkpoint, in the order they run."""
+    kin = family(shape.architecture)
+    names = (
+        f"{kin.layers}.{layer}.{source}"
+        for layer in range(shape.num_layers)
+        for module in kin.layer(shape)
+        if isinstance(module, Linear)
+        for source in module.sources
+    )
+    return list(dict.fromkeys(names))
+
+
+def _split_groups(shape: ModelShape, precision: Precision) -> Iterator[str]:
+    """Yields the linears that runtimes fuse and the recipe gives different formats, each once."""
+    if precision.uniform:  # thousands of experts' names need not be looked at
+        return
+    kin = family(shape.architecture)
+    split: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for layer in range(shape.num_layers):
+        for group in kin.groups(shape):
+            names = tuple(f"{kin.layers}.{layer}.{module}" for module in group)
+            if len({precision.of(name) for name in names}) > 1:
+                patterns = [pattern_of(precision, name) for name in names]
+                split.setdefault((*group, *patterns), []).append(names)
+    for places in split.values():
+        told = ", ".join(f"{name} is {_format_of(precision, name)}" for name in _shown(places[0], precision))
+        more = f", and so in {len(places) - 1} more layers" if len(places) > 1 else ""
+        yield f"format.except: {told}{more}; runtimes fuse them, so give them one format"
+
+
+def _shown(names: tuple[str, ...], precision: Precision) -> list[str]:
+    """Names all members of a small group; of a large one, the first that each format or pattern decides."""
+    if len(names) <= SHOWN:
+        return list(names)
+    firsts: dict[tuple[str, str], str] = {}
+    for name in names:
+        firsts.setdefault((precision.of(name).name, pattern_of(precision, name)), name)
+    return list(firsts.values())
+
+
+def pattern_of(precision: Precision, module: str) -> str:
+    """The exception that decides a linear's format; empty where the default does."""
+    return next((pattern for pattern, _ in precision.exceptions if fnmatchcase(module, pattern)), "")
+
+
+def _format_of(precision: Precision, module: str) -> str:
+    """A linear's format and what decides it: `int4_awq by 'model.layers.0.*'`."""
+    pattern = pattern_of(precision, module)
+    return f"{precision.of(module).name} by {repr(pattern) if pattern else 'default'}"
+
+
+def _unfit(shape: ModelShape, precision: Precision, tp: int, ep: int) -> Iterator[str]:
+    """Yields the linears whose channels the format or the layout cannot divide."""
+    kin = family(shape.architecture)
+    for layer in range(shape.num_layers):
+        for linear in kin.layer(shape):
+            if isinstance(linear, Linear):
+                module = f"{kin.layers}.{layer}.{linear.sources[0]}"
+                where = f"format.except: {pattern!r}: " if (pattern := pattern_of(precision, module)) else ""
+                fmt, ranks = precision.of(module), tp // ep if linear.experts else tp
+                for problem in (*_blocks(linear, fmt, ranks), *_pairs(linear, fmt, ranks)):
+                    yield where + problem
+
+
+def _blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
+    """Says if a linear's inputs, or its shards' inputs, are not whole blocks of one scale each."""
+    block, names = fmt.block_size, ", ".join(part.source.rpartition(".")[2] for part in linear.parts)
+    if block and linear.inputs % block:
+        yield (
+            f"format: {fmt.name!r} needs whole {block}-element blocks, {names} has {linear.inputs} "
+            "input channels; choose a format without blocks"
+        )
+    elif block and linear.split == "row" and linear.inputs % (tp * block):
+        yield (
+            f"engine.tp: {tp} splits {names} ({linear.inputs} input channels) into shards that are not "
+            f"whole {block}-element blocks; choose tp so that {linear.inputs} % (tp * {block}) == 0"
+        )
+
+
+def _pairs(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
+    """Says if a linear's shards do not hold whole pairs of int4 output channels."""
+    for part in linear.parts if fmt.weight == "int4" else ():
+        held = part.outputs // (min(tp, part.units) if linear.split == "column" else 1)
+        if held % 2:
+            yield (
+                f"engine.tp: {tp} gives each rank {held} output channels of "
+                f"{part.source.rpartition('.')[2]}; {fmt.name!r} packs channels in pairs, "
+                "so choose tp so that the number is even"
+            )

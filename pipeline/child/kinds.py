@@ -1,0 +1,98 @@
+"""The table of kinds: the function that makes each kind of step, and the tools that decide its bytes.
+
+Nothing else says where the code of a step stands: keys, manifests and jobs name the kind. So a function may
+move: then one row changes here, and no key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What makes the steps of one kind."""
+
+    function: str
+    """`module:function` that a child process calls with the job, the output's directory and progress."""
+    tools: tuple[str, ...] = ()
+    """Packages whose versions are in the key, because they decide what is written."""
+
+
+TEXT = ("transformers", "tokenizers", "jinja2")
+"""What turns rows into tokens: chat templates are Jinja."""
+
+KINDS: Mapping[str, Maker] = {
+    # kind                          function                             tools that decide the bytes
+    "source":                Maker("pipeline.checkpoint.source_checkpoint:build"),
+    "source.heads":          Maker("pipeline.drafting.heads:build"),
+    "dataset":               Maker("pipeline.sources.hub_dataset:build"),
+    "calibration_set":       Maker("calibration.data.calibration_set:build",          TEXT),
+    "leakage":               Maker("calibration.data.leakage:build"),
+    "statistics":            Maker("calibration.statistics.statistics_pass:build", ("torch", "transformers")),
+    "sensitivity":           Maker("calibration.sensitivity.measure_sensitivity:build",      ("torch",)),
+    "quantized_checkpoint":  Maker("calibration.quantize.quantize:build", ("nvidia-modelopt", "torch")),
+    "quantized_checkpoint.modelopt":
+        Maker("calibration.modelopt.calibrate:build", ("nvidia-modelopt", "torch", "transformers")),
+    "sharded_checkpoint":    Maker("pipeline.checkpoint.convert:build"),
+    "engine.tuned":          Maker("pipeline.evaluate.tuned_engine:build"),
+    "measurement":           Maker("pipeline.evaluate.measurement:build"),
+    "baseline":              Maker("pipeline.evaluate.baseline:build",            ("torch", *TEXT)),
+    "evaluation":            Maker("pipeline.evaluate.evaluation:build",          ("numpy",)),
+    "generation":            Maker("pipeline.evaluate.generation:build"),
+}  # fmt: skip
+"""Kind, dotted with a variant where it has several makers, -> what makes it.
+
+`engine.<backend>` is asked of the backend, whose `identity` names compiler, libraries and hardware. A
+quantized checkpoint states ModelOpt's version in its configuration; the evaluation's intervals come from
+numpy's random numbers. What only reads or writes files (pyarrow, safetensors, matplotlib) decides no value
+and is in no key. `generation` is no step: it runs an engine for one prompt.
+"""
+
+
+def maker(kind: str) -> Maker:
+    """What makes a dotted kind; a KeyError for one that does not exist."""
+    first, _, variant = kind.partition(".")
+    if kind in KINDS or first != "engine":
+        return KINDS[kind]
+    from pipeline import engines  # pydantic and a backend's checks: only the engines' children need them
+
+    if variant not in engines.names():
+        raise KeyError(kind)
+    return Maker(engines.backend(variant).build)
+
+
+PUBLISHED: Mapping[str, str] = {
+    "pipeline.source:build": "source",
+    "pipeline.heads:build": "source.heads",
+    "pipeline.dataset:build": "dataset",
+    "calibration.dataset:build": "calibration_set",
+    "calibration.leakage:build": "leakage",
+    "calibration.statistics.build:build": "statistics",
+    "calibration.sensitivity:build": "sensitivity",
+    "calibration.quantize:build": "quantized_checkpoint",
+    "calibration.modelopt_calibration:build": "quantized_checkpoint.modelopt",
+    "pipeline.checkpoint.convert:build": "sharded_checkpoint",
+    "pipeline.engines.aoti.build:build": "engine.aoti",
+    "pipeline.engines.tensorrt.build:build": "engine.tensorrt",
+    "pipeline.engines.trtllm_torch.build:build": "engine.trtllm_torch",
+    "pipeline.tuning:build": "engine.tuned",
+    "pipeline.measurement:build": "measurement",
+    "pipeline.baseline:build": "baseline",
+    "pipeline.evaluation:build": "evaluation",
+    "pipeline.generation:build": "generation",
+}
+"""What manifests of enginery 0.1 have in a step's `builder`, where its code stood then -> its kind of today.
+
+Names that were published: no row changes when a function moves.
+"""
+
+
+def of_0_1(step: Mapping[str, Any]) -> bool:
+    """Whether enginery 0.1 wrote the step of a manifest, whose key then hashed where the code stood."""
+    return step.get("builder") in PUBLISHED
+
+
+def kind_of(step: Mapping[str, Any]) -> str | None:
+    """The dotted kind of a manifest's step, whichever version of enginery wrote it."""
+    return PUBLISHED[step["builder"]] if of_0_1(step) else step.get("kind")

@@ -1,0 +1,68 @@
+"""Where errors end: a message and an exit code for the expected, a traceback and 70 for bugs."""
+
+import errno
+import os
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from artifacts.store import disk
+from artifacts.store.disk import is_full
+from pipeline.cli.brief import brief
+from pipeline.cli.output import Output
+from pipeline.errors import EXIT_CODES
+
+HOST = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG,
+    errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ETXTBSY,
+})  # fmt: skip
+"""What a file system refuses wherever it is asked, and no bug of ours: the file is named, and the reason."""
+
+
+def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> int:
+    """Prints the error, in a `--json` run without an answer as its document too; returns the exit code."""
+    out = out or Output(color=color)
+    code, message = _said(exc)
+    if code == 70:
+        traceback.print_exception(exc)
+    notes = [brief(note) for note in getattr(exc, "__notes__", ())]
+    out.error(message, notes)
+    out.failed(failure(code, message, notes, kind=type(exc).__name__, **_problems(exc)))
+    return code
+
+
+def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> dict[str, Any]:
+    """What `--json` prints for a command that failed."""
+    return {"error": {"exit_code": code, "message": message, "hints": list(hints), **more}}
+
+
+def _said(exc: Exception) -> tuple[int, str]:
+    code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
+    if code is not None:
+        return code, brief(str(exc))
+    if is_full(exc):  # somewhere nobody thought of
+        return 4, brief(_full(exc))
+    if isinstance(exc, OSError) and exc.errno in HOST:
+        where = f"{exc.filename}: " if exc.filename is not None else ""
+        return 4, brief(f"{where}{exc.strerror}; give another path, or change what is there")
+    return 70, brief(
+        f"this is a bug in Enginery: {type(exc).__name__}: {exc}; please report it with the lines above"
+    )
+
+
+def _full(exc: BaseException) -> str:
+    """Which disk is full: that of the file in the error, else what is free where anything is written."""
+    name = getattr(exc, "filename", None)
+    if isinstance(name, str | bytes):
+        return disk.full(Path(os.fsdecode(name)).parent, os.fsdecode(name))
+    places = {disk.disk_of(place) for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()))}
+    free = ", ".join(f"{disk.free_bytes(one):,} at {one}" for one in sorted(places))
+    return f"disk full: {exc}; bytes free: {free}; free space where there is none, or set $TMPDIR"
+
+
+def _problems(exc: Exception) -> dict[str, Any]:
+    """The problems of a recipe one by one."""
+    problems = getattr(exc, "problems", None)
+    return {} if problems is None else {"problems": [brief(problem) for problem in problems]}

@@ -1,0 +1,158 @@
+"""doctor, toolchains: what this host has, what is missing, and what to do about it."""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.parameter_types import ADDRESS
+
+if TYPE_CHECKING:
+    from pipeline.toolchains.toolchain import Toolchain
+
+
+@click.command()
+@click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL",
+              help="Prefect server; default: the one that `up` started from this store.")  # fmt: skip
+@click.pass_obj
+def doctor(app: App, url: str | None) -> None:
+    """Say what this host and its Prefect server have, what is missing or fails, and what to do.
+
+    Exit 4 if a build cannot work, or the server does not do its work.
+
+    Example: enginery doctor
+    """
+    from pipeline.errors import BackendUnavailable  # pydantic: not for --help
+    from pipeline.process.host import PACKAGES
+    from pipeline.units import size
+
+    host = app.site.host
+    rows = [
+        _row("python", host.tools["python"]),
+        *(_row(name, host.tools.get(name), f"pip install {name}") for name in PACKAGES),
+        _row("C++ compiler", host.tools.get("c++"), "install g++ (Debian: apt-get install g++)"),
+        _row("CPU", f"{host.cores} cores, {host.cpu}"),
+        _row("memory", size(host.memory_bytes)),
+        _row("GPU", ", ".join(gpu.name for gpu in host.gpus) or "none: engines are built for the CPU"),
+        _row("backend aoti", "ready" if {"c++", "torch"} <= host.tools.keys() else None, "torch and g++"),
+        *_toolchain_lines(app),
+        _store_row(app),
+        *_cache_rows(app),
+        *_server_rows(app, url),
+    ]  # fmt: skip
+    app.out.rows(rows, id_column="what")
+    lacking = [row for row in rows if row["status"] in ("missing", "failing")]
+    if lacking:
+        raise BackendUnavailable("; ".join(f"{row['what']}: {row['found']}" for row in lacking))
+
+
+@click.command()
+@click.pass_obj
+def toolchains(app: App) -> None:
+    """List the TensorRT-LLM installations of this host, their versions, and what they lack.
+
+    They are found on PATH, and declared in the file that $ENGINERY_TOOLCHAINS names, else in
+    ~/.config/enginery/toolchains.yaml. Exit 4 if none of them works.
+
+    Example: enginery toolchains
+    """
+    from pipeline.errors import BackendUnavailable  # pydantic: not for --help
+    from pipeline.toolchains import declared
+
+    found = toolchains_of(app)
+    driver = next((gpu.driver for gpu in app.site.host.gpus), None)
+    app.out.rows([_toolchain_row(one, driver) for one in found], id_column="name")
+    if all(one.problem for one in found):
+        raise BackendUnavailable(
+            "no TensorRT-LLM works here; put trtllm-build on PATH, or declare an environment or an image "
+            f"in {declared.place(os.environ)}"
+        )
+
+
+def toolchains_of(app: App) -> "tuple[Toolchain, ...]":
+    """Every toolchain of this host; answers of earlier probes are in the store."""
+    from pipeline.toolchains.discovery import discover  # pydantic: not for --help
+
+    return discover(app.site.store.root, os.environ)
+
+
+def _toolchain_lines(app: App) -> list[dict[str, Any]]:
+    """A line per toolchain; one that is broken stops no other build."""
+    lines = [
+        {
+            "what": f"toolchain {one.name}",
+            "status": "broken" if one.problem else "ok",
+            "found": one.problem or f"TensorRT-LLM {one.version}",
+        }
+        for one in toolchains_of(app)
+    ]
+    return lines or [_row("toolchains", "no TensorRT-LLM: see `enginery toolchains`")]
+
+
+def _toolchain_row(one: "Toolchain", driver: str | None) -> dict[str, Any]:
+    names = ("tensorrt_llm", "tensorrt", "cuda", "torch", "python")
+    return {
+        "name": one.name,
+        "kind": one.runtime or one.kind,
+        **{name: one.versions.get(name) or None for name in names},
+        "driver": driver,
+        "where": one.location,
+        "problem": one.problem or None,
+    }
+
+
+def _row(what: str, found: str | None, cure: str = "") -> dict[str, Any]:
+    return {"what": what, "status": "ok" if found else "missing", "found": found or cure}
+
+
+def _store_row(app: App) -> dict[str, Any]:
+    """Whether the store can be written, by writing."""
+    from artifacts.errors import StoreUnusable  # pydantic: not for --help
+    from pipeline.units import size
+
+    store = app.site.store
+    try:
+        store.prepare()
+    except StoreUnusable as exc:
+        return _row("store", None, str(exc))
+    free = f", {size(store.free_bytes())} free" if store.local is store else ", can be read and written"
+    return _row("store", f"{store.url}{free}")
+
+
+def _cache_rows(app: App) -> list[dict[str, Any]]:
+    """Where the cache of a remote store is and how full; a local store has none."""
+    from artifacts.store.cached import CachedStore  # pydantic: not for --help
+    from pipeline.units import size
+
+    store = app.site.store
+    if not isinstance(store, CachedStore):
+        return []
+    cache = store.cache
+    bound = f" of at most {size(cache.max_bytes)}" if cache.max_bytes is not None else ""
+    told = f"{store.root}, {size(cache.held_bytes())}{bound}, {size(store.free_bytes())} free"
+    return [_row("cache", told)]
+
+
+def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
+    """Whether the Prefect server that was named, or runs from this store, does its work."""
+    from pipeline.flows.server_home import Home  # its callers need the store
+
+    home = Home(app.site.store.root)
+    started = home.api_url()
+    if url is None and started is None:
+        return [_row("Prefect server", "none runs from this store; `enginery up` starts one")]
+    from pipeline.flows.prefect_server import (
+        Prefect,  # Prefect costs a second to import: only where there is a server
+    )
+    from pipeline.flows.server_watch import look
+
+    server = Prefect.at(url or str(started))
+    ours = server.api_url == started
+    rows = [
+        {"what": one.what, "status": one.status, "found": one.told}
+        for one in look(server, home.log("server") if ours else None)
+    ]
+    if ours and rows[0]["status"] == "missing":
+        rows[0]["found"] += f"; `up` was killed while it ran: without need of it, delete {home.address}"
+    return rows

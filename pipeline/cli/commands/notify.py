@@ -1,0 +1,205 @@
+"""subscribe, notify: who is told of events, and telling them."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.parameter_types import ORDINAL, PATH, SECONDS
+from pipeline.cli.unused_options import refuse_unused
+
+if TYPE_CHECKING:
+    from artifacts.notify.deliver import Tried
+    from artifacts.notify.outbox import Outbox
+    from artifacts.notify.subscription import Way
+
+
+@click.command()
+@click.option("--webhook", metavar="URL", help="Address that gets a signed POST; or env:NAME, file:PATH.")
+@click.option("--secret", metavar="WHERE", help="Where the webhook's secret is: env:NAME or file:PATH.")
+@click.option("--command", metavar="LINE", help="Program to start, without a shell.")
+@click.option("--names", default="*", show_default=True, help="Only names that match this glob.")
+@click.option("--kind", "kinds", multiple=True, help="Only this kind of event; repeatable. Default: all.")
+@click.option("--remove", type=ORDINAL, metavar="ID", help="Remove a subscriber.")
+@click.option("--new-secret", type=PATH, help="Write a new webhook secret to a file.")
+@click.pass_obj
+def subscribe(
+    app: App,
+    /,
+    webhook: str | None,
+    command: str | None,
+    remove: int | None,
+    new_secret: Path | None,
+    **asked: "str | tuple[str, ...] | None",
+) -> None:
+    """Tell somebody of events from now on; without an option, list who is told.
+
+    Example: enginery subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET --kind published
+    """
+    given = [one for one in (webhook, command, remove, new_secret) if one is not None]
+    if len(given) > 1:
+        raise click.UsageError("give one of --webhook, --command, --remove and --new-secret")
+    if webhook is None and command is None:
+        refuse_unused("without --webhook or --command", "secret", "names", "kinds")
+    if new_secret is not None:
+        _make_secret(app, new_secret)
+    elif remove is not None:
+        _outbox(app).unsubscribe(remove)
+        app.out.value({"removed": remove}, text=f"subscriber {remove} is told no more", short=str(remove))
+    elif webhook is not None:
+        _subscribe(app, "webhook", webhook, asked)
+    elif command is not None:
+        _subscribe(app, "command", command, asked)
+    else:
+        _list(app)
+
+
+@click.command()
+@click.option("--follow", is_flag=True, help="Go on until stopped, instead of trying once.")
+@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--list", "list_", is_flag=True, help="Show what became of every event, and tell nobody.")
+@click.option("--retry", type=ORDINAL, metavar="ID", help="Try again what was given up for a subscriber.")
+@click.pass_obj
+def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None) -> None:
+    """Tell subscribers what they are to be told; what fails is tried again later, for about three days.
+
+    Commands that publish and promote start this by themselves. Run it with --follow, or from cron, so that
+    what failed is tried again.
+
+    Example: enginery notify --follow
+    """
+    if not follow:
+        refuse_unused("without --follow", "every")
+    outbox = _outbox(app)
+    if list_:
+        refuse_unused("with --list, which tells nobody", "follow", "every", "retry")
+        _list_deliveries(app, outbox)
+        return
+    if retry is not None:
+        count = outbox.retry(retry, datetime.now(UTC))
+        app.out.say(f"{count} events are tried again for subscriber {retry}")
+    if follow:
+        _follow(app, outbox, every)
+    elif not _tell(app, outbox):
+        app.out.rows([], id_column="event")
+        app.out.say("nobody is to be told anything now")
+
+
+def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
+    """Tells what is due, again and again until Ctrl-C; as JSON, a document whenever somebody was told."""
+    try:
+        while True:
+            _tell(app, outbox)
+            app.out.flush()
+            time.sleep(every_s)
+    except KeyboardInterrupt:
+        app.out.say("stopped; what is due waits for the next `enginery notify`")
+
+
+def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
+    from artifacts.notify.deliver import deliver  # httpx: not for --help
+    from pipeline.run.announce import WAYS
+
+    tried = deliver(outbox, WAYS, lambda: datetime.now(UTC))
+    if tried and app.out.json_mode:
+        app.out.rows([_row(one) for one in tried], id_column="event")
+    for one in tried if not app.out.json_mode else ():
+        who, event = one.due.subscription, one.due.event
+        what = f"{event.kind} {event.name}"
+        if not one.problem:
+            app.out.line(f"told {who.id} ({who.shown}) of {what}")
+        elif one.again_at:
+            when = f"{one.again_at:%Y-%m-%d %H:%M:%S} UTC"
+            app.out.warn(f"subscriber {who.id} was not told of {what}: {one.problem}; again at {when}")
+        else:
+            app.out.warn(f"subscriber {who.id} is told of {what} no more: {one.problem}")
+    return tried
+
+
+def _subscribe(app: App, way: "Way", target: str, asked: "dict[str, str | tuple[str, ...] | None]") -> None:
+    names, secret, kinds = asked["names"], asked["secret"], asked["kinds"]
+    assert isinstance(names, str)
+    assert isinstance(kinds, tuple)
+    outbox = _outbox(app)
+    number = outbox.subscribe(
+        way, target, secret=secret if isinstance(secret, str) else None, kinds=kinds, names=names
+    )
+    made = next(one for one in outbox.subscriptions() if one.id == number)
+    what = ", ".join(kinds) or "every event"
+    app.out.value(
+        {"id": number, "way": way, "target": made.shown, "kinds": list(kinds), "names": names},
+        text=f"subscriber {number} ({made.shown}) is told of {what} of {names}",
+        short=str(number),
+    )
+
+
+def _make_secret(app: App, path: Path) -> None:
+    from artifacts.notify.subscription import write_secret  # not for --help
+
+    write_secret(path)
+    app.out.value(
+        {"secret": str(path)},
+        text=f"a new secret is in {path}; give it to the receiver, and say --secret file:{path.absolute()}",
+        short=str(path),
+    )
+
+
+def _list(app: App) -> None:
+    outbox = _outbox(app)
+    every = outbox.deliveries()
+    rows = [
+        {
+            "id": one.id,
+            "way": one.way,
+            "target": one.shown,
+            "names": one.names,
+            "kinds": ", ".join(one.kinds) or "all",
+            "added_by": one.added_by,
+            "told": sum(item.state == "told" for item in every if item.subscription == one.id),
+            "waiting": sum(item.state == "waits" for item in every if item.subscription == one.id),
+            "given_up": sum(item.state == "given up" for item in every if item.subscription == one.id),
+        }
+        for one in outbox.subscriptions()
+    ]
+    app.out.rows(rows, id_column="id")
+    if not rows:
+        app.out.say("nobody is told of events; see enginery subscribe --help")
+
+
+def _list_deliveries(app: App, outbox: "Outbox") -> None:
+    rows = [
+        {
+            "event": one.seq,
+            "subscriber": one.subscription,
+            "state": one.state,
+            "attempts": one.attempts,
+            "next_at": f"{one.next_at:%Y-%m-%d %H:%M:%S}" if one.next_at else None,
+            "problem": one.problem,
+        }
+        for one in outbox.deliveries()
+    ]
+    app.out.rows(rows, id_column="event")
+    if not rows:
+        app.out.say("nobody was told anything yet")
+
+
+def _row(one: "Tried") -> dict[str, object]:
+    return {
+        "event": one.due.event.seq,
+        "subscriber": one.due.subscription.id,
+        "kind": one.due.event.kind,
+        "name": one.due.event.name,
+        "attempt": one.due.attempt,
+        "problem": one.problem or None,
+        "again_at": one.again_at.isoformat() if one.again_at else None,
+    }
+
+
+def _outbox(app: App) -> "Outbox":
+    from artifacts.notify.outbox import Outbox  # SQLAlchemy: not for --help
+
+    return Outbox(app.registry.database)

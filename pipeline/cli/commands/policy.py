@@ -1,0 +1,178 @@
+"""policy, waive: what aliases ask of versions, and who answers for exceptions."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.commands.promote import shown
+from pipeline.cli.parameter_types import MOST_DAYS, ORDINAL, Finite, PathType
+from pipeline.cli.unused_options import refuse_unused
+from recipes.regular import read_bytes
+
+if TYPE_CHECKING:
+    from artifacts.registry.registry import Policy, Request, Waiver
+
+
+@click.command()
+@click.argument("alias", required=False)
+@click.option("--verdict", multiple=True, help="Verdict that is good enough: PASS, UNVERIFIED; repeatable.")
+@click.option("--max-age-days", type=Finite(max=MOST_DAYS), help="Days since publication.")
+@click.option(
+    "--signed-by",
+    multiple=True,
+    type=PathType(exists=True, dir_okay=False),
+    help="PEM file of a public key; one of those given must have signed; repeatable.",
+)
+@click.option("--measured-on-target", is_flag=True, help="Its speed was measured on the GPU it is for.")
+@click.option("--metric", "bounds", multiple=True, help="NAME>=X or NAME<=X; repeatable.")
+@click.option("--no-open-waivers", is_flag=True, help="No waiver is open for the version, for any alias.")
+@click.option("--drop", is_flag=True, help="Take the policy away.")
+@click.pass_obj
+def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
+    """Show what aliases ask of versions, or set all rules of ALIAS, whatever the versions' names.
+
+    Example: enginery policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
+    """
+    from artifacts.registry.policy import parse_policy  # with the registry
+
+    document = _document(**rules)
+    if (document or drop) and not alias:
+        raise click.UsageError("rules need an ALIAS; `enginery policy` alone shows those there are")
+    if document and drop:
+        raise click.UsageError("--drop takes the policy away, and rules set one; choose one")
+    if alias and (document or drop):
+        app.registry.set_policy(alias, None if drop else parse_policy(document))
+        app.announce()
+    found = {one: rules for one, rules in app.registry.policies().items() if alias in (None, one)}
+    app.out.rows([row for one, rules in found.items() for row in _rule_rows(one, rules)], id_column="alias")
+    if not found:
+        app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: a PASS is all that is asked")
+
+
+@click.command()
+@click.argument("reference", metavar="[NAME[:VERSION]]", required=False)
+@click.argument("alias", required=False)
+@click.argument("rule", required=False)
+@click.option("--reason", help="Why; everybody who looks at the version sees it.")
+@click.option("--for", "duration", metavar="TIME", help="For how long: 12h, 7d, 2w.")
+@click.option("--end", type=ORDINAL, metavar="ID", help="End an open waiver now.")
+@click.option("--all", "ended", is_flag=True, help="List also waivers that are over.")
+@click.pass_obj
+def waive(
+    app: App, /, reference: str | None, alias: str | None, rule: str | None, end: int | None, **options: Any
+) -> None:
+    """Let a version break RULE of an alias's policy for a time, or list the waivers that are open.
+
+    Example: enginery waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild is queued' --for 7d
+    """
+    if end is not None:
+        refuse_unused("with --end", "reference", "alias", "rule", "reason", "duration", "ended")
+        made = app.registry.end_waiver(end)
+        app.announce()
+        app.out.value(
+            made.as_dict(), text=f"waiver {made.id} of {made.name}:{made.number} ended", short=str(made.id)
+        )
+    elif rule is not None and alias is not None and reference is not None:
+        refuse_unused("on a new waiver", "ended")
+        made = app.registry.waive(_request(app, reference, alias, rule, options))
+        app.announce()
+        text = f"waiver {made.id}: {made.name}:{made.number} {made}"
+        app.out.value(made.as_dict(), text=text, short=str(made.id))
+    elif alias is not None:
+        raise click.UsageError("give NAME:VERSION ALIAS RULE, or nothing or a NAME to list waivers")
+    else:
+        refuse_unused("without an ALIAS and a RULE", "reason", "duration")
+        found = _waivers(app, reference, ended=options["ended"])
+        app.out.rows([_waiver_row(app, one) for one in found], id_column="id")
+        if not found:
+            app.out.say("no waiver is open")
+
+
+def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
+    """Waivers of a name, or of one of its versions; of all where there is no reference."""
+    from artifacts.version import parse_reference  # with the registry
+
+    if reference is None:
+        return app.registry.waivers(ended=ended)
+    wanted = parse_reference(reference)
+    found = app.registry.waivers(wanted.name, ended=ended)
+    if wanted.alias is None and wanted.number is None:
+        app.registry.versions(wanted.name)  # says which names are close
+        return found
+    number = app.client.resolve(reference).number
+    return [one for one in found if one.number == number]
+
+
+def _request(app: App, reference: str, alias: str, rule: str, options: dict[str, Any]) -> "Request":
+    from artifacts.registry.registry import Request  # SQLAlchemy: not for --help
+
+    if not options["reason"] or not options["duration"]:
+        raise click.UsageError("a waiver needs --reason WHY and --for TIME, e.g. --for 7d")
+    record = app.client.resolve(reference)
+    until = datetime.now(UTC) + _time(options["duration"])
+    return Request(
+        name=record.name, number=record.number, alias=alias, rule=rule, reason=options["reason"], until=until
+    )
+
+
+def _time(text: str) -> timedelta:
+    units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+    count, unit = text[:-1], text[-1:]
+    if unit not in units or not count.isdecimal() or len(count) > 4 or not int(count):
+        raise click.UsageError(f"--for {text!r} is no time; write 12h, 7d or 2w")
+    return int(count) * units[unit]
+
+
+def _document(
+    *,
+    verdict: tuple[str, ...],
+    max_age_days: float | None,
+    signed_by: tuple[Path, ...],
+    measured_on_target: bool,
+    bounds: tuple[str, ...],
+    no_open_waivers: bool,
+) -> dict[str, Any]:
+    """The rules that were given, as `parse_policy` reads them."""
+    rules: dict[str, Any] = {
+        "verdict": list(verdict),
+        "max_age_days": max_age_days,
+        "signed_by": [read_bytes(path).decode(errors="replace") for path in signed_by],
+        "measured_on_target": measured_on_target,
+        "metrics": _bounds(bounds),
+        "no_open_waivers": no_open_waivers,
+    }
+    return {name: value for name, value in rules.items() if value not in (None, [], {}, False)}
+
+
+def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for text in texts:
+        sign = ">=" if ">=" in text else "<="
+        name, _, value = text.partition(sign)
+        try:
+            found.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
+        except ValueError:
+            raise click.UsageError(f"--metric {text!r} is no bound; write NAME>=X or NAME<=X") from None
+    return found
+
+
+def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
+    from artifacts.registry.telling import asked  # with the registry
+
+    rules = policy.as_dict()
+    return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]
+
+
+def _waiver_row(app: App, one: "Waiver") -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "version": f"{one.name}:{one.number}",
+        "alias": f"@{one.alias}",
+        "rule": one.rule,
+        "until": shown(app, one.until),
+        "by": one.granted_by,
+        "reason": one.reason,
+    }

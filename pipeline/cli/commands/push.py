@@ -1,0 +1,83 @@
+"""push, import: versions for other systems, and what was built elsewhere."""
+
+from typing import Any
+
+import click
+
+from pipeline.cli.app import App
+
+
+@click.command()
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--part",
+    type=click.Choice(["engine", "checkpoint"]),
+    help="What to push; default: the quantized checkpoint to hf, the engine to oci and mlflow.",
+)
+@click.pass_obj
+def push(app: App, /, reference: str, target: str, part: Any) -> None:
+    """Hand a version to another system: every byte verified on the way, visible there once it is complete.
+
+    \b
+    TARGET is one of
+      hf:DIR               a directory in Hugging Face layout, with a model card
+      hf://OWNER/NAME      a commit to a repository of a Hugging Face hub
+      oci:DIR[:TAG]        a manifest of an OCI image layout, in the CNCF ModelPack format
+      mlflow:URL[#MODEL]   a new version of a registered model
+
+    Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
+    """
+    from pipeline.cli.progress_bar import Moving
+    from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
+
+    with Moving(app.out, f"pushing {reference}") as progress:
+        made = exchange.push(reference, target, app.client, part, progress)
+    app.out.value(
+        {"reference": reference, "part": made.what, "where": made.where, **made.facts},
+        text=f"pushed the {made.what} of {reference} to {made.where}"
+        + ("" if made.facts.get("new", True) else ", where it was already"),
+        short=made.where,
+    )
+
+
+@click.command(name="import")
+@click.argument("source", metavar="SOURCE")
+@click.argument("name")
+@click.pass_obj
+def import_(app: App, /, source: str, name: str) -> None:
+    """Register an engine or a checkpoint that was built elsewhere as a version of NAME, verdict UNVERIFIED.
+
+    \b
+    SOURCE is one of
+      DIR                          an engine, a pulled version, or a checkpoint in Hugging Face layout
+      hf://OWNER/NAME[@REVISION]   a checkpoint on a Hugging Face hub
+      oci:DIR[:TAG]                a manifest of an OCI image layout
+      mlflow:URL#MODEL             a version of a registered model
+
+    Example: enginery import ./engine-from-elsewhere team/llama
+    """
+    from pipeline.cli.progress_bar import Moving
+    from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
+
+    with Moving(app.out, f"importing {source}") as progress:
+        made = exchange.take(source, name, app.client, app.site.host, progress)
+    app.announce()
+    if made.found.code:
+        app.out.warn(
+            "it holds compiled code, which runs with your rights; use it only if you trust its origin"
+        )
+    facts = made.found.facts
+    app.out.value(
+        {
+            "name": made.name,
+            "version": made.number,
+            "key": made.key,
+            "kind": made.found.kind,
+            "verdict": "UNVERIFIED",
+            "facts": dict(facts),
+        },
+        text=f"imported {made.found.kind} {made.name}:{made.number}, UNVERIFIED: {facts['backend']}, "
+        f"{facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
+        short=f"{made.name}:{made.number}",
+    )

@@ -1,0 +1,103 @@
+"""registry: make, upgrade and show the database of names and versions."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.app import App
+
+if TYPE_CHECKING:
+    from artifacts.registry.database import Database
+
+
+@click.group()
+def registry() -> None:
+    """Make, upgrade or show the registry's database.
+
+    Example: enginery --registry postgresql://enginery@db/engines registry init
+    """
+
+
+@registry.command()
+@click.pass_obj
+def init(app: App) -> None:
+    """Make the tables; where they are there already, nothing changes.
+
+    Example: enginery --registry postgresql://enginery@db/engines registry init
+    """
+    database = _database(app)
+    before = database.schema()
+    database.create()
+    done = "made" if before is None else "is there already:"
+    _tell(app, database, f"{done} registry {database.url}, schema {database.schema()}")
+
+
+@registry.command()
+@click.pass_obj
+def upgrade(app: App) -> None:
+    """Bring the tables of an older enginery to this one's, all or nothing.
+
+    Older versions of enginery refuse the registry from then on.
+
+    Example: enginery registry upgrade
+    """
+    database = _database(app)
+    before, after = database.upgrade()
+    _remember(app, database)
+    said = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
+    _tell(app, database, f"registry {database.url}: {said}")
+
+
+@registry.command()
+@click.pass_obj
+def show(app: App) -> None:
+    """Show where the registry is, its schema, its store and what is in it.
+
+    Example: enginery registry show
+    """
+    from artifacts.registry.registry import open_registry  # SQLAlchemy: not for --help
+    from artifacts.registry.tables import SCHEMA_VERSION
+
+    database = _database(app)
+    number = database.schema()
+    found: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
+    if number == SCHEMA_VERSION:
+        opened = open_registry(_url(app))
+        found |= opened.counts()
+        store = opened.bound()
+        found |= {"store": store and store.id, "store_url": store and store.url}
+    elif number is not None:
+        older = number < SCHEMA_VERSION
+        found["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
+            "bring it there with: enginery registry upgrade" if older else "use a later version of it"
+        )
+    lines = [
+        f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in found.items()
+    ]
+    app.out.value(found, text="\n".join(lines), short=database.url)
+
+
+def _remember(app: App, database: "Database") -> None:
+    """Notes that the store has a registry of its own; those of earlier versions did not note it."""
+    from artifacts.collection.registries import remember_own
+    from artifacts.store.local import open_store  # pydantic: not for --help
+
+    if app.registry_url is None:
+        remember_own(open_store(app.store_url), database.url)
+
+
+def _url(app: App) -> str:
+    from artifacts.store.local import open_store  # pydantic: not for --help
+
+    return app.registry_url or open_store(app.store_url).registry_url
+
+
+def _database(app: App) -> "Database":
+    """The database, whatever is in it."""
+    from artifacts.registry.database import connect  # SQLAlchemy: not for --help
+
+    return connect(_url(app))
+
+
+def _tell(app: App, database: "Database", text: str) -> None:
+    app.out.value({"registry": database.url, "schema": database.schema()}, text=text, short=database.url)

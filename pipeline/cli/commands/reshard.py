@@ -1,0 +1,82 @@
+"""reshard: checkpoints in other layouts."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.parameter_types import COUNT, PATH
+
+if TYPE_CHECKING:
+    from pipeline.process.process import Usage
+    from pipeline.run.resharding import Order
+
+
+@click.command()
+@click.argument("checkpoint", metavar="CHECKPOINT|KEY|NAME[@ALIAS|:VERSION]")
+@click.argument("out", type=PATH)
+@click.option("--tp", type=COUNT, default=1, show_default=True, help="Ranks per layer.")
+@click.option("--pp", type=COUNT, default=1, show_default=True, help="Stages of layers.")
+@click.option("--ep", type=COUNT, default=1, show_default=True, help="Of the tp ranks, expert-parallel.")
+@click.option("--release", default="", help="TensorRT-LLM release that reads it, e.g. 0.15; default: newest.")
+@click.pass_obj
+def reshard(  # noqa: PLR0913, PLR0917 what click hands over
+    app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int, release: str
+) -> None:
+    """Write a quantized checkpoint for other ranks, into the new directory OUT; nothing is rounded again.
+
+    CHECKPOINT is a directory in Hugging Face layout, a key of the store, or a published version.
+
+    Example: enginery reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
+    """
+    from artifacts.store.disk import refuse_taken
+    from pipeline.run.resharding import Layout, find, held, order
+    from pipeline.units import size
+
+    refuse_taken(out.absolute())
+    found = find(checkpoint, app.site.store, lambda: app.registry)
+    with held(found, app.site.store):
+        made = order(found, Layout(tp=tp, pp=pp, ep=ep), release)
+        app.out.say(
+            f"{found.path}: {made.precision}, KV cache {made.kv_cache}; "
+            f"{size(sum(made.rank_bytes))} for {tp * pp} rank(s)"
+        )
+        usage = _write(app, made, out)
+    for reason in made.unloadable:
+        app.out.warn(f"TensorRT-LLM does not load this: {reason}")
+    following = "" if made.unloadable else f"; next: {next_command(out)}"
+    app.out.value(
+        {
+            "directory": str(out.absolute()),
+            "format": made.precision.as_param(),
+            "kv_cache": made.kv_cache,
+            "tp": tp,
+            "pp": pp,
+            "ep": ep,
+            "rank_bytes": made.rank_bytes,
+            "seconds": round(usage.seconds, 3),
+            "peak_memory_bytes": usage.peak_memory_bytes,
+            "unloadable": made.unloadable,
+        },
+        text=f"wrote {tp * pp} rank(s) to {out} in {usage.seconds:.1f} s, "
+        f"peak memory {size(usage.peak_memory_bytes)}{following}",
+        short=str(out),
+    )
+
+
+def _write(app: App, made: "Order", out: Path) -> "Usage":
+    from pipeline.cli.progress import Display  # rich and numpy: not for --help
+    from pipeline.run.resharding import write
+
+    with Display(app.out) as display:
+        display.started(made.step)
+        return write(made, out, lambda *event: display.progressed(made.step, *event))
+
+
+def next_command(out: Path) -> str:
+    """What builds engines of it with TensorRT-LLM; `enginery run` does that, and more, from a recipe."""
+    return (
+        f"trtllm-build --checkpoint_dir {shlex.quote(str(out))} --output_dir {shlex.quote(f'{out}-engine')}"
+    )

@@ -1,0 +1,213 @@
+"""ls, show, diff: what is published, seen as lists, one by one, and side by side."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.parameter_types import COUNT
+
+if TYPE_CHECKING:
+    from artifacts.finding.match import Version
+    from artifacts.registry.registry import Remarks, VersionRecord
+
+SHOWN = (
+    "backend",
+    "format",
+    "dtype",
+    "kv_cache",
+    "tp",
+    "pp",
+    "max_batch_size",
+    "max_seq_len",
+    "scored",
+    "sequences_begin_with",
+    "measured",
+)
+"""Facts of a version that people see first."""
+
+USUAL = ("perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "size_bytes")
+"""Metrics that every list of versions shows."""
+
+FIRST = 50
+"""Versions that people see of a longer list; programs get all."""
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST} to people.")
+@click.pass_obj
+def ls(app: App, name: str | None, limit: int | None) -> None:
+    """List the newest version of every name and those with an alias, or the versions of NAME.
+
+    Example: enginery ls demo/int4_awq_tp2
+    """
+    people = not (app.out.json_mode or app.out.quiet)
+    most = limit or (FIRST if people else None)
+    found, count = app.registry.listed(name, limit=most)
+    if name and not found:
+        app.registry.versions(name)  # says which names are close
+    tabulate(app, found)
+    if not found:
+        app.out.say(f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`")
+    elif count > len(found):
+        more = "older ones" if name else "others"
+        app.out.say(f"{len(found):,} of {count:,} are shown; `--limit {count}` shows the {more} too")
+
+
+@click.command()
+@click.argument("reference", metavar="NAME[@ALIAS|:VERSION]|KEY")
+@click.pass_obj
+def show(app: App, reference: str) -> None:
+    """Show one version, or the artifact whose key begins with KEY: coverage, reports, inputs.
+
+    Example: enginery show demo/int4_awq_tp2@candidate
+    """
+    from pipeline.pages.artifact_view import find_key  # numpy: not for --help
+
+    key = find_key(app.site.store, reference)
+    if key is None:
+        _show_version(app, reference)
+    else:
+        _show_artifact(app, key)
+
+
+def _show_artifact(app: App, key: str) -> None:
+    """What an artifact is made of and what people see of it."""
+    from pipeline.pages.artifact_view import exhibit, root_of  # with find_key
+    from pipeline.units import duration, size
+
+    manifest = app.site.store.manifest(key)
+    root = root_of(app.site.store, key, manifest.kind)
+    seen, inputs = exhibit(manifest.kind, root), manifest.step.get("inputs", {})
+    if app.out.json_mode or app.out.quiet:
+        answer = {"kind": manifest.kind, "key": key, "path": str(root), "inputs": inputs}
+        whole = {**answer, "params": manifest.step.get("params", {}), "document": seen.document}
+        app.out.value(whole, text="", short=key)
+        return
+    peak = manifest.peak_memory_bytes
+    took = f"{duration(manifest.seconds)}{f', peak {size(peak)}' if peak else ''}"
+    app.out.line(f"{manifest.kind} {key}   {size(manifest.size_bytes)}   took {took}")
+    app.out.line(f"files {root}")
+    for line in seen.lines:
+        app.out.line(line)
+    for title, rows in seen.tables:
+        app.out.rows(rows, id_column="", title=title)
+    app.out.rows([{"input": role, "key": of} for role, of in inputs.items()], id_column="key")
+    for warning in seen.warnings:
+        app.out.warn(warning)
+
+
+def _show_version(app: App, reference: str) -> None:
+    from artifacts.registry.remarks import notices  # SQLAlchemy: not for --help
+
+    record = app.client.resolve(reference)
+    remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
+    if app.out.json_mode or app.out.quiet:
+        app.out.value({**record.as_dict(), **remarks.as_dict()}, text="", short=record.engine_key)
+        return
+    app.out.line(
+        f"{record.name}:{record.number}   verdict {record.verdict}   "
+        f"published {record.published_at:%Y-%m-%d %H:%M} UTC"
+    )
+    for notice in notices(record, remarks):
+        app.out.notice(notice.tone, notice.text)
+    aliases = [f"@{alias} -> :{number}" for alias, number in app.registry.aliases(record.name).items()]
+    app.out.line(f"engine {record.engine_key}")
+    app.out.line("aliases " + (", ".join(aliases) or "none"))
+    facts = record.facts
+    app.out.line("   ".join(f"{name} {facts[name]}" for name in SHOWN if name in facts))
+    wanted = record.recipe.get("format", "none")
+    if not isinstance(wanted, str):
+        exceptions = ", ".join(f"{pattern}: {name}" for pattern, name in wanted["except"].items())
+        app.out.line(f"linears {wanted['default']}, except {exceptions}")
+    speeds = _speeds(record)
+    figures = speeds[0] if speeds else {}
+    plain = [m for m in record.metrics if "@" not in m.name and m.name not in figures]
+    app.out.line("")
+    app.out.rows(
+        [{"metric": m.name, "value": m.value, "low": m.low, "high": m.high} for m in plain],
+        id_column="metric",
+    )
+    if speeds:
+        app.out.line("")
+        app.out.rows(speeds, id_column="batch_size")
+    app.out.line("")
+    app.out.rows([{"input": kind, "key": key} for kind, key in record.lineage.items()], id_column="key")
+
+
+@click.command()
+@click.argument("before", metavar="BEFORE")
+@click.argument("after", metavar="AFTER")
+@click.pass_obj
+def diff(app: App, before: str, after: str) -> None:
+    """Say in words what differs between two versions, and whether it is more than noise.
+
+    Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
+    """
+    from artifacts.finding.compare import NOTES, compare  # pydantic: not for --help
+    from pipeline.pages.sample_difference import paired  # numpy
+
+    left, right = app.client.resolve(before), app.client.resolve(after)
+    found = compare(left, right, paired(app.client.store, left, right))
+    if app.out.json_mode or app.out.quiet:
+        app.out.value(found.as_dict(), text="", short=found.summary)
+        return
+    app.out.line(found.summary)
+    for title, differences in found.sections:
+        if differences:
+            app.out.line(f"\n{title}{f' ({NOTES[title]})' if title in NOTES else ''}")
+            for one in differences:
+                app.out.line(f"  {one.text}")
+
+
+def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
+    """One row per measured batch size, from the metrics named `figure@batch`."""
+    rows: dict[int, dict[str, Any]] = {}
+    for metric in record.metrics:
+        figure, at, batch = metric.name.partition("@")
+        if at:
+            rows.setdefault(int(batch), {"batch_size": int(batch)})[figure] = metric.value
+    return list(rows.values())
+
+
+def tabulate(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> None:
+    """Lists versions with what was asked; remarks stand in the last column, waivers in full below."""
+    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
+    rows = [row(app, one, remarks[one.name, one.number], asked) for one in versions]
+    if not app.out.json_mode and not any(one["notes"] for one in rows):
+        rows = [{name: value for name, value in one.items() if name != "notes"} for one in rows]
+    app.out.rows(rows, id_column="version")
+    if not app.out.json_mode:
+        for one in versions:
+            for waiver in remarks[one.name, one.number].open_waivers:
+                app.out.warn(f"{one.reference}: {waiver}")
+
+
+def rows_of(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Versions as lines of a list; `asked` are metrics that have columns beside the usual ones."""
+    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
+    return [row(app, one, remarks[one.name, one.number], asked) for one in versions]
+
+
+def row(app: App, one: "Version", remarks: "Remarks", asked: Sequence[str] = ()) -> dict[str, Any]:
+    """A version as a line of a list."""
+    from artifacts.registry.remarks import marks  # SQLAlchemy: not for --help
+
+    figures = {
+        "version": one.reference,
+        "aliases": " ".join(f"@{alias}" for alias in one.aliases),
+        "format": one.facts.get("format"),
+        "tp": one.facts.get("tp"),
+        "pp": one.facts.get("pp"),
+        "verdict": one.verdict,
+        "perplexity_ratio": one.metric("perplexity_ratio"),
+        "kl": one.metric("kl"),
+        "top1": one.metric("top1_agreement"),
+        "tokens_per_s": one.metric("tokens_per_s"),
+        **{name: one.metric(name) for name in asked if name not in USUAL},
+        "MB": (one.metric("size_bytes") or 0.0) / 1e6,
+        "notes": marks(one, remarks) or None,
+    }
+    return {**figures, "origin": one.origin, **remarks.as_dict()} if app.out.json_mode else figures

@@ -1,0 +1,123 @@
+"""stale: which published engines no longer match, and what rebuilding them would take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.cli.app import App
+from pipeline.cli.parameter_types import ADDRESS, MOST_DAYS, PATH
+
+if TYPE_CHECKING:
+    from pipeline.rebuild.find_stale import Asked
+    from pipeline.rebuild.version_survey import Finding
+
+
+def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A cron expression that fires, or a usage error."""
+    from recipes.cron import known_cron  # only with a schedule
+
+    try:
+        return None if value is None else known_cron(value)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from None
+
+
+@click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option(
+    "--pools",
+    type=PATH,
+    help="YAML file of the pools that serve; default: this host.",
+)
+@click.option(
+    "--gate-max-age",
+    "gate_days",
+    type=click.IntRange(1, MOST_DAYS),
+    default=90,
+    show_default=True,
+    metavar="DAYS",
+    help="Days that an accuracy verdict is relied on.",
+)
+@click.option("--all", "every", is_flag=True, help="Every version, not only aliased and newest ones.")
+@click.option("--offline", is_flag=True, help="Do not ask the hub for newer commits.")
+@click.option(
+    "--write",
+    "folder",
+    type=PATH,
+    help="Write a recipe for each rebuild into this directory.",
+)
+@click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")
+@click.option("--schedule", metavar="CRON", callback=cron,
+              help="Have a Prefect server do all this, rebuilds included, on a schedule in UTC.")  # fmt: skip
+@click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
+              show_default=True, help="Prefect server.")  # fmt: skip
+@click.pass_obj
+def stale(
+    app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **asked: Any
+) -> None:
+    """Show published engines that no longer match their model, hosts or gate data, and what a rebuild costs.
+
+    Example: enginery stale --pools pools.yaml --gate-max-age 60
+    """
+    from pipeline.rebuild.find_stale import Asked, ask  # SQLAlchemy and planning: not for --help
+
+    wanted = Asked(**asked)
+    if schedule is not None:
+        _schedule(app, wanted, schedule, url)
+        return
+    with app.announcing():
+        findings = ask(wanted, app, app.out.say)
+    app.out.rows([_row(one) for one in findings if one.reasons], id_column="version")
+    _tell(app, findings)
+    if folder is not None:
+        _write(app, findings, folder)
+    if submit:
+        _submit(app, findings, url)
+
+
+def _row(one: "Finding") -> dict[str, Any]:
+    from pipeline.flows.reports import stale_row  # rich: not for --help
+
+    return stale_row(one)
+
+
+def _tell(app: App, findings: "list[Finding]") -> None:
+    """The story beside the table: how many match, and why some cannot be planned here."""
+    old = [one for one in findings if one.reasons]
+    app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
+    for one in old:
+        if one.problem:
+            app.out.say(f"{one.record.reference}: no rebuild from here: {one.problem}")
+
+
+def _write(app: App, findings: "list[Finding]", folder: Path) -> None:
+    from pipeline.rebuild.find_stale import write_recipe  # as above
+
+    for one in findings:
+        if one.rebuild is not None:
+            app.out.say(f"wrote {write_recipe(one.rebuild, folder)}")
+
+
+def _submit(app: App, findings: "list[Finding]", url: str) -> None:
+    from pipeline.flows.deployments import send_rebuilds  # Prefect costs a second to import
+    from pipeline.flows.prefect_server import Prefect
+
+    for sent in send_rebuilds(findings, app.store_url, app.registry_url, Prefect.at(url)):
+        app.out.say(f"sent {sent.name}: {sent.url}")
+
+
+def _schedule(app: App, wanted: "Asked", cron: str, url: str) -> None:
+    from pipeline.cli.commands.submit import await_schedules, report, require_planned
+    from pipeline.flows.deployments import schedule_stale  # Prefect costs a second to import
+    from pipeline.flows.prefect_server import Prefect
+    from pipeline.rebuild.host_pools import load_pools
+    from recipes.schema import Schedule
+
+    if wanted.pools is not None:
+        load_pools(wanted.pools)  # refused now, not each night
+    server = Prefect.at(url)
+    sent = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
+    awaited = await_schedules(app, [sent], server)
+    report(app, sent, server, awaited, wait=False)
+    require_planned(awaited, server)

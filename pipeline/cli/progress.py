@@ -1,0 +1,128 @@
+"""Steps as they run, on stderr: bars with an ETA on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline.cli.output import Output
+from pipeline.step.realize import Listener, Made
+from pipeline.step.step import Step
+from pipeline.units import duration, size
+
+LINE_EVERY_S = 15.0
+"""How often a run without a terminal says how far it is."""
+
+
+class Display(Listener):
+    """Shows a run; one line per finished step stays."""
+
+    def __init__(self, out: Output) -> None:
+        self.out = out
+        self.live = out.stderr.is_terminal and not out.quiet
+        self.bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeElapsedColumn(),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=out.stderr,
+            transient=True,
+        )
+        self.tasks: dict[str, TaskID] = {}
+        self.since: dict[str, float] = {}
+        self.said: dict[str, float] = {}
+        self.unit: dict[str, str] = {}
+        """Unit of a step's current phase; another unit is another phase, timed by itself."""
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self.live:  # it prints an empty line where it never started
+            self.bars.stop()
+
+    def started(self, step: Step) -> None:
+        """Opens the step's bar."""
+        self.since[step.key] = self.said[step.key] = time.monotonic()
+        if self.live:
+            self.tasks[step.key] = self.bars.add_task(label(step), total=None, numbers="")
+
+    def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
+        """Moves the bar, or says a line when the last one is old."""
+        now = time.monotonic()
+        if self.unit.get(step.key, unit) != unit:
+            self.since[step.key] = now
+        self.unit[step.key] = unit
+        rate = done / max(now - self.since[step.key], 1e-9)
+        speed = f", {count(rate, unit)}/s" if rate >= 1 else ""
+        numbers = f"{count(done, unit)}/{count(total, unit)} {unit}{speed}"
+        if self.live:
+            self.bars.update(self.tasks[step.key], completed=done, total=total, numbers=numbers)
+        elif now - self.said[step.key] > LINE_EVERY_S:
+            self.said[step.key] = now
+            left = duration((total - done) / rate) if done else "unknown"
+            self.out.say(f".. {label(step)}  {numbers}, eta {left}")
+
+    def waiting(self, step: Step, whom: str) -> None:
+        """Says whom the step waits for."""
+        self.out.say(f".. {label(step)}  waits for {whom}, to make it")
+
+    def damaged(self, step: Step, problems: str) -> None:
+        """Warns that a stored artifact is rebuilt."""
+        self.out.warn(f"{label(step)}: stored files are damaged and will be built again: {problems}")
+
+    def remarked(self, step: Step, text: str) -> None:
+        """Warns of what the build goes on without."""
+        self.out.warn(f"{label(step)}: {text}")
+
+    def finished(self, made: Made) -> None:
+        """Leaves one line: what, which, how long, how much memory."""
+        step = made.step
+        self._close(step)
+        took = "cached" if made.cached else duration(made.manifest.seconds)
+        peak = made.manifest.peak_memory_bytes
+        memory = f"peak {size(peak)}" if peak and not made.cached else ""
+        self.out.say(f"{self._mark('✓', 'ok')} {label(step)}  {took:>7}  {memory:<14}  {step.what}".rstrip())
+        for text in () if self.out.quiet else made.remarks():
+            self.out.warn(text)
+
+    def failed(self, step: Step, error: Exception) -> None:
+        """Leaves one line for a step that did not succeed."""
+        self._close(step)
+        self.out.say(f"{self._mark('✗', '!!')} {label(step)}  {escape(str(error).splitlines()[0])}")
+
+    def _close(self, step: Step) -> None:
+        if step.key in self.tasks:
+            self.bars.remove_task(self.tasks.pop(step.key))
+
+    def _mark(self, mark: str, plain: str) -> str:
+        return mark if self.out.stderr.encoding.lower().startswith("utf") else plain
+
+
+def label(step: Step) -> str:
+    """Name and short key, in columns."""
+    return f"{step.name:<20} {step.key[:12]}"
+
+
+def count(value: float, unit: str) -> str:
+    """A number of units as people read it."""
+    if unit.startswith("bytes"):
+        return size(value)
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

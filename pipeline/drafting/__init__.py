@@ -1,0 +1,1 @@
+"""What proposes tokens to a model: EAGLE and Medusa heads, draft models, lookahead."""

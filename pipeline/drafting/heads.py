@@ -1,0 +1,139 @@
+"""Heads that propose tokens beside a model, a source of their own: weights and config.json, no tokenizer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest
+from artifacts.store.local import LocalStore
+from calibration import links
+from pipeline.errors import SourceError
+from pipeline.process.meter import Meter, Progress
+from pipeline.sources.copying import copy, require_room, sha256
+from pipeline.sources.snapshot import PAPERS, PICKLES, require_sizes, unreadable
+from pipeline.weights.finite import check_finite
+from pipeline.weights.tensors import Checkpoint, read_config, read_header
+from recipes.regular import resolved
+from recipes.schema import Model
+
+WEIGHTS = ("medusa_lm_head.safetensors", "model.safetensors")
+"""Names of the one weight file, the first that exists."""
+
+PREFIX = "heads."
+"""Begins the names of head tensors beside a model's, which may be the same."""
+
+Kind = tuple[str, tuple[int, ...]]
+"""Type and shape of a tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """The heads before any weight is read."""
+
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Kind]
+    weight_bytes: int
+    params: Mapping[str, Any]
+    """What the key of their source hashes."""
+    places: Mapping[str, Any]
+
+
+def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
+    """Reads the heads that a recipe names by a directory; a SourceError where they cannot be used."""
+    if model.path is None:
+        raise SourceError(
+            f"{model.repo}: heads are read from a directory; download the repository and give its 'path'"
+        )
+    directory = resolved(base / model.path)
+    found = open_heads(directory)
+    return Heads(
+        config=found.config,
+        tensors=kinds(found),
+        weight_bytes=sum(entry.nbytes for entry in found.entries.values()),
+        params={"digest": _digest(directory, store.digests.digest)},
+        places={"path": str(directory)},
+    )
+
+
+def open_heads(directory: Path) -> Checkpoint:
+    """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
+    if said := links.told(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+        raise SourceError(said)
+    config = read_config(directory)
+    file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
+    if file is not None:
+        return Checkpoint(directory, config, read_header(file))
+    pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
+    held = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+    raise SourceError(
+        f"{directory}: {held}; only safetensors files are read, because a pickle can run any code: "
+        f"convert the heads to {' or '.join(WEIGHTS)}"
+    )
+
+
+def kinds(heads: Checkpoint) -> dict[str, Kind]:
+    """Type and shape of every tensor, by its own name."""
+    return {name: (entry.dtype, entry.shape) for name, entry in heads.entries.items()}
+
+
+def differences(wanted: Mapping[str, Kind], held: Mapping[str, Kind]) -> list[str]:
+    """Says of every tensor that is missing, too many, or of another type or shape."""
+    found = []
+    for name in sorted({**wanted, **held}):
+        if name not in held:
+            found.append(f"{name} is missing")
+        elif name not in wanted:
+            found.append(f"{name} is none of its tensors")
+        elif held[name] != wanted[name]:
+            (has, size), (needs, other) = held[name], wanted[name]
+            found.append(f"{name} is {has} {list(size)}, it must be {needs} {list(other)}")
+    return found
+
+
+def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
+    """A model's checkpoint with the heads' tensors in it, whose names get the prefix."""
+    added = {PREFIX + name: entry for name, entry in heads.entries.items()}
+    return Checkpoint(checkpoint.directory, checkpoint.config, {**checkpoint.entries, **added})
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Fills `out` with an own, verified and finite copy of the heads in `places`, or raises."""
+    path, wanted = Path(job["places"]["path"]), job["params"]["digest"]
+    names = _names(path)
+    total = sum((path / name).stat().st_size for name in names)
+    require_room(out, total)
+    copied = Meter(progress, total, "bytes copied")
+    for name in names:
+        copy(path / name, out / name, copied.add)
+    hashed = Meter(progress, total, "bytes hashed")
+    found = _digest(out, lambda file: sha256(file, hashed.add))
+    if found != wanted:
+        raise SourceError(
+            f"{path}: digest {wanted} expected, {found} found; "
+            "the directory changed after the plan was made: run again"
+        )
+    check_finite(open_heads(out), progress)
+
+
+def _names(directory: Path) -> list[str]:
+    """The files that make the heads: config, weights, licences and cards."""
+    weights = next(iter(open_heads(directory).entries.values())).file.name
+    return sorted(["config.json", weights, *_papers(directory)])
+
+
+def _papers(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if PAPERS.fullmatch(path.name)]
+
+
+def _digest(directory: Path, digests: Callable[[Path], str]) -> str:
+    found, names = {}, _names(directory)
+    require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in names})
+    for name in names:
+        try:
+            found[name] = digests(directory / name).removeprefix("sha256:")
+        except OSError as exc:
+            raise unreadable(directory / name, exc) from exc
+    return digest.of_json(found)

@@ -1,0 +1,189 @@
+"""Builds the engines of a TensorRT-LLM step with an outside `trtllm-build`; runs in a child process.
+
+Written from the command's sources and tested against a stand-in with the command's options; never run against
+the real one.
+"""
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipeline.engines.tensorrt import timing_cache
+from pipeline.engines.tensorrt.build_log import MARKS, BuildLog
+from pipeline.engines.tensorrt.command import command
+from pipeline.engines.tensorrt.description import (
+    Built,
+    add_draft,
+    checked,
+    describe,
+    relative_places,
+    write_json,
+)
+from pipeline.engines.tensorrt.engine_parts import DRAFT, Part, parts_of, viewed
+from pipeline.engines.tensorrt.timing_cache import Reuse
+from pipeline.engines.tensorrt.workers import Workers, workers
+from pipeline.errors import BuildFailed
+from pipeline.process import process
+from pipeline.step.reuse import REPORT, TUNING
+from pipeline.toolchains.toolchain import Toolchain
+from pipeline.trtllm import gpus_idle
+from pipeline.trtllm.gpus_idle import Device
+
+Progress = Callable[[int, int, str], None]
+
+SHOWN_ERRORS = 5
+
+INPUT_CACHE = "--input_timing_cache"
+"""Absent before 0.9, where one option names both files."""
+
+GPU_MEMORY = (
+    "the GPU ran out of memory: lower engine.max_batch_size, engine.max_seq_len or options.max_num_tokens, "
+    "or split the model over more GPUs"
+)
+HOST_MEMORY = (
+    "if the host ran out of memory (see `dmesg`), build fewer ranks at once with fewer CUDA_VISIBLE_DEVICES"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Site:
+    """Where the parts are built."""
+
+    toolchain: Toolchain
+    devices: tuple[Device, ...]
+    earlier: Path | None
+    """Tuning directory of an earlier build."""
+    scratch: Path
+    """Directory for logs until they are told."""
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Builds the engine, and what belongs to it; `job` follows the child-process contract.
+
+    Nothing of a part that fails is worth keeping: the caller discards `out`.
+    """
+    params, places = job["params"], job["places"]
+    parts = parts_of(job)
+    devices = gpus_idle.idle(params, max(part.world_size for part in parts))
+    earlier = Path(places[TUNING]) if TUNING in places else None
+    total = len(MARKS) * sum(part.world_size for part in parts)
+    with tempfile.TemporaryDirectory(prefix="enginery-build-") as scratch:
+        site = _Site(
+            toolchain=Toolchain.of(places["toolchain"]),
+            devices=devices,
+            earlier=earlier,
+            scratch=Path(scratch),
+        )
+        done = 0
+        for part in parts:
+            _build_part(viewed(part, site.scratch), site, out / part.name, _Meter(progress, done, total))
+            done += len(MARKS) * part.world_size
+    if any(part.name == DRAFT for part in parts):
+        add_draft(out)
+    progress(total, total, "phases")
+
+
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """Reports the phases of one part's ranks among all."""
+
+    progress: Progress
+    done: int
+    total: int
+
+    def __call__(self, marks: int) -> None:
+        """The part's ranks have finished so many phases."""
+        self.progress(min(self.done + marks, self.total), self.total, "phases")
+
+
+def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
+    """Builds one engine into its directory."""
+    device, tuning = site.devices[0], out / TUNING
+    out.mkdir(exist_ok=True)
+    key = timing_cache.key_of(device, site.toolchain.versions, {**part.asked, "part": part.name})
+    reuse = timing_cache.bring(site.earlier if not part.name else None, tuning, key)
+    sizes = [file.stat().st_size for file in part.rank_files]
+    free = psutil.virtual_memory().available
+    at_once = workers(sizes, len(site.devices), device.memory_bytes, free)
+    log = BuildLog()
+    usage = _run(part, site, out, at_once, log, meter)
+    timing_cache.finish(tuning, key)
+    found = checked(part, out, log, site.toolchain.version)
+    relative_places(out)
+    shutil.copytree(part.checkpoint / "tokenizer", out / "tokenizer")
+    built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=found)
+    write_json(out / "engine.json", describe(built, out))
+    report = {"gpus": [one.index for one in site.devices], **_report(log, usage, at_once, reuse)}
+    write_json(tuning / REPORT, report)
+
+
+def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, meter: _Meter) -> process.Usage:
+    """Runs trtllm-build; BuildFailed with its own errors, the end of its log, and what may help."""
+
+    def hear(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        log.hear(line)
+        meter(log.marks)
+
+    work = process.Job(
+        name=" ".join(filter(None, ["trtllm-build", part.name])),
+        argv=argv_of(part, site.toolchain, out, at_once.count),
+        log=site.scratch / f"{part.name or 'target'}.log",
+        timeout_s=math.inf,
+        env=clean_env(os.environ, site.devices),
+        guarded=True,
+    )
+    try:
+        return process.run(work, on_line=hear)
+    except BuildFailed as exc:
+        raise BuildFailed("\n  ".join([str(exc), *_causes(log)])) from None
+    finally:
+        sys.stdout.flush()
+
+
+def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str]:
+    """The command that builds a part, `count` ranks at once; pure.
+
+    One after another, ranks share the timing cache that the first one writes. At once, one rank might read
+    the file while another writes it, so all of them read a copy.
+    """
+    settings, cache = part.asked["options"], out / TUNING / timing_cache.CACHE
+    arguments = command(settings, part.checkpoint, out, timing_cache=cache, workers=count)
+    if count > 1 and INPUT_CACHE in arguments:
+        arguments[arguments.index(INPUT_CACHE) + 1] = str(out / TUNING / timing_cache.COPY)
+    mounts = (part.checkpoint, *part.linked, out)
+    if toolchain.launcher == "mpirun":
+        ranks = ("-n", str(count), "--allow-run-as-root", toolchain.program("trtllm-build"))
+        return toolchain.argv("mpirun", *ranks, *arguments, mounts=mounts)
+    return toolchain.argv("trtllm-build", *arguments, mounts=mounts)
+
+
+def clean_env(env: Mapping[str, str], devices: Sequence[Device]) -> dict[str, str]:
+    """Our environment without what leads a foreign Python to our packages, and with these GPUs only."""
+    kept = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    return {**kept, gpus_idle.VISIBLE: gpus_idle.visible(devices)}
+
+
+def _causes(log: BuildLog) -> list[str]:
+    """What the log says of a failure, and what to do about it."""
+    errors = list(log.errors)[:SHOWN_ERRORS]
+    told = [f"error in the log: {text}" for text in errors]
+    return [*told, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
+
+
+def _report(log: BuildLog, usage: process.Usage, at_once: Workers, reuse: Reuse) -> dict[str, Any]:
+    return {
+        "seconds": usage.seconds,
+        "peak_memory_bytes": usage.peak_memory_bytes,
+        "workers": {"count": at_once.count, "why": at_once.why},
+        "timing_cache": {"reused": reuse.used, "reason": reuse.reason},
+        **log.report(),
+    }

@@ -1,0 +1,1 @@
+"""Scores and times engines, and judges them: baseline, evaluation, measurement, gate, search."""

@@ -1,0 +1,76 @@
+"""Runs a built engine in a child process for one prompt."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.process import process
+from pipeline.process.host import child_env
+
+TIMEOUT_S = 3600.0
+
+TWIN = "scoring"
+"""What an engine's description calls one that stands for another where scores are needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a prompt is continued."""
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    """0 takes the likeliest token."""
+    seed: int = 0
+    chat: bool = False
+    """The prompt is a user message and goes through the chat template."""
+    date: str = field(default_factory=lambda: datetime.now().astimezone().date().isoformat())
+    """Today, to a chat template that prints the date."""
+
+
+def require_engine(directory: Path) -> None:
+    """Raises SourceError unless the directory holds an engine that may serve."""
+    file = directory / "engine.json"
+    if not file.is_file():
+        raise SourceError(
+            f"{directory} holds no engine (no engine.json); give a published version or a pulled directory"
+        )
+    if json.loads(file.read_text()).get("part") == TWIN:
+        raise SourceError(
+            f"{directory} holds the twin that only the gate scored; give the directory above it"
+        )
+
+
+def generate(
+    directory: Path, prompt: str, on_text: Callable[[str], None], options: Options
+) -> dict[str, Any]:
+    """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
+    require_engine(directory)
+    with tempfile.TemporaryDirectory(prefix="enginery-") as scratch:
+        out, job_file = Path(scratch) / "out", Path(scratch) / "job.json"
+        out.mkdir()
+        job = {
+            "kind": "generation",
+            "params": {"prompt": prompt, **asdict(options)},
+            "places": {},
+            "inputs": {"engine": str(directory.resolve())},
+            "out": str(out),
+        }
+        job_file.write_text(json.dumps(job))
+        process.run(
+            process.Job(
+                name="generation",
+                argv=[sys.executable, "-m", "pipeline.child.door", str(job_file)],
+                log=Path(scratch) / "log",
+                timeout_s=TIMEOUT_S,
+                env=child_env("generation"),
+            ),
+            on_text=on_text,
+        )
+        result: dict[str, Any] = json.loads((out / "generation.json").read_text())
+    return result

@@ -1,0 +1,232 @@
+"""What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from artifacts.client import verify_pulled
+from artifacts.errors import ArtifactCorrupt
+from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
+from artifacts.store.tree import is_plain, list_files
+from artifacts.trust import licence as terms
+from pipeline.checkpoint import stated
+from pipeline.checkpoint.convert import quantization_block
+from pipeline.checkpoint.layout_checks import linears
+from pipeline.errors import ExchangeRefused, SourceError
+from pipeline.exchange.hf import README, front_matter
+from pipeline.models.config_json import read_shape
+from pipeline.models.model_json import read_json
+from pipeline.run.publish import described, per_rank
+from pipeline.sources.snapshot import (
+    QUANTIZATION,
+    check_names,
+    local_names,
+    require_inside,
+    require_json,
+    require_sizes,
+)
+from pipeline.weights.tensors import open_checkpoint
+from recipes.formats import FORMATS
+
+ENGINE, CHECKPOINT, SOURCE = "engine", "quantized_checkpoint", "source"
+
+UNKNOWN_GPU = "a GPU that nobody named at its import"
+
+RANK_ENGINE = re.compile(r"rank(\d+)\.engine")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foreign:
+    """An engine or a checkpoint, as it says of itself."""
+
+    kind: str
+    """Kind of artifact that it becomes."""
+    names: tuple[str, ...]
+    """Its files; others in the directory stay behind."""
+    facts: Mapping[str, Any]
+    """As of a version that was built here."""
+    model: str = ""
+    licence: Mapping[str, Any] | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    """What it says of where it comes from, which nobody has checked."""
+    code: bool = False
+    """Loading it runs compiled code that is part of it."""
+
+
+def recognise(directory: Path) -> Foreign:
+    """What is in a directory: an engine of ours or of TensorRT-LLM, or a checkpoint in Hugging Face layout.
+
+    Anything else, and links out of the directory, are an ExchangeRefused; a damaged pulled version is an
+    ArtifactCorrupt, a damaged checkpoint a SourceError.
+    """
+    if not directory.is_dir():
+        raise ExchangeRefused(
+            f"{directory}: no such directory; give one that holds an engine or a checkpoint"
+        )
+    files = list_files(directory)
+    names = expected(files, str(directory))
+    if _is_engine(files):
+        links = [name for name in names if not is_plain(files[name])]
+        if links:
+            raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it leads to (cp -rL)")
+    if VERSION in files:
+        return _pulled(directory)
+    if "engine.json" in files:
+        return _ours(directory, names)
+    return _tensorrt(directory, names) if _is_engine(files) else _checkpoint(directory)
+
+
+def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
+    """Those of these files that an import takes: all of an engine, those of a checkpoint that make a model.
+
+    Neither is an ExchangeRefused, an incomplete checkpoint a SourceError.
+    """
+    held = set(names)
+    if _is_engine(held):
+        return tuple(sorted(held))
+    if "config.json" in held:
+        return tuple(sorted({*check_names(held, where), *(held & {QUANTIZATION})}))
+    raise ExchangeRefused(
+        f"{where} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
+        "checkpoint (config.json with safetensors); nothing was imported"
+    )
+
+
+def _is_engine(names: Iterable[str]) -> bool:
+    return any(name in (VERSION, "engine.json") or RANK_ENGINE.fullmatch(name) for name in names)
+
+
+def _pulled(directory: Path) -> Foreign:
+    """A version that another registry's `pull` wrote, or `push` with a card; files and seal are checked."""
+    if problems := verify_pulled(directory, beside=[README]):
+        raise ArtifactCorrupt(
+            "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
+        )
+    version = unseal((directory / VERSION).read_text(), VERSION)
+    manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
+    if "engine.json" in manifest.files:
+        found = _ours(directory, tuple(manifest.files))
+    else:
+        found = replace(_checkpoint(directory), names=tuple(manifest.files))
+    said = version.get("facts", {})
+    told = {name: said[name] for name in ("target", "gpus") if name in said}
+    claims = {
+        name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
+    }
+    return replace(found, facts={**found.facts, **told}, claims=claims)
+
+
+def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
+    about = _json(directory / "engine.json")
+    try:
+        facts = described(about)
+    except (KeyError, TypeError) as exc:
+        raise ExchangeRefused(
+            f"{directory / 'engine.json'}: is not as this version writes it ({exc!r}); build it again"
+        ) from None
+    facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
+    names = tuple(name for name in names if name not in (MANIFEST, VERSION))
+    return Foreign(
+        kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=about["backend"] == "aoti"
+    )
+
+
+def _tensorrt(directory: Path, names: tuple[str, ...]) -> Foreign:
+    """What `trtllm-build` wrote: `config.json` and an engine per rank."""
+    config = _json(directory / "config.json")
+    try:
+        model, built = config["pretrained_config"], config["build_config"]
+        mapping, quantization = model["mapping"], model.get("quantization") or {}
+        ranks = sorted(name for name in names if RANK_ENGINE.fullmatch(name))
+        facts = {
+            "backend": "tensorrt",
+            "format": format_of(quantization.get("quant_algo")),
+            "dtype": model["dtype"],
+            "kv_cache": str(quantization.get("kv_cache_quant_algo") or model["dtype"]).lower(),
+            "tp": mapping.get("tp_size", 1),
+            "pp": mapping.get("pp_size", 1),
+            "world_size": mapping.get("world_size", 1),
+            "max_batch_size": built["max_batch_size"],
+            "max_seq_len": built["max_seq_len"],
+            "toolchain": {"tensorrt_llm": config.get("version")},
+        }
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ExchangeRefused(
+            f"{directory / 'config.json'}: is not as trtllm-build writes it ({exc!r}); give its --output_dir"
+        ) from None
+    if len(ranks) != facts["world_size"]:
+        raise ExchangeRefused(
+            f"{directory}: {len(ranks)} rank(s) are there, config.json says {facts['world_size']}; add the "
+            "others"
+        )
+    sizes = per_rank({name: (directory / name).stat().st_size for name in ranks})
+    where = {"target": "unknown", "device": "cuda", "sm": None, "cpu": None, "gpus": [{"name": UNKNOWN_GPU}]}
+    return Foreign(
+        kind=ENGINE,
+        names=names,
+        facts={**facts, **where, "weight_bytes_per_rank": sizes},
+        model=str(model.get("architecture", "")),
+        licence=_licence(directory),
+    )
+
+
+def format_of(algorithm: str | None) -> str:
+    """Our name of TensorRT-LLM's quantization; its own where we have none."""
+    if not algorithm:
+        return "none"
+    return next((fmt.name for fmt in FORMATS.values() if fmt.quant_algo == algorithm), algorithm)
+
+
+def _checkpoint(directory: Path) -> Foreign:
+    """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
+    require_inside(directory, terms.TEXT)
+    taken = local_names(directory)
+    try:
+        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in taken})
+        require_json(directory)
+        opened = open_checkpoint(directory)
+        shape, block = read_shape(opened.config, directory), quantization_block(opened)
+        precision = stated.precision(block, linears(shape), opened.entries)
+        kv_cache = stated.kv_cache(block)
+    except SourceError as exc:
+        raise SourceError(f"{exc}; nothing was imported") from None
+    names = [*taken, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
+    said = front_matter(directory)
+    base = said.get("base_model")
+    return Foreign(
+        kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
+        names=tuple(names),
+        facts={
+            "backend": "checkpoint",
+            "format": precision.default.name if precision.uniform else "mixed",
+            "dtype": shape.dtype,
+            "kv_cache": kv_cache,
+            "tp": 1,
+            "pp": 1,
+            "world_size": 1,
+            "target": "none",
+            "device": "none",
+            "toolchain": {},
+            "gpus": [],
+            "weight_bytes_per_rank": [
+                sum((directory / n).stat().st_size for n in names if n.endswith(".safetensors"))
+            ],
+        },
+        model=str((base[0] if isinstance(base, list) and base else base) or ""),
+        licence=_licence(directory),
+    )
+
+
+def _licence(directory: Path) -> Mapping[str, Any] | None:
+    """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
+    found = terms.licence_in(directory)
+    return found if found["stated"] or found["texts"] else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except SourceError as exc:
+        raise ExchangeRefused(str(exc)) from None

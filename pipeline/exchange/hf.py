@@ -1,0 +1,113 @@
+"""A version's checkpoint as a Hugging Face repository: a directory, or a commit on a hub; and back."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from artifacts.client import Client
+from artifacts.store import disk, tree
+from artifacts.store.disk import refuse_taken
+from pipeline.errors import ExchangeFailed, ExchangeRefused
+from pipeline.exchange.model_card import card
+from pipeline.exchange.pushed_content import IMPORT_COPIES, Content, Progress, working_beside, write
+from pipeline.exchange.target import Repository
+from pipeline.process.meter import Progress as Ticks
+from pipeline.sources import hub, hub_download
+from pipeline.sources.snapshot import Remote
+from recipes import yaml_text
+
+README = "README.md"
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def write_directory(what: Content, client: Client, target: Path, progress: Progress | None = None) -> Path:
+    """Writes what a repository of the part would hold, with its card, to the new directory `target`."""
+    where = target.absolute()
+    refuse_taken(where)
+    with working_beside(where, what.manifest.size_bytes) as draft:
+        repository = draft / "repository"
+        _write(what, client, repository, progress)
+        tree.sync_all(repository)
+        refuse_taken(where)
+        repository.rename(where)
+    return where
+
+
+def _write(what: Content, client: Client, directory: Path, progress: Progress | None) -> None:
+    """Writes the part, and the card in the place of the one that its source may have."""
+    write(what, client, directory, progress)
+    (directory / README).write_text(card(what))
+
+
+def upload(what: Content, client: Client, to: Repository, progress: Progress | None = None) -> str:
+    """Commits the part and its card to a repository, which is made private where it is new; returns its URL.
+
+    Token, proxy and address are those that huggingface_hub is set up for.
+    """
+    if to.revision != "main":
+        raise ExchangeRefused(f"hf://{to.repo}@{to.revision} names a commit; push to hf://{to.repo}")
+    api = HfApi(library_name="enginery")
+    with working_beside(client.store.root / "push", what.manifest.size_bytes) as draft, _said(to.repo):
+        _write(what, client, draft / "repo", progress)
+        api.create_repo(to.repo, private=True, exist_ok=True)
+        made = api.upload_folder(
+            repo_id=to.repo,
+            folder_path=draft / "repo",
+            commit_message=f"{what.record.reference} by enginery",
+        )
+    return str(made.commit_url)
+
+
+def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
+    """Downloads a checkpoint from a hub, each file verified; returns its directory and the commit's hash."""
+    with _said(source.repo):
+        commit = source.revision
+        if not COMMIT.fullmatch(commit):
+            commit = str(HfApi(library_name="enginery").model_info(source.repo, revision=commit).sha)
+    remote = Remote(source.repo, commit, cache)
+    files = hub.listing(remote)
+    left = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
+    disk.FullDiskSaid(cache, f"hf://{source.repo}", needed_bytes=left).require()
+    hub_download.fetch(remote, files, progress)
+    return remote.directory / "files", commit
+
+
+@contextmanager
+def _said(repo: str) -> Iterator[None]:
+    """Turns what a hub or the way to it refuses into an ExchangeFailed without addresses or tokens."""
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise ExchangeFailed(f"hf://{repo}: HF_HUB_OFFLINE is set; unset it") from None
+    except HfHubHTTPError as exc:
+        code = exc.response.status_code
+        raise ExchangeFailed(
+            f"hf://{repo}: the hub answers HTTP {code}; check the name, and log in with `hf auth login` "
+            "with a token that may do this"
+        ) from None
+    except httpx.HTTPError as exc:
+        raise ExchangeFailed(
+            f"hf://{repo}: connection failed ({type(exc).__name__}); check the network and run again"
+        ) from None
+
+
+def front_matter(directory: Path) -> dict[str, Any]:
+    """What a model card says in its YAML front matter; empty where there is none that can be read."""
+    path = directory / README
+    if not path.is_file():
+        return {}
+    found = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
+    try:
+        said = yaml_text.parse_card(found[1]) if found else None
+    except yaml.YAMLError:
+        return {}
+    return json.loads(json.dumps(said, default=str)) if isinstance(said, dict) else {}

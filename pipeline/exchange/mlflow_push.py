@@ -1,0 +1,196 @@
+"""A version as a registered model version of an MLflow server: a run with files and metrics, then that."""
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from artifacts.client import Client
+from artifacts.store import tree
+from artifacts.version import VersionRecord
+from pipeline.errors import ExchangeFailed, ExchangeRefused
+from pipeline.exchange.mlflow import Said, Server, connect, location, versions
+from pipeline.exchange.model_card import body
+from pipeline.exchange.pushed_content import Content, Progress, working_beside, write
+from pipeline.exchange.target import RegisteredModel
+
+EXPERIMENT = "enginery"
+
+FOLDER = "model"
+"""Directory of the files among a run's artifacts."""
+
+MLMODEL = "MLmodel"
+"""File that makes a directory an MLflow model."""
+
+FLAVOR = "enginery"
+
+REFERENCE, KEY = "enginery.version", "enginery.key"
+"""Tags that tell which version it is, and which artifact its files are."""
+
+EXISTS = "RESOURCE_ALREADY_EXISTS"
+
+METRICS = 1000
+"""Metrics that MLflow takes in one request."""
+
+TAG_CHARACTERS = 5000
+"""Longest value of a tag."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """Where a version is in MLflow."""
+
+    model: str
+    number: int
+    new: bool
+    """False where it was there already."""
+
+
+def push(what: Content, client: Client, to: RegisteredModel, progress: Progress | None = None) -> Pushed:
+    """Registers the part as a new version of a model, with the files, metrics and card of ours.
+
+    The version is made last, when every file is there in its size. The same version again is the one that is
+    there. Our aliases do not move theirs.
+    """
+    if to.number is not None or to.alias is not None:
+        raise ExchangeRefused(f"mlflow: numbers versions itself; push to mlflow:{to.address}#{to.model}")
+    server, model = connect(to.address), to.model or model_name(what.record)
+    with server.client:
+        if (found := _there(server, model, what)) is not None:
+            return Pushed(model=model, number=found, new=False)
+        with working_beside(client.store.root / "push", what.manifest.size_bytes) as draft:
+            write(what, client, draft / "files", progress)
+            with _run(server, what.record) as run:
+                _describe(draft / "files", what, str(run["run_id"]))
+                _upload(server, draft / "files", str(run["artifact_uri"]), progress)
+                _log(server, str(run["run_id"]), what)
+                number = _register(server, model, what, run)
+    return Pushed(model=model, number=number, new=True)
+
+
+def model_name(record: VersionRecord) -> str:
+    """Our name with dots for slashes, which MLflow does not take."""
+    return re.sub(r"[/:]", ".", record.name)
+
+
+def _there(server: Server, model: str, what: Content) -> int | None:
+    """Number of the version that has these files already."""
+    try:
+        server.get("mlflow/registered-models/get", name=model)
+    except Said as exc:
+        if exc.code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    for one in versions(server, model):
+        tags: dict[str, str] = {tag["key"]: tag["value"] for tag in one.get("tags", [])}
+        if (tags.get(REFERENCE), tags.get(KEY)) == (what.record.reference, what.manifest.key):
+            return int(one["version"])
+    return None
+
+
+@contextmanager
+def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
+    """A run that ends as FINISHED with the block, and as FAILED with an exception."""
+    try:
+        server.post("mlflow/experiments/create", name=EXPERIMENT)
+    except Said as exc:
+        if exc.code != EXISTS:
+            raise
+    experiment = server.get("mlflow/experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
+    run = server.post(
+        "mlflow/runs/create",
+        experiment_id=experiment["experiment_id"],
+        run_name=record.reference,
+        start_time=_now_ms(),
+    )["run"]["info"]
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    finally:
+        server.post("mlflow/runs/update", run_id=run["run_id"], status=status, end_time=_now_ms())
+
+
+def _describe(files: Path, what: Content, run: str) -> None:
+    """Writes the file that makes it a model of MLflow's; it loads in none of MLflow's own flavors."""
+    facts = what.record.facts
+    flavor = {name: facts[name] for name in ("backend", "format", "tp", "pp", "toolchain") if name in facts}
+    said: dict[str, Any] = {
+        "artifact_path": FOLDER,
+        "flavors": {FLAVOR: {"part": what.part, "version": what.record.reference, **flavor}},
+        "model_size_bytes": what.manifest.size_bytes,
+        "run_id": run,
+        "utc_time_created": f"{what.record.published_at:%Y-%m-%d %H:%M:%S.%f}",
+    }
+    (files / MLMODEL).write_text(yaml.safe_dump(said, sort_keys=True))
+
+
+def _upload(server: Server, files: Path, uri: str, progress: Progress | None) -> None:
+    """Sends every file, then compares what the server lists."""
+    folder = f"{location(uri, server.address)}/{FOLDER}"
+    sizes = {name: path.stat().st_size for name, path in tree.list_files(files).items()}
+    done, total = 0, sum(sizes.values())
+
+    def sent(count: int) -> None:
+        nonlocal done
+        done = min(total, done + count)
+        if progress is not None:
+            progress(done, total)
+
+    for name in sizes:
+        server.upload(files / name, f"{folder}/{name}", sent)
+    listed = server.files(folder)
+    odd = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
+    if odd:
+        raise ExchangeFailed(f"{server.address}: {odd[0]} is not there in full after its upload; push again")
+
+
+def _log(server: Server, run: str, what: Content) -> None:
+    """Gives the run our metrics and, as parameters, what was built."""
+    now, record = _now_ms(), what.record
+    metrics = [
+        {"key": metric.name.replace("@", "/"), "value": metric.value, "timestamp": now, "step": 0}
+        for metric in record.metrics
+    ]
+    names = ("backend", "format", "kv_cache", "tp", "pp", "max_batch_size", "max_seq_len", "target")
+    params = [{"key": n, "value": str(record.facts[n])[:500]} for n in names if n in record.facts]
+    server.post("mlflow/runs/log-batch", run_id=run, params=params)
+    for start in range(0, len(metrics), METRICS):
+        server.post("mlflow/runs/log-batch", run_id=run, metrics=metrics[start : start + METRICS])
+
+
+def _register(server: Server, model: str, what: Content, run: dict[str, Any]) -> int:
+    """Makes the version, and the model where it is new; returns its number."""
+    try:
+        server.post("mlflow/registered-models/create", name=model)
+    except Said as exc:
+        if exc.code != EXISTS:
+            raise
+    record = what.record
+    tags = {
+        REFERENCE: record.reference,
+        KEY: what.manifest.key,
+        "enginery.part": what.part,
+        "enginery.manifest_digest": what.manifest.digest,
+        "enginery.verdict": record.verdict,
+        "enginery.model": record.model,
+        "enginery.licence": what.licence or "",
+    }
+    made = server.post(
+        "mlflow/model-versions/create",
+        name=model,
+        source=f"{run['artifact_uri']}/{FOLDER}",
+        run_id=run["run_id"],
+        description=body(what),
+        tags=[{"key": key, "value": value[:TAG_CHARACTERS]} for key, value in tags.items() if value],
+    )
+    return int(made["model_version"]["version"])
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

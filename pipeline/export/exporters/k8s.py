@@ -1,0 +1,229 @@
+"""Target `k8s`: a Kubernetes manifest around a server's export, which lies on a volume.
+
+Node labels are those of NVIDIA's GPU feature discovery, which writes the GPU's name with hyphens for spaces.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import NonNegativeInt, PositiveInt, StringConstraints
+
+from pipeline.errors import ExportRefused
+from pipeline.export.deployment import Deployment
+from pipeline.export.export_settings import ServedPath, Settings, parse_settings
+from pipeline.export.exporters import exporter
+
+Label = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+LabelValue = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$", max_length=63)
+]
+Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$", max_length=500)]
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)$")]
+
+PORTS = {"triton": {"http": 8000, "grpc": 8001, "metrics": 8002}, "trtllm-serve": {"http": 8000}}
+
+TAKEN = ("port", "http_port", "grpc_port", "metrics_port")
+"""Settings of the servers that the manifest has to agree with."""
+
+PROBES = {"triton": ("/v2/health/live", "/v2/health/ready"), "trtllm-serve": ("/health", "/health")}
+"""Paths that tell whether the server lives and whether it takes requests."""
+
+
+class K8sSettings(Settings):
+    """What the cluster needs to know."""
+
+    root: ServedPath = "/deployment"
+    """Where the volume with the export is mounted in the container."""
+    server: Literal["triton", "trtllm-serve"] = "triton"
+    """Server that runs in the pod."""
+    image: Image
+    """Container image with the TensorRT-LLM version that built the engine; for Triton, NVIDIA's."""
+    claim: Label
+    """PersistentVolumeClaim whose volume holds the export."""
+    name: Label | None = None
+    """Name of the Deployment and of the Service; default: from the version's name."""
+    namespace: Label | None = None
+    replicas: NonNegativeInt = 1
+    gpu_product: LabelValue | None = None
+    """Value of the node label nvidia.com/gpu.product; default: the GPU that the engine was built on."""
+    shared_memory: Quantity = "2Gi"
+    """Size of /dev/shm, which the ranks and Triton's Python models talk through."""
+    memory: Quantity | None = None
+    """Host memory that the pod asks for and may use."""
+    startup_minutes: PositiveInt = 30
+    """How long loading may take before Kubernetes starts the pod again."""
+    server_options: str = ""
+    """Settings of the server, e.g. `kv_cache_fraction=0.8,decoupled=true`."""
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes equal values out, where YAML would refer to the first."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Every value is written out."""
+        return True
+
+
+class K8s:
+    """manifest.yaml, and the server's own files, which belong on the volume."""
+
+    settings = K8sSettings
+
+    def reasons(self, deployment: Deployment, settings: K8sSettings) -> list[str]:
+        """Every reason why a pod cannot serve it."""
+        found = exporter(settings.server).reasons(deployment, server_settings(settings))
+        if deployment.world_size > deployment.gpus_per_node:
+            found = [f"a pod has the GPUs of one host; {deployment.world_size} ranks need several", *found]
+        if settings.files == "reference":
+            found.append("a pod does not see the store: --reference is not for k8s; use --copy or --link")
+        if settings.gpu_product is None and gpu_product(deployment) is None:
+            found.append("the version does not say its GPU; give it: --set gpu_product=NVIDIA-H100-80GB-HBM3")
+        return found
+
+    def files(self, deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
+        """The server's files and the manifest."""
+        own = exporter(settings.server).files(deployment, server_settings(settings))
+        documents = [_deployment(deployment, settings), _service(deployment, settings)]
+        steps = "".join(
+            f"{number}. {step}\n" for number, step in enumerate(self.next_steps(deployment, settings), 1)
+        )
+        return {
+            **own,
+            "README.md": f"{own['README.md']}\n## In a cluster\n\n{steps}",
+            "manifest.yaml": yaml.dump_all(documents, Dumper=_Plain, sort_keys=False),
+        }
+
+    def trees(self, deployment: Deployment, settings: K8sSettings) -> Mapping[str, Path]:
+        """What the server needs on the volume."""
+        return exporter(settings.server).trees(deployment, server_settings(settings))
+
+    def next_steps(self, deployment: Deployment, settings: K8sSettings) -> list[str]:
+        """From the directory to a running pod."""
+        name, http = _name(deployment, settings), PORTS[settings.server]["http"]
+        return [
+            f"copy the directory to the root of the volume of claim {settings.claim}",
+            "kubectl apply -f manifest.yaml",
+            f"kubectl rollout status deployment/{name}",
+            f"kubectl port-forward service/{name} {http}:{http}",
+        ]
+
+
+def server_settings(settings: K8sSettings) -> Any:
+    """The server's own settings: it listens on every address, on the ports of the manifest."""
+    pairs = [pair.strip() for pair in settings.server_options.split(",") if pair.strip()]
+    taken = [pair for pair in pairs if pair.partition("=")[0] in ("root", "files", "host", *TAKEN)]
+    if taken:
+        raise ExportRefused(f"server_options: {', '.join(taken)}: the manifest decides that; leave it out")
+    given = {"root": settings.root, **({"host": "0.0.0.0"} if settings.server == "trtllm-serve" else {})}
+    return parse_settings(exporter(settings.server).settings, pairs, **given)
+
+
+def gpu_product(deployment: Deployment) -> str | None:
+    """The label that GPU feature discovery gives to nodes with the engine's GPU."""
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", deployment.gpu).strip("-._")[:63] or None if deployment.gpu else None
+    )
+
+
+def _name(deployment: Deployment, settings: K8sSettings) -> str:
+    if settings.name is not None:
+        return settings.name
+    return deployment.slug if deployment.slug[0].isalpha() else f"engine-{deployment.slug}"
+
+
+def _metadata(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+    return {
+        "name": _name(deployment, settings),
+        **({"namespace": settings.namespace} if settings.namespace else {}),
+        "labels": {**_selector(deployment, settings), "app.kubernetes.io/version": str(deployment.number)},
+        "annotations": {"enginery/version": deployment.label, "enginery/engine": deployment.engine_key},
+    }
+
+
+def _selector(deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
+    return {"app.kubernetes.io/name": _name(deployment, settings)}
+
+
+def _deployment(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+    """One pod per replica; an update ends the old pod first, because its GPUs are needed."""
+    metadata = _metadata(deployment, settings)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": settings.replicas,
+            "selector": {"matchLabels": _selector(deployment, settings)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
+            "template": {
+                "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},
+                "spec": _pod(deployment, settings),
+            },
+        },
+    }
+
+
+def _pod(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+    return {
+        "nodeSelector": {"nvidia.com/gpu.product": settings.gpu_product or gpu_product(deployment)},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "terminationGracePeriodSeconds": 60,
+        "containers": [_container(deployment, settings)],
+        "volumes": [
+            {
+                "name": "deployment",
+                "persistentVolumeClaim": {"claimName": settings.claim, "readOnly": True},
+            },
+            {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shared_memory}},
+        ],
+    }
+
+
+def _container(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+    live, ready = PROBES[settings.server]
+    amounts = {
+        "nvidia.com/gpu": deployment.world_size,
+        **({"memory": settings.memory} if settings.memory else {}),
+    }
+    return {
+        "name": settings.server,
+        "image": settings.image,
+        "command": ["/bin/bash", f"{settings.root}/serve.sh"],
+        "ports": [{"name": name, "containerPort": port} for name, port in PORTS[settings.server].items()],
+        "resources": {"requests": dict(amounts), "limits": dict(amounts)},
+        "startupProbe": _probe(ready, period_s=10, failures=6 * settings.startup_minutes),
+        "readinessProbe": _probe(ready, period_s=5, failures=3),
+        "livenessProbe": _probe(live, period_s=10, failures=6),
+        "volumeMounts": [
+            {"name": "deployment", "mountPath": settings.root, "readOnly": True},
+            {"name": "shared-memory", "mountPath": "/dev/shm"},
+        ],
+    }
+
+
+def _probe(path: str, *, period_s: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period_s,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _service(deployment: Deployment, settings: K8sSettings) -> dict[str, Any]:
+    ports = PORTS[settings.server].items()
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(deployment, settings),
+        "spec": {
+            "selector": _selector(deployment, settings),
+            "ports": [{"name": name, "port": port, "targetPort": name} for name, port in ports],
+        },
+    }
+
+
+EXPORTER = K8s()

@@ -1,0 +1,208 @@
+"""Schedules on a Prefect server: when their next runs come, and whether the server plans any."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterCreatedBy,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterNextScheduledStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound
+
+from pipeline.flows.prefect_server import POLL_S, TAG, Prefect
+from recipes.cron import fires_after
+
+PLANNED_WITHIN_S = 75.0
+"""A working server plans a new schedule's runs within 5 s, or in its round over all, once a minute."""
+
+PLANS_AHEAD = timedelta(days=100)
+"""A server plans runs of so long a time, unless it was told otherwise."""
+
+HORIZON = timedelta(days=90)
+"""Who fires within this must have a run planned: with a margin to what servers plan."""
+
+SUPERSEDED = "Superseded"
+"""Name of the cancelled state of a run whose schedule had been replaced before it fell due."""
+
+PAGE = 200
+"""Deployments or runs that a server answers at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What came of waiting for a server to plan runs."""
+
+    starts: Mapping[UUID, datetime]
+    """Deployment -> start of its next run."""
+    problem: str = ""
+    """Why not every deployment has one; empty where all have, or are not due within the horizon."""
+    later: Mapping[UUID, datetime] = field(default_factory=dict)
+    """Deployment -> first time that its schedule fires, in its zone, where that is beyond the horizon."""
+
+
+def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UUID, datetime | None]:
+    """When the next planned run of each deployment starts; None where the server has planned none.
+
+    Runs of schedules that a deployment had before are not counted.
+    """
+    found: dict[UUID, datetime | None] = {}
+    for deployment in deployments:
+        wanted = _planned([deployment])
+        wanted.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
+        runs = client.read_flow_runs(
+            flow_run_filter=wanted, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
+        )
+        found[deployment] = runs[0].next_scheduled_start_time if runs else None
+    return found
+
+
+def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
+    """Whether a run fell due after its schedule had been replaced or removed.
+
+    A server deletes the planned runs of a deployment that is sent again, but its scheduler may have read the
+    schedule of before and write its runs afterwards, with the recipe of before.
+    """
+    return (
+        run.auto_scheduled
+        and run.created_by is not None
+        and run.created_by.id not in _schedules(deployment)
+        and run.expected_start_time is not None
+        and deployment.updated is not None
+        and run.expected_start_time > deployment.updated
+    )
+
+
+def drop_superseded(client: SyncPrefectClient, deployment: DeploymentResponse) -> None:
+    """Deletes the planned runs of schedules that a deployment had before."""
+    for run in client.read_flow_runs(flow_run_filter=_planned([deployment.id]), limit=PAGE):
+        if superseded(run, deployment):
+            with suppress(ObjectNotFound):  # sent again meanwhile
+                client.delete_flow_run(run.id)
+
+
+def wait_for_next_runs(
+    server: Prefect,
+    deployments: Iterable[UUID],
+    failing: Callable[[], list[str]],
+    within_s: float = PLANNED_WITHIN_S,
+) -> Awaited:
+    """Waits until the server has planned runs for each deployment whose schedule fires within its horizon.
+
+    Gives up once `failing` names failures of its scheduler, or the time is over.
+    """
+    deadline = time.monotonic() + within_s
+    with server.client() as client:
+        now, read = datetime.now(UTC), [client.read_deployment(one) for one in deployments]
+        wanted = [one.id for one in read if _expects_runs(one, now)]
+        later = {one.id: first for one in read if one.id not in wanted and (first := _first(one, now))}
+        while True:
+            starts = {one: start for one, start in next_runs(client, wanted).items() if start is not None}
+            if len(starts) == len(wanted):
+                return Awaited(starts, later=later)
+            reasons = failing()
+            if reasons or time.monotonic() > deadline:
+                told = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
+                told = f"the Prefect server at {server.ui_url} runs no schedule: {told}"
+                return Awaited(starts, told, later)
+            time.sleep(POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Our deployments that have an active schedule."""
+
+    settled: tuple[DeploymentResponse, ...]
+    """Due within the horizon, and unchanged for long enough to have runs planned."""
+    young: int
+    """Due within the horizon, and registered or changed since."""
+    later: int
+    """Not due within the horizon."""
+
+
+def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Active:
+    """What has an active schedule, by whether the server must have planned its runs."""
+    now = datetime.now(UTC)
+    held = [one for one in _ours(client, None) if _is_active(one)]
+    due = [one for one in held if _expects_runs(one, now)]
+    settled = tuple(one for one in due if _changed(one) < now - timedelta(seconds=settled_s))
+    return Active(settled=settled, young=len(due) - len(settled), later=len(held) - len(due))
+
+
+def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
+    """Names of those of which the server has planned no run."""
+    planned = {one.id for one in _ours(client, _planned(None))}
+    return sorted(one.name for one in active(client, settled_s).settled if one.id not in planned)
+
+
+def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
+    """Every deployment of ours, or those that have a run of some kind."""
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    found: list[DeploymentResponse] = []
+    while True:
+        page = client.read_deployments(
+            deployment_filter=ours, flow_run_filter=having, limit=PAGE, offset=len(found)
+        )
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
+def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
+    """Runs to come that a schedule made."""
+    return FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=deployments) if deployments else None,
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        tags=FlowRunFilterTags(all_=["auto-scheduled"]),
+        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=datetime.now(UTC)),
+    )
+
+
+def _schedules(deployment: DeploymentResponse) -> list[UUID]:
+    return [one.id for one in deployment.schedules]
+
+
+def _changed(deployment: DeploymentResponse) -> datetime:
+    return deployment.updated or datetime.now(UTC)
+
+
+def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
+    return not deployment.paused and any(_fires_soon(one, now) for one in deployment.schedules)
+
+
+def _is_active(deployment: DeploymentResponse) -> bool:
+    return not deployment.paused and any(one.active for one in deployment.schedules)
+
+
+def _first(deployment: DeploymentResponse, now: datetime) -> datetime | None:
+    """When the first of a deployment's active cron schedules fires."""
+    if deployment.paused:
+        return None
+    crons = [one.schedule for one in deployment.schedules if one.active]
+    zoned = [(one.cron, one.timezone or "UTC") for one in crons if isinstance(one, CronSchedule)]
+    return min((first for cron, zone in zoned if (first := fires_after(cron, zone, now))), default=None)
+
+
+def _fires_soon(one: DeploymentSchedule, now: datetime) -> bool:
+    """Whether an active schedule fires within the horizon; a recurrence rule may have ended, and need not."""
+    if not one.active:
+        return False
+    if isinstance(one.schedule, CronSchedule):
+        first = fires_after(one.schedule.cron, one.schedule.timezone or "UTC", now)
+        return first is not None and first < now + HORIZON
+    return isinstance(one.schedule, IntervalSchedule) and one.schedule.interval < HORIZON

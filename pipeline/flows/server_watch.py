@@ -1,0 +1,122 @@
+"""Whether a Prefect server does its work: answers, has a worker, plans runs, and no service of it fails."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+
+from pipeline.errors import BackendUnavailable
+from pipeline.flows.prefect_server import POOL, Prefect, online_workers
+from pipeline.flows.schedules import HORIZON, PLANNED_WITHIN_S, Active, active, unplanned
+from pipeline.flows.server_home import Home
+from pipeline.flows.server_log import WINDOW, Failing, failing_services
+
+LOG_EVERY_S = 5.0
+SCHEDULES_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One thing that was looked at."""
+
+    what: str
+    status: str
+    """`ok`, `missing`, or `failing`."""
+    told: str
+
+
+@dataclass(slots=True)
+class Watch:
+    """Tells each problem of a server that we started once."""
+
+    server: Prefect
+    log: Path
+    told: set[str] = field(default_factory=set)
+    next_log: float = 0.0
+    next_schedules: float = field(default_factory=lambda: time.monotonic() + SCHEDULES_EVERY_S)
+
+    def news(self) -> list[str]:
+        """Problems that were not there before; cheap enough to ask every second."""
+        news = [(key, text) for key, text in self._problems() if key not in self.told]
+        self.told |= {key for key, _ in news}
+        return [text for _, text in news]
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        now = time.monotonic()
+        if now >= self.next_log:
+            self.next_log = now + LOG_EVERY_S
+            for one in _failing(self.log):
+                yield f"{one.service} {one.last.error}", f"Prefect's service {one}; log: {self.log}"
+        if now >= self.next_schedules:
+            self.next_schedules = now + SCHEDULES_EVERY_S
+            found = _schedules(self.server)
+            if found.status != "ok":
+                yield found.told, f"{found.told}; log: {self.log}"
+
+
+def look(server: Prefect, log: Path | None) -> list[Found]:
+    """What can be seen of a server from outside, and in its log where that is here."""
+    try:
+        with server.client() as client:
+            version, workers = client.api_version(), online_workers(client)
+    except (BackendUnavailable, httpx.HTTPError) as exc:
+        return [Found("Prefect server", "missing", str(exc))]
+    worker = (
+        Found("Prefect worker", "ok", f"{workers} online in pool {POOL!r}")
+        if workers
+        else Found("Prefect worker", "missing", f"none is online in pool {POOL!r}; `enginery up` starts one")
+    )
+    server_found = Found("Prefect server", "ok", f"{server.ui_url}, Prefect {version}")
+    return [server_found, worker, _schedules(server), *_services(log)]
+
+
+def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
+    """What its log says of the scheduler from now on, if the server was started from this store."""
+    since = _now()
+
+    def told() -> list[str]:
+        if home.api_url() != server.api_url:
+            return []
+        return [str(one) for one in failing_services(home.log("server"), since, times=2) if one.schedules]
+
+    return told
+
+
+def _failing(log: Path) -> list[Failing]:
+    return failing_services(log, _now() - WINDOW)
+
+
+def _now() -> datetime:
+    return datetime.now().replace(microsecond=0)  # noqa: DTZ005 logs are in the host's time, without a zone
+
+
+def _services(log: Path | None) -> list[Found]:
+    if log is None:
+        return []
+    failing = _failing(log)
+    if not failing:
+        return [Found("Prefect services", "ok", f"none fails repeatedly, says {log}")]
+    return [Found("Prefect services", "failing", f"{'; '.join(map(str, failing))}; log: {log}")]
+
+
+def _schedules(server: Prefect) -> Found:
+    what = "Prefect schedules"
+    try:
+        with server.client() as client:
+            held, waiting = active(client), unplanned(client)
+    except (BackendUnavailable, httpx.HTTPError) as exc:
+        return Found(what, "failing", f"the Prefect server does not answer: {exc}")
+    if waiting:
+        told = f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
+        return Found(what, "failing", told)
+    return Found(what, "ok", _told(held))
+
+
+def _told(held: Active) -> str:
+    total = len(held.settled) + held.young + held.later
+    parts = [f"{held.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if held.young else []
+    parts += [f"{held.later} due in more than {HORIZON.days} days"] if held.later else []
+    return ", ".join([f"{total} active", *(parts or ["their next runs are planned"])])

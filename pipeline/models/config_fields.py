@@ -1,0 +1,234 @@
+"""Fields of a `config.json` as its class in transformers 5.14 reads them, checked; pure.
+
+A field that is left out has the default of the class; null is a value, which few fields take. What
+transformers takes and no part of this program can follow is refused.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.models.config_types import mistyped
+from pipeline.models.model_json import shortened
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+WHOLE, WINDOWED = "full_attention", "sliding_attention"
+"""Words of `layer_types`."""
+
+MOST = {
+    "hidden_size": 1 << 20,
+    "num_hidden_layers": 1 << 10,
+    "num_attention_heads": 1 << 14,
+    "num_key_value_heads": 1 << 14,
+    "head_dim": 1 << 14,
+    "intermediate_size": 1 << 24,
+    "moe_intermediate_size": 1 << 24,
+    "shared_expert_intermediate_size": 1 << 24,
+    "vocab_size": 1 << 24,
+    "num_experts": 1 << 12,
+    "num_local_experts": 1 << 12,
+    "num_experts_per_tok": 1 << 12,
+}
+"""Largest size that is read, several times that of any model."""
+
+MOST_POSITIONS = 1 << 31
+"""Largest of every other whole number: positions, windows, layers counted from the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigClass:
+    """A configuration class of transformers, as far as it is read."""
+
+    model_type: str
+    defaults: Mapping[str, Any]
+    """Field that may be left out -> its value then. Sizes that shape tensors may not, though transformers has
+    defaults: a model guessed from them would be another one."""
+    null: tuple[str, ...] = ()
+    """Fields that may be null."""
+    equal_heads: bool = False
+    """`hidden_size` must be a multiple of the heads even where `head_dim` says their size."""
+    theta: float = 1e4
+    """Rotary base where nothing says one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A `config.json` being read; what is wrong with it is gathered, so that it is said at once."""
+
+    given: Mapping[str, Any]
+    architecture: str
+    known: ConfigClass
+    problems: list[str] = field(default_factory=list)
+
+    def refuse(self, problem: str) -> None:
+        """Adds a problem."""
+        self.problems.append(problem)
+
+    def settle(self) -> None:
+        """Raises a SourceError with every problem so far; what follows can rely on each value alone.
+
+        A field that no reading refused must also have a type that transformers takes.
+        """
+        told = {problem.partition(" ")[0] for problem in self.problems}
+        wrong = mistyped(self.known.model_type, self.given)
+        problems = [*self.problems, *(problem for name, problem in wrong.items() if name not in told)]
+        if problems:
+            raise SourceError("\n".join(f"config.json: {problem}" for problem in dict.fromkeys(problems)))
+
+    def value(self, key: str) -> Any:
+        """Returns a field, or its default; null where it may not be is a problem, and gives the default."""
+        default = self.known.defaults.get(key)
+        found = self.given.get(key, default)
+        if found is None and key in self.given and key not in self.known.null:
+            self.refuse(f"{key} is null; give it a value or leave it out")
+            return default
+        return found
+
+    def whole(self, key: str, least: int = 1) -> int:
+        """Returns a whole number within its bounds; what is left out and has no default is a problem."""
+        return self._within(key, self.given.get(key, self.known.defaults.get(key)), least)
+
+    def _within(self, key: str, found: Any, least: int) -> int:
+        most = MOST.get(key, MOST_POSITIONS)
+        if type(found) is int and least <= found <= most:
+            return found
+        told = shortened(found) if key in self.given else "missing"
+        self.refuse(f"{key} is {told}; it must be a whole number from {least} to {most}")
+        return least
+
+    def maybe_whole(self, key: str) -> int | None:
+        """Returns a whole number, or None for a null where it may be, or where null is the default."""
+        found = self.value(key)
+        return None if found is None else self._within(key, found, 1)
+
+    def switch(self, key: str) -> bool:
+        """Returns true or false."""
+        found = self.value(key)
+        if type(found) is not bool:
+            self.refuse(f"{key} is {shortened(found)}; it must be true or false")
+        return found is True
+
+    def real(self, key: str, most: float) -> float:
+        """Returns a number above 0; transformers takes no whole number for it."""
+        found = self.value(key)
+        if type(found) is not float or not 0 < found <= most:
+            self.refuse(
+                f"{key} is {shortened(found)}; it must be above 0 and at most {most:g}, "
+                "with a point or an exponent"
+            )
+            return 1.0
+        return found
+
+    def require(self, key: str, *allowed: Any) -> None:
+        """Refuses a switch that changes the computation in a way no part of the program follows."""
+        found = self.value(key)
+        if not any(found == each and type(found) is type(each) for each in allowed):
+            self.refuse(
+                f"{key} {shortened(found)} is not supported for {self.architecture}; "
+                f"supported: {', '.join(map(shortened, allowed))}"
+            )
+
+
+def opened(given: Mapping[str, Any], known: ConfigClass) -> Config:
+    """Begins to read a `config.json` of a known architecture; the `model_type` of another is a problem."""
+    config = Config(given, given["architectures"][0], known)
+    found = given.get("model_type")
+    if found != known.model_type:
+        told = shortened(found) if "model_type" in given else "missing"
+        config.refuse(
+            f"model_type is {told}; transformers chooses the class by it, which for "
+            f"{config.architecture} is {known.model_type!r}"
+        )
+    if given.get("per_layer_config") is not None:
+        config.refuse("per_layer_config is not supported; supported: the same in every layer")
+    return config
+
+
+def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
+    """Reads what every family has, as fields of a ModelShape; `inner` names the size of an MLP or expert."""
+    hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
+    found: dict[str, Any] = {
+        "architecture": config.architecture,
+        "model_type": config.known.model_type,
+        "dtype": dtype(config),
+        "hidden_size": hidden,
+        "num_layers": config.whole("num_hidden_layers"),
+        "num_heads": heads,
+        "num_kv_heads": config.maybe_whole("num_key_value_heads") or heads,
+        "head_dim": config.maybe_whole("head_dim") or max(hidden // heads, 1),
+        "intermediate_size": config.whole(inner),
+        "vocab_size": config.whole("vocab_size"),
+        "max_position_embeddings": config.whole("max_position_embeddings"),
+        "rms_norm_eps": config.real("rms_norm_eps", 1.0),
+        "tie_word_embeddings": config.switch("tie_word_embeddings"),
+    }
+    config.settle()
+    _check_heads(config, found)
+    _check_padding(config, found["vocab_size"])
+    if "layer_types" not in config.known.defaults and config.given.get("layer_types") is not None:
+        layer_types(config, [WHOLE] * found["num_layers"], (WHOLE, WINDOWED))  # checked, and not used
+    return found
+
+
+def _check_padding(config: Config, rows: int) -> None:
+    """Refuses a padding token that has no row in the embedding; negative ones count from its end."""
+    found = config.given.get("pad_token_id", config.known.defaults.get("pad_token_id"))
+    if found is not None and not -rows <= found < rows:
+        told = f"is {found}" if "pad_token_id" in config.given else f"is missing, which means {found},"
+        config.refuse(
+            f"pad_token_id {told} and vocab_size is {rows}; it must be null or from {-rows} to {rows - 1}, "
+            "or the embedding must have a row for it"
+        )
+
+
+def _check_heads(config: Config, found: Mapping[str, Any]) -> None:
+    hidden, heads, kv_heads = (found[name] for name in ("hidden_size", "num_heads", "num_kv_heads"))
+    if heads % kv_heads:
+        config.refuse(
+            f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}; "
+            "every key head must serve the same number of query heads"
+        )
+    sized = config.value("head_dim") is not None
+    if hidden % heads and (config.known.equal_heads or not sized):
+        advice = "transformers refuses it" if config.known.equal_heads else "set head_dim"
+        config.refuse(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}; {advice}")
+
+
+def dtype(config: Config) -> str:
+    """Reads the type of the unquantized weights: `dtype`, or where that is null `torch_dtype`."""
+    found = config.given.get("dtype")
+    found = config.given.get("torch_dtype") if found is None else found
+    if isinstance(found, str) and found in DTYPES:
+        return found
+    told = shortened(found) if {"dtype", "torch_dtype"} & config.given.keys() else "missing"
+    config.refuse(f"dtype is {told}; it must be one of {', '.join(DTYPES)}")
+    return DTYPES[0]
+
+
+def number(config: Config, name: str, value: Any) -> float:
+    """Returns a finite number above 0, whole or not; `name` says where it stands."""
+    if type(value) in (int, float):
+        try:
+            found = float(value)
+        except OverflowError:
+            found = math.inf
+        if 0 < found < math.inf:
+            return found
+    config.refuse(f"{name} is {shortened(value)}; it must be a finite number above 0")
+    return 1.0
+
+
+def layer_types(config: Config, usual: list[str], kinds: tuple[str, ...]) -> list[str]:
+    """Reads the kind of each layer; `usual` where nothing says it."""
+    found = config.value("layer_types")
+    if found is None:
+        return usual
+    if isinstance(found, list) and len(found) == len(usual) and all(each in kinds for each in found):
+        return found
+    names = sorted({shortened(each) for each in found}) if isinstance(found, list) else [shortened(found)]
+    count = f"{len(found)} layers of kinds {', '.join(names[:4])}" if isinstance(found, list) else names[0]
+    config.refuse(f"layer_types names {count}; it must name {len(usual)}, each {' or '.join(kinds)}")
+    return usual

@@ -1,0 +1,295 @@
+"""A checkpoint's tokenizer files, read as the tokenizers library reads them: what a plan can know of them.
+
+Neither torch nor transformers is needed. Left to the first step that tokenizes are templates, and tokenizers
+whose own code would have to run.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.models.model_json import TOKENIZER, open_regular, read_json, shortened
+from pipeline.models.tokenizer_classes import ALWAYS, REBUILT, class_of, rebuilt_otherwise
+from pipeline.models.tokenizer_fields import DESCRIPTIONS, descriptions, is_id
+from pipeline.models.tokenizer_limits import SPARSE, excesses, needs_trial, sparse
+from pipeline.models.tokenizer_trial import CPU_SECONDS, MEMORY_BYTES
+
+TABLES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+
+MODELS = ("BPE", "Unigram", "WordLevel", "WordPiece")
+"""Types of `model` that the tokenizers library has."""
+
+BYTE_LEVEL = ("GPT2Tokenizer", "Qwen2Tokenizer")
+"""Classes by which transformers reads vocab.json with merges.txt; others make no, or other, tokens."""
+
+PIECES = {
+    "LlamaTokenizer": True, "CodeLlamaTokenizer": True,
+    "GemmaTokenizer": False,
+}  # fmt: skip
+"""Classes that transformers reads tokenizer.model by, all of them BPE -> whether a space is put in front."""
+
+TRIAL = Path(__file__).with_name("tokenizer_trial.py")
+
+SAVE = "save it as tokenizer.json (`save_pretrained` of the transformers release that it was made with)"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a plan wants to know of a tokenizer."""
+
+    beyond: Mapping[str, int]
+    """Tokens whose ids are no rows of the model's embedding."""
+    missing: str = ""
+    """Package that reads the tokenizer and that this host lacks."""
+
+
+def read_tokens(directory: Path, vocab_size: int) -> Tokens:
+    """Reads a directory's tokenizer whole; a SourceError lists everything that is wrong with its files."""
+    problems, table = list(descriptions(directory)), dict[str, int]()
+    try:
+        if (directory / "tokenizer.json").exists():
+            path = directory / "tokenizer.json"
+            found = _object(path)
+            table = _serialized(path, found, vocab_size)
+            if not problems:
+                problems += _rebuilt(directory, found)
+        elif not problems and (directory / "tokenizer.model").exists():
+            if missing := missing_package(["tokenizer.model"]):
+                return Tokens({}, missing)
+            table = _pieces(directory)
+        elif not problems:
+            table = _byte_level(directory)
+    except SourceError as exc:
+        problems.append(str(exc))
+    if problems:
+        raise SourceError("\n  ".join(problems))
+    table = _completed(directory, table)
+    _require_dense(directory, table, vocab_size)
+    beyond = sorted((number, text) for text, number in table.items() if number >= vocab_size)
+    return Tokens({text: number for number, text in beyond})
+
+
+def _completed(directory: Path, table: dict[str, int]) -> dict[str, int]:
+    """A table with the tokens of the files beside; what has no id yet gets the next ones."""
+    named = _added(directory)
+    if not (directory / "tokenizer.json").exists():  # beside one, their ids do not count in transformers
+        table = table | named
+    new = [text for text in dict.fromkeys([*_special(directory), *named]) if text not in table]
+    return table | {text: number for number, text in enumerate(new, 1 + max(table.values(), default=-1))}
+
+
+def _require_dense(directory: Path, table: Mapping[str, int], vocab_size: int) -> None:
+    if most := sparse(table, vocab_size):
+        text = max(table, key=table.__getitem__)
+        raise SourceError(
+            f"{directory}: its tokenizer's files give {shortened(text)} the id {shortened(table[text])}; ids "
+            f"up to {most} are taken, {SPARSE} times the number of tokens; get them again"
+        )
+
+
+def tokenizer_names(directory: Path) -> list[str]:
+    """The files of a directory that its tokenizer is read from."""
+    return [name for name in (*TABLES, *DESCRIPTIONS) if (directory / name).is_file()]
+
+
+def missing_package(names: list[str]) -> str:
+    """What this host lacks to read the tokenizer of a checkpoint with these files; empty where nothing."""
+    if "tokenizer.json" in names or "tokenizer.model" not in names:
+        return ""
+    try:
+        import_module("sentencepiece.sentencepiece_model_pb2")
+    except ImportError as exc:
+        package = "protobuf" if str(exc.name).startswith("google") else "sentencepiece"
+        return f"tokenizer.model is read by sentencepiece, and {package} is not installed; install it"
+    except Exception as exc:  # noqa: BLE001 protobuf's own error, of a module that may not be there
+        return (
+            f"tokenizer.model is read by sentencepiece, which does not load ({exc}); install the locked one"
+        )
+    return ""
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a regular file within the limits of tokenizers; anything else is a SourceError."""
+    with open_regular(path) as file:
+        data = file.read(TOKENIZER.nbytes + 1)
+    if len(data) > TOKENIZER.nbytes:
+        raise SourceError(f"{path}: more than {TOKENIZER.nbytes} bytes; at most that many are read")
+    return data
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return read_json(path, TOKENIZER)
+
+
+def _added(directory: Path) -> dict[str, int]:
+    """Tokens with ids in the files beside; all of them are as FIELDS wants them."""
+    path, table = directory / "added_tokens.json", dict[str, int]()
+    if path.exists():
+        table |= _object(path)
+    for number, token in (_config(directory).get("added_tokens_decoder") or {}).items():
+        table[token if isinstance(token, str) else token["content"]] = int(number)
+    return table
+
+
+def _special(directory: Path) -> Iterator[str]:
+    """Tokens that the files beside name for a purpose, BOS and its like."""
+    found, path = _config(directory), directory / "special_tokens_map.json"
+    if path.exists() and not found.get("added_tokens_decoder"):  # as transformers reads it
+        found |= _object(path)
+    for name, value in found.items():
+        items = [value] if name.endswith("_token") else []
+        if name in ("additional_special_tokens", "extra_special_tokens"):
+            items = list(value.values() if isinstance(value, dict) else value or [])
+        for item in items:
+            text = item.get("content") if isinstance(item, dict) else item
+            if isinstance(text, str):
+                yield text
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    path = directory / "tokenizer_config.json"
+    return _object(path) if path.exists() else {}
+
+
+def _class(directory: Path) -> str:
+    """The class that transformers reads the tokens with, by the name it has had since its release 5."""
+    return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
+
+
+def _serialized(path: Path, found: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
+    from tokenizers import Tokenizer  # 35 ms, and only for models that are here
+
+    if wrong := list(excesses(found, vocab_size)):
+        raise SourceError("\n  ".join(f"{path}: {told}; get the file again" for told in wrong))
+    data = _bytes(path)
+    if needs_trial(found):
+        _try(path)
+    try:
+        made = Tokenizer.from_buffer(data)
+        made.no_padding()
+        made.no_truncation()
+        # A template of tokens that are not there panics here.
+        whole, bare = (made.encode("a", add_special_tokens=special).ids for special in (True, False))
+        table = dict(made.get_vocab())
+    except BaseException as exc:
+        if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
+            raise
+        # The library raises bare Exceptions, and panics, which are BaseExceptions.
+        raise SourceError(f"{path}: {_why(found, exc)}; get the file again") from None
+    front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
+    if told := ", ".join(f"{made.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size):
+        raise SourceError(
+            f"{path}: the tokenizer puts {told} in front of every text, the model has {vocab_size} tokens; "
+            "give the tokenizer that belongs to the model"
+        )
+    return table
+
+
+def _try(path: Path) -> None:
+    """Lets another process read a tokenizer.json first; a SourceError where that takes too much.
+
+    What else is wrong with the file is told by who reads it after that.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
+    command = [sys.executable, "-P", str(TRIAL), str(path)]
+    pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=null)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code < 0:
+        raise SourceError(
+            f"{path}: normalizer: its patterns on the file's own added_tokens take more than {CPU_SECONDS} s "
+            f"of CPU time or {MEMORY_BYTES >> 30} GiB; get the file again"
+        )
+
+
+def _rebuilt(directory: Path, found: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the class that transformers reads tokenizer.json by, or with what comes beside."""
+    if (directory / "vocab.json").exists():  # not read, but copied
+        _object(directory / "vocab.json")
+    path, config = directory / "tokenizer_config.json", directory / "config.json"
+    model = read_json(config) if config.exists() else {}
+    named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
+    name = class_of(str(named), str(model.get("model_type")))
+    if name in REBUILT and (differs := rebuilt_otherwise(found, name)):
+        advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
+        if model.get("model_type") in ALWAYS:
+            advice = f"for this model_type no other class counts: give a tokenizer made with {name}"
+        yield (
+            f"{path}: transformers reads tokenizer.json by {name}, which {differs}, so that other tokens "
+            f"come out, of servers too; {advice}"
+        )
+
+
+def _why(found: Mapping[str, Any], exc: BaseException) -> str:
+    """What is wrong with a tokenizer.json, in better words than the library's where there are any."""
+    model = found.get("model")
+    if not isinstance(model, dict) or "vocab" not in model:
+        return "no tokenizer: it has no model with a vocab"
+    if model.get("type", "BPE") not in MODELS:
+        return f"model.type is {shortened(model['type'])}, one of {', '.join(MODELS)} is needed"
+    if not isinstance(exc, Exception):  # a panic, in words about the library's own code
+        return (
+            "cannot be used: a pattern, a template or a table in it does not work (as where it names what it "
+            f"does not hold); the tokenizers library breaks off with {shortened(str(exc))}"
+        )
+    return f"the tokenizers library cannot read it ({exc})"
+
+
+def _byte_level(directory: Path) -> dict[str, int]:
+    from tokenizers.models import BPE  # as above
+
+    named = _class(directory)
+    vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
+    if named not in BYTE_LEVEL:
+        raise SourceError(
+            f"{vocabulary}: transformers reads vocab.json with merges.txt by {' and '.join(BYTE_LEVEL)}, "
+            f"tokenizer_config.json names {named}; {SAVE}"
+        )
+    table = _object(vocabulary)
+    if wrong := next(
+        (f"{text!r} is {shortened(number)}" for text, number in table.items() if is_id(number)), ""
+    ):
+        raise SourceError(f"{vocabulary}: {wrong}, an id is needed; get the file again")
+    try:
+        lines = _bytes(merges).decode().split("\n")
+        pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        if odd := next((pair for pair in pairs if len(pair) != 2), None):
+            raise SourceError(
+                f"{merges}: {shortened(' '.join(odd))} is no pair of tokens; get the file again"
+            )
+        BPE(table, pairs)
+    except UnicodeDecodeError as exc:
+        raise SourceError(f"{merges}: not UTF-8 ({exc}); get the file again") from None
+    except SourceError:
+        raise
+    except Exception as exc:  # noqa: BLE001 the library raises nothing more exact
+        raise SourceError(f"{merges}: does not fit {vocabulary.name} ({exc}); get both files again") from None
+    return table
+
+
+def _pieces(directory: Path) -> dict[str, int]:
+    """The pieces of a tokenizer.model, which its class must read as sentencepiece does."""
+    path, named = directory / "tokenizer.model", _class(directory)
+    proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
+    try:
+        proto.ParseFromString(_bytes(path))
+        table = {piece.piece: number for number, piece in enumerate(proto.pieces)}
+    except SourceError:
+        raise
+    except Exception as exc:  # noqa: BLE001 protobuf's own error
+        raise SourceError(f"{path}: no SentencePiece model ({exc}); get the file again") from None
+    if not table:
+        raise SourceError(f"{path}: a SentencePiece model without pieces; get the file again")
+    kind = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}[proto.trainer_spec.model_type]
+    spaced = proto.normalizer_spec.add_dummy_prefix
+    if kind != "BPE" or PIECES.get(named) != spaced:
+        raise SourceError(
+            f"{path}: {kind}, {'a' if spaced else 'no'} space in front of a text, and tokenizer_config.json "
+            f"names {named}, by which transformers makes other tokens than sentencepiece. It reads BPE by "
+            f"LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); {SAVE}"
+        )
+    return table

@@ -1,0 +1,1 @@
+"""What people read of artifacts and versions: cards, web pages, API."""

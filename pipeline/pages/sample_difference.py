@@ -1,0 +1,26 @@
+"""Differences between two versions sample by sample, which are surer than those of their intervals."""
+
+from artifacts.finding.compare import same_samples
+from artifacts.store.local import LocalStore
+from artifacts.version import Metric, VersionRecord
+from pipeline.evaluate import gate
+from pipeline.step.judged import judged
+
+
+def paired(store: LocalStore, before: VersionRecord, after: VersionRecord) -> dict[str, Metric]:
+    """Metric -> after less before, where the store has what both were scored with; none otherwise."""
+    found = [_scores(store, record) for record in (before, after)]
+    if not same_samples(before, after) or None in found:
+        return {}
+    records = [gate.read_records(store.file(str(address), "samples.jsonl")) for address in found]
+    differing = gate.differences(*records).items()
+    return {name: Metric(name, one.value, one.low, one.high) for name, one in differing if one.finite}
+
+
+def _scores(store: LocalStore, record: VersionRecord) -> str | None:
+    """Address of the evaluation of this very version; None where the store does not have it."""
+    key = record.lineage.get("evaluation")
+    if key is None or not store.has(key):
+        return None
+    engine = store.manifest(record.address).created_at if store.has(record.address) else record.published_at
+    return judged(store, "evaluation", key, record.manifest_digest, engine)

@@ -1,0 +1,178 @@
+"""What a plan needs to know about one source of text: digests, and whatever is wrong with it already."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from artifacts.store.local import LocalStore
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange
+from calibration.data.origin import kind_of
+from calibration.data.saved import data_files
+from calibration.data.scan import scan
+from calibration.data.text_files import KINDS
+from calibration.errors import DataError
+from calibration.links import LeadsOut, leads_out, open_inside
+from pipeline.sources.hub_dataset import choose, contents
+from pipeline.sources.snapshot import TEMPLATE_BYTES, Remote
+from recipes.data import Data, Skip
+
+SCAN_BYTES = 32 << 20
+"""Read of each text file while somebody waits for a plan; 0.3 s. The step that uses it reads all of it."""
+
+PARQUET = b"PAR1"
+"""First and last bytes of a Parquet file; before the last stands the length of its footer, in 4 bytes."""
+
+FOOTER = b"\x15"
+"""Begins the footer: field 1 is the format's version, an i32, in Thrift's compact encoding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubFiles:
+    """Data files of a hub dataset, before any is fetched."""
+
+    params: Mapping[str, Any]
+    """What the dataset step's key hashes."""
+    places: Mapping[str, Any]
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataFacts:
+    """One source of text that a recipe names."""
+
+    params: Mapping[str, Any]
+    """What a step's key hashes: what is in the files and how it is read, not how much is taken."""
+    files: tuple[str, ...] = ()
+    """Where they are; empty for a hub dataset."""
+    hub: HubFiles | None = None
+    rows: int | None = None
+    """Good rows, where counting them took no time."""
+    holds: str = ""
+    """`chat`, `exchange` or `text`: what its first row is, where that was read."""
+    what: str = field(default="")
+    """The source as people call it."""
+
+
+def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
+    """Checks a source as far as that is quick, and hashes its files.
+
+    Raises DataError for what is wrong with it, SourceError for a hub that cannot be reached.
+    """
+    reading = _reading(base, item)
+    if item.path is None:
+        return _from_hub(item, reading, store)
+    path = base / item.path
+    if path.is_dir():
+        kind, files = "arrow", data_files(path, item.split)
+    elif item.split is not None:
+        raise DataError(f"{item.path}: a file has no splits; remove 'split'")
+    elif path.is_file():
+        kind, files = kind_of(str(path)), [path]
+    else:
+        raise DataError(f"{path}: no such data file; check the path in the recipe")
+    rows, holds = _quick_check(path, kind, reading)
+    if rows is not None and item.samples != "all" and rows < item.samples:
+        raise DataError(f"{item.path} has {rows} rows; the recipe asks for {item.samples}")
+    digests = [store.digests.digest(file) for file in files]
+    return DataFacts(
+        params={"kind": kind, "digests": digests, **reading},
+        files=tuple(str(file.resolve()) for file in files),
+        rows=rows,
+        holds=holds,
+        what=path.name,
+    )
+
+
+def _reading(base: Path, item: Data) -> dict[str, Any]:
+    """How rows are read and rendered, as the params of a step."""
+    reading: dict[str, Any] = {
+        "columns": item.roles,
+        "bad_rows": item.bad_rows.skip if isinstance(item.bad_rows, Skip) else 0,
+        "render": item.render,
+    }
+    if item.system is not None:
+        reading["system"] = item.system
+    if item.template is not None:
+        reading["template"] = _template(base, item.template)
+    return reading
+
+
+def _template(base: Path, name: str) -> str:
+    """The text of a recipe's template, which goes into what is published; a link may not lead elsewhere."""
+    path = base / name
+    try:
+        root, below = (base, name) if leads_out(base, name) is None else (path.parent, path.name)
+        with os.fdopen(open_inside(root, below), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"template: {path}: is no regular file; name a file with a Jinja template")
+            data = file.read(TEMPLATE_BYTES + 1)
+    except LeadsOut as exc:
+        raise DataError(f"template: {exc.strerror}") from None
+    except (OSError, ValueError) as exc:
+        raise DataError(f"template: {path}: cannot be read ({exc}); check the path") from None
+    if len(data) > TEMPLATE_BYTES:
+        raise DataError(f"template: {path}: more than {TEMPLATE_BYTES:,} bytes; give a Jinja template")
+    try:
+        found = data.decode()
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
+    if not found.strip():
+        raise DataError(f"template: {path}: the file is empty; give a Jinja template")
+    return found
+
+
+def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Looks at the rows of a text file (of a huge one, the first) and at the ends of a Parquet file.
+
+    Returns the number of good rows where all were seen, and what the first holds where it was read.
+    """
+    if kind in KINDS:
+        found = scan(
+            [KINDS[kind](path)],
+            kind,
+            reading["columns"],
+            allowed=reading["bad_rows"],
+            budget_bytes=SCAN_BYTES,
+        )
+        first = next(found.read([0])).content
+        holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
+        return found.rows if found.complete else None, holds
+    if kind == "parquet":
+        _require_parquet(path)
+    return None, ""
+
+
+def _require_parquet(path: Path) -> None:
+    with path.open("rb") as file:
+        head, size = file.read(4), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length, tail = int.from_bytes(file.read(4), "little"), file.read()
+        if head != PARQUET or tail != PARQUET or size < 12:
+            raise DataError(f"{path}: not a whole Parquet file ({size} bytes); write or get it again")
+        file.seek(max(0, size - 8 - length))
+        if length > size - 12 or file.read(1) != FOOTER:
+            raise DataError(
+                f"{path}: not a Parquet file, for its last 8 bytes name a footer of {length} bytes that is "
+                f"not there ({size} bytes in all); write or get it again"
+            )
+
+
+def _from_hub(item: Data, reading: Mapping[str, Any], store: LocalStore) -> DataFacts:
+    endpoint = os.environ.get("HF_ENDPOINT")
+    remote = Remote(str(item.repo), str(item.revision), store.root / "hub", endpoint, "dataset")
+    sizes, configs = contents(remote)
+    names = choose(item, sizes, configs, remote.where)
+    return DataFacts(
+        params={"files": names, **reading},
+        hub=HubFiles(
+            params={"repo": item.repo, "revision": item.revision, "files": names},
+            places={"cache": str(remote.cache), "endpoint": remote.endpoint},
+            size_bytes=sum(sizes[name] for name in names),
+        ),
+        what=remote.where,
+    )

@@ -1,0 +1,30 @@
+"""How the engines of a recipe fit the GPU type that they are for; pure."""
+
+from collections.abc import Iterable, Iterator
+
+from pipeline.fit import predict
+from pipeline.fit.result import Fit
+from pipeline.plan.facts import Facts
+from pipeline.plan.request import request
+from pipeline.process.gpus import TARGETS
+from recipes.schema import Engine, Recipe
+
+
+def predicted(recipe: Recipe, facts: Facts, engine: Engine) -> Fit | None:
+    """How an engine without problems of its own fits; None where the recipe names no GPU type."""
+    target = TARGETS.get(engine.target)
+    if target is None or engine.backend == "aoti":
+        return None
+    return predict(request(recipe, facts, engine), target)
+
+
+def misfits(recipe: Recipe, facts: Facts, engines: Iterable[Engine]) -> Iterator[str]:
+    """Engines that their GPUs cannot build, load, or serve one request with; each with what to change."""
+    for engine in engines:
+        found = predicted(recipe, facts, engine)
+        if found is not None and found.verdict == "impossible":
+            limits = (
+                f"batch {engine.max_batch_size}, {engine.max_seq_len} tokens, tp {engine.tp}, pp {engine.pp}"
+            )
+            change = f"cheapest change: {found.fix}" if found.fix else "no one change helps: use more GPUs"
+            yield f"engine: does not fit {engine.target} ({limits}): {found.reason}; {change}"

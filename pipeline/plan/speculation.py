@@ -1,0 +1,152 @@
+"""Why a recipe's speculative decoding cannot be built, as far as it is known before the first byte; pure.
+
+A draft model is a second model of the same recipe: its own source and format, the target's tp and pp. It
+calibrates on the recipe's data, and its KV cache stays in its own dtype.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from pipeline.checkpoint import eagle_heads, medusa_heads
+from pipeline.checkpoint.layout_checks import reasons as layout_reasons
+from pipeline.drafting.eagle import third_reasons
+from pipeline.drafting.modes import BUILT, WITH_DRAFT, WITH_HEADS
+from pipeline.errors import SourceError
+from pipeline.plan.facts import Facts, Source
+from recipes.formats import FORMATS
+from recipes.precision import Precision
+from recipes.schema import Recipe, Speculative
+
+
+def draft_recipe(recipe: Recipe, facts: Facts) -> Recipe | None:
+    """The recipe as if its draft model were all there is; None without one."""
+    wanted = recipe.speculative
+    if wanted is None or wanted.draft is None or facts.draft is None:
+        return None
+    changed = {
+        "model": wanted.draft,
+        "engine": recipe.engine.model_copy(update={"ep": _ep(recipe, facts.draft)}),
+        "format": wanted.draft_format,
+        "kv_cache": "auto",
+        "speculative": None,
+        "tune": None,
+    }
+    return recipe.model_copy(update=changed)
+
+
+def draft_facts(facts: Facts) -> Facts | None:
+    """The facts with the draft model in the source's place; None without one."""
+    return None if facts.draft is None else replace(facts, source=facts.draft, draft=None)
+
+
+def _ep(recipe: Recipe, draft: Source) -> int:
+    """The target's where the draft has experts too."""
+    return recipe.engine.ep if draft.shape.experts is not None else 1
+
+
+def reasons(recipe: Recipe, facts: Facts) -> list[str]:
+    """Lists why not, each with the recipe field to change; empty without speculative decoding."""
+    wanted = recipe.speculative
+    if wanted is None:
+        return []
+    return [
+        *_mode(wanted),
+        *_length(recipe, wanted),
+        *_data(recipe, wanted),
+        *_pair(recipe, facts),
+        *_heads(recipe, facts),
+    ]
+
+
+def _mode(wanted: Speculative) -> Iterator[str]:
+    if wanted.mode not in BUILT:
+        yield (
+            f"speculative.mode: the heads of {wanted.mode!r} are not converted by this version; "
+            f"choose one of {', '.join(BUILT)}"
+        )
+    elif wanted.mode == WITH_DRAFT and wanted.draft is None:
+        yield f"speculative.draft: {WITH_DRAFT} needs a smaller model; add 'draft: {{path: ...}}'"
+    elif wanted.mode in WITH_HEADS and wanted.draft is None:
+        yield f"speculative.draft: {wanted.mode} needs heads of the model; add 'draft: {{path: ...}}'"
+    elif wanted.mode not in (WITH_DRAFT, *WITH_HEADS) and wanted.draft is not None:
+        yield f"speculative.draft: {wanted.mode} proposes tokens by itself; leave draft out"
+    if wanted.mode in WITH_HEADS and wanted.draft_format != "none":
+        yield (
+            f"speculative.draft_format: {wanted.draft_format!r} is for a draft model; heads stay in their "
+            "own type, leave it out"
+        )
+    elif wanted.draft is None and wanted.draft_format != "none":
+        yield f"speculative.draft_format: {wanted.draft_format!r} is for a draft model, and there is none"
+
+
+def _length(recipe: Recipe, wanted: Speculative) -> Iterator[str]:
+    if wanted.max_draft_len >= recipe.engine.max_seq_len:
+        yield (
+            f"speculative.max_draft_len: {wanted.max_draft_len} leaves nothing of engine.max_seq_len "
+            f"{recipe.engine.max_seq_len}; give less than that, usually 3 to 10"
+        )
+
+
+def _data(recipe: Recipe, wanted: Speculative) -> Iterator[str]:
+    fmt = FORMATS[wanted.draft_format]
+    if fmt.calibrated and recipe.calibration is None:
+        yield (
+            f"speculative.draft_format: {fmt.name!r} has calibrated scales; add 'calibration', or choose one "
+            f"of {', '.join(name for name, one in FORMATS.items() if not one.calibrated)}"
+        )
+    elif (
+        recipe.calibration is not None and recipe.calibration.statistics == "ranges" and fmt.needs == "search"
+    ):
+        yield (
+            f"calibration.statistics: 'ranges' is not enough for speculative.draft_format {fmt.name!r}; "
+            "use 'all'"
+        )
+
+
+def _pair(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    """What keeps the two models from working together; every rank holds a part of both."""
+    draft, target, wanted = facts.draft, facts.source, recipe.speculative
+    if draft is None or wanted is None:
+        return
+    if draft.shape.vocab_size != target.shape.vocab_size:
+        yield (
+            f"speculative.draft: its vocabulary has {draft.shape.vocab_size} tokens, the model's "
+            f"{target.shape.vocab_size}; choose a draft of the same family"
+        )
+    elif draft.vocabulary and target.vocabulary and draft.vocabulary != target.vocabulary:
+        yield (
+            "speculative.draft: its tokenizer gives ids to other tokens than the model's; "
+            "choose a draft of the same family"
+        )
+    if draft.weight_bytes >= target.weight_bytes:
+        yield (
+            f"speculative.draft: {draft.weight_bytes / 1e9:.1f} GB are no less than the model's "
+            f"{target.weight_bytes / 1e9:.1f} GB; a draft must be much smaller to save time"
+        )
+    if draft.shape.max_position_embeddings < recipe.engine.max_seq_len:
+        yield (
+            f"speculative.draft: it knows {draft.shape.max_position_embeddings} positions, "
+            f"engine.max_seq_len is {recipe.engine.max_seq_len}; choose another draft or a shorter length"
+        )
+    engine, precision = recipe.engine, Precision.parse(wanted.draft_format)
+    for reason in layout_reasons(draft.shape, precision, engine.tp, engine.pp, _ep(recipe, draft)):
+        yield f"speculative.draft: {reason}"
+
+
+def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
+    """What keeps heads from working beside the model."""
+    wanted, engine = recipe.speculative, recipe.engine
+    if facts.heads is None or wanted is None:
+        return
+    shape, held = facts.source.shape, facts.heads
+    try:
+        if wanted.mode == "medusa":
+            heads = medusa_heads.read(held.tensors)
+            yield from medusa_heads.reasons(heads, shape, wanted.max_draft_len, engine.tp, engine.pp)
+        elif engine.backend == "trtllm_torch":
+            yield from third_reasons(held.config, held.tensors, shape, engine.pp)
+        else:
+            net = eagle_heads.read(held.config, held.tensors, held.places["path"])
+            yield from eagle_heads.reasons(net, shape, recipe.kv_cache, engine.tp, engine.pp)
+    except SourceError as exc:
+        yield f"speculative.draft: {held.places['path']}: {exc}"

@@ -1,0 +1,1 @@
+"""Child processes and the host they run on."""

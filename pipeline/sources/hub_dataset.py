@@ -1,0 +1,219 @@
+"""The dataset step: data files of a hub dataset at a commit; its code is never run, nor even fetched."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from calibration.data.origin import SUFFIXES, kind_of
+from calibration.errors import DataError
+from pipeline.errors import SourceError
+from pipeline.process.meter import Progress
+from pipeline.sources.snapshot import PAPERS, Remote
+from recipes import yaml_text
+from recipes.data import Data
+
+CARD = "README.md"
+
+CARD_BYTES = 4 << 20
+"""Read of a card, at most."""
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Split -> words for it in file names, where the card says nothing."""
+
+SHARD = re.compile(r"(?:.*/)?(?P<split>[\w.]+)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.\w+")
+"""A file as `push_to_hub` names it."""
+
+
+def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+    """Fills `out` with the planned files, verified, going on where an earlier download stopped."""
+    from pipeline.sources import (  # huggingface_hub, which choosing files does not need
+        copying,
+        hub,
+        hub_download,
+    )
+
+    params, places = job["params"], job["places"]
+    remote = Remote(params["repo"], params["revision"], Path(places["cache"]), places["endpoint"], "dataset")
+    wanted = set(params["files"])
+    files = [file for file in hub.listing(remote) if file.name in wanted]
+    if len(files) < len(wanted):
+        lacking = sorted(wanted - {file.name for file in files})
+        raise SourceError(f"{remote.where}: {lacking[0]} is not in the commit; plan again")
+    copying.require_room(out, sum(file.size for file in files))
+    kept = remote.directory / "files"
+    for path in hub_download.fetch(remote, files, progress):
+        target = out / path.relative_to(kept)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copying.place(path, target)
+
+
+def contents(remote: Remote) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """Sizes of a commit's files by name, and the configurations that its card lists.
+
+    Asked once, then read from the cache; a hub that cannot be reached is a SourceError.
+    """
+    known = remote.directory / "contents.json"
+    if not known.exists():
+        from pipeline.sources import (
+            hub,  # huggingface_hub costs 0.2 s, and only the first plan of a commit needs it
+        )
+
+        files = {file.name: file.size for file in hub.listing(remote, hub.PLAN_ATTEMPTS)}
+        card = b""
+        if files.get(CARD):
+            patience = hub.Patience(f"{remote.where}: {CARD}", hub.PLAN_ATTEMPTS)
+            card = patience.until_done(lambda: hub.read(remote, CARD, min(files[CARD], CARD_BYTES)))
+        found = {"files": files, "configs": configurations(card.decode("utf-8", "replace"), remote.where)}
+        with tempfile.NamedTemporaryFile("w", dir=remote.directory, delete=False) as aside:
+            json.dump(found, aside)
+        Path(aside.name).rename(known)
+    held = json.loads(known.read_bytes())
+    return held["files"], held["configs"]
+
+
+def configurations(card: str, where: str) -> list[dict[str, Any]]:
+    """The list `configs` in the YAML in front of a dataset card; raises DataError for broken YAML."""
+    front = re.match(r"\A\ufeff?---\s*\n(.*?)\n---\s*(\n|\Z)", card, re.DOTALL)
+    if front is None:
+        return []
+    try:
+        found = yaml_text.parse_card(front[1])
+    except yaml.YAMLError as exc:
+        said = yaml_text.said(exc)
+        raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None
+    listed = found.get("configs") if isinstance(found, dict) else None
+    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+
+
+def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]], where: str) -> list[str]:
+    """The data files that a recipe's source means, sorted; raises DataError where they cannot be told."""
+    held = sorted(names)
+    if item.files:
+        chosen = [name for pattern in item.files for name in _matching(pattern, held, where)]
+    elif configs:
+        chosen = _configured(item, held, configs, where)
+    else:
+        _no_script(item, held, where)
+        if item.config is not None:
+            raise DataError(
+                f"{where}: config {item.config!r}, but its card lists none; name the data files in 'files'"
+            )
+        chosen = _conventional(item, held, where)
+    for name in chosen:
+        kind_of(name)
+    return sorted(set(chosen))
+
+
+def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
+    expression = re.compile(_expression(pattern.removeprefix("./")))
+    found = [name for name in names if expression.fullmatch(name)]
+    if not found:
+        raise DataError(f"{where}: no file matches {pattern!r}; have {_some(names)}")
+    return found
+
+
+def _expression(pattern: str) -> str:
+    """A shell pattern as a regular expression: `*` stays within a directory, `**` does not."""
+    parts = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", pattern)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return "".join(
+        part if part.startswith("[") and part.endswith("]") else meaning.get(part, re.escape(part))
+        for part in parts
+    )
+
+
+def _configured(
+    item: Data, names: Sequence[str], configs: Sequence[Mapping[str, Any]], where: str
+) -> list[str]:
+    """Files of a configuration and split as the card lists them."""
+    config = _config(item, configs, where)
+    by_split = dict[str, list[str]]()
+    root = str(config.get("data_dir") or "").strip("/")
+    for entry in _listed(config.get("data_files")):
+        split, paths = (
+            (str(entry.get("split")), entry.get("path")) if isinstance(entry, dict) else ("train", entry)
+        )
+        by_split.setdefault(split, []).extend(str(path) for path in _listed(paths))
+    if not by_split:
+        inside = [name for name in names if name.startswith(f"{root}/")] if root else names
+        return _conventional(item, inside, where)
+    wanted = _split(item, list(by_split), where)
+    prefix = f"{root}/" if root else ""
+    return [name for path in by_split[wanted] for name in _matching(prefix + path, names, where)]
+
+
+def _config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Mapping[str, Any]:
+    names = [str(config.get("config_name", "default")) for config in configs]
+    if item.config is None and len(configs) == 1:
+        return configs[0]
+    marked = [name for name, config in zip(names, configs, strict=True) if config.get("default") is True]
+    wanted = item.config or next(iter(marked), "default")
+    if wanted not in names:
+        said = "several configs" if item.config is None else f"no config {item.config!r}"
+        raise DataError(f"{where}: {said}; name one of {_some(names)} in 'config'")
+    return configs[names.index(wanted)]
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [{"split": split, "path": path} for split, path in value.items()]
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _split(item: Data, splits: Sequence[str], where: str) -> str:
+    wanted = item.split or "train"
+    if wanted not in splits:
+        said = f"no split {wanted!r}" if item.split else "no split 'train', which is the default"
+        raise DataError(f"{where}: {said}; name one of {_some(splits)} in 'split'")
+    return wanted
+
+
+def _conventional(item: Data, names: Sequence[str], where: str) -> list[str]:
+    """Files whose names say the split; all of them are `train` where none says any."""
+    data = [
+        name
+        for name in names
+        if name.endswith(SUFFIXES) and not name.startswith((".", "_")) and not PAPERS.fullmatch(name)
+    ]
+    if not data:
+        raise DataError(f"{where}: no data files ({', '.join(SUFFIXES)}); have {_some(names)}")
+    by_split = dict[str, list[str]]()
+    for name in data:
+        by_split.setdefault(_named_split(name) or "", []).append(name)
+    if set(by_split) == {""}:
+        by_split = {"train": data}
+    by_split.pop("", None)
+    return by_split[_split(item, list(by_split), where)]
+
+
+def _named_split(name: str) -> str | None:
+    shard = SHARD.fullmatch(name)
+    said = shard["split"] if shard else name.rpartition(".")[0]
+    parts = re.split(r"[^A-Za-z]+", said.lower())
+    for split, words in SPLITS.items():
+        if set(words) & set(parts):
+            return split
+    return shard["split"] if shard else None
+
+
+def _no_script(item: Data, names: Sequence[str], where: str) -> None:
+    script = f"{str(item.repo).rpartition('/')[2]}.py"
+    if script in names:
+        raise DataError(
+            f"{where}: needs its loading script {script}, and code from the hub is not run; name its data "
+            "files in 'files', or take a repository that holds data files"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10]) or "nothing"
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"

@@ -1,0 +1,123 @@
+"""Downloads the files of a hub commit into a cache, resuming, and verifies every one of them.
+
+Not `hf_hub_download`: it drops what it has of a file when the connection is reset or the process dies
+(huggingface_hub 1.33), and a weight file is gigabytes.
+"""
+
+import fcntl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifacts.store import lock
+from pipeline.process.meter import Progress
+from pipeline.sources.hub import ATTEMPTS, Patience, RemoteFile, digest, get, mismatch
+from pipeline.sources.snapshot import Remote
+
+STREAMS = 4
+"""Files fetched at once."""
+
+
+def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[Path]:
+    """Downloads files into the cache, going on where an earlier run stopped; returns them, each verified now.
+
+    A file that differs from its digest is fetched once more, then a SourceError.
+    """
+    directory, total = remote.directory / "files", sum(file.size for file in files)
+    directory.mkdir(parents=True, exist_ok=True)
+    held = dict.fromkeys((file.name for file in files), 0)
+    stop = threading.Event()
+    with _alone(directory, lambda: progress(0, total, "bytes fetched")), ThreadPoolExecutor(STREAMS) as pool:
+        jobs = [pool.submit(_Download(remote, file, held, stop).run) for file in files]
+        try:
+            while True:
+                done, pending = wait(jobs, 0.5, FIRST_EXCEPTION)
+                failed = [job for job in done if job.exception() is not None]
+                progress(sum(held.values()), total, "bytes fetched")
+                if failed or not pending:
+                    break
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+    return [job.result() for job in failed or jobs]
+
+
+@contextmanager
+def _alone(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
+    """Waits until no other process works on this commit: two would write the same unfinished files."""
+    watch = lock.Watch(directory.parent / "lock", None, lock.PATIENCE_S)
+    with watch.path.open("w") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                tick()
+                watch.look("another process, which downloads the same commit")
+                time.sleep(0.5)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Download:
+    """One file on its way into the cache."""
+
+    remote: Remote
+    file: RemoteFile
+    held: dict[str, int]
+    """Bytes of each file that are there, shared with the one who reports progress."""
+    stop: threading.Event
+
+    @property
+    def path(self) -> Path:
+        return self.remote.directory / "files" / self.file.name
+
+    @property
+    def part(self) -> Path:
+        return self.path.with_name(self.path.name + ".part")
+
+    def run(self) -> Path:
+        """Returns the finished file; its bytes have the listed digest."""
+        for _ in range(2):
+            if not self.path.exists():
+                self._complete()
+            found = digest(self.path, self.file.digest)
+            if found == self.file.digest:
+                self.held[self.file.name] = self.file.size
+                return self.path
+            self.path.unlink()
+        raise mismatch(self.remote, self.file, found)
+
+    def _complete(self) -> None:
+        patience = Patience(f"{self.remote.where}: {self.file.name}", ATTEMPTS, self.stop)
+        self.part.parent.mkdir(parents=True, exist_ok=True)
+        self.part.touch()
+        most = size = self.held[self.file.name] = self.part.stat().st_size
+        while size != self.file.size:
+            if size > self.file.size:
+                self.part.unlink()
+            failures = patience.failures
+            patience.attempt(self._append)
+            size = self.part.stat().st_size
+            if size > most:
+                most, patience.failures = size, 0
+            elif patience.failures == failures:
+                patience.wait(f"{size} of {self.file.size} bytes and no more")
+        self.part.rename(self.path)
+
+    def _append(self) -> int:
+        """Asks for what is missing and writes what comes; the connection may end before the file does."""
+        with self.part.open("ab") as part, get(self.remote, self.file.name, part.tell()) as response:
+            if not response.headers.get("content-range", "").startswith(f"bytes {part.tell()}-"):
+                part.seek(0)  # the whole file comes
+                part.truncate()
+            for data in response.iter_bytes():
+                part.write(data)
+                self.held[self.file.name] = part.tell()
+                if self.stop.is_set() or part.tell() > self.file.size:
+                    break
+        return 1

@@ -1,0 +1,287 @@
+"""Which files of a checkpoint are taken, their common digest, and where a hub commit is kept on disk."""
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+from artifacts import manifest
+from calibration import links
+from calibration.tokenizer_files import TEMPLATES, local_files, tokenizer_files
+from pipeline.errors import SourceError
+from pipeline.models.model_json import TOKENIZER, open_regular, read_json
+from pipeline.weights.tensors import Checkpoint, open_checkpoint
+
+INDEX = "model.safetensors.index.json"
+
+PAPERS = re.compile(r"(LICEN[CS]E|NOTICE|README)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
+"""Names of licences, notices and model cards."""
+
+PAPER_BYTES = 4 << 20
+"""Longest of them that is taken."""
+
+TEMPLATE_BYTES = 1 << 20
+"""Longest chat template that is taken."""
+
+QUANTIZATION = "hf_quant_config.json"
+"""Beside the weights of what ModelOpt quantized; read where it is."""
+
+TEMPLATE = ".jinja"
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+TOKENIZERS = (("tokenizer.json",), ("tokenizer.model",), ("vocab.json", "merges.txt"))
+"""Sets of files of which one must be complete."""
+
+NAMES = "names.json"
+"""Lists, beside what is kept of a commit, all files that it has."""
+
+MAX_TEMPLATES = 64
+"""Chat templates beside the default one that are taken."""
+
+HEADERS_ONLY = "HEADERS_ONLY"
+"""Marks a directory whose weight files hold headers and no weights."""
+
+
+def wanted(names: Iterable[str]) -> list[str]:
+    """Selects the files that make a checkpoint, sorted: weights, tokenizer, papers; never pickles or code.
+
+    Weights are `model.safetensors`, else the `model-*.safetensors` and their index, else every safetensors
+    file and the index: the order in which checkpoints are opened.
+    """
+    held = set(names)
+    top = {name for name in held if "/" not in name}
+    tensors = {name for name in top if name.endswith(".safetensors")}
+    if "model.safetensors" in tensors:
+        weights = {"model.safetensors"}
+    else:
+        weights = {name for name in tensors if name.startswith("model-")} or tensors
+        weights |= top & {INDEX}
+    papers = {name for name in top if PAPERS.fullmatch(name)}
+    return sorted({*weights, *(top & {"config.json"}), *tokenizer_files(held), *papers})
+
+
+def check_names(names: Iterable[str], where: str) -> list[str]:
+    """Returns the wanted files of a checkpoint at `where`; a SourceError unless they can make one."""
+    held = sorted(names)
+    chosen = wanted(held)
+    named = sum("/" in name for name in chosen)
+    if named > MAX_TEMPLATES:
+        raise SourceError(f"{where}: {named} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
+    try:
+        manifest.check_names(chosen)
+    except ValueError as exc:
+        raise SourceError(f"{where}: {exc}") from None
+    if "config.json" not in chosen:
+        raise SourceError(f"{where}: no config.json; a checkpoint must have it")
+    if not any(name.endswith(".safetensors") for name in chosen):
+        pickles = [name for name in held if name.endswith(PICKLES)]
+        found = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+        raise SourceError(
+            f"{where}: {found}; only safetensors files are read, because a pickle can run any code: "
+            "convert the weights to safetensors"
+        )
+    if not any(set(files) <= set(chosen) for files in TOKENIZERS):
+        choices = ", ".join(" with ".join(files) for files in TOKENIZERS)
+        raise SourceError(f"{where}: no tokenizer; add one of: {choices}")
+    return chosen
+
+
+def require_inside(path: Path, read: re.Pattern[str] = PAPERS) -> None:
+    """Refuses a directory in which files that are read are links out of it; a SourceError names them.
+
+    `read` matches names of files that are read beside those that make a checkpoint.
+    """
+    try:
+        names = local_files(path)
+    except OSError:  # told, with its reason, where the checkpoint is read
+        return
+    if said := links.told(
+        path, [*wanted(names), *(name for name in names if name == QUANTIZATION or read.fullmatch(name))]
+    ):
+        raise SourceError(said)
+
+
+def local_names(path: Path) -> list[str]:
+    """Returns the wanted files of a local checkpoint; a SourceError unless they can make one."""
+    require_inside(path)
+    try:
+        names = local_files(path)
+    except OSError as exc:
+        raise SourceError(
+            f"{path}: cannot be listed ({exc.strerror}); model.path must be a readable directory"
+        ) from exc
+    if HEADERS_ONLY in names:
+        raise SourceError(f"{path}: holds headers without weights, kept for planning; name the model itself")
+    chosen = check_names(names, str(path))
+    for name in chosen:
+        if not (path / name).is_file():
+            raise SourceError(
+                f"{path / name}: no regular file, or a link to nothing; put the file there or remove the name"
+            )
+    return chosen
+
+
+def holds_config_only(path: Path) -> bool:
+    """Says whether a directory holds `config.json` and no weights, not even in a format that is not read."""
+    try:
+        names = [entry.name for entry in path.iterdir()]
+    except OSError:  # told, with its reason, where the checkpoint is read
+        return False
+    weights = [name for name in names if name.endswith((".safetensors", *PICKLES)) or name == INDEX]
+    return "config.json" in names and not weights
+
+
+def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
+    """Returns the digest of a local checkpoint: names and contents of its wanted files, nothing else.
+
+    `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
+    """
+    found, names = {}, local_names(path)
+    require_sizes(f"{path}/", {name: (path / name).stat().st_size for name in names})
+    for name in names:
+        try:
+            found[name] = digests(path / name).removeprefix("sha256:")
+        except OSError as exc:
+            raise unreadable(path / name, exc) from exc
+    return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+
+
+def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
+    """Refuses files of a checkpoint that are too long for what they are, before gigabytes are read.
+
+    `where` stands in front of their names.
+    """
+    limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
+    limits |= {name: (TEMPLATE_BYTES, "a chat template") for name in sizes if name.endswith(TEMPLATE)}
+    limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
+    for name, (most, what) in limits.items():
+        if sizes[name] > most:
+            raise SourceError(f"{where}{name}: {sizes[name]} bytes; at most {most} are read of {what}")
+
+
+def require_json(path: Path) -> None:
+    """Refuses a copy of a checkpoint in which a JSON file is none; config and index are parsed elsewhere."""
+    problems = []
+    for name in tokenizer_files(local_files(path)):
+        if name.endswith(".json"):
+            try:
+                read_json(path / name, TOKENIZER)
+            except SourceError as exc:
+                problems.append(str(exc))
+    if problems:
+        raise SourceError("\n  ".join(problems))
+
+
+def require_texts(path: Path) -> None:
+    """Refuses a local checkpoint in which a licence, notice, card, template or table of merges is no text."""
+    problems = []
+    for name in local_names(path):
+        if not (PAPERS.fullmatch(name) or name.endswith((TEMPLATE, ".txt"))):
+            continue
+        with open_regular(path / name, path) as file:
+            data = file.read()
+        if said := _no_text(data):
+            problems.append(f"{path / name}:{said}; save it as UTF-8, or get the file again")
+    if problems:
+        raise SourceError("\n  ".join(problems))
+
+
+def _no_text(data: bytes) -> str:
+    """Line and fault of what is no UTF-8 text; empty where it is."""
+    at, what = data.find(b"\0"), "not a text, for it holds a NUL"
+    if at < 0:
+        try:
+            data.decode()
+        except UnicodeDecodeError as exc:
+            at, what = exc.start, f"not UTF-8 ({exc.reason})"
+    return f"{data.count(bytes([10]), 0, at) + 1}: {what}" if at >= 0 else ""
+
+
+def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
+    """Says which weights are beside the files that are `read`, the ones that transformers reads too."""
+    taken = read if "model.safetensors" in read else {*read, INDEX}
+    spare = sorted(
+        name
+        for name in names
+        if "/" not in name and name not in taken and (name.endswith(".safetensors") or name == INDEX)
+    )
+    reasons = {
+        "the model is built without its adapter; merge it (`merge_and_unload()`) if that is meant": [
+            name for name in spare if name.startswith("adapter_")
+        ],
+        f"as in transformers, weights are model.safetensors, and where there is none the files of {INDEX}; "
+        "remove what is stale": [name for name in spare if not name.startswith("adapter_")],
+    }
+    return [f"{', '.join(found)} not read: {why}" for why, found in reasons.items() if found]
+
+
+def unreadable(path: Path, exc: OSError) -> SourceError:
+    """Says that a file of the checkpoint cannot be read."""
+    return SourceError(f"{path}: cannot be read ({exc.strerror}); make it readable for this user")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A commit of a hub repository, and where this host keeps what it got of it."""
+
+    repo: str
+    revision: str
+    """Full commit hash."""
+    cache: Path
+    """Directory for unfinished and finished downloads; one for many repositories."""
+    endpoint: str | None = None
+    """Address of the hub; None: the one huggingface_hub is set up for."""
+    kind: Literal["model", "dataset"] = "model"
+    """Which of the hub's name spaces the repository is in."""
+
+    @property
+    def where(self) -> str:
+        """The commit as messages name it."""
+        return f"{self.repo}@{self.revision[:12]}"
+
+    @property
+    def address(self) -> str | None:
+        """The endpoint without the slash that people add."""
+        return self.endpoint.rstrip("/") if self.endpoint else None
+
+    @property
+    def directory(self) -> Path:
+        """Directory of this commit in the cache; another address of the hub gets another one."""
+        hub = quote(self.address, safe="") if self.address else "hub"
+        shelf = self.cache / hub if self.kind == "model" else self.cache / hub / ".datasets"
+        return shelf / self.repo.replace("/", "--") / self.revision
+
+
+def listed(remote: Remote) -> list[str]:
+    """Names of all files of a commit that was planned from, also of those that are not taken."""
+    known = remote.directory / NAMES
+    return json.loads(known.read_bytes()) if known.is_file() else []
+
+
+def forget(remote: Remote) -> None:
+    """Removes a commit's downloads from the cache, once the store has its snapshot; headers stay."""
+    shutil.rmtree(remote.directory / "files", ignore_errors=True)
+
+
+def remote_checkpoint(remote: Remote) -> Checkpoint:
+    """Opens a commit's `config.json` and safetensors headers, for planning: the weights are holes.
+
+    They are fetched once and kept; a hub that cannot be reached is a SourceError.
+    """
+    directory = remote.directory / "headers"
+    if not (directory / HEADERS_ONLY).exists():
+        from pipeline.sources import (
+            hub,  # huggingface_hub costs 0.2 s, and only the first plan of a commit needs it
+        )
+
+        hub.fetch_headers(remote, directory)
+    try:
+        return open_checkpoint(directory)
+    except SourceError as exc:
+        raise SourceError(str(exc).replace(str(directory), remote.where)) from exc

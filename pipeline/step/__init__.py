@@ -1,0 +1,1 @@
+"""One step of a plan, and making its artifact exist."""

@@ -1,0 +1,212 @@
+"""Makes the output of one step exist: found in the store, or built by a child process."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from artifacts.errors import StoreUnusable
+from artifacts.manifest import Manifest
+from artifacts.store.local import LocalStore
+from pipeline.errors import EXIT_CODES, BuildFailed
+from pipeline.process import full_disk, process
+from pipeline.process.host import Host, child_env
+from pipeline.step import reuse
+from pipeline.step.judged import SAID, judged
+from pipeline.step.step import Step
+
+WARNING = ("calibration_set", "statistics")
+"""Kinds of steps whose reports warn."""
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where steps run: the store, the machine and the time a step may take."""
+
+    store: LocalStore
+    host: Host
+    timeout_s: float = 24 * 3600.0
+    child: str = "pipeline.child.door"
+    """Module that a step's process runs; it knows what makes each kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A step whose artifact is in the store."""
+
+    step: Step
+    manifest: Manifest
+    cached: bool
+    warnings: tuple[str, ...] = ()
+    """What its report warns of."""
+
+    def remarks(self) -> tuple[str, ...]:
+        """What the step's report warns of; of a cached one's, the first warning and where the others are."""
+        others = len(self.warnings) - 1
+        if self.cached and others > 0:
+            where = f"{others} more: `enginery show {self.step.key[:12]}`"
+            return (f"{self.step.name}: {self.warnings[0]} ({where})",)
+        return tuple(f"{self.step.name}: {text}" for text in self.warnings)
+
+
+class Listener:
+    """Hears about steps; does nothing by itself."""
+
+    def started(self, step: Step) -> None:
+        """`step` is about to run or to be found."""
+
+    def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
+        """`step` has finished `done` of `total` units."""
+
+    def waiting(self, step: Step, whom: str) -> None:
+        """Somebody builds the same step; `whom` says who and how long we wait at most."""
+
+    def damaged(self, step: Step, problems: str) -> None:
+        """The stored artifact of `step` is corrupt and will be built again."""
+
+    def remarked(self, step: Step, text: str) -> None:
+        """Something about the build of `step` is worth knowing and stops nothing."""
+
+    def finished(self, made: Made) -> None:
+        """The step's artifact exists."""
+
+    def failed(self, step: Step, error: Exception) -> None:
+        """The step did not succeed."""
+
+
+def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, Any] | None = None) -> Made:
+    """Makes the step's artifact exist; concurrent callers of one key build it once."""
+    listener.started(step)
+    with site.store.lock(
+        step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s
+    ):
+        found = _stored(step, site, listener)
+        made = found or _build(step, site, listener, places or {})
+        made = replace(made, warnings=_warnings(made, site.store))
+    listener.finished(made)
+    return made
+
+
+def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
+    if made.step.kind not in WARNING or REPORT not in made.manifest.files:
+        return ()
+    return tuple(
+        json.loads(store.file(made.manifest.address, REPORT).read_text(encoding="utf-8")).get("warnings", ())
+    )
+
+
+def is_cached(step: Step, site: Site) -> bool:
+    """Whether the step's artifact is in the store with its files intact."""
+    found = held(step, site)
+    return found is not None and site.store.intact(found)
+
+
+def held(step: Step, site: Site) -> str | None:
+    """Address of what the store has for a step: any content, but of a judgement only one of this engine."""
+    store, engine = site.store, step.inputs.get("engine", "")
+    if not store.has(step.key):
+        return None
+    if step.kind not in SAID or not store.has(engine):
+        return step.key
+    built = store.manifest(engine)
+    return judged(store, step.kind, step.key, built.digest, built.created_at)
+
+
+def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
+    store = site.store
+    while store.has(step.key) and not store.intact(step.key):
+        listener.damaged(step, "; ".join(store.verify(step.key)))
+        store.discard(step.key)
+    found = held(step, site)
+    if found is None or not store.intact(found):
+        return None
+    store.push(found, _moving(step, listener, "pushed"))
+    return Made(step=step, manifest=store.manifest(found), cached=True)
+
+
+def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
+    store, say = site.store, partial(listener.remarked, step)
+    beside = step.kind in SAID  # what judged another build of the engine stays
+    with (
+        store.write(
+            step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict(), beside=beside
+        ) as draft,
+        reuse.offered(step, store, say) as learned,
+    ):
+        job_file = store.log(step.key).with_suffix(".job.json")
+        inputs = {
+            role: store.directory(key, _moving(step, listener, "fetched"))
+            for role, key in step.inputs.items()
+            if store.has(key)
+        }
+        job = {
+            **step.as_dict(),
+            "places": {**step.places, **learned, **places},
+            "inputs": {role: str(directory) for role, directory in inputs.items()},
+            "out": str(draft.path),
+        }
+        copies = {step.inputs[role]: directory for role, directory in inputs.items()} | {step.key: draft.path}
+        job_file.write_text(json.dumps(job, indent=2))
+        work = process.Job(
+            name=f"{step.kind} {step.key[:12]}",
+            argv=[sys.executable, "-m", site.child, str(job_file)],
+            log=store.log(step.key),
+            timeout_s=site.timeout_s,
+            env=child_env(step.kind),
+        )
+        with _users_places(step, copies), _full_disk_said(store, step):
+            usage = process.run(work, _progress(step, listener))
+        draft.peak_memory_bytes = usage.peak_memory_bytes
+        draft.progress = _moving(step, listener, "pushed")
+    reuse.keep(step, store, say)
+    reuse.forget(step, store)
+    return Made(step=step, manifest=store.manifest(held(step, site) or step.key), cached=False)
+
+
+@contextmanager
+def _users_places(step: Step, copies: Mapping[str, Path]) -> Iterator[None]:
+    """Names the user's own place where an error names our copy of what is there; `copies` are by key.
+
+    What is wrong with the store is not, nor is a crash while the copy is made, wrong with the user's place.
+    """
+    try:
+        yield
+    except StoreUnusable:
+        raise
+    except tuple(EXIT_CODES) as exc:
+        told = str(exc)
+        ours = set(copies) - ({step.key} if isinstance(exc, BuildFailed) else set())
+        for key in ours & step.origins.keys():
+            for copy in {str(copies[key]), str(copies[key].resolve())}:
+                told = told.replace(copy, step.origins[key])
+        if told == str(exc):
+            raise
+        raise type(exc)(told) from exc
+
+
+@contextmanager
+def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
+    """Says that the disk is full where that is why a child failed: then its log is empty too."""
+    try:
+        yield
+    except BuildFailed as exc:
+        what = f"{step.kind} {step.key[:12]}"
+        found = full_disk.explained(exc, what, store=store.root, needed_bytes=step.size_bytes)
+        if found is exc:
+            raise
+        raise found from exc
+
+
+def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], None]:
+    """Tells of bytes that move to or from a remote store."""
+    return lambda done, total: listener.progressed(step, done, total, f"bytes {how}")
+
+
+def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:
+    return lambda done, total, unit: listener.progressed(step, done, total, unit)

@@ -1,0 +1,83 @@
+"""What a build learned (times of kernels), offered to the next build of the same settings.
+
+An engine keeps its own in `tuning/`. The store's copy is keyed by everything that makes it valid: backend,
+options, limits and toolchain. It only saves time: an engine never needs it.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from artifacts import digest
+from artifacts.store import tuning_cache
+from artifacts.store.local import LocalStore
+from artifacts.store.scratch import scratch
+from pipeline.step.step import Step
+
+TUNING = tuning_cache.FOLDER
+RESUME = "resume"
+"""Place of a directory that a build interrupted finds again."""
+REPORT = "build_report.json"
+"""File of an engine's `tuning/` that says how its build went: seconds, memory, what was reused."""
+SHOWN = 4
+"""Problems that are told, at most; the others are counted."""
+
+Say = Callable[[str], None]
+
+
+def directory(step: Step, store: LocalStore) -> Path:
+    """Where the store keeps what builds with the step's settings learned."""
+    return store.root / TUNING / digest.of_json(dict(step.params))
+
+
+@contextmanager
+def offered(step: Step, store: LocalStore, say: Say) -> Iterator[dict[str, Any]]:
+    """Places of a step: a verified copy of what earlier builds learned; of statistics, where to resume.
+
+    `say` is told of what does not match its seal; it is removed.
+    """
+    place, staging = directory(step, store), store.root / "staging"
+    if step.kind == "statistics":
+        yield {RESUME: str(store.partial(step.key))}
+    elif not _learns(step) or not (place.exists() or place.is_symlink()):
+        yield {}
+    else:
+        with scratch(staging, TUNING) as copy:
+            try:
+                problems = tuning_cache.offer(place, copy, staging)
+            except (PermissionError, FileNotFoundError) as exc:  # another user's, or collected meanwhile
+                problems = [str(exc)]
+            if problems:
+                more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+                say(f"what earlier builds left in {place} is not used: {'; '.join(problems[:SHOWN])}{more}")
+            yield {TUNING: str(copy)}
+
+
+def _learns(step: Step) -> bool:
+    """Whether a step's build learns: one that chooses among built engines does not."""
+    return step.kind == "engine" and step.variant != "tuned"
+
+
+def forget(step: Step, store: LocalStore) -> None:
+    """Removes what a build kept in case it would be interrupted; its artifact is in the store."""
+    shutil.rmtree(store.partial(step.key), ignore_errors=True)
+
+
+def keep(step: Step, store: LocalStore, say: Say) -> None:
+    """Adds to the store's copy what the step's build learned; `say` is told where that is impossible."""
+    if not _learns(step):
+        return
+    files = {
+        name.removeprefix(f"{TUNING}/"): record
+        for name, record in store.manifest(step.key).files.items()
+        if name.startswith(f"{TUNING}/") and name != f"{TUNING}/{REPORT}"
+    }
+    try:
+        if files:
+            tuning_cache.keep(
+                directory(step, store), store.path(step.key) / TUNING, files, store.root / "staging"
+            )
+    except (OSError, ValueError) as exc:  # the engine is in the store, whole, and needs none of it
+        say(f"what the build learned is not kept for later ones: {exc}")

@@ -1,0 +1,110 @@
+"""One unit of a plan: what goes in, what it makes, and its key."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from artifacts import digest
+
+Kind = Literal[
+    "source",
+    "dataset",
+    "calibration_set",
+    "leakage",
+    "statistics",
+    "quantized_checkpoint",
+    "sharded_checkpoint",
+    "engine",
+    "measurement",
+    "baseline",
+    "evaluation",
+    "sensitivity",
+]
+
+REVISIONS: dict[Kind, int] = {
+    "source": 1,
+    "dataset": 1,
+    "calibration_set": 4,
+    "leakage": 1,
+    "statistics": 1,
+    "quantized_checkpoint": 2,
+    "sharded_checkpoint": 2,
+    "engine": 4,
+    "measurement": 1,
+    "baseline": 2,
+    "evaluation": 1,
+    "sensitivity": 1,
+}
+"""Raised when our own code of a step changes what it writes; part of every key.
+
+They go on counting from 0.1, so that its manifests can be compared. No key can be one of 0.1, which hashed a
+field `builder` too.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One immutable artifact to be: a directory in the store under `key`."""
+
+    kind: Kind
+    variant: str = ""
+    """Which of the makers of its kind, where it has several (`pipeline.child.kinds`): an engine's backend."""
+    inputs: Mapping[str, str]
+    """Role -> key of the artifact that this one reads."""
+    params: Mapping[str, Any]
+    """Everything else the output depends on, versions of the tools that decide it included; JSON."""
+    places: Mapping[str, Any] = field(default_factory=dict)
+    """Where this host keeps what the params name by digest; not part of the key."""
+    what: str = ""
+    """One line for people."""
+    size_bytes: int = 0
+    """Expected size of the output, for the disk check."""
+    memory_bytes: int = 0
+    """Host memory that the child is expected to need."""
+    role: str = ""
+    """`draft` for a step of the draft model; not part of the key, so that equal steps are one."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Key of an own copy, be it this one's or an input's -> what its user calls it; not part of the key."""
+
+    @property
+    def name(self) -> str:
+        """What people call it: its kind, after its role if it has one."""
+        return f"{self.role}_{self.kind}" if self.role else self.kind
+
+    @property
+    def maker(self) -> str:
+        """Row of the table of kinds that makes it: its kind, dotted with its variant if it has one."""
+        return f"{self.kind}.{self.variant}" if self.variant else self.kind
+
+    @property
+    def origin(self) -> str:
+        """What the user calls that of which this step makes an own copy; empty for any other step."""
+        if self.kind not in ("source", "dataset"):
+            return ""
+        if "repo" in self.params:
+            return f"{self.params['repo']}@{self.params['revision'][:12]}"
+        return str(self.places.get("path", ""))
+
+    def traced(self, origins: Mapping[str, str]) -> "Step":
+        """The step with the user's names of the own copies that it makes or reads."""
+        mine = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
+        return replace(self, origins=mine)
+
+    @property
+    def key(self) -> str:
+        """Hash of everything that goes in, known before building; where the code stands does not."""
+        return digest.of_json(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the key hashes; enough to say what was asked for."""
+        return {
+            "kind": self.maker,
+            "revision": REVISIONS[self.kind],
+            "inputs": dict(self.inputs),
+            "params": dict(self.params),
+        }
+
+
+def origins(steps: Iterable[Step]) -> dict[str, str]:
+    """Key of every own copy -> what its user calls it."""
+    return {step.key: step.origin for step in steps if step.origin}

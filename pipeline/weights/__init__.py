@@ -1,0 +1,1 @@
+"""Tensors in safetensors files: reading, writing, casting, looking for values that are not finite."""

@@ -1,0 +1,168 @@
+"""The command line: answers on stdout, the story on stderr, one exit code per kind of failure."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from pipeline.cli.main import COMMANDS, enginery
+from pipeline.errors import EXIT_CODES
+
+ROOT = Path(__file__).resolve().parents[3]
+DEMO = ROOT / "recipes" / "demo"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_one_line_of_help_and_an_example(name):
+    command = enginery.get_command(click.Context(enginery), name)
+    assert command is not None
+    assert command.help.splitlines()[0].endswith(".") or ";" in command.help.splitlines()[0]
+    assert "Example: enginery" in command.help
+
+
+def test_help_imports_nothing_heavy(run_python):
+    code = """
+import sys
+from click.testing import CliRunner
+from pipeline.cli.main import enginery
+result = CliRunner().invoke(enginery, ["--help"])
+assert "Exit codes" in result.output
+print(sorted({"pydantic", "rich", "yaml", "numpy", "torch", "prefect", "sqlalchemy"} & sys.modules.keys()))
+"""
+    assert run_python(code).strip() == "[]"
+
+
+def test_plan_imports_neither_torch_nor_prefect_nor_sqlalchemy(run_python, tmp_path):
+    code = f"""
+import sys
+from click.testing import CliRunner
+from pipeline.cli.main import enginery
+result = CliRunner().invoke(enginery, ["--store", {str(tmp_path)!r}, "plan", "recipes/demo/fp8_tuned.yaml"])
+assert result.exit_code == 0, result.output
+print(sorted({{"torch", "prefect", "sqlalchemy", "transformers", "datasets"}} & sys.modules.keys()))
+"""
+    assert run_python(code).splitlines()[-1] == "[]"
+
+
+def test_a_mistyped_command_names_the_nearest(cli):
+    done = cli("pln", "x.yaml")
+    assert done.returncode == 2
+    assert "did you mean 'plan'?" in done.stderr
+
+
+def test_plan_prints_one_json_document(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "--json", "plan", DEMO / "int4_awq_tp2.yaml")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["name"], answer["fit"], answer["lacking"]) == ("demo/int4_awq_tp2", None, [])
+    assert answer["notes"] == []
+    rows = answer["steps"]
+    assert [row["status"] for row in rows] == ["run"] * 10
+    assert all(re.fullmatch(r"[0-9a-f]{64}", row["key"]) for row in rows)
+
+
+def test_quiet_prints_keys_only(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "-q", "plan", DEMO / "int4_awq_tp2.yaml")
+    assert len(done.stdout.split()) == 10
+    assert done.stderr == ""
+
+
+def test_plan_shows_the_steps_before_it_says_what_this_host_lacks(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "plan", DEMO / "int4_awq_tp2.yaml", CXX="no-such-compiler")
+    assert done.returncode == 4
+    assert "aoti, batch 4, 512 tokens" in done.stdout
+    assert "this host cannot build demo/int4_awq_tp2" in done.stderr
+    assert "needs a C++ compiler" in done.stderr
+
+
+def test_plan_counts_the_recipes_that_this_host_cannot_build(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "-q", "plan", DEMO / "stages.yaml", CXX="no-such-compiler")
+    assert done.returncode == 4
+    assert re.search(r"(\d+) of \1 recipes cannot be built on this host", done.stderr)
+
+
+def test_run_refuses_what_plan_only_tells(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "run", DEMO / "int4_awq_tp2.yaml", CXX="no-such-compiler")
+    assert done.returncode == 4
+    assert done.stdout == ""
+
+
+def test_plan_writes_nothing_but_what_it_remembers_of_files(cli, tmp_path):
+    cli("--store", tmp_path / "s", "plan", DEMO / "int4_awq_tp2.yaml")
+    found = {p.name.partition(".")[0] for p in (tmp_path / "s").rglob("*") if p.is_file()}
+    assert found <= {"digests", "tokenizers"}
+
+
+def test_a_typo_in_a_recipe_exits_2_with_its_line(cli, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text((DEMO / "int4_awq_tp2.yaml").read_text().replace("format:", "fromat:"))
+    done = cli("--store", tmp_path / "s", "run", file)
+    assert done.returncode == 2
+    assert "bad.yaml: 2 problems" in done.stderr
+    assert re.search(r"^  \d+:1: fromat: unknown key; did you mean 'format'\?", done.stderr, re.MULTILINE)
+    assert done.stdout == ""
+
+
+def test_a_store_below_a_file_exits_2(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("--store", tmp_path / "file" / "store", "run", DEMO / "int4_awq_tp2.yaml")
+    assert done.returncode == 2, done.stderr
+    assert f"{tmp_path / 'file' / 'store'}: is below something that is no directory" in done.stderr
+
+
+def test_an_unknown_store_scheme_exits_2(cli):
+    done = cli("--store", "s3://bucket/x", "ls")
+    assert done.returncode == 2
+    assert "s3" in done.stderr
+
+
+def test_an_unknown_version_exits_2(cli, tmp_path):
+    done = cli("--store", tmp_path, "show", "nobody@prod")
+    assert done.returncode == 2
+    assert "nobody" in done.stderr
+
+
+def test_an_empty_registry_lists_nothing_and_says_how_to_fill_it(cli, tmp_path):
+    done = cli("--store", tmp_path, "ls")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "enginery run" in done.stderr
+
+
+def test_init_writes_a_recipe_that_loads_and_never_overwrites(cli, tmp_path):
+    file = tmp_path / "new.yaml"
+    assert cli("init", file, "--name", "a/b").returncode == 0
+    assert yaml.safe_load(file.read_text())["name"] == "a/b"
+    assert cli("check", file).returncode == 0
+    text = file.read_text()
+    again = cli("init", file)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+    assert file.read_text() == text
+
+
+def test_doctor_finds_this_host_ready(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "--json", "doctor")
+    assert done.returncode == 0, done.stderr
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert rows["backend aoti"]["status"] == "ok"
+
+
+def test_doctor_says_what_is_missing(cli, tmp_path):
+    done = cli("--store", tmp_path / "s", "doctor", CXX="no-such-compiler")
+    assert done.returncode == 4
+    assert "install g++" in done.stderr
+
+
+def test_exit_codes_of_errors_are_the_documented_ones():
+    assert set(EXIT_CODES.values()) <= {1, 2, 3, 4}
+
+
+def test_verify_of_a_directory_that_was_not_pulled_is_refused(cli, tmp_path):
+    shutil.copytree(DEMO / "data", tmp_path / "d")
+    done = cli("--store", tmp_path / "s", "verify", tmp_path / "d")
+    assert done.returncode in (1, 2)
+    assert "error:" in done.stderr

@@ -1,0 +1,31 @@
+"""What is printed, whoever wrote it."""
+
+from pipeline.cli.brief import LINE, LINES, WORD, brief
+from pipeline.cli.output import Output
+
+HOSTILE = "a\x1b[31m\x9b2J\u202eb\r"
+
+
+def test_nothing_that_others_wrote_moves_the_cursor(capsys):
+    out = Output(color=False)
+    out.line(HOSTILE)
+    out.rows([{"name": HOSTILE}], id_column="name")
+    for say in (out.say, out.warn, out.error):
+        say(HOSTILE)
+    shown = "".join(capsys.readouterr())
+    assert shown.count("\\x1b[31m\\x9b2J\\u202eb") == 5
+    assert not set(shown) & set("\x1b\x9b\u202e\r")
+
+
+def test_columns_of_numbers_with_gaps_are_aligned_at_the_right(capsys):
+    Output(color=False).rows([{"n": 1.5, "x": "a"}, {"n": None, "x": "b"}], id_column="n")
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["  n  x", "1.5  a", "  -  b"]
+
+
+def test_a_message_shows_the_ends_of_long_words_and_lines_and_the_first_of_many():
+    assert brief("a message\n  of two lines") == "a message\n  of two lines"
+    word = "x" * 5000 + "end"
+    assert brief(f"a {word}: b") == f"a {'x' * 225}...{'x' * 71}end: b"
+    assert len(brief("x y " * 5000)) == LINE + 3
+    assert brief("line\n" * 5000).splitlines()[LINES:] == ["... 4800 more lines"]
+    assert brief("x" * WORD) == "x" * WORD
