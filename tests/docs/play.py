@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from artifacts.actor import whoami
-from pipeline.boundary import report
+from pipeline.cli.boundary import report
 from pipeline.cli.main import enginery
 from pipeline.errors import EXIT_CODES
 from tests.docs.pages import Command, Session
