@@ -1,6 +1,7 @@
 """Places that console sessions of the documents run in; a block names one: `<!-- run: PLACE -->`."""
 
 import shutil
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,7 @@ def place(request, tmp_path):
 def built(place: Place, root: Path) -> None:
     """A directory in which `enginery run recipe.yaml` was run, with the demo's model and data."""
     shutil.copytree(root / "store", place.directory / "store", symlinks=True)
+    place.elsewhere = (root,)
     for name in ("recipe.yaml", "model"):
         (place.directory / name).symlink_to(root / name)
 
@@ -101,7 +103,7 @@ def two_versions(place: Place) -> None:
                 "demo/int4_awq_tp2",
                 seed=seed,
                 metrics=metrics,
-                facts={**FACTS, "target": "host"},
+                facts={**FACTS, "target": "host", "toolchain": {"torch": version_of("torch"), "cpu": "avx2"}},
                 manifest_digest=client.store.manifest(version.engine_key).digest,
             )
         )

@@ -29,7 +29,6 @@ VARIES = (
     (re.compile(r"\b\d[\d.,]* ?(?:ms|s|min|h)\b"), "DURATION"),
     (re.compile(r"peak [\d.,]+ [kMG]?B"), "peak SIZE"),
     (re.compile(r"this host has [\d.,]+ GB"), "this host has SIZE"),
-    (re.compile(r"torch [\d.]+(?:\+\w+)?"), "torch VERSION"),
 )
 """What another run or another host prints otherwise."""
 
@@ -42,6 +41,8 @@ class Place:
     environment: dict[str, str | None] = field(default_factory=dict)
     code: int = 0
     """Exit code of the last command."""
+    elsewhere: tuple[Path, ...] = ()
+    """Other directories that the commands print; pages show all as `/srv/demo`."""
 
     def run(self, line: str) -> list[str]:
         """Runs a command; returns the lines that it prints on stdout and stderr, as a terminal shows them."""
@@ -54,9 +55,9 @@ class Place:
         else:
             with contextlib.chdir(self.directory), environment(self.environment):
                 printed = self._enginery(words[1:]) if words[0] == "enginery" else self._shell(line)
-        root = str(self.directory.resolve())
-        for old, new in ((f"{root}/", "/srv/demo/"), (root, "/srv/demo"), (whoami(), "you@host")):
-            printed = printed.replace(old, new)
+        for directory in (self.directory, *self.elsewhere):
+            printed = printed.replace(str(directory.resolve()), "/srv/demo")
+        printed = printed.replace(whoami(), "you@host")
         return [line.rstrip() for line in printed.splitlines()]
 
     def _enginery(self, words: list[str]) -> str:
@@ -64,7 +65,7 @@ class Place:
         with contextlib.redirect_stdout(both), contextlib.redirect_stderr(both):
             self.code = 0
             try:
-                enginery(words, standalone_mode=False)
+                enginery.main(words, prog_name="enginery", standalone_mode=False)
             except click.ClickException as exc:
                 exc.show(both)
                 self.code = 2
@@ -116,7 +117,7 @@ def differs(shown: tuple[str, ...], printed: list[str], *, figures_vary: bool) -
         if place is None:
             return chunk[0] if chunk else CUT
         at = place + len(chunk)
-    if at < len(actual) and chunks[-1]:
+    if at < len(actual) and (chunks[-1] or len(chunks) == 1):
         return f"(nothing, where the command prints {' '.join(actual[at])!r})"
     return None
 
@@ -128,7 +129,9 @@ def _stands(chunk: list[str], actual: list[list[str]], at: int, *, figures_vary:
     for line, words in zip(chunk, actual[at:], strict=False):
         begun = line.endswith(CUT) and not line.endswith(f" {CUT}{CUT}")
         wanted = words_of(line.removesuffix(CUT) if begun else line, figures_vary=figures_vary)
-        if (words[: len(wanted)] if begun else words) != wanted:
+        if begun and not " ".join(words).startswith(" ".join(wanted)):
+            return False
+        if not begun and words != wanted:
             return False
     return True
 
@@ -144,13 +147,11 @@ def split(shown: tuple[str, ...]) -> list[list[str]]:
     return chunks
 
 
-def renewed(command: Command, printed: list[str], *, figures_vary: bool) -> list[str]:
-    """What the page shows from now on: as it stands where it is right, else as printed, cut where it was.
+def renewed(command: Command, printed: list[str]) -> list[str]:
+    """What the page shows from now on: as printed, cut where it was.
 
-    A chunk that was cut out keeps its length, from the line on that begins with the same word.
+    A chunk between cuts keeps its length, from the line on that begins with the same word.
     """
-    if differs(command.shown, printed, figures_vary=figures_vary) is None:
-        return list(command.shown)
     lines: list[str] = []
     at = 0
     for number, chunk in enumerate(split(command.shown)):
@@ -169,21 +170,34 @@ def renewed(command: Command, printed: list[str], *, figures_vary: bool) -> list
     return lines if CUT in lines else printed
 
 
-def play(session: Session, place: Place) -> tuple[list[str], list[str]]:
-    """Runs a session; returns every difference in words, and the lines that its block should have."""
+def play(group: list[Session], place: Place) -> tuple[list[str], list[list[str]]]:
+    """Runs the sessions of a page that share a place, one after another.
+
+    Returns every difference in words, and the lines that each block should have: as they stand where all
+    are right, else all as printed now, so that keys and dates of one run stand together.
+    """
     problems: list[str] = []
-    lines: list[str] = []
-    for command in session.commands:
-        printed = place.run(command.line)
-        wrong = differs(command.shown, printed, figures_vary=session.figures_vary)
-        if wrong is not None:
-            problems.append(
-                f"{command.line}\nthe page shows: {wrong}\nthe command prints:\n" + "\n".join(printed)
-            )
-        if not _as_expected(session, command, place.code):
-            problems.append(f"{command.line}\nends with {place.code}\n" + "\n".join(printed))
-        lines += [*command.typed, *renewed(command, printed, figures_vary=session.figures_vary)]
-    return problems, lines
+    printed: list[list[list[str]]] = []
+    for session in group:
+        printed.append([])
+        for command in session.commands:
+            lines = place.run(command.line)
+            printed[-1].append(lines)
+            wrong = differs(command.shown, lines, figures_vary=session.figures_vary)
+            said = "\n".join(lines)
+            if wrong is not None:
+                problems.append(f"{command.line}\nthe page shows: {wrong}\nthe command prints:\n{said}")
+            if not _as_expected(session, command, place.code):
+                problems.append(f"{command.line}\nends with {place.code}\n{said}")
+    return problems, [_block(session, lines, problems) for session, lines in zip(group, printed, strict=True)]
+
+
+def _block(session: Session, printed: list[list[str]], problems: list[str]) -> list[str]:
+    """The lines of a session's block from now on."""
+    block: list[str] = []
+    for command, lines in zip(session.commands, printed, strict=True):
+        block += [*command.typed, *(renewed(command, lines) if problems else command.shown)]
+    return block
 
 
 def _as_expected(session: Session, command: Command, code: int) -> bool:
