@@ -7,13 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.version import VersionRecord, parse_reference
-
-if TYPE_CHECKING:
-    from artifacts.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +33,21 @@ class Change:
 Sleep = Callable[[float], None]
 
 
+class Puller(Protocol):
+    """What following an alias needs of a client."""
+
+    def resolve(self, reference: str) -> VersionRecord:
+        """The version meant by `NAME@ALIAS`; otherwise a NotFound."""
+
+    def pull(self, reference: str, dest: str | Path) -> Path:
+        """Copies a version to `dest`, verified."""
+
+    def verify(self, reference: str | Path) -> list[str]:
+        """Everything wrong with a pulled directory."""
+
+
 def watch(
-    client: "Client",
+    client: Puller,
     reference: str,
     dest: str | Path,
     *,
@@ -70,7 +80,7 @@ def watch(
         sleep(wait_s)
 
 
-def _placed(client: "Client", record: VersionRecord, root: Path) -> Path:
+def _placed(client: Puller, record: VersionRecord, root: Path) -> Path:
     """The version's directory below `root`, pulled unless it is there undamaged, and made current."""
     directory = root / str(record.number)
     if directory.is_dir() and (not _is_of(directory, record) or client.verify(directory)):

@@ -141,8 +141,8 @@ def test_a_moved_function_changes_no_key_and_is_found(steps, tmp_path):
     found = json.loads(done.stdout)
     assert found["from"] == str(tree / "pipeline" / "__init__.py")
     assert sum("_moved:build" in function for function in found["functions"].values()) == 10
-    assert found["functions"]["leakage"] == "calibration.leakage_moved:build"
-    assert found["functions"]["engine.aoti"] == "pipeline.engines.aoti.build_moved:build"
+    assert found["functions"]["leakage"] == "calibration.data.leakage_moved:build"
+    assert found["functions"]["engine.aoti"] == "pipeline.engines.aoti.build_aoti_moved:build"
     assert not any(load(maker(kind).function).__module__.endswith("_moved") for kind in ("leakage", "source"))
     assert found["keys"] == [step.key for step in steps]
     assert found["job"]["kind"] == "leakage"
