@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from tests.docs.pages import SITE
-from tests.test_imports import ROOMS
+from tests.structure.contract import CONTRACT
 
 IMAGES = SITE / "images"
 
@@ -61,7 +61,7 @@ FLOORS = {
     "weights": "the base",
     "process": "",
 }
-"""First room of a floor -> what the floor is for. The order is that of `tests/test_imports.py`."""
+"""First room of a floor -> what the floor is for. The order is that of the contract."""
 
 PACKAGES = {
     "calibration": "from text to scales",
@@ -138,12 +138,12 @@ def _arrow(start: Box, end: Box) -> str:
 def rooms() -> str:
     """The packages and the rooms of `pipeline`: each imports rooms to its right and below it."""
     parts, y, width = ['<text class="title" x="24" y="26">pipeline/</text>'], 40, 5 * 140 + 36
-    starts = [*(ROOMS.index(room) for room in FLOORS), len(ROOMS)]
+    starts = [*(CONTRACT.index(room) for room in FLOORS), len(CONTRACT)]
     for (start, end), title in zip(pairwise(starts), FLOORS.values(), strict=True):
         if title:
             parts.append(f'<text class="small" x="24" y="{y + 8}">{escape(title)}</text>')
             y += 16
-        parts += [Box(24 + n * 140, y, name, width=128).svg() for n, name in enumerate(ROOMS[start:end])]
+        parts += [Box(24 + n * 140, y, name, width=128).svg() for n, name in enumerate(CONTRACT[start:end])]
         y += HEIGHT + 14
     y += 14
     parts += [

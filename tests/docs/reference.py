@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib import import_module
 from itertools import pairwise
@@ -193,12 +193,22 @@ def commands() -> str:
         options(enginery, ctx),
     ]
     for title, names in SECTIONS.items():
-        parts.append(f"## {title}\n")
-        for name in names:
-            command = enginery.get_command(ctx, name)
+        commands_of_it = {name: enginery.get_command(ctx, name) for name in names}
+        parts += [f"## {title}\n", _index(commands_of_it)]
+        for name, command in commands_of_it.items():
             assert command is not None
             parts += described(command, name, ctx)
     return "\n".join(parts)
+
+
+def _index(of: Mapping[str, click.Command | None]) -> str:
+    """What each command of a section does, with a link to it."""
+    rows = [
+        [f"[`{name}`](#enginery-{name})", escaped(command.get_short_help_str(limit=200))]
+        for name, command in of.items()
+        if command is not None
+    ]
+    return table(["command", "does"], rows)
 
 
 def described(command: click.Command, path: str, parent: click.Context) -> Iterator[str]:

@@ -6,15 +6,17 @@ import subprocess  # noqa: TID251 the site is built as `make site` builds it
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
-from pipeline.cli.main import COMMANDS
+from pipeline.cli.main import enginery
 from recipes.load import load
 from tests.docs.pages import GENERATED, ROOT, SITE, documents, name_of, text_of
 
 WRITTEN = [page for page in documents() if GENERATED not in page.parents]
 README = ROOT / "README.md"
+COMMANDS = enginery.list_commands(click.Context(enginery))
 
 each_page = pytest.mark.parametrize("page", WRITTEN, ids=name_of)
 
@@ -30,7 +32,7 @@ def test_every_command_that_a_page_names_exists(page):
     named = set(re.findall(r"`enginery (?:--\w+ \S+ )*([a-z][\w-]+)", text)) | set(
         re.findall(r"^\$ enginery (?:--\w+ \S+ )*([\w-]+)", text, re.MULTILINE)
     )
-    assert named <= COMMANDS.keys()
+    assert named <= set(COMMANDS)
 
 
 def test_every_command_is_in_a_page_that_is_written_by_hand():
