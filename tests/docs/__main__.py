@@ -1,6 +1,7 @@
 """Refreshes everything that is generated in the documents: `python -m tests.docs`, or `make docs`.
 
 Reference pages and pictures are written from the code, console sessions are run and written as they print.
+Arguments go to pytest: `-k "not built"` leaves out what needs a built engine.
 """
 
 import os
@@ -16,4 +17,4 @@ if __name__ == "__main__":
     for name in [*reference.write(), *pictures.write()]:
         print(f"wrote {name}")
     os.environ[REFRESH] = "1"
-    sys.exit(pytest.main(["-q", str(Path(__file__).with_name("test_sessions.py"))]))
+    sys.exit(pytest.main(["-q", str(Path(__file__).with_name("test_sessions.py")), *sys.argv[1:]]))

@@ -112,7 +112,9 @@ def differs(shown: tuple[str, ...], printed: list[str], *, figures_vary: bool) -
     chunks = split(shown)
     at = 0
     for number, chunk in enumerate(chunks):
-        places = [at] if number == 0 else range(at, len(actual) + 1)
+        places = range(at, at + 1 if number == 0 else len(actual) + 1)
+        if chunk and number == len(chunks) - 1 > 0:  # nothing is cut after it: it stands at the end
+            places = range(max(at, len(actual) - len(chunk)), len(actual) + 1)
         place = next((n for n in places if _stands(chunk, actual, n, figures_vary=figures_vary)), None)
         if place is None:
             return chunk[0] if chunk else CUT

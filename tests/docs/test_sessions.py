@@ -109,6 +109,11 @@ def test_a_wrong_number_a_missing_line_and_an_end_are_differences(shown, first):
     assert (differs(tuple(shown), PRINTED, figures_vary=False) or "").startswith(first)
 
 
+def test_the_lines_after_the_last_cut_are_the_last_lines():
+    assert differs(("...", "c"), ["c", "d", "c"], figures_vary=False) is None
+    assert differs(("...", "c"), ["c", "d"], figures_vary=False) == "c"
+
+
 def test_numbers_vary_only_where_the_block_says_so():
     assert differs(("a 7 2.5 s", "..."), PRINTED, figures_vary=True) is None
 
