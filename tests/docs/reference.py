@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from artifacts.client import Client
 from artifacts.finding.comparison import Comparison, Measured
 from artifacts.finding.match import Match, Reason
 from artifacts.manifest import FileRecord, Manifest
+from artifacts.notify.message import body
 from artifacts.pull.watch import Change
 from artifacts.registry import tables
 from artifacts.registry.registry import Judgement, Move
@@ -262,24 +264,34 @@ def _default(option: click.Option) -> str:
 def events() -> str:
     """Every kind of event."""
     rows, parts = [], []
-    for kind, (when, detail) in EVENTS.items():
-        at = datetime(2026, 11, 30, 12, tzinfo=UTC)
-        line = tell(Event(seq=1, at=at, name="demo/int4_awq_tp2", kind=kind, by="you@host", detail=detail))
-        rows.append([f"`{kind}`", when, line])
-        lines = ", ".join(f"`{name}`" for name in detail)
-        parts.append(f"- `{kind}`: {lines}")
+    for kind, (when, detail, optional) in EVENTS.items():
+        rows.append([f"`{kind}`", when, tell(_event(kind))])
+        names = [f"`{name}`" for name in detail] + [
+            f"maybe `{name}` ({what})" for name, what in optional.items()
+        ]
+        parts.append(f"- `{kind}`: {', '.join(names)}")
+    delivered = json.dumps(json.loads(body(_event("alias_moved"))), indent=2)
     return "\n".join(
         [
             "# Event kinds\n",
-            "Every change of a registry adds an event to its log, in the transaction of the change. `enginery log` shows them, "
-            "`enginery subscribe` delivers them: a webhook receives `{seq, at, name, kind, by, detail}` as JSON, signed as Standard "
-            "Webhooks describes.\n",
+            "Every change of a registry adds an event to its log, in the transaction of the change. `enginery log` prints events, "
+            "`enginery subscribe` delivers them.\n",
             table(["kind", "recorded when", "line of `enginery log`"], rows),
             "Fields of `detail`:\n",
             *parts,
-            "",
+            "\n## What a subscriber receives\n",
+            "A webhook receives this JSON as the body of a POST request, signed as [Standard Webhooks](https://www.standardwebhooks.com) "
+            "describes. A command finds the same text in `ENGINERY_EVENT`, and parts of it in `ENGINERY_EVENT_ID`, `ENGINERY_EVENT_KIND`, "
+            "`ENGINERY_EVENT_NAME`, `ENGINERY_EVENT_VERSION` and `ENGINERY_EVENT_ALIAS`. The id is the same for every attempt.\n",
+            f"```json\n{delivered}\n```\n",
         ]
     )
+
+
+def _event(kind: str) -> Event:
+    """The example of a kind."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    return Event(seq=1, at=at, name="demo/int4_awq_tp2", kind=kind, by="you@host", detail=EVENTS[kind][1])
 
 
 # Exit codes

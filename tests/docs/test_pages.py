@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.cli.main import enginery
+from pipeline.rebuild.host_pools import load_pools
 from recipes.load import load
 from tests.docs.pages import GENERATED, ROOT, SITE, documents, name_of, text_of
 
@@ -72,6 +73,13 @@ def test_the_toolchains_of_the_page_can_be_declared(ask, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     code, out, _ = ask("-q", "toolchains")
     assert (code, out.split()) == (4, list(yaml.safe_load(block)["toolchains"]))  # read, and none is here
+
+
+def test_the_pools_of_the_page_load(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?pools:.*?)```", (SITE / "registry.md").read_text(), re.DOTALL)
+    file = tmp_path / "pools.yaml"
+    file.write_text(block)
+    assert [pool.name for pool in load_pools(file)] == ["prod"]
 
 
 @each_page

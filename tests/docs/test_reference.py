@@ -1,12 +1,22 @@
 """The generated reference pages are those of today, and what they are made from is complete."""
 
+import inspect
+import re
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
+from artifacts.errors import PolicyRefused
+from artifacts.registry.policy import parse_policy
+from artifacts.registry.registry import open_registry
 from artifacts.registry.telling import SAID
+from artifacts.registry.waivers import Request
 from pipeline.errors import EXIT_CODES
+from pipeline.run import announce
 from tests.docs import pictures, reference
 from tests.docs.events import EVENTS
 from tests.docs.pages import GENERATED
+from tests.pipeline.published import publication
 
 
 @pytest.mark.parametrize("name", reference.pages())
@@ -22,6 +32,35 @@ def test_a_picture_is_of_today(name):
 def test_every_kind_of_event_is_described_and_its_example_is_told_in_words():
     assert EVENTS.keys() == SAID.keys()
     assert "{" not in "".join(row for row in reference.events().splitlines() if row.startswith("| `"))
+
+
+def test_the_details_of_recorded_events_have_the_fields_that_the_page_lists(tmp_path):
+    registry = open_registry(tmp_path / "registry.db")
+    name = "demo/int4_awq_tp2"
+    for seed in (1, 2):
+        registry.publish(publication(name, seed=seed, alias="candidate"))
+    registry.promote(name, "prod", to=2, expect=None)
+    registry.set_policy("prod", parse_policy({"max_age_days": 30, "metrics": {"kl": {"max": 0.015}}}))
+    with pytest.raises(PolicyRefused):
+        registry.promote(name, "prod", to=1, expect=2)
+    until = datetime.now(UTC) + timedelta(days=7)
+    asked = Request(name=name, number=1, alias="prod", rule="metrics", reason="pilot", until=until)
+    waiver = registry.waive(asked)
+    registry.promote(name, "prod", to=1, expect=2)
+    registry.rollback(name, "prod")
+    registry.end_waiver(waiver.id)
+    registry.rebuild_needed(name, 2, ["driver"])
+    recorded = registry.events()
+    assert EVENTS.keys() - {event.kind for event in recorded} == {"signed", "collected"}
+    for event in recorded:
+        _, detail, optional = EVENTS[event.kind]
+        assert detail.keys() <= event.detail.keys() <= {*detail, *optional}, event
+
+
+def test_the_variables_of_a_command_are_those_that_it_gets():
+    named = set(re.findall(r"ENGINERY_EVENT\w*", reference.events()))
+    given = set(re.findall(r"ENGINERY_EVENT\w*", inspect.getsource(announce)))
+    assert named == given
 
 
 def test_every_error_and_every_code_is_listed():
