@@ -13,10 +13,11 @@ from artifacts.registry.telling import SAID
 from artifacts.registry.waivers import Request
 from pipeline.errors import EXIT_CODES
 from pipeline.run import announce
-from tests.docs import pictures, reference
+from tests.docs import pictures, reference, structure
 from tests.docs.events import EVENTS
 from tests.docs.pages import GENERATED
 from tests.pipeline.published import publication
+from tests.structure.figures import FIGURES
 
 
 @pytest.mark.parametrize("name", reference.pages())
@@ -27,6 +28,12 @@ def test_a_generated_page_is_of_today(name):
 @pytest.mark.parametrize("name", ["flow.svg", "rooms.svg"])
 def test_a_picture_is_of_today(name):
     assert (pictures.IMAGES / name).read_text() == pictures.pictures()[name], "run `make docs`"
+
+
+def test_the_page_of_structure_has_every_figure():
+    assert structure.titles() == [figure.title for figure in FIGURES.values()], (
+        "run `python -m tests.docs.structure`"
+    )
 
 
 def test_every_kind_of_event_is_described_and_its_example_is_told_in_words():
