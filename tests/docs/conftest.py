@@ -1,6 +1,7 @@
 """Places that console sessions of the documents run in; a block names one: `<!-- run: PLACE -->`."""
 
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from tests.pipeline.published import FACTS, publication
 
 __all__ = ["ask"]
 
-SLOW = frozenset({"built", "leak"})
+BUILT = "built"
+"""The place with the store that other tests build too."""
+
+SLOW = frozenset({BUILT, "leak"})
 """Places whose sessions build or read an engine."""
 
 NO_TOOLCHAIN = {"ENGINERY_TOOLCHAINS": None, "PATH": "/usr/bin:/bin"}
@@ -25,10 +29,10 @@ NO_TOOLCHAIN = {"ENGINERY_TOOLCHAINS": None, "PATH": "/usr/bin:/bin"}
 
 
 @pytest.fixture
-def place(request, tmp_path):
-    """Makes the place that a session names."""
+def place(tmp_path):
+    """Makes the place that a session names; further arguments are what it is made from."""
 
-    def make(name: str) -> Place:
+    def make(name: str, *source: Path) -> Place:
         directory = tmp_path / name
         directory.mkdir()
         environment = {
@@ -39,16 +43,13 @@ def place(request, tmp_path):
             **NO_TOOLCHAIN,
         }
         place = Place(directory, environment)
-        if name == "built":
-            built(place, request.getfixturevalue("built")[0])
-        else:
-            PLACES[name](place)
+        PLACES[name](place, *source)
         return place
 
     return make
 
 
-def built(place: Place, root: Path) -> None:
+def copy_built(place: Place, root: Path) -> None:
     """A directory in which `enginery run recipe.yaml` was run, with the demo's model and data."""
     shutil.copytree(root / "store", place.directory / "store", symlinks=True)
     place.elsewhere = (root,)
@@ -131,7 +132,8 @@ def tensorrt(place: Place) -> None:
     published.publish(published.ENGINE_FP8_TP2, place.directory / "store")
 
 
-PLACES = {
+PLACES: dict[str, Callable[..., None]] = {
+    BUILT: copy_built,
     "root": root,
     "empty": empty,
     "mistakes": mistakes,
@@ -140,4 +142,4 @@ PLACES = {
     "damaged": damaged,
     "tensorrt": tensorrt,
 }
-"""Name in a note -> what it holds; `built` beside them takes the store that other tests use too."""
+"""Name in a note -> what makes the place."""

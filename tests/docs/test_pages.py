@@ -64,6 +64,7 @@ def test_every_yaml_block_is_yaml_and_parts_of_a_recipe_fit_into_one(page, tmp_p
         assert load(file)
 
 
+@pytest.mark.slow
 def test_the_toolchains_of_the_page_can_be_declared(ask, tmp_path, monkeypatch):
     text = (SITE / "engines.md").read_text()
     (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "toolchains:" in one]
@@ -143,6 +144,7 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
     pages = {page.relative_to(SITE).with_suffix(".html").as_posix() for page in SITE.rglob("*.md")}
     built = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
@@ -155,6 +157,7 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
         assert [link for link in loaded if "//" in link] == [], page
 
 
+@pytest.mark.slow
 def test_a_wrong_link_fails_the_build(tmp_path):
     """The validation that the configuration asks for: anchors, absolute links, pages outside the navigation."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())

@@ -76,6 +76,7 @@ def test_every_error_and_every_code_is_listed():
     assert set(EXIT_CODES.values()) <= reference.CODES.keys()
 
 
+@pytest.mark.slow
 def test_reading_the_python_api_imports_no_torch(run_python):
     code = "import sys; from tests.docs import reference; reference.python(); print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.conftest import PLACES, SLOW
+from tests.docs.conftest import BUILT, PLACES, SLOW
 from tests.docs.pages import ROOT, Command, Session, documents, name_of, sessions
-from tests.docs.play import differs, play, renewed
+from tests.docs.play import Place, differs, play, renewed
 from tests.promises import HERE, functions
 
 REFRESH = "ENGINERY_REFRESH_DOCS"
@@ -21,22 +21,38 @@ REFRESH = "ENGINERY_REFRESH_DOCS"
 SESSIONS = [session for page in documents() for session in sessions(page)]
 
 
-def by_place() -> list[object]:
+def by_place(*, built: bool) -> list[object]:
     """The sessions of a page that share a place, as one test: later ones go on where earlier ones ended."""
 
     def order(session: Session) -> tuple[str, str]:
         return name_of(session.page), session.place or ""
 
-    runnable = sorted((one for one in SESSIONS if one.place), key=order)
-    return [
-        pytest.param(list(group), id=":".join(key), marks=[pytest.mark.slow] if key[1] in SLOW else [])
-        for key, group in groupby(runnable, order)
-    ]
+    runnable = sorted((one for one in SESSIONS if one.place and (one.place == BUILT) == built), key=order)
+    groups = [(":".join(key), list(group)) for key, group in groupby(runnable, order)]
+    return [pytest.param(group, id=name, marks=marks_of(group)) for name, group in groups]
 
 
-@pytest.mark.parametrize("group", by_place())
+def marks_of(group: list[Session]) -> list[pytest.MarkDecorator]:
+    """Slow where something is built, or a command is started in a shell."""
+    typed = {command.line.split()[0] for session in group for command in session.commands}
+    slow = group[0].place in SLOW or typed - {"enginery", "echo", "export"}
+    return [pytest.mark.slow] if slow else []
+
+
+@pytest.mark.parametrize("group", by_place(built=False))
 def test_a_session_prints_what_its_page_shows(group, place):
-    at = place(group[0].place)
+    compare(group, place(group[0].place))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("group", by_place(built=True))
+def test_a_session_in_a_built_store_prints_what_its_page_shows(group, place, built):
+    root, _ = built
+    compare(group, place(BUILT, root))
+
+
+def compare(group: list[Session], at: Place) -> None:
+    """Runs the sessions and compares or writes what they print."""
     problems, blocks = play(group, at)
     if REFRESH in os.environ:
         write(group, blocks)
@@ -56,7 +72,7 @@ def write(group: list[Session], blocks: list[list[str]]) -> None:
 
 
 def test_every_place_that_a_session_names_exists():
-    assert {session.place for session in SESSIONS if session.place} <= {*PLACES, "built"}
+    assert {session.place for session in SESSIONS if session.place} <= PLACES.keys()
 
 
 @pytest.mark.parametrize(
