@@ -12,12 +12,12 @@ NINE_SETTINGS = ", ".join(f"options.a{axis}: [{DIGITS}]" for axis in range(9))
 
 ADDED = {
     "an unknown key with brackets": ("foo[1]: 1", r"foo\[1\]: unknown key"),
-    "a key that is a list": ("? [a]\n: 1", "a key that is a list or a mapping is no text"),
-    "an alias of itself": ("a: &a [*a]", r"\*a holds itself"),
-    "3,000 brackets": ("a: " + "[" * 3000 + "]" * 3000, "too deep in one another"),
+    "a key that is a list": ("? [a]\n: 1", "a key that is a list or a mapping is not text"),
+    "an alias of itself": ("a: &a [*a]", r"\*a contains itself"),
+    "3,000 brackets": ("a: " + "[" * 3000 + "]" * 3000, "nested too deep"),
     "a bomb of aliases": (MANY_ALIASES, "more than 20000 values"),
-    "an axis that is a number": ("matrix: {1: [a]}", "key '1' is no text"),
-    "nine axes of ten values": ("matrix: {" + NINE_AXES + "}", "matrix: 1000000000 combinations; at most 256"),
+    "an axis that is a number": ("matrix: {1: [a]}", "key '1' is not text"),
+    "nine axes of ten values": ("matrix: {" + NINE_AXES + "}", "matrix: 1000000000 combinations; one file may define at most 256"),
     "nine settings of ten values": ("tune: {space: {" + NINE_SETTINGS + "}}", "engine.options.a0"),
     "a setting without values": ("tune: {space: {max_batch_size: []}}", "tune.space.max_batch_size: is empty"),
     "more trials than anybody makes": ("tune: {space: {max_batch_size: [1, 2]}, budget: {trials: 9007199254740991}}", "tune.budget.trials: "),
@@ -25,18 +25,18 @@ ADDED = {
 """What it is -> a line more, and what is said of it."""
 
 VALUES = {
-    "a month that is none": ("calibration.date", "2024-13-45", "calibration.date: '2024-13-45' is no day"),
+    "a month that is none": ("calibration.date", "2024-13-45", "calibration.date: '2024-13-45' is not a date"),
     "0x_": ("engine.tp", "0x_", "engine.tp: input should be a valid integer, found '0x_'"),
     "an integer of 5,000 digits": ("engine.tp", "9" * 5000, "'9{60}...' is no int that can be"),
-    "a number of 309 digits": ("gate.limits.kl", "9" * 309, "is no int that can be meant"),
+    "a number of 309 digits": ("gate.limits.kl", "9" * 309, "is no int that is accepted"),
     "!!int x": ("engine.tp", "!!int x", "'x' is no int that can be read"),
     "true for a number": ("engine.tp", "true", "engine.tp: input should be a valid integer, found True"),
     "text for a number": ("engine.tp", "'2'", "engine.tp: input should be a valid integer, found '2'"),
     "a sexagesimal": ("engine.tp", "1:30", "engine.tp: input should be a valid integer, found '1:30'"),
-    "NUL in a path": ("model.path", '"a\\0b"', "model.path: holds a NUL character"),
+    "NUL in a path": ("model.path", '"a\\0b"', "model.path: has a NUL character"),
     "a surrogate in a path": ("model.path", '"\\udcff"', "half a surrogate pair"),
     "a path of 5,000 characters": ("model.path", "a/" * 2500, "model.path: has 5000 bytes; a path has at most 4095"),
-    "a name of 5,000 characters": ("gate.data.path", "x" * 4000, "gate.data.path: holds a name of 4000 bytes"),
+    "a name of 5,000 characters": ("gate.data.path", "x" * 4000, "gate.data.path: has a name of 4000 bytes"),
     "a model that is a file": ("model.path", str(DEMO / "model" / "config.json"), "model: .*is a file; it must be a directory"),
     "a model that is a FIFO": ("model.path", "fifo", "model: .*fifo: is a FIFO"),
     "a model that is a device": ("model.path", "/dev/zero", "model: /dev/zero: is a device"),
@@ -50,7 +50,7 @@ VALUES = {
 INSTEAD = {
     "a FIFO for a recipe": (lambda path: os.mkfifo(path), "is a FIFO; it must be a regular file"),
     "a device for a recipe": (lambda path: path.symlink_to("/dev/zero"), "is a device; it must be a regular file"),
-    "a terabyte for a recipe": (lambda path: (path.touch(), os.truncate(path, 1 << 40)), "is larger than 1048576 bytes"),
+    "a terabyte for a recipe": (lambda path: path.open("wb").truncate(1 << 40), "is larger than 1048576 bytes"),
     "a link to itself for a recipe": (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
 }  # fmt: skip
 """What it is -> how to make it, and what is said of it."""

@@ -36,7 +36,7 @@ def test_an_option_without_a_row_would_be_noticed():
 
 
 @pytest.mark.parametrize("row", PROMISING, ids=lambda row: row.cells[0])
-def test_every_test_that_is_named_exists(row):
+def test_every_test_that_is_named_exists(row: Row):
     for test in row.tests:
         file, _, name = test.partition("::")
         assert (HERE / file).is_file(), test
@@ -49,7 +49,7 @@ def test_every_row_names_a_test_or_stands_among_the_not_executed():
 
 
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: row.cells[0])
-def test_a_test_of_an_option_gives_it(row):
+def test_a_test_of_an_option_gives_it(row: Row):
     """The test, with its fixtures and helpers, holds the words of the command and of the option."""
     for name in row.names:
         *command, last = name.removeprefix("enginery ").split()
@@ -94,7 +94,7 @@ def test_every_page_is_covered():
 
 
 @pytest.mark.parametrize("name", ["formats.md", "calibration.md", "engines.md"])
-def test_every_name_in_a_table_of_these_pages_has_a_row(name):
+def test_every_name_in_a_table_of_these_pages_has_a_row(name: str):
     told = first_cells(text_of(SITE / name))
     listed = {name_ for one in ROWS if name in pages_of(one.section) for name_ in one.names}
     assert told

@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,18 +14,19 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from artifacts.errors import NotFound
-from artifacts.notify.deliver import deliver
-from artifacts.notify.message import Answer, message_id
+from artifacts.notify.deliver import deliver_due
+from artifacts.notify.message import Outcome, message_id
 from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
 from artifacts.registry import tables
 from artifacts.registry.database import connect, open_database
 from artifacts.registry.registry import Metric, Publication, Registry, open_registry
+from tests.present import present
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @pytest.fixture
-def url(request, tmp_path) -> str:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a registry: in SQLite, or of both kinds, one after the other, where a test asks for them."""
     both = "database_url" in request.fixturenames
     url = request.getfixturevalue("database_url") if both else f"sqlite:///{tmp_path / 'registry.db'}"
@@ -35,18 +38,18 @@ on_both = pytest.mark.usefixtures("database_url")
 
 
 @pytest.fixture
-def registry(url) -> Registry:
+def registry(url: str) -> Registry:
     return open_registry(url)
 
 
 @pytest.fixture
-def outbox(url) -> Outbox:
+def outbox(url: str) -> Outbox:
     return Outbox(open_database(url))
 
 
 @pytest.fixture
-def publish(registry) -> Callable[..., int]:
-    def add(name: str = "demo/fp8", **more: object) -> int:
+def publish(registry: Registry) -> Callable[..., int]:
+    def add(name: str = "demo/fp8", **more: Any) -> int:
         seed = len(registry.versions(name)) if name in registry.names() else 0
         return registry.publish(
             Publication(name=name, engine_key=f"{seed:064x}", recipe={"n": seed}, verdict="PASS", facts={},
@@ -59,12 +62,12 @@ def publish(registry) -> Callable[..., int]:
 class Heard:
     """A subscriber that answers as it is told to and remembers what it heard."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Outcome) -> None:
         self.answers, self.heard = list(answers), []
 
-    def __call__(self, due: Due) -> Answer:
+    def __call__(self, due: Due) -> Outcome:
         self.heard.append(due)
-        return self.answers.pop(0) if self.answers else Answer()
+        return self.answers.pop(0) if self.answers else Outcome()
 
 
 def at(moment: datetime) -> Callable[[], datetime]:
@@ -76,30 +79,32 @@ def ways(tell):
 
 
 @on_both
-def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(outbox, publish):
+def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
+    outbox: Outbox, publish: Callable[..., int]
+):
     publish()
     number = outbox.subscribe("command", "hook")
     publish(alias="prod")
     heard = Heard()
-    deliver(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     assert [(due.event.kind, due.event.detail.get("number", due.event.detail.get("now"))) for due in heard.heard] == [
         ("published", 2), ("alias_moved", 2),
     ]  # fmt: skip
-    assert deliver(outbox, ways(heard), at(NOW)) == []
+    assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
         (number, "told", 1)
     }
 
 
 @on_both
-def test_kinds_and_names_say_what_a_subscriber_hears(outbox, publish):
+def test_kinds_and_names_say_what_a_subscriber_hears(outbox: Outbox, publish: Callable[..., int]):
     outbox.subscribe("command", "one", kinds=["alias_moved"])
     outbox.subscribe("command", "two", names="demo/*_tp2")
     outbox.subscribe("command", "three", names="[ab]*")
     for name in ("demo/fp8_tp2", "demo/fp8", "a/x", "Demo/x_tp2"):
         publish(name, alias="prod")
     heard = Heard()
-    deliver(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     told = {(due.subscription.target, due.event.kind, due.event.name) for due in heard.heard}
     assert {name for who, kind, name in told if who == "one"} == {
         "demo/fp8_tp2",
@@ -121,75 +126,86 @@ def test_the_pattern_of_sql_takes_all_that_the_glob_takes(glob, name):
         db.close()
 
 
-def test_what_failed_is_tried_again_with_growing_waits_and_then_given_up(outbox, publish):
+def test_what_failed_is_tried_again_with_growing_waits_and_then_given_up(
+    outbox: Outbox, publish: Callable[..., int]
+):
     number = outbox.subscribe("command", "hook")
     publish()
-    heard, now, waits = Heard(*[Answer(problem="refused")] * 20), NOW, []
+    heard, now, waits = Heard(*[Outcome(problem="refused")] * 20), NOW, []
     while True:
-        (tried,) = deliver(outbox, ways(heard), at(now))
+        (tried,) = deliver_due(outbox, ways(heard), at(now))
         if tried.again_at is None:
             break
         waits.append((tried.again_at - now).total_seconds())
-        assert deliver(outbox, ways(heard), at(tried.again_at - timedelta(seconds=1))) == []
+        assert deliver_due(outbox, ways(heard), at(tried.again_at - timedelta(seconds=1))) == []
         now = tried.again_at
     assert all(base <= wait <= 1.2 * base for wait, base in zip(waits, WAITS_S, strict=True))
-    assert deliver(outbox, ways(heard), at(now + timedelta(days=99))) == []
+    assert deliver_due(outbox, ways(heard), at(now + timedelta(days=99))) == []
     (one,) = outbox.deliveries()
     assert (one.state, one.attempts, one.problem) == ("given up", len(WAITS_S) + 1, "refused")
     assert outbox.retry(number, now) == 1
     heard.answers.clear()
-    assert [one.problem for one in deliver(outbox, ways(heard), at(now))] == [""]
-    assert [one.state for one in outbox.deliveries()] == ["told"]
+    assert [one.problem for one in deliver_due(outbox, ways(heard), at(now))] == [""]
+    assert [one.state for one in outbox.deliveries()] == ["delivered"]
 
 
-def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alone(outbox, publish):
+def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alone(
+    outbox: Outbox, publish: Callable[..., int]
+):
     outbox.subscribe("command", "hook")
     publish()
-    (tried,) = deliver(outbox, ways(Heard(Answer(problem="busy", wait_s=600))), at(NOW))
+    (tried,) = deliver_due(outbox, ways(Heard(Outcome(problem="busy", wait_s=600))), at(NOW))
     assert tried.again_at == NOW + timedelta(seconds=600)
-    (tried,) = deliver(outbox, ways(Heard(Answer(problem="gone", forever=True))), at(tried.again_at))
+    (tried,) = deliver_due(outbox, ways(Heard(Outcome(problem="gone", forever=True))), at(tried.again_at))
     assert tried.again_at is None
     assert [one.state for one in outbox.deliveries()] == ["given up"]
 
 
-def test_one_that_fails_does_not_hold_up_the_others(outbox, publish):
+def test_one_that_fails_does_not_hold_up_the_others(outbox: Outbox, publish: Callable[..., int]):
     bad, good = outbox.subscribe("command", "bad"), outbox.subscribe("command", "good")
     for _ in range(3):
         publish()
     asked = []
 
-    def tell(due: Due) -> Answer:
+    def tell(due: Due) -> Outcome:
         asked.append(due.subscription.id)
-        return Answer(problem="refused" if due.subscription.id == bad else "")
+        return Outcome(problem="refused" if due.subscription.id == bad else "")
 
-    deliver(outbox, ways(tell), at(NOW))
+    deliver_due(outbox, ways(tell), at(NOW))
     assert asked == [bad, good, good, good]
 
 
 @on_both
-def test_a_process_that_dies_while_telling_is_followed_by_another(outbox, publish):
+def test_a_process_that_dies_while_telling_is_followed_by_another(
+    outbox: Outbox, publish: Callable[..., int]
+):
     outbox.subscribe("command", "hook")
     publish()
-    dead = outbox.claim(NOW)
+    dead = present(outbox.claim(NOW))
     assert outbox.claim(NOW + timedelta(seconds=CLAIM_S - 1)) is None
-    later = outbox.claim(NOW + timedelta(seconds=CLAIM_S))
+    later = present(outbox.claim(NOW + timedelta(seconds=CLAIM_S)))
     assert (dead.attempt, later.attempt, dead.event) == (1, 2, later.event)
     assert message_id(dead.event) == message_id(later.event)
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
-    outbox.told(later, NOW)
+    outbox.delivered(later, NOW)
     (one,) = outbox.deliveries()
     assert (one.state, one.attempts, one.problem) == ("told", 2, None)
 
 
 @on_both
-def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(outbox, publish):
+def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(
+    outbox: Outbox, publish: Callable[..., int]
+):
     first, second = outbox.subscribe("command", "hook"), outbox.subscribe("command", "other")
     publish()
     publish()
     slow, other = outbox.claim(NOW), outbox.claim(NOW)
-    assert [(due.subscription.id, due.event.seq) for due in (slow, other)] == [(first, 1), (second, 1)]
+    assert [(present(due).subscription.id, present(due).event.seq) for due in (slow, other)] == [
+        (first, 1),
+        (second, 1),
+    ]
     assert outbox.claim(NOW) is None
-    outbox.told(slow, NOW)
+    outbox.delivered(slow, NOW)
     outbox.failed(other, NOW, "refused")
     assert [(due.subscription.id, due.event.seq) for due in (outbox.claim(NOW), outbox.claim(NOW))] == [
         (first, 2),
@@ -214,7 +230,9 @@ print(heard)
 """
 
 
-def test_several_processes_tell_each_event_once(outbox, publish, together, database_url):
+def test_several_processes_tell_each_event_once(
+    outbox: Outbox, publish: Callable[..., int], together: Callable[..., list[str]], database_url: str
+):
     outbox.subscribe("command", "hook")
     for _ in range(12):
         publish()
@@ -222,26 +240,28 @@ def test_several_processes_tell_each_event_once(outbox, publish, together, datab
     assert sorted(heard) == list(range(1, 13))
 
 
-def test_publishing_neither_waits_for_subscribers_nor_fails_for_them(outbox, publish, registry):
+def test_publishing_neither_waits_for_subscribers_nor_fails_for_them(
+    outbox: Outbox, publish: Callable[..., int], registry: Registry
+):
     outbox.subscribe("webhook", "http://192.0.2.1/never", secret="env:NOWHERE")
     assert publish(alias="prod") == 1
     assert registry.resolve("demo/fp8@prod").number == 1
 
 
 @on_both
-def test_a_removed_subscriber_is_told_nothing(outbox, publish):
+def test_a_removed_subscriber_is_told_nothing(outbox: Outbox, publish: Callable[..., int]):
     number = outbox.subscribe("command", "hook")
     publish()
     due = outbox.claim(NOW)
     outbox.unsubscribe(number)
-    outbox.told(due, NOW)
+    outbox.delivered(due, NOW)
     assert outbox.claim(NOW) is None
     assert (outbox.subscriptions(), outbox.deliveries()) == ([], [])
     with pytest.raises(NotFound, match=f"no subscriber {number} in "):
         outbox.unsubscribe(number)
 
 
-def test_an_event_that_was_numbered_early_and_committed_late_is_told_too(postgres_url):
+def test_an_event_that_was_numbered_early_and_committed_late_is_told_too(postgres_url: str):
     connect(postgres_url).create()
     slow, database = open_database(postgres_url), open_database(postgres_url)
     outbox = Outbox(database)
@@ -252,6 +272,6 @@ def test_an_event_that_was_numbered_early_and_committed_late_is_told_too(postgre
         with database.writing() as db:
             db.execute(insert(tables.log).values(**row, detail={"number": 2}))
         heard = Heard()
-        deliver(outbox, ways(heard), at(NOW))
-    deliver(outbox, ways(heard), at(NOW))
+        deliver_due(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     assert [due.event.detail["number"] for due in heard.heard] == [2, 1]

@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,8 +33,8 @@ STRICT = Policy(
 
 
 NO_AGE = (
-    "this clock was set back, or that one was ahead, so that no age is known; where this clock is wrong, set it "
-    "right; where it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
+    "this clock was set back, or that one was ahead, so the age is unknown; if this clock is wrong, correct "
+    "it; if it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
     "--for TIME` past then"
 )
 
@@ -46,7 +47,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
 @pytest.mark.parametrize(
     ("rule", "change", "why"),
     [
-        ("present", {"collected_at": NOW}, "gc took its files on 2026-05-01; run its recipe again"),
+        ("present", {"collected_at": NOW}, "gc removed its files on 2026-05-01; run its recipe again"),
         ("verdict", {"verdict": "UNVERIFIED"}, "its verdict is UNVERIFIED, not PASS"),
         (
             "max_age_days",
@@ -66,7 +67,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         (
             "signed_by",
             {"signed": lambda key: False},
-            "it has no good signature by one of the 2 keys asked for",
+            "it has no good signature by one of the 2 keys required",
         ),
         ("measured_on_target", {"metrics": {"kl": 0.0}}, "its speed was not measured"),
         (
@@ -78,7 +79,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         (
             "measured_on_target",
             {"facts": {"target": "host", "measured": "without drafts"}},
-            "it was measured without drafts, otherwise than it is served",
+            "it was measured without drafts, not as it is served",
         ),
         ("metrics", {"metrics": {"tokens_per_s": 950.0}}, "kl was not measured"),
         ("metrics", {"metrics": {"tokens_per_s": 950.0, "kl": 0.011}}, "kl is 0.011, more than 0.01"),
@@ -86,7 +87,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         ("no_open_waivers", {"open_waivers": 2}, "2 of its waivers are open"),
     ],
 )
-def test_each_rule_says_why_it_is_not_met(rule, change, why):
+def test_each_rule_says_why_it_is_not_met(rule: str, change, why: str):
     found = {one.rule: one.why for one in broken(STRICT, dataclasses.replace(GOOD, **change))}
     assert found[rule] == why
 
@@ -103,7 +104,7 @@ def test_each_rule_says_why_it_is_not_met(rule, change, why):
         ("h100", "NVIDIA GH200 480GB", False),
     ],
 )
-def test_targets_are_words_of_a_gpus_name(target, gpu, same):
+def test_targets_are_words_of_a_gpus_name(target: str, gpu: str, same: bool):
     subject = dataclasses.replace(GOOD, facts={"target": target, "gpus": [{"name": gpu}]})
     assert (broken(Policy(measured_on_target=True), subject) == []) is same
 
@@ -139,9 +140,9 @@ def test_a_policy_survives_being_written_and_read(policy):
     ("document", "said"),
     [
         ({"max_age": 3}, "unknown rule 'max_age'; have verdict, max_age_days"),
-        ({"max_age_days": 0}, "rule max_age_days: 0 cannot be; give a number above 0"),
-        ({"max_age_days": True}, "rule max_age_days: True cannot be"),
-        ({"max_age_days": float("nan")}, "rule max_age_days: nan cannot be"),
+        ({"max_age_days": 0}, "rule max_age_days: 0 is invalid; give a number above 0"),
+        ({"max_age_days": True}, "rule max_age_days: True is invalid"),
+        ({"max_age_days": float("nan")}, "rule max_age_days: nan is invalid"),
         ({"max_age_days": "3"}, "rule max_age_days: '3' cannot be"),
         ({"verdict": "FAIL"}, "rule verdict: 'FAIL' cannot be; have PASS, UNVERIFIED"),
         ({"verdict": []}, "rule verdict"),
@@ -153,7 +154,7 @@ def test_a_policy_survives_being_written_and_read(policy):
         ({"metrics": ["kl"]}, "rule metrics"),
     ],
 )
-def test_policies_that_cannot_be_meant_are_refused(document, said):
+def test_policies_that_cannot_be_meant_are_refused(document: dict[str, Any], said: str):
     with pytest.raises(PolicyInvalid, match=said):
         parse_policy(document)
 

@@ -2,37 +2,43 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
 from artifacts.registry import retention, tables
-from artifacts.registry.database import connect, open_database
-from artifacts.registry.registry import Publication, open_registry
+from artifacts.registry.database import Database, connect, open_database
+from artifacts.registry.registry import Publication, Registry, open_registry
 
 
 @pytest.fixture
-def registry(database_url):
+def registry(database_url: str) -> Registry:
     connect(database_url).create()
     return open_registry(database_url)
 
 
 @pytest.fixture
-def database(registry, database_url):
+def database(registry: Registry, database_url: str) -> Database:
     return open_database(database_url)
 
 
 def publish(registry, number: int, **values: object) -> None:
-    made = {"name": "demo/fp8", "recipe": {"n": number}, "verdict": "PASS", "facts": {"format": "fp8"}}
+    made: dict[str, Any] = {
+        "name": "demo/fp8",
+        "recipe": {"n": number},
+        "verdict": "PASS",
+        "facts": {"format": "fp8"},
+    }
     registry.publish(Publication(engine_key=f"{number:064x}", **{**made, **values}))
 
 
-def known(database) -> dict[str, retention.Known]:
+def known(database) -> dict[str, retention.RetainedVersion]:
     with database.reading() as db:
-        return {one.reference: one for one in retention.known(db).versions}
+        return {one.reference: one for one in retention.read_retention(db).versions}
 
 
-def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry, database):
+def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry: Registry, database: Database):
     publish(registry, 1, lineage={"engine": "a" * 64, "source": "b" * 64}, alias="candidate")
     publish(registry, 2, alias="candidate")
     registry.promote("demo/fp8", "prod", to=2, expect=None)
@@ -64,7 +70,9 @@ def roll_back(database, number: int) -> None:
         )
 
 
-def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(registry, database):
+def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(
+    registry: Registry, database: Database
+):
     for number in range(1, 5):
         publish(registry, number)
 
@@ -80,15 +88,15 @@ def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(re
     move(registry, 2, 4)
     assert leads_to() == ["demo/fp8:2"]
     with retention.deciding(database) as db:
-        retention.collect(db, [one for one in retention.known(db).versions if one.number == 2])
+        retention.collect(db, [one for one in retention.read_retention(db).versions if one.number == 2])
     assert leads_to() == ["demo/fp8:3"]
 
 
-def test_a_collection_is_recorded_once_and_undone_by_building_again(registry, database):
+def test_a_collection_is_recorded_once_and_undone_by_building_again(registry: Registry, database: Database):
     publish(registry, 1)
     for _ in range(2):
         with retention.deciding(database) as db:
-            retention.collect(db, retention.known(db).versions)
+            retention.collect(db, retention.read_retention(db).versions)
     assert known(database)["demo/fp8:1"].collected
     assert registry.resolve("demo/fp8:1").collected_at is not None
     events = [event for event in registry.events("demo/fp8") if event.kind == "collected"]
@@ -98,7 +106,7 @@ def test_a_collection_is_recorded_once_and_undone_by_building_again(registry, da
     assert not known(database)["demo/fp8:1"].collected
 
 
-def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry, database):
+def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry: Registry, database: Database):
     for number in (1, 2):
         publish(registry, number)
     order = []
@@ -111,7 +119,7 @@ def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry, databa
     with retention.deciding(database) as db:
         mover.start()
         mover.join(0.3)
-        assert [one.aliases for one in retention.known(db).versions] == [(), ()]
+        assert [one.aliases for one in retention.read_retention(db).versions] == [(), ()]
         order.append("decided")
     mover.join()
     assert order == ["decided", "promoted"]

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from artifacts.notify import webhook
-from artifacts.notify.message import Answer, body
+from artifacts.notify.message import Outcome, body
 from artifacts.notify.outbox import Due
 from artifacts.notify.subscription import Subscription
 from artifacts.version import Event
@@ -34,6 +35,8 @@ class Receiver(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["content-length"]))
         self.server.requests.append((dict(self.headers.items()), content))
@@ -68,13 +71,13 @@ def due_at(url: str, *, secret: str = "env:HOOK_SECRET", name: str = "demo/fp8")
 
 
 @pytest.fixture
-def hook_secret(monkeypatch) -> None:
+def hook_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
 
 
 @pytest.mark.usefixtures("hook_secret")
 def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver):
-    assert webhook.tell(due_at(receiver.url, name="dém\u202eo/fp8")) == Answer()
+    assert webhook.post_event(due_at(receiver.url, name="dém\u202eo/fp8")) == Outcome()
     ((headers, content),) = receiver.requests
     said = Webhook(SECRET).verify(content, headers)
     assert said == {
@@ -95,13 +98,15 @@ def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiv
         (503, {"Retry-After": "120"}, "answers 503", 120, False),
         (429, {"Retry-After": "soon"}, "answers 429", None, False),
         (302, {"Location": "http://127.0.0.1:9/"}, "redirects are not followed", None, False),
-        (410, {}, "wants no more", None, True),
-        (0, {}, "RemoteProtocolError; see that it can be reached", None, False),
+        (410, {}, "wants no further attempts", None, True),
+        (0, {}, "RemoteProtocolError; check that this host can reach it", None, False),
     ],
 )
-def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, wait_s, forever):
+def test_what_a_receiver_answers_is_an_answer(
+    receiver: Receiver, status: int, headers: dict[str, Any], said: str, wait_s: int | None, forever: bool
+):
     receiver.answers.append((status, headers))
-    answer = webhook.tell(due_at(receiver.url))
+    answer = webhook.post_event(due_at(receiver.url))
     assert said in answer.problem
     assert (answer.wait_s, answer.forever) == (wait_s, forever)
     assert len(receiver.requests) == 1
@@ -109,11 +114,11 @@ def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, w
 
 
 @pytest.mark.usefixtures("hook_secret")
-def test_a_date_to_come_back_at_is_understood(receiver):
+def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
-    assert 60 < webhook.tell(due_at(receiver.url)).wait_s <= 90
+    assert 60 < webhook.post_event(due_at(receiver.url)).wait_s <= 90
 
 
 @pytest.mark.usefixtures("hook_secret")
@@ -121,16 +126,16 @@ def test_a_date_to_come_back_at_is_understood(receiver):
     "url", ["http://127.0.0.1:9/x", "http://nowhere.invalid/x", "env:UNSET_URL", "http://a\u0000b/x"]
 )
 def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url):
-    assert webhook.tell(due_at(url)).problem
+    assert webhook.post_event(due_at(url)).problem
 
 
 def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(receiver, monkeypatch):
-    assert "env:HOOK_SECRET is empty or not set here" in webhook.tell(due_at(receiver.url)).problem
+    assert "env:HOOK_SECRET is empty or not set" in webhook.post_event(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", "whsec_é")
-    assert "holds no webhook secret" in webhook.tell(due_at(receiver.url)).problem
+    assert "is not a webhook secret" in webhook.post_event(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("HOOK_URL", receiver.url)
-    assert webhook.tell(due_at("env:HOOK_URL")) == Answer()
+    assert webhook.post_event(due_at("env:HOOK_URL")) == Outcome()
     assert len(receiver.requests) == 1
 
 

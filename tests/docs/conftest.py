@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
@@ -28,8 +29,14 @@ NO_TOOLCHAIN = {"ENGINERY_TOOLCHAINS": None, "PATH": "/usr/bin:/bin"}
 """What hides the TensorRT-LLM installations of a developer's host."""
 
 
+class MakePlace(Protocol):
+    """Makes a place by its name."""
+
+    def __call__(self, name: str, *source: Path) -> Place: ...
+
+
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: Path) -> MakePlace:
     """Makes the place that a session names; further arguments are what it is made from."""
 
     def make(name: str, *source: Path) -> Place:

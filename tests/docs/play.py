@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess  # noqa: TID251 sessions are typed into a shell
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +83,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def environment(changes: dict[str, str | None]):
+def environment(changes: dict[str, str | None]) -> Iterator[None]:
     """The environment with some variables changed; None takes one away."""
     before = dict(os.environ)
     try:

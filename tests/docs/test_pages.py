@@ -13,7 +13,9 @@ import yaml
 from pipeline.cli.main import enginery
 from pipeline.rebuild.host_pools import load_pools
 from recipes.load import load
+from tests.callables import Ask
 from tests.docs.pages import GENERATED, ROOT, SITE, documents, name_of, text_of
+from tests.present import present
 
 WRITTEN = [page for page in documents() if GENERATED not in page.parents]
 README = ROOT / "README.md"
@@ -28,7 +30,7 @@ def test_the_readme_fits():
 
 
 @each_page
-def test_every_command_that_a_page_names_exists(page):
+def test_every_command_that_a_page_names_exists(page: Path):
     text = page.read_text()
     named = set(re.findall(r"`enginery (?:--\w+ \S+ )*([a-z][\w-]+)", text)) | set(
         re.findall(r"^\$ enginery (?:--\w+ \S+ )*([\w-]+)", text, re.MULTILINE)
@@ -42,8 +44,8 @@ def test_every_command_is_in_a_page_that_is_written_by_hand():
     assert lacking == []
 
 
-def test_the_recipe_in_the_readme_loads(tmp_path):
-    block = re.search(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+def test_the_recipe_in_the_readme_loads(tmp_path: Path):
+    block = present(re.search(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL))[1]
     file = tmp_path / "recipe.yaml"
     file.write_text(block)
     (loaded,) = load(file)
@@ -53,7 +55,7 @@ def test_the_recipe_in_the_readme_loads(tmp_path):
 
 
 @each_page
-def test_every_yaml_block_is_yaml_and_parts_of_a_recipe_fit_into_one(page, tmp_path):
+def test_every_yaml_block_is_yaml_and_parts_of_a_recipe_fit_into_one(page: Path, tmp_path: Path):
     for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL):
         part = yaml.safe_load(block)
         if {"toolchains", "version"} & part.keys():
@@ -65,7 +67,9 @@ def test_every_yaml_block_is_yaml_and_parts_of_a_recipe_fit_into_one(page, tmp_p
 
 
 @pytest.mark.slow
-def test_the_toolchains_of_the_page_can_be_declared(ask, tmp_path, monkeypatch):
+def test_the_toolchains_of_the_page_can_be_declared(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     text = (SITE / "engines.md").read_text()
     (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "toolchains:" in one]
     file = tmp_path / "toolchains.yaml"
@@ -76,7 +80,7 @@ def test_the_toolchains_of_the_page_can_be_declared(ask, tmp_path, monkeypatch):
     assert (code, out.split()) == (4, list(yaml.safe_load(block)["toolchains"]))  # read, and none is here
 
 
-def test_the_pools_of_the_page_load(tmp_path):
+def test_the_pools_of_the_page_load(tmp_path: Path):
     (block,) = re.findall(r"```yaml\n(.*?pools:.*?)```", (SITE / "registry.md").read_text(), re.DOTALL)
     file = tmp_path / "pools.yaml"
     file.write_text(block)
@@ -84,14 +88,14 @@ def test_the_pools_of_the_page_load(tmp_path):
 
 
 @each_page
-def test_files_that_a_page_names_exist(page):
+def test_files_that_a_page_names_exist(page: Path):
     folders = "recipes|artifacts|calibration|pipeline|tests|docs"
     named = re.findall(rf"`((?:{folders})/[\w/.-]*[\w/])`", text_of(page))
     assert [name for name in named if not any((at / name).exists() for at in (ROOT, ROOT / "tests"))] == []
 
 
 @each_page
-def test_tests_that_a_page_names_exist(page):
+def test_tests_that_a_page_names_exist(page: Path):
     named = re.findall(r"`((?:\w+/)*test_\w+\.py)::(\w+)`", text_of(page))
     lacking = [
         (file, name) for file, name in named if f"def {name}(" not in (ROOT / "tests" / file).read_text()
@@ -100,7 +104,7 @@ def test_tests_that_a_page_names_exist(page):
 
 
 @each_page
-def test_make_targets_that_a_page_names_exist(page):
+def test_make_targets_that_a_page_names_exist(page: Path):
     makefile = (ROOT / "Makefile").read_text()
     text = page.read_text()
     targets = set(re.findall(r"`make ([\w-]+)`", text)) | set(
@@ -118,18 +122,18 @@ def test_the_readme_names_set_up_and_tests():
 
 
 @pytest.mark.parametrize("page", documents(), ids=name_of)
-def test_no_page_has_a_path_of_one_machine(page):
+def test_no_page_has_a_path_of_one_machine(page: Path):
     assert not re.search(r"/(work|root|home|tmp)/", page.read_text())
 
 
 @pytest.mark.parametrize("page", [page for page in WRITTEN if page.parent == ROOT], ids=name_of)
-def test_links_of_the_files_at_the_root_lead_somewhere(page):
+def test_links_of_the_files_at_the_root_lead_somewhere(page: Path):
     links = re.findall(r"\]\(([^)#]+)", text_of(page))
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built with every warning an error."""
     out = tmp_path_factory.mktemp("site")
     done = subprocess.run(
@@ -145,7 +149,7 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
+def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path):
     pages = {page.relative_to(SITE).with_suffix(".html").as_posix() for page in SITE.rglob("*.md")}
     built = {page.relative_to(site).as_posix() for page in site.rglob("*.html")}
     assert pages <= built
@@ -158,7 +162,7 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site):
 
 
 @pytest.mark.slow
-def test_a_wrong_link_fails_the_build(tmp_path):
+def test_a_wrong_link_fails_the_build(tmp_path: Path):
     """The validation that the configuration asks for: anchors, absolute links, pages outside the navigation."""
     config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
     assert config["strict"]

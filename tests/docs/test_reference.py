@@ -2,7 +2,9 @@
 
 import inspect
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +23,12 @@ from tests.structure.figures import FIGURES
 
 
 @pytest.mark.parametrize("name", reference.pages())
-def test_a_generated_page_is_of_today(name):
+def test_a_generated_page_is_of_today(name: str):
     assert (GENERATED / name).read_text() == reference.pages()[name], "run `make docs`"
 
 
 @pytest.mark.parametrize("name", ["flow.svg", "rooms.svg"])
-def test_a_picture_is_of_today(name):
+def test_a_picture_is_of_today(name: str):
     assert (pictures.IMAGES / name).read_text() == pictures.pictures()[name], "run `make docs`"
 
 
@@ -41,7 +43,7 @@ def test_every_kind_of_event_is_described_and_its_example_is_told_in_words():
     assert "{" not in "".join(row for row in reference.events().splitlines() if row.startswith("| `"))
 
 
-def test_the_details_of_recorded_events_have_the_fields_that_the_page_lists(tmp_path):
+def test_the_details_of_recorded_events_have_the_fields_that_the_page_lists(tmp_path: Path):
     registry = open_registry(tmp_path / "registry.db")
     name = "demo/int4_awq_tp2"
     for seed in (1, 2):
@@ -77,6 +79,6 @@ def test_every_error_and_every_code_is_listed():
 
 
 @pytest.mark.slow
-def test_reading_the_python_api_imports_no_torch(run_python):
+def test_reading_the_python_api_imports_no_torch(run_python: Callable[[str], str]):
     code = "import sys; from tests.docs import reference; reference.python(); print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"

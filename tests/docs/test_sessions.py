@@ -7,10 +7,11 @@ import os
 import re
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.docs.conftest import BUILT, PLACES, SLOW
+from tests.docs.conftest import BUILT, PLACES, SLOW, MakePlace
 from tests.docs.pages import ROOT, Command, Session, documents, name_of, sessions
 from tests.docs.play import Place, differs, play, renewed
 from tests.promises import HERE, functions
@@ -21,7 +22,7 @@ REFRESH = "ENGINERY_REFRESH_DOCS"
 SESSIONS = [session for page in documents() for session in sessions(page)]
 
 
-def by_place(*, built: bool) -> list[object]:
+def by_place(*, built: bool) -> list[Any]:
     """The sessions of a page that share a place, as one test: later ones go on where earlier ones ended."""
 
     def order(session: Session) -> tuple[str, str]:
@@ -40,13 +41,15 @@ def marks_of(group: list[Session]) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("group", by_place(built=False))
-def test_a_session_prints_what_its_page_shows(group, place):
+def test_a_session_prints_what_its_page_shows(group: list[Session], place: MakePlace):
     compare(group, place(group[0].place))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", by_place(built=True))
-def test_a_session_in_a_built_store_prints_what_its_page_shows(group, place, built):
+def test_a_session_in_a_built_store_prints_what_its_page_shows(
+    group: list[Session], place: MakePlace, built: tuple[Path, Any]
+):
     root, _ = built
     compare(group, place(BUILT, root))
 
@@ -80,14 +83,14 @@ def test_every_place_that_a_session_names_exists():
     [session for session in SESSIONS if session.reason],
     ids=lambda session: session.commands[0].line[:40],
 )
-def test_a_session_that_is_not_run_says_why_and_which_test_runs_its_like(session):
+def test_a_session_that_is_not_run_says_why_and_which_test_runs_its_like(session: Session):
     named = re.findall(r"([\w/.-]+\.py)::(\w+)", session.reason)
     assert named or "CI" in session.reason, session.reason
     for file, name in named:
         assert name in functions(HERE / file), f"{file}::{name}"
 
 
-def test_a_page_with_a_block_that_says_nothing_is_refused(tmp_path):
+def test_a_page_with_a_block_that_says_nothing_is_refused(tmp_path: Path):
     page = Path(tmp_path / "page.md")
     page.write_text("```console\n$ enginery ls\n```\n")
     with pytest.raises(ValueError, match=r"page\.md: '\$ enginery ls' has the note None"):
@@ -106,7 +109,7 @@ PRINTED = ["a 1 2.5 s", "b 03fe2b19fb7d", "c", "d of 3", "e"]
         ["a 1...", "...", "d...", "..."],
     ],
 )
-def test_what_varies_and_what_is_cut_is_no_difference(shown):
+def test_what_varies_and_what_is_cut_is_no_difference(shown: list[str]):
     assert differs(tuple(shown), PRINTED, figures_vary=False) is None
 
 
@@ -121,7 +124,7 @@ def test_what_varies_and_what_is_cut_is_no_difference(shown):
         ([], "(nothing"),
     ],
 )
-def test_a_wrong_number_a_missing_line_and_an_end_are_differences(shown, first):
+def test_a_wrong_number_a_missing_line_and_an_end_are_differences(shown: list[str], first: str):
     assert (differs(tuple(shown), PRINTED, figures_vary=False) or "").startswith(first)
 
 

@@ -3,13 +3,15 @@
 import re
 import zoneinfo
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule
 
-from recipes.cron import fires_after, known_cron, known_timezone
+from recipes.cron import check_cron, check_timezone, fires_after
 from recipes.errors import RecipeError
 from recipes.load import load
+from tests.callables import Cli
 from tests.cases import lay_out
 
 GOOD = (
@@ -46,13 +48,13 @@ def refused(read, text: str) -> bool:
 
 @pytest.mark.parametrize("text", [*GOOD, *BAD])
 def test_prefect_and_we_read_the_same_expressions(text):
-    assert refused(known_cron, text) == refused(lambda cron: CronSchedule(cron=cron), text) == (text in BAD)
+    assert refused(check_cron, text) == refused(lambda cron: CronSchedule(cron=cron), text) == (text in BAD)
 
 
 @pytest.mark.parametrize("text", STRICTER)
-def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text):
+def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text: str):
     assert not refused(lambda cron: CronSchedule(cron=cron), text)
-    assert refused(known_cron, text)
+    assert refused(check_cron, text)
 
 
 def test_prefect_and_we_know_the_same_time_zones():
@@ -65,12 +67,12 @@ def test_prefect_and_we_know_the_same_time_zones():
         "UTC+1",
     ):
         theirs = refused(lambda name: CronSchedule(cron="* * * * *", timezone=name), zone)
-        assert refused(known_timezone, zone) == (theirs or zone in NO_ZONES), zone
+        assert refused(check_timezone, zone) == (theirs or zone in NO_ZONES), zone
 
 
 @pytest.mark.parametrize("zone", NO_ZONES)
 def test_a_name_that_is_no_place_is_no_time_zone(zone):
-    assert refused(known_timezone, zone)
+    assert refused(check_timezone, zone)
 
 
 @pytest.mark.parametrize(
@@ -81,20 +83,20 @@ def test_a_name_that_is_no_place_is_no_time_zone(zone):
             "0 25 * 0 x",
             "hour '25' is not 0 to 23, month '0' is not 1 to 12 or jan to dec, weekday 'x' is not",
         ),
-        ("every night", "has 2 fields, a cron expression has 5, none of seconds or years: minute hour day"),
-        ("* * * * * *", "has 6 fields, a cron expression has 5, none of seconds or years: minute hour day"),
+        ("every night", "has 2 fields, a cron expression has 5, without seconds and years: minute hour day"),
+        ("* * * * * *", "has 6 fields, a cron expression has 5, without seconds and years: minute hour day"),
         (
             "5-1 22-3 * * *",
             "minute '5-1' goes backwards; write the ranges as a list, e.g. 5-59,0-1, hour '22-3'",
         ),
         ("1,*/61 * * * *", "minute '*/61' has a step beyond its values, so it is 0 only; write 0"),
         ("@nightly", "'@nightly' cannot be read: minute hour day month weekday, e.g."),
-        ("0 0 30 2 *", "'0 0 30 2 *' never fires: no such day comes"),
+        ("0 0 30 2 *", "'0 0 30 2 *' never fires: there is no such date"),
     ],
 )
-def test_a_wrong_expression_is_told_by_its_field(text, told):
+def test_a_wrong_expression_is_told_by_its_field(text: str, told: str):
     with pytest.raises(ValueError, match=re.escape(told)):
-        known_cron(text)
+        check_cron(text)
 
 
 @pytest.mark.parametrize(
@@ -107,11 +109,11 @@ def test_a_wrong_expression_is_told_by_its_field(text, told):
     ],
 )
 def test_a_wrong_time_zone_is_told_the_nearest(zone, near):
-    with pytest.raises(ValueError, match=f"is no IANA time zone; did you mean '{near}'"):
-        known_timezone(zone)
+    with pytest.raises(ValueError, match=f"is not an IANA time zone; did you mean '{near}'"):
+        check_timezone(zone)
 
 
-@pytest.mark.parametrize("read", [known_cron, known_timezone])
+@pytest.mark.parametrize("read", [check_cron, check_timezone])
 def test_a_long_text_is_told_in_short(read):
     with pytest.raises(ValueError, match=r"x{50,60}\.\.\.' ") as caught:
         read("x" * 5000)
@@ -126,26 +128,26 @@ def test_the_next_time_is_that_of_the_zone():
     assert fires_after("0 0 30 2 *", "UTC", moment) is None
 
 
-def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path):
+def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path: Path):
     file = lay_out("schedule-typo", tmp_path)
     with pytest.raises(RecipeError) as caught:
         load(file)
     assert str(caught.value).splitlines() == [
         f"{file}: 2 problems",
         "  6:12: schedule.cron: '0 25 * * *' cannot be read: hour '25' is not 0 to 23",
-        "  6:32: schedule.timezone: 'Europe/Berlinn' is no IANA time zone; did you mean 'Europe/Berlin'?",
+        "  6:32: schedule.timezone: 'Europe/Berlinn' is not an IANA time zone; did you mean 'Europe/Berlin'?",
     ]
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run", "submit"])
-def test_every_command_that_reads_a_recipe_refuses_it(cli, tmp_path, command):
+def test_every_command_that_reads_a_recipe_refuses_it(cli: Cli, tmp_path: Path, command: str):
     done = cli("--store", tmp_path / "store", command, lay_out("schedule-typo", tmp_path / "case"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "6:12: schedule.cron: " in done.stderr
     assert "6:32: schedule.timezone: " in done.stderr
 
 
-def test_a_wrong_schedule_of_stale_is_a_usage_error(cli, tmp_path):
+def test_a_wrong_schedule_of_stale_is_a_usage_error(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "stale", "--schedule", "0 25 * * *", "--server", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert (

@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from calibration.model.linears import Layout
-from calibration.quantize.assignment import assigned, idle_exceptions, intended, reason_left
+from calibration.quantize.assignment import assign_formats, idle_exceptions, intended_format, reason_left
 from recipes.precision import Precision
 
 LAYOUT = Layout("llama", 2)
@@ -13,7 +15,7 @@ def precision(default="fp8", **exceptions):
 
 def test_the_first_match_decides():
     made = precision(**{"model.layers.0.*": "none", "*.down_proj": "int8_wo"})
-    formats = {name: fmt.name for name, fmt in assigned(made, LAYOUT).items()}
+    formats = {name: fmt.name for name, fmt in assign_formats(made, LAYOUT).items()}
     assert formats["model.layers.0.mlp.down_proj"] == "none"
     assert formats["model.layers.1.mlp.down_proj"] == "int8_wo"
     assert formats["model.layers.1.mlp.up_proj"] == "fp8"
@@ -26,7 +28,10 @@ def test_whatever_keeps_the_source_dtype_has_a_reason():
     assert reason_left(made, "model.layers.1.mlp.up_proj") == ""
     assert reason_left(made, "lm_head") == "excluded by the preset FP8_DEFAULT_CFG"
     assert reason_left(precision("none"), "lm_head") == "format none"
-    assert (intended(made, "lm_head"), intended(made, "model.layers.1.mlp.up_proj")) == ("source", "fp8")
+    assert (intended_format(made, "lm_head"), intended_format(made, "model.layers.1.mlp.up_proj")) == (
+        "source",
+        "fp8",
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,11 +45,11 @@ def test_whatever_keeps_the_source_dtype_has_a_reason():
         ({"*.mlp.*": "none", "*.down_proj": "int8_wo"}, "'*.down_proj' matches only linears that earlier"),
     ],
 )
-def test_an_exception_without_effect_is_refused(exceptions, said):
+def test_an_exception_without_effect_is_refused(exceptions: dict[str, Any], said: str):
     (problem,) = idle_exceptions(precision(**exceptions), LAYOUT)
     assert said in problem
 
 
 @pytest.mark.parametrize("exceptions", [{}, {"lm_head": "none"}, {"*": "none"}, {"*.0.*": "int8_wo"}])
-def test_an_exception_with_an_effect_passes(exceptions):
+def test_an_exception_with_an_effect_passes(exceptions: dict[str, Any]):
     assert list(idle_exceptions(precision(**exceptions), LAYOUT)) == []

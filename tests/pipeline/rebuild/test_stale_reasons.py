@@ -1,6 +1,7 @@
 """What makes a published version stale, and what does not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,9 @@ def found(facts, *pools, heads=None, days=90, **more) -> list[str]:
         (GPU, Pool(name="p", gpu="h100", tensorrt=("10.8.0",), aliases=("canary",)), []),
     ],
 )  # fmt: skip
-def test_a_version_is_compared_with_the_pools_that_serve_it(facts, pool, texts):
+def test_a_version_is_compared_with_the_pools_that_serve_it(
+    facts: dict[str, Any], pool: Pool, texts: list[str]
+):
     assert found(facts, pool) == texts
 
 
@@ -90,4 +93,4 @@ def test_what_cannot_be_loaded_comes_first():
     pool = Pool(name="p", torch="2.14.0")
     texts = found(CPU, pool, days=1, collected_at=NOW)
     assert [text.split()[0] for text in texts] == ["gc", "built", "its"]
-    assert texts[0] == "gc took its files on 2026-10-31"
+    assert texts[0] == "gc removed its files on 2026-10-31"
