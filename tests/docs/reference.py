@@ -21,7 +21,7 @@ from artifacts.notify.message import body
 from artifacts.pull.watch import Change
 from artifacts.registry import tables
 from artifacts.registry.registry import Judgement, Move
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from artifacts.version import Event, Metric, VersionRecord
 from pipeline.cli.main import SECTIONS, enginery
 from pipeline.errors import EXIT_CODES
@@ -265,7 +265,7 @@ def events() -> str:
     """Every kind of event."""
     rows, parts = [], []
     for kind, (when, detail, optional) in EVENTS.items():
-        rows.append([f"`{kind}`", when, tell(_event(kind))])
+        rows.append([f"`{kind}`", when, describe_event(_event(kind))])
         names = [f"`{name}`" for name in detail] + [
             f"maybe `{name}` ({what})" for name, what in optional.items()
         ]

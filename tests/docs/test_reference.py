@@ -11,7 +11,7 @@ import pytest
 from artifacts.errors import PolicyRefused
 from artifacts.registry.policy import parse_policy
 from artifacts.registry.registry import open_registry
-from artifacts.registry.telling import SAID
+from artifacts.registry.telling import DESCRIBERS
 from artifacts.registry.waivers import Request
 from pipeline.errors import EXIT_CODES
 from pipeline.run import announce
@@ -39,7 +39,7 @@ def test_the_page_of_structure_has_every_figure():
 
 
 def test_every_kind_of_event_is_described_and_its_example_is_told_in_words():
-    assert EVENTS.keys() == SAID.keys()
+    assert EVENTS.keys() == DESCRIBERS.keys()
     assert "{" not in "".join(row for row in reference.events().splitlines() if row.startswith("| `"))
 
 
