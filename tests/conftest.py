@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import compiler
+from tests.callables import Cli
 from tests.main_job import DEMO, MIXED, write_recipe
 from tests.servers.postgres import database_url, postgres, postgres_url
 from tests.servers.s3 import awake_s3, bucket, proxy, s3_server

@@ -66,7 +66,7 @@ def test_parts_of_artifacts_point_one_way(part: str):
             if isinstance(node, ast.ImportFrom) and node.module == "artifacts":
                 known |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
-                known.add(present(node.module).split(".")[1])
+                known.add(str(node.module).split(".")[1])
         assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 

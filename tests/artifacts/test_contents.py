@@ -10,9 +10,10 @@ from artifacts.address import address, key_of, parse_address
 from artifacts.collection.inventory_remote import Reader
 from artifacts.collection.marking import Policy, mark
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.manifest import MANIFEST
+from artifacts.manifest import MANIFEST, Manifest
 from artifacts.registry.retention import RetainedVersion
-from artifacts.store.lease import Claim
+from artifacts.store.cached import CachedStore
+from artifacts.store.claim import Claim
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.survey_remote import survey_remote

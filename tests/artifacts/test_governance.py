@@ -9,7 +9,7 @@ from sqlalchemy import insert, update
 
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, PolicyInvalid, PolicyRefused
 from artifacts.registry import tables
-from artifacts.registry.registry import Policy, open_registry
+from artifacts.registry.registry import Policy, Registry, open_registry
 from artifacts.registry.telling import describe_event
 from artifacts.version import IMPORTED
 from tests.artifacts.governing import FAST, ONE, change, version, waiver

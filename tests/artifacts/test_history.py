@@ -7,6 +7,7 @@ from sqlalchemy import update
 
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.registry import tables
+from artifacts.registry.registry import Registry
 from artifacts.registry.telling import describe_event
 from tests.artifacts.governing import FAST, ONE, change
 

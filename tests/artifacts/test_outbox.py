@@ -63,7 +63,8 @@ class Heard:
     """A subscriber that answers as it is told to and remembers what it heard."""
 
     def __init__(self, *answers: Outcome) -> None:
-        self.answers, self.heard = list(answers), []
+        self.answers = list(answers)
+        self.heard: list[Due] = []
 
     def __call__(self, due: Due) -> Outcome:
         self.heard.append(due)
@@ -205,9 +206,12 @@ def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(
         (second, 1),
     ]
     assert outbox.claim(NOW) is None
-    outbox.delivered(slow, NOW)
-    outbox.failed(other, NOW, "refused")
-    assert [(due.subscription.id, due.event.seq) for due in (outbox.claim(NOW), outbox.claim(NOW))] == [
+    outbox.delivered(present(slow), NOW)
+    outbox.failed(present(other), NOW, "refused")
+    assert [
+        (present(due).subscription.id, present(due).event.seq)
+        for due in (outbox.claim(NOW), outbox.claim(NOW))
+    ] == [
         (first, 2),
         (second, 2),
     ]
@@ -254,7 +258,7 @@ def test_a_removed_subscriber_is_told_nothing(outbox: Outbox, publish: Callable[
     publish()
     due = outbox.claim(NOW)
     outbox.unsubscribe(number)
-    outbox.delivered(due, NOW)
+    outbox.delivered(present(due), NOW)
     assert outbox.claim(NOW) is None
     assert (outbox.subscriptions(), outbox.deliveries()) == ([], [])
     with pytest.raises(NotFound, match=f"no subscriber {number} in "):

@@ -22,6 +22,7 @@ from artifacts.store.local import LocalStore
 from artifacts.trust import papers, provenance
 from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.trust.signing import sign, verified
+from tests.present import present
 
 REVISION = "0" * 39 + "1"
 SOURCE = {
@@ -265,9 +266,9 @@ def test_signed_provenance_is_of_these_files_and_by_its_key(
     (kept,) = Endorsements(endorsed.registry.database).attestations(key, store.manifest(key).digest)
     (pem,) = keys.values()
     assert (
-        provenance.verified_predicate(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"][
-            "invocationId"
-        ]
+        present(provenance.verified_predicate(kept.bundle, store.manifest(key), pem))["runDetails"][
+            "metadata"
+        ]["invocationId"]
         == key
     )
     put(other_key, {"engine.json": b"other"})

@@ -7,6 +7,7 @@ import subprocess  # noqa: TID251 other programs check what we signed
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +19,7 @@ from artifacts.registry.registry import Publication
 from artifacts.store.local import LocalStore
 from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.trust.signing import Signature, accept_signature, require_signed, sign, verified
+from tests.present import present
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(5000), "tuning/cache": b"c", "tuning-notes": b"n"}
 
@@ -98,14 +100,15 @@ def test_a_signed_statement_of_another_kind_is_no_signature(store, key, signatur
     from artifacts.trust.bundle import open_bundle, sign_statement
 
     digest, pem, ours = store.manifest(key).digest, public(keys["ours"]), read_private_key(keys["ours"])
-    statement = open_bundle(signature.bundle, pem)
+    statement = present(open_bundle(signature.bundle, pem))
     assert verified(sign_statement(statement, ours), digest, pem)
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"predicateType": "https://slsa.dev/provenance/v1"},
         {"predicate": {}},
         {"predicate": {**statement["predicate"], "serialization": {"method": "shards"}}},
         {"predicate": {**statement["predicate"], "resources": statement["predicate"]["resources"] * 2}},
-    ):
+    ]
+    for change in changes:
         assert not verified(sign_statement(statement | change, ours), digest, pem)
 
 

@@ -16,6 +16,7 @@ from artifacts.notify.message import Outcome, body
 from artifacts.notify.outbox import Due
 from artifacts.notify.subscription import Subscription
 from artifacts.version import Event
+from tests.present import present
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -118,7 +119,7 @@ def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
-    assert 60 < webhook.post_event(due_at(receiver.url)).wait_s <= 90
+    assert 60 < present(webhook.post_event(due_at(receiver.url)).wait_s) <= 90
 
 
 @pytest.mark.usefixtures("hook_secret")
