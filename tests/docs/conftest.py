@@ -22,9 +22,6 @@ __all__ = ["ask"]
 BUILT = "built"
 """The place with the store that other tests build too."""
 
-SLOW = frozenset({BUILT, "leak"})
-"""Places whose sessions build or read an engine."""
-
 NO_TOOLCHAIN = {"ENGINERY_TOOLCHAINS": None, "PATH": "/usr/bin:/bin"}
 """What hides the TensorRT-LLM installations of a developer's host."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.conftest import BUILT, PLACES, SLOW, MakePlace
+from tests.docs.conftest import BUILT, PLACES, MakePlace
 from tests.docs.pages import ROOT, Command, Session, documents, name_of, sessions
 from tests.docs.play import Place, differs, play, renewed
 from tests.promises import HERE, functions
@@ -30,21 +30,16 @@ def by_place(*, built: bool) -> list[Any]:
 
     runnable = sorted((one for one in SESSIONS if one.place and (one.place == BUILT) == built), key=order)
     groups = [(":".join(key), list(group)) for key, group in groupby(runnable, order)]
-    return [pytest.param(group, id=name, marks=marks_of(group)) for name, group in groups]
+    return [pytest.param(group, id=name) for name, group in groups]
 
 
-def marks_of(group: list[Session]) -> list[pytest.MarkDecorator]:
-    """Slow where something is built, or a command is started in a shell."""
-    typed = {command.line.split()[0] for session in group for command in session.commands}
-    slow = group[0].place in SLOW or typed - {"enginery", "echo", "export"}
-    return [pytest.mark.slow] if slow else []
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("group", by_place(built=False))
 def test_a_session_prints_what_its_page_shows(group: list[Session], place: MakePlace):
     compare(group, place(group[0].place))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("group", by_place(built=True))
 def test_a_session_in_a_built_store_prints_what_its_page_shows(
