@@ -93,7 +93,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "told", 1)
+        (number, "delivered", 1)
     }
 
 
@@ -221,15 +221,15 @@ TELL = """
 import sys
 from datetime import UTC, datetime
 from artifacts.registry.database import open_database
-from artifacts.notify.deliver import deliver
-from artifacts.notify.message import Answer
+from artifacts.notify.deliver import deliver_due
+from artifacts.notify.message import Outcome
 from artifacts.notify.outbox import Outbox
 outbox, heard = Outbox(open_database(sys.argv[1])), []
 def tell(due):
     heard.append(due.event.seq)
-    return Answer()
+    return Outcome()
 input()
-deliver(outbox, {"command": tell}, lambda: datetime.now(UTC))
+deliver_due(outbox, {"command": tell}, lambda: datetime.now(UTC))
 print(heard)
 """
 
