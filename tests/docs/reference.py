@@ -194,7 +194,10 @@ def commands() -> str:
         "## enginery\n",
         options(enginery, ctx),
     ]
-    for title, names in SECTIONS.items():
+    sections = {title: list(names) for title, names in SECTIONS.items()}
+    placed = {name for names in sections.values() for name in names}
+    groups = [name for name in enginery.list_commands(ctx) if name not in placed]
+    for title, names in (sections | ({"Groups": groups} if groups else {})).items():
         commands_of_it = {name: enginery.get_command(ctx, name) for name in names}
         parts += [f"## {title}\n", _index(commands_of_it)]
         for name, command in commands_of_it.items():

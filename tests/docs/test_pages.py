@@ -31,11 +31,30 @@ def test_the_readme_fits():
 
 @each_page
 def test_every_command_that_a_page_names_exists(page: Path):
-    text = page.read_text()
-    named = set(re.findall(r"`enginery (?:--\w+ \S+ )*([a-z][\w-]+)", text)) | set(
-        re.findall(r"^\$ enginery (?:--\w+ \S+ )*([\w-]+)", text, re.MULTILINE)
-    )
-    assert named <= set(COMMANDS)
+    calls = re.findall(r"(?:`|^\$ )enginery ((?:--\w+ \S+ )*[a-z][^`\n]*)", page.read_text(), re.MULTILINE)
+    assert [call for call in calls if not exists(call)] == []
+
+
+def exists(call: str) -> bool:
+    """Whether the first words of a call, its options left out, are a command as `--help` lists it."""
+    command: click.Command = enginery
+    for word in re.sub(r"--\w+ \S+ ", "", call).split():
+        if not isinstance(command, click.Group):
+            return True
+        ctx = click.Context(command)
+        inner = command.get_command(ctx, word) if word in command.list_commands(ctx) else None
+        if inner is None:
+            return False
+        command = inner
+    return True
+
+
+def test_a_command_that_does_not_exist_would_be_noticed():
+    assert exists("plan recipe.yaml")
+    assert exists("--json ls")
+    assert exists("registry init")
+    assert not exists("registry frobnicate")
+    assert not exists("frobnicate x")
 
 
 def test_every_command_is_in_a_page_that_is_written_by_hand():
