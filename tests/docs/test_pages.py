@@ -31,14 +31,14 @@ def test_the_readme_fits():
 
 @each_page
 def test_every_command_that_a_page_names_exists(page: Path):
-    calls = re.findall(r"(?:`|^\$ )enginery ((?:--\w+ \S+ )*[a-z][^`\n]*)", page.read_text(), re.MULTILINE)
+    calls = re.findall(r"(?:`|^\$ )enginery ((?:--[\w-]+ )*[a-z][^`\n]*)", page.read_text(), re.MULTILINE)
     assert [call for call in calls if not exists(call)] == []
 
 
 def exists(call: str) -> bool:
     """Whether the first words of a call, its options left out, are a command as `--help` lists it."""
     command: click.Command = enginery
-    for word in re.sub(r"--\w+ \S+ ", "", call).split():
+    for word in re.sub(r"--(?:store|registry) \S+ |--\w+ ", "", call).split():
         if not isinstance(command, click.Group):
             return True
         ctx = click.Context(command)
