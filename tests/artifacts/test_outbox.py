@@ -93,7 +93,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "delivered", 1)
+        (number, "told", 1)
     }
 
 
@@ -147,7 +147,7 @@ def test_what_failed_is_tried_again_with_growing_waits_and_then_given_up(
     assert outbox.retry(number, now) == 1
     heard.answers.clear()
     assert [one.problem for one in deliver_due(outbox, ways(heard), at(now))] == [""]
-    assert [one.state for one in outbox.deliveries()] == ["delivered"]
+    assert [one.state for one in outbox.deliveries()] == ["told"]
 
 
 def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alone(
