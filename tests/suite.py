@@ -136,9 +136,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # a suite in the background; children would ignore it too
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what is in the background so, and children would ignore it too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("markexpr") == FAST:
         config.pluginmanager.register(Programs())
