@@ -25,7 +25,7 @@ STARTERS = {
 STARTING_PARAMETERS = {("database_url", "postgresql"), ("any_store", "remote")}
 """Parameters with which a fixture starts one."""
 
-QUICK = {"trtllm-build", "nvidia-smi", "uname"}
+QUICK = {"trtllm-build", "nvidia-smi", "file", "uname"}
 """Programs that any test may start, as it may ask any for its version: they answer within a tenth of a second."""
 
 VERSION = {"--version", "-dumpfullversion"}
