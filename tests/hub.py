@@ -77,6 +77,7 @@ def git_blob(data: bytes) -> str:
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: ThreadingHTTPServer
     """One connection."""
 
     protocol_version = "HTTP/1.1"
@@ -121,7 +122,7 @@ class Handler(BaseHTTPRequestHandler):
         if name not in self.hub.files:
             self.answer(404, b"", {"X-Error-Code": "EntryNotFound"})
         elif self.hub.redirect and name.endswith(LFS_SUFFIXES):
-            port = self.server.server_address[1]  # another host name: the token must not travel there
+            port = self.server.server_port  # another host name: the token must not travel there
             self.answer(302, b"", {"Location": f"http://localhost:{port}/storage/{name}?signature=secret",
                                    "X-Repo-Commit": self.hub.commit})  # fmt: skip
         else:

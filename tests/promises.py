@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -83,7 +84,7 @@ def functions(file: Path) -> dict[str, ast.stmt]:
 @cache
 def imported(file: Path) -> dict[str, tuple[Path, str]]:
     """Names that a file takes from other files of the tests."""
-    found = {}
+    found: dict[Any, Any] = {}
     for node in module(file).body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
             place = HERE.parent / f"{(node.module or '').replace('.', '/')}.py"

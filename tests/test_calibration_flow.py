@@ -1,6 +1,7 @@
 """From a recipe's data to its checkpoint through the store, with the real pass; no engine is compiled."""
 
 import json
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -18,13 +19,13 @@ MEASURING = ["source", "calibration_set", "leakage", "statistics"]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A store that all recipes of this module share."""
     return Site(store=open_store(tmp_path_factory.mktemp("flow") / "store"), host=probe())
 
 
 @pytest.fixture(scope="module")
-def make(site, tmp_path_factory):
+def make(site: Site, tmp_path_factory: pytest.TempPathFactory):
     """Makes a recipe's steps up to one kind; returns kind -> the step's directory, and what was cached."""
 
     def made(last="quantized_checkpoint", **changes):
@@ -50,7 +51,7 @@ def fp8(make):
 @pytest.mark.parametrize(
     "changes", [{"format": "int4_awq"}, {"format": "int8_sq", "kv_cache": "int8", "calibration__smoothing": 0.5}], ids=str
 )  # fmt: skip
-def test_another_format_is_derived_without_measuring_again(fp8, make, changes):
+def test_another_format_is_derived_without_measuring_again(fp8, make, changes: dict[str, Any]):
     places, cached = make(**changes)
     assert cached == MEASURING
     assert {kind: places[kind] for kind in MEASURING} == {kind: fp8[kind] for kind in MEASURING}

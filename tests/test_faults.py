@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.promises import HERE, functions, rows
+from tests.promises import HERE, Row, functions, rows
 
 PAGE = HERE.parent / "docs" / "faults.md"
 ROWS = [row for row in rows(PAGE.read_text()) if len(row.cells) == 3 and row.cells[0] != "attack or fault"]
@@ -13,7 +13,7 @@ def test_the_page_has_the_rows_that_this_looks_at():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.cells[0])
-def test_every_fault_names_tests_that_exist(row):
+def test_every_fault_names_tests_that_exist(row: Row):
     named = [name.strip("`") for name in row.cells[2].split("<br>")]
     assert named
     for test in named:

@@ -4,10 +4,12 @@ import json
 import subprocess  # noqa: TID251 copies a store with its links
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from artifacts.registry.registry import open_registry
+from tests.callables import Cli
 from tests.disks import fill, mounted
 from tests.pipeline.published import publication
 
@@ -15,7 +17,7 @@ EAGER = ("--keep-last", "0", "--min-age", "0", "--litter", "0", "--drop-lineage"
 
 
 @pytest.fixture
-def full(built, tmp_path) -> Iterator[Path]:
+def full(built: tuple[Path, dict[str, Any]], tmp_path: Path) -> Iterator[Path]:
     """A copy of a store with one published version, without a free byte beside it."""
     with mounted(tmp_path / "disk", "96m") as disk:
         subprocess.run(["cp", "-a", str(built[0] / "store"), str(disk / "store")], check=True)
@@ -24,7 +26,9 @@ def full(built, tmp_path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_store_is_run_again_pulled_from_and_collected(full, built, cli, tmp_path):
+def test_a_full_store_is_run_again_pulled_from_and_collected(
+    full: Path, built: tuple[Path, dict[str, Any]], cli: Cli, tmp_path: Path
+):
     root, before = built
     again = cli("--store", full, "--json", "run", root / "recipe.yaml")
     assert again.returncode == 0, again.stderr
@@ -45,7 +49,9 @@ def test_a_full_store_is_run_again_pulled_from_and_collected(full, built, cli, t
 
 
 @pytest.mark.slow
-def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(full, built, cli, tmp_path):
+def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(
+    full: Path, built: tuple[Path, dict[str, Any]], cli: Cli, tmp_path: Path
+):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text((built[0] / "recipe.yaml").read_text().replace("max_seq_len: 256", "max_seq_len: 192"))
     done = cli("--store", full, "run", recipe)
@@ -57,7 +63,7 @@ def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(full,
     assert "Traceback" not in done.stderr
 
 
-def test_a_full_disk_that_nobody_thought_of_is_no_bug_and_leaves_no_half_of_a_key(cli, tmp_path):
+def test_a_full_disk_that_nobody_thought_of_is_no_bug_and_leaves_no_half_of_a_key(cli: Cli, tmp_path: Path):
     with mounted(tmp_path / "disk", "1m") as disk:
         fill(disk / "ballast")
         done = cli("keygen", disk / "key", "--no-passphrase")
@@ -67,7 +73,7 @@ def test_a_full_disk_that_nobody_thought_of_is_no_bug_and_leaves_no_half_of_a_ke
         assert [one.name for one in disk.iterdir()] == ["ballast"]
 
 
-def test_a_registry_on_a_full_disk_of_its_own_is_named_as_the_one_that_is_full(cli, tmp_path):
+def test_a_registry_on_a_full_disk_of_its_own_is_named_as_the_one_that_is_full(cli: Cli, tmp_path: Path):
     with mounted(tmp_path / "disk", "1m") as disk:
         registry = f"sqlite:///{disk}/registry.db"
         open_registry(registry).publish(publication("demo/fp8"))

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,20 +53,20 @@ def imported_modules(node: ast.ImportFrom) -> set[str]:
 
 
 @pytest.mark.parametrize("package", LAYERS)
-def test_imports_point_one_way(package):
+def test_imports_point_one_way(package: str):
     for path in (ROOT / package).rglob("*.py"):
         assert imported_roots(path) & LAYERS.keys() <= LAYERS[package], path
 
 
 @pytest.mark.parametrize("part", OF_ARTIFACTS)
-def test_parts_of_artifacts_point_one_way(part):
+def test_parts_of_artifacts_point_one_way(part: str):
     for path in (ROOT / "artifacts" / part).rglob("*.py"):
         known = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "artifacts":
                 known |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
-                known.add(node.module.split(".")[1])
+                known.add(str(node.module).split(".")[1])
         assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 
@@ -107,7 +108,9 @@ def test_only_one_room_imports_prefect():
         "artifacts.client",
     ],
 )
-def test_the_orchestrating_process_imports_neither_torch_nor_prefect(module, run_python):
+def test_the_orchestrating_process_imports_neither_torch_nor_prefect(
+    module: str, run_python: Callable[[str], str]
+):
     code = f"import sys, {module}; print(sorted({{'torch', 'prefect', 'transformers', 'datasets'}} & sys.modules.keys()))"
     assert run_python(code).strip() == "[]"
 

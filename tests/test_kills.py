@@ -1,6 +1,7 @@
 """A few rounds of the campaign of kills; `python -m tests.kills --rounds 200` is the whole."""
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ __all__ = ["undisturbed"]
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_anywhere_leaves_nothing_half_written(undisturbed, tmp_path):
+def test_a_run_killed_anywhere_leaves_nothing_half_written(undisturbed, tmp_path: Path):
     recipe, keys, expected = undisturbed
     seed = random.randrange(1 << 32)
     print("moments drawn with seed", seed)  # shown when the test fails

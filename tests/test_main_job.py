@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,12 +12,13 @@ from artifacts.client import Client
 from artifacts.manifest import RESERVED
 from artifacts.store.local import open_store
 from pipeline.evaluate import tuned_engine
+from tests.callables import Cli
 from tests.main_job import DEMO, write_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def test_the_version_is_published_under_its_alias(cli, built):
+def test_the_version_is_published_under_its_alias(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, answer = built
     rows = json.loads(cli("--store", root / "store", "--json", "ls").stdout)
     assert [(row["version"], row["aliases"], row["verdict"]) for row in rows] == [
@@ -25,7 +28,7 @@ def test_the_version_is_published_under_its_alias(cli, built):
     assert answer["verdict"]["outcome"] == "PASS"
 
 
-def test_running_again_builds_nothing_and_publishes_nothing(cli, built):
+def test_running_again_builds_nothing_and_publishes_nothing(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, _ = built
     before = open_store(root / "store").keys()
     again = json.loads(cli("--store", root / "store", "--json", "run", root / "recipe.yaml").stdout)
@@ -34,20 +37,22 @@ def test_running_again_builds_nothing_and_publishes_nothing(cli, built):
     assert open_store(root / "store").keys() == before
 
 
-def test_plan_says_that_all_is_cached(cli, built):
+def test_plan_says_that_all_is_cached(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, _ = built
     answer = json.loads(cli("--store", root / "store", "--json", "plan", root / "recipe.yaml").stdout)
     assert {step["status"] for step in answer["steps"]} == {"cached"}
 
 
-def test_every_artifact_verifies(built):
+def test_every_artifact_verifies(built: tuple[Path, dict[str, Any]]):
     root, _ = built
     store = open_store(root / "store")
     assert len(store.keys()) == 10
     assert [problem for key in store.keys() for problem in store.verify(key)] == []  # noqa: SIM118 a store is no dict
 
 
-def test_another_process_finds_pulls_and_verifies_through_the_python_client(built, run_python):
+def test_another_process_finds_pulls_and_verifies_through_the_python_client(
+    built: tuple[Path, dict[str, Any]], run_python: Callable[[str], str]
+):
     root, _ = built
     code = f"""
 from artifacts.client import Client
@@ -68,7 +73,7 @@ print(sorted(p.name for p in path.iterdir() if p.suffix == ".safetensors"), clie
     )  # layers, keys and values, heads of a rank, a byte each
 
 
-def test_the_published_engine_continues_a_prompt(cli, built):
+def test_the_published_engine_continues_a_prompt(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, _ = built
     done = cli(
         "--store", root / "store", "--json", "generate", "test/mixed@candidate", "def main(", "-n", "12"
@@ -79,7 +84,9 @@ def test_the_published_engine_continues_a_prompt(cli, built):
     assert answer["text"].strip()
 
 
-def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(cli, built, tmp_path):
+def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(
+    cli: Cli, built: tuple[Path, dict[str, Any]], tmp_path: Path
+):
     root, _ = built
     engine = tmp_path / "engine"
     Client(root / "store").pull("test/mixed", engine)
@@ -112,7 +119,7 @@ def made_elsewhere(engine):
         (engine / name).unlink(missing_ok=True)
 
 
-def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
+def test_sampling_with_the_same_seed_gives_the_same_text(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, _ = built
     command = (
         "--store",
@@ -131,7 +138,9 @@ def test_sampling_with_the_same_seed_gives_the_same_text(cli, built):
     assert json.loads(cli(*command).stdout)["text"] == json.loads(cli(*command).stdout)["text"]
 
 
-def test_a_chat_goes_through_the_template_and_a_pulled_directory_talks_too(cli, built):
+def test_a_chat_goes_through_the_template_and_a_pulled_directory_talks_too(
+    cli: Cli, built: tuple[Path, dict[str, Any]]
+):
     root, _ = built
     here = ("--store", root / "store", "--json")
     plain = json.loads(cli(*here, "generate", "test/mixed", "Close the file.", "-n", "4").stdout)
@@ -143,7 +152,7 @@ def test_a_chat_goes_through_the_template_and_a_pulled_directory_talks_too(cli, 
     assert json.loads(pulled.stdout)["text"] == plain["text"]
 
 
-def test_find_names_what_suits_and_says_why_a_version_does_not(cli, built):
+def test_find_names_what_suits_and_says_why_a_version_does_not(cli: Cli, built: tuple[Path, dict[str, Any]]):
     root, _ = built
     found = cli("--store", root / "store", "--json", "find", "--tp", "2", "--kv-cache", "float8_e4m3fn")
     assert [row["version"] for row in json.loads(found.stdout)["suits"]] == ["test/mixed:1"]
@@ -153,7 +162,9 @@ def test_find_names_what_suits_and_says_why_a_version_does_not(cli, built):
     assert answer["dropped"][0]["reasons"] == [{"fact": "tp", "text": "tp is 2, not 1"}]
 
 
-def test_promote_refuses_when_the_alias_is_not_where_it_was_expected(cli, built):
+def test_promote_refuses_when_the_alias_is_not_where_it_was_expected(
+    cli: Cli, built: tuple[Path, dict[str, Any]]
+):
     root, _ = built
     assert cli("--store", root / "store", "promote", "test/mixed:1", "prod", "--new").returncode == 0
     lost = cli("--store", root / "store", "promote", "test/mixed:1", "prod", "--expect", "7")
@@ -161,7 +172,9 @@ def test_promote_refuses_when_the_alias_is_not_where_it_was_expected(cli, built)
     assert "7" in lost.stderr
 
 
-def test_a_changed_byte_is_found_named_and_built_again(cli, built, tmp_path):
+def test_a_changed_byte_is_found_named_and_built_again(
+    cli: Cli, built: tuple[Path, dict[str, Any]], tmp_path: Path
+):
     root, answer = built
     shutil.copytree(root / "store", tmp_path / "store")
     store = open_store(tmp_path / "store")
@@ -180,7 +193,9 @@ def test_a_changed_byte_is_found_named_and_built_again(cli, built, tmp_path):
     assert store.verify(sharded) == []
 
 
-def test_a_badly_calibrated_engine_is_refused_and_nothing_is_published(cli, built):
+def test_a_badly_calibrated_engine_is_refused_and_nothing_is_published(
+    cli: Cli, built: tuple[Path, dict[str, Any]]
+):
     root, _ = built
     bad = write_recipe(
         root / "bad.yaml",
@@ -195,7 +210,9 @@ def test_a_badly_calibrated_engine_is_refused_and_nothing_is_published(cli, buil
     assert Client(str(root / "store")).registry.names() == ["test/mixed"]
 
 
-def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(built, tmp_path):
+def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(
+    built: tuple[Path, dict[str, Any]], tmp_path: Path
+):
     root, answer = built
     store = open_store(root / "store")
     keys = {step["kind"]: step["key"] for step in answer["steps"]}
@@ -239,7 +256,7 @@ def damaged(tmp_path: Path) -> Path:
     return model
 
 
-def test_a_checkpoint_with_nan_is_refused_before_anything_is_stored(cli, tmp_path):
+def test_a_checkpoint_with_nan_is_refused_before_anything_is_stored(cli: Cli, tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe.yaml", model__path=str(damaged(tmp_path)))
     done = cli("--store", tmp_path / "store", "run", recipe)
     assert done.returncode == 2, done.stderr
@@ -248,7 +265,7 @@ def test_a_checkpoint_with_nan_is_refused_before_anything_is_stored(cli, tmp_pat
     assert open_store(tmp_path / "store").keys() == []
 
 
-def test_a_checkpoint_without_a_tokenizer_is_refused(cli, tmp_path):
+def test_a_checkpoint_without_a_tokenizer_is_refused(cli: Cli, tmp_path: Path):
     model = tmp_path / "model"
     shutil.copytree(DEMO / "model", model)
     (model / "tokenizer.json").unlink()

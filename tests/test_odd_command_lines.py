@@ -13,6 +13,7 @@ import subprocess  # noqa: TID251 a signal is sent to another process
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -27,8 +28,11 @@ from pipeline.cli.output import Output
 from tests.main_job import write_recipe
 from tests.odd import PLACES, places
 from tests.pipeline.published import publication
+from tests.present import present
 from tests.seen import seen
 from tests.watched import ROOT, Call, Ended, watched
+
+pytestmark = pytest.mark.slow
 
 SAMPLE = 250
 NAME, KEY = "demo/fp8", digest.of_json("engine")
@@ -51,7 +55,7 @@ def commands() -> Iterator[tuple[list[str], click.Command]]:
     def walk(command: click.Command, words: list[str]) -> Iterator[tuple[list[str], click.Command]]:
         if isinstance(command, click.Group):
             for name in command.list_commands(click.Context(command)):
-                yield from walk(command.get_command(click.Context(command), name), [*words, name])
+                yield from walk(present(command.get_command(click.Context(command), name)), [*words, name])
         if not isinstance(command, click.Group) or command.invoke_without_command:
             yield words, command
 
@@ -120,7 +124,7 @@ def numbers() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with every odd place, a good recipe and a key; and a store with one version."""
     root = tmp_path_factory.mktemp("odd")
     places(root / "odd")
@@ -143,7 +147,7 @@ def call(site: Path, words: list[str], env: dict[str, str] | None = None, **more
     return Call((*given, "--json", *words), env=env, cwd=str(site / "odd"), **more)
 
 
-def one_document(text: str) -> object:
+def one_document(text: str) -> Any:
     """What `--json` printed: exactly one document."""
     return json.loads(text)
 
@@ -163,7 +167,7 @@ def require_answer(call: Call, ended: Ended) -> None:
         assert all(c.isprintable() or c in "\n\t" for c in text), (call, text)
 
 
-def test_odd_places_end_with_an_answer(site):
+def test_odd_places_end_with_an_answer(site: Path):
     every = [call(site, words) for words in path_calls()]
     every += [call(site, words, env) for env, words in variable_calls()]
     whole = os.environ.get("ODD_COMMAND_LINES") == "all"
@@ -176,7 +180,7 @@ def test_odd_places_end_with_an_answer(site):
     assert len(every) > 1000
 
 
-def test_a_wrong_call_of_any_command_prints_its_failure_as_json(site):
+def test_a_wrong_call_of_any_command_prints_its_failure_as_json(site: Path):
     calls = [call(site, words) for words in wrong_calls()]
     for made, end in results(site, calls):
         require_answer(made, end)
@@ -185,7 +189,7 @@ def test_a_wrong_call_of_any_command_prints_its_failure_as_json(site):
     assert len(calls) > 80
 
 
-def test_a_number_that_none_can_be_is_a_wrong_call(site):
+def test_a_number_that_none_can_be_is_a_wrong_call(site: Path):
     calls = [call(site, words) for words in numbers()]
     for made, end in results(site, calls):
         require_answer(made, end)
@@ -201,7 +205,7 @@ def test_every_path_of_the_click_tree_is_of_our_type():
     assert all(isinstance(one.type, PathType) for one in paths)
 
 
-def test_what_was_seen_to_fail_is_refused_by_its_place(tmp_path):
+def test_what_was_seen_to_fail_is_refused_by_its_place(tmp_path: Path):
     cases = seen(tmp_path)
     calls = [
         Call(("--store", str(tmp_path / "store"), "--json", "plan", str(file))) for file, _ in cases.values()
@@ -215,7 +219,7 @@ def test_what_was_seen_to_fail_is_refused_by_its_place(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_messages_are_printed_in_any_encoding(site, encoding):
+def test_messages_are_printed_in_any_encoding(site: Path, encoding: str):
     (site / "odd" / "ñ-\u202e-\u2713.yaml").write_text(
         'name: "\\e[31m ñ \\u202e"\nfoo\u2713[1]: ñ\n', encoding="utf-8"
     )
@@ -229,7 +233,7 @@ def test_messages_are_printed_in_any_encoding(site, encoding):
     assert "\x1b" not in refused.err + refused.out
 
 
-def test_a_bug_is_a_document_too(capsys):
+def test_a_bug_is_a_document_too(capsys: pytest.CaptureFixture[str]):
     try:
         raise ValueError("x" * 9000)
     except ValueError as exc:
@@ -242,7 +246,7 @@ def test_a_bug_is_a_document_too(capsys):
     assert "Traceback" in err
 
 
-def test_an_answer_before_a_failure_stays_the_one_document(capsys):
+def test_an_answer_before_a_failure_stays_the_one_document(capsys: pytest.CaptureFixture[str]):
     out = Output(json_mode=True)
     out.value({"steps": []}, text="")
     out.flush()
@@ -263,10 +267,11 @@ cli.main()
 """The command line, terminated by a signal; the timer begins once its imports are done."""
 
 
-def test_an_interrupted_command_prints_its_failure_as_json(site):
+def test_an_interrupted_command_prints_its_failure_as_json(site: Path):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        command = ["--store", site / "store", "--json", "submit", site / "odd" / "good.yaml", "--server", url]
+        store, recipe = str(site / "store"), str(site / "odd" / "good.yaml")
+        command = ["--store", store, "--json", "submit", recipe, "--server", url]
         done = subprocess.run(
             [sys.executable, "-c", INTERRUPTED, *command],
             capture_output=True, text=True, cwd=ROOT, check=False, timeout=60,

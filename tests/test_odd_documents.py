@@ -39,6 +39,8 @@ from tests.main_job import DEMO, write_recipe
 from tests.mutants import flipped, mutant
 from tests.odd import VALUES, places
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("ODD_DOCUMENTS", "1000"))
 SEED = int(os.environ.get("ODD_SEED", "0"))
 HUNG_S = 20
@@ -103,7 +105,7 @@ RECIPE_PARTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_changed_recipe_is_planned_or_refused_by_its_place(tmp_path):
+def test_a_changed_recipe_is_planned_or_refused_by_its_place(tmp_path: Path):
     places(tmp_path / "odd")
     good = write_recipe(
         tmp_path / "odd" / "recipe.yaml", calibration__memory={"host_gb": 4}, engine__options={"threads": 1}
@@ -143,7 +145,9 @@ TOOLCHAINS = {
     [(POOLS, load_pools), (TOOLCHAINS, lambda file: declared.read({declared.VARIABLE: str(file)}))],
     ids=["pools", "toolchains"],
 )
-def test_a_changed_file_of_pools_or_toolchains_is_read_or_refused_by_its_place(tmp_path, document, read):
+def test_a_changed_file_of_pools_or_toolchains_is_read_or_refused_by_its_place(
+    tmp_path: Path, document: dict[str, Any], read
+):
     file = tmp_path / "hosts.yaml"
 
     def case(rng: random.Random) -> tuple[Callable[[], object], Path]:
@@ -153,7 +157,7 @@ def test_a_changed_file_of_pools_or_toolchains_is_read_or_refused_by_its_place(t
     assert outcomes(COUNT // 5, case) > 0
 
 
-def test_a_changed_setting_of_an_export_is_taken_or_refused(tmp_path):
+def test_a_changed_setting_of_an_export_is_taken_or_refused(tmp_path: Path):
     fields = sorted(VllmSettings.model_fields)
 
     def case(rng: random.Random) -> tuple[Callable[[], object], str]:
@@ -172,7 +176,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("kind", ROWS)
-def test_a_changed_data_file_is_read_or_refused_by_its_path(tmp_path, kind):
+def test_a_changed_data_file_is_read_or_refused_by_its_path(tmp_path: Path, kind: str):
     file, store = tmp_path / f"rows.{kind}", open_store(tmp_path / "store")
 
     def case(rng: random.Random) -> tuple[Callable[[], object], Path]:
@@ -182,7 +186,7 @@ def test_a_changed_data_file_is_read_or_refused_by_its_path(tmp_path, kind):
     assert outcomes(COUNT // 20, case) > 0
 
 
-def test_a_row_without_an_end_is_refused_before_it_is_in_memory(tmp_path):
+def test_a_row_without_an_end_is_refused_before_it_is_in_memory(tmp_path: Path):
     store = open_store(tmp_path / "store")
     for name, begin in (("a.jsonl", b""), ("a.txt", b""), ("a.csv", b'text\n"')):
         with (tmp_path / name).open("wb") as out:
@@ -192,7 +196,7 @@ def test_a_row_without_an_end_is_refused_before_it_is_in_memory(tmp_path):
             read_data(tmp_path, Data(path=name), store)
 
 
-def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path):
+def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path: Path):
     bundle.make_key(tmp_path / "key", "")
     public, private = tmp_path / "key.pub", tmp_path / "key"
     pem, own = public.read_bytes(), private.read_bytes()
@@ -239,7 +243,7 @@ def test_a_changed_policy_is_a_policy_or_refused_by_its_rule():
     assert outcomes(COUNT // 5, case) > 0
 
 
-def test_recipes_that_the_issue_names_are_refused_by_their_place(tmp_path):
+def test_recipes_that_the_issue_names_are_refused_by_their_place(tmp_path: Path):
     file = tmp_path / "recipe.yaml"
     good = write_recipe(file).read_text()
     for text in (

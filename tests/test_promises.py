@@ -40,7 +40,7 @@ def test_an_option_without_a_row_would_be_noticed():
 
 
 @pytest.mark.parametrize("row", PROMISING, ids=lambda row: row.cells[0])
-def test_every_test_that_is_named_exists(row):
+def test_every_test_that_is_named_exists(row: Row):
     for test in row.tests:
         file, _, name = test.partition("::")
         assert (HERE / file).is_file(), test
@@ -55,7 +55,7 @@ def test_every_row_names_a_test_or_stands_among_the_not_executed():
 
 
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: row.cells[0])
-def test_a_test_of_an_option_gives_it(row):
+def test_a_test_of_an_option_gives_it(row: Row):
     """The test, with its fixtures and helpers, holds the words of the command and of the option."""
     for name in row.names:
         *command, last = name.removeprefix("enginery ").split()
@@ -95,7 +95,7 @@ def test_every_section_of_the_readme_is_covered():
 
 
 @pytest.mark.parametrize("section", ["Formats", "Calibration data", "Engines"])
-def test_every_name_in_a_table_of_the_readme_has_a_row(section):
+def test_every_name_in_a_table_of_the_readme_has_a_row(section: str):
     text = README.partition(f"### {section}\n")[2].partition("\n##")[0]
     text = re.sub(r"^.*\n(?=\| ---)", "", text, flags=re.MULTILINE)  # heads of tables
     cells = re.findall(r"^\| (`[^|]*)\|", text, re.MULTILINE)

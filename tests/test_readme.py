@@ -7,6 +7,7 @@ import yaml
 
 from pipeline.cli.main import COMMANDS
 from recipes.load import load
+from tests.present import present
 from tests.readme import ROOT, with_tree
 
 README = (ROOT / "README.md").read_text()
@@ -20,8 +21,8 @@ def test_every_command_is_in_the_readme_and_every_one_in_it_exists():
     assert all(re.search(rf"`(enginery )?{name}\b", README) for name in COMMANDS)
 
 
-def test_the_recipe_in_the_readme_loads(tmp_path):
-    block = re.search(r"```yaml\n(.*?)```", README, re.DOTALL).group(1)
+def test_the_recipe_in_the_readme_loads(tmp_path: Path):
+    block = present(re.search(r"```yaml\n(.*?)```", README, re.DOTALL)).group(1)
     file = tmp_path / "recipe.yaml"
     file.write_text(block)
     (loaded,) = load(file)

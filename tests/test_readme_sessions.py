@@ -7,12 +7,14 @@ What is not typed in here stands in PROMISES.md with the test that runs its like
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from artifacts.client import Client
 from artifacts.registry.registry import Metric
+from tests.callables import Ask
 from tests.main_job import DEMO, write_recipe
 from tests.pipeline.conftest import ask
 from tests.pipeline.export import published
@@ -64,11 +66,11 @@ def call(ask, command: str) -> tuple[int, tuple[str, str]]:
 
 
 @pytest.fixture
-def at_root(monkeypatch):
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def test_the_demos_plan(ask, at_root):
+def test_the_demos_plan(ask: Ask, at_root: None):
     command = "enginery plan recipes/demo/int4_awq_tp2.yaml"
     code, told = call(ask, command)
     shown(output(command), told, alike=True)
@@ -76,7 +78,7 @@ def test_the_demos_plan(ask, at_root):
 
 
 @pytest.mark.parametrize("name", ["8b_fp8_h100", "70b_fp8_kv_h200", "8b_int4_awq_a100", "70b_bf16_h100"])
-def test_what_fits_a_gpu(ask, at_root, tmp_path, monkeypatch, name):
+def test_what_fits_a_gpu(ask: Ask, at_root: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.delenv("ENGINERY_TOOLCHAINS", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))  # where toolchains would be declared
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -86,14 +88,14 @@ def test_what_fits_a_gpu(ask, at_root, tmp_path, monkeypatch, name):
     assert code == 4
 
 
-def test_advice(ask, at_root):
+def test_advice(ask: Ask, at_root: None):
     command = "enginery lint recipes/production/8b_fp8_h100.yaml"
     code, told = call(ask, command)
     shown(output(command), told, alike=False)
     assert code == 0
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "enginery plan recipe.yaml # with calibration: {memory: {host_gb: 0.2}}": {
         "calibration__memory": {"host_gb": 0.2}
     },
@@ -104,9 +106,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("command", REFUSED)
-def test_what_plan_refuses(ask, tmp_path, monkeypatch, command):
+def test_what_plan_refuses(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str):
     monkeypatch.chdir(tmp_path)
-    changes = {"name": "my/llama-fp8", "calibration__seq_len": 256, **REFUSED[command]}
+    changes: dict[str, Any] = {"name": "my/llama-fp8", "calibration__seq_len": 256, **REFUSED[command]}
     write_recipe(tmp_path / "recipe.yaml", **changes)
     code, out, err = ask("plan", "recipe.yaml")
     shown(output(command), (out, err), alike=False)
@@ -114,7 +116,7 @@ def test_what_plan_refuses(ask, tmp_path, monkeypatch, command):
 
 
 @pytest.mark.slow
-def test_a_leak_ends_a_run(ask, tmp_path, monkeypatch):
+def test_a_leak_ends_a_run(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     command = next(one for one in SESSIONS if one.startswith("enginery run recipe.yaml"))
     (row,) = (DEMO / "data" / "gate.jsonl").read_text().splitlines()[23:24]
@@ -126,7 +128,7 @@ def test_a_leak_ends_a_run(ask, tmp_path, monkeypatch):
     assert code == 2
 
 
-def test_a_promotion_refused_waived_and_taken_back(ask, tmp_path):
+def test_a_promotion_refused_waived_and_taken_back(ask: Ask, tmp_path: Path):
     client = Client(str(tmp_path / "store"))
     for seed in (1, 2):
         made = publication("demo/int4_awq_tp2", seed=seed)
@@ -158,7 +160,7 @@ def test_a_promotion_refused_waived_and_taken_back(ask, tmp_path):
         assert code == wanted, told
 
 
-def test_a_corrupted_byte_found_named_and_repaired(ask, tmp_path, monkeypatch):
+def test_a_corrupted_byte_found_named_and_repaired(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     client = Client(str(tmp_path / "store"))
     lineage = {"engine": "e" * 64, "sharded_checkpoint": "5" * 64}
@@ -191,7 +193,7 @@ def test_a_corrupted_byte_found_named_and_repaired(ask, tmp_path, monkeypatch):
         assert code == wanted, told
 
 
-def test_an_export_that_contradicts_its_engine(ask, tmp_path):
+def test_an_export_that_contradicts_its_engine(ask: Ask, tmp_path: Path):
     published.publish(published.ENGINE_FP8_TP2, tmp_path / "store")
     command = next(one for one in SESSIONS if "decoding_mode=medusa" in one)
     code, told = call(ask, command)
@@ -199,7 +201,9 @@ def test_an_export_that_contradicts_its_engine(ask, tmp_path):
     assert code == 2
 
 
-def test_the_toolchains_of_the_readme_can_be_declared(ask, tmp_path, monkeypatch):
+def test_the_toolchains_of_the_readme_can_be_declared(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     text = (ROOT / "README.md").read_text()
     block = next(one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "toolchains:" in one)
     file = tmp_path / "toolchains.yaml"

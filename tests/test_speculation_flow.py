@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -10,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from artifacts.manifest import unseal
 from artifacts.trust.papers import extra_names
 from tests import eagle
+from tests.callables import Cli
 from tests.contract import runtime
 from tests.main_job import DEMO, write_recipe
 from tests.medusa import demo_heads
@@ -24,7 +27,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def draft(tmp_path_factory):
+def draft(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo model's first layer, with its tokenizer: a smaller model of the same family."""
     directory = tmp_path_factory.mktemp("draft")
     config = json.loads((DEMO / "model" / "config.json").read_text()) | {"num_hidden_layers": 1}
@@ -42,18 +45,18 @@ def draft(tmp_path_factory):
 
 
 @pytest.fixture
-def heads(tmp_path):
+def heads(tmp_path: Path) -> Path:
     """Two Medusa heads of one layer for the demo model."""
     return demo_heads(tmp_path / "heads")
 
 
 @pytest.fixture
-def tool(cli, tmp_path):
+def tool(cli: Cli, tmp_path: Path):
     """Makes a program that answers `enginery ARGS` in JSON with a toolchain of one version."""
 
     def of(version):
         place = runtime.toolchain(tmp_path / "trtllm", version)
-        env = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+        env: dict[str, Any] = {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
         def call(*args):
             done = cli("--store", tmp_path / "store", "--json", *args, **env)
@@ -74,7 +77,7 @@ def size(directory):
 
 
 def test_a_pair_of_engines_is_one_version_that_is_scored_by_its_twin_and_served_without_it(
-    tool, draft, tmp_path
+    tool, draft: Path, tmp_path: Path
 ):
     call = tool("0.16.0")
     recipe = write_recipe(
@@ -104,7 +107,7 @@ def test_a_pair_of_engines_is_one_version_that_is_scored_by_its_twin_and_served_
     assert told["size_bytes"] == written - told["scoring_bytes"]
 
 
-def test_a_lookahead_engine_is_loaded_and_served_with_the_sizes_it_has_room_for(tool, tmp_path):
+def test_a_lookahead_engine_is_loaded_and_served_with_the_sizes_it_has_room_for(tool, tmp_path: Path):
     call = tool("1.2.0")
     asked = {"mode": "lookahead_decoding", "max_draft_len": 11}
     recipe = write_recipe(tmp_path / "r.yaml", engine__backend="tensorrt", speculative=asked, **SMALL)
@@ -114,7 +117,9 @@ def test_a_lookahead_engine_is_loaded_and_served_with_the_sizes_it_has_room_for(
     assert "lookahead_window_size" in said
 
 
-def test_medusa_heads_are_served_with_the_model_and_its_twin_is_scored_without_them(tool, heads, tmp_path):
+def test_medusa_heads_are_served_with_the_model_and_its_twin_is_scored_without_them(
+    tool, heads: Path, tmp_path: Path
+):
     call = tool("1.2.0")
     asked = {"mode": "medusa", "max_draft_len": 6, "draft": {"path": str(heads)}}
     recipe = write_recipe(
@@ -141,7 +146,7 @@ def test_medusa_heads_are_served_with_the_model_and_its_twin_is_scored_without_t
     assert "{0}, {0, 0}, {1}, {0, 1}, {2}, {1, 0}" in said
 
 
-def test_an_eagle_net_is_served_with_the_model_and_its_twin_is_scored_without_it(tool, tmp_path):
+def test_an_eagle_net_is_served_with_the_model_and_its_twin_is_scored_without_it(tool, tmp_path: Path):
     call = tool("1.2.0")
     net = eagle.write(tmp_path / "net", eagle.sizes())
     asked = {"mode": "eagle", "max_draft_len": 6, "draft": {"path": str(net)}}
@@ -167,7 +172,7 @@ def test_an_eagle_net_is_served_with_the_model_and_its_twin_is_scored_without_it
     assert "{0}, {0, 0}, {1}, {0, 1}, {2}, {0, 0, 0}" in said
 
 
-def test_the_library_gets_an_eagle_3_net_as_it_is(tool, tmp_path):
+def test_the_library_gets_an_eagle_3_net_as_it_is(tool, tmp_path: Path):
     call = tool("1.3.0rc15")
     net = eagle.write(
         tmp_path / "net",
@@ -186,7 +191,7 @@ def test_the_library_gets_an_eagle_3_net_as_it_is(tool, tmp_path):
     assert kept.read_bytes() == (net / "model.safetensors").read_bytes()
 
 
-def test_the_library_gets_the_draft_model_as_a_checkpoint(tool, draft, tmp_path):
+def test_the_library_gets_the_draft_model_as_a_checkpoint(tool, draft: Path, tmp_path: Path):
     call = tool("1.3.0rc15")
     recipe = write_recipe(
         tmp_path / "r.yaml", engine__backend="trtllm_torch", speculative=pair(draft), **SMALL

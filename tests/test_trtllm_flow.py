@@ -2,10 +2,13 @@
 
 import json
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from artifacts.manifest import is_cache
+from tests.callables import Cli
 from tests.contract import runtime
 from tests.main_job import write_recipe
 
@@ -15,9 +18,9 @@ PLAIN = {"format": "none", "calibration": None, "engine__target": "h100", "engin
 
 
 @pytest.mark.parametrize(("backend", "version"), [("trtllm_torch", "1.3.0rc15"), ("tensorrt", "0.16.0")])
-def test_a_recipe_is_built_judged_and_published(backend, version, cli, tmp_path):
+def test_a_recipe_is_built_judged_and_published(backend: str, version: str, cli: Cli, tmp_path: Path):
     directory = runtime.toolchain(tmp_path / "trtllm", version)
-    env = {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}"}
+    env: dict[str, Any] = {"PATH": f"{directory / 'bin'}:{os.environ['PATH']}"}
     recipe = write_recipe(tmp_path / "recipe.yaml", name="test/x", engine__backend=backend, **PLAIN)
     store = tmp_path / "store"
     done = cli("--store", store, "--json", "run", recipe, **env)

@@ -64,8 +64,8 @@ class Delivery:
 
     @property
     def state(self) -> str:
-        """`delivered`, `pending` or `given up`."""
-        return "delivered" if self.done_at else "pending" if self.next_at else "given up"
+        """`told`, `waits` or `given up`: words that `notify --list --json` prints."""
+        return "told" if self.done_at else "waits" if self.next_at else "given up"
 
 
 class Outbox:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from artifacts import digest
+from artifacts.manifest import Manifest
 from artifacts.registry.database import connect
-from artifacts.registry.registry import open_registry
+from artifacts.registry.registry import Registry, open_registry
 from artifacts.store.cached import CachedStore
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote.remote_store import RemoteStore
@@ -16,6 +17,7 @@ from tests.artifacts.governing import version
 from tests.artifacts.remotes import FILES, opened
 from tests.disks import mounted
 from tests.forked import Forked
+from tests.servers.s3 import Bucket
 
 KEY = digest.of_json("one")
 OTHER = digest.of_json("another")
@@ -73,7 +75,7 @@ def start() -> Iterator[Callable[..., Forked]]:
 
 
 @pytest.fixture
-def together(start) -> Callable[..., list[str]]:
+def together(start: Callable[..., Forked]) -> Callable[..., list[str]]:
     """Runs code in several processes that begin their work at one moment; returns what each printed.
 
     The code gets its number as the last argument and calls `input()` when it is ready.
@@ -123,27 +125,27 @@ def all_files() -> Callable[[Path], list[str]]:
 
 
 @pytest.fixture
-def remote(bucket) -> RemoteStore:
+def remote(bucket: Bucket) -> RemoteStore:
     """A store that nobody wrote to yet."""
     return opened(bucket.url)
 
 
 @pytest.fixture
-def made(store, put, key):
+def made(store: LocalStore, put: Callable[..., None], key: str) -> Manifest:
     """A local artifact: its manifest."""
     put(key, FILES)
     return store.manifest(key)
 
 
 @pytest.fixture
-def pushed(remote, store, made):
+def pushed(remote: RemoteStore, store: LocalStore, made: Manifest) -> Manifest:
     """The same in the remote store."""
     assert remote.push(store.path(made.key), made)
     return made
 
 
 @pytest.fixture
-def registry(registry_url):
+def registry(registry_url: str) -> Registry:
     """Three versions of one name, and no alias."""
     opened = open_registry(registry_url, verified=lambda bundle, digest, key: bundle == f"{digest} {key}")
     for n in (1, 2, 3):
@@ -152,7 +154,7 @@ def registry(registry_url):
 
 
 @pytest.fixture
-def machine(bucket, tmp_path):
+def machine(bucket: Bucket, tmp_path: Path) -> Callable[..., CachedStore]:
     """Makes machines that share one remote store, each with a cache of its own."""
 
     def make(name: str, **options) -> CachedStore:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from artifacts import digest
 from artifacts.collection import sweep
-from artifacts.collection.marking import Policy
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import RemotePlace
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry
@@ -22,7 +22,7 @@ def engine(number: int) -> tuple[str, dict[str, bytes]]:
     return digest.of_json(["engine", number]), {"rank0.bin": shared, "engine.json": bytes([number]) * 40}
 
 
-def collect(url: str, registry: str, policy: Policy = EAGER) -> sweep.Plan:
+def collect(url: str, registry: str, policy: Policy = EAGER) -> Plan:
     """A collection as a machine of its own does it."""
     names = Names(open_database(registry), inside=False)
     return sweep.collect(RemotePlace(opened(url).objects, url), names, policy)
@@ -56,7 +56,7 @@ class Fleet:
             store=Binding(store.id, store.url),
         )  # fmt: skip
 
-    def collect(self) -> sweep.Plan:
+    def collect(self) -> Plan:
         """A collection by one of them."""
         return collect(self.url, self.registry_url)
 

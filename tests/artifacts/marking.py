@@ -1,6 +1,7 @@
 """What the tests of a collection's decisions share: a moment, versions, leases, and what a plan removes."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from artifacts.collection.marking import Plan, Policy
 from artifacts.registry.retention import RetainedVersion
@@ -15,7 +16,7 @@ def ago(days: float) -> datetime:
 
 
 def version(number: int = 1, key: str = "a", **values: object) -> RetainedVersion:
-    made = {"name": "demo", "lineage": (), "published_at": ago(100)} | values
+    made: dict[str, Any] = {"name": "demo", "lineage": (), "published_at": ago(100)} | values
     return RetainedVersion(number=number, engine_key=key, **made)
 
 

@@ -3,28 +3,35 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from artifacts.collection import sweep
-from artifacts.collection.marking import Policy
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.registry.retention import Names
+from artifacts.store.local import LocalStore
 
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 
 
-def publish(store, number: int, key: str, **values: object) -> None:
-    made = {"name": "demo", "recipe": {"n": number}, "verdict": "PASS", "facts": {"format": "fp8"}}
+def publish(store: LocalStore, number: int, key: str, **values: object) -> None:
+    made: dict[str, Any] = {
+        "name": "demo",
+        "recipe": {"n": number},
+        "verdict": "PASS",
+        "facts": {"format": "fp8"},
+    }
     open_registry(store.registry_url).publish(Publication(engine_key=key, **{**made, **values}))
 
 
-def names(store) -> Names:
+def names(store: LocalStore) -> Names:
     return Names(open_database(store.registry_url), inside=True)
 
 
-def collect(store, policy: Policy = EAGER, **how: bool):
-    return sweep.collect(LocalPlace(store), names(store), policy, **how)
+def collect(store: LocalStore, policy: Policy = EAGER, *, dry_run: bool = False) -> Plan:
+    return sweep.collect(LocalPlace(store), names(store), policy, dry_run=dry_run)
 
 
 def on_disk(root: Path) -> int:

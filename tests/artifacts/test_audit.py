@@ -1,9 +1,12 @@
 """A registry read again: every changed digit is found and named, on both kinds of database."""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Float, Integer, create_engine, delete, insert, select, text, update
@@ -16,6 +19,7 @@ from artifacts.registry.database import connect, insert_new
 from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.publishing import Binding, bind, take_turn
 from artifacts.registry.registry import open_registry, parse_policy
+from artifacts.store.local import LocalStore
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 from artifacts.version import Metric
@@ -27,7 +31,7 @@ ODD_NUMBERS = [Metric("tiny", 5e-324), Metric("third", 1 / 3, -0.0, 1e308), Metr
 
 
 @pytest.fixture
-def filled(registry_url):
+def filled(registry_url: str) -> str:
     """The URL of a registry with rows in every table."""
     registry = open_registry(registry_url, verified=lambda bundle, digest, key: True)
     facts = {"format": "fp8", "note": "naïve \U0001f680", "z": 1, "a": [None, 1.0, {"é": 2**60}]}
@@ -47,10 +51,8 @@ def filled(registry_url):
     registry.set_policy("prod", parse_policy({"max_age_days": 30}))
     registry.waive(waiver(number=2))
     registry.end_waiver(registry.waive(waiver(number=3)).id)
-    kept, said = (
-        Endorsements(registry.database),
-        {"key_id": "k", "bundle": "{}", "signed_at": AT, "signed_by": "a@b"},
-    )
+    kept = Endorsements(registry.database)
+    said: dict[str, Any] = {"key_id": "k", "bundle": "{}", "signed_at": AT, "signed_by": "a@b"}
     kept.add_signature(Signature(manifest_digest="d" * 64, **said), f"{1:064x}")
     kept.add_attestation(Attestation(engine_key=f"{1:064x}", **said), "d" * 64)
     Outbox(registry.database).subscribe("command", "true")
@@ -78,13 +80,13 @@ def change(url: str, *statements) -> None:
     engine.dispose()
 
 
-def test_a_registry_that_only_commands_wrote_is_sound(filled):
+def test_a_registry_that_only_commands_wrote_is_sound(filled: str):
     done = audit(connect(filled))
     assert done.findings == ()
     assert (done.versions, done.rows > 30) == (4, True)
 
 
-def test_an_empty_registry_is_sound(registry_url):
+def test_an_empty_registry_is_sound(registry_url: str):
     assert found(registry_url) == []
 
 
@@ -101,8 +103,9 @@ def changed(value, column):
     return "0" * 64 if value is None else f"{value[:-1]}{'1' if value[-1:] != '1' else '2'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*sorted(table.name for table in seals.SEALED), "metric", "facts", "series"])
-def test_a_flipped_character_in_any_column_is_found(filled, name):
+def test_a_flipped_character_in_any_column_is_found(filled: str, name: str):
     table = tables.METADATA.tables[name]
     key = [column.name for column in table.primary_key]
     engine = create_engine(filled)
@@ -127,7 +130,7 @@ def test_a_flipped_character_in_any_column_is_found(filled, name):
     assert seen >= len(table.c) - 1
 
 
-def test_what_is_found_says_which_row_and_what_happened(filled):
+def test_what_is_found_says_which_row_and_what_happened(filled: str):
     version_, metric = tables.version, tables.metric
     here = (version_.c.name == "demo/fp8") & (version_.c.number == 2)
     change(filled, update(version_).where(here).values(verdict="UNVERIFIED"))
@@ -143,7 +146,7 @@ def test_what_is_found_says_which_row_and_what_happened(filled):
     assert "one of its metrics was changed, added or removed" in said
 
 
-def test_rows_that_change_places_are_found(filled):
+def test_rows_that_change_places_are_found(filled: str):
     policy = tables.waiver
     change(
         filled,
@@ -154,7 +157,7 @@ def test_rows_that_change_places_are_found(filled):
     assert len(found(filled)) == 2
 
 
-def test_an_event_that_is_removed_is_found(filled):
+def test_an_event_that_is_removed_is_found(filled: str):
     change(filled, delete(tables.log).where(tables.log.c.seq == 4))
     said = found(filled)
     assert [one for one in said if one.startswith("event 5 of ") and "the event before it was removed" in one]
@@ -162,7 +165,7 @@ def test_an_event_that_is_removed_is_found(filled):
     assert "demo/fp8:1: has no event of its publication" in found(filled)
 
 
-def test_versions_that_are_lost_and_aliases_that_point_nowhere_are_found(filled):
+def test_versions_that_are_lost_and_aliases_that_point_nowhere_are_found(filled: str):
     gone = [
         delete(table).where(table.c.name == "demo/fp8", table.c.number == 2)
         for table in (tables.metric, tables.waiver, tables.version)
@@ -173,7 +176,7 @@ def test_versions_that_are_lost_and_aliases_that_point_nowhere_are_found(filled)
     assert "demo/fp8@prod: points at a row of version that is not there" in said
 
 
-def test_a_row_of_another_program_has_no_seal(filled):
+def test_a_row_of_another_program_has_no_seal(filled: str):
     row = {
         "manifest_digest": "e" * 64,
         "key_id": "x",
@@ -185,13 +188,15 @@ def test_a_row_of_another_program_has_no_seal(filled):
     assert found(filled) == [f"the signature of {'e' * 64} by x: has no seal: another program wrote it"]
 
 
-def test_a_table_that_is_gone_is_said(filled):
+def test_a_table_that_is_gone_is_said(filled: str):
     change(filled, text("DROP TABLE delivery"))
     (said,) = found(filled)
     assert "the registry has no table 'delivery'; restore the registry from a backup" in said
 
 
-def test_engines_are_sought_in_the_store(store, put, key, other_key):
+def test_engines_are_sought_in_the_store(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     registry = open_registry(store.registry_url)
     for number, one in enumerate((key, other_key), 1):
         put(one, {"engine": str(number).encode()})
@@ -213,7 +218,7 @@ def test_engines_are_sought_in_the_store(store, put, key, other_key):
     assert audit(database, store).findings == ()
 
 
-def test_a_bad_page_is_found_and_nothing_is_written(tmp_path):
+def test_a_bad_page_is_found_and_nothing_is_written(tmp_path: Path):
     path = tmp_path / "registry.db"
     registry = open_registry(path)
     for n in range(1, 60):
@@ -227,7 +232,9 @@ def test_a_bad_page_is_found_and_nothing_is_written(tmp_path):
     assert not path.with_name("registry.db-journal").exists()
 
 
-def test_a_registry_that_waits_for_a_writer_is_said_to_be_locked(tmp_path, monkeypatch):
+def test_a_registry_that_waits_for_a_writer_is_said_to_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("artifacts.registry.database.BUSY_MS", 100)
     path = tmp_path / "registry.db"
     open_registry(path).publish(version(1))
@@ -252,7 +259,7 @@ ODD_WRITES = {
 
 
 @pytest.mark.parametrize("what", ODD_WRITES)
-def test_no_writer_writes_what_every_reader_calls_odd(registry_url, what):
+def test_no_writer_writes_what_every_reader_calls_odd(registry_url: str, what: str):
     registry = open_registry(registry_url)
     registry.database.create()
     before = audit(registry.database).rows
@@ -261,7 +268,7 @@ def test_no_writer_writes_what_every_reader_calls_odd(registry_url, what):
     assert audit(registry.database).rows == before
 
 
-def test_a_signature_too_long_to_be_read_is_not_kept(registry_url):
+def test_a_signature_too_long_to_be_read_is_not_kept(registry_url: str):
     registry = open_registry(registry_url, verified=lambda bundle, digest, key: True)
     registry.publish(version(1))
     signature = Signature(

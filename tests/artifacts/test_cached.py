@@ -1,6 +1,7 @@
 """A remote store behind a cache: the methods of a local store, and bytes fetched once."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,17 @@ from artifacts.store.opening import open_cached
 from tests.artifacts.caches import commit
 from tests.artifacts.remotes import BIG, FILES, contents
 from tests.servers import faults
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket
 
 
 @pytest.fixture
-def cached(machine) -> CachedStore:
+def cached(machine: Callable[..., CachedStore]) -> CachedStore:
     return machine("here")
 
 
 @pytest.fixture(params=["local", "remote"])
-def any_store(request, tmp_path) -> LocalStore:
+def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> LocalStore:
     """A store of each kind, which callers cannot tell apart."""
     if request.param == "local":
         return LocalStore(tmp_path / "store")
@@ -29,7 +32,7 @@ def any_store(request, tmp_path) -> LocalStore:
     return store
 
 
-def test_every_store_keeps_what_was_committed(any_store, key, other_key):
+def test_every_store_keeps_what_was_committed(any_store: LocalStore, key: str, other_key: str):
     assert not any_store.has(key)
     assert any_store.keys() == []
     with pytest.raises(NotFound, match=key):
@@ -49,7 +52,7 @@ def test_every_store_keeps_what_was_committed(any_store, key, other_key):
     assert not any_store.has(other_key)
 
 
-def test_every_store_commits_a_block_wholly_or_not_at_all(any_store, key):
+def test_every_store_commits_a_block_wholly_or_not_at_all(any_store: LocalStore, key: str):
     def fail(draft: Draft) -> None:
         (draft.path / "half").write_bytes(b"?")
         raise RuntimeError
@@ -59,7 +62,7 @@ def test_every_store_commits_a_block_wholly_or_not_at_all(any_store, key):
     assert not any_store.has(key)
 
 
-def test_every_store_lets_the_first_of_two_writers_win(any_store, key):
+def test_every_store_lets_the_first_of_two_writers_win(any_store: LocalStore, key: str):
     with any_store.write(key, kind="k", step={}, host={}) as slow:
         (slow.path / "a").write_bytes(b"slow")
         commit(any_store, key, {"a": b"fast"})
@@ -67,7 +70,7 @@ def test_every_store_lets_the_first_of_two_writers_win(any_store, key):
     assert any_store.verify(key) == []
 
 
-def test_every_store_can_be_leased_and_proves_that_it_can_be_written(any_store, key):
+def test_every_store_can_be_leased_and_proves_that_it_can_be_written(any_store: LocalStore, key: str):
     with any_store.lease([key], "a test") as held:
         held.require()
         any_store.prepare()
@@ -75,7 +78,9 @@ def test_every_store_can_be_leased_and_proves_that_it_can_be_written(any_store, 
     assert any_store.sweep() == []
 
 
-def test_a_consumer_that_may_only_read_gets_what_it_asks_for(machine, key, bucket, proxy):
+def test_a_consumer_that_may_only_read_gets_what_it_asks_for(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket, proxy: Proxy
+):
     commit(machine("here"), key)
     proxy.fail("PUT", "/", faults.status(403), times=1000)
     there = machine("there")
@@ -83,7 +88,9 @@ def test_a_consumer_that_may_only_read_gets_what_it_asks_for(machine, key, bucke
         assert (there.directory(key) / "engine.json").read_bytes() == b"{}"
 
 
-def test_what_one_machine_made_another_has(machine, key, all_files):
+def test_what_one_machine_made_another_has(
+    machine: Callable[..., CachedStore], key: str, all_files: Callable[[Path], list[str]]
+):
     here, there = machine("here"), machine("there")
     commit(here, key)
     assert there.has(key)
@@ -100,7 +107,9 @@ def test_what_one_machine_made_another_has(machine, key, all_files):
     assert list((there.root / "partial").iterdir()) == []
 
 
-def test_one_file_is_fetched_without_the_others(machine, key, bucket, proxy):
+def test_one_file_is_fetched_without_the_others(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket, proxy: Proxy
+):
     commit(machine("here"), key)
     there = machine("there")
     before = len(proxy.sent("GET", "/blobs/"))
@@ -113,7 +122,9 @@ def test_one_file_is_fetched_without_the_others(machine, key, bucket, proxy):
     assert there.verify(key) == []
 
 
-def test_files_that_another_artifact_in_the_cache_has_are_not_fetched(machine, key, other_key, proxy):
+def test_files_that_another_artifact_in_the_cache_has_are_not_fetched(
+    machine: Callable[..., CachedStore], key: str, other_key: str, proxy: Proxy
+):
     here, there = machine("here"), machine("there")
     commit(here, key)
     commit(here, other_key, {**FILES, "engine.json": b"[]"})
@@ -124,7 +135,9 @@ def test_files_that_another_artifact_in_the_cache_has_are_not_fetched(machine, k
     assert there.local.verify(other_key) == []
 
 
-def test_a_push_that_failed_is_made_good_by_the_next_one(machine, key, bucket, proxy):
+def test_a_push_that_failed_is_made_good_by_the_next_one(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket, proxy: Proxy
+):
     here = machine("here")
     assert here.id
     fault = proxy.fail("PUT", "/blobs/", faults.status(403), times=1000)
@@ -150,7 +163,14 @@ print(store.file(sys.argv[3], "rank1.bin").stat().st_size, store.directory(sys.a
 """
 
 
-def test_processes_that_want_the_same_at_once_fetch_it_once(machine, key, together, bucket, proxy, tmp_path):
+def test_processes_that_want_the_same_at_once_fetch_it_once(
+    machine: Callable[..., CachedStore],
+    key: str,
+    together: Callable[..., list[str]],
+    bucket: Bucket,
+    proxy: Proxy,
+    tmp_path: Path,
+):
     commit(machine("here"), key, BIG)
     before = len(proxy.sent("GET", ".parts/"))
     code = FETCHER.replace("sys.argv[3]", f"{key!r}")
@@ -159,7 +179,9 @@ def test_processes_that_want_the_same_at_once_fetch_it_once(machine, key, togeth
     assert machine("there").local.verify(key) == []
 
 
-def test_the_environment_says_where_a_cache_is_and_how_large(bucket, monkeypatch, tmp_path):
+def test_the_environment_says_where_a_cache_is_and_how_large(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "caches"))
     monkeypatch.setenv("ENGINERY_CACHE_MAX", "3MB")
     one, other = open_store(bucket.url), open_store(f"{bucket.url}2")
@@ -171,7 +193,7 @@ def test_the_environment_says_where_a_cache_is_and_how_large(bucket, monkeypatch
     assert open_cached(bucket.url, {}).root.parent == Path("~/.cache/enginery").expanduser()
 
 
-def test_a_remote_store_needs_a_registry_that_is_named(cached, bucket):
+def test_a_remote_store_needs_a_registry_that_is_named(cached: CachedStore, bucket: Bucket):
     with pytest.raises(
         StoreUnknown, match=f"no registry is named for the store {bucket.url}; give --registry"
     ):

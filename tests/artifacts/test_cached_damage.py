@@ -1,9 +1,12 @@
 """Damage in a cache and behind it: found, fetched again, repaired from the other side, or given up."""
 
+from collections.abc import Callable
+
 import obstore
 import pytest
 
 from artifacts.errors import ArtifactCorrupt
+from artifacts.store.cached import CachedStore
 from artifacts.store.remote import remote_layout
 from artifacts.store.repair import repair
 from artifacts.store.repair_remote import give_up, repair_all
@@ -11,9 +14,13 @@ from artifacts.store.survey import survey
 from artifacts.store.survey_remote import survey_remote
 from tests.artifacts.caches import commit, hurt
 from tests.artifacts.remotes import FILES, damage
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket
 
 
-def test_a_fetch_of_damaged_bytes_gives_nothing_and_names_them(machine, key, bucket):
+def test_a_fetch_of_damaged_bytes_gives_nothing_and_names_them(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket
+):
     here, there = machine("here"), machine("there")
     commit(here, key)
     sha256 = here.manifest(key).files["tuning/cache"].sha256
@@ -25,7 +32,9 @@ def test_a_fetch_of_damaged_bytes_gives_nothing_and_names_them(machine, key, buc
     assert here.verify(key) == []
 
 
-def test_a_damaged_copy_in_the_cache_is_fetched_anew_once_it_is_discarded(machine, key):
+def test_a_damaged_copy_in_the_cache_is_fetched_anew_once_it_is_discarded(
+    machine: Callable[..., CachedStore], key: str
+):
     there = machine("there")
     commit(machine("here"), key)
     path = there.directory(key) / "rank0.bin"
@@ -37,7 +46,9 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew_once_it_is_discarded(machin
     assert (there.directory(key) / "rank0.bin").read_bytes() == FILES["rank0.bin"]
 
 
-def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(machine, key, bucket):
+def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket
+):
     there = machine("there")
     commit(machine("here"), key)
     directory = there.directory(key)
@@ -53,7 +64,9 @@ def test_a_damaged_byte_in_the_cache_is_repaired_from_the_remote_store(machine, 
     assert [damage.paths[-1].rpartition("/")[2] for damage in survey(there.local).damages] == ["cache"]
 
 
-def test_whoever_reads_what_is_damaged_in_the_cache_gets_it_fetched_again(machine, key, proxy, caplog):
+def test_whoever_reads_what_is_damaged_in_the_cache_gets_it_fetched_again(
+    machine: Callable[..., CachedStore], key: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+):
     there = machine("there")
     commit(machine("here"), key)
     directory = there.directory(key)
@@ -72,7 +85,9 @@ def test_whoever_reads_what_is_damaged_in_the_cache_gets_it_fetched_again(machin
     assert survey(there.local).damages == ()
 
 
-def test_a_file_that_was_fetched_alone_and_then_damaged_is_fetched_again(machine, key):
+def test_a_file_that_was_fetched_alone_and_then_damaged_is_fetched_again(
+    machine: Callable[..., CachedStore], key: str
+):
     there = machine("there")
     commit(machine("here"), key)
     hurt(there.file(key, "rank0.bin"))
@@ -82,7 +97,9 @@ def test_a_file_that_was_fetched_alone_and_then_damaged_is_fetched_again(machine
     assert not (there.root / "files" / key).exists()
 
 
-def test_a_damaged_copy_that_was_never_pushed_is_said_to_be_lost(machine, key):
+def test_a_damaged_copy_that_was_never_pushed_is_said_to_be_lost(
+    machine: Callable[..., CachedStore], key: str
+):
     here = machine("here")
     commit(here, key)
     obstore.delete(here.remote.objects, remote_layout.manifest_path(key))
@@ -95,7 +112,9 @@ def test_a_damaged_copy_that_was_never_pushed_is_said_to_be_lost(machine, key):
     assert here.local.has(key)
 
 
-def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cache(machine, key, bucket):
+def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cache(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket
+):
     here = machine("here")
     commit(here, key)
     files = here.manifest(key).files
@@ -113,7 +132,9 @@ def test_what_is_damaged_in_the_remote_store_is_named_and_repaired_from_the_cach
     assert survey_remote(here.remote, [key]).damages == ()
 
 
-def test_what_nobody_has_right_any_more_can_be_given_up_and_built_again(machine, key, bucket):
+def test_what_nobody_has_right_any_more_can_be_given_up_and_built_again(
+    machine: Callable[..., CachedStore], key: str, bucket: Bucket
+):
     here = machine("here")
     commit(here, key)
     path = remote_layout.blob_path(here.manifest(key).files["tuning/cache"].sha256)

@@ -1,6 +1,8 @@
 """Pulls from a remote store through a cache: straight, from what it has, continued, and of the right build."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import obstore
 import pytest
@@ -8,13 +10,23 @@ import pytest
 from artifacts.client import Client, verify_pulled
 from artifacts.errors import DestinationTaken
 from artifacts.registry.registry import Publication
+from artifacts.store.cached import CachedStore
 from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit, hurt
 from tests.artifacts.remotes import BIG, until
+from tests.forked import Forked
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket
 
 
 @pytest.fixture
-def consumer(machine, key, bucket, tmp_path, monkeypatch) -> Client:
+def consumer(
+    machine: Callable[..., CachedStore],
+    key: str,
+    bucket: Bucket,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Client:
     """A machine whose cache is empty, and a published version."""
     commit(machine("here"), key, BIG)
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "caches"))
@@ -25,7 +37,7 @@ def consumer(machine, key, bucket, tmp_path, monkeypatch) -> Client:
     return client
 
 
-def test_a_version_is_pulled_straight_from_the_remote_store(consumer, tmp_path, key):
+def test_a_version_is_pulled_straight_from_the_remote_store(consumer: Client, tmp_path: Path, key: str):
     told = []
     pulled = consumer.pull("demo/fp8", tmp_path / "new" / "engine", progress=lambda *at: told.append(at))
     assert {name: (pulled / name).read_bytes() for name in BIG} == BIG
@@ -36,7 +48,9 @@ def test_a_version_is_pulled_straight_from_the_remote_store(consumer, tmp_path, 
     assert os.access(pulled / "rank0.bin", os.W_OK)
 
 
-def test_a_pull_takes_from_the_cache_what_is_there(consumer, tmp_path, key, bucket, proxy):
+def test_a_pull_takes_from_the_cache_what_is_there(
+    consumer: Client, tmp_path: Path, key: str, bucket: Bucket, proxy: Proxy
+):
     client = Client(bucket.url, consumer.registry.url)
     client.store.directory(key)
     before = len(proxy.sent("GET", "/blobs/"))
@@ -57,7 +71,7 @@ client.pull("demo/fp8", sys.argv[3])
 
 
 def test_a_killed_pull_is_continued_and_another_version_is_not_mixed_with_it(
-    consumer, tmp_path, start, bucket, proxy
+    consumer: Client, tmp_path: Path, start: Callable[..., Forked], bucket: Bucket, proxy: Proxy
 ):
     proxy.latency_s = 0.01
     registry, target = f"sqlite:///{tmp_path / 'registry.db'}", tmp_path / "out" / "engine"
@@ -76,7 +90,7 @@ def test_a_killed_pull_is_continued_and_another_version_is_not_mixed_with_it(
     assert len(proxy.sent("GET", ".parts/")) - before <= 150 + 16, asked
 
 
-def test_a_taken_destination_is_left_alone(consumer, tmp_path):
+def test_a_taken_destination_is_left_alone(consumer: Client, tmp_path: Path):
     (tmp_path / "engine").mkdir()
     (tmp_path / "engine" / "mine").write_bytes(b"mine")
     with pytest.raises(DestinationTaken):
@@ -84,7 +98,9 @@ def test_a_taken_destination_is_left_alone(consumer, tmp_path):
     assert [path.name for path in (tmp_path / "engine").iterdir()] == ["mine"]
 
 
-def test_a_pull_mends_what_is_damaged_in_the_cache_on_the_way(consumer, tmp_path, key, bucket):
+def test_a_pull_mends_what_is_damaged_in_the_cache_on_the_way(
+    consumer: Client, tmp_path: Path, key: str, bucket: Bucket
+):
     client = Client(bucket.url, consumer.registry.url)
     hurt(client.store.directory(key) / "rank0.bin")
     pulled = client.pull("demo/fp8", tmp_path / "engine")
@@ -92,7 +108,9 @@ def test_a_pull_mends_what_is_damaged_in_the_cache_on_the_way(consumer, tmp_path
     assert {name: (pulled / name).read_bytes() for name in BIG} == BIG
 
 
-def test_a_copy_of_another_build_gives_way_to_the_one_that_was_published(machine, key, tmp_path):
+def test_a_copy_of_another_build_gives_way_to_the_one_that_was_published(
+    machine: Callable[..., CachedStore], key: str, tmp_path: Path
+):
     """gc took the first build, another machine built and published it anew, and its bytes came out otherwise."""
     here, there = machine("here"), machine("there")
     commit(here, key, {"engine.json": b"first"})

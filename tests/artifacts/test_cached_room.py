@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections.abc import Callable
 
 import obstore
 import pytest
@@ -32,7 +33,7 @@ def fill(store: CachedStore, count: int) -> list[str]:
     return made
 
 
-def test_the_cache_evicts_what_was_not_used_for_longest(machine):
+def test_the_cache_evicts_what_was_not_used_for_longest(machine: Callable[..., CachedStore]):
     here = machine("here", idle_s=50)
     made = fill(here, 5)
     here.directory(made[0])
@@ -46,7 +47,9 @@ def test_the_cache_evicts_what_was_not_used_for_longest(machine):
     assert (here.directory(made[1]) / "a").stat().st_size == 100_000
 
 
-def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(machine, caplog):
+def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(
+    machine: Callable[..., CachedStore], caplog: pytest.LogCaptureFixture
+):
     here = machine("here", idle_s=50, max_bytes=None)
     made = fill(here, 4)
     obstore.delete(here.remote.objects, remote_layout.manifest_path(made[0]))
@@ -60,7 +63,7 @@ def test_what_is_not_pushed_is_leased_or_was_used_just_now_is_not_evicted(machin
     assert "over its bound of 0; the rest is in use, or not in s3://" in caplog.text
 
 
-def test_a_commit_makes_room_for_itself(machine):
+def test_a_commit_makes_room_for_itself(machine: Callable[..., CachedStore]):
     here = machine("here", idle_s=50, max_bytes=250_000)
     made = fill(here, 4)
     assert here.cache.held_bytes() <= 250_000
@@ -72,7 +75,7 @@ def test_a_commit_makes_room_for_itself(machine):
     ("text", "size"),
     [("200GB", 200 * 10**9), ("1.5 TiB", 3 << 39), ("5000", 5000), ("1mb", 10**6), ("7B", 7)],
 )
-def test_sizes_are_read_as_people_write_them(text, size):
+def test_sizes_are_read_as_people_write_them(text: str, size: int):
     assert parse_size(text) == size
 
 
@@ -82,7 +85,7 @@ def test_other_sizes_are_refused(text):
         parse_size(text)
 
 
-def test_files_fetched_alone_are_evicted_too(machine):
+def test_files_fetched_alone_are_evicted_too(machine: Callable[..., CachedStore]):
     here, there = machine("here"), machine("there", idle_s=50)
     for number, one in enumerate(fill(here, 3)):
         there.file(one, "a")
@@ -95,7 +98,9 @@ def test_files_fetched_alone_are_evicted_too(machine):
     assert there.file(keys(3)[0], "a").stat().st_size == 100_000
 
 
-def test_litter_of_a_cache_goes_and_what_a_lease_names_stays(machine, key, other_key):
+def test_litter_of_a_cache_goes_and_what_a_lease_names_stays(
+    machine: Callable[..., CachedStore], key: str, other_key: str
+):
     here, there = machine("here"), machine("there")
     for one in (key, other_key):
         commit(here, one)

@@ -1,18 +1,21 @@
 """Lists and searches over many versions: the same answers as judging each version by itself."""
 
+from pathlib import Path
+
 import pytest
 
 from artifacts.errors import NotFound
-from artifacts.finding.listed import FIGURES
+from artifacts.finding.listed import FIGURES, Listed
 from artifacts.finding.match import RANKS, match
-from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, Registry, open_registry
+from artifacts.version import VersionRecord
 from tests.benchmarks.many_versions import fill
 
 VERSIONS, NAMES = 60, 12
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """12 names with 5 versions each."""
     path = tmp_path_factory.mktemp("catalog") / "registry.db"
     fill(path, VERSIONS, NAMES)
@@ -20,7 +23,7 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def every(registry):
+def every(registry: Registry) -> list[VersionRecord]:
     """All versions, each read whole."""
     return [record for name in registry.names() for record in registry.versions(name)]
 
@@ -39,7 +42,9 @@ def every(registry):
         {"model": "nonesuch"},
     ],
 )
-def test_a_search_finds_what_judging_every_version_finds(registry, every, wanted, rank):
+def test_a_search_finds_what_judging_every_version_finds(
+    registry: Registry, every: list[VersionRecord], wanted, rank: str
+):
     expected = [one for one in match(every, wanted, rank) if not one.reasons]
     found = registry.find(rank=rank, **wanted)
     suits = [one for one in found if not one.reasons]
@@ -51,7 +56,7 @@ def test_a_search_finds_what_judging_every_version_finds(registry, every, wanted
         ]
 
 
-def test_postgresql_finds_and_lists_what_sqlite_does(registry, postgres_url):
+def test_postgresql_finds_and_lists_what_sqlite_does(registry: Registry, postgres_url: str):
     fill(postgres_url, VERSIONS, NAMES)
     other = open_registry(postgres_url)
     commit = "team/Model3@" + "0" * 40
@@ -61,7 +66,9 @@ def test_postgresql_finds_and_lists_what_sqlite_does(registry, postgres_url):
     assert other.resolve("team0/model0/build0@prod") == registry.resolve("team0/model0/build0@prod")
 
 
-def test_dropped_versions_come_with_their_reasons_and_other_models_are_left_out(registry, every):
+def test_dropped_versions_come_with_their_reasons_and_other_models_are_left_out(
+    registry: Registry, every: list[VersionRecord]
+):
     found = registry.find(model="model3", tp=2)
     assert {one.record.model for one in found} == {"team/model3"}
     expected = {one.record.reference: one.dropped for one in match(every, {"model": "model3", "tp": 2})}
@@ -69,7 +76,7 @@ def test_dropped_versions_come_with_their_reasons_and_other_models_are_left_out(
     assert all(one.dropped == expected[one.record.reference] for one in found)
 
 
-def test_the_limit_bounds_versions_that_suit_and_no_others(registry):
+def test_the_limit_bounds_versions_that_suit_and_no_others(registry: Registry):
     found = registry.find(tp=1, limit=3)
     every = registry.find(tp=1)
     assert [one.record.reference for one in found[:3]] == [one.record.reference for one in every[:3]]
@@ -77,21 +84,21 @@ def test_the_limit_bounds_versions_that_suit_and_no_others(registry):
     assert sum(bool(one.reasons) for one in found) == sum(bool(one.reasons) for one in every) > 0
 
 
-def test_a_wanted_commit_is_the_sources(registry):
+def test_a_wanted_commit_is_the_sources(registry: Registry):
     assert registry.find(model="team/model3@" + "0" * 40)
     assert registry.find(model="team/model3@" + "1" * 40) == []
 
 
 @pytest.mark.parametrize("model", ["%", "team/model%", "_eam/model3", "model3' OR 1=1 --"])
-def test_a_model_is_no_pattern(registry, model):
+def test_a_model_is_no_pattern(registry: Registry, model: str):
     assert registry.find(model=model) == []
 
 
-def test_models_are_named_once(registry, every):
+def test_models_are_named_once(registry: Registry, every: list[VersionRecord]):
     assert registry.models() == sorted({record.model for record in every})
 
 
-def test_without_a_name_the_newest_and_those_with_an_alias_are_listed(registry):
+def test_without_a_name_the_newest_and_those_with_an_alias_are_listed(registry: Registry):
     found, count = registry.listed()
     assert count == len(found) == 2 * NAMES
     assert [one.number for one in found] == [4, 5] * NAMES
@@ -99,14 +106,14 @@ def test_without_a_name_the_newest_and_those_with_an_alias_are_listed(registry):
     assert found == sorted(found, key=lambda one: (one.name, one.number))
 
 
-def test_of_one_name_the_newest_are_listed_oldest_first(registry):
+def test_of_one_name_the_newest_are_listed_oldest_first(registry: Registry):
     found, count = registry.listed("team0/model0/build0", limit=2)
     assert ([one.number for one in found], count) == ([4, 5], 5)
     assert found[0].metric("kl") == registry.resolve("team0/model0/build0:4").metric("kl")
     assert registry.listed("nonesuch") == ([], 0)
 
 
-def test_a_registry_that_does_not_exist_lists_and_finds_nothing(tmp_path):
+def test_a_registry_that_does_not_exist_lists_and_finds_nothing(tmp_path: Path):
     registry = open_registry(tmp_path / "registry.db")
     assert (registry.listed(), registry.find(tp=2)) == (([], 0), [])
     assert list(tmp_path.iterdir()) == []
@@ -114,7 +121,7 @@ def test_a_registry_that_does_not_exist_lists_and_finds_nothing(tmp_path):
         registry.find(colour="red")
 
 
-def test_references_read_one_version_only(registry):
+def test_references_read_one_version_only(registry: Registry):
     newest = registry.resolve("team0/model0/build0")
     assert (newest.number, newest.aliases) == (5, ())
     assert registry.resolve("team0/model0/build0@prod").aliases == ("prod",)
@@ -122,7 +129,7 @@ def test_references_read_one_version_only(registry):
         registry.resolve("team0/model0/build0:6")
 
 
-def test_a_version_that_was_just_published_is_found_with_its_figures(tmp_path):
+def test_a_version_that_was_just_published_is_found_with_its_figures(tmp_path: Path):
     registry = open_registry(tmp_path / "registry.db")
     facts = {"backend": "aoti", "format": "fp8", "tp": 2}
     publication = Publication(
@@ -138,5 +145,6 @@ def test_a_version_that_was_just_published_is_found_with_its_figures(tmp_path):
     registry.publish(publication)
     (found,) = registry.find(tp=2, slo={"tokens_per_s@1": 4.0})
     assert (found.record.reference, found.record.aliases) == ("demo/fp8:1", ("candidate",))
+    assert isinstance(found.record, Listed)
     assert found.record.figures == {"tokens_per_s": 10.0, "tokens_per_s@1": 5.0}
     assert found.record.published_at == registry.resolve("demo/fp8").published_at

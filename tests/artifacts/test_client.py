@@ -3,6 +3,7 @@
 import inspect
 import os
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ from artifacts.errors import AliasMoved, ArtifactCorrupt, DestinationTaken, NotF
 from artifacts.manifest import unseal
 from artifacts.registry.registry import Binding, Metric, Publication
 from artifacts.store.local import LocalStore
+from tests.forked import Forked
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(50_000), "tuning/cache": b"c"}
 
 
 @pytest.fixture
-def client(store, put, key) -> Client:
+def client(store: LocalStore, put: Callable[..., None], key: str) -> Client:
     """A store and registry with one published version."""
     put(key, FILES)
     client = Client(str(store.root))
@@ -32,7 +34,9 @@ def client(store, put, key) -> Client:
 
 
 @pytest.mark.parametrize("reference", ["demo/fp8", "demo/fp8:1", "demo/fp8@prod"])
-def test_a_pulled_version_is_complete_writable_and_verified(client, tmp_path, all_files, key, reference):
+def test_a_pulled_version_is_complete_writable_and_verified(
+    client: Client, tmp_path: Path, all_files: Callable[[Path], list[str]], key: str, reference: str
+):
     seen = []
     pulled = client.pull(reference, tmp_path / "new" / "engine", progress=lambda *at: seen.append(at))
     assert {name: (pulled / name).read_bytes() for name in FILES} == FILES
@@ -49,7 +53,7 @@ def test_a_pulled_version_is_complete_writable_and_verified(client, tmp_path, al
     assert client.verify(reference) == []
 
 
-def test_an_empty_directory_is_pulled_into(client, tmp_path):
+def test_an_empty_directory_is_pulled_into(client: Client, tmp_path: Path):
     (tmp_path / "engine").mkdir()
     assert client.verify(client.pull("demo/fp8", tmp_path / "engine")) == []
 
@@ -68,7 +72,9 @@ def dangling(path: Path) -> None:
 
 
 @pytest.mark.parametrize("occupy", [file, full, dangling])
-def test_a_destination_that_holds_something_is_left_alone(client, tmp_path, all_files, occupy):
+def test_a_destination_that_holds_something_is_left_alone(
+    client: Client, tmp_path: Path, all_files: Callable[[Path], list[str]], occupy
+):
     occupy(tmp_path / "engine")
     before = all_files(tmp_path)
     with pytest.raises(DestinationTaken, match="engine is not empty"):
@@ -84,7 +90,7 @@ def test_a_destination_that_holds_something_is_left_alone(client, tmp_path, all_
         (lambda path: path.unlink(), "rank0.bin is missing"),
     ],
 )
-def test_a_damaged_artifact_is_not_pulled(client, tmp_path, key, damage, said):
+def test_a_damaged_artifact_is_not_pulled(client: Client, tmp_path: Path, key: str, damage, said: str):
     path = client.store.path(key) / "rank0.bin"
     path.chmod(0o644)
     damage(path)
@@ -93,7 +99,7 @@ def test_a_damaged_artifact_is_not_pulled(client, tmp_path, key, damage, said):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_version_without_its_artifact_is_not_pulled(client, tmp_path, key):
+def test_a_version_without_its_artifact_is_not_pulled(client: Client, tmp_path: Path, key: str):
     client.store.discard(key)
     with pytest.raises(NotFound, match=f"no artifact {key}"):
         client.pull("demo/fp8", tmp_path / "engine")
@@ -101,7 +107,7 @@ def test_a_version_without_its_artifact_is_not_pulled(client, tmp_path, key):
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_changed_byte_of_a_pulled_directory_is_found_and_named(client, tmp_path, data):
+def test_any_changed_byte_of_a_pulled_directory_is_found_and_named(client: Client, tmp_path: Path, data):
     pulled = tmp_path / "engine"
     if not pulled.exists():
         client.pull("demo/fp8", pulled)
@@ -115,7 +121,9 @@ def test_any_changed_byte_of_a_pulled_directory_is_found_and_named(client, tmp_p
     (pulled / name).write_bytes(good)
 
 
-def test_parts_of_two_versions_are_not_one(client, put, tmp_path, other_key):
+def test_parts_of_two_versions_are_not_one(
+    client: Client, put: Callable[..., None], tmp_path: Path, other_key: str
+):
     put(other_key, FILES)
     client.registry.publish(
         Publication(name="demo/fp8", engine_key=other_key, recipe={}, verdict="PASS", facts={})
@@ -127,7 +135,7 @@ def test_parts_of_two_versions_are_not_one(client, put, tmp_path, other_key):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "version.json"])
-def test_a_directory_that_was_not_pulled_is_said_to_be_so(client, tmp_path, name):
+def test_a_directory_that_was_not_pulled_is_said_to_be_so(client: Client, tmp_path: Path, name: str):
     pulled = client.pull("demo/fp8", tmp_path / "engine")
     (pulled / name).unlink()
     (problem,) = client.verify(Path(pulled))
@@ -145,7 +153,9 @@ Client(sys.argv[1]).pull("demo/fp8", sys.argv[2], progress=progress)
 """
 
 
-def test_a_killed_pull_leaves_no_engine_and_the_next_one_goes_on(client, start, tmp_path):
+def test_a_killed_pull_leaves_no_engine_and_the_next_one_goes_on(
+    client: Client, start: Callable[..., Forked], tmp_path: Path
+):
     target = tmp_path / "out" / "engine"
     child = start(PULLER, client.store.root, target)
     assert child.stdout.readline() == "copying\n"
@@ -163,22 +173,24 @@ def test_a_killed_pull_leaves_no_engine_and_the_next_one_goes_on(client, start, 
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_the_environment_names_the_store(client, monkeypatch):
+def test_the_environment_names_the_store(client: Client, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ENGINERY_STORE", str(client.store.root))
     assert [match.record.number for match in Client().find(tp=2)] == [1]
 
 
-def test_another_registry_can_be_named(client, tmp_path):
+def test_another_registry_can_be_named(client: Client, tmp_path: Path):
     elsewhere = Client(str(client.store.root), str(tmp_path / "elsewhere.db"))
     assert elsewhere.registry.names() == []
 
 
-def test_consumers_import_nothing_heavy(run_python):
+def test_consumers_import_nothing_heavy(run_python: Callable[[str], str]):
     code = "import sys, artifacts.client; print({'torch', 'prefect', 'numpy'} & set(sys.modules))"
     assert run_python(code) == "set()\n"
 
 
-def test_the_example_of_the_module_runs_as_it_stands(client, put, other_key, tmp_path, start):
+def test_the_example_of_the_module_runs_as_it_stands(
+    client: Client, put: Callable[..., None], other_key: str, tmp_path: Path, start: Callable[..., Forked]
+):
     """Its ten lines, with the names of a store and of a directory put in."""
     put(other_key, {**FILES, "engine.json": b"[]"})
     client.registry.publish(
@@ -204,7 +216,7 @@ def test_the_example_of_the_module_runs_as_it_stands(client, put, other_key, tmp
     assert client.verify(tmp_path / "e") == []
 
 
-def test_every_verb_says_what_it_did(client, put, other_key):
+def test_every_verb_says_what_it_did(client: Client, put: Callable[..., None], other_key: str):
     put(other_key, {"engine.json": b"[]"})
     client.registry.publish(
         Publication(name="demo/fp8", engine_key=other_key, recipe={}, verdict="PASS", facts={"tp": 4})
@@ -229,7 +241,9 @@ def test_every_verb_says_what_it_did(client, put, other_key):
         client.aliases("demo/fp9")
 
 
-def test_a_store_whose_registry_is_another_stores_is_neither_read_nor_collected(client, tmp_path, key):
+def test_a_store_whose_registry_is_another_stores_is_neither_read_nor_collected(
+    client: Client, tmp_path: Path, key: str
+):
     other = Client(str(tmp_path / "other"), client.registry.url)
     client.registry.publish(
         Publication(name="demo/fp8", engine_key=key, recipe={"n": 2}, verdict="PASS", facts={}),
@@ -245,7 +259,9 @@ def test_a_store_whose_registry_is_another_stores_is_neither_read_nor_collected(
     assert client.verify(client.pull("demo/fp8", tmp_path / "engine")) == []
 
 
-def test_who_may_not_write_the_store_pulls_all_the_same(put, small_disk, read_only_disk, tmp_path, key):
+def test_who_may_not_write_the_store_pulls_all_the_same(
+    put: Callable[..., None], small_disk: Path, read_only_disk: Callable[[], None], tmp_path: Path, key: str
+):
     """Nobody can lease on a disk that can only be read, nor record the pull."""
     store = LocalStore(small_disk / "store")
     put(key, FILES, into=store)

@@ -5,8 +5,11 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,32 +17,39 @@ from artifacts.collection.marking import Policy
 from artifacts.notify.outbox import Outbox
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import open_registry
+from artifacts.store.local import LocalStore
 from artifacts.store.scratch import sweep_old
 from tests import clock
 from tests.artifacts.sweeping import collect, publish
+from tests.callables import Cli, Finished
 
 DAY_S = 86400
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clock.library(tmp_path_factory.mktemp("clock"))
 
 
 @pytest.fixture
-def at(cli, store, put, key, made):
+def at(
+    cli: Cli, store: LocalStore, put: Callable[..., None], key: str, made: Path
+) -> Callable[..., Finished]:
     """Runs a command on a host whose clock is so many days ahead; `demo:1` was published today."""
     put(key, {"a": b"a"})
     publish(store, 1, key)
 
-    def run(days: float, *command: str):
-        return cli("--store", store.root, *command, **clock.shifted(made, days))
+    def run(days: float, *command: str) -> Finished:
+        shifted: dict[str, Any] = clock.shifted(made, days)
+        return cli("--store", store.root, *command, **shifted)
 
     assert run(0, "policy", "prod", "--max-age-days", "30").returncode == 0
     return run
 
 
-def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_back(at):
+def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_back(
+    at: Callable[..., Finished],
+):
     old = at(40, "promote", "demo:1", "prod")
     assert old.returncode == 3
     assert "max_age_days: it was published 40.0 days ago, and at most 30 are allowed" in old.stderr
@@ -54,14 +64,18 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
     assert at(10, "promote", "demo:1", "prod").returncode == 0
 
 
-def test_a_version_from_the_future_has_no_age(at, put, other_key, store):
+def test_a_version_from_the_future_has_no_age(
+    at: Callable[..., Finished], put: Callable[..., None], other_key: str, store: LocalStore
+):
     behind = at(-10, "promote", "demo:1", "prod")
     assert behind.returncode == 3
     assert "so the age is unknown; if this clock is wrong, correct it" in behind.stderr
     assert at(20, "promote", "demo:1", "prod").returncode == 0  # what is young enough still passes
 
 
-def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(at, store):
+def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(
+    at: Callable[..., Finished], store: LocalStore
+):
     assert at(5, "policy", "staging", "--max-age-days", "9").returncode == 0
     now = at(0, "promote", "demo:1", "prod")
     assert now.returncode == 3
@@ -74,14 +88,14 @@ def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(at
     assert at(0, "promote", "demo:1", "prod").returncode == 0
 
 
-def test_an_event_of_no_believable_year_costs_itself_only(at, store):
+def test_an_event_of_no_believable_year_costs_itself_only(at: Callable[..., Finished], store: LocalStore):
     with closing(sqlite3.connect(store.root / "registry.db")) as db, db:
         db.execute("DROP TRIGGER event_no_update")
         db.execute("UPDATE event SET at = '9999-12-31T23:59:59+00:00' WHERE seq = 1")
     assert at(0, "promote", "demo:1", "prod").returncode == 0
 
 
-def test_a_waiver_that_was_over_stays_over(at, store):
+def test_a_waiver_that_was_over_stays_over(at: Callable[..., Finished], store: LocalStore):
     asked = ("waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
     assert at(40, *asked).returncode == 0
     assert len(json.loads(at(41, "--json", "waive").stdout)) == 1
@@ -93,7 +107,9 @@ def test_a_waiver_that_was_over_stays_over(at, store):
     assert "is over; give a later moment" in at(41, *asked).stderr
 
 
-def test_what_a_clock_that_was_ahead_wrote_begins_to_age(store, put, key, other_key):
+def test_what_a_clock_that_was_ahead_wrote_begins_to_age(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"a": b"a"})
     put(other_key, {"a": b"b"})
     publish(store, 1, other_key, alias="prod")
@@ -115,7 +131,9 @@ def test_what_a_clock_that_was_ahead_wrote_begins_to_age(store, put, key, other_
     assert [one.key for one in collect(store, Policy(keep_last=1, min_age_days=7)).removed] == [key]
 
 
-def test_a_subscriber_does_not_wait_for_a_clock_that_was_ahead(store, put, key):
+def test_a_subscriber_does_not_wait_for_a_clock_that_was_ahead(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, {"a": b"a"})
     publish(store, 1, key)
     outbox = Outbox(open_database(store.registry_url))

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from artifacts.finding.compare import compare, difference, same_samples
 from artifacts.version import Metric, VersionRecord
+from tests.present import present
 
 GATE = {"data": {"path": "gate.jsonl"}, "seq_len": 256, "limits": {"kl": 0.1}}
 RECIPE = {
@@ -18,7 +20,7 @@ RECIPE = {
     "engine": {"tp": 2, "max_batch_size": 4},
     "gate": GATE,
 }
-FACTS = {
+FACTS: dict[str, Any] = {
     "format": "fp8",
     "tp": 2,
     "device": "cuda",
@@ -64,7 +66,12 @@ def test_a_version_differs_in_nothing_from_itself():
 
 def test_settings_are_named_by_their_dotted_place():
     recipe = {**RECIPE, "name": "other", "engine": {"tp": 4, "max_batch_size": 4}, "kv_cache": "fp8"}
-    facts = {**FACTS, "tp": 4, "toolchain": {"tensorrt_llm": "1.2.1"}, "gpus": FACTS["gpus"] * 2}
+    facts: dict[str, Any] = {
+        **FACTS,
+        "tp": 4,
+        "toolchain": {"tensorrt_llm": "1.2.1"},
+        "gpus": FACTS["gpus"] * 2,
+    }
     found = compare(BEFORE, after(recipe=recipe, facts=facts, source={"licence": "mit"}))
     assert [one.text for one in found.recipe] == ["engine.tp: 2 -> 4", "kv_cache: not given -> fp8"]
     assert [one.text for one in found.toolchain] == ["tensorrt_llm: 1.0.0 -> 1.2.1"]
@@ -88,7 +95,9 @@ def test_a_mixed_format_is_one_setting():
         (Metric("kl", 0.060), "unsure"),
     ],
 )
-def test_accuracy_differs_when_the_interval_of_the_difference_leaves_out_nothing(metric, judgement):
+def test_accuracy_differs_when_the_interval_of_the_difference_leaves_out_nothing(
+    metric: Metric, judgement: str
+):
     (found,) = compare(BEFORE, after(metrics=[metric])).accuracy
     assert found.judgement == judgement
 
@@ -120,7 +129,9 @@ def test_samples_are_the_same_by_the_baseline_or_by_what_recipes_ask_for():
 def test_the_square_and_add_interval_keeps_its_lopsidedness():
     found = difference(Metric("kl", 0.5, 0.4, 0.9), Metric("kl", 1.0, 0.9, 1.2))
     # down: hypot(1.0 - 0.9, 0.9 - 0.5), up: hypot(1.2 - 1.0, 0.5 - 0.4)
-    assert (found.value, found.low, found.high) == pytest.approx((0.5, 0.5 - 0.41231056, 0.5 + 0.22360680))
+    assert (present(found).value, present(found).low, present(found).high) == pytest.approx(
+        (0.5, 0.5 - 0.41231056, 0.5 + 0.22360680)
+    )
     assert difference(Metric("kl", 0.5), Metric("kl", 1.0, 0.9, 1.2)) is None
 
 

@@ -4,12 +4,16 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from artifacts.actor import whoami
 from artifacts.errors import StoreBusy
 from artifacts.store import lock
+from artifacts.store.local import LocalStore
+from tests.forked import Forked
 
 WRITER = """
 import sys, time
@@ -24,7 +28,9 @@ print(store.verify(key), len((store.path(key) / "weights").read_bytes()))
 """
 
 
-def test_many_writers_of_one_key_make_one_artifact(store, key, together):
+def test_many_writers_of_one_key_make_one_artifact(
+    store: LocalStore, key: str, together: Callable[..., list[str]]
+):
     assert together(WRITER, 4, store.root, key) == ["[] 100000"] * 4
     winner = (store.path(key) / "by").read_bytes()
     assert (store.path(key) / "weights").read_bytes() == winner * 100_000
@@ -50,7 +56,9 @@ print(all(store.intact(key) for key in keys))
 """
 
 
-def test_concurrent_runs_build_each_artifact_once(store, tmp_path, together):
+def test_concurrent_runs_build_each_artifact_once(
+    store: LocalStore, tmp_path: Path, together: Callable[..., list[str]]
+):
     keys = [f"{n:064x}" for n in range(8)]
     built = tmp_path / "built"
     assert together(BUILDER, 4, store.root, " ".join(keys), built) == ["True"] * 4
@@ -67,7 +75,9 @@ with open_store(sys.argv[1]).lock(sys.argv[2]):
 """
 
 
-def test_who_waits_is_told_for_whom_and_a_killed_holder_frees_the_lock(store, key, start):
+def test_who_waits_is_told_for_whom_and_a_killed_holder_frees_the_lock(
+    store: LocalStore, key: str, start: Callable[..., Forked]
+):
     holder = start(HOLDER, store.root, key, 60)
     assert holder.stdout.readline() == "held\n"
     told = []
@@ -80,7 +90,9 @@ def test_who_waits_is_told_for_whom_and_a_killed_holder_frees_the_lock(store, ke
         assert told == [f"process {holder.pid} of {whoami()}, at most 24 h"]
 
 
-def test_waiting_for_a_lock_has_an_end_and_names_the_holder(store, key, start):
+def test_waiting_for_a_lock_has_an_end_and_names_the_holder(
+    store: LocalStore, key: str, start: Callable[..., Forked]
+):
     holder = start(HOLDER, store.root, key, 60)
     assert holder.stdout.readline() == "held\n"
     said = f"process {holder.pid} of {re.escape(whoami())} has held .* for more than 0.005 minutes; end that process"
@@ -88,7 +100,9 @@ def test_waiting_for_a_lock_has_an_end_and_names_the_holder(store, key, start):
         pytest.fail("held")
 
 
-def test_waiting_for_a_directory_has_an_end(tmp_path, monkeypatch, start):
+def test_waiting_for_a_directory_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Callable[..., Forked]
+):
     monkeypatch.setattr(lock, "SHORT_PATIENCE_S", 0.3)
     with (
         lock.alone(tmp_path),
@@ -98,7 +112,9 @@ def test_waiting_for_a_directory_has_an_end(tmp_path, monkeypatch, start):
         pytest.fail("held")
 
 
-def test_a_wait_that_nobody_listens_to_is_logged_once(tmp_path, monkeypatch, caplog):
+def test_a_wait_that_nobody_listens_to_is_logged_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(lock, "TELL_AFTER_S", 0.05)
     held = lock.acquire(tmp_path / "a.lock")
     with pytest.raises(StoreBusy):
@@ -110,7 +126,7 @@ def test_a_wait_that_nobody_listens_to_is_logged_once(tmp_path, monkeypatch, cap
     assert caplog.text.count(said) == 1
 
 
-def test_versions_before_this_one_and_this_one_understand_each_others_lock_files(tmp_path):
+def test_versions_before_this_one_and_this_one_understand_each_others_lock_files(tmp_path: Path):
     """They write, and read as a number, the process id alone."""
     path = tmp_path / "a.lock"
     held = lock.acquire(path)
@@ -121,12 +137,12 @@ def test_versions_before_this_one_and_this_one_understand_each_others_lock_files
     lock.release(path, held)
 
 
-def test_locks_of_different_keys_are_independent(store, key, other_key):
+def test_locks_of_different_keys_are_independent(store: LocalStore, key: str, other_key: str):
     with store.lock(key), store.lock(other_key, waiting=lambda whom: pytest.fail("waited")):
         assert len(list((store.root / "locks").iterdir())) == 2
 
 
-def test_the_lock_ends_with_a_failed_block(store, key):
+def test_the_lock_ends_with_a_failed_block(store: LocalStore, key: str):
     with pytest.raises(RuntimeError, match="boom"), store.lock(key):
         raise RuntimeError("boom")
     with store.lock(key, waiting=lambda whom: pytest.fail("waited")):
@@ -146,7 +162,9 @@ print("done", flush=True)
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_no_object_and_only_litter(store, start, all_files):
+def test_a_writer_killed_at_any_moment_leaves_no_object_and_only_litter(
+    store: LocalStore, start: Callable[..., Forked], all_files: Callable[[Path], list[str]]
+):
     chance, outcomes = random.Random(7), []
     first = start(VICTIM, store.root, f"{0:064x}")
     first.stdout.readline()
@@ -182,7 +200,9 @@ with open_store(sys.argv[1]).write(sys.argv[2], kind="engine", step={}, host={})
 """
 
 
-def test_sweeping_takes_the_litter_of_the_dead_and_leaves_the_living(store, key, other_key, start):
+def test_sweeping_takes_the_litter_of_the_dead_and_leaves_the_living(
+    store: LocalStore, key: str, other_key: str, start: Callable[..., Forked]
+):
     dead = start(DYING, store.root, key)
     assert dead.stdout.readline() == "in\n"
     staging = store.root / "staging"
@@ -198,7 +218,7 @@ def test_sweeping_takes_the_litter_of_the_dead_and_leaves_the_living(store, key,
     assert store.verify(other_key) == []
 
 
-def test_sweeping_leaves_what_it_did_not_make(store, key):
+def test_sweeping_leaves_what_it_did_not_make(store: LocalStore, key: str):
     foreign = store.root / "staging" / "notes"
     foreign.mkdir(parents=True)
     (foreign / "keep.txt").write_text("mine")
@@ -207,7 +227,7 @@ def test_sweeping_leaves_what_it_did_not_make(store, key):
     assert (foreign / "keep.txt").read_text() == "mine"
 
 
-def test_sweeping_while_others_write_disturbs_nobody(store, together):
+def test_sweeping_while_others_write_disturbs_nobody(store: LocalStore, together: Callable[..., list[str]]):
     code = """
 import sys
 from artifacts.store.local import open_store

@@ -2,6 +2,9 @@
 
 import random
 import time
+from collections.abc import Callable
+
+from tests.forked import Forked
 
 PUBLISHER = """
 import sys
@@ -27,7 +30,7 @@ print(published, wins, sep=";")
 """
 
 
-def test_publishing_at_once_loses_and_doubles_nothing(registry_url, together):
+def test_publishing_at_once_loses_and_doubles_nothing(registry_url: str, together: Callable[..., list[str]]):
     from artifacts.registry.registry import open_registry
 
     url = registry_url
@@ -65,7 +68,7 @@ print(*won)
 """
 
 
-def test_promoting_at_once_has_one_winner_each_time(registry_url, together):
+def test_promoting_at_once_has_one_winner_each_time(registry_url: str, together: Callable[..., list[str]]):
     from artifacts.registry.registry import Publication, open_registry
 
     registry = open_registry(registry_url)
@@ -110,7 +113,9 @@ print(*told.values())
 """
 
 
-def test_promoters_rollbacks_and_refusals_at_once_are_all_in_the_log(registry_url, together):
+def test_promoters_rollbacks_and_refusals_at_once_are_all_in_the_log(
+    registry_url: str, together: Callable[..., list[str]]
+):
     from artifacts.registry.registry import open_registry, parse_policy
 
     registry = open_registry(registry_url)
@@ -147,7 +152,9 @@ for name in names:
 """
 
 
-def test_first_publications_at_once_share_names_and_facts(registry_url, together):
+def test_first_publications_at_once_share_names_and_facts(
+    registry_url: str, together: Callable[..., list[str]]
+):
     from artifacts.registry.registry import open_registry
 
     lines = [line.split() for line in together(NEWCOMER, 4, registry_url)]
@@ -170,7 +177,9 @@ for n in range(100_000):
 """
 
 
-def test_a_publisher_killed_at_any_moment_publishes_all_or_nothing(registry_url, start):
+def test_a_publisher_killed_at_any_moment_publishes_all_or_nothing(
+    registry_url: str, start: Callable[..., Forked]
+):
     from artifacts.registry.registry import open_registry
 
     chance = random.Random(3)

@@ -1,6 +1,8 @@
 """Several contents of one key: each is kept, found by its own digest, and told from what is not there."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +10,12 @@ from artifacts.address import address, key_of, parse_address
 from artifacts.collection.inventory_remote import Reader
 from artifacts.collection.marking import Policy, mark
 from artifacts.errors import ArtifactCorrupt, NotFound
-from artifacts.manifest import MANIFEST
+from artifacts.manifest import MANIFEST, Manifest
 from artifacts.registry.retention import RetainedVersion
-from artifacts.store.lease import Claim
+from artifacts.store.cached import CachedStore
+from artifacts.store.claim import Claim
 from artifacts.store.local import LocalStore
+from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.survey_remote import survey_remote
 
 ONE = {"rank0.bin": b"one" * 3000, "weights": b"shared" * 1000, "tuning/times": b"1"}
@@ -40,25 +44,27 @@ def arrive(store, key, files, folder):
 
 
 @pytest.fixture
-def both(store, put, key, tmp_path):
+def both(store: LocalStore, put: Callable[..., None], key: str, tmp_path: Path) -> tuple[Manifest, Manifest]:
     """A store with two contents of a key: their manifests, the one that builds find first."""
     put(key, ONE)
     return store.manifest(key), arrive(store, key, TWO, tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("text", ["a" * 64, f"{'a' * 64}.{'b' * 64}"])
-def test_addresses_are_read_as_they_are_written(text):
+def test_addresses_are_read_as_they_are_written(text: str):
     assert address(*parse_address(text)) == text
     assert key_of(text) == "a" * 64
 
 
 @pytest.mark.parametrize("text", ["", "a" * 63, f"{'a' * 64}.", f"{'a' * 64}.b", f"../{'a' * 61}", "A" * 64])
-def test_anything_else_is_no_address(text):
+def test_anything_else_is_no_address(text: str):
     with pytest.raises(ValueError, match="is not 64 hexadecimal digits"):
         parse_address(text)
 
 
-def test_two_contents_of_a_key_are_kept_and_each_is_found(store, both, key):
+def test_two_contents_of_a_key_are_kept_and_each_is_found(
+    store: LocalStore, both: tuple[Manifest, Manifest], key: str
+):
     one, two = both
     assert one.digest != two.digest
     assert store.contents(key) == [one.address, two.address]
@@ -72,7 +78,9 @@ def test_two_contents_of_a_key_are_kept_and_each_is_found(store, both, key):
     assert store.file(one.address, "weights").samefile(store.file(two.address, "weights"))
 
 
-def test_the_same_content_with_other_caches_is_no_second_one(store, both, key, tmp_path):
+def test_the_same_content_with_other_caches_is_no_second_one(
+    store: LocalStore, both: tuple[Manifest, Manifest], key: str, tmp_path: Path
+):
     warmer = arrive(store, key, WARMER, tmp_path / "warmer")
     assert warmer.address == both[0].address
     assert len(store.contents(key)) == 2
@@ -80,7 +88,9 @@ def test_the_same_content_with_other_caches_is_no_second_one(store, both, key, t
     assert store.verify(warmer.address) == []
 
 
-def test_a_content_that_is_not_there_is_not_taken_for_another(store, both, key):
+def test_a_content_that_is_not_there_is_not_taken_for_another(
+    store: LocalStore, both: tuple[Manifest, Manifest], key: str
+):
     missing = address(key, "f" * 64)
     assert not store.has(missing)
     assert not store.intact(missing)
@@ -91,7 +101,9 @@ def test_a_content_that_is_not_there_is_not_taken_for_another(store, both, key):
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_removing_one_leaves_the_other_by_key_and_by_address(store, both, key, gone):
+def test_removing_one_leaves_the_other_by_key_and_by_address(
+    store: LocalStore, both: tuple[Manifest, Manifest], key: str, gone: int
+):
     going, staying = both[gone], both[1 - gone]
     assert store.remove(going.address) > 0
     assert not store.has(going.address)
@@ -100,7 +112,7 @@ def test_removing_one_leaves_the_other_by_key_and_by_address(store, both, key, g
     assert store.verify(key) == []
 
 
-def test_a_damaged_one_is_set_aside_alone(store, both, key):
+def test_a_damaged_one_is_set_aside_alone(store: LocalStore, both: tuple[Manifest, Manifest], key: str):
     one, two = both
     store.path(one.address).joinpath("rank0.bin").unlink()
     assert not store.intact(key)
@@ -111,7 +123,9 @@ def test_a_damaged_one_is_set_aside_alone(store, both, key):
     assert not store.has(one.address)
 
 
-def test_a_damaged_manifest_is_said_to_be_damaged_and_not_another_build(store, both, key):
+def test_a_damaged_manifest_is_said_to_be_damaged_and_not_another_build(
+    store: LocalStore, both: tuple[Manifest, Manifest], key: str
+):
     path = store.path(key) / MANIFEST
     path.chmod(0o644)
     path.write_text(path.read_text().replace("engine", "Engine", 1))
@@ -122,7 +136,9 @@ def test_a_damaged_manifest_is_said_to_be_damaged_and_not_another_build(store, b
     assert store.contents(key) == [both[1].address]
 
 
-def test_a_build_is_kept_beside_an_older_content_where_that_will_not_do(store, put, key):
+def test_a_build_is_kept_beside_an_older_content_where_that_will_not_do(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, ONE)
     put(key, TWO)
     assert store.contents(key) == [store.manifest(key).address]
@@ -135,7 +151,7 @@ def test_a_build_is_kept_beside_an_older_content_where_that_will_not_do(store, p
 
 
 @pytest.fixture
-def far(remote, tmp_path, key):
+def far(remote: RemoteStore, tmp_path: Path, key: str) -> list[Manifest]:
     """A remote store with two contents of a key: their manifests, the first one first."""
     made = []
     for number, files in enumerate((ONE, TWO)):
@@ -145,7 +161,9 @@ def far(remote, tmp_path, key):
     return made
 
 
-def test_a_remote_store_keeps_both_and_finds_each(remote, far, key, tmp_path):
+def test_a_remote_store_keeps_both_and_finds_each(
+    remote: RemoteStore, far: list[Manifest], key: str, tmp_path: Path
+):
     one, two = far
     assert remote.contents(key) == [one.address, two.address]
     assert remote.keys() == [key, two.address]
@@ -163,7 +181,9 @@ def test_a_remote_store_keeps_both_and_finds_each(remote, far, key, tmp_path):
 
 
 @pytest.mark.parametrize("gone", [0, 1])
-def test_a_remote_store_without_one_has_the_other_by_key_and_by_address(remote, far, key, gone):
+def test_a_remote_store_without_one_has_the_other_by_key_and_by_address(
+    remote: RemoteStore, far: list[Manifest], key: str, gone: int
+):
     going, staying = far[gone], far[1 - gone]
     remote.discard(going.address)
     assert remote.has(key)
@@ -171,7 +191,9 @@ def test_a_remote_store_without_one_has_the_other_by_key_and_by_address(remote, 
     assert remote.manifest(key) == remote.manifest(staying.address) == staying
 
 
-def test_a_cache_brings_each_content_and_builds_take_the_one_that_is_here(machine, far, key):
+def test_a_cache_brings_each_content_and_builds_take_the_one_that_is_here(
+    machine: Callable[..., CachedStore], far: list[Manifest], key: str
+):
     one, two = far
     there = machine("there")
     assert there.contents(key) == [one.address, two.address]
@@ -186,7 +208,13 @@ def test_a_cache_brings_each_content_and_builds_take_the_one_that_is_here(machin
     assert (there.directory(one.address) / "rank0.bin").read_bytes() == ONE["rank0.bin"]
 
 
-def test_a_cache_with_another_build_pushes_it_beside_the_one_that_is_there(machine, far, remote, key, put):
+def test_a_cache_with_another_build_pushes_it_beside_the_one_that_is_there(
+    machine: Callable[..., CachedStore],
+    far: list[Manifest],
+    remote: RemoteStore,
+    key: str,
+    put: Callable[..., None],
+):
     remote.discard(far[1].address)
     here = machine("here")
     put(key, TWO, into=here.local)
@@ -195,7 +223,13 @@ def test_a_cache_with_another_build_pushes_it_beside_the_one_that_is_there(machi
     assert here.manifest(far[0].address).digest == far[0].digest
 
 
-def test_a_cache_evicts_only_what_is_in_the_remote_store_by_content(machine, remote, key, tmp_path, put):
+def test_a_cache_evicts_only_what_is_in_the_remote_store_by_content(
+    machine: Callable[..., CachedStore],
+    remote: RemoteStore,
+    key: str,
+    tmp_path: Path,
+    put: Callable[..., None],
+):
     manifest, other = built(key, ONE, tmp_path / "maker")
     remote.push(other.path(key), manifest)
     here = machine("here", max_bytes=1, idle_s=0)
@@ -207,7 +241,11 @@ def test_a_cache_evicts_only_what_is_in_the_remote_store_by_content(machine, rem
 
 
 def test_a_damaged_copy_gives_way_to_the_same_content_with_the_caches_that_are_there(
-    machine, remote, key, tmp_path, put
+    machine: Callable[..., CachedStore],
+    remote: RemoteStore,
+    key: str,
+    tmp_path: Path,
+    put: Callable[..., None],
 ):
     manifest, other = built(key, WARMER, tmp_path / "maker")
     remote.push(other.path(key), manifest)
@@ -220,7 +258,9 @@ def test_a_damaged_copy_gives_way_to_the_same_content_with_the_caches_that_are_t
     assert here.local.verify(key) == []
 
 
-def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_intact(machine, far, key, put):
+def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_intact(
+    machine: Callable[..., CachedStore], far: list[Manifest], key: str, put: Callable[..., None]
+):
     here = machine("here")
     put(key, WARMER | {"rank0.bin": b"a third build"}, into=here.local)
     assert here.intact(key)
@@ -232,7 +272,9 @@ def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_inta
 
 
 @pytest.mark.parametrize("named", [0, 1])
-def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(remote, far, key, named):
+def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(
+    remote: RemoteStore, far: list[Manifest], key: str, named: int
+):
     def version(manifest, number):
         at = datetime(2026, 1, number, tzinfo=UTC)
         return RetainedVersion(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,

@@ -4,6 +4,7 @@ import socket
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -23,7 +24,7 @@ def plain(url: str) -> str:
     return url.replace("+psycopg", "")
 
 
-def test_a_server_without_the_schema_is_refused_with_the_command_that_makes_it(postgres_url):
+def test_a_server_without_the_schema_is_refused_with_the_command_that_makes_it(postgres_url: str):
     with pytest.raises(
         StoreUnusable, match=r"has no schema yet; make it once with: enginery .* registry init"
     ):
@@ -32,7 +33,7 @@ def test_a_server_without_the_schema_is_refused_with_the_command_that_makes_it(p
         assert db.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
-def test_users_who_make_a_schema_at_once_make_one(database_url):
+def test_users_who_make_a_schema_at_once_make_one(database_url: str):
     with ThreadPoolExecutor(4) as pool:
         for made in [pool.submit(lambda: connect(database_url).create()) for _ in range(4)]:
             made.result()
@@ -40,13 +41,13 @@ def test_users_who_make_a_schema_at_once_make_one(database_url):
 
 
 @pytest.mark.parametrize("prefix", ["postgresql://", "postgres://"])
-def test_urls_of_servers_are_taken_as_other_programs_write_them(postgres_url, prefix):
+def test_urls_of_servers_are_taken_as_other_programs_write_them(postgres_url: str, prefix: str):
     url = prefix + postgres_url.partition("://")[2]
     connect(url).create()
     assert open_registry(url).publish(ONE) == 1
 
 
-def test_a_newer_schema_is_refused_by_number_and_never_touched(registry_url):
+def test_a_newer_schema_is_refused_by_number_and_never_touched(registry_url: str):
     with connect(registry_url).writing() as db:
         db.exec_driver_sql("UPDATE schema_version SET number = 99")
     said = (
@@ -61,7 +62,7 @@ def test_a_newer_schema_is_refused_by_number_and_never_touched(registry_url):
     assert database.schema() == 99
 
 
-def test_a_database_of_another_program_is_left_alone(database_url):
+def test_a_database_of_another_program_is_left_alone(database_url: str):
     make = "CREATE TABLE schema_version (version VARCHAR(9), installed TEXT)"
     if database_url.startswith("sqlite"):
         with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as db:
@@ -76,7 +77,7 @@ def test_a_database_of_another_program_is_left_alone(database_url):
             ask()
 
 
-def test_a_file_of_another_program_is_no_empty_registry(tmp_path):
+def test_a_file_of_another_program_is_no_empty_registry(tmp_path: Path):
     with closing(sqlite3.connect(tmp_path / "theirs.db")) as db:
         db.execute("CREATE TABLE theirs (x)")
     for ask in (open_registry, lambda path: connect(path).create()):
@@ -90,7 +91,7 @@ def test_an_option_that_no_server_knows_is_said_without_its_value():
     assert "hidden" not in str(said.value)
 
 
-def test_a_user_without_rights_is_told_so(postgres_url):
+def test_a_user_without_rights_is_told_so(postgres_url: str):
     connect(postgres_url).create()
     with psycopg.connect(plain(postgres_url), autocommit=True) as db:
         db.execute("DROP ROLE IF EXISTS reader")
@@ -108,7 +109,7 @@ def test_a_user_without_rights_is_told_so(postgres_url):
         db.execute("DROP ROLE reader")
 
 
-def test_a_wrong_password_is_said_without_it(postgres_url):
+def test_a_wrong_password_is_said_without_it(postgres_url: str):
     wrong = f"postgresql://enginery:s3cret%2Fw@{postgres_url.partition('@')[2]}"
     with pytest.raises(StoreUnusable, match="password authentication failed") as caught:
         open_registry(wrong)
@@ -139,13 +140,13 @@ def test_a_server_that_is_not_there_is_said_at_once():
         "s3://key:t0ken@bucket/x",
     ],
 )
-def test_what_opens_a_registry_is_never_shown(url):
+def test_what_opens_a_registry_is_never_shown(url: str):
     with pytest.raises((StoreUnknown, StoreUnusable)) as caught:
         open_registry(url)
     assert "t0ken" not in str(caught.value)
 
 
-def test_a_url_is_shown_without_what_opens_it(postgres_url):
+def test_a_url_is_shown_without_what_opens_it(postgres_url: str):
     connect(postgres_url).create()
     shown = open_registry(postgres_url).url
     assert "***" not in shown
@@ -153,7 +154,7 @@ def test_a_url_is_shown_without_what_opens_it(postgres_url):
     assert mask_secrets("a sqlite:///plain/file.db stays") == "a sqlite:///plain/file.db stays"
 
 
-def test_a_reader_of_a_server_sees_one_moment(postgres_url):
+def test_a_reader_of_a_server_sees_one_moment(postgres_url: str):
     """Of a file too, whose readers keep writers out until they are done."""
     connect(postgres_url).create()
     registry, database = open_registry(postgres_url), connect(postgres_url)
@@ -169,7 +170,7 @@ def test_a_reader_of_a_server_sees_one_moment(postgres_url):
         assert db.exec_driver_sql(count).scalar() == 2
 
 
-def test_events_of_a_server_appear_in_the_order_of_their_numbers(postgres_url):
+def test_events_of_a_server_appear_in_the_order_of_their_numbers(postgres_url: str):
     """Who has seen an event finds none with a smaller number later: who adds one waits for the last to end."""
     connect(postgres_url).create()
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"

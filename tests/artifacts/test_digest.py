@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_the_digest_is_sha256_of_the_shortest_json():
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_numbers_that_json_lacks_are_refused(number):
+def test_numbers_that_json_lacks_are_refused(number: float):
     with pytest.raises(ValueError, match=f"(?i)not JSON compliant.*{number}|Out of range"):
         digest.of_json({"scale": [number]})
 
@@ -64,7 +65,7 @@ def test_keys_that_are_no_strings_are_refused():
         digest.of_json({"ranks": [{1: "a"}]})
 
 
-def test_files_are_hashed_by_their_bytes(tmp_path):
+def test_files_are_hashed_by_their_bytes(tmp_path: Path):
     files = {tmp_path / f"{n}": bytes([n]) * 1000 * n for n in range(20)}
     for path, content in files.items():
         path.write_bytes(content)
@@ -78,7 +79,7 @@ def test_trees_do_not_depend_on_the_order_of_names(files):
     assert digest.of_tree(turned(files)) == digest.of_tree(files)
 
 
-def test_a_file_that_is_being_written_is_refused(tmp_path):
+def test_a_file_that_is_being_written_is_refused(tmp_path: Path):
     path, stop = tmp_path / "growing", threading.Event()
     path.write_bytes(bytes(100_000_000))  # tens of milliseconds to hash, at the least
 
@@ -99,7 +100,7 @@ def test_a_file_that_is_being_written_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def settled(tmp_path_factory) -> list[Path]:
+def settled(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files old enough that their timestamps tell."""
     root = tmp_path_factory.mktemp("settled")
     paths = [root / f"{n}.bin" for n in range(30)]
@@ -129,7 +130,7 @@ def poison(cache: Path) -> None:
     db.close()
 
 
-def test_an_unchanged_file_is_not_read_again(tmp_path, settled):
+def test_an_unchanged_file_is_not_read_again(tmp_path: Path, settled: list[Path]):
     cache = tmp_path / "sub" / "digests.db"
     first = FileDigests(cache).digests(settled)
     assert first == digest.of_files(settled)
@@ -138,7 +139,7 @@ def test_an_unchanged_file_is_not_read_again(tmp_path, settled):
     assert set(FileDigests(cache).digests(settled).values()) == {"remembered"}
 
 
-def test_a_changed_file_is_read_again(tmp_path, settled):
+def test_a_changed_file_is_read_again(tmp_path: Path, settled: list[Path]):
     digests = FileDigests(tmp_path / "digests.db")
     digests.digest(settled[0])
     poison(digests.cache)
@@ -149,21 +150,25 @@ def test_a_changed_file_is_read_again(tmp_path, settled):
     assert digests.digest(settled[0]) == digest.of_file(settled[0])
 
 
-def test_a_young_file_is_never_remembered(tmp_path):
+def test_a_young_file_is_never_remembered(tmp_path: Path):
     path, digests = tmp_path / "young", FileDigests(tmp_path / "digests.db")
     path.write_bytes(b"1")
     assert digests.digest(path) == digest.of_file(path)
     assert not digests.cache.exists()
 
 
-def test_a_broken_cache_costs_time_only_and_is_reported(tmp_path, settled, caplog):
+def test_a_broken_cache_costs_time_only_and_is_reported(
+    tmp_path: Path, settled: list[Path], caplog: pytest.LogCaptureFixture
+):
     cache = tmp_path / "digests.db"
     cache.write_bytes(b"this is no database, but longer than a header " * 10)
     assert FileDigests(cache).digests(settled[1:]) == digest.of_files(settled[1:])
     assert f"digest cache {cache} cannot be used" in caplog.text
 
 
-def test_many_processes_share_one_cache(tmp_path, settled, together):
+def test_many_processes_share_one_cache(
+    tmp_path: Path, settled: list[Path], together: Callable[..., list[str]]
+):
     code = """
 import sys, pathlib, logging
 logging.basicConfig()
@@ -179,17 +184,17 @@ print([digests.digest(p) for p in paths] == list(digests.digests(paths).values()
     assert {path: entries(cache)[inode(path)] for path in settled[1:]} == expected
 
 
-def test_missing_file_is_an_error(tmp_path):
+def test_missing_file_is_an_error(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match="absent"):
         FileDigests(tmp_path / "digests.db").digest(tmp_path / "absent")
 
 
-def test_a_file_that_others_removed_meanwhile_is_not_known_and_no_error(tmp_path):
+def test_a_file_that_others_removed_meanwhile_is_not_known_and_no_error(tmp_path: Path):
     cache, gone = FileDigests(tmp_path / "digests.db"), tmp_path / "gone"
     assert cache.known([gone]) == {}
 
 
-def test_a_cache_that_was_cleared_takes_no_room_and_is_used_again(tmp_path):
+def test_a_cache_that_was_cleared_takes_no_room_and_is_used_again(tmp_path: Path):
     path, digests = tmp_path / "file", FileDigests(tmp_path / "digests.db")
     path.write_bytes(b"x")
     digests.clear()
@@ -204,7 +209,9 @@ def test_a_cache_that_was_cleared_takes_no_room_and_is_used_again(tmp_path):
     assert digests.known([path]) == wanted
 
 
-def test_a_cache_that_another_process_writes_is_not_cleared_under_it(tmp_path, monkeypatch):
+def test_a_cache_that_another_process_writes_is_not_cleared_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path, digests = tmp_path / "file", FileDigests(tmp_path / "digests.db")
     path.write_bytes(b"x")
     digests.vouch({path: digest.of_file(path)}, time.time_ns() + 10**12)

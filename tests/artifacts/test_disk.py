@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from artifacts.client import Client
 from artifacts.errors import StoreUnusable
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from recipes.regular import FileRefused
 from tests.disks import fill
 
@@ -17,7 +19,9 @@ PUBLICATION = Publication(
 )
 
 
-def test_a_disk_that_fills_up_while_building_is_said_with_bytes(small_disk, key, all_files):
+def test_a_disk_that_fills_up_while_building_is_said_with_bytes(
+    small_disk: Path, key: str, all_files: Callable[[Path], list[str]]
+):
     store = open_store(small_disk / "store")
     said = r"disk full: engine [0-9a-f]{12} needs more than [\d,]{7,9} bytes, and [\d,]+ are free at "
     with pytest.raises(StoreUnusable, match=said), store.write(key, kind="engine", step={}, host={}) as draft:
@@ -26,7 +30,9 @@ def test_a_disk_that_fills_up_while_building_is_said_with_bytes(small_disk, key,
     assert all_files(store.root) == []
 
 
-def test_a_disk_that_fills_up_while_committing_leaves_nothing(small_disk, key, all_files):
+def test_a_disk_that_fills_up_while_committing_leaves_nothing(
+    small_disk: Path, key: str, all_files: Callable[[Path], list[str]]
+):
     store = open_store(small_disk / "store")
     with (
         pytest.raises(StoreUnusable, match="disk full: "),
@@ -40,7 +46,9 @@ def test_a_disk_that_fills_up_while_committing_leaves_nothing(small_disk, key, a
     assert store.verify(key) == []
 
 
-def test_a_full_disk_does_not_take_locks_logs_drafts_or_publications(small_disk, key, all_files):
+def test_a_full_disk_does_not_take_locks_logs_drafts_or_publications(
+    small_disk: Path, key: str, all_files: Callable[[Path], list[str]]
+):
     store = open_store(small_disk / "store")
     fill(small_disk / "ballast")
     with pytest.raises(StoreUnusable, match="disk full: "), store.lock(key):
@@ -55,7 +63,7 @@ def test_a_full_disk_does_not_take_locks_logs_drafts_or_publications(small_disk,
     assert open_registry(store.registry_url).publish(PUBLICATION) == 1
 
 
-def test_a_registry_on_a_disk_that_fills_up_stays_as_it_was(small_disk):
+def test_a_registry_on_a_disk_that_fills_up_stays_as_it_was(small_disk: Path):
     registry = open_registry(small_disk / "registry.db")
     registry.publish(PUBLICATION)
     events = registry.events("demo/fp8")
@@ -72,7 +80,9 @@ def test_a_registry_on_a_disk_that_fills_up_stays_as_it_was(small_disk):
     assert registry.publish(large) == 2
 
 
-def test_an_artifact_larger_than_the_disk_is_refused_before_it_is_built(small_disk, key, all_files):
+def test_an_artifact_larger_than_the_disk_is_refused_before_it_is_built(
+    small_disk: Path, key: str, all_files: Callable[[Path], list[str]]
+):
     store = open_store(small_disk / "store")
     said = "disk full: engine [0-9a-f]{12} needs 5,000,000 bytes, and "
     with (
@@ -83,13 +93,13 @@ def test_an_artifact_larger_than_the_disk_is_refused_before_it_is_built(small_di
     assert all_files(small_disk) == []
 
 
-def test_a_full_disk_reported_by_a_library_is_recognised(store, key):
+def test_a_full_disk_reported_by_a_library_is_recognised(store: LocalStore, key: str):
     text = f"Error while serializing: I/O error: {os.strerror(28)} (os error 28)"
     with pytest.raises(StoreUnusable, match="disk full: "), store.write(key, kind="k", step={}, host={}):
         raise RuntimeError(text)
 
 
-def test_other_failures_of_the_block_stay_what_they_are(store, key):
+def test_other_failures_of_the_block_stay_what_they_are(store: LocalStore, key: str):
     with (
         pytest.raises(PermissionError, match="the user's own file"),
         store.write(key, kind="k", step={}, host={}),
@@ -97,7 +107,9 @@ def test_other_failures_of_the_block_stay_what_they_are(store, key):
         raise PermissionError(13, "the user's own file")
 
 
-def test_a_pull_that_does_not_fit_leaves_nothing(small_disk, store, put, key):
+def test_a_pull_that_does_not_fit_leaves_nothing(
+    small_disk: Path, store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, {"weights": bytes(1_200_000)})
     client = Client(str(store.root))
     client.registry.publish(dataclasses.replace(PUBLICATION, engine_key=key))
@@ -121,14 +133,19 @@ def unusable(store, key) -> list[str]:
     return said
 
 
-def test_a_store_below_a_file_is_refused(tmp_path):
+def test_a_store_below_a_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileRefused, match="is below a path that is not a directory"):
         open_store(tmp_path / "file" / "store")
 
 
 def test_a_store_on_a_read_only_disk_is_unusable_but_readable(
-    tmp_path, small_disk, read_only_disk, put, key, other_key
+    tmp_path: Path,
+    small_disk: Path,
+    read_only_disk: Callable[[], None],
+    put: Callable[..., None],
+    key: str,
+    other_key: str,
 ):
     store = open_store(small_disk / "store")
     put(key, {"a": b"1"}, into=store)

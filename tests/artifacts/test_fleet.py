@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,8 @@ from tests.artifacts.caches import commit
 from tests.artifacts.fleets import Fleet, collect, engine
 from tests.artifacts.remotes import PART, opened
 from tests.artifacts.sweeping import age, finished, go, ready
+from tests.forked import Forked
+from tests.servers.s3 import Bucket
 
 BUILDER = """
 import random, sys, time
@@ -72,7 +76,7 @@ UNNEEDED = "0" * 64
 
 
 @pytest.fixture
-def fleet(bucket, registry_url, tmp_path) -> Fleet:
+def fleet(bucket: Bucket, registry_url: str, tmp_path: Path) -> Fleet:
     """A fleet whose first version, of no alias, is not needed."""
     made = Fleet(bucket, registry_url, CachedStore(opened(bucket.url), tmp_path / "here"))
     commit(made.here, UNNEEDED, {"engine.json": b"{}"})
@@ -81,7 +85,7 @@ def fleet(bucket, registry_url, tmp_path) -> Fleet:
 
 
 def test_builders_and_pullers_on_other_machines_lose_nothing_to_a_sweep_that_never_rests(
-    fleet, start, tmp_path
+    fleet: Fleet, start: Callable[..., Forked], tmp_path: Path
 ):
     machines = [(BUILDER, 8, 0), (BUILDER, 8, 1), (PULLER, 3, 2)]
     workers = [
@@ -100,7 +104,7 @@ def test_builders_and_pullers_on_other_machines_lose_nothing_to_a_sweep_that_nev
 
 
 def test_machines_killed_at_any_moment_leave_only_what_the_next_sweep_takes(
-    fleet, start, tmp_path, monkeypatch
+    fleet: Fleet, start: Callable[..., Forked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     chance = random.Random(5)
     for turn in range(2):
@@ -135,7 +139,7 @@ def test_machines_killed_at_any_moment_leave_only_what_the_next_sweep_takes(
     assert verify_pulled(Client(fleet.url, fleet.registry_url).pull("demo", tmp_path / "engine")) == []
 
 
-def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(fleet):
+def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(fleet: Fleet):
     key, files = engine(1)
     commit(fleet.here, key, files)
     assert {one.key for one in fleet.collect().removed} == {key, UNNEEDED}
@@ -150,7 +154,7 @@ def test_what_was_swept_and_is_in_a_cache_is_pushed_again_in_whole(fleet):
     assert (there.directory(key) / "rank0.bin").read_bytes() == files["rank0.bin"]
 
 
-def test_a_sweep_cut_short_after_the_manifest_leaves_nothing_that_a_push_trusts(fleet):
+def test_a_sweep_cut_short_after_the_manifest_leaves_nothing_that_a_push_trusts(fleet: Fleet):
     """The long file's index is gone, its parts are half there: the push sends what is missing."""
     key, files = engine(2)
     commit(fleet.here, key, files)
@@ -182,7 +186,9 @@ print("pulled", flush=True)
 """
 
 
-def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(fleet, start, tmp_path):
+def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(
+    fleet: Fleet, start: Callable[..., Forked], tmp_path: Path
+):
     """Nobody points at what is being pulled any more, and it stays until it is there."""
     for number in (1, 3, 5):
         key, files = engine(number)
@@ -208,7 +214,7 @@ def finished_with(child) -> str:
 
 
 def test_the_registry_of_another_store_is_refused_before_anything_is_read_or_deleted(
-    fleet, tmp_path, monkeypatch, all_files
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_files: Callable[[Path], list[str]]
 ):
     other = CachedStore(opened(f"{fleet.url}-other"), tmp_path / "other")
     commit(other, "1" * 64)
@@ -226,7 +232,9 @@ def test_the_registry_of_another_store_is_refused_before_anything_is_read_or_del
     assert all_files(fleet.bucket.path) == before
 
 
-def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(bucket, tmp_path, start):
+def test_the_cache_keeps_what_a_build_uses_and_evicts_around_it(
+    bucket: Bucket, tmp_path: Path, start: Callable[..., Forked]
+):
     """A build in another process holds one engine; this one commits until the cache is over its bound."""
     store = CachedStore(opened(bucket.url), tmp_path / "cache", idle_s=0.0, max_bytes=60_000)
     used, files = engine(0)

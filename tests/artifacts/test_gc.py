@@ -8,6 +8,7 @@ import pytest
 from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.collection.marking import Policy, mark
+from artifacts.registry.retention import RetainedVersion
 from tests.artifacts.marking import EAGER, NOW, ago, claim, removed, version
 
 
@@ -42,7 +43,9 @@ def inventory(
         (version(aliases=("prod",), collected=True), EAGER, None),
     ],
 )
-def test_a_version_is_kept_for_the_reasons_of_the_policy(known, policy, reasons):
+def test_a_version_is_kept_for_the_reasons_of_the_policy(
+    known: RetainedVersion, policy: Policy, reasons: tuple[str, ...] | None
+):
     assert marking.retained([known], policy, NOW) == ({} if reasons is None else {known: reasons})
 
 
@@ -132,6 +135,6 @@ def test_litter_stays_with_its_owner_and_while_it_is_young():
 
 
 @pytest.mark.parametrize("value", [-1, math.nan])
-def test_a_policy_has_no_negative_numbers(value):
+def test_a_policy_has_no_negative_numbers(value: float):
     with pytest.raises(ValueError, match="negative or undefined"):
         Policy(min_age_days=value)

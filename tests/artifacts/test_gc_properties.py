@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +113,7 @@ def test_nothing_that_is_needed_goes(held, versions, claims, policy):
     assert young <= left.artifacts.keys()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(held=INVENTORIES, versions=VERSIONS, claims=CLAIMS, policy=POLICIES)
 def test_what_nobody_needs_goes_once_it_is_old_and_nobody_leases_it(held, versions, claims, policy):

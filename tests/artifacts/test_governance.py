@@ -1,13 +1,15 @@
 """Promotions before policies, signatures and waivers, on both databases."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
 
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, PolicyInvalid, PolicyRefused
 from artifacts.registry import tables
-from artifacts.registry.registry import Policy, open_registry
+from artifacts.registry.registry import Policy, Registry, open_registry
 from artifacts.registry.telling import describe_event
 from artifacts.version import IMPORTED
 from tests.artifacts.governing import FAST, ONE, change, version, waiver
@@ -19,7 +21,7 @@ def kinds(registry) -> list[str]:
     return [event.kind for event in registry.events("demo/fp8")][3:]
 
 
-def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(registry):
+def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(registry: Registry):
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     registry.set_policy("prod", FAST)
     with pytest.raises(PolicyRefused) as caught:
@@ -42,14 +44,14 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
     registry.promote("demo/fp8", "prod", to=2, expect=1)
 
 
-def test_who_lost_the_race_is_told_so_and_not_judged(registry):
+def test_who_lost_the_race_is_told_so_and_not_judged(registry: Registry):
     registry.set_policy("prod", FAST)
     with pytest.raises(AliasMoved):
         registry.promote("demo/fp8", "prod", to=2, expect=1)
     assert kinds(registry) == []
 
 
-def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_repeated(registry):
+def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_repeated(registry: Registry):
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     registry.set_policy("prod", FAST)
     for _ in range(2):
@@ -70,7 +72,7 @@ def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_r
     ]  # fmt: skip
 
 
-def test_a_waiver_lets_one_version_pass_one_alias_for_a_time_and_all_see_it(registry):
+def test_a_waiver_lets_one_version_pass_one_alias_for_a_time_and_all_see_it(registry: Registry):
     registry.set_policy("prod", FAST)
     made = registry.waive(waiver(2))
     assert registry.waivers() == registry.waivers("demo/fp8") == [made]
@@ -91,7 +93,7 @@ def test_a_waiver_lets_one_version_pass_one_alias_for_a_time_and_all_see_it(regi
         registry.end_waiver(made.id)
 
 
-def test_a_waiver_ends_by_itself(registry, registry_url):
+def test_a_waiver_ends_by_itself(registry: Registry, registry_url: str):
     registry.set_policy("prod", FAST)
     registry.waive(waiver(1))
     over = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
@@ -113,7 +115,7 @@ def test_a_waiver_ends_by_itself(registry, registry_url):
         ({"until": datetime(2999, 1, 1)}, "give a later moment, with its time zone"),  # noqa: DTZ001 on purpose
     ],
 )
-def test_waivers_that_nobody_could_answer_for_are_refused(tmp_path, changes, said):
+def test_waivers_that_nobody_could_answer_for_are_refused(tmp_path: Path, changes: dict[str, Any], said: str):
     registry = open_registry(tmp_path / "registry.db")
     registry.publish(ONE)
     with pytest.raises(PolicyInvalid, match=said):
@@ -121,7 +123,7 @@ def test_waivers_that_nobody_could_answer_for_are_refused(tmp_path, changes, sai
     assert registry.waivers(ended=True) == []
 
 
-def test_waivers_are_of_versions_that_are_there(registry, tmp_path):
+def test_waivers_are_of_versions_that_are_there(registry: Registry, tmp_path: Path):
     with pytest.raises(NotFound, match="no version demo/fp8:9"):
         registry.waive(waiver(9))
     none = open_registry(tmp_path / "none.db")
@@ -142,7 +144,7 @@ def test_waivers_are_of_versions_that_are_there(registry, tmp_path):
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_waived_version_is_kept_from_an_alias_that_wants_none(registry):
+def test_a_waived_version_is_kept_from_an_alias_that_wants_none(registry: Registry):
     registry.waive(waiver(1))
     registry.set_policy("stable", Policy(no_open_waivers=True))
     with pytest.raises(PolicyRefused, match="no_open_waivers: 1 of its waivers is open"):
@@ -150,7 +152,7 @@ def test_a_waived_version_is_kept_from_an_alias_that_wants_none(registry):
     registry.promote("demo/fp8", "stable", to=2, expect=None)
 
 
-def test_a_signature_by_a_key_of_the_policy_is_asked_for(registry, registry_url):
+def test_a_signature_by_a_key_of_the_policy_is_asked_for(registry: Registry, registry_url: str):
     registry.set_policy("prod", Policy(signed_by=(KEY,)))
     with pytest.raises(PolicyRefused, match="signed_by: it has no good signature by the key required"):
         registry.promote("demo/fp8", "prod", to=1, expect=None)
@@ -164,7 +166,9 @@ def test_a_signature_by_a_key_of_the_policy_is_asked_for(registry, registry_url)
     registry.promote("demo/fp8", "prod", to=1, expect=None)
 
 
-def test_a_signature_that_does_not_hold_promotes_nothing_and_stops_no_rollback(registry, registry_url):
+def test_a_signature_that_does_not_hold_promotes_nothing_and_stops_no_rollback(
+    registry: Registry, registry_url: str
+):
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     registry.promote("demo/fp8", "prod", to=2, expect=1)
     registry.set_policy("prod", Policy(signed_by=(KEY,)))
@@ -176,7 +180,7 @@ def test_a_signature_that_does_not_hold_promotes_nothing_and_stops_no_rollback(r
     assert (plain.rollback("demo/fp8", "prod").now, plain.aliases("demo/fp8")) == (1, {"prod": 1})
 
 
-def test_an_engine_from_elsewhere_is_promoted_by_policy_or_waiver_only(registry):
+def test_an_engine_from_elsewhere_is_promoted_by_policy_or_waiver_only(registry: Registry):
     foreign = version(9, verdict="UNVERIFIED", origin=IMPORTED)
     assert registry.publish(foreign) == 4
     with pytest.raises(PolicyRefused, match="verdict: its verdict is UNVERIFIED, not PASS"):
@@ -192,7 +196,7 @@ def test_an_engine_from_elsewhere_is_promoted_by_policy_or_waiver_only(registry)
             registry.publish(version(10, **wrong))
 
 
-def test_a_policy_of_a_later_version_is_not_guessed_at(registry, registry_url):
+def test_a_policy_of_a_later_version_is_not_guessed_at(registry: Registry, registry_url: str):
     registry.set_policy("prod", FAST)
     change(registry_url, update(tables.policy).values(rules={"phase_of_moon": "full"}))
     with pytest.raises(

@@ -7,11 +7,12 @@ from sqlalchemy import update
 
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.registry import tables
+from artifacts.registry.registry import Registry
 from artifacts.registry.telling import describe_event
 from tests.artifacts.governing import FAST, ONE, change
 
 
-def test_rollbacks_go_back_the_way_that_was_come(registry):
+def test_rollbacks_go_back_the_way_that_was_come(registry: Registry):
     for to, expect in ((1, None), (2, 1), (3, 2)):
         registry.promote("demo/fp8", "prod", to=to, expect=expect)
     assert [registry.rollback("demo/fp8", "prod").now for _ in range(2)] == [2, 1]
@@ -33,7 +34,7 @@ def test_rollbacks_go_back_the_way_that_was_come(registry):
     assert describe_event(registry.events("demo/fp8")[-1]) == "@prod rolled back from version 3 to version 1"
 
 
-def test_a_rollback_goes_to_a_version_where_the_alias_was_and_expects(registry):
+def test_a_rollback_goes_to_a_version_where_the_alias_was_and_expects(registry: Registry):
     for to, expect in ((1, None), (2, 1), (3, 2)):
         registry.promote("demo/fp8", "prod", to=to, expect=expect)
     with pytest.raises(AliasMoved, match="is at version 3, not version 2"):
@@ -45,7 +46,7 @@ def test_a_rollback_goes_to_a_version_where_the_alias_was_and_expects(registry):
     assert registry.rollback("demo/fp8", "prod", to=1, expect=3).now == 1
 
 
-def test_a_rollback_passes_over_what_gc_took(registry, registry_url):
+def test_a_rollback_passes_over_what_gc_took(registry: Registry, registry_url: str):
     for to, expect in ((1, None), (2, 1), (3, 2)):
         registry.promote("demo/fp8", "prod", to=to, expect=expect)
     gone = (
@@ -59,7 +60,7 @@ def test_a_rollback_passes_over_what_gc_took(registry, registry_url):
         registry.promote("demo/fp8", "prod", to=2, expect=1)
 
 
-def test_no_policy_stands_in_the_way_of_a_rollback_and_the_log_says_what_it_thinks(registry):
+def test_no_policy_stands_in_the_way_of_a_rollback_and_the_log_says_what_it_thinks(registry: Registry):
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     registry.promote("demo/fp8", "prod", to=2, expect=1)
     registry.set_policy("prod", FAST)
@@ -70,7 +71,7 @@ def test_no_policy_stands_in_the_way_of_a_rollback_and_the_log_says_what_it_thin
     )
 
 
-def test_events_of_all_names_are_read_in_order_and_the_newest(registry):
+def test_events_of_all_names_are_read_in_order_and_the_newest(registry: Registry):
     registry.publish(dataclasses.replace(ONE, name="demo/int8"))
     registry.set_policy("prod", FAST)
     events = registry.events()
@@ -82,7 +83,7 @@ def test_events_of_all_names_are_read_in_order_and_the_newest(registry):
     assert describe_event(events[-1]) == "policy of @prod: verdict PASS; metrics tokens_per_s >= 200"
 
 
-def test_a_reason_to_rebuild_is_said_once(registry):
+def test_a_reason_to_rebuild_is_said_once(registry: Registry):
     registry.rebuild_needed("demo/fp8", 1, ["newer commit", "newer driver"])
     registry.rebuild_needed("demo/fp8", 1, ["newer driver", "old gate data"])
     registry.rebuild_needed("demo/fp8", 1, ["newer commit"])

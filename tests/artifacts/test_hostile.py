@@ -14,14 +14,16 @@ from artifacts.store.objects import DOCUMENT_BYTES
 from artifacts.store.remote import remote_layout
 from tests.artifacts.caches import commit
 from tests.artifacts.remotes import FILES, PART, opened
+from tests.present import present
+from tests.servers.s3 import Bucket
 
 
 @pytest.fixture
-def client(bucket, tmp_path, monkeypatch, key) -> Client:
+def client(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> Client:
     """A consumer of a remote store with one version that its registry knows, and an empty cache."""
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "home" / "caches"))
     maker = Client(bucket.url, f"sqlite:///{tmp_path / 'registry.db'}")
-    maker.store.remote._part_bytes = PART  # small parts, for a store that is made by this commit
+    present(maker.store.remote)._part_bytes = PART  # small parts, for a store that is made by this commit
     commit(maker.store, key)
     maker.registry.publish(
         Publication(name="demo", engine_key=key, recipe={}, verdict="PASS", facts={"tp": 2})
@@ -63,8 +65,10 @@ def forged(manifest: Manifest, **changes: object) -> str:
         ("engine.json/x", "is a file and a directory"),
     ],
 )
-def test_a_manifest_with_a_name_that_leads_elsewhere_is_refused(client, bucket, tmp_path, key, name, said):
-    manifest = client.store.remote.manifest(key)
+def test_a_manifest_with_a_name_that_leads_elsewhere_is_refused(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str, name: str, said: str
+):
+    manifest = present(client.store.remote).manifest(key)
     files = {one: record.model_dump() for one, record in manifest.files.items()}
     path = bucket.root / remote_layout.manifest_path(key)
     path.write_text(forged(manifest, files={**files, name: files["engine.json"]}))
@@ -72,26 +76,38 @@ def test_a_manifest_with_a_name_that_leads_elsewhere_is_refused(client, bucket, 
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, -3])
-def test_truncated_json_is_refused(client, bucket, tmp_path, key, cut):
+def test_truncated_json_is_refused(client: Client, bucket: Bucket, tmp_path: Path, key: str, cut: int):
     path = bucket.root / remote_layout.manifest_path(key)
     path.write_bytes(path.read_bytes()[:cut])
     refused(client, tmp_path, f"{bucket.url}/manifests/.*does not match its seal")
 
 
-def test_a_manifest_of_another_engine_is_refused(client, bucket, tmp_path, key, other_key):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+def test_a_manifest_of_another_engine_is_refused(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str, other_key: str
+):
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     path.write_text(forged(manifest, key=other_key))
     refused(client, tmp_path, f"is the manifest of {other_key}")
 
 
-def test_a_manifest_whose_digest_is_not_of_its_files_is_refused(client, bucket, tmp_path, key):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+def test_a_manifest_whose_digest_is_not_of_its_files_is_refused(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str
+):
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     path.write_text(forged(manifest, digest="0" * 64))
     refused(client, tmp_path, "is not the digest of the files listed")
 
 
-def test_a_well_made_manifest_of_other_files_is_not_what_was_published(client, bucket, tmp_path, key):
-    manifest = client.store.remote.manifest(key)
+def test_a_well_made_manifest_of_other_files_is_not_what_was_published(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str
+):
+    manifest = present(client.store.remote).manifest(key)
     client.registry.publish(
         Publication(name="demo", engine_key=key, manifest_digest=manifest.digest, recipe={"n": 2},
                     verdict="PASS", facts={})
@@ -133,22 +149,31 @@ INDEXES = {
 
 
 @pytest.mark.parametrize("lie", INDEXES)
-def test_an_index_that_lies_is_refused(client, bucket, tmp_path, key, lie):
+def test_an_index_that_lies_is_refused(client: Client, bucket: Bucket, tmp_path: Path, key: str, lie: str):
     change, said = INDEXES[lie]
-    path = bucket.root / remote_layout.index_path(client.store.remote.manifest(key).files["rank0.bin"].sha256)
+    path = bucket.root / remote_layout.index_path(
+        present(client.store.remote).manifest(key).files["rank0.bin"].sha256
+    )
     path.write_text(change(remote_layout.read_index(path.read_text(), "index")))
     refused(client, tmp_path, said)
 
 
-def test_a_description_too_long_for_memory_is_not_read(client, bucket, tmp_path, key):
+def test_a_description_too_long_for_memory_is_not_read(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str
+):
     path = bucket.root / remote_layout.manifest_path(key)
     with path.open("r+b") as file:
         file.truncate(DOCUMENT_BYTES + 1)  # a hole: it costs the disk nothing
     refused(client, tmp_path, "67,108,865 bytes; descriptions of artifacts have at most")
 
 
-def test_files_larger_than_the_disk_are_refused_before_anything_is_written(client, bucket, tmp_path, key):
-    path, manifest = bucket.root / remote_layout.manifest_path(key), client.store.remote.manifest(key)
+def test_files_larger_than_the_disk_are_refused_before_anything_is_written(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str
+):
+    path, manifest = (
+        bucket.root / remote_layout.manifest_path(key),
+        present(client.store.remote).manifest(key),
+    )
     files = {name: record.model_dump() for name, record in manifest.files.items()}
     files["rank0.bin"] = FileRecord(size=10**18, sha256=files["rank0.bin"]["sha256"]).model_dump()
     path.write_text(forged(manifest, files=files))
@@ -156,7 +181,9 @@ def test_files_larger_than_the_disk_are_refused_before_anything_is_written(clien
 
 
 @pytest.mark.parametrize("link", ["tuning", "rank0.bin"])
-def test_links_in_the_staging_of_a_pull_are_not_followed(client, bucket, tmp_path, key, link):
+def test_links_in_the_staging_of_a_pull_are_not_followed(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str, link: str
+):
     """Somebody who may write beside the destination puts a link where a file, or its folder, will be."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -176,7 +203,7 @@ def test_links_in_the_staging_of_a_pull_are_not_followed(client, bucket, tmp_pat
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', '{"uri": 1}'])
-def test_a_list_of_registries_that_cannot_be_read_stops_gc(bucket, text):
+def test_a_list_of_registries_that_cannot_be_read_stops_gc(bucket: Bucket, text: str):
     remote = opened(bucket.url)
     assert remote.id
     (bucket.root / "registries").mkdir()
@@ -185,7 +212,9 @@ def test_a_list_of_registries_that_cannot_be_read_stops_gc(bucket, text):
         registries.require_all(remote.objects, [])
 
 
-def test_a_manifest_that_was_taken_away_is_said_to_be_gone(client, bucket, tmp_path, key):
+def test_a_manifest_that_was_taken_away_is_said_to_be_gone(
+    client: Client, bucket: Bucket, tmp_path: Path, key: str
+):
     (bucket.root / remote_layout.manifest_path(key)).unlink()
     refused(client, tmp_path, f"no artifact {key} in {bucket.url}", NotFound)
     assert json.loads((bucket.root / "store.json").read_text())["layout"] == 1

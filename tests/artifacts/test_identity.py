@@ -1,6 +1,7 @@
 """What makes a version a new one: what was built and what judged it, and nothing else."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from artifacts.registry.identity import identity
 from artifacts.registry.registry import open_registry
 from tests.artifacts.governing import ONE, change
 
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "demo/fp8",
     "model": {"path": "../model"},
@@ -39,7 +40,7 @@ def of(recipe=RECIPE, lineage=LINEAGE, content="d" * 64, verdict="PASS", key="1"
 
 
 @pytest.mark.parametrize("change_", SPELLED)
-def test_another_spelling_or_schedule_is_no_other_version(registry_url, change_):
+def test_another_spelling_or_schedule_is_no_other_version(registry_url: str, change_):
     assert of({**RECIPE, **change_}) == of()
     registry = open_registry(registry_url)
     again = dataclasses.replace(BUILT, recipe={**RECIPE, **change_}, metrics=[])
@@ -48,7 +49,7 @@ def test_another_spelling_or_schedule_is_no_other_version(registry_url, change_)
 
 
 def test_what_was_built_scored_or_asked_for_tells_versions_apart():
-    limits = {"gate": {**RECIPE["gate"], "limits": {"kl": 0.03}}}
+    limits: dict[str, Any] = {"gate": {**RECIPE["gate"], "limits": {"kl": 0.03}}}
     others = [
         of(),
         of(key="2" * 64),
@@ -74,7 +75,7 @@ def test_an_unknown_content_may_be_any():
     assert not is_same("d" * 64, "c" * 64)
 
 
-def test_a_version_of_another_content_is_another_version(registry_url):
+def test_a_version_of_another_content_is_another_version(registry_url: str):
     registry = open_registry(registry_url)
     other = dataclasses.replace(BUILT, manifest_digest="c" * 64)
     assert [registry.publish(one) for one in (BUILT, other, BUILT, other)] == [1, 2, 1, 2]
@@ -82,7 +83,7 @@ def test_a_version_of_another_content_is_another_version(registry_url):
     assert registry.resolve("demo/fp8:1").address == f"{'1' * 64}.{'d' * 64}"
 
 
-def test_versions_published_by_the_old_formula_are_recognised(registry_url):
+def test_versions_published_by_the_old_formula_are_recognised(registry_url: str):
     registry = open_registry(registry_url)
     registry.publish(BUILT)
     change(registry_url, update(tables.version).values(identity="0" * 64))
@@ -92,7 +93,7 @@ def test_versions_published_by_the_old_formula_are_recognised(registry_url):
     assert registry.resolve("demo/fp8").address == "1" * 64
 
 
-def test_a_run_that_publishes_nothing_new_leaves_an_alias_where_somebody_moved_it(registry_url):
+def test_a_run_that_publishes_nothing_new_leaves_an_alias_where_somebody_moved_it(registry_url: str):
     registry = open_registry(registry_url)
     for content in ("d" * 64, "c" * 64):
         registry.publish(dataclasses.replace(BUILT, manifest_digest=content))
@@ -102,7 +103,7 @@ def test_a_run_that_publishes_nothing_new_leaves_an_alias_where_somebody_moved_i
     assert registry.aliases("demo/fp8") == {"candidate": 1}
 
 
-def test_an_alias_that_was_never_asked_for_is_moved_once(registry_url):
+def test_an_alias_that_was_never_asked_for_is_moved_once(registry_url: str):
     registry = open_registry(registry_url)
     registry.publish(BUILT)
     asked = dataclasses.replace(BUILT, alias="prod", recipe={**RECIPE, "publish": {"alias": "prod"}})

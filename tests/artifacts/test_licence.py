@@ -1,7 +1,11 @@
 """Licences as model cards state them, and the texts beside them."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+from artifacts.store.local import LocalStore
 from artifacts.trust.licence import MAX_BYTES, licence_in, licence_of, texts_of
 
 
@@ -24,14 +28,14 @@ from artifacts.trust.licence import MAX_BYTES, licence_in, licence_of, texts_of
         ("---\nlicense: ../../etc/passwd\n---\n", "LicenseRef-..-..-etc-passwd"),
     ],
 )
-def test_the_card_states_the_licence(tmp_path, card, wanted):
+def test_the_card_states_the_licence(tmp_path: Path, card: str, wanted: str):
     (tmp_path / "README.md").write_bytes(card.encode())
     found = licence_in(tmp_path)
     assert found["id"] == wanted
     assert found["stated"] == (None if wanted == "NOASSERTION" else "README.md")
 
 
-def test_texts_are_carried_and_what_is_no_text_is_not(tmp_path):
+def test_texts_are_carried_and_what_is_no_text_is_not(tmp_path: Path):
     (tmp_path / "LICENSE").write_text("Permission is granted")
     (tmp_path / "NOTICE.txt").write_bytes(b"caf\xe9")
     (tmp_path / "LICENSE-long").write_bytes(b"x" * (MAX_BYTES + 1))
@@ -49,7 +53,7 @@ def test_texts_of_a_version_never_have_names_that_lead_elsewhere():
     assert texts_of(source) == {"LICENSE": "a", "draft-LICENSE": "e"}
 
 
-def test_only_the_papers_of_an_artifact_are_asked_for(store, put, key):
+def test_only_the_papers_of_an_artifact_are_asked_for(store: LocalStore, put: Callable[..., None], key: str):
     put(
         key,
         {

@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -90,7 +91,7 @@ def test_seals_hold_any_object(values):
         ),
     ],
 )
-def test_a_sealed_manifest_with_absurd_values_is_refused(change, said):
+def test_a_sealed_manifest_with_absurd_values_is_refused(change: dict[str, Any], said: str):
     absurd = seal({**MANIFEST.model_dump(mode="json"), **change})
     with pytest.raises(ArtifactCorrupt, match=f"m: .*{said}.*not written by this version"):
         read_manifest(absurd, "m")
@@ -133,7 +134,7 @@ def test_caches_lie_outside_the_digest_and_are_sealed_by_their_own():
         ("rank0.engine", False),
     ],
 )
-def test_what_lies_in_a_directory_of_that_name_is_a_cache(name, outside):
+def test_what_lies_in_a_directory_of_that_name_is_a_cache(name: str, outside: bool):
     assert is_cache(name) is outside
     assert check_name(name) == name
 
@@ -149,12 +150,12 @@ def test_a_manifest_of_0_1_is_read_as_it_was_meant_and_written_as_it_was():
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.json", "..a", "a..b/c", ".hidden", "ü/ä b"])
-def test_relative_names_are_taken(name):
+def test_relative_names_are_taken(name: str):
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a/", "a//b", ".", "..", "../a", "a/../b", "a/./b"])
-def test_names_that_lead_elsewhere_are_refused(name):
+def test_names_that_lead_elsewhere_are_refused(name: str):
     with pytest.raises(ValueError, match="is not a relative path"):
         check_name(name)
 
@@ -168,14 +169,14 @@ def test_names_that_do_not_look_as_they_are_are_refused(name):
 @pytest.mark.parametrize(
     "names", [["Rank0.bin", "rank0.bin"], ["a/B", "A/b"], ["\u00fc", "u\u0308"], ["ss", "\u00df"]]
 )
-def test_names_that_some_disk_cannot_tell_apart_are_refused(names):
+def test_names_that_some_disk_cannot_tell_apart_are_refused(names: list[str]):
     with pytest.raises(ValueError, match="differ only by case"):
         check_names(names)
     check_names(names[:1])
 
 
 @pytest.mark.parametrize("names", [["a", "a/b"], ["a/b/c", "A"]])
-def test_a_name_that_is_a_file_and_a_directory_is_refused(names):
+def test_a_name_that_is_a_file_and_a_directory_is_refused(names: list[str]):
     with pytest.raises(ValueError, match="is a file and a directory of"):
         check_names(names)
 
@@ -187,7 +188,7 @@ def test_a_name_longer_than_disks_take_is_refused():
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a\nb", "MANIFEST.JSON", "c/.."])
-def test_a_sealed_manifest_with_a_hostile_name_is_refused_whoever_sealed_it(name):
+def test_a_sealed_manifest_with_a_hostile_name_is_refused_whoever_sealed_it(name: str):
     files = {name: FILES["config.json"].model_dump()}
     values = {**MANIFEST.model_dump(mode="json"), "files": files}
     values["digest"] = digest.of_tree({name: "a" * 64})
@@ -203,14 +204,14 @@ def test_sealed_text_that_is_no_json_is_refused():
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "license.txt", "README.md", "docs/card.md", "a/manifest.json"])
-def test_licences_and_names_below_directories_are_free(name):
+def test_licences_and_names_below_directories_are_free(name: str):
     assert check_name(name) == name
 
 
 @pytest.mark.parametrize(
     "name", ["manifest.json", "version.json", "signatures.json", "provenance.json", "card.md", "Card.MD"]
 )
-def test_names_of_the_store_are_refused(name):
+def test_names_of_the_store_are_refused(name: str):
     with pytest.raises(ValueError, match=f"{name}' is reserved"):
         check_name(name)
 

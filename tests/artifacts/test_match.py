@@ -1,6 +1,7 @@
 """Which versions suit a request, and in what order."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -108,7 +109,7 @@ def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
         (CPU, {"runtime": {"tensorrt_llm": "1.2.1"}}, "is loaded by torch 2.13.0, not tensorrt_llm"),
     ],
 )
-def test_a_version_is_dropped_for_a_reason(facts, wanted, reason):
+def test_a_version_is_dropped_for_a_reason(facts: dict[str, Any], wanted: dict[str, Any], reason: str | None):
     (found,) = match([record(facts=facts)], wanted)
     assert found.dropped == (() if reason is None else (reason,))
 
@@ -153,7 +154,7 @@ def test_unknown_facts_and_ranks_are_refused_with_the_known_ones():
         ("", "NVIDIA L4", False),
     ],
 )
-def test_gpu_types_are_told_apart_by_whole_parts_of_names(want, name, same):
+def test_gpu_types_are_told_apart_by_whole_parts_of_names(want: str, name: str, same: bool):
     assert same_gpu(want, name) is same
 
 
@@ -167,7 +168,7 @@ def test_gpu_types_are_told_apart_by_whole_parts_of_names(want, name, same):
         ("Llama-8B@" + "d" * 40, f"its model is at commit {'c' * 40}, not {'d' * 40}"),
     ],
 )
-def test_a_model_is_named_whole_or_by_its_last_part(want, reason):
+def test_a_model_is_named_whole_or_by_its_last_part(want: str, reason: str | None):
     (found,) = match([record()], {"model": want, "tp": 2})
     assert found.dropped == (() if reason is None else (reason,))
 
@@ -186,7 +187,7 @@ def test_another_model_is_the_only_reason():
         ({"itl_ms_p95@4": 5}, ("itl_ms_p95@4 was not measured",)),
     ],
 )
-def test_a_service_level_bounds_each_metric_from_its_side(slo, reasons):
+def test_a_service_level_bounds_each_metric_from_its_side(slo: dict[str, Any], reasons: tuple[str, ...]):
     (found,) = match([record(ttft_ms_p95=300.0, tokens_per_s=50.0)], {"slo": slo})
     assert found.dropped == reasons
 
@@ -214,7 +215,8 @@ def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_l
         "and 3 other reasons like these",
     ]
     assert [one.record.number for one in closest(found, 2)] == [8, 7]
-    assert groups(match([record()], {})) == closest(match([record()], {})) == []
+    assert groups(match([record()], {})) == []
+    assert closest(match([record()], {})) == []
 
 
 def test_a_checkpoint_is_no_engine_unless_it_is_asked_for():

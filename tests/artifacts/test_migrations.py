@@ -2,8 +2,10 @@
 
 import re
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,7 +22,7 @@ RELEASED = range(1, tables.SCHEMA_VERSION)
 
 
 @pytest.fixture
-def restored(database_url):
+def restored(database_url: str) -> Callable[[int], str]:
     """Fills the database with a dump of that schema; returns its URL."""
 
     def restore(number: int) -> str:
@@ -36,7 +38,7 @@ def restored(database_url):
 
 
 @pytest.fixture
-def upgraded(restored):
+def upgraded(restored: Callable[[int], str]) -> str:
     """The URL of a registry that was of schema 1."""
     url = restored(1)
     assert connect(url).upgrade() == (1, tables.SCHEMA_VERSION)
@@ -53,7 +55,9 @@ def anatomy(url: str) -> dict[str, object]:
     engine = create_engine(url)
     with engine.connect() as db:
         there = inspect(db)
-        found = {name: table_anatomy(there, name) for name in sorted(there.get_table_names())}
+        found: dict[str, object] = {
+            name: table_anatomy(there, name) for name in sorted(there.get_table_names())
+        }
         guards = {
             "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name",
             "postgresql": "SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal",
@@ -80,7 +84,9 @@ def table_anatomy(there, name: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("number", RELEASED)
-def test_an_upgraded_registry_is_made_like_a_new_one(restored, number, tmp_path, request):
+def test_an_upgraded_registry_is_made_like_a_new_one(
+    restored: Callable[[int], str], number: int, tmp_path: Path, request: pytest.FixtureRequest
+):
     url = restored(number)
     connect(url).upgrade()
     found = anatomy(url)
@@ -95,7 +101,7 @@ def test_an_upgraded_registry_is_made_like_a_new_one(restored, number, tmp_path,
     assert found == anatomy(fresh)
 
 
-def test_what_was_published_is_there_after_the_upgrade(upgraded):
+def test_what_was_published_is_there_after_the_upgrade(upgraded: str):
     registry = open_registry(upgraded)
     assert registry.names() == ["Demo/FP8", "demo/fp8", "demo/int4"]
     first, *_ = versions = registry.versions("demo/fp8")
@@ -120,7 +126,7 @@ def test_what_was_published_is_there_after_the_upgrade(upgraded):
     assert registry.aliases("demo/fp8") == {"candidate": 3, "prod": 2}
 
 
-def test_aliases_know_since_when_they_point_there(upgraded):
+def test_aliases_know_since_when_they_point_there(upgraded: str):
     engine = create_engine(upgraded)
     with engine.connect() as db:
         moved = {row.alias: (row.moved_at, row.moved_by) for row in db.execute(tables.alias.select())}
@@ -133,28 +139,28 @@ def test_aliases_know_since_when_they_point_there(upgraded):
     assert {by for _, by in moved.values()} == {"unknown"}
 
 
-def test_versions_of_equal_facts_share_them(upgraded):
+def test_versions_of_equal_facts_share_them(upgraded: str):
     engine = create_engine(upgraded)
     with engine.connect() as db:
         assert len(db.execute(tables.facts.select()).all()) == 2
     engine.dispose()
 
 
-def test_an_upgraded_registry_goes_on(upgraded):
+def test_an_upgraded_registry_goes_on(upgraded: str):
     registry = open_registry(upgraded)
     same = registry.versions("demo/fp8")[0]
     again = Publication(
         name="demo/fp8", engine_key=same.engine_key, recipe=same.recipe, verdict="PASS", facts=same.facts
     )
     assert registry.publish(again) == 1  # its identity is what it was
-    one = {"engine_key": "f" * 64, "recipe": {}, "verdict": "PASS", "facts": same.facts}
+    one: dict[str, Any] = {"engine_key": "f" * 64, "recipe": {}, "verdict": "PASS", "facts": same.facts}
     assert registry.publish(Publication(name="demo/fp8", **one, alias="prod")) == 4
     assert registry.publish(Publication(name="Demo/FP8", **one)) == 2
     assert [event.seq for event in registry.events("demo/fp8")][-2:] == [12, 13]
     assert registry.aliases("demo/fp8") == {"candidate": 3, "prod": 4}
 
 
-def test_an_older_schema_is_refused_with_the_command_that_upgrades_it(restored):
+def test_an_older_schema_is_refused_with_the_command_that_upgrades_it(restored: Callable[[int], str]):
     said = r"has schema 1, and this version reads 3; bring it there with: enginery registry upgrade"
     url = restored(1)
     with pytest.raises(StoreUnusable, match=said):
@@ -163,13 +169,13 @@ def test_an_older_schema_is_refused_with_the_command_that_upgrades_it(restored):
         open_registry(url)
 
 
-def test_upgrading_again_changes_nothing_and_nothing_is_no_registry(upgraded, tmp_path):
+def test_upgrading_again_changes_nothing_and_nothing_is_no_registry(upgraded: str, tmp_path: Path):
     assert connect(upgraded).upgrade() == (3, 3)
     with pytest.raises(StoreUnusable, match="has no schema yet; `enginery registry init` makes it"):
         connect(tmp_path / "none.db").upgrade()
 
 
-def test_an_upgrade_that_fails_leaves_the_registry_as_it_was(restored):
+def test_an_upgrade_that_fails_leaves_the_registry_as_it_was(restored: Callable[[int], str]):
     url = restored(1)
     engine = create_engine(url)
     with engine.begin() as db:
@@ -185,7 +191,7 @@ def test_an_upgrade_that_fails_leaves_the_registry_as_it_was(restored):
     assert connect(url).upgrade() == (1, 3)
 
 
-def test_rows_that_point_nowhere_stop_an_upgrade(tmp_path):
+def test_rows_that_point_nowhere_stop_an_upgrade(tmp_path: Path):
     path = tmp_path / "registry.db"
     with closing(sqlite3.connect(path)) as db:
         db.executescript((SCHEMAS / "1.sqlite.sql").read_text())

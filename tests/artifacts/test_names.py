@@ -1,11 +1,12 @@
 """Which names, aliases and stores a registry refuses."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from artifacts.errors import NameRefused, StoreMismatch
-from artifacts.registry.registry import Binding, open_registry
+from artifacts.registry.registry import Binding, Registry, open_registry
 from tests.artifacts.governing import FAST, ONE, version, waiver
 
 
@@ -28,14 +29,14 @@ from tests.artifacts.governing import FAST, ONE, version, waiver
         "a/",
     ],
 )
-def test_hostile_names_are_refused_before_anything_is_made(tmp_path, name):
+def test_hostile_names_are_refused_before_anything_is_made(tmp_path: Path, name: str):
     with pytest.raises(NameRefused, match="is not allowed; use at most 200 letters"):
         open_registry(tmp_path / "r.db").publish(dataclasses.replace(ONE, name=name))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("alias", ["", "1", "pr od", "prod\n", "a/b", "a@b", "\x00", "x" * 65])
-def test_hostile_aliases_are_refused(tmp_path, alias):
+def test_hostile_aliases_are_refused(tmp_path: Path, alias: str):
     registry = open_registry(tmp_path / "r.db")
     registry.publish(ONE)
     asks = (
@@ -57,7 +58,7 @@ def test_hostile_aliases_are_refused(tmp_path, alias):
     }
 
 
-def test_names_that_differ_only_by_case_are_refused(registry):
+def test_names_that_differ_only_by_case_are_refused(registry: Registry):
     with pytest.raises(
         NameRefused, match="name 'Demo/FP8' differs from 'demo/fp8' only by case; use one of them"
     ):
@@ -68,7 +69,7 @@ def test_names_that_differ_only_by_case_are_refused(registry):
     assert (registry.names(), registry.aliases("demo/fp8")) == (["demo/fp8"], {"prod": 1})
 
 
-def test_a_registry_is_of_one_store(registry):
+def test_a_registry_is_of_one_store(registry: Registry):
     mine, other = Binding("a" * 32, "/stores/a"), Binding("b" * 32, "/stores/b")
     registry.require_store(other)  # nobody has said which
     assert registry.publish(version(5), store=mine) == 4

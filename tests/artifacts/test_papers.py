@@ -2,7 +2,9 @@
 
 import base64
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
@@ -10,14 +12,17 @@ from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.statement import Statement
 
+from artifacts import digest
 from artifacts.client import Client, verify_pulled
 from artifacts.errors import KeyUnusable, NotFound, NotTrusted
 from artifacts.manifest import VERSION, seal, unseal
 from artifacts.registry.endorsement import Endorsements
 from artifacts.registry.registry import Publication
+from artifacts.store.local import LocalStore
 from artifacts.trust import papers, provenance
-from artifacts.trust.bundle import make_key, read_private_key, trusted_keys
+from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
 from artifacts.trust.signing import sign, verified
+from tests.present import present
 
 REVISION = "0" * 39 + "1"
 SOURCE = {
@@ -28,7 +33,7 @@ SOURCE = {
 
 
 @pytest.fixture
-def client(store, put, key) -> Client:
+def client(store: LocalStore, put: Callable[..., None], key: str) -> Client:
     put(key, {"engine.json": b"{}", "rank0.bin": b"weights"})
     client = Client(str(store.root))
     client.registry.publish(
@@ -39,18 +44,18 @@ def client(store, put, key) -> Client:
 
 
 @pytest.fixture
-def private(tmp_path):
+def private(tmp_path: Path) -> PrivateKey:
     make_key(tmp_path / "keys" / "ours", "")
     return read_private_key(tmp_path / "keys" / "ours")
 
 
 @pytest.fixture
-def keys(private, tmp_path):
+def keys(private: PrivateKey, tmp_path: Path) -> dict[str, str]:
     return trusted_keys([tmp_path / "keys"])
 
 
 @pytest.fixture
-def endorsed(client, store, key, private) -> Client:
+def endorsed(client: Client, store: LocalStore, key: str, private: PrivateKey) -> Client:
     """The client of a version that was signed, and whose provenance was."""
     record, manifest = client.resolve("demo/fp8"), store.manifest(key)
     kept = Endorsements(client.registry.database)
@@ -59,7 +64,9 @@ def endorsed(client, store, key, private) -> Client:
     return client
 
 
-def test_a_signed_version_is_pulled_with_what_vouches_for_it(endorsed, keys, tmp_path, all_files):
+def test_a_signed_version_is_pulled_with_what_vouches_for_it(
+    endorsed: Client, keys: dict[str, str], tmp_path: Path, all_files: Callable[[Path], list[str]]
+):
     endorsed.trusted_keys = keys
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     assert all_files(pulled) == [
@@ -73,7 +80,9 @@ def test_a_signed_version_is_pulled_with_what_vouches_for_it(endorsed, keys, tmp
     assert list(kept["signatures"]) == list(kept["attestations"]) == list(keys)
 
 
-def test_a_version_without_a_trusted_signature_is_not_pulled(client, keys, tmp_path):
+def test_a_version_without_a_trusted_signature_is_not_pulled(
+    client: Client, keys: dict[str, str], tmp_path: Path
+):
     client.trusted_keys = keys
     with pytest.raises(NotTrusted, match="demo/fp8:1 is not signed"):
         client.pull("demo/fp8", tmp_path / "engine")
@@ -83,7 +92,9 @@ def test_a_version_without_a_trusted_signature_is_not_pulled(client, keys, tmp_p
         papers.require_trusted(pulled, keys)
 
 
-def test_files_that_replaced_those_published_are_not_pulled(endorsed, store, put, key, tmp_path):
+def test_files_that_replaced_those_published_are_not_pulled(
+    endorsed: Client, store: LocalStore, put: Callable[..., None], key: str, tmp_path: Path
+):
     store.discard(key)
     put(key, {"engine.json": b"{}", "rank0.bin": b"WEIGHTS"})
     said = r"demo/fp8:1: .* it has another build of that key, with digest [0-9a-f]{16}, which no version is"
@@ -92,7 +103,12 @@ def test_files_that_replaced_those_published_are_not_pulled(endorsed, store, put
 
 
 def test_caches_of_another_build_are_said_to_be_unsigned_and_the_engine_to_be_signed(
-    endorsed, put, key, keys, private, tmp_path
+    endorsed: Client,
+    put: Callable[..., None],
+    key: str,
+    keys: dict[str, str],
+    private: PrivateKey,
+    tmp_path: Path,
 ):
     store = endorsed.store
     signed, files = store.manifest(key), {"engine.json": b"{}", "rank0.bin": b"weights"}
@@ -117,7 +133,12 @@ def test_caches_of_another_build_are_said_to_be_unsigned_and_the_engine_to_be_si
 
 
 def test_each_build_of_a_key_keeps_its_own_provenance_and_hears_of_its_own_signatures(
-    endorsed, store, put, key, private, keys
+    endorsed: Client,
+    store: LocalStore,
+    put: Callable[..., None],
+    key: str,
+    private: PrivateKey,
+    keys: dict[str, str],
 ):
     first = store.manifest(key)
     store.remove(key)
@@ -142,7 +163,7 @@ def cut(path):
 
 @pytest.mark.parametrize("name", ["signatures.json", "provenance.json", "LICENSES/LICENSE"])
 @pytest.mark.parametrize("damage", [cut, lambda path: path.unlink()])
-def test_damage_to_what_came_with_a_version_is_named(endorsed, tmp_path, name, damage):
+def test_damage_to_what_came_with_a_version_is_named(endorsed: Client, tmp_path: Path, name: str, damage):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     damage(pulled / name)
     (problem,) = verify_pulled(pulled)
@@ -150,7 +171,7 @@ def test_damage_to_what_came_with_a_version_is_named(endorsed, tmp_path, name, d
 
 
 def test_a_signature_of_other_files_is_named_even_where_sums_were_made_to_fit(
-    endorsed, put, other_key, private, tmp_path
+    endorsed: Client, put: Callable[..., None], other_key: str, private: PrivateKey, tmp_path: Path
 ):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     put(other_key, {"engine.json": b"other"})
@@ -160,7 +181,7 @@ def test_a_signature_of_other_files_is_named_even_where_sums_were_made_to_fit(
     rewrite(
         pulled,
         lambda version: version["beside"].update(
-            {"signatures.json": papers.digest.of_file(pulled / "signatures.json")}
+            {"signatures.json": digest.of_file(pulled / "signatures.json")}
         ),
     )
     assert verify_pulled(pulled) == [
@@ -178,13 +199,13 @@ def rewrite(pulled, change) -> None:
 @pytest.mark.parametrize(
     "name", ["../outside", "/etc/hostname", "engine.py", "LICENSES/../x", "LICENSES/a/b", "version.json"]
 )
-def test_a_version_cannot_excuse_any_file(endorsed, tmp_path, name):
+def test_a_version_cannot_excuse_any_file(endorsed: Client, tmp_path: Path, name: str):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     rewrite(pulled, lambda version: version["beside"].update({name: "0" * 64}))
     assert verify_pulled(pulled) == [f"version.json: records {name!r}, a name that pull never writes"]
 
 
-def test_a_directory_pulled_before_there_were_papers_is_still_verified(endorsed, tmp_path):
+def test_a_directory_pulled_before_there_were_papers_is_still_verified(endorsed: Client, tmp_path: Path):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     rewrite(pulled, lambda version: version.pop("beside"))
     for name in ("signatures.json", "provenance.json", "LICENSES/LICENSE", "LICENSES/draft-LICENSE"):
@@ -192,7 +213,9 @@ def test_a_directory_pulled_before_there_were_papers_is_still_verified(endorsed,
     assert verify_pulled(pulled) == []
 
 
-def test_a_broken_row_of_the_registry_stops_nobody_from_pulling(endorsed, key, store, tmp_path, private):
+def test_a_broken_row_of_the_registry_stops_nobody_from_pulling(
+    endorsed: Client, key: str, store: LocalStore, tmp_path: Path, private: PrivateKey
+):
     made = sign(store.manifest(key), private, by="me")
     Endorsements(endorsed.registry.database).add_signature(replace(made, key_id="b" * 64, bundle="{"), key)
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
@@ -202,7 +225,9 @@ def test_a_broken_row_of_the_registry_stops_nobody_from_pulling(endorsed, key, s
         papers.signatures_in(pulled)
 
 
-def test_files_of_the_artifact_itself_are_never_written_over(store, put, other_key, client, tmp_path):
+def test_files_of_the_artifact_itself_are_never_written_over(
+    store: LocalStore, put: Callable[..., None], other_key: str, client: Client, tmp_path: Path
+):
     put(other_key, {"LICENSES/LICENSE": b"its own", "engine.json": b"{}"})
     client.registry.publish(
         Publication(name="demo/own", engine_key=other_key, recipe={}, verdict="PASS", facts={}, source=SOURCE)
@@ -213,11 +238,11 @@ def test_files_of_the_artifact_itself_are_never_written_over(store, put, other_k
     assert verify_pulled(pulled) == []
 
 
-def test_provenance_is_a_statement_as_in_toto_and_slsa_define_it(endorsed, key, tmp_path):
+def test_provenance_is_a_statement_as_in_toto_and_slsa_define_it(endorsed: Client, key: str, tmp_path: Path):
     pulled = endorsed.pull("demo/fp8", tmp_path / "engine")
     made = json_format.Parse((pulled / "provenance.json").read_text(), statement_pb2.Statement())
     Statement.copy_from_pb(made).validate()
-    assert {one.name: one.digest["sha256"] for one in made.subject}["rank0.bin"] == papers.digest.of_file(
+    assert {one.name: one.digest["sha256"] for one in made.subject}["rank0.bin"] == digest.of_file(
         pulled / "rank0.bin"
     )
     predicate = json_format.Parse(json_format.MessageToJson(made.predicate), provenance_pb2.Provenance())
@@ -234,14 +259,16 @@ def test_provenance_is_a_statement_as_in_toto_and_slsa_define_it(endorsed, key, 
     )
 
 
-def test_signed_provenance_is_of_these_files_and_by_its_key(endorsed, put, key, other_key, keys, tmp_path):
+def test_signed_provenance_is_of_these_files_and_by_its_key(
+    endorsed: Client, put: Callable[..., None], key: str, other_key: str, keys: dict[str, str], tmp_path: Path
+):
     store = endorsed.store
     (kept,) = Endorsements(endorsed.registry.database).attestations(key, store.manifest(key).digest)
     (pem,) = keys.values()
     assert (
-        provenance.verified_predicate(kept.bundle, store.manifest(key), pem)["runDetails"]["metadata"][
-            "invocationId"
-        ]
+        present(provenance.verified_predicate(kept.bundle, store.manifest(key), pem))["runDetails"][
+            "metadata"
+        ]["invocationId"]
         == key
     )
     put(other_key, {"engine.json": b"other"})
@@ -255,7 +282,9 @@ def test_signed_provenance_is_of_these_files_and_by_its_key(endorsed, put, key, 
     assert payload["predicateType"] == "https://slsa.dev/provenance/v1"
 
 
-def test_each_key_signs_once_and_the_log_says_who(endorsed, store, key, private):
+def test_each_key_signs_once_and_the_log_says_who(
+    endorsed: Client, store: LocalStore, key: str, private: PrivateKey
+):
     kept = Endorsements(endorsed.registry.database)
     again = sign(store.manifest(key), private, by="you@there")
     kept.add_signature(again, key)

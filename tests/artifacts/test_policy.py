@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         ("no_open_waivers", {"open_waivers": 2}, "2 of its waivers are open"),
     ],
 )
-def test_each_rule_says_why_it_is_not_met(rule, change, why):
+def test_each_rule_says_why_it_is_not_met(rule: str, change, why: str):
     found = {one.rule: one.why for one in broken(STRICT, dataclasses.replace(GOOD, **change))}
     assert found[rule] == why
 
@@ -103,7 +104,7 @@ def test_each_rule_says_why_it_is_not_met(rule, change, why):
         ("h100", "NVIDIA GH200 480GB", False),
     ],
 )
-def test_targets_are_words_of_a_gpus_name(target, gpu, same):
+def test_targets_are_words_of_a_gpus_name(target: str, gpu: str, same: bool):
     subject = dataclasses.replace(GOOD, facts={"target": target, "gpus": [{"name": gpu}]})
     assert (broken(Policy(measured_on_target=True), subject) == []) is same
 
@@ -153,7 +154,7 @@ def test_a_policy_survives_being_written_and_read(policy):
         ({"metrics": ["kl"]}, "rule metrics"),
     ],
 )
-def test_policies_that_cannot_be_meant_are_refused(document, said):
+def test_policies_that_cannot_be_meant_are_refused(document: dict[str, Any], said: str):
     with pytest.raises(PolicyInvalid, match=said):
         parse_policy(document)
 

@@ -1,5 +1,8 @@
 """A store remembers which registries name its artifacts, and gc asks all of them or none."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from artifacts.collection import registries, sweep
@@ -9,6 +12,7 @@ from artifacts.errors import StoreUnusable
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.registry.retention import Names
+from artifacts.store.local import LocalStore
 
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 
@@ -21,12 +25,17 @@ EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
         ("sqlite:////data/registry.db", "sqlite:////data/registry.db"),
     ],
 )
-def test_a_registry_is_one_place_whoever_uses_it(url, place):
+def test_a_registry_is_one_place_whoever_uses_it(url: str, place: str):
     assert registries.place_of(url) == place
 
 
 def test_what_another_registry_names_stays_and_one_that_is_not_asked_stops_gc(
-    store, put, key, other_key, tmp_path, all_files
+    store: LocalStore,
+    put: Callable[..., None],
+    key: str,
+    other_key: str,
+    tmp_path: Path,
+    all_files: Callable[[Path], list[str]],
 ):
     for one, files in ((key, {"a": b"a"}), (other_key, {"a": b"b"}), ("f" * 64, {"a": b"c"})):
         put(one, files)
@@ -51,7 +60,7 @@ def test_what_another_registry_names_stays_and_one_that_is_not_asked_stops_gc(
     assert plan.kept == {"leased": 2}
 
 
-def test_no_password_is_written_into_the_store(store, all_files):
+def test_no_password_is_written_into_the_store(store: LocalStore, all_files: Callable[[Path], list[str]]):
     registries.remember(store, "postgresql://me:hunter2@db/engines")
     (path,) = (store.root / "registries").iterdir()
     assert "hunter2" not in path.read_text()

@@ -6,13 +6,14 @@ import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
 
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, StoreUnknown, StoreUnusable
 from artifacts.registry.database import connect
-from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, Registry, open_registry
 
 FIRST = Publication(
     name="demo/fp8",
@@ -29,17 +30,17 @@ SECOND = dataclasses.replace(FIRST, engine_key="3" * 64)
 
 
 @pytest.fixture
-def registry(tmp_path):
+def registry(tmp_path: Path) -> Registry:
     return open_registry(tmp_path / "sub" / "registry.db")
 
 
 @pytest.fixture
-def either(registry_url):
+def either(registry_url: str) -> Registry:
     """A registry on each kind of database."""
     return open_registry(registry_url)
 
 
-def test_what_is_published_is_found_whole(either):
+def test_what_is_published_is_found_whole(either: Registry):
     before = datetime.now(UTC)
     assert either.publish(FIRST) == 1
     record = either.resolve("demo/fp8")
@@ -61,14 +62,14 @@ def test_what_is_published_is_found_whole(either):
     assert record.as_dict()["published_at"] == record.published_at.isoformat()
 
 
-def test_numbers_count_per_name_and_the_alias_follows(either):
+def test_numbers_count_per_name_and_the_alias_follows(either: Registry):
     other = dataclasses.replace(FIRST, name="demo/int8", alias=None)
     assert [either.publish(one) for one in (FIRST, SECOND, other)] == [1, 2, 1]
     assert either.names() == ["demo/fp8", "demo/int8"]
     assert (either.aliases("demo/fp8"), either.aliases("demo/int8")) == ({"candidate": 2}, {})
 
 
-def test_publishing_the_same_again_changes_nothing(either):
+def test_publishing_the_same_again_changes_nothing(either: Registry):
     assert either.publish(FIRST) == 1
     assert either.publish(SECOND) == 2
     events = either.events("demo/fp8")
@@ -79,13 +80,13 @@ def test_publishing_the_same_again_changes_nothing(either):
 
 
 @pytest.mark.parametrize("verdict", ["FAIL", "INCONCLUSIVE", "pass", ""])
-def test_only_a_pass_is_published(registry, tmp_path, verdict):
+def test_only_a_pass_is_published(registry: Registry, tmp_path: Path, verdict: str):
     with pytest.raises(NotPublishable, match=f"demo/fp8: the verdict is {verdict}; only engines with PASS"):
         registry.publish(dataclasses.replace(FIRST, verdict=verdict))
     assert not (tmp_path / "sub").exists()
 
 
-def test_what_was_imported_is_unverified_and_nothing_else(registry):
+def test_what_was_imported_is_unverified_and_nothing_else(registry: Registry):
     imported = dataclasses.replace(FIRST, origin="imported", verdict="UNVERIFIED", alias=None)
     for verdict in ("PASS", "FAIL"):
         with pytest.raises(NotPublishable, match=f"the verdict is {verdict}"):
@@ -97,7 +98,7 @@ def test_what_was_imported_is_unverified_and_nothing_else(registry):
     assert (record.origin, record.verdict, record.aliases) == ("imported", "UNVERIFIED", ())
 
 
-def test_a_publication_that_fails_halfway_leaves_no_trace(registry):
+def test_a_publication_that_fails_halfway_leaves_no_trace(registry: Registry):
     registry.publish(FIRST)
     events = registry.events("demo/fp8")
     twice = dataclasses.replace(SECOND, metrics=[Metric("kl", 0.1), Metric("kl", 0.2)])
@@ -109,14 +110,14 @@ def test_a_publication_that_fails_halfway_leaves_no_trace(registry):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_metrics_are_finite(number):
+def test_metrics_are_finite(number: float):
     with pytest.raises(ValueError, match=f"metric 'kl' is not finite: {number}"):
         Metric("kl", number)
     with pytest.raises(ValueError, match="metric 'kl' is not finite"):
         Metric("kl", 0.0, 0.0, number)
 
 
-def test_references_resolve_to_alias_number_or_newest(either):
+def test_references_resolve_to_alias_number_or_newest(either: Registry):
     either.publish(FIRST)
     either.publish(SECOND)
     either.promote("demo/fp8", "prod", to=1, expect=None)
@@ -138,13 +139,13 @@ def test_references_resolve_to_alias_number_or_newest(either):
         ("", "'' is not a reference to a version"),
     ],
 )
-def test_references_to_nothing_say_what_there_is(registry, reference, said):
+def test_references_to_nothing_say_what_there_is(registry: Registry, reference: str, said: str):
     registry.publish(FIRST)
     with pytest.raises(NotFound, match=said):
         registry.resolve(reference)
 
 
-def test_aliases_move_only_from_where_they_are_expected(either):
+def test_aliases_move_only_from_where_they_are_expected(either: Registry):
     either.publish(FIRST)
     either.publish(SECOND)
     either.promote("demo/fp8", "prod", to=1, expect=None)
@@ -159,14 +160,14 @@ def test_aliases_move_only_from_where_they_are_expected(either):
 
 
 @pytest.mark.parametrize(("name", "to"), [("demo/fp8", 7), ("demo/other", 1)])
-def test_aliases_point_at_versions_only(registry, name, to):
+def test_aliases_point_at_versions_only(registry: Registry, name: str, to: int):
     registry.publish(FIRST)
     with pytest.raises(NotFound, match=f"{name}"):
         registry.promote(name, "prod", to=to, expect=None)
     assert registry.aliases(name) == ({"candidate": 1} if name == "demo/fp8" else {})
 
 
-def test_every_change_is_logged_and_the_log_only_grows(registry, tmp_path):
+def test_every_change_is_logged_and_the_log_only_grows(registry: Registry, tmp_path: Path):
     registry.publish(FIRST)
     registry.promote("demo/fp8", "prod", to=1, expect=None)
     assert [(event.seq, event.kind, event.detail) for event in registry.events("demo/fp8")] == [
@@ -180,7 +181,7 @@ def test_every_change_is_logged_and_the_log_only_grows(registry, tmp_path):
                 db.execute(change)
 
 
-def test_a_servers_log_only_grows_too(postgres_url):
+def test_a_servers_log_only_grows_too(postgres_url: str):
     connect(postgres_url).create()
     open_registry(postgres_url).publish(FIRST)
     for change in ("DELETE FROM event", "UPDATE event SET kind = 'nothing'", "TRUNCATE event"):
@@ -191,7 +192,7 @@ def test_a_servers_log_only_grows_too(postgres_url):
             db.execute(change)
 
 
-def test_reading_makes_no_registry(registry, tmp_path):
+def test_reading_makes_no_registry(registry: Registry, tmp_path: Path):
     assert (registry.names(), registry.find(), registry.events("x"), registry.aliases("x")) == (
         [],
         [],
@@ -203,19 +204,19 @@ def test_reading_makes_no_registry(registry, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_reader_opened_before_the_first_publication_sees_it(registry, tmp_path):
+def test_a_reader_opened_before_the_first_publication_sees_it(registry: Registry, tmp_path: Path):
     open_registry(tmp_path / "sub" / "registry.db").publish(FIRST)
     assert registry.names() == ["demo/fp8"]
 
 
-def test_a_registry_killed_while_it_was_made_is_made_again(tmp_path):
+def test_a_registry_killed_while_it_was_made_is_made_again(tmp_path: Path):
     (tmp_path / "registry.db").touch()
     registry = open_registry(tmp_path / "registry.db")
     assert registry.names() == []
     assert registry.publish(FIRST) == 1
 
 
-def test_a_newer_schema_is_refused_by_number(registry, tmp_path):
+def test_a_newer_schema_is_refused_by_number(registry: Registry, tmp_path: Path):
     registry.publish(FIRST)
     with closing(sqlite3.connect(tmp_path / "sub" / "registry.db")) as db, db:
         db.execute("UPDATE schema_version SET number = 99")
@@ -223,7 +224,7 @@ def test_a_newer_schema_is_refused_by_number(registry, tmp_path):
         open_registry(registry.url)
 
 
-def test_a_file_that_is_no_registry_is_refused(tmp_path):
+def test_a_file_that_is_no_registry_is_refused(tmp_path: Path):
     path = tmp_path / "registry.db"
     path.write_bytes(b"not a database at all, and longer than a header " * 100)
     with pytest.raises(StoreUnusable, match=r"registry\.db cannot be used: file is not a database"):
@@ -231,7 +232,7 @@ def test_a_file_that_is_no_registry_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("url", ["nope://x", "s3://bucket/registry.db", "oracle+nothing://x"])
-def test_unknown_databases_are_refused(url):
+def test_unknown_databases_are_refused(url: str):
     with pytest.raises(
         StoreUnknown, match=f"registry '{re.escape(url)}': .*give sqlite:///FILE or postgresql"
     ):

@@ -3,19 +3,22 @@
 import hashlib
 import json
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from artifacts.errors import ArtifactCorrupt, StoreUnknown
-from artifacts.manifest import digests_of
+from artifacts.manifest import Manifest, digests_of
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote import remote_layout, remote_place
 from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.remotes import FAST, FILES, PART, contents, damage, opened
-from tests.servers.s3 import serving
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket, serving
 
 
 @given(size=st.integers(0, 200), part=st.integers(1, 50))
@@ -68,19 +71,21 @@ def test_the_first_failure_of_several_calls_ends_them():
         "ftp://user:hidden@host/x?hidden",
     ],
 )
-def test_a_secret_in_a_url_is_refused_and_not_shown(url):
+def test_a_secret_in_a_url_is_refused_and_not_shown(url: str):
     with pytest.raises(StoreUnknown) as caught:
         open_store(url)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:///x", "gs://", "s3://bucket/../x", "az://bucket/./x"])
-def test_a_url_without_a_bucket_is_refused(url):
+def test_a_url_without_a_bucket_is_refused(url: str):
     with pytest.raises(StoreUnknown, match="names no bucket"):
         open_store(url)
 
 
-def test_what_is_pushed_is_there_in_parts_and_its_manifest_came_last(remote, store, made, bucket, proxy):
+def test_what_is_pushed_is_there_in_parts_and_its_manifest_came_last(
+    remote: RemoteStore, store: LocalStore, made: Manifest, bucket: Bucket, proxy: Proxy
+):
     remote = opened(bucket.url)
     assert not remote.has(made.key)
     assert remote.keys() == []
@@ -100,19 +105,30 @@ def test_what_is_pushed_is_there_in_parts_and_its_manifest_came_last(remote, sto
     assert bucket.objects("leases") == []
 
 
-def test_pushing_again_moves_no_file(remote, store, pushed, proxy, bucket):
+def test_pushing_again_moves_no_file(
+    remote: RemoteStore, store: LocalStore, pushed: Manifest, proxy: Proxy, bucket: Bucket
+):
     assert opened(bucket.url).push(store.path(pushed.key), pushed) is False
     assert proxy.sent("PUT", "/blobs/") == []
 
 
-def test_two_artifacts_share_the_bytes_that_they_have_in_common(store, pushed, put, other_key, bucket, proxy):
+def test_two_artifacts_share_the_bytes_that_they_have_in_common(
+    store: LocalStore,
+    pushed: Manifest,
+    put: Callable[..., None],
+    other_key: str,
+    bucket: Bucket,
+    proxy: Proxy,
+):
     put(other_key, {**FILES, "engine.json": b"[]"})
     assert opened(bucket.url).push(store.path(other_key), store.manifest(other_key))
     (sent,) = proxy.sent("PUT", "/blobs/")
     assert hashlib.sha256(b"[]").hexdigest() in sent
 
 
-def test_two_stores_below_one_bucket_do_not_see_each_other(remote, pushed, bucket):
+def test_two_stores_below_one_bucket_do_not_see_each_other(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket
+):
     other = opened(f"s3://{bucket.name}/team/engines2")
     assert not other.has(pushed.key)
     assert other.keys() == []
@@ -121,7 +137,9 @@ def test_two_stores_below_one_bucket_do_not_see_each_other(remote, pushed, bucke
 
 
 @pytest.mark.parametrize("name", ["rank0.bin", "tuning/cache"])
-def test_a_file_that_changed_since_it_was_built_is_not_pushed(remote, store, made, bucket, name):
+def test_a_file_that_changed_since_it_was_built_is_not_pushed(
+    remote: RemoteStore, store: LocalStore, made: Manifest, bucket: Bucket, name: str
+):
     path = store.path(made.key) / name
     path.chmod(0o644)
     path.write_bytes(FILES[name][:-1] + b"?")
@@ -132,7 +150,9 @@ def test_a_file_that_changed_since_it_was_built_is_not_pushed(remote, store, mad
     assert not [path for path in bucket.objects() if path.endswith(ends)]
 
 
-def test_what_is_right_in_the_destination_is_kept(remote, pushed, bucket, proxy, tmp_path):
+def test_what_is_right_in_the_destination_is_kept(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, proxy: Proxy, tmp_path: Path
+):
     out = tmp_path / "out"
     remote.fetch_files(pushed.files, out)
     damage(out / "rank0.bin")
@@ -145,7 +165,9 @@ def test_what_is_right_in_the_destination_is_kept(remote, pushed, bucket, proxy,
     assert len(proxy.sent("GET", "/blobs/")) == 3  # with the index, and engine.json
 
 
-def test_the_sizes_of_parts_are_the_stores_own(bucket, store, made, tmp_path):
+def test_the_sizes_of_parts_are_the_stores_own(
+    bucket: Bucket, store: LocalStore, made: Manifest, tmp_path: Path
+):
     opened(bucket.url).push(store.path(made.key), made)
     other = RemoteStore(remote_place.parse(bucket.url), FAST)  # whose own parts would be longer
     other.fetch_files(made.files, tmp_path / "out")
@@ -154,6 +176,7 @@ def test_the_sizes_of_parts_are_the_stores_own(bucket, store, made, tmp_path):
     assert digests_of(sums) == (made.digest, made.caches)
 
 
+@pytest.mark.slow
 def test_a_store_in_google_cloud_storage_is_the_same(store, made, tmp_path, monkeypatch):
     """Its XML API, which our client speaks, is that of S3 but for the signature."""
     (tmp_path / "gcs").mkdir()
@@ -172,6 +195,6 @@ def test_a_store_in_google_cloud_storage_is_the_same(store, made, tmp_path, monk
     assert contents(tmp_path / "out") == FILES
 
 
-def test_local_stores_open_as_before(tmp_path):
+def test_local_stores_open_as_before(tmp_path: Path):
     assert isinstance(open_store(f"file://{tmp_path}"), LocalStore)
     assert open_store(tmp_path).url == str(tmp_path)

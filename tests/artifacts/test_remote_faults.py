@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
-from artifacts.manifest import FileRecord
+from artifacts.manifest import FileRecord, Manifest
+from artifacts.store.local import LocalStore
 from artifacts.store.remote import remote_layout, remote_place
 from artifacts.store.remote.remote_place import Patience
 from artifacts.store.remote.remote_store import RemoteStore
 from tests.artifacts.remotes import FAST, FILES, PART, contents, damage, opened
 from tests.servers import faults
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket
 
 ANSWERS = {
     "500": faults.status(500),
@@ -24,7 +27,9 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_push_goes_through_a_server_that_fails_now_and_then(bucket, proxy, store, made, answer):
+def test_a_push_goes_through_a_server_that_fails_now_and_then(
+    bucket: Bucket, proxy: Proxy, store: LocalStore, made: Manifest, answer: str
+):
     remote = opened(bucket.url)
     assert remote.id
     fault = proxy.fail("PUT", "/blobs/", ANSWERS[answer], times=2)
@@ -43,7 +48,7 @@ BODIES = ANSWERS | {
 
 @pytest.mark.parametrize("answer", BODIES)
 def test_a_fetch_goes_through_a_server_that_fails_now_and_then(
-    remote, pushed, bucket, proxy, tmp_path, answer
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, proxy: Proxy, tmp_path: Path, answer: str
 ):
     long = pushed.files["rank0.bin"].sha256
     fault = proxy.fail("GET", f"{long}.parts/", BODIES[answer], times=2)
@@ -53,7 +58,9 @@ def test_a_fetch_goes_through_a_server_that_fails_now_and_then(
 
 
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
-def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(bucket, proxy, remote, answer):
+def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(
+    bucket: Bucket, proxy: Proxy, remote: RemoteStore, answer
+):
     """A lease that stays though its holder has ended would hold up every sweep for minutes."""
     with remote.lease(["a"], "a build"):
         fault = proxy.fail("POST", "delete", answer)
@@ -64,13 +71,17 @@ def test_what_is_removed_is_gone_though_the_answer_is_late_or_lost(bucket, proxy
     assert (fault.seen, bucket.objects("probes")) == (1, [])
 
 
-def test_a_server_that_stays_broken_is_given_up_with_its_name(remote, pushed, bucket, proxy, tmp_path):
+def test_a_server_that_stays_broken_is_given_up_with_its_name(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, proxy: Proxy, tmp_path: Path
+):
     proxy.fail("GET", "/blobs/", faults.status(500), times=1000)
     with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; check"):
         opened(bucket.url).fetch_files(pushed.files, tmp_path / "out")
 
 
-def test_a_body_that_never_ends_right_is_given_up(remote, pushed, bucket, proxy, tmp_path):
+def test_a_body_that_never_ends_right_is_given_up(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, proxy: Proxy, tmp_path: Path
+):
     proxy.fail("GET", ".parts/", faults.garbled, times=1000)
     with pytest.raises(ArtifactCorrupt, match=r"\.parts/0000\d.* has sha256 .*; repair"):
         opened(bucket.url).fetch_files(pushed.files, tmp_path / "out")
@@ -79,7 +90,7 @@ def test_a_body_that_never_ends_right_is_given_up(remote, pushed, bucket, proxy,
 @pytest.mark.parametrize("name", ["rank0.bin", "tuning/cache"])
 @pytest.mark.parametrize("hurt", [damage, Path.unlink, lambda path: path.write_bytes(b"")])
 def test_an_object_damaged_on_the_server_is_named_and_not_fetched(
-    remote, pushed, bucket, tmp_path, name, hurt
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, tmp_path: Path, name: str, hurt
 ):
     sha256 = pushed.files[name].sha256
     stored = [path for path in bucket.objects("blobs") if sha256 in path and not path.endswith(".json")]
@@ -90,7 +101,9 @@ def test_an_object_damaged_on_the_server_is_named_and_not_fetched(
         remote.fetch_files(pushed.files, tmp_path / "out")
 
 
-def test_an_index_of_other_parts_is_found_out(remote, pushed, bucket, tmp_path):
+def test_an_index_of_other_parts_is_found_out(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, tmp_path: Path
+):
     """Its parts are as they say, and the file that they make is another."""
     sha256 = pushed.files["rank0.bin"].sha256
     path = bucket.root / remote_layout.index_path(sha256)
@@ -108,7 +121,9 @@ def test_an_index_of_other_parts_is_found_out(remote, pushed, bucket, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["manifest", "index", "store"])
-def test_a_changed_description_is_corrupt(remote, pushed, bucket, tmp_path, where):
+def test_a_changed_description_is_corrupt(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, tmp_path: Path, where: str
+):
     sha256 = pushed.files["rank0.bin"].sha256
     path = {
         "manifest": remote_layout.manifest_path(pushed.key),
@@ -121,7 +136,9 @@ def test_a_changed_description_is_corrupt(remote, pushed, bucket, tmp_path, wher
         remote.fetch_files(remote.manifest(pushed.key).files, tmp_path / "out")
 
 
-def test_a_manifest_in_the_wrong_place_is_corrupt(remote, pushed, bucket, other_key):
+def test_a_manifest_in_the_wrong_place_is_corrupt(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, other_key: str
+):
     target = bucket.root / remote_layout.manifest_path(other_key)
     target.parent.mkdir(parents=True, exist_ok=True)
     (bucket.root / remote_layout.manifest_path(pushed.key)).rename(target)
@@ -131,7 +148,9 @@ def test_a_manifest_in_the_wrong_place_is_corrupt(remote, pushed, bucket, other_
         remote.manifest(pushed.key)
 
 
-def test_a_missing_bucket_and_refused_credentials_are_said_so(bucket, store, made, monkeypatch):
+def test_a_missing_bucket_and_refused_credentials_are_said_so(
+    bucket: Bucket, store: LocalStore, made: Manifest, monkeypatch: pytest.MonkeyPatch
+):
     gone = opened("s3://no-such-bucket/x")
     asks = (
         gone.prepare,
@@ -148,7 +167,7 @@ def test_a_missing_bucket_and_refused_credentials_are_said_so(bucket, store, mad
     assert "hidden" not in str(caught.value)
 
 
-def test_a_server_that_is_not_there_is_said_so(monkeypatch):
+def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
@@ -157,7 +176,9 @@ def test_a_server_that_is_not_there_is_said_so(monkeypatch):
     assert "hidden" not in str(caught.value)
 
 
-def test_a_part_that_arrived_short_is_noticed_before_the_commit(bucket, proxy, store, made):
+def test_a_part_that_arrived_short_is_noticed_before_the_commit(
+    bucket: Bucket, proxy: Proxy, store: LocalStore, made: Manifest
+):
     """The server says that it has taken a part, and has less."""
     sha256 = made.files["rank0.bin"].sha256
 
@@ -177,7 +198,9 @@ def test_a_part_that_arrived_short_is_noticed_before_the_commit(bucket, proxy, s
     assert remote.verify(made.key) == []
 
 
-def test_a_hostile_store_cannot_make_us_write_more_than_was_promised(remote, pushed, bucket, tmp_path):
+def test_a_hostile_store_cannot_make_us_write_more_than_was_promised(
+    remote: RemoteStore, pushed: Manifest, bucket: Bucket, tmp_path: Path
+):
     sha256 = pushed.files["tuning/cache"].sha256
     (bucket.root / remote_layout.blob_path(sha256)).write_bytes(os.urandom(50 * PART))
     with pytest.raises(ArtifactCorrupt, match="has more than its 4,096 bytes"):

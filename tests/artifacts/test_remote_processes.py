@@ -1,6 +1,12 @@
 """Pushes and fetches of several processes at once, and of processes that are killed amid them."""
 
+from collections.abc import Callable
+
+from artifacts.store.local import LocalStore
 from tests.artifacts.remotes import BIG, contents, opened, until
+from tests.forked import Forked
+from tests.servers.faults import Proxy
+from tests.servers.s3 import Bucket
 
 PUSHER = """
 import sys
@@ -24,7 +30,12 @@ remote.fetch_files(files, Path(sys.argv[2]))
 
 
 def test_a_push_killed_amid_is_no_artifact_and_the_next_one_sends_the_rest(
-    bucket, proxy, store, put, key, start
+    bucket: Bucket,
+    proxy: Proxy,
+    store: LocalStore,
+    put: Callable[..., None],
+    key: str,
+    start: Callable[..., Forked],
 ):
     put(key, BIG)
     remote = opened(bucket.url)
@@ -49,7 +60,14 @@ def test_a_push_killed_amid_is_no_artifact_and_the_next_one_sends_the_rest(
     assert remote.verify(key) == []
 
 
-def test_a_fetch_killed_amid_is_continued(bucket, proxy, store, put, key, start):
+def test_a_fetch_killed_amid_is_continued(
+    bucket: Bucket,
+    proxy: Proxy,
+    store: LocalStore,
+    put: Callable[..., None],
+    key: str,
+    start: Callable[..., Forked],
+):
     put(key, BIG)
     out = store.root.parent / "out"
     remote = opened(bucket.url)
@@ -66,7 +84,9 @@ def test_a_fetch_killed_amid_is_continued(bucket, proxy, store, put, key, start)
     assert len(proxy.sent("GET", ".parts/")) - before <= 150 - (before - 2 * 8)
 
 
-def test_pushers_of_one_artifact_at_once_make_one(bucket, store, put, key, together):
+def test_pushers_of_one_artifact_at_once_make_one(
+    bucket: Bucket, store: LocalStore, put: Callable[..., None], key: str, together: Callable[..., list[str]]
+):
     put(key, BIG)
     code = PUSHER.replace('print("ready", flush=True)', "input()")
     together(code.replace("sys.argv[3]", f"{key!r}"), 3, store.root, bucket.url)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from artifacts.store.local import LocalStore, open_store
 from artifacts.store.repair import StoreSource, repair, source_at
 from artifacts.store.store_identity import STORE
 from artifacts.store.survey import survey
+from tests.forked import Forked
 
 FILES = {"engine.json": b"{}", "rank0.bin": b"0123456789" * 100, "tuning/cache": b"c", "empty": b""}
 MORE = {"engine.json": b"[]", "weights.bin": FILES["rank0.bin"]}
@@ -33,7 +35,7 @@ def own(path: Path) -> None:
 
 
 @pytest.fixture
-def twin(tmp_path: Path, put, key, other_key) -> LocalStore:
+def twin(tmp_path: Path, put: Callable[..., None], key: str, other_key: str) -> LocalStore:
     """Another store with the same artifacts."""
     other = open_store(tmp_path / "twin")
     put(key, FILES, into=other)
@@ -42,7 +44,9 @@ def twin(tmp_path: Path, put, key, other_key) -> LocalStore:
 
 
 @pytest.fixture
-def full(store, put, key, other_key, twin) -> LocalStore:
+def full(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str, twin: LocalStore
+) -> LocalStore:
     put(key, FILES)
     put(other_key, MORE)
     for one in (key, other_key):  # of which only this store has the manifest otherwise
@@ -51,7 +55,7 @@ def full(store, put, key, other_key, twin) -> LocalStore:
     return store
 
 
-def test_a_sound_store_is_read_once_per_content_and_progress_ends_at_the_total(full):
+def test_a_sound_store_is_read_once_per_content_and_progress_ends_at_the_total(full: LocalStore):
     told = []
     found = survey(full, progress=lambda done, total: told.append((done, total)))
     assert found.damages == ()
@@ -63,7 +67,7 @@ def test_a_sound_store_is_read_once_per_content_and_progress_ends_at_the_total(f
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_byte_anywhere_is_found_named_and_repaired_from_another_store(
-    full, twin, key, other_key, data
+    full: LocalStore, twin: LocalStore, key: str, other_key: str, data
 ):
     """Of any file of the store but the cache of digests, which only saves time, under a changed or an old time."""
     files = sorted(
@@ -88,7 +92,9 @@ def test_a_changed_byte_anywhere_is_found_named_and_repaired_from_another_store(
     assert list((full.root / "staging").iterdir()) == []
 
 
-def test_without_another_copy_the_damage_is_named_with_the_way_out(full, key, other_key):
+def test_without_another_copy_the_damage_is_named_with_the_way_out(
+    full: LocalStore, key: str, other_key: str
+):
     write(full.path(key) / "rank0.bin", b"x" * 1000)
     (damage,) = survey(full).damages
     assert damage.keys == tuple(sorted([key, other_key]))
@@ -102,7 +108,9 @@ def test_without_another_copy_the_damage_is_named_with_the_way_out(full, key, ot
     assert survey(full).damages == (damage,)
 
 
-def test_another_copy_in_the_store_repairs_and_is_shared_from_then_on(full, key, other_key):
+def test_another_copy_in_the_store_repairs_and_is_shared_from_then_on(
+    full: LocalStore, key: str, other_key: str
+):
     own(full.path(other_key) / "weights.bin")
     write(full.path(key) / "rank0.bin", b"x" * 1000)
     (damage,) = survey(full).damages
@@ -113,7 +121,9 @@ def test_another_copy_in_the_store_repairs_and_is_shared_from_then_on(full, key,
     assert (full.path(key) / "rank0.bin").samefile(full.path(other_key) / "weights.bin")
 
 
-def test_an_artifact_set_aside_can_give_its_good_files(full, put, key, other_key):
+def test_an_artifact_set_aside_can_give_its_good_files(
+    full: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     own(full.path(key) / "rank0.bin")
     full.discard(key)
     write(full.path(other_key) / "weights.bin", b"")
@@ -138,7 +148,7 @@ def directory(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [remove, link, directory])
 @pytest.mark.parametrize("name", ["rank0.bin", "empty", "tuning/cache"])
-def test_files_that_are_missing_or_no_files_are_put_back(full, key, change, name):
+def test_files_that_are_missing_or_no_files_are_put_back(full: LocalStore, key: str, change, name: str):
     change(full.path(key) / name)
     assert all(done.repaired for done in repair(full, survey(full).damages))
     assert survey(full).damages == ()
@@ -146,14 +156,14 @@ def test_files_that_are_missing_or_no_files_are_put_back(full, key, change, name
     assert full.intact(key)
 
 
-def test_what_is_none_of_an_artifact_is_set_aside(full, key):
+def test_what_is_none_of_an_artifact_is_set_aside(full: LocalStore, key: str):
     (full.path(key) / "tuning" / "more").write_bytes(b"mine")
     (done,) = repair(full, survey(full).damages)
     assert done.damage.what == "not in the manifest"
     assert (full.root / done.how.removeprefix("set aside as ")).read_bytes() == b"mine"
 
 
-def test_a_damaged_content_that_nobody_uses_is_removed(full, put):
+def test_a_damaged_content_that_nobody_uses_is_removed(full: LocalStore, put: Callable[..., None]):
     key = digest.of_json("third")
     put(key, {"lone": b"lone"})
     blob = full.blobs.path(digest.of_file(full.path(key) / "lone"))
@@ -165,7 +175,9 @@ def test_a_damaged_content_that_nobody_uses_is_removed(full, put):
     assert not blob.exists()
 
 
-def test_a_damaged_manifest_comes_back_and_then_its_files_are_judged(full, twin, key):
+def test_a_damaged_manifest_comes_back_and_then_its_files_are_judged(
+    full: LocalStore, twin: LocalStore, key: str
+):
     write(full.path(key) / "manifest.json", b"{}")
     write(full.path(key) / "engine.json", b"xx")
     assert any(damage.paths[0].endswith("manifest.json") for damage in survey(full).damages)
@@ -175,7 +187,9 @@ def test_a_damaged_manifest_comes_back_and_then_its_files_are_judged(full, twin,
     assert full.verify(key) == []
 
 
-def test_an_artifact_built_again_meanwhile_is_not_touched(full, twin, put, key):
+def test_an_artifact_built_again_meanwhile_is_not_touched(
+    full: LocalStore, twin: LocalStore, put: Callable[..., None], key: str
+):
     write(full.path(key) / "engine.json", b"xx")
     damages = survey(full).damages
     full.discard(key)
@@ -185,7 +199,7 @@ def test_an_artifact_built_again_meanwhile_is_not_touched(full, twin, put, key):
     assert full.verify(key) == []
 
 
-def test_another_store_with_wrong_bytes_repairs_nothing(full, twin, key):
+def test_another_store_with_wrong_bytes_repairs_nothing(full: LocalStore, twin: LocalStore, key: str):
     write(full.path(key) / "engine.json", b"xx")
     write(twin.path(key) / "engine.json", b"yy")
     (done,) = repair(full, survey(full).damages, StoreSource(twin))
@@ -193,7 +207,7 @@ def test_another_store_with_wrong_bytes_repairs_nothing(full, twin, key):
     assert (full.path(key) / "engine.json").read_bytes() == b"xx"
 
 
-def test_the_damaged_name_of_the_store_is_found(full):
+def test_the_damaged_name_of_the_store_is_found(full: LocalStore):
     text = (full.root / STORE).read_text()
     (full.root / STORE).write_text(text.replace(full.id[:8], "00000000"))
     (damage,) = survey(full).damages
@@ -208,7 +222,9 @@ def test_the_damaged_name_of_the_store_is_found(full):
     assert survey(full).damages == ()
 
 
-def test_a_pulled_directory_is_a_source_of_its_own_artifact(full, twin, key, other_key):
+def test_a_pulled_directory_is_a_source_of_its_own_artifact(
+    full: LocalStore, twin: LocalStore, key: str, other_key: str
+):
     for one in (key, other_key):
         write(full.path(one) / "engine.json", b"xx")
     write(full.path(key) / "manifest.json", b"{}")
@@ -219,13 +235,15 @@ def test_a_pulled_directory_is_a_source_of_its_own_artifact(full, twin, key, oth
     assert [problem.partition(":")[0] for problem in full.verify(other_key)] == ["engine.json"]
 
 
-def test_a_store_is_a_source_by_its_path(full, twin, key):
+def test_a_store_is_a_source_by_its_path(full: LocalStore, twin: LocalStore, key: str):
     write(full.path(key) / "engine.json", b"xx")
     (done,) = repair(full, survey(full).damages, source_at(str(twin.root)))
     assert done.repaired
 
 
-def test_artifacts_that_come_and_go_while_all_is_read_are_no_damage(full, start):
+def test_artifacts_that_come_and_go_while_all_is_read_are_no_damage(
+    full: LocalStore, start: Callable[..., Forked]
+):
     code = """
 import sys
 from artifacts.store.local import open_store

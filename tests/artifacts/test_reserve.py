@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,18 +24,21 @@ from artifacts.store.scratch import scratch
 from tests.artifacts.remotes import FAST
 from tests.artifacts.sweeping import EAGER, collect, publish
 from tests.disks import fill, mounted, take_inodes
+from tests.servers.s3 import Bucket
+
+pytestmark = pytest.mark.slow
 
 WEIGHTS = os.urandom(3 << 20)
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])
-def disk(request, tmp_path) -> Iterator[Path]:
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     with mounted(tmp_path / "disk", "64m", request.param) as where:
         yield where
 
 
 @pytest.fixture
-def full(disk, put, key, other_key) -> LocalStore:
+def full(disk: Path, put: Callable[..., None], key: str, other_key: str) -> LocalStore:
     """A store with a published version and an artifact that nobody needs, on a disk without a byte left."""
     store = open_store(disk / "store")
     with store.lease([key], "a build"):
@@ -52,7 +55,7 @@ def pieces(store: LocalStore) -> int:
     return sum(path.stat().st_size == reserve.PIECE_BYTES for path in found)
 
 
-def test_a_collection_frees_a_full_disk(full, disk, key, other_key):
+def test_a_collection_frees_a_full_disk(full: LocalStore, disk: Path, key: str, other_key: str):
     plan = collect(full)
     assert [one.key for one in plan.removed] == [other_key]
     assert full.keys() == [key]
@@ -61,7 +64,7 @@ def test_a_collection_frees_a_full_disk(full, disk, key, other_key):
     assert pieces(full) == reserve.PIECES
 
 
-def test_a_version_is_pulled_from_a_full_store_and_the_pull_is_recorded(full, tmp_path):
+def test_a_version_is_pulled_from_a_full_store_and_the_pull_is_recorded(full: LocalStore, tmp_path: Path):
     client = Client(str(full.root))
     pulled = client.pull("demo@prod", tmp_path / "engine")
     assert verify_pulled(pulled) == []
@@ -69,7 +72,9 @@ def test_a_version_is_pulled_from_a_full_store_and_the_pull_is_recorded(full, tm
         assert db.scalars(select(tables.pulled.c.times)).all() == [1]
 
 
-def test_a_full_disk_takes_locks_leases_decisions_and_quarantine_again_and_again(full, disk, key):
+def test_a_full_disk_takes_locks_leases_decisions_and_quarantine_again_and_again(
+    full: LocalStore, disk: Path, key: str
+):
     """Somebody takes whatever is free after each: the reserve is back before anybody can."""
     registry = open_registry(full.registry_url)
     for number in range(5):
@@ -85,7 +90,9 @@ def test_a_full_disk_takes_locks_leases_decisions_and_quarantine_again_and_again
     assert pieces(full) > reserve.PIECES // 2
 
 
-def test_a_lease_on_a_full_disk_stays_fresh(full, disk, key, monkeypatch):
+def test_a_lease_on_a_full_disk_stays_fresh(
+    full: LocalStore, disk: Path, key: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("artifacts.store.lease.TTL_S", 0.4)
     with full.lease([key], "a run") as held:
         for number in range(5):
@@ -94,7 +101,7 @@ def test_a_lease_on_a_full_disk_stays_fresh(full, disk, key, monkeypatch):
         held.require()
 
 
-def test_a_full_disk_without_a_reserve_is_named_with_its_mount(full, disk, key):
+def test_a_full_disk_without_a_reserve_is_named_with_its_mount(full: LocalStore, disk: Path, key: str):
     for piece in (full.root / "reserve").iterdir():
         piece.unlink()
     fill(disk / "rest")
@@ -109,7 +116,7 @@ def test_a_full_disk_without_a_reserve_is_named_with_its_mount(full, disk, key):
 
 
 def test_without_a_reserve_a_version_is_pulled_and_what_a_killed_build_left_makes_room_for_gc(
-    full, disk, key, other_key, tmp_path, caplog
+    full: LocalStore, disk: Path, key: str, other_key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     for piece in (full.root / "reserve").iterdir():
         piece.unlink()
@@ -125,7 +132,9 @@ def test_without_a_reserve_a_version_is_pulled_and_what_a_killed_build_left_make
 
 
 @pytest.mark.parametrize("rows", [1, 5000])
-def test_without_a_reserve_the_digests_that_are_remembered_make_room_for_gc(full, disk, key, other_key, rows):
+def test_without_a_reserve_the_digests_that_are_remembered_make_room_for_gc(
+    full: LocalStore, disk: Path, key: str, other_key: str, rows: int
+):
     """As in a store of 0.1: no reserve, no drafts of the dead, and a disk without a byte left."""
     for piece in (full.root / "reserve").iterdir():
         piece.unlink()
@@ -139,7 +148,9 @@ def test_without_a_reserve_the_digests_that_are_remembered_make_room_for_gc(full
     assert pieces(full) == reserve.PIECES
 
 
-def test_a_build_that_does_not_fit_says_how_much_more_is_needed_and_that_gc_may_help(full, key):
+def test_a_build_that_does_not_fit_says_how_much_more_is_needed_and_that_gc_may_help(
+    full: LocalStore, key: str
+):
     said = (
         r"disk full: engine 0{12} needs 50,000,000 bytes, and [\d,]+ are free at .*; free [\d,]+ bytes more"
         rf" there \(`enginery --store {full.root} gc` shows what can go\), or choose another store"
@@ -151,7 +162,9 @@ def test_a_build_that_does_not_fit_says_how_much_more_is_needed_and_that_gc_may_
         pytest.fail("built")
 
 
-def test_a_disk_without_an_inode_left_is_collected_and_read(tmp_path, put, key, other_key):
+def test_a_disk_without_an_inode_left_is_collected_and_read(
+    tmp_path: Path, put: Callable[..., None], key: str, other_key: str
+):
     with mounted(tmp_path / "disk", "64m", inodes=200) as disk:
         store = open_store(disk / "store")
         with store.lease([key], "a build"):
@@ -166,7 +179,9 @@ def test_a_disk_without_an_inode_left_is_collected_and_read(tmp_path, put, key, 
         (disk / "another").touch()
 
 
-def test_the_cache_of_a_remote_store_is_full(bucket, disk, tmp_path, put, key, other_key):
+def test_the_cache_of_a_remote_store_is_full(
+    bucket: Bucket, disk: Path, tmp_path: Path, put: Callable[..., None], key: str, other_key: str
+):
     """A pull to another disk needs nothing of it; a fetch evicts what was used longest ago."""
     remote = RemoteStore(parse(bucket.url), FAST, part_bytes=1 << 20)
     maker = CachedStore(remote, tmp_path / "maker")
@@ -188,7 +203,9 @@ def test_the_cache_of_a_remote_store_is_full(bucket, disk, tmp_path, put, key, o
     assert store.verify(key) == []
 
 
-def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, put, key):
+def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(
+    tmp_path: Path, put: Callable[..., None], key: str
+):
     with mounted(tmp_path / "disk", "8m") as disk:
         store = open_store(disk / "store")
         with store.lease([key], "a run"):
@@ -200,7 +217,9 @@ def test_a_small_disk_and_a_directory_that_is_no_store_get_no_reserve(tmp_path, 
     assert not (tmp_path / "elsewhere" / "reserve").exists()
 
 
-def test_what_killed_processes_left_of_a_reserve_is_mended(store, put, key):
+def test_what_killed_processes_left_of_a_reserve_is_mended(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     with store.lease([key], "a run"):
         put(key, {"a": b"1"})
     (store.root / "reserve" / "probe.1.1").write_bytes(b"1")
@@ -211,7 +230,7 @@ def test_what_killed_processes_left_of_a_reserve_is_mended(store, put, key):
     assert pieces(store) == len(list((store.root / "reserve").iterdir())) == reserve.PIECES
 
 
-def test_a_reserve_is_no_part_of_what_a_store_holds(store, put, key):
+def test_a_reserve_is_no_part_of_what_a_store_holds(store: LocalStore, put: Callable[..., None], key: str):
     with store.lease([key], "a run"):
         put(key, {"a": b"1"})
     assert pieces(store) == reserve.PIECES

@@ -2,28 +2,34 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
 from artifacts.registry import retention, tables
-from artifacts.registry.database import connect, open_database
-from artifacts.registry.registry import Publication, open_registry
+from artifacts.registry.database import Database, connect, open_database
+from artifacts.registry.registry import Publication, Registry, open_registry
 
 
 @pytest.fixture
-def registry(database_url):
+def registry(database_url: str) -> Registry:
     connect(database_url).create()
     return open_registry(database_url)
 
 
 @pytest.fixture
-def database(registry, database_url):
+def database(registry: Registry, database_url: str) -> Database:
     return open_database(database_url)
 
 
 def publish(registry, number: int, **values: object) -> None:
-    made = {"name": "demo/fp8", "recipe": {"n": number}, "verdict": "PASS", "facts": {"format": "fp8"}}
+    made: dict[str, Any] = {
+        "name": "demo/fp8",
+        "recipe": {"n": number},
+        "verdict": "PASS",
+        "facts": {"format": "fp8"},
+    }
     registry.publish(Publication(engine_key=f"{number:064x}", **{**made, **values}))
 
 
@@ -32,7 +38,7 @@ def known(database) -> dict[str, retention.RetainedVersion]:
         return {one.reference: one for one in retention.read_retention(db).versions}
 
 
-def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry, database):
+def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry: Registry, database: Database):
     publish(registry, 1, lineage={"engine": "a" * 64, "source": "b" * 64}, alias="candidate")
     publish(registry, 2, alias="candidate")
     registry.promote("demo/fp8", "prod", to=2, expect=None)
@@ -64,7 +70,9 @@ def roll_back(database, number: int) -> None:
         )
 
 
-def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(registry, database):
+def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(
+    registry: Registry, database: Database
+):
     for number in range(1, 5):
         publish(registry, number)
 
@@ -84,7 +92,7 @@ def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(re
     assert leads_to() == ["demo/fp8:3"]
 
 
-def test_a_collection_is_recorded_once_and_undone_by_building_again(registry, database):
+def test_a_collection_is_recorded_once_and_undone_by_building_again(registry: Registry, database: Database):
     publish(registry, 1)
     for _ in range(2):
         with retention.deciding(database) as db:
@@ -98,7 +106,7 @@ def test_a_collection_is_recorded_once_and_undone_by_building_again(registry, da
     assert not known(database)["demo/fp8:1"].collected
 
 
-def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry, database):
+def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry: Registry, database: Database):
     for number in (1, 2):
         publish(registry, number)
     order = []

@@ -4,7 +4,9 @@ import errno
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +18,7 @@ from artifacts.manifest import seal
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.sharing import measure, share
 from artifacts.store.store_identity import STORE
+from tests.present import present
 
 SHA = digest.of_json  # any 64 hexadecimal digits
 
@@ -47,7 +50,9 @@ FILES = st.dictionaries(st.sampled_from(["x", "y", "d/z"]), CONTENT, max_size=3)
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees=st.lists(FILES, min_size=1, max_size=4), data=st.data())
-def test_equal_bytes_are_one_file_and_removing_an_artifact_takes_only_its_own(tmp_path, put, trees, data):
+def test_equal_bytes_are_one_file_and_removing_an_artifact_takes_only_its_own(
+    tmp_path: Path, put: Callable[..., None], trees, data
+):
     store = open_store(tmp_path / digest.of_json([os.urandom(8).hex()])[:12])
     keys = {SHA(["tree", number]): files for number, files in enumerate(trees)}
     for key, files in keys.items():
@@ -66,7 +71,9 @@ def test_equal_bytes_are_one_file_and_removing_an_artifact_takes_only_its_own(tm
     assert len(store.blobs.digests()) == len({c for files in left.values() for c in files.values() if c})
 
 
-def test_bytes_freed_are_those_that_nobody_else_has(store, put, key, other_key):
+def test_bytes_freed_are_those_that_nobody_else_has(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"shared": b"s" * 1000, "own": b"o" * 70})
     put(other_key, {"shared": b"s" * 1000})
     manifest = (store.path(key) / "manifest.json").stat().st_size
@@ -76,7 +83,7 @@ def test_bytes_freed_are_those_that_nobody_else_has(store, put, key, other_key):
 
 
 def test_an_artifact_made_elsewhere_comes_without_the_files_that_are_here(
-    tmp_path, store, put, key, other_key
+    tmp_path: Path, store: LocalStore, put: Callable[..., None], key: str, other_key: str
 ):
     elsewhere = open_store(tmp_path / "elsewhere")
     put(key, {"weights": b"w" * 100, "own": b"o", "d/empty": b""}, into=elsewhere)
@@ -91,7 +98,9 @@ def test_an_artifact_made_elsewhere_comes_without_the_files_that_are_here(
 
 
 @pytest.mark.parametrize("wrong", [{"own": b"x"}, {}, {"own": b"o", "more": b""}])
-def test_what_is_not_as_its_manifest_says_is_not_received(tmp_path, store, put, key, wrong):
+def test_what_is_not_as_its_manifest_says_is_not_received(
+    tmp_path: Path, store: LocalStore, put: Callable[..., None], key: str, wrong: dict[str, Any]
+):
     elsewhere = open_store(tmp_path / "elsewhere")
     put(key, {"own": b"o"}, into=elsewhere)
 
@@ -106,7 +115,14 @@ def test_what_is_not_as_its_manifest_says_is_not_received(tmp_path, store, put, 
 
 
 @pytest.mark.parametrize("unseen", [False, True])
-def test_a_damaged_content_is_never_linked_into_a_new_artifact(store, put, key, other_key, caplog, unseen):
+def test_a_damaged_content_is_never_linked_into_a_new_artifact(
+    store: LocalStore,
+    put: Callable[..., None],
+    key: str,
+    other_key: str,
+    caplog: pytest.LogCaptureFixture,
+    unseen: bool,
+):
     put(key, {"a": b"right" * 100})
     settled(store.path(key) / "a")
     assert store.intact(key)
@@ -119,7 +135,9 @@ def test_a_damaged_content_is_never_linked_into_a_new_artifact(store, put, key, 
     assert blob.samefile(store.path(other_key) / "b")  # the next one links to the right bytes
 
 
-def test_what_verify_finds_damaged_is_vouched_for_no_longer(store, put, key, other_key):
+def test_what_verify_finds_damaged_is_vouched_for_no_longer(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     """As after a fault of the disk: the bytes differ, and no time says so."""
     put(key, {"a": b"right"})
     blob = store.blobs.path(digest.of_file(store.path(key) / "a"))
@@ -133,7 +151,9 @@ def test_what_verify_finds_damaged_is_vouched_for_no_longer(store, put, key, oth
     assert store.verify(other_key) == []
 
 
-def test_sharing_and_removing_cost_no_second_reading(store, put, key, other_key):
+def test_sharing_and_removing_cost_no_second_reading(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     content = os.urandom(1000)
 
     def filled(of: str) -> None:
@@ -152,7 +172,9 @@ def test_sharing_and_removing_cost_no_second_reading(store, put, key, other_key)
     assert store.digests.known([file]) == {}
 
 
-def test_weights_that_an_engine_links_from_its_checkpoint_are_read_once_for_it(store, put, key, other_key):
+def test_weights_that_an_engine_links_from_its_checkpoint_are_read_once_for_it(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     size = 8 << 20
     put(key, {"rank0.safetensors": os.urandom(size)})  # just now, so that nothing is remembered of it
     with store.write(other_key, kind="engine", step={}, host={}) as draft:
@@ -170,7 +192,7 @@ def bytes_read() -> int:
     return int(found[1])
 
 
-def test_a_second_name_given_meanwhile_is_no_change(tmp_path):
+def test_a_second_name_given_meanwhile_is_no_change(tmp_path: Path):
     path, number = tmp_path / "large", 0
     path.write_bytes(bytes(50_000_000))
     (tmp_path / "second").hardlink_to(path)
@@ -200,7 +222,9 @@ for n in range(25):
 """
 
 
-def test_writers_and_removers_at_once_lose_and_leak_nothing(store, together):
+def test_writers_and_removers_at_once_lose_and_leak_nothing(
+    store: LocalStore, together: Callable[..., list[str]]
+):
     assert together(LINKING, 3, store.root) == [""] * 3
     assert [key for key in store.keys() if store.verify(key)] == []  # noqa: SIM118 a store is no dict
     for digest_ in store.blobs.digests():
@@ -210,7 +234,9 @@ def test_writers_and_removers_at_once_lose_and_leak_nothing(store, together):
     assert set(store.blobs.digests()) <= used
 
 
-def test_a_store_filled_without_sharing_loses_nothing_and_can_adopt_it(store, put, key, other_key):
+def test_a_store_filled_without_sharing_loses_nothing_and_can_adopt_it(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"a": b"same" * 1000, "c": b"other"})
     unshare(store, key)
     put(other_key, {"b": b"same" * 1000})
@@ -222,7 +248,9 @@ def test_a_store_filled_without_sharing_loses_nothing_and_can_adopt_it(store, pu
     assert list((store.root / "staging").iterdir()) == []
 
 
-def test_adopting_leaves_damaged_files_alone_and_names_them(store, put, key, other_key):
+def test_adopting_leaves_damaged_files_alone_and_names_them(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"a": b"same" * 1000})
     unshare(store, key)
     put(other_key, {"b": b"same" * 1000})
@@ -242,7 +270,9 @@ def unshare(store: LocalStore, key: str) -> None:
     store.blobs.release(store.blobs.digests())
 
 
-def test_where_files_take_no_more_links_artifacts_have_bytes_of_their_own(tmp_path, put, key, other_key):
+def test_where_files_take_no_more_links_artifacts_have_bytes_of_their_own(
+    tmp_path: Path, put: Callable[..., None], key: str, other_key: str
+):
     """A mount point inside the store: links across it are refused, as on a file system without links."""
     shm = Path("/dev/shm")
     if not shm.is_dir() or shm.stat().st_dev == tmp_path.stat().st_dev:
@@ -266,7 +296,9 @@ def test_where_files_take_no_more_links_artifacts_have_bytes_of_their_own(tmp_pa
         aside.rmdir()
 
 
-def test_a_store_has_one_id_for_good(store, put, key, together):
+def test_a_store_has_one_id_for_good(
+    store: LocalStore, put: Callable[..., None], key: str, together: Callable[..., list[str]]
+):
     assert store.identity() is None
     code = (
         "import sys; from artifacts.store.local import open_store; input(); print(open_store(sys.argv[1]).id)"
@@ -274,17 +306,21 @@ def test_a_store_has_one_id_for_good(store, put, key, together):
     ids = together(code, 4, store.root)
     assert set(ids) == {store.id}
     put(key, {"a": b"a"})
-    assert store.identity().id == store.id == open_store(store.root).id
+    assert present(store.identity()).id == store.id == open_store(store.root).id
     assert list((store.root / "locks").iterdir()) == []
 
 
-def test_the_first_write_names_the_store_and_another_store_differs(tmp_path, store, put, key):
+def test_the_first_write_names_the_store_and_another_store_differs(
+    tmp_path: Path, store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, {"a": b"a"})
-    assert store.identity().layout == 1
+    assert present(store.identity()).layout == 1
     assert open_store(tmp_path / "other").id != store.id
 
 
-def test_a_newer_layout_is_refused_and_a_damaged_name_stops_writing_only(store, put, key, other_key):
+def test_a_newer_layout_is_refused_and_a_damaged_name_stops_writing_only(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"a": b"a"})
     good = (store.root / STORE).read_text()
     (store.root / STORE).write_text(seal({"layout": 2, "id": store.id}))

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,7 +27,9 @@ TREES = st.dictionaries(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tree=TREES)
-def test_what_is_written_is_there_intact_and_nothing_else(store, put, all_files, tree):
+def test_what_is_written_is_there_intact_and_nothing_else(
+    store: LocalStore, put: Callable[..., None], all_files: Callable[[Path], list[str]], tree
+):
     files = {"/".join(parts): content for parts, content in tree.items()}
     key = digest.of_json({name: content.hex() for name, content in files.items()})
     put(key, files)
@@ -39,7 +42,7 @@ def test_what_is_written_is_there_intact_and_nothing_else(store, put, all_files,
     assert list(store.manifest(key).files) == sorted(files)
 
 
-def test_the_manifest_tells_how_it_came_to_be(store, key):
+def test_the_manifest_tells_how_it_came_to_be(store: LocalStore, key: str):
     with store.write(key, kind="engine", step={"params": {"tp": 2}}, host={"cpu": "avx2"}) as draft:
         assert list(draft.path.iterdir()) == []
         assert f".{os.getpid()}." in draft.path.parent.name
@@ -67,7 +70,7 @@ def damage(path: Path, content: bytes) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_changed_byte_is_found_and_named(store, put, key, data):
+def test_any_changed_byte_is_found_and_named(store: LocalStore, put: Callable[..., None], key: str, data):
     if not store.has(key):
         put(key, FILES)
     name = data.draw(st.sampled_from(["engine.json", "rank0.bin", "tuning/cache", "manifest.json"]))
@@ -116,14 +119,16 @@ def link_a_directory(root: Path) -> None:
         (link_a_directory, "linked: not in the manifest"),
     ],
 )
-def test_every_other_damage_is_named(store, put, key, change, problem):
+def test_every_other_damage_is_named(
+    store: LocalStore, put: Callable[..., None], key: str, change, problem: str
+):
     put(key, FILES)
     change(store.path(key))
     assert store.verify(key) == [problem]
     assert not store.intact(key)
 
 
-def test_every_problem_is_named_at_once(store, put, key):
+def test_every_problem_is_named_at_once(store: LocalStore, put: Callable[..., None], key: str):
     put(key, FILES)
     for name in ("engine.json", "rank0.bin"):
         (store.path(key) / name).unlink()
@@ -135,7 +140,9 @@ def test_every_problem_is_named_at_once(store, put, key):
     ]
 
 
-def test_a_manifest_in_the_wrong_place_is_corrupt(store, put, key, other_key):
+def test_a_manifest_in_the_wrong_place_is_corrupt(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, FILES)
     store.path(other_key).parent.mkdir(exist_ok=True)
     store.path(key).rename(store.path(other_key))
@@ -144,7 +151,9 @@ def test_a_manifest_in_the_wrong_place_is_corrupt(store, put, key, other_key):
     assert not store.intact(other_key)
 
 
-def test_a_discarded_artifact_is_set_aside_and_can_be_built_again(store, put, key, all_files):
+def test_a_discarded_artifact_is_set_aside_and_can_be_built_again(
+    store: LocalStore, put: Callable[..., None], key: str, all_files: Callable[[Path], list[str]]
+):
     put(key, FILES)
     damage(store.path(key) / "engine.json", b"[]")
     aside = store.discard(key)
@@ -157,7 +166,9 @@ def test_a_discarded_artifact_is_set_aside_and_can_be_built_again(store, put, ke
     assert store.verify(key) == []
 
 
-def test_a_directory_without_a_manifest_is_no_artifact_and_does_not_stop_one(store, put, key):
+def test_a_directory_without_a_manifest_is_no_artifact_and_does_not_stop_one(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     store.path(key).mkdir(parents=True)
     (store.path(key) / "half").write_bytes(b"?")
     assert not store.has(key)
@@ -166,7 +177,7 @@ def test_a_directory_without_a_manifest_is_no_artifact_and_does_not_stop_one(sto
     assert store.verify(key) == []
 
 
-def test_the_first_of_two_writers_of_a_key_wins_and_the_second_does_not_notice(store, key):
+def test_the_first_of_two_writers_of_a_key_wins_and_the_second_does_not_notice(store: LocalStore, key: str):
     with store.write(key, kind="engine", step={}, host={}) as slow:
         (slow.path / "a").write_bytes(b"slow")
         with store.write(key, kind="engine", step={}, host={}) as fast:
@@ -177,7 +188,9 @@ def test_the_first_of_two_writers_of_a_key_wins_and_the_second_does_not_notice(s
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no luck"), KeyboardInterrupt(), SystemExit(3)])
-def test_a_failed_block_leaves_nothing(store, key, all_files, error):
+def test_a_failed_block_leaves_nothing(
+    store: LocalStore, key: str, all_files: Callable[[Path], list[str]], error
+):
     def fail(draft: Draft) -> None:
         (draft.path / "half").write_bytes(b"?")
         raise error
@@ -189,7 +202,9 @@ def test_a_failed_block_leaves_nothing(store, key, all_files, error):
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "version.json"])
-def test_a_draft_may_not_hold_the_files_of_the_store(store, key, all_files, name):
+def test_a_draft_may_not_hold_the_files_of_the_store(
+    store: LocalStore, key: str, all_files: Callable[[Path], list[str]], name: str
+):
     with (
         pytest.raises(ValueError, match=f"{name}' is reserved"),
         store.write(key, kind="k", step={}, host={}) as draft,
@@ -199,7 +214,9 @@ def test_a_draft_may_not_hold_the_files_of_the_store(store, key, all_files, name
 
 
 @pytest.mark.parametrize("make", [lambda p: p.symlink_to("/etc"), lambda p: p.symlink_to("gone"), os.mkfifo])
-def test_a_draft_may_hold_plain_files_only(store, key, all_files, make):
+def test_a_draft_may_hold_plain_files_only(
+    store: LocalStore, key: str, all_files: Callable[[Path], list[str]], make
+):
     with (
         pytest.raises(ValueError, match="'odd' is not a plain file"),
         store.write(key, kind="k", step={}, host={}) as draft,
@@ -208,13 +225,17 @@ def test_a_draft_may_hold_plain_files_only(store, key, all_files, make):
     assert all_files(store.root) == []
 
 
-def test_committed_files_are_read_only_and_can_be_removed(store, put, key):
+def test_committed_files_are_read_only_and_can_be_removed(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, FILES)
     assert {path.stat().st_mode & 0o777 for path in store.path(key).rglob("*") if path.is_file()} == {0o444}
     assert (store.path(key) / "tuning").stat().st_mode & 0o300 == 0o300
 
 
-def test_an_unchanged_file_is_read_once_and_a_touched_one_again(store, put, key):
+def test_an_unchanged_file_is_read_once_and_a_touched_one_again(
+    store: LocalStore, put: Callable[..., None], key: str
+):
     put(key, FILES)
     time.sleep(digest.RACY_NS / 1e9 + 0.1)
     assert store.intact(key)
@@ -231,7 +252,7 @@ def test_an_unchanged_file_is_read_once_and_a_touched_one_again(store, put, key)
     assert store.intact(key)
 
 
-def test_nothing_is_made_by_looking(tmp_path, key):
+def test_nothing_is_made_by_looking(tmp_path: Path, key: str):
     store = open_store(tmp_path / "store")
     assert (store.has(key), store.keys(), store.intact(key), store.sweep()) == (False, [], False, [])
     with pytest.raises(NotFound, match=f"no artifact {key}"):
@@ -240,7 +261,7 @@ def test_nothing_is_made_by_looking(tmp_path, key):
     assert not store.root.exists()
 
 
-def test_logs_outlive_failed_builds(store, key):
+def test_logs_outlive_failed_builds(store: LocalStore, key: str):
     store.log(key).write_text("last words")
     with pytest.raises(RuntimeError, match="boom"), store.write(key, kind="engine", step={}, host={}):
         raise RuntimeError("boom")
@@ -249,24 +270,24 @@ def test_logs_outlive_failed_builds(store, key):
 
 
 @pytest.mark.parametrize("key", ["", "abc", "../" * 22, "A" * 64, "g" * 64, "a" * 65, "a" * 64 + "\n"])
-def test_only_digests_are_keys(store, key):
+def test_only_digests_are_keys(store: LocalStore, key: str):
     with pytest.raises(ValueError, match="is not 64 hexadecimal digits"):
         store.path(key)
 
 
 @pytest.mark.parametrize("url", ["hdfs://name/path", "ftp://host", "memory://", "://x"])
-def test_unknown_stores_are_refused_with_the_known_ones(url):
+def test_unknown_stores_are_refused_with_the_known_ones(url: str):
     with pytest.raises(StoreUnknown, match=f"{url}'; this version has file"):
         open_store(url)
 
 
 @pytest.mark.parametrize("url", ["", "file://"])
-def test_a_store_needs_a_directory(url):
+def test_a_store_needs_a_directory(url: str):
     with pytest.raises(StoreUnknown, match="names no directory"):
         open_store(url)
 
 
-def test_urls_and_paths_open_the_same_store(tmp_path, monkeypatch):
+def test_urls_and_paths_open_the_same_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     roots = {
@@ -276,7 +297,7 @@ def test_urls_and_paths_open_the_same_store(tmp_path, monkeypatch):
     assert isinstance(open_store("a"), LocalStore)
 
 
-def test_store_and_client_import_nothing_heavy(run_python):
+def test_store_and_client_import_nothing_heavy(run_python: Callable[[str], str]):
     code = """
 import sys
 import artifacts.store.local, artifacts.client

@@ -1,5 +1,8 @@
 """Subscriptions: what may be asked for, and whose secrets are named and never shown."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from standardwebhooks import Webhook
 
@@ -11,7 +14,7 @@ from tests.odd import places
 
 
 @pytest.fixture
-def outbox(tmp_path) -> Outbox:
+def outbox(tmp_path: Path) -> Outbox:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     connect(url).create()
     return Outbox(open_database(url))
@@ -33,7 +36,9 @@ def outbox(tmp_path) -> Outbox:
         ("  ", "env:S", [], "the target is empty"),
     ],
 )
-def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(outbox, target, secret, kinds, said):
+def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(
+    outbox: Outbox, target: str, secret: str | None, kinds: list[str], said: str
+):
     with pytest.raises(SubscriptionRefused, match=said) as refused:
         outbox.subscribe("webhook", target, secret=secret, kinds=kinds)
     assert "hunter2" not in str(refused.value)
@@ -48,7 +53,7 @@ def test_commands_are_taken_apart_before_they_are_kept():
         check_subscription("command", "x", "env:S", [])
 
 
-def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
+def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path: Path):
     write_secret(tmp_path / "s")
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
     Webhook(read_reference(f"file:{tmp_path / 's'}", {}))
@@ -69,7 +74,9 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path):
         ({"names": "a\0b"}, "names "),
     ],
 )
-def test_what_no_reader_would_take_is_refused_before_it_is_written(outbox, changed, said):
+def test_what_no_reader_would_take_is_refused_before_it_is_written(
+    outbox: Outbox, changed: dict[str, Any], said: str
+):
     with pytest.raises(RowRefused, match=f"subscriber .* cannot be written: {said}"):
         outbox.subscribe("webhook", **{"target": "https://host/x", "secret": "env:S", **changed})
     assert outbox.subscriptions() == []
@@ -80,7 +87,7 @@ def test_what_no_reader_would_take_is_refused_before_it_is_written(outbox, chang
 @pytest.mark.parametrize(
     "what", ["fifo", "socket", "directory", "/dev/zero", "nothing", "a" * 5000, "loop", "~nosuchuser/x"]
 )
-def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox, tmp_path, what):
+def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox: Outbox, tmp_path: Path, what: str):
     places(tmp_path / "odd")
     where = f"file:{what if what[0] in '/~' else tmp_path / 'odd' / what}"
     for target, secret in (("https://host/x", where), (where, "env:S")):

@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
@@ -16,10 +18,11 @@ from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch, 
 from artifacts.registry import tables
 from artifacts.registry.database import open_database
 from artifacts.registry.retention import Names
+from artifacts.store.local import LocalStore
 from tests.artifacts.sweeping import EAGER, collect, names, on_disk, publish
 
 
-def test_a_store_keeps_what_is_promised_and_frees_what_is_said(store, put):
+def test_a_store_keeps_what_is_promised_and_frees_what_is_said(store: LocalStore, put: Callable[..., None]):
     for n in range(1, 5):
         put(f"{n:064x}", {"own": bytes([n]) * 1000, "shared": b"s" * 5000})
         publish(store, n, f"{n:064x}", alias="prod")
@@ -39,7 +42,9 @@ def test_a_store_keeps_what_is_promised_and_frees_what_is_said(store, put):
     assert list((store.root / "staging").iterdir()) == []
 
 
-def test_what_was_collected_is_remembered_and_said_to_who_pulls_it(store, put, key, other_key, tmp_path):
+def test_what_was_collected_is_remembered_and_said_to_who_pulls_it(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str, tmp_path: Path
+):
     put(key, {"a": b"a"})
     put(other_key, {"a": b"b"})
     publish(store, 1, key)
@@ -60,7 +65,9 @@ def test_what_was_collected_is_remembered_and_said_to_who_pulls_it(store, put, k
     assert client.pull("demo:1", tmp_path / "again").is_dir()
 
 
-def test_what_shares_bytes_with_what_went_is_not_read_again(store, put, key, other_key):
+def test_what_shares_bytes_with_what_went_is_not_read_again(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"shared": b"s" * 1000})
     put(other_key, {"shared": b"s" * 1000, "own": b"o"})
     publish(store, 1, key, alias="prod")
@@ -74,7 +81,7 @@ def test_what_shares_bytes_with_what_went_is_not_read_again(store, put, key, oth
     assert shared in store.digests.known([shared])
 
 
-def test_what_was_pulled_lately_stays(store, put, key, tmp_path):
+def test_what_was_pulled_lately_stays(store: LocalStore, put: Callable[..., None], key: str, tmp_path: Path):
     put(key, {"a": b"a"})
     publish(store, 1, key)
     Client(store.root).pull("demo:1", tmp_path / "pulled")
@@ -83,7 +90,9 @@ def test_what_was_pulled_lately_stays(store, put, key, tmp_path):
     assert store.has(key)
 
 
-def test_litter_goes_and_what_is_not_ours_stays(store, put, key, other_key):
+def test_litter_goes_and_what_is_not_ours_stays(
+    store: LocalStore, put: Callable[..., None], key: str, other_key: str
+):
     put(key, {"a": b"a"})
     publish(store, 1, key, alias="prod")
     for folder in ("partial", "quarantine", "hub", "notes"):
@@ -110,7 +119,9 @@ def test_litter_goes_and_what_is_not_ours_stays(store, put, key, other_key):
     assert not (store.root / "hub" / "x").exists()
 
 
-def test_the_registry_has_to_be_this_stores(store, put, key, tmp_path):
+def test_the_registry_has_to_be_this_stores(
+    store: LocalStore, put: Callable[..., None], key: str, tmp_path: Path
+):
     put(key, {"a": b"a"})
     absent = Names(open_database(tmp_path / "absent.db"), inside=False)
     with pytest.raises(
@@ -134,7 +145,9 @@ def test_the_registry_has_to_be_this_stores(store, put, key, tmp_path):
     assert store.has(key)
 
 
-def test_a_sweep_that_others_think_dead_removes_nothing_more(store, put, key, monkeypatch):
+def test_a_sweep_that_others_think_dead_removes_nothing_more(
+    store: LocalStore, put: Callable[..., None], key: str, monkeypatch: pytest.MonkeyPatch
+):
     put(key, {"a": b"a"})
 
     class Slow(LocalPlace):

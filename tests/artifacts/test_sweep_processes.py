@@ -2,10 +2,13 @@
 
 import random
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 from artifacts.registry.registry import open_registry
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from tests.artifacts.sweeping import EAGER, age, collect, finished, go, publish, published, ready
+from tests.forked import Forked
 
 BUILDER = """
 import random, sys, time
@@ -47,7 +50,9 @@ print(pulled, flush=True)
 """
 
 
-def test_builders_and_pullers_lose_nothing_to_a_sweep_that_never_rests(store, start):
+def test_builders_and_pullers_lose_nothing_to_a_sweep_that_never_rests(
+    store: LocalStore, start: Callable[..., Forked]
+):
     workers = [ready(start, BUILDER, store.root, 25, number) for number in range(3)]
     workers.append(ready(start, PULLER, store.root, 40, 0))
     go(*workers)
@@ -68,7 +73,9 @@ def test_builders_and_pullers_lose_nothing_to_a_sweep_that_never_rests(store, st
     assert list((store.root / "leases").iterdir()) == []
 
 
-def test_killed_builders_and_sweeps_leave_only_what_the_next_sweep_takes(store, start, all_files):
+def test_killed_builders_and_sweeps_leave_only_what_the_next_sweep_takes(
+    store: LocalStore, start: Callable[..., Forked], all_files: Callable[[Path], list[str]]
+):
     chance = random.Random(5)
     sweeper = f"""
 import sys
@@ -109,7 +116,9 @@ while True:
     assert places - sqlite == {"objects", "blobs", "store.json"}
 
 
-def test_two_sweeps_at_once_collect_each_version_once(store, put, together):
+def test_two_sweeps_at_once_collect_each_version_once(
+    store: LocalStore, put: Callable[..., None], together: Callable[..., list[str]]
+):
     for n in range(1, 21):
         put(f"{n:064x}", {"a": bytes([n])})
         publish(store, n, f"{n:064x}", alias="prod")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from artifacts.registry import tables
 from artifacts.registry.database import open_database
 from artifacts.registry.registry import open_registry
 from artifacts.registry.retention import Names
+from artifacts.store.local import LocalStore
 from tests.artifacts.sweeping import EAGER, age, finished, go, on_disk, publish, published, ready
+from tests.forked import Forked
 
 
 class Remote:
@@ -65,11 +68,11 @@ class Remote:
 
 
 @pytest.fixture
-def remote(tmp_path):
+def remote(tmp_path: Path) -> Remote:
     return Remote(tmp_path / "remote")
 
 
-def test_a_remote_store_frees_what_is_said_and_parts_go_after_their_index(store, remote):
+def test_a_remote_store_frees_what_is_said_and_parts_go_after_their_index(store: LocalStore, remote: Remote):
     kept = remote.put(1, {"shared": b"s" * 100, "own": b"1" * 10})
     remote.put(2, {"shared": b"s" * 100, "long": b"2" * 40}, parts=4)
     publish(store, 1, kept, alias="prod")
@@ -101,7 +104,7 @@ def test_a_remote_store_frees_what_is_said_and_parts_go_after_their_index(store,
         "blobs/README", f"blobs/ab/{'a' * 63}", "notes.txt", "store.json"}  # fmt: skip
 
 
-def test_an_upload_that_was_cut_short_can_be_continued_until_it_is_old(store, remote):
+def test_an_upload_that_was_cut_short_can_be_continued_until_it_is_old(store: LocalStore, remote: Remote):
     part = f"blobs/ff/{'f' * 64}.parts/00000.{'0' * 64}"
     obstore.put(remote.objects, part, b"x")
     publish(store, 1, "0" * 64)
@@ -112,7 +115,7 @@ def test_an_upload_that_was_cut_short_can_be_continued_until_it_is_old(store, re
     assert remote.listed() == {"store.json"}
 
 
-def test_a_remote_manifest_that_cannot_be_read_stops_the_sweep_of_contents(store, remote):
+def test_a_remote_manifest_that_cannot_be_read_stops_the_sweep_of_contents(store: LocalStore, remote: Remote):
     key = remote.put(1, {"a": b"a"})
     publish(store, 1, key, alias="prod")
     bound = remote.bind(store)
@@ -183,7 +186,9 @@ def referenced(remote: Remote, url: str) -> set[str]:
     return found
 
 
-def test_pushers_that_share_files_lose_none_to_a_sweep_that_never_rests(store, remote, start):
+def test_pushers_that_share_files_lose_none_to_a_sweep_that_never_rests(
+    store: LocalStore, remote: Remote, start: Callable[..., Forked]
+):
     bound = remote.bind(store)
     workers = [ready(start, PUSHER, remote.root, store.registry_url, 25, number) for number in range(3)]
     go(*workers)
@@ -196,7 +201,9 @@ def test_pushers_that_share_files_lose_none_to_a_sweep_that_never_rests(store, r
     assert remote.listed() == referenced(remote, store.registry_url)
 
 
-def test_killed_pushers_leave_only_what_the_next_sweep_takes(store, remote, start):
+def test_killed_pushers_leave_only_what_the_next_sweep_takes(
+    store: LocalStore, remote: Remote, start: Callable[..., Forked]
+):
     bound, chance = remote.bind(store), random.Random(11)
     for turn in range(3):
         victims = [

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from artifacts.store.local import LocalStore
 from artifacts.store.repair import repair
 from artifacts.store.survey import survey
 from artifacts.store.tuning_cache import INDEX, UNSEALED
+from tests.present import present
 
 FILES = {
     "timing.cache": b"0123456789" * 50,
@@ -67,12 +69,14 @@ def change(path: Path, content: bytes) -> None:
 
 
 @pytest.fixture
-def place(store) -> Path:
+def place(store: LocalStore) -> Path:
     store.prepare()
     return kept(store, FILES)
 
 
-def test_what_was_kept_is_offered_and_nothing_where_nothing_was(store, place, tmp_path):
+def test_what_was_kept_is_offered_and_nothing_where_nothing_was(
+    store: LocalStore, place: Path, tmp_path: Path
+):
     assert offered(store, tmp_path / "copy") == ([], FILES)
     assert offered(store, tmp_path / "copy", "f" * 64) == ([], {})
     assert survey(store).damages == ()
@@ -80,7 +84,7 @@ def test_what_was_kept_is_offered_and_nothing_where_nothing_was(store, place, tm
 
 
 def test_a_later_build_adds_its_own_and_its_files_take_the_place_of_those_of_their_names(
-    store, place, tmp_path
+    store: LocalStore, place: Path, tmp_path: Path
 ):
     kept(store, {"linear/b2.json": b"b", "timing.cache": b"more"})
     later = {**FILES, "linear/b2.json": b"b", "timing.cache": b"more"}
@@ -90,7 +94,9 @@ def test_a_later_build_adds_its_own_and_its_files_take_the_place_of_those_of_the
     assert offered(store, tmp_path / "copy")[1] == {**later, **FILES}
 
 
-def test_a_file_that_is_not_what_its_manifest_says_is_not_kept(store, place, tmp_path):
+def test_a_file_that_is_not_what_its_manifest_says_is_not_kept(
+    store: LocalStore, place: Path, tmp_path: Path
+):
     records = learned(tmp_path / "engine", {"good": b"1", "bad": b"2"})
     change(tmp_path / "engine" / "bad", b"3")
     tuning_cache.keep(place, tmp_path / "engine", records, store.root / "staging")
@@ -135,7 +141,7 @@ def folder(path: Path) -> None:
     ],
 )
 def test_a_damaged_entry_is_dropped_and_said_once_and_the_others_are_offered(
-    store, place, tmp_path, damage, what
+    store: LocalStore, place: Path, tmp_path: Path, damage, what: str
 ):
     damage(place / sha256(FILES["timing.cache"]))
     problems, files = offered(store, tmp_path / "copy")
@@ -148,7 +154,7 @@ def test_a_damaged_entry_is_dropped_and_said_once_and_the_others_are_offered(
     assert offered(store, tmp_path / "copy") == ([], FILES)
 
 
-def test_contents_that_were_swapped_are_both_dropped(store, tmp_path):
+def test_contents_that_were_swapped_are_both_dropped(store: LocalStore, tmp_path: Path):
     place = kept(store, {"a": b"11", "b": b"22", "c": b"33"})
     one, other = place / sha256(b"11"), place / sha256(b"22")
     one.rename(place / "aside")
@@ -159,7 +165,9 @@ def test_contents_that_were_swapped_are_both_dropped(store, tmp_path):
     assert files == {"c": b"33"}
 
 
-def test_the_index_of_another_place_and_what_stands_in_none_are_not_offered(store, place, tmp_path):
+def test_the_index_of_another_place_and_what_stands_in_none_are_not_offered(
+    store: LocalStore, place: Path, tmp_path: Path
+):
     other = kept(store, {"mine": b"1"}, "f" * 64)
     (place / "probe.so").write_bytes(b"ELF")
     (place / "more").mkdir()
@@ -192,7 +200,9 @@ def sealed(place: Path, **changes: object) -> bytes:
         ({}, 2),
     ],
 )
-def test_an_index_that_is_sealed_and_none_is_dropped(store, place, tmp_path, files, version):
+def test_an_index_that_is_sealed_and_none_is_dropped(
+    store: LocalStore, place: Path, tmp_path: Path, files: dict[str, Any], version: int
+):
     change(place / INDEX, sealed(place, files=files, version=version))
     (damage,) = survey(store).damages
     assert damage.what.startswith("is sealed but not an index: ")
@@ -203,7 +213,9 @@ def test_an_index_that_is_sealed_and_none_is_dropped(store, place, tmp_path, fil
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_changed_byte_anywhere_is_found_is_never_offered_and_repair_removes_it(store, tmp_path, data):
+def test_a_changed_byte_anywhere_is_found_is_never_offered_and_repair_removes_it(
+    store: LocalStore, tmp_path: Path, data
+):
     place = kept(store, FILES)
     path = data.draw(st.sampled_from([path for path in sorted(place.iterdir()) if path.stat().st_size]))
     content = bytearray(path.read_bytes())
@@ -226,7 +238,9 @@ def test_a_changed_byte_anywhere_is_found_is_never_offered_and_repair_removes_it
 
 @pytest.mark.parametrize("damage", [truncate, link, pipe, folder, Path.unlink])
 @pytest.mark.parametrize("name", [INDEX, sha256(FILES["timing.json"])])
-def test_what_is_no_file_of_its_kind_any_more_is_named_and_repaired(store, place, tmp_path, damage, name):
+def test_what_is_no_file_of_its_kind_any_more_is_named_and_repaired(
+    store: LocalStore, place: Path, tmp_path: Path, damage, name: str
+):
     damage(place / name)
     damages = survey(store).damages
     assert {one.paths[0].rpartition("/")[2] for one in damages} - {"elsewhere"} == {name}
@@ -236,7 +250,7 @@ def test_what_is_no_file_of_its_kind_any_more_is_named_and_repaired(store, place
     assert (problems, len(files)) == ([], 0 if name == INDEX else len(FILES) - 1)
 
 
-def test_a_link_in_the_place_of_a_directory_is_not_followed(store, place, tmp_path):
+def test_a_link_in_the_place_of_a_directory_is_not_followed(store: LocalStore, place: Path, tmp_path: Path):
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
     (damage,) = survey(store).damages
@@ -251,7 +265,7 @@ def test_a_link_in_the_place_of_a_directory_is_not_followed(store, place, tmp_pa
     assert len(list((tmp_path / "elsewhere").iterdir())) == len(FILES) + 1
 
 
-def test_what_0_1_kept_is_no_damage_and_is_dropped_and_said_once(store, tmp_path):
+def test_what_0_1_kept_is_no_damage_and_is_dropped_and_said_once(store: LocalStore, tmp_path: Path):
     store.prepare()
     old = store.root / "tuning" / SETTINGS
     learned(old, {"24/c244.so": b"ELF", "24/c244.cpp": b"int", "linear.json": b"{}", "timing.cache": b"t"})
@@ -271,6 +285,7 @@ def keep_many(root: Path, number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_builders_at_once_lose_no_entry_and_readers_see_whole_ones(store, tmp_path):
     store.prepare()
     with ProcessPoolExecutor(4) as pool:
@@ -299,11 +314,12 @@ for number in range(10, 200):
 """
 
 
+@pytest.mark.slow
 def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(store, place, tmp_path):
     for turn in range(6):
         argv = [sys.executable, "-c", KEEPING, str(store.root)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as builder:
-            builder.stdout.readline()
+            present(builder.stdout).readline()
             time.sleep(0.05 + 0.013 * turn)
             builder.send_signal(signal.SIGKILL)
         assert survey(store).damages == ()
@@ -314,7 +330,7 @@ def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(store, place
     assert list((store.root / "staging").iterdir()) == []
 
 
-def test_keeping_into_an_index_that_is_damaged_begins_anew(store, place, tmp_path):
+def test_keeping_into_an_index_that_is_damaged_begins_anew(store: LocalStore, place: Path, tmp_path: Path):
     change(place / INDEX, b"{}")
     kept(store, {"b": b"2"})
     assert offered(store, tmp_path / "copy") == ([], {"b": b"2"})

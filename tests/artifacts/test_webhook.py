@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -15,6 +16,7 @@ from artifacts.notify.message import Outcome, body
 from artifacts.notify.outbox import Due
 from artifacts.notify.subscription import Subscription
 from artifacts.version import Event
+from tests.present import present
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -34,6 +36,8 @@ class Receiver(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["content-length"]))
         self.server.requests.append((dict(self.headers.items()), content))
@@ -68,7 +72,7 @@ def due_at(url: str, *, secret: str = "env:HOOK_SECRET", name: str = "demo/fp8")
 
 
 @pytest.fixture
-def hook_secret(monkeypatch) -> None:
+def hook_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
 
 
@@ -99,7 +103,9 @@ def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiv
         (0, {}, "RemoteProtocolError; check that this host can reach it", None, False),
     ],
 )
-def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, wait_s, forever):
+def test_what_a_receiver_answers_is_an_answer(
+    receiver: Receiver, status: int, headers: dict[str, Any], said: str, wait_s: int | None, forever: bool
+):
     receiver.answers.append((status, headers))
     answer = webhook.post_event(due_at(receiver.url))
     assert said in answer.problem
@@ -109,11 +115,11 @@ def test_what_a_receiver_answers_is_an_answer(receiver, status, headers, said, w
 
 
 @pytest.mark.usefixtures("hook_secret")
-def test_a_date_to_come_back_at_is_understood(receiver):
+def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
-    assert 60 < webhook.post_event(due_at(receiver.url)).wait_s <= 90
+    assert 60 < present(webhook.post_event(due_at(receiver.url)).wait_s) <= 90
 
 
 @pytest.mark.usefixtures("hook_secret")

@@ -19,7 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +70,9 @@ def make_checkpoint(directory: Path, size_gb: float, fmt: str) -> None:
     """Writes random weights and scales of one, split over files as large checkpoints are."""
     precision = Precision.parse(fmt)
     layer_bytes = LAYER_BYTES * FORMATS[fmt].weight_bits / 16
-    config = CONFIG | {"num_hidden_layers": 4 * max(1, round(size_gb * 1e9 / layer_bytes / 4))}
+    config: dict[str, Any] = CONFIG | {
+        "num_hidden_layers": 4 * max(1, round(size_gb * 1e9 / layer_bytes / 4))
+    }
     block = quantization_config(precision, "auto", config["num_hidden_layers"])
     (directory / "config.json").write_text(json.dumps(config | block))
     (directory / "tokenizer.json").write_text("{}")
@@ -77,8 +81,8 @@ def make_checkpoint(directory: Path, size_gb: float, fmt: str) -> None:
     for each in slices:
         if sum(tensor.nbytes for tensor in files[-1]) > FILE_BYTES:
             files.append([])
-        files[-1].append(TensorPlan(each.source, each.dtype, each.shape, lambda each=each: noise(each)))
-    weight_map = {}
+        files[-1].append(TensorPlan(each.source, each.dtype, each.shape, partial(noise, each)))
+    weight_map: dict[Any, Any] = {}
     for number, group in enumerate(files):
         name = f"model-{number + 1:05}-of-{len(files):05}.safetensors"
         write_safetensors(directory / name, group)

@@ -27,6 +27,7 @@ import torch
 import torch.distributed as dist
 import transformers
 from safetensors.torch import save_file
+from torch._C._distributed_c10d import FileStore
 
 from calibration.quantize.quantize import build as quantize
 from calibration.statistics.statistics_pass import build as measure
@@ -47,6 +48,8 @@ from tests.pipeline.checkpoint import test_oracle as oracle
 
 LAYOUTS = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (4, 1, 1), (2, 1, 2), (4, 1, 2)]
 """Tensor-parallel ranks, stages, and over how many of the ranks experts are spread, where there are any."""
+REFUSALS: tuple[type[Exception], ...] = (RuntimeError, *EXIT_CODES)
+"""RuntimeError: aoti's module has no such tensors."""
 TOKENS = 24
 SEED = torch.Generator().manual_seed(1)
 ROOMY = {"device": "cpu", "gpu_bytes": 0, "host_bytes": 1 << 40}
@@ -108,7 +111,7 @@ def logits(directory: Path, tp: int, pp: int, tokens: torch.Tensor) -> torch.Ten
 
 def _rank(directory: Path, rank: int, layout: tuple[int, int], tokens: torch.Tensor) -> None:
     warnings.simplefilter("ignore")  # the compiled collective is called outside its compiler
-    store = dist.FileStore(str(directory / "store"), layout[0])
+    store = FileStore(str(directory / "store"), layout[0])
     dist.init_process_group("gloo", store=store, rank=rank, world_size=layout[0])
     found = _run(directory, rank, layout[1], tokens)
     if rank == 0:
@@ -170,7 +173,7 @@ def rows(family: str, formats: list[str], place: Path) -> Iterator[tuple[str, ..
         found = dict(ran(checkpoint, fmt, tokens, place))
         one = expected if fmt == "none" else found[1, 1, 1]
         told = [
-            f"{_words(*layout)} {value if isinstance(value, str) else _apart(value, one)}"
+            f"{_words(*layout)} {value if isinstance(value, str) or isinstance(one, str) else _apart(value, one)}"
             for layout, value in found.items()
         ]
         scale = one if isinstance(one, str) else f"{one.std().item():.2f}"
@@ -191,7 +194,7 @@ def ran(
         try:
             out = sharded(checkpoint, fmt, (tp, pp, ep), place / f"{fmt}-{tp}-{pp}-{ep}")
             yield (tp, pp, ep), logits(out, tp, pp, tokens)
-        except (RuntimeError, *EXIT_CODES) as exc:  # RuntimeError: aoti's module has no such tensors
+        except REFUSALS as exc:
             yield (tp, pp, ep), _first(exc)
 
 

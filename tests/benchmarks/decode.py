@@ -90,7 +90,7 @@ def _mixed(layers: int) -> dict[str, Any]:
     return {"default": "fp8", "except": turns}
 
 
-def _engine_steps(directory: Path, prompts: list[list[int]]) -> Callable[[], None]:
+def _engine_steps(directory: Path, prompts: list[list[int]]) -> Callable[[], float]:
     rank = Rank(directory, 0, None)
 
     def run() -> float:

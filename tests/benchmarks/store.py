@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -75,13 +76,14 @@ def throughput(size_gb: float, rounds: int) -> None:
         files = sorted(source.iterdir())
         for number in range(rounds):
             store = open_store(Path(folder, f"store{number}"))
-            for name, work in {
+            works: dict[str, Callable[[], object]] = {
                 "cp -r; sync": lambda: copied(source, Path(folder, "copy")),
                 "sha256sum": lambda: run("sha256sum", *files),
-                "write": lambda at=store: written(at, digest.of_json("one"), source),
-                "write, contents in the store": lambda at=store: written(at, digest.of_json("two"), source),
-                "verify --all": lambda at=store: survey(at),
-            }.items():
+                "write": partial(written, store, digest.of_json("one"), source),
+                "write, contents in the store": partial(written, store, digest.of_json("two"), source),
+                "verify --all": partial(survey, store),
+            }
+            for name, work in works.items():
                 times.setdefault(name, []).append(timed(work))
             shutil.rmtree(Path(folder, "copy"))
             shutil.rmtree(store.root)

@@ -23,6 +23,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -60,7 +61,7 @@ MLP_OUTLIERS = 8
 MLP_OUTLIER = 16.0
 
 
-def config(shape: str, layers: int | None = None) -> dict[str, object]:
+def config(shape: str, layers: int | None = None) -> dict[str, Any]:
     """Contents of config.json, with fewer layers where asked."""
     made = LLAMA | SHAPES[shape]
     return made | ({"num_hidden_layers": layers} if layers else {})
@@ -71,7 +72,7 @@ def write(config: Mapping[str, object], out: Path, *, seed: int = 0) -> None:
     out.mkdir(parents=True, exist_ok=True)
     maker = Maker(config, seed)
     files = {f"layer-{number:05}.safetensors": number for number in range(maker.layers)}
-    weight_map = {}
+    weight_map: dict[Any, Any] = {}
     for file, number in [*files.items(), ("rest.safetensors", None)]:
         tensors = maker.rest() if number is None else maker.layer(number)
         save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, out / file, {"format": "pt"})
@@ -85,7 +86,7 @@ def write(config: Mapping[str, object], out: Path, *, seed: int = 0) -> None:
 class Maker:
     """Draws the tensors of one checkpoint, the same ones for the same seed and device."""
 
-    def __init__(self, config: Mapping[str, object], seed: int) -> None:
+    def __init__(self, config: Mapping[str, Any], seed: int) -> None:
         self.config = config
         self.layers = int(config["num_hidden_layers"])
         self.hidden, self.inner = int(config["hidden_size"]), int(config["intermediate_size"])

@@ -16,6 +16,7 @@ from artifacts import digest
 from artifacts.client import Client
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import LocalStore, open_store
+from tests.present import present
 from tests.servers import s3
 
 GIGABYTES = 10.0
@@ -107,7 +108,7 @@ def push(store: str, registry: str) -> None:
     """Sends the artifact from a local store, and publishes it."""
     local, cached = LocalStore(Path(store)), open_store(URL)
     manifest = local.manifest(KEY)
-    cached.remote.push(local.path(KEY), manifest)
+    present(cached.remote).push(local.path(KEY), manifest)
     publication = Publication(name=NAME, engine_key=KEY, recipe={}, verdict="PASS", facts={})
     open_registry(f"sqlite:///{registry}").publish(publication)
 

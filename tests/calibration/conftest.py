@@ -1,6 +1,7 @@
 """A tiny random Llama with a trained tokenizer: large enough for every format, small enough for seconds."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     """The models here are so small that threads only wait for each other, longest on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

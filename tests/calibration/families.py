@@ -10,6 +10,9 @@ from transformers import (
     Qwen3Config,
 )
 
+SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+"""Those of the classes are beyond a small vocabulary."""
+
 CONFIGS = {
     "llama": LlamaConfig,
     "mistral": MistralConfig,
@@ -19,5 +22,3 @@ CONFIGS = {
     "gemma3_text": lambda **sizes: Gemma3TextConfig(**sizes, **SPECIAL_TOKENS),
     "phi3": lambda **sizes: Phi3Config(**sizes, **SPECIAL_TOKENS),
 }
-SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-"""Those of the classes are beyond a small vocabulary."""

@@ -60,7 +60,7 @@ def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2):
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def recorded(request, tmp_path_factory):
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """Family, source, its model, tokens and the statistics of a pass with padded sequences."""
     root = tmp_path_factory.mktemp(request.param)
     model = make(root / "source", request.param, torch.float32)
@@ -121,7 +121,7 @@ def test_few_tokens_are_told_by_expert(recorded):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layout_names_the_linears_of_the_checkpoint(family, tmp_path):
+def test_layout_names_the_linears_of_the_checkpoint(family: str, tmp_path: Path):
     model = make(tmp_path, family)
     names = layout(json.loads((tmp_path / "config.json").read_text()))
     held = load_file(tmp_path / "model.safetensors").keys()
@@ -150,7 +150,7 @@ def quantized(tmp_path, fmt, *, statistics=True, **params):
     return load_file(out / "model.safetensors")
 
 
-def test_an_expert_that_no_token_reached_ends_a_pass_that_needs_it(tmp_path):
+def test_an_expert_that_no_token_reached_ends_a_pass_that_needs_it(tmp_path: Path):
     make(tmp_path / "source", "mixtral", num_experts_per_tok=1)
     kill_expert(tmp_path / "source", "mixtral")
     with pytest.raises(
@@ -159,7 +159,7 @@ def test_an_expert_that_no_token_reached_ends_a_pass_that_needs_it(tmp_path):
         measured(tmp_path, "mixtral", every_expert=True)
 
 
-def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_had(tmp_path):
+def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_had(tmp_path: Path):
     make(tmp_path / "source", "qwen2_moe", num_experts_per_tok=1)
     kill_expert(tmp_path / "source", "qwen2_moe")
     out = measured(tmp_path, "qwen2_moe")
@@ -185,7 +185,7 @@ def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_
 
 @pytest.mark.parametrize("fmt", ["fp8", "int8_wo"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_checkpoint_is_laid_out_as_modelopt_lays_it_out(family, fmt, tmp_path):
+def test_a_checkpoint_is_laid_out_as_modelopt_lays_it_out(family: str, fmt: str, tmp_path: Path):
     model = make(tmp_path / "source", family)
     tokens_ST = write_tokens(tmp_path / "tokens")
     measured(tmp_path, family)
@@ -212,7 +212,7 @@ def test_a_checkpoint_is_laid_out_as_modelopt_lays_it_out(family, fmt, tmp_path)
     assert said[0] == said[1]
 
 
-def test_experts_share_their_input_scale_and_each_pair_its_weight_scale(tmp_path):
+def test_experts_share_their_input_scale_and_each_pair_its_weight_scale(tmp_path: Path):
     make(tmp_path / "source", "mixtral")
     measured(tmp_path, "mixtral")
     tensors = quantized(tmp_path, "fp8", kv_cache="fp8")
@@ -239,13 +239,13 @@ def test_experts_share_their_input_scale_and_each_pair_its_weight_scale(tmp_path
         ({"default": "int8_wo", "except": {"*.experts.0.w1": "none"}}, "linears that runtimes fuse"),
     ],
 )
-def test_formats_that_experts_cannot_have_are_refused_by_name(fmt, said, tmp_path):
+def test_formats_that_experts_cannot_have_are_refused_by_name(fmt, said: str, tmp_path: Path):
     make(tmp_path / "source", "mixtral")
     with pytest.raises(QuantizationIncomplete, match=said):
         quantized(tmp_path, fmt, statistics=False)
 
 
-def test_modelopts_own_calibration_is_refused(tmp_path):
+def test_modelopts_own_calibration_is_refused(tmp_path: Path):
     make(tmp_path / "source", "mixtral")
     work = {"params": {"format": "int8_wo"}, "inputs": {"source": str(tmp_path / "source")}}
     with pytest.raises(CheckpointError, match="fuses the experts"):
@@ -253,7 +253,7 @@ def test_modelopts_own_calibration_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 300], [128], [129], [50] * 40])
-def test_a_sample_is_spread_evenly_over_what_comes(sizes):
+def test_a_sample_is_spread_evenly_over_what_comes(sizes: list[int]):
     sample, start = Sample(128), 0
     for size in sizes:
         sample.add(torch.arange(start, start + size)[:, None].float())

@@ -1,5 +1,8 @@
 """Every supported family: linears as ModelOpt writes them; its own tensors (biases, q/k norms) unchanged."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,7 +29,7 @@ SIZES = {
     "tie_word_embeddings": False,
     "architectures": ["X"],
 }
-PARAMS = {
+PARAMS: dict[str, dict[str, Any]] = {
     "fp8": {"format": "fp8", "kv_cache": "fp8"},
     "int8_sq": {"format": "int8_sq", "smoothing": 0.5, "kv_cache": "fp8"},
     "w4a8_awq": {"format": "w4a8_awq"},
@@ -40,7 +43,7 @@ def test_every_family_is_tried():
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
-def family(request, tmp_path_factory):
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """Name, checkpoint and statistics of a family's small model, whose biases and norms are not trivial."""
     root = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
@@ -56,8 +59,9 @@ def family(request, tmp_path_factory):
     return request.param, root / "source", record(made, TOKENS, root / "statistics", batch_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
-def test_a_family_is_quantized_as_modelopt_does(family, params, tmp_path):
+def test_a_family_is_quantized_as_modelopt_does(family, params, tmp_path: Path):
     name, source, statistics = family
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.mkdir()
@@ -83,7 +87,7 @@ def unfolded(names):
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text"], indirect=True)
-def test_gemmas_norms_stay_and_modelopts_carry_the_same_factors(family, tmp_path):
+def test_gemmas_norms_stay_and_modelopts_carry_the_same_factors(family, tmp_path: Path):
     name, source, statistics = family
     ours, params = tmp_path / "ours", PARAMS["w4a8_awq"]
     ours.mkdir()

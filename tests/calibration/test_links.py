@@ -9,7 +9,7 @@ from calibration.links import LeadsOut, describe_links, leads_out, located, open
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path: Path) -> Path:
     """A directory with files at two depths; a secret stands beside it."""
     (tmp_path / "secret").write_text("private")
     model = tmp_path / "model"
@@ -36,7 +36,7 @@ def read(root, name):
         ("folder/a.txt", "deep"),
     ],
 )
-def test_what_stays_inside_is_read(root, name, to):
+def test_what_stays_inside_is_read(root: Path, name: str, to: str | None):
     if to is not None:
         (root / name.partition("/")[0]).symlink_to(to.format(root=root))
     assert describe_links(root, [name]) == ""
@@ -57,7 +57,7 @@ def test_what_stays_inside_is_read(root, name, to):
         ("link", "."),
     ],
 )
-def test_what_leads_out_is_neither_named_as_fine_nor_opened(root, name, to):
+def test_what_leads_out_is_neither_named_as_fine_nor_opened(root: Path, name: str, to: str | None):
     (root / "hop").symlink_to("../secret")
     if to is not None:
         (root / name.partition("/")[0]).symlink_to(to.format(root=root))
@@ -66,7 +66,7 @@ def test_what_leads_out_is_neither_named_as_fine_nor_opened(root, name, to):
         open_inside(root, name)
 
 
-def test_the_directory_itself_may_be_a_link(root):
+def test_the_directory_itself_may_be_a_link(root: Path):
     latest = root.with_name("latest")
     latest.symlink_to("model")
     assert read(latest, "LICENSE") == "free"
@@ -74,7 +74,7 @@ def test_the_directory_itself_may_be_a_link(root):
     assert leads_out(latest, "link") == root.with_name("secret").resolve()
 
 
-def test_loops_and_links_to_nothing_end(root):
+def test_loops_and_links_to_nothing_end(root: Path):
     (root / "loop").symlink_to("loop")
     (root / "dangling").symlink_to("nothing")
     for name in ("loop", "dangling"):
@@ -83,7 +83,7 @@ def test_loops_and_links_to_nothing_end(root):
             open_inside(root, name)
 
 
-def test_a_message_names_the_first_few_and_counts_the_rest(root):
+def test_a_message_names_the_first_few_and_counts_the_rest(root: Path):
     for number in range(7):
         (root / f"f{number}").symlink_to("../secret")
     said = describe_links(root, [f"f{number}" for number in range(7)])
@@ -105,7 +105,7 @@ def cached(tmp_path: Path) -> Path:
     return snapshot
 
 
-def test_a_snapshot_of_a_hub_cache_leads_to_its_own_blobs_only(tmp_path):
+def test_a_snapshot_of_a_hub_cache_leads_to_its_own_blobs_only(tmp_path: Path):
     snapshot = cached(tmp_path)
     assert read(snapshot, "config.json") == "blob"
     assert read(snapshot / "sub", "config.json") == "blob"
@@ -120,7 +120,7 @@ def test_a_snapshot_of_a_hub_cache_leads_to_its_own_blobs_only(tmp_path):
             open_inside(snapshot, f"l{number}")
 
 
-def test_blobs_that_are_elsewhere_are_no_blobs(tmp_path):
+def test_blobs_that_are_elsewhere_are_no_blobs(tmp_path: Path):
     snapshot = cached(tmp_path)
     blobs = snapshot.parents[1] / "blobs"
     blobs.rename(tmp_path / "private")
@@ -130,7 +130,7 @@ def test_blobs_that_are_elsewhere_are_no_blobs(tmp_path):
 
 
 @pytest.mark.parametrize("swapped", ["deep/a.txt", "deep"])
-def test_a_link_put_in_the_way_after_the_look_is_not_followed(root, swapped):
+def test_a_link_put_in_the_way_after_the_look_is_not_followed(root: Path, swapped: str):
     outside = root.with_name("outside")
     outside.mkdir()
     (outside / "a.txt").write_text("private")

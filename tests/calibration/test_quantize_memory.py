@@ -6,10 +6,13 @@ import subprocess  # noqa: TID251 the peak of a process is measured in a process
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from calibration.model.linears import layout
+
+pytestmark = pytest.mark.slow
 
 CHILD = """
 import json, sys
@@ -48,7 +51,7 @@ def checkpoint(root: Path, num_layers: int) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def test_peak_memory_is_a_few_tensors_however_many_there_are(tmp_path):
+def test_peak_memory_is_a_few_tensors_however_many_there_are(tmp_path: Path):
     peaks, sizes = [], []
     for num_layers in (2, 10):
         root, out = tmp_path / f"{num_layers}", tmp_path / f"out{num_layers}"

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.contract import checkpoint, rewrites
 from tests.contract.log import say
+from tests.present import present
 
 ROOT = Path(sys.argv[0]).parents[1]
 BEHAVIOUR: dict[str, Any] = json.loads((ROOT / "behaviour.json").read_text())
@@ -86,7 +87,8 @@ def serial(run: "Run", ranks: range) -> list[int]:
 
 def parallel(run: "Run", ranks: range, workers: int) -> list[int]:
     """As many processes at once as workers; the others go on when one fails."""
-    waiting, running, failed = list(ranks), {}, []
+    waiting, failed = list(ranks), list[int]()
+    running: dict[int, int] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             rank = waiting.pop(0)
@@ -199,7 +201,7 @@ class Run:
             "tensorrt": metadata.version("tensorrt"),
             "entries": sorted(entries),
         }
-        Path(name).write_text(json.dumps(cache))
+        Path(present(name)).write_text(json.dumps(cache))
         say("TRT", "I", f"Serialized {len(entries)} timing cache entries")
         say("TRT-LLM", "I", f"Timing cache serialized to {name}")
 

@@ -3,6 +3,7 @@
 import json
 import subprocess  # noqa: TID251 programs of the toolchain are started as a shell would
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,14 +32,16 @@ def called(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("0.8.0", ["--output_timing_cache", "x"], "unrecognized arguments: --output_timing_cache"),
     ],
 )
-def test_an_option_that_the_version_has_not_ends_with_2(version, arguments, told, tmp_path):
+def test_an_option_that_the_version_has_not_ends_with_2(
+    version: str, arguments: list[str], told: str, tmp_path: Path
+):
     done = called(toolchain(tmp_path / "t", version), *arguments)
     assert done.returncode == 2
     assert told in done.stderr
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_has_its_own_options(version, tmp_path):
+def test_every_version_has_its_own_options(version: str, tmp_path: Path):
     help_text = called(toolchain(tmp_path / "t", version), "--help").stdout
     assert "--max_batch_size" in help_text
     assert ("--gather_context_logits" in help_text) is True
@@ -92,11 +95,12 @@ def test_what_has_no_use_is_turned_off():
         {"gather_context_logits": True, "max_draft_len": 3},
     ],
 )
-def test_what_the_command_refuses_is_refused(changed):
+def test_what_the_command_refuses_is_refused(changed: dict[str, Any]):
     with pytest.raises(RuntimeError):
         effective(**changed)
 
 
+@pytest.mark.slow
 def test_the_probe_reads_its_metadata(tmp_path):
     root = toolchain(tmp_path / "t", "1.2.0")
     code = (

@@ -10,6 +10,7 @@ from pipeline.cli.boundary import report
 from pipeline.cli.main import enginery
 from pipeline.errors import EXIT_CODES
 from tests import hub as hubs
+from tests.callables import Ask
 from tests.checkpoints import LEFT_BEHIND, checkpoint
 
 
@@ -27,7 +28,7 @@ def hub() -> Iterator[hubs.Hub]:
 
 
 @pytest.fixture
-def ask(tmp_path, capsys, monkeypatch):
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Runs a command on the test's store; returns its exit code, and what it printed and told."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("ENGINERY_REGISTRY", raising=False)

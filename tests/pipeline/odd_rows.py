@@ -290,7 +290,7 @@ def _unshown(command: tuple[str, ...], there: list[tuple[Case, str]], done: Answ
     tables_ = {case.table for case, _ in there}
     if "schema_version" in tables_:
         return
-    good = {("ls", OTHER): [f"{OTHER}:1"]}
+    good: dict[tuple[str, ...], list[str]] = {("ls", OTHER): [f"{OTHER}:1"]}
     if tables_ <= OF_A_VERSION:
         good[("ls", NAME)] = [f"{NAME}:1", f"{NAME}:3"]
     for one in good.get(command, ()):

@@ -14,7 +14,7 @@ from artifacts.version import Metric, Publication, VersionRecord
 
 NAME = "llama/fp8_tp2"
 
-FACTS = {
+FACTS: dict[str, Any] = {
     "backend": "aoti", "format": "fp8", "dtype": "bfloat16", "kv_cache": "bfloat16", "tp": 2, "pp": 1,
     "world_size": 2, "max_batch_size": 8, "max_seq_len": 1024, "device": "cpu", "cpu": "avx2",
     "toolchain": {"torch": "2.13.0", "cpu": "avx2", "cores": 2}, "gpus": [],

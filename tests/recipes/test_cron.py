@@ -3,6 +3,7 @@
 import re
 import zoneinfo
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prefect.client.schemas.schedules import CronSchedule
@@ -10,6 +11,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from recipes.cron import check_cron, check_timezone, fires_after
 from recipes.errors import RecipeError
 from recipes.load import load
+from tests.callables import Cli
 from tests.cases import lay_out
 
 GOOD = (
@@ -50,7 +52,7 @@ def test_prefect_and_we_read_the_same_expressions(text):
 
 
 @pytest.mark.parametrize("text", STRICTER)
-def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text):
+def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text: str):
     assert not refused(lambda cron: CronSchedule(cron=cron), text)
     assert refused(check_cron, text)
 
@@ -92,7 +94,7 @@ def test_a_name_that_is_no_place_is_no_time_zone(zone):
         ("0 0 30 2 *", "'0 0 30 2 *' never fires: there is no such date"),
     ],
 )
-def test_a_wrong_expression_is_told_by_its_field(text, told):
+def test_a_wrong_expression_is_told_by_its_field(text: str, told: str):
     with pytest.raises(ValueError, match=re.escape(told)):
         check_cron(text)
 
@@ -126,7 +128,7 @@ def test_the_next_time_is_that_of_the_zone():
     assert fires_after("0 0 30 2 *", "UTC", moment) is None
 
 
-def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path):
+def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path: Path):
     file = lay_out("schedule-typo", tmp_path)
     with pytest.raises(RecipeError) as caught:
         load(file)
@@ -138,14 +140,14 @@ def test_both_mistakes_of_a_recipe_are_told_with_line_and_field(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["check", "plan", "run", "submit"])
-def test_every_command_that_reads_a_recipe_refuses_it(cli, tmp_path, command):
+def test_every_command_that_reads_a_recipe_refuses_it(cli: Cli, tmp_path: Path, command: str):
     done = cli("--store", tmp_path / "store", command, lay_out("schedule-typo", tmp_path / "case"))
     assert (done.returncode, done.stdout) == (2, "")
     assert "6:12: schedule.cron: " in done.stderr
     assert "6:32: schedule.timezone: " in done.stderr
 
 
-def test_a_wrong_schedule_of_stale_is_a_usage_error(cli, tmp_path):
+def test_a_wrong_schedule_of_stale_is_a_usage_error(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "stale", "--schedule", "0 25 * * *", "--server", "http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (2, "")
     assert (

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -47,7 +48,7 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     return list(caught.value.problems)
 
 
-def test_a_good_recipe_loads(tmp_path):
+def test_a_good_recipe_loads(tmp_path: Path):
     (loaded,) = load(write(tmp_path, GOOD))
     assert loaded.recipe.engine.world_size == 2
     assert loaded.base == tmp_path
@@ -68,7 +69,9 @@ def test_a_good_recipe_loads(tmp_path):
         ("    - {path: a.jsonl, samples: some}", "    - {path: a.jsonl, samples: 3}", "7:23", "'some'"),
     ],
 )
-def test_a_mistake_is_told_with_line_column_and_what_is_allowed(tmp_path, wrong, right, place, said):
+def test_a_mistake_is_told_with_line_column_and_what_is_allowed(
+    tmp_path: Path, wrong: str, right: str, place: str, said: str
+):
     assert right in GOOD
     told = problems(tmp_path, GOOD.replace(right, wrong))
     assert any(line.startswith(f"{place}: ") and said in line for line in told), told
@@ -109,31 +112,31 @@ def test_a_mistake_is_told_with_line_column_and_what_is_allowed(tmp_path, wrong,
         ("3", ["4:1: format: must be a format's name"]),
     ],
 )
-def test_a_mistake_in_a_mixed_format_is_told_once_with_its_place(tmp_path, mixed, told):
+def test_a_mistake_in_a_mixed_format_is_told_once_with_its_place(tmp_path: Path, mixed: str, told: list[str]):
     found = problems(tmp_path, GOOD.replace("format: fp8", f"format: {mixed}"))
     assert len(found) == len(told), found
     assert all(line.startswith(start) for line, start in zip(found, told, strict=True)), found
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_told_at_once(tmp_path: Path):
     text = GOOD.replace("fp8", "fp9").replace("tp: 2", "tp: 0").replace("samples: 3", "sample: 3")
     assert len(problems(tmp_path, text)) == 3
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "0e9e39f", "G" * 40])
-def test_a_branch_is_refused_where_a_commit_is_needed(tmp_path, revision):
+def test_a_branch_is_refused_where_a_commit_is_needed(tmp_path: Path, revision: str):
     text = GOOD.replace("{path: ./model}", f"{{repo: org/model, revision: {revision}}}")
     assert "is not a full commit hash (40 hex digits)" in problems(tmp_path, text)[0]
 
 
-def test_repo_without_revision_is_refused(tmp_path):
+def test_repo_without_revision_is_refused(tmp_path: Path):
     assert (
         "'repo' and 'revision' go together"
         in problems(tmp_path, GOOD.replace("path: ./model", "repo: a/b"))[0]
     )
 
 
-def test_a_calibrated_format_needs_data(tmp_path):
+def test_a_calibrated_format_needs_data(tmp_path: Path):
     data = yaml.safe_load(GOOD)
     del data["calibration"]
     assert "calibration is required: format 'fp8'" in problems(tmp_path, yaml.safe_dump(data))[0]
@@ -152,11 +155,11 @@ def test_a_repeated_key_is_refused(tmp_path):
         ("a: !!python/object:x {}", "1:4"),
     ],
 )
-def test_what_is_no_recipe_is_refused_with_its_place(tmp_path, text, said):
+def test_what_is_no_recipe_is_refused_with_its_place(tmp_path: Path, text: str, said: str):
     assert said in problems(tmp_path, text)[0]
 
 
-def test_a_missing_or_binary_file_is_refused(tmp_path):
+def test_a_missing_or_binary_file_is_refused(tmp_path: Path):
     with pytest.raises(RecipeError, match="no such file"):
         load(tmp_path / "none.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
@@ -172,13 +175,13 @@ def dated(date: str) -> str:
 @pytest.mark.parametrize(
     "date", ["2021-02-29", "2026-13-01", "0000-01-01", "2026-01-31 10:61:00", "2026-01-31T10:00:00"]
 )
-def test_a_day_that_is_none_is_told_with_its_place(tmp_path, date):
+def test_a_day_that_is_none_is_told_with_its_place(tmp_path: Path, date: str):
     assert problems(tmp_path, dated(date)) == [
         f"6:3: calibration.date: {date!r} is not a date; write it as 2026-01-31"
     ]
 
 
-def test_a_day_needs_no_quotes_and_a_name_that_looks_like_one_is_text(tmp_path):
+def test_a_day_needs_no_quotes_and_a_name_that_looks_like_one_is_text(tmp_path: Path):
     (loaded,) = load(write(tmp_path, dated("2026-01-31").replace("demo/one", "2021-02-29")))
     assert (loaded.recipe.date, loaded.recipe.name) == ("2026-01-31", "2021-02-29")
 
@@ -190,7 +193,7 @@ def test_a_day_needs_no_quotes_and_a_name_that_looks_like_one_is_text(tmp_path):
         ("!!float many", "float"), ("!!float 1:30", "float"), ("!!int 1_000", "int"),
     ],
 )  # fmt: skip
-def test_a_scalar_that_yaml_cannot_read_is_told_with_its_place(tmp_path, value, kind):
+def test_a_scalar_that_yaml_cannot_read_is_told_with_its_place(tmp_path: Path, value: str, kind: str):
     (told,) = problems(tmp_path, GOOD.replace("tp: 2", f"tp: {value}"))
     assert told.startswith("9:7: ")
     assert told.endswith(f" is no {kind} that can be read; quote it if it is text")
@@ -216,14 +219,14 @@ def test_a_scalar_that_yaml_cannot_read_is_told_with_its_place(tmp_path, value, 
         "0x" + "f" * 5000,
     ],
 )
-def test_what_is_no_decimal_integer_is_no_number(tmp_path, value):
+def test_what_is_no_decimal_integer_is_no_number(tmp_path: Path, value: str):
     (told,) = problems(tmp_path, GOOD.replace("tp: 2", f"tp: {value}"))
     assert told.startswith("9:3: engine.tp: input should be a valid integer, found ")
     assert len(told) < 150
 
 
 @pytest.mark.parametrize("value", ["yes", "'0.1'", "1:30", ".inf", ".nan", "0x1", "1_0.5"])
-def test_what_is_no_decimal_fraction_is_no_number(tmp_path, value):
+def test_what_is_no_decimal_fraction_is_no_number(tmp_path: Path, value: str):
     (told,) = problems(tmp_path, GOOD.replace("kl: 0.1", f"kl: {value}"))
     assert told.startswith("12:12: gate.limits.kl: input should be a valid number, found ")
 
@@ -231,20 +234,20 @@ def test_what_is_no_decimal_fraction_is_no_number(tmp_path, value):
 @pytest.mark.parametrize(
     ("value", "number"), [("1e-3", 1e-3), ("1", 1.0), (".5", 0.5), ("1.e-1", 0.1), ("+2.5E-2", 0.025)]
 )
-def test_fractions_have_an_exponent_where_people_give_one(tmp_path, value, number):
+def test_fractions_have_an_exponent_where_people_give_one(tmp_path: Path, value: str, number: float):
     (loaded,) = load(write(tmp_path, GOOD.replace("kl: 0.1", f"kl: {value}")))
     assert loaded.recipe.gate.limits.kl == number
 
 
 @pytest.mark.parametrize("value", ["9" * 309, "-9007199254740993", "1e16", "1e-16", "1e309"])
-def test_numbers_that_nobody_means_are_refused_by_their_place(tmp_path, value):
+def test_numbers_that_nobody_means_are_refused_by_their_place(tmp_path: Path, value: str):
     (told,) = problems(tmp_path, GOOD.replace("tp: 2", f"tp: {value}"))
     assert re.fullmatch(
         r"9:7: '.{3,63}' is no (int|float) that is accepted; .*; quote it if it is text", told
     )
 
 
-def test_a_version_that_is_true_is_none(tmp_path):
+def test_a_version_that_is_true_is_none(tmp_path: Path):
     assert problems(tmp_path, GOOD.replace("version: 1", "version: yes")) == [
         "1:1: version: True is not a number (allowed: 1)"
     ]
@@ -268,12 +271,12 @@ def test_a_version_that_is_true_is_none(tmp_path):
         ("!!binary aGk=", "13:8: the type !!binary is not supported; write plain values"),
     ],
 )
-def test_a_document_beyond_the_limits_is_refused_by_its_place(tmp_path, value, said):
+def test_a_document_beyond_the_limits_is_refused_by_its_place(tmp_path: Path, value: str, said: str):
     (told,) = problems(tmp_path, f"{GOOD}title: {value}\n")
     assert re.fullmatch(said, told)
 
 
-def test_aliases_count_as_what_they_stand_for(tmp_path):
+def test_aliases_count_as_what_they_stand_for(tmp_path: Path):
     assert len(MANY_ALIASES) < 800
     (told,) = problems(tmp_path, GOOD + MANY_ALIASES)
     assert re.fullmatch(r"18:\d+: more than 20000 values, with aliases counted .*", told)
@@ -282,7 +285,7 @@ def test_aliases_count_as_what_they_stand_for(tmp_path):
     assert loaded.recipe.gate.limits.kl == 0.1
 
 
-def test_merged_keys_are_read_where_they_are_few(tmp_path):
+def test_merged_keys_are_read_where_they_are_few(tmp_path: Path):
     text = GOOD.replace("engine:\n  tp: 2", "engine: &e\n  tp: 2").replace(
         "limits: {kl: 0.1}", "limits: {<<: {kl: 0.1}}"
     )
@@ -297,7 +300,7 @@ def test_merged_keys_are_read_where_they_are_few(tmp_path):
         ("yes", "key 'yes' is not text; quote it"), ("~", "key '~' is not text; quote it"), ("'" + "x" * 999 + "'", "x{60}...: unknown key .*"),
     ],
 )  # fmt: skip
-def test_a_key_that_is_no_text_is_refused(tmp_path, key, said):
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path, key: str, said: str):
     (told,) = problems(tmp_path, f"{GOOD}? {key}\n: 1\n")
     assert re.fullmatch(f"13:3: {said}", told)
 
@@ -306,7 +309,7 @@ def test_a_key_that_is_no_text_is_refused(tmp_path, key, said):
     "key", ["foo[1]", "int", "str", "constrained-int", "MixedFormat", "[key]", "literal['all']", "a.b"]
 )
 @pytest.mark.parametrize("where", ["", "engine.", "gate.data."])
-def test_a_key_with_any_name_is_told_by_its_name(tmp_path, key, where):
+def test_a_key_with_any_name_is_told_by_its_name(tmp_path: Path, key: str, where: str):
     lines = {
         "": (GOOD, "13:1"),
         "engine.": (GOOD.replace("  tp: 2", "  tp: 2\n"), "10:3"),
@@ -322,7 +325,7 @@ def test_a_key_with_any_name_is_told_by_its_name(tmp_path, key, where):
     assert told.startswith(f"{at}: {where}{key}: unknown key"), told
 
 
-def test_of_ten_thousand_problems_the_first_are_told(tmp_path):
+def test_of_ten_thousand_problems_the_first_are_told(tmp_path: Path):
     text = GOOD + "".join(f"key{number}: 1\n" for number in range(9_000))
     with pytest.raises(RecipeError, match="9000 problems") as caught:
         load(write(tmp_path, text))
@@ -330,12 +333,12 @@ def test_of_ten_thousand_problems_the_first_are_told(tmp_path):
     assert str(caught.value).endswith("  and 8950 more")
 
 
-def test_a_directory_is_said_to_be_one(tmp_path):
+def test_a_directory_is_said_to_be_one(tmp_path: Path):
     with pytest.raises(RecipeError, match="is a directory; give the file of a recipe in it"):
         load(tmp_path)
 
 
-def test_a_matrix_makes_one_recipe_per_combination(tmp_path):
+def test_a_matrix_makes_one_recipe_per_combination(tmp_path: Path):
     text = GOOD.replace("format: fp8\n", "matrix: {format: [fp8, int8_sq], engine.tp: [1, 2]}\n")
     found = load(write(tmp_path, text))
     assert [one.recipe.name for one in found] == [
@@ -344,7 +347,7 @@ def test_a_matrix_makes_one_recipe_per_combination(tmp_path):
     assert [one.recipe.engine.tp for one in found] == [1, 2, 1, 2]
 
 
-def test_a_variant_with_exceptions_is_named_mixed(tmp_path):
+def test_a_variant_with_exceptions_is_named_mixed(tmp_path: Path):
     mixed = '{default: fp8, except: {"model.layers.0.*": none}}'
     text = GOOD.replace("format: fp8\n", f"matrix: {{format: [fp8, {mixed}], engine.tp: [1]}}\n")
     plain, exceptions = (one.recipe for one in load(write(tmp_path, text)))
@@ -353,7 +356,7 @@ def test_a_variant_with_exceptions_is_named_mixed(tmp_path):
     assert str(exceptions.precision) == "fp8 with exceptions"
 
 
-def test_variants_with_one_name_are_refused(tmp_path):
+def test_variants_with_one_name_are_refused(tmp_path: Path):
     mixes = "{default: fp8, except: {a: none}}, {default: fp8, except: {b: none}}"
     text = GOOD.replace("format: fp8\n", f"matrix: {{format: [{mixes}]}}\n")
     assert problems(tmp_path, text) == [
@@ -371,7 +374,7 @@ def test_variants_with_one_name_are_refused(tmp_path):
         ("{matrix.format: [a]}", "'matrix.format' is not a key that can vary"),
     ],
 )  # fmt: skip
-def test_a_matrix_that_cannot_be_expanded_is_refused(tmp_path, matrix, said):
+def test_a_matrix_that_cannot_be_expanded_is_refused(tmp_path: Path, matrix: str, said: str):
     (told,) = problems(tmp_path, f"{GOOD}matrix: {matrix}\n")
     assert told.startswith(f"13:1: matrix: {said}")
 
@@ -388,17 +391,17 @@ def test_an_axis_whose_name_is_a_number_is_told_by_its_place(tmp_path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("field", ["./model", "a.jsonl", "b.jsonl"])
-def test_a_path_that_no_file_can_have_is_refused(tmp_path, path, said, field):
+def test_a_path_that_no_file_can_have_is_refused(tmp_path: Path, path: str, said: str, field: str):
     (told,) = problems(tmp_path, GOOD.replace(field, path))
     assert re.fullmatch(rf"\d+:\d+: [a-z0-9.]+\.path: {said}", told)
 
 
 @pytest.mark.parametrize("matrix", ["[]", "{}", "{format: fp8}", "{format: []}"])
-def test_a_matrix_that_is_none_is_refused(tmp_path, matrix):
+def test_a_matrix_that_is_none_is_refused(tmp_path: Path, matrix: str):
     assert "maps dotted keys to lists" in problems(tmp_path, GOOD + f"matrix: {matrix}\n")[0]
 
 
-def test_an_unknown_key_in_a_matrix_is_refused(tmp_path):
+def test_an_unknown_key_in_a_matrix_is_refused(tmp_path: Path):
     assert "did you mean 'tp'?" in problems(tmp_path, GOOD + "matrix: {engine.tpp: [1]}\n")[0]
 
 
@@ -442,12 +445,12 @@ def test_the_json_schema_accepts_what_loads_and_refuses_typos():
     ("mixed", "valid"),
     [("{default: fp8, except: {a: none}}", True), ("{default: fp8}", False), ("[fp8]", False)],
 )
-def test_the_json_schema_knows_mixed_formats(mixed, valid):
+def test_the_json_schema_knows_mixed_formats(mixed: str, valid: bool):
     checker = jsonschema.Draft202012Validator(json.loads(json_schema.FILE.read_text()))
     assert checker.is_valid(yaml.safe_load(GOOD.replace("format: fp8", f"format: {mixed}"))) == valid
 
 
-def undocumented(schema: dict[str, object]) -> list[str]:
+def undocumented(schema: dict[str, Any]) -> list[str]:
     """Fields of the schema without a description."""
     tables = [schema, *schema["$defs"].values()]
     return [
@@ -487,7 +490,7 @@ TUNED = "tune:\n  space: {space}\n"
         ("[1]", "must be a mapping, found [1]"),
     ],
 )
-def test_a_search_that_cannot_be_is_refused_with_its_place(tmp_path, space, said):
+def test_a_search_that_cannot_be_is_refused_with_its_place(tmp_path: Path, space: str, said: str):
     (told,) = problems(tmp_path, GOOD + TUNED.replace("{space}", space))
     assert re.match(r"\d+:\d+: tune\.space", told)
     assert said in told
@@ -508,7 +511,7 @@ def test_a_search_that_cannot_be_is_refused_with_its_place(tmp_path, space, said
         ),
     ],
 )
-def test_words_say_what_to_write(tmp_path, old, new, said):
+def test_words_say_what_to_write(tmp_path: Path, old: str, new: str, said: str):
     text = GOOD.replace(old, new)
     assert text != GOOD
     assert problems(tmp_path, text)[0].startswith(said)

@@ -24,7 +24,7 @@ BODY = "version: 1\nname: "
         ("a: 1\n---\nb: 2\n", "2:1: a second document begins here"),
     ],
 )
-def test_what_the_parser_stumbles_over_is_told_with_its_place(text, said):
+def test_what_the_parser_stumbles_over_is_told_with_its_place(text: str, said: str):
     for read in (yaml_text.parse, yaml_text.parse_card):
         with pytest.raises(yaml.YAMLError) as refused:
             read(text)
@@ -32,7 +32,7 @@ def test_what_the_parser_stumbles_over_is_told_with_its_place(text, said):
 
 
 @pytest.mark.parametrize("head", ["", *HEADS], ids=lambda head: repr(head[:12]))
-def test_nothing_but_an_error_of_yaml_comes_of_any_text(head):
+def test_nothing_but_an_error_of_yaml_comes_of_any_text(head: str):
     assert max(len(told(head + BODY + value)) for value in VALUES) < 6000
 
 

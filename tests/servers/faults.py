@@ -205,7 +205,7 @@ def proxying(port: int) -> Iterator[Proxy]:
     kind = type("Relay", (Handler,), {"proxy": proxy})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     server.daemon_threads = True
-    server.handle_error = lambda request, client: None  # type: ignore[method-assign]  # clients die here
+    server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]  # clients die here
     proxy.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

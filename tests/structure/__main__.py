@@ -60,7 +60,8 @@ def table(*checkouts: Checkout) -> str:
     """The figures as a Markdown table: of one checkout, or of an older one and of today's."""
     heads = ["figure", *["before", "now"][-len(checkouts) :], "goal"]
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    rows, notes = [], []
+    rows: list[list[str]] = []
+    notes: list[str] = []
     for figure in FIGURES.values():
         values = [_measure(figure, checkout, notes) for checkout in checkouts]
         rows.append([figure.title, *map(figure.show, values), figure.show_goal()])

@@ -48,7 +48,9 @@ def imports_of(module: Module, names: Iterable[str]) -> list[tuple[int, str]]:
     `from package import name` imports the module `package.name` where there is one, else the package.
     """
     modules = frozenset(names)
-    targets = ((node.lineno, target) for node in module.nodes for target in _targets(node, modules))
+    targets = (
+        (getattr(node, "lineno", 0), target) for node in module.nodes for target in _targets(node, modules)
+    )
     return sorted((line, target) for line, target in targets if target in modules)
 
 

@@ -48,8 +48,10 @@ def test_a_clean_tree_counts_zero(tree):
     clean = tree()
     assert backends.backend_comparisons(clean) == []
     assert mappings.untyped_annotations(clean) == mappings.params_subscripts(clean) == []
-    assert names.vague_names(clean) == comments.comments(clean) == functions.long_files(clean) == []
-    assert imports.loose_files(clean) == imports.upward_imports(clean, CONTRACT) == []
+    assert names.vague_names(clean) == comments.comments(clean) == []
+    assert functions.long_files(clean) == []
+    assert imports.loose_files(clean) == []
+    assert imports.upward_imports(clean, CONTRACT) == []
     assert imports.circles(imports.module_graph(clean)) == imports.circles(imports.room_graph(clean)) == []
     assert imports.shared_names(clean) == {}
     assert imports.rooms(clean) == ["cli", "weights"]

@@ -159,8 +159,8 @@ def _list(app: App) -> None:
             "names": one.names,
             "kinds": ", ".join(one.kinds) or "all",
             "added_by": one.added_by,
-            "told": sum(item.state == "delivered" for item in every if item.subscription == one.id),
-            "waiting": sum(item.state == "pending" for item in every if item.subscription == one.id),
+            "told": sum(item.state == "told" for item in every if item.subscription == one.id),
+            "waiting": sum(item.state == "waits" for item in every if item.subscription == one.id),
             "given_up": sum(item.state == "given up" for item in every if item.subscription == one.id),
         }
         for one in outbox.subscriptions()

@@ -1,7 +1,9 @@
 """Following an alias: what is current is always whole, and a rollback costs no transfer."""
 
 import logging
+from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,11 @@ from artifacts.client import Client
 from artifacts.errors import NotFound
 from artifacts.pull.watch import CURRENT, watch
 from artifacts.registry.registry import Publication
+from artifacts.store.local import LocalStore
 
 
 @pytest.fixture
-def client(store, put) -> Client:
+def client(store: LocalStore, put: Callable[..., None]) -> Client:
     """Three versions of one name; @prod is at the first."""
     client = Client(str(store.root))
     for number in (1, 2, 3):
@@ -44,7 +47,7 @@ def content(tmp_path) -> str:
     return (tmp_path / CURRENT / "engine.json").read_text()
 
 
-def test_each_version_an_alias_moves_to_becomes_current_and_the_last_two_stay(client, tmp_path):
+def test_each_version_an_alias_moves_to_becomes_current_and_the_last_two_stay(client: Client, tmp_path: Path):
     sleep, _ = moving(client, 2, 3)
     dest = tmp_path / "served"
     changes = islice(watch(client, "demo/fp8@prod", dest, sleep=sleep), 3)
@@ -53,7 +56,7 @@ def test_each_version_an_alias_moves_to_becomes_current_and_the_last_two_stay(cl
     assert sorted(path.name for path in dest.iterdir()) == ["2", "3", CURRENT]
 
 
-def test_a_rollback_pulls_nothing_unless_what_is_there_is_damaged(client, tmp_path):
+def test_a_rollback_pulls_nothing_unless_what_is_there_is_damaged(client: Client, tmp_path: Path):
     sleep, _ = moving(client, 2, 1, 2)
     changes = watch(client, "demo/fp8@prod", tmp_path, sleep=sleep)
     first = next(changes).directory
@@ -66,7 +69,9 @@ def test_a_rollback_pulls_nothing_unless_what_is_there_is_damaged(client, tmp_pa
     assert content(tmp_path) == "2"
 
 
-def test_a_damaged_store_leaves_what_is_current_and_is_looked_at_again(client, tmp_path, store, caplog):
+def test_a_damaged_store_leaves_what_is_current_and_is_looked_at_again(
+    client: Client, tmp_path: Path, store: LocalStore, caplog: pytest.LogCaptureFixture
+):
     sleep, waits = moving(client, 2)
     bad = store.path(digest.of_json(2)) / "engine.json"
     right = bad.read_bytes()
@@ -88,6 +93,6 @@ def test_a_damaged_store_leaves_what_is_current_and_is_looked_at_again(client, t
 
 
 @pytest.mark.parametrize("reference", ["demo/fp8:1", "demo/fp8", "demo/fp8@canary"])
-def test_only_an_alias_that_exists_can_be_watched(client, tmp_path, reference):
+def test_only_an_alias_that_exists_can_be_watched(client: Client, tmp_path: Path, reference: str):
     with pytest.raises(NotFound, match=reference):
         next(watch(client, reference, tmp_path))

@@ -25,7 +25,7 @@ def test_shares_sum_to_the_total_and_none_is_a_whole_one_off(total, weights):
         (1, [1, 1e6], [0, 1]),
     ],
 )
-def test_shares_follow_the_weights(total, weights, expected):
+def test_shares_follow_the_weights(total: int, weights, expected: list[int]):
     assert shares(total, weights) == expected
 
 

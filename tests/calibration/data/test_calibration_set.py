@@ -1,5 +1,7 @@
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.numpy import load_file
@@ -52,7 +54,9 @@ def decoded(checkpoint, tokens):
     return AutoTokenizer.from_pretrained(checkpoint).decode(tokens.flatten().tolist())
 
 
-def test_text_rows_become_packed_sequences_that_say_where_they_came_from(tmp_path, checkpoint, texts):
+def test_text_rows_become_packed_sequences_that_say_where_they_came_from(
+    tmp_path: Path, checkpoint: Path, texts: Path
+):
     tokens, report, samples, out = built(tmp_path, job(checkpoint, texts))
     assert (tokens.dtype, tokens.shape) == ("int32", (report["sequences"], 16))
     assert sorted(sample["line"] for sample in samples) == list(range(1, 41))
@@ -69,7 +73,9 @@ def test_text_rows_become_packed_sequences_that_say_where_they_came_from(tmp_pat
     assert str(tmp_path) not in (out / "samples.jsonl").read_text() + (out / "report.json").read_text()
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, checkpoint, texts):
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    tmp_path: Path, checkpoint: Path, texts: Path
+):
     names = ("tokens.safetensors", "samples.jsonl", "report.json", "page.html")
     runs = [built(tmp_path, job(checkpoint, texts, seed=seed))[3] for seed in (1, 1, 2)]
     first, again, other = ([(run / name).read_bytes() for name in names] for run in runs)
@@ -77,6 +83,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path, ch
     assert first[0] != other[0]
 
 
+@pytest.mark.slow
 def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path, checkpoint):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
@@ -95,7 +102,7 @@ def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path
     assert decoded(checkpoint, tokens).startswith("<s>reads on")
 
 
-def test_sources_are_blended_and_sampled(tmp_path, checkpoint, texts):
+def test_sources_are_blended_and_sampled(tmp_path: Path, checkpoint: Path, texts: Path):
     plain = tmp_path / "plain.txt"
     plain.write_text("\n\n".join(f"paragraph number {i} of the text" for i in range(10)))
     data = [source_of(texts, samples=5), source_of(plain, samples=3)]
@@ -107,7 +114,7 @@ def test_sources_are_blended_and_sampled(tmp_path, checkpoint, texts):
     assert sorted(sample["file"] for sample in samples) == ["plain.txt"] * 3 + ["texts.jsonl"] * 5
 
 
-def test_max_sequences_keeps_that_many_and_counts_the_rest(tmp_path, checkpoint, texts):
+def test_max_sequences_keeps_that_many_and_counts_the_rest(tmp_path: Path, checkpoint: Path, texts: Path):
     tokens, report, *_ = built(tmp_path, job(checkpoint, texts, max_sequences=3))
     assert len(tokens) == 3
     assert report["left_out_sequences"] > 0
@@ -121,7 +128,7 @@ def refused(tmp_path, made_job, error, complaint):
     assert not list(out.iterdir())
 
 
-def test_a_shortage_of_rows_is_an_error(tmp_path, checkpoint, texts):
+def test_a_shortage_of_rows_is_an_error(tmp_path: Path, checkpoint: Path, texts: Path):
     data = [source_of(texts, samples=41)]
     refused(
         tmp_path,
@@ -131,7 +138,7 @@ def test_a_shortage_of_rows_is_an_error(tmp_path, checkpoint, texts):
     )
 
 
-def test_a_shortage_of_sequences_is_an_error(tmp_path, checkpoint, texts):
+def test_a_shortage_of_sequences_is_an_error(tmp_path: Path, checkpoint: Path, texts: Path):
     refused(tmp_path, job(checkpoint, texts, max_sequences=10_000), DataError, "10000 wanted; add data")
     (tmp_path / "refused").rmdir()
     refused(
@@ -142,12 +149,13 @@ def test_a_shortage_of_sequences_is_an_error(tmp_path, checkpoint, texts):
     )
 
 
-def test_a_file_that_is_not_the_planned_one_is_refused(tmp_path, checkpoint, texts):
+def test_a_file_that_is_not_the_planned_one_is_refused(tmp_path: Path, checkpoint: Path, texts: Path):
     planned = job(checkpoint, texts)
     texts.write_text(texts.read_text() + '{"text": "more"}\n')
     refused(tmp_path, planned, DataError, r"texts\.jsonl: the file changed after the plan was made")
 
 
+@pytest.mark.slow
 def test_messages_that_the_template_refuses_name_their_line(tmp_path, checkpoint):
     path = tmp_path / "chat.jsonl"
     bad = [{"role": "robot", "content": "beep"}]
@@ -160,7 +168,7 @@ def test_messages_that_the_template_refuses_name_their_line(tmp_path, checkpoint
     )
 
 
-def test_messages_without_a_chat_template_are_refused(tmp_path, checkpoint):
+def test_messages_without_a_chat_template_are_refused(tmp_path: Path, checkpoint: Path):
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
@@ -176,7 +184,7 @@ def test_messages_without_a_chat_template_are_refused(tmp_path, checkpoint):
     )
 
 
-def test_a_missing_or_broken_tokenizer_is_a_checkpoint_error(tmp_path, texts):
+def test_a_missing_or_broken_tokenizer_is_a_checkpoint_error(tmp_path: Path, texts: Path):
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(
@@ -197,6 +205,7 @@ def chat_file(path, *rows):
     return path
 
 
+@pytest.mark.slow
 def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path, checkpoint):
     own = [{"role": "system", "content": "own rule"}, *CHAT]
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT}, {"messages": own})
@@ -210,6 +219,7 @@ def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path, check
     refused(tmp_path, job(checkpoint, plain, data=data), DataError, r"plain\.jsonl:1: text, not a chat")
 
 
+@pytest.mark.slow
 def test_tools_reach_the_template(tmp_path, checkpoint):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT, "tools": [{"name": "add"}]})
     template = "{% for tool in tools %}tool {{ tool.name }} {% endfor %}{{ messages[0].content }}"
@@ -217,10 +227,13 @@ def test_tools_reach_the_template(tmp_path, checkpoint):
     assert decoded(checkpoint, tokens).startswith("<s>tool add")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("render", "expected"), [("auto", "<s><|user|>p</s><|assistant|>c</s>"), ("plain", "<s>p\nc")]
 )
-def test_prompts_and_completions_are_chats_or_joined(tmp_path, checkpoint, render, expected):
+def test_prompts_and_completions_are_chats_or_joined(
+    tmp_path: Path, checkpoint: Path, render: str, expected: str
+):
     path = chat_file(tmp_path / "rows.jsonl", {"prompt": "p", "completion": "c"})
     data = [source_of(path, render=render)]
     tokens, *_ = built(tmp_path, job(checkpoint, path, data=data, seq_len=64, pack=False))
@@ -228,7 +241,7 @@ def test_prompts_and_completions_are_chats_or_joined(tmp_path, checkpoint, rende
     assert decoded(checkpoint, tokens).rstrip("</s>") in expected
 
 
-def test_padded_rows_are_cut_on_the_side_asked_for(tmp_path, checkpoint, texts):
+def test_padded_rows_are_cut_on_the_side_asked_for(tmp_path: Path, checkpoint: Path, texts: Path):
     right, report, _, out = built(tmp_path, job(checkpoint, texts, pack=False, seq_len=6))
     left, *_ = built(tmp_path, job(checkpoint, texts, pack=False, seq_len=6, truncate="left"))
     lengths = load_file(out / "tokens.safetensors")["lengths"]
@@ -253,7 +266,9 @@ def test_padded_rows_are_cut_on_the_side_asked_for(tmp_path, checkpoint, texts):
     ("blend", "expected"),
     [({"samples": 20}, (15, 5)), ({"samples": 21}, (16, 5)), ({"tokens": 400}, (300, 100))],
 )
-def test_a_blend_is_exact_in_its_unit(tmp_path, checkpoint, texts, blend, expected):
+def test_a_blend_is_exact_in_its_unit(
+    tmp_path: Path, checkpoint: Path, texts: Path, blend: dict[str, Any], expected: tuple[int, int]
+):
     plain = tmp_path / "plain.txt"
     plain.write_text("\n\n".join(f"paragraph number {i} of the text" for i in range(30)))
     made = job(checkpoint, texts, plain, blend={**blend, "weights": [3.0, 1.0]})
@@ -276,13 +291,15 @@ def test_a_blend_is_exact_in_its_unit(tmp_path, checkpoint, texts, blend, expect
         ({"samples": 10, "weights": [1.0, 1e-9]}, r"plain\.txt: its weight's share of 10 is less than one"),
     ],
 )
-def test_a_source_too_small_for_its_share_is_named(tmp_path, checkpoint, texts, blend, said):
+def test_a_source_too_small_for_its_share_is_named(
+    tmp_path: Path, checkpoint: Path, texts: Path, blend: dict[str, Any], said: str
+):
     plain = tmp_path / "plain.txt"
     plain.write_text("one\n\ntwo")
     refused(tmp_path, job(checkpoint, texts, plain, blend=blend), DataError, said)
 
 
-def test_more_rows_than_one_look_suffice_for_many_tokens(tmp_path, checkpoint):
+def test_more_rows_than_one_look_suffice_for_many_tokens(tmp_path: Path, checkpoint: Path):
     path = tmp_path / "rows.txt"
     path.write_text("\n\n".join(f"row {i}" for i in range(900)))
     whole = built(tmp_path, job(checkpoint, path))[1]["sample_tokens"]
@@ -292,7 +309,7 @@ def test_more_rows_than_one_look_suffice_for_many_tokens(tmp_path, checkpoint):
     assert len({sample["line"] for sample in samples}) == len(samples) > 890
 
 
-def test_the_report_shows_what_deserves_a_look(tmp_path, checkpoint):
+def test_the_report_shows_what_deserves_a_look(tmp_path: Path, checkpoint: Path):
     rows = [{"text": "same words"}, {"text": "Same  words"}, {"text": "same words"}, {"text": "<s>twice"}]
     path = chat_file(tmp_path / "rows.jsonl", *rows, {"body": 1})
     data = [source_of(path, bad_rows=1)]
@@ -315,6 +332,7 @@ def test_the_report_shows_what_deserves_a_look(tmp_path, checkpoint):
     assert "<s>" not in page
 
 
+@pytest.mark.slow
 def test_chats_without_bos_are_warned_of(tmp_path, checkpoint):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT})
     data = [source_of(path, template="{{ messages[0].content }} and so on")]
@@ -324,7 +342,7 @@ def test_chats_without_bos_are_warned_of(tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "jsonl"])
-def test_every_kind_of_source_gives_the_same_tokens(kind, tmp_path, checkpoint):
+def test_every_kind_of_source_gives_the_same_tokens(kind: str, tmp_path: Path, checkpoint: Path):
     rows = [{"text": f"the engine reads row {i}"} for i in range(12)]
     made = []
     for each in ("jsonl", kind):

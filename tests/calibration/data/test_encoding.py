@@ -68,7 +68,7 @@ def whole(tokenizer, text, special):
 
 @pytest.mark.parametrize("name", ["byte-level", "LlamaTokenizer", "GemmaTokenizer"])
 @pytest.mark.parametrize("special", [True, False])
-def test_a_text_in_pieces_has_the_tokens_of_the_whole(name, special, tmp_path):
+def test_a_text_in_pieces_has_the_tokens_of_the_whole(name: str, special: bool, tmp_path: Path):
     tokenizer = byte_level() if name == "byte-level" else pieces(tmp_path, name)
     for length in (PIECE, PIECE + OVERLAP + 1, 2 * PIECE + OVERLAP // 2, 5 * PIECE):
         text = mixed(length)
@@ -76,7 +76,7 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(name, special, tmp_path):
         assert length == PIECE or len(encoding._encode_pieces(tokenizer, text)) > 1
 
 
-def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path):
+def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path: Path):
     tokenizer = pieces(tmp_path, "LlamaTokenizer")
     text = "the" * PIECE  # one word: where its pieces start decides how its letters are merged
     assert encode(tokenizer, text, special=True).tolist() == whole(tokenizer, text, special=True)
@@ -114,6 +114,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
     return int(done.stdout) * 1024, out
 
 
+@pytest.mark.slow
 def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path):
     small, _ = growth("a short row", tmp_path / "small")
     text = " ".join(ROWS * 150)[:3_000_000]

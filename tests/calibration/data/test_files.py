@@ -3,13 +3,16 @@
 import json
 import os
 import resource
+from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from calibration.data.fields import Chat, Exchange
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange
 from calibration.data.scan import scan
 from calibration.data.table_files import BATCH_ROWS, Parquet
 from calibration.data.text_files import KINDS as FILES
@@ -20,7 +23,7 @@ TURNS = [{"role": "user", "content": 'say "hi",\nplease'}, {"role": "assistant",
 TOOLS = [{"type": "function", "function": {"name": "add"}}]
 CHAT = Chat(tuple(TURNS))
 
-CONTENTS = {
+CONTENTS: dict[str, tuple[list[dict[str, Any]], list[Any]]] = {
     "text": ([{"text": f"row {i}, of é"} for i in range(7)], [f"row {i}, of é" for i in range(7)]),
     "messages": ([{"messages": TURNS}] * 2, [CHAT] * 2),
     "messages and tools": ([{"messages": TURNS, "tools": TOOLS}], [Chat(tuple(TURNS), tuple(TOOLS))]),
@@ -44,7 +47,7 @@ CONTENTS = {
     ("kind", "content"),
     [(kind, content) for content in CONTENTS for kind in KINDS if kind != "txt" or content == "text"],
 )
-def test_every_kind_of_source_gives_every_kind_of_content(kind, content, tmp_path):
+def test_every_kind_of_source_gives_every_kind_of_content(kind: str, content: str, tmp_path: Path):
     rows, expected = CONTENTS[content]
     found = scanned(kind, write(kind, tmp_path / "data", rows))
     assert contents(found) == expected
@@ -52,7 +55,7 @@ def test_every_kind_of_source_gives_every_kind_of_content(kind, content, tmp_pat
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_are_read_in_any_order_with_their_lines(kind, tmp_path):
+def test_rows_are_read_in_any_order_with_their_lines(kind: str, tmp_path: Path):
     rows = [{"text": f"row {i}"} for i in range(7)]
     found = scanned(kind, write(kind, tmp_path / "data", rows))
     picks = [6, 0, 4, 3, 1]
@@ -69,7 +72,7 @@ def test_rows_are_read_in_any_order_with_their_lines(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "arrow"])
-def test_columns_are_those_of_the_table_and_can_be_named(kind, tmp_path):
+def test_columns_are_those_of_the_table_and_can_be_named(kind: str, tmp_path: Path):
     target = write(kind, tmp_path / "data", [{"question": "q", "answer": "a", "title": "t"}])
     with pytest.raises(DataError, match=r"no field of 'text', .*; there is 'question', 'answer', 'title'"):
         scanned(kind, target)
@@ -81,7 +84,7 @@ def test_columns_are_those_of_the_table_and_can_be_named(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "arrow"])
-def test_a_bad_row_is_named_by_its_line_or_row(kind, tmp_path):
+def test_a_bad_row_is_named_by_its_line_or_row(kind: str, tmp_path: Path):
     rows = [{"text": "good", "other": "x"}, {"text": " ", "other": "x"}, {"text": "good", "other": "x"}]
     target = write(kind, tmp_path / "data", rows)
     last = files_of(kind, target)[0].name
@@ -91,7 +94,7 @@ def test_a_bad_row_is_named_by_its_line_or_row(kind, tmp_path):
     assert len(contents(scanned(kind, target, allowed=1))) == 2
 
 
-def test_rows_of_a_csv_file_are_counted_through_quoted_newlines(tmp_path):
+def test_rows_of_a_csv_file_are_counted_through_quoted_newlines(tmp_path: Path):
     path = tmp_path / "data.csv"
     path.write_bytes(b'\xef\xbb\xbfid,text\r\n1,"two\r\nlines"\r\n\r\n2,"one ""q"""\r\n3,\r\n4,last')
     with pytest.raises(DataError, match=r"data\.csv:6: field 'text' is empty"):
@@ -119,7 +122,7 @@ BROKEN_CSV = {
 
 
 @pytest.mark.parametrize("case", BROKEN_CSV)
-def test_a_broken_csv_file_is_refused_with_its_line(case, tmp_path):
+def test_a_broken_csv_file_is_refused_with_its_line(case: str, tmp_path: Path):
     data, said = BROKEN_CSV[case]
     path = tmp_path / "data.csv"
     path.write_bytes(data)
@@ -127,14 +130,14 @@ def test_a_broken_csv_file_is_refused_with_its_line(case, tmp_path):
         scanned("csv", path)
 
 
-def test_a_csv_file_goes_on_after_a_broken_record(tmp_path):
+def test_a_csv_file_goes_on_after_a_broken_record(tmp_path: Path):
     path = tmp_path / "data.csv"
     path.write_bytes(b'text\na\n"b"c\nd\n')
     assert contents(scanned("csv", path, allowed=1)) == ["a", "d"]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_row_of_ten_megabytes_is_a_row(kind, tmp_path):
+def test_a_row_of_ten_megabytes_is_a_row(kind: str, tmp_path: Path):
     rows = [{"text": "word " * 2_000_000}, {"text": "short"}]
     path = tmp_path / f"data.{kind}"
     path.write_text(csv_of(rows) if kind == "csv" else "".join(json.dumps(row) + "\n" for row in rows))
@@ -149,7 +152,7 @@ HOLES = {
 
 
 @pytest.mark.parametrize("kind", HOLES)
-def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(kind, tmp_path):
+def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(kind: str, tmp_path: Path):
     start, said = HOLES[kind]
     path = tmp_path / f"hole.{kind}"
     path.write_bytes(start)
@@ -160,14 +163,14 @@ def test_a_file_that_takes_no_space_and_has_no_line_ends_takes_no_memory_either(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
 
 
-def test_a_record_of_many_short_lines_ends_too(tmp_path):
+def test_a_record_of_many_short_lines_ends_too(tmp_path: Path):
     path = tmp_path / "open.csv"
     path.write_bytes(b'text\n"' + (b"a" * 4000 + b'","\n') * 9000)
     with pytest.raises(DataError, match=r"open\.csv:2: a row of more than 16,777,216 bytes"):
         scan([FILES["csv"](path)], "csv", {}, budget_bytes=1 << 20)
 
 
-def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path):
+def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path: Path):
     path = tmp_path / "bomb.parquet"
     pq.write_table(pa.table({"text": ["x" * (4 << 20)]}), path, compression="zstd", use_dictionary=False)
     assert path.stat().st_size < 10_000
@@ -183,7 +186,7 @@ def shared(count):
     return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * (8 << 20)]))
 
 
-def test_a_text_that_many_rows_share_is_read_row_by_row(tmp_path):
+def test_a_text_that_many_rows_share_is_read_row_by_row(tmp_path: Path):
     path = tmp_path / "shared.parquet"
     pq.write_table(pa.table({"text": shared(300)}), path, compression="zstd", store_schema=False)
     assert path.stat().st_size < 10_000  # and 2.4 GB as Python values
@@ -192,7 +195,7 @@ def test_a_text_that_many_rows_share_is_read_row_by_row(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held < 500 << 10
 
 
-def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path):
+def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path: Path):
     path = tmp_path / "row.parquet"
     turn = pa.StructArray.from_arrays([shared(1000), shared(1000)], ["role", "content"])
     rows = pa.ListArray.from_arrays(pa.array([0, 1000], pa.int32()), turn)
@@ -204,7 +207,7 @@ def test_a_row_that_repeats_a_text_without_end_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 3, 4, 100, -1, -8])
-def test_a_truncated_parquet_file_is_refused(keep, tmp_path):
+def test_a_truncated_parquet_file_is_refused(keep: int, tmp_path: Path):
     path = write("parquet", tmp_path / "data", [{"text": "some words"}] * 50)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
@@ -213,7 +216,7 @@ def test_a_truncated_parquet_file_is_refused(keep, tmp_path):
         scanned("parquet", path)
 
 
-def test_damage_inside_a_parquet_file_names_the_file(tmp_path):
+def test_damage_inside_a_parquet_file_names_the_file(tmp_path: Path):
     path = write("parquet", tmp_path / "data", [{"text": f"some words {i}"} for i in range(50)])
     data = bytearray(path.read_bytes())
     data[4:60] = b"\xff" * 56
@@ -222,14 +225,14 @@ def test_damage_inside_a_parquet_file_names_the_file(tmp_path):
         contents(scanned("parquet", path))
 
 
-def test_a_parquet_file_without_rows_is_refused(tmp_path):
+def test_a_parquet_file_without_rows_is_refused(tmp_path: Path):
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
     with pytest.raises(DataError, match=r"data\.parquet:1: the file has no rows"):
         scanned("parquet", path)
 
 
-def test_text_in_a_table_that_is_not_utf8_is_the_fault_of_its_row(tmp_path):
+def test_text_in_a_table_that_is_not_utf8_is_the_fault_of_its_row(tmp_path: Path):
     path = tmp_path / "data.parquet"
     raw = pa.array([b"good", b"caf\xe9", b"fine"]).view(pa.string())
     pq.write_table(pa.table({"text": raw}), path)
@@ -238,7 +241,7 @@ def test_text_in_a_table_that_is_not_utf8_is_the_fault_of_its_row(tmp_path):
     assert contents(scanned("parquet", path, allowed=1)) == ["good", "fine"]
 
 
-def test_rows_beyond_one_batch_keep_their_numbers(tmp_path):
+def test_rows_beyond_one_batch_keep_their_numbers(tmp_path: Path):
     rows = [{"text": f"row {i}"} for i in range(2 * BATCH_ROWS + 3)]
     rows[BATCH_ROWS + 1]["text"] = ""
     target = write("parquet", tmp_path / "data", rows)
@@ -246,12 +249,12 @@ def test_rows_beyond_one_batch_keep_their_numbers(tmp_path):
         scanned("parquet", target)
 
 
-def test_nulls_of_a_table_are_absent_values(tmp_path):
+def test_nulls_of_a_table_are_absent_values(tmp_path: Path):
     turns = [
         {"role": "user", "content": "add", "name": None},
         {"role": "tool", "content": "3", "name": "sum"},
     ]
-    rows = [{"messages": turns, "tools": None}, {"messages": None, "tools": None}]
+    rows: list[dict[str, Any]] = [{"messages": turns, "tools": None}, {"messages": None, "tools": None}]
     found = scanned("parquet", write("parquet", tmp_path / "data", rows), allowed=1)
     assert contents(found) == [
         Chat(({"role": "user", "content": "add"}, {"role": "tool", "content": "3", "name": "sum"}))
@@ -261,7 +264,7 @@ def test_nulls_of_a_table_are_absent_values(tmp_path):
     )
 
 
-def test_a_saved_directory_reads_as_datasets_itself_reads_it(tmp_path):
+def test_a_saved_directory_reads_as_datasets_itself_reads_it(tmp_path: Path):
     rows = [{"text": f"row {i}", "label": i} for i in range(20)]
     whole = datasets.Dataset.from_list(rows).shuffle(seed=3).select(range(3, 15))
     datasets.DatasetDict(train=whole, test=whole.select([1])).save_to_disk(tmp_path / "saved")
@@ -277,7 +280,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize("case", SAVED)
-def test_a_directory_of_splits_needs_one_that_it_has(case, tmp_path):
+def test_a_directory_of_splits_needs_one_that_it_has(case: str, tmp_path: Path):
     split, said = SAVED[case]
     one = datasets.Dataset.from_list([{"text": "a"}])
     datasets.DatasetDict(train=one, test=one).save_to_disk(tmp_path / "saved")
@@ -285,7 +288,7 @@ def test_a_directory_of_splits_needs_one_that_it_has(case, tmp_path):
         files_of("arrow", tmp_path / "saved", split)
 
 
-def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path):
+def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match=r"has neither dataset_dict\.json nor state\.json"):
         files_of("arrow", tmp_path)
     target = write("arrow", tmp_path / "data", [{"text": "a"}] * 4)
@@ -304,7 +307,9 @@ def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
-def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_text_stay(kind, tmp_path):
+def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_text_stay(
+    kind: str, tmp_path: Path
+):
     def row(function):
         call = {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}
         return {"messages": [TURNS[0], call], "tools": json.dumps([{"name": "f", "default": None}])}
@@ -330,7 +335,7 @@ def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_
     assert [chat.messages[1]["tool_calls"][0]["function"]["arguments"] for chat in found] == [{"a": None}] * 2
 
 
-def test_categories_of_numbers_and_empty_tables_are_read(tmp_path):
+def test_categories_of_numbers_and_empty_tables_are_read(tmp_path: Path):
     numbers = pa.DictionaryArray.from_arrays(pa.array([0, 1], pa.int32()), pa.array([5, 6]))
     table = pa.table({"text": ["a", "b"], "label": numbers})
     pq.write_table(table, tmp_path / "t.parquet")

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def job(tmp_path, calibrated, gate, **changes):
     }
 
 
-def test_disjoint_data_passes_and_is_counted(tmp_path):
+def test_disjoint_data_passes_and_is_counted(tmp_path: Path):
     events = []
     made = job(tmp_path, ["one", "two", "two"], [{"text": "three"}, {"text": "four"}])
     leakage.build(made, tmp_path, lambda *event: events.append(event))
@@ -44,7 +45,7 @@ def test_disjoint_data_passes_and_is_counted(tmp_path):
     assert events[-1] == (2, 2, "rows compared")
 
 
-def test_a_row_in_both_is_an_error_that_names_both_places(tmp_path):
+def test_a_row_in_both_is_an_error_that_names_both_places(tmp_path: Path):
     made = job(tmp_path, ["one", "Two words"], [{"text": "x"}, {"text": "y"}, {"text": "two\n  words"}])
     with pytest.raises(
         DataError, match=r"1 of \d+ rows of the gate's data are calibration samples too; "
@@ -54,7 +55,7 @@ def test_a_row_in_both_is_an_error_that_names_both_places(tmp_path):
     assert not (tmp_path / "leakage.json").exists()
 
 
-def test_the_same_words_as_a_chat_are_found(tmp_path):
+def test_the_same_words_as_a_chat_are_found(tmp_path: Path):
     chat = [
         {"role": "system", "content": "s"},
         {"role": "user", "content": "p"},
@@ -65,13 +66,13 @@ def test_the_same_words_as_a_chat_are_found(tmp_path):
         leakage.build(made, tmp_path, lambda *_: None)
 
 
-def test_a_gate_file_that_changed_is_refused(tmp_path):
+def test_a_gate_file_that_changed_is_refused(tmp_path: Path):
     made = job(tmp_path, ["one"], [{"text": "two"}], digests=["0" * 64])
     with pytest.raises(DataError, match=r"gate\.jsonl: the file changed after the plan was made"):
         leakage.build(made, tmp_path, lambda *_: None)
 
 
-def test_the_check_needs_no_tokenizer(run_python):
+def test_the_check_needs_no_tokenizer(run_python: Callable[[str], str]):
     said = run_python(
         "import sys, calibration.data.leakage; print({'torch', 'transformers'} & sys.modules.keys())"
     )

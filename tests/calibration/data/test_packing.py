@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from calibration.data.packing import begins, cut, fitted, histogram, pack, pad
 from calibration.errors import DataError
+from tests.present import present
 
 
 def test_packing_joins_rows_and_reports_what_did_not_fit():
@@ -28,7 +31,9 @@ def test_sequences_beyond_the_limit_are_counted():
         ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, not 3"),
     ],
 )
-def test_too_few_tokens_are_an_error_and_never_a_smaller_set(rows, limit, complaint):
+def test_too_few_tokens_are_an_error_and_never_a_smaller_set(
+    rows: list[list[int]], limit: int | Literal["all"], complaint: str
+):
     with pytest.raises(DataError, match=complaint):
         pack(rows, seq_len=4, max_sequences=limit)
 
@@ -67,7 +72,7 @@ def test_too_few_rows_to_pad_are_an_error():
 def test_padding_conserves_tokens(lengths):
     rows = [np.random.default_rng(i).integers(0, 99, n).astype(np.int32) for i, n in enumerate(lengths)]
     padded = pad(rows, 8, "all", pad_id=-1)
-    kept = [seq[:length] for seq, length in zip(padded.tokens, padded.lengths, strict=True)]
+    kept = [seq[:length] for seq, length in zip(padded.tokens, present(padded.lengths), strict=True)]
     assert all(np.array_equal(*pair) for pair in zip(kept, rows, strict=True))
     assert (padded.tokens == -1).sum() + padded.num_tokens == padded.tokens.size
 
@@ -117,7 +122,7 @@ def test_rows_of_their_own_begin_with_bos_whatever_side_they_are_cut_on():
     assert pad(right, 4, "all", 9, (BOS,)).tokens.tolist() == [[BOS, 1, 2, 3], [BOS, 1, 2, 3], [BOS, 0, 1, 9]]
     padded = pad(left, 4, "all", 9, (BOS,))
     assert padded.tokens.tolist() == [[BOS, 3, 4, 5], [BOS, 3, 4, 5], [BOS, 0, 1, 9]]
-    assert (padded.lengths.tolist(), padded.row_tokens) == ([4, 4, 3], 8)
+    assert (present(padded.lengths).tolist(), padded.row_tokens) == ([4, 4, 3], 8)
     assert not any(begins(each, (BOS,)) for each in left)
 
 

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calibration.data.fields import Chat, Exchange, words
+from calibration.data.chats import Chat
+from calibration.data.fields import Exchange, words
 from calibration.data.sameness import BLOCK, duplicates, loose_fingerprint
 
 
 @pytest.mark.parametrize("other", ["A  b\nC", "a\tB c ", "\uff21 b c", "a b c"])
-def test_case_white_space_and_spelling_make_no_other_text(other):
+def test_case_white_space_and_spelling_make_no_other_text(other: str):
     assert loose_fingerprint(other) == loose_fingerprint("a b c")
 
 

@@ -1,11 +1,14 @@
 """Templates that loop, eat memory or break out: told as their fault, within the limits, and never a hang."""
 
 import time
+from collections.abc import Callable
 
 import psutil
 import pytest
 
 from calibration.data.templates import Request, Sandbox, TemplateRefused
+
+pytestmark = pytest.mark.slow
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
@@ -25,7 +28,7 @@ TWINS = (
 
 
 @pytest.mark.parametrize("source", [LOOP, TWINS])
-def test_a_template_that_does_not_end_is_stopped_after_five_seconds(source):
+def test_a_template_that_does_not_end_is_stopped_after_five_seconds(source: str):
     sandbox, before = Sandbox(), time.monotonic()
     with pytest.raises(TemplateRefused, match=r"^takes more than 5 s$"):
         render(source, sandbox)
@@ -39,7 +42,7 @@ DOUBLING = "{% set n = namespace(x='a' * 16) %}{% for i in range(60) %}{% set n.
 @pytest.mark.parametrize(
     "source", ["{{ 'a' * 10**11 }}", DOUBLING, "{{ '%99999999999d' | format(1) }}", "{{ 'a' * 30000000 }}"]
 )
-def test_a_template_that_eats_memory_gets_no_more_than_its_share(source):
+def test_a_template_that_eats_memory_gets_no_more_than_its_share(source: str):
     sandbox = Sandbox()
     with pytest.raises(TemplateRefused, match=r"^takes more than 1 GB, or makes a text far longer"):
         render(source, sandbox)
@@ -63,7 +66,7 @@ def test_a_template_that_eats_memory_gets_no_more_than_its_share(source):
         ("{{ raise_exception('x' * 100000) }}", r"refuses the messages \(x{500}\)$"),
     ],
 )
-def test_what_a_template_may_not_do_is_told_as_its_fault(source, said):
+def test_what_a_template_may_not_do_is_told_as_its_fault(source: str, said: str):
     with pytest.raises(TemplateRefused, match=f"^{said}"):
         render(source)
 
@@ -77,7 +80,7 @@ def test_a_helper_that_dies_is_told_and_started_anew():
     assert render("{{ 1 }}", sandbox).text == "1"
 
 
-def test_the_helper_ends_with_the_one_who_started_it(run_python):
+def test_the_helper_ends_with_the_one_who_started_it(run_python: Callable[[str], str]):
     code = (
         "from calibration.data.templates import Request, Sandbox; import os; kept = Sandbox();"
         "kept.render(Request('{{ 1 }}', [], '2026-01-01', {})); print(kept.pid, flush=True); os._exit(0)"

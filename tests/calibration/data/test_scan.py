@@ -1,4 +1,6 @@
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,7 +139,7 @@ def _arguments(arguments):
         (ASKED, b'{"prompt": "p", "completion": ""}', "field 'completion' is empty"),
     ],
 )
-def test_a_broken_row_is_named_by_file_and_line(tmp_path, first, line, complaint):
+def test_a_broken_row_is_named_by_file_and_line(tmp_path: Path, first: bytes, line, complaint: str):
     path = write(tmp_path / "rows.jsonl", first, line, first)
     with pytest.raises(DataError, match=rf"rows\.jsonl:2: .*{complaint}"):
         scanned(path)
@@ -154,12 +156,14 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path, first, line, complaint
         ),
     ],
 )
-def test_columns_that_could_be_read_in_no_way_or_in_several_are_refused(tmp_path, row, said):
+def test_columns_that_could_be_read_in_no_way_or_in_several_are_refused(
+    tmp_path: Path, row: bytes, said: str
+):
     with pytest.raises(DataError, match=said):
         scanned(write(tmp_path / "rows.jsonl", row))
 
 
-def test_what_a_message_says_beside_its_content_reaches_the_template(tmp_path):
+def test_what_a_message_says_beside_its_content_reaches_the_template(tmp_path: Path):
     calls = [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}]
     turns = [
         {"role": "assistant", "content": None, "tool_calls": calls},
@@ -187,7 +191,9 @@ def test_what_a_message_says_beside_its_content_reaches_the_template(tmp_path):
         ({"role": "assistant", "content": "a", "extra": {"deep": None, "list": [None]}}, None),
     ],
 )
-def test_turns_that_servers_take_are_taken(tmp_path, turn, expected):
+def test_turns_that_servers_take_are_taken(
+    tmp_path: Path, turn: dict[str, Any], expected: dict[str, Any] | None
+):
     ask = {"role": "user", "content": "a"}
     found = scanned(write(tmp_path / "rows.jsonl", json.dumps({"messages": [ask, turn]}).encode()))
     (chat,) = contents(found)
@@ -195,7 +201,7 @@ def test_turns_that_servers_take_are_taken(tmp_path, turn, expected):
     assert not chat.decoded
 
 
-def test_nulls_that_the_user_wrote_stay_in_arguments_and_tools(tmp_path):
+def test_nulls_that_the_user_wrote_stay_in_arguments_and_tools(tmp_path: Path):
     arguments, tool = {"unit": None, "list": [None]}, {"name": "f", "default": None}
     row = json.loads(_arguments(json.dumps(json.dumps(arguments))))
     found = scanned(write(tmp_path / "rows.jsonl", json.dumps({**row, "tools": [tool]}).encode()))
@@ -206,35 +212,35 @@ def test_nulls_that_the_user_wrote_stay_in_arguments_and_tools(tmp_path):
 
 
 @pytest.mark.parametrize("roles", [{}, {"messages": "messages", "tools": "tools"}])
-def test_tools_are_read_though_the_first_rows_offer_none(tmp_path, roles):
+def test_tools_are_read_though_the_first_rows_offer_none(tmp_path: Path, roles: dict[str, Any]):
     row = {**json.loads(TALK), "tools": [{"name": "f"}]}
     found = scanned(write(tmp_path / "rows.jsonl", TALK, json.dumps(row).encode(), TALK), roles)
     assert [chat.tools for chat in contents(found)] == [(), ({"name": "f"},), ()]
     assert found.shape.columns["tools"] == "tools"
 
 
-def test_an_empty_file_is_refused(tmp_path):
+def test_an_empty_file_is_refused(tmp_path: Path):
     for name in ("rows.jsonl", "rows.txt"):
         path = write(tmp_path / name, b"", b" ", end=b"")
         with pytest.raises(DataError, match=rf"{name}:1: the file has no rows"):
             scanned(path)
 
 
-def test_many_broken_rows_are_listed_together_up_to_a_limit(tmp_path):
+def test_many_broken_rows_are_listed_together_up_to_a_limit(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", *[b"broken"] * 50)
     with pytest.raises(DataError, match=r"rows\.jsonl:1: ") as caught:
         scanned(path)
     assert len(str(caught.value).splitlines()) == MAX_PROBLEMS
 
 
-def test_a_named_column_is_read_and_its_absence_names_the_fields_there_are(tmp_path):
+def test_a_named_column_is_read_and_its_absence_names_the_fields_there_are(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", b'{"article": "x", "text": "y"}')
     assert contents(scanned(path, {"text": "article"})) == ["x"]
     with pytest.raises(DataError, match=r"rows\.jsonl:1: no field 'body'; there is 'article', 'text'"):
         scanned(path, {"text": "body"})
 
 
-def test_rows_are_read_back_from_where_the_scan_saw_them(tmp_path):
+def test_rows_are_read_back_from_where_the_scan_saw_them(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", *[json.dumps({"text": f"row {i} é"}).encode() for i in range(9)])
     found = scanned(path)
     assert (found.rows, found.complete) == (9, True)
@@ -244,14 +250,14 @@ def test_rows_are_read_back_from_where_the_scan_saw_them(tmp_path):
     ]
 
 
-def test_a_byte_order_mark_windows_line_ends_and_trailing_blank_lines_are_accepted(tmp_path):
+def test_a_byte_order_mark_windows_line_ends_and_trailing_blank_lines_are_accepted(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}\r\n\r\n\n')
     found = scanned(path)
     assert contents(found) == ["a", "b"]
 
 
-def test_plain_text_is_one_sample_per_paragraph(tmp_path):
+def test_plain_text_is_one_sample_per_paragraph(tmp_path: Path):
     path = tmp_path / "text.txt"
     path.write_bytes(b"\n one\n two\n\n\n\nthree\n \nfour")
     found = scanned(path)
@@ -259,13 +265,13 @@ def test_plain_text_is_one_sample_per_paragraph(tmp_path):
     assert rows == [(2, "one\n two"), (7, "three"), (9, "four")]
 
 
-def test_plain_text_with_nul_bytes_names_the_paragraph(tmp_path):
+def test_plain_text_with_nul_bytes_names_the_paragraph(tmp_path: Path):
     path = write(tmp_path / "text.txt", b"fine", b"", b"bad\0")
     with pytest.raises(DataError, match=r"text\.txt:3: NUL byte at position 4"):
         scanned(path)
 
 
-def test_a_byte_budget_ends_the_scan_early_and_says_so(tmp_path):
+def test_a_byte_budget_ends_the_scan_early_and_says_so(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", *[GOOD] * 20, b"broken")
     found = scanned(path, budget_bytes=5 * (len(GOOD) + 1))
     assert (found.rows, found.complete) == (5, False)
@@ -273,7 +279,7 @@ def test_a_byte_budget_ends_the_scan_early_and_says_so(tmp_path):
         scanned(path)
 
 
-def test_a_file_that_changes_between_scan_and_read_is_noticed(tmp_path):
+def test_a_file_that_changes_between_scan_and_read_is_noticed(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", GOOD, GOOD)
     found = scanned(path)
     write(path, GOOD, b'{"text": 1234}')
@@ -281,7 +287,7 @@ def test_a_file_that_changes_between_scan_and_read_is_noticed(tmp_path):
         contents(found)
 
 
-def test_rows_are_skipped_up_to_the_number_allowed_and_listed(tmp_path):
+def test_rows_are_skipped_up_to_the_number_allowed_and_listed(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", b"[1]", GOOD, b'{"body": 1}', GOOD, b"{")
     found = scanned(path, allowed=3)
     assert [sample.line for sample in found.read([0, 1])] == [2, 4]
@@ -297,7 +303,7 @@ def test_rows_are_skipped_up_to_the_number_allowed_and_listed(tmp_path):
     assert "rows.jsonl:5: not valid JSON" in str(caught.value)
 
 
-def test_a_source_of_bad_rows_only_holds_no_rows_however_many_may_be_skipped(tmp_path):
+def test_a_source_of_bad_rows_only_holds_no_rows_however_many_may_be_skipped(tmp_path: Path):
     path = write(tmp_path / "rows.jsonl", *[b"[]"] * 50)
     with pytest.raises(DataError, match="50 bad rows or more, 49 may"):
         scanned(path, allowed=49)
@@ -305,7 +311,7 @@ def test_a_source_of_bad_rows_only_holds_no_rows_however_many_may_be_skipped(tmp
         scanned(path, allowed=50)
 
 
-def test_several_files_are_one_source(tmp_path):
+def test_several_files_are_one_source(tmp_path: Path):
     files = [
         write(tmp_path / f"{name}.jsonl", *[json.dumps({"text": f"{name}{i}"}).encode() for i in range(3)])
         for name in "ab"

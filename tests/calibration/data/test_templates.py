@@ -15,10 +15,12 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from calibration.data.calibration_set import build
-from calibration.data.chats import chat
+from calibration.data.chats import Chat, chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
 from calibration.errors import DataError
+
+pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).with_name("templates")
 TEMPLATES = {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.jinja"))}
@@ -157,7 +159,7 @@ CHATS = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer(checkpoint):
+def tokenizer(checkpoint: Path):
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
@@ -204,7 +206,7 @@ def rendered_by_the_step(tmp_path, checkpoint, files):
     return tokens, json.loads((out / "report.json").read_text())
 
 
-def test_the_step_renders_every_chat_as_transformers_does(tmp_path, checkpoint, tokenizer):
+def test_the_step_renders_every_chat_as_transformers_does(tmp_path: Path, checkpoint: Path, tokenizer):
     files, expected, refused = [], {}, []
     for name, template in TEMPLATES.items():
         lines = []
@@ -259,7 +261,9 @@ PARTS = [{"type": "text", "text": "How warm is it"}, {"type": "text", "text": "i
         ("openai-gpt-oss-120b", False),
     ],
 )
-def test_text_parts_reach_templates_that_take_them_and_are_joined_for_others(tokenizer, name, taken):
+def test_text_parts_reach_templates_that_take_them_and_are_joined_for_others(
+    tokenizer, name: str, taken: bool
+):
     row = [{"role": "user", "content": PARTS}, DONE]
     whole = [{"role": "user", "content": "How warm is it\nin Bern?"}, DONE]
     how = Rendering(TEMPLATES[name], date=DATE)
@@ -284,7 +288,9 @@ def test_results_of_tools_in_parts_are_joined_as_vllm_joins_them(tokenizer):
         assert text == witness(tokenizer, TEMPLATES[name], joined, tools)
 
 
-def test_the_step_says_how_many_rows_had_arguments_as_text_and_which_date_was_printed(tmp_path, checkpoint):
+def test_the_step_says_how_many_rows_had_arguments_as_text_and_which_date_was_printed(
+    tmp_path: Path, checkpoint: Path
+):
     plain, dated = tmp_path / "plain.jsonl", tmp_path / "dated.jsonl"
     titles = ("text", "tool call", "parallel calls", "arguments as an object", "turns")
     plain.write_text("".join(json.dumps({"messages": CHATS[title][0]}) + "\n" for title in titles))
@@ -311,7 +317,7 @@ def test_chats_sent_ahead_are_rendered_as_alone_whatever_is_left_out(tokenizer):
     reader, alone = Reader(tokenizer, len(tokenizer)), Reader(tokenizer, len(tokenizer))
     how = Rendering(TEMPLATES["Qwen-Qwen3-0.6B"], date=DATE)
     large = [{"role": "user", "content": "long " * 30_000}, DONE]
-    rows = [chat("m", row, tuple(tools)) for row, _, tools in CHATS.values()]
+    rows: list[Chat | str] = [chat("m", row, tuple(tools)) for row, _, tools in CHATS.values()]
     rows = [*rows, chat("m", large), "text between", *rows, chat("m", large), *rows]
     samples = [Sample("rows.jsonl", line, f"rows.jsonl:{line}", row) for line, row in enumerate(rows)]
     seen = list[int]()

@@ -11,7 +11,7 @@ from calibration.errors import CheckpointError
 from calibration.formats import scales
 from calibration.formats.scales import Measured, agreed, quantized
 from calibration.model.linears import Group
-from recipes.formats import FORMATS
+from recipes.formats import FORMATS, Format
 from tests.calibration import reference
 
 QUANTIZING = [fmt for fmt in FORMATS.values() if fmt.weight != "source"]
@@ -44,7 +44,7 @@ def measured(weight, fmt):
 @pytest.mark.parametrize("fmt", QUANTIZING, ids=lambda fmt: fmt.name)
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 1 << 30), spread=st.floats(0, 3))
-def test_every_weight_comes_back_within_half_a_step(fmt, seed, spread):
+def test_every_weight_comes_back_within_half_a_step(fmt: Format, seed, spread):
     weight = weights(seed, spread)
     found = measured(weight, fmt)
     made = quantized(weight, found)
@@ -96,7 +96,7 @@ def test_the_second_scale_of_four_bit_weights_covers_the_whole_group():
 
 
 @pytest.mark.parametrize("fmt", QUANTIZING, ids=lambda fmt: fmt.name)
-def test_pieces_make_the_same_bits_as_the_whole(fmt, monkeypatch):
+def test_pieces_make_the_same_bits_as_the_whole(fmt: Format, monkeypatch: pytest.MonkeyPatch):
     weight = weights(1, 1.0, num_out=64)
     found = measured(weight, fmt)
     pieces = quantized(weight, found)
@@ -106,7 +106,7 @@ def test_pieces_make_the_same_bits_as_the_whole(fmt, monkeypatch):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to compare with")
 @pytest.mark.parametrize("fmt", QUANTIZING, ids=lambda fmt: fmt.name)
-def test_a_gpu_makes_the_same_bits(fmt):
+def test_a_gpu_makes_the_same_bits(fmt: Format):
     weight, device = weights(2, 2.0, num_out=512, num_in=4096), torch.device("cuda")
     found = measured(weight, fmt)
     assert same(quantized(weight.to(device), found.to(device)), quantized(weight, found))

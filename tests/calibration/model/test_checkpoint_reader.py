@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,13 +10,13 @@ from calibration.model.checkpoint_reader import Source
 
 
 @pytest.fixture
-def copy(checkpoint, tmp_path):
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
     root = tmp_path / "copy"
     shutil.copytree(checkpoint, root)
     return root
 
 
-def test_tensors_come_one_at_a_time_in_file_order(checkpoint):
+def test_tensors_come_one_at_a_time_in_file_order(checkpoint: Path):
     expected = load_file(checkpoint / "model.safetensors")
     seen = dict(Source.open(checkpoint).tensors())
     assert list(seen) == list(Source.open(checkpoint).files)
@@ -23,7 +24,7 @@ def test_tensors_come_one_at_a_time_in_file_order(checkpoint):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_a_value_that_is_not_finite_names_file_and_tensor(copy, bad):
+def test_a_value_that_is_not_finite_names_file_and_tensor(copy: Path, bad: float):
     tensors = load_file(copy / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = bad
     save_file(tensors, copy / "model.safetensors")

@@ -1,4 +1,5 @@
 import fnmatch
+from typing import Any
 
 import modelopt.torch.quantization as mtq
 import pytest
@@ -22,14 +23,14 @@ def enabled(module, rules):
 
 
 @pytest.mark.parametrize("preset", [fmt.modelopt_cfg for fmt in FORMATS.values() if fmt.modelopt_cfg])
-def test_every_preset_quantizes_all_linears_but_the_head(preset):
+def test_every_preset_quantizes_all_linears_but_the_head(preset: str):
     rules = getattr(mtq, preset)["quant_cfg"]
     assert all(enabled(name, rules) for name in Layout("llama", 12).linears())
     assert not enabled(HEAD, rules)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_linears_of_a_family_are_those_of_transformers(family):
+def test_linears_of_a_family_are_those_of_transformers(family: str):
     sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 32}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1}
     config = CONFIGS[family](**sizes)
@@ -65,7 +66,7 @@ def test_only_known_tensors_left_out():
         ({"model_type": "llama"}, "sdpa"),
     ],
 )
-def test_soft_caps_need_the_slow_attention(config, kernel):
+def test_soft_caps_need_the_slow_attention(config: dict[str, Any], kernel: str):
     assert attention(config) == kernel
 
 

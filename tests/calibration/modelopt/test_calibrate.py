@@ -22,7 +22,7 @@ from calibration.modelopt.calibrate import build, calibrate, configuration, load
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.coverage import SOURCE
-from recipes.formats import FORMATS
+from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
@@ -65,7 +65,7 @@ def simulation(model, fmt):
 
 
 @pytest.fixture(scope="module")
-def calibration_set(tmp_path_factory):
+def calibration_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("calibration_set")
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randint(0, 384, (4, 32), generator=generator, dtype=torch.int32)
@@ -74,12 +74,14 @@ def calibration_set(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=QUANTIZED)
-def fmt(request):
+def fmt(request: pytest.FixtureRequest) -> Format:
     return FORMATS[request.param]
 
 
 @pytest.fixture(scope="module")
-def pair(fmt, checkpoint, calibration_set, tmp_path_factory):
+def pair(
+    fmt: Format, checkpoint: Path, calibration_set: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Pair:
     root = tmp_path_factory.mktemp(fmt.name)
     ours, theirs = root / "ours", root / "theirs"
     ours.mkdir()
@@ -100,7 +102,7 @@ def pair(fmt, checkpoint, calibration_set, tmp_path_factory):
     return Pair(ours, oracle.export(model, theirs), simulated)
 
 
-def test_names_dtypes_and_shapes_are_modelopts(pair):
+def test_names_dtypes_and_shapes_are_modelopts(pair: Pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {
         n: (t.dtype, t.shape) for n, t in theirs.items()
@@ -108,11 +110,11 @@ def test_names_dtypes_and_shapes_are_modelopts(pair):
 
 
 @pytest.mark.parametrize("name", ["config.json", "hf_quant_config.json"])
-def test_configuration_is_modelopts(pair, name):
+def test_configuration_is_modelopts(pair: Pair, name: str):
     assert reference.read_json(pair.ours / name) == reference.read_json(pair.theirs / name)
 
 
-def test_bytes_are_modelopts_except_where_fp8_rounds_better(fmt, pair):
+def test_bytes_are_modelopts_except_where_fp8_rounds_better(fmt: Format, pair: Pair):
     ours, theirs = pair.tensors()
     grouped = {f"{linear}.weight_scale" for group in GROUPS for linear in group.linears}
     compared = 0
@@ -124,7 +126,7 @@ def test_bytes_are_modelopts_except_where_fp8_rounds_better(fmt, pair):
     assert compared >= 25
 
 
-def test_a_fused_group_shares_its_scales(fmt, pair):
+def test_a_fused_group_shares_its_scales(fmt: Format, pair: Pair):
     ours, theirs = pair.tensors()
     for group in GROUPS:
         for part in (
@@ -153,7 +155,9 @@ LOGITS_WITHIN = {
 that weights and activations at a tie may be one step apart; the rest of the two models is the same."""
 
 
-def test_dequantized_logits_match_modelopts_simulation(fmt, pair, checkpoint, calibration_set):
+def test_dequantized_logits_match_modelopts_simulation(
+    fmt: Format, pair: Pair, checkpoint: Path, calibration_set: Path
+):
     tokens = load_tokens(calibration_set)
     original = logits(load(Source.open(checkpoint)).float(), tokens)
     distance = (logits(reference.model(pair.ours), tokens) - pair.simulated).norm() / original.norm()
@@ -162,7 +166,7 @@ def test_dequantized_logits_match_modelopts_simulation(fmt, pair, checkpoint, ca
     assert distance < damage / 1.5
 
 
-def test_coverage_accounts_for_every_linear(fmt, pair, checkpoint):
+def test_coverage_accounts_for_every_linear(fmt: Format, pair: Pair, checkpoint: Path):
     coverage = reference.read_json(pair.ours / "coverage.json")
     modules = {entry["module"]: entry for entry in coverage["modules"]}
     assert modules.keys() == linear_modules(llama()).keys()
@@ -174,13 +178,13 @@ def test_coverage_accounts_for_every_linear(fmt, pair, checkpoint):
     assert (coverage["quantized"], coverage["left"]) == (14, 1)
 
 
-def test_tokenizer_files_travel_along(pair, checkpoint):
+def test_tokenizer_files_travel_along(pair: Pair, checkpoint: Path):
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (pair.ours / name).read_bytes() == (checkpoint / name).read_bytes()
 
 
 @pytest.mark.parametrize("fmt", ["fp8"], indirect=True)
-def test_fp8_weights_are_correctly_rounded_and_modelopts_are_not(fmt, pair, checkpoint):
+def test_fp8_weights_are_correctly_rounded_and_modelopts_are_not(fmt: Format, pair: Pair, checkpoint: Path):
     ours, theirs = pair.tensors()
     weights = load_file(checkpoint / "model.safetensors")
     wrong = total = 0
@@ -203,7 +207,7 @@ def job(source, calibration_set, name):
 
 @pytest.mark.parametrize("name", ["none", "fp8", "int8_wo"])
 def test_the_step_reports_progress_and_repeats_itself_byte_for_byte(
-    name, checkpoint, calibration_set, tmp_path
+    name: str, checkpoint: Path, calibration_set: Path, tmp_path: Path
 ):
     events, runs = [], []
     for number in range(2):
@@ -217,7 +221,7 @@ def test_the_step_reports_progress_and_repeats_itself_byte_for_byte(
     assert units == ({"tokens", "tensors"} if name == "fp8" else {"tensors"})
 
 
-def test_format_none_copies_every_tensor(checkpoint, tmp_path):
+def test_format_none_copies_every_tensor(checkpoint: Path, tmp_path: Path):
     build(job(checkpoint, None, "none"), tmp_path, ignore)
     ours, source = (load_file(root / "model.safetensors") for root in (tmp_path, checkpoint))
     assert ours.keys() == source.keys()
@@ -237,7 +241,7 @@ def saved(tmp_path, change=lambda model: None, **settings):
     return root, out
 
 
-def test_a_tied_head_is_written_once_as_modelopt_does(calibration_set, tmp_path):
+def test_a_tied_head_is_written_once_as_modelopt_does(calibration_set: Path, tmp_path: Path):
     root, out = saved(tmp_path, tie_word_embeddings=True)
     build(job(root, calibration_set, "fp8"), out, ignore)
     ours = load_file(out / "model.safetensors")
@@ -245,7 +249,9 @@ def test_a_tied_head_is_written_once_as_modelopt_does(calibration_set, tmp_path)
     assert ours["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
-def test_weights_in_several_files_are_read_through_their_index(checkpoint, calibration_set, tmp_path):
+def test_weights_in_several_files_are_read_through_their_index(
+    checkpoint: Path, calibration_set: Path, tmp_path: Path
+):
     root, whole, split = (tmp_path / name for name in ("source", "whole", "split"))
     llama().save_pretrained(root, max_shard_size="200KB")
     assert len(list(root.glob("*.safetensors"))) > 3
@@ -255,7 +261,7 @@ def test_weights_in_several_files_are_read_through_their_index(checkpoint, calib
     assert (whole / "model.safetensors").read_bytes() == (split / "model.safetensors").read_bytes()
 
 
-def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path):
+def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path: Path):
     def silence(model):
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
@@ -268,7 +274,7 @@ def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path):
     assert entries["model.layers.0.mlp.gate_proj"]["zero_scales"] == 0
 
 
-def test_a_weight_of_zeros_is_a_failure_that_names_the_module(calibration_set, tmp_path):
+def test_a_weight_of_zeros_is_a_failure_that_names_the_module(calibration_set: Path, tmp_path: Path):
     def silence(model):
         model.model.layers[1].mlp.down_proj.weight.zero_()
 
@@ -279,7 +285,7 @@ def test_a_weight_of_zeros_is_a_failure_that_names_the_module(calibration_set, t
         build(job(root, calibration_set, "fp8"), out, ignore)
 
 
-def test_blocks_that_do_not_fit_are_refused_before_calibration(calibration_set, tmp_path):
+def test_blocks_that_do_not_fit_are_refused_before_calibration(calibration_set: Path, tmp_path: Path):
     root, out = saved(tmp_path, intermediate_size=192)
     with pytest.raises(
         CheckpointError, match=r"layers\.0\.mlp\.down_proj: 128 x 192 channels.*blocks of 128"
@@ -287,7 +293,7 @@ def test_blocks_that_do_not_fit_are_refused_before_calibration(calibration_set, 
         build(job(root, calibration_set, "int4_awq"), out, ignore)
 
 
-def test_activations_that_overflow_are_a_failure(calibration_set, tmp_path):
+def test_activations_that_overflow_are_a_failure(calibration_set: Path, tmp_path: Path):
     def blow_up(model):
         model.model.layers[0].mlp.down_proj.weight.fill_(3e38)
 

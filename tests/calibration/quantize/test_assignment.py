@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from calibration.model.linears import Layout
@@ -43,11 +45,11 @@ def test_whatever_keeps_the_source_dtype_has_a_reason():
         ({"*.mlp.*": "none", "*.down_proj": "int8_wo"}, "'*.down_proj' matches only linears that earlier"),
     ],
 )
-def test_an_exception_without_effect_is_refused(exceptions, said):
+def test_an_exception_without_effect_is_refused(exceptions: dict[str, Any], said: str):
     (problem,) = idle_exceptions(precision(**exceptions), LAYOUT)
     assert said in problem
 
 
 @pytest.mark.parametrize("exceptions", [{}, {"lm_head": "none"}, {"*": "none"}, {"*.0.*": "int8_wo"}])
-def test_an_exception_with_an_effect_passes(exceptions):
+def test_an_exception_with_an_effect_passes(exceptions: dict[str, Any]):
     assert list(idle_exceptions(precision(**exceptions), LAYOUT)) == []

@@ -1,5 +1,6 @@
 import json
 import math
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_linears_as_intended_pass():
         ({"scales": {"weight_scale": (math.nan, math.nan)}}, "up_proj: weight_scale ranges from nan to nan"),
     ],
 )
-def test_a_surprise_names_the_module(changes, complaint):
+def test_a_surprise_names_the_module(changes: dict[str, Any], complaint: str):
     with pytest.raises(QuantizationIncomplete, match=complaint):
         require([HEAD, linear(**changes)])
 

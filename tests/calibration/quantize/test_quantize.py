@@ -8,6 +8,7 @@ Everything else is equal, byte for byte.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ MIXED = {
         "model.layers.1.mlp.down_proj": "int8_wo",
     },
 }
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "fp8": {"format": "fp8"},
     "fp8 with fp8 cache": {"format": "fp8", "kv_cache": "fp8"},
     "fp8_rowwise": {"format": "fp8_rowwise"},
@@ -57,13 +58,13 @@ def ignore(done: int, total: int, unit: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randint(0, 384, (4, 32), generator=generator)
 
 
 @pytest.fixture(scope="module")
-def statistics(checkpoint, tokens, tmp_path_factory):
+def statistics(checkpoint: Path, tokens: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto").eval()
     return record(model, tokens, tmp_path_factory.mktemp("statistics"), batch_size=2)
 
@@ -90,7 +91,13 @@ class Pair:
 
 
 @pytest.fixture(scope="module", params=CASES)
-def pair(request, checkpoint, statistics, tokens, tmp_path_factory):
+def pair(
+    request: pytest.FixtureRequest,
+    checkpoint: Path,
+    statistics: Path,
+    tokens: torch.Tensor,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Pair:
     root, params = tmp_path_factory.mktemp("pair"), CASES[request.param]
     precision = Precision.parse(params["format"])
     calibrated = precision.needs != "none" or "kv_cache" in params
@@ -101,6 +108,7 @@ def pair(request, checkpoint, statistics, tokens, tmp_path_factory):
     return Pair(ours, oracle.export(model, root / "theirs"), precision)
 
 
+@pytest.mark.slow
 def test_names_dtypes_and_shapes_are_modelopts(pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {
@@ -109,11 +117,11 @@ def test_names_dtypes_and_shapes_are_modelopts(pair):
 
 
 @pytest.mark.parametrize("name", ["config.json", "hf_quant_config.json"])
-def test_configuration_is_modelopts(pair, name):
+def test_configuration_is_modelopts(pair: Pair, name: str):
     assert reference.read_json(pair.ours / name) == reference.read_json(pair.theirs / name)
 
 
-def test_bytes_are_modelopts_except_where_fp8_rounds_better(pair):
+def test_bytes_are_modelopts_except_where_fp8_rounds_better(pair: Pair):
     ours, theirs = pair.tensors()
     compared = 0
     for name, tensor in ours.items():
@@ -126,7 +134,7 @@ def test_bytes_are_modelopts_except_where_fp8_rounds_better(pair):
     assert compared >= 20
 
 
-def test_fp8_weights_are_rounded_once_under_the_group_s_largest_scale(pair, checkpoint):
+def test_fp8_weights_are_rounded_once_under_the_group_s_largest_scale(pair: Pair, checkpoint: Path):
     ours, theirs = pair.tensors()
     source = load_file(checkpoint / "model.safetensors")
     for group in Layout("llama", 2).groups():
@@ -157,7 +165,9 @@ def kl(original, quantized):
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def test_the_checkpoint_runs_in_plain_transformers_close_to_the_source(pair, checkpoint, tokens):
+def test_the_checkpoint_runs_in_plain_transformers_close_to_the_source(
+    pair: Pair, checkpoint: Path, tokens: torch.Tensor
+):
     with torch.no_grad():
         original = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)(tokens).logits
         found = kl(original, reference.model(pair.ours)(tokens).logits)
@@ -166,14 +176,14 @@ def test_the_checkpoint_runs_in_plain_transformers_close_to_the_source(pair, che
 
 @pytest.mark.parametrize("case", ["layer left", "int8_sq at one half", "cache only", "int8 cache"])
 def test_both_methods_of_calibration_write_the_same_checkpoint(
-    case, checkpoint, statistics, tokens, tmp_path
+    case: str, checkpoint: Path, statistics: Path, tokens: torch.Tensor, tmp_path: Path
 ):
     params = CASES.get(case, {"format": "fp8", "kv_cache": "int8"})
     save_file({"tokens": tokens.int()}, tmp_path / "tokens.safetensors")
     ours, theirs = made(checkpoint, statistics, params, tmp_path / "ours"), tmp_path / "theirs"
     theirs.mkdir()
-    inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
-    own = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
+    inputs: dict[str, Any] = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
+    own: dict[str, Any] = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
     calibrate.build(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()
@@ -194,7 +204,7 @@ SEVERAL = {
 
 
 def test_every_linear_of_a_mixed_checkpoint_is_as_in_the_checkpoint_of_its_format(
-    checkpoint, statistics, tmp_path
+    checkpoint: Path, statistics: Path, tmp_path: Path
 ):
     precision = Precision.parse(SEVERAL)
     mixed = load_file(
@@ -217,7 +227,9 @@ def test_every_linear_of_a_mixed_checkpoint_is_as_in_the_checkpoint_of_its_forma
     assert accounted == len(mixed) - 3  # embedding, last norm, head
 
 
-def test_a_mixed_checkpoint_names_the_format_of_each_quantized_linear(checkpoint, statistics, tmp_path):
+def test_a_mixed_checkpoint_names_the_format_of_each_quantized_linear(
+    checkpoint: Path, statistics: Path, tmp_path: Path
+):
     out = made(checkpoint, statistics, {"format": SEVERAL}, tmp_path / "out")
     details = reference.read_json(out / "hf_quant_config.json")["quantization"]
     assert details["quant_algo"] == "MIXED_PRECISION"
@@ -232,7 +244,7 @@ def test_a_mixed_checkpoint_names_the_format_of_each_quantized_linear(checkpoint
     }
 
 
-def test_an_int8_cache_follows_the_pattern_of_the_fp8_one(checkpoint, statistics, tmp_path):
+def test_an_int8_cache_follows_the_pattern_of_the_fp8_one(checkpoint: Path, statistics: Path, tmp_path: Path):
     out = made(checkpoint, statistics, {"format": "none", "kv_cache": "int8"}, tmp_path / "out")
     ours, found = load_file(out / "model.safetensors"), Statistics(statistics)
     for layer in range(2):
@@ -244,7 +256,7 @@ def test_an_int8_cache_follows_the_pattern_of_the_fp8_one(checkpoint, statistics
     assert reference.read_json(out / "hf_quant_config.json")["quantization"]["kv_cache_quant_algo"] == "INT8"
 
 
-def test_coverage_tells_format_reason_and_scales(checkpoint, statistics, tmp_path):
+def test_coverage_tells_format_reason_and_scales(checkpoint: Path, statistics: Path, tmp_path: Path):
     params = {"format": {"default": "fp8", "except": {"*.0.mlp.down_proj": "none"}}, "kv_cache": "fp8"}
     coverage = reference.read_json(made(checkpoint, statistics, params, tmp_path / "out") / "coverage.json")
     modules = {entry["module"]: entry for entry in coverage["modules"]}
@@ -261,7 +273,7 @@ def test_coverage_tells_format_reason_and_scales(checkpoint, statistics, tmp_pat
     assert len(coverage["kv_cache"]["scales"]) == 4
 
 
-def test_format_none_copies_every_tensor(checkpoint, tmp_path):
+def test_format_none_copies_every_tensor(checkpoint: Path, tmp_path: Path):
     out = made(checkpoint, None, {"format": "none"}, tmp_path / "out")
     ours, source = (load_file(root / "model.safetensors") for root in (out, checkpoint))
     assert ours.keys() == source.keys()
@@ -270,7 +282,9 @@ def test_format_none_copies_every_tensor(checkpoint, tmp_path):
     assert reference.read_json(out / "config.json") == reference.read_json(checkpoint / "config.json")
 
 
-def test_the_step_reports_progress_and_repeats_itself_byte_for_byte(checkpoint, statistics, tmp_path):
+def test_the_step_reports_progress_and_repeats_itself_byte_for_byte(
+    checkpoint: Path, statistics: Path, tmp_path: Path
+):
     events, runs = [], []
     for number in range(2):
         out = tmp_path / str(number)
@@ -286,7 +300,9 @@ def test_the_step_reports_progress_and_repeats_itself_byte_for_byte(checkpoint, 
     assert [e for e in events if e[0] == e[1]] == [(21, 21, "tensors")] * 2
 
 
-def test_weights_in_several_files_make_the_same_checkpoint(checkpoint, statistics, tmp_path):
+def test_weights_in_several_files_make_the_same_checkpoint(
+    checkpoint: Path, statistics: Path, tmp_path: Path
+):
     llama().save_pretrained(tmp_path / "source", max_shard_size="200KB")
     assert len(list((tmp_path / "source").glob("*.safetensors"))) > 3
     whole = made(checkpoint, statistics, {"format": "int4_awq"}, tmp_path / "whole")
@@ -294,7 +310,7 @@ def test_weights_in_several_files_make_the_same_checkpoint(checkpoint, statistic
     assert (whole / "model.safetensors").read_bytes() == (split / "model.safetensors").read_bytes()
 
 
-def test_a_tied_head_is_written_once(statistics, tmp_path):
+def test_a_tied_head_is_written_once(statistics: Path, tmp_path: Path):
     llama(tie_word_embeddings=True).save_pretrained(tmp_path / "source")
     out = made(tmp_path / "source", statistics, {"format": "fp8"}, tmp_path / "out")
     ours = load_file(out / "model.safetensors")
@@ -312,7 +328,7 @@ def saved(tmp_path, change=lambda model: None, **settings):
 
 
 @pytest.mark.parametrize("name", ["int8_wo", "fp8_rowwise", "int4_wo"])
-def test_zero_channels_get_a_scale_of_one_and_are_counted(name, tmp_path):
+def test_zero_channels_get_a_scale_of_one_and_are_counted(name: str, tmp_path: Path):
     def silence(model):
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
@@ -373,14 +389,14 @@ def put(name, value):
     ],
 )
 def test_values_that_no_scale_fits_are_a_failure_that_names_them(
-    checkpoint, statistics, tmp_path, params, change, said
+    checkpoint: Path, statistics: Path, tmp_path: Path, params: dict[str, Any], change, said: str
 ):
     changed = rewritten(statistics, tmp_path / "statistics", change)
     with pytest.raises(QuantizationIncomplete, match=said):
         made(checkpoint, changed, params, tmp_path / "out")
 
 
-def test_statistics_of_fewer_layers_are_refused(checkpoint, statistics, tmp_path):
+def test_statistics_of_fewer_layers_are_refused(checkpoint: Path, statistics: Path, tmp_path: Path):
     changed = rewritten(statistics, tmp_path / "statistics", lambda tensors: None)
     (changed / layer_file(1)).unlink()
     with pytest.raises(
@@ -389,7 +405,7 @@ def test_statistics_of_fewer_layers_are_refused(checkpoint, statistics, tmp_path
         made(checkpoint, changed, {"format": "fp8"}, tmp_path / "out")
 
 
-def test_statistics_of_another_width_are_refused(checkpoint, statistics, tmp_path):
+def test_statistics_of_another_width_are_refused(checkpoint: Path, statistics: Path, tmp_path: Path):
     source = saved(tmp_path, intermediate_size=384)
     for name in ("fp8", "int8_sq", "int4_awq", "w4a8_awq"):
         with pytest.raises(CheckpointError, match=r"mlp\.\w+: .*256.*channels, this one has .*384"):
@@ -397,12 +413,12 @@ def test_statistics_of_another_width_are_refused(checkpoint, statistics, tmp_pat
 
 
 @pytest.mark.parametrize("params", [{"format": "fp8"}, {"format": "none", "kv_cache": "int8"}])
-def test_calibrated_scales_need_statistics(checkpoint, tmp_path, params):
+def test_calibrated_scales_need_statistics(checkpoint: Path, tmp_path: Path, params: dict[str, Any]):
     with pytest.raises(CheckpointError, match="calibrated scales; give the statistics"):
         made(checkpoint, None, params, tmp_path / "out")
 
 
-def test_a_fused_group_of_two_formats_is_refused(checkpoint, tmp_path):
+def test_a_fused_group_of_two_formats_is_refused(checkpoint: Path, tmp_path: Path):
     split = {"default": "int8_wo", "except": {"model.layers.1.self_attn.k_proj": "int4_wo"}}
     with pytest.raises(
         QuantizationIncomplete, match=r"layers\.1\.self_attn\.k_proj int4_wo.*give them one format"
@@ -416,7 +432,7 @@ def test_a_fused_group_of_two_formats_is_refused(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["int4_wo", "int4_awq"])
-def test_blocks_that_do_not_fit_are_refused_with_the_linear(name, statistics, tmp_path):
+def test_blocks_that_do_not_fit_are_refused_with_the_linear(name: str, statistics: Path, tmp_path: Path):
     source = saved(tmp_path, intermediate_size=192)
     complaint = r"layers\.0\.mlp\.down_proj: 128 x 192 channels.*blocks of 128"
     narrow = rewritten(
@@ -430,7 +446,7 @@ def test_blocks_that_do_not_fit_are_refused_with_the_linear(name, statistics, tm
         made(source, narrow, {"format": name}, tmp_path / "out")
 
 
-def test_a_source_that_is_not_finite_is_refused(tmp_path):
+def test_a_source_that_is_not_finite_is_refused(tmp_path: Path):
     def poison(model):
         model.model.layers[1].mlp.up_proj.weight[2, 3] = float("nan")
 

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import modelopt.torch.quantization as mtq
 import pytest
@@ -70,7 +71,9 @@ def linear() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_error_is_that_of_modelopts_fake_quantization(tmp_path, linear, name):
+def test_the_error_is_that_of_modelopts_fake_quantization(
+    tmp_path: Path, linear: tuple[torch.Tensor, torch.Tensor], name: str
+):
     weight_OI, x_NI = linear
     wanted, factors = modelopt_error(name, weight_OI, x_NI)
     (tmp_path / "config.json").write_text(
@@ -99,7 +102,7 @@ def test_the_error_is_that_of_modelopts_fake_quantization(tmp_path, linear, name
     assert found["bytes"][name] / weight_OI.nbytes == pytest.approx(FORMATS[name].weight_bits / 16, rel=0.15)
 
 
-def prepared(root: Path, model: LlamaForCausalLM, **how: object) -> tuple[Path, Path]:
+def prepared(root: Path, model: LlamaForCausalLM, **how: Any) -> tuple[Path, Path]:
     """A source checkpoint and the statistics of it."""
     model.save_pretrained(root / "source")
     tokens_ST = torch.arange(8 * 48).view(8, 48) * 7 % 384
@@ -107,7 +110,7 @@ def prepared(root: Path, model: LlamaForCausalLM, **how: object) -> tuple[Path, 
 
 
 @pytest.fixture(scope="module")
-def bad_layer(tmp_path_factory):
+def bad_layer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A model that computes what it did, but whose second down_proj has one huge weight in every row."""
     model = llama()
     with torch.no_grad():
@@ -118,7 +121,7 @@ def bad_layer(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def artifact(bad_layer, tmp_path_factory) -> Path:
+def artifact(bad_layer: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The step's output for the model with a bad layer."""
     out, seen = tmp_path_factory.mktemp("sensitivity"), []
     source, statistics = bad_layer
@@ -128,13 +131,14 @@ def artifact(bad_layer, tmp_path_factory) -> Path:
     return out
 
 
-def document(artifact: Path) -> dict[str, object]:
+def document(artifact: Path) -> dict[str, Any]:
     """Contents of sensitivity.json."""
     return json.loads((artifact / "sensitivity.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8_wo", "int4_wo"])
-def test_a_layer_with_outliers_is_ranked_first_and_proposed(artifact, name):
+def test_a_layer_with_outliers_is_ranked_first_and_proposed(artifact: Path, name: str):
     units = [Unit.of(found) for found in document(artifact)["units"]]
     proposal = propose(units, name, keep=1)
     assert proposal.exceptions == {"model.layers.1.mlp.down_proj": "none"}
@@ -142,34 +146,34 @@ def test_a_layer_with_outliers_is_ranked_first_and_proposed(artifact, name):
     assert proposal.gain > 0.5
 
 
-def test_smoothing_takes_the_outliers_in(artifact):
+def test_smoothing_takes_the_outliers_in(artifact: Path):
     bad = next(
         one for one in document(artifact)["linears"] if one["module"] == "model.layers.1.mlp.down_proj"
     )
     assert bad["errors"]["int8_sq"] < bad["errors"]["int8_wo"] / 10
 
 
-def test_linears_stand_in_the_order_of_computation(artifact):
+def test_linears_stand_in_the_order_of_computation(artifact: Path):
     kinds = [one["module"].rpartition(".")[2] for one in document(artifact)["linears"]]
     assert kinds == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"] * 2
 
 
-def test_units_sum_their_linears(artifact):
+def test_units_sum_their_linears(artifact: Path):
     found = document(artifact)
     for name in NAMES:
-        errors = {one["module"]: one["errors"][name] for one in found["linears"]}
+        errors: dict[str, Any] = {one["module"]: one["errors"][name] for one in found["linears"]}
         for unit in found["units"]:
             assert unit["errors"][name] == pytest.approx(sum(errors[one] for one in unit["linears"]))
 
 
-def test_ranges_alone_leave_the_searched_formats_out(tmp_path):
+def test_ranges_alone_leave_the_searched_formats_out(tmp_path: Path):
     source, statistics = prepared(tmp_path, llama(num_hidden_layers=1), search=False)
     found = measure(Source.open(source), Statistics(statistics), PARAMS, quiet)
     assert found["left_out"].keys() == {"int4_awq", "w4a8_awq"}
     assert found["formats"] == [name for name in NAMES if not name.endswith("awq")]
 
 
-def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path):
+def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path: Path):
     source, statistics = prepared(tmp_path, llama(num_hidden_layers=1, intermediate_size=192))
     job = {"inputs": {"source": str(source), "statistics": str(statistics)}, "params": PARAMS}
     (tmp_path / "out").mkdir()
@@ -182,18 +186,18 @@ def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path):
     assert MODULE in page(found, b"")
 
 
-def test_statistics_of_another_model_are_refused(tmp_path, bad_layer):
+def test_statistics_of_another_model_are_refused(tmp_path: Path, bad_layer: tuple[Path, Path]):
     small, _ = prepared(tmp_path, llama(num_hidden_layers=1))
     _, statistics = bad_layer
     with pytest.raises(CheckpointError, match=r"no model.layers.1.mlp.down_proj.weight"):
         measure(Source.open(small), Statistics(statistics), {**PARAMS, "formats": ["int8_wo"]}, quiet)
 
 
-def test_linears_come_from_the_statistics(bad_layer):
+def test_linears_come_from_the_statistics(bad_layer: tuple[Path, Path]):
     assert len(linears(Statistics(bad_layer[1]), Layout("llama", 2))) == 14
 
 
-def test_the_same_numbers_make_the_same_files(artifact, bad_layer, tmp_path):
+def test_the_same_numbers_make_the_same_files(artifact: Path, bad_layer: tuple[Path, Path], tmp_path: Path):
     source, statistics = bad_layer
     build(
         {"inputs": {"source": str(source), "statistics": str(statistics)}, "params": PARAMS}, tmp_path, quiet
@@ -202,8 +206,9 @@ def test_the_same_numbers_make_the_same_files(artifact, bad_layer, tmp_path):
         assert (tmp_path / name).read_bytes() == (artifact / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.browser
-def test_the_page_proposes_what_the_command_proposes(artifact, tmp_path):
+def test_the_page_proposes_what_the_command_proposes(artifact: Path, tmp_path: Path):
     units = [Unit.of(found) for found in document(artifact)["units"]]
     with browser(tmp_path / "profile") as open_page:
         open_page.open((artifact / "page.html").as_uri() + "#int4_wo")

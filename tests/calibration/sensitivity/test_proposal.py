@@ -1,6 +1,7 @@
 """Proposals: most of the error for the fewest bytes, and YAML that loads."""
 
 import math
+from typing import Any
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ def unit(name: str, error: float, saved: int) -> Unit:
     return Unit(linears=(name,), errors={"none": 0.0, "fp8": error}, sizes={"none": 2 * saved, "fp8": saved})
 
 
-def linears(num_layers: int) -> list[dict[str, object]]:
+def linears(num_layers: int) -> list[dict[str, Any]]:
     """What is measured of a model; the error grows from linear to linear."""
     names = [f"model.layers.{layer}.{kind}" for layer in range(num_layers) for kind in KINDS]
     return [
@@ -92,7 +93,7 @@ def test_every_prefix_is_the_best_of_its_price(found):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 3, 8])
-def test_the_yaml_reads_back_as_the_format_proposed(keep):
+def test_the_yaml_reads_back_as_the_format_proposed(keep: int):
     found = units(linears(2), Layout("llama", 2).units())
     proposal = propose(found, "fp8", keep=keep)
     value = yaml.safe_load(proposal.yaml)["format"]

@@ -74,7 +74,7 @@ def pushed(weights: list[torch.Tensor], x_NI: torch.Tensor, factors_I: torch.Ten
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_the_error_is_that_of_the_bytes_that_are_written(dtype):
+def test_the_error_is_that_of_the_bytes_that_are_written(dtype: torch.dtype):
     w = weight(64, 512, dtype=dtype)
     for factors_I in factors([w], inputs(256, 512)):
         expected = w.double() - written(w, factors_I)
@@ -85,7 +85,7 @@ def test_the_error_is_that_of_the_bytes_that_are_written(dtype):
 
 @pytest.mark.parametrize("outputs", [[256], [192, 64, 64]])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_losses_from_moments_equal_pushing_the_activations(outputs, dtype):
+def test_losses_from_moments_equal_pushing_the_activations(outputs: list[int], dtype: str):
     x = inputs(512, 640).to(getattr(torch, dtype))
     weights = [weight(n, 640, seed, x.dtype) for seed, n in enumerate(outputs)]
     found = find(weights, x)
@@ -112,7 +112,7 @@ def test_the_factors_are_values_of_the_source_dtype():
 
 
 @pytest.mark.parametrize("channels", [128, 700, 4096])
-def test_moments_are_the_products_sum(channels):
+def test_moments_are_the_products_sum(channels: int):
     x = inputs(300, channels)
     moments = awq_search.Moments(channels, "cpu")
     for batch in x.split(100):
@@ -149,7 +149,7 @@ def test_neither_the_inputs_nor_the_weights_scale_matters(seed, inputs_by, weigh
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("bfloat16", 1e-3)])
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(8)))
-def test_the_order_of_batches_does_not_matter(dtype, rtol, seed, order):
+def test_the_order_of_batches_does_not_matter(dtype: str, rtol: float, seed, order):
     x, w = inputs(512, 256, seed).to(getattr(torch, dtype)), weight(256, 256, seed, getattr(torch, dtype))
     losses = []
     for numbers in (range(8), order):
@@ -185,7 +185,7 @@ def test_blocks_that_do_not_divide_the_channels_are_refused():
 
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("num_in", [256, 4096])
-def test_a_gpu_finds_what_the_cpu_finds(device, num_in):
+def test_a_gpu_finds_what_the_cpu_finds(device, num_in: int):
     x, weights = inputs(2048, num_in), [weight(300, num_in), weight(77, num_in, 1)]
     expected = find(weights, x)
     moments = awq_search.Moments(num_in, device)
@@ -199,7 +199,7 @@ def test_a_gpu_finds_what_the_cpu_finds(device, num_in):
 
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_the_kernel_rounds_as_the_cpu_does(device, dtype):
+def test_the_kernel_rounds_as_the_cpu_does(device, dtype: torch.dtype):
     from calibration.statistics.kernel import error  # needs Triton, which comes with a CUDA torch
 
     w = weight(300, 512, dtype=dtype)
@@ -211,7 +211,7 @@ def test_the_kernel_rounds_as_the_cpu_does(device, dtype):
 
 @pytest.mark.parametrize("device", [CUDA])
 @pytest.mark.parametrize(("num_out", "num_in"), [(6144, 4096), (2048, 14336)])
-def test_a_search_takes_no_more_memory_than_it_declares(device, num_out, num_in):
+def test_a_search_takes_no_more_memory_than_it_declares(device, num_out: int, num_in: int):
     weights = [torch.randn(num_out, num_in, device=device).bfloat16()]
     gram_II, mean_I = torch.eye(num_in, device=device), torch.ones(num_in, device=device)
     awq_search.best(weights, gram_II, mean_I)

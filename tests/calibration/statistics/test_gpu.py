@@ -78,7 +78,9 @@ def test_a_killed_pass_continues_with_the_same_bits(root: Path):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
-def test_a_pass_that_keeps_its_states_on_the_gpu_continues_from_what_it_saved(root: Path, monkeypatch, share):
+def test_a_pass_that_keeps_its_states_on_the_gpu_continues_from_what_it_saved(
+    root: Path, monkeypatch: pytest.MonkeyPatch, share: float
+):
     monkeypatch.setattr(hidden, "SAVE_EVERY_S", 0.0)
 
     def interrupt(done: int, total: int, _: str) -> None:

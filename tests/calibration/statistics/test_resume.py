@@ -3,6 +3,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -90,17 +91,18 @@ def test_an_interrupted_pass_continues_with_the_same_bits(interrupted: Path):
 
 @pytest.mark.parametrize("change", ["weights", "data", "batch", "tools"])
 def test_other_inputs_are_not_mixed_into_an_interrupted_pass(interrupted: Path, change: str):
-    params = {}
+    params: dict[str, Any] = {}
     if change == "weights":
         seal(interrupted / "source", "0" * 64)
     elif change == "data":
         write_tokens(interrupted / "tokens", sequences=8)
     else:
-        params = {"batch": {"batch_size": 2}, "tools": {"tools": {"torch": "0"}}}[change]
+        params = {"batch_size": 2} if change == "batch" else {"tools": {"torch": "0"}}
     with pytest.raises(ResumeRefused, match=r"was .* is "):
         run(work(interrupted, **params), interrupted / "resumed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["layer", "state", "hidden", "restart"])
 def test_a_damaged_directory_is_begun_anew_and_the_report_says_so(interrupted: Path, damage: str):
     resume = interrupted / "resume"

@@ -36,14 +36,14 @@ def demo() -> tuple[Path, torch.Tensor, torch.Tensor]:
     for name in ("calibration.jsonl", "gate.jsonl"):
         ids = [token for text in texts(name) for token in tokenizer(text)["input_ids"]]
         sets.append(torch.tensor(ids[: 32 * SEQ_LEN]).view(32, SEQ_LEN))
-    return DEMO / "model", *sets
+    return DEMO / "model", sets[0], sets[1]
 
 
 def wide(tmp_path: Path) -> tuple[Path, torch.Tensor, torch.Tensor]:
     """Random weights with outlier channels, wider than the demo's."""
     synthetic.write(synthetic.LLAMA | SMALL, tmp_path)
     sets = [synthetic.tokens(SMALL["vocab_size"], 32, SEQ_LEN, seed=seed).long() for seed in (0, 1)]
-    return tmp_path, *sets
+    return tmp_path, sets[0], sets[1]
 
 
 def load(root: Path) -> Any:
@@ -95,7 +95,7 @@ def error(weight_OI: torch.Tensor, factors_I: torch.Tensor, x_NI: torch.Tensor) 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:modelopt")
 @pytest.mark.parametrize("case", ["demo", "wide"])
-def test_outputs_are_no_further_off_than_with_modelopts_search(case, tmp_path):
+def test_outputs_are_no_further_off_than_with_modelopts_search(case: str, tmp_path: Path):
     root, calibration, held_out = demo() if case == "demo" else wide(tmp_path)
     theirs, model = modelopts(root, calibration), load(root)
     seen, unseen = inputs(model, calibration), inputs(model, held_out)

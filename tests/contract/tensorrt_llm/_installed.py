@@ -8,13 +8,15 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from tests.present import present
+
 VERSION = metadata.version("tensorrt_llm")
 TENSORRT = metadata.version("tensorrt")
 ROOT = Path(__file__).resolve().parents[3]
 HOST = json.loads((Path(sys.prefix) / "behaviour.json").read_text())
 RUNTIME = json.loads((Path(sys.prefix) / "runtime.json").read_text())
 
-MINOR = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", VERSION).groups())
+MINOR = tuple(int(part) for part in present(re.match(r"(\d+)\.(\d+)", VERSION)).groups())
 
 sys.path.append(str(ROOT))  # the plain model is the repository's
 

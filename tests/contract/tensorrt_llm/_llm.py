@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -70,7 +71,13 @@ def update_llm_args_with_extra_dict(llm_args: dict, llm_args_dict: dict) -> dict
 
 
 class Base:
-    """What both classes share; a subclass sets `plain`, `limits`, `reuse` and `gathers`."""
+    """What both classes share; a subclass sets the attributes."""
+
+    plain: Any
+    """The model; None once the engine was shut down."""
+    limits: dict[str, Any]
+    reuse: bool
+    gathers: bool
 
     def _ready(self) -> None:
         self.seen: list[list[int]] = []

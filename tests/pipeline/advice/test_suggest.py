@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import yaml
@@ -14,7 +15,7 @@ from recipes.schema import Recipe
 from tests.pipeline import published
 
 CALIBRATION = {"data": [{"path": "calibration.jsonl"}]}
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "version": 1,
     "name": "llama/fp8_tp2_h100",
     "model": {"repo": "meta/llama", "revision": "a" * 40},
@@ -90,7 +91,7 @@ def suggested(record=RECORD, siblings=(), **wanted):
         ({"slo": {"kl": 0.01}}, {"gate.limits.kl": 0.01}),
     ],
 )
-def test_what_is_missing_is_changed_and_nothing_else(wanted, changed):
+def test_what_is_missing_is_changed_and_nothing_else(wanted: dict[str, Any], changed: dict[str, Any]):
     found = suggested(**wanted)
     assert {one.place: one.after for one in found.changes} == changed
     assert found.open == ()
@@ -155,7 +156,7 @@ def test_a_format_that_needs_calibration_gets_a_siblings():
         ({"format": "fp9"}, "format.str: Value error, unknown format 'fp9'"),
     ],
 )
-def test_what_no_recipe_changes_is_said(wanted, said):
+def test_what_no_recipe_changes_is_said(wanted: dict[str, Any], said: str):
     found = suggested(**wanted)
     assert found.recipe is None
     assert found.open[0].startswith(said)

@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def content(each: Slice) -> np.ndarray:
         floats = rng.uniform(0.5, 2, each.shape).astype(np.float32)
         return (floats.view(np.uint32) >> 16).astype(np.uint16) if each.dtype == "BF16" else floats
     kind_of = np.dtype(NUMPY_TYPES[each.dtype])
-    made = rng.integers(0, 256, (*each.shape, kind_of.itemsize), np.uint8).view(kind_of)[..., 0]
+    made: np.ndarray = rng.integers(0, 256, (*each.shape, kind_of.itemsize), np.uint8).view(kind_of)[..., 0]
     return made & FINITE if each.source.endswith("norm.weight") and each.dtype == "BF16" else made
 
 
@@ -118,7 +119,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
         write_safetensors(
             directory / "model.safetensors",
             [
-                TensorPlan(name, dtype, array.shape, lambda array=array: [array])
+                TensorPlan(name, dtype, array.shape, partial(list, [array]))
                 for name, (dtype, array) in tensors.items()
             ],
         )

@@ -1,5 +1,7 @@
 """The audit finds what a wrong plan would lose, repeat or mistake."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.checkpoint.conversion_audit import Use, check, coverage_gaps, report, uses
@@ -68,7 +70,7 @@ def test_a_checkpoint_that_fits_passes():
         ({}, "3 tensors"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(held, said):
+def test_a_checkpoint_that_does_not_fit_is_refused(held: dict[str, Any], said: str):
     with pytest.raises(SourceError, match=said):
         check(uses(PLAN), held, ())
 

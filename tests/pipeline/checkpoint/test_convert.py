@@ -3,7 +3,9 @@
 import json
 import subprocess  # noqa: TID251 a fresh interpreter, to measure its peak memory
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ def job(checkpoint, fmt="none", tp=1, pp=1, **changed):
 
 
 @pytest.fixture
-def out(tmp_path):
+def out(tmp_path: Path) -> Path:
     directory = tmp_path / "out"
     directory.mkdir()
     return directory
@@ -64,7 +66,7 @@ def expected(source, tensor):
     return np.concatenate(parts)
 
 
-MIXED = {
+MIXED: dict[str, Any] = {
     "default": "fp8",
     "except": {
         "model.layers.0.mlp.down_proj": "none",
@@ -77,9 +79,12 @@ MIXED = {
 CASES = [(fmt, "auto") for fmt in FORMATS] + [(MIXED, "fp8"), (MIXED, "int8"), ("none", "fp8")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_rank_files_hold_the_planned_slices(make_checkpoint, config, out, fmt, kv_cache, layout):
+def test_rank_files_hold_the_planned_slices(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path, fmt, kv_cache: str, layout
+):
     tp, pp = layout
     checkpoint = make_checkpoint(fmt, kv_cache=kv_cache)
     convert(checkpoint, out, fmt, tp, pp, kv_cache=kv_cache)
@@ -96,7 +101,7 @@ def test_rank_files_hold_the_planned_slices(make_checkpoint, config, out, fmt, k
     assert len(list(out.glob("rank*"))) == tp * pp
 
 
-def test_audit_accounts_for_every_tensor_of_the_checkpoint(make_checkpoint, out):
+def test_audit_accounts_for_every_tensor_of_the_checkpoint(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = make_checkpoint("fp8")
     convert(checkpoint, out, "fp8", tp=4)
     audit = json.loads((out / "audit.json").read_text())
@@ -115,7 +120,7 @@ def test_audit_accounts_for_every_tensor_of_the_checkpoint(make_checkpoint, out)
     assert written == audit["elements"]["source"] + audit["elements"]["written_again"] - merged + made
 
 
-def test_chat_templates_beside_the_default_one_travel_along(make_checkpoint, out):
+def test_chat_templates_beside_the_default_one_travel_along(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = make_checkpoint()
     more = checkpoint / "additional_chat_templates"
     more.mkdir()
@@ -126,7 +131,7 @@ def test_chat_templates_beside_the_default_one_travel_along(make_checkpoint, out
     assert [(path.name, path.read_text()) for path in found.iterdir()] == [("tool_use.jinja", "{{ tools }}")]
 
 
-def test_tokenizer_and_generation_config_travel_along(make_checkpoint, out):
+def test_tokenizer_and_generation_config_travel_along(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = make_checkpoint()
     (checkpoint / "generation_config.json").write_text('{"eos_token_id": 2}')
     (checkpoint / "README.md").write_text("not needed")
@@ -138,14 +143,14 @@ def test_tokenizer_and_generation_config_travel_along(make_checkpoint, out):
     assert json.loads((out / "config.json").read_text())["rotary_base"] == 500000.0
 
 
-def test_progress_ends_with_every_byte_written(make_checkpoint, out):
+def test_progress_ends_with_every_byte_written(make_checkpoint: Callable[..., Path], out: Path):
     seen = convert(make_checkpoint(), out, tp=2)
     total = sum(entry.nbytes for rank in out.glob("rank*") for entry in read_header(rank).values())
     assert seen[-1] == (total, total, "bytes")
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
 
 
-def test_the_same_checkpoint_gives_the_same_bytes(make_checkpoint, tmp_path):
+def test_the_same_checkpoint_gives_the_same_bytes(make_checkpoint: Callable[..., Path], tmp_path: Path):
     checkpoint, first, second = make_checkpoint("fp8"), tmp_path / "first", tmp_path / "second"
     for directory in (first, second):
         directory.mkdir()
@@ -154,7 +159,9 @@ def test_the_same_checkpoint_gives_the_same_bytes(make_checkpoint, tmp_path):
         assert path.read_bytes() == (second / path.relative_to(first)).read_bytes()
 
 
-def test_vocabulary_that_tp_does_not_divide_is_padded(make_checkpoint, config, out):
+def test_vocabulary_that_tp_does_not_divide_is_padded(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
+):
     convert(make_checkpoint(config=config | {"vocab_size": 97}), out, tp=4)
     tables = [read(out / f"rank{rank}.safetensors")["lm_head.weight"] for rank in range(4)]
     assert [table.shape for table in tables] == [(25, 256)] * 4
@@ -170,7 +177,7 @@ def test_vocabulary_that_tp_does_not_divide_is_padded(make_checkpoint, config, o
     } in made
 
 
-def test_tied_head_is_the_embedding(make_checkpoint, config, out):
+def test_tied_head_is_the_embedding(make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path):
     convert(make_checkpoint(config=config | {"tie_word_embeddings": True}), out, tp=2, pp=2)
     for tp_rank in range(2):
         first, last = (read(out / f"rank{pp_rank * 2 + tp_rank}.safetensors") for pp_rank in range(2))
@@ -185,12 +192,16 @@ def with_head(same):
     return change
 
 
-def test_a_stored_copy_of_a_tied_head_is_left_with_a_reason(make_checkpoint, config, out):
+def test_a_stored_copy_of_a_tied_head_is_left_with_a_reason(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
+):
     convert(make_checkpoint(config=config | {"tie_word_embeddings": True}, change=with_head(same=True)), out)
     assert "same bytes" in json.loads((out / "audit.json").read_text())["left"]["lm_head.weight"]
 
 
-def test_a_tied_head_that_differs_is_refused(make_checkpoint, config, out):
+def test_a_tied_head_that_differs_is_refused(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
+):
     checkpoint = make_checkpoint(config=config | {"tie_word_embeddings": True}, change=with_head(same=False))
     with pytest.raises(SourceError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight"):
         convert(checkpoint, out)
@@ -249,14 +260,16 @@ def adding(name):
         ),
     ],
 )
-def test_a_checkpoint_that_is_not_whole_is_refused(make_checkpoint, out, fmt, change, said):
+def test_a_checkpoint_that_is_not_whole_is_refused(
+    make_checkpoint: Callable[..., Path], out: Path, fmt: str, change, said: str
+):
     checkpoint = make_checkpoint(fmt, change=change)
     with pytest.raises(SourceError, match=said):
         convert(checkpoint, out, fmt, tp=2)
     assert list(out.iterdir()) == []
 
 
-def test_a_checkpoint_of_another_format_is_refused(make_checkpoint, out):
+def test_a_checkpoint_of_another_format_is_refused(make_checkpoint: Callable[..., Path], out: Path):
     with pytest.raises(
         SourceError, match="says quantization 'FP8', format 'int8_sq' is 'W8A8_SQ_PER_CHANNEL'"
     ):
@@ -273,7 +286,7 @@ def restating(checkpoint, **changed):
     return checkpoint
 
 
-def test_every_linear_of_a_mixture_is_compared(make_checkpoint, out):
+def test_every_linear_of_a_mixture_is_compared(make_checkpoint: Callable[..., Path], out: Path):
     layers = {f"model.layers.{layer}.{name}": {"quant_algo": "FP8"} for layer in (0, 1) for name in LINEARS}
     checkpoint = restating(make_checkpoint(MIXED), quantized_layers=layers)
     with pytest.raises(SourceError) as caught:
@@ -286,7 +299,7 @@ def test_every_linear_of_a_mixture_is_compared(make_checkpoint, out):
     assert list(out.iterdir()) == []
 
 
-def test_a_linear_that_the_checkpoint_left_alone_is_named(make_checkpoint, out):
+def test_a_linear_that_the_checkpoint_left_alone_is_named(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = restating(make_checkpoint("fp8"), ignore=["lm_head", "model.layers.1.mlp*"])
     with pytest.raises(
         SourceError, match=r"1\.mlp\.up_proj: config\.json says 'none'; by default it is 'fp8'"
@@ -297,7 +310,7 @@ def test_a_linear_that_the_checkpoint_left_alone_is_named(make_checkpoint, out):
         convert(make_checkpoint("fp8"), out, exempt)
 
 
-def test_patterns_of_linears_left_alone_are_understood(make_checkpoint, out):
+def test_patterns_of_linears_left_alone_are_understood(make_checkpoint: Callable[..., Path], out: Path):
     exempt = {"default": "fp8", "except": {"model.layers.1.mlp.*": "none"}}
     convert(restating(make_checkpoint(exempt), ignore=["lm_head", "model.layers.1.mlp*"]), out, exempt)
     assert not (out / "quant_cfg.json").exists()
@@ -311,7 +324,9 @@ def test_patterns_of_linears_left_alone_are_understood(make_checkpoint, out):
         ("fp8", "int8", "config.json says KV cache '8-bit float', kv_cache 'int8' is 'INT8'"),
     ],
 )
-def test_another_kv_cache_is_refused(make_checkpoint, out, held, asked, said):
+def test_another_kv_cache_is_refused(
+    make_checkpoint: Callable[..., Path], out: Path, held: str, asked: str, said: str
+):
     with pytest.raises(SourceError, match=said):
         convert(make_checkpoint("fp8", kv_cache=held), out, "fp8", kv_cache=asked)
 
@@ -323,27 +338,31 @@ def test_another_kv_cache_is_refused(make_checkpoint, out, held, asked, said):
         (setting("self_attn.k_proj.k_scale", np.inf), "k_proj.k_scale: holds values"),
     ],
 )
-def test_a_cache_without_usable_scales_is_refused(make_checkpoint, out, change, said):
+def test_a_cache_without_usable_scales_is_refused(
+    make_checkpoint: Callable[..., Path], out: Path, change, said: str
+):
     checkpoint = make_checkpoint("fp8", kv_cache="fp8", change=change)
     with pytest.raises(SourceError, match=said):
         convert(checkpoint, out, "fp8", kv_cache="fp8")
     assert list(out.iterdir()) == []
 
 
-def test_a_checkpoint_in_another_dtype_than_it_says_is_refused(make_checkpoint, config, out):
+def test_a_checkpoint_in_another_dtype_than_it_says_is_refused(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
+):
     checkpoint = make_checkpoint()
     (checkpoint / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
     with pytest.raises(SourceError, match=r"BF16 \[256\], expected F16 \[256\]"):
         convert(checkpoint, out)
 
 
-def test_impossible_layouts_are_refused_with_every_reason(make_checkpoint, out):
+def test_impossible_layouts_are_refused_with_every_reason(make_checkpoint: Callable[..., Path], out: Path):
     with pytest.raises(BuildFailed, match=r"tp 3, pp 3(.*\n)+.*engine\.pp: 3(.*\n)+.*engine\.tp: 3"):
         convert(make_checkpoint(), out, tp=3, pp=3)
     assert list(out.iterdir()) == []
 
 
-def test_a_truncated_weight_file_is_refused(make_checkpoint, out):
+def test_a_truncated_weight_file_is_refused(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = make_checkpoint()
     with (checkpoint / "model.safetensors").open("r+b") as file:
         file.truncate(file.seek(0, 2) - 1000)
@@ -352,19 +371,19 @@ def test_a_truncated_weight_file_is_refused(make_checkpoint, out):
     assert list(out.iterdir()) == []
 
 
-def test_a_checkpoint_without_tokenizer_is_refused(make_checkpoint, out):
+def test_a_checkpoint_without_tokenizer_is_refused(make_checkpoint: Callable[..., Path], out: Path):
     checkpoint = make_checkpoint()
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(SourceError, match=r"no tokenizer; one of tokenizer\.json"):
         convert(checkpoint, out)
 
 
-def test_another_layout_version_is_not_written(make_checkpoint, out):
+def test_another_layout_version_is_not_written(make_checkpoint: Callable[..., Path], out: Path):
     with pytest.raises(ValueError, match="layout_version 99"):
         convert(make_checkpoint(), out, layout_version=99)
 
 
-def test_the_first_failure_is_the_one_reported(make_checkpoint, out):
+def test_the_first_failure_is_the_one_reported(make_checkpoint: Callable[..., Path], out: Path):
     (out / "rank2.safetensors").touch()
     with pytest.raises(FileExistsError, match="rank2"):
         convert(make_checkpoint(), out, tp=4)
@@ -381,6 +400,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_checkpoint(make_checkpoint, config, out):
     big = config | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 3}
     checkpoint = make_checkpoint(config=big)
@@ -394,7 +414,7 @@ def test_memory_does_not_grow_with_the_checkpoint(make_checkpoint, config, out):
     )  # two writers, each with a piece of 8 MiB mapped and one copied, and the allocator
 
 
-def test_weights_that_the_builder_quantizes_stay_as_they_are(make_checkpoint, out):
+def test_weights_that_the_builder_quantizes_stay_as_they_are(make_checkpoint: Callable[..., Path], out: Path):
     spared = {"default": "int8_wo", "except": {"*.down_proj": "fp8"}}
     checkpoint = make_checkpoint({"default": "none", "except": {"*.down_proj": "fp8"}})
     convert(checkpoint, out, spared, tp=2, at_build=True)
@@ -406,7 +426,9 @@ def test_weights_that_the_builder_quantizes_stay_as_they_are(make_checkpoint, ou
     assert said["transformer.layers.0.mlp.proj"] == {"quant_algo": "FP8"}
 
 
-def test_a_draft_with_another_vocabulary_than_its_target_is_refused(make_checkpoint, out):
+def test_a_draft_with_another_vocabulary_than_its_target_is_refused(
+    make_checkpoint: Callable[..., Path], out: Path
+):
     target, draft = make_checkpoint(), make_checkpoint()
     for checkpoint, first in ((target, "a"), (draft, "b")):
         tokens = {"model": {"vocab": {first: 0}}}

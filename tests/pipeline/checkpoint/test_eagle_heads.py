@@ -1,5 +1,7 @@
 """EAGLE's net in rank files: where every element goes, what the config.json says, and what is refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -59,7 +61,7 @@ def on_ranks(found, shape, tp):
 @pytest.mark.parametrize("tp", [1, 2])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-def test_every_element_is_used_once_or_again_for_a_reason(tp, bias, tied):
+def test_every_element_is_used_once_or_again_for_a_reason(tp: int, bias: bool, tied: bool):
     shape, found = toy(tie_word_embeddings=tied), net(bias=bias)
     added = on_ranks(found, shape, tp)
     ranks = [[*base, *more] for base, more in zip(plan(shape, PLAIN, tp, 1), added, strict=True)]
@@ -106,7 +108,7 @@ def test_a_net_without_bias_gets_zeros():
 
 
 @pytest.mark.parametrize("fmt", ["none", "fp8", "int8_wo"])
-def test_the_config_describes_model_and_net_and_spares_the_net_from_quantization(fmt):
+def test_the_config_describes_model_and_net_and_spares_the_net_from_quantization(fmt: str):
     shape = toy()
     base = engine_config(shape, Precision.parse(fmt), 2, 1)
     made = eagle_heads.config(base, net(), shape, NODES, 2)
@@ -138,7 +140,7 @@ def test_the_tree_fits_what_the_config_says():
         ({}, kinds("embed_tokens", "layers.0.mlp.up_proj"), "embed_tokens.weight is missing, layers.0.mlp.up_proj"),
     ],
 )  # fmt: skip
-def test_what_is_no_eagle_1_net_is_refused(config, tensors, told):
+def test_what_is_no_eagle_1_net_is_refused(config: dict[str, Any], tensors, told: str):
     with pytest.raises(SourceError, match=told):
         eagle_heads.read(config_of(**config), tensors)
 
@@ -157,8 +159,8 @@ def test_what_is_no_eagle_1_net_is_refused(config, tensors, told):
         ({}, {"tp": 8}, "engine.tp: 8 does not divide the 12 outputs of the net's fc"),
     ],
 )  # fmt: skip
-def test_a_net_that_does_not_go_with_the_model_is_refused(model, layout, told):
-    given = {"kv_cache": "auto", "tp": 1, "pp": 1} | layout
+def test_a_net_that_does_not_go_with_the_model_is_refused(model, layout: dict[str, Any], told: str):
+    given: dict[str, Any] = {"kv_cache": "auto", "tp": 1, "pp": 1} | layout
     found = list(eagle_heads.reasons(net(), toy(**model), **given))
     assert [one for one in found if one.startswith(told)], found
 

@@ -1,6 +1,8 @@
 """Rank files and config.json of Gemma 2, Gemma 3 and Phi-3, from config.json alone."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +60,7 @@ def test_gemmas_norms_are_one_plus_the_sources_and_each_is_named_as_tensorrt_llm
     assert f"{layer}.attention.q_layernorm.weight" not in tensors_of(GEMMA_2)[0]
 
 
-def test_the_sum_is_rounded_once_to_the_nearest_even_value(tmp_path):
+def test_the_sum_is_rounded_once_to_the_nearest_even_value(tmp_path: Path):
     """Above one, float16 has steps of 2**-10: sums that end in half a step go to the even neighbour."""
     checkpoint, out = tmp_path / "checkpoint", tmp_path / "out"
     checkpoint.mkdir()
@@ -113,7 +115,7 @@ def test_phis_halves_share_one_scale_and_name_its_source_once():
 
 
 @pytest.mark.parametrize("config", [GEMMA_2, GEMMA_3, PHI])
-def test_smoothing_that_no_norm_carries_stands_in_the_rank_file(config):
+def test_smoothing_that_no_norm_carries_stands_in_the_rank_file(config: dict[str, Any]):
     [tensors] = tensors_of(config, "int4_awq")
     for linear in ("attention.qkv", "mlp.fc"):
         [part] = tensors[f"transformer.layers.0.{linear}.prequant_scaling_factor"].parts

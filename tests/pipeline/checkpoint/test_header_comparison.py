@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def written(architecture: str, directory: Path, **changes: object) -> Checkpoint
 
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_transformers_saves_is_what_is_asked_for(architecture, tied, tmp_path):
+def test_what_transformers_saves_is_what_is_asked_for(architecture: str, tied: bool, tmp_path: Path):
     sizes = ODD_SIZES | ({"head_dim": 12} if architecture == "Phi3ForCausalLM" else {})
     if architecture == "Qwen2MoeForCausalLM":
         sizes |= {"moe_intermediate_size": 24, "shared_expert_intermediate_size": 56}
@@ -49,7 +50,7 @@ def test_what_transformers_saves_is_what_is_asked_for(architecture, tied, tmp_pa
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_what_transformers_reads_over_is_left_out_and_nothing_else(architecture, tmp_path):
+def test_what_transformers_reads_over_is_left_out_and_nothing_else(architecture: str, tmp_path: Path):
     written(architecture, tmp_path, tie_word_embeddings=True, num_hidden_layers=1)
     tensors = load_file(tmp_path / "model.safetensors")
     extra = {
@@ -91,7 +92,7 @@ def entry(name: str, size: tuple[int, ...], dtype: str = "BF16") -> TensorEntry:
     )
 
 
-def renamed(prefix: str, old: str = "") -> dict[str, object]:
+def renamed(prefix: str, old: str = "") -> dict[str, Any]:
     def change(held: dict[str, TensorEntry]) -> dict[str, TensorEntry]:
         names = {name: prefix + name.removeprefix(old) if name.startswith(old) else name for name in held}
         return {names[name]: dataclasses.replace(one, name=names[name]) for name, one in held.items()}
@@ -99,18 +100,18 @@ def renamed(prefix: str, old: str = "") -> dict[str, object]:
     return {"change": change}
 
 
-def set_to(*changed: TensorEntry) -> dict[str, object]:
+def set_to(*changed: TensorEntry) -> dict[str, Any]:
     return {"change": lambda held: held | {one.name: one for one in changed}}
 
 
-def without(*names: str) -> dict[str, object]:
+def without(*names: str) -> dict[str, Any]:
     return {"change": lambda held: {name: one for name, one in held.items() if name not in names}}
 
 
 FILE = "/home/me/model/model-00002-of-00003.safetensors"
 CONFIG = "/home/me/model/config.json"
 UP = "model.layers.1.mlp.up_proj.weight"
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one layer too many": (
         {"config": {"num_hidden_layers": 3}},
         [f"{CONFIG}: num_hidden_layers is 3, the weights have 2 layers (model.layers.0 to 1)"],
@@ -188,7 +189,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_problem_is_told_once_by_the_users_file_and_tensor(case):
+def test_each_problem_is_told_once_by_the_users_file_and_tensor(case: str):
     changed, said = CASES[case]
     made = llama(Path("/store"))
     made = Checkpoint(
@@ -244,7 +245,7 @@ def test_another_models_layers_are_no_prefix_of_this_ones():
         ),
     ],
 )
-def test_what_is_absurd_is_refused_before_it_is_listed(architecture, field, said):
+def test_what_is_absurd_is_refused_before_it_is_listed(architecture: str, field: str, said: str):
     made = config(architecture, num_hidden_layers=1).to_dict() | {"dtype": "bfloat16"}
     held = {name: entry(name, size) for name, size in source_tensors(read_shape(made)).items()}
     absurd = made | {field: 1000}
@@ -265,7 +266,7 @@ def test_other_floating_types_are_cast_and_said():
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_the_file_that_is_read_is_the_one_that_transformers_reads(whole, tmp_path):
+def test_the_file_that_is_read_is_the_one_that_transformers_reads(whole: bool, tmp_path: Path):
     kept = tmp_path / "kept"
     written("LlamaForCausalLM", tmp_path, num_hidden_layers=1)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -31,7 +31,7 @@ def said(fmt="none", tp=1, pp=1, **change):
 
 @pytest.mark.parametrize("fmt", [*FORMATS, DOWN])
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 1), (4, 2), (8, 8)])
-def test_legal_layouts_have_no_reason_against_them(fmt, tp, pp):
+def test_legal_layouts_have_no_reason_against_them(fmt, tp: int, pp: int):
     assert said(fmt, tp, pp) == []
 
 

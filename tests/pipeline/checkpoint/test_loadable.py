@@ -19,7 +19,7 @@ def said(fmt="none", tp=1, pp=1, version=V016, **change):
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 1), (4, 2), (8, 8)])
 @pytest.mark.parametrize("version", ["0.12.0", V016, "1.2.0", ""])
-def test_one_format_for_all_linears_loads_everywhere(fmt, tp, pp, version):
+def test_one_format_for_all_linears_loads_everywhere(fmt: str, tp: int, pp: int, version: str):
     assert said(fmt, tp, pp, version) == []
 
 
@@ -31,7 +31,7 @@ def test_one_format_for_all_linears_loads_everywhere(fmt, tp, pp, version):
         ("1.0.0", "engine.pp: TensorRT-LLM expects one more layer in the first 2 of 3 stages"),
     ],
 )
-def test_layers_that_the_stages_do_not_divide_are_refused_for_what_each_version_does(version, told):
+def test_layers_that_the_stages_do_not_divide_are_refused_for_what_each_version_does(version: str, told: str):
     (found,) = said(pp=3, version=version)
     assert told in found
 
@@ -100,14 +100,14 @@ def test_linears_that_int8_spares_are_named_as_modules_and_as_weights():
         ("", (99,)),
     ],
 )
-def test_versions_are_read_as_numbers(version, read):
+def test_versions_are_read_as_numbers(version: str, read: tuple[int, ...]):
     assert numbers(version) == read
 
 
 @pytest.mark.parametrize(
     ("version", "loads"), [("0.12.0", False), (V016, False), ("1.0.0", True), ("", True)]
 )
-def test_experts_in_blocks_need_a_version_that_has_them(version, loads):
+def test_experts_in_blocks_need_a_version_that_has_them(version: str, loads: bool):
     sizes = {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,

@@ -1,7 +1,10 @@
 """Medusa's heads: which elements go to which rank, what is refused, and the files of a conversion."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,14 +30,14 @@ def heads_of(tmp_path, **change):
     return medusa_heads.read(kinds(open_heads(made.demo_heads(tmp_path / "heads", **change))))
 
 
-def test_heads_and_layers_are_counted_in_the_tensors(tmp_path):
+def test_heads_and_layers_are_counted_in_the_tensors(tmp_path: Path):
     found = heads_of(tmp_path, heads=3, layers=2)
     assert found == medusa_heads.Medusa(3, 2, SHAPE.hidden_size, SHAPE.vocab_size, "BF16")
 
 
 @pytest.mark.parametrize("tp", [1, 2, 4])
 @pytest.mark.parametrize("vocab", [2048, 2047])
-def test_every_element_is_used_once_and_padding_is_told(tmp_path, tp, vocab):
+def test_every_element_is_used_once_and_padding_is_told(tmp_path: Path, tp: int, vocab: int):
     shape = replace(SHAPE, vocab_size=vocab)
     directory = made.demo_heads(tmp_path / "heads", heads=2, layers=2, vocab=vocab)
     held = kinds(open_heads(directory))
@@ -50,7 +53,7 @@ def test_every_element_is_used_once_and_padding_is_told(tmp_path, tp, vocab):
     assert len(padded) == (2 if tp > 1 and vocab % 2 else 0)
 
 
-def test_stages_before_the_last_hold_none(tmp_path):
+def test_stages_before_the_last_hold_none(tmp_path: Path):
     heads = heads_of(tmp_path)
     assert medusa_heads.tensors(heads, SHAPE, Place(2, 2, 0)) == []
     assert len(medusa_heads.tensors(heads, SHAPE, Place(2, 2, 3))) == 6
@@ -67,7 +70,9 @@ def test_stages_before_the_last_hold_none(tmp_path):
         ({}, {"architecture": "Gemma2ForCausalLM"}, "speculative.mode: TensorRT-LLM adds Medusa's heads to no"),
     ],
 )  # fmt: skip
-def test_heads_that_do_not_go_with_the_model_are_refused(tmp_path, change, asked, told):
+def test_heads_that_do_not_go_with_the_model_are_refused(
+    tmp_path: Path, change: dict[str, Any], asked: dict[str, Any], told: str
+):
     shape = replace(SHAPE, architecture=asked.get("architecture", SHAPE.architecture))
     found = list(medusa_heads.reasons(heads_of(tmp_path, **change), shape, 4, 1, asked.get("pp", 1)))
     assert len(found) == 1
@@ -107,7 +112,11 @@ def job(checkpoint, heads, **params):
     ],
 )
 def test_rank_files_hold_the_model_and_the_heads_as_the_loader_wants_them(
-    tmp_path, make_checkpoint, held, params, capfd
+    tmp_path: Path,
+    make_checkpoint: Callable[..., Path],
+    held: str,
+    params: dict[str, Any],
+    capfd: pytest.CaptureFixture[str],
 ):
     source, out = make_checkpoint(held), tmp_path / "out"
     weights = made.tensors(256, 100, layers=2)
@@ -128,8 +137,11 @@ def test_rank_files_hold_the_model_and_the_heads_as_the_loader_wants_them(
     assert f"{PREFIX}0.2.weight" in json.loads((out / "audit.json").read_text())["sources"]
 
 
-def test_quantization_is_told_to_leave_the_heads_alone(tmp_path):
-    base = {"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}, "architecture": "x"}
+def test_quantization_is_told_to_leave_the_heads_alone(tmp_path: Path):
+    base: dict[str, Any] = {
+        "quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]},
+        "architecture": "x",
+    }
     found = medusa_heads.config(base, heads_of(tmp_path), 63, "llama")
     assert found["quantization"]["exclude_modules"] == ["lm_head", "medusa_heads.*"]
     assert base["quantization"]["exclude_modules"] == ["lm_head"]
@@ -141,6 +153,6 @@ def test_quantization_is_told_to_leave_the_heads_alone(tmp_path):
     )
 
 
-def test_a_conversion_refuses_heads_of_another_model(tmp_path):
+def test_a_conversion_refuses_heads_of_another_model(tmp_path: Path):
     with pytest.raises(BuildFailed, match="the heads' vocabulary is 999"):
         build(job(DEMO / "model", made.demo_heads(tmp_path / "heads", vocab=999)), tmp_path, lambda *_: None)

@@ -10,7 +10,10 @@ import copy
 import io
 import json
 import warnings
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +75,7 @@ BLOCK_EXCEPTIONS = {
 INT4 = [name for name, fmt in FORMATS.items() if fmt.weight == "int4"]
 AWQ = [name for name in INT4 if FORMATS[name].smoothed]
 
-MIXED = {
+MIXED: dict[str, Any] = {
     "default": "fp8",
     "except": {
         "model.layers.0.self_attn.o_proj": "int8_wo",
@@ -206,7 +209,7 @@ def write_quantized_int8_cache(model, fmt, directory):
 
 def rank_files(directory, count):
     """Per rank: name -> (dtype, array of unsigned integers)."""
-    ranks = []
+    ranks: list[Any] = []
     for rank in range(count):
         path = directory / f"rank{rank}.safetensors"
         data = path.read_bytes()
@@ -220,7 +223,7 @@ def rank_files(directory, count):
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path]]:
     """Returns a function that gives the oracle's directory and ours for one case."""
     quantized = {}
 
@@ -284,24 +287,27 @@ def assert_same(fmt, theirs, ours):
     return skipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
-def test_every_byte_is_the_oracles(both, family, fmt, tp, pp):
+def test_every_byte_is_the_oracles(
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str, tp: int, pp: int
+):
     theirs, ours = both(family, fmt, tp, pp)
     skipped = assert_same(fmt, rank_files(theirs, tp * pp), rank_files(ours, tp * pp))
     assert skipped == tp * ((2 * 5 if fmt in AWQ else 0) + (2 if fmt in INT4 else 0))
 
 
 @pytest.mark.parametrize("fmt", ["none", "fp8"])
-def test_repeated_key_heads_are_the_oracles(both, fmt):
+def test_repeated_key_heads_are_the_oracles(both: Callable[..., tuple[Path, Path]], fmt: str):
     """The oracle refuses to repeat heads that have per-channel or per-block scales; we do not."""
     theirs, ours = both("Llama", fmt, 4, 1)
     assert assert_same(fmt, rank_files(theirs, 4), rank_files(ours, 4)) == 0
 
 
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 2)])
-def test_tied_heads_are_the_oracles(both, tp, pp):
+def test_tied_heads_are_the_oracles(both: Callable[..., tuple[Path, Path]], tp: int, pp: int):
     theirs, ours = both("Llama", "fp8", tp, pp, tied=True)
     assert assert_same("fp8", rank_files(theirs, tp * pp), rank_files(ours, tp * pp)) == 0
 
@@ -312,7 +318,9 @@ def bfloat16(array):
 
 @pytest.mark.parametrize("fmt", AWQ)
 @pytest.mark.parametrize("family", DECODERS)
-def test_folded_awq_norms_are_the_oracles_norm_times_its_factor(both, family, fmt):
+def test_folded_awq_norms_are_the_oracles_norm_times_its_factor(
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str
+):
     theirs, ours = (rank_files(each, 1)[0] for each in both(family, fmt, 1, 1))
     for layer in (f"transformer.layers.{index}" for index in range(2)):
         for norm, linears in (
@@ -330,7 +338,9 @@ def test_folded_awq_norms_are_the_oracles_norm_times_its_factor(both, family, fm
 
 @pytest.mark.parametrize("fmt", INT4)
 @pytest.mark.parametrize("tp", [1, 2])
-def test_int4_vocabulary_is_the_oracles_without_its_padding(both, fmt, tp):
+def test_int4_vocabulary_is_the_oracles_without_its_padding(
+    both: Callable[..., tuple[Path, Path]], fmt: str, tp: int
+):
     theirs, ours = (rank_files(each, tp) for each in both("Llama", fmt, tp, 1))
     for name in TABLES:
         oracle, mine = (np.concatenate([rank[name][1] for rank in ranks]) for ranks in (theirs, ours))
@@ -339,9 +349,12 @@ def test_int4_vocabulary_is_the_oracles_without_its_padding(both, fmt, tp):
         assert not oracle[VOCAB:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
-def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(both, family, fmt):
+def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(
+    both: Callable[..., tuple[Path, Path]], family: str, fmt: str
+):
     theirs, ours = (json.loads((each / "config.json").read_text()) for each in both(family, fmt, 2, 2))
     assert {key for key in theirs if key not in ours} == {"rank"}
     theirs["quantization"] = theirs["quantization"] | BLOCK_EXCEPTIONS.get(fmt, {})
@@ -352,15 +365,18 @@ def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(both, famil
     assert ours["rotary_base"] == 500000.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_cache", ["auto", "fp8", "int8"])
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
-def test_every_byte_of_a_mixture_is_the_oracles(both, kv_cache, tp, pp):
+def test_every_byte_of_a_mixture_is_the_oracles(
+    both: Callable[..., tuple[Path, Path]], kv_cache: str, tp: int, pp: int
+):
     theirs, ours = both("Llama", "mixed", tp, pp, kv_cache=kv_cache)
     skipped = assert_same("mixed", rank_files(theirs, tp * pp), rank_files(ours, tp * pp))
     assert skipped == (0 if kv_cache == "auto" else tp * 2 * 2)
 
 
-def test_the_cache_has_one_scale_per_layer_and_it_is_the_larger_one(both):
+def test_the_cache_has_one_scale_per_layer_and_it_is_the_larger_one(both: Callable[..., tuple[Path, Path]]):
     for kv_cache, expected in (("fp8", (1.0, 900 / 448)), ("int8", (40 / 127, 900 / 127))):
         _, ours = both("Llama", "mixed", 1, 1, kv_cache=kv_cache)
         tensors = rank_files(ours, 1)[0]
@@ -374,7 +390,7 @@ def test_the_cache_has_one_scale_per_layer_and_it_is_the_larger_one(both):
 
 
 @pytest.mark.parametrize("kv_cache", ["auto", "fp8"])
-def test_a_mixture_is_described_as_the_oracle_does(both, kv_cache):
+def test_a_mixture_is_described_as_the_oracle_does(both: Callable[..., tuple[Path, Path]], kv_cache: str):
     theirs, ours = both("Llama", "mixed", 1, 1, kv_cache=kv_cache)
     oracle, mine = (json.loads((each / "quant_cfg.json").read_text()) for each in (theirs, ours))
     oracle["quantized_layers"]["transformer.layers.0.mlp.proj"]["pre_quant_scale"] = False  # BLOCK_EXCEPTIONS
@@ -383,7 +399,7 @@ def test_a_mixture_is_described_as_the_oracle_does(both, kv_cache):
     assert mine["quantization"] == oracle["quantization"]
 
 
-def test_a_mixture_over_stages_is_described_as_without_them(both):
+def test_a_mixture_over_stages_is_described_as_without_them(both: Callable[..., tuple[Path, Path]]):
     """The oracle's last stage, all fp8 but for what it excludes, speaks for the others too."""
     _, whole = both("Llama", "mixed", 1, 1)
     theirs, ours = both("Llama", "mixed", 1, 2)

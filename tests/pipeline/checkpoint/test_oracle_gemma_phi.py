@@ -6,6 +6,7 @@ through our own quantized checkpoint.
 """
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
+
+pytestmark = pytest.mark.slow
 
 DECODERS = {"gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3"}
 """`model_type` -> ModelOpt's name."""
@@ -74,7 +77,7 @@ def calibrated(directory, fmt):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory):
     """Returns a function that gives a family's calibrated model and quantized checkpoint, made once."""
     sources, cases = {}, {}
 
@@ -104,7 +107,7 @@ def described_by_rank(model_config, quant_config, **_):
 
 
 @pytest.fixture
-def both(monkeypatch, tmp_path, made):
+def both(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made):
     """Returns a function that gives the oracle's rank files and ours for one case."""
 
     def make(family, fmt, tp, pp):
@@ -129,7 +132,7 @@ def both(monkeypatch, tmp_path, made):
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
-def test_every_byte_is_the_oracles(both, family, fmt, tp, pp):
+def test_every_byte_is_the_oracles(both, family: str, fmt: str, tp: int, pp: int):
     theirs, ours = both(family, fmt, tp, pp)
     fused = family == "phi3" and tp > 1
     for rank, (oracle, mine) in enumerate(zip(theirs, ours, strict=True)):

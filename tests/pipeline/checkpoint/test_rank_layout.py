@@ -1,5 +1,7 @@
 """TensorRT-LLM's `config.json`: the fields that other converters lose."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.checkpoint.rank_layout import engine_config, quant_cfg
@@ -83,7 +85,7 @@ def test_mapping_is_the_layout():
         ),
     ],
 )
-def test_quantization_block_has_only_keys_that_tensorrt_llm_knows(fmt, block):
+def test_quantization_block_has_only_keys_that_tensorrt_llm_knows(fmt, block: dict[str, Any]):
     assert written(fmt)["quantization"] == block
 
 
@@ -91,7 +93,7 @@ MIXED = {"default": "none", "except": {"*.self_attn.*": "int8_sq", "model.layers
 
 
 @pytest.mark.parametrize(("kv_cache", "name"), [("auto", None), ("fp8", "FP8"), ("int8", "INT8")])
-def test_a_mixture_names_its_quantized_linears_by_their_number_in_the_model(kv_cache, name):
+def test_a_mixture_names_its_quantized_linears_by_their_number_in_the_model(kv_cache: str, name: str | None):
     described = quant_cfg(read_shape(CONFIG), Precision.parse(MIXED), kv_cache)
     group = {"group_size": 128, "has_zero_point": False, "pre_quant_scale": False}
     smoothed = {"quant_algo": "W8A8_SQ_PER_CHANNEL"}

@@ -6,7 +6,9 @@ import shutil
 import subprocess  # noqa: TID251 the command is killed from outside
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,10 +23,13 @@ from pipeline.run.resharding import Found, Layout, find, held, write
 from pipeline.run.resharding import order as order_found
 from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
+from tests.callables import Ask, Cli
 from tests.checkpoints import until
 from tests.pipeline.checkpoint.conftest import CONFIG
 from tests.pipeline.checkpoint.test_convert import MIXED
 from tests.pipeline.checkpoint.test_tensor_names import config_of
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,7 +65,9 @@ CASES = [(fmt, "auto") for fmt in FORMATS] + [(MIXED, "fp8"), ("none", "int8"), 
 
 
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
-def test_precision_and_cache_are_read_from_the_checkpoint_itself(make_checkpoint, fmt, kv_cache):
+def test_precision_and_cache_are_read_from_the_checkpoint_itself(
+    make_checkpoint: Callable[..., Path], fmt, kv_cache: str
+):
     read = order(make_checkpoint(fmt, kv_cache=kv_cache), Layout(tp=2))
     assert read.kv_cache == kv_cache
     if isinstance(fmt, str):
@@ -71,7 +78,9 @@ def test_precision_and_cache_are_read_from_the_checkpoint_itself(make_checkpoint
         assert read.precision.of("model.layers.0.mlp.down_proj").name == "none"
 
 
-def test_the_files_are_those_of_a_recipe_with_that_layout(make_checkpoint, tmp_path):
+def test_the_files_are_those_of_a_recipe_with_that_layout(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+):
     checkpoint, target, recipe = (
         make_checkpoint("int4_awq", kv_cache="fp8"),
         tmp_path / "out",
@@ -85,7 +94,9 @@ def test_the_files_are_those_of_a_recipe_with_that_layout(make_checkpoint, tmp_p
     assert usage.peak_memory_bytes > 0
 
 
-def test_an_export_that_says_its_precision_beside_the_config_is_understood(make_checkpoint):
+def test_an_export_that_says_its_precision_beside_the_config_is_understood(
+    make_checkpoint: Callable[..., Path],
+):
     checkpoint = make_checkpoint("fp8", kv_cache="fp8")
     config = json.loads((checkpoint / "config.json").read_text())
     del config["quantization_config"]
@@ -108,7 +119,9 @@ def test_an_export_that_says_its_precision_beside_the_config_is_understood(make_
         ({"kv_cache_scheme": "NVFP4"}, "says KV cache 'NVFP4'; supported: none, 8-bit float, INT8"),
     ],
 )
-def test_precisions_that_are_not_ours_are_refused(make_checkpoint, change, said):
+def test_precisions_that_are_not_ours_are_refused(
+    make_checkpoint: Callable[..., Path], change: dict[str, Any], said: str
+):
     checkpoint = make_checkpoint("fp8", kv_cache="fp8")
     config = json.loads((checkpoint / "config.json").read_text())
     config["quantization_config"] |= change
@@ -127,14 +140,14 @@ def test_precisions_that_are_not_ours_are_refused(make_checkpoint, change, said)
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused_before_anything_is_written(
-    make_checkpoint, tmp_path, layout, said
+    make_checkpoint: Callable[..., Path], tmp_path: Path, layout: Layout, said: str
 ):
     with pytest.raises(SourceError, match=said):
         order(make_checkpoint("int4_awq"), layout)
     assert not list(tmp_path.glob(".*reshard*"))
 
 
-def test_a_damaged_checkpoint_leaves_nothing_behind(make_checkpoint, tmp_path):
+def test_a_damaged_checkpoint_leaves_nothing_behind(make_checkpoint: Callable[..., Path], tmp_path: Path):
     checkpoint = make_checkpoint("fp8", change=lambda tensors: tensors.pop("model.norm.weight"))
     with pytest.raises(SourceError, match=r"model\.norm\.weight: missing") as caught:
         write(order(checkpoint, Layout(tp=2)), tmp_path / "out", quietly)
@@ -142,7 +155,9 @@ def test_a_damaged_checkpoint_leaves_nothing_behind(make_checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.name]
 
 
-def test_a_target_that_holds_something_is_refused_and_an_empty_one_taken(make_checkpoint, tmp_path):
+def test_a_target_that_holds_something_is_refused_and_an_empty_one_taken(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+):
     asked, target = order(make_checkpoint("fp8"), Layout(tp=2)), tmp_path / "out"
     target.mkdir()
     (target / "mine").write_text("precious")
@@ -154,7 +169,9 @@ def test_a_target_that_holds_something_is_refused_and_an_empty_one_taken(make_ch
     assert (target / "rank1.safetensors").is_file()
 
 
-def test_checkpoints_are_found_by_directory_key_and_published_name(make_checkpoint, tmp_path):
+def test_checkpoints_are_found_by_directory_key_and_published_name(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+):
     checkpoint = make_checkpoint("fp8")
     store = open_store(tmp_path / "store")
     registry = open_registry(store.registry_url)
@@ -192,7 +209,9 @@ def test_checkpoints_are_found_by_directory_key_and_published_name(make_checkpoi
         pytest.fail("a damaged checkpoint was given out")
 
 
-def test_a_version_whose_weights_wait_for_the_builder_is_written_as_one(make_checkpoint, tmp_path):
+def test_a_version_whose_weights_wait_for_the_builder_is_written_as_one(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+):
     store = open_store(tmp_path / "store")
     registry = open_registry(store.registry_url)
     checkpoint = make_checkpoint()
@@ -217,7 +236,9 @@ def test_a_version_whose_weights_wait_for_the_builder_is_written_as_one(make_che
     )
 
 
-def test_the_command_says_what_it_wrote_and_what_comes_next(make_checkpoint, tmp_path, cli):
+def test_the_command_says_what_it_wrote_and_what_comes_next(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, cli: Cli
+):
     done = cli("--store", tmp_path / "s", "reshard", make_checkpoint("fp8"), tmp_path / "out", "--tp", "2")
     assert done.returncode == 0, done.stderr
     assert f"wrote 2 rank(s) to {tmp_path / 'out'}" in done.stdout
@@ -227,12 +248,14 @@ def test_the_command_says_what_it_wrote_and_what_comes_next(make_checkpoint, tmp
     assert "is not empty" in again.stderr
 
 
-def test_stages_and_experts_are_split_as_the_command_is_told(make_checkpoint, tmp_path, ask):
+def test_stages_and_experts_are_split_as_the_command_is_told(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, ask: Ask
+):
     stages = ("--pp", "2", "--tp", "2")
     code, out, err = ask("--json", "reshard", str(make_checkpoint("fp8")), str(tmp_path / "pp"), *stages)
     assert code == 0, err
     assert (json.loads(out)["pp"], len(list((tmp_path / "pp").glob("rank*.safetensors")))) == (2, 4)
-    experts = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+    experts: dict[str, Any] = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
     experts |= {"num_local_experts": 4, "num_experts_per_tok": 2}
     mixture = make_checkpoint("fp8", config=CONFIG | experts)
     code, out, err = ask("--json", "reshard", str(mixture), str(tmp_path / "ep"), "--tp", "2", "--ep", "2")
@@ -243,7 +266,9 @@ def test_stages_and_experts_are_split_as_the_command_is_told(make_checkpoint, tm
     assert header["transformer.layers.0.mlp.fc.weight"].shape[0] == 2  # of four experts
 
 
-def test_what_tensorrt_llm_would_not_load_is_said(make_checkpoint, tmp_path, cli):
+def test_what_tensorrt_llm_would_not_load_is_said(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, cli: Cli
+):
     done = cli("--store", tmp_path / "s", "--json", "reshard", make_checkpoint("int8_wo"), tmp_path / "out")
     answer = json.loads(done.stdout)
     assert answer["format"] == "int8_wo"
@@ -255,7 +280,7 @@ def test_what_tensorrt_llm_would_not_load_is_said(make_checkpoint, tmp_path, cli
 
 
 def test_a_kill_in_the_middle_leaves_nothing_under_the_target_and_the_next_run_sweeps(
-    make_checkpoint, tmp_path
+    make_checkpoint: Callable[..., Path], tmp_path: Path
 ):
     big = CONFIG | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 4}
     checkpoint, target = make_checkpoint(config=big), tmp_path / "out"
@@ -280,7 +305,9 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_target_and_the_next_run_s
     assert not list(tmp_path.glob(".out.reshard*"))
 
 
-def test_the_names_are_those_of_the_release_that_reads_it(make_checkpoint, tmp_path, ask):
+def test_the_names_are_those_of_the_release_that_reads_it(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, ask: Ask
+):
     checkpoint = make_checkpoint(config=config_of("qwen2_moe"))
     code, _, err = ask("reshard", str(checkpoint), str(tmp_path / "told"), "--release", "0.15")
     assert code == 0, err

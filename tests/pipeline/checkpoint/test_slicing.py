@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoint.layout_checks import reasons
+from pipeline.checkpoint.rank_place import share
 from pipeline.checkpoint.slicing import plan as plan_of
-from pipeline.checkpoint.slicing import rank_bytes, share, stage_layers
+from pipeline.checkpoint.slicing import rank_bytes, stage_layers
 from pipeline.checkpoint.tensor_parts import Fill, Largest, Slice
 from pipeline.models.config_json import read_shape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
-TOY = {
+TOY: dict[str, Any] = {
     "dtype": "bfloat16",
     "hidden_size": 6,
     "num_hidden_layers": 2,
@@ -170,7 +172,7 @@ def test_int4_rows_are_pairs_and_blocks_follow_the_inputs():
         ("int4_wo", 1),
     ],
 )
-def test_each_format_has_its_scales_in_float32(fmt, scales):
+def test_each_format_has_its_scales_in_float32(fmt: str, scales: int):
     shape = toy(hidden_size=128, head_dim=128, intermediate_size=256)
     tensors = plan(shape, fmt, 1, 1)[0]
     qkv = [tensor for tensor in tensors if tensor.name.startswith("transformer.layers.0.attention.qkv.")]
@@ -208,7 +210,7 @@ def test_size_estimate_is_exact_on_a_published_model():
 
 
 @pytest.mark.parametrize(("tp", "units"), [(3, 4), (3, 2)])
-def test_what_does_not_divide_cannot_be_shared(tp, units):
+def test_what_does_not_divide_cannot_be_shared(tp: int, units: int):
     with pytest.raises(ValueError, match=f"tp {tp} and {units} units"):
         share(8, units, tp, 0)
 
@@ -259,7 +261,7 @@ def cases(draw):
 
 def counts(all_ranks):
     """How often each element of each source tensor is used, and the tensors' shapes."""
-    used = {}
+    used: dict[Any, Any] = {}
     for tensor in (tensor for rank in all_ranks for tensor in rank):
         computed = [each for part in tensor.parts if isinstance(part, Largest) for each in part.sources]
         for part in (*tensor.parts, *tensor.equal, *computed):

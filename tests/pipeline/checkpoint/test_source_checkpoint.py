@@ -31,7 +31,7 @@ from tests.checkpoints import (
 )
 
 
-def test_a_local_checkpoint_is_copied_and_not_linked(tmp_path, out):
+def test_a_local_checkpoint_is_copied_and_not_linked(tmp_path: Path, out: Path):
     path = lay(tmp_path / "model", checkpoint() | LEFT_BEHIND)
     reports = Reports()
     source_checkpoint.build(local_job(path), out, reports)
@@ -42,7 +42,7 @@ def test_a_local_checkpoint_is_copied_and_not_linked(tmp_path, out):
     assert {unit for _, _, unit in reports} == {"bytes copied", "bytes hashed", "bytes checked"}
 
 
-def test_links_are_followed_as_a_hub_cache_needs(hub, tmp_path, out):
+def test_links_are_followed_as_a_hub_cache_needs(hub: hubs.Hub, tmp_path: Path, out: Path):
     path = Path(
         snapshot_download(hubs.REPO, revision=hubs.COMMIT, cache_dir=tmp_path / "hub", endpoint=hub.address)
     )
@@ -58,7 +58,7 @@ def test_links_are_followed_as_a_hub_cache_needs(hub, tmp_path, out):
     refused(local_job(path, "-"), out, f"{path}: a link leads out of it: LICENSE -> ")
 
 
-def test_a_link_out_of_the_directory_is_refused_by_name(tmp_path, out):
+def test_a_link_out_of_the_directory_is_refused_by_name(tmp_path: Path, out: Path):
     secret = tmp_path / "id_rsa"
     secret.write_text("PRIVATE")
     path = lay(tmp_path / "model", checkpoint())
@@ -71,7 +71,7 @@ def test_a_link_out_of_the_directory_is_refused_by_name(tmp_path, out):
     assert held(out) == {}
 
 
-def test_a_directory_of_links_is_refused_with_what_to_do(tmp_path, out):
+def test_a_directory_of_links_is_refused_with_what_to_do(tmp_path: Path, out: Path):
     files, path = lay(tmp_path / "files", checkpoint()), tmp_path / "model"
     path.mkdir()
     for name in checkpoint():
@@ -82,26 +82,26 @@ def test_a_directory_of_links_is_refused_with_what_to_do(tmp_path, out):
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "chat_template.json", "added_tokens.json"])
-def test_a_json_file_that_is_none_is_not_copied(name, tmp_path, out):
+def test_a_json_file_that_is_none_is_not_copied(name: str, tmp_path: Path, out: Path):
     path = lay(tmp_path / "model", checkpoint() | {name: b"-----BEGIN PRIVATE KEY-----"})
     refused(local_job(path), out, f"{path}/{name}: not valid JSON")
     assert held(out) == {}
 
 
-def test_names_that_one_disk_would_take_for_one_are_refused(tmp_path):
+def test_names_that_one_disk_would_take_for_one_are_refused(tmp_path: Path):
     path = lay(tmp_path / "model", checkpoint() | {"license": b"x"})
     with pytest.raises(SourceError, match=r"model: file names 'LICENSE' and 'license' differ only by case"):
         local_digest(path, digests)
 
 
-def test_a_paper_that_is_too_long_for_one_is_refused(tmp_path):
+def test_a_paper_that_is_too_long_for_one_is_refused(tmp_path: Path):
     path = lay(tmp_path / "model", checkpoint())
     os.truncate(path / "LICENSE", (4 << 20) + 1)
     with pytest.raises(SourceError, match=r"LICENSE: 4194305 bytes; at most 4194304 are read of a licence"):
         local_digest(path, digests)
 
 
-def test_a_directory_changed_after_planning_is_refused(tmp_path, out):
+def test_a_directory_changed_after_planning_is_refused(tmp_path: Path, out: Path):
     path = lay(tmp_path / "model", checkpoint())
     job = local_job(path)
     (path / "README.md").write_bytes(b"# other")
@@ -113,7 +113,7 @@ def without(*names: str) -> dict[str, bytes]:
 
 
 def with_value(value: float, dtype: type) -> dict[str, bytes]:
-    broken = np.ones((3, 7), dtype)
+    broken: np.ndarray = np.ones((3, 7), dtype)
     broken[2, 6] = value
     return without(FIRST, "model-00002-of-00002.safetensors") | {"model.safetensors": save({"odd": broken})}
 
@@ -140,7 +140,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_bad_directory_is_refused_by_name(case, tmp_path, out):
+def test_a_bad_directory_is_refused_by_name(case: str, tmp_path: Path, out: Path):
     files, said = BAD[case]
     path = tmp_path / "model"
     path.mkdir()
@@ -150,7 +150,7 @@ def test_a_bad_directory_is_refused_by_name(case, tmp_path, out):
     refused(local_job(path, digest), out, str(path), *said)
 
 
-def test_a_missing_directory_a_file_and_odd_entries_are_refused(tmp_path, out):
+def test_a_missing_directory_a_file_and_odd_entries_are_refused(tmp_path: Path, out: Path):
     path = lay(tmp_path / "model", checkpoint())
     refused(local_job(tmp_path / "none", "-"), out, "none: cannot be listed (No such file")
     refused(local_job(path / "config.json", "-"), out, "cannot be listed (Not a directory)")
@@ -162,7 +162,7 @@ def test_a_missing_directory_a_file_and_odd_entries_are_refused(tmp_path, out):
     refused(local_job(path, "-"), out, "LICENSE: no regular file")
 
 
-def test_an_unreadable_file_is_named(out):
+def test_an_unreadable_file_is_named(out: Path):
     with tempfile.TemporaryDirectory() as parent:
         Path(parent).chmod(0o755)
         path = lay(Path(parent) / "model", checkpoint())
@@ -181,7 +181,7 @@ def test_an_unreadable_file_is_named(out):
             os.seteuid(user)
 
 
-def test_a_disk_that_is_too_small_is_noticed_before_the_copy(tmp_path, out):
+def test_a_disk_that_is_too_small_is_noticed_before_the_copy(tmp_path: Path, out: Path):
     size = 8 << 40
     header = json.dumps({"big": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     path = lay(tmp_path / "model", without(FIRST, "model-00002-of-00002.safetensors"))

@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,9 @@ def test_equal_scales_are_reported_beside_those_that_stand_for_them():
     ("fmt", "weight", "scale"),
     [("int8_wo", ("I8", (4, 512, 128)), (4, 512)), ("int4_wo", ("I8", (4, 256, 128)), (4, 512, 1))],
 )
-def test_weight_only_scales_are_stacked_with_their_weights(fmt, weight, scale):
+def test_weight_only_scales_are_stacked_with_their_weights(
+    fmt: str, weight: tuple[str, tuple[int, int, int]], scale: tuple[int, ...]
+):
     shape = toy(hidden_size=128, intermediate_size=256)
     tensors = named(plan(shape, fmt)[0])
     fc = tensors["transformer.layers.0.mlp.fc.weight"]
@@ -174,7 +177,7 @@ def test_channels_are_those_of_an_expert_and_of_the_shared_one():
 
 @pytest.mark.parametrize("fmt", sorted(set(FORMATS) - set(BUILT)))
 @pytest.mark.parametrize("family", [MIXTRAL, QWEN], ids=["mixtral", "qwen"])
-def test_formats_that_no_expert_can_have_name_the_way_out(family, fmt):
+def test_formats_that_no_expert_can_have_name_the_way_out(family: dict[str, Any], fmt: str):
     sizes = {"hidden_size": 512, "head_dim": 128, "intermediate_size": 256, "moe_intermediate_size": 256}
     sizes["shared_expert_intermediate_size"] = 256
     (told,) = said(family, fmt, **sizes)
@@ -235,7 +238,7 @@ def test_every_element_of_an_expert_goes_to_one_rank_and_scales_to_those_that_sp
     for name, used in found.items():
         if "experts" not in name:
             continue
-        counts = defaultdict(int)
+        counts: defaultdict[Any, int] = defaultdict(int)
         for use in used:
             counts[use.slice.ranges] += 1
         divided = name.endswith("weight") or (name.endswith("weight_scale") and used[0].slice.shape)

@@ -4,6 +4,9 @@ What they are is data from the public sources (data/tensor_names), which nothing
 """
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,12 @@ from recipes.precision import Precision
 from tests.contract import checkpoint as contract
 from tests.pipeline.checkpoint.conftest import CONFIG
 
-SIZES = {"num_attention_heads": 4, "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False}
+SIZES: dict[str, Any] = {
+    "num_attention_heads": 4,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 GEMMA = {
     "hidden_activation": "gelu_pytorch_tanh", "query_pre_attn_scalar": 48, "sliding_window": 8,
@@ -33,7 +41,7 @@ QWEN_MOE = {
     "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 256, "norm_topk_prob": False,
     "shared_expert_intermediate_size": 256, "decoder_sparse_step": 1, "mlp_only_layers": [],
 }  # fmt: skip
-MODELS = {
+MODELS: dict[str, Any] = {
     "llama": ("LlamaForCausalLM", "llama", {}),
     "mistral": ("MistralForCausalLM", "mistral", {"sliding_window": None}),
     "qwen2": ("Qwen2ForCausalLM", "qwen2", {}),
@@ -74,7 +82,9 @@ def known(architecture):
 
 
 @pytest.fixture
-def convert(make_checkpoint, tmp_path):
+def convert(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> Callable[..., tuple[Path, dict[str, Any]]]:
     """Converts a model for a release; returns the directory and its config.json."""
 
     def make(model, fmt, layout, release, kv_cache="auto"):
@@ -95,7 +105,7 @@ def convert(make_checkpoint, tmp_path):
 
 def by_names(architecture):
     """One release of each of an architecture's names -> the releases with them."""
-    found = {}
+    found: dict[Any, Any] = {}
     for release in known(architecture):
         found.setdefault(naming.names(architecture, release), []).append(release)
     return found.values()
@@ -125,8 +135,11 @@ def refused(model, fmt, pp, release):
     return number < since or bool(unloadable(shape, precision, 2, pp, release, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "fmt"), [(model, fmt) for model in MODELS for fmt in formats_of(model)])
-def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(model, fmt, convert):
+def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(
+    model: str, fmt, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     checked = 0
     for same in by_names(MODELS[model][0]):
         for layout in ((2, 1, 1), (2, 2, 1)):
@@ -139,19 +152,25 @@ def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(model, f
 
 
 @pytest.mark.parametrize("model", ["mixtral", "qwen2_moe"])
-def test_experts_that_ranks_divide_have_the_same_names(model, convert):
+def test_experts_that_ranks_divide_have_the_same_names(
+    model: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     for same in by_names(MODELS[model][0]):
         assert held(*convert(model, "fp8", (4, 1, 2), same[-1]), same[-1], 4)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("fp8", "fp8"), ("none", "int8"), (MIXED, "auto")], ids=str)
-def test_scales_of_caches_and_mixed_precision_have_their_names(model, fmt, kv_cache, convert):
+def test_scales_of_caches_and_mixed_precision_have_their_names(
+    model: str, fmt, kv_cache: str, convert: Callable[..., tuple[Path, dict[str, Any]]]
+):
     for same in by_names(MODELS[model][0]):
         assert held(*convert(model, fmt, (1, 1, 1), same[-1], kv_cache), same[-1], 1)
 
 
-def test_the_contract_toolchain_refuses_the_names_of_another_release(convert):
+def test_the_contract_toolchain_refuses_the_names_of_another_release(
+    convert: Callable[..., tuple[Path, dict[str, Any]]],
+):
     newest, config = convert("qwen2_moe", "fp8", (1, 1, 1), "0.16")
     contract.check(newest, config, 0, "0.16.0")
     with pytest.raises(RuntimeError, match=r"not provided.*layers\.0\.shared_expert\.fc"):

@@ -15,6 +15,8 @@ from pipeline.checkpoint.writers import BYTES_PER_PROCESS, processes, write_all
 from pipeline.errors import BuildFailed, SourceError
 from tests.checkpoints import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -52,7 +54,7 @@ def tasks(directory, *then):
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
-def test_every_file_is_written_and_every_byte_reported(tmp_path, count):
+def test_every_file_is_written_and_every_byte_reported(tmp_path: Path, count: int):
     seen = []
     write_all(tasks(tmp_path, "", "", ""), lambda *event: seen.append(event), count)
     assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == dict.fromkeys(
@@ -63,7 +65,7 @@ def test_every_file_is_written_and_every_byte_reported(tmp_path, count):
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_what_a_process_raises_is_raised_and_nothing_stays(tmp_path, count):
+def test_what_a_process_raises_is_raised_and_nothing_stays(tmp_path: Path, count: int):
     with pytest.raises(SourceError, match="rank1: the source is broken; fetch it again"):
         write_all(tasks(tmp_path, "", "refuse", ""), lambda *_: None, count)
     assert list(tmp_path.iterdir()) == []
@@ -72,7 +74,7 @@ def test_what_a_process_raises_is_raised_and_nothing_stays(tmp_path, count):
 @pytest.mark.parametrize(
     ("then", "said"), [("die", "SIGKILL; the kernel does this"), ("crash", "exit code 1")]
 )
-def test_a_process_that_dies_is_named_and_stops_the_others(tmp_path, then, said):
+def test_a_process_that_dies_is_named_and_stops_the_others(tmp_path: Path, then: str, said: str):
     before = time.monotonic()
     with pytest.raises(BuildFailed, match=f"rank1 was not finished: .*{said}"):
         write_all(tasks(tmp_path, "hang", then, "hang"), lambda *_: None, 3)
@@ -81,7 +83,7 @@ def test_a_process_that_dies_is_named_and_stops_the_others(tmp_path, then, said)
     assert not [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
 
 
-def test_a_file_that_is_there_already_is_refused_and_kept(tmp_path):
+def test_a_file_that_is_there_already_is_refused_and_kept(tmp_path: Path):
     (tmp_path / "rank1").write_text("not ours")
     with pytest.raises(FileExistsError, match="rank1 exists; give an empty directory"):
         write_all(tasks(tmp_path, "", "", ""), lambda *_: None, 1)
@@ -89,7 +91,7 @@ def test_a_file_that_is_there_already_is_refused_and_kept(tmp_path):
     assert (tmp_path / "rank1").read_text() == "not ours"
 
 
-def test_processes_die_with_the_one_that_started_them(tmp_path):
+def test_processes_die_with_the_one_that_started_them(tmp_path: Path):
     code = (
         "import sys; from pathlib import Path; from pipeline.checkpoint.writers import write_all; "
         "from tests.pipeline.checkpoint.test_writers import tasks; "
@@ -104,7 +106,7 @@ def test_processes_die_with_the_one_that_started_them(tmp_path):
     until(lambda: not any(child.is_running() and child.status() != "zombie" for child in writers))
 
 
-def test_little_work_is_done_by_one_process_and_much_by_no_more_than_there_are_cores(tmp_path):
+def test_little_work_is_done_by_one_process_and_much_by_no_more_than_there_are_cores(tmp_path: Path):
     page = [Pages(tmp_path / str(number)) for number in range(64)]
     assert processes(page) == 1
     much = [Pages(tmp_path / str(number), pages=BYTES_PER_PROCESS // 4096) for number in range(64)]

@@ -39,7 +39,7 @@ def demo_steps(store: Path) -> list[Step]:
 
 
 @pytest.fixture(scope="module")
-def steps(tmp_path_factory) -> list[Step]:
+def steps(tmp_path_factory: pytest.TempPathFactory) -> list[Step]:
     return demo_steps(tmp_path_factory.mktemp("demo") / "store")
 
 
@@ -60,7 +60,7 @@ def test_a_kind_that_does_not_exist_has_no_maker():
             maker(kind)
 
 
-def test_the_key_of_a_step_names_the_tools_that_the_table_says(steps):
+def test_the_key_of_a_step_names_the_tools_that_the_table_says(steps: list[Step]):
     assert {step.kind for step in steps} == set(get_args(Kind)) - {"dataset"}  # no demo recipe reads the hub
     for step in steps:
         assert set(step.params.get("tools", {})) == set(maker(step.maker).tools), step.maker
@@ -68,7 +68,9 @@ def test_the_key_of_a_step_names_the_tools_that_the_table_says(steps):
 
 
 @pytest.mark.parametrize("tool", sorted({tool for kind in KINDS.values() for tool in kind.tools}))
-def test_a_new_version_of_a_tool_moves_the_keys_of_what_it_decides_and_of_what_follows(tool, tmp_path):
+def test_a_new_version_of_a_tool_moves_the_keys_of_what_it_decides_and_of_what_follows(
+    tool: str, tmp_path: Path
+):
     (loaded,) = load_recipes(DEMO / "int4_awq_tp2.yaml")
     moved = []
     for version in ("1", "2"):
@@ -81,7 +83,7 @@ def test_a_new_version_of_a_tool_moves_the_keys_of_what_it_decides_and_of_what_f
     assert own == engine | {kind for kind in before if tool in maker(before[kind].maker).tools}
 
 
-def test_what_a_key_hashes_has_no_address(steps):
+def test_what_a_key_hashes_has_no_address(steps: list[Step]):
     for step in steps:
         assert step.as_dict().keys() == {"kind", "revision", "inputs", "params"}
         assert ":build" not in json.dumps(step.as_dict())
@@ -126,7 +128,8 @@ print(json.dumps({
 """
 
 
-def test_a_moved_function_changes_no_key_and_is_found(steps, tmp_path):
+@pytest.mark.slow
+def test_a_moved_function_changes_no_key_and_is_found(steps: list[Step], tmp_path: Path):
     tree, store = moved_tree(tmp_path / "tree"), open_store(tmp_path / "store")
     shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__", "cases"))
     leakage = next(step for step in steps if step.kind == "leakage")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,7 +14,10 @@ from artifacts.registry.registry import Metric, Publication, open_registry
 from artifacts.store.local import open_store
 from pipeline.cli.main import enginery
 from recipes.load import load
+from tests.callables import Ask, Cli, Finished
 from tests.pipeline.cli.test_main import DEMO
+
+pytestmark = pytest.mark.slow
 
 FACTS = {
     "backend": "aoti", "format": "fp8", "dtype": "bfloat16", "kv_cache": "bfloat16", "tp": 1, "pp": 1,
@@ -40,7 +45,7 @@ def scored(store, kl):
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose registry has the demo's recipe in two versions, and a directory like the demo's."""
     root = tmp_path_factory.mktemp("find")
     (root / "model").symlink_to(DEMO / "model")
@@ -70,12 +75,12 @@ def demo(tmp_path_factory):
 
 
 @pytest.fixture
-def here(cli, demo):
+def here(cli: Cli, demo: Path) -> Callable[..., Finished]:
     """Runs `enginery --store THE_DEMO'S ARGS`."""
     return lambda *args: cli("--store", demo / "store", *args)
 
 
-def test_ls_lists_what_an_alias_points_at_and_the_newest(here):
+def test_ls_lists_what_an_alias_points_at_and_the_newest(here: Callable[..., Finished]):
     done = here("-q", "ls")
     assert done.stdout.split() == ["demo/fp8:1", "demo/fp8:2"]
     few = here("ls", "demo/fp8", "--limit", "1")
@@ -85,7 +90,7 @@ def test_ls_lists_what_an_alias_points_at_and_the_newest(here):
     assert "similar names: demo/fp8" in here("ls", "demo/fp9").stderr
 
 
-def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here):
+def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here: Callable[..., Finished]):
     assert here("-q", "find", "--any-host").stdout.split() == ["demo/fp8:2", "demo/fp8:1"]
     done = here("--json", "find", "--rank", "first_token", "--slo", "ttft_ms_p95=50")
     answer = json.loads(done.stdout)
@@ -97,7 +102,9 @@ def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here):
     assert "dropped demo/fp8:2: ttft_ms_p95 is 90, more than 50" in told.stderr
 
 
-def test_find_writes_a_recipe_that_plans_when_nothing_fits(cli, here, demo):
+def test_find_writes_a_recipe_that_plans_when_nothing_fits(
+    cli: Cli, here: Callable[..., Finished], demo: Path
+):
     file = demo / "found.yaml"
     done = here("find", "--model", "model", "--tp", "2", "--max-batch-size", "16", "--recipe", file)
     assert done.returncode == 0, done.stderr
@@ -112,13 +119,15 @@ def test_find_writes_a_recipe_that_plans_when_nothing_fits(cli, here, demo):
     assert (again.returncode, "found.yaml exists; give another file" in again.stderr) == (2, True)
 
 
-def test_find_tries_other_formats_where_the_closest_versions_own_cannot_be_split(here, demo):
+def test_find_tries_other_formats_where_the_closest_versions_own_cannot_be_split(
+    here: Callable[..., Finished], demo: Path
+):
     done = here("find", "--format", "int4_awq", "--tp", "4", "--recipe", demo / "never.yaml")
     assert "choose tp so that 256 % (tp * 128) == 0" in done.stderr
     assert not (demo / "never.yaml").exists()
 
 
-def test_find_for_another_host_asks_nothing_of_this_one(here):
+def test_find_for_another_host_asks_nothing_of_this_one(here: Callable[..., Finished]):
     done = here("find", "--gpu", "2xh200", "--runtime", "tensorrt_llm==1.2.1", "--driver", "570.86.10")
     assert "dropped demo/fp8:1: is loaded by torch of a version not recorded, not tensorrt_llm" in done.stderr
     assert "runs on the CPU, not on h200" in done.stderr
@@ -126,7 +135,7 @@ def test_find_for_another_host_asks_nothing_of_this_one(here):
     assert recipe is None
 
 
-def test_what_was_imported_is_no_start_for_a_recipe(cli, tmp_path):
+def test_what_was_imported_is_no_start_for_a_recipe(cli: Cli, tmp_path: Path):
     open_registry(tmp_path / "store" / "registry.db").publish(
         Publication(
             name="theirs", engine_key="3" * 64, recipe={"name": "theirs", "format": "fp8"}, verdict="UNVERIFIED",
@@ -141,7 +150,7 @@ def test_what_was_imported_is_no_start_for_a_recipe(cli, tmp_path):
     assert "no recipe" in done.stderr
 
 
-def test_find_says_which_models_there_are(here):
+def test_find_says_which_models_there_are(here: Callable[..., Finished]):
     done = here("find", "--model", "./modle")
     assert done.stdout == ""
     assert "no version of './modle' is published; there are versions of ./model" in done.stderr
@@ -160,13 +169,13 @@ def test_find_says_which_models_there_are(here):
         ("--rank", "beauty", "unknown rank 'beauty'; have speed"),
     ],
 )
-def test_what_cannot_be_asked_for_is_a_usage_error(demo, option, value, said):
+def test_what_cannot_be_asked_for_is_a_usage_error(demo: Path, option: str, value: str, said: str):
     done = CliRunner().invoke(enginery, ["--store", str(demo / "store"), "find", "--any-host", option, value])
     assert done.exit_code == 2
     assert said in " ".join(done.output.split())
 
 
-def test_diff_says_in_words_what_differs(here):
+def test_diff_says_in_words_what_differs(here: Callable[..., Finished]):
     done = here("diff", "demo/fp8@candidate", "demo/fp8:2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == (
@@ -180,7 +189,7 @@ def test_diff_says_in_words_what_differs(here):
     assert answer["needs"] == [{"place": "max_batch_size", "before": 4, "after": 8}]
 
 
-def test_each_filter_and_the_limit_hold(ask, demo, tmp_path):
+def test_each_filter_and_the_limit_hold(ask: Ask, demo: Path, tmp_path: Path):
     (tmp_path / "store").symlink_to(demo / "store")
 
     def found(*args: str) -> list[str]:

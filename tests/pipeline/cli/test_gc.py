@@ -3,15 +3,17 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
+from tests.callables import Ask, Cli
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> LocalStore:
     """A store with four versions of one name, built and published long ago, whose files are partly shared."""
     made = open_store(tmp_path / "store")
     for n in range(1, 5):
@@ -31,7 +33,7 @@ def store(tmp_path):
 EAGER = ("gc", "--keep-last", "1", "--min-age", "0")
 
 
-def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli, store):
+def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli: Cli, store: LocalStore):
     refused = cli("--store", store.root, *EAGER)
     assert refused.returncode == 2
     assert "look with --dry-run, then give --yes" in refused.stderr
@@ -54,7 +56,7 @@ def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli, store):
     assert cli("--store", store.root, "--quiet", *EAGER, "--yes").stdout.strip() == ""
 
 
-def test_by_default_what_is_young_stays(cli, store):
+def test_by_default_what_is_young_stays(cli: Cli, store: LocalStore):
     done = cli("--store", store.root, "gc", "--yes")
     assert "published 0.0 days ago" in done.stdout
     assert "versions collected: none; artifacts that stay: 4 published" in done.stdout
@@ -64,7 +66,9 @@ def test_by_default_what_is_young_stays(cli, store):
 OLD = (*EAGER, "--keep-pulled", "0")
 
 
-def test_what_another_registry_names_stays_and_lineage_goes_when_told(ask, store, tmp_path):
+def test_what_another_registry_names_stays_and_lineage_goes_when_told(
+    ask: Ask, store: LocalStore, tmp_path: Path
+):
     source = "f" * 64
     with store.write(source, kind="source", step={}, host={}) as draft:
         (draft.path / "model.bin").write_bytes(b"m" * 1000)
@@ -91,7 +95,7 @@ def test_what_another_registry_names_stays_and_lineage_goes_when_told(ask, store
     assert len(store.keys()) == 5
 
 
-def test_litter_is_kept_for_as_long_as_asked(ask, store):
+def test_litter_is_kept_for_as_long_as_asked(ask: Ask, store: LocalStore):
     log = store.root / "logs" / "old.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("long ago")

@@ -2,6 +2,8 @@
 
 import os
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,13 +12,14 @@ from artifacts.client import Client
 from artifacts.errors import ArtifactCorrupt
 from pipeline.cli.commands.generate import require_pulled
 from tests.artifacts.test_sharing import bytes_read
+from tests.callables import Cli
 from tests.pipeline.export import published
 
 SIZE = 8 << 20
 
 
 @pytest.fixture
-def pulled(tmp_path, monkeypatch):
+def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pulled version with a file of some size; the user's caches are in a directory of the test."""
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
     store, record = published.publish(published.Version(name="demo"), tmp_path / "store")
@@ -25,7 +28,7 @@ def pulled(tmp_path, monkeypatch):
         published.write_engine(published.Version(), draft.path)
         (draft.path / "rank1.engine").write_bytes(os.urandom(SIZE))
     client = Client(store.root)
-    made = {"engine_key": key, "recipe": {}, "verdict": "PASS", "facts": dict(record.facts)}
+    made: dict[str, Any] = {"engine_key": key, "recipe": {}, "verdict": "PASS", "facts": dict(record.facts)}
     client.registry.publish(published.Publication(name="demo", **made))
     return client.pull("demo:2", tmp_path / "pulled")
 
@@ -38,7 +41,7 @@ def change(file):
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def test_a_pulled_directory_is_read_once_and_again_where_it_changed(pulled):
+def test_a_pulled_directory_is_read_once_and_again_where_it_changed(pulled: Path):
     time.sleep(digest.RACY_NS / 1e9 + 0.1)  # a younger file may change without its times telling
     read = [bytes_read()]
     for _ in range(2):
@@ -51,7 +54,7 @@ def test_a_pulled_directory_is_read_once_and_again_where_it_changed(pulled):
         require_pulled(str(pulled))
 
 
-def test_generate_says_of_a_damaged_directory_what_verify_says(pulled, cli):
+def test_generate_says_of_a_damaged_directory_what_verify_says(pulled: Path, cli: Cli):
     change(pulled / "rank0.engine")
     (pulled / "tokenizer" / "tokenizer.json").unlink()
     refused, verified = cli("generate", pulled, "def "), cli("verify", pulled)
@@ -60,7 +63,7 @@ def test_generate_says_of_a_damaged_directory_what_verify_says(pulled, cli):
     assert "tokenizer/tokenizer.json: missing" in refused.stderr
 
 
-def test_an_engine_that_was_not_pulled_is_told_to_be_none(pulled, cli):
+def test_an_engine_that_was_not_pulled_is_told_to_be_none(pulled: Path, cli: Cli):
     (pulled / "version.json").unlink()
     refused = cli("generate", pulled, "def ")
     assert refused.returncode == 1

@@ -1,15 +1,17 @@
 """promote, rollback, policy and waive: options that decide which version people get."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from artifacts.client import Client
+from tests.callables import Ask
 from tests.pipeline.published import FACTS, NAME, publication
 
 
 @pytest.fixture
-def client(tmp_path) -> Client:
+def client(tmp_path: Path) -> Client:
     """Three versions with their files, the first in prod, the second there before."""
     client = Client(str(tmp_path / "store"))
     for seed in (1, 2, 3):
@@ -23,7 +25,7 @@ def client(tmp_path) -> Client:
     return client
 
 
-def test_a_promotion_expects_what_it_is_told_to(ask, client):
+def test_a_promotion_expects_what_it_is_told_to(ask: Ask, client: Client):
     for dry in ([], ["--dry-run"]):
         code, _, err = ask("promote", f"{NAME}:2", "prod", "--expect", "7", *dry)
         assert (code, f"{NAME}@prod is at version 1, not version 7; check it" in err) == (1, True)
@@ -34,7 +36,9 @@ def test_a_promotion_expects_what_it_is_told_to(ask, client):
     assert ask("promote", f"{NAME}:2", "fresh", "--new")[:2] == (0, f"{NAME}@fresh is version 2\n")
 
 
-def test_a_rollback_goes_to_the_version_that_is_named_if_the_alias_is_where_it_is_expected(ask, client):
+def test_a_rollback_goes_to_the_version_that_is_named_if_the_alias_is_where_it_is_expected(
+    ask: Ask, client: Client
+):
     code, _, err = ask("rollback", f"{NAME}@prod", "--expect", "2")
     assert (code, "is at version 1, not version 2" in err) == (1, True)
     code, out, _ = ask("rollback", f"{NAME}@prod", "--to", "3", "--expect", "1")
@@ -42,7 +46,7 @@ def test_a_rollback_goes_to_the_version_that_is_named_if_the_alias_is_where_it_i
     assert ask("rollback", f"{NAME}@prod", "--to", "2")[0] == 2  # it came from nowhere else
 
 
-def test_a_policy_asks_for_a_signature_by_a_key_and_gets_it(ask, client, tmp_path):
+def test_a_policy_asks_for_a_signature_by_a_key_and_gets_it(ask: Ask, client: Client, tmp_path: Path):
     for name in ("ours", "theirs"):
         ask("keygen", str(tmp_path / name), "--no-passphrase")
     assert ask("policy", "prod", "--signed-by", str(tmp_path / "ours.pub"))[0] == 0
@@ -54,7 +58,7 @@ def test_a_policy_asks_for_a_signature_by_a_key_and_gets_it(ask, client, tmp_pat
     assert ask(*refused)[:2] == (0, f"{NAME}@prod is version 2 (was 1)\n")
 
 
-def test_a_policy_asks_for_figures_of_the_target_and_for_verdicts(ask, client):
+def test_a_policy_asks_for_figures_of_the_target_and_for_verdicts(ask: Ask, client: Client):
     assert ask("policy", "prod", "--measured-on-target", "--verdict", "UNVERIFIED")[0] == 0
     code, _, err = ask("promote", f"{NAME}:2", "prod")
     assert (code, "verdict: " in err) == (3, True)
@@ -69,7 +73,7 @@ def test_a_policy_asks_for_figures_of_the_target_and_for_verdicts(ask, client):
     assert ask("promote", f"{NAME}:2", "prod")[0] == 0
 
 
-def test_waivers_are_listed_by_version_by_name_and_all(ask, client):
+def test_waivers_are_listed_by_version_by_name_and_all(ask: Ask, client: Client):
     ask("policy", "prod", "--metric", "kl<=0.0001")
     for number in (1, 2):
         waive = ("waive", f"{NAME}:{number}", "prod", "metrics", "--reason", "r", "--for", "12h")

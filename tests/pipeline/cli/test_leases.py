@@ -5,7 +5,7 @@ import shutil
 import signal
 import subprocess  # noqa: TID251 the command is stopped from outside
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from artifacts.store.local import LocalStore, open_store
 from tests.artifacts.sweeping import collect, publish
 from tests.pipeline.checkpoint.conftest import make_checkpoint
 from tests.pipeline.export import published
+from tests.present import present
+
+pytestmark = pytest.mark.slow
 
 __all__ = ["make_checkpoint"]
 
@@ -42,7 +45,7 @@ def stopped(event: str, of: str, store: LocalStore, *command: str | Path) -> Ite
     child = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         _, status = os.waitpid(child.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status), child.stderr.read()
+        assert os.WIFSTOPPED(status), present(child.stderr).read()
         yield
         child.send_signal(signal.SIGCONT)
         _, err = child.communicate(timeout=120)
@@ -68,7 +71,9 @@ def replaced(store: LocalStore) -> None:
         ("open", "rank0.engine", ("verify", "demo:1")),
     ],
 )
-def test_a_sweep_takes_nothing_of_a_version_that_is_being_read(tmp_path, event, of, command):
+def test_a_sweep_takes_nothing_of_a_version_that_is_being_read(
+    tmp_path: Path, event: str, of: str, command: tuple[str, ...]
+):
     store, record = published.publish(published.Version(name="demo"), tmp_path / "store")
     with stopped(event, of, store, *(tmp_path / "out" if word == "OUT" else word for word in command)):
         replaced(store)
@@ -76,7 +81,9 @@ def test_a_sweep_takes_nothing_of_a_version_that_is_being_read(tmp_path, event, 
     assert record.engine_key in {one.key for one in collect(store).removed}
 
 
-def test_a_sweep_takes_nothing_of_a_checkpoint_that_is_being_resharded(tmp_path, make_checkpoint):
+def test_a_sweep_takes_nothing_of_a_checkpoint_that_is_being_resharded(
+    tmp_path: Path, make_checkpoint: Callable[..., Path]
+):
     store, key = open_store(tmp_path / "store"), "a" * 64
     with store.write(key, kind="quantized_checkpoint", step={}, host={}) as draft:
         shutil.copytree(make_checkpoint("fp8"), draft.path, dirs_exist_ok=True)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -11,20 +12,23 @@ import yaml
 
 from pipeline.cli.main import COMMANDS, enginery
 from pipeline.errors import EXIT_CODES
+from tests.callables import Cli
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[3]
 DEMO = ROOT / "recipes" / "demo"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_one_line_of_help_and_an_example(name):
+def test_every_command_has_one_line_of_help_and_an_example(name: str):
     command = enginery.get_command(click.Context(enginery), name)
     assert command is not None
-    assert command.help.splitlines()[0].endswith(".") or ";" in command.help.splitlines()[0]
-    assert "Example: enginery" in command.help
+    text = present(command.help)
+    assert text.splitlines()[0].endswith(".") or ";" in text.splitlines()[0]
+    assert "Example: enginery" in text
 
 
-def test_help_imports_nothing_heavy(run_python):
+def test_help_imports_nothing_heavy(run_python: Callable[[str], str]):
     code = """
 import sys
 from click.testing import CliRunner
@@ -36,7 +40,9 @@ print(sorted({"pydantic", "rich", "yaml", "numpy", "torch", "prefect", "sqlalche
     assert run_python(code).strip() == "[]"
 
 
-def test_plan_imports_neither_torch_nor_prefect_nor_sqlalchemy(run_python, tmp_path):
+def test_plan_imports_neither_torch_nor_prefect_nor_sqlalchemy(
+    run_python: Callable[[str], str], tmp_path: Path
+):
     code = f"""
 import sys
 from click.testing import CliRunner
@@ -48,13 +54,13 @@ print(sorted({{"torch", "prefect", "sqlalchemy", "transformers", "datasets"}} & 
     assert run_python(code).splitlines()[-1] == "[]"
 
 
-def test_a_mistyped_command_names_the_nearest(cli):
+def test_a_mistyped_command_names_the_nearest(cli: Cli):
     done = cli("pln", "x.yaml")
     assert done.returncode == 2
     assert "did you mean 'plan'?" in done.stderr
 
 
-def test_plan_prints_one_json_document(cli, tmp_path):
+def test_plan_prints_one_json_document(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "--json", "plan", DEMO / "int4_awq_tp2.yaml")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -65,13 +71,13 @@ def test_plan_prints_one_json_document(cli, tmp_path):
     assert all(re.fullmatch(r"[0-9a-f]{64}", row["key"]) for row in rows)
 
 
-def test_quiet_prints_keys_only(cli, tmp_path):
+def test_quiet_prints_keys_only(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "-q", "plan", DEMO / "int4_awq_tp2.yaml")
     assert len(done.stdout.split()) == 10
     assert done.stderr == ""
 
 
-def test_plan_shows_the_steps_before_it_says_what_this_host_lacks(cli, tmp_path):
+def test_plan_shows_the_steps_before_it_says_what_this_host_lacks(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "plan", DEMO / "int4_awq_tp2.yaml", CXX="no-such-compiler")
     assert done.returncode == 4
     assert "aoti, batch 4, 512 tokens" in done.stdout
@@ -79,25 +85,25 @@ def test_plan_shows_the_steps_before_it_says_what_this_host_lacks(cli, tmp_path)
     assert "needs a C++ compiler" in done.stderr
 
 
-def test_plan_counts_the_recipes_that_this_host_cannot_build(cli, tmp_path):
+def test_plan_counts_the_recipes_that_this_host_cannot_build(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "-q", "plan", DEMO / "stages.yaml", CXX="no-such-compiler")
     assert done.returncode == 4
     assert re.search(r"(\d+) of \1 recipes cannot be built on this host", done.stderr)
 
 
-def test_run_refuses_what_plan_only_tells(cli, tmp_path):
+def test_run_refuses_what_plan_only_tells(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "run", DEMO / "int4_awq_tp2.yaml", CXX="no-such-compiler")
     assert done.returncode == 4
     assert done.stdout == ""
 
 
-def test_plan_writes_nothing_but_what_it_remembers_of_files(cli, tmp_path):
+def test_plan_writes_nothing_but_what_it_remembers_of_files(cli: Cli, tmp_path: Path):
     cli("--store", tmp_path / "s", "plan", DEMO / "int4_awq_tp2.yaml")
     found = {p.name.partition(".")[0] for p in (tmp_path / "s").rglob("*") if p.is_file()}
     assert found <= {"digests", "tokenizers"}
 
 
-def test_a_typo_in_a_recipe_exits_2_with_its_line(cli, tmp_path):
+def test_a_typo_in_a_recipe_exits_2_with_its_line(cli: Cli, tmp_path: Path):
     file = tmp_path / "bad.yaml"
     file.write_text((DEMO / "int4_awq_tp2.yaml").read_text().replace("format:", "fromat:"))
     done = cli("--store", tmp_path / "s", "run", file)
@@ -107,32 +113,32 @@ def test_a_typo_in_a_recipe_exits_2_with_its_line(cli, tmp_path):
     assert done.stdout == ""
 
 
-def test_a_store_below_a_file_exits_2(cli, tmp_path):
+def test_a_store_below_a_file_exits_2(cli: Cli, tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = cli("--store", tmp_path / "file" / "store", "run", DEMO / "int4_awq_tp2.yaml")
     assert done.returncode == 2, done.stderr
     assert f"{tmp_path / 'file' / 'store'}: is below a path that is not a directory" in done.stderr
 
 
-def test_an_unknown_store_scheme_exits_2(cli):
+def test_an_unknown_store_scheme_exits_2(cli: Cli):
     done = cli("--store", "s3://bucket/x", "ls")
     assert done.returncode == 2
     assert "s3" in done.stderr
 
 
-def test_an_unknown_version_exits_2(cli, tmp_path):
+def test_an_unknown_version_exits_2(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "show", "nobody@prod")
     assert done.returncode == 2
     assert "nobody" in done.stderr
 
 
-def test_an_empty_registry_lists_nothing_and_says_how_to_fill_it(cli, tmp_path):
+def test_an_empty_registry_lists_nothing_and_says_how_to_fill_it(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "ls")
     assert (done.returncode, done.stdout) == (0, "")
     assert "enginery run" in done.stderr
 
 
-def test_init_writes_a_recipe_that_loads_and_never_overwrites(cli, tmp_path):
+def test_init_writes_a_recipe_that_loads_and_never_overwrites(cli: Cli, tmp_path: Path):
     file = tmp_path / "new.yaml"
     assert cli("init", file, "--name", "a/b").returncode == 0
     assert yaml.safe_load(file.read_text())["name"] == "a/b"
@@ -144,14 +150,14 @@ def test_init_writes_a_recipe_that_loads_and_never_overwrites(cli, tmp_path):
     assert file.read_text() == text
 
 
-def test_doctor_finds_this_host_ready(cli, tmp_path):
+def test_doctor_finds_this_host_ready(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "--json", "doctor")
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(done.stdout)}
     assert rows["backend aoti"]["status"] == "ok"
 
 
-def test_doctor_says_what_is_missing(cli, tmp_path):
+def test_doctor_says_what_is_missing(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path / "s", "doctor", CXX="no-such-compiler")
     assert done.returncode == 4
     assert "install g++" in done.stderr
@@ -161,7 +167,7 @@ def test_exit_codes_of_errors_are_the_documented_ones():
     assert set(EXIT_CODES.values()) <= {1, 2, 3, 4}
 
 
-def test_verify_of_a_directory_that_was_not_pulled_is_refused(cli, tmp_path):
+def test_verify_of_a_directory_that_was_not_pulled_is_refused(cli: Cli, tmp_path: Path):
     shutil.copytree(DEMO / "data", tmp_path / "d")
     done = cli("--store", tmp_path / "s", "verify", tmp_path / "d")
     assert done.returncode in (1, 2)

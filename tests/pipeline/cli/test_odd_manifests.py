@@ -6,6 +6,7 @@ ENGINERY_ODD_ROWS=all tries every value in every field.
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory: pytest.TempPathFactory) -> odd_rows.Place:
     return odd_rows.make(tmp_path_factory.mktemp("manifests"))
 
 
@@ -55,14 +56,18 @@ def put(path: Path, field: str, value: object) -> None:
     path.write_text(seal(values))
 
 
-def test_no_sealed_nonsense_is_a_traceback_or_hides_another_artifact(place, tmp_path):
+def test_no_sealed_nonsense_is_a_traceback_or_hides_another_artifact(place: odd_rows.Place, tmp_path: Path):
     key = odd_rows.publication(seed=2).engine_key
     path = place.store.path(key) / MANIFEST
     right = path.read_bytes()
     found = []
     for number, (field, value) in enumerate(TRIED):
         put(path, field, value)
-        folders = {"pulled": tmp_path / f"p{number}", "good": tmp_path / f"g{number}", "key": key[:12]}
+        folders: dict[str, Any] = {
+            "pulled": tmp_path / f"p{number}",
+            "good": tmp_path / f"g{number}",
+            "key": key[:12],
+        }
         for command in COMMANDS:
             done = odd_rows.ask(place, *(part.format(**folders) for part in command))
             if done.code not in (0, 1, 2, 3, 4) or "Traceback" in done.err:

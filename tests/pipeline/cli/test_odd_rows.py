@@ -11,11 +11,11 @@ CASES = os.environ.get("ENGINERY_ODD_ROWS", "40")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory: pytest.TempPathFactory) -> odd_rows.Place:
     return odd_rows.make(tmp_path_factory.mktemp("odd"))
 
 
-def test_the_registry_that_is_damaged_was_sound(place):
+def test_the_registry_that_is_damaged_was_sound(place: odd_rows.Place):
     for command in odd_rows.COMMANDS:
         folders = {name: str(place.root / f"right-{name}") for name in ("pulled", "out")}
         done = odd_rows.ask(place, *(part.format(**folders) for part in command))
@@ -23,11 +23,11 @@ def test_the_registry_that_is_damaged_was_sound(place):
         assert (done.code, "left out" in done.err) == (2 if refused else 0, False), (command, done.err)
 
 
-def test_no_odd_value_is_a_traceback_or_hides_another_row(place):
+def test_no_odd_value_is_a_traceback_or_hides_another_row(place: odd_rows.Place):
     assert not list(odd_rows.tried(place, odd_rows.chosen(CASES)))
 
 
-def test_an_odd_row_is_named_wherever_it_is_left_out(place):
+def test_an_odd_row_is_named_wherever_it_is_left_out(place: odd_rows.Place):
     name = odd_rows.NAME
     case = odd_rows.Case("version", "verdict", "PASX", "PASX")
     assert not odd_rows.complaints(place, [case])
@@ -56,7 +56,7 @@ def test_an_odd_row_is_named_wherever_it_is_left_out(place):
     assert client.get(f"/api/v1/versions/{name}:2").status_code == 409
 
 
-def test_gc_keeps_what_an_odd_row_names_and_everything_where_it_cannot_be_read_which(place):
+def test_gc_keeps_what_an_odd_row_names_and_everything_where_it_cannot_be_read_which(place: odd_rows.Place):
     key = odd_rows.publication(seed=2).engine_key
     for column, value, alone in (
         ("published_at", "yesterday", True),

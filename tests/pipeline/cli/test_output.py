@@ -1,12 +1,14 @@
 """What is printed, whoever wrote it."""
 
+import pytest
+
 from pipeline.cli.brief import LINE, LINES, WORD, brief
 from pipeline.cli.output import Output
 
 HOSTILE = "a\x1b[31m\x9b2J\u202eb\r"
 
 
-def test_nothing_that_others_wrote_moves_the_cursor(capsys):
+def test_nothing_that_others_wrote_moves_the_cursor(capsys: pytest.CaptureFixture[str]):
     out = Output(color=False)
     out.line(HOSTILE)
     out.rows([{"name": HOSTILE}], id_column="name")
@@ -17,7 +19,7 @@ def test_nothing_that_others_wrote_moves_the_cursor(capsys):
     assert not set(shown) & set("\x1b\x9b\u202e\r")
 
 
-def test_columns_of_numbers_with_gaps_are_aligned_at_the_right(capsys):
+def test_columns_of_numbers_with_gaps_are_aligned_at_the_right(capsys: pytest.CaptureFixture[str]):
     Output(color=False).rows([{"n": 1.5, "x": "a"}, {"n": None, "x": "b"}], id_column="n")
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == ["  n  x", "1.5  a", "  -  b"]
 

@@ -1,6 +1,8 @@
 """What a run shows where there is no terminal."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +22,7 @@ STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
 
 
 @pytest.fixture
-def display(capsys):
+def display(capsys: pytest.CaptureFixture[str]) -> Iterator[Display]:
     """A display whose every progress line is due."""
     with Display(Output(color=False)) as shown:
         shown.started(STEP)
@@ -29,27 +31,27 @@ def display(capsys):
         yield shown
 
 
-def test_progress_says_how_far_how_fast_and_how_long(display, capsys):
+def test_progress_says_how_far_how_fast_and_how_long(display: Display, capsys: pytest.CaptureFixture[str]):
     display.progressed(STEP, 500, 1000, "tokens")
     line = capsys.readouterr().err
     assert line.startswith(f".. engine               {STEP.key[:12]}  500/1,000 tokens, 5")
     assert "eta 10" in line
 
 
-def test_a_slow_step_shows_no_speed_of_zero(display, capsys):
+def test_a_slow_step_shows_no_speed_of_zero(display: Display, capsys: pytest.CaptureFixture[str]):
     display.progressed(STEP, 1, 2, "graphs")
     line = capsys.readouterr().err
     assert "1/2 graphs, eta 10" in line
     assert "0.1/s" not in line
 
 
-def test_lines_come_only_now_and_then(display, capsys):
+def test_lines_come_only_now_and_then(display: Display, capsys: pytest.CaptureFixture[str]):
     display.progressed(STEP, 1, 2, "graphs")
     display.progressed(STEP, 2, 2, "graphs")
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_failure_is_one_line(display, capsys):
+def test_a_failure_is_one_line(display: Display, capsys: pytest.CaptureFixture[str]):
     display.failed(STEP, RuntimeError("first\nsecond"))
     err = capsys.readouterr().err
     assert "first" in err
@@ -57,16 +59,16 @@ def test_a_failure_is_one_line(display, capsys):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(7.26, "7.3s"), (842, "14m02s"), (7500, "2h05m")])
-def test_durations_are_said_as_people_say_them(seconds, text):
+def test_durations_are_said_as_people_say_them(seconds: float, text: str):
     assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(("count", "text"), [(999, "999 B"), (8_400_000, "8.4 MB"), (3e12, "3.0 TB")])
-def test_sizes_are_said_as_people_say_them(count, text):
+def test_sizes_are_said_as_people_say_them(count: float, text: str):
     assert size(count) == text
 
 
-def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys):
+def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys: pytest.CaptureFixture[str]):
     with Moving(Output(color=False), "gc") as moving:
         moving(1, 10, "manifests")
         moving.said -= 3600
@@ -80,7 +82,7 @@ def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys):
 
 
 def test_what_a_calibration_set_warns_of_is_said_when_it_was_built_and_shortly_when_it_was_there(
-    tmp_path, capsys
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     data = tmp_path / "data.jsonl"
     rows = [f"row {n} says little" for n in range(4)]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.registry.registry import Metric, Publication, open_registry
+from artifacts.registry.registry import Metric, Publication, Registry, open_registry
+from tests.callables import Ask
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "artifacts" / "schemas"
 
 
 @pytest.fixture
-def published(tmp_path):
+def published(tmp_path: Path) -> Registry:
     """Three versions of demo/fp8, the third with more divergence than the others."""
     registry = open_registry(tmp_path / "store" / "registry.db")
     for n in (1, 2, 3):
@@ -30,7 +31,7 @@ def published(tmp_path):
     return registry
 
 
-def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask, published):
+def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask: Ask, published: Registry):
     assert ask("promote", "demo/fp8:1", "prod") == (0, "demo/fp8@prod is version 1\n", "")
     code, out, _ = ask("policy", "prod", "--metric", "kl<=0.02", "--max-age-days", "30")
     assert code == 0
@@ -51,7 +52,7 @@ def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask, publis
     assert published.aliases("demo/fp8") == {"prod": 1}
 
 
-def test_a_waiver_is_shown_wherever_its_version_is(ask, published):
+def test_a_waiver_is_shown_wherever_its_version_is(ask: Ask, published: Registry):
     ask("promote", "demo/fp8:1", "prod")
     ask("policy", "prod", "--metric", "kl<=0.02")
     waive = ("waive", "demo/fp8:3", "prod", "metrics", "--reason", "agreed with evaluation", "--for", "7d")
@@ -75,7 +76,7 @@ def test_a_waiver_is_shown_wherever_its_version_is(ask, published):
     assert "agreed with evaluation" in ask("waive", "--all")[1]
 
 
-def test_a_rollback_is_one_command_and_the_log_has_it(ask, published):
+def test_a_rollback_is_one_command_and_the_log_has_it(ask: Ask, published: Registry):
     ask("promote", "demo/fp8:1", "prod")
     ask("promote", "demo/fp8:2", "prod")
     ask("policy", "prod", "--metric", "kl<=0.001")
@@ -110,13 +111,15 @@ def test_a_rollback_is_one_command_and_the_log_has_it(ask, published):
         (("aliases", "demo/fp9"), "similar names: demo/fp8"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_with_2(ask, published, command, said):
+def test_what_cannot_be_meant_is_refused_with_2(
+    ask: Ask, published: Registry, command: tuple[str, ...], said: str
+):
     code, _, err = ask(*command)
     assert (code, said in " ".join(err.split())) == (2, True), err
     assert (published.policies(), published.waivers()) == ({}, [])
 
 
-def test_a_registry_on_a_server_is_made_and_shown_by_command(ask, postgres_url):
+def test_a_registry_on_a_server_is_made_and_shown_by_command(ask: Ask, postgres_url: str):
     secret = postgres_url.partition("@")[0].rpartition(":")[2]
     code, _, err = ask("--registry", postgres_url, "ls")
     assert (code, "registry init" in err) == (4, True)
@@ -131,7 +134,7 @@ def test_a_registry_on_a_server_is_made_and_shown_by_command(ask, postgres_url):
     assert ask("--registry", postgres_url, "ls")[0] == 0
 
 
-def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
+def test_an_older_registry_is_upgraded_by_command_only(ask: Ask, tmp_path: Path):
     (tmp_path / "store").mkdir()
     with closing(sqlite3.connect(tmp_path / "store" / "registry.db")) as db:
         db.executescript((SCHEMAS / "1.sqlite.sql").read_text())
@@ -148,7 +151,7 @@ def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
     assert ask("registry", "show")[1].splitlines()[2:5] == ["schema     3", "names      3", "versions   5"]
 
 
-def test_there_is_no_registry_before_something_is_written(ask, tmp_path):
+def test_there_is_no_registry_before_something_is_written(ask: Ask, tmp_path: Path):
     assert ask("registry", "upgrade")[0] == 4
     assert ask("registry", "show")[1].splitlines()[2] == "schema     -"
     assert ask("aliases")[:2] == (0, "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.client import Client
+from tests.callables import Cli
 from tests.pipeline.published import publication
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -17,7 +18,7 @@ NAME = "llama/fp8_tp2"
 
 
 @pytest.fixture
-def client(tmp_path) -> Client:
+def client(tmp_path: Path) -> Client:
     """A store with two versions, the first in prod."""
     client = Client(str(tmp_path / "store"))
     for seed in (1, 2):
@@ -38,7 +39,10 @@ def wait_for(what) -> None:
         time.sleep(0.05)
 
 
-def test_a_followed_alias_is_pulled_told_and_left_as_it_is_when_following_ends(client, tmp_path):
+@pytest.mark.slow
+def test_a_followed_alias_is_pulled_told_and_left_as_it_is_when_following_ends(
+    client: Client, tmp_path: Path
+):
     into, told = tmp_path / "followed", tmp_path / "told"
     then = (
         f"{sys.executable} -c \"import os; open('{told}', 'a').write(os.environ['ENGINERY_VERSION'] + ' ')\""
@@ -63,7 +67,7 @@ def test_a_followed_alias_is_pulled_told_and_left_as_it_is_when_following_ends(c
     assert (into / "1" / "rank0.bin").read_bytes() == b"engine"  # for a rollback
 
 
-def test_then_without_watch_is_a_mistake(cli, client, tmp_path):
+def test_then_without_watch_is_a_mistake(cli: Cli, client: Client, tmp_path: Path):
     done = cli("--store", tmp_path / "store", "pull", f"{NAME}@prod", tmp_path / "x", "--then", "true")
     assert done.returncode == 2
     assert "add --watch" in done.stderr

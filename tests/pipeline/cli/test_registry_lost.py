@@ -3,7 +3,9 @@
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +18,12 @@ from tests.pipeline import odd_rows
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> odd_rows.Place:
     return odd_rows.make(tmp_path_factory.mktemp("lost"))
 
 
 @pytest.fixture
-def place(made):
+def place(made: odd_rows.Place) -> Iterator[odd_rows.Place]:
     shutil.copy(made.right, made.file)
     yield made
     made.file.unlink(missing_ok=True)
@@ -68,7 +70,9 @@ FATES = {
 
 
 @pytest.mark.parametrize("fate", FATES)
-def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged(place, fate):
+def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged(
+    place: odd_rows.Place, fate: str
+):
     happen, said = FATES[fate]
     happen(place)
     before = place.file.read_bytes() if place.file.exists() else None
@@ -82,7 +86,7 @@ def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged
     assert (place.file.read_bytes() if place.file.exists() else None) == before
 
 
-def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place):
+def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place: odd_rows.Place):
     place.file.unlink()
     strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
     done = odd_rows.ask(place, "gc", *strict)
@@ -93,7 +97,7 @@ def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place):
     assert len(place.store.keys()) == 4
 
 
-def test_a_locked_registry_is_a_finding(place, monkeypatch):
+def test_a_locked_registry_is_a_finding(place: odd_rows.Place, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("artifacts.registry.database.BUSY_MS", 100)
     with closing(sqlite3.connect(place.file)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -101,7 +105,7 @@ def test_a_locked_registry_is_a_finding(place, monkeypatch):
     assert (done.code, "database is locked" in done.err) == (1, True)
 
 
-def test_a_sound_registry_is_counted(place):
+def test_a_sound_registry_is_counted(place: odd_rows.Place):
     done = odd_rows.ask(place, "verify", "--all")
     assert done.code == 0
     assert "4 versions, " in done.out
@@ -110,7 +114,7 @@ def test_a_sound_registry_is_counted(place):
     assert (answer["registry"]["versions"], answer["problems"]) == (4, [])
 
 
-def test_a_store_that_never_had_a_registry_is_sound(made, tmp_path):
+def test_a_store_that_never_had_a_registry_is_sound(made: odd_rows.Place, tmp_path: Path):
     store = open_store(tmp_path / "store")
     odd_rows.stored(store, odd_rows.publication())
     alone = odd_rows.Place(tmp_path, store)
@@ -121,7 +125,7 @@ def test_a_store_that_never_had_a_registry_is_sound(made, tmp_path):
     assert odd_rows.ask(alone, "--registry", named, "verify", "--all").code == 0
 
 
-def test_an_engine_that_somebody_removed_is_missed(place, tmp_path):
+def test_an_engine_that_somebody_removed_is_missed(place: odd_rows.Place, tmp_path: Path):
     key = open_registry(place.file).resolve(f"{odd_rows.NAME}:3").engine_key
     aside = tmp_path / "aside"
     place.store.path(key).rename(aside)
@@ -131,7 +135,7 @@ def test_an_engine_that_somebody_removed_is_missed(place, tmp_path):
     assert f"{odd_rows.NAME}:3: its engine {key} is not in the store; build its recipe again" in done.err
 
 
-def test_an_upgrade_notes_that_the_store_has_a_registry(tmp_path):
+def test_an_upgrade_notes_that_the_store_has_a_registry(tmp_path: Path):
     store = open_store(tmp_path / "store")
     store.root.mkdir()
     alone = odd_rows.Place(tmp_path, store)
@@ -174,7 +178,9 @@ LAST = f"UPDATE series SET last = 1 WHERE name = '{odd_rows.NAME}'"
         ((EVENT, LAST), True),
     ],
 )
-def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(place, more, all_stay):
+def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(
+    place: odd_rows.Place, more: tuple[str, ...], all_stay: bool
+):
     key = open_registry(place.file).resolve(f"{odd_rows.NAME}:2").engine_key
     without_row(place, *more)
     done = odd_rows.ask(place, "--json", "gc", *STRICT, "--dry-run")
@@ -210,7 +216,9 @@ def foreign_engine(folder) -> None:
     ],
 )
 @pytest.mark.parametrize("fate", ["removed", "empty"])
-def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(place, tmp_path, command, fate):
+def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(
+    place: odd_rows.Place, tmp_path: Path, command: tuple[str, ...], fate: str
+):
     FATES[fate][0](place)
     foreign_engine(tmp_path / "model")
     write_recipe(tmp_path / "recipe.yaml")
@@ -223,7 +231,7 @@ def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(place, tmp_
     assert (place.file.read_bytes() if place.file.exists() else None) == before
 
 
-def test_a_registry_that_was_given_up_is_made_anew(place):
+def test_a_registry_that_was_given_up_is_made_anew(place: odd_rows.Place):
     marker = place.store.root / "registry.json"
     kept = marker.read_bytes()
     place.file.unlink()
@@ -246,7 +254,9 @@ def remade(place) -> None:
     shutil.move(other, place.file)
 
 
-def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_and_stops_gc(place, tmp_path):
+def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_and_stops_gc(
+    place: odd_rows.Place, tmp_path: Path
+):
     remade(place)
     done = odd_rows.ask(place, "verify", "--all")
     said = (
@@ -262,7 +272,7 @@ def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_a
     assert (done.code, said in done.err) == (4, True), done
 
 
-def test_the_registry_of_another_store_is_a_finding(place):
+def test_the_registry_of_another_store_is_a_finding(place: odd_rows.Place):
     sql(place, "UPDATE store SET id = 'another'")
     done = odd_rows.ask(place, "verify", "--all")
     assert done.code == 1
@@ -273,7 +283,7 @@ def test_the_registry_of_another_store_is_a_finding(place):
 
 
 @pytest.fixture
-def apart(place, tmp_path):
+def apart(place: odd_rows.Place, tmp_path: Path) -> odd_rows.Place:
     """A copy of the store, whose files may be damaged."""
     shutil.copytree(place.store.root, tmp_path / "store")
     return odd_rows.Place(tmp_path, open_store(tmp_path / "store"))
@@ -286,14 +296,16 @@ def damage(place, key: str) -> None:
 
 
 @pytest.fixture
-def with_an_odd_name(apart):
+def with_an_odd_name(apart: odd_rows.Place) -> odd_rows.Place:
     """The only version of a name is odd, and files of another are damaged."""
     sql(apart, f"UPDATE version SET recipe = '[' WHERE name = '{odd_rows.OTHER}'")
     damage(apart, open_registry(apart.file).resolve(f"{odd_rows.NAME}:2").engine_key)
     return apart
 
 
-def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(with_an_odd_name):
+def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(
+    with_an_odd_name: odd_rows.Place,
+):
     done = odd_rows.ask(with_an_odd_name, "verify", "--all")
     assert done.code == 1
     assert f"{odd_rows.OTHER}:1: recipe is" in done.err
@@ -302,14 +314,16 @@ def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(w
     assert done.err.index("in the registry:") < done.err.index("damaged:")
 
 
-def test_an_odd_row_that_is_the_only_version_of_its_name_leaves_the_others_to_stale(with_an_odd_name):
+def test_an_odd_row_that_is_the_only_version_of_its_name_leaves_the_others_to_stale(
+    with_an_odd_name: odd_rows.Place,
+):
     done = odd_rows.ask(with_an_odd_name, "stale", "--offline", "--all")
     assert done.code == 0, done
     assert f"{odd_rows.NAME}:2" in done.out
     assert f"{odd_rows.OTHER}:1: recipe is" in done.err
 
 
-def test_findings_in_the_registry_are_told_beside_very_many_damaged_files(apart):
+def test_findings_in_the_registry_are_told_beside_very_many_damaged_files(apart: odd_rows.Place):
     engine = apart.store.path(open_registry(apart.file).resolve(f"{odd_rows.NAME}:3").engine_key)
     engine.chmod(0o755)
     for number in range(300):
@@ -320,7 +334,9 @@ def test_findings_in_the_registry_are_told_beside_very_many_damaged_files(apart)
     assert ("files of" in done.err, "more lines" in done.err) == (True, False), done.err
 
 
-def test_repair_of_all_brings_back_lost_engines_that_the_other_copy_has(apart, tmp_path):
+def test_repair_of_all_brings_back_lost_engines_that_the_other_copy_has(
+    apart: odd_rows.Place, tmp_path: Path
+):
     registry = open_registry(apart.file)
     lost, other = (registry.resolve(f"{odd_rows.NAME}:{number}") for number in (2, 3))
     pulled = tmp_path / "pulled"

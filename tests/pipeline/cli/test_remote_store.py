@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from artifacts.manifest import MANIFEST
 from artifacts.registry.registry import open_registry
 from artifacts.store.cached import CachedStore
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from artifacts.store.remote import remote_layout
 from artifacts.store.sharing import share
 from pipeline.cli.boundary import report
@@ -22,7 +22,7 @@ from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
 from tests.artifacts.remotes import opened
 from tests.pipeline.toy_steps import CHILD, INPUTS, toy_plan
-from tests.servers.s3 import environment
+from tests.servers.s3 import Bucket, S3Server, environment
 
 RECIPE = {
     "version": 1, "name": "toy", "model": {"path": "model"}, "format": "none",
@@ -57,10 +57,10 @@ def machine_run(url: str, root: Path, name: str) -> tuple[CachedStore, Heard, in
 
 
 @pytest.fixture(scope="module")
-def first(s3_server, tmp_path_factory) -> tuple[Path, Path]:
+def first(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What the run of the first machine left: directory of its bucket, directory with its cache and registry."""
     root = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, s3_server.awake():
         for name, value in environment(s3_server.address).items():
             patch.setenv(name, value)
         path = s3_server.bucket("first-run")
@@ -73,7 +73,7 @@ def first(s3_server, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def here(first, bucket, tmp_path) -> CachedStore:
+def here(first: tuple[Path, Path], bucket: Bucket, tmp_path: Path) -> CachedStore:
     """The first machine's store after its run, in a bucket of the test's own."""
     shutil.copytree(first[0], bucket.path, dirs_exist_ok=True)
     shutil.copytree(first[1], tmp_path, dirs_exist_ok=True)
@@ -81,18 +81,21 @@ def here(first, bucket, tmp_path) -> CachedStore:
 
 
 @pytest.fixture
-def machine(here, bucket, tmp_path):
+def machine(here: CachedStore, bucket: Bucket, tmp_path: Path):
     """Runs the plan again, as a machine of that name."""
     return lambda name: machine_run(bucket.url, tmp_path, name)
 
 
-def key_of(store: CachedStore, kind: str) -> str:
+def key_of(store: CachedStore | LocalStore, kind: str) -> str:
     """Key of the artifact of that kind."""
-    (key,) = (key for key in store.local.keys() if store.manifest(key).kind == kind)  # noqa: SIM118 no dict
+    local = store.local if isinstance(store, CachedStore) else store
+    (key,) = (key for key in local.keys() if store.manifest(key).kind == kind)  # noqa: SIM118 no dict
     return key
 
 
-def test_what_one_machine_built_no_other_builds_or_fetches_in_whole(here, machine, tmp_path):
+def test_what_one_machine_built_no_other_builds_or_fetches_in_whole(
+    here: CachedStore, machine, tmp_path: Path
+):
     there, heard, version = machine("there")
     assert heard.built == []
     assert version == 1
@@ -103,7 +106,7 @@ def test_what_one_machine_built_no_other_builds_or_fetches_in_whole(here, machin
     assert engine.metric("size_bytes") == here.manifest(engine.engine_key).size_bytes
 
 
-def test_only_what_is_missing_is_built_from_inputs_that_are_fetched(here, machine):
+def test_only_what_is_missing_is_built_from_inputs_that_are_fetched(here: CachedStore, machine):
     key = key_of(here, "engine")
     obstore.delete(here.remote.objects, remote_layout.manifest_path(key))
     there, heard, _ = machine("there")
@@ -115,7 +118,7 @@ def test_only_what_is_missing_is_built_from_inputs_that_are_fetched(here, machin
     ]
 
 
-def test_what_a_machine_has_but_did_not_push_is_pushed_by_its_next_run(here, machine):
+def test_what_a_machine_has_but_did_not_push_is_pushed_by_its_next_run(here: CachedStore, machine):
     key = key_of(here, "engine")
     obstore.delete(here.remote.objects, remote_layout.manifest_path(key))
     assert not here.remote.has(key)
@@ -124,7 +127,7 @@ def test_what_a_machine_has_but_did_not_push_is_pushed_by_its_next_run(here, mac
     assert again.remote.verify(key) == []
 
 
-def test_a_damaged_copy_gives_way_to_the_one_in_the_remote_store(here, machine):
+def test_a_damaged_copy_gives_way_to_the_one_in_the_remote_store(here: CachedStore, machine):
     path = here.path(key_of(here, "evaluation")) / "samples.jsonl"
     path.chmod(0o644)
     path.write_text("?")
@@ -139,22 +142,25 @@ def call(*argv: str) -> tuple[int, str, str]:
     result = CliRunner().invoke(enginery, ["--no-color", *argv])
     if result.exception is None or isinstance(result.exception, SystemExit):
         return result.exit_code, result.stdout, result.stderr
+    assert isinstance(result.exception, Exception)
     return report(result.exception), result.stdout, f"{result.stderr}{result.exception}"
 
 
-def test_commands_say_that_a_registry_must_be_named(bucket):
+def test_commands_say_that_a_registry_must_be_named(bucket: Bucket):
     code, _, err = call("--store", bucket.url, "ls")
     assert code == 2
     assert f"no registry is named for the store {bucket.url}; give --registry or $ENGINERY_REGISTRY" in err
 
 
-def test_a_secret_in_the_stores_url_is_neither_used_nor_printed(capsys):
+def test_a_secret_in_the_stores_url_is_neither_used_nor_printed(capsys: pytest.CaptureFixture[str]):
     code, out, err = call("--store", "s3://AKIA:hidden@bucket/x", "--registry", "sqlite:///none", "ls")
     assert code == 2
     assert "hidden" not in out + err + "".join(capsys.readouterr())
 
 
-def test_a_version_is_pulled_and_shown_from_a_machine_that_has_nothing(here, bucket, tmp_path, monkeypatch):
+def test_a_version_is_pulled_and_shown_from_a_machine_that_has_nothing(
+    here: CachedStore, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
     options = ("--store", bucket.url, "--registry", f"sqlite:///{tmp_path / 'registry.db'}")
     code, out, err = call(*options, "pull", "toy", str(tmp_path / "engine"))
@@ -169,7 +175,9 @@ def test_a_version_is_pulled_and_shown_from_a_machine_that_has_nothing(here, buc
     assert list((tmp_path / "cache").glob("*/objects")) == []
 
 
-def test_doctor_says_where_store_and_cache_are(bucket, tmp_path, monkeypatch):
+def test_doctor_says_where_store_and_cache_are(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("ENGINERY_CACHE_MAX", "5GB")
     _, out, _ = call("--store", bucket.url, "--json", "doctor")
@@ -191,7 +199,9 @@ def hurt(path: Path) -> None:
 
 
 @pytest.fixture
-def options(here, bucket, tmp_path, monkeypatch) -> tuple[str, ...]:
+def options(
+    here: CachedStore, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, ...]:
     """How the first machine calls its commands."""
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
     cache = open_store(bucket.url).root
@@ -201,7 +211,9 @@ def options(here, bucket, tmp_path, monkeypatch) -> tuple[str, ...]:
     return ("--store", bucket.url, "--registry", f"sqlite:///{tmp_path / 'registry.db'}")
 
 
-def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(options, here, bucket):
+def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(
+    options: tuple[str, ...], here: CachedStore, bucket: Bucket
+):
     key, store = (
         key_of(CachedStore(here.remote, open_store(bucket.url).root), "engine"),
         open_store(bucket.url),
@@ -228,7 +240,9 @@ def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(opti
     assert call(*options, "verify", "--all")[0] == 0
 
 
-def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(options, here, bucket, tmp_path):
+def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(
+    options: tuple[str, ...], here: CachedStore, bucket: Bucket, tmp_path: Path
+):
     store = open_store(bucket.url)
     key = key_of(store, "evaluation")
     hurt(store.path(key) / "samples.jsonl")
@@ -245,7 +259,9 @@ def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(optio
     assert here.remote.verify(key) == []
 
 
-def test_gc_of_a_remote_store_says_what_it_would_do_and_does_it(options, here, bucket, tmp_path):
+def test_gc_of_a_remote_store_says_what_it_would_do_and_does_it(
+    options: tuple[str, ...], here: CachedStore, bucket: Bucket, tmp_path: Path
+):
     with here.write("f" * 64, kind="engine", step={}, host={}) as draft:
         (draft.path / "rank0.bin").write_bytes(b"f" * 1000)
     shutil.rmtree(bucket.root / "registries")  # the fixture copied the one that it remembers

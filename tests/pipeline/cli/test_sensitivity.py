@@ -2,6 +2,8 @@
 
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,13 +17,15 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.precision import Precision
 from tests.calibration.placed import place_statistics
+from tests.callables import Cli
 from tests.main_job import write_recipe
+from tests.present import present
 
 MIXED = {"default": "fp8", "except": {"model.layers.0.*": "none"}}
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the statistics of the small recipe, and the recipe."""
     root = tmp_path_factory.mktemp("sensitivity")
     recipe = write_recipe(root / "recipe.yaml")
@@ -35,7 +39,7 @@ def steps(file, site):
     return {step.kind: step.key for step in plan_sensitivity(loaded, site)}
 
 
-def test_the_steps_are_those_of_the_recipe_and_one_more(tmp_path):
+def test_the_steps_are_those_of_the_recipe_and_one_more(tmp_path: Path):
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     file = write_recipe(tmp_path / "recipe.yaml")
     found = steps(file, site)
@@ -50,26 +54,26 @@ def test_the_steps_are_those_of_the_recipe_and_one_more(tmp_path):
      {"engine__tp": 2}, {"name": "another"}],
     ids=str,
 )  # fmt: skip
-def test_formats_engines_and_names_share_one_measurement(tmp_path, changes):
+def test_formats_engines_and_names_share_one_measurement(tmp_path: Path, changes: dict[str, Any]):
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     plain = steps(write_recipe(tmp_path / "a.yaml"), site)
     assert steps(write_recipe(tmp_path / "b.yaml", **changes), site) == plain
 
 
-def test_another_smoothing_measures_again_from_the_same_statistics(tmp_path):
+def test_another_smoothing_measures_again_from_the_same_statistics(tmp_path: Path):
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     plain = steps(write_recipe(tmp_path / "a.yaml"), site)
     other = steps(write_recipe(tmp_path / "b.yaml", calibration__smoothing=0.5), site)
     assert {kind for kind in plain if plain[kind] != other[kind]} == {"sensitivity"}
 
 
-def test_no_engine_is_asked_for(tmp_path):
+def test_no_engine_is_asked_for(tmp_path: Path):
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     file = write_recipe(tmp_path / "recipe.yaml", engine__tp=3, engine__backend="tensorrt")
     assert "sensitivity" in steps(file, site)
 
 
-def test_a_cap_too_low_for_one_sequence_is_refused_with_file_and_field(tmp_path):
+def test_a_cap_too_low_for_one_sequence_is_refused_with_file_and_field(tmp_path: Path):
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     file = write_recipe(tmp_path / "recipe.yaml", format="none", calibration__memory={"host_gb": 0.2})
     with pytest.raises(
@@ -78,7 +82,7 @@ def test_a_cap_too_low_for_one_sequence_is_refused_with_file_and_field(tmp_path)
         steps(file, site)
 
 
-def test_a_recipe_without_calibration_is_refused(tmp_path, cli):
+def test_a_recipe_without_calibration_is_refused(tmp_path: Path, cli: Cli):
     file = write_recipe(tmp_path / "recipe.yaml", format="int8_wo", calibration=None)
     done = cli("--store", tmp_path / "store", "sensitivity", file)
     assert done.returncode == EXIT_CODES[RecipeError]
@@ -94,7 +98,9 @@ def test_a_recipe_without_calibration_is_refused(tmp_path, cli):
         (("--keep", "1", "--gain", "0.5"), "give one"),
     ],
 )
-def test_options_that_mean_nothing_are_refused_before_any_work(tmp_path, cli, options, said):
+def test_options_that_mean_nothing_are_refused_before_any_work(
+    tmp_path: Path, cli: Cli, options: tuple[str, ...], said: str
+):
     file = write_recipe(tmp_path / "recipe.yaml")
     done = cli("--store", tmp_path / "store", "sensitivity", file, *options)
     assert done.returncode == 2
@@ -102,7 +108,7 @@ def test_options_that_mean_nothing_are_refused_before_any_work(tmp_path, cli, op
     assert open_store(tmp_path / "store").keys() == []
 
 
-def test_awq_needs_its_search_in_the_statistics(tmp_path, cli):
+def test_awq_needs_its_search_in_the_statistics(tmp_path: Path, cli: Cli):
     file = write_recipe(tmp_path / "recipe.yaml", calibration__statistics="ranges")
     done = cli("--store", tmp_path / "store", "sensitivity", file, "--format", "int4_awq")
     assert done.returncode == 2
@@ -110,12 +116,12 @@ def test_awq_needs_its_search_in_the_statistics(tmp_path, cli):
 
 
 @pytest.mark.slow
-def test_the_proposal_pastes_into_the_recipe(cli, measured, tmp_path):
+def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path: Path):
     done = cli("--store", measured / "store", "sensitivity", measured / "recipe.yaml", "--keep", "3")
     assert done.returncode == 0, done.stderr
     assert "3 of 16 units stay at the source dtype: " in done.stdout
     assert "a proxy: errors of linears add up" in done.stderr
-    snippet = re.search(r"^format:\n(?: .*\n)+", done.stdout, re.MULTILINE).group()
+    snippet = present(re.search(r"^format:\n(?: .*\n)+", done.stdout, re.MULTILINE)).group()
     plain = yaml.safe_load(write_recipe(tmp_path / "recipe.yaml").read_text())
     del plain["format"]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain) + snippet)
@@ -130,7 +136,7 @@ def test_the_proposal_pastes_into_the_recipe(cli, measured, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_formats_are_told_from_one_measurement(cli, measured):
+def test_several_formats_are_told_from_one_measurement(cli: Cli, measured: Path):
     asked = ("sensitivity", measured / "recipe.yaml", "--format", "int4_awq", "--format", "int4_wo", "--wider", "int8_wo",
              "--gain", "0.4")  # fmt: skip
     answer = json.loads(cli("--store", measured / "store", "--json", *asked).stdout)
@@ -146,7 +152,7 @@ def test_several_formats_are_told_from_one_measurement(cli, measured):
 
 
 @pytest.mark.slow
-def test_show_gives_coverage_and_reports_of_artifacts(cli, measured):
+def test_show_gives_coverage_and_reports_of_artifacts(cli: Cli, measured: Path):
     site = Site(store=open_store(measured / "store"), host=probe())
     (loaded,) = load(write_recipe(measured / "mixed.yaml", format=MIXED))
     made = plan_one(loaded, site)

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from artifacts.registry.registry import Registry, open_registry
+from tests.callables import Ask
 from tests.pipeline.published import publication
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
-def registry(tmp_path) -> Registry:
+def registry(tmp_path: Path) -> Registry:
     """A registry with one version of each of two names; its commands tell nobody by themselves."""
     registry = open_registry(tmp_path / "store" / "registry.db")
     for name in ("team/a", "team/b"):
@@ -51,7 +53,7 @@ def answering() -> Iterator[tuple[str, list[int]]]:
     serving.join()
 
 
-def test_only_what_was_asked_for_is_told(ask, registry, tmp_path):
+def test_only_what_was_asked_for_is_told(ask: Ask, registry: Registry, tmp_path: Path):
     heard = tmp_path / "heard"
     hook = f"{sys.executable} -c \"import os; open('{heard}', 'a').write(os.environ['ENGINERY_EVENT_NAME'] + ' ')\""
     assert ask("-q", "subscribe", "--command", hook, "--names", "*/b", "--kind", "alias_moved")[1] == "1\n"
@@ -69,7 +71,9 @@ def test_only_what_was_asked_for_is_told(ask, registry, tmp_path):
     assert heard.read_text() == "team/b team/b "
 
 
-def test_what_was_given_up_is_tried_again_when_asked(ask, registry, answering, tmp_path):
+def test_what_was_given_up_is_tried_again_when_asked(
+    ask: Ask, registry: Registry, answering: tuple[str, list[int]], tmp_path: Path
+):
     url, _ = answering
     secret = tmp_path / "secret"
     ask("subscribe", "--new-secret", str(secret))
@@ -85,7 +89,8 @@ def test_what_was_given_up_is_tried_again_when_asked(ask, registry, answering, t
     assert json.loads(ask("--json", "notify", "--list")[1])[0]["state"] == "told"
 
 
-def test_following_tells_what_happens_until_it_is_stopped(ask, registry, tmp_path):
+@pytest.mark.slow
+def test_following_tells_what_happens_until_it_is_stopped(ask: Ask, registry: Registry, tmp_path: Path):
     heard = tmp_path / "heard"
     ask("subscribe", "--command", f"touch {heard}")
     argv = [sys.executable, "-m", "pipeline.cli", "--store", str(tmp_path / "store"), "--json"]
@@ -110,7 +115,7 @@ def read(child: "subprocess.Popen[str]") -> list[dict[str, Any]]:
     """The next JSON document of a process that goes on."""
     text = ""
     while not text.endswith("]\n"):
-        line = child.stdout.readline()
-        assert line, child.stderr.read()
+        line = present(child.stdout).readline()
+        assert line, present(child.stderr).read()
         text += line
     return json.loads(text)

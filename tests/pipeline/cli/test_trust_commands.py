@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ from artifacts.store.local import open_store
 from pipeline.cli.commands.sign import trusted
 from pipeline.run.announce import call
 from tests.artifacts.test_webhook import due_at
+from tests.callables import Ask, Cli
 
 KEY = digest.of_json("engine")
 
 
 @pytest.fixture
-def store(tmp_path) -> Path:
+def store(tmp_path: Path) -> Path:
     """A store with one published version."""
     opened = open_store(tmp_path / "store")
     with opened.write(KEY, kind="engine", step={}, host={}) as draft:
@@ -32,17 +34,17 @@ def store(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_an_engine_is_signed_pulled_by_policy_and_checked(cli, store, tmp_path):
+def test_an_engine_is_signed_pulled_by_policy_and_checked(cli: Cli, store: Path, tmp_path: Path):
     key, engine = tmp_path / "keys" / "release", tmp_path / "engine"
 
-    def run(*args: object, code: int = 0, **env: str) -> str:
+    def run(*args: str | Path, code: int = 0, **env: Any) -> str:
         done = cli("--store", store, *args, **env)
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
     assert "nobody can be asked; set ENGINERY_KEY_PASSPHRASE" in run("keygen", key, code=2)
     run("keygen", key, ENGINERY_KEY_PASSPHRASE="a secret")
-    policy = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
+    policy: dict[str, Any] = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
     assert "demo/fp8:1 is not signed" in run("pull", "demo/fp8", engine, code=3, **policy)
     assert "is signed by" in run("sign", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
     run("attest", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
@@ -53,7 +55,7 @@ def test_an_engine_is_signed_pulled_by_policy_and_checked(cli, store, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_signature_made_where_there_is_no_registry_is_kept(cli, store, tmp_path):
+def test_a_signature_made_where_there_is_no_registry_is_kept(cli: Cli, store: Path, tmp_path: Path):
     key, engine, out = tmp_path / "release", tmp_path / "engine", tmp_path / "sig.json"
     for args in (
         ("keygen", key, "--no-passphrase"),
@@ -72,7 +74,7 @@ def test_a_signature_made_where_there_is_no_registry_is_kept(cli, store, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_command_hears_of_a_promotion_without_holding_it_up(cli, store, tmp_path):
+def test_a_command_hears_of_a_promotion_without_holding_it_up(cli: Cli, store: Path, tmp_path: Path):
     hook, heard = tmp_path / "hook", tmp_path / "heard"
     hook.write_text(
         f'#!/bin/sh\nsleep 0.2\nprintf "%s" "$ENGINERY_EVENT" > {heard}.new\nmv {heard}.new {heard}\n'
@@ -88,7 +90,9 @@ def test_a_command_hears_of_a_promotion_without_holding_it_up(cli, store, tmp_pa
     assert (said["type"], said["data"]["version"]) == ("enginery.alias_moved", "demo/fp8:1")
 
 
-def test_bundles_are_written_where_asked_and_are_the_ones_that_are_kept(ask, store, tmp_path):
+def test_bundles_are_written_where_asked_and_are_the_ones_that_are_kept(
+    ask: Ask, store: Path, tmp_path: Path
+):
     ask("keygen", str(tmp_path / "key"), "--no-passphrase")
     trusted = ("--trusted-key", f"{tmp_path / 'key'}.pub", "--require-signed")
     assert "is not signed" in ask("verify", "demo/fp8", *trusted)[2]
@@ -107,7 +111,7 @@ def test_bundles_are_written_where_asked_and_are_the_ones_that_are_kept(ask, sto
     )
 
 
-def test_who_asks_for_signatures_must_say_whose(monkeypatch):
+def test_who_asks_for_signatures_must_say_whose(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("ENGINERY_TRUSTED_KEYS", raising=False)
     assert trusted((), require_signed=False) is None
     assert trusted((), require_signed=True) == {}  # of which nobody can have signed
@@ -118,7 +122,7 @@ def command(line: str) -> str:
     return call(type(due)(subscription=due.subscription, event=due.event, attempt=1)).problem
 
 
-def test_a_hook_gets_the_event_and_no_name_in_it_is_run(tmp_path, monkeypatch):
+def test_a_hook_gets_the_event_and_no_name_in_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ENGINERY_KEY_PASSPHRASE", "a secret")
     assert command("sh -c 'env > env; printf %s \"$ENGINERY_EVENT_NAME\" > name'") == ""
@@ -137,5 +141,5 @@ def test_a_hook_gets_the_event_and_no_name_in_it_is_run(tmp_path, monkeypatch):
         ("'", "has no closing quotation"),
     ],
 )
-def test_a_hook_that_fails_says_why(line, said):
+def test_a_hook_that_fails_says_why(line: str, said: str):
     assert said in command(line)

@@ -1,15 +1,18 @@
 """Options that a call would not use are refused: whoever gives one relies on it."""
 
+from pathlib import Path
+
 import pytest
 
 from artifacts.client import Client
+from tests.callables import Ask
 from tests.pipeline.published import NAME, publication
 
 V = f"{NAME}:1"
 
 
 @pytest.fixture
-def client(tmp_path) -> Client:
+def client(tmp_path: Path) -> Client:
     """Two versions with their files, the first in prod."""
     client = Client(str(tmp_path / "store"))
     for seed in (1, 2):
@@ -49,7 +52,7 @@ def client(tmp_path) -> Client:
         (("verify", V, "--require-signed"), "no key is trusted; give --trusted-key FILE"),
     ],
 )
-def test_an_option_without_effect_is_refused(ask, client, command, said):
+def test_an_option_without_effect_is_refused(ask: Ask, client: Client, command: tuple[str, ...], said: str):
     before = client.registry.events()
     code, out, err = ask(*command)
     assert (code, out) == (2, ""), err
@@ -58,7 +61,7 @@ def test_an_option_without_effect_is_refused(ask, client, command, said):
     assert len(client.store.keys()) == 2
 
 
-def test_a_default_is_no_option_that_was_given(ask, client):
+def test_a_default_is_no_option_that_was_given(ask: Ask, client: Client):
     assert ask("notify")[0] == 0
     assert ask("subscribe")[0] == 0
     assert ask("verify", "--all")[1].startswith("2 artifacts, 2 files")

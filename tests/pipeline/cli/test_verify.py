@@ -9,6 +9,7 @@ from artifacts import digest
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore, open_store
+from tests.callables import Cli
 
 SHARDED, ENGINE, OTHER = (digest.of_json(name) for name in ("sharded", "engine", "other"))
 WEIGHTS = bytes(range(256)) * 40
@@ -54,7 +55,7 @@ def corrupt(path: Path) -> None:
 
 
 def test_a_corrupted_byte_is_named_with_the_versions_that_have_it_and_repaired_from_a_pull(
-    cli, full, tmp_path
+    cli: Cli, full: LocalStore, tmp_path: Path
 ):
     at = ("--store", full.root)
     done = cli(*at, "verify", "--all")
@@ -82,7 +83,7 @@ def test_a_corrupted_byte_is_named_with_the_versions_that_have_it_and_repaired_f
     assert cli(*at, "verify", "--all").returncode == 0
 
 
-def test_one_version_is_repaired_from_another_store(cli, full, tmp_path):
+def test_one_version_is_repaired_from_another_store(cli: Cli, full: LocalStore, tmp_path: Path):
     fill(open_store(tmp_path / "other"))
     corrupt(full.path(ENGINE) / "engine.json")
     at = ("--store", full.root, "--json")
@@ -94,7 +95,7 @@ def test_one_version_is_repaired_from_another_store(cli, full, tmp_path):
     assert cli(*at, "verify", "demo/fp8").returncode == 0
 
 
-def test_what_is_shared_is_shown_and_stores_of_early_versions_can_share(cli, full):
+def test_what_is_shared_is_shown_and_stores_of_early_versions_can_share(cli: Cli, full: LocalStore):
     at = ("--store", full.root, "--json")
     shown = json.loads(cli(*at, "store", "show").stdout)
     assert (shown["id"], shown["artifacts"]) == (full.id, 3)
@@ -108,12 +109,14 @@ def test_what_is_shared_is_shown_and_stores_of_early_versions_can_share(cli, ful
 
 @pytest.mark.parametrize("command", ["verify", "repair"])
 @pytest.mark.parametrize("args", [(), ("demo/fp8", "--all")])
-def test_either_a_version_or_all_is_asked_for(cli, full, command, args):
+def test_either_a_version_or_all_is_asked_for(
+    cli: Cli, full: LocalStore, command: str, args: tuple[str, ...]
+):
     done = cli("--store", full.root, command, *args)
     assert (done.returncode, "--all for the whole store" in done.stderr) == (2, True)
 
 
-def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli, full):
+def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli: Cli, full: LocalStore):
     at, place = ("--store", full.root), full.root / "tuning" / digest.of_json({"tp": 1})
     engine = full.manifest(ENGINE)
     tuning_cache.keep(place, full.path(ENGINE), dict(engine.files), full.root / "staging")

@@ -9,6 +9,7 @@ from artifacts.client import Client
 from artifacts.registry.registry import open_registry
 from artifacts.store.local import open_store
 from recipes.regular import FileRefused
+from tests.callables import Ask, Cli
 from tests.odd import places
 from tests.pipeline.published import publication
 
@@ -22,14 +23,14 @@ DIRECTORIES = {
 
 
 @pytest.fixture(scope="module")
-def odd(tmp_path_factory) -> Path:
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("places") / "odd"
     places(root)
     return root
 
 
 @pytest.mark.parametrize("what", [*DIRECTORIES.keys() - {"directory"}, "file/below", "loop"])
-def test_a_store_is_a_directory(odd, what):
+def test_a_store_is_a_directory(odd: Path, what: str):
     said = f"is {DIRECTORIES[what]}; it must be a directory" if what in DIRECTORIES else "is below|is a link"
     with pytest.raises(FileRefused, match=said):
         open_store(odd / what)
@@ -38,7 +39,7 @@ def test_a_store_is_a_directory(odd, what):
 
 @pytest.mark.parametrize("what", [*DIRECTORIES.keys() - {"file"}, "/dev/null", "loop"])
 @pytest.mark.parametrize("url", ["", "sqlite:///"])
-def test_a_registry_is_a_file_in_a_directory_that_is_there(odd, tmp_path, url, what):
+def test_a_registry_is_a_file_in_a_directory_that_is_there(odd: Path, tmp_path: Path, url: str, what: str):
     where = f"{url}{odd / what}"
     said = (
         f"is {DIRECTORIES.get(what, 'a device')}; it must be a file" if what != "loop" else "leads to itself"
@@ -50,7 +51,7 @@ def test_a_registry_is_a_file_in_a_directory_that_is_there(odd, tmp_path, url, w
     assert Client(tmp_path / "store", f"{url}{odd / 'r.db'}").names() == []
 
 
-def test_the_shell_says_so_with_2(cli, odd):
+def test_the_shell_says_so_with_2(cli: Cli, odd: Path):
     for option, what, said in (
         ("--store", "fifo", "is a FIFO; it must be a directory"),
         ("--registry", "/dev/zero", "is a device; it must be a file"),
@@ -61,13 +62,15 @@ def test_the_shell_says_so_with_2(cli, odd):
 
 
 @pytest.mark.parametrize("what", ["directory", "file", "fifo", "nothing", ""])
-def test_a_copy_that_is_no_store_is_refused_though_nothing_is_damaged(ask, odd, what):
+def test_a_copy_that_is_no_store_is_refused_though_nothing_is_damaged(ask: Ask, odd: Path, what: str):
     code, _, err = ask("repair", "--all", "--from", str(odd / what))
     assert code == 2
     assert "is neither a store nor a pulled directory" in err or "it must be a directory" in err
 
 
-def test_a_failure_that_had_an_answer_is_an_error_with_the_answer_beside_it(cli, ask, tmp_path):
+def test_a_failure_that_had_an_answer_is_an_error_with_the_answer_beside_it(
+    cli: Cli, ask: Ask, tmp_path: Path
+):
     registry = open_registry(tmp_path / "store" / "registry.db")
     registry.publish(publication("team/a"))
     calls = {

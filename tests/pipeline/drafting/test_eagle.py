@@ -1,12 +1,14 @@
 """EAGLE: the tree of proposals, and which net a checkpoint holds."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.drafting.eagle import DEPTH, depth, generation, tree, widest
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4, 10, 63, 256])
-def test_a_tree_has_as_many_paths_as_asked_each_after_its_parent(nodes):
+def test_a_tree_has_as_many_paths_as_asked_each_after_its_parent(nodes: int):
     paths = tree(nodes)
     assert len(set(paths)) == len(paths) == min(nodes, 63)
     assert depth(paths) <= DEPTH
@@ -35,5 +37,5 @@ def test_the_widest_level_counts_nodes_with_children_and_the_root():
         ({"model.layers.0.mlp.up_proj.weight": (9, 8)}, 0),
     ],
 )
-def test_the_tensors_tell_the_generation_of_a_net(tensors, found):
+def test_the_tensors_tell_the_generation_of_a_net(tensors: dict[str, Any], found: int):
     assert generation({name: ("BF16", size) for name, size in tensors.items()}) == found

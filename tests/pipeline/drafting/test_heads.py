@@ -1,11 +1,12 @@
 """Heads as a source of their own: what is read, copied and refused, and what a plan makes of them."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from pipeline.drafting import heads
 from pipeline.errors import SourceError
 from pipeline.plan import speculation
@@ -21,7 +22,7 @@ from tests.pipeline.plans import HOST, recipe_file
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> LocalStore:
     return open_store(tmp_path / "store")
 
 
@@ -38,7 +39,9 @@ def told(loaded, facts):
     return found
 
 
-def test_the_heads_have_a_step_of_their_own_and_come_into_the_sharded_checkpoint(tmp_path, store):
+def test_the_heads_have_a_step_of_their_own_and_come_into_the_sharded_checkpoint(
+    tmp_path: Path, store: LocalStore
+):
     loaded, facts = planned(tmp_path, store, demo_heads(tmp_path / "heads"))
     made = plan(loaded, facts)
     assert told(loaded, facts) == []
@@ -55,7 +58,7 @@ def test_the_heads_have_a_step_of_their_own_and_come_into_the_sharded_checkpoint
     assert moved == {"sharded_checkpoint", "engine", "measurement", "evaluation"}
 
 
-def test_what_is_known_before_the_first_byte_is_refused_by_the_plan(tmp_path, store):
+def test_what_is_known_before_the_first_byte_is_refused_by_the_plan(tmp_path: Path, store: LocalStore):
     loaded, facts = planned(tmp_path, store, demo_heads(tmp_path / "other", vocab=999))
     assert [one.split(";")[0] for one in told(loaded, facts)] == [
         "speculative.draft: the heads' vocabulary is 999, the model's 2048"
@@ -66,7 +69,7 @@ def test_what_is_known_before_the_first_byte_is_refused_by_the_plan(tmp_path, st
     assert told(loaded, facts)[0].startswith("speculative.draft_format: 'int8_wo' is for a draft model")
 
 
-def test_pickles_missing_directories_and_repositories_are_refused(tmp_path, store):
+def test_pickles_missing_directories_and_repositories_are_refused(tmp_path: Path, store: LocalStore):
     directory = demo_heads(tmp_path / "heads")
     (directory / "medusa_lm_head.safetensors").rename(directory / "medusa_lm_head.pt")
     with pytest.raises(
@@ -79,7 +82,7 @@ def test_pickles_missing_directories_and_repositories_are_refused(tmp_path, stor
         heads.read_heads(Model(repo="a/b", revision="0" * 40), tmp_path, store)
 
 
-def test_the_copy_is_complete_and_changes_are_noticed(tmp_path, store):
+def test_the_copy_is_complete_and_changes_are_noticed(tmp_path: Path, store: LocalStore):
     directory = demo_heads(tmp_path / "heads")
     (directory / "LICENSE").write_text("free")
     (directory / "medusa_lm_head.pt").write_bytes(b"\x80pickle")
@@ -98,7 +101,7 @@ def test_the_copy_is_complete_and_changes_are_noticed(tmp_path, store):
         heads.build(job, again, lambda *_: None)
 
 
-def test_heads_that_are_no_numbers_are_refused(tmp_path, store):
+def test_heads_that_are_no_numbers_are_refused(tmp_path: Path, store: LocalStore):
     directory = write(tmp_path / "heads", {"0.0.linear.bias": torch.tensor([1.0, float("nan")])})
     found = heads.read_heads(Model(path=str(directory)), tmp_path, store)
     (tmp_path / "out").mkdir()

@@ -12,6 +12,6 @@ def test_the_example_of_the_documentation_needs_83_tokens():
 
 
 @pytest.mark.parametrize("room", range(1, 120))
-def test_sizes_fit_and_propose_something(room):
+def test_sizes_fit_and_propose_something(room: int):
     assert 0 < draft_tokens(*sizes(room)) <= room
     assert min(sizes(room)) >= 1

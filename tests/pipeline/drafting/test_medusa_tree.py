@@ -6,7 +6,7 @@ from pipeline.drafting.medusa_tree import choices, spelt
 
 
 @pytest.mark.parametrize(("heads", "room"), [(1, 4), (2, 6), (3, 63), (4, 63), (5, 200)])
-def test_a_tree_has_a_head_for_each_level_and_room_for_each_node(heads, room):
+def test_a_tree_has_a_head_for_each_level_and_room_for_each_node(heads: int, room: int):
     tree = choices(heads, room)
     assert len(set(tree)) == len(tree) <= room
     assert max(map(len, tree)) <= heads

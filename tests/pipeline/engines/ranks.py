@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 from torch.testing._internal.distributed.multi_threaded_pg import _install_threaded_pg, _uninstall_threaded_pg
 
 from pipeline.engines.aoti.arch import read_arch
@@ -56,9 +58,10 @@ def together(step: Callable[[int], torch.Tensor], ranks: range) -> list[torch.Te
     """Runs a step on ranks that exchange tensors."""
     if len(ranks) == 1:
         return [step(ranks[0])]
+    distributed: Any = torch._C._distributed_c10d  # its stub lacks the mode
     _install_threaded_pg()
-    torch._C._distributed_c10d._set_thread_isolation_mode(True)
-    store = dist.HashStore()
+    distributed._set_thread_isolation_mode(True)
+    store = HashStore()
 
     def run(rank: int) -> torch.Tensor:
         dist.init_process_group("threaded", rank=rank - ranks[0], world_size=len(ranks), store=store)
@@ -71,5 +74,5 @@ def together(step: Callable[[int], torch.Tensor], ranks: range) -> list[torch.Te
         with ThreadPoolExecutor(len(ranks)) as pool:
             return list(pool.map(run, ranks))
     finally:
-        torch._C._distributed_c10d._set_thread_isolation_mode(False)
+        distributed._set_thread_isolation_mode(False)
         _uninstall_threaded_pg()

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 its usual name
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from recipes.formats import Format
 from recipes.precision import Precision
+from tests.present import present
 
 ACT_AMAX = 6.0
 """Calibrated range that the tests pretend; inputs beyond it are clamped, as in life."""
@@ -205,7 +207,7 @@ def eight(x: Tensor, scale: Tensor, kind: str) -> Tensor:
 
 def described(fmt: Format) -> dict:
     """The layout's words for one format; int4 blocks have one name, smoothed or not."""
-    block = {"quant_algo": "W4A16_AWQ" if fmt.name == "int4_wo" else fmt.quant_algo or None}
+    block: dict[str, Any] = {"quant_algo": "W4A16_AWQ" if fmt.name == "int4_wo" else fmt.quant_algo or None}
     if fmt.block_size:
         block |= {"group_size": BLOCK, "has_zero_point": False, "pre_quant_scale": fmt.smoothed}
     return block
@@ -293,9 +295,9 @@ class Emulated(nn.Module):
         if self.fmt.weight == "int4":
             whole = torch.stack([(weight << 4) >> 4, weight >> 4], 1).flatten(0, 1).float()
             if not self.fmt.two_level:
-                return whole * scale.repeat_interleave(BLOCK, 1)
+                return whole * present(scale).repeat_interleave(BLOCK, 1)
             second = self.tensors["weights_scaling_factor_2"]
-            ratio = (scale / second).repeat_interleave(BLOCK, 1)
+            ratio = (present(scale) / second).repeat_interleave(BLOCK, 1)
             return (whole * ratio).to(torch.float8_e4m3fn).float() * second
         scale = self.tensors.get("per_channel_scale", scale)
         return weight.float() if scale is None else weight.float() * scale[:, None]

@@ -22,7 +22,7 @@ def test_the_edges_between_values_and_everything_around_them_round_as_torch_does
 
 
 @pytest.mark.parametrize("spread", [1e-4, 1e-2, 1.0, 100.0])
-def test_random_values_round_as_torch_does_once_they_are_clamped(spread):
+def test_random_values_round_as_torch_does_once_they_are_clamped(spread: float):
     x = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * spread
     assert torch.equal(e4m3.rounded(x), x.clamp(-448, 448).to(torch.float8_e4m3fn).float())
 

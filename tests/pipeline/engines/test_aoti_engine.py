@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import pytest
 import torch
 
-from pipeline.engines.aoti.aoti_runner import Sampling, load
+from pipeline.backend.loaded_engine import Sampling
+from pipeline.engines.aoti.aoti_runner import load
 from pipeline.engines.aoti.build_aoti import build
+from pipeline.engines.aoti.group import Ranks
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
@@ -21,19 +25,19 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
 
-PARAMS = {
+PARAMS: dict[str, Any] = {
     "backend": "aoti", "target": "host", "max_batch_size": 4, "max_seq_len": 40,
     "options": {"dtype": "float32", "threads": 1}, "toolchain": {"torch": torch.__version__},
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> torch.Tensor:
     return torch.randint(0, 251, (4, 24), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory):
+def make(tmp_path_factory: pytest.TempPathFactory):
     """Builds an engine; returns its directory and the logits (B, T, V) that a plain model gives."""
 
     def made(fmt, tokens, tp=1, pp=1, layers=1, kv_cache="auto"):
@@ -45,7 +49,7 @@ def make(tmp_path_factory):
         checkpoints.shard(source, tp, pp, sharded) if plain else toy.write(sharded, tp, pp)
         out.mkdir()
         reports = []
-        options = {**PARAMS["options"], "autotune": fmt == "int8_sq"}
+        options: dict[str, Any] = {**PARAMS["options"], "autotune": fmt == "int8_sq"}
         params = {**PARAMS, "options": options, "tp": tp, "pp": pp, "format": fmt}
         job = {"params": params, "places": {}, "inputs": {"sharded_checkpoint": str(sharded)}}
         build(job, out, lambda *report: reports.append(report))
@@ -56,17 +60,17 @@ def make(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(make, tokens):
+def plain(make, tokens: torch.Tensor):
     return make("none", tokens, layers=2)
 
 
 @pytest.fixture(scope="module")
-def sharded(make, tokens):
+def sharded(make, tokens: torch.Tensor):
     return make("none", tokens, tp=2, pp=2, layers=2)
 
 
 @pytest.fixture(scope="module")
-def mixed(make, tokens):
+def mixed(make, tokens: torch.Tensor):
     return make(MIXED, tokens, tp=2, pp=2, layers=2, kv_cache="fp8")
 
 
@@ -74,19 +78,19 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
-def test_unquantized_engine_equals_transformers_for_every_batch_and_time(plain, tokens):
+def test_unquantized_engine_equals_transformers_for_every_batch_and_time(plain, tokens: torch.Tensor):
     directory, expected = plain
     with load(directory) as engine:
         for batch, time in ((1, 1), (1, 24), (2, 1), (4, 24), (3, 7)):
             close(engine.logits(tokens[:batch, :time]), expected[:batch, :time])
 
 
-def test_decoding_through_the_cache_equals_one_pass_over_the_whole(plain, tokens):
+def test_decoding_through_the_cache_equals_one_pass_over_the_whole(plain, tokens: torch.Tensor):
     directory, _ = plain
     prompts = [tokens[0, :9].tolist(), tokens[1, :4].tolist()]
     with load(directory) as engine:
         for asked in (prompts, prompts[:1], prompts[1:]):
-            heard = []
+            heard: list[Any] = []
             texts = engine.generate(asked, 8, on_tokens=heard.append)
             assert [list(text) for text in zip(*heard, strict=True)] == texts
             for prompt, text in zip(asked, texts, strict=True):
@@ -94,7 +98,7 @@ def test_decoding_through_the_cache_equals_one_pass_over_the_whole(plain, tokens
                 assert engine.logits(whole)[0, len(prompt) - 1 : -1].argmax(-1).tolist() == text
 
 
-def test_generation_stops_at_stop_tokens_and_at_the_end_of_the_cache(plain, tokens):
+def test_generation_stops_at_stop_tokens_and_at_the_end_of_the_cache(plain, tokens: torch.Tensor):
     directory, _ = plain
     prompt = tokens[0, :9].tolist()
     with load(directory) as engine:
@@ -106,7 +110,7 @@ def test_generation_stops_at_stop_tokens_and_at_the_end_of_the_cache(plain, toke
         assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_scores_are_the_log_probabilities_of_the_logits(plain, tokens):
+def test_scores_are_the_log_probabilities_of_the_logits(plain, tokens: torch.Tensor):
     directory, expected = plain
     indices = expected.topk(3).indices
     with load(directory) as engine:
@@ -123,7 +127,7 @@ def test_more_than_the_engine_was_built_for_is_refused(plain):
         engine.logits(torch.zeros((5, 2), dtype=torch.int64))
 
 
-def test_two_by_two_ranks_equal_one(sharded, plain, tokens):
+def test_two_by_two_ranks_equal_one(sharded, plain, tokens: torch.Tensor):
     directory, expected = sharded
     with load(directory) as engine, load(plain[0]) as alone:
         close(engine.logits(tokens), expected)
@@ -137,10 +141,12 @@ def test_two_by_two_ranks_equal_one(sharded, plain, tokens):
 
 
 @pytest.mark.parametrize("unread", [False, True])
-def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens, unread):
+def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens: torch.Tensor, unread: bool):
     directory, _ = sharded
     with load(directory) as engine:
-        victim = engine.ranks.processes[2]
+        assert isinstance(engine.ranks, Ranks)
+        processes = engine.ranks.processes
+        victim = processes[2]
         kill = Timer(1.0 if unread else 0.0, os.kill, (victim.pid, signal.SIGKILL))
         if unread:  # the call reaches the pipe and is never read: the kernel resets the connection
             os.kill(victim.pid, signal.SIGSTOP)
@@ -150,10 +156,10 @@ def test_a_killed_rank_ends_the_run_with_its_number(sharded, tokens, unread):
         with pytest.raises(BuildFailed, match=r"rank . of 4"):
             engine.logits(tokens)
         kill.join()
-    assert not any(process.is_alive() for process in engine.ranks.processes)
+    assert not any(process.is_alive() for process in processes)
 
 
-def test_a_missing_weight_is_named_before_anything_runs(plain, tmp_path):
+def test_a_missing_weight_is_named_before_anything_runs(plain, tmp_path: Path):
     from safetensors.torch import load_file, save_file
 
     directory, _ = plain
@@ -186,7 +192,7 @@ REST = {
 
 
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("int8_sq", "auto"), (REST, "int8")], ids=["int8_sq", "rest"])
-def test_a_quantized_engine_equals_its_emulation(make, tokens, fmt, kv_cache):
+def test_a_quantized_engine_equals_its_emulation(make, tokens: torch.Tensor, fmt, kv_cache: str):
     directory, expected = make(fmt, tokens, kv_cache=kv_cache)
     with load(directory) as engine:
         nearly(engine.logits(tokens), expected)
@@ -199,7 +205,7 @@ def test_a_quantized_engine_equals_its_emulation(make, tokens, fmt, kv_cache):
         assert agreed.float().mean() >= 0.75
 
 
-def test_mixed_precision_and_an_eight_bit_cache_on_two_by_two_ranks(mixed, tokens):
+def test_mixed_precision_and_an_eight_bit_cache_on_two_by_two_ranks(mixed, tokens: torch.Tensor):
     directory, expected = mixed
     with load(directory) as engine:
         nearly(engine.logits(tokens), expected)

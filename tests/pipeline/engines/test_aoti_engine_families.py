@@ -1,5 +1,7 @@
 """A really compiled engine of another family: soft caps, a window, norms around both blocks, scaled embedding."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -21,7 +23,7 @@ PARAMS = {
 }  # fmt: skip
 
 
-def test_a_compiled_gemma_equals_transformers_in_one_pass_and_token_by_token(tmp_path):
+def test_a_compiled_gemma_equals_transformers_in_one_pass_and_token_by_token(tmp_path: Path):
     directory = checkpoints.source(tmp_path / "source", "gemma2", num_hidden_layers=1)
     sharded, out = checkpoints.shard(directory, 1, 1, tmp_path / "sharded"), tmp_path / "engine"
     out.mkdir()

@@ -1,5 +1,7 @@
 """Every family in every layout: all ranks of the plain modules together against transformers, unsharded."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -25,7 +27,7 @@ PROMPT, LENGTH = 20, 30
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory):
     """Returns a function that gives a family's checkpoint, tokens, and transformers' logits of them."""
     made = {}
 
@@ -41,9 +43,10 @@ def source(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("family", checkpoints.CONFIGS)
-def test_a_family_in_a_layout_equals_transformers(family, tp, pp, source, tmp_path):
+def test_a_family_in_a_layout_equals_transformers(family: str, tp: int, pp: int, source, tmp_path: Path):
     directory, tokens, expected = source(family)
     sharded = checkpoints.shard(directory, tp, pp, tmp_path / "sharded")
     close(Ranks(sharded, batch=2).logits(tokens), expected)
@@ -54,9 +57,12 @@ def test_a_family_in_a_layout_equals_transformers(family, tp, pp, source, tmp_pa
         close(one.logits(tokens[:1, at : at + 1], at), expected[:1, at : at + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", ["fp8", "fp8_rowwise", "int8_sq", "int8_wo", "int4_awq", "w4a8_awq"])
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "phi3"])
-def test_a_quantized_family_equals_its_checkpoint_in_transformers(family, fmt, source, tmp_path):
+def test_a_quantized_family_equals_its_checkpoint_in_transformers(
+    family: str, fmt: str, source, tmp_path: Path
+):
     directory, tokens, _ = source(family)
     model = load(Source.open(directory))
     statistics = record(model, tokens, tmp_path / "statistics", batch_size=2)
@@ -86,7 +92,7 @@ def test_every_family_has_something_that_the_plain_one_does_not(source):
     assert all(not torch.allclose(a, b, atol=1e-2) for i, a in enumerate(found) for b in found[:i])
 
 
-def test_stages_share_their_code_only_where_their_windows_are_the_same(tmp_path):
+def test_stages_share_their_code_only_where_their_windows_are_the_same(tmp_path: Path):
     directory = checkpoints.source(tmp_path / "source", "gemma3", num_hidden_layers=8)
     assert len(roles(checkpoints.shard(directory, 1, 4, tmp_path / "even"), 4)) == 3  # first, middle, last
     uneven = checkpoints.source(tmp_path / "uneven", "qwen2_windows", num_hidden_layers=4)
@@ -101,7 +107,7 @@ def roles(directory, pp):
     return {_role(arch, stage) for stage in range(pp)}
 
 
-def test_longrope_is_refused_beyond_its_short_factors(source, tmp_path):
+def test_longrope_is_refused_beyond_its_short_factors(source, tmp_path: Path):
     directory, *_ = source("phi3_longrope")
     arch = read_arch(checkpoints.shard(directory, 1, 1, tmp_path / "sharded"))
     assert len(rotary_tables(arch, 33)[0]) == 33  # the last position is padding

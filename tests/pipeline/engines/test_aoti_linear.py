@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ INPUTS, OUTPUTS = 256, 192
 
 
 @pytest.fixture(scope="module")
-def x():
+def x() -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     outliers = torch.where(torch.arange(INPUTS) % 50 == 0, 20.0, 1.0)
     return torch.randn((1, 32, INPUTS), generator=generator) * outliers
@@ -34,7 +35,7 @@ def quantized(fmt, x):
         torch.manual_seed(0)
         model = torch.nn.Sequential(torch.nn.Linear(INPUTS, OUTPUTS, bias=False))
         mtq.quantize(model, copy.deepcopy(getattr(mtq, FORMATS[fmt].modelopt_cfg)), lambda m: m(x))
-        module = model[0]
+        module: Any = model[0]  # with the quantizers that ModelOpt gave it
         scale = quant_utils.get_weight_scaling_factor(module)
         kind = quant_utils.get_quantization_format(module)
         block = FORMATS[fmt].block_size
@@ -70,7 +71,7 @@ def bound(fmt, tensors):
 
 
 @pytest.mark.parametrize("fmt", [name for name in FORMATS if name != "none"])
-def test_both_ways_of_a_layer_give_what_modelopt_computes(fmt, x):
+def test_both_ways_of_a_layer_give_what_modelopt_computes(fmt: str, x: torch.Tensor):
     expected, tensors = quantized(fmt, x)
     layer = bound(fmt, tensors)
     with torch.no_grad():
@@ -84,7 +85,7 @@ def test_both_ways_of_a_layer_give_what_modelopt_computes(fmt, x):
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [((4, 3), torch.float8_e4m3fn), (8, torch.int8)])
-def test_the_cache_keeps_what_modelopts_quantizer_keeps(bits, dtype, x):
+def test_the_cache_keeps_what_modelopts_quantizer_keeps(bits, dtype: torch.dtype, x: torch.Tensor):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from modelopt.torch.export.quant_utils import get_scaling_factor
@@ -102,7 +103,7 @@ def test_the_cache_keeps_what_modelopts_quantizer_keeps(bits, dtype, x):
     assert (error > 1e-3).float().mean() < 1e-3
 
 
-def test_a_token_of_zeros_has_a_scale(x):
+def test_a_token_of_zeros_has_a_scale(x: torch.Tensor):
     layer = linear_of(LinearFormat("fp8_rowwise"))(INPUTS, OUTPUTS, torch.float32)
     weight = torch.ones((OUTPUTS, INPUTS)).to(torch.float8_e4m3fn)
     layer.load_state_dict({"weight": weight, "per_channel_scale": torch.ones(OUTPUTS)}, assign=True)

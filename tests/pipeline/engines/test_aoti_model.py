@@ -1,5 +1,7 @@
 """The stage module, run eagerly: every fmt and family against transformers."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +15,9 @@ from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
+from tests.present import present
+
+pytestmark = pytest.mark.slow
 
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
@@ -38,7 +43,7 @@ def run(modules, tokens, start, caches):
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> torch.Tensor:
     return torch.randint(0, 251, (3, 20), generator=torch.Generator().manual_seed(1))
 
 
@@ -56,7 +61,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
-def test_each_format_equals_its_emulation_in_both_graphs(fmt, kv_cache, tokens, tmp_path):
+def test_each_format_equals_its_emulation_in_both_graphs(
+    fmt, kv_cache: str, tokens: torch.Tensor, tmp_path: Path
+):
     toy = Toy(checkpoints.source(tmp_path / "source"), Precision.parse(fmt), kv_cache)
     sharded = toy.write(tmp_path / "sharded")
     expected = toy.logits(tokens)
@@ -82,7 +89,7 @@ def assert_close(found, expected):
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_each_family_equals_transformers_over_two_stages(family, tokens, tmp_path):
+def test_each_family_equals_transformers_over_two_stages(family: str, tokens: torch.Tensor, tmp_path: Path):
     source = checkpoints.source(tmp_path / "source", family)
     sharded = checkpoints.shard(source, 1, 2, tmp_path / "sharded")
     expected = Toy(source, Precision.parse("none")).logits(tokens)
@@ -91,7 +98,7 @@ def test_each_family_equals_transformers_over_two_stages(family, tokens, tmp_pat
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
-def test_known_times_decide_without_being_measured_again(tmp_path):
+def test_known_times_decide_without_being_measured_again(tmp_path: Path):
     source = checkpoints.source(tmp_path / "source")
     sharded = checkpoints.shard(source, 1, 1, tmp_path / "sharded")
     [module] = stages(sharded, single=True)
@@ -115,20 +122,20 @@ def keep_times(directory, times, cpu=None):
         (directory / found.file).write_text(found.model_dump_json())
 
 
-def test_times_of_another_cpu_of_other_ways_and_damaged_ones_hold_for_no_layer(tmp_path):
+def test_times_of_another_cpu_of_other_ways_and_damaged_ones_hold_for_no_layer(tmp_path: Path):
     layer, seconds = Linear(64, 128, torch.float32), {"dot": 1.0, "matmul": 2.0}
     tuning = Tuning(tmp_path / "kept", tmp_path / "earlier")
     assert known(layer, cpu_name(), tuning) is None
     keep_times(tmp_path / "earlier", {layer.key: seconds}, cpu="another one")
     assert known(layer, cpu_name(), tuning) is None
-    assert known(layer, "another one", tuning).seconds == seconds
+    assert present(known(layer, "another one", tuning)).seconds == seconds
     for wrong in ({"dot": 1.0}, {"dot": 1.0, "matmul": 2.0, "guess": 0.1}):
         keep_times(tmp_path / "earlier", {layer.key: wrong})
         assert known(layer, cpu_name(), tuning) is None
     keep_times(tmp_path / "earlier", {layer.key: seconds})
     right = known(layer, cpu_name(), tuning)
-    assert right.seconds == seconds
-    text = (tmp_path / "earlier" / right.file).read_text()
+    assert present(right).seconds == seconds
+    text = (tmp_path / "earlier" / present(right).file).read_text()
     for damaged in (text[:-9], text.replace("1.0", "-1.0"), text.replace("64x128", "64x129"), ""):
-        (tmp_path / "earlier" / right.file).write_text(damaged)
+        (tmp_path / "earlier" / present(right).file).write_text(damaged)
         assert known(layer, cpu_name(), tuning) is None

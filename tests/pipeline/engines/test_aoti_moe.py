@@ -1,5 +1,8 @@
 """Models with experts, uncompiled, every rank of every layout, against transformers."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,10 +13,12 @@ from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
+from tests.present import present
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*all_gather_tensor.* is deprecated:FutureWarning"
-)  # torch's own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*all_gather_tensor.* is deprecated:FutureWarning"),
+]  # torch's own
 
 LAYOUTS = [(1, 1, 1), (2, 1, 1), (2, 1, 2), (4, 1, 2), (2, 2, 2), (4, 2, 4)]
 """tp, pp, ep: experts whole or split, on all ranks, on some, or on each others."""
@@ -26,14 +31,15 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> torch.Tensor:
     return torch.randint(0, 384, (3, 20), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module", params=experts.FAMILIES)
-def checkpoints(request, tmp_path_factory):
+def checkpoints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """Makes a family's checkpoint in a format, and its reference logits; each once."""
-    root, made = tmp_path_factory.mktemp(request.param), {}
+    root = tmp_path_factory.mktemp(request.param)
+    made: dict[str, Any] = {}
     checkpoint = experts.source(root / "source", request.param)
 
     def make(fmt, tokens):
@@ -50,7 +56,9 @@ def checkpoints(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("fmt", "layout"), CASES, ids=lambda case: str(case).replace(" ", ""))
-def test_every_layout_equals_transformers_in_both_graphs(checkpoints, fmt, layout, tokens, tmp_path):
+def test_every_layout_equals_transformers_in_both_graphs(
+    checkpoints, fmt, layout: tuple[int, int, int], tokens: torch.Tensor, tmp_path: Path
+):
     checkpoint, expected = checkpoints(fmt, tokens)
     sharded = experts.shard(checkpoint, fmt, layout, tmp_path / "sharded")
     found = Ranks(sharded, batch=3).logits(tokens)
@@ -72,7 +80,7 @@ def assert_close(found, expected, *, exact):
     assert error.mean() < (1e-4 if exact else 1e-2)
 
 
-def test_the_transformers_reference_is_transformers(tokens, tmp_path):
+def test_the_transformers_reference_is_transformers(tokens: torch.Tensor, tmp_path: Path):
     from transformers import AutoModelForCausalLM
 
     for family in experts.FAMILIES:
@@ -84,10 +92,10 @@ def test_the_transformers_reference_is_transformers(tokens, tmp_path):
             )
 
 
-def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path):
+def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path: Path):
     checkpoint = experts.source(tmp_path / "source", "mixtral")
     arch = read_arch(experts.shard(checkpoint, "none", (2, 1, 2), tmp_path / "sharded"))
-    assert (arch.ep, arch.experts.count) == (2, 4)
+    assert (arch.ep, present(arch.experts).count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
         _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
 
@@ -95,7 +103,7 @@ def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "fmt", ["fp8", {"default": "fp8", "except": {"*.0.mlp.shared_expert.*": "none"}}, MIXED], ids=str
 )
-def test_the_shared_expert_of_older_rank_files_is_read_too(fmt, tmp_path):
+def test_the_shared_expert_of_older_rank_files_is_read_too(fmt, tmp_path: Path):
     """Engines of 0.1 hold such files, named as TensorRT-LLM 0.15 wants them."""
     quantized = experts.quantized(tmp_path, experts.source(tmp_path / "source", "qwen2_moe"), fmt)
     newest = experts.shard(quantized, fmt, (1, 1, 1), tmp_path / "newest")

@@ -1,5 +1,7 @@
 """A mixture of experts that is really compiled, for ranks that hold different experts."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_a_compiled_engine_equals_the_reference_for_every_batch_and_time(tmp_path):
+def test_a_compiled_engine_equals_the_reference_for_every_batch_and_time(tmp_path: Path):
     source = experts.source(tmp_path / "source", "mixtral", num_hidden_layers=1)
     checkpoint = experts.quantized(tmp_path, source, "fp8")
     sharded = experts.shard(checkpoint, "fp8", (2, 1, 2), tmp_path / "sharded")

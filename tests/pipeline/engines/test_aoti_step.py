@@ -80,7 +80,7 @@ def keep(place: Path, files: dict[str, bytes], aside: Path, store: LocalStore) -
     return {name: place / record.sha256 for name, record in sealed.items()}
 
 
-def test_an_engine_is_the_same_with_times_that_hold_and_a_cache_that_is_damaged(tmp_path):
+def test_an_engine_is_the_same_with_times_that_hold_and_a_cache_that_is_damaged(tmp_path: Path):
     source, sharded = checkpoints.source(tmp_path / "source", num_hidden_layers=1), tmp_path / "sharded"
     Toy(source, Precision.parse("int8_sq"), "auto").write(sharded, 1, 1)  # one layer has a choice: the head
     first, other = (site(tmp_path / name, sharded) for name in ("first", "deeper/other"))

@@ -1,6 +1,8 @@
 """The seam between the planner and the backends."""
 
 import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +17,7 @@ from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative
+from tests.present import present
 
 LOOKAHEAD = Speculative(mode="lookahead_decoding", max_draft_len=4)
 PRECISION = Precision.parse("none")
@@ -33,7 +36,7 @@ CONFIG = {
 
 def wanted(config=CONFIG, **changes):
     """What a plain recipe asks of a backend."""
-    given = {
+    given: dict[str, Any] = {
         "engine": Engine(),
         "shape": read_shape(config),
         "precision": PRECISION,
@@ -50,7 +53,7 @@ def asked(name, host=HOST):
 
 
 @pytest.mark.parametrize("name", engines.names())
-def test_every_backend_answers_the_planner(name):
+def test_every_backend_answers_the_planner(name: str):
     backend, request = engines.backend(name), asked(name)
     model = backend.options(request)
     assert model().model_config["frozen"]
@@ -71,10 +74,10 @@ def test_every_backend_answers_the_planner(name):
 
 
 @pytest.mark.parametrize("name", [name for name in engines.names() if engines.backend(name).uses_toolchain])
-def test_a_backend_with_a_toolchain_says_why_there_is_none(name):
+def test_a_backend_with_a_toolchain_says_why_there_is_none(name: Any):
     backend = engines.backend(name)
     without = wanted(engine=Engine(backend=name), choice=Choice(problem="several toolchains: a, b; name one"))
-    assert "several toolchains: a, b; name one" in backend.missing(without)
+    assert "several toolchains: a, b; name one" in present(backend.missing(without))
     assert backend.identity(asked(name)) != backend.identity(without)
     assert backend.options(without)().model_config["frozen"]  # a recipe can be checked all the same
 
@@ -84,7 +87,7 @@ def test_an_unknown_backend_lists_the_known_ones():
         engines.backend("onnx")
 
 
-def test_the_seam_imports_no_torch(run_python):
+def test_the_seam_imports_no_torch(run_python: Callable[[str], str]):
     code = "import sys; from pipeline import engines; [engines.backend(n) for n in engines.names()]; "
     assert run_python(code + "print('torch' in sys.modules)").strip() == "False"
 

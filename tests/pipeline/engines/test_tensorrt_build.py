@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,14 +18,16 @@ from tests.pipeline.engines import trt
 from tests.pipeline.engines.checkpoints import shard
 from tests.pipeline.engines.checkpoints import source as source_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return source_of(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
-def checkpoints(source, tmp_path_factory):
+def checkpoints(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """(tp, pp) -> the sharded checkpoint."""
     root, made = tmp_path_factory.mktemp("sharded"), {}
 
@@ -37,12 +40,14 @@ def checkpoints(source, tmp_path_factory):
 
 
 @pytest.fixture
-def root(tmp_path) -> Path:
+def root(tmp_path: Path) -> Path:
     return toolchain(tmp_path / "trtllm")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_builds_with_options_that_it_knows(version, source, checkpoints, tmp_path):
+def test_every_version_builds_with_options_that_it_knows(
+    version: str, source: Path, checkpoints: Callable[..., Path], tmp_path: Path
+):
     found = trt.found(toolchain(tmp_path / "trtllm", version))
     seen: list[tuple[int, int, str]] = []
     trt.run(trt.job(found, source, checkpoints()), tmp_path / "out", lambda *event: seen.append(event))
@@ -58,7 +63,9 @@ def test_every_version_builds_with_options_that_it_knows(version, source, checkp
 
 
 @pytest.mark.parametrize(("tp", "pp"), [(2, 1), (1, 2), (2, 2)])
-def test_every_rank_gets_its_own_weights(tp, pp, source, checkpoints, root, tmp_path):
+def test_every_rank_gets_its_own_weights(
+    tp: int, pp: int, source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     checkpoint = checkpoints(tp, pp)
     trt.run(trt.job(trt.found(root), source, checkpoint, tp=tp, pp=pp), tmp_path / "out")
     for rank in range(tp * pp):
@@ -69,14 +76,18 @@ def test_every_rank_gets_its_own_weights(tp, pp, source, checkpoints, root, tmp_
     assert len(engine["memory_bytes_per_rank"]) == len(engine["weight_bytes"]) == tp * pp
 
 
-def test_mpi_starts_the_ranks_where_the_toolchain_says_so(source, checkpoints, root, tmp_path):
+def test_mpi_starts_the_ranks_where_the_toolchain_says_so(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     found = trt.found(root, launcher="mpirun")
     trt.run(trt.job(found, source, checkpoints(2, 1), tp=2), tmp_path / "out")
     assert trt.read(tmp_path / "out", "engine.json")["world_size"] == 2
     assert trt.read(tmp_path / "out", "tuning/build_report.json")["workers"]["count"] == 2
 
 
-def test_the_report_tells_phases_memory_and_kernels_left_out(source, checkpoints, root, tmp_path):
+def test_the_report_tells_phases_memory_and_kernels_left_out(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, skipped_tactics=3)
     trt.run(trt.job(trt.found(root), source, checkpoints()), tmp_path / "out")
     report = trt.read(tmp_path / "out", "tuning/build_report.json")
@@ -87,12 +98,16 @@ def test_the_report_tells_phases_memory_and_kernels_left_out(source, checkpoints
     assert report["version"] == "0.16.0"
 
 
-def test_what_the_builder_wrote_goes_to_the_steps_log(source, checkpoints, root, tmp_path):
+def test_what_the_builder_wrote_goes_to_the_steps_log(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     trt.run(trt.job(trt.found(root), source, checkpoints()), tmp_path / "out")
     assert "Total time of building all engines" in (tmp_path / "out.log").read_text()
 
 
-def test_an_earlier_timing_cache_of_the_same_key_is_used(source, checkpoints, root, tmp_path):
+def test_an_earlier_timing_cache_of_the_same_key_is_used(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     found = trt.found(root)
     trt.run(trt.job(found, source, checkpoints()), tmp_path / "first")
     again = trt.job(found, source, checkpoints(), earlier=tmp_path / "first" / "tuning")
@@ -101,7 +116,9 @@ def test_an_earlier_timing_cache_of_the_same_key_is_used(source, checkpoints, ro
     assert trt.read(tmp_path / "second", "tuning/build_report.json")["timing_cache"]["reused"] is True
 
 
-def test_a_timing_cache_of_another_driver_is_refused_with_the_reason(source, checkpoints, root, tmp_path):
+def test_a_timing_cache_of_another_driver_is_refused_with_the_reason(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     found = trt.found(root)
     trt.run(trt.job(found, source, checkpoints()), tmp_path / "first")
     behave(root, driver="560.28.03")
@@ -111,7 +128,9 @@ def test_a_timing_cache_of_another_driver_is_refused_with_the_reason(source, che
     assert "0 are in the timing cache" in (tmp_path / "second.log").read_text()
 
 
-def test_ranks_built_one_after_another_share_what_the_first_timed(source, checkpoints, root, tmp_path):
+def test_ranks_built_one_after_another_share_what_the_first_timed(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, gpus=1, gpu_memory_mib=1)
     trt.run(trt.job(trt.found(root), source, checkpoints(2, 1), tp=2), tmp_path / "out")
     assert "Timed 0 layers" in (tmp_path / "out.log").read_text()
@@ -119,7 +138,13 @@ def test_ranks_built_one_after_another_share_what_the_first_timed(source, checkp
     assert why == {"count": 1, "why": "1 GPU for 2 ranks"}
 
 
-def test_a_cache_lies_only_where_the_engine_is(source, checkpoints, root, tmp_path, monkeypatch):
+def test_a_cache_lies_only_where_the_engine_is(
+    source: Path,
+    checkpoints: Callable[..., Path],
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.chdir(tmp_path)
     trt.run(trt.job(trt.found(root), source, checkpoints()), tmp_path / "out")
     files = {path.name for path in (tmp_path / "out" / "tuning").iterdir()}
@@ -128,7 +153,9 @@ def test_a_cache_lies_only_where_the_engine_is(source, checkpoints, root, tmp_pa
 
 
 @pytest.mark.parametrize("launcher", ["trtllm-build", "mpirun"])
-def test_a_rank_that_fails_fails_the_build_with_its_reason(launcher, source, checkpoints, root, tmp_path):
+def test_a_rank_that_fails_fails_the_build_with_its_reason(
+    launcher: str, source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, failing_rank=1)
     work = trt.job(trt.found(root, launcher), source, checkpoints(2, 1), tp=2)
     trt.refused(
@@ -138,13 +165,17 @@ def test_a_rank_that_fails_fails_the_build_with_its_reason(launcher, source, che
     )  # fmt: skip
 
 
-def test_a_gpu_without_memory_is_named_as_the_cause(source, checkpoints, root, tmp_path):
+def test_a_gpu_without_memory_is_named_as_the_cause(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, out_of_memory_rank=0)
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(work, tmp_path / "out", BuildFailed, "the GPU ran out of memory: lower engine.max_batch_size")
 
 
-def test_a_builder_killed_for_the_hosts_memory_says_so(source, checkpoints, root, tmp_path):
+def test_a_builder_killed_for_the_hosts_memory_says_so(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, killed_rank=0)
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(
@@ -152,19 +183,25 @@ def test_a_builder_killed_for_the_hosts_memory_says_so(source, checkpoints, root
     )
 
 
-def test_a_worker_killed_for_the_hosts_memory_fails_the_build(source, checkpoints, root, tmp_path):
+def test_a_worker_killed_for_the_hosts_memory_fails_the_build(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, killed_rank=1)
     work = trt.job(trt.found(root), source, checkpoints(2, 1), tp=2)
     trt.refused(work, tmp_path / "out", BuildFailed, "terminated abruptly", "build fewer ranks at once")
 
 
-def test_a_rank_that_is_missing_after_a_good_end_fails(source, checkpoints, root, tmp_path):
+def test_a_rank_that_is_missing_after_a_good_end_fails(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, silent_rank=1)
     work = trt.job(trt.found(root), source, checkpoints(2, 1), tp=2)
     trt.refused(work, tmp_path / "out", BuildFailed, "ended well but wrote no rank1.engine")
 
 
-def test_another_version_than_the_probed_one_is_refused(source, checkpoints, root, tmp_path):
+def test_another_version_than_the_probed_one_is_refused(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, reported_version="0.17.0")
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(
@@ -173,13 +210,17 @@ def test_another_version_than_the_probed_one_is_refused(source, checkpoints, roo
     )  # fmt: skip
 
 
-def test_an_engine_that_serves_less_than_asked_is_refused(source, checkpoints, root, tmp_path):
+def test_an_engine_that_serves_less_than_asked_is_refused(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, shrunk_batch=2)
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(work, tmp_path / "out", BuildFailed, "max_batch_size: asked 4, built 2")
 
 
-def test_a_busy_gpu_stops_the_build_before_it_starts(source, checkpoints, root, tmp_path):
+def test_a_busy_gpu_stops_the_build_before_it_starts(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, processes=("1, 4242, python, 60000",), used_mib=60004, gpus=2)
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(
@@ -189,7 +230,9 @@ def test_a_busy_gpu_stops_the_build_before_it_starts(source, checkpoints, root, 
     assert "TensorRT-LLM version" not in (tmp_path / "out.log").read_text()
 
 
-def test_a_gpu_of_another_capability_is_refused(source, checkpoints, root, tmp_path):
+def test_a_gpu_of_another_capability_is_refused(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, gpu="NVIDIA A100-SXM4-80GB", compute_cap="8.0")
     work = trt.job(trt.found(root), source, checkpoints())
     trt.refused(
@@ -198,14 +241,18 @@ def test_a_gpu_of_another_capability_is_refused(source, checkpoints, root, tmp_p
     )  # fmt: skip
 
 
-def test_a_checkpoint_of_another_layout_is_refused(source, checkpoints, root, tmp_path):
+def test_a_checkpoint_of_another_layout_is_refused(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     work = trt.job(trt.found(root), source, checkpoints(2, 1))
     trt.refused(
         work, tmp_path / "out", SourceError, "tp2_pp1/config.json: tp is 2, the target engine asks for 1"
     )
 
 
-def test_a_tensor_that_is_missing_is_the_loaders_error(source, checkpoints, root, tmp_path):
+def test_a_tensor_that_is_missing_is_the_loaders_error(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in checkpoints().rglob("*.json"):
@@ -219,7 +266,7 @@ def test_a_tensor_that_is_missing_is_the_loaders_error(source, checkpoints, root
 
 
 @pytest.fixture(scope="module")
-def drafting(tmp_path_factory) -> tuple[Path, Path]:
+def drafting(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Source and sharded checkpoint of a smaller model with the same vocabulary."""
     root = tmp_path_factory.mktemp("draft")
     small = source_of(root / "source", num_hidden_layers=1)
@@ -229,7 +276,9 @@ def drafting(tmp_path_factory) -> tuple[Path, Path]:
 PAIR = Speculative(mode="draft_tokens_external", max_draft_len=4, draft=Model(path="draft"))
 
 
-def test_a_draft_model_is_built_beside_its_target_and_both_fit(source, checkpoints, drafting, root, tmp_path):
+def test_a_draft_model_is_built_beside_its_target_and_both_fit(
+    source: Path, checkpoints: Callable[..., Path], drafting: tuple[Path, Path], root: Path, tmp_path: Path
+):
     work = trt.job(trt.found(root), source, checkpoints(), speculative=PAIR, drafting=drafting)
     trt.run(work, tmp_path / "out")
     built = {part: trt.read(tmp_path / "out" / part, "config.json")["build_config"] for part in ("", "draft")}
@@ -241,14 +290,18 @@ def test_a_draft_model_is_built_beside_its_target_and_both_fit(source, checkpoin
     assert (tmp_path / "out" / "draft" / "engine.json").is_file()
 
 
-def test_the_twin_that_is_scored_returns_the_logits_of_prompts(source, checkpoints, drafting, root, tmp_path):
+def test_the_twin_that_is_scored_returns_the_logits_of_prompts(
+    source: Path, checkpoints: Callable[..., Path], drafting: tuple[Path, Path], root: Path, tmp_path: Path
+):
     work = trt.job(trt.found(root), source, checkpoints(), speculative=PAIR, drafting=drafting)
     trt.run(work, tmp_path / "out")
     twin = trt.read(tmp_path / "out" / "scoring", "config.json")["build_config"]
     assert (twin["gather_context_logits"], twin["max_draft_len"]) == (True, 0)
 
 
-def test_a_draft_model_with_other_tokens_is_refused(source, checkpoints, root, tmp_path):
+def test_a_draft_model_with_other_tokens_is_refused(
+    source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     small = source_of(tmp_path / "small", num_hidden_layers=1, vocab_size=199)
     drafting = (small, shard(small, 1, 1, tmp_path / "sharded"))
     work = trt.job(trt.found(root), source, checkpoints(), speculative=PAIR, drafting=drafting)
@@ -258,7 +311,9 @@ def test_a_draft_model_with_other_tokens_is_refused(source, checkpoints, root, t
 
 
 @pytest.mark.parametrize("launcher", ["trtllm-build", "mpirun"])
-def test_nothing_runs_on_after_kill_9(launcher, source, checkpoints, root, tmp_path):
+def test_nothing_runs_on_after_kill_9(
+    launcher: str, source: Path, checkpoints: Callable[..., Path], root: Path, tmp_path: Path
+):
     behave(root, seconds_per_rank=60)
     work = trt.job(trt.found(root, launcher), source, checkpoints(2, 1), tp=2)
     with trt.running(work, tmp_path / "out") as caller:

@@ -18,18 +18,20 @@ from tests.pipeline.engines import trt
 from tests.pipeline.engines.checkpoints import shard, source
 from tests.pipeline.plans import recipe_file
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("a" * 64, "b" * 64)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> tuple[Path, Path]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A source checkpoint and its sharded one."""
     root = tmp_path_factory.mktemp("model")
     return source(root / "source"), shard(root / "source", 1, 1, root / "sharded")
 
 
 @pytest.fixture
-def site(tmp_path, model, monkeypatch) -> Site:
+def site(tmp_path: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Site:
     """A store that holds the checkpoint under two keys, on a host whose nvidia-smi is the contract's."""
     store = LocalStore(tmp_path / "store")
     store.prepare()
@@ -52,7 +54,9 @@ def step(site: Site, model: tuple[Path, Path], key: str) -> Step:
     )
 
 
-def test_what_one_build_timed_is_offered_to_the_next_of_the_same_settings(site, model):
+def test_what_one_build_timed_is_offered_to_the_next_of_the_same_settings(
+    site: Site, model: tuple[Path, Path]
+):
     first, second = (realize(step(site, model, key), site, Listener()) for key in KEYS)
     assert first.step.key != second.step.key
     report = trt.read(site.store.path(second.step.key), "tuning/build_report.json")
@@ -70,7 +74,7 @@ class Heard(Listener):
         self.texts.append(text)
 
 
-def test_a_damaged_timing_cache_is_said_once_and_kernels_are_timed_anew(site, model):
+def test_a_damaged_timing_cache_is_said_once_and_kernels_are_timed_anew(site: Site, model: tuple[Path, Path]):
     heard = Heard()
     realize(step(site, model, KEYS[0]), site, heard)
     (place,) = tuning_cache.directories(site.store.root)
@@ -91,7 +95,9 @@ def test_a_damaged_timing_cache_is_said_once_and_kernels_are_timed_anew(site, mo
     assert heard.texts == [text]
 
 
-def test_two_builds_of_one_engine_differ_in_nothing_but_times(site, model, tmp_path):
+def test_two_builds_of_one_engine_differ_in_nothing_but_times(
+    site: Site, model: tuple[Path, Path], tmp_path: Path
+):
     """Elsewhere, in another store; TensorRT's own kernels may differ on a GPU, the contract's cannot."""
     other = replace(site, store=LocalStore(tmp_path / "deeper" / "other"))
     for key in KEYS:
@@ -108,7 +114,7 @@ def outside_tuning(files):
     return {name: record for name, record in files.items() if "tuning" not in name.split("/")}
 
 
-def test_a_build_that_fails_leaves_nothing_but_its_log(site, model):
+def test_a_build_that_fails_leaves_nothing_but_its_log(site: Site, model: tuple[Path, Path]):
     behave(site.store.root.parent / "trtllm", failing_rank=0)
     made = step(site, model, KEYS[0])
     with pytest.raises(BuildFailed, match="Could not find any implementation"):
@@ -119,7 +125,9 @@ def test_a_build_that_fails_leaves_nothing_but_its_log(site, model):
     assert "Error Code 10" in site.store.log(made.key).read_text()
 
 
-def test_a_recipe_gets_the_toolchain_that_it_names_and_others_none(site, tmp_path, monkeypatch):
+def test_a_recipe_gets_the_toolchain_that_it_names_and_others_none(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     file = tmp_path / "toolchains.yaml"
     file.write_text(f"version: 1\ntoolchains:\n  old: {{environment: {tmp_path / 'trtllm'}}}\n")
     monkeypatch.setenv("ENGINERY_TOOLCHAINS", str(file))

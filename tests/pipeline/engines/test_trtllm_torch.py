@@ -1,6 +1,8 @@
 """Backend trtllm_torch before anything is built: options by version, settings, refusals, stale findings."""
 
 import json
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -15,6 +17,7 @@ from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
 from recipes.schema import Engine, Model, Speculative, Traffic
+from tests.present import present
 
 BACKEND = engines.backend("trtllm_torch")
 CONFIG = {
@@ -30,7 +33,7 @@ def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes):
     fields = {name: changes.pop(name) for name in Engine.model_fields.keys() & changes.keys()}
     gpus = (Gpu(NAMES.get(sm, "NVIDIA GPU"), sm, 81559 << 20, "550.54.15"),) * 2
     chain = Toolchain(name="path", kind="path", location="/opt/bin", versions={"tensorrt_llm": version})
-    given = {
+    given: dict[str, Any] = {
         "engine": Engine(backend="trtllm_torch", options=options or {}, **fields),
         "shape": read_shape(CONFIG),
         "precision": Precision.parse(fmt),
@@ -58,8 +61,8 @@ def test_every_table_says_where_it_is_from_and_names_its_nested_configurations()
         assert all(
             option.choices for options in every for option in options.values() if option.type == "choice"
         )
-    assert table_of("1.3.0rc15").version == "1.3"
-    assert table_of("1.2.1").version == "1.2"
+    assert present(table_of("1.3.0rc15")).version == "1.3"
+    assert present(table_of("1.2.1")).version == "1.2"
     assert table_of("1.4.0rc1") is None
     assert versions_with("enable_mixed_sampler") == ["1.0"]
 
@@ -169,7 +172,7 @@ def test_long_prompts_pass_in_chunks_and_the_plan_says_so():
         (1, 1, [1]),
     ],
 )
-def test_cuda_graphs_are_dense_about_the_usual_batch(largest, usual, sizes):
+def test_cuda_graphs_are_dense_about_the_usual_batch(largest: int, usual: int | None, sizes: list[int]):
     traffic = Traffic(input_tokens=8, output_tokens=8, concurrency=usual) if usual else None
     settings = BACKEND.settings(wanted(max_batch_size=largest, traffic=traffic))
     assert settings["cuda_graph_config"]["batch_sizes"] == sizes
@@ -183,7 +186,7 @@ def test_cuda_graphs_are_dense_about_the_usual_batch(largest, usual, sizes):
         ("int8_sq", 90, False), ("int8_wo", 90, False), ("int4_wo", 90, False),
     ],
 )  # fmt: skip
-def test_formats_are_those_of_the_hardware_matrix(fmt, sm, served):
+def test_formats_are_those_of_the_hardware_matrix(fmt: str, sm: int, served: bool):
     reasons = BACKEND.reasons(wanted(fmt=fmt, sm=sm))
     assert (reasons == []) is served
     assert all(reason.startswith(("format: ", "engine.target: ")) for reason in reasons)
@@ -211,7 +214,7 @@ def test_what_the_pytorch_backend_does_not_serve_is_refused():
 
 
 @pytest.mark.parametrize(("version", "kind"), [("1.1.0", "DraftTarget"), ("1.2.0", "Draft_Target")])
-def test_a_draft_model_is_named_as_the_version_names_it(version, kind):
+def test_a_draft_model_is_named_as_the_version_names_it(version: str, kind: str):
     speculative = Speculative(mode="draft_tokens_external", max_draft_len=3, draft=DRAFT)
     settings = BACKEND.settings(wanted(version, speculative=speculative, max_batch_size=4000))
     assert settings["speculative_config"] == {
@@ -223,10 +226,10 @@ def test_a_draft_model_is_named_as_the_version_names_it(version, kind):
 def test_what_the_host_lacks_is_said():
     assert BACKEND.missing(wanted()) is None
     none = wanted(choice=Choice(problem="no TensorRT-LLM here"))
-    assert BACKEND.missing(none).endswith("1.0 or newer: no TensorRT-LLM here")
-    assert BACKEND.options(none).version == "1.3"
-    assert "needs 4 NVIDIA GPU(s)" in BACKEND.missing(wanted(tp=4))
-    assert "needs 1 h200 GPU(s) here" in BACKEND.missing(wanted(target="h200"))
+    assert present(BACKEND.missing(none)).endswith("1.0 or newer: no TensorRT-LLM here")
+    assert cast("Any", BACKEND.options(none)).version == "1.3"
+    assert "needs 4 NVIDIA GPU(s)" in present(BACKEND.missing(wanted(tp=4)))
+    assert "needs 1 h200 GPU(s) here" in present(BACKEND.missing(wanted(target="h200")))
 
 
 IDENTITY = {"gpu": "NVIDIA H100", "sm": 90, "tensorrt_llm": "1.2.0", "world_size": 2, "key": "abc"}
@@ -242,11 +245,11 @@ IDENTITY = {"gpu": "NVIDIA H100", "sm": 90, "tensorrt_llm": "1.2.0", "world_size
         ({"world_size": 1, "key": "x"}, "number of ranks differ: 2 then, 1 now; model and options differ: abc then, x now"),
     ],
 )  # fmt: skip
-def test_findings_of_another_identity_are_stale(change, told):
+def test_findings_of_another_identity_are_stale(change, told: str):
     assert autotuner.stale(IDENTITY, IDENTITY | change) == told
 
 
-def test_a_cache_must_have_every_rank_in_either_layout(tmp_path):
+def test_a_cache_must_have_every_rank_in_either_layout(tmp_path: Path):
     assert autotuner.usable(tmp_path, 2).startswith("the warm-up wrote no cache")
     (tmp_path / "autotuner_cache.rank0.json").write_text("{}")
     assert autotuner.usable(tmp_path, 2) == "no file of rank 1"
@@ -256,7 +259,7 @@ def test_a_cache_must_have_every_rank_in_either_layout(tmp_path):
     assert autotuner.usable(tmp_path, 2) == "autotuner_cache.json has no rank_1"
 
 
-def test_only_findings_of_the_same_identity_are_offered(tmp_path):
+def test_only_findings_of_the_same_identity_are_offered(tmp_path: Path):
     assert autotuner.offered(None, IDENTITY) == "there are none"
     (tmp_path / autotuner.FILE).write_text('{"metadata": {}, "rank_0": {}, "rank_1": {}}')
     assert autotuner.offered(tmp_path, IDENTITY) == "there are none"

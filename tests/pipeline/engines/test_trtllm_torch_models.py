@@ -1,5 +1,7 @@
 """Backend trtllm_torch and model families: only what the library computes as the model asks is served."""
 
+from typing import Any
+
 import pytest
 
 from pipeline import engines
@@ -8,7 +10,7 @@ from tests.pipeline.engines import test_trtllm_torch as plain
 
 BACKEND = engines.backend("trtllm_torch")
 WINDOW = {"sliding_window": 4096}
-FAMILIES = {
+FAMILIES: dict[str, Any] = {
     "gemma2": {"architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "head_dim": 16, **WINDOW},
     "gemma3": {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 16, **WINDOW},
     "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", **WINDOW},
@@ -43,7 +45,7 @@ def reasons(family, fmt="none", **more):
         ("mixtral", "fp8_rowwise", False), ("gemma2", "none", False),
     ],
 )  # fmt: skip
-def test_a_family_is_served_in_the_formats_that_are_loaded_whole(family, fmt, served):
+def test_a_family_is_served_in_the_formats_that_are_loaded_whole(family: str, fmt: str, served: bool):
     assert (reasons(family, fmt) == []) is served
 
 
@@ -64,7 +66,7 @@ def test_scales_of_fused_projections_need_a_version_that_hands_them_on():
     [("mistral", 4096, True), ("mistral", 4097, False), ("phi3", 2047, True), ("phi3", 4096, False),
      ("gemma3", 8192, True)],
 )  # fmt: skip
-def test_windows_that_are_not_applied_limit_the_length(family, longest, served):
+def test_windows_that_are_not_applied_limit_the_length(family: str, longest: int, served: bool):
     found = reasons(family, max_seq_len=longest)
     assert (found == []) is served
     assert all(reason.startswith("engine.max_seq_len: layers of this ") for reason in found)

@@ -1,6 +1,7 @@
 """Scoring a tiny random Llama against transformers itself."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,12 +46,12 @@ def make_checkpoint(directory, *, tied=False, dtype=torch.bfloat16, vocab_size=V
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "heldout.jsonl"
     rows = [
         {"text": f"The {n}th lantern on the quay was lit before the harbour bell rang."} for n in range(8)
@@ -72,14 +73,14 @@ def job(source, text, **params):
 
 
 @pytest.fixture(scope="module")
-def made(source, text, tmp_path_factory):
+def made(source: Path, text: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("baseline")
     told = []
     baseline.build(job(source, text), out, lambda *event: told.append(event))
     return out, told
 
 
-def test_the_scores_are_those_of_transformers(source, made):
+def test_the_scores_are_those_of_transformers(source: Path, made):
     tokens = load_file(made[0] / "tokens.safetensors")["tokens"]
     found = load_file(made[0] / "records.safetensors")
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
@@ -119,13 +120,13 @@ def test_progress_ends_with_every_token(made):
     assert made[1][-1] == (SEQUENCES * SEQ_LEN, SEQUENCES * SEQ_LEN, "tokens")
 
 
-def test_a_second_run_writes_the_same_bytes(source, text, made, tmp_path):
+def test_a_second_run_writes_the_same_bytes(source: Path, text: Path, made, tmp_path: Path):
     baseline.build(job(source, text), tmp_path, lambda *_: None)
     for file in sorted(made[0].iterdir()):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_small_batches_give_the_same_scores(source, made):
+def test_small_batches_give_the_same_scores(source: Path, made):
     tokens = load_file(made[0] / "tokens.safetensors")["tokens"]
     model = baseline.load(source)
     one_by_one = np.concatenate(
@@ -135,32 +136,32 @@ def test_small_batches_give_the_same_scores(source, made):
     np.testing.assert_allclose(one_by_one, together, atol=0.1)  # bf16 sums may be taken in another order
 
 
-def test_a_tied_head_leaves_the_embeddings_in_their_dtype(tmp_path):
+def test_a_tied_head_leaves_the_embeddings_in_their_dtype(tmp_path: Path):
     model = baseline.load(make_checkpoint(tmp_path, tied=True))
     assert model.get_output_embeddings().weight.dtype == torch.float32
     assert model.get_input_embeddings().weight.dtype == torch.bfloat16
 
 
-def test_top_k_is_cut_to_the_vocabulary(source):
+def test_top_k_is_cut_to_the_vocabulary(source: Path):
     tokens = np.arange(16, dtype=np.int32).reshape(2, 8)
     found = baseline.score(baseline.load(source), tokens, 1000, lambda *_: None)
     assert found.top_ids.shape == (2, 7, VOCAB)
     np.testing.assert_allclose(np.exp(found.top_logprob).sum(-1), 1.0, atol=1e-5)
 
 
-def test_too_little_text_is_refused_with_both_numbers(source, text, tmp_path):
+def test_too_little_text_is_refused_with_both_numbers(source: Path, text: Path, tmp_path: Path):
     with pytest.raises(DataError, match="make 16 whole sequences of 32, not 999"):
         baseline.build(job(source, text, max_sequences=999), tmp_path, lambda *_: None)
 
 
-def test_a_tokenizer_larger_than_the_model_is_refused(text, tmp_path):
+def test_a_tokenizer_larger_than_the_model_is_refused(text: Path, tmp_path: Path):
     small = make_checkpoint(tmp_path / "small", vocab_size=40)
     said = r"heldout\.jsonl:\d uses T = 51, a = 64, b = 65, e = 68, f = 69, 14 more, the model has 40 tokens"
     with pytest.raises(DataError, match=said):
         baseline.build(job(small, text), tmp_path, lambda *_: None)
 
 
-def test_a_checkpoint_that_gives_nan_cannot_be_a_baseline(source):
+def test_a_checkpoint_that_gives_nan_cannot_be_a_baseline(source: Path):
     model = baseline.load(source)
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
@@ -168,13 +169,13 @@ def test_a_checkpoint_that_gives_nan_cannot_be_a_baseline(source):
         baseline.score(model, np.ones((2, 8), dtype=np.int32), TOP_K, lambda *_: None)
 
 
-def test_a_directory_without_weights_is_a_source_error(source, tmp_path):
+def test_a_directory_without_weights_is_a_source_error(source: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text((source / "config.json").read_text())
     with pytest.raises(SourceError, match="cannot load the checkpoint"):
         baseline.load(tmp_path)
 
 
-def test_soft_caps_are_in_the_baseline(tmp_path):
+def test_soft_caps_are_in_the_baseline(tmp_path: Path):
     """Transformers' fast attention leaves them out without a word."""
     torch.manual_seed(0)
     sizes = {

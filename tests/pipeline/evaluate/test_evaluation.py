@@ -3,12 +3,15 @@
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
 
+from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.evaluate.evaluation import evaluate, proven_twin
 from pipeline.evaluate.gate import judge, read_records
@@ -28,12 +31,12 @@ def at(logprob, ids):
 
 
 @pytest.fixture
-def rng():
+def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
 @pytest.fixture
-def logits(rng):
+def logits(rng: np.random.Generator) -> np.ndarray:
     return 2 * rng.standard_normal((SEQUENCES, LENGTH - 1, VOCAB))
 
 
@@ -87,19 +90,23 @@ def run(tmp_path, rng, base, cand, top_k):
     out.mkdir()
     told = []
     baseline = write_baseline(tmp_path / "baseline", rng, base, top_k)
-    evaluate(FixedEngine(cand), baseline, out, lambda *event: told.append(event))
+    evaluate(cast("LoadedEngine", FixedEngine(cand)), baseline, out, lambda *event: told.append(event))
     assert [done for done, *_ in told] == [0, 5 * LENGTH, 10 * LENGTH, 12 * LENGTH]
     return json.loads((out / "scores.json").read_text()), read_records(out / "samples.jsonl")
 
 
-def test_the_source_checkpoint_itself_passes_the_strictest_gate(tmp_path, rng, logits):
+def test_the_source_checkpoint_itself_passes_the_strictest_gate(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     scores, records = run(tmp_path, rng, logits, logits, top_k=8)
     assert judge(STRICT, records).outcome == "PASS"
     assert scores["metrics"]["kl"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert (scores["sequences"], scores["tokens"], scores["top_k"]) == (12, 12 * 19, 8)
 
 
-def test_with_the_whole_vocabulary_the_scores_are_exact(tmp_path, rng, logits):
+def test_with_the_whole_vocabulary_the_scores_are_exact(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     worse = logits + 0.5 * rng.standard_normal(logits.shape)
     scores, records = run(tmp_path, rng, logits, worse, top_k=VOCAB)
     base, cand = log_softmax(logits), log_softmax(worse)
@@ -111,7 +118,9 @@ def test_with_the_whole_vocabulary_the_scores_are_exact(tmp_path, rng, logits):
     assert judge(STRICT, records).outcome == "FAIL"
 
 
-def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(tmp_path, rng, logits):
+def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     worse = logits + 0.5 * rng.standard_normal(logits.shape)
     base, cand = log_softmax(logits), log_softmax(worse)
     scores, _ = run(tmp_path, rng, logits, worse, top_k=4)
@@ -120,7 +129,9 @@ def test_few_likely_tokens_give_a_lower_bound_and_say_what_they_leave_out(tmp_pa
     assert scores["mean_tail_mass"] == pytest.approx(left.mean(), rel=1e-3)
 
 
-def test_an_engine_that_gives_nan_is_written_down_and_fails(tmp_path, rng, logits):
+def test_an_engine_that_gives_nan_is_written_down_and_fails(
+    tmp_path: Path, rng: np.random.Generator, logits: np.ndarray
+):
     broken = logits.copy()
     broken[3, 7] = math.nan
     scores, records = run(tmp_path, rng, logits, broken, top_k=8)
@@ -129,7 +140,7 @@ def test_an_engine_that_gives_nan_is_written_down_and_fails(tmp_path, rng, logit
     assert judge(Limits(kl=100), records).outcome == "FAIL"
 
 
-def test_a_directory_without_an_engine_has_no_runner(tmp_path):
+def test_a_directory_without_an_engine_has_no_runner(tmp_path: Path):
     with pytest.raises(SourceError, match=r"holds no engine \(no engine.json\)"):
         runner_of(tmp_path)
 
@@ -147,10 +158,15 @@ class Counting:
         yield Said(torch.zeros(tokens.shape), torch.zeros(indices.shape), (tokens + self.step) % VOCAB)
 
 
+def counting(step: int) -> LoadedEngine:
+    """An engine of which only these two methods may be called."""
+    return cast("LoadedEngine", Counting(step))
+
+
 def test_a_twin_is_named_where_it_scores_what_the_served_engine_generates():
     about = {"scored": "scoring", "vocab_size": VOCAB, "max_seq_len": 32}
-    found = proven_twin(Counting(1), about)
+    found = proven_twin(counting(1), about)
     assert (found["scored"], found["proof"]["agreement"]) == ("scoring", 1.0)
     with pytest.raises(BuildFailed, match=r"generates \[.*where it scores"):
-        proven_twin(Counting(2), about)
-    assert proven_twin(Counting(2), {**about, "scored": ""}) == {}
+        proven_twin(counting(2), about)
+    assert proven_twin(counting(2), {**about, "scored": ""}) == {}

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_the_interval_of_a_mean_is_as_wide_as_students_t_says():
 
 
 @pytest.mark.parametrize(("num", "t"), [(8, 2.3646), (10, 2.2622), (31, 2.0423), (121, 1.9799)])
-def test_the_t_quantile_is_that_of_the_tables(num, t):
+def test_the_t_quantile_is_that_of_the_tables(num: int, t: float):
     from statistics import NormalDist
 
     reach = -NormalDist().inv_cdf(_tail_probability(num)) / math.sqrt(num / (num - 1))
@@ -157,7 +158,7 @@ def test_a_value_on_its_limit_promises_no_number_of_samples():
 
 @pytest.mark.parametrize("field", ["baseline_nll", "engine_nll", "kl"])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_one_value_that_is_not_finite_fails_every_check(field, value):
+def test_one_value_that_is_not_finite_fails_every_check(field: str, value: float):
     rows = records(64)
     rows[17] = replace(rows[17], **{field: value})
     verdict = judge(ALL, rows)
@@ -183,7 +184,7 @@ def test_no_samples_are_not_a_pass():
         judge(ALL, [])
 
 
-def test_a_missing_metric_is_a_key_error(tmp_path):
+def test_a_missing_metric_is_a_key_error(tmp_path: Path):
     row = {"tokens": 3, "baseline_nll": 1.0, "engine_nll": 1.0, "agreed": 3}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
     with pytest.raises(KeyError, match="kl"):
@@ -191,7 +192,7 @@ def test_a_missing_metric_is_a_key_error(tmp_path):
 
 
 @pytest.mark.parametrize(("tokens", "agreed"), [(0, 0), (5, 6), (5, -1)])
-def test_impossible_counts_are_refused(tokens, agreed):
+def test_impossible_counts_are_refused(tokens: int, agreed: int):
     with pytest.raises(ValueError, match=f"{tokens} tokens of which {agreed}"):
         Record(tokens, 1.0, 1.0, 0.0, agreed)
 
@@ -249,7 +250,7 @@ def test_two_engines_on_the_same_samples_differ_by_what_was_added_to_each():
     after = [replace(record, kl=record.kl + 255 * 0.001) for record in before]
     found = differences(before, after)["kl"]
     assert found.value == pytest.approx(0.001)
-    assert (found.low, found.high) == (pytest.approx(0.001), pytest.approx(0.001))
+    assert (found.low, found.high) == pytest.approx((0.001, 0.001))
     apart = [estimates(each)["kl"] for each in (before, after)]
     assert apart[1].low < apart[0].high  # the two intervals alone would not tell
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def scored(source: Path, data: Path, out: Path) -> tuple[float, np.ndarray]:
     return found["perplexity"], load_file(out / "tokens.safetensors")["tokens"]
 
 
-def test_the_gate_scores_windows_as_the_model_is_used(tmp_path):
+def test_the_gate_scores_windows_as_the_model_is_used(tmp_path: Path):
     source, data = sinking(tmp_path / "model"), rows(tmp_path / "rows.jsonl")
     found, tokens = scored(source, data, tmp_path / "out")
     assert (tokens[:, 0] == BOS).all()
@@ -115,7 +116,7 @@ def test_the_gate_scores_windows_as_the_model_is_used(tmp_path):
     assert perplexity(source, bare) > 1000 * found
 
 
-def test_a_tokenizer_that_adds_none_gets_none(tmp_path):
+def test_a_tokenizer_that_adds_none_gets_none(tmp_path: Path):
     source, data = sinking(tmp_path / "model", adds_bos=False), rows(tmp_path / "rows.jsonl")
     out = tmp_path / "out"
     _, tokens = scored(source, data, out)
@@ -129,10 +130,10 @@ def test_a_tokenizer_that_adds_none_gets_none(tmp_path):
 
 
 @pytest.mark.parametrize("how", [{}, {"pack": False}, {"pack": False, "truncate": "left"}])
-def test_calibration_windows_begin_with_bos_however_they_are_cut(how, tmp_path):
+def test_calibration_windows_begin_with_bos_however_they_are_cut(how: dict[str, Any], tmp_path: Path):
     source, data, out = sinking(tmp_path / "model"), rows(tmp_path / "rows.jsonl"), tmp_path / "out"
     out.mkdir()
-    made = job(source, data, pack=True, truncate="right", seed=0, max_sequences="all")
+    made: dict[str, Any] = job(source, data, pack=True, truncate="right", seed=0, max_sequences="all")
     made["params"] |= {"data": [made["params"]["data"]]} | how
     calibration_set.build(made, out, lambda *_: None)
     held = load_file(out / "tokens.safetensors")

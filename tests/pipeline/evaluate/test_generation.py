@@ -27,11 +27,10 @@ def test_a_plain_prompt_is_tokenized_as_it_is(tokenizer):
 
 
 @pytest.mark.parametrize("name", [None, *sorted(file.stem for file in TEMPLATES.glob("*.jinja"))])
-def test_a_chat_becomes_the_tokens_that_transformers_gives(tokenizer, name):
+def test_a_chat_becomes_the_tokens_that_transformers_gives(tokenizer, name: str | None):
     text = CHAT_TEMPLATE if name is None else (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
-    if "tool_use" in (name or ""):
-        text = {"default": CHAT_TEMPLATE, "tool_use": text}
-    tokenizer.chat_template = text
+    with_tools = "tool_use" in (name or "")
+    tokenizer.chat_template = {"default": CHAT_TEMPLATE, "tool_use": text} if with_tools else text
     messages = [{"role": "user", "content": "write é"}]
     today = datetime.fromisoformat(DATE).strftime
     expected = tokenizer.apply_chat_template(
@@ -53,7 +52,7 @@ def test_a_chat_becomes_the_tokens_that_transformers_gives(tokenizer, name):
         (None, "has no chat template; generate without --chat"),
     ],
 )
-def test_a_template_that_cannot_be_rendered_is_named(tokenizer, template, said):
+def test_a_template_that_cannot_be_rendered_is_named(tokenizer, template, said: str):
     tokenizer.chat_template = template
     with pytest.raises(SourceError, match=said):
         encode(tokenizer, "hi", DATE)

@@ -1,7 +1,10 @@
 """Which figures are taken of an engine."""
 
+from typing import Any, cast
+
 import pytest
 
+from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed
 from pipeline.evaluate.measurement import FIGURES, measure, within
 
@@ -11,7 +14,7 @@ PARAMS = {"prompt_len": 16, "new_tokens": 8, "repeats": 3, "batch_sizes": [1, 4]
 class SteadyEngine:
     """An engine as fast as its arguments say."""
 
-    figures = FIGURES
+    figures: tuple[str, ...] = FIGURES
 
     def score(self, tokens, targets, indices):
         raise AssertionError("not asked for")
@@ -22,9 +25,14 @@ class SteadyEngine:
         }
 
 
+def loaded(engine: SteadyEngine) -> LoadedEngine:
+    """The engine, which is only measured and need not generate."""
+    return cast("LoadedEngine", engine)
+
+
 def test_every_batch_size_is_a_row_with_all_figures():
-    told = []
-    found = measure(SteadyEngine(), PARAMS, lambda *event: told.append(event))
+    told: list[Any] = []
+    found = measure(loaded(SteadyEngine()), PARAMS, lambda *event: told.append(event))
     assert (found["prompt_len"], found["new_tokens"], found["repeats"]) == (16, 8, 3)
     assert [row["batch_size"] for row in found["rows"]] == [1, 4]
     assert found["rows"][1] == {"batch_size": 4, **dict.fromkeys(FIGURES, 4.0 * 16 * 8 * 3)}
@@ -35,20 +43,22 @@ def test_a_figure_that_is_not_there_is_a_key_error():
     engine = SteadyEngine()
     engine.figures = FIGURES[:-1]
     with pytest.raises(KeyError, match="peak_memory_bytes"):
-        measure(engine, PARAMS, lambda *_: None)
+        measure(loaded(engine), PARAMS, lambda *_: None)
 
 
 @pytest.mark.parametrize("change", [{"new_tokens": 1}, {"repeats": 0}])
-def test_nothing_to_time_is_refused(change):
+def test_nothing_to_time_is_refused(change: dict[str, Any]):
     with pytest.raises(BuildFailed, match="nothing to time with"):
-        measure(SteadyEngine(), {**PARAMS, **change}, lambda *_: None)
+        measure(loaded(SteadyEngine()), {**PARAMS, **change}, lambda *_: None)
 
 
 @pytest.mark.parametrize(
     ("batch", "length", "expected"),
     [(8, 512, (64, 32, [1, 8])), (1, 512, (64, 32, [1])), (4, 80, (40, 32, [1, 4])), (2, 4, (2, 2, [1, 2]))],
 )
-def test_an_engine_is_timed_within_its_own_limits(batch, length, expected):
+def test_an_engine_is_timed_within_its_own_limits(
+    batch: int, length: int, expected: tuple[int, int, list[int]]
+):
     params = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
     how = within({"max_batch_size": batch, "max_seq_len": length}, params)
     assert (how["prompt_len"], how["new_tokens"], how["batch_sizes"]) == expected

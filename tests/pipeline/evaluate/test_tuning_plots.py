@@ -1,5 +1,8 @@
 """Plots of searches and gates: that every case draws, and the same numbers give the same picture."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from pipeline.evaluate.tuning_plots import accuracy_plot, throughput_plot
@@ -38,12 +41,12 @@ FAILED = trial(256, why="out of memory\nand more lines")
         ([trial(8, row(8, float("nan")))], Slo()),
     ],
 )
-def test_every_search_has_a_picture(trials, slo, tmp_path):
+def test_every_search_has_a_picture(trials: list[Any], slo: Slo, tmp_path: Path):
     throughput_plot(trials, "throughput", slo, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
 
 
-def test_the_same_search_gives_the_same_bytes_and_another_one_does_not(tmp_path):
+def test_the_same_search_gives_the_same_bytes_and_another_one_does_not(tmp_path: Path):
     pictures = []
     for slo in (Slo(), Slo(), Slo(tokens_per_s_per_user=45)):
         throughput_plot([GOOD, FAST], "throughput", slo, tmp_path / "a.png")
@@ -67,7 +70,7 @@ def check(label, metric, value, half, outcome):
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_gate_has_a_picture_even_without_a_finite_number(known, tmp_path):
+def test_a_gate_has_a_picture_even_without_a_finite_number(known: bool, tmp_path: Path):
     rows = [
         check("fp8", "kl", 0.004 if known else None, 0.001, "PASS" if known else "FAIL"),
         check("fp8", "top1_agreement", 0.975 if known else None, 0.01, "INCONCLUSIVE" if known else "FAIL"),

@@ -3,6 +3,7 @@
 import json
 import math
 from itertools import product
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.errors import NoFeasiblePoint
 from pipeline.evaluate.tuning_search import Trial, apply, best_row, choose, misses, points, trial_rows
 from recipes.schema import Budget, Engine, Slo
+from tests.present import present
 
 ENGINE = Engine(max_batch_size=16, options={"autotune": True, "threads": 2})
 SPACE = {"max_batch_size": (4, 16, 64), "max_seq_len": (128, 512), "options.autotune": (False, True)}
@@ -93,7 +95,7 @@ def test_a_point_changes_the_engine_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", ["max_batch", "tp", "options.", "options", "format"])
-def test_an_unknown_setting_is_refused_with_the_known_ones(name):
+def test_an_unknown_setting_is_refused_with_the_known_ones(name: str):
     with pytest.raises(
         ValueError, match=rf"unknown setting '{name}'; have max_batch_size, max_seq_len, options"
     ):
@@ -101,7 +103,7 @@ def test_an_unknown_setting_is_refused_with_the_known_ones(name):
 
 
 @pytest.mark.parametrize("value", [0, -3, "many", None])
-def test_a_value_out_of_range_is_refused_with_its_setting(value):
+def test_a_value_out_of_range_is_refused_with_its_setting(value: int | str | None):
     with pytest.raises(ValueError, match=rf"max_batch_size: {value!r} is refused"):
         apply(ENGINE, {"max_batch_size": value})
 
@@ -151,7 +153,7 @@ def test_when_nothing_was_measured_every_reason_is_given():
 
 
 @pytest.mark.parametrize("objective", ["throughput", "latency"])
-def test_a_measurement_that_is_not_a_number_never_wins(objective):
+def test_a_measurement_that_is_not_a_number_never_wins(objective: Literal["throughput", "latency"]):
     broken = trial(8, row(8, math.nan, itl=math.nan))
     good = trial(4, row(4, 10, itl=100))
     assert choose([broken, good], objective, Slo()) is good
@@ -171,7 +173,7 @@ def test_the_chosen_trial_is_feasible_and_no_feasible_one_beats_it(figures, limi
         with pytest.raises(NoFeasiblePoint, match=f"none of {len(trials)} points"):
             choose(trials, "throughput", Slo(ttft_ms_p95=limit))
         return
-    best = choose(trials, "throughput", Slo(ttft_ms_p95=limit)).measurement["rows"][0]
+    best = present(choose(trials, "throughput", Slo(ttft_ms_p95=limit)).measurement)["rows"][0]
     assert best["ttft_ms_p95"] <= limit
     assert best["tokens_per_s"] == max(speeds)
 

@@ -2,9 +2,12 @@
 
 import fnmatch
 import json
+from pathlib import Path
 
 import pytest
 
+from artifacts.client import Client
+from tests.callables import Ask
 from tests.pipeline.exchange.conftest import NAME
 
 PARTS = {"engine": "engine", "checkpoint": "quantized_checkpoint"}
@@ -12,7 +15,9 @@ PARTS = {"engine": "engine", "checkpoint": "quantized_checkpoint"}
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("target", ["hf", "oci"])
-def test_the_part_that_is_asked_for_goes_and_comes_back(ask, client, tmp_path, target, part):
+def test_the_part_that_is_asked_for_goes_and_comes_back(
+    ask: Ask, client: Client, tmp_path: Path, target: str, part: str
+):
     where = f"{target}:{tmp_path / 'out'}" + (":v1" if target == "oci" else "")
     code, out, err = ask("--json", "push", f"{NAME}@prod", where, "--part", part)
     assert code == 0, err
@@ -31,7 +36,7 @@ def test_the_part_that_is_asked_for_goes_and_comes_back(ask, client, tmp_path, t
     }
 
 
-def test_what_goes_where_nobody_says_so(ask, client, tmp_path):
+def test_what_goes_where_nobody_says_so(ask: Ask, client: Client, tmp_path: Path):
     for target, part in (("hf", "checkpoint"), ("oci", "engine")):
         code, out, err = ask("--json", "push", NAME, f"{target}:{tmp_path / target}")
         assert (code, json.loads(out)["part"]) == (0, part), err

@@ -2,10 +2,13 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from artifacts.client import Client
 from artifacts.errors import ArtifactCorrupt, DestinationTaken
 from artifacts.registry.registry import Request
 from artifacts.version import Metric
@@ -16,6 +19,7 @@ from pipeline.exchange.model_card import card
 from pipeline.exchange.pushed_content import content
 from pipeline.pages.card import card_markdown
 from pipeline.pages.card.card_reader import card_of
+from pipeline.process.host import Host
 from tests.odd import MANY_ALIASES
 from tests.pipeline.exchange.conftest import NAME
 
@@ -24,7 +28,7 @@ def names(directory):
     return sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*"))
 
 
-def test_a_layout_holds_what_loaders_want_and_the_papers_of_the_source(client, tmp_path):
+def test_a_layout_holds_what_loaders_want_and_the_papers_of_the_source(client: Client, tmp_path: Path):
     exchange.push(NAME, f"hf:{tmp_path / 'repo'}", client, None)
     assert names(tmp_path / "repo") == [
         "LICENSE",
@@ -43,7 +47,7 @@ def test_a_layout_holds_what_loaders_want_and_the_papers_of_the_source(client, t
         exchange.push(NAME, f"hf:{tmp_path / 'repo'}", client, None)
 
 
-def test_the_card_has_front_matter_and_no_place_of_this_machine(client):
+def test_the_card_has_front_matter_and_no_place_of_this_machine(client: Client):
     text = card(content(client.resolve(NAME), "checkpoint", client))
     front = yaml.safe_load(text.split("---\n")[1])
     assert front == {
@@ -60,7 +64,7 @@ def test_the_card_has_front_matter_and_no_place_of_this_machine(client):
     assert "path: tiny" in text
 
 
-def test_the_card_says_what_the_engine_card_says(client):
+def test_the_card_says_what_the_engine_card_says(client: Client):
     until = datetime.now(UTC) + timedelta(days=1)
     client.registry.waive(
         Request(name=NAME, number=1, alias="prod", rule="max_age_days", reason="agreed", until=until)
@@ -79,7 +83,7 @@ def test_the_card_says_what_the_engine_card_says(client):
     assert pushed.count("\n> ") == ours.count("\n> ")
 
 
-def test_hostile_words_do_not_leave_their_place_in_the_card(client):
+def test_hostile_words_do_not_leave_their_place_in_the_card(client: Client):
     record = client.resolve(NAME)
     for field in ("model", "published_by"):
         object.__setattr__(record, field, "x\n# <script>alert(1)</script> | [a](b)\x1b[31m")
@@ -95,7 +99,9 @@ def test_hostile_words_do_not_leave_their_place_in_the_card(client):
     assert next(line for line in body.splitlines() if line.startswith("# ")).startswith("# team/tiny_fp8")
 
 
-def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(client, elsewhere, host, tmp_path):
+def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(
+    client: Client, elsewhere: Client, host: Host, tmp_path: Path
+):
     from pipeline.run.resharding import find
 
     exchange.push(NAME, f"hf:{tmp_path / 'repo'}", client, None)
@@ -116,7 +122,7 @@ def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(client, elsewhere,
     assert (tmp_path / "again" / weights).read_bytes() == (tmp_path / "repo" / weights).read_bytes()
 
 
-def test_a_damaged_checkpoint_is_not_pushed(client, tmp_path):
+def test_a_damaged_checkpoint_is_not_pushed(client: Client, tmp_path: Path):
     key = client.resolve(NAME).lineage["quantized_checkpoint"]
     file = client.store.path(key) / "tokenizer.json"
     file.chmod(0o644)
@@ -126,7 +132,7 @@ def test_a_damaged_checkpoint_is_not_pushed(client, tmp_path):
     assert not (tmp_path / "repo").exists()
 
 
-def test_a_version_without_a_checkpoint_says_what_it_has(client, tmp_path):
+def test_a_version_without_a_checkpoint_says_what_it_has(client: Client, tmp_path: Path):
     record = client.resolve(NAME)
     record.lineage.clear()
     with pytest.raises(ExchangeRefused, match="--part engine"):
@@ -145,6 +151,6 @@ def test_a_version_without_a_checkpoint_says_what_it_has(client, tmp_path):
         ("a: !!int x", {}),
     ],
 )
-def test_a_card_says_nothing_where_it_cannot_be_read_whole(tmp_path, front, said):
+def test_a_card_says_nothing_where_it_cannot_be_read_whole(tmp_path: Path, front: str, said: dict[str, Any]):
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n")
     assert front_matter(tmp_path) == said

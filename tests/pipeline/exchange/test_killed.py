@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.client import Client
 from tests.pipeline.exchange.conftest import NAME
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -90,7 +93,9 @@ print(json.dumps(complete))
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("hf", 4), ("oci", 9)])
-def test_a_killed_push_leaves_nothing_or_all_and_the_next_one_succeeds(client, kind, steps, tmp_path):
+def test_a_killed_push_leaves_nothing_or_all_and_the_next_one_succeeds(
+    client: Client, kind: str, steps: int, tmp_path: Path
+):
     work = tmp_path / "out" / "there"
     work.mkdir(parents=True)
     done = subprocess.run(

@@ -1,13 +1,14 @@
 """A collection that comes at the worst moment of an import or a push takes nothing that they need."""
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
 
 from artifacts.client import Client
 from artifacts.collection import sweep
-from artifacts.collection.marking import Policy
+from artifacts.collection.marking import Plan, Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.errors import StoreMismatch
 from artifacts.registry import tables
@@ -15,13 +16,15 @@ from artifacts.registry.database import open_database
 from artifacts.registry.registry import Binding, Publication, Registry, open_registry
 from artifacts.registry.retention import Names
 from pipeline.exchange import exchange
+from pipeline.exchange.pushed_content import Part
+from pipeline.process.host import Host
 from tests.checkpoints import checkpoint, lay
 from tests.pipeline.exchange.conftest import NAME
 
 EAGER = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0)
 
 
-def collect(client: Client) -> sweep.Plan:
+def collect(client: Client) -> Plan:
     """Removes whatever neither an alias nor a lease keeps."""
     url = client.registry.url
     names = Names(open_database(url), inside=url == client.store.registry_url)
@@ -46,7 +49,7 @@ def late(client: Client) -> Client:
     return client
 
 
-def test_what_was_imported_and_is_not_registered_yet_stays(elsewhere, host, tmp_path):
+def test_what_was_imported_and_is_not_registered_yet_stays(elsewhere: Client, host: Host, tmp_path: Path):
     lay(tmp_path / "checkpoint", checkpoint())
     made = exchange.take(str(tmp_path / "checkpoint"), "team/ckpt", late(elsewhere), host)
     assert elsewhere.store.verify(made.key) == []
@@ -54,7 +57,7 @@ def test_what_was_imported_and_is_not_registered_yet_stays(elsewhere, host, tmp_
     assert [one.key for one in collect(elsewhere).removed] == [made.key]  # no alias is at it
 
 
-def test_the_registry_of_an_import_is_remembered_in_the_store(tmp_path, host):
+def test_the_registry_of_an_import_is_remembered_in_the_store(tmp_path: Path, host: Host):
     client = Client(tmp_path / "store", f"sqlite:///{tmp_path / 'other.db'}")
     lay(tmp_path / "checkpoint", checkpoint())
     exchange.take(str(tmp_path / "checkpoint"), "team/ckpt", client, host)
@@ -64,8 +67,11 @@ def test_the_registry_of_an_import_is_remembered_in_the_store(tmp_path, host):
 
 
 @pytest.mark.parametrize("part", ["engine", "checkpoint"])
-def test_what_is_being_pushed_stays_when_nobody_points_at_it_any_more(client, tmp_path, part):
-    record, plans = client.resolve(NAME), []
+def test_what_is_being_pushed_stays_when_nobody_points_at_it_any_more(
+    client: Client, tmp_path: Path, part: Part
+):
+    record = client.resolve(NAME)
+    plans: list[Plan] = []
     newer = [f"{number:064x}" for number in (2, 3)]
     for number, key in enumerate(newer, 2):
         with client.store.write(key, kind="engine", step={}, host={}) as draft:
@@ -87,7 +93,9 @@ def test_what_is_being_pushed_stays_when_nobody_points_at_it_any_more(client, tm
     assert {one.key for one in collect(client).removed} == set(record.lineage.values())
 
 
-def test_nothing_is_pushed_from_a_store_that_the_registry_does_not_mean(client, elsewhere, tmp_path):
+def test_nothing_is_pushed_from_a_store_that_the_registry_does_not_mean(
+    client: Client, elsewhere: Client, tmp_path: Path
+):
     record = client.resolve(NAME)
     other = Client(elsewhere.store.root, client.registry.url)
     with open_database(client.registry.url).writing() as db:

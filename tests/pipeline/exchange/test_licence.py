@@ -1,5 +1,8 @@
 """Licences on their way: from a card into a version, from a version into a card."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from artifacts.trust.licence import licence_in
@@ -21,7 +24,7 @@ from pipeline.exchange.pushed_content import licence_id
         ("tags: [x]", None),
     ],
 )
-def test_what_a_card_states_is_one_expression_or_nothing(tmp_path, said, known):
+def test_what_a_card_states_is_one_expression_or_nothing(tmp_path: Path, said: str, known: str | None):
     (tmp_path / "README.md").write_text(f"---\n{said}\n---\n# A model\n")
     assert licence_id(licence_in(tmp_path)) == known
 
@@ -31,7 +34,7 @@ def test_what_a_card_states_is_one_expression_or_nothing(tmp_path, said, known):
     [("mit", "mit"), (["mit"], "mit"), (["a", "b"], "a OR b"), ({"id": ["a"]}, "a"), ({}, None), (None, None),
      ("", None), ("NOASSERTION", None), ({"id": "NOASSERTION", "texts": {}}, None), (7, None)],
 )  # fmt: skip
-def test_a_licence_is_understood_however_it_was_registered(said, known):
+def test_a_licence_is_understood_however_it_was_registered(said, known: str | None):
     assert licence_id(said) == known
 
 
@@ -45,5 +48,5 @@ def test_a_licence_is_understood_however_it_was_registered(said, known):
         (None, {}),
     ],
 )
-def test_a_card_says_it_as_hubs_index_it(known, said):
+def test_a_card_says_it_as_hubs_index_it(known: str | None, said: dict[str, Any]):
     assert licence(known) == said

@@ -2,16 +2,21 @@
 
 import json
 import threading
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 
+from artifacts.client import Client
 from artifacts.errors import StoreUnusable
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.exchange import exchange, mlflow
 from pipeline.exchange.mlflow_push import model_name
+from pipeline.process.host import Host
 from tests.pipeline.exchange.conftest import NAME
 from tests.servers import mlflow as server
 
@@ -19,7 +24,7 @@ API = "api/2.0/mlflow"
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with server.serve(tmp_path_factory.mktemp("mlflow")) as running:
         yield running
 
@@ -31,7 +36,9 @@ def ask(address, path, **query):
 
 
 @pytest.mark.slow
-def test_a_version_goes_to_mlflow_whole_and_comes_back(address, client, elsewhere, host):
+def test_a_version_goes_to_mlflow_whole_and_comes_back(
+    address: str, client: Client, elsewhere: Client, host: Host
+):
     told = []
     pushed = exchange.push(
         NAME, f"mlflow:{address}", client, None, lambda done, total: told.append((done, total))
@@ -65,7 +72,9 @@ def test_a_version_goes_to_mlflow_whole_and_comes_back(address, client, elsewher
 
 
 @pytest.mark.slow
-def test_what_mlflow_refuses_is_said_in_its_words(address, client, elsewhere, host):
+def test_what_mlflow_refuses_is_said_in_its_words(
+    address: str, client: Client, elsewhere: Client, host: Host
+):
     with pytest.raises(ExchangeFailed, match=r"HTTP 404 RESOURCE_DOES_NOT_EXIST: .*nobody"):
         exchange.take(f"mlflow:{address}#nobody/7", "team/x", elsewhere, host)
     with pytest.raises(ExchangeRefused, match="numbers versions itself"):
@@ -107,11 +116,11 @@ def answering(*answers):
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(mlflow.time, "sleep", lambda _: None)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
 
 
-def test_a_failure_that_passes_is_waited_out(impatient):
+def test_a_failure_that_passes_is_waited_out(impatient: None):
     with answering((503, b""), (500, b"oops"), (200, {"ok": 1})) as (address, asked):
         connected = mlflow.connect(address)
         with connected.client:
@@ -119,7 +128,7 @@ def test_a_failure_that_passes_is_waited_out(impatient):
     assert len(asked) == 3
 
 
-def test_one_that_stays_ends_with_words(impatient):
+def test_one_that_stays_ends_with_words(impatient: None):
     with answering((503, b"")) as (address, _):
         connected = mlflow.connect(address)
         with connected.client, pytest.raises(ExchangeFailed, match="HTTP 503, 4 times in a row"):
@@ -129,14 +138,14 @@ def test_one_that_stays_ends_with_words(impatient):
         connected.get("mlflow/x")
 
 
-def test_something_else_than_mlflow_is_told(impatient):
+def test_something_else_than_mlflow_is_told(impatient: None):
     with answering((200, b"<html>")) as (address, _):
         connected = mlflow.connect(address)
         with connected.client, pytest.raises(ExchangeFailed, match="no answer of an MLflow server"):
             connected.get("mlflow/x")
 
 
-def test_credentials_come_from_the_environment_and_stay_out_of_messages(monkeypatch):
+def test_credentials_come_from_the_environment_and_stay_out_of_messages(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hush")
     with answering((401, b"")) as (address, asked):
         connected = mlflow.connect(address)
@@ -147,7 +156,9 @@ def test_credentials_come_from_the_environment_and_stay_out_of_messages(monkeypa
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/x", "a//b"])
-def test_a_listed_name_that_leads_elsewhere_is_refused(elsewhere, host, name, tmp_path):
+def test_a_listed_name_that_leads_elsewhere_is_refused(
+    elsewhere: Client, host: Host, name: str, tmp_path: Path
+):
     version = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
     listed = {"files": [{"path": name, "is_dir": False, "file_size": 1}]}
     answers = answering((200, version), (200, listed))
@@ -163,7 +174,7 @@ def listed(**sizes):
     return {"files": [{"path": name, "is_dir": False, "file_size": size} for name, size in sizes.items()]}
 
 
-def test_a_file_that_is_longer_than_listed_is_not_written_whole(elsewhere, host):
+def test_a_file_that_is_longer_than_listed_is_not_written_whole(elsewhere: Client, host: Host):
     files = listed(**{"engine.json": 3})
     refusal = pytest.raises(ExchangeFailed, match=r"engine\.json is listed with 3 bytes, and more come")
     answers = answering((200, VERSION), (200, files), (200, b"{}" + b" " * (8 << 20)))
@@ -173,7 +184,7 @@ def test_a_file_that_is_longer_than_listed_is_not_written_whole(elsewhere, host)
     assert not any((elsewhere.store.root / "import").glob("*"))
 
 
-def test_more_than_the_disk_has_is_refused_before_the_first_byte(elsewhere, host):
+def test_more_than_the_disk_has_is_refused_before_the_first_byte(elsewhere: Client, host: Host):
     files = listed(**{"engine.json": 2, "rank0.engine": 1 << 60})
     needed = 2 * ((1 << 60) + 2)
     refusal = pytest.raises(StoreUnusable, match=rf"needs {needed:,} bytes, and [\d,]+ are free")
@@ -182,7 +193,7 @@ def test_more_than_the_disk_has_is_refused_before_the_first_byte(elsewhere, host
     assert len(asked) == 2
 
 
-def test_folders_without_end_and_names_that_clash_are_refused(elsewhere, host):
+def test_folders_without_end_and_names_that_clash_are_refused(elsewhere: Client, host: Host):
     deeper = {"files": [{"path": f"d{number}", "is_dir": True} for number in range(200)]}
     clash = listed(**{"engine.json": 2, "Engine.json": 2})
     for answer, said in ((deeper, "more than 10,000 files"), (clash, "differ only by case")):
@@ -191,7 +202,7 @@ def test_folders_without_end_and_names_that_clash_are_refused(elsewhere, host):
             exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
 
 
-def test_files_that_the_server_does_not_pass_on_are_told(elsewhere, host):
+def test_files_that_the_server_does_not_pass_on_are_told(elsewhere: Client, host: Host):
     version = {"model_version": {"name": "m", "version": "1", "source": "s3://bucket/a?sig=hush"}}
     told = pytest.raises(ExchangeRefused, match=r"files are at s3:, .*--serve-artifacts")
     with answering((200, version)) as (address, _), told as caught:
@@ -199,5 +210,5 @@ def test_files_that_the_server_does_not_pass_on_are_told(elsewhere, host):
     assert "hush" not in str(caught.value)
 
 
-def test_slashes_become_dots(client):
+def test_slashes_become_dots(client: Client):
     assert model_name(client.resolve(NAME)) == "team.tiny_fp8"

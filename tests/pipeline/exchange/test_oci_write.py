@@ -7,15 +7,18 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from artifacts.client import Client
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound, StoreUnusable
 from pipeline.errors import ExchangeRefused
 from pipeline.exchange import exchange, modelpack, oci_write
 from pipeline.exchange.oci_read import survey, unpack
 from pipeline.exchange.pushed_content import content
 from pipeline.exchange.target import Layout
+from pipeline.process.host import Host
 from tests.checkpoints import checkpoint
 from tests.pipeline.exchange.conftest import NAME
 
@@ -71,7 +74,7 @@ def taken(layout, target):
     }
 
 
-def test_a_layout_is_of_the_format_and_its_layers_are_the_files(client, tmp_path):
+def test_a_layout_is_of_the_format_and_its_layers_are_the_files(client: Client, tmp_path: Path):
     pushed = exchange.push(f"{NAME}@prod", f"oci:{tmp_path / 'layout'}", client, None)
     manifest = manifest_of(tmp_path / "layout")
     assert manifest["artifactType"] == "application/vnd.cncf.model.manifest.v1+json"
@@ -94,7 +97,7 @@ def test_a_layout_is_of_the_format_and_its_layers_are_the_files(client, tmp_path
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_version_has_one_digest_wherever_it_is_written(client, tmp_path):
+def test_a_version_has_one_digest_wherever_it_is_written(client: Client, tmp_path: Path):
     first, again = (
         exchange.push(NAME, f"oci:{tmp_path / name}", client, None).facts["digest"] for name in ("one", "two")
     )
@@ -103,7 +106,7 @@ def test_a_version_has_one_digest_wherever_it_is_written(client, tmp_path):
     assert len(json.loads((tmp_path / "one" / "index.json").read_text())["manifests"]) == 1
 
 
-def test_two_parts_share_a_layout_and_a_tag_is_never_moved(client, tmp_path):
+def test_two_parts_share_a_layout_and_a_tag_is_never_moved(client: Client, tmp_path: Path):
     exchange.push(NAME, f"oci:{tmp_path / 'both'}:v1", client, "engine")
     exchange.push(NAME, f"oci:{tmp_path / 'both'}:v1-hf", client, "checkpoint")
     index = json.loads((tmp_path / "both" / "index.json").read_text())["manifests"]
@@ -118,7 +121,7 @@ def test_two_parts_share_a_layout_and_a_tag_is_never_moved(client, tmp_path):
         exchange.push(NAME, f"oci:{tmp_path / 'full'}", client, None)
 
 
-def test_a_file_longer_than_a_layer_is_cut_and_joined(client, tmp_path):
+def test_a_file_longer_than_a_layer_is_cut_and_joined(client: Client, tmp_path: Path):
     what = content(client.resolve(NAME), "checkpoint", client)
     oci_write.write_layout(what, client, Layout(tmp_path / "cut"), layer_bytes=10_000)
     manifest, name = manifest_of(tmp_path / "cut"), "model-00001-of-00002.safetensors"
@@ -135,7 +138,7 @@ def test_a_file_longer_than_a_layer_is_cut_and_joined(client, tmp_path):
         taken(lay(tmp_path / "cut", layers), tmp_path / "swapped")
 
 
-def test_a_damaged_engine_is_not_pushed(client, tmp_path):
+def test_a_damaged_engine_is_not_pushed(client: Client, tmp_path: Path):
     file = client.store.path(client.resolve(NAME).engine_key) / "rank0.engine"
     file.chmod(0o644)
     file.write_bytes(file.read_bytes()[::-1])
@@ -144,7 +147,7 @@ def test_a_damaged_engine_is_not_pushed(client, tmp_path):
     assert not (tmp_path / "layout").exists()
 
 
-def test_a_changed_blob_is_an_error_that_names_it(client, tmp_path):
+def test_a_changed_blob_is_an_error_that_names_it(client: Client, tmp_path: Path):
     exchange.push(NAME, f"oci:{tmp_path / 'layout'}", client, None)
     layer = manifest_of(tmp_path / "layout")["layers"][0]
     path = tmp_path / "layout" / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")
@@ -157,20 +160,20 @@ def test_a_changed_blob_is_an_error_that_names_it(client, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../b", "", "a//b"])
-def test_a_name_that_leads_elsewhere_is_refused(tmp_path, name):
+def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str):
     layout = tmp_path / "layout"
     with pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
         taken(lay(layout, [raw(layout, *ENGINE), raw(layout, name, b"x")]), tmp_path / "t")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_in_two_layers_is_refused(tmp_path):
+def test_a_file_in_two_layers_is_refused(tmp_path: Path):
     layout = tmp_path / "layout"
     with pytest.raises(ExchangeRefused, match="in two layers"):
         taken(lay(layout, [raw(layout, "a", b"1"), raw(layout, "a", b"2")]), tmp_path / "t")
 
 
-def test_an_archive_is_no_part_of_a_file(tmp_path):
+def test_an_archive_is_no_part_of_a_file(tmp_path: Path):
     layout = tmp_path / "layout"
     part = {"mediaType": GZIP, "annotations": {modelpack.FILE: "a", modelpack.FILE_SHA: "0"}}
     layers = [put(layout, archive(("a", data))) | part for data in (b"1", b"2")]
@@ -178,7 +181,7 @@ def test_an_archive_is_no_part_of_a_file(tmp_path):
         survey(Layout(lay(layout, layers)))
 
 
-def test_an_image_that_is_no_model_is_refused(tmp_path):
+def test_an_image_that_is_no_model_is_refused(tmp_path: Path):
     layout = tmp_path / "layout"
     with pytest.raises(ExchangeRefused, match="artifactType is None; only ModelPack"):
         taken(lay(layout, [], artifactType=None), tmp_path / "t")
@@ -211,7 +214,7 @@ def packed(layout, data, kind=GZIP):
     return lay(layout, [put(layout, data) | {"mediaType": kind}])
 
 
-def test_archives_of_other_tools_are_read_and_kept_inside(tmp_path):
+def test_archives_of_other_tools_are_read_and_kept_inside(tmp_path: Path):
     files = (("./config.json", b"{}"), ("deep/a.txt", b"a"))
     for number, (mode, kind) in enumerate({"w:gz": GZIP, "w:": TAR}.items()):
         layout = packed(tmp_path / f"l{number}", archive(*files, mode=mode), kind)
@@ -274,7 +277,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_is_refused_before_a_byte_is_written(bomb, elsewhere, host, tmp_path):
+def test_a_bomb_is_refused_before_a_byte_is_written(bomb: str, elsewhere: Client, host: Host, tmp_path: Path):
     kind, data, said = BOMBS[bomb]
     layout = packed(tmp_path / "layout", data, kind)
     with pytest.raises(ExchangeRefused, match=said) as caught:
@@ -285,7 +288,7 @@ def test_a_bomb_is_refused_before_a_byte_is_written(bomb, elsewhere, host, tmp_p
     assert not (elsewhere.store.root / "import").exists()
 
 
-def test_a_blob_of_another_size_is_not_copied(tmp_path):
+def test_a_blob_of_another_size_is_not_copied(tmp_path: Path):
     layout = tmp_path / "layout"
     declared = raw(layout, "a", b"x")
     os.truncate(layout / "blobs" / "sha256" / declared["digest"][7:], 1 << 40)
@@ -293,7 +296,7 @@ def test_a_blob_of_another_size_is_not_copied(tmp_path):
         survey(Layout(lay(layout, [declared, raw(layout, *ENGINE)])))
 
 
-def test_more_than_the_disk_has_is_refused_with_both_sizes(elsewhere, host, tmp_path):
+def test_more_than_the_disk_has_is_refused_with_both_sizes(elsewhere: Client, host: Host, tmp_path: Path):
     layout, size = tmp_path / "layout", 1 << 50
     held = layout / "blobs" / "sha256" / ("0" * 64)
     held.parent.mkdir(parents=True)
@@ -311,7 +314,7 @@ def test_more_than_the_disk_has_is_refused_with_both_sizes(elsewhere, host, tmp_
     assert not any((elsewhere.store.root / "import").glob("*"))
 
 
-def test_of_a_checkpoint_only_what_makes_a_model_is_unpacked(tmp_path):
+def test_of_a_checkpoint_only_what_makes_a_model_is_unpacked(tmp_path: Path):
     layout = tmp_path / "layout"
     files = checkpoint() | {"dataset/rows.bin": b"x" * 100, "run.py": b"import os"}
     found = taken(lay(layout, [raw(layout, name, data) for name, data in files.items()]), tmp_path / "t")
@@ -328,13 +331,15 @@ def test_of_a_checkpoint_only_what_makes_a_model_is_unpacked(tmp_path):
         ({"mediaType": "application/vnd.cncf.model.weight.v1.zip"}, "only files"),
     ],
 )
-def test_a_layer_that_is_none_is_refused(tmp_path, changes, said):
+def test_a_layer_that_is_none_is_refused(tmp_path: Path, changes: dict[str, Any], said: str):
     layout = tmp_path / "layout"
     with pytest.raises(ExchangeRefused, match=said):
         survey(Layout(lay(layout, [raw(layout, "a", b"x") | changes])))
 
 
-def test_an_engine_comes_back_as_imported_and_unverified(client, elsewhere, host, tmp_path):
+def test_an_engine_comes_back_as_imported_and_unverified(
+    client: Client, elsewhere: Client, host: Host, tmp_path: Path
+):
     exchange.push(NAME, f"oci:{tmp_path / 'layout'}", client, None)
     made = exchange.take(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host)
     record = elsewhere.resolve("team/theirs:1")

@@ -1,17 +1,21 @@
 """Commits on a hub, by the command line, and checkpoints from one."""
 
 import json
+from pathlib import Path
+from typing import Any
 
+from artifacts.client import Client
 from pipeline.exchange import exchange
 from tests import hub as hubs
+from tests.callables import Cli
 from tests.checkpoints import checkpoint, held
 from tests.pipeline.exchange.conftest import NAME
 from tests.servers import hub_upload
 
 
-def test_a_checkpoint_is_committed_with_its_card(client, cli, tmp_path):
+def test_a_checkpoint_is_committed_with_its_card(client: Client, cli: Cli, tmp_path: Path):
     with hub_upload.serve() as hub:
-        env = {
+        env: dict[str, Any] = {
             "HF_ENDPOINT": hub.address,
             "HF_TOKEN": "hf_hush",
             "HF_HUB_DISABLE_XET": "1",
@@ -36,7 +40,7 @@ def test_a_checkpoint_is_committed_with_its_card(client, cli, tmp_path):
         assert "hush" not in refused.stderr + refused.stdout
 
 
-def test_a_checkpoint_comes_from_a_hub(elsewhere, cli):
+def test_a_checkpoint_comes_from_a_hub(elsewhere: Client, cli: Cli):
     with hubs.serve(checkpoint()) as hub:
         source = f"hf://{hubs.REPO}@{hubs.COMMIT}"
         args = ("--store", elsewhere.store.root, "--json", "import", source, "team/tiny")

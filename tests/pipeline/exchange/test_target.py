@@ -25,7 +25,7 @@ HERE = "http://127.0.0.1:5000"
         (f"mlflow:{HERE}#tiny@champion", RegisteredModel(HERE, "tiny", None, "champion")),
     ],
 )
-def test_a_place_is_read_from_its_name(text, target):
+def test_a_place_is_read_from_its_name(text: str, target):
     assert parse(text) == parse_source(text) == target
 
 
@@ -52,7 +52,7 @@ def test_a_plain_directory_is_a_source_and_no_target():
         "s3://bucket",
     ],
 )
-def test_what_names_no_place_is_refused(text):
+def test_what_names_no_place_is_refused(text: str):
     with pytest.raises(ExchangeRefused):
         parse(text)
 
@@ -60,7 +60,7 @@ def test_what_names_no_place_is_refused(text):
 @pytest.mark.parametrize(
     "text", ["mlflow:http://me:hush@host", "mlflow:http://hush@host", "mlflow:http://host/?t=hush"]
 )
-def test_a_secret_in_an_address_is_refused_and_not_repeated(text):
+def test_a_secret_in_an_address_is_refused_and_not_repeated(text: str):
     with pytest.raises(ExchangeRefused, match="MLFLOW_TRACKING_TOKEN") as caught:
         parse(text)
     assert "hush" not in str(caught.value)

@@ -1,9 +1,12 @@
 """Engines that the engine step really wrote, with the contract toolchain, go through every exporter of theirs."""
 
+from pathlib import Path
+
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
+from artifacts.version import VersionRecord
 from pipeline.export import exporters
 from pipeline.export.engine_reader import read_engine
 from pipeline.export.export_settings import parse_settings
@@ -14,9 +17,11 @@ from tests.pipeline.engines.checkpoints import shard
 from tests.pipeline.engines.checkpoints import source as source_of
 from tests.pipeline.export import published
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory: pytest.TempPathFactory):
     """A source, and its ranks for tp 1."""
     root = tmp_path_factory.mktemp("checkpoint")
     source = source_of(root / "source")
@@ -24,7 +29,7 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory):
+def record(tmp_path_factory: pytest.TempPathFactory) -> VersionRecord:
     """What the registry knows of a version."""
     return published.publish(published.ENGINE_FP8_TP2, tmp_path_factory.mktemp("record"))[1]
 
@@ -43,7 +48,9 @@ def export(target, deployment, *pairs):
 
 
 @pytest.mark.parametrize("version", ["0.16.0", "1.2.0"])
-def test_a_built_engine_is_exported_with_its_own_limits(tmp_path, checkpoint, record, version):
+def test_a_built_engine_is_exported_with_its_own_limits(
+    tmp_path: Path, checkpoint, record: VersionRecord, version: str
+):
     deployment = built(tmp_path, checkpoint, record, version)
     assert (deployment.sm, deployment.gpu) == (90, "NVIDIA H100 80GB HBM3")
     assert deployment.limits.context_logits
@@ -56,7 +63,7 @@ def test_a_built_engine_is_exported_with_its_own_limits(tmp_path, checkpoint, re
         assert "--max_batch_size 4" in export("trtllm-serve", deployment)["serve.sh"]
 
 
-def test_a_built_pair_is_exported_as_a_pair(tmp_path, checkpoint, record):
+def test_a_built_pair_is_exported_as_a_pair(tmp_path: Path, checkpoint, record: VersionRecord):
     source, ranks = checkpoint
     mode = Speculative(mode="draft_tokens_external", max_draft_len=3, draft=Model(path=str(source)))
     deployment = built(

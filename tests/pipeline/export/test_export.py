@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -16,7 +17,10 @@ from pipeline.export import exporters
 from pipeline.export.engine_reader import read_deployment
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.export_writer import write_export
+from tests.callables import Cli
 from tests.pipeline.export import published
+from tests.pipeline.export.published import Version
+from tests.present import present
 
 
 def change(file, edit):
@@ -32,25 +36,27 @@ def change(file, edit):
         file.write_text(json.dumps(document))
 
 
-def test_a_deployment_is_read_from_the_engine(tmp_path):
+def test_a_deployment_is_read_from_the_engine(tmp_path: Path):
     deployment = published.deployment(published.ENGINE_WITH_DRAFT, tmp_path)
-    assert deployment.limits.speculation == "draft_tokens_external"
-    assert deployment.limits.max_draft_len == 4
-    assert deployment.draft.limits.max_num_tokens == 2048
+    assert present(deployment.limits).speculation == "draft_tokens_external"
+    assert present(deployment.limits).max_draft_len == 4
+    assert present(present(deployment.draft).limits).max_num_tokens == 2048
     assert (deployment.version, deployment.release) == ("1.2.0", (1, 2))
     assert [row.batch_size for row in deployment.measured] == [1, 64]
-    assert deployment.checkpoint.quant_algo == "FP8"
+    assert present(deployment.checkpoint).quant_algo == "FP8"
 
 
 @pytest.mark.parametrize(
     ("mode", "name"), [(4, "medusa"), (8, "lookahead_decoding"), ("EAGLE", "eagle"), (1, None)]
 )
-def test_speculative_modes_are_read_as_numbers_and_as_names(tmp_path, mode, name):
+def test_speculative_modes_are_read_as_numbers_and_as_names(
+    tmp_path: Path, mode: int | str, name: str | None
+):
     version = published.Version(build={"speculative_decoding_mode": mode})
-    assert published.deployment(version, tmp_path).limits.speculation == name
+    assert present(published.deployment(version, tmp_path).limits).speculation == name
 
 
-def test_files_that_disagree_are_refused(tmp_path):
+def test_files_that_disagree_are_refused(tmp_path: Path):
     store, record = published.publish(published.ENGINE_FP8_TP2, tmp_path)
     engine = store.path(record.engine_key)
     change(engine / "config.json", lambda doc: doc["build_config"].update(max_batch_size=32))
@@ -58,7 +64,7 @@ def test_files_that_disagree_are_refused(tmp_path):
         read_deployment(record, store)
 
 
-def test_sequences_may_be_longer_by_the_draft_but_not_shorter(tmp_path):
+def test_sequences_may_be_longer_by_the_draft_but_not_shorter(tmp_path: Path):
     store, record = published.publish(published.ENGINE_WITH_DRAFT, tmp_path)
     file = store.path(record.engine_key) / "config.json"
     change(file, lambda doc: doc["build_config"].update(max_seq_len=8196))
@@ -68,7 +74,7 @@ def test_sequences_may_be_longer_by_the_draft_but_not_shorter(tmp_path):
         read_deployment(record, store)
 
 
-def test_options_that_disagree_are_refused(tmp_path):
+def test_options_that_disagree_are_refused(tmp_path: Path):
     store, record = published.publish(published.TORCH_FP8_TP2, tmp_path)
     change(store.path(record.engine_key) / "llm_options.yaml", lambda doc: doc.update(tensor_parallel_size=1))
     with pytest.raises(ExportRefused, match="tp is 2 there and 1 here"):
@@ -83,7 +89,7 @@ def test_options_that_disagree_are_refused(tmp_path):
         (published.TORCH_FP8_TP2, "llm_options.yaml", "missing; the engine is incomplete"),
     ],
 )
-def test_an_incomplete_engine_is_refused(tmp_path, version, name, reason):
+def test_an_incomplete_engine_is_refused(tmp_path: Path, version: Version, name: str, reason: str):
     store, record = published.publish(version, tmp_path)
     (store.path(record.engine_key) / name).unlink()
     with pytest.raises(ExportRefused, match=reason):
@@ -91,7 +97,7 @@ def test_an_incomplete_engine_is_refused(tmp_path, version, name, reason):
 
 
 @pytest.mark.parametrize("text", ["[]", "{", "null"])
-def test_a_broken_description_is_refused(tmp_path, text):
+def test_a_broken_description_is_refused(tmp_path: Path, text: str):
     store, record = published.publish(published.ENGINE_FP8_TP2, tmp_path)
     file = store.path(record.engine_key) / "config.json"
     file.chmod(0o644)
@@ -100,7 +106,7 @@ def test_a_broken_description_is_refused(tmp_path, text):
         read_deployment(record, store)
 
 
-def test_a_description_of_another_version_is_refused(tmp_path):
+def test_a_description_of_another_version_is_refused(tmp_path: Path):
     store, record = published.publish(published.ENGINE_FP8_TP2, tmp_path)
     change(
         store.path(record.engine_key) / "config.json", lambda doc: doc["build_config"].pop("max_beam_width")
@@ -109,7 +115,7 @@ def test_a_description_of_another_version_is_refused(tmp_path):
         read_deployment(record, store)
 
 
-def test_a_checkpoint_that_left_the_store_is_none(tmp_path):
+def test_a_checkpoint_that_left_the_store_is_none(tmp_path: Path):
     version = replace(published.ENGINE_FP8_TP2, checkpoint=False)
     assert published.deployment(version, tmp_path).checkpoint is None
 
@@ -126,7 +132,7 @@ def test_a_checkpoint_that_left_the_store_is_none(tmp_path):
         (["port=[1"], "port: "),
     ],
 )
-def test_settings_are_closed_and_located(pairs, reason):
+def test_settings_are_closed_and_located(pairs: list[str], reason: str):
     with pytest.raises(ExportRefused) as refused:
         parse_settings(exporters.exporter("trtllm-serve").settings, pairs, root="/x")
     assert reason in str(refused.value)
@@ -140,8 +146,9 @@ def exported(tmp_path, files):
     return deployment, texts, trees, settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", ["link", "copy"])
-def test_engine_files_are_links_or_copies(tmp_path, files):
+def test_engine_files_are_links_or_copies(tmp_path: Path, files: str):
     deployment, texts, trees, settings = exported(tmp_path, files)
     names = write_export(tmp_path / "out", texts, trees, settings)
     assert "engine/rank0.engine" in names
@@ -152,7 +159,7 @@ def test_engine_files_are_links_or_copies(tmp_path, files):
     assert os.access(tmp_path / "out" / "serve.sh", os.X_OK)
 
 
-def test_the_twin_that_only_the_gate_scored_is_left_behind(tmp_path):
+def test_the_twin_that_only_the_gate_scored_is_left_behind(tmp_path: Path):
     deployment = published.deployment(published.ENGINE_WITH_DRAFT, tmp_path / "store")
     settings = parse_settings(exporters.exporter("triton").settings, [], root=str(tmp_path / "out"))
     names = write_export(tmp_path / "out", *exporters.export("triton", deployment, settings), settings)
@@ -160,14 +167,14 @@ def test_the_twin_that_only_the_gate_scored_is_left_behind(tmp_path):
     assert not [name for name in names if "scoring" in name]
 
 
-def test_referenced_engine_files_stay_in_the_store(tmp_path):
+def test_referenced_engine_files_stay_in_the_store(tmp_path: Path):
     deployment, texts, trees, settings = exported(tmp_path, "reference")
     names = write_export(tmp_path / "out", texts, trees, settings)
     assert not [name for name in names if name.startswith("engine")]
     assert str(deployment.engine) in texts["repository/tensorrt_llm/config.pbtxt"]
 
 
-def test_a_full_directory_is_left_alone(tmp_path):
+def test_a_full_directory_is_left_alone(tmp_path: Path):
     _, texts, trees, settings = exported(tmp_path, "link")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")
@@ -176,7 +183,7 @@ def test_a_full_directory_is_left_alone(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_failed_export_leaves_nothing(tmp_path):
+def test_a_failed_export_leaves_nothing(tmp_path: Path):
     _, texts, trees, settings = exported(tmp_path, "copy")
     (tmp_path / "store" / "gone").mkdir()
     (tmp_path / "store" / "gone" / "link").symlink_to(tmp_path / "nowhere")
@@ -188,7 +195,7 @@ def test_a_failed_export_leaves_nothing(tmp_path):
 
 
 @pytest.fixture
-def home(tmp_path):
+def home(tmp_path: Path) -> Path:
     published.publish(published.ENGINE_FP8_TP2, tmp_path / "store")
     return tmp_path
 
@@ -196,7 +203,7 @@ def home(tmp_path):
 NAME = published.ENGINE_FP8_TP2.name
 
 
-def test_the_command_writes_and_says_what_to_run_next(cli, home):
+def test_the_command_writes_and_says_what_to_run_next(cli: Cli, home: Path):
     done = cli("--store", home / "store", "export", f"{NAME}@prod", "--to", "triton", "--out", home / "out")
     assert done.returncode == 0, done.stderr
     assert f"exported {NAME}:1 to {home / 'out'}" in done.stdout
@@ -204,7 +211,7 @@ def test_the_command_writes_and_says_what_to_run_next(cli, home):
     assert (home / "out" / "repository" / "ensemble" / "config.pbtxt").is_file()
 
 
-def test_json_lists_the_files(cli, home):
+def test_json_lists_the_files(cli: Cli, home: Path):
     out = home / "out"
     done = cli(
         "--store", home / "store", "--json", "export", NAME, "--to", "vllm", "--out", out, "--reference"
@@ -226,15 +233,16 @@ def test_json_lists_the_files(cli, home):
         ((NAME, "--to", "triton", "--set", "max_batch_size=65"), "exceeds the engine's 64"),
     ],
 )
-def test_the_command_refuses_with_exit_code_2(home, arguments, reason):
+def test_the_command_refuses_with_exit_code_2(home: Path, arguments: tuple[str, ...], reason: str):
     words = ["--store", str(home / "store"), "export", *arguments, "--out", str(home / "out")]
     done = CliRunner().invoke(enginery, words, standalone_mode=False)
     assert reason in str(done.exception)
+    assert isinstance(done.exception, Exception)
     assert EXIT_CODES[type(done.exception)] == 2
     assert not (home / "out").exists()
 
 
-def test_a_damaged_engine_is_not_exported(cli, home):
+def test_a_damaged_engine_is_not_exported(cli: Cli, home: Path):
     (file,) = (home / "store" / "objects").rglob("rank0.engine")
     file.chmod(0o644)
     file.write_text("changed\n")
@@ -243,7 +251,7 @@ def test_a_damaged_engine_is_not_exported(cli, home):
     assert "is damaged in the store" in done.stderr
 
 
-def test_pulling_what_cannot_load_here_says_why(home):
+def test_pulling_what_cannot_load_here_says_why(home: Path):
     words = ["--store", str(home / "store"), "pull", NAME, str(home / "pulled")]
     done = CliRunner().invoke(enginery, words, standalone_mode=False)
     assert done.exit_code == 0
@@ -251,7 +259,7 @@ def test_pulling_what_cannot_load_here_says_why(home):
     assert "needs tensorrt 10.7.0" in done.stderr
 
 
-def test_an_export_outlives_the_store(cli, home):
+def test_an_export_outlives_the_store(cli: Cli, home: Path):
     out = home / "out"
     assert cli("--store", home / "store", "export", NAME, "--to", "triton", "--out", out).returncode == 0
     shutil.rmtree(home / "store")

@@ -1,11 +1,13 @@
 """`enginery export` to each server: where it is served, what becomes of the engine files, and its settings."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline.export.export_settings import _scalar
+from tests.callables import Ask
 from tests.pipeline.export import published
 
 NAME = published.TORCH_FP8_TP2.name
@@ -19,7 +21,7 @@ TARGETS = {
 
 
 @pytest.fixture
-def weights(tmp_path):
+def weights(tmp_path: Path):
     """The store's copy of a file of every tree that is exported."""
     store, record = published.publish(published.TORCH_FP8_TP2, tmp_path / "store")
     (checkpoint,) = (key for key in store.keys() if store.manifest(key).kind == "quantized_checkpoint")  # noqa: SIM118
@@ -28,7 +30,7 @@ def weights(tmp_path):
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("files", ["--link", "--copy", "--reference"])
-def test_files_are_linked_copied_or_left(ask, weights, tmp_path, target, files):
+def test_files_are_linked_copied_or_left(ask: Ask, weights, tmp_path: Path, target: str, files: str):
     out = tmp_path / "out"
     code, told, err = ask(
         "--json", "export", f"{NAME}@prod", "--to", target, "--out", str(out), files, *TARGETS[target]
@@ -52,7 +54,7 @@ def test_files_are_linked_copied_or_left(ask, weights, tmp_path, target, files):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_root_and_settings_reach_what_the_server_reads(ask, weights, tmp_path, target):
+def test_root_and_settings_reach_what_the_server_reads(ask: Ask, weights, tmp_path: Path, target: str):
     call = (
         "export",
         NAME,
@@ -77,7 +79,9 @@ def test_root_and_settings_reach_what_the_server_reads(ask, weights, tmp_path, t
         assert "9000" in script
 
 
-def test_a_directory_is_named_after_version_and_target(ask, weights, tmp_path, monkeypatch):
+def test_a_directory_is_named_after_version_and_target(
+    ask: Ask, weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     assert ask("export", NAME, "--to", "vllm")[0] == 0
     assert (tmp_path / "llama-3-1-8b-fp8-torch-1-vllm" / "serve.sh").is_file()

@@ -7,6 +7,7 @@ import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,8 @@ from pipeline.export import exporters
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.export_writer import write_export
 from tests.pipeline.export import published
+
+pytestmark = pytest.mark.slow
 
 RECORD = (
     f"#!{sys.executable}"
@@ -46,7 +49,7 @@ def program(path, text):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path: Path) -> Path:
     """An environment like the container's: programs, NVIDIA's templates, two H100 GPUs."""
     for name in ("mpirun", "tritonserver", "trtllm-serve", "vllm"):
         program(tmp_path / "bin" / name, RECORD)
@@ -93,7 +96,7 @@ def start(place, **env):
     return done, json.loads(record.read_text()) if record.exists() else None
 
 
-def test_triton_starts_a_process_per_rank_on_a_whole_repository(place):
+def test_triton_starts_a_process_per_rank_on_a_whole_repository(place: Path):
     write(place, published.deployment(published.ENGINE_FP8_TP2, place / "store"), "triton")
     done, record = start(place)
     assert done.returncode == 0, done.stderr
@@ -120,7 +123,9 @@ def test_triton_starts_a_process_per_rank_on_a_whole_repository(place):
         ("0.16.0", ("9.0",), "the engine has 2 ranks; GPUs here: 1"),
     ],
 )
-def test_a_wrong_environment_is_refused_before_the_server_starts(place, version, capabilities, reason):
+def test_a_wrong_environment_is_refused_before_the_server_starts(
+    place: Path, version: str, capabilities: tuple[str, ...], reason: str
+):
     write(place, published.deployment(published.ENGINE_FP8_TP2, place / "store"), "triton")
     environment(place, version=version, capabilities=capabilities)
     done, record = start(place)
@@ -128,7 +133,7 @@ def test_a_wrong_environment_is_refused_before_the_server_starts(place, version,
     assert f"error: {reason}" in done.stderr
 
 
-def test_a_container_with_other_tensor_names_is_refused(place):
+def test_a_container_with_other_tensor_names_is_refused(place: Path):
     write(place, published.deployment(published.ENGINE_FP8_TP2, place / "store"), "triton")
     (place / "templates" / "tensorrt_llm" / "config.pbtxt").write_text(' name: "min_tokens" ')
     done, record = start(place)
@@ -136,7 +141,7 @@ def test_a_container_with_other_tensor_names_is_refused(place):
     assert "know no tensor min_length" in done.stderr
 
 
-def test_a_moved_export_is_refused(place):
+def test_a_moved_export_is_refused(place: Path):
     write(place, published.deployment(published.ENGINE_FP8_TP2, place / "store"), "triton")
     (place / "out").rename(place / "moved")
     (place / "out").mkdir()
@@ -146,7 +151,7 @@ def test_a_moved_export_is_refused(place):
     assert "engine/config.json is missing; put the export in its place" in done.stderr
 
 
-def test_trtllm_serve_gets_a_writable_copy_of_the_autotuners_cache(place):
+def test_trtllm_serve_gets_a_writable_copy_of_the_autotuners_cache(place: Path):
     environment(place, version="1.1.0")
     write(place, published.deployment(published.TORCH_FP8_TP2, place / "store"), "trtllm-serve")
     done, record = start(place)
@@ -157,7 +162,7 @@ def test_trtllm_serve_gets_a_writable_copy_of_the_autotuners_cache(place):
     assert not record["env"]["TLLM_AUTOTUNER_CACHE_PATH"].startswith(str(place / "out"))
 
 
-def test_the_llm_api_repository_holds_nvidias_program_and_our_options(place):
+def test_the_llm_api_repository_holds_nvidias_program_and_our_options(place: Path):
     environment(place, version="1.1.0")
     write(place, published.deployment(published.TORCH_FP8_TP2, place / "store"), "triton")
     done, record = start(place)
@@ -166,7 +171,7 @@ def test_the_llm_api_repository_holds_nvidias_program_and_our_options(place):
     assert record["tree"] == wanted
 
 
-def test_vllm_is_started_without_telemetry(place):
+def test_vllm_is_started_without_telemetry(place: Path):
     write(place, published.deployment(published.ENGINE_FP8_TP2, place / "store"), "vllm", files="reference")
     done, record = start(place)
     assert done.returncode == 0, done.stderr
@@ -175,7 +180,7 @@ def test_vllm_is_started_without_telemetry(place):
     assert record["env"]["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_a_signal_reaches_the_server_and_the_script_ends_as_it_ends(place):
+def test_a_signal_reaches_the_server_and_the_script_ends_as_it_ends(place: Path):
     program(place / "bin" / "vllm", SLEEPS)
     deployment = published.deployment(published.ENGINE_FP8_TP2, place / "store")
     write(place, replace(deployment, tp=1), "vllm")

@@ -1,6 +1,7 @@
 """The planner with mixtures of experts, windows and large vocabularies: exact weights, and no surprises."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
+from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
@@ -41,7 +43,7 @@ FAMILIES = {
 PARAMETERS = {"Mixtral": 46.7e9, "Qwen2-MoE": 14.3e9, "Gemma 2": 9.24e9, "Gemma 3": 1.0e9, "Phi-3": 3.82e9}
 """As the model cards say them."""
 
-SMALL = {"max_batch_size": 4, "max_seq_len": 8192}
+SMALL: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": 8192}
 
 
 def first_rank(shape, fmt="none", **more):
@@ -62,7 +64,7 @@ def told(shape, version, **more):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_weights_are_those_of_the_published_model(name):
+def test_weights_are_those_of_the_published_model(name: str):
     shape, weights = FAMILIES[name], first_rank(FAMILIES[name], **SMALL).weights
     head = shape.vocab_size * shape.hidden_size if shape.tie_word_embeddings else 0  # stored twice
     assert weights / 2 - head == pytest.approx(PARAMETERS[name], rel=0.01)
@@ -70,7 +72,7 @@ def test_weights_are_those_of_the_published_model(name):
 
 @pytest.mark.parametrize("ep", [1, 2, 4])
 @pytest.mark.parametrize("fmt", ["none", "fp8"])
-def test_weights_of_expert_ranks_are_exact(ep, fmt):
+def test_weights_of_expert_ranks_are_exact(ep: int, fmt: str):
     for shape in (MIXTRAL, QWEN_MOE):
         found = predict(wanted(shape, fmt, tp=4, ep=ep, **SMALL), TARGETS["h100"])
         exact = rank_bytes(shape, Precision.parse(fmt), 4, 1, "auto", ep)
@@ -106,13 +108,15 @@ def test_layers_with_a_window_hold_it_and_the_others_all():
     [(GEMMA_2, "0.16.0", 42 * 8192), (GEMMA_2, "1.2.0", 21 * (4096 + 8192)), (MISTRAL, "0.16.0", 32 * 4096),
      (MISTRAL, "1.2.0", 32 * 4096)],
 )  # fmt: skip
-def test_versions_with_one_pool_hold_the_widest_window_in_every_layer(shape, version, held):
+def test_versions_with_one_pool_hold_the_widest_window_in_every_layer(
+    shape: ModelShape, version: str, held: int
+):
     layer = 2 * 8 * shape.head_dim * 2
     assert told(shape, version, **SMALL).kv_per_request == layer * held
 
 
 @pytest.mark.parametrize("backend", ["trtllm_torch", "aoti"])
-def test_backends_that_are_told_no_window_hold_everything(backend):
+def test_backends_that_are_told_no_window_hold_everything(backend: str):
     target = {"target": "host"} if backend == "aoti" else {}
     tokens = limits(wanted(GEMMA_3, backend=backend, **target, **SMALL)).seq_len
     assert first_rank(GEMMA_3, backend=backend, **target, **SMALL).kv_per_request == 26 * 1024 * tokens
@@ -150,7 +154,7 @@ def test_more_never_takes_less(name, fmt, batch, length, more):
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("gpu", ["l4", "h100", "h100-pcie"])
-def test_every_family_gets_an_answer_and_no_fix_that_would_be_refused(name, gpu):
+def test_every_family_gets_an_answer_and_no_fix_that_would_be_refused(name: str, gpu: str):
     found = predict(wanted(FAMILIES[name], max_batch_size=16, max_seq_len=8192), TARGETS[gpu])
     assert found.verdict in ("fits", "queues", "impossible")
     assert (found.fix is None) or found.verdict != "fits"

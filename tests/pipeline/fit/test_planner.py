@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
+from pipeline.backend.build_request import Wanted
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
@@ -13,7 +15,7 @@ from recipes.precision import Precision
 from recipes.schema import Model, Speculative, Traffic
 from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, wanted
 
-EIGHT = {"max_batch_size": 64, "max_seq_len": 8192}
+EIGHT: dict[str, Any] = {"max_batch_size": 64, "max_seq_len": 8192}
 EXTERNAL = Speculative(mode="draft_tokens_external", max_draft_len=5, draft=Model(path="draft"))
 
 
@@ -47,7 +49,7 @@ def test_an_engine_without_room_for_one_long_request_is_impossible():
 
 
 @pytest.mark.parametrize("name", ["largest_batch", "largest_seq_len"])
-def test_the_largest_limit_is_served_and_one_more_is_not(name):
+def test_the_largest_limit_is_served_and_one_more_is_not(name: str):
     request = wanted(LLAMA3_8B, "fp8", **EIGHT)
     found = predict(request, TARGETS["h100"])
     field = {"largest_batch": "max_batch_size", "largest_seq_len": "max_seq_len"}[name]
@@ -72,7 +74,9 @@ def test_the_largest_limit_is_served_and_one_more_is_not(name):
         (wanted(LLAMA3_70B, tp=8, pp=2, max_seq_len=131072, max_batch_size=46), "h100", {"engine.target": "b200"}),
     ],
 )  # fmt: skip
-def test_the_cheapest_change_that_helps_is_named_and_holds(request_, gpu, change):
+def test_the_cheapest_change_that_helps_is_named_and_holds(
+    request_: Wanted, gpu: str, change: dict[str, Any]
+):
     found = predict(request_, TARGETS[gpu])
     assert found.fix is not None
     assert found.fix.change == change
@@ -103,7 +107,7 @@ def test_nothing_is_named_where_nothing_helps():
 
 def test_a_limit_is_not_lowered_below_half_or_below_the_traffic():
     traffic = Traffic(input_tokens=4000, output_tokens=1000, concurrency=70)
-    many = {"max_batch_size": 70, "max_seq_len": 8192}
+    many: dict[str, Any] = {"max_batch_size": 70, "max_seq_len": 8192}
     plain = predict(wanted(LLAMA3_8B, "int4_awq", **many), TARGETS["a100"]).fix
     bound = predict(wanted(LLAMA3_8B, "int4_awq", traffic=traffic, **many), TARGETS["a100"]).fix
     assert plain is not None
@@ -162,7 +166,7 @@ def test_a_draft_model_takes_weights_and_keys_of_its_own():
 
 
 def test_the_twin_that_is_scored_has_to_be_built_too():
-    engine = {"backend": "tensorrt", "target": "h100", "tp": 4, **EIGHT}
+    engine: dict[str, Any] = {"backend": "tensorrt", "target": "h100", "tp": 4, **EIGHT}
     asked = wanted(LLAMA3_70B, "fp8", speculative=EXTERNAL, draft=LLAMA3_8B, **engine)
     alone = predict(wanted(LLAMA3_70B, "fp8", **engine), TARGETS["h100"])
     pair = predict(asked, TARGETS["h100"])
@@ -173,11 +177,11 @@ def test_the_twin_that_is_scored_has_to_be_built_too():
 @pytest.mark.parametrize(
     ("mode", "least", "layers"), [("lookahead_decoding", 0, 0), ("medusa", 4e9, 0), ("eagle", 7.5e9, 1)]
 )
-def test_heads_that_propose_tokens_take_memory(mode, least, layers):
+def test_heads_that_propose_tokens_take_memory(mode: Any, least: float, layers: int):
     spec = Speculative(mode=mode, max_draft_len=8)
     alone, pair = (
-        predict(wanted(LLAMA3_8B, "fp8", **more, **EIGHT), TARGETS["h100"]).ranks[0]
-        for more in ({}, {"speculative": spec})
+        predict(wanted(LLAMA3_8B, "fp8", speculative=each, **EIGHT), TARGETS["h100"]).ranks[0]
+        for each in (None, spec)
     )
     assert least <= pair.draft < least + 1e9
     assert pair.kv_per_token - alone.kv_per_token == layers * 2 * 8 * 128 * 2

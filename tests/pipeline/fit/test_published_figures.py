@@ -11,6 +11,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import formulas
 from pipeline.fit.limits import Limits
 from pipeline.fit.planner import Planner
+from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from recipes.precision import Precision
 from tests.pipeline.fit.shapes import LLAMA2_7B, LLAMA3_8B, LLAMA3_70B, QWEN_05B, QWEN_15B, wanted
@@ -45,7 +46,7 @@ def test_keys_and_values_of_gemma_7b_are_those_of_a_triton_log():
         (LLAMA3_70B, "fp8", 80 * 2048),  # README of examples/llama, 0.16: 32K tokens take about 5 GB
     ],
 )
-def test_keys_and_values_of_other_logs(shape, kv_cache, bytes_per_token):
+def test_keys_and_values_of_other_logs(shape: ModelShape, kv_cache: str, bytes_per_token: float):
     assert formulas.kv_token_bytes(shape, kv_cache, 1, 1) == bytes_per_token
 
 
@@ -64,7 +65,9 @@ def test_keys_and_values_of_other_logs(shape, kv_cache, bytes_per_token):
         (LLAMA2_7B, "fp8", 8192, 256, 1112.00, 0.03),
     ],
 )
-def test_execution_contexts_of_logs(shape, fmt, tokens, rows, mib, tolerance):
+def test_execution_contexts_of_logs(
+    shape: ModelShape, fmt: str, tokens: int, rows: int, mib: float, tolerance: float
+):
     tensors = formulas.activation_bytes(shape, Precision.parse(fmt), 1, 1, tokens)
     assert (tensors + formulas.head_bytes(shape, 1, rows)) / MIB == pytest.approx(mib, rel=tolerance)
 
@@ -78,7 +81,9 @@ LOGGED = [
 
 
 @pytest.mark.parametrize(("batch", "length", "vocab", "runtime", "decoder"), LOGGED)
-def test_runtime_buffers_and_decoders_of_logs(batch, length, vocab, runtime, decoder):
+def test_runtime_buffers_and_decoders_of_logs(
+    batch: int, length: int, vocab: int, runtime: float, decoder: float
+):
     """Runtime buffers to 1 %; decoders to 17 %, and never more than 1 % too small."""
     assert formulas.runtime_bytes(batch, vocab, batch, length) / GIB == pytest.approx(runtime, rel=0.01)
     assert 0.99 < formulas.decoder_bytes(batch, vocab) / GIB / decoder < 1.17
@@ -93,7 +98,9 @@ def test_runtime_buffers_and_decoders_of_logs(batch, length, vocab, runtime, dec
         (LLAMA3_8B, "fp8", 8.46 * 1024, 0.001),  # issue 6294: "Rank 0 uses 8.46 GB for model weights"
     ],
 )
-def test_engines_are_as_large_as_the_checkpoint_of_their_rank(shape, fmt, mib, tolerance):
+def test_engines_are_as_large_as_the_checkpoint_of_their_rank(
+    shape: ModelShape, fmt: str, mib: float, tolerance: float
+):
     assert rank_bytes(shape, Precision.parse(fmt), 1, 1)[0] / MIB == pytest.approx(mib, rel=tolerance)
 
 

@@ -1,5 +1,6 @@
 """What is sent to a server, and what is refused before."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,6 @@ def test_no_server_is_said_with_what_to_do():
         pass
 
 
-def test_planning_and_running_import_no_prefect(run_python):
+def test_planning_and_running_import_no_prefect(run_python: Callable[[str], str]):
     code = "import sys, pipeline.cli.main, pipeline.plan.planning, pipeline.run.release, pipeline.cli.commands.run, pipeline.cli.commands.submit"
     assert run_python(f"{code}; print('prefect' in sys.modules)") == "False\n"

@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
 )
-from prefect.client.schemas.objects import Artifact, State, TaskRun
+from prefect.client.schemas.objects import Artifact, State, TaskRun, TaskRunResult
 from prefect.states import Cancelling
 
 from artifacts.client import Client
@@ -27,9 +27,11 @@ from pipeline.cli.app import App
 from pipeline.cli.commands.submit import report
 from pipeline.flows.deployments import Order, Sent, follow, send
 from pipeline.flows.prefect_server import Prefect
+from tests.callables import Cli
 from tests.pipeline.flows.upped import alive, free_port, loaded, running, start_up
 from tests.pipeline.pages import browser as chromium
 from tests.pipeline.toy_steps import INPUTS
+from tests.present import present
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -57,7 +59,7 @@ class Site:
         wanted = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run(sent)]))
         with self.server.client() as client:
             found = client.read_task_runs(flow_run_filter=wanted)
-        return sorted(found, key=lambda one: one.expected_start_time or one.created)
+        return sorted(found, key=lambda one: present(one.expected_start_time or one.created))
 
     def artifacts(self, sent: Sent) -> dict[str, Artifact]:
         """What the run published in the UI, by key."""
@@ -73,7 +75,7 @@ def flow_run(sent: Sent) -> UUID:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[Site]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Server and worker for all tests here."""
     base, port = tmp_path_factory.mktemp("site"), free_port()
     with running(base, port):
@@ -81,7 +83,7 @@ def site(tmp_path_factory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def good(site) -> Sent:
+def good(site: Site) -> Sent:
     """A finished run that searched two points, one of which crashed."""
     sent = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [1, 4]}})
     assert site.end_of(sent).is_completed()
@@ -89,111 +91,115 @@ def good(site) -> Sent:
 
 
 @pytest.fixture(scope="module")
-def refused(site) -> Sent:
+def refused(site: Site) -> Sent:
     """A finished run whose engine is too far from its source."""
     sent = site.send("toy/refused", options={"kl": 0.5})
     site.end_of(sent)
     return sent
 
 
-def test_every_step_is_a_task_run_in_the_order_of_the_plan(site, good):
+def test_every_step_is_a_task_run_in_the_order_of_the_plan(site: Site, good: Sent):
     names = [one.name.split()[0] for one in site.task_runs(good)]
     steps = list(INPUTS)
     assert names == [*steps[:4], "engine", "engine", "measurement", *steps[4:]]
     assert all(re.fullmatch(r"[a-z_]+ [0-9a-f]{12}", one.name) for one in site.task_runs(good))
 
 
-def test_task_runs_wait_for_the_steps_they_read(site, good):
+def test_task_runs_wait_for_the_steps_they_read(site: Site, good: Sent):
     runs = {one.name.split()[0]: one for one in site.task_runs(good)}
-    waited = {one.id for one in runs["evaluation"].task_inputs["wait_for"]}
+    waited = {one.id for one in runs["evaluation"].task_inputs["wait_for"] if isinstance(one, TaskRunResult)}
     assert waited == {runs["engine"].id, runs["baseline"].id}
 
 
-def test_a_failed_trial_is_a_result_not_the_end(site, good):
+def test_a_failed_trial_is_a_result_not_the_end(site: Site, good: Sent):
     engines = [one for one in site.task_runs(good) if one.name.startswith("engine")]
-    assert [one.state.name for one in engines] == ["Failed", "Completed", "Completed"]
-    assert engines[0].state.message.startswith("BuildFailed: engine ")
+    assert [present(one.state).name for one in engines] == ["Failed", "Completed", "Completed"]
+    assert present(present(engines[0].state).message).startswith("BuildFailed: engine ")
 
 
-def test_progress_of_every_step_reaches_the_end(site, good):
+def test_progress_of_every_step_reaches_the_end(site: Site, good: Sent):
     bars = [one for one in site.artifacts(good).values() if one.type == "progress"]
-    finished = [one for one in bars if "crash" not in one.description and one.data == 100.0]
+    finished = [one for one in bars if "crash" not in present(one.description) and one.data == 100.0]
     assert len(finished) == len(bars) - 1  # the trial that crashed
-    assert all("; built in " in one.description for one in finished)
+    assert all("; built in " in present(one.description) for one in finished)
 
 
-def test_plan_verdict_metrics_tuning_and_version_can_be_read_in_the_ui(site, good):
+def test_plan_verdict_metrics_tuning_and_version_can_be_read_in_the_ui(site: Site, good: Sent):
     found = site.artifacts(good)
-    plan = json.loads(found["plan-toy-good"].data)
+    plan = json.loads(present(found["plan-toy-good"].data))
     assert [row["step"] for row in plan] == [one.name.split()[0] for one in planned(site, good)]
     assert {row["status"] for row in plan} == {"to build"}
-    assert json.loads(found["verdict-toy-good"].data)[0]["outcome"] == "PASS"
+    assert json.loads(present(found["verdict-toy-good"].data))[0]["outcome"] == "PASS"
     assert {"metric": "tokens_per_s", "value": 800.0, "low": None, "high": None} in json.loads(
-        found["metrics-toy-good"].data
+        present(found["metrics-toy-good"].data)
     )
-    (linears,) = json.loads(found["coverage-toy-good"].data)
+    (linears,) = json.loads(present(found["coverage-toy-good"].data))
     assert (linears["linear"], linears["weight_scale"]) == ("model.layers.{1..2}.mlp.up_proj", "1 to 2")
-    assert "data:image/png;base64," in found["tuning-toy-good"].data
+    assert "data:image/png;base64," in present(found["tuning-toy-good"].data)
     version = found["version-toy-good"].data
-    assert version.startswith("# toy/good:1\n`toy/good@candidate` is this version. Gate: **PASS**")
-    assert f"]({site.server.ui_url}/artifacts/key/engine-" in version
+    assert present(version).startswith("# toy/good:1\n`toy/good@candidate` is this version. Gate: **PASS**")
+    assert f"]({site.server.ui_url}/artifacts/key/engine-" in present(version)
 
 
 def planned(site: Site, sent: Sent) -> list[TaskRun]:
     """The task runs, and one more for the measurement of the trial that was never built."""
     runs = site.task_runs(sent)
-    crashed = next(n for n, one in enumerate(runs) if one.state.is_failed())
+    crashed = next(n for n, one in enumerate(runs) if present(one.state).is_failed())
     measurement = next(one for one in runs if one.name.startswith("measurement"))
     return [*runs[: crashed + 1], measurement, *runs[crashed + 1 :]]
 
 
-def test_the_published_version_is_in_the_registry(site, good):
+def test_the_published_version_is_in_the_registry(site: Site, good: Sent):
     record = Client(str(site.store)).resolve("toy/good@candidate")
     assert (record.number, record.verdict) == (1, "PASS")
     assert site.end_of(good).message == "published toy/good:1 as @candidate"
 
 
-def test_the_same_recipe_again_builds_nothing_and_is_the_same_version(site, good):
+def test_the_same_recipe_again_builds_nothing_and_is_the_same_version(site: Site, good: Sent):
     again = site.send("toy/good", options={"seconds": 0.2}, tune={"space": {"max_batch_size": [1, 4]}})
     assert site.end_of(again).is_completed()
     bars = [one for one in site.artifacts(again).values() if one.type == "progress" and one.data == 100.0]
     assert len(bars) == 8  # one per kind: the search is not repeated
-    assert all(one.description.endswith("; cached") for one in bars)
-    assert "toy/good:1" in site.artifacts(again)["version-toy-good"].description
+    assert all(present(one.description).endswith("; cached") for one in bars)
+    assert "toy/good:1" in present(site.artifacts(again)["version-toy-good"].description)
 
 
-def test_a_refusing_gate_fails_the_run_and_shows_the_verdict(site, refused):
+def test_a_refusing_gate_fails_the_run_and_shows_the_verdict(site: Site, refused: Sent):
     state = site.end_of(refused)
     assert (state.name, state.is_failed()) == ("Refused", True)
-    assert state.message.startswith("accuracy gate says FAIL: 1 of 1 checks over 16 samples did not pass")
-    row = json.loads(site.artifacts(refused)["verdict-toy-refused"].data)[0]
+    assert present(state.message).startswith(
+        "accuracy gate says FAIL: 1 of 1 checks over 16 samples did not pass"
+    )
+    row = json.loads(present(site.artifacts(refused)["verdict-toy-refused"].data))[0]
     assert (row["metric"], row["limit"], row["outcome"]) == ("kl", 0.01, "FAIL")
     assert "version-toy-refused" not in site.artifacts(refused)
     assert "toy/refused" not in Client(str(site.store)).registry.names()
 
 
 @pytest.fixture(scope="module")
-def broken(site) -> Sent:
+def broken(site: Site) -> Sent:
     """A finished run of which the second step failed."""
     sent = site.send("toy/broken", options={"broken": "calibration_set"})
     site.end_of(sent)
     return sent
 
 
-def test_a_failed_step_says_why_in_a_line_and_ends_the_run(site, broken):
+def test_a_failed_step_says_why_in_a_line_and_ends_the_run(site: Site, broken: Sent):
     state = site.end_of(broken)
     line = "SourceError: model.safetensors: 7 of 9 bytes; fetch it again"
     assert (state.name, state.message) == ("Failed", line)
     runs = site.task_runs(broken)
-    assert [(one.name.split()[0], one.state.name) for one in runs] == [
+    assert [(one.name.split()[0], present(one.state).name) for one in runs] == [
         ("source", "Completed"),
         ("calibration_set", "Failed"),
     ]
-    assert runs[1].state.message == line
+    assert present(runs[1].state).message == line
 
 
 @pytest.mark.parametrize(("name", "code"), [("good", 0), ("broken", 1), ("refused", 3)])
-def test_waiting_for_a_run_ends_with_its_exit_code(site, request, capsys, name, code):
+def test_waiting_for_a_run_ends_with_its_exit_code(
+    site: Site, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], name: str, code: int
+):
     app = App(str(site.store), None, json_mode=True, quiet=False, color=False)
     assert report(app, request.getfixturevalue(name), site.server, wait=True) == code
     app.out.flush()
@@ -202,7 +208,7 @@ def test_waiting_for_a_run_ends_with_its_exit_code(site, request, capsys, name, 
 
 
 @pytest.mark.parametrize("how", ["cancelled in the UI", "killed"])
-def test_a_run_that_is_stopped_takes_its_child_along(site, tmp_path, how):
+def test_a_run_that_is_stopped_takes_its_child_along(site: Site, tmp_path: Path, how: str):
     pid_file = tmp_path / "pid"
     options = {"hang": "source", "pid_file": str(pid_file)}
     sent = site.send("toy/hang", options=options)
@@ -230,7 +236,7 @@ def wait_for_text(file: Path, timeout_s: float = 60) -> str:
     return file.read_text()
 
 
-def test_a_port_in_use_is_said_and_nothing_starts(site, cli, tmp_path):
+def test_a_port_in_use_is_said_and_nothing_starts(site: Site, cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "up", "--port", site.server.ui_url.rpartition(":")[2])
     assert done.returncode == 4
     assert (
@@ -239,7 +245,7 @@ def test_a_port_in_use_is_said_and_nothing_starts(site, cli, tmp_path):
     )
 
 
-def test_nothing_outlives_an_up_that_is_killed_and_doctor_says_so(cli, tmp_path):
+def test_nothing_outlives_an_up_that_is_killed_and_doctor_says_so(cli: Cli, tmp_path: Path):
     port = free_port()
     up = start_up(tmp_path / "store", port, tmp_path / "stderr")
     assert up.stdout is not None
@@ -259,14 +265,16 @@ def test_nothing_outlives_an_up_that_is_killed_and_doctor_says_so(cli, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Iterator[chromium.Page]:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
     """A page of a real browser."""
     with chromium.browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_finished_run_its_steps_and_reports(site, good, page, tmp_path):
+def test_a_browser_shows_the_finished_run_its_steps_and_reports(
+    site: Site, good: Sent, page: chromium.Page, tmp_path: Path
+):
     page.open(good.url)
     page.text_with("toy/good", "Completed", "11 Task runs", "toy:good")
     page.click("#task-runs")
@@ -280,7 +288,7 @@ def test_a_browser_shows_the_finished_run_its_steps_and_reports(site, good, page
 
 
 @pytest.mark.browser
-def test_a_browser_shows_version_and_plot(site, good, page):
+def test_a_browser_shows_version_and_plot(site: Site, good: Sent, page: chromium.Page):
     found = site.artifacts(good)
     page.open(f"{site.server.ui_url}/artifacts/artifact/{found['version-toy-good'].id}")
     page.text_with(
@@ -292,7 +300,7 @@ def test_a_browser_shows_version_and_plot(site, good, page):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_why_the_gate_refused(site, refused, page):
+def test_a_browser_shows_why_the_gate_refused(site: Site, refused: Sent, page: chromium.Page):
     page.open(refused.url)
     page.text_with("toy/refused", "Refused")
     page.open(f"{site.server.ui_url}/artifacts/artifact/{site.artifacts(refused)['verdict-toy-refused'].id}")

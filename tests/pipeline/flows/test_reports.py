@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 
 from artifacts.version import Metric
 from pipeline.flows import reports
@@ -15,7 +16,7 @@ def test_floats_keep_the_digits_that_mean_something():
     assert rows[1]["value"] == 12345678
 
 
-def test_the_tuning_page_shows_plot_points_choice_and_failures(tmp_path):
+def test_the_tuning_page_shows_plot_points_choice_and_failures(tmp_path: Path):
     measured = {"rows": [{"tokens_per_s": 801.26, "tokens_per_s_per_user": 200.0}]}
     trials = [
         {"point": {"max_batch_size": 1}, "measurement": None, "why": "exit code 1 | out of memory"},

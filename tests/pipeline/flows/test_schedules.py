@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -32,13 +33,15 @@ from pipeline.flows.prefect_server import Prefect
 from pipeline.flows.schedules import active, next_runs, unplanned, wait_for_next_runs
 from pipeline.flows.server_watch import look
 from recipes.load import Loaded
+from tests.callables import Cli, Finished
 from tests.cases import lay_out
 from tests.contract import runtime
 from tests.pipeline.flows.upped import free_port, loaded, running
+from tests.present import present
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-FIRES_WITHIN_S = 200.0
+FIRES_WITHIN_S = 400.0
 """A minute until it fires, half a minute for the flow; several times that on a busy host."""
 
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
@@ -83,7 +86,7 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(cli, tmp_path_factory) -> Iterator[Site]:
+def site(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server that looks over its schedules every 10 s, not every minute, and two schedules of every minute."""
     base, port = tmp_path_factory.mktemp("site"), free_port()
     path = f"{runtime.toolchain(base / 'trtllm', '0.16.0') / 'bin'}:{os.environ['PATH']}"
@@ -108,13 +111,13 @@ def server_rows(done) -> dict[str, dict[str, str]]:
     return {row["what"]: row for row in rows if row["what"].startswith("Prefect ")}
 
 
-def test_submit_says_when_the_next_run_is(site):
+def test_submit_says_when_the_next_run_is(site: Site):
     for answer in site.answers.values():
         assert answer["flow_run_id"] is None
         assert datetime.fromisoformat(answer["next_run"]).second == 0
 
 
-def test_the_time_zone_decides_when_a_schedule_fires(site):
+def test_the_time_zone_decides_when_a_schedule_fires(site: Site):
     nightly = {"cron": "0 3 * * *", "timezone": "Asia/Kathmandu"}
     sent = send(site.order(loaded("toy/nightly", schedule=nightly)), site.server, start=False)
     awaited = wait_for_next_runs(site.server, [sent.deployment_id], list)
@@ -123,7 +126,7 @@ def test_the_time_zone_decides_when_a_schedule_fires(site):
     assert start < datetime.now(UTC) + timedelta(days=1)
 
 
-def test_of_a_far_schedule_the_first_time_is_said(site, cli, tmp_path):
+def test_of_a_far_schedule_the_first_time_is_said(site: Site, cli: Cli, tmp_path: Path):
     recipe, far = lay_out("schedule-never-runs", tmp_path), datetime.now(UTC) + timedelta(days=200)
     day, month = f"{far.day}", f"{far.month}"
     text = recipe.read_text().replace("pub/every-minute", "pub/far")
@@ -138,7 +141,7 @@ def test_of_a_far_schedule_the_first_time_is_said(site, cli, tmp_path):
         assert active(client, settled_s=0).later == 1
 
 
-def test_what_was_just_registered_is_counted_by_itself(site):
+def test_what_was_just_registered_is_counted_by_itself(site: Site):
     send(site.order(loaded("toy/young", schedule={"cron": "0 4 * * *"})), site.server, start=False)
     with site.server.client() as client:
         assert active(client).young >= 1
@@ -160,11 +163,12 @@ async def inserted_late(deployment: UUID, meanwhile: Callable[[], object]) -> li
     first = min(runs, key=lambda run: run["expected_start_time"])
     first |= {key: datetime.now(UTC) for key in ("expected_start_time", "next_scheduled_start_time")}
     async with db.session_context(begin_transaction=True) as session:
-        return list(await _insert_scheduled_flow_runs(session, runs))
+        insert: Any = _insert_scheduled_flow_runs  # its decorator hides that it is a coroutine
+        return list(await insert(session, runs))
 
 
 @pytest.fixture(scope="module")
-def gone(site) -> tuple[UUID, list[UUID]]:
+def gone(site: Site) -> tuple[UUID, list[UUID]]:
     """A deployment that lost its schedule while the scheduler was planning; the runs it then wrote."""
     file = site.store / "prefect" / "prefect.db"
     first = send(site.order(loaded("toy/gone", schedule={"cron": "* * * * *"})), site.server, start=False)
@@ -174,7 +178,7 @@ def gone(site) -> tuple[UUID, list[UUID]]:
     return first.deployment_id, written
 
 
-def test_a_schedule_goes_when_the_recipe_has_none_any_more(site, gone):
+def test_a_schedule_goes_when_the_recipe_has_none_any_more(site: Site, gone: tuple[UUID, list[UUID]]):
     deployment, written = gone
     assert len(written) > 50
     with site.server.client() as client:
@@ -182,17 +186,23 @@ def test_a_schedule_goes_when_the_recipe_has_none_any_more(site, gone):
     assert wait_for_next_runs(site.server, [deployment], list, within_s=0).problem == ""
 
 
-def test_a_run_that_a_former_schedule_planned_builds_nothing(site, gone):
+def test_a_run_that_a_former_schedule_planned_builds_nothing(site: Site, gone: tuple[UUID, list[UUID]]):
     deployment, _ = gone
     ended = site.runs(deployment, *ENDED)
-    assert {(run.state.type, run.state.name) for run in ended} == {(StateType.CANCELLED, "Superseded")}
-    assert "nothing was built: its schedule was replaced or removed 20" in ended[0].state.message
+    assert {(present(run.state).type, present(run.state).name) for run in ended} == {
+        (StateType.CANCELLED, "Superseded")
+    }
+    assert "nothing was built: its schedule was replaced or removed 20" in present(
+        present(ended[0].state).message
+    )
     now = datetime.now(UTC)
     left = site.runs(deployment, *StateType)
-    assert [run for run in left if run.expected_start_time > now and run.state.is_scheduled()] == []
+    assert [
+        run for run in left if present(run.expected_start_time) > now and present(run.state).is_scheduled()
+    ] == []
 
 
-def test_doctor_finds_the_server_that_was_started_from_the_store(site, cli):
+def test_doctor_finds_the_server_that_was_started_from_the_store(site: Site, cli: Cli):
     done = cli("--store", site.store, "--json", "doctor")
     assert done.returncode == 0, done.stderr
     rows = server_rows(done)
@@ -200,14 +210,14 @@ def test_doctor_finds_the_server_that_was_started_from_the_store(site, cli):
     assert rows["Prefect worker"]["found"] == "1 online in pool 'enginery'"
 
 
-def test_a_recipe_of_every_minute_is_built_and_published_by_itself(site):
+def test_a_recipe_of_every_minute_is_built_and_published_by_itself(site: Site):
     run = site.completed(site.answers["recipe"]["deployment_id"])
     assert run.auto_scheduled
     record = Client(str(site.store)).resolve("pub/every-minute@candidate")
     assert (record.number, record.verdict) == (1, "PASS")
 
 
-def test_stale_versions_are_looked_for_by_itself(site):
+def test_stale_versions_are_looked_for_by_itself(site: Site):
     run = site.completed(site.answers["stale"]["deployment_id"])
     assert run.auto_scheduled
     assert run.state is not None
@@ -215,7 +225,7 @@ def test_stale_versions_are_looked_for_by_itself(site):
 
 
 @pytest.fixture(scope="module")
-def broken(site, cli):
+def broken(site: Site, cli: Cli) -> Finished:
     """The same server, whose database refuses scheduled runs from now on; what `submit` says to that.
 
     What was sent before has its runs planned.
@@ -235,14 +245,14 @@ def broken(site, cli):
     return cli("--store", site.store, "submit", recipe, "--schedule-only", *to, PATH=site.path)
 
 
-def test_submit_fails_where_nobody_runs_the_schedule(site, broken):
+def test_submit_fails_where_nobody_runs_the_schedule(site: Site, broken: Finished):
     assert broken.returncode == 4
     assert "registered pub/late: " in broken.stdout
     assert "the schedule is registered, but the Prefect server at" in broken.stderr
     assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in broken.stderr
 
 
-def test_without_the_servers_log_a_schedule_without_runs_is_noticed(site, broken):
+def test_without_the_servers_log_a_schedule_without_runs_is_noticed(site: Site, broken: Finished):
     with site.server.client() as client:
         assert unplanned(client, settled_s=0) == ["pub:late"]
         (late,) = [one for one in client.read_deployments() if one.name == "pub:late"]
@@ -251,7 +261,7 @@ def test_without_the_servers_log_a_schedule_without_runs_is_noticed(site, broken
 
 
 @pytest.fixture(scope="module")
-def warned(site, broken) -> str:
+def warned(site: Site, broken: Finished) -> str:
     """What `up` has told once the scheduler failed often enough."""
     deadline = time.monotonic() + 60
     told = ""
@@ -262,11 +272,11 @@ def warned(site, broken) -> str:
     return told
 
 
-def test_up_says_which_service_fails_and_of_what(warned):
+def test_up_says_which_service_fails_and_of_what(warned: str):
     assert "IntegrityError: (sqlite3.IntegrityError) disk quota exceeded; no schedule fires" in warned
 
 
-def test_doctor_says_which_service_fails(site, warned, cli):
+def test_doctor_says_which_service_fails(site: Site, warned: str, cli: Cli):
     done = cli("--store", site.store, "--json", "doctor")
     assert done.returncode == 4
     row = server_rows(done)["Prefect services"]
@@ -276,7 +286,7 @@ def test_doctor_says_which_service_fails(site, warned, cli):
     assert str(site.store / "prefect" / "server.log") in done.stderr
 
 
-def test_doctor_of_a_server_that_is_not_there_says_so(cli, tmp_path):
+def test_doctor_of_a_server_that_is_not_there_says_so(cli: Cli, tmp_path: Path):
     done = cli("--store", tmp_path, "--json", "doctor", "--server", "http://127.0.0.1:1")
     assert done.returncode == 4
     assert server_rows(done)["Prefect server"]["status"] == "missing"

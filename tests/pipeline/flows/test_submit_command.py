@@ -3,6 +3,8 @@
 import json
 import re
 import time
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,10 +13,12 @@ from prefect.states import Cancelled, Cancelling
 from artifacts.store.local import open_store
 from pipeline.process.host import probe
 from pipeline.step.realize import Site as LocalSite
+from tests.callables import Cli
 from tests.main_job import write_recipe
 from tests.pipeline.flows.test_flow import Site, site
 from tests.pipeline.plans import planned
 from tests.pipeline.rebuild.test_version_survey import publish_plan, with_own_data
+from tests.present import present
 from tests.test_main_job import damaged
 
 __all__ = ["site"]
@@ -29,7 +33,7 @@ def call(site: Site, cli, recipe, *options: str):
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-def test_a_recipe_is_registered_without_a_run(site, cli, tmp_path):
+def test_a_recipe_is_registered_without_a_run(site: Site, cli: Cli, tmp_path: Path):
     code, answer, err = call(
         site, cli, write_recipe(tmp_path / "recipe.yaml", name="test/later"), "--schedule-only"
     )
@@ -41,7 +45,7 @@ def test_a_recipe_is_registered_without_a_run(site, cli, tmp_path):
         assert client.read_flow_runs() == []
 
 
-def test_waiting_tells_how_a_real_run_ended(site, cli, tmp_path):
+def test_waiting_tells_how_a_real_run_ended(site: Site, cli: Cli, tmp_path: Path):
     recipe = write_recipe(tmp_path / "recipe.yaml", name="test/nan", model__path=str(damaged(tmp_path)))
     code, answer, err = call(site, cli, recipe, "--wait")
     assert (code, answer["state"]) == (1, "Failed"), err
@@ -49,13 +53,13 @@ def test_waiting_tells_how_a_real_run_ended(site, cli, tmp_path):
     assert "model.safetensors" in answer["message"]
 
 
-def test_as_many_runs_at_once_as_up_was_told(site, tmp_path):
+def test_as_many_runs_at_once_as_up_was_told(site: Site, tmp_path: Path):
     files = [tmp_path / str(n) for n in range(3)]
     sent = [
         site.send(f"toy/hang{n}", options={"hang": "source", "pid_file": str(file)})
         for n, file in enumerate(files)
     ]
-    begun = []
+    begun: list[Any] = []
     while len(begun) < 2:  # the fixture says --runs 2
         time.sleep(0.2)
         begun = [file for file in files if file.exists() and file.read_text()]
@@ -64,11 +68,11 @@ def test_as_many_runs_at_once_as_up_was_told(site, tmp_path):
     assert len(waiting) == 1
     with site.server.client() as client:
         for one in sent:
-            client.set_flow_run_state(one.flow_run_id, Cancelling())
+            client.set_flow_run_state(present(one.flow_run_id), Cancelling())
     assert {site.end_of(one).name for one in sent} == {"Cancelled"}
 
 
-def test_rebuilds_of_what_is_stale_are_sent(site, cli, tmp_path):
+def test_rebuilds_of_what_is_stale_are_sent(site: Site, cli: Cli, tmp_path: Path):
     here = LocalSite(store=open_store(site.store), host=probe())
     record = publish_plan(planned(with_own_data(tmp_path), here), here)
     data = tmp_path / "calibration.jsonl"

@@ -7,7 +7,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.models.config_families.gemma_config import WHOLE, WINDOWED
+from pipeline.models.config_fields import WHOLE, WINDOWED
 
 SIZES = {
     "hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 32, "intermediate_size": 96,

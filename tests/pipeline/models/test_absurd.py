@@ -20,6 +20,8 @@ from tests.cases import BASE, lay_out
 from tests.pipeline.models.absurd import CASES, CONFIG, INFINITY, WEIGHTS, fields, index
 from tests.pipeline.models.config_witness import Recording, bare
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS, MEMORY_BYTES = 2.0, 500 << 20
 """Processor time, and memory, that a refusal may take."""
@@ -48,7 +50,7 @@ print(json.dumps([said, int(status.partition("VmHWM:")[2].split()[0]) * 1024]))
 
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory):
+def refusals(tmp_path_factory: pytest.TempPathFactory):
     """What is said of each case and how long it took; memory of the process that read them all."""
     root = tmp_path_factory.mktemp("absurd")
     for name, (change, _) in CASES.items():
@@ -66,7 +68,7 @@ def refusals(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_absurd_model_is_refused_by_file_and_value(refusals, name):
+def test_an_absurd_model_is_refused_by_file_and_value(refusals, name: str):
     root, said, _ = refusals
     message, seconds = said[name]
     assert message.startswith(f"{root / name}/")
@@ -84,7 +86,7 @@ def test_absurd_models_take_little_memory(refusals):
     "name",
     ["config: a FIFO", "config: 40 MB", "header: values", "epsilon NaN", "index: a number for a file"],
 )
-def test_plan_refuses_them_with_2_and_the_users_path(tmp_path, name):
+def test_plan_refuses_them_with_2_and_the_users_path(tmp_path: Path, name: str):
     recipe = lay_out("system-empty", tmp_path)
     CASES[name][0](tmp_path / "model")
     code, out, seconds = limited(["--store", tmp_path / "store", "plan", recipe], tmp_path)
@@ -94,7 +96,7 @@ def test_plan_refuses_them_with_2_and_the_users_path(tmp_path, name):
     assert seconds < SECONDS
 
 
-def test_numbers_that_nobody_reads_may_be_infinite(tmp_path):
+def test_numbers_that_nobody_reads_may_be_infinite(tmp_path: Path):
     recipe = lay_out("rope-both-fields", tmp_path)
     shutil.copy(BASE / "model" / CONFIG, tmp_path / "model")
     (tmp_path / "model" / WEIGHTS).unlink()
@@ -171,7 +173,7 @@ def outcome(read):
 )
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "index"])
-def test_any_json_is_a_checkpoint_or_a_refusal(tmp_path, name, change):
+def test_any_json_is_a_checkpoint_or_a_refusal(tmp_path: Path, name: str, change):
     model = tmp_path / "model"
     shutil.rmtree(model, ignore_errors=True)
     shutil.copytree(BASE / "model", model)

@@ -9,6 +9,7 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoConfig
@@ -45,7 +46,7 @@ BLOCKS = [
 ]  # fmt: skip
 """Rotary blocks, under either name."""
 
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "architectures": [[], ["LlamaForCausalLM", "MistralForCausalLM"], "LlamaForCausalLM", [["LlamaForCausalLM"]]],
     "model_type": ["llama", "qwen2", "bert", "no such", 1],
     "per_layer_config": [{"0": {"num_key_value_heads": 2}}],
@@ -154,14 +155,15 @@ def variations(architecture, directory):
 @pytest.fixture(scope="module")
 def used():
     """The deviations met so far; once every architecture was compared, none may be left over."""
-    found, compared = set(), []
+    found: set[Any] = set()
+    compared: list[str] = []
     yield found, compared
     if sorted(compared) == sorted(readers()):
         assert found == DEVIATIONS.keys()
 
 
 @pytest.mark.parametrize("architecture", readers())
-def test_a_config_is_read_as_transformers_builds_it(architecture, tmp_path, used):
+def test_a_config_is_read_as_transformers_builds_it(architecture: str, tmp_path: Path, used):
     wrong = []
     used[1].append(architecture)
     for label, config in variations(architecture, tmp_path):

@@ -1,6 +1,8 @@
 """The types of config.json's fields: the table is the pinned transformers', and AutoConfig refuses what we do."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoConfig
@@ -11,7 +13,7 @@ from pipeline.models.config_types import mistyped, table
 from tests.pipeline.models import config_types
 from tests.pipeline.models.config_witness import Recording, bare
 
-WRONG = [
+WRONG: list[Any] = [
     None,
     True,
     False,
@@ -39,7 +41,7 @@ def test_the_table_is_that_of_the_installed_transformers():
 
 
 @pytest.mark.parametrize("architecture", readers())
-def test_a_value_is_refused_where_transformers_refuses_it(architecture, tmp_path):
+def test_a_value_is_refused_where_transformers_refuses_it(architecture: str, tmp_path: Path):
     config, wrong = bare(architecture), []
     recording = Recording(config)
     read_shape(recording)

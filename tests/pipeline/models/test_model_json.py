@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +10,12 @@ from pipeline.errors import SourceError
 from pipeline.models.model_json import MODEL, Limits, parse_json, read_json, shortened
 
 
-def test_an_object_is_read(tmp_path):
+def test_an_object_is_read(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"a": [1, {"b": "\\u00e4\\"]}"}], "é": 1.5}', encoding="utf-8")
     assert read_json(tmp_path / "config.json") == {"a": [1, {"b": 'ä"]}'}], "é": 1.5}
 
 
-def test_a_link_to_a_file_is_read(tmp_path):
+def test_a_link_to_a_file_is_read(tmp_path: Path):
     (tmp_path / "blob").write_text("{}")
     (tmp_path / "config.json").symlink_to("blob")
     assert read_json(tmp_path / "config.json") == {}
@@ -39,7 +40,9 @@ def make_socket(path):
     ids=["fifo", "directory", "socket", "device", "loop", "dangling"],
 )
 @pytest.mark.timeout(5)
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeypatch, make, said):
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make, said: str
+):
     monkeypatch.chdir(tmp_path)  # and back, wherever the socket is bound
     make(tmp_path / "config.json")
     with pytest.raises(SourceError, match=rf"{tmp_path}/config\.json: .*{said}"):
@@ -67,7 +70,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeyp
     ],
     ids=range(15),
 )
-def test_what_is_no_bounded_object_is_refused(text, said):
+def test_what_is_no_bounded_object_is_refused(text: bytes, said: str):
     with pytest.raises(SourceError, match=f"config.json: .*{said}"):
         parse_json(text, "config.json")
 
@@ -91,5 +94,5 @@ def test_brackets_in_strings_nest_nothing():
         (True, "true"),
     ],
 )
-def test_values_are_shown_in_one_short_line(value, line):
+def test_values_are_shown_in_one_short_line(value, line: str):
     assert shortened(value) == line

@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
+from tests.callables import Cli
 from tests.cases import lay_out
 from tests.pipeline.models.config_witness import bare
 
@@ -67,18 +69,18 @@ AGREE = [
 
 
 @pytest.mark.parametrize(("architecture", "fields", "said"), DISAGREE)
-def test_a_block_and_what_stands_beside_it_must_agree(architecture, fields, said):
+def test_a_block_and_what_stands_beside_it_must_agree(architecture: str, fields, said: str):
     with pytest.raises(SourceError) as told:
         read_shape(bare(architecture) | fields)
     assert said in str(told.value)
 
 
 @pytest.mark.parametrize(("architecture", "fields"), AGREE)
-def test_what_is_said_twice_and_equal_is_read(architecture, fields):
+def test_what_is_said_twice_and_equal_is_read(architecture: str, fields):
     read_shape(bare(architecture) | fields)
 
 
-def test_blocks_that_disagree_are_refused_by_both_names_and_values(cli, tmp_path):
+def test_blocks_that_disagree_are_refused_by_both_names_and_values(cli: Cli, tmp_path: Path):
     recipe = lay_out("rope-both-fields", tmp_path)
     for command in ("plan", "run"):
         done = cli("--store", tmp_path / "store", command, recipe, COLUMNS="1000")
@@ -91,7 +93,7 @@ def test_blocks_that_disagree_are_refused_by_both_names_and_values(cli, tmp_path
     assert not list(tmp_path.rglob("rank0.safetensors"))
 
 
-def test_the_block_that_transformers_reads_is_read_where_it_stands_alone(cli, tmp_path):
+def test_the_block_that_transformers_reads_is_read_where_it_stands_alone(cli: Cli, tmp_path: Path):
     recipe = lay_out("rope-both-fields", tmp_path)
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())

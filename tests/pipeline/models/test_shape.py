@@ -1,11 +1,13 @@
 """Reading `config.json` of transformers 4 and 5."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape, readers
 
-LLAMA = {
+LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "torch_dtype": "bfloat16",
@@ -39,7 +41,7 @@ def without(config, *keys):
 
 
 def test_transformers_4_and_5_configs_give_the_same_shape():
-    rope = {"rope_theta": 500000.0, **LLAMA["rope_scaling"]}
+    rope: dict[str, Any] = {"rope_theta": 500000.0, **LLAMA["rope_scaling"]}
     newer = without(LLAMA, "torch_dtype", "rope_theta", "rope_scaling") | {
         "dtype": "bfloat16",
         "rope_parameters": rope,
@@ -62,7 +64,7 @@ def test_older_type_key_of_rope_scaling_is_normalised():
 
 
 @pytest.mark.parametrize("given", [None, {"rope_type": "default", "rope_theta": 10000.0}])
-def test_default_rope_is_no_scaling(given):
+def test_default_rope_is_no_scaling(given: dict[str, Any] | None):
     config = without(LLAMA, "rope_scaling", "rope_theta") | {"rope_parameters": given}
     assert (read_shape(config).rope_theta, read_shape(config).rope_scaling) == (10000.0, None)
 
@@ -76,7 +78,9 @@ def test_default_rope_is_no_scaling(given):
         ("qwen3", False, True, 32, 128),
     ],
 )
-def test_each_family_fixes_what_its_config_leaves_out(model_type, bias, norm, kv_heads, head_dim):
+def test_each_family_fixes_what_its_config_leaves_out(
+    model_type: str, bias: bool, norm: bool, kv_heads: int, head_dim: int
+):
     shape = read_shape(without(LLAMA, "num_key_value_heads") | named(model_type))
     assert (shape.qkv_bias, shape.qk_norm) == (bias, norm)
     assert (shape.num_kv_heads, shape.head_dim) == (kv_heads, head_dim)
@@ -116,13 +120,13 @@ def test_qwen3_heads_need_not_add_up_to_the_hidden_size():
         ({"num_key_value_heads": 5}, "num_key_value_heads 5 does not divide"),
     ],
 )
-def test_what_is_not_supported_is_refused_with_its_value(change, said):
+def test_what_is_not_supported_is_refused_with_its_value(change: dict[str, Any], said: str):
     with pytest.raises(SourceError, match=said):
         read_shape(LLAMA | change)
 
 
 @pytest.mark.parametrize(("field", "said"), [("architectures", "architectures"), ("torch_dtype", "dtype")])
-def test_what_is_left_out_is_said_to_be_missing(field, said):
+def test_what_is_left_out_is_said_to_be_missing(field: str, said: str):
     with pytest.raises(SourceError, match=f"config.json: {said} is missing; it must be"):
         read_shape(without(LLAMA, field))
 
@@ -134,7 +138,7 @@ def test_mistral_has_its_window_in_every_layer():
 
 
 @pytest.mark.parametrize(("switch", "first", "window"), [(False, 0, None), (True, 32, None), (True, 0, 4096)])
-def test_qwen_window_follows_its_switch(switch, first, window):
+def test_qwen_window_follows_its_switch(switch: bool, first: int, window: int | None):
     qwen = LLAMA | named("qwen2") | {"sliding_window": 4096}
     shape = read_shape(qwen | {"use_sliding_window": switch, "max_window_layers": first})
     assert shape.sliding_window == window

@@ -1,6 +1,7 @@
 """Reading `config.json` of Gemma 2, Gemma 3 (text) and Phi-3."""
 
 import copy
+from typing import Any
 
 import pytest
 import transformers
@@ -19,7 +20,7 @@ GEMMA_3 = {
 }  # fmt: skip
 """The published `config.json` of gemma-3-1b-it, without the fields nobody reads."""
 
-PHI = {
+PHI: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "torch_dtype": "bfloat16", "hidden_act": "silu",
     "hidden_size": 3072, "intermediate_size": 8192, "max_position_embeddings": 131072,
     "original_max_position_embeddings": 4096, "num_attention_heads": 32, "num_hidden_layers": 32,
@@ -77,7 +78,7 @@ def test_gemma_3_of_transformers_5_scales_the_whole_layers_only():
         ),
     ],
 )  # fmt: skip
-def test_what_gemma_cannot_be_is_refused_with_its_value(change, said):
+def test_what_gemma_cannot_be_is_refused_with_its_value(change: dict[str, Any], said: str):
     with pytest.raises(SourceError, match=said):
         read_shape(GEMMA_3 | change)
 
@@ -110,6 +111,6 @@ def test_phi_of_transformers_5_gives_the_same_shape():
         ({"original_max_position_embeddings": None}, "original_max_position_embeddings is null"),
     ],
 )
-def test_what_phi_cannot_be_is_refused_with_its_value(change, said):
+def test_what_phi_cannot_be_is_refused_with_its_value(change: dict[str, Any], said: str):
     with pytest.raises(SourceError, match=said):
         read_shape(PHI | change)

@@ -1,5 +1,7 @@
 """Reading `config.json` of models with experts."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.errors import SourceError
@@ -59,6 +61,8 @@ def test_qwen2_moe_has_biases_a_shared_expert_and_weights_as_they_come():
         (MIXTRAL, {"hidden_act": "gelu"}, "'gelu' is not supported for MixtralForCausalLM"),
     ],
 )
-def test_what_is_not_supported_is_refused_with_its_value(config, change, said):
+def test_what_is_not_supported_is_refused_with_its_value(
+    config: dict[str, Any], change: dict[str, Any], said: str
+):
     with pytest.raises(SourceError, match=said):
         read_shape(config | change)

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -22,6 +23,7 @@ from recipes.demo import demo_tokenizer as demo
 from recipes.schema import Model
 from tests.cases import BASE, lay_out
 from tests.pipeline.models.test_tokenizer_check import trained
+from tests.present import present
 
 MODEL = BASE / "model"
 CLASSES = (
@@ -74,7 +76,7 @@ def planned(directory: Path) -> str:
     return ""
 
 
-def test_a_class_that_drops_the_spaces_is_refused_with_what_differs(tmp_path):
+def test_a_class_that_drops_the_spaces_is_refused_with_what_differs(tmp_path: Path):
     said = opens(byte_level(tmp_path, "LlamaTokenizerFast"))
     assert said.startswith(
         "model: transformers reads tokenizer.json by LlamaTokenizer, which makes other tokens"
@@ -87,7 +89,9 @@ def test_a_class_that_drops_the_spaces_is_refused_with_what_differs(tmp_path):
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_plan_and_transformers_agree_about_a_byte_level_tokenizer_under_a_class(name, tmp_path):
+def test_plan_and_transformers_agree_about_a_byte_level_tokenizer_under_a_class(
+    name: str | None, tmp_path: Path
+):
     said = opens(byte_level(tmp_path, name))
     assert not planned(tmp_path) or said
     if name not in OWN_RULES:
@@ -95,7 +99,9 @@ def test_plan_and_transformers_agree_about_a_byte_level_tokenizer_under_a_class(
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_what_plan_refuses_of_a_converted_sentencepiece_model_transformers_reads_otherwise(name, tmp_path):
+def test_what_plan_refuses_of_a_converted_sentencepiece_model_transformers_reads_otherwise(
+    name: str | None, tmp_path: Path
+):
     out = converted(tmp_path, "LlamaTokenizer", spaced=True)
     about = json.loads((out / "tokenizer_config.json").read_text())
     (out / "tokenizer_config.json").write_text(json.dumps({**about, "tokenizer_class": name}))
@@ -107,19 +113,21 @@ def test_what_plan_refuses_of_a_converted_sentencepiece_model_transformers_reads
 
 @pytest.mark.parametrize("model_type", ["qwen2", "qwen3", "llama", "mistral", "gemma"])
 @pytest.mark.parametrize("name", ["LlamaTokenizer", "GPT2Tokenizer", "PreTrainedTokenizerFast", None])
-def test_the_class_depends_on_the_kind_of_model_as_in_transformers(name, model_type, tmp_path):
+def test_the_class_depends_on_the_kind_of_model_as_in_transformers(
+    name: str | None, model_type: str, tmp_path: Path
+):
     said = opens(byte_level(tmp_path, name, model_type=model_type))
     assert bool(planned(tmp_path)) == bool(said), said
 
 
-def test_good_combinations_are_read(tmp_path):
+def test_good_combinations_are_read(tmp_path: Path):
     gemma = converted(tmp_path, "GemmaTokenizer", spaced=False)
     assert opens(gemma) == planned(gemma) == ""
-    shown = demo.__file__ and Path(demo.__file__).parent / "model"
+    shown = Path(present(demo.__file__)).parent / "model"
     assert opens(shown) == planned(shown) == ""
 
 
-def test_the_tokenizer_json_of_llama_2_is_read(tmp_path):
+def test_the_tokenizer_json_of_llama_2_is_read(tmp_path: Path):
     """Its pieces come from a normalizer; transformers 5 takes a pre-tokenizer in its place."""
     out = converted(tmp_path, "LlamaTokenizer", spaced=True)
     found = json.loads((out / "tokenizer.json").read_text())
@@ -134,13 +142,13 @@ def test_the_tokenizer_json_of_llama_2_is_read(tmp_path):
 
 @pytest.mark.parametrize("name", ["GemmaTokenizerFast", "CodeLlamaTokenizer", "T5Tokenizer", "BertTokenizer",
                                   "XLMRobertaTokenizer"])  # fmt: skip
-def test_whatever_transformers_raises_is_a_checkpoint_error(name, tmp_path):
+def test_whatever_transformers_raises_is_a_checkpoint_error(name: str, tmp_path: Path):
     assert "transformers " in opens(byte_level(tmp_path, name))
     assert "set tokenizer_class to PreTrainedTokenizerFast" in planned(tmp_path)
     assert f"{tmp_path}/tokenizer_config.json" in planned(tmp_path)
 
 
-def test_a_template_of_tokens_that_are_not_there_is_refused(tmp_path):
+def test_a_template_of_tokens_that_are_not_there_is_refused(tmp_path: Path):
     byte_level(tmp_path, "PreTrainedTokenizerFast")
     found = json.loads((tmp_path / "tokenizer.json").read_text())
     found["post_processor"] = {"type": "TemplateProcessing", "pair": [], "special_tokens": {},
@@ -166,7 +174,9 @@ def special(name: str) -> dict[str, object]:
         ({"bos_token": None, "added_tokens_decoder": {"0": special("<|bos|>")}}, {"bos_token": "<nope>"}),
     ],
 )
-def test_tokens_that_are_in_no_table_get_the_ids_that_transformers_gives_them(config, beside, tmp_path):
+def test_tokens_that_are_in_no_table_get_the_ids_that_transformers_gives_them(
+    config, beside: dict[str, Any] | None, tmp_path: Path
+):
     byte_level(tmp_path, "TokenizersBackend")
     about = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, **config}))
@@ -179,7 +189,7 @@ def test_tokens_that_are_in_no_table_get_the_ids_that_transformers_gives_them(co
     assert sorted(found.values()) == sorted(added.values())
 
 
-def test_a_bos_that_the_model_lacks_is_no_fault_of_the_rows(tmp_path):
+def test_a_bos_that_the_model_lacks_is_no_fault_of_the_rows(tmp_path: Path):
     byte_level(tmp_path, "TokenizersBackend")
     about = json.loads((tmp_path / "tokenizer_config.json").read_text())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({**about, "bos_token": "<nope>"}))
@@ -192,7 +202,7 @@ def test_a_bos_that_the_model_lacks_is_no_fault_of_the_rows(tmp_path):
     assert "drop the row" not in str(refused.value)
 
 
-def test_a_bos_beyond_the_model_in_front_of_every_text_is_refused_by_the_plan(tmp_path):
+def test_a_bos_beyond_the_model_in_front_of_every_text_is_refused_by_the_plan(tmp_path: Path):
     byte_level(tmp_path, "TokenizersBackend")
     found = json.loads((tmp_path / "tokenizer.json").read_text().replace("<|bos|>", "<|start|>"))
     found["added_tokens"].append({**found["added_tokens"][0], "id": 320, "content": "<|late|>"})
@@ -207,17 +217,17 @@ def test_a_bos_beyond_the_model_in_front_of_every_text_is_refused_by_the_plan(tm
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "special_tokens_map.json"])
-def test_a_file_of_gigabytes_is_refused_before_it_is_hashed(name, tmp_path):
+def test_a_file_of_gigabytes_is_refused_before_it_is_hashed(name: str, tmp_path: Path):
     lay_out("gate-windows-bos", tmp_path)
     (tmp_path / "model" / name).touch()
     os.truncate(tmp_path / "model" / name, 5 << 30)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(SourceError, match=f"{name}: {5 << 30} bytes; at most"):
         read_source(Model(path="model"), tmp_path, LocalStore(tmp_path / "store"))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
-def test_padding_has_two_sides(tmp_path):
+def test_padding_has_two_sides(tmp_path: Path):
     byte_level(tmp_path, "TokenizersBackend")
     (tmp_path / "tokenizer_config.json").write_text('{"padding_side": "up"}')
     assert "padding_side is 'up', left or right is needed" in planned(tmp_path)

@@ -96,7 +96,7 @@ def said(directory: Path, changes: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", BEYOND)
-def test_what_would_cost_memory_or_time_is_refused_by_its_field(name, tmp_path):
+def test_what_would_cost_memory_or_time_is_refused_by_its_field(name: str, tmp_path: Path):
     changes, wanted = BEYOND[name]
     found = said(tmp_path, changes)
     assert found.startswith(f"{tmp_path}/tokenizer.json: ")
@@ -113,7 +113,7 @@ TAKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", TAKEN)
-def test_what_tokenizers_in_use_ask_for_is_taken(name, tmp_path):
+def test_what_tokenizers_in_use_ask_for_is_taken(name: str, tmp_path: Path):
     (tmp_path / "tokenizer.json").write_text(json.dumps({**GOOD, **TAKEN[name]}))
     assert read_tokens(tmp_path, ROWS).missing == ""
 
@@ -126,24 +126,24 @@ def test_what_tokenizers_in_use_ask_for_is_taken(name, tmp_path):
                                    {"single": 5}, {"single": [{"SpecialToken": 5}], "special_tokens": {"a": 5}}])  # fmt: skip
 @pytest.mark.parametrize("field", ["padding", "normalizer", "pre_tokenizer", "post_processor", "decoder",
                                    "added_tokens", "model"])  # fmt: skip
-def test_values_of_a_wrong_type_are_left_to_the_library(field, value):
+def test_values_of_a_wrong_type_are_left_to_the_library(field: str, value):
     assert list(excesses({**GOOD, field: value}, ROWS)) == []
 
 
-def test_a_table_of_sentencepiece_itself_is_taken(tmp_path):
+def test_a_table_of_sentencepiece_itself_is_taken(tmp_path: Path):
     made = Tokenizer.from_str(json.dumps(GOOD))
     made.normalizer = normalizers.Sequence([normalizers.NFKD(), normalizers.Replace("``", '"')])
     assert list(excesses(json.loads(made.to_str()), ROWS)) == []
 
 
-def test_a_panic_of_the_library_is_said_in_words(tmp_path):
+def test_a_panic_of_the_library_is_said_in_words(tmp_path: Path):
     lacking = {**template(1, SPECIAL, TEXT), "special_tokens": {}}
     found = said(tmp_path, {"post_processor": lacking})
     assert f"{tmp_path}/tokenizer.json: " in found
     assert "cannot be used: a pattern, a template or a table in it does not work" in found
 
 
-def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path):
+def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path: Path):
     slow = {
         "normalizer": replace({"Regex": "a*b"}, ""),
         "added_tokens": [token(content="a" * 10**6, normalized=True)],
@@ -153,7 +153,7 @@ def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path):
     )
 
 
-def test_a_pattern_that_takes_no_time_is_taken_and_a_broken_one_told(tmp_path):
+def test_a_pattern_that_takes_no_time_is_taken_and_a_broken_one_told(tmp_path: Path):
     quick = {"normalizer": replace({"Regex": " {2,}"}, " "), "added_tokens": [token(normalized=True)]}
     (tmp_path / "tokenizer.json").write_text(json.dumps({**GOOD, **quick}))
     assert read_tokens(tmp_path, ROWS).missing == ""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from websockets.sync.client import ClientConnection, connect
@@ -95,7 +95,7 @@ def browser(profile: Path) -> Iterator[Page]:
         address = f"http://127.0.0.1:{_port(profile)}/json"
         target = next(one for one in httpx.get(address, trust_env=False).json() if one["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None, proxy=None) as socket:
-            page = Page(socket)
+            page = Page(cast("ClientConnection", socket))  # as `__enter__` of its base class says
             page.resize(1280, 1000)
             yield page
     finally:

@@ -38,7 +38,7 @@ def coverage(root: Path) -> Path:
     return root
 
 
-def test_linears_that_differ_in_their_layer_only_are_one_row(tmp_path):
+def test_linears_that_differ_in_their_layer_only_are_one_row(tmp_path: Path):
     rows = folded(json.loads((coverage(tmp_path) / "coverage.json").read_text())["modules"])
     assert [row["linear"] for row in rows] == [
         "model.layers.{0..2,5,10..11}.mlp.up_proj", "model.layers.{3..4}.mlp.up_proj", "lm_head"
@@ -51,12 +51,12 @@ def test_linears_that_differ_in_their_layer_only_are_one_row(tmp_path):
     assert rows[1]["left_because"] == "excluded by recipe pattern 'a'"
 
 
-def test_reports_of_a_run_hold_the_same_table(tmp_path):
+def test_reports_of_a_run_hold_the_same_table(tmp_path: Path):
     modules = json.loads((coverage(tmp_path) / "coverage.json").read_text())["modules"]
     assert coverage_rows(tmp_path) == folded(modules)
 
 
-def test_a_quantized_checkpoint_shows_its_coverage(tmp_path):
+def test_a_quantized_checkpoint_shows_its_coverage(tmp_path: Path):
     seen = exhibit("quantized_checkpoint", coverage(tmp_path))
     assert seen.lines == (
         "6 of 9 linears quantized, 3 left at the source dtype", "KV cache fp8, scales 0.25 to 0.5"
@@ -65,7 +65,7 @@ def test_a_quantized_checkpoint_shows_its_coverage(tmp_path):
     assert seen.document["linears"] == 9
 
 
-def test_statistics_show_their_report_and_the_widest_inputs(tmp_path):
+def test_statistics_show_their_report_and_the_widest_inputs(tmp_path: Path):
     report = {
         "tokens": 1024,
         "peaks": {"host_bytes": 7},
@@ -91,7 +91,7 @@ def test_statistics_show_their_report_and_the_widest_inputs(tmp_path):
     assert len(inputs) == 6, "k_proj reads what q_proj reads"
 
 
-def test_a_calibration_set_shows_its_report_and_its_page(tmp_path):
+def test_a_calibration_set_shows_its_report_and_its_page(tmp_path: Path):
     (tmp_path / "report.json").write_text(json.dumps({"sequences": 8, "warnings": ["short"]}))
     assert exhibit("calibration_set", tmp_path).lines == ()
     (tmp_path / "page.html").write_text("<!doctype html>")
@@ -101,11 +101,11 @@ def test_a_calibration_set_shows_its_report_and_its_page(tmp_path):
     assert seen.warnings == ("short",)
 
 
-def test_other_kinds_have_only_their_manifest(tmp_path):
+def test_other_kinds_have_only_their_manifest(tmp_path: Path):
     assert exhibit("engine", tmp_path).tables == ()
 
 
-def test_a_key_is_found_by_its_beginning(tmp_path):
+def test_a_key_is_found_by_its_beginning(tmp_path: Path):
     store = open_store(tmp_path)
     one, other = "ab12cd" + "0" * 58, "ab12cd" + "1" * 58
     with store.write(one, kind="source", step={}, host={}) as draft:

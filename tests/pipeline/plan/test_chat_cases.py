@@ -14,12 +14,13 @@ from calibration.errors import DataError
 from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
+from tests.callables import Cli
 from tests.cases import lay_out
 from tests.pipeline.plans import HOST, keys, planned, recipe_file
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
 
@@ -38,7 +39,7 @@ def calibrated(recipe: Path, site: Site):
 
 
 @pytest.mark.parametrize("case", ["system-empty", "reasoning-only-turn"])
-def test_chats_with_empty_contents_are_accepted(case, tmp_path, site):
+def test_chats_with_empty_contents_are_accepted(case: str, tmp_path: Path, site: Site):
     recipe = lay_out(case, tmp_path)
     report, text, samples = calibrated(recipe, site)
     assert samples == len((tmp_path / "calib.jsonl").read_text().splitlines())
@@ -46,7 +47,7 @@ def test_chats_with_empty_contents_are_accepted(case, tmp_path, site):
     assert "<|user|>" in text
 
 
-def test_arguments_in_a_string_reach_the_template_as_an_object(tmp_path, site):
+def test_arguments_in_a_string_reach_the_template_as_an_object(tmp_path: Path, site: Site):
     recipe = lay_out("tool-args-string-tojson", tmp_path)
     report, text, samples = calibrated(recipe, site)
     assert '"parameters": {"gauge": ' in text
@@ -54,7 +55,9 @@ def test_arguments_in_a_string_reach_the_template_as_an_object(tmp_path, site):
     assert report["sources"][0]["chats"] == {"arguments_decoded": samples, "date": None}
 
 
-def test_half_a_surrogate_pair_in_arguments_is_told_with_its_line_and_can_be_skipped(tmp_path, site, cli):
+def test_half_a_surrogate_pair_in_arguments_is_told_with_its_line_and_can_be_skipped(
+    tmp_path: Path, site: Site, cli: Cli
+):
     recipe = lay_out("surrogate-in-args", tmp_path)
     with pytest.raises(RecipeError, match=r"calib\.jsonl:4: 'tool_calls' of message 2 has half a surrogate"):
         draft_file(recipe, site)
@@ -69,7 +72,7 @@ def test_half_a_surrogate_pair_in_arguments_is_told_with_its_line_and_can_be_ski
     assert samples == report["sources"][0]["rows"]
 
 
-def test_a_template_that_loops_is_an_error_of_the_row(tmp_path, site):
+def test_a_template_that_loops_is_an_error_of_the_row(tmp_path: Path, site: Site):
     recipe = lay_out("system-empty", tmp_path)
     loop = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (tmp_path / "model" / "chat_template.jinja").write_text(loop)
@@ -77,7 +80,7 @@ def test_a_template_that_loops_is_an_error_of_the_row(tmp_path, site):
         calibrated(recipe, site)
 
 
-def test_rows_with_tools_go_through_the_template_for_them(tmp_path, site):
+def test_rows_with_tools_go_through_the_template_for_them(tmp_path: Path, site: Site):
     recipe = lay_out("system-empty", tmp_path)
     more = tmp_path / "model" / "additional_chat_templates"
     more.mkdir()
@@ -93,7 +96,7 @@ def test_rows_with_tools_go_through_the_template_for_them(tmp_path, site):
     assert min(with_tools, without) > 1
 
 
-def test_the_date_of_chat_templates_is_part_of_the_key(tmp_path, site):
+def test_the_date_of_chat_templates_is_part_of_the_key(tmp_path: Path, site: Site):
     plain = planned(recipe_file(tmp_path), site)
     dated = planned(recipe_file(tmp_path, **{"calibration.date": "2025-03-09"}), site)
     moved = {kind for kind, key in keys(plain).items() if keys(dated)[kind] != key}
@@ -115,7 +118,7 @@ def test_a_date_that_is_no_day_is_refused(tmp_path, site, date):
         planned(recipe_file(tmp_path, **{"calibration.date": date}), site)
 
 
-def test_half_a_surrogate_pair_in_a_recipe_is_told_with_its_place(tmp_path, site):
+def test_half_a_surrogate_pair_in_a_recipe_is_told_with_its_place(tmp_path: Path, site: Site):
     file = recipe_file(tmp_path)
     text = file.read_text().replace("calibration:\n", 'calibration:\n  date: "\\ud83d"\n')
     file.write_text(text)

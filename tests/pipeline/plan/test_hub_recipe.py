@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,14 @@ from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize
 from recipes.load import load
 from tests import hub as hubs
+from tests.callables import Cli
 from tests.main_job import DEMO, write_recipe
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @pytest.fixture(scope="module")
-def demo_hub():
+def demo_hub() -> Iterator[hubs.Hub]:
     """The demo checkpoint on a hub."""
     files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
     with hubs.serve({**files, "pytorch_model.bin": b"pickle"}) as hub:
@@ -28,14 +30,16 @@ def demo_hub():
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(tmp_path: Path) -> Path:
     """A recipe of that repository at its commit."""
     return write_recipe(
         tmp_path / "recipe.yaml", model__path=None, model__repo=hubs.REPO, model__revision=hubs.COMMIT
     )
 
 
-def test_the_command_line_plans_a_hub_recipe_from_headers_alone(cli, demo_hub, recipe, tmp_path):
+def test_the_command_line_plans_a_hub_recipe_from_headers_alone(
+    cli: Cli, demo_hub: hubs.Hub, recipe: Path, tmp_path: Path
+):
     before = demo_hub.sent["model.safetensors"]
     done = cli("--store", tmp_path / "store", "--json", "plan", recipe, HF_ENDPOINT=demo_hub.address)
     assert done.returncode == 0, done.stderr
@@ -44,7 +48,10 @@ def test_the_command_line_plans_a_hub_recipe_from_headers_alone(cli, demo_hub, r
     assert demo_hub.sent["model.safetensors"] - before < weights / 10
 
 
-def test_the_source_step_downloads_what_a_local_copy_would_hold(demo_hub, recipe, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_source_step_downloads_what_a_local_copy_would_hold(
+    demo_hub: hubs.Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
     monkeypatch.setenv("HF_TOKEN", SECRET)
     site = Site(store=open_store(tmp_path / "store"), host=probe())
@@ -56,7 +63,9 @@ def test_the_source_step_downloads_what_a_local_copy_would_hold(demo_hub, recipe
     assert not leaks(site.store.root)
 
 
-def test_a_commit_whose_tensors_are_not_those_of_its_config_is_refused_by_its_name(cli, recipe, tmp_path):
+def test_a_commit_whose_tensors_are_not_those_of_its_config_is_refused_by_its_name(
+    cli: Cli, recipe: Path, tmp_path: Path
+):
     files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
     config = json.loads(files["config.json"])
     files["config.json"] = json.dumps(
@@ -70,7 +79,7 @@ def test_a_commit_whose_tensors_are_not_those_of_its_config_is_refused_by_its_na
     assert str(tmp_path / "store") not in done.stderr
 
 
-def test_a_stale_index_of_a_commit_is_said(cli, recipe, tmp_path):
+def test_a_stale_index_of_a_commit_is_said(cli: Cli, recipe: Path, tmp_path: Path):
     files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
     with hubs.serve(files | {"model.safetensors.index.json": b"{}"}) as hub:
         done = cli("--store", tmp_path / "store", "--json", "plan", recipe, HF_ENDPOINT=hub.address)
@@ -84,7 +93,9 @@ def leaks(root: Path) -> list[Path]:
     return [path for path in root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-def test_a_hub_recipe_keyed_the_same_wherever_the_hub_is(demo_hub, recipe, tmp_path, monkeypatch):
+def test_a_hub_recipe_keyed_the_same_wherever_the_hub_is(
+    demo_hub: hubs.Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     step = plan_one(load(recipe)[0], site).step("source")
@@ -92,7 +103,7 @@ def test_a_hub_recipe_keyed_the_same_wherever_the_hub_is(demo_hub, recipe, tmp_p
     assert step.key == moved.key
 
 
-def test_a_hub_that_cannot_be_reached_is_said_to_be_so(cli, recipe, tmp_path):
+def test_a_hub_that_cannot_be_reached_is_said_to_be_so(cli: Cli, recipe: Path, tmp_path: Path):
     done = cli("--store", tmp_path / "store", "plan", recipe, HF_ENDPOINT="http://127.0.0.1:9")
     assert done.returncode == 2
     assert hubs.REPO in done.stderr
@@ -100,7 +111,7 @@ def test_a_hub_that_cannot_be_reached_is_said_to_be_so(cli, recipe, tmp_path):
 
 
 def test_a_package_that_a_tokenizer_on_the_hub_needs_is_known_before_it_is_fetched(
-    recipe, tmp_path, monkeypatch
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
     del files["tokenizer.json"]
@@ -113,7 +124,10 @@ def test_a_package_that_a_tokenizer_on_the_hub_needs_is_known_before_it_is_fetch
         assert hub.sent["tokenizer.model"] == 0
 
 
-def test_a_wrong_file_from_the_hub_stores_nothing(demo_hub, recipe, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_wrong_file_from_the_hub_stores_nothing(
+    demo_hub: hubs.Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     step = plan_one(load(recipe)[0], site).step("source")

@@ -2,6 +2,9 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +22,13 @@ RECIPES = sorted(DEMO.glob("*.yaml"))
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     """An empty store on a host that is always the same."""
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda p: p.stem)
-def test_every_shipped_recipe_plans_and_is_named_after_its_path(file, site):
+def test_every_shipped_recipe_plans_and_is_named_after_its_path(file: Path, site: Site):
     for loaded in load(file):
         assert loaded.recipe.name.startswith(f"demo/{file.stem}")
         kinds = [step.kind for step in plan_one(loaded, site).steps]
@@ -40,7 +43,7 @@ def test_shipped_recipes_cover_every_format_and_layout():
     assert {(f, *layout) for f in FORMATS for layout in layouts} <= covered
 
 
-def test_the_steps_of_a_calibrated_recipe(tmp_path, site):
+def test_the_steps_of_a_calibrated_recipe(tmp_path: Path, site: Site):
     kinds = [step.kind for step in planned(recipe_file(tmp_path), site).steps]
     assert kinds == [
         "source", "calibration_set", "leakage", "statistics", "quantized_checkpoint", "sharded_checkpoint",
@@ -48,13 +51,13 @@ def test_the_steps_of_a_calibrated_recipe(tmp_path, site):
     ]  # fmt: skip
 
 
-def test_an_unquantized_recipe_shards_the_source_itself(tmp_path, site):
+def test_an_unquantized_recipe_shards_the_source_itself(tmp_path: Path, site: Site):
     made = planned(recipe_file(tmp_path, format="none"), site)
     assert made.step("sharded_checkpoint").inputs == {"checkpoint": made.step("source").key}
     assert "quantized_checkpoint" not in [step.kind for step in made.steps]
 
 
-def test_a_weight_only_format_needs_no_calibration_set(tmp_path, site):
+def test_a_weight_only_format_needs_no_calibration_set(tmp_path: Path, site: Site):
     made = planned(recipe_file(tmp_path, format="int8_wo"), site)
     assert made.step("quantized_checkpoint").inputs == {"source": made.step("source").key}
 
@@ -83,13 +86,15 @@ def test_a_weight_only_format_needs_no_calibration_set(tmp_path, site):
         ),
     ],
 )
-def test_a_change_moves_only_the_keys_that_depend_on_it(tmp_path, site, change, moved):
+def test_a_change_moves_only_the_keys_that_depend_on_it(
+    tmp_path: Path, site: Site, change: dict[str, Any], moved
+):
     before = keys(planned(recipe_file(tmp_path), site))
     after = keys(planned(recipe_file(tmp_path, **change), site))
     assert {kind for kind in before if before[kind] != after[kind]} == moved
 
 
-def test_keys_do_not_depend_on_where_files_are(tmp_path, site):
+def test_keys_do_not_depend_on_where_files_are(tmp_path: Path, site: Site):
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(DEMO, elsewhere)
     here = planned(DEMO / "int4_awq_tp2.yaml", site)
@@ -97,7 +102,7 @@ def test_keys_do_not_depend_on_where_files_are(tmp_path, site):
     assert keys(here) == keys(there)
 
 
-def test_a_new_tool_version_moves_the_keys_of_what_it_made(tmp_path, site):
+def test_a_new_tool_version_moves_the_keys_of_what_it_made(tmp_path: Path, site: Site):
     (loaded,) = load(recipe_file(tmp_path))
     facts = gather(loaded, HOST, site.store)
     newer = dataclasses.replace(HOST, tools={**TOOLS, "nvidia-modelopt": "0.48.0"})
@@ -106,14 +111,14 @@ def test_a_new_tool_version_moves_the_keys_of_what_it_made(tmp_path, site):
     assert before["baseline"] == after["baseline"]
 
 
-def test_a_search_is_planned_as_trials(site):
+def test_a_search_is_planned_as_trials(site: Site):
     made = planned(DEMO / "fp8_tuned.yaml", site)
     assert len(made.trials) == 4
     assert made.step("engine").inputs["engine_3"] == made.trials[3].engine.key
     assert len({trial.engine.key for trial in made.trials}) == 4
 
 
-def test_a_gpu_host_is_part_of_what_is_computed_on_it_only(tmp_path, site):
+def test_a_gpu_host_is_part_of_what_is_computed_on_it_only(tmp_path: Path, site: Site):
     gpu = Gpu("NVIDIA H200", 90, 141 << 30, "580.1")
     (loaded,) = load(recipe_file(tmp_path))
     facts = gather(loaded, HOST, site.store)
@@ -138,14 +143,16 @@ def test_a_gpu_host_is_part_of_what_is_computed_on_it_only(tmp_path, site):
         ({"engine.max_seq_len": 1024}, False),
     ],
 )
-def test_the_calibration_set_depends_on_its_own_data_only(tmp_path, site, change, moves):
+def test_the_calibration_set_depends_on_its_own_data_only(
+    tmp_path: Path, site: Site, change: dict[str, Any], moves: bool
+):
     before = keys(planned(recipe_file(tmp_path), site))
     after = keys(planned(recipe_file(tmp_path, **change), site))
     assert (before["calibration_set"] != after["calibration_set"]) == moves
     assert (before["leakage"] != after["leakage"]) == moves
 
 
-def test_a_template_is_part_of_the_key_by_its_text(tmp_path, site):
+def test_a_template_is_part_of_the_key_by_its_text(tmp_path: Path, site: Site):
     made = set()
     for name, text in (
         ("a.jinja", "{{ messages }}"),
@@ -157,7 +164,7 @@ def test_a_template_is_part_of_the_key_by_its_text(tmp_path, site):
     assert len(made) == 2
 
 
-def test_a_plan_with_a_parquet_file_imports_no_pyarrow(tmp_path, run_python):
+def test_a_plan_with_a_parquet_file_imports_no_pyarrow(tmp_path: Path, run_python: Callable[[str], str]):
     (tmp_path / "data.parquet").write_bytes(b"PAR1\x15 no column is looked at\x18\0\0\0PAR1")
     file = recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]})
     said = run_python(

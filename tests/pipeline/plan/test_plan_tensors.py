@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pipeline.plan.refusals import measuring, refusals
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from recipes.load import load
+from tests.callables import Cli
 from tests.cases import BASE, lay_out
 from tests.pipeline.plans import HOST
 
@@ -29,12 +31,12 @@ SAID = {
 
 
 @pytest.fixture
-def site(tmp_path_factory):
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site(store=open_store(tmp_path_factory.mktemp("store")), host=HOST)
 
 
 @pytest.mark.parametrize("case", SAID)
-def test_a_case_ends_at_plan_by_the_users_file(case, cli, tmp_path):
+def test_a_case_ends_at_plan_by_the_users_file(case: str, cli: Cli, tmp_path: Path):
     recipe = lay_out(case, tmp_path / "case")
     done = cli("--store", tmp_path / "store", "plan", recipe)
     assert done.returncode == 2
@@ -48,7 +50,7 @@ def test_a_case_ends_at_plan_by_the_users_file(case, cli, tmp_path):
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def recipe(tmp_path: Path) -> Path:
     """The base model with a recipe that this host lacks the toolchain for."""
     made = lay_out("orig-mod-prefix", tmp_path)
     shutil.copy(BASE / "model" / "model.safetensors", weights(made))
@@ -59,7 +61,7 @@ def weights(recipe):
     return recipe.parent / "model" / "model.safetensors"
 
 
-def test_a_problem_of_the_tensors_is_told_with_those_of_the_recipe(tmp_path, site):
+def test_a_problem_of_the_tensors_is_told_with_those_of_the_recipe(tmp_path: Path, site: Site):
     file = lay_out("padded-embedding-sq", tmp_path)
     file.write_text(file.read_text().replace("max_seq_len: 128", "max_seq_len: 9999"))
     with pytest.raises(RecipeError) as caught:
@@ -68,7 +70,7 @@ def test_a_problem_of_the_tensors_is_told_with_those_of_the_recipe(tmp_path, sit
     assert "engine.max_seq_len: 9999 is more than the model's" in str(caught.value)
 
 
-def test_what_is_cast_and_what_is_not_read_are_notes_of_the_plan(recipe, site):
+def test_what_is_cast_and_what_is_not_read_are_notes_of_the_plan(recipe: Path, site: Site):
     file = weights(recipe)
     tensors = load_file(file)
     norms = {name: tensor.float() for name, tensor in tensors.items() if "norm" in name}
@@ -85,7 +87,7 @@ def test_what_is_cast_and_what_is_not_read_are_notes_of_the_plan(recipe, site):
     ]
 
 
-def test_weights_that_grow_as_they_are_cast_are_counted_as_they_will_be(recipe, site):
+def test_weights_that_grow_as_they_are_cast_are_counted_as_they_will_be(recipe: Path, site: Site):
     (before,) = draft_file(recipe, site)
     config = recipe.parent / "model" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}))
@@ -93,7 +95,7 @@ def test_weights_that_grow_as_they_are_cast_are_counted_as_they_will_be(recipe, 
     assert after.plan.step("source").size_bytes == 2 * before.plan.step("source").size_bytes
 
 
-def test_a_drafts_tensors_are_compared_too(recipe, site, tmp_path):
+def test_a_drafts_tensors_are_compared_too(recipe: Path, site: Site, tmp_path: Path):
     small = tmp_path / "small"
     shutil.copytree(recipe.parent / "model", small)
     config = json.loads((small / "config.json").read_text())
@@ -108,13 +110,13 @@ def test_a_drafts_tensors_are_compared_too(recipe, site, tmp_path):
     assert any(problem.startswith(said) for problem in told)
 
 
-def test_measuring_needs_the_tensors_too(tmp_path, site):
+def test_measuring_needs_the_tensors_too(tmp_path: Path, site: Site):
     (loaded,) = load(lay_out("padded-embedding-sq", tmp_path))
     told = measuring(loaded.recipe, gather(loaded, HOST, site.store)).recipe
     assert sum("vocab_size 320" in problem for problem in told) == 2
 
 
-def test_a_configuration_alone_is_still_planned_but_not_one_of_a_quantized_model(tmp_path, site):
+def test_a_configuration_alone_is_still_planned_but_not_one_of_a_quantized_model(tmp_path: Path, site: Site):
     file = lay_out("padded-embedding-sq", tmp_path)
     (tmp_path / "model" / "model.safetensors").unlink()
     (drafted,) = draft_file(file, site)
@@ -130,7 +132,7 @@ def test_a_configuration_alone_is_still_planned_but_not_one_of_a_quantized_model
     [(lambda path: path.write_text("x"), "is a file"), (os.mkfifo, "is a FIFO")],
     ids=["file", "fifo"],
 )
-def test_a_model_that_is_no_directory_is_told_as_what_it_is(recipe, site, make, said):
+def test_a_model_that_is_no_directory_is_told_as_what_it_is(recipe: Path, site: Site, make, said: str):
     model = recipe.parent / "model"
     shutil.rmtree(model)
     make(model)
@@ -140,7 +142,7 @@ def test_a_model_that_is_no_directory_is_told_as_what_it_is(recipe, site, make, 
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_pointer_of_git_lfs_ends_at_plan(recipe, site, name):
+def test_a_pointer_of_git_lfs_ends_at_plan(recipe: Path, site: Site, name: str):
     file = recipe.parent / "model" / name
     file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 12\n")
     with pytest.raises(RecipeError) as told:

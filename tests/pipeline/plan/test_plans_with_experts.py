@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,13 +20,13 @@ from tests.pipeline.plans import DEMO, HOST, planned, recipe_file
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     """An empty store on a host that is always the same."""
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
 
 @pytest.fixture(scope="module", params=experts.FAMILIES)
-def model(request, tmp_path_factory) -> Path:
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model with experts and the demo's tokenizer."""
     root = tmp_path_factory.mktemp(request.param) / "model"
     experts.source(root, request.param, max_position_embeddings=2048)
@@ -38,7 +39,7 @@ def recipe(tmp_path, model, **changes) -> Path:
     return recipe_file(tmp_path, **({"model.path": str(model), "format": "fp8"} | changes))
 
 
-def test_expert_ranks_are_part_of_the_layout_and_of_the_engine(model, site, tmp_path):
+def test_expert_ranks_are_part_of_the_layout_and_of_the_engine(model: Path, site: Site, tmp_path: Path):
     made = planned(recipe(tmp_path, model, **{"engine.tp": 2, "engine.ep": 2}), site)
     assert made.step("sharded_checkpoint").params["ep"] == 2
     assert made.step("engine").params["ep"] == 2
@@ -64,20 +65,24 @@ def test_expert_ranks_are_part_of_the_layout_and_of_the_engine(model, site, tmp_
         ),
     ],
 )
-def test_what_experts_cannot_have_is_refused(model, site, tmp_path, change, said):
+def test_what_experts_cannot_have_is_refused(
+    model: Path, site: Site, tmp_path: Path, change: dict[str, Any], said: str
+):
     with pytest.raises(RecipeError) as caught:
         planned(recipe(tmp_path, model, **change), site)
     assert said in str(caught.value)
 
 
-def test_a_model_without_experts_has_no_expert_ranks(site, tmp_path):
+def test_a_model_without_experts_has_no_expert_ranks(site: Site, tmp_path: Path):
     with pytest.raises(
         RecipeError, match=r"engine.ep: 2 needs a model with experts, LlamaForCausalLM has none"
     ):
         planned(recipe_file(tmp_path, **{"engine.tp": 2, "engine.ep": 2}), site)
 
 
-def test_a_pass_ends_at_a_dead_expert_only_where_its_ranges_are_needed(model, site, tmp_path):
+def test_a_pass_ends_at_a_dead_expert_only_where_its_ranges_are_needed(
+    model: Path, site: Site, tmp_path: Path
+):
     needed = planned(recipe(tmp_path, model, format="fp8"), site).step("statistics")
     weights = {"default": "fp8", "except": {"*expert*": "int8_wo"}}
     spared = planned(recipe(tmp_path, model, format=weights), site).step("statistics")
@@ -89,7 +94,7 @@ OLDER = {"mixtral": ("0.10", "0.11.0"), "qwen2_moe": ("0.15", "0.16.0")}
 """The last release with older names, and a version with the newest."""
 
 
-def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout(model, tmp_path):
+def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout(model: Path, tmp_path: Path):
     (loaded,) = load(recipe(tmp_path, model, **{"engine.backend": "tensorrt", "engine.target": "h100"}))
     facts = gather(loaded, host(H100), open_store(tmp_path / "store"))
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from tests.pipeline.plans import DATA, DEMO, HOST, TOOLS, planned, recipe_file
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     """An empty store on a host that is always the same."""
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
@@ -79,11 +80,13 @@ def refused(file: Path, site: Site, kind: type[Exception]) -> str:
         ),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_place(tmp_path, site, change, said):
+def test_what_cannot_work_is_refused_with_its_place(
+    tmp_path: Path, site: Site, change: dict[str, Any], said: str
+):
     assert said in refused(recipe_file(tmp_path, **change), site, RecipeError)
 
 
-def test_every_problem_is_told_at_once(tmp_path, site):
+def test_every_problem_is_told_at_once(tmp_path: Path, site: Site):
     said = refused(
         recipe_file(tmp_path, **{"engine.tp": 3, "engine.pp": 3, "gate.seq_len": 600}), site, RecipeError
     )
@@ -104,23 +107,25 @@ def test_every_problem_is_told_at_once(tmp_path, site):
         ({}, {"engine.backend": "tensorrt"}, "backend tensorrt needs a TensorRT-LLM toolchain"),
     ],
 )
-def test_what_this_host_lacks_is_refused_as_such(tmp_path, site, tools, change, said):
+def test_what_this_host_lacks_is_refused_as_such(
+    tmp_path: Path, site: Site, tools: dict[str, Any], change: dict[str, Any], said: str
+):
     have = {name: version for name, version in {**TOOLS, **tools}.items() if version}
     poor = dataclasses.replace(site, host=dataclasses.replace(HOST, tools=have))
     assert said in refused(recipe_file(tmp_path, **change), poor, BackendUnavailable)
 
 
-def test_a_host_with_too_little_memory_is_refused(tmp_path, site):
+def test_a_host_with_too_little_memory_is_refused(tmp_path: Path, site: Site):
     small = dataclasses.replace(site, host=dataclasses.replace(HOST, memory_bytes=1 << 20))
     assert "memory: " in refused(recipe_file(tmp_path), small, BackendUnavailable)
 
 
-def test_a_declared_cap_that_no_sequence_fits_is_the_recipes_problem(tmp_path, site):
+def test_a_declared_cap_that_no_sequence_fits_is_the_recipes_problem(tmp_path: Path, site: Site):
     said = refused(recipe_file(tmp_path, **{"calibration.memory": {"host_gb": 0.3}}), site, RecipeError)
     assert "calibration.memory: host_gb is 0.30, but one sequence of 256 tokens needs at least 0." in said
 
 
-def test_a_truncated_weight_file_is_refused(tmp_path, site):
+def test_a_truncated_weight_file_is_refused(tmp_path: Path, site: Site):
     model = tmp_path / "model"
     shutil.copytree(DEMO / "model", model)
     weights = model / "model.safetensors"
@@ -130,14 +135,14 @@ def test_a_truncated_weight_file_is_refused(tmp_path, site):
     assert "bytes" in said
 
 
-def test_a_checkpoint_of_pickles_is_refused(tmp_path, site):
+def test_a_checkpoint_of_pickles_is_refused(tmp_path: Path, site: Site):
     model = tmp_path / "model"
     shutil.copytree(DEMO / "model", model)
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     assert "safetensors" in refused(recipe_file(tmp_path, **{"model.path": str(model)}), site, RecipeError)
 
 
-def test_an_unsupported_architecture_is_refused_with_the_supported_ones(tmp_path, site):
+def test_an_unsupported_architecture_is_refused_with_the_supported_ones(tmp_path: Path, site: Site):
     model = tmp_path / "model"
     shutil.copytree(DEMO / "model", model)
     config = json.loads((model / "config.json").read_text()) | {"architectures": ["FalconForCausalLM"]}
@@ -151,7 +156,9 @@ def test_an_unsupported_architecture_is_refused_with_the_supported_ones(tmp_path
     ("line", "said"),
     [(b'{"text": "a"\n', ":2"), (b'{"txt": "a"}\n', "txt"), (b"[1]\n", ":2"), (b'{"text": 3}\n', ":2")],
 )
-def test_a_broken_calibration_row_is_refused_with_its_line(tmp_path, site, line, said):
+def test_a_broken_calibration_row_is_refused_with_its_line(
+    tmp_path: Path, site: Site, line: bytes, said: str
+):
     (tmp_path / "data.jsonl").write_bytes(b'{"text": "good"}\n' + line)
     found = refused(
         recipe_file(tmp_path, **{"calibration.data": [{"path": "data.jsonl"}]}), site, RecipeError
@@ -161,14 +168,14 @@ def test_a_broken_calibration_row_is_refused_with_its_line(tmp_path, site, line,
     assert said in found
 
 
-def test_an_empty_calibration_file_is_refused(tmp_path, site):
+def test_an_empty_calibration_file_is_refused(tmp_path: Path, site: Site):
     (tmp_path / "data.jsonl").write_bytes(b"")
     assert "empty" in refused(
         recipe_file(tmp_path, **{"calibration.data": [{"path": "data.jsonl"}]}), site, RecipeError
     )
 
 
-def test_a_full_disk_is_foreseen(tmp_path, site):
+def test_a_full_disk_is_foreseen(tmp_path: Path, site: Site):
     (loaded,) = load(recipe_file(tmp_path))
     facts = dataclasses.replace(gather(loaded, HOST, site.store), free_bytes=1 << 20)
     steps = plan(loaded, facts).steps
@@ -207,13 +214,15 @@ def test_a_full_disk_is_foreseen(tmp_path, site):
         ({"gate.data.weight": 2}, "data.weight is for calibration"),
     ],
 )
-def test_data_that_contradicts_itself_is_refused_when_the_recipe_is_read(tmp_path, change, said):
+def test_data_that_contradicts_itself_is_refused_when_the_recipe_is_read(
+    tmp_path: Path, change: dict[str, Any], said: str
+):
     with pytest.raises(RecipeError, match=r"\w") as caught:
         load(recipe_file(tmp_path, **change))
     assert said in str(caught.value)
 
 
-def test_sequences_shorter_than_what_is_served_are_warned_of(tmp_path):
+def test_sequences_shorter_than_what_is_served_are_warned_of(tmp_path: Path):
     short, long, none = (
         load(recipe_file(tmp_path, **change))[0].recipe
         for change in ({"calibration.seq_len": 128}, {"calibration.seq_len": 512}, {"format": "int8_wo"})
@@ -226,7 +235,7 @@ def test_sequences_shorter_than_what_is_served_are_warned_of(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1 is not all of it", b"text,more\n1,2\n"])
-def test_a_parquet_file_that_is_none_is_refused_at_once(tmp_path, site, data):
+def test_a_parquet_file_that_is_none_is_refused_at_once(tmp_path: Path, site: Site, data: bytes):
     (tmp_path / "data.parquet").write_bytes(data)
     said = refused(
         recipe_file(tmp_path, **{"calibration.data": [{"path": "data.parquet"}]}), site, RecipeError
@@ -235,13 +244,15 @@ def test_a_parquet_file_that_is_none_is_refused_at_once(tmp_path, site, data):
 
 
 @pytest.mark.parametrize("inside", [b"\xff" * 100, bytes(100), b"\xff" * 96 + b"\x10\0\0\0"])
-def test_a_parquet_file_without_the_footer_that_it_names_is_refused_at_once(tmp_path, site, inside):
+def test_a_parquet_file_without_the_footer_that_it_names_is_refused_at_once(
+    tmp_path: Path, site: Site, inside: bytes
+):
     (tmp_path / "data.parquet").write_bytes(b"PAR1" + inside + b"PAR1")
     said = refused(recipe_file(tmp_path, **{"gate.data": {"path": "data.parquet"}}), site, RecipeError)
     length = int.from_bytes(inside[-4:], "little")
     assert f"data.parquet: not a Parquet file, for its last 8 bytes name a footer of {length} bytes" in said
 
 
-def test_a_parquet_file_that_pyarrow_writes_is_taken(tmp_path, site):
+def test_a_parquet_file_that_pyarrow_writes_is_taken(tmp_path: Path, site: Site):
     pq.write_table(pa.table({"text": ["one", "two"] * 40}), tmp_path / "data.parquet")
     planned(recipe_file(tmp_path, **{"gate.data": {"path": "data.parquet"}}), site)

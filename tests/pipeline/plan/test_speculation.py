@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from pipeline.checkpoint.named import source_tensors
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
@@ -23,12 +25,12 @@ from tests.pipeline.plans import DEMO, HOST, recipe_file
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path: Path) -> LocalStore:
     return open_store(tmp_path / "store")
 
 
 @pytest.fixture
-def draft(tmp_path):
+def draft(tmp_path: Path) -> Path:
     """A directory with the demo model's tokenizer and a smaller model's headers."""
     return smaller(tmp_path / "draft")
 
@@ -61,7 +63,9 @@ def steps(tmp_path, store, draft, **changes):
     return plan(*planned(tmp_path, store, draft, **changes))
 
 
-def test_the_draft_model_is_sharded_like_the_target_and_the_engine_reads_both(tmp_path, store, draft):
+def test_the_draft_model_is_sharded_like_the_target_and_the_engine_reads_both(
+    tmp_path: Path, store: LocalStore, draft: Path
+):
     made = steps(tmp_path, store, draft)
     names = [step.name for step in made.steps]
     assert names == [
@@ -89,7 +93,7 @@ def test_the_draft_model_is_sharded_like_the_target_and_the_engine_reads_both(tm
     ],
 )
 def test_a_quantized_draft_is_calibrated_on_the_recipes_data_where_it_must_be(
-    tmp_path, store, draft, fmt, added
+    tmp_path: Path, store: LocalStore, draft: Path, fmt: str, added: list[str]
 ):
     made = steps(tmp_path, store, draft, **{"speculative.draft_format": fmt})
     names = [step.name for step in made.steps if step.role]
@@ -100,7 +104,7 @@ def test_a_quantized_draft_is_calibrated_on_the_recipes_data_where_it_must_be(
     assert checkpoint.inputs["source"] == made.step("draft_source").key
 
 
-def test_nothing_of_a_published_pair_is_lost(tmp_path, store, draft):
+def test_nothing_of_a_published_pair_is_lost(tmp_path: Path, store: LocalStore, draft: Path):
     made = steps(tmp_path, store, draft)
     keys = lineage(made)
     assert len(keys) == len(made.steps)
@@ -108,14 +112,16 @@ def test_nothing_of_a_published_pair_is_lost(tmp_path, store, draft):
     assert keys["source"] != keys["draft_source"]
 
 
-def test_keys_without_speculation_do_not_move_and_with_it_only_the_engines_do(tmp_path, store, draft):
+def test_keys_without_speculation_do_not_move_and_with_it_only_the_engines_do(
+    tmp_path: Path, store: LocalStore, draft: Path
+):
     (loaded,) = load(recipe_file(tmp_path))
     alone = {step.name: step.key for step in plan(loaded, gather(loaded, HOST, store)).steps}
     pair = {step.name: step.key for step in steps(tmp_path, store, draft).steps}
     assert {name for name in alone if alone[name] != pair[name]} == {"engine", "measurement", "evaluation"}
 
 
-def test_lookahead_needs_no_draft(tmp_path, store):
+def test_lookahead_needs_no_draft(tmp_path: Path, store: LocalStore):
     made = planned(
         tmp_path, store, "", **{"speculative.mode": "lookahead_decoding", "speculative.draft": None}
     )
@@ -140,12 +146,14 @@ def said(tmp_path, store, draft, **changes):
         ({"max_draft_len": 512}, "speculative.max_draft_len: 512 leaves nothing of engine.max_seq_len"),
     ],
 )
-def test_modes_that_cannot_be_are_refused(tmp_path, store, draft, change, told):
+def test_modes_that_cannot_be_are_refused(
+    tmp_path: Path, store: LocalStore, draft: Path, change: dict[str, Any], told: str
+):
     found = said(tmp_path, store, draft, **{f"speculative.{name}": value for name, value in change.items()})
     assert any(one.startswith(told) for one in found), found
 
 
-def test_a_format_without_a_draft_is_refused(tmp_path, store):
+def test_a_format_without_a_draft_is_refused(tmp_path: Path, store: LocalStore):
     (told,) = said(
         tmp_path, store, "",
         **{"speculative.mode": "lookahead_decoding", "speculative.draft": None, "speculative.draft_format": "fp8"},
@@ -153,7 +161,7 @@ def test_a_format_without_a_draft_is_refused(tmp_path, store):
     assert told == "speculative.draft_format: 'fp8' is for a draft model, and there is none"
 
 
-def test_a_calibrated_draft_needs_data(tmp_path, store, draft):
+def test_a_calibrated_draft_needs_data(tmp_path: Path, store: LocalStore, draft: Path):
     change = {"speculative.draft_format": "fp8", "format": "none", "calibration": None}
     (told,) = said(tmp_path, store, draft, **change)
     assert told.startswith("speculative.draft_format: 'fp8' has calibrated scales; add 'calibration'")
@@ -171,13 +179,17 @@ def test_a_calibrated_draft_needs_data(tmp_path, store, draft):
         ({"intermediate_size": 705}, "speculative.draft: engine.tp: 2 does not divide 705 MLP channels"),
     ],
 )
-def test_drafts_that_do_not_go_with_the_model_are_refused(tmp_path, store, change, told):
+def test_drafts_that_do_not_go_with_the_model_are_refused(
+    tmp_path: Path, store: LocalStore, change: dict[str, Any], told: str
+):
     found = said(tmp_path, store, smaller(tmp_path / "draft", **change))
     assert len(found) == 1
     assert found[0].startswith(told)
 
 
-def test_another_tokenizer_is_refused_by_the_plan_and_by_the_conversion(tmp_path, store, draft):
+def test_another_tokenizer_is_refused_by_the_plan_and_by_the_conversion(
+    tmp_path: Path, store: LocalStore, draft: Path
+):
     file = draft / "tokenizer.json"
     tokens = json.loads(file.read_text())
     vocab = tokens["model"]["vocab"]
@@ -190,12 +202,12 @@ def test_another_tokenizer_is_refused_by_the_plan_and_by_the_conversion(tmp_path
         require_same(DEMO / "model", draft)
 
 
-def test_a_missing_draft_is_told_with_its_place(tmp_path, store):
+def test_a_missing_draft_is_told_with_its_place(tmp_path: Path, store: LocalStore):
     with pytest.raises(RecipeError, match=r"speculative\.draft: .*nowhere"):
         planned(tmp_path, store, tmp_path / "nowhere")
 
 
-def test_a_vocabulary_is_its_tokens_and_nothing_else(tmp_path):
+def test_a_vocabulary_is_its_tokens_and_nothing_else(tmp_path: Path):
     def digest(name, **changes):
         directory = tmp_path / name
         directory.mkdir()

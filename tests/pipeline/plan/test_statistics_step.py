@@ -36,7 +36,7 @@ def step(host_bytes: int) -> Step:
 
 
 @pytest.mark.slow
-def test_a_failed_pass_is_continued_by_the_next_run_and_then_forgotten(site):
+def test_a_failed_pass_is_continued_by_the_next_run_and_then_forgotten(site: Site):
     low, high = step(100_000_000), step(1 << 40)
     assert low.key == high.key
     with pytest.raises(MemoryExceeded, match=r"more than the cap of 0\.10 GB"):
@@ -50,7 +50,7 @@ def test_a_failed_pass_is_continued_by_the_next_run_and_then_forgotten(site):
     assert site.store.verify(made.step.key) == []
 
 
-def test_interrupted_builds_are_swept_when_nobody_continued_them_for_long(tmp_path):
+def test_interrupted_builds_are_swept_when_nobody_continued_them_for_long(tmp_path: Path):
     store = LocalStore(tmp_path / "store")
     old, young = store.partial("0" * 64), store.partial("1" * 64)
     for folder in (old, young):

@@ -43,7 +43,7 @@ def done(builder: Any, made: Mapping[str, Any], out: Path) -> Path:
     return out
 
 
-def test_a_tokenizer_model_alone_is_planned_and_calibrated_with_sentencepieces_tokens(tmp_path):
+def test_a_tokenizer_model_alone_is_planned_and_calibrated_with_sentencepieces_tokens(tmp_path: Path):
     draft = drafted("sentencepiece-only", tmp_path)
     assert not any("sentencepiece" in problem for problem in draft.refusals.host)
     out = done(calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "out")
@@ -54,7 +54,7 @@ def test_a_tokenizer_model_alone_is_planned_and_calibrated_with_sentencepieces_t
     assert (load_file(out / "tokens.safetensors")["tokens"][:, 0] == own.bos_id()).all()
 
 
-def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_row_uses_them(tmp_path):
+def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_row_uses_them(tmp_path: Path):
     draft = drafted("token-beyond-vocab", tmp_path)
     assert (
         draft.notes[0]
@@ -78,7 +78,7 @@ def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_r
         done(baseline, gate, tmp_path / "gate")
 
 
-def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is_used(tmp_path):
+def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is_used(tmp_path: Path):
     recipe = lay_out("token-beyond-vocab", tmp_path)
     rows = (tmp_path / "gate.jsonl").read_text().splitlines()
     held = (tmp_path / "calib.jsonl").read_text().splitlines()
@@ -94,7 +94,7 @@ def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is
         done(leakage, made, tmp_path / "leakage")
 
 
-def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path):
+def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path: Path):
     lay_out("token-beyond-vocab", tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     prompt = generation.encode(tokenizer, "so <|think|> then", None)[0]
@@ -103,7 +103,7 @@ def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path):
     generation.require_known(tokenizer, generation.encode(tokenizer, "so then", None)[0], 320)
 
 
-def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path):
+def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path: Path):
     recipe, broken = lay_out("gate-windows-bos", tmp_path), tmp_path / "model" / "tokenizer.json"
     broken.write_text(broken.read_text()[:4000])
     with pytest.raises(RecipeError, match="not valid JSON") as refused:
@@ -112,7 +112,7 @@ def test_a_plan_refuses_a_broken_tokenizer_by_the_users_path(tmp_path):
     assert EXIT_CODES[RecipeError] == 2
 
 
-def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path, monkeypatch):
+def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drafted("sentencepiece-only", tmp_path)  # what was read with it is remembered, that it is there is not
     monkeypatch.setitem(sys.modules, "sentencepiece", None)  # what an import of an absent package finds
     monkeypatch.delitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", raising=False)
@@ -123,7 +123,7 @@ def test_a_host_without_sentencepiece_is_told_by_the_plan(tmp_path, monkeypatch)
     )
 
 
-def test_a_padding_token_that_the_model_lacks_is_not_used(tmp_path):
+def test_a_padding_token_that_the_model_lacks_is_not_used(tmp_path: Path):
     draft = drafted("token-beyond-vocab", tmp_path)
     config = {"bos_token": "<|bos|>", "eos_token": "<|eos|>", "pad_token": "<|think|>"}
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(config))
@@ -136,7 +136,7 @@ def test_a_padding_token_that_the_model_lacks_is_not_used(tmp_path):
     assert load_file(out / "tokens.safetensors")["tokens"].max() < 320
 
 
-def test_every_scored_sequence_begins_with_bos_and_the_scores_are_those_of_transformers(tmp_path):
+def test_every_scored_sequence_begins_with_bos_and_the_scores_are_those_of_transformers(tmp_path: Path):
     draft = drafted("gate-windows-bos", tmp_path)
     out = done(baseline, job(draft, "baseline", tmp_path), tmp_path / "out")
     tokens = load_file(out / "tokens.safetensors")["tokens"]

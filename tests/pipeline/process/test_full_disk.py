@@ -1,5 +1,7 @@
 """A child that fails on a full disk: which one is full is said, whoever started the child."""
 
+from pathlib import Path
+
 import pytest
 
 from artifacts.errors import StoreUnusable
@@ -13,11 +15,14 @@ FAILED = BuildFailed(
 )
 
 
-def test_a_failure_of_another_kind_stays_what_it_is(tmp_path):
+def test_a_failure_of_another_kind_stays_what_it_is(tmp_path: Path):
     assert explained(FAILED, "rank 0", store=tmp_path) is FAILED
 
 
-def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with mounted(tmp_path / "disk", "1m") as disk:
         fill(disk / "ballast")
         monkeypatch.setenv("TMPDIR", str(disk))
@@ -31,14 +36,19 @@ def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(tm
         assert rest == ["rank 0 failed:", "  log: /a/log", "  | mz_zip error: write callback failed"]
 
 
-def test_what_ran_out_of_room_that_is_free_again_is_said_with_both_places(tmp_path, monkeypatch):
+def test_what_ran_out_of_room_that_is_free_again_is_said_with_both_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     said = str(explained(BuildFailed("| OSError: No space left on device"), "rank 0"))
     assert said.startswith("disk full: rank 0 ran out of room; bytes that are free now that it has ended: ")
     assert f" at {tmp_path}; free space there, or set $TMPDIR\n" in said
 
 
-def test_ranks_that_cannot_load_say_that_the_disk_of_temporary_files_is_full(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_ranks_that_cannot_load_say_that_the_disk_of_temporary_files_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with mounted(tmp_path / "disk", "1m") as disk:
         fill(disk / "ballast")
         monkeypatch.setenv("TMPDIR", str(disk))

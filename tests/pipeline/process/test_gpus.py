@@ -17,7 +17,7 @@ from pipeline.process.gpus import TARGETS
         ("b200", 100, 183359, True),
     ],
 )
-def test_names_that_recipes_use_already_keep_their_meaning(name, sm, mib, nvlink):
+def test_names_that_recipes_use_already_keep_their_meaning(name: str, sm: int, mib: int, nvlink: bool):
     found = TARGETS[name]
     assert (found.sm, found.memory_bytes, found.nvlink) == (sm, mib << 20, nvlink)
 
@@ -29,7 +29,7 @@ def test_a_name_with_a_size_is_the_gpu_of_that_size():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_every_gpu_has_the_memory_of_a_data_centre_card_and_a_bandwidth_that_matches(name):
+def test_every_gpu_has_the_memory_of_a_data_centre_card_and_a_bandwidth_that_matches(name: str):
     found = TARGETS[name]
     assert 22 << 30 < found.memory_bytes < 192 << 30
     seconds_to_read_all = found.memory_bytes / (found.bandwidth_gb_per_s * 1e9)

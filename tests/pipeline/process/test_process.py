@@ -5,12 +5,15 @@ import signal
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from pipeline.errors import BuildFailed, DataError
+from calibration.errors import DataError
+from pipeline.errors import BuildFailed
 from pipeline.process.host import child_env
 from pipeline.process.process import Job, run
 
@@ -28,7 +31,7 @@ def job(tmp_path: Path, code: str, *, timeout_s: float = 60) -> Job:
     )
 
 
-def test_output_goes_to_the_log_and_progress_to_the_listener(tmp_path):
+def test_output_goes_to_the_log_and_progress_to_the_listener(tmp_path: Path):
     seen = []
     code = "print('hello'); send({'done': 1, 'total': 2, 'unit': 'tokens'}); send({'done': 2, 'total': 2, 'unit': 'tokens'})"
     usage = run(job(tmp_path, code), lambda *event: seen.append(event))
@@ -37,35 +40,35 @@ def test_output_goes_to_the_log_and_progress_to_the_listener(tmp_path):
     assert usage.seconds > 0
 
 
-def test_streamed_text_arrives_in_order(tmp_path):
-    pieces = []
+def test_streamed_text_arrives_in_order(tmp_path: Path):
+    pieces: list[Any] = []
     run(job(tmp_path, "send({'text': 'a'}); send({'text': 'b'})"), on_text=pieces.append)
     assert pieces == ["a", "b"]
 
 
-def test_a_failure_quotes_the_end_of_the_log(tmp_path):
+def test_a_failure_quotes_the_end_of_the_log(tmp_path: Path):
     with pytest.raises(BuildFailed, match="exit code 3") as caught:
         run(job(tmp_path, "import sys; print('the reason'); sys.exit(3)"))
     assert "| the reason" in str(caught.value)
 
 
-def test_an_error_that_the_child_names_comes_out_as_that_type(tmp_path):
+def test_an_error_that_the_child_names_comes_out_as_that_type(tmp_path: Path):
     code = "import sys; send({'error': {'type': 'DataError', 'message': 'a.jsonl:3: broken'}}); sys.exit(1)"
     with pytest.raises(DataError, match=r"a\.jsonl:3: broken"):
         run(job(tmp_path, code))
 
 
-def test_an_out_of_memory_kill_is_named(tmp_path):
+def test_an_out_of_memory_kill_is_named(tmp_path: Path):
     with pytest.raises(BuildFailed, match="SIGKILL; the kernel does this when memory runs out"):
         run(job(tmp_path, "os.kill(os.getpid(), 9)"))
 
 
-def test_a_crash_names_its_signal(tmp_path):
+def test_a_crash_names_its_signal(tmp_path: Path):
     with pytest.raises(BuildFailed, match="killed by SIGSEGV"):
         run(job(tmp_path, "os.kill(os.getpid(), 11)"))
 
 
-def test_the_time_limit_takes_the_grandchildren_too(tmp_path):
+def test_the_time_limit_takes_the_grandchildren_too(tmp_path: Path):
     code = f"""
     import subprocess, sys, time
     child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
@@ -77,13 +80,13 @@ def test_the_time_limit_takes_the_grandchildren_too(tmp_path):
     wait_gone(int((tmp_path / "pid").read_text()))
 
 
-def test_peak_memory_counts_the_whole_family(tmp_path):
+def test_peak_memory_counts_the_whole_family(tmp_path: Path):
     size = 200 << 20
     code = f"import time; block = b'x' * {size}; time.sleep(1.0)"
     assert size < run(job(tmp_path, code)).peak_memory_bytes < 3 * size
 
 
-def test_an_interrupt_kills_the_child(tmp_path, run_python):
+def test_an_interrupt_kills_the_child(tmp_path: Path, run_python: Callable[[str], str]):
     pid_file = tmp_path / "pid"
     code = f"open({str(pid_file)!r}, 'w').write(str(os.getpid())); import time; time.sleep(60)"
 
@@ -97,7 +100,8 @@ def test_an_interrupt_kills_the_child(tmp_path, run_python):
     wait_gone(int(pid_file.read_text()))
 
 
-def test_a_child_dies_with_its_killed_orchestrator(tmp_path):
+@pytest.mark.slow
+def test_a_child_dies_with_its_killed_orchestrator(tmp_path: Path):
     started = tmp_path / "pid"
     code = f"""
     import json, sys
@@ -134,7 +138,7 @@ def wait_gone(pid: int, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_the_environment_is_explicit(tmp_path, monkeypatch):
+def test_the_environment_is_explicit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SECRET_OF_THE_HOUSE", "x")
     run(job(tmp_path, "print(sorted(os.environ))"))
     names = (tmp_path / "log").read_text()
@@ -143,13 +147,15 @@ def test_the_environment_is_explicit(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "passed"), [("source", True), ("engine", False)])
-def test_the_hub_token_reaches_only_the_step_that_downloads(monkeypatch, kind, passed):
+def test_the_hub_token_reaches_only_the_step_that_downloads(
+    monkeypatch: pytest.MonkeyPatch, kind: str, passed: bool
+):
     monkeypatch.setenv("HF_TOKEN", "t")
     assert ("HF_TOKEN" in child_env(kind)) == passed
     assert os.environ["HF_TOKEN"] == "t"
 
 
-def test_memory_that_a_new_process_shares_with_its_parent_is_counted_once(tmp_path):
+def test_memory_that_a_new_process_shares_with_its_parent_is_counted_once(tmp_path: Path):
     made = job(
         tmp_path,
         """

@@ -25,7 +25,7 @@ def wait_until(there, timeout_s=20):
         time.sleep(0.05)
 
 
-def test_a_service_runs_until_it_is_stopped(tmp_path):
+def test_a_service_runs_until_it_is_stopped(tmp_path: Path):
     service = process.start(SLEEP, log=tmp_path / "log", env=service_env())
     wait_until(lambda: (tmp_path / "log").read_text() == "here\n")
     service.require()
@@ -33,7 +33,7 @@ def test_a_service_runs_until_it_is_stopped(tmp_path):
     assert not psutil.pid_exists(service.child.pid)
 
 
-def test_a_service_that_ends_by_itself_is_an_error_with_the_end_of_its_log(tmp_path):
+def test_a_service_that_ends_by_itself_is_an_error_with_the_end_of_its_log(tmp_path: Path):
     code = "print('the reason'); raise SystemExit(3)"
     service = process.start([sys.executable, "-c", code], log=tmp_path / "log", env=service_env())
     service.child.wait(20)
@@ -41,7 +41,8 @@ def test_a_service_that_ends_by_itself_is_an_error_with_the_end_of_its_log(tmp_p
         service.require()
 
 
-def test_a_service_dies_with_a_caller_that_is_killed(tmp_path):
+@pytest.mark.slow
+def test_a_service_dies_with_a_caller_that_is_killed(tmp_path: Path):
     code = f"""
 import time
 from pathlib import Path
@@ -62,6 +63,7 @@ time.sleep(60)
         wait_until(lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.slow
 def test_a_service_whose_caller_is_already_gone_does_not_start():
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.process.tether", "1", *SLEEP], capture_output=True, text=True, check=False,

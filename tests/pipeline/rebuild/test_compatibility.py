@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.finding.match import FACTS
+from artifacts.finding.needs import FACTS
 from pipeline.process.host import Gpu, Host
 from pipeline.rebuild.compatibility import elsewhere, facts_here
 from pipeline.toolchains.toolchain import Toolchain
@@ -34,7 +34,7 @@ def test_versions_of_all_toolchains_count():
 
 
 @pytest.mark.parametrize(("gpus", "sm", "driver"), [((), [], None), ((H100, H100), [90, 90], "560.35.05")])
-def test_gpus_say_their_capability_and_driver(gpus, sm, driver):
+def test_gpus_say_their_capability_and_driver(gpus: tuple[Gpu, ...], sm: list[int], driver: str | None):
     here = facts_here(host(*gpus))
     assert (here["sm"], here["driver"]) == (sm, driver)
 

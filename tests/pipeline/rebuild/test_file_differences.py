@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from pipeline.rebuild import file_differences
 
 
 @pytest.fixture
-def differ(tmp_path):
+def differ(tmp_path: Path):
     """Compares two files that are written by functions of their path."""
 
     def compare(name, was, now, kind="engine"):

@@ -16,7 +16,7 @@ def written(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_a_file_of_pools_is_read(tmp_path):
+def test_a_file_of_pools_is_read(tmp_path: Path):
     text = 'version: 1\npools:\n- {name: prod, gpu: h200, driver: "580.1", tensorrt_llm: ["1.2.1"], usd_per_gpu_hour: 3.5}\n'
     (pool,) = load_pools(written(tmp_path, text))
     assert (pool.name, pool.gpu, pool.tensorrt_llm, pool.usd_per_gpu_hour) == (
@@ -42,7 +42,7 @@ def test_a_file_of_pools_is_read(tmp_path):
         ("version: 1\npools: [{name: a}, {name: a}]\n", "2:1: pools: two are named 'a'; rename one"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(text, said, tmp_path):
+def test_a_mistake_is_told_with_its_place(text: str, said: str, tmp_path: Path):
     with pytest.raises(RecipeError, match=said.replace("(", r"\(")):
         load_pools(written(tmp_path, text))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -21,20 +22,21 @@ from pipeline.rebuild.replan import changed_inputs
 from pipeline.rebuild.step_differences import is_same, otherwise
 from pipeline.run.publish import lineage
 from pipeline.step.realize import Site
+from tests.callables import Cli
 from tests.published_0_1 import BUILDERS, lay_out
 
 NAMES = ("published/int8", "published/int8_wo", "published/fp8_tuned")
 
 
 @pytest.fixture
-def where(tmp_path):
+def where(tmp_path: Path) -> Path:
     """The inputs of three versions, and their store and registry in `store`."""
     lay_out(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def client(where):
+def client(where: Path) -> Client:
     return Client(str(where / "store"))
 
 
@@ -82,7 +84,9 @@ def test_every_builder_of_0_1_has_a_kind_and_the_kind_a_function():
     assert KINDS.keys() <= set(PUBLISHED.values())
 
 
-def test_its_manifests_are_what_0_1_wrote_and_no_key_of_today_can_be_one_of_theirs(client, where):
+def test_its_manifests_are_what_0_1_wrote_and_no_key_of_today_can_be_one_of_theirs(
+    client: Client, where: Path
+):
     steps = {key: client.store.manifest(key).step for key in client.store.keys()}  # noqa: SIM118 a store is no dict
     assert len({kind_of(step) for step in steps.values()}) == 12
     for key, step in steps.items():
@@ -90,14 +94,14 @@ def test_its_manifests_are_what_0_1_wrote_and_no_key_of_today_can_be_one_of_thei
         assert digest.of_json(step) == key
         assert step.keys() == {"kind", "revision", "builder", "inputs", "params"}
     for name in NAMES:
-        for step in planned(client, where, name)[0].all_steps:
+        for new in planned(client, where, name)[0].all_steps:
             # what is hashed has other fields, so equal keys would be a collision of SHA-256
-            assert step.as_dict().keys() == {"kind", "revision", "inputs", "params"}
-            assert digest.of_json(step.as_dict()) == step.key
-            assert step.key not in steps
+            assert new.as_dict().keys() == {"kind", "revision", "inputs", "params"}
+            assert digest.of_json(new.as_dict()) == new.key
+            assert new.key not in steps
 
 
-def test_versions_and_artifacts_are_shown(client, where):
+def test_versions_and_artifacts_are_shown(client: Client, where: Path):
     for name in NAMES:
         assert client.resolve(name).engine_key in said(where, "show", f"{name}:1")
         assert name in said(where, "ls")
@@ -111,7 +115,7 @@ def test_versions_and_artifacts_are_shown(client, where):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_todays_plan_asks_for_all_that_0_1_asked_for(client, where, name):
+def test_todays_plan_asks_for_all_that_0_1_asked_for(client: Client, where: Path, name: str):
     record, (plan, _) = client.resolve(name), planned(client, where, name)
     now = {name: next(step for step in plan.steps if step.key == key) for name, key in lineage(plan).items()}
     assert now.keys() == record.lineage.keys()
@@ -122,7 +126,7 @@ def test_todays_plan_asks_for_all_that_0_1_asked_for(client, where, name):
     assert reproduction.given_otherwise(record, plan) == []
 
 
-def test_another_model_is_told_though_all_keys_are_others(client, where):
+def test_another_model_is_told_though_all_keys_are_others(client: Client, where: Path):
     record = client.resolve("published/int8_wo")
     config = where / "model" / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
@@ -131,7 +135,7 @@ def test_another_model_is_told_though_all_keys_are_others(client, where):
     assert not is_same(record.lineage["source"], plan.step("source"))
 
 
-def test_a_version_is_stale_for_what_changed_and_not_for_its_key(client, where):
+def test_a_version_is_stale_for_what_changed_and_not_for_its_key(client: Client, where: Path):
     record = client.resolve("published/int8_wo")
     plan, site = planned(client, where, "published/int8_wo")
     reasons = changed_inputs(record, plan, site)
@@ -144,7 +148,9 @@ def test_a_version_is_stale_for_what_changed_and_not_for_its_key(client, where):
     assert any(text.startswith("params.data.digests") for text in told), told
 
 
-def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(client, where, capsys):
+def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(
+    client: Client, where: Path, capsys: pytest.CaptureFixture[str]
+):
     record, (plan, _) = client.resolve("published/int8_wo"), planned(client, where, "published/int8_wo")
     rebuilt = LocalStore(where / "rebuilt")
     stages = []
@@ -165,7 +171,7 @@ def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(client, where
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_version_is_built_again_and_compared(cli, where):
+def test_a_version_is_built_again_and_compared(cli: Cli, where: Path):
     done = cli("--store", where / "store", "--json", "reproduce", "published/int8_wo:1", "--base", where)
     assert done.returncode == 1, (
         done.stderr

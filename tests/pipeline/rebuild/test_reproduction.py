@@ -32,7 +32,7 @@ RECIPE = {
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published(tmp_path_factory: pytest.TempPathFactory):
     """A version that was built by real children, its plan and where it is."""
     root = tmp_path_factory.mktemp("published")
     client = Client(str(root / "store"))
@@ -43,7 +43,7 @@ def published(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measures(published, tmp_path):
+def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measures(published, tmp_path: Path):
     record, made, site = published
     again = replace(site, store=LocalStore(tmp_path / "scratch"))
     built = reproduction.rebuild(made, again, Listener())
@@ -74,7 +74,7 @@ def _with(recipe, **options):
 
 
 @pytest.fixture
-def stage(tmp_path):
+def stage(tmp_path: Path):
     """Compares two artifacts of a kind, given as files."""
 
     def compare(kind, was, now):
@@ -128,7 +128,7 @@ def test_weights_or_limits_that_differ_make_another_engine(stage):
 
 
 @pytest.mark.slow
-def test_an_imported_version_and_a_recipe_of_another_time_are_refused(published, tmp_path):
+def test_an_imported_version_and_a_recipe_of_another_time_are_refused(published, tmp_path: Path):
     record, made, _ = published
     assert reproduction.recipe_of(record, tmp_path).recipe == made.recipe
     assert reproduction.recipe_of(record, tmp_path).base == tmp_path

@@ -1,7 +1,9 @@
 """`enginery stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,19 +12,20 @@ from artifacts.store.local import open_store
 from pipeline.process.host import probe
 from pipeline.step.realize import Site
 from tests import hub as hubs
+from tests.callables import Ask
 from tests.main_job import DEMO
 from tests.pipeline.plans import planned, recipe_file
 from tests.pipeline.rebuild.test_version_survey import publish_plan, with_own_data
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     """The store that `ask` uses, on this host: the command plans for the host that it runs on."""
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
 @pytest.fixture
-def stale(ask):
+def stale(ask: Ask) -> Callable[..., tuple[dict[str, str], str]]:
     """Runs the command without the hub; returns why each version is stale, by its reference, and what was told."""
 
     def run(*args: str, offline: bool = True) -> tuple[dict[str, str], str]:
@@ -33,7 +36,9 @@ def stale(ask):
     return run
 
 
-def test_pools_of_a_file_decide_what_is_stale_and_what_it_costs(stale, ask, site, tmp_path):
+def test_pools_of_a_file_decide_what_is_stale_and_what_it_costs(
+    stale: Callable[..., tuple[dict[str, str], str]], ask: Ask, site: Site, tmp_path: Path
+):
     publish_plan(planned(recipe_file(tmp_path), site), site)
     pools = tmp_path / "pools.yaml"
     pools.write_text('version: 1\npools: [{name: edge, torch: "2.14.0"}]\n')
@@ -46,7 +51,9 @@ def test_pools_of_a_file_decide_what_is_stale_and_what_it_costs(stale, ask, site
     assert ask("stale", "--offline", "--pools", str(pools))[0] == 2
 
 
-def test_recipes_of_rebuilds_are_written_and_plan(stale, ask, site, tmp_path):
+def test_recipes_of_rebuilds_are_written_and_plan(
+    stale: Callable[..., tuple[dict[str, str], str]], ask: Ask, site: Site, tmp_path: Path
+):
     publish_plan(planned(with_own_data(tmp_path), site), site)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
@@ -58,7 +65,9 @@ def test_recipes_of_rebuilds_are_written_and_plan(stale, ask, site, tmp_path):
     assert (status["source"], status["calibration_set"], status["engine"]) == ("cached", "run", "run")
 
 
-def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path):
+def test_every_version_and_the_days_of_a_verdict(
+    stale: Callable[..., tuple[dict[str, str], str]], site: Site, tmp_path: Path
+):
     publish_plan(planned(recipe_file(tmp_path), site), site)
     publish_plan(planned(recipe_file(tmp_path, **{"engine.max_batch_size": 3}), site), site)
     long_ago = {"created_at": datetime.now(UTC) - timedelta(days=40)}
@@ -77,7 +86,12 @@ def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path):
     assert len(every) == 2
 
 
-def test_the_hub_is_asked_for_newer_commits_unless_it_must_not_be(stale, site, tmp_path, monkeypatch):
+def test_the_hub_is_asked_for_newer_commits_unless_it_must_not_be(
+    stale: Callable[..., tuple[dict[str, str], str]],
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
     files = {path.name: path.read_bytes() for path in (DEMO / "model").iterdir() if path.is_file()}
     with hubs.serve(files) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)

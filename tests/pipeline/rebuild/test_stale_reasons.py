@@ -1,6 +1,7 @@
 """What makes a published version stale, and what does not."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,9 @@ def found(facts, *pools, heads=None, days=90, **more) -> list[str]:
         (GPU, Pool(name="p", gpu="h100", tensorrt=("10.8.0",), aliases=("canary",)), []),
     ],
 )  # fmt: skip
-def test_a_version_is_compared_with_the_pools_that_serve_it(facts, pool, texts):
+def test_a_version_is_compared_with_the_pools_that_serve_it(
+    facts: dict[str, Any], pool: Pool, texts: list[str]
+):
     assert found(facts, pool) == texts
 
 

@@ -19,7 +19,9 @@ from pipeline.rebuild.version_survey import chosen, look
 from pipeline.run import publish
 from pipeline.step.realize import Site
 from recipes.load import load
+from tests import hub as hubs
 from tests.pipeline.plans import DEMO, HOST, planned, recipe_file
+from tests.present import present
 
 FACTS = {
     "backend": "aoti",
@@ -64,13 +66,15 @@ def with_own_data(tmp_path: Path) -> Path:
     return recipe_file(tmp_path, **{"calibration.data": [{"path": str(data)}]})
 
 
-def test_a_version_whose_world_stood_still_has_no_reason_and_no_rebuild(tmp_path, site):
+def test_a_version_whose_world_stood_still_has_no_reason_and_no_rebuild(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
     finding = look(record, site, world(Pool(name="here", torch="2.13.0")))
     assert (finding.reasons, finding.rebuild, finding.problem) == ((), None, "")
 
 
-def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows_is_to_run(tmp_path, site):
+def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows_is_to_run(
+    tmp_path: Path, site: Site
+):
     file = with_own_data(tmp_path)
     record = publish_plan(planned(file, site), site)
     data = tmp_path / "calibration.jsonl"
@@ -79,14 +83,14 @@ def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows
     (reason,) = finding.reasons
     assert reason.text.startswith("today's plan makes another calibration_set: data")
     assert reason.loads
-    run = finding.rebuild.to_run
+    run = present(finding.rebuild).to_run
     assert {"calibration_set", "quantized_checkpoint", "engine", "evaluation"} <= run.keys()
     assert {"source", "baseline"}.isdisjoint(run)
-    assert finding.rebuild.unknown == ()
-    assert finding.rebuild.gpu_hours == 0  # a CPU engine occupies no GPU
+    assert present(finding.rebuild).unknown == ()
+    assert present(finding.rebuild).gpu_hours == 0  # a CPU engine occupies no GPU
 
 
-def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path, site):
+def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path: Path, site: Site):
     plan = planned(recipe_file(tmp_path), site)
     away = publish_plan(plan, site, source={"path": "model", "file": "/nowhere/at/all/recipe.yaml"})
     finding = look(away, site, world(Pool(name="p", torch="2.14")))
@@ -94,7 +98,7 @@ def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path, site):
     assert "was run from /nowhere/at/all/recipe.yaml, which is not on this host" in finding.problem
 
 
-def test_a_stored_recipe_that_is_refused_today_is_said(tmp_path, site):
+def test_a_stored_recipe_that_is_refused_today_is_said(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
     unread = record.recipe | {"schedule": {"cron": "every night", "timezone": "UTC"}}  # 0.1 published this
     finding = look(replace(record, recipe=unread), site, world(Pool(name="p", torch="2.14")))
@@ -102,7 +106,7 @@ def test_a_stored_recipe_that_is_refused_today_is_said(tmp_path, site):
     assert "its recipe is no longer valid (schedule.cron: " in finding.problem
 
 
-def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path, site):
+def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
     finding = look(record, site, world(Pool(name="edge", torch="2.14"), days=-1))
     assert {reason.kind for reason in finding.reasons} == {"toolchain", "gate"}
@@ -113,7 +117,9 @@ def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path, site):
     )
 
 
-def test_a_new_commit_is_planned_with_that_commit(tmp_path, site, hub, monkeypatch):
+def test_a_new_commit_is_planned_with_that_commit(
+    tmp_path: Path, site: Site, hub: hubs.Hub, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     hub.head = "b" * 40
     heads, problems = newest_commits(["acme/tiny", "acme/other"])
@@ -121,20 +127,20 @@ def test_a_new_commit_is_planned_with_that_commit(tmp_path, site, hub, monkeypat
     assert "acme/other" in problems["acme/other"]
 
 
-def test_a_written_recipe_loads_and_plans_to_the_same_engine(tmp_path, site):
+def test_a_written_recipe_loads_and_plans_to_the_same_engine(tmp_path: Path, site: Site):
     file = with_own_data(tmp_path)
     record = publish_plan(planned(file, site), site)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
     finding = look(record, site, world())
-    written = write_recipe(finding.rebuild, tmp_path / "rebuilds")
+    written = write_recipe(present(finding.rebuild), tmp_path / "rebuilds")
     assert written.name == f"{record.name.replace('/', '-')}.yaml"
-    assert planned(written, site).step("engine").key == finding.rebuild.plan.step("engine").key
+    assert planned(written, site).step("engine").key == present(finding.rebuild).plan.step("engine").key
     (loaded,) = load(written)
     assert loaded.recipe.name == record.name
 
 
-def test_aliased_versions_are_looked_at_and_the_newest_of_names_without_aliases(tmp_path, site):
+def test_aliased_versions_are_looked_at_and_the_newest_of_names_without_aliases(tmp_path: Path, site: Site):
     plan = planned(recipe_file(tmp_path), site)
     first = publish_plan(plan, site)
     registry = open_registry(site.store.registry_url)

@@ -89,7 +89,9 @@ def publish(store: LocalStore, number: int) -> None:
     )  # fmt: skip
 
 
-def test_every_command_that_makes_an_event_has_it_told(store, receiver, tmp_path, monkeypatch):
+def test_every_command_that_makes_an_event_has_it_told(
+    store: LocalStore, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.delenv("ENGINERY_REGISTRY", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -128,7 +130,7 @@ def test_every_command_that_makes_an_event_has_it_told(store, receiver, tmp_path
     assert {one["type"] for one in receiver.heard} == {f"enginery.{kind}" for kind in KINDS}
 
 
-def test_what_is_changed_over_http_is_announced_too(store):
+def test_what_is_changed_over_http_is_announced_too(store: LocalStore):
     told: list[str] = []
     reading = Reading(store.registry_url, store, lambda: told.append("told"))
     publish(store, 1)

@@ -1,6 +1,7 @@
 """Formats that TensorRT-LLM quantizes while it builds: the checkpoint that is made for it has the source's weights."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.pipeline.plans import TOOLS, recipe_file
 
 
 @pytest.fixture
-def planned(tmp_path):
+def planned(tmp_path: Path):
     """Plans the demo recipe for a backend with changes."""
 
     def make(backend, **changes):

@@ -21,6 +21,7 @@ from pipeline.run.release import run
 from pipeline.step.judged import judged
 from pipeline.step.realize import Site
 from recipes.schema import Recipe
+from tests.callables import Cli
 from tests.pipeline.cli.test_remote_store import RECIPE, Heard
 from tests.pipeline.toy_steps import CHILD, toy_plan
 
@@ -57,7 +58,7 @@ class Workshop:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one run leaves: `equal` of a builder that is bit-identical but for its timings, `nonce` of another."""
     root = tmp_path_factory.mktemp("runs")
     for name, options in (("equal", {}), ("nonce", {"nonce": True})):
@@ -66,13 +67,13 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def shop(runs, tmp_path) -> Workshop:
+def shop(runs: Path, tmp_path: Path) -> Workshop:
     """The store of the builder that is never the same, after its run."""
     return Workshop(shutil.copytree(runs / "nonce", tmp_path / "store"))
 
 
 @pytest.fixture
-def equal(runs, tmp_path) -> Workshop:
+def equal(runs: Path, tmp_path: Path) -> Workshop:
     """The store of the builder whose engines are equal, after its run."""
     return Workshop(shutil.copytree(runs / "equal", tmp_path / "store"))
 
@@ -81,7 +82,9 @@ def engine(directory: Path) -> str:
     return (directory / "rank0.engine").read_text()
 
 
-def test_a_build_with_other_bytes_is_a_version_of_its_own_that_is_scored_timed_and_pulled(shop, tmp_path):
+def test_a_build_with_other_bytes_is_a_version_of_its_own_that_is_scored_timed_and_pulled(
+    shop: Workshop, tmp_path: Path
+):
     first = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     version, built = shop.run({"nonce": True})
@@ -98,7 +101,7 @@ def test_a_build_with_other_bytes_is_a_version_of_its_own_that_is_scored_timed_a
             asked("toy:1")
 
 
-def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop, tmp_path, cli):
+def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop: Workshop, tmp_path: Path, cli: Cli):
     first = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     shop.run({"nonce": True})
@@ -114,7 +117,10 @@ def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop, tmp_path, cl
     assert shop.run({"nonce": True}) == (2, [])
 
 
-def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_new_one(shop, tmp_path):
+@pytest.mark.slow
+def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_new_one(
+    shop: Workshop, tmp_path: Path
+):
     shop.unpoint()
     assert shop.collect() == ["toy:1"]
     assert shop.run({"nonce": True})[0] == 2
@@ -126,7 +132,8 @@ def test_after_gc_the_old_version_is_said_to_be_collected_and_the_rebuild_is_a_n
     assert engine(shop.client.pull("toy:2", tmp_path / "two"))
 
 
-def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop, tmp_path):
+@pytest.mark.slow
+def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop: Workshop, tmp_path: Path):
     pulled = shop.client.pull("toy:1", tmp_path / "one")
     shop.lose_engine()
     shop.run({"nonce": True})
@@ -141,7 +148,7 @@ def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop, 
     assert shop.client.pull("toy:1", tmp_path / "again").is_dir()
 
 
-def test_a_judgement_that_is_damaged_or_says_no_build_is_of_the_engine_only_if_it_is_younger(shop):
+def test_a_judgement_that_is_damaged_or_says_no_build_is_of_the_engine_only_if_it_is_younger(shop: Workshop):
     record, store = shop.client.resolve("toy:1"), shop.client.store
     key, built = record.lineage["evaluation"], store.manifest(record.address)
     assert judged(store, "evaluation", key, record.manifest_digest, built.created_at)
@@ -158,7 +165,9 @@ def test_a_judgement_that_is_damaged_or_says_no_build_is_of_the_engine_only_if_i
 
 
 @pytest.mark.parametrize("after_gc", [False, True])
-def test_an_equal_engine_with_other_timings_is_the_same_version(equal, tmp_path, after_gc):
+def test_an_equal_engine_with_other_timings_is_the_same_version(
+    equal: Workshop, tmp_path: Path, after_gc: bool
+):
     first = equal.client.pull("toy:1", tmp_path / "one")
     if after_gc:
         equal.unpoint()
@@ -178,7 +187,8 @@ def test_an_equal_engine_with_other_timings_is_the_same_version(equal, tmp_path,
     assert equal.client.verify(second) != []  # its own caches are sealed with it
 
 
-def test_another_schedule_or_spelling_publishes_nothing_and_moves_no_alias(equal):
+@pytest.mark.slow
+def test_another_schedule_or_spelling_publishes_nothing_and_moves_no_alias(equal: Workshop):
     equal.run({"nonce": True})
     equal.client.rollback("toy@candidate")
     before = equal.client.log("toy")

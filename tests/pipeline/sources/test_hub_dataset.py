@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -70,7 +71,7 @@ BIG = TRAIN[0]
 
 
 @pytest.fixture
-def hub():
+def hub() -> Iterator[hubs.Hub]:
     with hubs.serve(dict(FILES)) as server:
         yield server
 
@@ -99,7 +100,7 @@ CHOSEN = {
 
 
 @pytest.mark.parametrize("case", CHOSEN)
-def test_the_files_that_a_source_means(case):
+def test_the_files_that_a_source_means(case: str):
     source, names, configs, expected = CHOSEN[case]
     assert hub_dataset.choose(source, names, configs, "x") == expected
 
@@ -118,14 +119,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_a_source_may_not_mean(case):
+def test_what_a_source_may_not_mean(case: str):
     source, names, configs, said = REFUSED[case]
     with pytest.raises(DataError, match=said):
         hub_dataset.choose(source, names, configs, "x")
 
 
 @pytest.mark.parametrize("front", ["configs: [", "a: &a [*a]", "a: !!int x", MANY_ALIASES])
-def test_a_card_that_is_not_yaml_is_said_to_be_so(front):
+def test_a_card_that_is_not_yaml_is_said_to_be_so(front: str):
     with pytest.raises(DataError, match=r"x: README\.md: not YAML"):
         hub_dataset.configurations(f"---\n{front}\n---\n", "x")
     assert hub_dataset.configurations("# no front matter", "x") == []
@@ -145,7 +146,7 @@ def held(out: Path) -> dict[str, bytes]:
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_only_the_planned_files_are_fetched(hub, tmp_path, out):
+def test_only_the_planned_files_are_fetched(hub: hubs.Hub, tmp_path: Path, out: Path):
     reports = Reports()
     hub_dataset.build(job(hub, tmp_path), out, reports)
     assert held(out) == {name: FILES[name] for name in TRAIN}
@@ -155,14 +156,15 @@ def test_only_the_planned_files_are_fetched(hub, tmp_path, out):
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_dropped_download_goes_on_where_it_stopped(reset, hub, tmp_path, out):
+def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(500, reset=reset)]
     hub_dataset.build(job(hub, tmp_path), out, Reports())
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert (BIG, 500) in hub.ranges
 
 
-def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub, tmp_path, out):
+@pytest.mark.slow
+def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(12_000, pause_s=5)]
     child = start_build(job(hub, tmp_path), out, builder="pipeline.sources.hub_dataset")
     name = f"{Path(BIG).name}.part"
@@ -178,7 +180,7 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub, tmp_path, 
     assert (BIG, kept) in hub.ranges
 
 
-def test_wrong_bytes_and_files_that_lead_out_are_refused(hub, tmp_path, out):
+def test_wrong_bytes_and_files_that_lead_out_are_refused(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.garble, hubs.garble]
     with pytest.raises(SourceError, match=rf"{BIG}: sha256:\w+ expected, sha256:\w+ found"):
         hub_dataset.build(job(hub, tmp_path), out, Reports())
@@ -189,7 +191,7 @@ def test_wrong_bytes_and_files_that_lead_out_are_refused(hub, tmp_path, out):
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
@@ -212,8 +214,9 @@ def made(plan, site):
     return [realize(step, site, Listener()) for step in plan.steps if step.kind in kinds]
 
 
+@pytest.mark.slow
 def test_a_recipe_of_hub_data_is_planned_fetched_once_and_needs_no_network_again(
-    hub, tmp_path, site, monkeypatch
+    hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     monkeypatch.setenv("HF_TOKEN", SECRET)
@@ -237,7 +240,7 @@ def test_a_recipe_of_hub_data_is_planned_fetched_once_and_needs_no_network_again
     assert dict(hub.requests) == asked
 
 
-def test_a_moved_hub_moves_no_key(hub, tmp_path, site, monkeypatch):
+def test_a_moved_hub_moves_no_key(hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     (loaded,) = load(recipe_with(tmp_path))
     before = [step.key for step in plan_one(loaded, site).steps]
@@ -245,7 +248,10 @@ def test_a_moved_hub_moves_no_key(hub, tmp_path, site, monkeypatch):
     assert [step.key for step in plan_one(loaded, site).steps] == before
 
 
-def test_leakage_between_hub_splits_stops_the_run_and_touches_no_other_key(hub, tmp_path, site, monkeypatch):
+@pytest.mark.slow
+def test_leakage_between_hub_splits_stops_the_run_and_touches_no_other_key(
+    hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     clean = plan_one(load(recipe_with(tmp_path))[0], site)
     leaky = plan_one(load(recipe_with(tmp_path, split="train"))[0], site)
@@ -256,7 +262,9 @@ def test_leakage_between_hub_splits_stops_the_run_and_touches_no_other_key(hub, 
     assert not site.store.has(leaky.step("leakage").key)
 
 
-def test_problems_of_hub_data_are_told_with_all_others(hub, tmp_path, site, monkeypatch):
+def test_problems_of_hub_data_are_told_with_all_others(
+    hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     file = recipe_with(tmp_path, split="dev")
     document = yaml.safe_load(file.read_text())
@@ -269,14 +277,16 @@ def test_problems_of_hub_data_are_told_with_all_others(hub, tmp_path, site, monk
     assert "calibration.data.1: " in said
 
 
-def test_a_hub_that_refuses_is_named(hub, tmp_path, site, monkeypatch):
+def test_a_hub_that_refuses_is_named(
+    hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     hub.faults["api"] = [hubs.status(403, X_Error_Code="GatedRepo")]
     with pytest.raises(RecipeError, match="access is gated; accept the terms"):
         plan_one(load(recipe_with(tmp_path))[0], site)
 
 
-def test_the_network_is_for_the_downloading_steps_only(monkeypatch):
+def test_the_network_is_for_the_downloading_steps_only(monkeypatch: pytest.MonkeyPatch):
     from pipeline.process.host import child_env
 
     monkeypatch.setenv("HF_TOKEN", SECRET)

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.checkpoints import (
 )
 
 
-def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub, tmp_path, out):
+def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub: hubs.Hub, tmp_path: Path, out: Path):
     reports = Reports()
     source_checkpoint.build(hub_job(hub, tmp_path), out, reports)
     assert held(out) == checkpoint()
@@ -35,7 +36,7 @@ def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub, tmp_path, out):
     assert all(0 <= done <= total for done, total, _ in reports)
 
 
-def test_a_second_build_needs_no_hub(hub, tmp_path, out):
+def test_a_second_build_needs_no_hub(hub: hubs.Hub, tmp_path: Path, out: Path):
     job = hub_job(hub, tmp_path)
     source_checkpoint.build(job, out, Reports())
     asked = dict(hub.requests)
@@ -47,7 +48,13 @@ def test_a_second_build_needs_no_hub(hub, tmp_path, out):
     assert dict(hub.requests) == asked
 
 
-def test_the_token_goes_to_the_hub_and_not_to_its_storage(hub, tmp_path, out, monkeypatch, capfd):
+def test_the_token_goes_to_the_hub_and_not_to_its_storage(
+    hub: hubs.Hub,
+    tmp_path: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
     source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
     seen = {path.startswith("/storage/"): token for path, token in hub.tokens}
@@ -56,7 +63,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(hub, tmp_path, out, mo
     assert not any(b"verysecret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
-RECOVERED = {
+RECOVERED: dict[str, Any] = {
     "closed connection": [hubs.drop_after(50_000)],
     "reset connection": [hubs.drop_after(50_000, reset=True)],
     "several drops": [hubs.drop_after(30_000), hubs.drop_after(30_000), hubs.drop_after(30_000)],
@@ -70,7 +77,7 @@ RECOVERED = {
 
 
 @pytest.mark.parametrize("fault", RECOVERED)
-def test_a_passing_fault_gives_the_identical_snapshot(fault, hub, tmp_path, out):
+def test_a_passing_fault_gives_the_identical_snapshot(fault: str, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = list(RECOVERED[fault])
     started = time.monotonic()
     source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
@@ -81,21 +88,22 @@ def test_a_passing_fault_gives_the_identical_snapshot(fault, hub, tmp_path, out)
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_drop_costs_only_the_bytes_that_are_missing(reset, hub, tmp_path, out):
+def test_a_drop_costs_only_the_bytes_that_are_missing(reset: bool, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000, reset=reset)]
     source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
     assert hub.ranges == [(FIRST, 50_000)]
     assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
 
 
-def test_a_hub_that_ignores_ranges_is_read_from_the_start(hub, tmp_path, out):
+def test_a_hub_that_ignores_ranges_is_read_from_the_start(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.ignore_ranges = True
     hub.faults[FIRST] = [hubs.drop_after(50_000)]
     source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == checkpoint()
 
 
-def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path, out):
+@pytest.mark.slow
+def test_a_killed_download_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000), hubs.status(503, Retry_After="60")]
     job = hub_job(hub, tmp_path)
     child = start_build(job, out)
@@ -109,7 +117,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub, tmp_path, out):
     assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
 
 
-LASTING = {
+LASTING: dict[str, Any] = {
     "wrong bytes": ([hubs.garble] * 2, ("sha256:", "expected", "found")),
     "503": ([hubs.status(503, Retry_After="0")] * 6, ("HTTP 503, 6 times in a row",)),
     "429 for an hour": ([hubs.status(429, Retry_After="3600")], ("HTTP 429", "3600 s")),
@@ -119,7 +127,7 @@ LASTING = {
 
 
 @pytest.mark.parametrize("fault", LASTING)
-def test_a_lasting_fault_leaves_nothing_usable(fault, hub, tmp_path, out):
+def test_a_lasting_fault_leaves_nothing_usable(fault: str, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST], said = list(LASTING[fault][0]), LASTING[fault][1]
     refused(hub_job(hub, tmp_path), out, hubs.REPO, FIRST, *said)
     assert list(out.iterdir()) == []
@@ -127,14 +135,14 @@ def test_a_lasting_fault_leaves_nothing_usable(fault, hub, tmp_path, out):
     assert held(out) == checkpoint()
 
 
-def test_always_the_same_half_of_a_file_ends_in_an_error(hub, tmp_path, out):
+def test_always_the_same_half_of_a_file_ends_in_an_error(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.ignore_ranges = True
     hub.faults[FIRST] = [hubs.truncate_to(1_000)] * 3 + [hubs.status(404)]
     refused(hub_job(hub, tmp_path), out, FIRST, "HTTP 404")
     assert list(out.iterdir()) == []
 
 
-def test_a_cache_on_another_disk_is_copied_from(hub, out):
+def test_a_cache_on_another_disk_is_copied_from(hub: hubs.Hub, out: Path):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as cache:
         if Path(cache).stat().st_dev == out.stat().st_dev:
             pytest.skip("needs /dev/shm to be another file system than the temporary directory")
@@ -143,7 +151,7 @@ def test_a_cache_on_another_disk_is_copied_from(hub, out):
     assert held(out) == checkpoint()
 
 
-def test_a_file_damaged_in_the_cache_is_fetched_again(hub, tmp_path, out):
+def test_a_file_damaged_in_the_cache_is_fetched_again(hub: hubs.Hub, tmp_path: Path, out: Path):
     source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
     (kept,) = (tmp_path / "cache").rglob(FIRST)
     shutil.rmtree(out)
@@ -154,7 +162,7 @@ def test_a_file_damaged_in_the_cache_is_fetched_again(hub, tmp_path, out):
     assert hub.requests[FIRST] == 2
 
 
-def test_nan_from_the_hub_names_repository_file_and_tensor(hub, tmp_path, out):
+def test_nan_from_the_hub_names_repository_file_and_tensor(hub: hubs.Hub, tmp_path: Path, out: Path):
     broken = tensors()["model.embed_tokens.weight"]
     broken[3, 5] = np.nan
     hub.files[FIRST] = save({"model.embed_tokens.weight": broken})
@@ -168,7 +176,8 @@ def test_nan_from_the_hub_names_repository_file_and_tensor(hub, tmp_path, out):
     )
 
 
-def test_two_builds_at_once_share_the_download(hub, tmp_path, out):
+@pytest.mark.slow
+def test_two_builds_at_once_share_the_download(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000, pause_s=2)]
     job, other = hub_job(hub, tmp_path), out.with_name("other")
     other.mkdir()
@@ -181,7 +190,8 @@ def test_two_builds_at_once_share_the_download(hub, tmp_path, out):
     assert hub.ranges == [(FIRST, 50_000)]
 
 
-def test_huggingface_hubs_own_settings_apply(hub, out):
+@pytest.mark.slow
+def test_huggingface_hubs_own_settings_apply(hub: hubs.Hub, out: Path):
     job = {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT}, "places": {}, "inputs": {}}
     assert start_build(job, out, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1").wait(30) == 1
     said = out.with_name("draft.log").read_text()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from artifacts.store.local import open_store
 from pipeline.errors import EXIT_CODES, SourceError
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize
+from tests.callables import Ask
 from tests.checkpoints import checkpoint, lay
 from tests.medusa import demo_heads
 from tests.pipeline.plans import DEMO, recipe_file
@@ -18,7 +20,7 @@ SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n
 
 
 @pytest.fixture
-def secret(tmp_path_factory):
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private key that nobody else may read."""
     path = tmp_path_factory.mktemp("home") / ".ssh" / "id_rsa"
     path.parent.mkdir()
@@ -28,7 +30,7 @@ def secret(tmp_path_factory):
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(tmp_path: Path) -> Path:
     """A copy of the demo's model."""
     return shutil.copytree(DEMO / "model", tmp_path / "model")
 
@@ -41,7 +43,7 @@ def kept(tmp_path):
 
 @pytest.mark.parametrize("command", ["plan", "run", "submit", "lint", "sensitivity"])
 def test_a_licence_that_leads_to_a_private_key_is_refused_before_anything_runs(
-    command, ask, secret, model, tmp_path
+    command: str, ask: Ask, secret: Path, model: Path, tmp_path: Path
 ):
     (model / "LICENSE").symlink_to(secret)
     recipe = recipe_file(tmp_path, **{"model.path": str(model)})
@@ -51,7 +53,9 @@ def test_a_licence_that_leads_to_a_private_key_is_refused_before_anything_runs(
     assert kept(tmp_path) == []
 
 
-def test_every_file_that_is_read_is_looked_at_and_the_rest_is_counted(ask, secret, model, tmp_path):
+def test_every_file_that_is_read_is_looked_at_and_the_rest_is_counted(
+    ask: Ask, secret: Path, model: Path, tmp_path: Path
+):
     names = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
              "tokenizer_config.json", "chat_template.jinja", "NOTICE.txt", "README.md", "added_tokens.json",
              "hf_quant_config.json", "special_tokens_map.json", "vocab.json")  # fmt: skip
@@ -68,14 +72,17 @@ def test_every_file_that_is_read_is_looked_at_and_the_rest_is_counted(ask, secre
     assert "notes.txt" not in err
 
 
-def test_a_link_to_nothing_of_the_models_is_no_matter(ask, secret, model, tmp_path):
+def test_a_link_to_nothing_of_the_models_is_no_matter(ask: Ask, secret: Path, model: Path, tmp_path: Path):
     (model / "notes.txt").symlink_to(secret)
     (tmp_path / "latest").symlink_to("model")
     (model / "LICENSE").symlink_to("NOTICE.txt")
     assert ask("plan", str(recipe_file(tmp_path, **{"model.path": str(tmp_path / "latest")})))[0] == 0
 
 
-def test_a_link_that_appears_after_the_plan_is_not_copied_even_if_its_bytes_were_planned(secret, tmp_path):
+@pytest.mark.slow
+def test_a_link_that_appears_after_the_plan_is_not_copied_even_if_its_bytes_were_planned(
+    secret: Path, tmp_path: Path
+):
     model = lay(tmp_path / "model", checkpoint() | {"LICENSE": SECRET.encode()})
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     source, *_ = steps(model)
@@ -88,7 +95,7 @@ def test_a_link_that_appears_after_the_plan_is_not_copied_even_if_its_bytes_were
     assert kept(tmp_path) == []
 
 
-def test_heads_and_drafts_are_looked_at_too(ask, secret, model, tmp_path):
+def test_heads_and_drafts_are_looked_at_too(ask: Ask, secret: Path, model: Path, tmp_path: Path):
     heads = demo_heads(tmp_path / "heads")
     (heads / "LICENSE").symlink_to(secret)
     draft = shutil.copytree(model, tmp_path / "draft")
@@ -102,7 +109,7 @@ def test_heads_and_drafts_are_looked_at_too(ask, secret, model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "COPYING", "hf_quant_config.json", "tokenizer_config.json"])
-def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name, ask, secret, tmp_path):
+def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name: str, ask: Ask, secret: Path, tmp_path: Path):
     model = lay(tmp_path / "theirs", checkpoint())
     (model / name).unlink(missing_ok=True)
     (model / name).symlink_to(secret)
@@ -112,7 +119,7 @@ def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name, ask, secret, tm
     assert kept(tmp_path) == []
 
 
-def test_an_import_of_json_that_is_none_is_refused(ask, tmp_path):
+def test_an_import_of_json_that_is_none_is_refused(ask: Ask, tmp_path: Path):
     model = lay(tmp_path / "theirs", checkpoint() | {"vocab.json": SECRET.encode()})
     code, _, err = ask("import", str(model), "team/theirs")
     assert code == 2
@@ -120,7 +127,7 @@ def test_an_import_of_json_that_is_none_is_refused(ask, tmp_path):
     assert kept(tmp_path / "store") == []
 
 
-def test_a_reshard_reads_no_link_out_of_its_checkpoint(ask, secret, model, tmp_path):
+def test_a_reshard_reads_no_link_out_of_its_checkpoint(ask: Ask, secret: Path, model: Path, tmp_path: Path):
     (model / "chat_template.jinja").unlink()
     (model / "chat_template.jinja").symlink_to(secret)
     code, _, err = ask("reshard", str(model), str(tmp_path / "out"), "--tp", "1")
@@ -138,7 +145,7 @@ def test_a_reshard_reads_no_link_out_of_its_checkpoint(ask, secret, model, tmp_p
         ("latin.jinja", "{{ messages }}\n\udcff", "latin.jinja:2: not UTF-8"),
     ],
 )
-def test_a_template_must_be_one(name, text, said, ask, tmp_path):
+def test_a_template_must_be_one(name: str, text: str, said: str, ask: Ask, tmp_path: Path):
     (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     code, _, err = ask("plan", str(with_template(tmp_path, name)))
     assert code == 2
@@ -151,7 +158,7 @@ def with_template(tmp_path, name):
     return recipe_file(tmp_path, **{"calibration.data": data})
 
 
-def test_a_template_is_a_file_of_its_directory_or_the_recipes(ask, secret, tmp_path):
+def test_a_template_is_a_file_of_its_directory_or_the_recipes(ask: Ask, secret: Path, tmp_path: Path):
     good = tmp_path / "shared" / "v1"
     good.mkdir(parents=True)
     (good / "chat.jinja").write_text("{{ messages[0].content }}")
@@ -166,7 +173,7 @@ def test_a_template_is_a_file_of_its_directory_or_the_recipes(ask, secret, tmp_p
         assert f"template: {tmp_path}: a link leads out of it: {name} -> " in err
 
 
-def test_a_saved_dataset_keeps_to_its_directory(ask, secret, tmp_path):
+def test_a_saved_dataset_keeps_to_its_directory(ask: Ask, secret: Path, tmp_path: Path):
     saved = tmp_path / "saved"
     saved.mkdir()
     (saved / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
@@ -178,7 +185,7 @@ def test_a_saved_dataset_keeps_to_its_directory(ask, secret, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "chat_template.json", "generation_config.json"])
-def test_json_that_is_none_is_refused_by_the_plan(name, ask, model, tmp_path):
+def test_json_that_is_none_is_refused_by_the_plan(name: str, ask: Ask, model: Path, tmp_path: Path):
     (model / name).write_text(SECRET)
     code, _, err = ask("plan", str(recipe_file(tmp_path, **{"model.path": str(model)})))
     assert code == 2

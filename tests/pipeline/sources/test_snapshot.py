@@ -1,6 +1,7 @@
 """Which files are taken, and their digest."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,7 @@ from pipeline.sources.snapshot import local_digest, wanted
 from tests.checkpoints import FIRST, LEFT_BEHIND, checkpoint, digests, lay
 
 
-def test_the_digest_covers_names_and_bytes_of_wanted_files_only(tmp_path):
+def test_the_digest_covers_names_and_bytes_of_wanted_files_only(tmp_path: Path):
     path = lay(tmp_path / "model", checkpoint())
     before = local_digest(path, digests)
     lay(path, LEFT_BEHIND)
@@ -33,5 +34,5 @@ def test_the_digest_covers_names_and_bytes_of_wanted_files_only(tmp_path):
         (["../config.json", "config.json", "configuration.py", "tokenizer.pkl"], ["config.json"]),
     ],
 )  # fmt: skip
-def test_wanted_takes_one_set_of_weights_and_nothing_that_runs(names, chosen):
+def test_wanted_takes_one_set_of_weights_and_nothing_that_runs(names: list[str], chosen: list[str]):
     assert wanted(names) == chosen

@@ -1,6 +1,8 @@
 """Errors of steps name the user's own place, not our copy of what is there; real children."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +20,11 @@ from tests.checkpoints import checkpoint, digests, lay
 from tests.pipeline.plans import HOST, recipe_file
 from tests.pipeline.toy_steps import CHILD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
@@ -48,7 +52,7 @@ def steps(path, **params):
     return tuple(step.traced(known) for step in (source, complaint, own))
 
 
-def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path, site):
+def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path: Path, site: Site):
     path = lay(tmp_path / "model", checkpoint())
     source, complaint, own = steps(path)
     realize(source, site, Listener())
@@ -60,7 +64,7 @@ def test_a_step_that_reads_a_copy_or_makes_one_names_where_it_is_from(tmp_path, 
     assert str(caught.value) == "acme/rows@3f1c9a7be2d0/config.json: is broken on purpose; repair it"
 
 
-def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
+def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path: Path, site: Site):
     path = lay(tmp_path / "model", checkpoint())
     source, complaint, _ = steps(path, crash=True)
     realize(source, site, Listener())
@@ -71,7 +75,9 @@ def test_what_a_crash_leaves_in_the_log_names_it_too(tmp_path, site):
 
 
 @pytest.mark.parametrize("params", [{"full": True}, {"crash": True}])
-def test_what_is_not_wrong_with_the_users_place_is_not_said_of_it(params, tmp_path, site):
+def test_what_is_not_wrong_with_the_users_place_is_not_said_of_it(
+    params: dict[str, Any], tmp_path: Path, site: Site
+):
     *_, own = steps(lay(tmp_path / "model", checkpoint()), **params)
     with pytest.raises((StoreUnusable, BuildFailed)) as caught:
         realize(own, replace(site, child=CHILD), Listener())
@@ -79,7 +85,7 @@ def test_what_is_not_wrong_with_the_users_place_is_not_said_of_it(params, tmp_pa
     assert f"{tmp_path / 'store'}" in str(caught.value)
 
 
-def test_every_step_of_a_plan_knows_the_users_place_of_what_it_reads(tmp_path, site):
+def test_every_step_of_a_plan_knows_the_users_place_of_what_it_reads(tmp_path: Path, site: Site):
     (loaded,) = load(recipe_file(tmp_path))
     made = plan(loaded, gather(loaded, HOST, site.store))
     source = made.step("source")

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.errors import BackendUnavailable
 from pipeline.toolchains.discovery import choose, discover, matching
 from pipeline.toolchains.toolchain import Toolchain
 from recipes.errors import RecipeError
+from tests.callables import Cli
 from tests.contract.toolchain import toolchain
 
 NO_TOOLS = {"PATH": "/nonexistent"}
@@ -155,9 +157,9 @@ def test_an_engine_needs_the_versions_that_built_it() -> None:
         matching({"tensorrt_llm": "1.0.0", "tensorrt": "10.8.0"}, found)
 
 
-def test_the_command_lists_versions_and_problems(cli, tmp_path: Path) -> None:
+def test_the_command_lists_versions_and_problems(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
-    env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
+    env: dict[str, Any] = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "toolchains", **env)
     assert done.returncode == 0, done.stderr
     old, gone = json.loads(done.stdout)
@@ -165,9 +167,9 @@ def test_the_command_lists_versions_and_problems(cli, tmp_path: Path) -> None:
     assert "no bin/python" in gone["problem"]
 
 
-def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli, tmp_path: Path) -> None:
+def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
-    env = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
+    env: dict[str, Any] = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
     done = cli("--store", tmp_path / "store", "--json", "doctor", **env)
     rows = {row["what"]: row for row in json.loads(done.stdout)}
     assert rows["toolchain old"]["found"] == "TensorRT-LLM 0.16.0"
@@ -175,7 +177,7 @@ def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli, tm
     assert "toolchain" not in done.stderr
 
 
-def test_the_command_says_what_to_do_without_any(cli, tmp_path: Path) -> None:
+def test_the_command_says_what_to_do_without_any(cli: Cli, tmp_path: Path) -> None:
     done = cli("--store", tmp_path / "store", "toolchains", XDG_CONFIG_HOME=str(tmp_path))
     assert done.returncode == 4
     assert f"in {tmp_path}/enginery/toolchains.yaml" in done.stderr

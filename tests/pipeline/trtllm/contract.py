@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
@@ -20,7 +21,7 @@ from tests.pipeline.engines import checkpoints
 
 GPU = Gpu("NVIDIA H100 80GB HBM3", 90, 81559 << 20, "550.54.15")
 HOST = Host(gpus=(GPU, GPU), cpu="avx2", cores=2, memory_bytes=1 << 34, tools={})
-LIMITS = {"max_batch_size": 3, "max_seq_len": 40}
+LIMITS: dict[str, Any] = {"max_batch_size": 3, "max_seq_len": 40}
 
 
 def found(directory: Path) -> Toolchain:
@@ -108,7 +109,7 @@ def scores_are(engine, tokens, expected):
     joined = {
         name: torch.cat([getattr(part, name) for part in parts]) for name in ("targets", "indices", "top1")
     }
-    close = {"rtol": 1e-4, "atol": 1e-4}  # float32 sums in another order
+    close: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4}  # float32 sums in another order
     torch.testing.assert_close(
         joined["targets"], expected.gather(-1, tokens.unsqueeze(-1)).squeeze(-1), **close
     )

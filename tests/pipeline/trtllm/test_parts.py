@@ -14,6 +14,7 @@ from pipeline.trtllm import figures, gpu_memory
 from pipeline.trtllm.bench import Bench, Load, arguments, dataset
 from pipeline.trtllm.host_check import mismatches
 from pipeline.trtllm.session import command
+from tests.present import present
 
 CHAIN = Toolchain(
     name="x", kind="environment", location="/opt/x", versions={"tensorrt_llm": "1.2.0", "tensorrt": "10.14.1"}
@@ -121,7 +122,7 @@ def test_an_engine_loads_where_gpu_versions_and_driver_are_those_of_its_build():
     assert mismatches(ABOUT, host(), other) == ["tensorrt: built with 10.14.1, toolchain y has 10.14.2"]
 
 
-def test_an_engine_without_context_logits_cannot_be_scored(tmp_path):
+def test_an_engine_without_context_logits_cannot_be_scored(tmp_path: Path):
     (tmp_path / "engine.json").write_text(json.dumps(ABOUT | {"settings": {}}))
     (tmp_path / "config.json").write_text(json.dumps({"build_config": {"gather_context_logits": False}}))
     tensorrt.require(tmp_path, host(), CHAIN)
@@ -130,7 +131,7 @@ def test_an_engine_without_context_logits_cannot_be_scored(tmp_path):
         tensorrt.require(tmp_path, host(count=0), CHAIN)
 
 
-def test_an_engine_that_checks_drafts_is_scored_by_its_twin_where_that_is(tmp_path):
+def test_an_engine_that_checks_drafts_is_scored_by_its_twin_where_that_is(tmp_path: Path):
     asked = {"speculative_decoding_mode": "lookahead_decoding", "max_draft_len": 11}
     (tmp_path / "engine.json").write_text(json.dumps(ABOUT | {"settings": asked, "scored": "scoring"}))
     exported = tensorrt.runtime(tmp_path, CHAIN)
@@ -142,17 +143,17 @@ def test_an_engine_that_checks_drafts_is_scored_by_its_twin_where_that_is(tmp_pa
     found = tensorrt.runtime(tmp_path, CHAIN)
     assert found.unscored == ""
     assert (found.job["model"], found.job["lookahead"]) == (str(tmp_path), [3, 3, 3])
-    assert found.scoring["model"] == str(tmp_path / "scoring")
-    assert "lookahead" not in found.scoring
+    assert present(found.scoring)["model"] == str(tmp_path / "scoring")
+    assert "lookahead" not in present(found.scoring)
 
 
-def test_without_the_drivers_tools_gpu_memory_is_not_guessed(monkeypatch, tmp_path):
+def test_without_the_drivers_tools_gpu_memory_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BackendUnavailable, match="nvidia-smi does not tell"):
         gpu_memory.used_bytes()
 
 
-def test_an_engine_whose_windows_nobody_wrote_down_is_refused(tmp_path):
+def test_an_engine_whose_windows_nobody_wrote_down_is_refused(tmp_path: Path):
     lacking = {name: value for name, value in ABOUT.items() if name != "attention_windows"}
     (tmp_path / "engine.json").write_text(json.dumps(lacking))
     with pytest.raises(SourceError, match="its description lacks the attention windows; build its recipe"):

@@ -6,7 +6,9 @@ import signal
 import subprocess  # noqa: TID251 a caller is killed from outside
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,27 +29,28 @@ from tests.contract import runtime
 from tests.contract.toolchain import behave as behave_host
 from tests.pipeline.engines import checkpoints, trt
 from tests.pipeline.trtllm import contract
+from tests.present import present
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory):
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkpoints.source(tmp_path_factory.mktemp("model") / "source")
 
 
 @pytest.fixture(scope="module")
-def tokens():
+def tokens() -> torch.Tensor:
     return torch.randint(0, 251, (5, 20), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture(scope="module")
-def expected(source, tokens):
+def expected(source: Path, tokens: torch.Tensor) -> torch.Tensor:
     return contract.logprobs(source, tokens)
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory):
+def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
     """Puts one toolchain of a version on PATH for the module's tests; gives its directory."""
     made, before = {}, os.environ["PATH"]
 
@@ -62,13 +65,18 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def torch_engine(source, path, tmp_path_factory):
+def torch_engine(source: Path, path: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain = contract.found(path("1.3.0rc15"))
     return contract.torch_engine(source, chain, tmp_path_factory.mktemp("engine") / "out", tp=2)
 
 
 def test_a_torch_engine_is_evaluated_and_measured_as_published(
-    torch_engine, path, source, tokens, expected, tmp_path
+    torch_engine: Path,
+    path: Callable[[str], Path],
+    source: Path,
+    tokens: torch.Tensor,
+    expected: torch.Tensor,
+    tmp_path: Path,
 ):
     path("1.3.0rc15")
     published = {file: file.read_bytes() for file in torch_engine.rglob("*.json")}
@@ -76,9 +84,9 @@ def test_a_torch_engine_is_evaluated_and_measured_as_published(
         contract.scores_are(engine, tokens, expected)
 
         greedy = expected[0, -1].argmax().item()
-        heard = []
+        heard: list[Any] = []
         prompts = [tokens[0].tolist(), tokens[1, :7].tolist()]
-        texts = engine.generate(prompts, 4, on_tokens=heard.append)
+        texts = engine.generate(prompts, 4, Sampling(), on_tokens=heard.append)
         assert texts[0][0] == greedy
         assert [len(text) for text in texts] == [4, 4]
         assert [t for step in heard for t in step[:1] if t is not None] == texts[0]
@@ -106,7 +114,7 @@ def test_a_torch_engine_is_evaluated_and_measured_as_published(
     assert {file: file.read_bytes() for file in torch_engine.rglob("*.json")} == published
 
 
-def test_a_torch_engine_holds_what_was_asked_and_what_the_autotuner_found(torch_engine, source):
+def test_a_torch_engine_holds_what_was_asked_and_what_the_autotuner_found(torch_engine: Path, source: Path):
     about = json.loads((torch_engine / "engine.json").read_text())
     options = yaml.safe_load((torch_engine / "llm_options.yaml").read_text())
     assert list(options) == sorted(options)
@@ -127,7 +135,9 @@ def test_a_torch_engine_holds_what_was_asked_and_what_the_autotuner_found(torch_
     assert report["autotuner"] == {"files": [autotuner.FILE], "why": "", "earlier": "there are none"}
 
 
-def test_an_earlier_warm_up_is_the_start_of_a_new_one(torch_engine, path, source, tmp_path):
+def test_an_earlier_warm_up_is_the_start_of_a_new_one(
+    torch_engine: Path, path: Callable[[str], Path], source: Path, tmp_path: Path
+):
     chain = contract.found(path("1.3.0rc15"))
     places = {"tuning": str(torch_engine / "tuning")}
     again = contract.torch_engine(source, chain, tmp_path / "again", places, tp=2)
@@ -148,7 +158,9 @@ def outside_tuning(engine):
     ("version", "why"),
     [("1.0.0", "TensorRT-LLM 1.0.0 keeps no autotuner cache on disk"), ("1.2.0", "")],
 )
-def test_versions_keep_what_the_autotuner_found_in_their_own_way(version, why, path, source, tmp_path):
+def test_versions_keep_what_the_autotuner_found_in_their_own_way(
+    version: str, why: str, path: Callable[[str], Path], source: Path, tmp_path: Path
+):
     chain = contract.found(path(version))
     out = contract.torch_engine(source, chain, tmp_path / "out", max_batch_size=1)
     made = json.loads((out / "tuning" / "build_report.json").read_text())["autotuner"]
@@ -157,7 +169,7 @@ def test_versions_keep_what_the_autotuner_found_in_their_own_way(version, why, p
     assert (out / "tuning" / "identity.json").exists() is not bool(why)
 
 
-def test_no_warm_up_shares_a_gpu_with_others(source, tmp_path, monkeypatch):
+def test_no_warm_up_shares_a_gpu_with_others(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     directory = runtime.toolchain(tmp_path / "trtllm", "1.3.0rc15", processes=("0, 4242, python, 900",))
     contract.use(monkeypatch, directory)
     chain = contract.found(directory)
@@ -169,7 +181,9 @@ def test_no_warm_up_shares_a_gpu_with_others(source, tmp_path, monkeypatch):
         contract.torch_engine(source, chain, tmp_path / "one")
 
 
-def test_an_engine_that_answers_otherwise_than_it_scores_is_not_built(source, tmp_path, monkeypatch):
+def test_an_engine_that_answers_otherwise_than_it_scores_is_not_built(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     directory = runtime.toolchain(tmp_path / "trtllm", "1.0.0", wrong_weights=True)
     contract.use(monkeypatch, directory)
     with pytest.raises(BuildFailed, match=r"the engine loads, but generates .* its weights or its positions"):
@@ -177,7 +191,14 @@ def test_an_engine_that_answers_otherwise_than_it_scores_is_not_built(source, tm
 
 
 @pytest.mark.parametrize("layout", [("0.12.0", 1, 1), ("0.16.0", 2, 2), ("1.1.0", 4, 1)])
-def test_a_built_engine_scores_as_transformers_does(layout, path, source, tokens, expected, tmp_path):
+def test_a_built_engine_scores_as_transformers_does(
+    layout: tuple[str, int, int],
+    path: Callable[[str], Path],
+    source: Path,
+    tokens: torch.Tensor,
+    expected: torch.Tensor,
+    tmp_path: Path,
+):
     version, tp, pp = layout
     directory = path(version)
     behave_host(directory, gpus=4)
@@ -202,21 +223,30 @@ def test_a_built_engine_scores_as_transformers_does(layout, path, source, tokens
             engine.measure(1, 40, 1, 1)
 
 
-def test_what_trtllm_build_wrote_is_scored(path, source, tokens, expected, tmp_path):
+def test_what_trtllm_build_wrote_is_scored(
+    path: Callable[[str], Path], source: Path, tokens: torch.Tensor, expected: torch.Tensor, tmp_path: Path
+):
     directory = path("0.17.0")
     sharded = checkpoints.shard(source, 1, 2, tmp_path / "sharded")
-    limits = {"max_batch_size": 3, "max_seq_len": 40, "pp": 2}
+    limits: dict[str, Any] = {"max_batch_size": 3, "max_seq_len": 40, "pp": 2}
     trt.run(trt.job(trt.found(directory), source, sharded, **limits), tmp_path / "out")
     with runner_of(tmp_path / "out").load(tmp_path / "out") as engine:
         contract.scores_are(engine, tokens, expected)
 
 
 @pytest.mark.parametrize(("family", "pp", "windows"), [("mistral", 2, [8, 8]), ("gemma2", 1, [8, 40])])
-def test_a_built_engine_sees_as_far_as_its_model(family, pp, windows, path, tokens, tmp_path):
+def test_a_built_engine_sees_as_far_as_its_model(
+    family: str,
+    pp: int,
+    windows: list[int],
+    path: Callable[[str], Path],
+    tokens: torch.Tensor,
+    tmp_path: Path,
+):
     directory = path("1.1.0")
     source = checkpoints.source(tmp_path / "source", family)
     sharded = checkpoints.shard(source, 1, pp, tmp_path / "sharded")
-    limits = {"max_batch_size": 3, "max_seq_len": 40, "pp": pp}
+    limits: dict[str, Any] = {"max_batch_size": 3, "max_seq_len": 40, "pp": pp}
     out = tmp_path / "out"
     trt.run(trt.job(trt.found(directory), source, sharded, **limits), out)
     about = trt.read(out, "engine.json")
@@ -229,7 +259,7 @@ def test_a_built_engine_sees_as_far_as_its_model(family, pp, windows, path, toke
         contract.scores_are(engine, tokens, expected)
 
 
-def test_a_runtime_that_dies_is_reported(source, tmp_path, monkeypatch):
+def test_a_runtime_that_dies_is_reported(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     directory = runtime.toolchain(tmp_path / "trtllm", "0.16.0", die_in="generate")
     contract.use(monkeypatch, directory)
     out = contract.tensorrt_engine(source, contract.found(directory), tmp_path)
@@ -243,7 +273,7 @@ def test_a_runtime_that_dies_is_reported(source, tmp_path, monkeypatch):
         list(engine.score(prompt, prompt, prompt.unsqueeze(-1)))
 
 
-def test_the_worker_ends_when_its_caller_is_killed(path, source, tmp_path):
+def test_the_worker_ends_when_its_caller_is_killed(path: Callable[[str], Path], source: Path, tmp_path: Path):
     directory = path("0.16.0")
     out = contract.tensorrt_engine(source, contract.found(directory), tmp_path)
     code = (
@@ -255,7 +285,7 @@ def test_the_worker_ends_when_its_caller_is_killed(path, source, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", code, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as caller:
-        worker = int(caller.stdout.readline())
+        worker = int(present(caller.stdout).readline())
         assert Path(f"/proc/{worker}").exists()
         caller.send_signal(signal.SIGKILL)
         caller.wait()
@@ -273,7 +303,9 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_trtllm_bench_that_writes_no_report_fails_the_measurement(torch_engine, path):
+def test_trtllm_bench_that_writes_no_report_fails_the_measurement(
+    torch_engine: Path, path: Callable[[str], Path]
+):
     directory = path("1.3.0rc15")
     runtime.behave(directory, report=False)
     try:
@@ -286,7 +318,7 @@ def test_trtllm_bench_that_writes_no_report_fails_the_measurement(torch_engine, 
         runtime.behave(directory)
 
 
-def test_engines_are_refused_where_they_were_not_built_for(torch_engine, path):
+def test_engines_are_refused_where_they_were_not_built_for(torch_engine: Path, path: Callable[[str], Path]):
     directory = path("1.3.0rc15")
     behave_host(directory, gpu="NVIDIA A100-SXM4-80GB", compute_cap="8.0")
     host._gpus.cache_clear()

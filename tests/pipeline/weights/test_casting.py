@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def mixed(architecture, directory, dtype, **changes):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_every_value_is_rounded_as_pytorch_rounds_it(dtype):
+def test_every_value_is_rounded_as_pytorch_rounds_it(dtype: str):
     wanted = {torch_dtype: name for name, torch_dtype in TYPES.items()}[getattr(torch, dtype)]
     bits = torch.arange(0, 1 << 16, dtype=torch.int32).to(torch.uint16)
     values = {
@@ -63,7 +64,7 @@ def test_every_value_is_rounded_as_pytorch_rounds_it(dtype):
 
 
 @pytest.mark.parametrize("architecture", sorted(readers()))
-def test_the_source_holds_what_transformers_loads(architecture, tmp_path, out):
+def test_the_source_holds_what_transformers_loads(architecture: str, tmp_path: Path, out: Path):
     model = mixed(architecture, tmp_path / "model", "bfloat16", num_hidden_layers=1)
     before = {file.name: file.read_bytes() for file in model.iterdir()}
     reports = Reports()
@@ -87,7 +88,7 @@ def test_the_source_holds_what_transformers_loads(architecture, tmp_path, out):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_other_types_of_the_model_are_as_transformers_loads_them(dtype, tmp_path, out):
+def test_other_types_of_the_model_are_as_transformers_loads_them(dtype: str, tmp_path: Path, out: Path):
     model = mixed("LlamaForCausalLM", tmp_path / "model", dtype, num_hidden_layers=1)
     source_checkpoint.build(local_job(model), out, Reports())
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto").state_dict()
@@ -96,7 +97,7 @@ def test_other_types_of_the_model_are_as_transformers_loads_them(dtype, tmp_path
     assert all(torch.equal(found[name], loaded[name]) for name in found)
 
 
-def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_path, out):
+def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_path: Path, out: Path):
     model = mixed("LlamaForCausalLM", tmp_path / "model", "bfloat16", num_hidden_layers=1)
     files = {file.name: file.read_bytes() for file in model.iterdir()}
     local = tmp_path / "local"
@@ -109,7 +110,7 @@ def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_pa
     assert kept.read_bytes() == files["model.safetensors"]
 
 
-def test_a_file_without_other_types_keeps_its_bytes(tmp_path, out):
+def test_a_file_without_other_types_keeps_its_bytes(tmp_path: Path, out: Path):
     tiny.source("LlamaForCausalLM", tmp_path / "model", torch.bfloat16, num_hidden_layers=1)
     source_checkpoint.build(local_job(tmp_path / "model"), out, Reports())
     name = "model.safetensors"
@@ -117,7 +118,7 @@ def test_a_file_without_other_types_keeps_its_bytes(tmp_path, out):
     assert not (out / source_checkpoint.REPORT).exists()
 
 
-def test_a_value_beyond_the_models_type_is_refused_by_the_users_file(tmp_path, out):
+def test_a_value_beyond_the_models_type_is_refused_by_the_users_file(tmp_path: Path, out: Path):
     model = mixed("LlamaForCausalLM", tmp_path / "model", "float16", num_hidden_layers=1)
     tensors = stored(model) | {"model.norm.weight": torch.full((256,), 70000.0)}
     save_file(tensors, model / "model.safetensors", {"format": "pt"})
@@ -127,7 +128,7 @@ def test_a_value_beyond_the_models_type_is_refused_by_the_users_file(tmp_path, o
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_head_beside_the_table_that_it_is_tied_to_must_equal_it(same, tmp_path, out):
+def test_a_head_beside_the_table_that_it_is_tied_to_must_equal_it(same: bool, tmp_path: Path, out: Path):
     model = tmp_path / "model"
     tiny.source("LlamaForCausalLM", model, torch.bfloat16, num_hidden_layers=1, tie_word_embeddings=True)
     tensors = stored(model)
@@ -148,7 +149,9 @@ def test_a_head_beside_the_table_that_it_is_tied_to_must_equal_it(same, tmp_path
 
 
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2MoeForCausalLM", "Gemma2ForCausalLM"])
-def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(architecture, tmp_path):
+def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(
+    architecture: str, tmp_path: Path
+):
     model = mixed(architecture, tmp_path / "mixed", "bfloat16")
     first = shutil.copytree(model, tmp_path / "first")
     cast = {name: tensor.to(torch.bfloat16) for name, tensor in stored(model).items()}
@@ -172,7 +175,7 @@ def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(a
     assert made[0] == made[1]
 
 
-def test_a_quantized_checkpoint_of_mixed_weights_is_that_of_weights_that_were_cast_first(tmp_path):
+def test_a_quantized_checkpoint_of_mixed_weights_is_that_of_weights_that_were_cast_first(tmp_path: Path):
     model = mixed("Qwen2ForCausalLM", tmp_path / "mixed", "bfloat16")
     first = shutil.copytree(model, tmp_path / "first")
     cast = {name: tensor.to(torch.bfloat16) for name, tensor in stored(model).items()}

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from pipeline.errors import SourceError
 from pipeline.weights.finite import CHUNK_BYTES, MASKS, check_finite
 from pipeline.weights.tensors import Checkpoint, read_header
 
-UNSIGNED = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16,
+UNSIGNED: dict[str, Any] = {"F64": np.uint64, "F32": np.uint32, "F16": np.uint16, "BF16": np.uint16,
             "F8_E5M2": np.uint8, "F8_E4M3": np.uint8}  # fmt: skip
 
 NOT_FINITE = {
@@ -39,7 +40,7 @@ def opened(path: Path, dtype: str, bits: np.ndarray) -> Checkpoint:
 
 
 @pytest.mark.parametrize("dtype", MASKS)
-def test_every_infinity_and_nan_is_found_where_it_is(dtype, tmp_path):
+def test_every_infinity_and_nan_is_found_where_it_is(dtype: str, tmp_path: Path):
     size = CHUNK_BYTES // UNSIGNED[dtype]().itemsize
     for bad in NOT_FINITE[dtype]:
         for position in (0, size - 1, size, size + 2):
@@ -50,7 +51,7 @@ def test_every_infinity_and_nan_is_found_where_it_is(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", MASKS)
-def test_the_largest_numbers_are_finite(dtype, tmp_path):
+def test_the_largest_numbers_are_finite(dtype: str, tmp_path: Path):
     bits = np.full(CHUNK_BYTES + 5, LARGEST[dtype], UNSIGNED[dtype])
     bits[0] = LARGEST[dtype] & ~(1 << (bits.itemsize * 8 - 1))
     seen = []
@@ -59,7 +60,7 @@ def test_the_largest_numbers_are_finite(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_the_masks_agree_with_numpy_and_with_a_count(bits):
+def test_the_masks_agree_with_numpy_and_with_a_count(bits: int):
     dtype = "F16" if bits == 16 else "F8_E4M3"
     unsigned, mask = MASKS[dtype]
     every = np.arange(1 << bits, dtype=unsigned)
@@ -70,6 +71,6 @@ def test_the_masks_agree_with_numpy_and_with_a_count(bits):
         assert every[found].tolist() == [0x7F, 0xFF]
 
 
-def test_integers_are_not_floats(tmp_path):
+def test_integers_are_not_floats(tmp_path: Path):
     bits = np.full(8, 0xFF, np.uint8)
     check_finite(opened(tmp_path / "a.safetensors", "U8", bits), lambda *_: None)

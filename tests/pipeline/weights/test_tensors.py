@@ -1,6 +1,8 @@
 """Reading safetensors files and checkpoint directories, good and bad."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ def raw_file(path, header, data=b""):
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
+def checkpoint(tmp_path: Path) -> Path:
     """A directory with one weight file."""
     save_file(TENSORS, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
@@ -42,7 +44,7 @@ def write_index(directory, weight_map):
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
-def test_tensors_are_read_as_the_library_wrote_them(checkpoint):
+def test_tensors_are_read_as_the_library_wrote_them(checkpoint: Path):
     opened = open_checkpoint(checkpoint)
     assert opened.config == {"model_type": "llama"}
     assert opened.entries.keys() == TENSORS.keys()
@@ -50,7 +52,7 @@ def test_tensors_are_read_as_the_library_wrote_them(checkpoint):
         np.testing.assert_array_equal(opened.array(name), expected)
 
 
-def test_indexed_files_are_one_checkpoint(checkpoint):
+def test_indexed_files_are_one_checkpoint(checkpoint: Path):
     write_index(checkpoint, split(checkpoint))
     opened = open_checkpoint(checkpoint)
     assert {name: entry.file.name for name, entry in opened.entries.items()} == {
@@ -59,20 +61,22 @@ def test_indexed_files_are_one_checkpoint(checkpoint):
     np.testing.assert_array_equal(opened.array("w"), TENSORS["w"])
 
 
-def test_bfloat16_becomes_float32_exactly(tmp_path):
+def test_bfloat16_becomes_float32_exactly(tmp_path: Path):
     bits = np.array([0x3F80, 0xC020, 0x0001], np.uint16)  # 1.0, -2.5, the smallest subnormal
     fields = {"x": {"dtype": "BF16", "shape": [3], "data_offsets": [0, 6]}}
     raw_file(tmp_path / "model.safetensors", fields, bits.tobytes())
     (tmp_path / "config.json").write_text("{}")
-    np.testing.assert_array_equal(open_checkpoint(tmp_path).floats("x"), np.float32([1.0, -2.5, 2.0**-133]))
+    np.testing.assert_array_equal(
+        open_checkpoint(tmp_path).floats("x"), np.array([1.0, -2.5, 2.0**-133], np.float32)
+    )
 
 
-def test_integers_are_no_scales(checkpoint):
+def test_integers_are_no_scales(checkpoint: Path):
     with pytest.raises(SourceError, match="'b' is I8; F32, F16 or BF16 is needed"):
         open_checkpoint(checkpoint).floats("b")
 
 
-def test_dropped_pages_can_be_read_again(tmp_path):
+def test_dropped_pages_can_be_read_again(tmp_path: Path):
     big = np.arange(1 << 16, dtype=np.float32)
     save_file({"big": big}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
@@ -93,7 +97,7 @@ def test_dropped_pages_can_be_read_again(tmp_path):
         ("I8", 0x7F, True),
     ],
 )  # fmt: skip
-def test_nan_and_infinity_are_found_in_every_float_type(tmp_path, dtype, bits, finite):
+def test_nan_and_infinity_are_found_in_every_float_type(tmp_path: Path, dtype: str, bits: int, finite: bool):
     size = item_bytes(dtype)
     fields = {"x": {"dtype": dtype, "shape": [3], "data_offsets": [0, 3 * size]}}
     raw_file(tmp_path / "model.safetensors", fields, bytes(2 * size) + bits.to_bytes(size, "little"))
@@ -101,14 +105,14 @@ def test_nan_and_infinity_are_found_in_every_float_type(tmp_path, dtype, bits, f
     assert open_checkpoint(tmp_path).finite("x") is finite
 
 
-def test_same_compares_bytes(checkpoint):
+def test_same_compares_bytes(checkpoint: Path):
     opened = open_checkpoint(checkpoint)
     assert opened.same("w", "w")
     assert not opened.same("w", "b")
 
 
 @pytest.mark.parametrize("kept", [0, 5, 40, -1])
-def test_truncated_file_is_named_with_both_sizes(checkpoint, kept):
+def test_truncated_file_is_named_with_both_sizes(checkpoint: Path, kept: int):
     path = checkpoint / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:kept])
@@ -118,7 +122,7 @@ def test_truncated_file_is_named_with_both_sizes(checkpoint, kept):
         read_header(path)
 
 
-def test_truncation_in_the_data_says_the_exact_sizes(checkpoint):
+def test_truncation_in_the_data_says_the_exact_sizes(checkpoint: Path):
     path = checkpoint / "model.safetensors"
     size = path.stat().st_size
     with path.open("r+b") as file:
@@ -127,7 +131,7 @@ def test_truncation_in_the_data_says_the_exact_sizes(checkpoint):
         open_checkpoint(checkpoint)
 
 
-def test_trailing_bytes_are_refused(checkpoint):
+def test_trailing_bytes_are_refused(checkpoint: Path):
     path = checkpoint / "model.safetensors"
     with path.open("ab") as file:
         file.write(b"more")
@@ -162,38 +166,38 @@ def test_trailing_bytes_are_refused(checkpoint):
         ),
     ],
 )
-def test_broken_headers_are_refused(tmp_path, header, size, said):
+def test_broken_headers_are_refused(tmp_path: Path, header, size: int, said: str):
     with pytest.raises(SourceError, match=said):
         read_header(raw_file(tmp_path / "x.safetensors", header, bytes(size)))
 
 
-def test_an_html_page_is_no_safetensors_file(tmp_path):
+def test_an_html_page_is_no_safetensors_file(tmp_path: Path):
     (tmp_path / "x.safetensors").write_text("<!DOCTYPE html><html>rate limited</html>")
     with pytest.raises(SourceError, match="truncated or no safetensors file"):
         read_header(tmp_path / "x.safetensors")
 
 
-def test_pickles_only_are_refused_by_name(tmp_path):
+def test_pickles_only_are_refused_by_name(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
     with pytest.raises(SourceError, match=r"pytorch_model\.bin.*only safetensors files are read"):
         open_checkpoint(tmp_path)
 
 
-def test_a_directory_without_weights_is_refused(tmp_path):
+def test_a_directory_without_weights_is_refused(tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(SourceError, match="holds no weights"):
         open_checkpoint(tmp_path)
 
 
-def test_missing_config_is_refused(checkpoint):
+def test_missing_config_is_refused(checkpoint: Path):
     (checkpoint / "config.json").unlink()
     with pytest.raises(SourceError, match=r"config\.json: no such file"):
         open_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize(("text", "said"), [("{", "not valid JSON"), ("[]", "not a JSON object")])
-def test_broken_config_is_refused(checkpoint, text, said):
+def test_broken_config_is_refused(checkpoint: Path, text: str, said: str):
     (checkpoint / "config.json").write_text(text)
     with pytest.raises(SourceError, match=said):
         open_checkpoint(checkpoint)
@@ -208,13 +212,13 @@ def test_broken_config_is_refused(checkpoint, text, said):
         ({"w": "../a.safetensors"}, r"'w' in '\.\./a\.safetensors'; it must be a plain file name"),
     ],
 )
-def test_index_that_does_not_fit_its_files_is_refused(checkpoint, change, said):
+def test_index_that_does_not_fit_its_files_is_refused(checkpoint: Path, change: dict[str, Any], said: str):
     write_index(checkpoint, split(checkpoint) | change)
     with pytest.raises(SourceError, match=said):
         open_checkpoint(checkpoint)
 
 
-def test_tensor_that_the_index_omits_is_refused(checkpoint):
+def test_tensor_that_the_index_omits_is_refused(checkpoint: Path):
     weight_map = split(checkpoint)
     del weight_map["s"]
     write_index(checkpoint, weight_map)
@@ -226,7 +230,7 @@ def test_tensor_that_the_index_omits_is_refused(checkpoint):
     ("index", "said"),
     [("{}", "missing"), ('{"weight_map": {}}', "empty"), ('{"weight_map": null}', "null")],
 )
-def test_index_without_a_map_is_refused(checkpoint, index, said):
+def test_index_without_a_map_is_refused(checkpoint: Path, index: str, said: str):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / "model.safetensors.index.json").write_text(index)
     with pytest.raises(SourceError, match=f"weight_map is {said};"):
@@ -234,14 +238,14 @@ def test_index_without_a_map_is_refused(checkpoint, index, said):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_pointer_of_git_lfs_is_named_as_such(checkpoint, name):
+def test_a_pointer_of_git_lfs_is_named_as_such(checkpoint: Path, name: str):
     (checkpoint / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 12\n")
     with pytest.raises(SourceError, match=f"{name}: is a Git LFS pointer .* run `git lfs pull`"):
         open_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.safetensors.index.json"])
-def test_weights_that_are_a_link_to_nothing_are_told_as_such(checkpoint, name):
+def test_weights_that_are_a_link_to_nothing_are_told_as_such(checkpoint: Path, name: str):
     (checkpoint / "model.safetensors").unlink()
     (checkpoint / name).symlink_to("../blobs/gone")
     with pytest.raises(SourceError, match=rf"{name}: is a link to \.\./blobs/gone, which does not exist"):

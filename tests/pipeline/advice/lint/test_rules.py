@@ -1,6 +1,7 @@
 """Each rule: a recipe on which it fires, and recipes that took the advice or for which it is none."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline.advice.lint.guide import STEPS, effect
 from pipeline.fit.formulas import decoder_bytes
 from pipeline.models.shape import ModelShape
 from recipes.schema import Recipe
+from tests.callables import Cli
 from tests.pipeline.fit.shapes import LLAMA3_8B, QWEN_05B
 from tests.pipeline.plans import ROOT
 
@@ -91,7 +93,9 @@ CASES: list[tuple[str, dict[str, Any], list[dict[str, Any]]]] = [
 @pytest.mark.parametrize(
     ("rule", "fires", "silent"), CASES, ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)]
 )
-def test_a_rule_fires_where_its_advice_helps_and_nowhere_else(rule, fires, silent):
+def test_a_rule_fires_where_its_advice_helps_and_nowhere_else(
+    rule: str, fires: dict[str, Any], silent: list[dict[str, Any]]
+):
     assert rule in fired(recipe(**fires))
     for change in silent:
         assert rule not in fired(recipe(**{**fires, **change})), change
@@ -106,7 +110,7 @@ def test_every_rule_has_a_case():
 @pytest.mark.parametrize(
     ("rule", "fires"), [case[:2] for case in CASES], ids=[f"{case[0]}-{n}" for n, case in enumerate(CASES)]
 )
-def test_advice_says_what_gains_what_and_where_that_is_known_from(rule, fires):
+def test_advice_says_what_gains_what_and_where_that_is_known_from(rule: str, fires: dict[str, Any]):
     (advice,) = [one for one in lint.lint(recipe(**fires), LLAMA3_8B) if one.id == rule]
     assert all(json.loads(json.dumps(advice.as_dict())).values())
     assert any(word in advice.effect for word in ("%", "GB", "figure", "measured"))
@@ -165,12 +169,12 @@ def test_figures_follow_from_the_model():
         ("batch_64", "batch_512", "1,944 -> 2,467 tokens/s (+26.9 %)"),
     ],
 )
-def test_effects_are_the_differences_of_the_guides_rows(before, after, said):
+def test_effects_are_the_differences_of_the_guides_rows(before: str, after: str, said: str):
     assert effect(before, after).startswith(said)
     assert STEPS[before].tokens_per_s < STEPS[after].tokens_per_s
 
 
-def test_the_command_tells_and_exits_0(cli, tmp_path):
+def test_the_command_tells_and_exits_0(cli: Cli, tmp_path: Path):
     file = ROOT / "recipes" / "production" / "70b_bf16_h100.yaml"
     done = cli("--store", tmp_path / "s", "lint", file)
     assert done.returncode == 0, done.stderr
@@ -178,7 +182,7 @@ def test_the_command_tells_and_exits_0(cli, tmp_path):
     assert "source: NVIDIA's tuning guide" in done.stdout
 
 
-def test_the_command_answers_in_json_and_in_ids(cli, tmp_path):
+def test_the_command_answers_in_json_and_in_ids(cli: Cli, tmp_path: Path):
     file = ROOT / "recipes" / "production" / "8b_fp8_h100.yaml"
     answer = json.loads(cli("--store", tmp_path / "s", "--json", "lint", file).stdout)
     assert answer["name"] == "production/8b_fp8_h100"
@@ -187,7 +191,7 @@ def test_the_command_answers_in_json_and_in_ids(cli, tmp_path):
     assert ids.stderr == ""
 
 
-def test_the_command_names_the_field_of_a_model_that_is_not_there(cli, tmp_path):
+def test_the_command_names_the_field_of_a_model_that_is_not_there(cli: Cli, tmp_path: Path):
     file = tmp_path / "recipe.yaml"
     file.write_text((ROOT / "recipes" / "production" / "8b_fp8_h100.yaml").read_text())
     done = cli("--store", tmp_path / "s", "lint", file)

@@ -1,6 +1,7 @@
 """What the planner hears from backend `tensorrt` about toolchains, GPUs and keys."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
 from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
+from tests.present import present
 
 BACKEND = engines.backend("tensorrt")
 
@@ -33,8 +35,8 @@ def gpu(name, target, driver="550.54.15"):
         ({"host": host(), "engine": {"target": "host"}}, "needs 1 NVIDIA GPU(s) here"),
     ],
 )  # fmt: skip
-def test_what_the_host_lacks_is_said_with_what_to_do(changes, said):
-    assert said in BACKEND.missing(wanted(**changes))
+def test_what_the_host_lacks_is_said_with_what_to_do(changes: dict[str, Any], said: str):
+    assert said in present(BACKEND.missing(wanted(**changes)))
 
 
 def test_a_host_with_the_toolchain_and_enough_gpus_lacks_nothing():
@@ -47,7 +49,7 @@ def test_a_host_with_the_toolchain_and_enough_gpus_lacks_nothing():
     [("a100", "NVIDIA A100-SXM4-80GB"), ("a10", "NVIDIA A10"), ("l4", "NVIDIA L4"), ("l40s", "NVIDIA L40S"),
      ("h100", "NVIDIA H100 80GB HBM3"), ("h200", "NVIDIA H200"), ("b200", "NVIDIA B200")],
 )  # fmt: skip
-def test_a_gpu_is_of_the_one_type_that_its_name_says(target, name):
+def test_a_gpu_is_of_the_one_type_that_its_name_says(target: str, name: str):
     found = {one for one in TARGETS if gpus(wanted(engine={"target": one}, host=host(gpu(name, target))))}
     assert target in found
     assert {one.split("-")[0] for one in found} == {target}
@@ -69,7 +71,9 @@ def test_a_gpu_is_of_the_one_type_that_its_name_says(target, name):
     ],
 )
 @pytest.mark.parametrize("backend", ["tensorrt", "trtllm_torch"])
-def test_names_of_the_driver_belong_to_these_targets_alone(backend, name, sm, mib, targets):
+def test_names_of_the_driver_belong_to_these_targets_alone(
+    backend: str, name: str, sm: int, mib: int, targets
+):
     there = host(Gpu(name, sm, mib << 20, "550.54.15"))
     asked = {one: wanted("1.2.0", engine={"backend": backend, "target": one}, host=there) for one in TARGETS}
     assert {one for one, request in asked.items() if gpus(request)} == targets

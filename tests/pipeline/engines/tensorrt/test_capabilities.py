@@ -8,6 +8,7 @@ import pytest
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, TABLES, releases, snapshot, table
 from pipeline.engines.tensorrt.descriptions import DESCRIPTIONS, ELSEWHERE
 from pipeline.errors import BackendUnavailable
+from tests.present import present
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -23,7 +24,7 @@ def test_every_table_is_listed_and_shipped():
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_a_table_is_consistent_in_itself(name):
+def test_a_table_is_consistent_in_itself(name: str):
     found = snapshot(name)
     assert found.snapshot == name
     assert found.source
@@ -39,7 +40,7 @@ def test_a_table_is_consistent_in_itself(name):
 
 
 @pytest.mark.parametrize("name", {option for one in SNAPSHOTS for option in snapshot(one).options})
-def test_since_and_removed_say_where_an_option_comes_and_goes(name):
+def test_since_and_removed_say_where_an_option_comes_and_goes(name: str):
     having = [one for one in SNAPSHOTS if name in snapshot(one).options]
     stretch = SNAPSHOTS[SNAPSHOTS.index(having[0]) : SNAPSHOTS.index(having[-1]) + 1]
     assert list(stretch) == having  # no option left and came back
@@ -78,7 +79,7 @@ def test_descriptions_are_one_line_each_and_of_options_that_are():
         ("1.2.1+cu130", "1.2"),
     ],
 )
-def test_a_version_is_served_by_its_table(version, name):
+def test_a_version_is_served_by_its_table(version: str, name: str):
     found = table(version)
     assert (found.snapshot, found.version) == (name, version)
     assert found.number == tuple(int(part) for part in version.split(".")[:2])
@@ -88,14 +89,14 @@ def test_a_snapshot_that_stands_for_a_release_says_so():
     assert table("0.16.0").note is None
     assert table("0.17.0.dev2024121700").note is None
     note = table("0.17.0").note
-    assert "TensorRT-LLM 0.17.0 are taken from snapshot 0.17.0.dev2024121700" in note
-    assert "exact release is not known" in table("1.2.1").note
+    assert "TensorRT-LLM 0.17.0 are taken from snapshot 0.17.0.dev2024121700" in present(note)
+    assert "exact release is not known" in present(table("1.2.1").note)
 
 
 @pytest.mark.parametrize(
     "version", ["0.7.1", "0.19.0", "0.20.0", "0.21.0", "1.0.0rc4", "1.3.0rc15", "0.17.0.dev1"]
 )
-def test_a_version_without_a_table_is_refused_with_those_that_have_one(version):
+def test_a_version_without_a_table_is_refused_with_those_that_have_one(version: str):
     with pytest.raises(
         BackendUnavailable, match=rf"{version} are not known; have 0\.8, .*0\.18, 1\.0, 1\.1, 1\.2"
     ):
@@ -103,7 +104,7 @@ def test_a_version_without_a_table_is_refused_with_those_that_have_one(version):
 
 
 @pytest.mark.parametrize("version", ["1.3.0rc22", "1.3.0rc24", "1.3.0", "1.4.0rc1", "2.0.0"])
-def test_versions_without_the_command_lead_to_the_other_backend(version):
+def test_versions_without_the_command_lead_to_the_other_backend(version: str):
     with pytest.raises(
         BackendUnavailable, match=rf"{version} builds no engines.*gone since 1\.3\.0rc22.*trtllm_torch"
     ):

@@ -1,7 +1,7 @@
 """The command line has every option of its version, and the version takes it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +15,6 @@ from pipeline.models.config_json import read_shape
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EXTERNAL, TRAFFIC, built, wanted
 from tests.pipeline.engines.tensorrt.parser import parse
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
 DRAFT = read_shape(CONFIG | {"num_hidden_layers": 4})
 GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT, OUT, CACHE = Path("/checkpoint"), Path("/out"), Path("/tuning/timing.cache")
@@ -29,7 +26,7 @@ def argv(found):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_the_arguments_of_an_fp8_llama_on_two_gpus(name):
+def test_the_arguments_of_an_fp8_llama_on_two_gpus(name: str):
     found = built(name, traffic=TRAFFIC, format="fp8", kv_cache="fp8", engine={"tp": 2})
     lines = " ".join(argv(found)).replace(" --", "\n--")
     assert lines + "\n" == (GOLDEN / f"{name}.txt").read_text()
@@ -37,6 +34,7 @@ def test_the_arguments_of_an_fp8_llama_on_two_gpus(name):
 
 def value(option: Option) -> st.SearchStrategy:
     """Any value that a recipe may give to an option."""
+    kind: st.SearchStrategy[Any]
     if option.type == "flag":
         kind = st.booleans()
     elif option.type == "switch":
@@ -78,7 +76,7 @@ def test_whatever_a_recipe_gives_the_version_takes_and_gets_as_it_is(request_, f
         speculative=EXTERNAL if drafted else None,
         draft=DRAFT if drafted else None,
     )
-    model: BaseModel = options_model(table).model_validate(options)
+    model = options_model(table).model_validate(options)
     found = effective(asked, model).settings
     taken = parse(table, argv(found))
     set_ = {key: one for key, one in found.items() if key not in ("table", "draft")}

@@ -1,6 +1,9 @@
 """Recipes of backend `tensorrt`, planned as a whole."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from tests.pipeline.plans import TOOLS, keys, recipe_file
 
 
 @pytest.fixture
-def planned(tmp_path):
+def planned(tmp_path: Path) -> Callable[..., Any]:
     """Plans the demo recipe for this backend with changes, or says what speaks against it."""
 
     def make(version="0.16.0", *, refused=False, **changes):
@@ -35,7 +38,9 @@ def planned(tmp_path):
     return make
 
 
-def test_the_engine_step_has_every_setting_and_the_toolchain_in_its_key(planned, tmp_path):
+def test_the_engine_step_has_every_setting_and_the_toolchain_in_its_key(
+    planned: Callable[..., Any], tmp_path: Path
+):
     step = planned().step("engine")
     assert step.maker == "engine.tensorrt"
     assert step.inputs.keys() == {"sharded_checkpoint"}
@@ -46,19 +51,19 @@ def test_the_engine_step_has_every_setting_and_the_toolchain_in_its_key(planned,
     assert step.places["toolchain"]["location"] == "/opt/bin"
 
 
-def test_another_version_is_another_engine_from_the_same_checkpoint(planned):
+def test_another_version_is_another_engine_from_the_same_checkpoint(planned: Callable[..., Any]):
     old, late = keys(planned()), keys(planned("0.17.0"))
     assert old["sharded_checkpoint"] == late["sharded_checkpoint"]
     assert old["engine"] != late["engine"]
 
 
-def test_an_option_that_changes_nothing_leaves_the_key_alone(planned):
+def test_an_option_that_changes_nothing_leaves_the_key_alone(planned: Callable[..., Any]):
     plain = keys(planned())["engine"]
     assert keys(planned(**{"engine.options": {"use_fused_mlp": True}}))["engine"] == plain
     assert keys(planned(**{"engine.options": {"gemm_plugin": "auto"}}))["engine"] != plain
 
 
-def test_a_search_over_the_backends_options_is_a_point_each(planned):
+def test_a_search_over_the_backends_options_is_a_point_each(planned: Callable[..., Any]):
     space = {
         "tune": {
             "space": {"options.max_num_tokens": [1024, 2048], "options.multiple_profiles": [True, False]}
@@ -70,7 +75,7 @@ def test_a_search_over_the_backends_options_is_a_point_each(planned):
     assert set(asked) == {(1024, "enable"), (1024, "disable"), (2048, "enable"), (2048, "disable")}
 
 
-def test_mistakes_in_options_are_told_with_the_versions_that_have_them(planned):
+def test_mistakes_in_options_are_told_with_the_versions_that_have_them(planned: Callable[..., Any]):
     (said,) = planned(refused=True, **{"engine.options": {"builder_opt": 3}})
     assert said.startswith("engine.options.builder_opt: was removed in TensorRT-LLM 0.14.0.dev2024100800")
     assert said.endswith("found 3")

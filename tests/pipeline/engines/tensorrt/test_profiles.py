@@ -29,7 +29,9 @@ TRAFFIC = st.builds(
         (4096, 32768, 128, 32768, 32768),  # and never more than 32768
     ],
 )
-def test_tokens_follow_the_steady_state_of_the_traffic(requests, prompt, answer, steady, most):
+def test_tokens_follow_the_steady_state_of_the_traffic(
+    requests: int, prompt: int, answer: int, steady: int, most: int
+):
     traffic = Traffic(input_tokens=prompt, output_tokens=answer)
     assert profiles.steady_tokens(traffic, requests) == steady
     assert profiles.max_tokens(traffic, requests) == most

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, snapshot
 from pipeline.engines.tensorrt.read_back import ABSENT, Difference, differences
+from recipes.schema import Traffic
 from tests.pipeline.engines.tensorrt.asked import EAGLE, LOOKAHEAD, TRAFFIC, built
 
 WORDS = {"enable": True, "disable": None}
@@ -74,7 +75,7 @@ def config_json(params, algorithm=None):
 
 @pytest.mark.parametrize("version", SNAPSHOTS)
 @pytest.mark.parametrize("traffic", [None, TRAFFIC])
-def test_an_engine_as_asked_differs_in_nothing(version, traffic):
+def test_an_engine_as_asked_differs_in_nothing(version: str, traffic: Traffic | None):
     params = asked(version, traffic=traffic, engine={"tp": 2, "pp": 2})
     assert differences(params, config_json(params)) == []
 
@@ -113,7 +114,9 @@ def test_what_the_builder_adds_for_draft_tokens_is_no_difference():
         (("lora_config", "max_lora_rank"), 8, None),  # not said without the plugin
     ],
 )  # fmt: skip
-def test_a_difference_is_told_and_says_whether_less_is_served(place, value, expected):
+def test_a_difference_is_told_and_says_whether_less_is_served(
+    place: tuple[str, ...], value, expected: Difference | None
+):
     params = asked(options={"use_paged_context_fmha": True})
     found = copy.deepcopy(config_json(params))
     table = found["build_config"]

@@ -1,26 +1,28 @@
 """Every silent rewrite of `trtllm-build`, applied by us first and said; the source is named at each."""
 
+from typing import Any
+
 import pytest
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, snapshot
 from pipeline.engines.tensorrt.rules import scoring
 from pipeline.engines.tensorrt.sheet import AT_BUILD
 from pipeline.models.config_json import read_shape
-from recipes.schema import Traffic
+from recipes.schema import Speculative, Traffic
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EAGLE, EXTERNAL, LOOKAHEAD, TRAFFIC, built, said
 
 OLD, LATE = "0.16.0", "1.2.1"
 
 
 @pytest.mark.parametrize("version", SNAPSHOTS)
-def test_every_option_of_the_table_has_a_value_but_where_it_says_how_to_run(version):
+def test_every_option_of_the_table_has_a_value_but_where_it_says_how_to_run(version: str):
     options = {option.name for option in snapshot(version).options.values() if not option.deprecated}
     assert built(version).keys() == {"table", *options} - set(AT_BUILD)
 
 
 @pytest.mark.parametrize("version", SNAPSHOTS)
 @pytest.mark.parametrize("traffic", [None, TRAFFIC])
-def test_nothing_is_left_open(version, traffic):
+def test_nothing_is_left_open(version: str, traffic: Traffic | None):
     found = built(version, traffic=traffic)
     plugins = {name for name, option in snapshot(version).options.items() if "auto" in option.choices}
     assert not [name for name, value in found.items() if value == "auto" and name not in plugins]
@@ -50,7 +52,7 @@ def test_max_input_len_follows_from_traffic():
 
 # Before 0.11 max_seq_len is the sum of max_input_len and max_output_len
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.0", "0.10.0"])
-def test_old_versions_get_max_seq_len_as_a_sum(version):
+def test_old_versions_get_max_seq_len_as_a_sum(version: str):
     found = built(version, traffic=TRAFFIC)
     assert "max_seq_len" not in found
     assert (found["max_input_len"], found["max_output_len"]) == (3000, 1096)
@@ -130,7 +132,7 @@ def test_max_num_tokens_follows_from_traffic():
 # commands/build.py: "avoid ValueError if not supported quantization is chosen with use_fused_mlp"
 @pytest.mark.parametrize(("fmt", "left"), [("none", True), ("fp8", True), ("int4_awq", False), ("int8_sq", False),
     ("w4a8_awq", False), ("fp8_rowwise", False), ({"default": "fp8", "except": {"*.0.*": "int4_awq"}}, True)])  # fmt: skip
-def test_use_fused_mlp_stays_on_for_formats_that_fuse(fmt, left):
+def test_use_fused_mlp_stays_on_for_formats_that_fuse(fmt, left: bool):
     assert (built(format=fmt)["use_fused_mlp"] == "enable") is left
     assert built("0.12.0", {"use_fused_mlp": True}, format=fmt)["use_fused_mlp"] is left
     assert ("have no fused form" in said(format=fmt)) is not left
@@ -162,7 +164,7 @@ def test_fp8_is_strongly_typed():
 
 # builder.build: "FP8 Context FMHA is enabled ... to support FP8 Paged Context FMHA"
 @pytest.mark.parametrize("version", [OLD, LATE])
-def test_paged_context_attention_over_an_fp8_cache_is_in_fp8(version):
+def test_paged_context_attention_over_an_fp8_cache_is_in_fp8(version: str):
     options = {"use_paged_context_fmha": True, "use_fp8_context_fmha": False}
     assert built(version, options, format="fp8", kv_cache="fp8")["use_fp8_context_fmha"] == "enable"
     assert (
@@ -200,7 +202,9 @@ def test_fp8_context_attention_needs_fp8_weights():
         ),
     ],
 )
-def test_late_builders_turn_attention_features_off(options, changes, paged, fp8):
+def test_late_builders_turn_attention_features_off(
+    options: dict[str, Any], changes: dict[str, Any], paged: str, fp8: str
+):
     found = built(LATE, options, **changes)
     assert (found["use_paged_context_fmha"], found["use_fp8_context_fmha"]) == (paged, fp8)
 
@@ -223,7 +227,7 @@ def test_the_nccl_plugin_follows_the_number_of_ranks():
 
 # facts of 0.8 to 0.10: plugins have no auto there, and float16 as default
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.0", "0.10.0"])
-def test_plugins_without_auto_compute_in_the_models_type(version):
+def test_plugins_without_auto_compute_in_the_models_type(version: str):
     assert built(version)["gpt_attention_plugin"] == "bfloat16"
     assert built(version, {"gpt_attention_plugin": "float32"})["gpt_attention_plugin"] == "float32"
     assert built(version, {"gpt_attention_plugin": False})["gpt_attention_plugin"] == "disable"
@@ -272,7 +276,7 @@ def test_a_speculative_engine_is_scored_by_a_twin():
 
 # facts of 0.16: eagle forces paged context FMHA; a target with a draft model reuses the cache
 @pytest.mark.parametrize("asked", [EXTERNAL, EAGLE])
-def test_drafts_are_verified_over_the_paged_cache(asked):
+def test_drafts_are_verified_over_the_paged_cache(asked: Speculative):
     assert built(speculative=asked)["use_paged_context_fmha"] == "enable"
     assert f"speculative.mode {asked.mode} needs it" in said(speculative=asked)
     assert built(speculative=LOOKAHEAD)["use_paged_context_fmha"] == "disable"

@@ -1,5 +1,7 @@
 """`engine.options` is checked against the table of the probed version, and mistakes are explained."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -16,7 +18,7 @@ def refused(options, version="0.16.0"):
 
 
 @pytest.mark.parametrize("name", SNAPSHOTS)
-def test_every_model_is_closed_frozen_and_documented(name):
+def test_every_model_is_closed_frozen_and_documented(name: str):
     model = options_model(snapshot(name))
     assert model.model_config["frozen"]
     assert model.model_config["extra"] == "forbid"
@@ -25,8 +27,13 @@ def test_every_model_is_closed_frozen_and_documented(name):
     assert not model.model_fields.keys() & ELSEWHERE.keys()
 
 
+def options(version: str, **values: Any) -> Any:
+    """Options of a version: which fields it has is known when its table is read."""
+    return options_model(table(version)).model_validate(values)
+
+
 def test_yaml_is_read_as_people_write_it():
-    found = options_model(table("0.16.0")).model_validate(
+    found: Any = options_model(table("0.16.0")).model_validate(
         {"multiple_profiles": True, "user_buffer": "enable", "use_fused_mlp": False, "gemm_plugin": False,
          "tokens_per_block": 32, "max_num_tokens": "auto", "lora_target_modules": ["attn_q", "attn_v"]}
     )  # fmt: skip
@@ -40,17 +47,15 @@ def test_yaml_is_read_as_people_write_it():
 
 
 def test_a_flag_of_one_version_is_a_switch_of_another():
-    assert options_model(table("0.12.0")).model_validate({"use_fused_mlp": True}).use_fused_mlp is True
-    assert options_model(table("0.13.0")).model_validate({"use_fused_mlp": True}).use_fused_mlp == "enable"
+    flag, switch = (options(version, use_fused_mlp=True) for version in ("0.12.0", "0.13.0"))
+    assert (flag.use_fused_mlp, switch.use_fused_mlp) == (True, "enable")
 
 
 def test_defaults_are_the_versions_own():
-    blocks = {
-        version: options_model(table(version))().tokens_per_block for version in ("0.9.0", "0.16.0", "1.2.0")
-    }
+    blocks = {version: options(version).tokens_per_block for version in ("0.9.0", "0.16.0", "1.2.0")}
     assert blocks == {"0.9.0": 128, "0.16.0": 64, "1.2.0": 32}
-    assert options_model(table("0.16.0"))().use_paged_context_fmha == "disable"
-    assert options_model(table("1.2.0"))().use_paged_context_fmha == "enable"
+    assert options("0.16.0").use_paged_context_fmha == "disable"
+    assert options("1.2.0").use_paged_context_fmha == "enable"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_defaults_are_the_versions_own():
         ("0.16.0", {"profiling_verbosity": "all"}, "'layer_names_only', 'detailed' or 'none'"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_explained_where_it_stands(version, options, said):
+def test_a_mistake_is_explained_where_it_stands(version: str, options: dict[str, Any], said: str):
     ((place, message),) = refused(options, version).items()
     assert place == next(iter(options))
     assert said in message
@@ -104,5 +109,5 @@ def test_all_mistakes_are_told_at_once():
     "weight_streaming", "strip_plan", "lora_plugin", "max_lora_rank", "gather_context_logits", "profiling_verbosity",
     "logits_dtype", "fast_build", "max_num_tokens", "opt_num_tokens"])  # fmt: skip
 @pytest.mark.parametrize("version", ["0.16.0", "0.17.0", "1.2.1"])
-def test_what_deployments_tune_is_there(name, version):
+def test_what_deployments_tune_is_there(name: str, version: str):
     assert name in options_model(table(version)).model_fields

@@ -1,6 +1,7 @@
 """Every combination that cannot be built is refused before the build, with the field to change."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from pipeline.toolchains.toolchain import Choice
 from recipes.precision import Precision
 from recipes.schema import Speculative, Traffic
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EAGLE, EXTERNAL, LOOKAHEAD, host, wanted
+from tests.present import present
 
 OLD, LATE = "0.16.0", "1.2.1"
 B200 = {"engine": {"target": "b200"}}
@@ -47,7 +49,7 @@ def test_beams_need_layers_that_see_all_positions():
 @pytest.mark.parametrize(
     "changes", [{}, {"format": "fp8"}, {"format": "int4_awq", "engine": {"tp": 2, "pp": 2}}]
 )
-def test_plain_requests_are_built(version, changes):
+def test_plain_requests_are_built(version: str, changes: dict[str, Any]):
     assert reasons(version, **changes) == []
 
 
@@ -160,7 +162,7 @@ def test_plain_requests_are_built(version, changes):
          "engine.options.use_paged_context_fmha: does not read an INT8 cache"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_built_is_refused_with_the_field_to_change(version, options, changes, said):
+def test_what_cannot_be_built_is_refused_with_the_field_to_change(version: str, options, changes, said: str):
     [reason] = reasons(version, options, **changes)
     assert reason.startswith(said)
     assert "; " in reason
@@ -168,7 +170,7 @@ def test_what_cannot_be_built_is_refused_with_the_field_to_change(version, optio
 
 # What builders from 1.0 on only turn off is no reason there.
 @pytest.mark.parametrize("changes", [{"kv_cache": "int8"}, {"kv_cache": "fp8"}])
-def test_late_builders_are_not_kept_from_what_they_turn_off(changes):
+def test_late_builders_are_not_kept_from_what_they_turn_off(changes: dict[str, Any]):
     assert reasons(LATE, {"use_paged_context_fmha": True}, **changes) == []
 
 
@@ -240,7 +242,7 @@ def test_awq_of_experts_came_later_than_awq():
     ("int4_awq", "W4A16_AWQ"), ({"default": "fp8", "except": {"*.0.*": "none"}}, "FP8"),
     ({"default": "int4_awq", "except": {"*.0.*": "int4_wo"}}, "W4A16_AWQ"),
     ({"default": "fp8", "except": {"*.0.*": "int8_wo"}}, "MIXED_PRECISION")])  # fmt: skip
-def test_a_format_is_known_by_the_checkpoints_name(name, expected):
+def test_a_format_is_known_by_the_checkpoints_name(name, expected: str | None):
     assert algorithm(Precision.parse(name)) == expected
     assert expected != "MIXED_PRECISION" or expected in ALGORITHMS
 
@@ -253,4 +255,4 @@ def test_options_of_a_backend_without_a_toolchain_are_those_of_the_newest_table(
     assert "dora_plugin" in backend.options(asked).model_fields
     assert backend.reasons(asked) == []
     assert backend.notes(asked)[0] == "engine.toolchain: there is none; options are those of TensorRT-LLM 1.2"
-    assert "none is on PATH" in backend.missing(asked)
+    assert "none is on PATH" in present(backend.missing(asked))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,9 @@ def test_the_copy_for_ranks_built_at_once_is_gone_afterwards(earlier: Path, tmp_
         (key_of(DEVICE, VERSIONS, {"max_batch_size": 8}), "built "),
     ],
 )
-def test_a_cache_of_another_key_is_refused_with_what_differs(earlier, tmp_path, other, told) -> None:
+def test_a_cache_of_another_key_is_refused_with_what_differs(
+    earlier: Path, tmp_path: Path, other: dict[str, Any], told: str
+) -> None:
     reuse = bring(earlier, tmp_path / "tuning", other)
     assert not reuse.used
     assert told in reuse.reason

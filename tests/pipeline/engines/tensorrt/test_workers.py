@@ -20,7 +20,9 @@ RANK = 10 * GIB
         (2, 1, 24, 512, 1, "1 GPU for 2 ranks"),
     ],
 )
-def test_the_scarcest_of_gpus_and_memory_decides(ranks, gpus, gpu_gib, host_gib, count, why) -> None:
+def test_the_scarcest_of_gpus_and_memory_decides(
+    ranks: int, gpus: int, gpu_gib: int, host_gib: int, count: int, why: str
+) -> None:
     found = workers([RANK] * ranks, gpus, gpu_gib * GIB, host_gib * GIB)
     assert (found.count, found.why) == (count, why)
 

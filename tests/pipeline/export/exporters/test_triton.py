@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
@@ -12,10 +13,12 @@ from tritonclient.grpc import model_config_pb2 as schema
 
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
+from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import UNSAFE, parse_settings
 from pipeline.export.triton.triton_settings import TritonSettings
 from tests.pipeline.export import published
 from tests.pipeline.export.golden_files import CASES, stored
+from tests.present import present
 
 MODELS = {"preprocessing", "postprocessing", "tensorrt_llm", "tensorrt_llm_bls", "ensemble"}
 
@@ -38,17 +41,17 @@ def export(deployment, *pairs, root="/models/x"):
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory):
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.ENGINE_FP8_TP2, tmp_path_factory.mktemp("engine"))
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.ENGINE_WITH_DRAFT, tmp_path_factory.mktemp("pair"))
 
 
 @pytest.fixture(scope="module")
-def torch_engine(tmp_path_factory):
+def torch_engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.TORCH_FP8_TP2, tmp_path_factory.mktemp("torch"))
 
 
@@ -58,7 +61,7 @@ def changed(deployment, **limits):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "triton" in case or case == "0.16.0/k8s"])
-def test_golden_configurations_are_read_by_tritons_schema(case):
+def test_golden_configurations_are_read_by_tritons_schema(case: str):
     models = repository(stored(case))
     assert all(config.name == name for name, config in models.items())
 
@@ -68,7 +71,7 @@ def test_a_misspelt_field_would_be_noticed():
         parse('name: "x" max_bach_size: 4')
 
 
-def test_the_five_models_of_an_engine_are_there(engine):
+def test_the_five_models_of_an_engine_are_there(engine: Deployment):
     assert repository(export(engine)).keys() == MODELS
 
 
@@ -107,7 +110,7 @@ versions = st.sampled_from(["0.12.0", "0.16.0", "0.17.0", "0.19.0", "1.0.0", "1.
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(chosen=choices, limits=engines, version=versions)
-def test_what_validates_says_the_same_after_reading_back(engine, chosen, limits, version):
+def test_what_validates_says_the_same_after_reading_back(engine: Deployment, chosen, limits, version):
     deployment = replace(changed(engine, **limits), versions={"tensorrt_llm": version})
     settings_ = TritonSettings.model_validate({"root": "/models/x", **chosen})
     exporter = exporters.exporter("triton")
@@ -144,7 +147,7 @@ def test_what_validates_says_the_same_after_reading_back(engine, chosen, limits,
 
 
 @pytest.mark.parametrize("version", ["0.16.0", "1.2.0"])
-def test_the_ensemble_connects_tensors_that_exist_and_of_one_type(engine, version):
+def test_the_ensemble_connects_tensors_that_exist_and_of_one_type(engine: Deployment, version: str):
     models = repository(export(replace(engine, versions={"tensorrt_llm": version})))
     ensemble = models["ensemble"]
     known = {tensor.name: tensor.data_type for tensor in [*ensemble.input, *ensemble.output]}
@@ -168,7 +171,7 @@ def test_the_ensemble_connects_tensors_that_exist_and_of_one_type(engine, versio
     ("version", "has", "lacks"),
     [("0.16.0", {"min_length", "random_seed"}, {"seed"}), ("1.2.0", {"min_tokens", "seed"}, {"random_seed"})],
 )
-def test_tensor_names_follow_the_version(engine, version, has, lacks):
+def test_tensor_names_follow_the_version(engine: Deployment, version: str, has: set[str], lacks: set[str]):
     models = repository(export(replace(engine, versions={"tensorrt_llm": version})))
     for name in ("tensorrt_llm", "ensemble", "tensorrt_llm_bls"):
         names = {tensor.name for tensor in models[name].input}
@@ -201,7 +204,9 @@ def test_tensor_names_follow_the_version(engine, version, has, lacks):
         ({}, "", [], "of no known version"),
     ],
 )  # fmt: skip
-def test_what_cannot_serve_is_refused_with_the_reason(engine, limits, version, pairs, reason):
+def test_what_cannot_serve_is_refused_with_the_reason(
+    engine: Deployment, limits, version: str, pairs: list[str], reason: str
+):
     deployment = replace(changed(engine, **limits), versions={"tensorrt_llm": version})
     with pytest.raises(ExportRefused) as refused:
         export(deployment, *pairs)
@@ -209,7 +214,7 @@ def test_what_cannot_serve_is_refused_with_the_reason(engine, limits, version, p
     assert deployment.label in str(refused.value)
 
 
-def test_a_draft_model_gets_its_own_engine_and_half_of_the_memory(pair):
+def test_a_draft_model_gets_its_own_engine_and_half_of_the_memory(pair: Deployment):
     models = repository(export(pair, "kv_cache_fraction=0.8"))
     assert models.keys() == MODELS | {"tensorrt_llm_draft"}
     target, draft = (parameters(models[name]) for name in ("tensorrt_llm", "tensorrt_llm_draft"))
@@ -232,13 +237,15 @@ def test_a_draft_model_gets_its_own_engine_and_half_of_the_memory(pair):
         ({"max_batch_size": 8}, [], "the draft engine serves 8 requests at once"),
     ],
 )
-def test_a_pair_that_does_not_go_together_is_refused(pair, changes, pairs, reason):
+def test_a_pair_that_does_not_go_together_is_refused(
+    pair: Deployment, changes: dict[str, Any], pairs: list[str], reason: str
+):
     with pytest.raises(ExportRefused) as refused:
-        export(replace(pair, draft=replace(pair.draft, **changes)), *pairs)
+        export(replace(pair, draft=replace(present(pair.draft), **changes)), *pairs)
     assert reason in str(refused.value)
 
 
-def test_medusa_and_lookahead_engines_say_their_mode(engine):
+def test_medusa_and_lookahead_engines_say_their_mode(engine: Deployment):
     built = changed(engine, speculation="medusa", max_draft_len=4, medusa_heads=1)
     assert parameters(repository(export(built))["tensorrt_llm"])["medusa_choices"] == "{0}, {1}, {2}, {3}"
     with pytest.raises(
@@ -259,7 +266,7 @@ def test_medusa_and_lookahead_engines_say_their_mode(engine):
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(text=st.text(min_size=1, max_size=30))
-def test_a_hostile_path_is_refused_or_arrives_unchanged(engine, text):
+def test_a_hostile_path_is_refused_or_arrives_unchanged(engine: Deployment, text):
     root = "/" + text
     hostile = {"", ".", ".."} & set(text.split("/")) or UNSAFE & set(text) or not text.isprintable()
     if hostile:
@@ -273,12 +280,12 @@ def test_a_hostile_path_is_refused_or_arrives_unchanged(engine, text):
 @pytest.mark.parametrize(
     "root", ['/a"b', "/a\nb", "/a${x}", "/a'b", "/a`b`", "/a\\b", "rel", "/a/../b", "/a//b", "/"]
 )
-def test_paths_with_bad_characters_are_refused(engine, root):
+def test_paths_with_bad_characters_are_refused(engine: Deployment, root: str):
     with pytest.raises(ExportRefused, match="root"):
         export(engine, root=root)
 
 
-def test_the_llm_api_variant_holds_the_measured_options(torch_engine):
+def test_the_llm_api_variant_holds_the_measured_options(torch_engine: Deployment):
     files = export(torch_engine, "decoupled=true")
     document = yaml.safe_load(files["repository/tensorrt_llm/1/model.yaml"])
     assert document.pop("triton_config") == {"max_batch_size": 0, "decoupled": True}
@@ -293,17 +300,17 @@ def test_the_llm_api_variant_holds_the_measured_options(torch_engine):
 @pytest.mark.parametrize(
     "pair_", ["kv_cache_fraction=0.5", "max_batch_size=4", "scheduler_policy=max_utilization"]
 )
-def test_the_llm_api_variant_leaves_measured_options_alone(torch_engine, pair_):
+def test_the_llm_api_variant_leaves_measured_options_alone(torch_engine: Deployment, pair_: str):
     with pytest.raises(ExportRefused, match=r"llm_options.yaml, which was measured"):
         export(torch_engine, pair_)
 
 
-def test_an_llm_api_engine_without_its_checkpoint_is_refused(torch_engine):
+def test_an_llm_api_engine_without_its_checkpoint_is_refused(torch_engine: Deployment):
     with pytest.raises(ExportRefused, match="its checkpoint is not in the store"):
         export(replace(torch_engine, checkpoint=None))
 
 
-def test_the_request_in_the_readme_is_json_that_the_models_accept(engine, pair):
+def test_the_request_in_the_readme_is_json_that_the_models_accept(engine: Deployment, pair: Deployment):
     for deployment in (engine, pair):
         files = export(deployment)
         line = next(line for line in files["README.md"].splitlines() if "curl" in line)

@@ -3,12 +3,14 @@
 import dataclasses
 import re
 from base64 import b64encode
+from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
 
 from pipeline.pages.card import card_markdown, card_page
+from pipeline.pages.card.card_content import Card
 from tests.pipeline.pages.card.conftest import signature, waiver
 
 HOSTILE = "</style><script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{1009*1013}}|`*_[x](javascript:alert(1))\nnext"
@@ -52,14 +54,14 @@ def hostile(card):
     return dataclasses.replace(found, record=record, events=events)
 
 
-def test_the_page_needs_nothing_else(card):
+def test_the_page_needs_nothing_else(card: Callable[..., Card]):
     seen = Seen(card_page.card(card()))
     assert not {"script", "link", "img", "iframe", "object", "base"} & set(seen.tags)
     assert [value for name, value in seen.attributes if name in ("src", "href", "action")] == []
     assert seen.tags.count("svg") == 7, "accuracy; throughput, disk and memory, each for desks and phones"
 
 
-def test_the_page_allows_its_own_style_and_nothing_more(card):
+def test_the_page_allows_its_own_style_and_nothing_more(card: Callable[..., Card]):
     text = card_page.card(card())
     (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
     digest = b64encode(sha256(style.encode()).digest()).decode()
@@ -67,13 +69,13 @@ def test_the_page_allows_its_own_style_and_nothing_more(card):
     assert " style=" not in text, "a style attribute would be refused"
 
 
-def test_the_same_card_is_the_same_bytes(card):
+def test_the_same_card_is_the_same_bytes(card: Callable[..., Card]):
     found = card()
     assert card_page.card(found) == card_page.card(found)
     assert card_markdown.card(found) == card_markdown.card(found)
 
 
-def test_hostile_words_stay_words_on_the_page(card):
+def test_hostile_words_stay_words_on_the_page(card: Callable[..., Card]):
     seen = Seen(card_page.card(hostile(card)))
     assert not {"script", "img", "a"} & set(seen.tags)
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
@@ -81,7 +83,7 @@ def test_hostile_words_stay_words_on_the_page(card):
     assert "1022117" not in seen.text
 
 
-def test_hostile_words_stay_words_in_markdown(card):
+def test_hostile_words_stay_words_in_markdown(card: Callable[..., Card]):
     text = card_markdown.card(hostile(card))
     prose = re.sub(r"^(`{3,})\w+\n.*?^\1$", "", text, flags=re.S | re.M)
     assert not re.search(r"(?<!\\)[<>`]", re.sub(r"^> ", "", prose, flags=re.M))
@@ -92,13 +94,13 @@ def test_hostile_words_stay_words_in_markdown(card):
 
 
 @pytest.mark.parametrize("code", ["plain", "a ``` fence", "````` five"])
-def test_fences_are_longer_than_what_they_hold(code):
+def test_fences_are_longer_than_what_they_hold(code: str):
     first, *_, last = card_markdown.fenced(code, "yaml").splitlines()
     assert first.rstrip("yaml") == last
     assert last not in code
 
 
-def test_both_say_what_matters(card):
+def test_both_say_what_matters(card: Callable[..., Card]):
     found = card(waivers=(waiver(),), read={"stored": {"source": 12_000_000}})
     for text in (Seen(card_page.card(found)).text, card_markdown.card(found)):
         for words in (

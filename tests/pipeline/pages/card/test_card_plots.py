@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from artifacts.version import Metric
 from pipeline.pages.card import card_plots
+from pipeline.pages.card.card_content import Card
 from pipeline.pages.card.svg import Axis, around, from_zero
 from tests.pipeline import published
 
@@ -23,7 +25,7 @@ def drawn(text):
     return picture, [one.text for one in picture.iter(f"{SVG}text")]
 
 
-def test_accuracy_shows_value_interval_and_limit(card):
+def test_accuracy_shows_value_interval_and_limit(card: Callable[..., Card]):
     (panel,) = card_plots.accuracy([card().record])
     picture, words = drawn(panel)
     assert {"Token KL divergence, nats", "lower is better", "limit 0.05", "0.02"} <= set(words)
@@ -36,18 +38,18 @@ def test_accuracy_shows_value_interval_and_limit(card):
     assert low < float(dot.get("cx")) < high < float(next(picture.iter(f"{SVG}rect")).get("x"))
 
 
-def test_two_versions_differ_in_more_than_colour(card):
+def test_two_versions_differ_in_more_than_colour(card: Callable[..., Card]):
     first, second = card(seed=1).record, card(seed=2).record
     picture, _ = drawn(card_plots.accuracy([first, second])[0])
     assert (len(list(picture.iter(f"{SVG}circle"))), len(list(picture.iter(f"{SVG}polygon")))) == (1, 1)
 
 
-def test_values_that_are_not_finite_are_not_drawn(card):
+def test_values_that_are_not_finite_are_not_drawn(card: Callable[..., Card]):
     broken = {"metric": "kl", "value": None, "low": None, "high": None, "limit": 0.1, "outcome": "FAIL"}
     assert card_plots.accuracy([card(checks=[broken]).record]) == []
 
 
-def test_throughput_has_a_point_per_batch(card):
+def test_throughput_has_a_point_per_batch(card: Callable[..., Card]):
     picture, words = drawn(card_plots.throughput([card().record]))
     assert len(list(picture.iter(f"{SVG}circle"))) == 2
     assert {"batch 1", "batch 4"} <= set(words)
@@ -62,7 +64,7 @@ def test_bars_are_as_long_as_their_bytes():
     assert card_plots.bars([]) == ""
 
 
-def test_memory_is_weights_and_then_the_cache(card):
+def test_memory_is_weights_and_then_the_cache(card: Callable[..., Card]):
     picture, words = drawn(card_plots.memory(card().record))
     weights, cache, *_ = picture.iter(f"{SVG}rect")
     ends = float(weights.get("x")) + float(weights.get("width"))

@@ -12,7 +12,7 @@ from tests.pipeline.pages.card.conftest import NOW
     ("value", "words"),
     [(None, NONE), (0.0, "0"), (0.041534, "0.04153"), (351.42, "351.4"), (1234.5, "1,234"), (-2e6, "-2,000,000")],
 )  # fmt: skip
-def test_numbers(value, words):
+def test_numbers(value: float | None, words: str):
     assert number(value) == words
 
 
@@ -28,7 +28,7 @@ def test_numbers(value, words):
         (-timedelta(seconds=5), "in a moment"),
     ],
 )
-def test_moments_from_now(gap, words):
+def test_moments_from_now(gap: timedelta, words: str):
     assert ago(NOW - gap, NOW) == words
 
 

@@ -1,14 +1,19 @@
 """The JSON API as programs use it: reading needs nothing, a change needs the token."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from artifacts.errors import NotPublishable, StoreUnusable
+from artifacts.registry.registry import Registry
 from pipeline.pages.web.web_app import status_of
 from tests.pipeline import published
+from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import NAME
 
 
-def test_lists_say_how_many_there_are(client):
+def test_lists_say_how_many_there_are(client: Client):
     engines = client.get("/api/v1/engines").json()
     assert (engines["total"], engines["rows"][0]["name"]) == (1, NAME)
     versions = client.get("/api/v1/versions?text=fp8&sort=fastest&limit=2").json()
@@ -16,7 +21,7 @@ def test_lists_say_how_many_there_are(client):
     assert versions["rows"][0]["format"] == "fp8"
 
 
-def test_a_version_is_shown_whole_whichever_way_it_is_meant(client, file):
+def test_a_version_is_shown_whole_whichever_way_it_is_meant(client: Client, file: Path):
     published.waive(file, NAME, 2)
     by_alias = client.get(f"/api/v1/versions/{NAME}@prod").json()
     assert by_alias == client.get(f"/api/v1/versions/{NAME}:2").json()
@@ -27,7 +32,7 @@ def test_a_version_is_shown_whole_whichever_way_it_is_meant(client, file):
     assert client.get(f"/api/v1/versions/{NAME}").json()["version"]["number"] == 3
 
 
-def test_what_is_not_there_is_404_and_says_what_is_near(client, file):
+def test_what_is_not_there_is_404_and_says_what_is_near(client: Client, file: Path):
     answer = client.get("/api/v1/versions/llama/fp8_tp3")
     error = answer.json()["error"]
     assert (answer.status_code, error["kind"]) == (404, "NotFound")
@@ -48,20 +53,20 @@ def test_what_is_not_there_is_404_and_says_what_is_near(client, file):
         ("/api/v1/compare?a=x", "b: Field required"),
     ],
 )
-def test_what_makes_no_sense_is_422_and_says_why(client, address, said):
+def test_what_makes_no_sense_is_422_and_says_why(client: Client, address: str, said: str):
     answer = client.get(address)
     assert answer.status_code == 422
     assert said in answer.json()["error"]["message"]
 
 
-def test_aliases_answer_what_prod_is_and_where_it_can_go(client):
+def test_aliases_answer_what_prod_is_and_where_it_can_go(client: Client):
     prod = next(one for one in client.get(f"/api/v1/aliases/{NAME}").json() if one["alias"] == "prod")
     assert (prod["number"], prod["was"], prod["back"], prod["obstacle"]) == (2, 1, 1, "")
     assert [one["detail"]["now"] for one in prod["moves"]] == [2, 1]
     assert prod["moved_at"].endswith("Z") or prod["moved_at"].endswith("+00:00")
 
 
-def test_find_keeps_what_loads_and_says_why_not(client):
+def test_find_keeps_what_loads_and_says_why_not(client: Client):
     found = client.get("/api/v1/find?tp=2&cpu=avx2&torch=2.13.0").json()
     assert [one["reference"] for one in found] == [f"{NAME}:{number}" for number in (1, 2, 3)]
     assert all(one["dropped"] == [] for one in found)
@@ -70,7 +75,7 @@ def test_find_keeps_what_loads_and_says_why_not(client):
     assert one["dropped"] == ["needs a CPU with avx2; this one has sse2"]
 
 
-def test_the_log_can_be_followed(client, registry, change):
+def test_the_log_can_be_followed(client: Client, registry: Registry, change: Callable[..., tuple[int, dict]]):
     last = client.get("/api/v1/events?limit=1").json()[0]["seq"]
     assert client.get(f"/api/v1/events?after={last}").json() == []
     change("promote", reference=f"{NAME}:3", alias="prod", expect=2)
@@ -78,7 +83,9 @@ def test_the_log_can_be_followed(client, registry, change):
     assert (event["kind"], event["detail"]["now"]) == ("alias_moved", 3)
 
 
-def test_a_promotion_is_a_compare_and_swap(client, change, registry):
+def test_a_promotion_is_a_compare_and_swap(
+    client: Client, change: Callable[..., tuple[int, dict]], registry: Registry
+):
     assert change("promote", reference=f"{NAME}:3", alias="prod", expect=2) == (
         200, {"name": NAME, "alias": "prod", "number": 3, "was": 2}
     )  # fmt: skip
@@ -91,7 +98,7 @@ def test_a_promotion_is_a_compare_and_swap(client, change, registry):
     assert registry.aliases(NAME) == {"candidate": 3, "canary": 3, "prod": 3}
 
 
-def test_a_rollback_goes_to_where_the_alias_was(change, registry):
+def test_a_rollback_goes_to_where_the_alias_was(change: Callable[..., tuple[int, dict]], registry: Registry):
     assert change("rollback", name=NAME, alias="prod", expect=3)[0] == 409
     assert change("rollback", name=NAME, alias="prod", expect=2) == (
         200, {"name": NAME, "alias": "prod", "number": 1, "was": 2}
@@ -99,7 +106,7 @@ def test_a_rollback_goes_to_where_the_alias_was(change, registry):
     assert registry.aliases(NAME)["prod"] == 1
 
 
-def test_the_api_describes_itself(client):
+def test_the_api_describes_itself(client: Client):
     schema = client.get("/api/v1/openapi.json").json()
     assert {"/api/v1/promote", "/api/v1/versions/{reference}", "/healthz", "/metrics"} <= schema[
         "paths"
@@ -116,7 +123,7 @@ def test_errors_have_a_status_each():
         status_of(KeyError("a bug stays one"))
 
 
-def test_a_database_that_broke_is_503_for_health_and_0_for_metrics(client, file):
+def test_a_database_that_broke_is_503_for_health_and_0_for_metrics(client: Client, file: Path):
     assert (client.get("/healthz").status_code, client.ask("HEAD", "/healthz").status_code) == (200, 200)
     file.write_bytes(b"this is no database, and it is longer than a header of one" * 9)
     answer = client.get("/healthz")

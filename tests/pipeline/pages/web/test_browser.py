@@ -13,6 +13,8 @@ from tests.pipeline.pages import browser as chromium
 from tests.pipeline.pages.web.test_web_server import serving
 from tests.pipeline.published import NAME, publication
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>window.pwned=1</script><img/src=x/onerror=window.pwned=1>"
 
 PAGES = {
@@ -32,13 +34,13 @@ window.pwned && 'a script ran', document.scripts.length && 'there is a script',
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Iterator[chromium.Page]:
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Page]:
     with chromium.browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Address of a running server, and its registry's file."""
     file = tmp_path_factory.mktemp("site") / "registry.db"
     registry = open_registry(file)
@@ -51,7 +53,7 @@ def site(tmp_path_factory) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.browser
-def test_somebody_on_call_finds_what_prod_is_and_what_it_was(site, page):
+def test_somebody_on_call_finds_what_prod_is_and_what_it_was(site: tuple[str, Path], page: chromium.Page):
     page.open(site[0])
     page.text_with("names", "open waivers", NAME, "What happened last")
     page.click(f'a[href="/engines/{NAME}"]')
@@ -64,7 +66,7 @@ def test_somebody_on_call_finds_what_prod_is_and_what_it_was(site, page):
 
 
 @pytest.mark.browser
-def test_a_card_has_its_pictures_and_its_recipe(site, page):
+def test_a_card_has_its_pictures_and_its_recipe(site: tuple[str, Path], page: chromium.Page):
     page.open(f"{site[0]}/engines/{NAME}:2")
     page.text_with("Token KL divergence, nats", "limit 0.05", "batch 4", "3.0 MB weights + 2.0 MB KV cache")
     drawn = (
@@ -78,7 +80,7 @@ def test_a_card_has_its_pictures_and_its_recipe(site, page):
 
 
 @pytest.mark.browser
-def test_search_narrows_and_nothing_hostile_runs(site, page):
+def test_search_narrows_and_nothing_hostile_runs(site: tuple[str, Path], page: chromium.Page):
     page.open(f"{site[0]}/find?q=script")
     page.text_with(EVIL, "1 version")
     for address, words in PAGES.items():
@@ -88,7 +90,7 @@ def test_search_narrows_and_nothing_hostile_runs(site, page):
 
 
 @pytest.mark.browser
-def test_pages_fit_a_phone(site, page):
+def test_pages_fit_a_phone(site: tuple[str, Path], page: chromium.Page):
     page.resize(390, 800)
     try:
         for address, words in PAGES.items():
@@ -100,7 +102,9 @@ def test_pages_fit_a_phone(site, page):
 
 
 @pytest.mark.browser
-def test_the_card_as_a_file_shows_the_same_without_a_server(site, page, tmp_path):
+def test_the_card_as_a_file_shows_the_same_without_a_server(
+    site: tuple[str, Path], page: chromium.Page, tmp_path: Path
+):
     file = tmp_path / "card.html"
     file.write_text(cards.card(Reading(str(site[1])).card(f"{NAME}:2")))
     page.open(file.as_uri())

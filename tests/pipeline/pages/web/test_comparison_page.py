@@ -1,6 +1,7 @@
 """A comparison on a page: figures first, each with what its verdict rests on."""
 
 import dataclasses
+from typing import Any
 
 from artifacts.finding.compare import compare
 from artifacts.version import Metric
@@ -38,6 +39,6 @@ def test_what_chance_explains_and_what_cannot_be_compared_is_said():
 
 
 def test_settings_that_one_does_not_have_are_a_dash():
-    facts = FACTS | {"toolchain": FACTS["toolchain"] | {"tensorrt": "10.9"}}
+    facts: dict[str, Any] = FACTS | {"toolchain": FACTS["toolchain"] | {"tensorrt": "10.9"}}
     row = rows(record(), record(facts=facts))["toolchain", "tensorrt"]
     assert (row.a, row.b, row.verdict) == (NONE, "10.9", "differs")

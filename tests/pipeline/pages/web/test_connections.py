@@ -6,12 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
+from artifacts.registry.registry import Registry
 from pipeline.pages.web import connections
 from tests.pipeline.pages.web.conftest import TOKEN
+from tests.present import present
+
+pytestmark = pytest.mark.slow
 
 LIMIT_S = 1.0
 """In place of 10 s, so that the tests need not wait so long."""
@@ -27,13 +32,13 @@ web_server.serve(Reading(file), token, ("127.0.0.1", 0), lambda url: print(url, 
 
 
 @pytest.fixture
-def port(file, registry) -> Iterator[int]:
+def port(file: Path, registry: Registry) -> Iterator[int]:
     """Of a server over the registry that has little patience."""
     child = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(LIMIT_S), str(file), TOKEN], stdout=subprocess.PIPE, text=True
     )
     try:
-        yield int(child.stdout.readline().rsplit(":", 1)[1])
+        yield int(present(child.stdout).readline().rsplit(":", 1)[1])
         assert child.poll() is None
     finally:
         child.kill()
@@ -74,7 +79,7 @@ def test_the_promised_time_is_ten_seconds():
     assert connections.WITHIN_S["request"] == 10
 
 
-def test_300_half_open_requests_lock_nobody_out_and_are_ended(port):
+def test_300_half_open_requests_lock_nobody_out_and_are_ended(port: int):
     with ExitStack() as stack:
         half = [opened(stack, port, b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ") for _ in range(300)]
         healthy(port)
@@ -84,7 +89,7 @@ def test_300_half_open_requests_lock_nobody_out_and_are_ended(port):
         healthy(port)
 
 
-def test_a_request_that_trickles_in_is_ended_in_time(port):
+def test_a_request_that_trickles_in_is_ended_in_time(port: int):
     with ExitStack() as stack:
         made = opened(stack, port, b"GET / HTTP/1.1\r\n")
         made.settimeout(0.1)
@@ -99,7 +104,7 @@ def test_a_request_that_trickles_in_is_ended_in_time(port):
     healthy(port)
 
 
-def test_a_body_that_does_not_come_and_an_idle_connection_are_ended(port):
+def test_a_body_that_does_not_come_and_an_idle_connection_are_ended(port: int):
     head = f"POST /api/v1/promote HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n"
     with ExitStack() as stack:
         body = opened(stack, port, f"{head}content-length: 100\r\n\r\n{{".encode())
@@ -111,7 +116,7 @@ def test_a_body_that_does_not_come_and_an_idle_connection_are_ended(port):
     healthy(port)
 
 
-def test_clients_that_never_read_are_ended(port):
+def test_clients_that_never_read_are_ended(port: int):
     """They ask for more than all buffers hold, again and again, on one connection each."""
     asks = b"GET /api/v1/openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 400
     with ExitStack() as stack:
@@ -123,7 +128,7 @@ def test_clients_that_never_read_are_ended(port):
     healthy(port)
 
 
-def test_a_house_full_of_idle_connections_has_room_for_another(port):
+def test_a_house_full_of_idle_connections_has_room_for_another(port: int):
     with (
         httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=None)) as client,
         ExitStack() as stack,

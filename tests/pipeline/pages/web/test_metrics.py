@@ -1,9 +1,12 @@
 """What Prometheus scrapes parses, counts right and stays small."""
 
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from artifacts.registry.registry import open_registry
 from tests.pipeline import published
+from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import NAME, publication
 
 
@@ -18,7 +21,7 @@ def scraped(client) -> dict[tuple, float]:
     }
 
 
-def test_counts_of_the_registry(client, file):
+def test_counts_of_the_registry(client: Client, file: Path):
     published.waive(file, NAME, 2)
     published.collect(file, NAME, 2)
     found = scraped(client)
@@ -36,7 +39,7 @@ def test_counts_of_the_registry(client, file):
     assert found["enginery_alias_moved_timestamp_seconds", *prod] > 1.7e9
 
 
-def test_requests_are_counted_by_route_and_not_by_name(client):
+def test_requests_are_counted_by_route_and_not_by_name(client: Client):
     for address in ("/", f"/engines/{NAME}:1", f"/engines/{NAME}:2", "/engines/none", "/a", "/b", "/c"):
         client.get(address)
     client.ask("POST", "/api/v1/promote")
@@ -50,7 +53,7 @@ def test_requests_are_counted_by_route_and_not_by_name(client):
     assert not [one for one in found if "created" in one[0]]
 
 
-def test_names_that_mean_something_to_prometheus_are_escaped(client, file):
+def test_names_that_mean_something_to_prometheus_are_escaped(client: Client, file: Path):
     hostile = 'a"b\\c\nd{}'
     open_registry(file).publish(publication("plain", alias="prod"))
     published.rename(file, "plain", hostile)

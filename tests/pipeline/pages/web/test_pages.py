@@ -1,10 +1,11 @@
 """The pages as a server sends them: what they answer, and that every value is escaped."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from artifacts.registry.registry import open_registry
+from artifacts.registry.registry import Registry, open_registry
 from pipeline.pages.web.pages import link
 from pipeline.pages.web.registry_view import Reading
 from pipeline.pages.web.web_app import application
@@ -22,7 +23,9 @@ def seen(client, address, status=200):
     return re.sub(r"\s+", " ", text)
 
 
-def test_the_page_of_a_name_answers_the_questions_of_somebody_on_call(client, registry, file):
+def test_the_page_of_a_name_answers_the_questions_of_somebody_on_call(
+    client: Client, registry: Registry, file: Path
+):
     published.waive(file, NAME, 2, reason="the gate set is being replaced")
     text = seen(client, f"/engines/{NAME}")
     by = registry.events(NAME)[-1].by
@@ -36,14 +39,14 @@ def test_the_page_of_a_name_answers_the_questions_of_somebody_on_call(client, re
     assert "1 → 2" in text
 
 
-def test_an_alias_without_a_way_back_says_why(client, file):
+def test_an_alias_without_a_way_back_says_why(client: Client, file: Path):
     published.collect(file, NAME, 1)
     text = seen(client, f"/engines/{NAME}")
     assert "No rollback: the files of version 1 were collected." in text
     assert text.count("collected") >= 2
 
 
-def test_an_alias_leads_to_its_version_of_now_and_is_not_remembered(client, registry):
+def test_an_alias_leads_to_its_version_of_now_and_is_not_remembered(client: Client, registry: Registry):
     answer = client.get(f"/engines/{NAME}@prod")
     assert (answer.status_code, answer.headers["location"]) == (302, f"/engines/{NAME}:2")
     assert answer.headers["cache-control"] == "no-store"
@@ -51,7 +54,7 @@ def test_an_alias_leads_to_its_version_of_now_and_is_not_remembered(client, regi
     assert client.get(f"/engines/{NAME}@prod").headers["location"] == f"/engines/{NAME}:3"
 
 
-def test_the_first_page_counts_and_warns(client, file):
+def test_the_first_page_counts_and_warns(client: Client, file: Path):
     published.waive(file, NAME, 2)
     published.collect(file, NAME, 2)
     text = seen(client, "/")
@@ -61,7 +64,7 @@ def test_the_first_page_counts_and_warns(client, file):
     assert "re-gating is queued" in text
 
 
-def test_an_empty_registry_says_what_to_do(tmp_path):
+def test_an_empty_registry_says_what_to_do(tmp_path: Path):
     client = Client(application(Reading(str(tmp_path / "none.db")), None))
     assert "Nothing is published here yet; run a recipe with enginery run RECIPE" in seen(client, "/")
     assert "Nothing yet." in seen(client, "/log")
@@ -69,7 +72,7 @@ def test_an_empty_registry_says_what_to_do(tmp_path):
     seen(client, "/engines/any", status=404)
 
 
-def test_a_version_shows_its_card_and_its_other_forms(client, file):
+def test_a_version_shows_its_card_and_its_other_forms(client: Client, file: Path):
     published.imported(file, NAME, 2)
     text = seen(client, f"/engines/{NAME}:2")
     assert "UNVERIFIED imported @prod" in text
@@ -83,7 +86,7 @@ def test_a_version_shows_its_card_and_its_other_forms(client, file):
     assert client.get(f"/cards/{NAME}:2?as=pdf").status_code == 422
 
 
-def test_two_versions_are_compared(client):
+def test_two_versions_are_compared(client: Client):
     text = seen(client, f"/compare?a={NAME}:1&b={NAME}@candidate")
     assert re.search(r"0.02 \(0.018 to 0.022\) 0.006667 \(0.006 to 0.007333\) better \(-67%\)", text)
     assert "worse (-67%)" in text
@@ -94,7 +97,7 @@ def test_two_versions_are_compared(client):
     assert "similar names" in seen(client, "/compare?a=llama/fp8&b=x", status=404)
 
 
-def test_find_keeps_what_was_asked_while_paging(tmp_path):
+def test_find_keeps_what_was_asked_while_paging(tmp_path: Path):
     registry = open_registry(tmp_path / "registry.db")
     for seed in range(1, 53):
         registry.publish(publication(seed=seed))
@@ -110,7 +113,7 @@ def test_find_keeps_what_was_asked_while_paging(tmp_path):
     assert "1 to 50 of 52" in seen(client, f"/engines/{NAME}")
 
 
-def test_the_log_goes_back_page_by_page(client, registry, file):
+def test_the_log_goes_back_page_by_page(client: Client, registry: Registry, file: Path):
     for _ in range(30):
         registry.promote(NAME, "prod", to=1, expect=2)
         registry.promote(NAME, "prod", to=2, expect=1)
@@ -132,7 +135,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_are_text_and_their_links_lead_to_them(client, file, name):
+def test_hostile_names_are_text_and_their_links_lead_to_them(client: Client, file: Path, name: str):
     name = name.replace(" ", "/")  # with spaces nothing can be referred to
     open_registry(file).publish(publication("plain", alias="prod", model=name))
     published.rename(file, "plain", name)
@@ -156,7 +159,7 @@ def test_hostile_names_are_text_and_their_links_lead_to_them(client, file, name)
     assert f'href="{link(name)}"' in client.get("/").text
 
 
-def test_what_was_searched_for_is_escaped(client):
+def test_what_was_searched_for_is_escaped(client: Client):
     evil = '"><script>window.pwned=1</script>'
     for address in ("/find", "/compare", "/log", "/engines/nothing", "/nowhere"):
         params = {"q": evil, "a": evil, "b": "", "name": evil, "format": evil, "sort": evil, "tp": evil}

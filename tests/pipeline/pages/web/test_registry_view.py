@@ -1,16 +1,18 @@
 """What the pages read: aliases and the way back, waivers, signatures, stored bytes, counts."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from artifacts.errors import AliasMoved, NotFound
-from artifacts.registry.registry import open_registry
+from artifacts.registry.registry import Registry, open_registry
 from artifacts.store.local import open_store
 from pipeline.pages.web.paged_lists import Wanted
 from pipeline.pages.web.registry_view import Reading
 from tests.pipeline import published
 from tests.pipeline.published import NAME
+from tests.present import present
 
 
 def alias(reading, name):
@@ -19,7 +21,7 @@ def alias(reading, name):
     return found
 
 
-def test_an_alias_says_where_it_is_since_when_by_whom_and_where_it_was(reading, registry):
+def test_an_alias_says_where_it_is_since_when_by_whom_and_where_it_was(reading: Reading, registry: Registry):
     prod = alias(reading, "prod")
     moved = registry.events(NAME)[-1]
     assert (prod.number, prod.was, prod.back, prod.obstacle) == (2, 1, 1, "")
@@ -29,7 +31,7 @@ def test_an_alias_says_where_it_is_since_when_by_whom_and_where_it_was(reading, 
     assert reading.aliases("unknown") == []
 
 
-def test_an_alias_that_was_nowhere_before_has_no_way_back(reading, registry):
+def test_an_alias_that_was_nowhere_before_has_no_way_back(reading: Reading, registry: Registry):
     registry.promote(NAME, "fresh", to=1, expect=None)
     fresh = alias(reading, "fresh")
     assert (fresh.was, fresh.back, fresh.obstacle) == (
@@ -41,7 +43,7 @@ def test_an_alias_that_was_nowhere_before_has_no_way_back(reading, registry):
         reading.rollback(NAME, "fresh", expect=1)
 
 
-def test_a_version_whose_files_are_gone_is_passed_over(reading, file):
+def test_a_version_whose_files_are_gone_is_passed_over(reading: Reading, file: Path):
     candidate = alias(reading, "candidate")
     assert (candidate.number, candidate.back) == (3, 2)
     published.collect(file, NAME, 2)
@@ -52,7 +54,7 @@ def test_a_version_whose_files_are_gone_is_passed_over(reading, file):
     assert alias(reading, "candidate").obstacle == "the files of version 2 were collected"
 
 
-def test_a_rollback_recorded_as_one_goes_back_along_the_way(reading, file):
+def test_a_rollback_recorded_as_one_goes_back_along_the_way(reading: Reading, file: Path):
     detail = '{"alias": "candidate", "was": 3, "now": 2}'
     row = {
         "at": datetime.now(UTC).isoformat(),
@@ -76,7 +78,7 @@ def test_a_rollback_moves_only_what_is_where_it_is_expected(reading):
     assert alias(reading, "prod").number == 1
 
 
-def test_waivers_are_shown_open_or_not(reading, file):
+def test_waivers_are_shown_open_or_not(reading: Reading, file: Path):
     published.waive(file, NAME, 2, days=2)
     published.waive(file, NAME, 2, days=-2)
     remarks = reading.card(f"{NAME}:2").remarks
@@ -87,9 +89,9 @@ def test_waivers_are_shown_open_or_not(reading, file):
     assert [(one.number, one.waivers) for one in reading.versions(Wanted()).rows] == [(3, 0), (2, 1), (1, 0)]
 
 
-def test_a_card_has_the_events_of_its_version_only(reading, file, registry):
+def test_a_card_has_the_events_of_its_version_only(reading: Reading, file: Path, registry: Registry):
     record = registry.resolve(f"{NAME}:1")
-    published.sign(file, record.manifest_digest)
+    published.sign(file, present(record.manifest_digest))
     card = reading.card(f"{NAME}:1")
     assert [(one.kind, one.detail.get("now")) for one in card.events] == [
         ("published", None), ("alias_moved", 1), ("alias_moved", 2), ("alias_moved", 1), ("alias_moved", 2)
@@ -98,7 +100,7 @@ def test_a_card_has_the_events_of_its_version_only(reading, file, registry):
     assert reading.card(f"{NAME}:2").remarks.signatures == ()
 
 
-def test_bytes_come_from_the_store_and_damage_is_said(tmp_path, file, registry):
+def test_bytes_come_from_the_store_and_damage_is_said(tmp_path: Path, file: Path, registry: Registry):
     store = open_store(tmp_path / "store")
     record = registry.resolve(f"{NAME}:1")
     with store.write(record.lineage["source"], kind="source", step={}, host={}) as draft:
@@ -113,7 +115,7 @@ def test_bytes_come_from_the_store_and_damage_is_said(tmp_path, file, registry):
     assert card.problems == ("the manifest of its source checkpoint is damaged in this server's store",)
 
 
-def test_the_census_counts_what_there_is(reading, file):
+def test_the_census_counts_what_there_is(reading: Reading, file: Path):
     published.collect(file, NAME, 1)
     published.imported(file, NAME, 3)
     published.waive(file, NAME, 2)
@@ -132,11 +134,13 @@ def test_the_census_counts_what_there_is(reading, file):
     ]
 
 
-def test_a_registry_that_is_not_there_yet_is_empty(tmp_path):
+def test_a_registry_that_is_not_there_yet_is_empty(tmp_path: Path):
     reading = Reading(str(tmp_path / "none.db"))
     reading.require()
     assert reading.engines() == (0, [])
-    assert reading.versions(Wanted(text="x")).rows == reading.events() == reading.aliases("x") == []
+    assert reading.versions(Wanted(text="x")).rows == []
+    assert reading.events() == []
+    assert reading.aliases("x") == []
     assert reading.census(datetime.now(UTC)).versions == {}
     assert reading.choices() == {"format": [], "backend": []}
     assert not (tmp_path / "none.db").exists()

@@ -1,8 +1,12 @@
 """Nothing is changed without the token, and a browser is told to trust nothing."""
 
+from pathlib import Path
+
 import pytest
 
+from artifacts.registry.registry import Registry
 from pipeline.errors import TokenUnusable
+from pipeline.pages.web.registry_view import Reading
 from pipeline.pages.web.security import MAX_BODY_BYTES, read_token
 from pipeline.pages.web.web_app import application
 from tests.pipeline.pages.web.conftest import TOKEN, Client
@@ -16,20 +20,20 @@ ADDRESS = "/api/v1/promote"
     "header",
     [None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN],
 )
-def test_a_wrong_token_changes_nothing(client, registry, header):
+def test_a_wrong_token_changes_nothing(client: Client, registry: Registry, header: str | None):
     headers = {} if header is None else {"authorization": header}
     answer = client.ask("POST", ADDRESS, json=BODY, headers=headers)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert registry.aliases(NAME)["prod"] == 2
 
 
-def test_the_right_token_does(client, registry):
+def test_the_right_token_does(client: Client, registry: Registry):
     answer = client.ask("POST", ADDRESS, json=BODY, headers={"authorization": f"bearer {TOKEN}"})
     assert answer.status_code == 200
     assert registry.aliases(NAME)["prod"] == 3
 
 
-def test_a_server_without_a_token_only_reads(reading, registry):
+def test_a_server_without_a_token_only_reads(reading: Reading, registry: Registry):
     client = Client(application(reading, None))
     answer = client.ask("POST", ADDRESS, json=BODY, headers={"authorization": "Bearer "})
     assert (answer.status_code, "only reads" in answer.text) == (403, True)
@@ -39,11 +43,11 @@ def test_a_server_without_a_token_only_reads(reading, registry):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PURGE"])
 @pytest.mark.parametrize("address", ["/", ADDRESS, f"/engines/{NAME}", "/nowhere"])
-def test_whatever_is_no_reading_needs_the_token(client, method, address):
+def test_whatever_is_no_reading_needs_the_token(client: Client, method: str, address: str):
     assert client.ask(method, address).status_code == 401
 
 
-def test_bodies_are_bounded_before_they_are_read(client):
+def test_bodies_are_bounded_before_they_are_read(client: Client):
     headers = {"authorization": f"Bearer {TOKEN}"}
     assert (
         client.ask("POST", ADDRESS, content=b"x" * (MAX_BODY_BYTES + 1), headers=headers).status_code == 413
@@ -58,7 +62,7 @@ def test_bodies_are_bounded_before_they_are_read(client):
 
 
 @pytest.mark.parametrize("address", ["/", f"/engines/{NAME}:1", "/nowhere", "/api/v1/engines", "/metrics"])
-def test_every_answer_has_the_headers(client, address):
+def test_every_answer_has_the_headers(client: Client, address: str):
     headers = client.get(address).headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -68,7 +72,7 @@ def test_every_answer_has_the_headers(client, address):
     assert headers["referrer-policy"] == "same-origin"
 
 
-def test_tokens_come_from_a_file_or_the_environment(tmp_path):
+def test_tokens_come_from_a_file_or_the_environment(tmp_path: Path):
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
     assert read_token(file, "ignored-because-of-the-file") == TOKEN
@@ -80,7 +84,7 @@ def test_tokens_come_from_a_file_or_the_environment(tmp_path):
 @pytest.mark.parametrize(
     "weak", ["", "short", "fifteen-letters", "with spaces in between", "pässwörter-sind-toll"]
 )
-def test_weak_tokens_are_refused_and_not_repeated(tmp_path, weak):
+def test_weak_tokens_are_refused_and_not_repeated(tmp_path: Path, weak: str):
     file = tmp_path / "token"
     file.write_text(weak)
     with pytest.raises(TokenUnusable, match=f"the token in .*token has {len(weak)} characters") as refused:
@@ -88,7 +92,7 @@ def test_weak_tokens_are_refused_and_not_repeated(tmp_path, weak):
     assert not weak or weak not in str(refused.value)
 
 
-def test_a_token_file_that_is_not_there_is_refused(tmp_path):
+def test_a_token_file_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(TokenUnusable, match="cannot be read"):
         read_token(tmp_path / "none", TOKEN)
 
@@ -96,12 +100,12 @@ def test_a_token_file_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "address", ["/find?offset=", "/log?before=", "/api/v1/events?after=", "/api/v1/versions?offset="]
 )
-def test_numbers_that_no_database_counts_to_are_refused(client, address):
+def test_numbers_that_no_database_counts_to_are_refused(client: Client, address: str):
     assert client.get(f"{address}{10**30}").status_code == 422
     assert client.get(f"{address}{2**53}").status_code == 200
 
 
-def test_head_is_answered_where_get_is(client):
+def test_head_is_answered_where_get_is(client: Client):
     for address in ("/", "/log", "/api/v1/engines", "/healthz", "/nowhere"):
         assert client.ask("HEAD", address).status_code == client.get(address).status_code
     assert client.ask("HEAD", "/api/v1/promote").status_code == 405

@@ -8,14 +8,17 @@ import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
 
+from artifacts.registry.registry import Registry
 from pipeline.cli.main import enginery
 from tests.pipeline.pages.web.conftest import TOKEN
 from tests.pipeline.published import NAME
+from tests.present import present
 
 
 def argv(file, *more: str) -> list[str]:
@@ -33,13 +36,14 @@ def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Pope
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     try:
-        yield child, child.stdout.readline().strip()
+        yield child, present(child.stdout).readline().strip()
     finally:
         child.kill()
         child.communicate()
 
 
-def test_a_server_serves_changes_and_stops_when_it_is_told_to(file, registry):
+@pytest.mark.slow
+def test_a_server_serves_changes_and_stops_when_it_is_told_to(file: Path, registry: Registry):
     with serving(file, TOKEN) as (child, url), httpx.Client(base_url=url, trust_env=False) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
         page = client.get("/")
@@ -56,7 +60,8 @@ def test_a_server_serves_changes_and_stops_when_it_is_told_to(file, registry):
     assert registry.aliases(NAME)["prod"] == 3
 
 
-def test_it_listens_where_it_is_told_with_the_token_of_a_file(file, registry, tmp_path):
+@pytest.mark.slow
+def test_it_listens_where_it_is_told_with_the_token_of_a_file(file: Path, registry: Registry, tmp_path: Path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     options = ("--host", "127.0.0.2", "--token-file", str(tmp_path / "token"))
     with serving(file, "", *options) as (_, url), httpx.Client(base_url=url, trust_env=False) as client:
@@ -73,7 +78,7 @@ def run(file, *more: str):
     return CliRunner().invoke(enginery, ["--store", store, "--registry", f"sqlite:///{file}", *more])
 
 
-def test_an_address_that_is_taken_is_said(file, registry):
+def test_an_address_that_is_taken_is_said(file: Path, registry: Registry):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = run(file, "serve-registry", "--port", str(port))
@@ -81,13 +86,13 @@ def test_an_address_that_is_taken_is_said(file, registry):
     assert f"cannot listen on 127.0.0.1 port {port}: " in str(result.exception)
 
 
-def test_a_weak_token_starts_no_server(file, registry, tmp_path):
+def test_a_weak_token_starts_no_server(file: Path, registry: Registry, tmp_path: Path):
     (tmp_path / "token").write_text("short")
     result = run(file, "serve-registry", "--port", "0", "--token-file", str(tmp_path / "token"))
     assert type(result.exception).__name__ == "TokenUnusable"
 
 
-def test_a_card_is_printed_or_written(file, registry, tmp_path):
+def test_a_card_is_printed_or_written(file: Path, registry: Registry, tmp_path: Path):
     printed = run(file, "card", f"{NAME}@prod")
     assert printed.stdout.startswith(f"# {NAME}:2\n")
     for name, beginning in (("card.md", f"# {NAME}:2\n"), ("card.html", "<!doctype html>")):
@@ -101,18 +106,18 @@ def test_a_card_is_printed_or_written(file, registry, tmp_path):
     assert (answer["reference"], answer["markdown"][:2]) == (f"{NAME}:3", "# ")
 
 
-def test_a_card_of_another_kind_is_refused(file, registry, tmp_path):
+def test_a_card_of_another_kind_is_refused(file: Path, registry: Registry, tmp_path: Path):
     result = run(file, "card", NAME, "-o", str(tmp_path / "card.pdf"))
     assert (result.exit_code, "ends in neither .md nor .html" in result.output) == (2, True)
 
 
-def test_a_card_that_cannot_be_written_is_said(file, registry, tmp_path):
+def test_a_card_that_cannot_be_written_is_said(file: Path, registry: Registry, tmp_path: Path):
     result = run(file, "card", NAME, "-o", str(tmp_path / "no" / "card.md"))
     assert type(result.exception).__name__ == "StoreUnusable"
     assert "cannot be written: no such file or directory" in str(result.exception)
 
 
 @pytest.mark.parametrize("command", ["card", "serve-registry"])
-def test_help_needs_no_registry(file, command):
+def test_help_needs_no_registry(file: Path, command: str):
     result = run(file, command, "--help")
     assert (result.exit_code, "Example: enginery" in result.output) == (0, True)
