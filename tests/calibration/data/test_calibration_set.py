@@ -145,7 +145,7 @@ def test_a_shortage_of_sequences_is_an_error(tmp_path: Path, checkpoint: Path, t
         tmp_path,
         job(checkpoint, texts, seq_len=10_000),
         DataError,
-        "make 0 whole sequences of 10000, 1 wanted",
+        "make 0 whole sequences of 10000, not 1",
     )
 
 
