@@ -1,7 +1,7 @@
 """How the suite is run: which tests are slow, and how several processes share them.
 
 A test is slow if it starts a program or takes seconds: its mark says so, or a fixture that starts one (`STARTERS`).
-A test without the mark that starts a program fails, so that `make test-fast`, which leaves out what is slow, stays
+A run of the others, `-m "not slow"`, fails a test that starts a program all the same, so that `make test-fast` stays
 fast; only programs of contracts may be started.
 
 `--share 2/3 --claims DIR` makes a process the second of three that run the same tests. A process claims a file
@@ -25,11 +25,16 @@ STARTERS = {
 STARTING_PARAMETERS = {("database_url", "postgresql"), ("any_store", "remote")}
 """Parameters with which a fixture starts one."""
 
-QUICK = {"trtllm-build"}
-"""Programs that any test may start: they answer within a tenth of a second."""
+QUICK = {"trtllm-build", "nvidia-smi", "uname"}
+"""Programs that any test may start, as it may ask any for its version: they answer within a tenth of a second."""
+
+VERSION = {"--version", "-dumpfullversion"}
 
 SHARED = ("built",)
 """Fixtures of a session that take a minute: one process runs all files that use one."""
+
+FAST = "not slow"
+"""How pytest is told to leave out what is slow."""
 
 SLOW_S = 2.0
 """An unmarked test that takes longer is named at the end."""
@@ -56,7 +61,7 @@ def mark_slow(items: Iterable[pytest.Item]) -> None:
 
 
 class Programs:
-    """Fails a test that starts a program and is not marked slow."""
+    """Fails a test that starts a program: it is to be marked slow."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -64,25 +69,26 @@ class Programs:
 
     def _audit(self, event: str, args: tuple[object, ...]) -> None:
         if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
-            program = str(args[0]) if args else "a copy of this process"
-            if Path(program).name not in QUICK:
+            program, argv = (str(args[0]), args[1]) if args else ("a copy of this process", ())
+            asks = isinstance(argv, list) and len(argv) == 2 and argv[1] in VERSION
+            if not asks and Path(program).name not in QUICK:
                 self.started.append(program)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None]:
+    def pytest_runtest_setup(self) -> Generator[None]:
         """Watches the fixtures."""
         self.started.clear()
         yield
-        self._check(item)
+        self._check()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None]:
+    def pytest_runtest_call(self) -> Generator[None]:
         """Watches the test itself."""
         yield
-        self._check(item)
+        self._check()
 
-    def _check(self, item: pytest.Item) -> None:
-        if self.started and item.get_closest_marker("slow") is None:
+    def _check(self) -> None:
+        if self.started:
             pytest.fail(f"starts {', '.join(self.started)} and is not marked slow", pytrace=False)
 
 
@@ -134,7 +140,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # a suite in the background; children would ignore it too
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(Programs())
+    if config.getoption("markexpr") == FAST:
+        config.pluginmanager.register(Programs())
     if config.getoption("share"):
         number, count = map(int, config.getoption("share").split("/"))
         config.pluginmanager.register(Share(number, count, config.getoption("claims")))

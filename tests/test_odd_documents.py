@@ -39,6 +39,8 @@ from tests.main_job import DEMO, write_recipe
 from tests.mutants import flipped, mutant
 from tests.odd import VALUES, places
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("ODD_DOCUMENTS", "1000"))
 SEED = int(os.environ.get("ODD_SEED", "0"))
 HUNG_S = 20

@@ -1,5 +1,6 @@
 """A real S3 server for the tests: rclone over a directory, whose sub-directories are the buckets."""
 
+import ctypes
 import os
 import secrets
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from tests.servers.faults import Proxy, proxying
+
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 
 ACCESS_KEY, SECRET_KEY = "enginery-tests", "not-a-secret-of-anyone"
 
@@ -131,13 +134,20 @@ def serving(root: Path, *, keys: bool = True) -> Iterator[S3Server]:
     port = free_port()
     argv = [program, "serve", "s3", *(("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}") if keys else ()),
             "--addr", f"127.0.0.1:{port}", "--vfs-cache-mode", "off", "--dir-cache-time", "1ms", "--config", "", str(root)]  # fmt: skip
-    child = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        argv, preexec_fn=_die_with_parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         _until_open(port, child)
         yield S3Server(root=root, port=port, process=child)
     finally:
         child.kill()
         child.wait()
+
+
+def _die_with_parent() -> None:
+    """Has the kernel kill the server with its caller: a killed test run leaves none that takes the CPU for ever."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -17,6 +17,8 @@ from recipes.load import load
 from tests.callables import Ask, Cli, Finished
 from tests.pipeline.cli.test_main import DEMO
 
+pytestmark = pytest.mark.slow
+
 FACTS = {
     "backend": "aoti", "format": "fp8", "dtype": "bfloat16", "kv_cache": "bfloat16", "tp": 1, "pp": 1,
     "world_size": 1, "max_batch_size": 4, "max_seq_len": 512, "target": "host", "device": "cpu", "cpu": None,

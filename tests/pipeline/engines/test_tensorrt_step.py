@@ -18,6 +18,8 @@ from tests.pipeline.engines import trt
 from tests.pipeline.engines.checkpoints import shard, source
 from tests.pipeline.plans import recipe_file
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("a" * 64, "b" * 64)
 
 
