@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from importlib.metadata import version as version_of
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -72,7 +72,7 @@ def empty(place: Place) -> None:
 
 def mistakes(place: Place) -> None:
     """Recipes of the demo model that `plan` refuses: memory.yaml, pattern.yaml, typo.yaml."""
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "memory": {"calibration__memory": {"host_gb": 0.2}},
         "pattern": {"format": {"default": "fp8", "except": {"model.layer.0.*": "none"}}},
         "typo": {"engine__max_batchsize": 8},
