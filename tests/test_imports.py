@@ -52,6 +52,7 @@ def imported_modules(node: ast.ImportFrom) -> set[str]:
     return within if within <= SHARED else {str(node.module)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", LAYERS)
 def test_imports_point_one_way(package: str):
     for path in (ROOT / package).rglob("*.py"):
@@ -84,6 +85,7 @@ def test_every_module_of_pipeline_stands_in_a_room():
     assert names == {*CONTRACT, "__init__"}
 
 
+@pytest.mark.slow
 def test_only_the_door_starts_programs():
     starters = {
         p for name in LAYERS for p in (ROOT / name).rglob("*.py") if "subprocess" in imported_roots(p)
@@ -91,6 +93,7 @@ def test_only_the_door_starts_programs():
     assert starters == {ROOT / "pipeline" / "process" / "process.py"}
 
 
+@pytest.mark.slow
 def test_only_one_room_imports_prefect():
     users = {
         p.parent for name in LAYERS for p in (ROOT / name).rglob("*.py") if "prefect" in imported_roots(p)

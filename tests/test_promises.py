@@ -35,6 +35,7 @@ def test_an_option_without_a_row_would_be_noticed():
     assert {"gc --new-option", "newcommand"} <= lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", PROMISING, ids=lambda row: row.cells[0])
 def test_every_test_that_is_named_exists(row: Row):
     for test in row.tests:
@@ -48,6 +49,7 @@ def test_every_row_names_a_test_or_stands_among_the_not_executed():
     assert untested == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: row.cells[0])
 def test_a_test_of_an_option_gives_it(row: Row):
     """The test, with its fixtures and helpers, holds the words of the command and of the option."""

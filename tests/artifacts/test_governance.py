@@ -59,7 +59,7 @@ def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_r
             PolicyRefused, match="demo/fp8@prod stays at version 1: version 4 violates"
         ) as caught:
             registry.publish(version(4, alias="prod"))
-        assert caught.value.__notes__[-1] == "demo/fp8:4 is published: nothing has to be built again"
+        assert caught.value.__notes__[-1] == "demo/fp8:4 is published; nothing has to be built again"
     assert [record.number for record in registry.versions("demo/fp8")] == [1, 2, 3, 4]
     registry.waive(waiver(4))
     assert registry.publish(version(4, alias="prod")) == 4

@@ -139,6 +139,7 @@ def test_aliases_know_since_when_they_point_there(upgraded: str):
     assert {by for _, by in moved.values()} == {"unknown"}
 
 
+@pytest.mark.slow
 def test_versions_of_equal_facts_share_them(upgraded: str):
     engine = create_engine(upgraded)
     with engine.connect() as db:

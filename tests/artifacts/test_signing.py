@@ -167,10 +167,10 @@ def test_a_key_with_a_passphrase_needs_it(
 def test_a_key_is_never_replaced(tmp_path: Path):
     make_key(tmp_path / "key", "")
     before = (tmp_path / "key").read_bytes()
-    with pytest.raises(KeyUnusable, match="key is there already"):
+    with pytest.raises(KeyUnusable, match="key exists; a key is never replaced"):
         make_key(tmp_path / "key", "")
     (tmp_path / "key").rename(tmp_path / "moved")
-    with pytest.raises(KeyUnusable, match=r"key\.pub is there already"):
+    with pytest.raises(KeyUnusable, match=r"key\.pub exists"):
         make_key(tmp_path / "key", "")
     assert (tmp_path / "moved").read_bytes() == before
     assert not (tmp_path / "key").exists()

@@ -183,6 +183,7 @@ def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_
     assert max(sizes) == 8  # gate and up of four experts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", ["fp8", "int8_wo"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_checkpoint_is_laid_out_as_modelopt_lays_it_out(family: str, fmt: str, tmp_path: Path):

@@ -40,6 +40,7 @@ def test_an_option_that_the_version_has_not_ends_with_2(
     assert told in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_has_its_own_options(version: str, tmp_path: Path):
     help_text = called(toolchain(tmp_path / "t", version), "--help").stdout

@@ -57,6 +57,7 @@ def test_what_prefect_takes_and_never_runs_when_meant_is_refused(text: str):
     assert refused(check_cron, text)
 
 
+@pytest.mark.slow
 def test_prefect_and_we_know_the_same_time_zones():
     for zone in (
         *zoneinfo.available_timezones(),

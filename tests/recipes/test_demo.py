@@ -72,6 +72,7 @@ def test_the_checkpoint_fits_the_repository():
     assert sum(path.stat().st_size for path in MODEL.iterdir()) <= 10_000_000
 
 
+@pytest.mark.slow
 def test_gate_perplexity_is_that_of_a_trained_model(model, tokenizer, gate_slice):
     untrained = perplexity(new_model(tokenizer, seed=0).to(torch.bfloat16).eval(), gate_slice)
     trained = perplexity(model, gate_slice)
@@ -162,6 +163,7 @@ def test_a_file_with_a_licence_of_its_own_only_trains():
     assert {Document(name, "# Copyright (c) Somebody").split for name in names} == {"train"}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_seed_decides_it(tokenizer):
     stream = torch.tensor(tokenizer(texts_of("calibration")[0])["input_ids"])
     settings = Training(steps=12, batch_size=2, seq_len=32, warmup_steps=1)

@@ -253,6 +253,7 @@ def test_a_version_that_is_true_is_none(tmp_path: Path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "said"),
     [

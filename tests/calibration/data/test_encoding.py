@@ -16,6 +16,8 @@ from calibration.data import encoding
 from calibration.data.encoding import OVERLAP, PIECE, encode
 from tests.cases import BASE
 
+pytestmark = pytest.mark.slow
+
 ROWS = [json.loads(line)["text"] for line in (BASE / "calib.jsonl").read_text().splitlines()]
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -102,6 +102,7 @@ def pair(
     return Pair(ours, oracle.export(model, theirs), simulated)
 
 
+@pytest.mark.slow
 def test_names_dtypes_and_shapes_are_modelopts(pair: Pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {

@@ -176,6 +176,7 @@ def test_ranges_alone_leave_the_searched_formats_out(tmp_path: Path):
     assert found["formats"] == [name for name in NAMES if not name.endswith("awq")]
 
 
+@pytest.mark.slow
 def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path: Path):
     source, statistics = prepared(tmp_path, llama(num_hidden_layers=1, intermediate_size=192))
     job = {"inputs": {"source": str(source), "statistics": str(statistics)}, "params": PARAMS}
@@ -200,6 +201,7 @@ def test_linears_come_from_the_statistics(bad_layer: tuple[Path, Path]):
     assert len(linears(Statistics(bad_layer[1]), Layout("llama", 2))) == 14
 
 
+@pytest.mark.slow
 def test_the_same_numbers_make_the_same_files(artifact: Path, bad_layer: tuple[Path, Path], tmp_path: Path):
     source, statistics = bad_layer
     build(

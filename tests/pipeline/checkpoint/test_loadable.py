@@ -16,6 +16,7 @@ def said(fmt="none", tp=1, pp=1, version=V016, **change):
     return unloadable(read_shape(CONFIG | change), Precision.parse(fmt), tp, pp, version)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 1), (4, 2), (8, 8)])
 @pytest.mark.parametrize("version", ["0.12.0", V016, "1.2.0", ""])

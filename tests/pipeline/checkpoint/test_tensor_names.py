@@ -159,6 +159,7 @@ def test_experts_that_ranks_divide_have_the_same_names(
         assert held(*convert(model, "fp8", (4, 1, 2), same[-1]), same[-1], 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("fp8", "fp8"), ("none", "int8"), (MIXED, "auto")], ids=str)
 def test_scales_of_caches_and_mixed_precision_have_their_names(

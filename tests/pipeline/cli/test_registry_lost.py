@@ -314,6 +314,7 @@ def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(
     assert done.err.index("in the registry:") < done.err.index("damaged:")
 
 
+@pytest.mark.slow
 def test_an_odd_row_that_is_the_only_version_of_its_name_leaves_the_others_to_stale(
     with_an_odd_name: odd_rows.Place,
 ):

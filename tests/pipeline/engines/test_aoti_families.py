@@ -86,6 +86,7 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
+@pytest.mark.slow
 def test_every_family_has_something_that_the_plain_one_does_not(source):
     """A switch that changed nothing here would not be tested: each family's logits are its own."""
     found = [source(family)[2] for family in checkpoints.CONFIGS]

@@ -60,6 +60,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
 def test_each_format_equals_its_emulation_in_both_graphs(
     fmt, kv_cache: str, tokens: torch.Tensor, tmp_path: Path

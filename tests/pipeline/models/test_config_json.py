@@ -20,6 +20,8 @@ from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape, readers
 from tests.pipeline.models.config_witness import Recording, bare, built
 
+pytestmark = pytest.mark.slow
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 LLAMA_3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 LONG = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}

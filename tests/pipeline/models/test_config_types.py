@@ -13,6 +13,8 @@ from pipeline.models.config_types import mistyped, table
 from tests.pipeline.models import config_types
 from tests.pipeline.models.config_witness import Recording, bare
 
+pytestmark = pytest.mark.slow
+
 WRONG: list[Any] = [
     None,
     True,

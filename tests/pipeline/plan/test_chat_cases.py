@@ -18,6 +18,8 @@ from tests.callables import Cli
 from tests.cases import lay_out
 from tests.pipeline.plans import HOST, keys, planned, recipe_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:

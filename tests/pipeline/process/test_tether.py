@@ -14,6 +14,8 @@ from pipeline.errors import BuildFailed
 from pipeline.process import process
 from pipeline.process.host import service_env
 
+pytestmark = pytest.mark.slow
+
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
 
 

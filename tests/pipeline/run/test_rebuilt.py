@@ -25,6 +25,8 @@ from tests.callables import Cli
 from tests.pipeline.cli.test_remote_store import RECIPE, Heard
 from tests.pipeline.toy_steps import CHILD, toy_plan
 
+pytestmark = pytest.mark.slow
+
 NOTHING_LASTS = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0, lineage=False)
 
 

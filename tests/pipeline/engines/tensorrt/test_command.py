@@ -25,6 +25,7 @@ def argv(found):
     return command(found, CHECKPOINT, OUT, timing_cache=CACHE, workers=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SNAPSHOTS)
 def test_the_arguments_of_an_fp8_llama_on_two_gpus(name: str):
     found = built(name, traffic=TRAFFIC, format="fp8", kv_cache="fp8", engine={"tp": 2})
@@ -59,6 +60,7 @@ def requests(draw):
     return name, {option: draw(value(snapshot(name).options[option])) for option in sorted(chosen)}
 
 
+@pytest.mark.slow
 @given(
     requests(),
     st.sampled_from(["none", "fp8", "int4_awq"]),

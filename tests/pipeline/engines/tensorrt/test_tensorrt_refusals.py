@@ -53,6 +53,7 @@ def test_plain_requests_are_built(version: str, changes: dict[str, Any]):
     assert reasons(version, **changes) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "options", "changes", "said"),
     [

@@ -108,6 +108,7 @@ LOOKAHEAD = {"speculation": "lookahead_decoding", "max_draft_len": 11}
 versions = st.sampled_from(["0.12.0", "0.16.0", "0.17.0", "0.19.0", "1.0.0", "1.2.1"])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(chosen=choices, limits=engines, version=versions)
 def test_what_validates_says_the_same_after_reading_back(engine: Deployment, chosen, limits, version):

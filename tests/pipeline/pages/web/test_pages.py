@@ -134,6 +134,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_text_and_their_links_lead_to_them(client: Client, file: Path, name: str):
     name = name.replace(" ", "/")  # with spaces nothing can be referred to
