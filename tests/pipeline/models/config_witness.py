@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import torch
 import transformers
@@ -33,7 +34,7 @@ SCALED = {
 """Fields of a rotary block that `modeling_rope_utils` of transformers 5.14 computes with, by type."""
 
 
-class Recording(dict):
+class Recording(dict[str, Any]):
     """A config.json that notes which of its fields are read."""
 
     def __init__(self, fields):

@@ -44,7 +44,7 @@ def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
 
 
 def torch_engine(
-    source: Path, chain: Toolchain, out: Path, places: dict | None = None, **engine: object
+    source: Path, chain: Toolchain, out: Path, places: dict[str, Any] | None = None, **engine: object
 ) -> Path:
     """Builds an engine of the PyTorch backend, as its step does."""
     backend, asked = engines.backend("trtllm_torch"), wanted(source, chain, **engine)
