@@ -275,7 +275,7 @@ def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_inta
 def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(
     remote: RemoteStore, far: list[Manifest], key: str, named: int
 ):
-    def version(manifest, number):
+    def version(manifest, number) -> Known:
         at = datetime(2026, 1, number, tzinfo=UTC)
         return Known(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,
                      manifest_digest=manifest.digest, aliases=("prod",) if manifest is far[named] else ())  # fmt: skip

@@ -33,7 +33,7 @@ TENSORRT = {
 }
 
 
-def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
+def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics) -> VersionRecord:
     return VersionRecord(
         name=name,
         number=number,

@@ -159,7 +159,7 @@ def test_each_build_of_a_key_keeps_its_own_provenance_and_hears_of_its_own_signa
     assert told == [1, 1, 2]
 
 
-def cut(path):
+def cut(path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 

@@ -51,7 +51,7 @@ def make(root: Path, family: str, dtype: torch.dtype = torch.bfloat16, **changes
     return AutoModelForCausalLM.from_pretrained(root, dtype="auto", experts_implementation="eager").eval()
 
 
-def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2):
+def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2) -> None:
     """Lets the router of a layer never choose an expert where it chooses one: others' mean is never the most."""
     tensors = load_file(root / "model.safetensors")
     router = tensors[f"model.layers.{layer}.{NAMES[family][0]}.gate.weight"]
@@ -134,7 +134,7 @@ def test_layout_names_the_linears_of_the_checkpoint(family: str, tmp_path: Path)
     )
 
 
-def measured(tmp_path, family, **places):
+def measured(tmp_path, family, **places) -> Path:
     write_tokens(tmp_path / "tokens")
     work = job(tmp_path / "source", tmp_path / "tokens", tmp_path / "resume", record="ranges")
     work["places"] |= places

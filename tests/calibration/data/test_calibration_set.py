@@ -119,7 +119,7 @@ def test_max_sequences_keeps_that_many_and_counts_the_rest(tmp_path: Path, check
     assert report["left_out_sequences"] > 0
 
 
-def refused(tmp_path, made_job, error, complaint):
+def refused(tmp_path, made_job, error, complaint) -> None:
     out = tmp_path / "refused"
     out.mkdir()
     with pytest.raises(error, match=complaint):

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from calibration.data.scan import MAX_PROBLEMS, scan
+from calibration.data.scan import MAX_PROBLEMS, Scan, scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
 
 GOOD = json.dumps({"text": "fine"}).encode()
 
 
-def scanned(path, roles=None, **options):
+def scanned(path, roles=None, **options) -> Scan:
     kind = path.suffix[1:]
     return scan([KINDS[kind](path)], kind, roles or {}, **options)
 

@@ -262,7 +262,7 @@ def test_weights_in_several_files_are_read_through_their_index(
 
 
 def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
     root, out = saved(tmp_path, silence)
@@ -275,7 +275,7 @@ def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path: Path):
 
 
 def test_a_weight_of_zeros_is_a_failure_that_names_the_module(calibration_set: Path, tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[1].mlp.down_proj.weight.zero_()
 
     root, out = saved(tmp_path, silence)
@@ -294,7 +294,7 @@ def test_blocks_that_do_not_fit_are_refused_before_calibration(calibration_set: 
 
 
 def test_activations_that_overflow_are_a_failure(calibration_set: Path, tmp_path: Path):
-    def blow_up(model):
+    def blow_up(model) -> None:
         model.model.layers[0].mlp.down_proj.weight.fill_(3e38)
 
     root, out = saved(tmp_path, blow_up)

@@ -159,7 +159,7 @@ KL_WITHIN = {  # nats; about twice what is seen
 }
 
 
-def kl(original, quantized):
+def kl(original, quantized) -> float:
     p, q = original.log_softmax(-1), quantized.log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
 
@@ -328,7 +328,7 @@ def saved(tmp_path, change=lambda model: None, **settings):
 
 @pytest.mark.parametrize("name", ["int8_wo", "fp8_rowwise", "int4_wo"])
 def test_zero_channels_get_a_scale_of_one_and_are_counted(name: str, tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
     out = made(saved(tmp_path, silence), None, {"format": name}, tmp_path / "out")
@@ -350,7 +350,7 @@ def rewritten(statistics, out, change):
 
 
 def put(name, value):
-    def change(tensors):
+    def change(tensors) -> None:
         if name in tensors:
             tensors[name] = torch.full_like(tensors[name], value)
 
@@ -446,7 +446,7 @@ def test_blocks_that_do_not_fit_are_refused_with_the_linear(name: str, statistic
 
 
 def test_a_source_that_is_not_finite_is_refused(tmp_path: Path):
-    def poison(model):
+    def poison(model) -> None:
         model.model.layers[1].mlp.up_proj.weight[2, 3] = float("nan")
 
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds 1 NaN"):

@@ -37,7 +37,7 @@ def out(tmp_path: Path) -> Path:
     return directory
 
 
-def convert(checkpoint, out, *args, **kwargs):
+def convert(checkpoint, out, *args, **kwargs) -> list[tuple[Any, ...]]:
     seen = []
     build(job(checkpoint, *args, **kwargs), out, lambda *event: seen.append(event))
     return seen
@@ -184,7 +184,7 @@ def test_tied_head_is_the_embedding(make_checkpoint: Callable[..., Path], config
 
 
 def with_head(same):
-    def change(tensors):
+    def change(tensors) -> None:
         dtype, table = tensors["model.embed_tokens.weight"]
         tensors["lm_head.weight"] = (dtype, table.copy() if same else table ^ 1)
 
@@ -207,7 +207,7 @@ def test_a_tied_head_that_differs_is_refused(
 
 
 def setting(name, value):
-    def change(tensors):
+    def change(tensors) -> None:
         dtype, array = tensors[f"model.layers.1.{name}"]
         tensors[f"model.layers.1.{name}"] = (dtype, np.full_like(array, value))
 

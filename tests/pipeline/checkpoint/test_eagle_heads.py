@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint import conversion_audit, eagle_heads
+from pipeline.checkpoint.eagle_heads import Eagle
 from pipeline.checkpoint.rank_layout import engine_config
 from pipeline.checkpoint.rank_place import Place
 from pipeline.checkpoint.slicing import plan
@@ -50,7 +51,7 @@ def kinds(*without, bias=True, hidden=12, dtype="BF16", **more):
     return found | ({"fc.bias": (dtype, (hidden,))} if bias else {}) | more
 
 
-def net(**change):
+def net(**change) -> Eagle:
     return eagle_heads.read(config_of(), kinds(**change))
 
 

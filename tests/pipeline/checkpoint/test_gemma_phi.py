@@ -81,7 +81,7 @@ def test_the_sum_is_rounded_once_to_the_nearest_even_value(tmp_path: Path):
     assert told in audit["computed"]
 
 
-def sources(tensor):
+def sources(tensor) -> list[Slice | Any]:
     return [part.source if isinstance(part, PlusOne) else part for part in tensor.parts] + list(tensor.equal)
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
@@ -19,7 +19,7 @@ from artifacts.store.local import open_store
 from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
-from pipeline.run.resharding import Found, Layout, find, held, write
+from pipeline.run.resharding import Found, Layout, Order, find, held, write
 from pipeline.run.resharding import order as order_found
 from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
@@ -32,15 +32,15 @@ from tests.pipeline.checkpoint.test_tensor_names import config_of
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def order(checkpoint, layout):
+def order(checkpoint, layout) -> Order:
     return order_found(Found(checkpoint), layout)
 
 
-def quietly(*event):
+def quietly(*event) -> None:
     """Hears progress."""
 
 
-def no_registry():
+def no_registry() -> NoReturn:
     raise AssertionError("nothing is looked up in the registry")
 
 

@@ -111,7 +111,7 @@ def by_names(architecture):
     return found.values()
 
 
-def held(directory, config, release, ranks):
+def held(directory, config, release, ranks) -> bool:
     """Asserts that every rank file holds the tensors that the release wants, exactly; else False: it refuses."""
     for rank in range(ranks):
         try:
@@ -125,7 +125,7 @@ def held(directory, config, release, ranks):
     return True
 
 
-def refused(model, fmt, pp, release):
+def refused(model, fmt, pp, release) -> bool:
     """Whether the plan refuses an engine of that release."""
     architecture, number = MODELS[model][0], contract.minor(release)
     shape, precision = read_shape(config_of(model)), Precision.parse(fmt)

@@ -27,11 +27,11 @@ class Pages:
     then: str = ""
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes in all."""
         return 4096 * self.pages
 
-    def write(self, wrote):
+    def write(self, wrote) -> None:
         """Writes page after page."""
         with self.path.open("xb") as out:
             for _ in range(self.pages):

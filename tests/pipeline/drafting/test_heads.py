@@ -33,7 +33,7 @@ def planned(tmp_path, store, directory, **changes):
     return loaded, gather(loaded, HOST, store)
 
 
-def told(loaded, facts):
+def told(loaded, facts) -> list[str]:
     found = speculation.reasons(loaded.recipe, facts)
     assert set(found) <= set(refusals(loaded.recipe, facts).recipe)
     return found

@@ -75,7 +75,7 @@ def test_each_format_equals_its_emulation_in_both_graphs(
     assert_close(torch.cat(steps, 1), expected[:1, 12:])
 
 
-def assert_close(found, expected):
+def assert_close(found, expected) -> None:
     """Compares logits (B, T, V) in float32: most tokens equal, the rest within a rounding step.
 
     Sums in another order differ by 1e-6 of their size. Where an input lies that close to the boundary
@@ -112,7 +112,7 @@ def test_known_times_decide_without_being_measured_again(tmp_path: Path):
     assert {each.layer: each.seconds for each in kept} == times
 
 
-def keep_times(directory, times, cpu=None):
+def keep_times(directory, times, cpu=None) -> None:
     """Writes times as a build on the CPU keeps them."""
     for layer, seconds in times.items():
         found = Times(cpu=cpu or cpu_name(), layer=layer, seconds=seconds)

@@ -34,7 +34,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def wanted(config=CONFIG, **changes):
+def wanted(config=CONFIG, **changes) -> Wanted:
     """What a plain recipe asks of a backend."""
     given: dict[str, Any] = {
         "engine": Engine(),

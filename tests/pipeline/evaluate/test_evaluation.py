@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ class FixedEngine:
                 said.gather(-1, wanted[..., None])[..., 0], said.gather(-1, indices[part]), said.argmax(-1)
             )
 
-    def measure(self, batch, prompt_len, new_tokens, repeats):
+    def measure(self, batch, prompt_len, new_tokens, repeats) -> NoReturn:
         raise AssertionError("not asked for")
 
 

@@ -22,7 +22,7 @@ def row(batch, speed):
     }
 
 
-def trial(batch, *rows, why=""):
+def trial(batch, *rows, why="") -> Trial:
     measurement = {"rows": list(rows)} if rows else None
     return Trial(point={"max_batch_size": batch}, engine=None, measurement=measurement, why=why)
 

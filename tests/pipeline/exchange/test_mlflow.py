@@ -89,7 +89,7 @@ def answering(*answers):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             asked.append((self.command, self.path, self.headers.get("authorization")))
             status, body = left.pop(0) if len(left) > 1 else left[0]
@@ -101,7 +101,7 @@ def answering(*answers):
 
         do_POST = do_PUT = do_GET  # noqa: N815 names that the library calls
 
-        def log_message(self, *_):
+        def log_message(self, *_) -> None:
             """Keeps quiet."""
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -196,7 +196,7 @@ ENGINE = ("engine.json", b"{}")
 TAR, GZIP = (f"application/vnd.cncf.model.weight.v1.tar{end}" for end in ("", "+gzip"))
 
 
-def archive(*members, mode="w:gz", **links):
+def archive(*members, mode="w:gz", **links) -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode=mode) as tar:
         for name, data in (ENGINE, *members):
@@ -229,7 +229,7 @@ def test_archives_of_other_tools_are_read_and_kept_inside(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
-def sparse(name, size):
+def sparse(name, size) -> bytes:
     """A member in GNU's sparse form, all of it a hole."""
     about = tarfile.TarInfo(name)
     about.type, about.size = tarfile.GNUTYPE_SPARSE, 0
@@ -242,7 +242,7 @@ def sparse(name, size):
     return bytes(header)
 
 
-def zeros(name, size):
+def zeros(name, size) -> bytes:
     """A header that declares so many bytes, without them."""
     about = tarfile.TarInfo(name)
     about.size = size

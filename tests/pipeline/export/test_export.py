@@ -23,7 +23,7 @@ from tests.pipeline.export.published import Version
 from tests.present import present
 
 
-def change(file, edit):
+def change(file, edit) -> None:
     """Edits a committed file as a wrong build would have written it."""
     file.chmod(0o644)
     if file.suffix == ".yaml":

@@ -40,7 +40,7 @@ while true; do sleep 0.05; done
 MODELS = ("preprocessing", "postprocessing", "tensorrt_llm_bls")
 
 
-def program(path, text):
+def program(path, text) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -63,7 +63,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment(root, *, version, capabilities=("9.0", "9.0")):
+def environment(root, *, version, capabilities=("9.0", "9.0")) -> None:
     """What the scripts ask the environment: TensorRT-LLM's version, and the GPUs."""
     rows = " ".join(capabilities)
     real = "#!/usr/bin/env bash\n"
@@ -72,7 +72,7 @@ def environment(root, *, version, capabilities=("9.0", "9.0")):
     program(root / "asked" / "nvidia-smi", f'{real}printf "%s\\n" {rows}\n')
 
 
-def write(place, deployment, target, *pairs, files="link"):
+def write(place, deployment, target, *pairs, files="link") -> list[str]:
     chosen = exporters.exporter(target)
     settings = parse_settings(chosen.settings, pairs, root=str(place / "out"), files=files)
     texts, trees = exporters.export(target, deployment, settings)

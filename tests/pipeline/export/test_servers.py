@@ -29,7 +29,7 @@ def torch_engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.TORCH_FP8_TP2, tmp_path_factory.mktemp("torch"))
 
 
-def export(target, deployment, *pairs):
+def export(target, deployment, *pairs) -> dict[str, str]:
     settings = parse_settings(exporters.exporter(target).settings, pairs, root="/models/x")
     return exporters.export(target, deployment, settings)[0]
 
@@ -49,7 +49,7 @@ def words(module, deployment, *pairs):
     }
 
 
-def checkpoint_of(deployment, *, architecture="LlamaForCausalLM", **algorithms):
+def checkpoint_of(deployment, *, architecture="LlamaForCausalLM", **algorithms) -> Checkpoint:
     return Checkpoint(path=deployment.engine, architecture=architecture, **algorithms)
 
 

@@ -37,9 +37,9 @@ SCALED = {
 class Recording(dict[str, Any]):
     """A config.json that notes which of its fields are read."""
 
-    def __init__(self, fields):
+    def __init__(self, fields) -> None:
         super().__init__(fields)
-        self.read = set()
+        self.read: set[str] = set()
 
     def __getitem__(self, key):
         self.read.add(key)
@@ -49,7 +49,7 @@ class Recording(dict[str, Any]):
         self.read.add(key)
         return super().get(key, default)
 
-    def __contains__(self, key):
+    def __contains__(self, key) -> bool:
         self.read.add(key)
         return super().__contains__(key)
 

@@ -188,7 +188,7 @@ def deviations(refusal):
     return {each for each in DEVIATIONS if re.search(each, str(refusal))}
 
 
-def calibrated(shape, config):
+def calibrated(shape, config) -> str:
     """What calibration, which cannot be given a shape, reads otherwise of the same file."""
     if isinstance(shape, Exception):
         return ""
@@ -205,7 +205,7 @@ def calibrated(shape, config):
     )
 
 
-def difference(ours, theirs):
+def difference(ours, theirs) -> str:
     """What is wrong with our reading; empty where nothing is."""
     if isinstance(ours, Exception):
         if not isinstance(ours, SourceError):

@@ -62,7 +62,7 @@ def loaded(config, directory):
     return AutoConfig.from_pretrained(directory)
 
 
-def raised(read):
+def raised(read) -> Exception | None:
     try:
         read()
     except Exception as exc:  # noqa: BLE001 transformers raises whatever it meets first

@@ -57,7 +57,7 @@ def undated(step):
     return dataclasses.replace(step, params={**step.params, "data": data})
 
 
-def said(where, *argv):
+def said(where, *argv) -> str:
     """What a command prints; it succeeds."""
     done = CliRunner().invoke(enginery, ["--no-color", "--store", str(where / "store"), *argv])
     assert done.exit_code == 0, (argv, done.output, done.exception)

@@ -76,7 +76,7 @@ def hub() -> Iterator[hubs.Hub]:
         yield server
 
 
-def item(**changes):
+def item(**changes) -> Data:
     return Data(**({"repo": hubs.REPO, "revision": hubs.COMMIT} | changes))
 
 

@@ -152,7 +152,7 @@ def test_a_template_must_be_one(name: str, text: str, said: str, ask: Ask, tmp_p
     assert kept(tmp_path) == [tmp_path / name] * (text == SECRET)
 
 
-def with_template(tmp_path, name):
+def with_template(tmp_path, name) -> Path:
     data = [{"path": str(DEMO / "data" / "calibration.jsonl"), "template": name}]
     return recipe_file(tmp_path, **{"calibration.data": data})
 

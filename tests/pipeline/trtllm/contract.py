@@ -101,7 +101,7 @@ def logprobs(source: Path, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens).logits.log_softmax(-1)
 
 
-def scores_are(engine, tokens, expected):
+def scores_are(engine, tokens, expected) -> None:
     """Compares an engine's scores of all tokens with log-probabilities (B, T, V)."""
     ids = expected.topk(3).indices
     parts = list(engine.score(tokens, tokens, ids))

@@ -40,7 +40,7 @@ def split(directory):
     return {"w": "a.safetensors", "b": "b.safetensors", "s": "b.safetensors"}
 
 
-def write_index(directory, weight_map):
+def write_index(directory, weight_map) -> None:
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 

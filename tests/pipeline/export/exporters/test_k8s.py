@@ -27,7 +27,7 @@ def torch_engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.TORCH_FP8_TP2, tmp_path_factory.mktemp("torch"))
 
 
-def export(deployment, *pairs, **given):
+def export(deployment, *pairs, **given) -> dict[str, str]:
     settings = parse_settings(exporters.exporter("k8s").settings, [*GIVEN, *pairs], **given)
     return exporters.export("k8s", deployment, settings)[0]
 

@@ -36,7 +36,7 @@ def parameters(config):
     return {name: value.string_value for name, value in config.parameters.items()}
 
 
-def export(deployment, *pairs, root="/models/x"):
+def export(deployment, *pairs, root="/models/x") -> dict[str, str]:
     return exporters.export("triton", deployment, parse_settings(TritonSettings, pairs, root=root))[0]
 
 
