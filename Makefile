@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 ENGINERY := $(VENV)/bin/enginery
 
-.PHONY: setup demo test test-pipeline test-rest lint bench table schema lock clean
+.PHONY: setup demo test test-fast coverage lint lint-text lint-types bench table schema lock clean
 
 setup: $(VENV)/.ready
 
@@ -18,20 +18,33 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	$(ENGINERY) --store .demo/store demo
 
-# Two halves at once: most tests wait for processes they started.
-test: setup
-	$(MAKE) --no-print-directory --keep-going --jobs 2 test-pipeline test-rest
+# Processes that share the tests (tests/suite.py): three on two cores, because many tests wait for servers.
+CLAIMS := .pytest_cache/claims
+test: PROCESSES := 1-3 2-3 3-3
+test-fast: PROCESSES := 1-2 2-2
+test-fast: SELECT := -m "not slow"
 
-test-pipeline: setup
-	$(RUN) pytest tests/pipeline
+test test-fast: setup
+	rm -rf $(CLAIMS) && mkdir -p $(CLAIMS)
+	$(MAKE) --no-print-directory --keep-going --jobs 3 $(PROCESSES:%=pytest-%) SELECT='$(SELECT)'
 
-test-rest: setup
-	$(RUN) pytest tests --ignore tests/pipeline
+pytest-%:
+	$(RUN) pytest $(SELECT) --share $(subst -,/,$*) --claims $(CLAIMS)
+
+# Of the product, by the tests that start no program: what runs in a child process is not counted.
+coverage: setup
+	$(RUN) pytest -m "not slow" --cov --cov-report=term
 
 lint: setup
+	$(MAKE) --no-print-directory --keep-going --jobs 2 lint-types lint-text
+
+lint-types:
+	$(RUN) mypy
+
+lint-text:
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) mypy
+	$(RUN) codespell_lib
 
 bench: setup
 	$(RUN) tests.benchmarks
@@ -50,4 +63,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .demo .bench build *.egg-info
+	rm -rf $(VENV) .demo .bench .pytest_cache build *.egg-info

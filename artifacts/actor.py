@@ -1,4 +1,4 @@
-"""Who this process is, as records name it."""
+"""The user and host that records name as their author."""
 
 import getpass
 import os
@@ -6,10 +6,10 @@ import socket
 
 
 def whoami() -> str:
-    """`user@host` of this process; numbers stand in for a user without a name."""
+    """`user@host` of this process; the user id where the user has no name."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id without an entry
         user = str(os.getuid())
-    said = f"{user}@{socket.gethostname()}"  # the environment says who the user is, and may say anything
-    return "".join(letter if letter.isprintable() else "?" for letter in said)[:200]
+    name = f"{user}@{socket.gethostname()}"  # the user comes from the environment: any text
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:200]

@@ -1,7 +1,7 @@
-"""What a store calls what it holds: a key, or one of several contents of a key. Pure.
+"""Addresses of artifacts in a store: a key, or one of several contents of a key. Pure.
 
-Builds that are not bit-identical are normal on GPUs, so that one key may have several contents. `KEY` means
-any of them, `KEY.DIGEST` the one with that digest of its manifest.
+Builds on GPUs are rarely bit-identical, so that one key may have several contents. `KEY` means any of them,
+`KEY.DIGEST` the one whose manifest has that digest.
 """
 
 import re
@@ -21,10 +21,10 @@ def is_address(text: str) -> bool:
 
 def parse_address(text: str) -> tuple[str, str | None]:
     """Key and digest; anything else is a ValueError."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None:
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
         raise ValueError(f"key {text!r} is not 64 hexadecimal digits, alone or before a dot and 64 others")
-    return found[1], found[2]
+    return match[1], match[2]
 
 
 def key_of(text: str) -> str:
@@ -32,6 +32,6 @@ def key_of(text: str) -> str:
     return text.partition(".")[0]
 
 
-def is_same(mine: str | None, theirs: str | None) -> bool:
+def is_same(first: str | None, second: str | None) -> bool:
     """Whether two digests of manifests may be of one content; an unknown one may be of any."""
-    return mine == theirs or None in (mine, theirs)
+    return first == second or None in (first, second)

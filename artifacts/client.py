@@ -23,6 +23,7 @@ from typing import Any
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.finding.compare import Comparison, compare
 from artifacts.manifest import MANIFEST, VERSION, Manifest
+from artifacts.progress import Progress
 from artifacts.pull import pulled
 from artifacts.pull.pull_lease import pulling
 from artifacts.pull.pulled import Parcel, verify_pulled
@@ -40,7 +41,6 @@ from artifacts.registry.registry import (
     VersionRecord,
     open_registry,
 )
-from artifacts.store.draft import Progress
 from artifacts.store.local import LocalStore, open_store
 from artifacts.store.opening import DEFAULT_STORE
 from artifacts.trust import papers
@@ -56,13 +56,13 @@ class Client:
     """Published versions of one store and registry."""
 
     trusted_keys: Mapping[str, str] | None = None
-    """Id -> public key, PEM: only what one of them signed is pulled. None: anything is."""
+    """Id -> public key, PEM: `pull` refuses versions that none of them signed. None: no check."""
 
     def __init__(self, store_url: str | Path | None = None, registry_url: str | None = None) -> None:
-        """Opens the store named, or `$ENGINERY_STORE`, or `~/.enginery`.
+        """Opens the store at `store_url`, `$ENGINERY_STORE` or `~/.enginery`, in this order.
 
-        The registry is the one named, or `$ENGINERY_REGISTRY`, or the one in the store. A URL that names no
-        store is a StoreUnknown; a registry's file in a directory that is not there is a FileRefused.
+        The registry is the one at `registry_url`, `$ENGINERY_REGISTRY` or in the store. A URL of no store is
+        a StoreUnknown; a registry file in a missing directory is a FileRefused.
         """
         self.store: LocalStore = open_store(store_url or os.environ.get("ENGINERY_STORE", DEFAULT_STORE))
         self._named = registry_url or os.environ.get("ENGINERY_REGISTRY")
@@ -71,7 +71,7 @@ class Client:
 
     @property
     def registry_named(self) -> str | None:
-        """The registry that was named; None where it is the store's own."""
+        """URL of the registry from the argument or the environment; None for the store's own registry."""
         return self._named
 
     @property
@@ -80,7 +80,7 @@ class Client:
 
     @cached_property
     def registry(self) -> Registry:
-        """Names, versions and aliases; what has no verb here is there: policies, waivers."""
+        """Names, versions and aliases, and what this class has no method for: policies, waivers."""
         return open_registry(self._registry_url)
 
     def names(self) -> list[str]:
@@ -88,22 +88,22 @@ class Client:
         return self.registry.names()
 
     def versions(self, name: str) -> list[VersionRecord]:
-        """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
+        """Every version of a name, oldest first; NotFound with similar names where there is none."""
         return self.registry.versions(name)
 
     def resolve(self, reference: str) -> VersionRecord:
         """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self.registry.resolve(reference)
 
-    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
-        """The first `limit` versions that suit, best first, then the others with the reasons against them.
+    def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
+        """The first `limit` matching versions, best first, then the others with the reasons against them.
 
-        `artifacts.finding.match.WANTED` says what can be wanted; anything else is a ValueError.
+        `artifacts.finding.match.CRITERIA` lists the criteria; any other is a ValueError.
         """
-        return self.registry.find(rank=rank, limit=limit, **wanted)
+        return self.registry.find(rank=rank, limit=limit, **criteria)
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Alias -> number of the version that it points at, sorted; NotFound for a name without versions."""
+        """Alias -> version number, sorted by alias; NotFound for a name without versions."""
         self.registry.versions(name)
         return self.registry.aliases(name)
 
@@ -112,18 +112,18 @@ class Client:
         return self.registry.history(name, alias)
 
     def log(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
-        """What happened to a name (None: to all), oldest first; the newest so many."""
+        """Events of a name (None: of all names), oldest first; only the `newest` ones where given."""
         return self.registry.events(name, newest=newest)
 
     def compare(self, before: str, after: str) -> Comparison:
-        """What differs between two versions, and whether it is more than noise, by what is registered.
+        """Differences between two versions, and whether they exceed noise, from registered measurements.
 
-        `enginery diff` is sharper where both were scored on the same samples: it reads those.
+        `enginery diff` decides more cases where both were scored on the same samples: it compares pairwise.
         """
         return compare(self.resolve(before), self.resolve(after))
 
     def judge(self, reference: str, alias: str) -> Judgement:
-        """What an alias's policy says of a version; nothing is changed."""
+        """The judgement of an alias's policy on a version; changes nothing."""
         record = self.resolve(reference)
         return self.registry.judge(record.name, record.number, alias)
 
@@ -132,31 +132,31 @@ class Client:
     ) -> VersionRecord:
         """Point an alias at a version; return the version.
 
-        An alias that is not at `expect` (None: where it is found; `new`: nowhere yet) is an AliasMoved, and a
-        version that is not what the alias's policy asks a PolicyRefused.
+        AliasMoved where the alias does not point at `expect` (None: its present version; with `new`: the
+        alias must not exist yet); PolicyRefused where the version violates the alias's policy.
         """
         record = self.resolve(reference)
-        found = self.registry.aliases(record.name).get(alias) if expect is None else expect
-        self.registry.promote(record.name, alias, to=record.number, expect=None if new else found)
+        expected = self.registry.aliases(record.name).get(alias) if expect is None else expect
+        self.registry.promote(record.name, alias, to=record.number, expect=None if new else expected)
         return self.resolve(record.reference)
 
     def rollback(self, reference: str, *, to: int | None = None, expect: int | None = None) -> Move:
-        """Point `NAME@ALIAS` back at the version before, or at `to` where it has been; return the move.
+        """Point `NAME@ALIAS` at its previous version, or at `to` if it pointed there before; return the move.
 
-        No policy stands in the way. NotFound where there is no such version, AliasMoved if it is not at
-        `expect`.
+        Policies are not applied. NotFound where there is no such version, AliasMoved where the alias does
+        not point at `expect`.
         """
-        wanted = parse_reference(reference)
-        if wanted.alias is None:
+        target = parse_reference(reference)
+        if target.alias is None:
             raise NotFound(f"{reference!r} names no alias; write NAME@ALIAS")
-        return self.registry.rollback(wanted.name, wanted.alias, to=to, expect=expect)
+        return self.registry.rollback(target.name, target.alias, to=to, expect=expect)
 
     def pull(self, reference: str, dest: str | Path, *, progress: Progress | None = None) -> Path:
-        """Copy a version to `dest`, which appears at once and complete, every byte verified; return its path.
+        """Copy a version to `dest`, verify every byte, and make `dest` appear atomically; return its path.
 
-        A `dest` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt,
-        a registry of another store a StoreMismatch, a version without a signature that counts a NotTrusted.
-        An interrupted pull is continued by the next one.
+        DestinationTaken for a `dest` that is not empty, ArtifactCorrupt for a damaged file in the store,
+        StoreMismatch for a registry of another store, NotTrusted for a version without a trusted signature.
+        The next pull resumes an interrupted one.
         """
         record, target = self.resolve(reference), Path(dest).absolute()
         self.require_own_store()
@@ -175,11 +175,11 @@ class Client:
     def watch(
         self, reference: str, dest: str | Path, *, every_s: float = 30.0, keep: int = 2
     ) -> Iterator[Change]:
-        """Follow `NAME@ALIAS` for ever: each version it points at, once `dest/current` is that version."""
+        """Follow `NAME@ALIAS` without end: yield each version once `dest/current` links to it."""
         return watch(self, reference, dest, every_s=every_s, keep=keep)
 
     def verify(self, reference: str | Path) -> list[str]:
-        """Everything wrong with a version in the store, or with a pulled directory, by reading all of it."""
+        """Every problem of a version in the store, or of a pulled directory; reads every byte."""
         directory = Path(reference)
         if isinstance(reference, Path) or (directory / VERSION).is_file():
             return verify_pulled(directory)
@@ -193,7 +193,7 @@ class Client:
             return self.store.verify(record.address)
 
     def require_trusted(self, reference: str | Path, keys: Mapping[str, str]) -> tuple[str, ...]:
-        """The keys that vouch for a version, or for a pulled directory; none is a NotTrusted."""
+        """Ids of the trusted keys that signed a version or a pulled directory; NotTrusted if none did."""
         if is_directory(reference):
             return papers.require_trusted(Path(reference), keys)
         record = self.resolve(str(reference))
@@ -201,32 +201,44 @@ class Client:
         return require_signed(record, manifest, self._endorsed(manifest)[0], keys)
 
     def manifest(self, record: VersionRecord) -> Manifest:
-        """The manifest of what a version is; NotFound where the store has it not, or another build only."""
+        """The manifest of a version; NotFound where the store lacks it or has only another build."""
         try:
             return self.store.manifest(record.address)
         except NotFound as exc:
             raise NotFound(self._lacking(record, exc)) from None
 
-    def _lacking(self, record: VersionRecord, said: NotFound) -> str:
-        """What to say of a version whose content the store does not have, and what to do."""
+    def _lacking(self, record: VersionRecord, error: NotFound) -> str:
+        """The message for a version whose content the store lacks, with the remedy."""
         if record.collected_at is not None:
-            return retention.gone(record.reference, record.collected_at)
-        others = set(self.store.contents(record.engine_key))
+            return retention.collected_message(record.reference, record.collected_at)
+        other_contents = set(self.store.contents(record.engine_key))
         database = open_database(self._registry_url)
         with database.reading() as db:
-            named = [one.reference for one in retention.known(db).versions if one.address in others]
-        which = f", which is {', '.join(named)}" if named else ", which no version is" if others else ""
+            references = [
+                version.reference
+                for version in retention.read_retention(db).versions
+                if version.address in other_contents
+            ]
+        holder = (
+            f", which is {', '.join(references)}"
+            if references
+            else ", which no version is"
+            if other_contents
+            else ""
+        )
         return (
-            f"{record.reference}: {said}{which}; bring its files back (enginery repair {record.reference}"
-            " --from STORE|DIRECTORY), or build its recipe again: what comes out otherwise is a new version"
+            f"{record.reference}: {error}{holder}; bring its files back (enginery repair {record.reference}"
+            " --from STORE|DIRECTORY), or build its recipe again: a build that differs becomes a new version"
         )
 
     def require_own_store(self) -> None:
-        """Raise a StoreMismatch if the registry names the artifacts of another store than this one."""
+        """Raise a StoreMismatch if the registry is bound to another store."""
         if self.registry.bound() is not None:
             identity = self.store.identity()
             self.registry.require_store(Binding(identity.id if identity else "", self.store.url))
 
     def _endorsed(self, manifest: Manifest) -> tuple[list[Signature], list[Attestation]]:
-        kept = Endorsements(self.registry.database)
-        return kept.signatures(manifest.digest), kept.attestations(manifest.key, manifest.digest)
+        endorsements = Endorsements(self.registry.database)
+        return endorsements.signatures(manifest.digest), endorsements.attestations(
+            manifest.key, manifest.digest
+        )

@@ -1,4 +1,4 @@
-"""Digests of values, files and trees, and a cache of file digests that trusts unchanged files."""
+"""Digests of values, files and trees, and a cache of the digests of unchanged files."""
 
 import errno
 import hashlib
@@ -29,14 +29,14 @@ BUSY_S = 30.0
 
 
 def of_json(value: Any) -> str:
-    """Digest of a JSON value, independent of key order; NaN and keys that are no strings are a ValueError."""
+    """Digest of a JSON value, independent of key order; NaN and keys other than strings are a ValueError."""
     _refuse_other_keys(value)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse_other_keys(value: Any) -> None:
-    # json.dumps would write the keys 1 and "1" alike, so that two values shared a digest.
+    # json.dumps writes the keys 1 and "1" as the same text: two different values would share a digest.
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
@@ -47,19 +47,19 @@ def _refuse_other_keys(value: Any) -> None:
             _refuse_other_keys(item)
 
 
-def of_file(path: str | os.PathLike[str], counted: Callable[[int], None] | None = None) -> str:
-    """Digest of a file's bytes; `counted` is told the number of bytes of every piece."""
-    seen, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
+def of_file(path: str | os.PathLike[str], on_bytes: Callable[[int], None] | None = None) -> str:
+    """Digest of a file's bytes; `on_bytes` is told the number of bytes of every piece."""
+    hasher, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
     with Path(path).open("rb", buffering=0) as file:
         while num_bytes := file.readinto(piece):
-            seen.update(piece[:num_bytes])
-            if counted is not None:
-                counted(num_bytes)
-    return seen.hexdigest()
+            hasher.update(piece[:num_bytes])
+            if on_bytes is not None:
+                on_bytes(num_bytes)
+    return hasher.hexdigest()
 
 
 def of_tree(files: Mapping[str, str]) -> str:
-    """Digest of a directory, given as relative name -> digest of the file; nothing else counts."""
+    """Digest of a directory given as relative name -> digest of the file; times and modes do not count."""
     return of_json(dict(files))
 
 
@@ -74,31 +74,31 @@ def of_files(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def of_still_file(path: Path) -> str:
-    """Digest of a file that nobody writes meanwhile; otherwise a FileChanged.
+    """Digest of a file; FileChanged if it is written while it is read.
 
-    A second name given or taken meanwhile moves a file's ctime and is no write.
+    Adding or removing a hard link changes a file's ctime and is no write.
     """
     before = path.stat()
-    found = of_file(path)
+    sha256 = of_file(path)
     after = path.stat()
     linked = max(before.st_nlink, after.st_nlink) > 1
     if _written(before) != _written(after) or (not linked and before.st_ctime_ns != after.st_ctime_ns):
         raise FileChanged(f"{path} changed while it was being read; run again when nothing writes it")
-    return found
+    return sha256
 
 
 def signature(path: Path) -> str:
-    """What `stat` says of a file; any later write changes it, except within the timestamps' granularity."""
+    """Text of a file's `stat` that any later write changes, except within the granularity of timestamps."""
     return _signature(path.stat())
 
 
 def _stats(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
-    """What the system says of each file that is there; others may remove some of them meanwhile."""
-    found = {}
+    """`stat` of each existing file; another process may remove some of them meanwhile."""
+    stats = {}
     for path in paths:
         with suppress(FileNotFoundError):
-            found[path] = path.stat()
-    return found
+            stats[path] = path.stat()
+    return stats
 
 
 def _signature(stat: os.stat_result) -> str:
@@ -114,16 +114,15 @@ def _inode(stat: os.stat_result) -> str:
 
 
 class FileDigests:
-    """File digests remembered in a small SQLite file; safe for any number of processes at once.
+    """A cache of file digests in a small SQLite file; safe for any number of processes at once.
 
-    An entry belongs to an inode, so that all names of a file share it, and counts only while size and times
-    are what they were when it was hashed. The cache saves time and nothing else: where it cannot be used,
-    files are hashed and a warning says so.
+    An entry belongs to an inode, so that all hard links of a file share it, and is valid while size and times
+    are unchanged. Where the cache cannot be used, files are hashed and a warning is logged.
     """
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        self._told: set[str] = set()
+        self._warnings: set[str] = set()
 
     def digest(self, path: Path) -> str:
         """Digest of one file, from the cache where the file is unchanged."""
@@ -131,27 +130,28 @@ class FileDigests:
 
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Digests of several files; those not in the cache are hashed in parallel."""
-        wanted = {path: path.stat() for path in paths}
-        known = self._known(wanted)
+        stats = {path: path.stat() for path in paths}
+        cached = self._known(stats)
         old_ns = time.time_ns() - RACY_NS
-        fresh = of_files(path for path in wanted if path not in known)
-        # A write always moves ctime, which, unlike mtime, nobody can set.
-        settled = [path for path in fresh if wanted[path].st_ctime_ns < old_ns]
-        self._remember((wanted[path], fresh[path]) for path in settled)
-        return {path: known.get(path) or fresh[path] for path in wanted}
+        fresh = of_files(path for path in stats if path not in cached)
+        # Every write changes ctime, which programs cannot set, unlike mtime. A file with a recent ctime may
+        # still change within the granularity of timestamps, so its digest is not stored.
+        settled = [path for path in fresh if stats[path].st_ctime_ns < old_ns]
+        self._remember((stats[path], fresh[path]) for path in settled)
+        return {path: cached.get(path) or fresh[path] for path in stats}
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Those of the digests that are remembered and still count; reads no file."""
+        """Valid cached digests of the paths; reads no file."""
         return self._known(_stats(paths))
 
-    def vouch(self, known: Mapping[Path, str], since_ns: int) -> None:
-        """Remember digests of files that were read after `since_ns` and written by nobody since.
+    def vouch(self, digests: Mapping[Path, str], since_ns: int) -> None:
+        """Cache digests of files that were read after `since_ns` and not written since.
 
-        For a store's own files, whose ctime moves with every link to them: there mtime has to tell of a
-        write, and files with an mtime too young for that are left out, as are files that are gone.
+        For a store's own files: every hard link changes their ctime, so a write is detected by mtime alone.
+        Files whose mtime is too recent for that, and missing files, are left out.
         """
         rows = []
-        for path, sha256 in known.items():
+        for path, sha256 in digests.items():
             try:
                 stat = path.stat()
             except FileNotFoundError:
@@ -161,35 +161,36 @@ class FileDigests:
         self._remember(rows)
 
     def forget(self, paths: Iterable[Path]) -> None:
-        """Drop what is remembered of files that were found to have other bytes."""
+        """Drop the cached digests of files that turned out to have other bytes."""
         rows = [(_inode(stat),) for stat in _stats(paths).values()]
         if rows and self.cache.exists():
             with self._warned(), closing(self._connect()) as db, db:
                 db.executemany("DELETE FROM inode WHERE inode = ?", rows)
 
     def clear(self) -> None:
-        """Forget everything, which needs no room and gives some back; left alone where others do not let go.
+        """Empty the cache without needing disk space; does nothing while other processes hold its lock.
 
-        The file stays, empty: a process that waits for its lock goes on with it. No descriptor is opened,
-        since to close one would let go of the lock.
+        The file is truncated, not removed: a process that waits for its lock continues to use it.
         """
         if self.cache.exists():
             with suppress(sqlite3.Error, OSError), closing(sqlite3.connect(self.cache, timeout=BUSY_S)) as db:
                 db.execute("BEGIN EXCLUSIVE")
+                # By path: closing any descriptor of the file would release this process's POSIX locks on it,
+                # SQLite's among them.
                 os.truncate(self.cache, 0)
 
-    def _known(self, wanted: Mapping[Path, os.stat_result]) -> dict[Path, str]:
-        known: dict[Path, str] = {}
+    def _known(self, stats: Mapping[Path, os.stat_result]) -> dict[Path, str]:
+        digests: dict[Path, str] = {}
         if self.cache.exists():
             with self._warned(), closing(self._connect()) as db:
                 query = "SELECT sha256 FROM inode WHERE inode = ? AND signature = ?"
-                for path, seen in wanted.items():
-                    for (found,) in db.execute(query, (_inode(seen), _signature(seen))):
-                        known[path] = found
-        return known
+                for path, stat in stats.items():
+                    for (sha256,) in db.execute(query, (_inode(stat), _signature(stat))):
+                        digests[path] = sha256
+        return digests
 
-    def _remember(self, seen: Iterable[tuple[os.stat_result, str]]) -> None:
-        rows = [(_inode(stat), _signature(stat), sha256) for stat, sha256 in seen]
+    def _remember(self, digests: Iterable[tuple[os.stat_result, str]]) -> None:
+        rows = [(_inode(stat), _signature(stat), sha256) for stat, sha256 in digests]
         if not rows:
             return
         with self._warned():
@@ -213,14 +214,16 @@ class FileDigests:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            told = f"digest cache {self.cache} cannot be used, so files are hashed again: {exc}{_remedy(exc)}"
-            if told not in self._told:  # once for every reason is enough
-                self._told.add(told)
-                log.warning("%s", told)
+            warning = (
+                f"digest cache {self.cache} cannot be used, so files are hashed again: {exc}{_remedy(exc)}"
+            )
+            if warning not in self._warnings:  # log each reason once
+                self._warnings.add(warning)
+                log.warning("%s", warning)
 
 
 def _remedy(exc: BaseException) -> str:
-    """What to do about a cache that cannot be used: only one that is broken is to be deleted."""
+    """What to do about a cache that cannot be used; only a corrupt one should be deleted."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return "; delete it"

@@ -1,4 +1,4 @@
-"""What can go wrong where artifacts live."""
+"""Errors of stores, registries and signatures."""
 
 
 class StoreUnknown(Exception):
@@ -22,11 +22,11 @@ class NotFound(Exception):
 
 
 class RowRefused(Exception):
-    """The registry cannot hold a value that was given: every reader would call its row odd."""
+    """The registry cannot store a value: readers would reject its row as odd."""
 
 
 class AliasMoved(Exception):
-    """Somebody moved the alias first."""
+    """The alias does not point at the expected version: another process moved it."""
 
 
 class NotPublishable(Exception):
@@ -34,15 +34,15 @@ class NotPublishable(Exception):
 
 
 class PolicyRefused(Exception):
-    """The version is not what the alias's policy asks; the refusal is in the log."""
+    """The version violates the alias's policy; the log records the refusal."""
 
 
 class PolicyInvalid(Exception):
-    """A policy or a waiver that cannot be meant."""
+    """A policy or a waiver has an invalid value."""
 
 
 class NameRefused(Exception):
-    """A name or an alias that is unsafe, or that differs from another only by case."""
+    """A name or an alias is unsafe, or differs from another only by case."""
 
 
 class StoreMismatch(Exception):
@@ -50,24 +50,24 @@ class StoreMismatch(Exception):
 
 
 class DestinationTaken(Exception):
-    """The directory to pull into already holds something."""
+    """The directory to pull into is not empty."""
 
 
 class StoreBusy(Exception):
-    """A sweep of the store takes longer than others wait for it."""
+    """A sweep or a lock was held longer than the caller waits."""
 
 
 class LeaseLost(Exception):
-    """A lease could not be renewed in time, so that what it protected may be gone."""
+    """A lease was not renewed in time: what it protected may have been removed."""
 
 
 class KeyUnusable(Exception):
-    """A key, a passphrase or a signature file cannot be used as given."""
+    """A key, a passphrase or a signature file is missing, wrong or malformed."""
 
 
 class NotTrusted(Exception):
-    """No signature by a trusted key vouches for these bytes."""
+    """No trusted key signed these bytes."""
 
 
 class SubscriptionRefused(Exception):
-    """Nobody can be told of events that way."""
+    """A subscription has an invalid target, secret or kind of event."""

@@ -1,4 +1,4 @@
-"""Values of the registry: what is published, what is found, and how both are referred to."""
+"""Values of the registry: publications, versions, events and references."""
 
 import math
 import re
@@ -11,12 +11,12 @@ from artifacts.address import address
 from artifacts.errors import NotFound
 
 BUILT, IMPORTED = "built", "imported"
-"""Origins of a version: a recipe of ours, or elsewhere."""
+"""Origins of a version: built from a recipe, or imported."""
 
 PASS, UNVERIFIED = "PASS", "UNVERIFIED"
 
 PUBLISHED_AS = {BUILT: PASS, IMPORTED: UNVERIFIED}
-"""Origin -> the one verdict that it is published with: nobody's word but our gate's is a PASS."""
+"""Origin -> the only verdict for publication: PASS is always the result of our own gate."""
 
 KINDS = (
     "published",
@@ -48,29 +48,29 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """What `Registry.publish` makes a version of."""
+    """The argument of `Registry.publish`: a version to add."""
 
     name: str
     engine_key: str
     recipe: Mapping[str, Any]
     """The recipe in full."""
     verdict: str
-    """Only PASS is published, or UNVERIFIED of an engine that was built elsewhere."""
+    """PASS, or UNVERIFIED for an imported engine; others are not published."""
     facts: Mapping[str, Any]
-    """What a host needs to load the engine and what it was built for: backend, format, tp, pp, limits."""
+    """Requirements on the host, and what the engine was built for: backend, format, tp, pp, limits."""
     lineage: Mapping[str, str] = field(default_factory=dict)
     """Kind of every step -> key of its artifact."""
     checks: Sequence[Mapping[str, Any]] = ()
     """The gate's comparisons, one by one."""
     metrics: Sequence[Metric] = ()
     alias: str | None = None
-    """Alias moved to the version, wherever it was, unless the version has been asked for it before."""
+    """Alias to move to the version, unless it was moved to this version before."""
     model: str = ""
     """Hugging Face repository or directory of the source checkpoint."""
     manifest_digest: str | None = None
-    """Digest that the engine's manifest states."""
+    """Digest in the engine's manifest."""
     source: Mapping[str, Any] = field(default_factory=dict)
-    """Where the model came from: `repo`, `revision`, `licence`."""
+    """Origin of the model: `repo`, `revision`, `licence`."""
     origin: str = BUILT
 
 
@@ -89,18 +89,18 @@ class VersionRecord:
     checks: list[dict[str, Any]]
     metrics: tuple[Metric, ...]
     aliases: tuple[str, ...]
-    """Aliases that pointed here when this was read."""
+    """Aliases that pointed at it when the record was read."""
     published_at: datetime
     """UTC."""
     published_by: str = "unknown"
-    """`user@host`; `unknown` of versions published under schema 1."""
+    """`user@host`; `unknown` for versions published under schema 1."""
     model: str = ""
     manifest_digest: str | None = None
-    """None of versions published under schema 1."""
+    """None for versions published under schema 1."""
     source: dict[str, Any] = field(default_factory=dict)
     origin: str = BUILT
     collected_at: datetime | None = None
-    """When gc took the bytes; None while they are there."""
+    """When gc removed the files; None while they exist."""
 
     @property
     def reference(self) -> str:
@@ -109,7 +109,7 @@ class VersionRecord:
 
     @property
     def address(self) -> str:
-        """What stores call the content that was published; a key alone where nobody wrote down which."""
+        """Address of the published content; the key alone where its digest was not recorded."""
         return address(self.engine_key, self.manifest_digest)
 
     def metric(self, name: str) -> float | None:
@@ -128,12 +128,12 @@ class VersionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One line of the registry's log, which only grows."""
+    """One event of the registry's append-only log."""
 
     seq: int
     at: datetime
     name: str
-    """Empty of what concerns all names, such as a policy."""
+    """Empty for events that concern all names, such as a policy."""
     kind: str
     """One of `KINDS`."""
     by: str
@@ -151,9 +151,9 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """The parts of a reference; anything else is a NotFound that shows the three forms."""
-    found = re.fullmatch(r"([^@:\s]+)(?:@([^@:\s]+)|:(\d{1,9}))?", text)
-    if found is None:
-        raise NotFound(f"{text!r} refers to no version; write NAME, NAME@ALIAS or NAME:NUMBER")
-    name, alias, number = found.groups()
+    """The parts of a reference; NotFound, with the three forms, for any other text."""
+    match = re.fullmatch(r"([^@:\s]+)(?:@([^@:\s]+)|:(\d{1,9}))?", text)
+    if match is None:
+        raise NotFound(f"{text!r} is not a reference to a version; write NAME, NAME@ALIAS or NAME:NUMBER")
+    name, alias, number = match.groups()
     return Reference(name, alias, int(number) if number else None)

@@ -1,4 +1,4 @@
-"""What can go wrong between text and scales."""
+"""Errors of calibration and quantization."""
 
 
 class DataError(Exception):

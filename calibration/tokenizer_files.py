@@ -1,4 +1,4 @@
-"""Which files of a checkpoint make its tokenizer; they go wherever the model goes."""
+"""The files of a checkpoint that belong to its tokenizer, which are copied along with the model."""
 
 import os
 import re
@@ -24,12 +24,12 @@ NAMED = re.compile(rf"{TEMPLATES}/[\w][\w.-]*\.jinja")
 
 
 def tokenizer_files(names: Iterable[str]) -> list[str]:
-    """Those of a checkpoint's files, named from its top, that make its tokenizer; sorted."""
+    """The tokenizer's files among a checkpoint's files, relative to its root; sorted."""
     return sorted(name for name in names if name in NAMES or NAMED.fullmatch(name))
 
 
 def local_files(directory: Path) -> list[str]:
-    """Names of what can make a checkpoint: the entries of a directory, and its named chat templates."""
+    """Names of a directory's entries, and of its named chat templates."""
     names = [entry.name for entry in directory.iterdir()]
     if TEMPLATES in names and (directory / TEMPLATES).is_dir():
         names += [f"{TEMPLATES}/{entry.name}" for entry in (directory / TEMPLATES).iterdir()]

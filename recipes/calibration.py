@@ -1,4 +1,4 @@
-"""What a recipe says about calibration: its data, how it is measured, and within what memory."""
+"""The calibration section of a recipe: data, method and memory."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from recipes.data import Data, Total
 from recipes.frozen import Day, Fraction, Frozen, Several
 
 DATE = "2026-01-01"
-"""What chat templates that print today's date are told, unless a recipe says another day."""
+"""Date for chat templates that print today's date, unless the recipe sets another."""
 
 
 class Memory(Frozen):

@@ -1,4 +1,4 @@
-"""Cron expressions and IANA time zones: what Prefect can read, and when it fires, told without Prefect."""
+"""Cron expressions and IANA time zones: validates them as Prefect reads them, without importing Prefect."""
 
 import re
 from datetime import UTC, datetime
@@ -9,36 +9,38 @@ FIELDS = (
     ("minute", "0 to 59", 0, 59), ("hour", "0 to 23", 0, 23), ("day", "1 to 31", 1, 31),
     ("month", "1 to 12 or jan to dec", 1, 12), ("weekday", "0 to 7 or sun to sat", 0, 7),
 )  # fmt: skip
-"""Fields in their order: name, values in words, lowest and highest. croniter reads seconds and years too: a
-run each second floods the server, and no build takes less than a minute."""
+"""Fields in order: name, values in words, lowest and highest. croniter also reads seconds and years, refused
+here: a run each second floods the server, and no build takes less than a minute."""
 
 PART = re.compile(r"(\*|\d+)(?:-(\d+))?(?:/(\d+))?")
-"""One of a field's values: all or a number, to another one, in steps."""
+"""One part of a field: `*` or a number, optionally a range and a step."""
 
 NO_ZONES = frozenset(("localtime", "Factory"))
-"""What the database of time zones lists and is none: this host's own, and that of a host without one."""
+"""Entries of the time zone database that are not zones: the host's own zone, and its placeholder."""
 
 WORDS = frozenset((
     "sun", "mon", "tue", "wed", "thu", "fri", "sat", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug",
     "sep", "oct", "nov", "dec", "l",
 ))  # fmt: skip
-"""Letters that have a meaning; `L` is the last. croniter also reads random (R) and hashed (H) values and the
-nearest working day (W): Prefect refuses them, or draws other times each time it plans."""
+"""Accepted words; `L` is the last day. croniter also reads random (R) and hashed (H) values and the nearest
+working day (W): Prefect refuses them, or schedules other times on each run."""
 
 EXAMPLE = "minute hour day month weekday, e.g. `0 3 * * *` for 3 o'clock every night"
 
 
-def known_cron(text: str) -> str:
-    """The expression; a ValueError that names the field where Prefect cannot read it, or it never fires."""
+def check_cron(text: str) -> str:
+    """The expression; ValueError, with the wrong field, where Prefect cannot read it or it never fires."""
     fields = text.split()
     if not (len(fields) == 1 and text.strip().startswith("@")) and len(fields) != len(FIELDS):
-        counted = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
-        raise ValueError(f"{counted}, none of seconds or years: {EXAMPLE}")
-    wrong = [told for index in range(len(fields)) if (told := _problem(fields, index))]
-    if wrong or not _readable(text):
-        raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(wrong) or EXAMPLE}")
+        count = f"{shortened(text)!r} has {len(fields)} fields, a cron expression has 5"
+        raise ValueError(f"{count}, without seconds and years: {EXAMPLE}")
+    problems = [problem for index in range(len(fields)) if (problem := _problem(fields, index))]
+    if problems or not _readable(text):
+        raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(problems) or EXAMPLE}")
     if fires_after(text, "UTC", datetime.now(UTC)) is None:
-        raise ValueError(f"{shortened(text)!r} never fires: no such day comes; choose another day or month")
+        raise ValueError(
+            f"{shortened(text)!r} never fires: there is no such date; choose another day or month"
+        )
     return text
 
 
@@ -49,14 +51,14 @@ def fires_after(cron: str, timezone: str, moment: datetime) -> datetime | None:
     from croniter import CroniterBadDateError, croniter
 
     try:
-        found: datetime = croniter(cron, moment.astimezone(ZoneInfo(timezone))).get_next(datetime)
+        next_time: datetime = croniter(cron, moment.astimezone(ZoneInfo(timezone))).get_next(datetime)
     except CroniterBadDateError:
         return None
-    return found
+    return next_time
 
 
-def known_timezone(zone: str) -> str:
-    """The name; a ValueError with the nearest names there are where it is none."""
+def check_timezone(zone: str) -> str:
+    """The name; ValueError, with a similar name, for an unknown time zone."""
     import difflib  # as in _readable
     import zoneinfo
 
@@ -65,13 +67,13 @@ def known_timezone(zone: str) -> str:
         return zone
     by_sound = {name.rpartition("/")[2].lower(): name for name in sorted(names)}
     by_sound |= {name.lower(): name for name in names}
-    near = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
-    hint = f"did you mean {by_sound[near[0]]!r}?" if near else "e.g. 'UTC' or 'Europe/Berlin'"
-    raise ValueError(f"{shortened(zone)!r} is no IANA time zone; {hint}")
+    close = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
+    hint = f"did you mean {by_sound[close[0]]!r}?" if close else "e.g. 'UTC' or 'Europe/Berlin'"
+    raise ValueError(f"{shortened(zone)!r} is not an IANA time zone; {hint}")
 
 
 def _problem(fields: list[str], index: int) -> str | None:
-    """What is wrong with one field, were all others `*`."""
+    """The problem of one field, checked with `*` in all others; None if there is none."""
     if fields[index].startswith("@"):
         return None
     alone = ["*"] * len(fields)
@@ -84,11 +86,11 @@ def _problem(fields: list[str], index: int) -> str | None:
 
 
 def _backwards_or_once(part: str, low: int, high: int) -> str | None:
-    """What is wrong with a range or step that croniter takes, and nobody means."""
-    found = PART.fullmatch(part)
-    if found is None:
+    """The problem of a range or step that croniter accepts but that cannot be intended."""
+    match = PART.fullmatch(part)
+    if match is None:
         return None
-    begin, last, step = found.groups()
+    begin, last, step = match.groups()
     first = low if begin == "*" else int(begin)
     end = int(last) if last else high
     if last and end < first:

@@ -1,4 +1,4 @@
-"""The parts of a recipe that say which text is used, and how it is read."""
+"""The data sections of a recipe: sources of text, and how they are read."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from recipes.frozen import Commit, FilePath, Frozen, Several
 
 
 class Columns(Frozen):
-    """Which column holds what, where the usual names do not say it."""
+    """Columns by their content, for sources without the usual column names."""
 
     text: str | None = None
     """Text as it is."""
@@ -17,15 +17,15 @@ class Columns(Frozen):
     tools: str | None = None
     """Tools offered to the model, for the chat template; beside `messages`."""
     prompt: str | None = None
-    """What the user asks."""
+    """The user's prompt."""
     input: str | None = None
-    """What the prompt is about, put after it; may be empty."""
+    """Text that is appended to the prompt; may be empty."""
     completion: str | None = None
-    """What the model answers."""
+    """The model's answer."""
 
     @model_validator(mode="after")
     def one_content(self) -> "Columns":
-        """Checks that the columns make one kind of content."""
+        """Checks that the columns form one kind of content."""
         kinds = [self.text is not None, self.messages is not None, self.prompt is not None]
         if sum(kinds) != 1 or (self.prompt is None) != (self.completion is None):
             raise ValueError("give 'text', or 'messages', or 'prompt' and 'completion'")
@@ -37,10 +37,10 @@ class Columns(Frozen):
 
 
 class Skip(Frozen):
-    """A limited tolerance for broken rows."""
+    """A limit on malformed rows that are skipped."""
 
     skip: PositiveInt
-    """Rows that may be left out, at most; each is listed in the report."""
+    """Most rows that may be skipped; the report lists each one."""
 
 
 class Data(Frozen):
@@ -83,19 +83,19 @@ class Data(Frozen):
 
     @property
     def title(self) -> str:
-        """The source as people call it."""
+        """The source's name in messages."""
         return self.path if self.path is not None else f"{self.repo} @ {str(self.revision)[:12]}"
 
     @property
     def roles(self) -> dict[str, str]:
-        """What is held -> column, as the recipe says it; empty where the names decide."""
+        """Content -> column, from the recipe; empty where the usual names decide."""
         if self.columns is not None:
             return self.columns.model_dump(exclude_none=True)
         return {} if self.column == "auto" else {"text": self.column}
 
     @model_validator(mode="after")
     def one_place(self) -> "Data":
-        """Checks that the data stands in one place, and that nothing is said of another."""
+        """Checks that there is one place of data, and no field of another kind of place."""
         if (self.path is None) == (self.repo is None):
             raise ValueError("give exactly one of 'path' and 'repo' (with 'revision')")
         if (self.repo is None) != (self.revision is None):
@@ -123,7 +123,7 @@ class Total(Frozen):
 
     @model_validator(mode="after")
     def one_unit(self) -> "Total":
-        """Checks that the size is given once."""
+        """Checks that exactly one size is given."""
         if (self.samples is None) == (self.tokens is None):
             raise ValueError("give exactly one of 'samples' and 'tokens'")
         return self

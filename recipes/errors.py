@@ -1,21 +1,21 @@
-"""What can be wrong with a recipe."""
+"""Errors of recipes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 SHOWN = 50
-"""Problems of a recipe that a message tells."""
+"""Most problems that a message lists."""
 
 
 class RecipeError(Exception):
-    """The recipe is wrong: every problem found, each with its place."""
+    """A recipe is invalid; lists every problem with its place."""
 
     def __init__(self, path: Path, problems: Sequence[str], *, more: int = 0) -> None:
-        """`more` counts problems that nobody wrote out."""
+        """`more` is the number of problems that are not in `problems`."""
         self.path, self.problems = path, tuple(problems)
         total = len(problems) + more
         count = f"{total} problem" + ("s" if total != 1 else "")
-        told = [f"  {problem}" for problem in self.problems[:SHOWN]]
+        lines = [f"  {problem}" for problem in self.problems[:SHOWN]]
         if total > SHOWN:
-            told.append(f"  and {total - SHOWN} more")
-        super().__init__("\n".join([f"{path}: {count}", *told]))
+            lines.append(f"  and {total - SHOWN} more")
+        super().__init__("\n".join([f"{path}: {count}", *lines]))

@@ -1,4 +1,4 @@
-"""The quantization formats, one row each: everything the rest of the program asks about a format."""
+"""The quantization formats, one row each: everything that the program needs to know about a format."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -13,20 +13,20 @@ Needs = Literal["none", "ranges", "search"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One quantization format, in our words and in the vendors'."""
+    """One quantization format, with its names at the vendors."""
 
     name: str
     modelopt_cfg: str
     """Name of ModelOpt's preset; empty for `none`."""
     weight: WeightType
     granularity: Granularity
-    """What one weight scale covers."""
+    """Elements that share one weight scale."""
     block_size: int
     """Input channels that share one weight scale; 0 unless the granularity is `block`."""
     activation: ActivationType
     """Type that a linear's input is rounded to."""
     input_scale: Ranges
-    """`static`: one calibrated scale per tensor; `dynamic`: one per token, found while serving."""
+    """`static`: one calibrated scale per tensor; `dynamic`: one per token, computed while serving."""
     smoothing: Smoothing
     """How the per-channel `pre_quant_scale` of inputs is chosen: SmoothQuant's alpha, or AWQ's search."""
     quant_algo: str
@@ -43,7 +43,7 @@ class Format:
 
     @property
     def needs(self) -> Needs:
-        """What must be recorded of the calibration set: nothing, ranges, or ranges and AWQ's search."""
+        """What calibration must record: nothing, ranges, or ranges and AWQ's search."""
         if self.smoothing == "search":
             return "search"
         return "ranges" if self.smoothed or self.input_scale == "static" else "none"
@@ -55,7 +55,7 @@ class Format:
 
     @property
     def two_level(self) -> bool:
-        """Runtimes round what codes and block scales stand for to e4m3, under one more scale per tensor."""
+        """Whether runtimes round dequantized block weights to e4m3, under a second scale per tensor."""
         return self.granularity == "block" and self.activation != "source"
 
 
@@ -89,7 +89,7 @@ FORMATS = {
 LATER = {
     "nvfp4": "it is calibrated and served on sm_100 GPUs only, and no backend of this version targets one",
 }
-"""Formats of the design that this version does not build, and why."""
+"""Planned format -> why this version does not build it."""
 
 EXPERT_REFUSALS = {
     "fp8_rowwise": "TensorRT-LLM's experts have no scales per token (its MixtureOfExperts raises)",
@@ -97,4 +97,4 @@ EXPERT_REFUSALS = {
     "int4_awq": "the router reads the same inputs, so no norm can carry the experts' smoothing",
     "w4a8_awq": "the router reads the same inputs, so no norm can carry the experts' smoothing",
 }
-"""Formats that the experts of a model cannot have, and why; the rest of such a model can."""
+"""Format -> why the experts of a model cannot have it; its other linears can."""

@@ -12,7 +12,7 @@ FILE = Path(__file__).with_name("recipe.schema.json")
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of a recipe file, `matrix` included, for editors to complete and check."""
+    """The schema of a recipe file, with `matrix`, for completion and checks in editors."""
     schema = Recipe.model_json_schema()
     schema["properties"]["matrix"] = {
         "type": "object",
@@ -31,7 +31,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """The schema as the shipped file holds it."""
+    """The text of the shipped schema file."""
     return json.dumps(json_schema(), indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""From a YAML file to recipes: every problem at once, each with file, line and column."""
+"""Loads recipes from a YAML file; reports every problem at once with file, line and column."""
 
 import itertools
 import math
@@ -15,14 +15,14 @@ from recipes.regular import shortened
 from recipes.schema import Recipe
 
 MAX_VARIANTS = 256
-"""Recipes that one file may stand for."""
+"""Most recipes that the matrix of a file may define."""
 
 MATRIX = "maps dotted keys to lists of values, e.g. {format: [fp8, int8_sq], engine.tp: [1, 2]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A recipe and where it came from; its relative paths start at `base`."""
+    """A recipe and its file; relative paths in it start at `base`."""
 
     recipe: Recipe
     file: Path
@@ -44,8 +44,8 @@ def load(file: Path) -> tuple[Loaded, ...]:
     if problem:
         raise RecipeError(file, [f"{place(root, ('matrix',))}matrix: {problem}"])
     variants = [variant(document, point) for point in combinations(matrix)]
-    _check_names(file, root, [str(one.get("name")) for one in variants])
-    return tuple(Loaded(_recipe(file, root, one), file) for one in variants)
+    _check_names(file, root, [str(variant_.get("name")) for variant_ in variants])
+    return tuple(Loaded(_recipe(file, root, variant_), file) for variant_ in variants)
 
 
 def combinations(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
@@ -65,13 +65,13 @@ def variant(document: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
         table[leaf] = value
     labels = [_label(dotted, value) for dotted, value in point.items()]
     name = document.get("name", "")
-    if not isinstance(name, str):  # told as what it is
+    if not isinstance(name, str):  # validation reports it
         return result
     return result | {"name": f"{name}/{'_'.join(labels)}"}
 
 
 def _label(dotted: str, value: Any) -> str:
-    """What a variant's name says of one axis: `fp8`, `fp8_mixed` for a format with exceptions, `tp2`."""
+    """The part of a variant's name for one axis: `fp8`, `fp8_mixed` for a format with exceptions, `tp2`."""
     leaf = dotted.rpartition(".")[2]
     if leaf == "format" and isinstance(value, dict):
         return f"{value['default']}_mixed" if isinstance(value.get("default"), str) else "mixed"
@@ -91,20 +91,22 @@ def _matrix_problem(document: Mapping[str, Any], matrix: Any) -> str:
         return MATRIX
     count = math.prod(map(len, matrix.values()))
     if count > MAX_VARIANTS:
-        return f"{count} combinations; at most {MAX_VARIANTS} recipes are made of one file, take values out"
+        return f"{count} combinations; one file may define at most {MAX_VARIANTS} recipes, remove some values"
     for dotted in matrix:
         parts = dotted.split(".")
         if not all(parts) or parts[0] in ("matrix", "name"):
-            return f"{shortened(dotted)!r} is no key that can vary; it {MATRIX}"
-        inside = [".".join(parts[:cut]) for cut in range(1, len(parts))]
-        taken = next((one for one in inside if one in matrix or not _is_table(document, one)), None)
-        if taken is not None:
-            return f"{shortened(dotted)!r} sets a part of {taken!r}, which is no mapping of its own here"
+            return f"{shortened(dotted)!r} is not a key that can vary; matrix {MATRIX}"
+        prefixes = [".".join(parts[:cut]) for cut in range(1, len(parts))]
+        blocking = next(
+            (prefix for prefix in prefixes if prefix in matrix or not _is_table(document, prefix)), None
+        )
+        if blocking is not None:
+            return f"{shortened(dotted)!r} sets a part of {blocking!r}, which is not a mapping in the recipe"
     return ""
 
 
 def _is_table(document: Any, dotted: str) -> bool:
-    """Whether keys can be set below that place: a mapping is there, or nothing."""
+    """Whether keys can be set below a dotted key: it is a mapping or missing."""
     for part in dotted.split("."):
         if part not in document:
             return True
@@ -117,9 +119,9 @@ def _is_table(document: Any, dotted: str) -> bool:
 def _check_names(file: Path, root: yaml.Node, names: Sequence[str]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        found = place(root, ("matrix",))
-        told = f"{found}matrix: several recipes would be named {twice[0]!r}; give each a file of its own"
-        raise RecipeError(file, [told])
+        mark = place(root, ("matrix",))
+        problem = f"{mark}matrix: several recipes would be named {twice[0]!r}; give each a file of its own"
+        raise RecipeError(file, [problem])
 
 
 def _recipe(file: Path, root: yaml.Node, document: dict[str, Any]) -> Recipe:

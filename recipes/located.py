@@ -1,4 +1,4 @@
-"""YAML files whose every mistake is told with line and column."""
+"""Reads YAML files into models; every problem has its line and column."""
 
 import difflib
 import typing
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from recipes import yaml_text
 from recipes.errors import SHOWN as SHOWN_PROBLEMS
 from recipes.errors import RecipeError
-from recipes.frozen import SPELT
+from recipes.frozen import PATTERN_WORDS
 from recipes.regular import FileRefused, is_directory, read_text, shortened
 
 Loc = tuple[int | str, ...]
@@ -25,48 +25,48 @@ KINDS = {
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
 }
-"""Kinds of errors that pydantic tells in words of Python."""
+"""Type of a pydantic error whose message uses Python's terms -> message in terms of YAML."""
 
 M = TypeVar("M", bound=BaseModel)
 
 SHALLOW = ("too_short", "literal_error", "string_type")
-"""Errors that say nothing once something inside the value is known to be wrong."""
+"""Errors that are redundant if there is an error inside the value."""
 
 
-def compose(file: Path, what: str, cure: str) -> yaml.Node:
-    """The file's syntax tree with places; `what` it should hold and, where there is none, the `cure`."""
+def compose(file: Path, subject: str, remedy: str) -> yaml.Node:
+    """The file's syntax tree; errors name its expected content `subject`, for a missing file the `remedy`."""
     try:
         text = read_text(file)
     except FileRefused as exc:
-        told = f"is a directory; give the file of {what} in it" if is_directory(file) else exc.why
-        raise RecipeError(file, [f"{told}; {cure}" if told == "no such file" else told]) from None
+        problem = f"is a directory; give the file of {subject} in it" if is_directory(file) else exc.why
+        raise RecipeError(file, [f"{problem}; {remedy}" if problem == "no such file" else problem]) from None
     try:
         root = yaml_text.compose(text)
     except yaml.YAMLError as exc:
-        raise RecipeError(file, [yaml_text.said(exc)]) from None
+        raise RecipeError(file, [yaml_text.format_error(exc)]) from None
     if not isinstance(root, yaml.MappingNode):
-        raise RecipeError(file, [f"1:1: {what} is a mapping of keys to values; start with `version: 1`"])
+        raise RecipeError(file, [f"1:1: {subject} is a mapping of keys to values; start with `version: 1`"])
     return root
 
 
 def construct(file: Path, root: yaml.Node) -> dict[str, Any]:
-    """The document as values; a key that stands twice is refused, and text that is not Unicode."""
+    """The document as values; RecipeError for duplicate keys and for text that is not valid Unicode."""
     problems = [*_repeated_keys(root), *_halves(root)]
     if problems:
         raise RecipeError(file, problems)
     try:
         return cast("dict[str, Any]", yaml_text.value_of(root))
     except yaml.YAMLError as exc:
-        raise RecipeError(file, [yaml_text.said(exc)]) from None
+        raise RecipeError(file, [yaml_text.format_error(exc)]) from None
 
 
 def _repeated_keys(node: yaml.Node) -> Iterator[str]:
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
-            if isinstance(key.value, str):  # others cannot be keys, says construct
+            if isinstance(key.value, str):  # `construct` refuses other keys
                 if key.value in seen:
-                    yield f"{_at(key.start_mark)}key {shortened(key.value)!r} stands twice; keep one"
+                    yield f"{_at(key.start_mark)}key {shortened(key.value)!r} is duplicate; keep one"
                 seen.add(key.value)
             yield from _repeated_keys(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -75,7 +75,7 @@ def _repeated_keys(node: yaml.Node) -> Iterator[str]:
 
 
 def _halves(node: yaml.Node) -> Iterator[str]:
-    """Scalars with half a surrogate pair, which an escape can write and no file can hold."""
+    """Problems of scalars with half a surrogate pair, which an escape can express but no file can store."""
     if isinstance(node, yaml.ScalarNode):
         if any("\ud800" <= letter <= "\udfff" for letter in node.value):
             yield f"{_at(node.start_mark)}half a surrogate pair; text must be valid Unicode"
@@ -92,20 +92,20 @@ def _at(mark: yaml.Mark) -> str:
 def validate(
     model: type[M], file: Path, root: yaml.Node, document: Mapping[str, Any], *, more: Sequence[str] = ()
 ) -> M:
-    """The document as `model`, or RecipeError with every problem; `more` keys are allowed at the top."""
+    """The document as `model`; RecipeError with every problem. Keys in `more` are allowed at the top."""
     try:
         return model.model_validate(document)
     except ValidationError as exc:
         errors = exc.errors(include_url=False)
-    told = _Told(model, root, document, tuple(more))
-    wrong = told.distinct(errors)
-    problems = [told.problem(loc, error) for loc, error in wrong[:SHOWN_PROBLEMS]]
-    raise RecipeError(file, problems, more=len(wrong) - len(problems))
+    problems_of = _ErrorFormatter(model, root, document, tuple(more))
+    distinct = problems_of.distinct(errors)
+    problems = [problems_of.problem(loc, error) for loc, error in distinct[:SHOWN_PROBLEMS]]
+    raise RecipeError(file, problems, more=len(distinct) - len(problems))
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """Words for what a model says against a document."""
+class _ErrorFormatter:
+    """Formats the errors of a model about a document."""
 
     model: type[BaseModel]
     root: yaml.Node
@@ -113,13 +113,15 @@ class _Told:
     more: tuple[str, ...]
 
     def distinct(self, errors: Sequence[ErrorDetails]) -> list[tuple[Loc, ErrorDetails]]:
-        """One error per place: a union reports each member it tried, a container its broken items again."""
-        kept: dict[Loc, ErrorDetails] = {}
+        """One error per place: a union reports one per member, a container repeats those of its items."""
+        error_at: dict[Loc, ErrorDetails] = {}
         for error in errors:
-            kept.setdefault(_location(error, self.document), error)
-        parents = {loc[:cut] for loc in kept for cut in range(len(loc))}
+            error_at.setdefault(_location(error, self.document), error)
+        parents = {loc[:cut] for loc in error_at for cut in range(len(loc))}
         return [
-            (loc, error) for loc, error in kept.items() if not (error["type"] in SHALLOW and loc in parents)
+            (loc, error)
+            for loc, error in error_at.items()
+            if not (error["type"] in SHALLOW and loc in parents)
         ]
 
     def problem(self, loc: Loc, error: ErrorDetails) -> str:
@@ -134,11 +136,13 @@ class _Told:
         elif error["type"] == "too_short":
             message = "is empty; give at least one entry"
         elif error["type"] == "string_pattern_mismatch" and loc[-1:] == ("revision",):
-            message = f"{_given(error)} is not a full commit hash (40 hex digits); branches and tags move"
-        elif error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in SPELT:
-            message = f"{_given(error)} is not allowed; write {SPELT[error['ctx']['pattern']]}"
+            message = (
+                f"{_input_text(error)} is not a full commit hash (40 hex digits); branches and tags move"
+            )
+        elif error["type"] == "string_pattern_mismatch" and error["ctx"]["pattern"] in PATTERN_WORDS:
+            message = f"{_input_text(error)} is not allowed; write {PATTERN_WORDS[error['ctx']['pattern']]}"
         elif error["type"] != "value_error":
-            message = f"{KINDS.get(error['type'], _lower(message))}, found {_given(error)}"
+            message = f"{KINDS.get(error['type'], _lower(message))}, found {_input_text(error)}"
         dotted = ".".join(shortened(str(part)) for part in loc)
         return (
             f"{place(self.root, loc)}{dotted}: {message}" if dotted else f"{place(self.root, loc)}{message}"
@@ -146,8 +150,8 @@ class _Told:
 
     def _unknown_key(self, loc: Loc) -> str:
         allowed = self._fields(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown key{hint} (allowed: {', '.join(allowed)})"
 
     def _fields(self, loc: Loc) -> list[str]:
@@ -161,22 +165,22 @@ class _Told:
 
 
 def _location(error: ErrorDetails, document: Any) -> Loc:
-    """The place of an error as the document has it: pydantic adds the names of a union's members.
+    """The place of an error in the document, without the names of union members that pydantic adds.
 
-    What the document does not have is such a name, except for a key that is missing.
+    A part that the document does not have is such a name, unless it is the last part of a missing key.
     """
-    found: list[int | str] = []
+    location: list[int | str] = []
     for number, part in enumerate(error["loc"], start=1):
         inside = isinstance(document, Mapping) and part in document
         if inside or (isinstance(document, list | tuple) and isinstance(part, int)):
             document = document[part]
         elif error["type"] != "missing" or number < len(error["loc"]):
             continue
-        found.append(part)
-    return tuple(found)
+        location.append(part)
+    return tuple(location)
 
 
-def _given(error: ErrorDetails) -> str:
+def _input_text(error: ErrorDetails) -> str:
     return shortened(repr(error["input"]))
 
 
@@ -188,24 +192,26 @@ def _unknown_value(error: ErrorDetails) -> str:
     parts = error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
     allowed = [part.strip("'\"") for part in parts]
     if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
-        return f"{_given(error)} is text, and a number is wanted; write it without quotes: {error['input']}"
-    near = difflib.get_close_matches(str(error["input"]), allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{_given(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
+        return (
+            f"{_input_text(error)} is text; a number is required, write it without quotes: {error['input']}"
+        )
+    close = difflib.get_close_matches(str(error["input"]), allowed, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{_input_text(error)} is not allowed{hint} (allowed: {', '.join(allowed)})"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in typing.get_args(annotation):
-        found = _model_in(inner)
-        if found is not None:
-            return found
+        model = _model_in(inner)
+        if model is not None:
+            return model
     return None
 
 
 def place(root: yaml.Node, loc: Loc) -> str:
-    """`line:column: ` of the deepest part of `loc` that stands in the file."""
+    """`line:column: ` of the deepest part of `loc` that exists in the file."""
     node, mark = root, root.start_mark
     for part in loc:
         step = _child(node, part)

@@ -1,4 +1,4 @@
-"""Which linear is quantized to which format: one format, or a default and exceptions; pure."""
+"""Formats of a model's linears: one format, or a default and exceptions; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from recipes.formats import FORMATS, Format, Needs
 
 NEEDS: tuple[Needs, ...] = ("none", "ranges", "search")
-"""Each includes what stands before it."""
+"""In ascending order: each one includes those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Precision:
 
     @property
     def needs(self) -> Needs:
-        """What must be recorded of the calibration set for all formats in use."""
+        """What calibration must record for all formats in use."""
         return max((fmt.needs for fmt in self.formats), key=NEEDS.index)
 
     def as_param(self) -> str | dict[str, Any]:
-        """What `parse` reads: JSON, in one spelling for one meaning."""
+        """The JSON value that `parse` reads; equal precisions have equal values, since keys hash them."""
         if self.uniform:
             return self.default.name
         return {
@@ -62,5 +62,5 @@ class Precision:
         }
 
     def __str__(self) -> str:
-        """One word for people: `fp8`, or `fp8 with exceptions`."""
+        """Text for messages: `fp8`, or `fp8 with exceptions`."""
         return self.default.name if self.uniform else f"{self.default.name} with exceptions"

@@ -1,7 +1,6 @@
-"""Files that a person names: opened only where they are regular files, and read within a limit.
+"""Reads files that a user names: only regular files, and only up to a limit.
 
-A FIFO would wait for ever, a device never ends, or acts on being opened. Bytes are bounded before they are
-read.
+Opening a FIFO would block forever, and reading a device may never end or have side effects.
 """
 
 import errno
@@ -13,13 +12,13 @@ from io import BufferedReader
 from pathlib import Path
 
 TEXT_BYTES = 1 << 20
-"""A key, a policy, a template, a recipe: what is larger is something else."""
+"""Largest key, policy, template or recipe that is read."""
 
 SHOWN, PATH_SHOWN = 60, 300
-"""Characters of a value, and of a path, that a message shows."""
+"""Most characters of a value, and of a path, that a message shows."""
 
 NAME_BYTES, PATH_BYTES = 255, 4095
-"""Longest name and longest path that a Linux file system takes."""
+"""Longest name and longest path on Linux file systems."""
 
 KINDS = {
     stat.S_IFREG: "a file",
@@ -30,7 +29,7 @@ KINDS = {
 
 
 class FileRefused(Exception):
-    """A file that a person names cannot be read: it is not there, something else, too large, or no text."""
+    """A file that a user names cannot be read: missing, not a regular file, too large, or not text."""
 
     def __init__(self, path: str | Path, why: str) -> None:
         self.path, self.why = path, why
@@ -38,16 +37,16 @@ class FileRefused(Exception):
 
 
 def kind(mode: int) -> str:
-    """What a file of that mode is, with its article."""
+    """The kind of a file with that mode, with its article."""
     return KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[BufferedReader]:
-    """Opens a regular file for reading; a FileRefused for anything else, and for what cannot be opened."""
+    """Open a regular file for reading; FileRefused for anything else, and on failure."""
     try:
         _require_regular(path, path.stat().st_mode)
-        # Between the two looks it may have become a FIFO, which must not make us wait.
+        # O_NONBLOCK: the path may have become a FIFO since the check above, and opening that would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         if path.is_symlink():
@@ -62,7 +61,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
 
 
 def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
-    """The bytes of a regular file; a FileRefused for anything else, and for more than `limit`."""
+    """The bytes of a regular file; FileRefused for anything else, and for more than `limit` bytes."""
     with open_regular(path) as file:
         try:
             data = file.read(limit + 1)
@@ -74,7 +73,7 @@ def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
-    """The text of a regular file in UTF-8; a FileRefused for anything else, and beyond `limit` bytes."""
+    """The text of a regular UTF-8 file; FileRefused for anything else, and for more than `limit` bytes."""
     try:
         return read_bytes(path, limit).decode()
     except UnicodeDecodeError as exc:
@@ -84,65 +83,65 @@ def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
 
 
 def require_writable(path: Path) -> None:
-    """A FileRefused for a path that a text cannot be written to: opening a FIFO would wait for ever."""
+    """Raise a FileRefused unless text can be written to the path: opening a FIFO would block forever."""
     try:
         mode = path.stat().st_mode
-    except OSError:  # not there yet, or told where it is opened
+    except OSError:  # missing, or reported when it is opened
         return
     if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
         raise FileRefused(path, f"is {kind(mode)}; give a file to write")
 
 
-def require_kind(path: Path, wanted: str) -> None:
-    """A FileRefused where something else than what is wanted (`a file`, `a directory`) is at the path.
+def require_kind(path: Path, expected: str) -> None:
+    """Raise a FileRefused if the path is not of the expected kind (`a file`, `a directory`).
 
-    What is not there yet is no error, and what may not be looked at is told where it is opened.
+    A missing path is no error; a path without access is reported when it is opened.
     """
     try:
-        found = kind(path.stat().st_mode)
+        actual = kind(path.stat().st_mode)
     except NotADirectoryError:
-        raise FileRefused(path, "is below something that is no directory; give another path") from None
+        raise FileRefused(path, "is below a path that is not a directory; give another path") from None
     except OSError as exc:
         if exc.errno == errno.ELOOP:
             raise FileRefused(path, "is a link that leads to itself") from None
         return
-    if found != wanted:
-        raise FileRefused(path, f"is {found}; it must be {wanted}")
+    if actual != expected:
+        raise FileRefused(path, f"is {actual}; it must be {expected}")
 
 
 def is_text(text: str) -> bool:
-    """Whether a database, a JSON document or a log can hold it: Unicode without NUL."""
+    """Whether the text can be stored in databases, JSON documents and logs: valid Unicode without NUL."""
     return "\0" not in text and not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def path_problem(text: str) -> str:
-    """Why no file can have this path; empty where one can."""
+    """The reason why no file can have this path; empty if a file can."""
     if not text or text.isspace():
         return "is empty; give a path"
     if "\0" in text:
-        return "holds a NUL character; no path can"
+        return "has a NUL character, which no path can have"
     try:
         data = os.fsencode(text)
     except UnicodeEncodeError:
-        return "holds half a surrogate pair; no path can"
+        return "has half a surrogate pair, which no path can have"
     if len(data) > PATH_BYTES:
         return f"has {len(data)} bytes; a path has at most {PATH_BYTES}"
     longest = max(map(len, data.split(b"/")))
-    return f"holds a name of {longest} bytes; it has at most {NAME_BYTES}" if longest > NAME_BYTES else ""
+    return f"has a name of {longest} bytes; a name has at most {NAME_BYTES}" if longest > NAME_BYTES else ""
 
 
 def user_path(text: str) -> Path:
-    """The path that a person wrote, `~` resolved; a FileRefused where no file can have it."""
+    """A user's path with `~` expanded; FileRefused where no file can have it."""
     if problem := path_problem(text):
         raise FileRefused(text, problem)
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise FileRefused(text, "begins with the home of a user who is not known here") from None
+        raise FileRefused(text, "begins with the home of an unknown user") from None
 
 
 def resolved(path: Path) -> Path:
-    """The path without links; a FileRefused for a link that leads to itself."""
+    """The path with links resolved; FileRefused for a loop of links."""
     try:
         return path.resolve()
     except RuntimeError:
@@ -150,7 +149,7 @@ def resolved(path: Path) -> Path:
 
 
 def is_directory(path: str | Path) -> bool:
-    """Whether a text names a directory; what no path can be, or nobody may look at, is none."""
+    """Whether the path is a directory; False for an invalid path and for one without access."""
     try:
         return Path(path).is_dir()
     except (OSError, ValueError):  # a name too long, or a directory above that is closed
@@ -158,7 +157,7 @@ def is_directory(path: str | Path) -> bool:
 
 
 def shortened(text: str) -> str:
-    """The text for a message: its beginning, where it is long."""
+    """The text for a message, shortened to its beginning if it is long."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

@@ -1,4 +1,4 @@
-"""The recipe: closed, frozen, every field documented where it stands."""
+"""The schema of recipes: closed, frozen, with a description of every field."""
 
 import difflib
 import json
@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from recipes.calibration import DATE, Calibration
-from recipes.cron import known_cron, known_timezone
+from recipes.cron import check_cron, check_timezone
 from recipes.data import Data
 from recipes.formats import FORMATS, LATER
 from recipes.frozen import ALIAS, NAME, Commit, FilePath, Fraction, Frozen, Several, Version1
@@ -31,20 +31,20 @@ Name = Annotated[
 Alias = Annotated[str, StringConstraints(pattern=ALIAS, max_length=64)]
 
 
-def known_format(name: str) -> str:
-    """Checks a format's name; raises ValueError that lists those there are."""
+def check_format(name: str) -> str:
+    """The format's name; ValueError, with the known formats, for another one."""
     if name in LATER:
         raise ValueError(
             f"{name!r} is not built by this version: {LATER[name]} (allowed: {', '.join(FORMATS)})"
         )
     if name not in FORMATS:
-        near = difflib.get_close_matches(name, FORMATS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(name, FORMATS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown format {name!r}{hint} (allowed: {', '.join(FORMATS)})")
     return name
 
 
-FormatName = Annotated[str, AfterValidator(known_format)]
+FormatName = Annotated[str, AfterValidator(check_format)]
 
 
 class Model(Frozen):
@@ -79,7 +79,7 @@ class MixedFormat(Frozen):
 
 
 def _spelling(value: Any) -> str | None:
-    """Which of the two ways to give a format this is; None for neither."""
+    """The tag of the union member for a value; None for neither."""
     if isinstance(value, str):
         return "str"
     return "MixedFormat" if isinstance(value, dict | MixedFormat) else None
@@ -175,13 +175,13 @@ SETTINGS = ("max_batch_size", "max_seq_len")
 OPTION = "options."
 
 
-def known_setting(name: str) -> str:
-    """Checks what a search varies; raises ValueError that says what can be."""
+def check_setting(name: str) -> str:
+    """The name of a setting that a search can vary; ValueError, with the allowed ones, for another one."""
     if name not in SETTINGS and not (name.startswith(OPTION) and name != OPTION):
-        near = difflib.get_close_matches(name, SETTINGS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(name, SETTINGS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"is no setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
+            f"is not a setting that can vary{hint} (allowed: {', '.join(SETTINGS)}, "
             f"{OPTION}<name of a backend option>)"
         )
     return name
@@ -191,7 +191,7 @@ class Tune(Frozen):
     """Searches engine settings by building and measuring, and keeps the best point under the SLO."""
 
     space: dict[
-        Annotated[str, AfterValidator(known_setting)], Annotated[Several[Any], Field(min_length=1)]
+        Annotated[str, AfterValidator(check_setting)], Annotated[Several[Any], Field(min_length=1)]
     ] = Field(min_length=1)
     """Setting -> values to try: `max_batch_size`, `max_seq_len`, or `options.<name>` of the backend."""
     objective: Literal["throughput", "latency"] = "throughput"
@@ -204,15 +204,15 @@ class Tune(Frozen):
     @field_validator("space")
     @classmethod
     def values_can_be_tried(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-        """Checks that sizes are whole numbers from 1, and that no value stands twice."""
+        """Checks that sizes are integers from 1, and that no value is repeated."""
         for name, values in space.items():
-            wrong = [one for one in values if name in SETTINGS and (type(one) is not int or one < 1)]
+            wrong = [value for value in values if name in SETTINGS and (type(value) is not int or value < 1)]
             if wrong:
-                raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is no whole number from 1")
+                raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is not an integer from 1")
             seen: set[str] = set()
-            for text in (json.dumps(one, sort_keys=True) for one in values):
+            for text in (json.dumps(value, sort_keys=True) for value in values):
                 if text in seen:
-                    raise ValueError(f"{name}: {shortened(text)} stands twice; keep one")
+                    raise ValueError(f"{name}: {shortened(text)} is repeated; keep one")
                 seen.add(text)
         return space
 
@@ -252,7 +252,7 @@ class Gate(Frozen):
 
     @model_validator(mode="after")
     def not_a_blend(self) -> "Gate":
-        """Checks that the one source of the gate has no share of anything."""
+        """Checks that the gate's source has no weight, which belongs to blends."""
         if self.data.weight != 1.0:
             raise ValueError("data.weight is for calibration; a gate has one source: give 'samples'")
         return self
@@ -268,9 +268,9 @@ class Publish(Frozen):
 class Schedule(Frozen):
     """When a submitted recipe runs by itself."""
 
-    cron: Annotated[str, AfterValidator(known_cron)]
+    cron: Annotated[str, AfterValidator(check_cron)]
     """Cron expression, e.g. `0 3 * * *`."""
-    timezone: Annotated[str, AfterValidator(known_timezone)] = "UTC"
+    timezone: Annotated[str, AfterValidator(check_timezone)] = "UTC"
     """IANA time zone of the expression."""
 
 
@@ -313,21 +313,21 @@ class Recipe(Frozen):
 
     @property
     def date(self) -> str:
-        """What chat templates that print today's date are told, ISO 8601."""
+        """Date for chat templates that print today's date, ISO 8601."""
         return self.calibration.date if self.calibration is not None else DATE
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether scales are measured on data."""
+        """Whether the recipe needs calibrated scales."""
         return self.precision.needs != "none" or self.kv_cache != "auto"
 
     @model_validator(mode="after")
     def calibrated_formats_are_fed(self) -> "Recipe":
-        """Checks that calibrated scales have data, and that the data is recorded as they need it."""
+        """Checks that calibrated scales have calibration data and the statistics that they need."""
         if self.needs_calibration and self.calibration is None:
-            what = f"format {str(self.precision)!r}" if self.precision.needs != "none" else "kv_cache"
+            cause = f"format {str(self.precision)!r}" if self.precision.needs != "none" else "kv_cache"
             raise ValueError(
-                f"calibration is required: {what} has calibrated scales; "
+                f"calibration is required: {cause} has calibrated scales; "
                 "add 'calibration: {data: [{path: ...}]}'"
             )
         if self.calibration is not None and self.calibration.statistics == "ranges":

@@ -1,7 +1,7 @@
-"""YAML from strangers: bounded in size, depth and aliases before any value is made.
+"""Parses untrusted YAML: checks size, depth and aliases before any value is constructed.
 
-Numbers are those of YAML 1.2 in decimal. What older parsers take for one (`1:30`, `0x10`, `017`, `1_000`,
-`.inf`) and what looks like a date stays text, for the field's own rule to judge.
+Numbers are those of YAML 1.2 in decimal. Texts that older parsers read as numbers (`1:30`, `0x10`, `017`,
+`1_000`, `.inf`) or dates stay text, and are validated by the rule of their field.
 """
 
 import re
@@ -12,17 +12,17 @@ import yaml
 from recipes.regular import shortened
 
 NODES = 20_000
-"""Values and keys of a document, each alias counted as all that it stands for: about a second to read."""
+"""Most values and keys of a document, with every alias counted in full: about a second to parse."""
 
 DEPTH = 40
-"""Lists and mappings in one another."""
+"""Most levels of nested lists and mappings."""
 
 LARGEST_INT, LARGEST, SMALLEST = 1 << 53, 1e15, 1e-15
-"""Beyond these a number is a mistake: integers that JSON readers round, floats whose products overflow."""
+"""Bounds of numbers: JSON readers round larger integers, and products of larger floats overflow."""
 
 TAG = "tag:yaml.org,2002:"
 TAGS = frozenset(TAG + name for name in ("str", "int", "float", "bool", "null", "map", "seq", "merge"))
-"""Types that a document may hold."""
+"""Tags of the types that a document may have."""
 
 INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 FLOAT = re.compile(
@@ -31,15 +31,15 @@ FLOAT = re.compile(
 DECIMAL = {f"{TAG}int": INT, f"{TAG}float": FLOAT}
 
 
-PLAIN = {
+CLEAR_PROBLEMS = {
     "second occurrence": "this anchor is set a second time; give it another name",
     "but found another document": "a second document begins here; give each a file of its own",
 }
-"""What PyYAML says in two halves -> the whole in words."""
+"""Message of PyYAML that is unclear without its context -> clear message."""
 
 
 class Loader(yaml.SafeLoader):
-    """YAML without dates, within limits; whatever is beyond them is a MarkedYAMLError with its place."""
+    """A YAML loader without dates and within limits; MarkedYAMLError, with the place, beyond them."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 as PyYAML declares it
         first: [(tag, form) for tag, form in known if tag.removeprefix(TAG) in ("bool", "null", "merge")]
@@ -55,25 +55,25 @@ class Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.level = 0
         self.extents: dict[int, tuple[int, int]] = {}
-        """Of each node that is whole: nodes in it, and how deep they are in one another."""
+        """Id of a composed node -> number of nodes in it, and its depth."""
         self.nodes = 0
 
     def get_single_node(self) -> yaml.Node | None:
-        """The document's syntax tree; whatever the scanner raises is an error with its place."""
+        """The document's syntax tree; any exception of the scanner becomes an error with its place."""
         try:
             return super().get_single_node()
         except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError):
-            # numbers of a %YAML line and of escapes are taken as they are written, however large
+            # PyYAML does not check numbers in %YAML lines and escapes: huge ones raise other exceptions.
             mark = self.get_mark()
-            told = "a number or an escape near here is none that YAML has; write the text itself"
-            raise yaml.scanner.ScannerError(None, None, told, mark) from None
+            problem = "a number or an escape near here is not valid YAML; write the text itself"
+            raise yaml.scanner.ScannerError(None, None, problem, mark) from None
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node; an error where the document becomes too large or too deep with it."""
+        """The next node; an error where it makes the document too large or too deep."""
         event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML has no types for it
         self.level += 1
         if self.level > DEPTH:
-            raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
+            raise _error(event, f"lists or mappings nested too deep; at most {DEPTH} levels are read")
         node = super().compose_node(parent, index)
         self.level -= 1
         if node is None:
@@ -82,22 +82,22 @@ class Loader(yaml.SafeLoader):
         self.nodes += count if isinstance(event, yaml.AliasEvent) else 1
         if self.nodes > self.most:
             raise _error(
-                event, f"more than {self.most} values, aliases counted as what they stand for; write less"
+                event, f"more than {self.most} values, with aliases counted in full; shorten the document"
             )
         if self.level + height > DEPTH:
-            raise _error(event, f"lists or mappings too deep in one another; at most {DEPTH} levels are read")
+            raise _error(event, f"lists or mappings nested too deep; at most {DEPTH} levels are read")
         return node
 
     def _extent(self, event: yaml.Event, node: yaml.Node) -> tuple[int, int]:
-        """Nodes of a node that is whole, and its height; an alias of one that is not holds itself."""
+        """Number of nodes and depth of a composed node; an alias to an unfinished node contains itself."""
         if isinstance(event, yaml.AliasEvent):
             if id(node) not in self.extents:
-                raise _error(event, f"*{event.anchor} holds itself, without end; write it flat")
+                raise _error(event, f"*{event.anchor} contains itself; write it without the recursion")
             return self.extents[id(node)]
         if node.tag not in TAGS:
             raise _error(
                 event,
-                f"the type {shortened(node.tag.replace(TAG, '!!'))} is not read here; write plain values",
+                f"the type {shortened(node.tag.replace(TAG, '!!'))} is not supported; write plain values",
             )
         parts = [] if isinstance(node, yaml.ScalarNode) else [
             part for item in node.value for part in (item if isinstance(item, tuple) else (item,))
@@ -108,20 +108,22 @@ class Loader(yaml.SafeLoader):
         return extent
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 PyYAML's
-        """The node's value; a ConstructorError with its place where the text is none of its type."""
+        """The node's value; ConstructorError, with its place, where the text does not fit the type."""
         form = DECIMAL.get(node.tag)
         try:
             if form is not None and not form.fullmatch(node.value):
                 raise ValueError(node.value)
             value = float(node.value) if node.tag == f"{TAG}float" else super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError, TypeError):
-            raise _no(node, "can be read; quote it if it is text") from None
+            raise _value_error(node, "can be read; quote it if it is text") from None
         if isinstance(value, int | float) and not isinstance(value, bool) and not self.meant(value):
-            raise _no(node, "can be meant; it is too large, or too near to nothing; quote it if it is text")
+            raise _value_error(
+                node, "is accepted; it is too large or too close to zero; quote it if it is text"
+            )
         return value
 
     def meant(self, value: float) -> bool:
-        """Whether a number can be meant; others overflow, or are rounded by readers of JSON."""
+        """Whether a number is within bounds; others overflow, or are rounded by readers of JSON."""
         if isinstance(value, int):
             return abs(value) <= LARGEST_INT
         return value == 0 or SMALLEST <= abs(value) <= LARGEST
@@ -132,79 +134,81 @@ Loader.add_implicit_resolver(f"{TAG}float", re.compile(rf"(?:{FLOAT.pattern})\Z"
 
 
 class CardLoader(Loader):
-    """Loader of cards: those of data sets list each feature of each configuration."""
+    """The loader of model and dataset cards, which may list each feature of each configuration."""
 
     most = 100_000
 
     def meant(self, value: float) -> bool:
-        """Numbers of cards are not ours."""
+        """Accept every number: cards are written for other programs."""
         return True
 
 
 def compose(text: str) -> yaml.Node | None:
-    """The syntax tree of a document, within the limits; a YAMLError says what is wrong, and where."""
+    """The syntax tree of a document; YAMLError, with problem and place, beyond the limits."""
     return Loader(text).get_single_node()
 
 
 def parse(text: str) -> Any:
-    """The value of a document, within the limits; a YAMLError says what is wrong, and where."""
+    """The value of a document; YAMLError, with problem and place, beyond the limits."""
     node = compose(text)
     return None if node is None else value_of(node)
 
 
 def parse_card(text: str) -> Any:
-    """The front matter of a card, which was not written for us: any number and any key, within the limits."""
+    """The front matter of a card: any number and any key, within the limits of size and depth."""
     return CardLoader(text).get_single_data()
 
 
 def value_of(node: yaml.Node) -> Any:
-    """The value of a syntax tree; a YAMLError where a key is no text, or a value none of its type."""
+    """The value of a syntax tree; YAMLError where a key is not text, or a value does not fit its type."""
     _check_keys(node, set())
     return Loader("").construct_document(node)
 
 
-def said(error: yaml.YAMLError) -> str:
-    """`line:column: what is wrong` of an error, in one short line."""
+def format_error(error: yaml.YAMLError) -> str:
+    """An error as one short line: `line:column: problem`."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return shortened(" ".join(str(error).split()))
     mark = error.problem_mark or error.context_mark
-    at = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
+    place = f"{mark.line + 1}:{mark.column + 1}: " if mark else ""
     problem = str(error.problem or error.context)
-    return f"{at}{PLAIN.get(problem, problem)}"
+    return f"{place}{CLEAR_PROBLEMS.get(problem, problem)}"
 
 
 def _check_keys(node: yaml.Node, seen: set[int]) -> None:
-    """Keys are text: others have no place in a message, and no spelling in JSON."""
+    """Raise a ConstructorError for keys that are not text, which JSON cannot represent."""
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
     seen.add(id(node))
     for item in node.value:
         key, value = item if isinstance(item, tuple) else (None, item)
         if key is not None and key.tag not in (f"{TAG}str", f"{TAG}merge"):
-            shown = (
+            key_text = (
                 f"key {shortened(key.value)!r}"
                 if isinstance(key, yaml.ScalarNode)
                 else "a key that is a list or a mapping"
             )
             raise yaml.constructor.ConstructorError(
-                None, None, f"{shown} is no text; quote it", key.start_mark
+                None, None, f"{key_text} is not text; quote it", key.start_mark
             )
         _check_keys(value, seen)
 
 
-def _no(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
+def _value_error(node: yaml.Node, why: str) -> yaml.MarkedYAMLError:
     kind = node.tag.rpartition(":")[2]
     return yaml.constructor.ConstructorError(
         None, None, f"{shortened(str(node.value))!r} is no {kind} that {why}", node.start_mark
     )
 
 
-def _unprintable(text: str, at: int) -> yaml.MarkedYAMLError:
-    line, column = text.count("\n", 0, at), at - text.rfind("\n", 0, at) - 1
-    mark = yaml.Mark("", at, line, column, None, 0)
-    what = "a NUL character" if text[at] == "\0" else f"the control character U+{ord(text[at]):04X}"
-    told = f"{what} cannot stand in YAML; take it out, and save the file as UTF-8"
-    return yaml.scanner.ScannerError(None, None, told, mark)
+def _unprintable(text: str, position: int) -> yaml.MarkedYAMLError:
+    line, column = text.count("\n", 0, position), position - text.rfind("\n", 0, position) - 1
+    mark = yaml.Mark("", position, line, column, None, 0)
+    character = (
+        "a NUL character" if text[position] == "\0" else f"the control character U+{ord(text[position]):04X}"
+    )
+    problem = f"{character} is not allowed in YAML; remove it, and save the file as UTF-8"
+    return yaml.scanner.ScannerError(None, None, problem, mark)
 
 
 def _error(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:

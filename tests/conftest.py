@@ -11,15 +11,38 @@ from typing import Any
 
 import pytest
 
+from tests import compiler
 from tests.callables import Cli
 from tests.main_job import DEMO, MIXED, write_recipe
 from tests.servers.postgres import database_url, postgres, postgres_url
-from tests.servers.s3 import bucket, proxy, s3_server
+from tests.servers.s3 import awake_s3, bucket, proxy, s3_server
+from tests.suite import (
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_terminal_summary,
+)
 
-__all__ = ["bucket", "database_url", "postgres", "postgres_url", "proxy", "s3_server"]
-"""Fixtures of real servers, for every test."""
+__all__ = [
+    "awake_s3", "bucket", "database_url", "postgres", "postgres_url", "proxy", "s3_server",
+    "pytest_addoption", "pytest_collection_modifyitems", "pytest_configure", "pytest_terminal_summary",
+]  # fmt: skip
+"""Fixtures of real servers, for every test, and how the suite is run."""
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(pytestconfig):
+    """Compiles the same C++ file once, for all tests and their children; the cache is kept between sessions."""
+    real = shutil.which("g++")
+    if real is None or "CXX" in os.environ:
+        yield
+        return
+    script = compiler.program(pytestconfig.cache.mkdir("compiled"), real)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{script.parent}{os.pathsep}{os.environ['PATH']}")
+        yield
 
 
 @pytest.fixture(scope="session")

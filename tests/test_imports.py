@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.present import present
+from tests.structure import imports
+from tests.structure.contract import CONTRACT
+from tests.structure.tree import read_checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
@@ -20,7 +22,7 @@ SHARED = {"recipes.regular", "recipes.yaml_text"}
 """How files and YAML of strangers are read, in one place; leaves may read them so too."""
 
 
-VALUES = {"address", "errors", "actor", "digest", "manifest", "version"}
+VALUES = {"address", "errors", "actor", "digest", "manifest", "progress", "version"}
 OF_ARTIFACTS = {
     "store": VALUES,
     "finding": VALUES,
@@ -31,14 +33,6 @@ OF_ARTIFACTS = {
     "pull": {*VALUES, "store", "registry", "trust"},
 }
 """What each part of `artifacts` may know of the others; the client, above them all, may know them all."""
-
-
-ROOMS = (
-    "cli", "flows", "exchange", "rebuild", "run", "pages", "advice", "plan", "export", "child", "fit", "evaluate",
-    "engines", "trtllm", "backend", "checkpoint", "drafting", "sources", "weights", "models", "toolchains", "step",
-    "process", "errors", "units",
-)  # fmt: skip
-"""The rooms of `pipeline`, top floor first: each imports itself and what stands below it."""
 
 
 def imported_roots(path: Path) -> set[str]:
@@ -72,34 +66,22 @@ def test_parts_of_artifacts_point_one_way(part: str):
             if isinstance(node, ast.ImportFrom) and node.module == "artifacts":
                 known |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("artifacts."):
-                known.add(present(node.module).split(".")[1])
+                known.add(str(node.module).split(".")[1])
         assert known <= {part, *OF_ARTIFACTS[part]}, path
 
 
-def rooms_imported(path: Path) -> set[str]:
-    """Rooms of `pipeline` that a file imports, wherever the import stands."""
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipeline":
-            rooms |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            rooms.add(present(node.module).split(".")[1])
-    return rooms
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_of_pipeline_import_only_what_stands_below(room: str):
-    place = ROOT / "pipeline" / room
-    below = set(ROOMS[ROOMS.index(room) :])
-    for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
-        assert rooms_imported(path) <= below, path
+def test_rooms_of_pipeline_point_one_way():
+    checkout = read_checkout(ROOT)
+    assert imports.unplaced_modules(checkout, CONTRACT) == []
+    assert imports.empty_rooms(checkout, CONTRACT) == []
+    assert list(map(str, imports.upward_imports(checkout, CONTRACT))) == []
 
 
 def test_every_module_of_pipeline_stands_in_a_room():
     names = {
         p.stem for p in (ROOT / "pipeline").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     }
-    assert names == {*ROOMS, "__init__"}
+    assert names == {*CONTRACT, "__init__"}
 
 
 def test_only_the_door_starts_programs():

@@ -32,6 +32,8 @@ from tests.present import present
 from tests.seen import seen
 from tests.watched import ROOT, Call, Ended, watched
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = 250
 NAME, KEY = "demo/fp8", digest.of_json("engine")
 

@@ -39,6 +39,8 @@ from tests.main_job import DEMO, write_recipe
 from tests.mutants import flipped, mutant
 from tests.odd import VALUES, places
 
+pytestmark = pytest.mark.slow
+
 COUNT = int(os.environ.get("ODD_DOCUMENTS", "1000"))
 SEED = int(os.environ.get("ODD_SEED", "0"))
 HUNG_S = 20
@@ -198,7 +200,7 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path:
     bundle.make_key(tmp_path / "key", "")
     public, private = tmp_path / "key.pub", tmp_path / "key"
     pem, own = public.read_bytes(), private.read_bytes()
-    signed = bundle.bundled(
+    signed = bundle.sign_statement(
         {"subject": [], "x": base64.b64encode(b"y" * 90).decode()}, bundle.read_private_key(private)
     )
     keys = bundle.trusted_keys([public])
@@ -216,7 +218,7 @@ def test_changed_keys_and_signatures_are_read_or_refused_by_their_path(tmp_path:
                 return lambda: bundle.read_private_key(private), private
             case _:
                 text = flipped(signed.encode(), rng).decode(errors="replace")
-                return lambda: signing.vouching(manifest, [text], keys), ""
+                return lambda: signing.vouching_keys(manifest, [text], keys), ""
 
     assert outcomes(COUNT // 5, case) > 0
 

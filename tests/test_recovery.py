@@ -183,6 +183,7 @@ def toy(function: str, **params: object) -> Step:
     return Step(kind="engine", variant=function, inputs={}, params=params)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path: Path):
     with mounted(tmp_path / "disk", "8m") as disk:
         site = Site(store=open_store(disk / "store"), host=probe(), child=CHILD)
@@ -192,6 +193,7 @@ def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path: P
         assert list((disk / "store" / "staging").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_temporary_files_is_named_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with mounted(tmp_path / "disk", "8m") as disk:
         monkeypatch.setenv("TMPDIR", str(disk))
@@ -209,6 +211,7 @@ def test_a_full_disk_of_temporary_files_is_named_too(tmp_path: Path, monkeypatch
             realize(fill_late, site, Listener())
 
 
+@pytest.mark.slow
 def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     with pytest.raises(BuildFailed, match="broken on purpose"):
@@ -217,6 +220,7 @@ def test_a_failed_step_is_not_stored_and_its_log_is_quoted(tmp_path: Path):
     assert "RuntimeError" in site.store.log(toy("fail").key).read_text()
 
 
+@pytest.mark.slow
 def test_a_step_that_outlasts_its_time_is_stopped(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), timeout_s=1, child=CHILD)
     with pytest.raises(BuildFailed, match="still running after 1 s"):
@@ -224,6 +228,7 @@ def test_a_step_that_outlasts_its_time_is_stopped(tmp_path: Path):
     assert site.store.keys() == []
 
 
+@pytest.mark.slow
 def test_a_finished_step_is_found_and_not_built_again(tmp_path: Path):
     site = Site(store=open_store(tmp_path), host=probe(), child=CHILD)
     made = realize(toy("build", text="a"), site, Listener())

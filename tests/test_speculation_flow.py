@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from artifacts.manifest import unseal
-from artifacts.trust.papers import beside
+from artifacts.trust.papers import extra_names
 from tests import eagle
 from tests.callables import Cli
 from tests.contract import runtime
@@ -103,7 +103,7 @@ def test_a_pair_of_engines_is_one_version_that_is_scored_by_its_twin_and_served_
     assert (tmp_path / "served" / "engine" / "draft" / "rank1.engine").is_file()
     assert not (tmp_path / "served" / "engine" / "scoring").exists()
     version = unseal((pulled / "version.json").read_text(), "version.json")
-    written = size(pulled) - sum((pulled / name).stat().st_size for name in beside(version))
+    written = size(pulled) - sum((pulled / name).stat().st_size for name in extra_names(version))
     assert told["size_bytes"] == written - told["scoring_bytes"]
 
 

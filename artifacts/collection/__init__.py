@@ -1,1 +1,1 @@
-"""What a store holds, who uses it, and what may go."""
+"""Garbage collection: the inventory of a store, its users, and what can be removed."""

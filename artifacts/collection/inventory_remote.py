@@ -1,4 +1,4 @@
-"""What a remote store holds: manifests are commits, contents are whole or in parts behind an index."""
+"""The inventory of a remote store: manifests are commits, contents are whole or in parts with an index."""
 
 import re
 from collections import defaultdict
@@ -9,10 +9,11 @@ from datetime import datetime
 
 from obstore.store import ObjectStore
 
-from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, Progress, inputs_of, params_of
+from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter, inputs_of, params_of
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest, read_manifest
-from artifacts.store.objects import Meta, listed, read
+from artifacts.progress import ItemProgress
+from artifacts.store.objects import Meta, list_objects, read
 from artifacts.store.remote.remote_layout import MANIFESTS, QUARANTINE
 
 BLOBS, PROBES = "blobs", "probes"
@@ -26,56 +27,56 @@ _BLOB = re.compile(rf"{BLOBS}/[0-9a-f]{{2}}/([0-9a-f]{{64}})(?:|(\.json)|\.parts
 
 @dataclass(slots=True)
 class Reader:
-    """Reads a remote store's inventory; a manifest that did not change is read once."""
+    """Reads a remote store's inventory; an unchanged manifest is read once."""
 
     objects: ObjectStore
     _read: dict[tuple[str, str], Manifest | str] = field(default_factory=dict)
-    """Path and version of an object -> its manifest, or what is wrong with it."""
+    """Path and version of an object -> its manifest, or its problem."""
 
-    def prepare(self, progress: Progress) -> None:
-        """Read what there is, so that `inventory` has only the news to read."""
-        self._manifests(listed(self.objects, MANIFESTS), progress)
+    def prepare(self, progress: ItemProgress) -> None:
+        """Read all manifests, so that `inventory`, which others wait for, reads only new ones."""
+        self._manifests(list_objects(self.objects, MANIFESTS), progress)
 
-    def inventory(self, now: datetime, progress: Progress) -> Inventory:
+    def inventory(self, now: datetime, progress: ItemProgress) -> Inventory:
         """Everything the store holds; `now` is its own time."""
-        # Contents first: one that is added from here on is no candidate, and one whose manifest was written
-        # before this call is among those the manifests name.
-        stored = _blobs(listed(self.objects, BLOBS), now)
-        commits = listed(self.objects, MANIFESTS)
+        # Contents are listed before manifests. A content added after this line is no candidate for removal,
+        # and a content whose manifest was committed before this line is named by a manifest below.
+        stored = _blobs(list_objects(self.objects, BLOBS), now)
+        commits = list_objects(self.objects, MANIFESTS)
         manifests = self._manifests(commits, progress)
         artifacts, problems = {}, []
         for meta in commits:
-            path, found = meta.path, manifests.get(meta.path)
+            path, manifest = meta.path, manifests.get(meta.path)
             matched = _MANIFEST.fullmatch(path)
-            if isinstance(found, str):
-                problems.append(f"{path}: {found}; no file is removed until it is put right or deleted")
-            if matched is None or found is None:
+            if isinstance(manifest, str):
+                problems.append(f"{path}: {manifest}; no file is removed until it is put right or deleted")
+            if matched is None or manifest is None:
                 continue
-            own = Blob(size_bytes=meta.size)
-            artifact = _artifact(matched[1], found, path, _age(meta, now))
-            stored[path] = own
+            commit = Blob(size_bytes=meta.size)
+            artifact = _artifact(matched[1], manifest, path, _age(meta, now))
+            stored[path] = commit
             artifacts[artifact.key] = artifact
         litter = tuple(
             Litter(kind=kind, place=meta.path, size_bytes=meta.size, age_s=_age(meta, now))
             for kind in (PROBES, QUARANTINE)
-            for meta in listed(self.objects, kind)
+            for meta in list_objects(self.objects, kind)
         )
         return Inventory(artifacts=artifacts, blobs=stored, litter=litter, problems=tuple(problems))
 
-    def _manifests(self, commits: Iterable[Meta], progress: Progress) -> dict[str, "Manifest | str"]:
-        """Path -> manifest, or what is wrong with it; one removed meanwhile is left out."""
-        wanted = {
+    def _manifests(self, commits: Iterable[Meta], progress: ItemProgress) -> dict[str, "Manifest | str"]:
+        """Path -> manifest, or its problem; manifests removed meanwhile are left out."""
+        versions = {
             meta.path: (meta.path, f"{meta.tag} {meta.modified}")
             for meta in commits
             if _MANIFEST.fullmatch(meta.path)
         }
-        new = [path for path, version in wanted.items() if version not in self._read]
+        new = [path for path, version in versions.items() if version not in self._read]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for number, (path, found) in enumerate(zip(new, pool.map(self._get, new), strict=True), 1):
+            for number, (path, manifest) in enumerate(zip(new, pool.map(self._get, new), strict=True), 1):
                 progress(number, len(new), "manifests")
-                if found is not None:
-                    self._read[wanted[path]] = found
-        return {path: self._read[version] for path, version in wanted.items() if version in self._read}
+                if manifest is not None:
+                    self._read[versions[path]] = manifest
+        return {path: self._read[version] for path, version in versions.items() if version in self._read}
 
     def _get(self, path: str) -> "Manifest | str | None":
         try:
@@ -85,26 +86,26 @@ class Reader:
             return str(exc)
 
 
-def _artifact(key: str, found: "Manifest | str", path: str, age_s: float) -> Artifact:
-    if isinstance(found, str):
+def _artifact(key: str, manifest: "Manifest | str", path: str, age_s: float) -> Artifact:
+    if isinstance(manifest, str):
         return Artifact(key=key, kind="unreadable", inputs=(), blobs=(path,), age_s=age_s)
     return Artifact(
         key=key,
-        kind=found.kind,
-        inputs=inputs_of(found.step),
-        blobs=(path, *dict.fromkeys(record.sha256 for record in found.files.values())),
+        kind=manifest.kind,
+        inputs=inputs_of(manifest.step),
+        blobs=(path, *dict.fromkeys(record.sha256 for record in manifest.files.values())),
         age_s=age_s,
-        params=params_of(found.step),
-        content=found.digest,
+        params=params_of(manifest.step),
+        content=manifest.digest,
     )
 
 
 def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
-    """Digest -> content, its index before its parts: without the index they are an upload to be continued."""
-    of: defaultdict[str, list[Meta]] = defaultdict(list)
+    """Digest -> content; the index is removed before its parts, which then are an interrupted upload."""
+    objects_of: defaultdict[str, list[Meta]] = defaultdict(list)
     for meta in stored:
         if matched := _BLOB.fullmatch(meta.path):
-            of[matched[1]].append(meta)
+            objects_of[matched[1]].append(meta)
     return {
         sha256: Blob(
             size_bytes=sum(meta.size for meta in metas),
@@ -113,10 +114,10 @@ def _blobs(stored: Iterable[Meta], now: datetime) -> dict[str, Blob]:
                 sorted((meta.path for meta in metas), key=lambda path: (not path.endswith(".json"), path))
             ),
         )
-        for sha256, metas in of.items()
+        for sha256, metas in objects_of.items()
     }
 
 
 def _age(meta: Meta, now: datetime) -> float:
-    """Seconds since an object was written; servers tell some times to the second and others more finely."""
+    """Seconds since an object was written, never negative: servers round some times to the second."""
     return max(0.0, (now - meta.modified).total_seconds())

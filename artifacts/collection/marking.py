@@ -1,4 +1,4 @@
-"""What a store can do without: pure, from what it holds, what the registry says and who leases what."""
+"""Plans a garbage collection from a store's inventory, the registry's versions and the leases. Pure."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from artifacts.address import key_of
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from artifacts.store.claim import Claim
 
 DAY_S = 24 * 3600.0
@@ -16,18 +16,18 @@ DAY_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What is kept beside what aliases point at, what a rollback leads to and what is leased."""
+    """What is kept in addition to aliased versions, rollback targets and leased artifacts."""
 
     keep_last: int = 3
     """Newest versions of every name."""
     keep_pulled_days: float = 30.0
-    """Versions that were pulled since."""
+    """Versions pulled within so many days."""
     min_age_days: float = 7.0
-    """Versions published, and artifacts and files used, since: finished steps of an interrupted run."""
+    """Versions published, and artifacts and files used, within so many days: a run may still need them."""
     litter_days: float = 14.0
-    """Partial builds, quarantined artifacts, logs and caches of downloads and tuning, used since."""
+    """Partial builds, quarantined artifacts, logs, download and tuning caches used within so many days."""
     lineage: bool = True
-    """Whether what kept versions were made from and measured by is kept too."""
+    """Whether to keep the artifacts that kept versions were built from and evaluated by."""
 
     def __post_init__(self) -> None:
         numbers = (self.keep_last, self.keep_pulled_days, self.min_age_days, self.litter_days)
@@ -46,34 +46,34 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """An artifact that goes."""
+    """An artifact to remove."""
 
     key: str
     kind: str
     size_bytes: int
-    """All of its files, those that others share too."""
+    """Of all its files, shared ones included."""
     age_s: float
-    """Since it was used last."""
+    """Since its last use."""
     versions: tuple[str, ...]
-    """Versions that are collected with it; none of an artifact that no version names."""
+    """Versions collected with it; empty for an artifact that no version names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a collection removes, and what it keeps for whom."""
+    """What a collection removes, and what it keeps for which reason."""
 
     policy: Policy
     versions: tuple[Kept, ...]
-    collected: tuple[Known, ...]
-    """Versions whose engine goes or is already gone."""
+    collected: tuple[RetainedVersion, ...]
+    """Versions whose engine is removed or already missing."""
     removed: tuple[Removal, ...]
     blobs: Mapping[str, Blob]
-    """Contents, by id, that nobody needs any more."""
+    """Contents to remove, by id."""
     litter: tuple[Litter, ...]
     kept: Mapping[str, int]
-    """Why -> number of artifacts that stay for that reason first."""
+    """Reason -> number of artifacts whose first reason it is."""
     freed_bytes: int
-    """What the disk gains: shared bytes count once, and only if nobody who shares them stays."""
+    """Bytes that the disk gains: shared bytes count once, and only if no kept artifact shares them."""
     kept_bytes: int
     problems: tuple[str, ...]
 
@@ -81,13 +81,13 @@ class Plan:
         """The plan as JSON values."""
         return {
             "policy": asdict(self.policy),
-            "versions": [asdict(one) for one in self.versions],
-            "collected": [one.reference for one in self.collected],
-            "removed": [asdict(one) for one in self.removed],
+            "versions": [asdict(item) for item in self.versions],
+            "collected": [item.reference for item in self.collected],
+            "removed": [asdict(item) for item in self.removed],
             "blobs": len(self.blobs),
             "litter": [
-                {"place": one.place, "size_bytes": one.size_bytes, "owners": list(one.owners)}
-                for one in self.litter
+                {"place": item.place, "size_bytes": item.size_bytes, "owners": list(item.owners)}
+                for item in self.litter
             ],
             "kept": dict(self.kept),
             "freed_bytes": self.freed_bytes,
@@ -97,70 +97,80 @@ class Plan:
 
 
 def mark(
-    inventory: Inventory, versions: Iterable[Known], claims: Iterable[Claim], policy: Policy, now: datetime
+    inventory: Inventory,
+    versions: Iterable[RetainedVersion],
+    claims: Iterable[Claim],
+    policy: Policy,
+    now: datetime,
 ) -> Plan:
-    """Decide what goes; `now` is when, by the clock that dated the versions."""
+    """Plan a collection; `now` is by the clock that dated the versions."""
     claims, versions = list(claims), list(versions)
-    wanted = retained(versions, policy, now)
+    retained_versions = retained(versions, policy, now)
     leased = {
         key_of(key): UNCLEAR if claim.what == UNCLEAR else LEASED for claim in claims for key in claim.keys
     }
-    kept = _closed(inventory, _roots(inventory, wanted, leased, policy), leased, policy)
-    stays = _by_key(inventory.artifacts[name] for name in kept)
-    going = [one for one in versions if one not in wanted and not _among(stays, one)]
-    collected = tuple(one for one in going if not one.collected)
-    blobs = _unneeded(inventory, kept, claims, policy)
-    litter = tuple(one for one in inventory.litter if _is_over(one, kept, leased, policy))
-    freed = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
+    reason_of = _with_inputs(inventory, _roots(inventory, retained_versions, leased, policy), leased, policy)
+    kept_by_key = _by_key(inventory.artifacts[name] for name in reason_of)
+    removed_versions = [
+        version
+        for version in versions
+        if version not in retained_versions and not _has_content(kept_by_key, version)
+    ]
+    collected = tuple(version for version in removed_versions if not version.collected)
+    blobs = _unneeded_blobs(inventory, reason_of, claims, policy)
+    litter = tuple(version for version in inventory.litter if _is_expired(version, reason_of, leased, policy))
+    freed_blob_bytes = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
     return Plan(
         policy=policy,
         versions=tuple(
-            Kept(reference=one.reference, engine_key=one.engine_key, reasons=reasons)
-            for one, reasons in wanted.items()
+            Kept(reference=version.reference, engine_key=version.engine_key, reasons=reasons)
+            for version, reasons in retained_versions.items()
         ),
         collected=collected,
-        removed=_removals(inventory, kept, going),
+        removed=_removals(inventory, reason_of, removed_versions),
         blobs=blobs,
         litter=litter,
-        kept=_counted(kept.values()),
-        freed_bytes=freed + sum(one.size_bytes for one in litter),
-        kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed,
-        problems=(*inventory.problems, *_missing(inventory, wanted)),
+        kept=_count_reasons(reason_of.values()),
+        freed_bytes=freed_blob_bytes + sum(version.size_bytes for version in litter),
+        kept_bytes=sum(blob.size_bytes for blob in inventory.blobs.values()) - freed_blob_bytes,
+        problems=(*inventory.problems, *_missing(inventory, retained_versions)),
     )
 
 
-def retained(versions: Iterable[Known], policy: Policy, now: datetime) -> dict[Known, tuple[str, ...]]:
-    """Versions to keep -> why; a version whose bytes were collected before is not among them."""
-    of_name: defaultdict[str, list[Known]] = defaultdict(list)
+def retained(
+    versions: Iterable[RetainedVersion], policy: Policy, now: datetime
+) -> dict[RetainedVersion, tuple[str, ...]]:
+    """Version to keep -> reasons; versions that were collected before are left out."""
+    of_name: defaultdict[str, list[RetainedVersion]] = defaultdict(list)
     for version in versions:
         if not version.collected:
             of_name[version.name].append(version)
-    found = {}
+    reasons_of = {}
     for name in sorted(of_name):
-        ranked = sorted(of_name[name], key=lambda one: -one.number)
+        ranked = sorted(of_name[name], key=lambda item: -item.number)
         for rank, version in enumerate(ranked):
             if reasons := _reasons(version, rank, policy, now):
-                found[version] = reasons
-    return found
+                reasons_of[version] = reasons
+    return reasons_of
 
 
-def _reasons(version: Known, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
-    found = [f"@{alias}" for alias in version.aliases]
-    found += [f"rollback of @{alias}" for alias in version.formerly]
-    found += [f"odd row {what}" for what in version.unsure]
+def _reasons(version: RetainedVersion, rank: int, policy: Policy, now: datetime) -> tuple[str, ...]:
+    reasons = [f"@{alias}" for alias in version.aliases]
+    reasons += [f"rollback of @{alias}" for alias in version.formerly]
+    reasons += [f"odd row {row}" for row in version.unsure]
     if rank < policy.keep_last:
-        found.append(f"one of the last {policy.keep_last}")
+        reasons.append(f"one of the last {policy.keep_last}")
     if version.pulled_at is not None and _days(version.pulled_at, now) < policy.keep_pulled_days:
-        found.append(f"pulled {_said(version.pulled_at, now)}")
+        reasons.append(f"pulled {_describe_age(version.pulled_at, now)}")
     if _days(version.published_at, now) < policy.min_age_days:
-        found.append(f"published {_said(version.published_at, now)}")
-    return tuple(found)
+        reasons.append(f"published {_describe_age(version.published_at, now)}")
+    return tuple(reasons)
 
 
-def _said(then: datetime, now: datetime) -> str:
+def _describe_age(then: datetime, now: datetime) -> str:
     days = _days(then, now)
     if days < 0:
-        return f"on {then:%Y-%m-%d}, which is still to come: a clock is wrong"
+        return f"on {then:%Y-%m-%d}, a date in the future: a clock is wrong"
     return f"{days:.1f} days ago"
 
 
@@ -170,22 +180,22 @@ def _days(then: datetime, now: datetime) -> float:
 
 PUBLISHED, LEASED, LINEAGE, YOUNG, INPUT = "published", "leased", "lineage", "used lately", "their inputs"
 UNCLEAR = "kept for an odd or missing row"
-"""Why an artifact stays."""
+"""Reasons to keep an artifact, as plans show them."""
 
 
 def _roots(
-    inventory: Inventory, wanted: Iterable[Known], leased: Mapping[str, str], policy: Policy
+    inventory: Inventory, versions: Iterable[RetainedVersion], leased: Mapping[str, str], policy: Policy
 ) -> dict[str, str]:
-    """Name of each artifact that is kept for itself -> why; the first reason counts.
+    """Name of each artifact that is kept for its own sake -> the first reason that applies.
 
-    A version keeps its own content of its key and no other; leases and lineages know keys only.
+    A version keeps only its own content of a key; leases and lineages name keys and keep all contents.
     """
-    of_key: defaultdict[str, list[Known]] = defaultdict(list)
-    for version in wanted:
+    of_key: defaultdict[str, list[RetainedVersion]] = defaultdict(list)
+    for version in versions:
         of_key[version.engine_key].append(version)
-    made_from = {
+    lineage_keys = {
         key
-        for version in (wanted if policy.lineage else ())
+        for version in (versions if policy.lineage else ())
         for key in version.lineage
         if key != version.engine_key
     }
@@ -195,7 +205,7 @@ def _roots(
             roots[name] = PUBLISHED
         elif artifact.base in leased:
             roots[name] = leased[artifact.base]
-        elif artifact.base in made_from:
+        elif artifact.base in lineage_keys:
             roots[name] = LINEAGE
         elif _is_young(artifact, policy):
             roots[name] = YOUNG
@@ -204,68 +214,77 @@ def _roots(
 
 def _by_key(artifacts: Iterable[Artifact]) -> defaultdict[str, list[Artifact]]:
     """Key -> its contents."""
-    found: defaultdict[str, list[Artifact]] = defaultdict(list)
+    by_key: defaultdict[str, list[Artifact]] = defaultdict(list)
     for artifact in artifacts:
-        found[artifact.base].append(artifact)
-    return found
+        by_key[artifact.base].append(artifact)
+    return by_key
 
 
-def _among(contents: Mapping[str, list[Artifact]], version: Known) -> bool:
-    """Whether one of the artifacts is what the version names."""
-    return any(one.may_be(version) for one in contents.get(version.engine_key, ()))
+def _has_content(contents: Mapping[str, list[Artifact]], version: RetainedVersion) -> bool:
+    """Whether one of the contents may be the version's."""
+    return any(artifact.may_be(version) for artifact in contents.get(version.engine_key, ()))
 
 
 def _is_young(artifact: Artifact, policy: Policy) -> bool:
     return artifact.age_s < policy.min_age_days * DAY_S
 
 
-def _closed(
+def _with_inputs(
     inventory: Inventory, roots: Mapping[str, str], leased: Collection[str], policy: Policy
 ) -> dict[str, str]:
-    """The roots that are there, and what those were made from whose run may not have ended: leased or young.
+    """The roots and the inputs of those whose run may go on: leased or recently used artifacts.
 
-    A version's lineage names its artifacts itself; the other points of a search are inputs and not in it.
+    The inputs of a published version are in its lineage. The trial points of a search are in no lineage, so
+    that inputs have to be followed here.
     """
-    held, kept = inventory.artifacts, dict(roots)
-    of_key = _by_key(held.values())
-    todo = [name for name in kept if held[name].base in leased or _is_young(held[name], policy)]
-    seen = set(todo)
+    artifacts, reason_of = inventory.artifacts, dict(roots)
+    of_key = _by_key(artifacts.values())
+    todo = [
+        name for name in reason_of if artifacts[name].base in leased or _is_young(artifacts[name], policy)
+    ]
+    visited = set(todo)
     while todo:
-        inputs = (one.key for key in held[todo.pop()].inputs for one in of_key[key])
+        inputs = (artifact.key for key in artifacts[todo.pop()].inputs for artifact in of_key[key])
         for name in inputs:
-            if name not in seen:  # one that is kept anyway brings its own inputs too
-                kept.setdefault(name, INPUT)
-                seen.add(name)
+            if name not in visited:  # an artifact that is already kept still keeps its inputs
+                reason_of.setdefault(name, INPUT)
+                visited.add(name)
                 todo.append(name)
-    return kept
+    return reason_of
 
 
-def _removals(inventory: Inventory, kept: Collection[str], going: Iterable[Known]) -> tuple[Removal, ...]:
-    """What is not kept, largest first."""
-    named: defaultdict[str, list[Known]] = defaultdict(list)
-    for version in going:
-        named[version.engine_key].append(version)
-    found = [
+def _removals(
+    inventory: Inventory, kept_names: Collection[str], versions: Iterable[RetainedVersion]
+) -> tuple[Removal, ...]:
+    """Artifacts that are not kept, largest first."""
+    versions_of: defaultdict[str, list[RetainedVersion]] = defaultdict(list)
+    for version in versions:
+        versions_of[version.engine_key].append(version)
+    removals = [
         Removal(
             key=key,
-            kind=one.kind,
-            size_bytes=sum(inventory.blobs[id_].size_bytes for id_ in one.blobs if id_ in inventory.blobs),
-            age_s=one.age_s,
-            versions=tuple(version.reference for version in named[one.base] if one.may_be(version)),
+            kind=artifact.kind,
+            size_bytes=sum(
+                inventory.blobs[id_].size_bytes for id_ in artifact.blobs if id_ in inventory.blobs
+            ),
+            age_s=artifact.age_s,
+            versions=tuple(
+                version.reference for version in versions_of[artifact.base] if artifact.may_be(version)
+            ),
         )
-        for key, one in inventory.artifacts.items()
-        if key not in kept
+        for key, artifact in inventory.artifacts.items()
+        if key not in kept_names
     ]
-    return tuple(sorted(found, key=lambda one: (-one.size_bytes, one.key)))
+    return tuple(sorted(removals, key=lambda artifact: (-artifact.size_bytes, artifact.key)))
 
 
-def _unneeded(
-    inventory: Inventory, kept: Iterable[str], claims: Iterable[Claim], policy: Policy
+def _unneeded_blobs(
+    inventory: Inventory, kept_names: Iterable[str], claims: Iterable[Claim], policy: Policy
 ) -> dict[str, Blob]:
-    """Contents that no kept artifact has and no lease names, and that are old enough."""
-    if inventory.problems:
+    """Contents older than the limit that no kept artifact has and no lease names."""
+    if inventory.problems:  # an unreadable manifest may list any content
         return {}
-    needed = {id_ for key in kept for id_ in inventory.artifacts[key].blobs}
+    needed = {id_ for key in kept_names for id_ in inventory.artifacts[key].blobs}
     needed.update(id_ for claim in claims for id_ in claim.blobs)
     return {
         id_: blob
@@ -274,23 +293,27 @@ def _unneeded(
     }
 
 
-def _is_over(litter: Litter, kept: Collection[str], leased: Collection[str], policy: Policy) -> bool:
-    stays = {*map(key_of, kept), *leased}
-    owned = any(key in stays for key in litter.owners)
+def _is_expired(litter: Litter, kept_names: Collection[str], leased: Collection[str], policy: Policy) -> bool:
+    kept_keys = {*map(key_of, kept_names), *leased}
+    owned = any(key in kept_keys for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S
 
 
-def _counted(reasons: Iterable[str]) -> dict[str, int]:
+def _count_reasons(reasons: Iterable[str]) -> dict[str, int]:
     counts = Counter(reasons)
-    return {why: counts[why] for why in (PUBLISHED, LEASED, UNCLEAR, LINEAGE, YOUNG, INPUT) if counts[why]}
+    return {
+        reason: counts[reason]
+        for reason in (PUBLISHED, LEASED, UNCLEAR, LINEAGE, YOUNG, INPUT)
+        if counts[reason]
+    }
 
 
-def _missing(inventory: Inventory, wanted: Iterable[Known]) -> tuple[str, ...]:
-    """Kept versions whose engine is not there: nothing that gc does, but somebody will miss it."""
-    of_key = _by_key(inventory.artifacts.values())
+def _missing(inventory: Inventory, versions: Iterable[RetainedVersion]) -> tuple[str, ...]:
+    """Kept versions whose engine the store lacks; gc reports them, it cannot help."""
+    by_key = _by_key(inventory.artifacts.values())
     return tuple(
-        f"{one.reference}: its engine {one.engine_key} is not in the store"
-        f"{', which has another build of it' if of_key[one.engine_key] else ''}; build its recipe again"
-        for one in wanted
-        if not _among(of_key, one)
+        f"{version.reference}: its engine {version.engine_key} is not in the store"
+        f"{', which has another build of it' if by_key[version.engine_key] else ''}; build its recipe again"
+        for version in versions
+        if not _has_content(by_key, version)
     )

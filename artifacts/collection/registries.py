@@ -1,4 +1,4 @@
-"""Which registries name a store's artifacts, remembered in the store: gc asks all of them or none."""
+"""The registries that name a store's artifacts, recorded in the store: gc must consult all of them."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ from artifacts.errors import StoreUnusable
 from artifacts.registry import marker, publishing
 from artifacts.registry.database import Database, connect
 from artifacts.store.local import LocalStore
-from artifacts.store.objects import listed, read, write
+from artifacts.store.objects import list_objects, read, write
 
 FOLDER = "registries"
 
 
 def place_of(url: str) -> str:
-    """Where a registry is, the same for every user of it: without user, password and driver's options."""
-    found = make_url(url)
-    kind, database = found.get_backend_name(), found.database
+    """URL of a registry without user, password and driver options: the same text for all of its users."""
+    parsed = make_url(url)
+    kind, database = parsed.get_backend_name(), parsed.database
     if kind == "sqlite" and database:
         database = str(Path(database).absolute())
-    return URL.create(kind, host=found.host, port=found.port, database=database).render_as_string()
+    return URL.create(kind, host=parsed.host, port=parsed.port, database=database).render_as_string()
 
 
 def _path(place: str) -> str:
@@ -32,10 +32,10 @@ def _path(place: str) -> str:
 
 
 def remember(store: LocalStore, url: str) -> None:
-    """Record that a registry names artifacts of the store; to be called before it does.
+    """Record that a registry names artifacts of the store; call it before the first publication.
 
-    The one inside the store is asked anyway; where it is another than versions were published to, a
-    StoreUnusable. What a cache is in front of is where it is recorded.
+    The store's own registry needs no record; if it is not the one that versions were published to, a
+    StoreUnusable. For a cache, the record is written to its remote store.
     """
     if store.remote is None and url == store.registry_url:
         require_same(store.shared, connect(url))
@@ -47,40 +47,40 @@ def remember(store: LocalStore, url: str) -> None:
 
 
 def remember_own(store: LocalStore, url: str) -> None:
-    """Record, where the registry is the store's own, that it has one, and which, so that its loss is noticed.
+    """Record the store's own registry and its binding in a marker file, so that its loss is detected.
 
-    To be called once something is published; a full disk does not undo that.
+    Call it after a publication; a full disk is ignored, since the publication has already happened.
     """
     if store.remote is not None or url != store.registry_url:
         return
-    there = read(store.shared, marker.MARKER)
-    if marker.bound_at(there) is None:
+    marker_text = read(store.shared, marker.MARKER)
+    if marker.bound_at(marker_text) is None:
         with connect(url).reading() as db:
-            now = publishing.bound_at(db)
-        if there is None or now is not None:
+            binding = publishing.bound_at(db)
+        if marker_text is None or binding is not None:
             with suppress(StoreUnusable):
-                write(store.shared, marker.MARKER, marker.text(now))
+                write(store.shared, marker.MARKER, marker.text(binding))
 
 
-def other(objects: ObjectStore, database: Database) -> str | None:
-    """What to say of a store's own registry that is not the one that its versions were published to."""
-    known = marker.bound_at(read(objects, marker.MARKER))
-    if known is None or not database.exists():
+def foreign_registry_message(objects: ObjectStore, database: Database) -> str | None:
+    """The message for a store's own registry that is not the one its versions were published to, or None."""
+    binding = marker.bound_at(read(objects, marker.MARKER))
+    if binding is None or not database.exists():
         return None
     with database.reading() as db:
-        return None if publishing.bound_at(db) == known else marker.OTHER
+        return None if publishing.bound_at(db) == binding else marker.OTHER
 
 
 def require_same(objects: ObjectStore, database: Database) -> None:
-    """Refuse, as StoreUnusable, a store's own registry that is gone or in whose place is another."""
-    if database.exists() and (said := other(objects, database)):
-        raise StoreUnusable(f"registry {database.url} {said}")
+    """Raise a StoreUnusable if the store's own registry was lost or replaced by another one."""
+    if database.exists() and (problem := foreign_registry_message(objects, database)):
+        raise StoreUnusable(f"registry {database.url} {problem}")
 
 
-def lost(store: LocalStore, url: str) -> str | None:
-    """What to say of a registry that is not there though versions of the store were published to it.
+def missing_registry_message(store: LocalStore, url: str) -> str | None:
+    """The message for a missing registry that versions of the store were published to.
 
-    None where nothing of it is known: it never was.
+    None for a registry without a record in the store: nothing was ever published to it.
     """
     own = store.remote is None and url == store.registry_url
     path = marker.MARKER if own else _path(place_of(url))
@@ -89,25 +89,25 @@ def lost(store: LocalStore, url: str) -> str | None:
     if own:
         return marker.GONE
     return (
-        f"is gone, or has no tables: it named artifacts of this store ({path} in the store says so); restore"
-        f" it from a backup, or remove {path} if it, and what it named, was given up on purpose"
+        f"is missing, or has no tables: it named artifacts of this store ({path} in the store records it);"
+        f" restore it from a backup, or remove {path} if it and its versions were given up on purpose"
     )
 
 
-def require_all(objects: ObjectStore, asked: list[str]) -> None:
-    """Raise a StoreUnusable if a registry that names the store's artifacts is not among those asked."""
-    places = {place_of(url) for url in asked}
-    for meta in listed(objects, FOLDER):
+def require_all(objects: ObjectStore, urls: list[str]) -> None:
+    """Raise a StoreUnusable if a recorded registry of the store is not among `urls`."""
+    places = {place_of(url) for url in urls}
+    for meta in list_objects(objects, FOLDER):
         text = read(objects, meta.path)
-        url = None if text is None else _url(text, meta.path)
+        url = None if text is None else _registry_url(text, meta.path)
         if url is not None and url not in places:
             raise StoreUnusable(
-                f"registry {url} names artifacts of this store too, and was not asked what it needs; add"
-                f" --also URL, or remove {meta.path} from the store if that registry is gone"
+                f"registry {url} also names artifacts of this store, and gc was not told to read it; add"
+                f" --also URL, or remove {meta.path} from the store if that registry no longer exists"
             )
 
 
-def _url(text: bytes, path: str) -> str:
+def _registry_url(text: bytes, path: str) -> str:
     try:
         return str(json.loads(text)["url"])
     except (ValueError, KeyError, TypeError):

@@ -1,1 +1,1 @@
-"""Which versions suit a host and a request, and how two of them differ; pure."""
+"""Matches versions with a host and a request, and compares two versions; pure."""

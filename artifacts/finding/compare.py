@@ -1,4 +1,4 @@
-"""What differs between two versions, and whether a difference is more than noise; pure."""
+"""Compares two versions, and tells differences from noise; pure."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -21,26 +21,27 @@ SPEED = {
     "ttft_ms_p95": "time to first token, 95th percentile, ms",
     "itl_ms_p95": "time between tokens, 95th percentile, ms",
 }
-NOTES = {"speed": "each timed once, on whatever else ran beside it: only large differences mean something"}
-"""Section -> what its judgements cannot know."""
+NOTES = {"speed": "each timed once, possibly beside other load: only large differences are meaningful"}
+"""Section -> limit of its judgements."""
 
 SIZE = {"size_bytes": "bytes of the engine"}
-"""Metrics that are compared, in words."""
+"""Compared metric -> its description."""
 
 MORE_IS_BETTER = frozenset({"top1_agreement", "tokens_per_s", "tokens_per_s_per_user"})
-"""Of the others, less is."""
+"""Metrics that improve as they grow; the others improve as they shrink."""
 
 SPEED_NOISE = 0.05
-"""Speeds come without an interval; a smaller share than this is not called a difference (our choice)."""
+"""Speeds have no confidence interval; a relative change below this is called noise (our choice)."""
 
 
 def compare(
     before: VersionRecord, after: VersionRecord, paired: Mapping[str, Metric] | None = None
 ) -> Comparison:
-    """Compares two versions by what the registry says of them.
+    """Compares two versions by their registered recipe, facts and metrics.
 
-    `paired` holds, per metric of accuracy, after less before over the same samples with a 95 % interval,
-    where both were scored on the same ones: it is sharper than what the two intervals tell.
+    `paired` holds, per accuracy metric, the difference (after - before) over the same samples with its 95 %
+    interval, where both versions were scored on the same samples: it is narrower than a difference of the
+    two versions' own intervals.
     """
     left, right = before.facts, after.facts
     return Comparison(
@@ -49,7 +50,7 @@ def compare(
         same_engine=before.engine_key == after.engine_key
         and is_same(before.manifest_digest, after.manifest_digest),
         origin=_settings(_origin(before), _origin(after)),
-        recipe=_settings(_asked(before), _asked(after)),
+        recipe=_settings(_recipe_settings(before), _recipe_settings(after)),
         toolchain=_settings(left.get("toolchain", {}), right.get("toolchain", {})),
         needs=_settings(_needs(left), _needs(right)),
         accuracy=tuple(_accuracy(before, after, paired or {})),
@@ -67,10 +68,10 @@ def same_samples(before: VersionRecord, after: VersionRecord) -> bool:
 
 
 def difference(before: Metric, after: Metric) -> Metric | None:
-    """After less before with a 95 % interval from those of the two; None where one has none.
+    """The difference (after - before) with a 95 % interval from both intervals; None where one is missing.
 
     The square-and-add interval (Zou and Donner, Statistics in Medicine 27, 2008, equation 6), which keeps
-    asymmetric intervals asymmetric. It takes the two for independent: too wide for the same samples.
+    asymmetric intervals asymmetric. It assumes independence, so it is too wide for the same samples.
     """
     if before.low is None or before.high is None or after.low is None or after.high is None:
         return None
@@ -88,24 +89,26 @@ def _accuracy(
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
             continue
-        found = paired.get(name) or difference(left, right)
+        change = paired.get(name) or difference(left, right)
         if not comparable:
-            why = "scored on other text, or against another source checkpoint"
-            yield Measured(name, words, left, right, "unsure", why)
+            reason = "scored on other text, or against another source checkpoint"
+            yield Measured(name, words, left, right, "unsure", reason)
         elif left == right:
-            yield Measured(name, words, left, right, "same", "", found)
-        elif found is None or found.low is None or found.high is None:
+            yield Measured(name, words, left, right, "same", "", change)
+        elif change is None or change.low is None or change.high is None:
             yield Measured(name, words, left, right, "unsure", "no interval was estimated")
         else:
-            how = "same samples, paired" if name in paired else "from both intervals"
-            why = f"difference {found.value:+.2g}, 95 % from {found.low:+.2g} to {found.high:+.2g}; {how}"
-            sure = found.low > 0 or found.high < 0
-            judged = _better(name, found.value) if sure else "noise"
-            yield Measured(name, words, left, right, judged, why, found)
+            method = "same samples, paired" if name in paired else "from both intervals"
+            reason = (
+                f"difference {change.value:+.2g}, 95 % from {change.low:+.2g} to {change.high:+.2g}; {method}"
+            )
+            sure = change.low > 0 or change.high < 0
+            judgement = _better(name, change.value) if sure else "noise"
+            yield Measured(name, words, left, right, judgement, reason, change)
 
 
 def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
-    """Each batch size that was timed for both, largest first; the plain figures where none was."""
+    """Each batch size timed for both, largest first; the metrics without a batch size where none was."""
     elsewhere = "timed on other hardware" if _hardware(before.facts) != _hardware(after.facts) else ""
     batches = [_batches(record) for record in (before, after)]
     common = sorted(batches[0] & batches[1], reverse=True)
@@ -121,22 +124,22 @@ def _plain(
     before: VersionRecord,
     after: VersionRecord,
     names: Mapping[str, str],
-    trouble: str = "",
+    obstacle: str = "",
     *,
     exact: bool = False,
 ) -> Iterator[Measured]:
-    """Figures without intervals; `trouble` is why they cannot be compared, `exact` ones have no noise."""
+    """Figures without intervals; `obstacle` is why they cannot be compared, `exact` ones have no noise."""
     for name, words in names.items():
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
             continue
-        if trouble:
-            yield Measured(name, words, left, right, "unsure", trouble)
+        if obstacle:
+            yield Measured(name, words, left, right, "unsure", obstacle)
         elif left.value == right.value:
             yield Measured(name, words, left, right, "same", "")
         elif not exact and abs(right.value - left.value) < SPEED_NOISE * abs(left.value):
-            why = f"less than {SPEED_NOISE:.0%}, and timed without an interval"
-            yield Measured(name, words, left, right, "noise", why)
+            reason = f"less than {SPEED_NOISE:.0%}, and timed without an interval"
+            yield Measured(name, words, left, right, "noise", reason)
         else:
             yield Measured(name, words, left, right, _better(name, right.value - left.value), "")
 
@@ -173,18 +176,18 @@ def _origin(record: VersionRecord) -> dict[str, Any]:
     }
 
 
-def _asked(record: VersionRecord) -> dict[str, Any]:
+def _recipe_settings(record: VersionRecord) -> dict[str, Any]:
     """The recipe, its format on one line."""
-    asked = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
-    if isinstance(asked.get("format"), Mapping):
-        exceptions = asked["format"].get("except", {})
-        listed = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
-        asked["format"] = f"{asked['format'].get('default')} except {listed}"
-    return asked
+    settings = {place: value for place, value in record.recipe.items() if place not in ("name", "version")}
+    if isinstance(settings.get("format"), Mapping):
+        exceptions = settings["format"].get("except", {})
+        exceptions_text = ", ".join(f"{pattern}: {name}" for pattern, name in exceptions.items())
+        settings["format"] = f"{settings['format'].get('default')} except {exceptions_text}"
+    return settings
 
 
 def _needs(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of host and limits; GPUs by name alone, since each rank's is listed."""
+    """Facts about host and limits; GPU names only, since facts list one GPU per rank."""
     names = sorted({gpu["name"] for gpu in facts.get("gpus", [])})
     rest = {name: value for name, value in facts.items() if name not in ("toolchain", "gpus")}
     return {**rest, "gpus": ", ".join(names) or None}
@@ -201,7 +204,7 @@ def _settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Sett
 
 
 def _flat(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted places and the values that hold no others."""
+    """Dotted place and value of every leaf; lists without mappings are leaves."""
     if isinstance(value, Mapping):
         items = value.items()
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):

@@ -1,4 +1,4 @@
-"""How two versions differ, as a value and in words; pure."""
+"""The comparison of two versions as values, with texts for people; pure."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -6,17 +6,17 @@ from typing import Any, Literal
 from artifacts.version import Metric
 
 Judgement = Literal["better", "worse", "noise", "same", "unsure"]
-"""`noise`: a difference that chance explains; `unsure`: the two figures cannot be compared."""
+"""`noise`: the difference is within its uncertainty; `unsure`: the two values are not comparable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One place of recipe, toolchain or facts where two versions differ."""
+    """One field of recipe, toolchain or facts in which two versions differ."""
 
     place: str
     """Dotted, e.g. `engine.tp`."""
     before: Any
-    """None where it is not given."""
+    """None where the field is missing."""
     after: Any
 
     @property
@@ -32,58 +32,58 @@ class Measured:
     name: str
     """`figure` or `figure@batch`."""
     words: str
-    """What it is."""
+    """Description of the metric."""
     before: Metric
     after: Metric
     judgement: Judgement
     why: str
-    """What the judgement rests on."""
+    """Basis of the judgement."""
     difference: Metric | None = None
-    """After less before, with the 95 % interval that decides; None where no interval was estimated."""
+    """After - before, with the 95 % interval that decides; None where no interval was estimated."""
 
     @property
     def text(self) -> str:
         """The difference in words."""
-        said = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
-        judged = said.get(self.judgement, self.judgement)
+        labels = {"same": "the same", "noise": "no more than noise", "unsure": "not comparable"}
+        judgement = labels.get(self.judgement, self.judgement)
         if self.difference is not None and self.judgement in ("better", "worse"):
-            judged += ", and more than noise"
+            judgement += ", and more than noise"
         figures = f"{_number(self.before.value)} -> {_number(self.after.value)}{_share(self)}"
-        why = f" ({self.why})" if self.why else ""
-        return f"{self.name}: {figures}: {judged}{why}"
+        reason = f" ({self.why})" if self.why else ""
+        return f"{self.name}: {figures}: {judgement}{reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Everything that differs between two versions; equal places are left out, figures are all there."""
+    """All differences between two versions; equal settings are left out, metrics are all listed."""
 
     before: str
     """`NAME:NUMBER`."""
     after: str
     same_engine: bool
-    """Whether both are the very same artifact."""
+    """Whether both are the same artifact."""
     origin: tuple[Setting, ...]
     """Source checkpoint, licence, who built it, verdict."""
     recipe: tuple[Setting, ...]
     toolchain: tuple[Setting, ...]
     needs: tuple[Setting, ...]
-    """What a host must have, and the limits."""
+    """Requirements on the host, and the limits."""
     accuracy: tuple[Measured, ...]
     speed: tuple[Measured, ...]
     size: tuple[Measured, ...]
 
     @property
     def summary(self) -> str:
-        """One sentence that says what changed for who uses it."""
+        """One sentence about the first metric of accuracy, speed and size."""
         if self.same_engine:
             return f"{self.after} is the same engine as {self.before}"
-        parts = [_gist(found) for found in (self.accuracy, self.speed, self.size) if found]
-        said = ", ".join(parts) or "nothing is measured of both"
-        return f"{self.after} against {self.before}: {said}"
+        parts = [_gist(metrics) for metrics in (self.accuracy, self.speed, self.size) if metrics]
+        changes = ", ".join(parts) or "nothing is measured of both"
+        return f"{self.after} against {self.before}: {changes}"
 
     @property
     def sections(self) -> tuple[tuple[str, tuple[Setting | Measured, ...]], ...]:
-        """Title and differences, in the order people ask for them; all of them have a `text`."""
+        """Title and differences in display order; every difference has a `text`."""
         return (
             ("source", self.origin),
             ("recipe", self.recipe),
@@ -99,9 +99,9 @@ class Comparison:
         return {**asdict(self), "summary": self.summary}
 
 
-def _gist(found: tuple[Measured, ...]) -> str:
-    """The first figure of a kind stands for it in the summary."""
-    first = found[0]
+def _gist(metrics: tuple[Measured, ...]) -> str:
+    """The summary of a section: the judgement of its first metric."""
+    first = metrics[0]
     name = first.name.replace("size_bytes", "size")
     if first.judgement == "unsure":
         return f"{name} not comparable"
@@ -125,7 +125,7 @@ def _number(value: float) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value in words; ranks that are alike are counted."""
+    """A value as text; a list of equal items as `COUNT x ITEM`."""
     if value is None:
         return "not given"
     if isinstance(value, dict):

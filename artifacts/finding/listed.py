@@ -1,4 +1,4 @@
-"""One version as lists show it; pure."""
+"""A version as lists and searches read it; pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -22,7 +22,7 @@ NO_FIGURES: Mapping[str, float] = MappingProxyType({})
 class Listed(NamedTuple):
     """A version without recipe, lineage and checks, which `Registry.resolve` reads.
 
-    A tuple, because a search makes one of each version: they cost a third of a frozen dataclass.
+    A tuple, because a search creates one per version: it costs a third of a frozen dataclass.
     """
 
     name: str
@@ -32,15 +32,15 @@ class Listed(NamedTuple):
     origin: str
     model: str
     facts: Mapping[str, Any]
-    """One object for all versions with these facts."""
+    """Shared by all versions with these facts."""
     collected: str | None
-    """When gc took the bytes, ISO 8601; None while they are there."""
+    """When gc removed the files, ISO 8601; None while they exist."""
     published: str
     """ISO 8601, UTC."""
     aliases: tuple[str, ...] = ()
     figures: Mapping[str, float] = NO_FIGURES
-    """Values of `FIGURES` and of what was asked for, as far as they were measured; of a version that a
-    search dropped, only of what was asked for."""
+    """Measured values of `FIGURES` and of the metrics in the criteria; for a version that a search dropped,
+    only those in the criteria."""
 
     @property
     def reference(self) -> str:
@@ -53,11 +53,11 @@ class Listed(NamedTuple):
         return datetime.fromisoformat(self.published)
 
     def metric(self, name: str) -> float | None:
-        """Value of a metric in `figures`; None where it is not there."""
+        """Value of a metric in `figures`; None where it is missing."""
         return self.figures.get(name)
 
 
-def taken(record: VersionRecord | Listed) -> str | None:
-    """When gc took the files; None while they are there."""
-    at = record.collected if isinstance(record, Listed) else record.collected_at
-    return None if at is None else f"gc took its files on {str(at)[:10]}"
+def collected_note(record: VersionRecord | Listed) -> str | None:
+    """The note that gc removed the version's files; None while they exist."""
+    collected_at = record.collected if isinstance(record, Listed) else record.collected_at
+    return None if collected_at is None else f"gc removed its files on {str(collected_at)[:10]}"

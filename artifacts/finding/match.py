@@ -1,4 +1,4 @@
-"""Which versions suit a request, which do not and why, and in what order to try them; pure."""
+"""Matches versions with criteria: the suitable ones in order, the others with reasons; pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from artifacts.finding.listed import Listed, taken
+from artifacts.finding.listed import Listed, collected_note
 from artifacts.finding.needs import FACTS, Facts
 from artifacts.version import VersionRecord
 
@@ -18,32 +18,32 @@ RANKS = {
     "accuracy": ("kl", 1.0),
     "size": ("size_bytes", 1.0),
 }
-"""Order of the versions that suit: by this metric, times this, lowest first; unmeasured ones last."""
+"""Rank -> metric and sign: matches are sorted by sign * metric, ascending, unmeasured ones last."""
 
 AT_LEAST = frozenset({"tokens_per_s", "tokens_per_s_per_user", "top1_agreement"})
 AT_MOST = frozenset(
     {"ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95", "kl", "perplexity_ratio", "size_bytes"}
 )
-"""Metrics that a service level bounds, each from its side; `metric@batch` is the one at that batch size."""
+"""Metrics with lower and with upper bounds in an SLO; `metric@batch` is the one at that batch size."""
 
 CHECKPOINT = "checkpoint"
-"""Backend of imported checkpoints, which nothing serves; they are found by who asks for this backend."""
+"""Backend of imported checkpoints, which cannot be served; only this backend as a criterion matches them."""
 
-IS_CHECKPOINT = "it is a checkpoint: build an engine of it"
+IS_CHECKPOINT = "it is a checkpoint: build an engine from it"
 
 Version = Listed | VersionRecord
 
 
 class Reason(NamedTuple):
-    """Why a version does not suit."""
+    """Why a version does not match."""
 
     fact: str
-    """What was wanted: a key of `WANTED`."""
+    """The violated criterion: a member of `CRITERIA`."""
     text: str
 
 
 class Match(NamedTuple):
-    """A version, and every reason why it does not suit; none when it does."""
+    """A version and every reason why it does not match; none where it matches."""
 
     record: Version
     reasons: tuple[Reason, ...]
@@ -54,43 +54,43 @@ class Match(NamedTuple):
         return tuple(reason.text for reason in self.reasons)
 
 
-def match(records: Iterable[Version], wanted: Mapping[str, Any], rank: str = "speed") -> list[Match]:
-    """Every version: first those that suit, best first, then the dropped ones with their reasons.
+def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "speed") -> list[Match]:
+    """Every version: first those that match, best first, then the dropped ones with their reasons.
 
-    `WANTED` lists what can be asked for; anything else, or another rank, is a ValueError. A version of
-    another name or model is dropped for that alone.
+    An unknown criterion or rank is a ValueError. A version of another name or model has that as its only
+    reason.
     """
-    check(wanted, rank)
-    judged = Judge(wanted)
+    check_criteria(criteria, rank)
+    judge = Judge(criteria)
     metric, sign = RANKS[rank]
-    found = []
+    ranked = []
     for record in records:
-        reasons, value = judged.reasons(record), record.metric(metric)
+        reasons, value = judge.reasons(record), record.metric(metric)
         score = inf if value is None else sign * value
-        found.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
-    found.sort(key=itemgetter(0, 1, 2, 3))
-    return [one[-1] for one in found]
+        ranked.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
+    ranked.sort(key=itemgetter(0, 1, 2, 3))
+    return [entry[-1] for entry in ranked]
 
 
-def check(wanted: Mapping[str, Any], rank: str = "speed") -> None:
-    """Refuses, as a ValueError, what nobody can be asked for."""
-    unknown = sorted(wanted.keys() - WANTED)
+def check_criteria(criteria: Mapping[str, Any], rank: str = "speed") -> None:
+    """Raises ValueError for an unknown criterion, rank or SLO metric."""
+    unknown = sorted(criteria.keys() - CRITERIA)
     if unknown:
-        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(WANTED)}")
+        raise ValueError(f"unknown fact {unknown[0]!r}; have {', '.join(CRITERIA)}")
     if rank not in RANKS:
         raise ValueError(f"unknown rank {rank!r}; have {', '.join(RANKS)}")
-    for name in wanted.get("slo", {}):
+    for name in criteria.get("slo", {}):
         if name.partition("@")[0] not in AT_LEAST | AT_MOST:
             raise ValueError(f"unknown metric {name!r}; have {', '.join(sorted(AT_LEAST | AT_MOST))}")
 
 
 class Judge:
-    """Reasons against versions, worked out once for each distinct set of facts."""
+    """Finds reasons against versions; computes those from facts once per distinct set of facts."""
 
-    def __init__(self, wanted: Mapping[str, Any]) -> None:
-        self._identity = {fact: want for fact, want in wanted.items() if fact in IDENTITY}
-        self._wanted = {fact: want for fact, want in wanted.items() if fact in FACTS}
-        self._slo: Mapping[str, float] = wanted.get("slo", {})
+    def __init__(self, criteria: Mapping[str, Any]) -> None:
+        self._identity = {fact: want for fact, want in criteria.items() if fact in IDENTITY}
+        self._wanted = {fact: want for fact, want in criteria.items() if fact in FACTS}
+        self._slo: Mapping[str, float] = criteria.get("slo", {})
         self._known: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
 
     def reasons(self, record: Version) -> tuple[Reason, ...]:
@@ -103,38 +103,41 @@ class Judge:
 
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
-        known = self._known.get(id(facts))
-        if known is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
-            known = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
-        if known is None:
-            found = (
+        cached = self._known.get(id(facts))
+        if cached is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
+            cached = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
+        if cached is None:
+            reasons = (
                 Reason(fact, text)
                 for fact, want in self._wanted.items()
                 if (text := FACTS[fact](fact, facts, want)) is not None
             )
-            known = self._known[id(facts)] = (facts, tuple(found))  # facts stay, so that no other gets the id
-        return known[1]
+            cached = self._known[id(facts)] = (
+                facts,
+                tuple(reasons),
+            )  # facts stay, so that no other gets the id
+        return cached[1]
 
     def by_state(self, record: Version) -> tuple[Reason, ...]:
-        """Reasons against this very version: its bytes are gone, or what was measured is too little."""
-        gone = taken(record)
-        kept = (Reason("bytes", gone),) if gone is not None else ()
-        return (*kept, *slo_reasons(record, self._slo))
+        """Reasons that apply to this version alone: gc removed its files, or a metric misses the SLO."""
+        collected = collected_note(record)
+        reasons = (Reason("bytes", collected),) if collected is not None else ()
+        return (*reasons, *slo_reasons(record, self._slo))
 
 
 def slo_reasons(record: Version, slo: Mapping[str, float]) -> list[Reason]:
-    """Why the measurements of a version miss a service level."""
-    found = []
+    """The reasons why a version's metrics miss an SLO; an unmeasured metric misses it."""
+    reasons = []
     for name, bound in slo.items():
         value = record.metric(name)
         least = name.partition("@")[0] in AT_LEAST
         if value is None:
-            found.append(Reason("slo", f"{name} was not measured"))
+            reasons.append(Reason("slo", f"{name} was not measured"))
         elif (value < bound) if least else (value > bound):
-            found.append(
+            reasons.append(
                 Reason("slo", f"{name} is {value:.4g}, {'less' if least else 'more'} than {bound:g}")
             )
-    return found
+    return reasons
 
 
 def _name(record: Version, want: str) -> str | None:
@@ -142,64 +145,66 @@ def _name(record: Version, want: str) -> str | None:
 
 
 def _model(record: Version, want: str) -> str | None:
-    """The whole name of the model, or what comes after the last slash, maybe with `@` and a commit.
+    """Compares with the full name of the model or its part after the last slash, and with `@COMMIT` if given.
 
-    Case does not matter on the hub. Of a `Listed`, the commit is the query's to compare.
+    The hub ignores case. For a `Listed`, the database query has compared the commit.
     """
     repo, _, commit = want.partition("@")
-    have, wanted = record.model.casefold(), repo.casefold()
-    if have != wanted and have.rpartition("/")[2] != wanted:
+    model, repo_folded = record.model.casefold(), repo.casefold()
+    if model != repo_folded and model.rpartition("/")[2] != repo_folded:
         return f"its model is {record.model or 'not recorded'!r}, not {repo!r}"
-    found = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
-    return None if found == commit else f"its model is at commit {found}, not {commit}"
+    revision = record.source.get("revision") if commit and isinstance(record, VersionRecord) else commit
+    return None if revision == commit else f"its model is at commit {revision}, not {commit}"
 
 
 IDENTITY: dict[str, Callable[[Version, str], str | None]] = {"name": _name, "model": _model}
-"""What a version is of; where that is another thing, no other reason is of interest."""
+"""Criteria that identify what a version is; a version that violates one gets no further reasons."""
 
-WANTED = (*IDENTITY, *FACTS, "slo")
-"""All that can be asked for; `slo` is metric -> bound."""
+CRITERIA = (*IDENTITY, *FACTS, "slo")
+"""All criteria; `slo` is metric -> bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Versions that were dropped for the same kinds of reasons."""
+    """Versions that were dropped for the same criteria."""
 
     facts: tuple[str, ...]
-    """What they do not suit."""
+    """The violated criteria."""
     matches: tuple[Match, ...]
 
     def texts(self, most: int = 3) -> list[str]:
-        """Their reasons, each once; after the first `most`, how many others there are."""
-        found = dict.fromkeys("; ".join(one.dropped) for one in _alike(self.matches))
-        rest = len(found) - most
-        return [*list(found)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
+        """The distinct reasons; after the first `most`, the number of the others."""
+        texts = dict.fromkeys("; ".join(match.dropped) for match in _alike(self.matches))
+        rest = len(texts) - most
+        return [*list(texts)[:most], *([f"and {rest} other reasons like these"] if rest > 0 else [])]
 
 
-def groups(found: Iterable[Match]) -> list[Group]:
-    """The dropped versions, grouped by what they do not suit; those with fewest reasons first."""
+def groups(matches: Iterable[Match]) -> list[Group]:
+    """The dropped versions grouped by violated criteria, the fewest criteria first."""
     by_reasons: dict[int, list[Match]] = {}
-    for one in found:
-        if one.reasons:
-            by_reasons.setdefault(id(one.reasons), []).append(one)
+    for match in matches:
+        if match.reasons:
+            by_reasons.setdefault(id(match.reasons), []).append(match)
     kinds: dict[tuple[str, ...], list[Match]] = {}
     for alike in by_reasons.values():
         kinds.setdefault(tuple(reason.fact for reason in alike[0].reasons), []).extend(alike)
     return [Group(facts, tuple(kinds[facts])) for facts in sorted(kinds, key=_distance)]
 
 
-def closest(found: Iterable[Match], most: int = 3) -> list[Match]:
-    """The dropped versions that lack least: fewest reasons, those of the wanted name and model first."""
-    dropped = [one for one in found if one.reasons]
-    near = {id(one.reasons): _distance([reason.fact for reason in one.reasons]) for one in _alike(dropped)}
-    return nsmallest(most, dropped, key=lambda one: near[id(one.reasons)])
+def closest(matches: Iterable[Match], most: int = 3) -> list[Match]:
+    """The dropped versions with the fewest reasons; versions of another name or model come last."""
+    dropped = [match for match in matches if match.reasons]
+    distance_of = {
+        id(match.reasons): _distance([reason.fact for reason in match.reasons]) for match in _alike(dropped)
+    }
+    return nsmallest(most, dropped, key=lambda match: distance_of[id(match.reasons)])
 
 
-def _alike(found: Iterable[Match]) -> list[Match]:
-    """One match for each set of reasons; versions with the same facts share theirs."""
-    return list({id(one.reasons): one for one in found}.values())
+def _alike(matches: Iterable[Match]) -> list[Match]:
+    """One match per set of reasons; versions with the same facts share one set."""
+    return list({id(match.reasons): match for match in matches}.values())
 
 
 def _distance(facts: Sequence[str]) -> tuple[int, int]:
-    """Another model or name is further away than anything else."""
+    """Sort key of violated criteria: a wrong name or model is the largest distance."""
     return (any(fact in IDENTITY for fact in facts), len(facts))

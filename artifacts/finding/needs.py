@@ -1,17 +1,17 @@
-"""What an engine needs of a host, and why a host or a request does not suit it; pure."""
+"""Requirements of engines on hosts: one check per criterion that says why a version does not match; pure."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Facts = Mapping[str, Any]
-"""What is registered of a version: what a host needs to load it, and what it was built for."""
+"""The registered facts of a version: requirements on the host, and what the engine was built for."""
 
 TOOLCHAIN_BACKENDS = ("tensorrt", "trtllm_torch")
 """Backends whose engines are loaded by a TensorRT-LLM installation."""
 
 FORMS = frozenset({"pcie", "nvl", "40gb", "mig"})
-"""Parts of a GPU's name that make it another one than the GPU whose name lacks them."""
+"""Parts of a GPU's name that distinguish it from the GPU without them."""
 
 
 def _equal(fact: str, facts: Facts, want: Any) -> str | None:
@@ -22,7 +22,7 @@ def _equal(fact: str, facts: Facts, want: Any) -> str | None:
 def _at_least(fact: str, facts: Facts, want: int) -> str | None:
     have = facts.get(fact)
     if have is None:
-        return f"{fact} is not recorded, and {want} is wanted"
+        return f"{fact} is not recorded; the criterion is at least {want}"
     return None if have >= want else f"{fact} is {have}, less than {want}"
 
 
@@ -30,11 +30,11 @@ def _on_cpu(facts: Facts) -> bool:
     return str(facts.get("device", "cpu")).partition(":")[0] == "cpu"
 
 
-def _cpu(_: str, facts: Facts, known: Iterable[str]) -> str | None:
-    needs, have = facts.get("cpu"), list(known)
+def _cpu(_: str, facts: Facts, vector_sets: Iterable[str]) -> str | None:
+    needs, have = facts.get("cpu"), list(vector_sets)
     if not _on_cpu(facts) or needs is None or needs in have:
         return None
-    return f"needs a CPU with {needs}; this one has {', '.join(have) or 'none that is known'}"
+    return f"needs a CPU with {needs}; this one has {', '.join(have) or 'no known vector set'}"
 
 
 def _gpus(_: str, facts: Facts, names: Iterable[str]) -> str | None:
@@ -50,7 +50,7 @@ def _gpus(_: str, facts: Facts, names: Iterable[str]) -> str | None:
 
 
 def _sm(_: str, facts: Facts, capabilities: Iterable[int]) -> str | None:
-    """Compiled kernels run on GPUs of the compute capability they were built for, and on no other."""
+    """Compiled kernels run only on GPUs of the compute capability that they were built for."""
     needs, have = facts.get("sm"), sorted(set(capabilities))
     if _on_cpu(facts) or needs is None or needs in have:
         return None
@@ -58,7 +58,7 @@ def _sm(_: str, facts: Facts, capabilities: Iterable[int]) -> str | None:
 
 
 def _driver(_: str, facts: Facts, have: str | None) -> str | None:
-    """A driver of an older branch than the one it was built with may lack what its CUDA asks for."""
+    """A driver of an older branch than at build time may lack functions that the CUDA version needs."""
     built = {str(gpu["driver"]) for gpu in facts.get("gpus", []) if gpu.get("driver")}
     if _on_cpu(facts) or have is None or not built:
         return None
@@ -72,7 +72,7 @@ def _branch(driver: str) -> int:
 
 
 def _toolchain(fact: str, facts: Facts, versions: Iterable[str]) -> str | None:
-    """TensorRT loads plans of its very own version only, patch included; TensorRT-LLM's plugins likewise."""
+    """TensorRT and TensorRT-LLM's plugins load only plans of their exact version, patch included."""
     needs, have = facts.get("toolchain", {}).get(fact), list(versions)
     if facts.get("backend") not in TOOLCHAIN_BACKENDS or needs is None or needs in have:
         return None
@@ -80,7 +80,7 @@ def _toolchain(fact: str, facts: Facts, versions: Iterable[str]) -> str | None:
 
 
 def _torch(_: str, facts: Facts, have: str | None) -> str | None:
-    """Of engines that run in our own environment; others bring theirs."""
+    """For engines that run in this environment; toolchain engines bring their own torch."""
     if facts.get("backend") in TOOLCHAIN_BACKENDS:
         return None
     needs = facts.get("toolchain", {}).get("torch")
@@ -90,16 +90,16 @@ def _torch(_: str, facts: Facts, have: str | None) -> str | None:
 
 
 def _memory(_: str, facts: Facts, have: int) -> str | None:
-    """Versions published before the cache was counted have their weights alone."""
+    """Versions published before KV caches were counted have recorded only the bytes of weights."""
     counted = "memory_bytes_per_rank" in facts
-    what = "weights and KV cache" if counted else "weights"
+    content = "weights and KV cache" if counted else "weights"
     per_rank = facts.get("memory_bytes_per_rank" if counted else "weight_bytes_per_rank", 0)
     needs = max(per_rank, default=0) if isinstance(per_rank, list) else per_rank
-    return None if needs <= have else f"a rank's {what} are {needs:,} bytes, more than {have:,}"
+    return None if needs <= have else f"a rank's {content} are {needs:,} bytes, more than {have:,}"
 
 
 def _gpu(_: str, facts: Facts, want: str) -> str | None:
-    """Of another host: a GPU type as recipes say it (`h200`), or a GPU's full name."""
+    """Criterion for another host: a GPU type as in recipes (`h200`), or a GPU's full name."""
     if _on_cpu(facts):
         return f"runs on the CPU, not on {want}"
     if facts.get("target") == want.lower():
@@ -109,31 +109,31 @@ def _gpu(_: str, facts: Facts, want: str) -> str | None:
         return None
     target = facts.get("target", "host")
     needs = " or ".join(built) if target == "host" else target
-    return f"needs {needs or 'the GPU it was built on'}; {want} is asked for"
+    return f"needs {needs or 'the GPU it was built on'}; the criterion is {want}"
 
 
 def same_gpu(want: str, name: str) -> bool:
-    """Whether a GPU type, or a GPU's name, means the GPU that the driver calls `name`."""
-    asked, found = _parts(want), _parts(name)
-    return bool(asked) and asked <= found and asked & FORMS == found & FORMS
+    """Whether a GPU type or name denotes the GPU that the driver calls `name`."""
+    wanted_parts, parts = _parts(want), _parts(name)
+    return bool(wanted_parts) and wanted_parts <= parts and wanted_parts & FORMS == parts & FORMS
 
 
 def _parts(name: str) -> frozenset[str]:
-    found = re.split(r"[\s_-]+", name.lower())
-    return frozenset(re.sub(r"^(\d+)g$", r"\1gb", part) for part in found) - {"nvidia", "tesla", ""}
+    words = re.split(r"[\s_-]+", name.lower())
+    return frozenset(re.sub(r"^(\d+)g$", r"\1gb", part) for part in words) - {"nvidia", "tesla", ""}
 
 
 def _gpu_count(_: str, facts: Facts, have: int) -> str | None:
     ranks = facts.get("world_size", 1)
-    return None if _on_cpu(facts) or ranks <= have else f"needs {ranks} GPUs; {have} are asked for"
+    return None if _on_cpu(facts) or ranks <= have else f"needs {ranks} GPUs; the criterion is {have}"
 
 
-def _runtime(_: str, facts: Facts, wanted: Mapping[str, str]) -> str | None:
-    """The program that is to load it; an engine of another backend is loaded by another one."""
+def _runtime(_: str, facts: Facts, programs: Mapping[str, str]) -> str | None:
+    """The program that will load the engine, and its version."""
     toolchain = facts.get("toolchain", {})
     loader = "tensorrt_llm" if facts.get("backend") in TOOLCHAIN_BACKENDS else "torch"
     needs = {loader, "tensorrt"} if facts.get("backend") == "tensorrt" else {loader}
-    for name, version in wanted.items():
+    for name, version in programs.items():
         if name not in needs:
             return f"is loaded by {loader} {toolchain.get(loader, 'of a version not recorded')}, not {name}"
         if toolchain.get(name) != version:
@@ -142,7 +142,7 @@ def _runtime(_: str, facts: Facts, wanted: Mapping[str, str]) -> str | None:
 
 
 Need = Callable[[str, Facts, Any], str | None]
-"""Why the facts do not suit what is wanted of one; None when they do."""
+"""Checks one criterion: (its name, a version's facts, the value wanted) -> why they do not match, or None."""
 
 FACTS: dict[str, Need] = {
     "backend": _equal, "format": _equal, "dtype": _equal, "kv_cache": _equal, "target": _equal,
@@ -152,7 +152,7 @@ FACTS: dict[str, Need] = {
     "cpu": _cpu, "gpus": _gpus, "sm": _sm, "driver": _driver, "torch": _torch,
     "tensorrt_llm": _toolchain, "tensorrt": _toolchain, "memory_bytes": _memory,
 }  # fmt: skip
-"""What can be asked for: facts of the version as they are, limits at least; of some other host `gpu` (type),
-`gpu_count`, and `runtime` (program -> version); what this host has (`cpu`: its vector sets, `gpus`: names,
-`sm`: compute capabilities times ten, `driver`, `torch`: version, `tensorrt_llm` and `tensorrt`: versions of
-all toolchains, `memory_bytes`: per rank)."""
+"""Criterion -> its check. Facts of the version must be equal, limits at least as large. Another host is
+described by `gpu` (type), `gpu_count` and `runtime` (program -> version); this host by `cpu` (vector sets),
+`gpus` (names), `sm` (compute capabilities times ten), `driver`, `torch` (version), `tensorrt_llm` and
+`tensorrt` (versions of all toolchains) and `memory_bytes` (per rank)."""

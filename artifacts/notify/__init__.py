@@ -1,1 +1,1 @@
-"""Telling others of events: an outbox in the registry, emptied by whoever runs `enginery notify`."""
+"""Notifications: an outbox in the registry, which `enginery notify` delivers."""

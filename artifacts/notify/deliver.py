@@ -1,31 +1,31 @@
-"""Empties the outbox: tells every subscriber what is due, and writes down what became of it."""
+"""Delivers the events that are due to their subscribers, and records the outcome of each attempt."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from artifacts.notify.message import Tell
+from artifacts.notify.message import Deliver
 from artifacts.notify.outbox import Due, Outbox
 from artifacts.notify.subscription import Way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tried:
-    """One attempt."""
+class Attempt:
+    """One attempt to deliver an event, and its outcome."""
 
     due: Due
     problem: str
-    """Empty where the subscriber has the event."""
+    """Empty where the event was delivered."""
     again_at: datetime | None
-    """When it is tried again, UTC."""
+    """Time of the next attempt, UTC; None where there is none."""
 
 
-def deliver(outbox: Outbox, ways: Mapping[Way, Tell], clock: Callable[[], datetime]) -> list[Tried]:
-    """One attempt for everything that is due; return them, in order.
+def deliver_due(outbox: Outbox, ways: Mapping[Way, Deliver], clock: Callable[[], datetime]) -> list[Attempt]:
+    """Attempt every delivery that is due, once; return the attempts in order.
 
-    A subscriber that fails is left alone for the rest: it shall not hold up the others.
+    After a failure the subscriber gets no further attempts in this call, so that it does not delay others.
     """
-    tried: list[Tried] = []
+    attempts: list[Attempt] = []
     failing: set[int] = set()
     while (due := outbox.claim(clock(), failing)) is not None:
         answer, again_at = ways[due.subscription.way](due), None
@@ -35,6 +35,6 @@ def deliver(outbox: Outbox, ways: Mapping[Way, Tell], clock: Callable[[], dateti
                 due, clock(), answer.problem, wait_s=answer.wait_s, forever=answer.forever
             )
         else:
-            outbox.told(due, clock())
-        tried.append(Tried(due=due, problem=answer.problem, again_at=again_at))
-    return tried
+            outbox.delivered(due, clock())
+        attempts.append(Attempt(due=due, problem=answer.problem, again_at=again_at))
+    return attempts

@@ -1,4 +1,4 @@
-"""What a subscriber is told of an event, and what it answers."""
+"""The message about an event, and the outcome of delivering it."""
 
 import hashlib
 import json
@@ -10,29 +10,29 @@ from artifacts.version import Event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What became of one attempt."""
+class Outcome:
+    """The outcome of one attempt."""
 
     problem: str = ""
-    """Why it failed; empty where the subscriber has the event."""
+    """Why it failed; empty where the event was delivered."""
     wait_s: float | None = None
-    """How long the receiver asks to be left alone."""
+    """Delay before the next attempt that the receiver asks for, seconds."""
     forever: bool = False
-    """The receiver wants to hear no more of this."""
+    """Whether the receiver wants no further attempts for this event."""
 
 
-Tell = Callable[[Due], Answer]
-"""One attempt to tell one subscriber of one event; expected failures are answers."""
+Deliver = Callable[[Due], Outcome]
+"""Delivers one event to one subscriber; expected failures are outcomes, not exceptions."""
 
 
 def message_id(event: Event) -> str:
-    """The same for every attempt, so that receivers can tell a repetition from news."""
+    """Id of an event, the same for every attempt, so that receivers can drop duplicates."""
     text = f"{event.at.isoformat()} {event.name} {event.seq}"
     return f"evt_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def body(event: Event) -> str:
-    """The event as JSON text, in the form that Standard Webhooks recommend; ASCII, whatever names hold."""
+    """The event as ASCII JSON text in the form that Standard Webhooks recommends."""
     number = event.detail.get("number", event.detail.get("now"))
     return json.dumps(
         {

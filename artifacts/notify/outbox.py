@@ -1,7 +1,8 @@
-"""The outbox: which events wait for which subscribers, who tries next, and what became of it.
+"""The outbox: subscribers, and the state of each delivery of an event to a subscriber.
 
-The event itself is the message, written by the transaction that it is about. So nothing is told that did not
-happen, and nothing that happened is forgotten; telling costs a publication nothing, and cannot fail it.
+The event in the log is the message, written by the same transaction as the change that it records. So an
+event is delivered if and only if its change was committed, and a delivery can neither delay nor fail a
+publication.
 """
 
 import random
@@ -16,30 +17,30 @@ from sqlalchemy.exc import IntegrityError
 
 from artifacts.actor import whoami
 from artifacts.errors import NotFound
-from artifacts.notify.subscription import Subscription, Way, checked
+from artifacts.notify.subscription import Subscription, Way, check_subscription
 from artifacts.registry import log, rows, tables
 from artifacts.registry.database import Database
 from artifacts.version import Event
 
 WAITS_S = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
-"""Between attempts, as Standard Webhooks recommend: about three days in all; then nobody tries any more."""
+"""Delays between attempts, as Standard Webhooks recommends: about three days in all; then we give up."""
 
 JITTER = 0.2
-"""Part of a wait that is random, so that the failed do not all come back at once."""
+"""Largest random addition to a delay, relative to it, so that failed deliveries do not retry together."""
 
 CLAIM_S = 120
-"""How long a try may take; then its process counts as dead, and another one tries."""
+"""Longest attempt; after it the process counts as dead, and another one may try."""
 
-LOOKED_AT = 64
-"""Events that are read at once: a server sends all rows of an answer, and mostly the first is taken."""
+EVENTS_PER_QUERY = 64
+"""Events read per query: a server sends all rows of a result, and usually the first one is due."""
 
 LONGEST_WAIT_S = 86_400
-"""A receiver that asks for more is asked again after this."""
+"""Longest delay that a receiver may ask for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
-    """An event that one process is about to tell one subscriber."""
+    """An event that this process has claimed for delivery to one subscriber."""
 
     subscription: Subscription
     event: Event
@@ -49,26 +50,26 @@ class Due:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What became of telling a subscriber of an event."""
+    """The state of the delivery of an event to a subscriber."""
 
     subscription: int
     seq: int
     attempts: int
     next_at: datetime | None
-    """When it is tried again, UTC; None once it is told, or given up."""
+    """Time of the next attempt, UTC; None once the event is delivered or given up."""
     done_at: datetime | None
-    """When it was told, UTC."""
+    """Time of delivery, UTC."""
     problem: str | None
     """Why the last attempt failed."""
 
     @property
     def state(self) -> str:
-        """`told`, `waits` or `given up`."""
+        """`told`, `waits` or `given up`: words that `notify --list --json` prints."""
         return "told" if self.done_at else "waits" if self.next_at else "given up"
 
 
 class Outbox:
-    """Subscribers of one registry and what they are still to be told."""
+    """Subscribers of one registry and their pending deliveries."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -76,8 +77,8 @@ class Outbox:
     def subscribe(
         self, way: Way, target: str, *, secret: str | None = None, kinds: Sequence[str] = (), names: str = "*"
     ) -> int:
-        """Add a subscriber, who is told of what happens from now on; return its number."""
-        checked(way, target, secret, kinds)
+        """Add a subscriber for events from now on; return its number."""
+        check_subscription(way, target, secret, kinds)
         with self._db.writing() as db:
             row = {
                 "way": way,
@@ -89,12 +90,14 @@ class Outbox:
                 "added_at": _text(datetime.now(UTC)),
                 "added_by": whoami(),
             }
-            made = db.execute(insert(tables.subscription).values(**rows.checked(tables.subscription, row)))
-            (number,) = made.inserted_primary_key or (0,)
+            result = db.execute(
+                insert(tables.subscription).values(**rows.check_row(tables.subscription, row))
+            )
+            (number,) = result.inserted_primary_key or (0,)
         return int(number)
 
     def unsubscribe(self, number: int) -> None:
-        """Remove a subscriber and what waits for it; an unknown one is a NotFound."""
+        """Remove a subscriber and its pending deliveries; NotFound for an unknown number."""
         with self._db.writing() as db:
             db.execute(delete(tables.delivery).where(tables.delivery.c.subscription == number))
             if (
@@ -114,21 +117,22 @@ class Outbox:
             return _subscriptions(db)
 
     def deliveries(self) -> list[Delivery]:
-        """What was tried, newest event first."""
+        """Every delivery that was attempted, newest event first."""
         if not self._db.exists():
             return []
         table = tables.delivery
         with self._db.reading() as db:
-            found = rows.all_of(db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription))
-        return [_delivery(row) for row in found]
+            delivery_rows = rows.select_rows(
+                db, table, select(table).order_by(table.c.seq.desc(), table.c.subscription)
+            )
+        return [_delivery(row) for row in delivery_rows]
 
     def claim(self, now: datetime, without: Collection[int] = ()) -> Due | None:
-        """Take the oldest event that somebody is to be told of now; None where nothing is due.
+        """Claim the oldest event that is due for delivery; None where nothing is due.
 
-        Subscribers named in `without` are left for later.
-
-        No other process takes it for `CLAIM_S`, nor a later event for the same subscriber: two processes
-        would deliver out of order. A process that dies meanwhile may not have delivered: another one does.
+        Subscribers in `without` are skipped. For `CLAIM_S`, no other process can claim this event or a later
+        one for the same subscriber, so that events arrive in order. If this process dies, another one claims
+        the event again: a subscriber may receive it twice, never not at all.
         """
         while self._db.exists():
             with self._db.reading() as db:
@@ -139,30 +143,30 @@ class Outbox:
                 return due
         return None
 
-    def told(self, due: Due, now: datetime) -> None:
-        """The subscriber has it."""
+    def delivered(self, due: Due, now: datetime) -> None:
+        """Record that the event was delivered."""
         self._settle(due, done_at=_text(now), next_at=None, problem=None)
 
     def failed(
         self, due: Due, now: datetime, problem: str, *, wait_s: float | None = None, forever: bool = False
     ) -> datetime | None:
-        """It was refused or lost; return when it is tried again, None where nobody tries any more.
+        """Record a failed attempt; return the time of the next one, None where the event is given up.
 
-        `wait_s` is what the receiver asks for; `forever` that it wants to hear no more of it.
+        `wait_s` is the delay that the receiver asks for; with `forever`, the event is given up at once.
         """
-        again = None
+        next_at = None
         if not forever and due.attempt <= len(WAITS_S):
-            own = WAITS_S[due.attempt - 1] * random.uniform(1, 1 + JITTER)
-            again = now + timedelta(seconds=max(own, min(wait_s or 0, LONGEST_WAIT_S)))
-        self._settle(due, done_at=None, next_at=_text(again) if again else None, problem=problem[:1000])
-        return again
+            wait = WAITS_S[due.attempt - 1] * random.uniform(1, 1 + JITTER)
+            next_at = now + timedelta(seconds=max(wait, min(wait_s or 0, LONGEST_WAIT_S)))
+        self._settle(due, done_at=None, next_at=_text(next_at) if next_at else None, problem=problem[:1000])
+        return next_at
 
     def retry(self, number: int, now: datetime) -> int:
-        """Try again what was given up for a subscriber; return how many events that are.
+        """Make a subscriber's given-up events due again; return their number.
 
-        An unknown subscriber is a NotFound.
+        NotFound for an unknown subscriber.
         """
-        if number not in [one.id for one in self.subscriptions()]:
+        if number not in [subscription.id for subscription in self.subscriptions()]:
             raise self._unknown(number)
         table = tables.delivery
         given_up = (table.c.subscription == number) & table.c.done_at.is_(None) & table.c.next_at.is_(None)
@@ -170,82 +174,91 @@ class Outbox:
             return db.execute(update(table).where(given_up).values(next_at=_text(now), attempts=0)).rowcount
 
     def _take(self, due: Due, now: datetime) -> bool:
-        """Whether this process is the one that tries; its claim is an attempt that ends at `CLAIM_S`."""
+        """Claim the event in one transaction; False where another process claimed it first.
+
+        A claim is an attempt whose next attempt is due after `CLAIM_S`: if this process dies, the claim ends
+        by itself.
+        """
         table, until = tables.delivery, _text(now + timedelta(seconds=CLAIM_S))
-        here = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
+        this_delivery = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
         try:
             with self._db.writing() as db:
-                # again here: another process may have claimed since the events were read
+                # Checked again inside the write transaction: another process may have claimed since the read.
                 if db.scalar(_in_flight(due.subscription, now)):
                     return False
-                if due.attempt == 1 and db.scalar(select(table.c.seq).where(here)) is None:
+                if due.attempt == 1 and db.scalar(select(table.c.seq).where(this_delivery)) is None:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
-                    db.execute(insert(table).values(**rows.checked(table, {**row, "next_at": until})))
+                    db.execute(insert(table).values(**rows.check_row(table, {**row, "next_at": until})))
                     return True
-                open_ = here & (table.c.attempts == due.attempt - 1) & _is_due(now)
+                open_ = this_delivery & (table.c.attempts == due.attempt - 1) & _is_due(now)
                 claim = {"attempts": due.attempt, "next_at": until, "problem": None}
-                taken = db.execute(update(table).where(open_).values(**claim))
-                return taken.rowcount == 1
+                result = db.execute(update(table).where(open_).values(**claim))
+                return result.rowcount == 1
         except IntegrityError:  # another process took it first, or the subscriber was removed
             return False
 
     def _settle(self, due: Due, **values: Any) -> None:
         table = tables.delivery
-        here = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
+        this_delivery = (table.c.subscription == due.subscription.id) & (table.c.seq == due.event.seq)
         with self._db.writing() as db:
-            # a later attempt by another process, after ours took too long, says what is so
-            db.execute(update(table).where(here & (table.c.attempts == due.attempt)).values(**values))
+            # If our attempt outlived its claim, another process made a later one: its outcome stands.
+            db.execute(
+                update(table).where(this_delivery & (table.c.attempts == due.attempt)).values(**values)
+            )
 
 
 def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | None:
-    """The first event that a subscriber wants, and has not been told or is to be told again by now."""
+    """The first event that matches a subscription and is due: not attempted yet, or due for a retry."""
     for subscription in _subscriptions(db):
         if subscription.id in without or db.scalar(_in_flight(subscription, now)):
             continue
         after = subscription.after_seq
         while waiting := db.execute(_waiting(subscription, after, now)).all():
-            for row in rows.sound(tables.log, waiting):
-                event, tried = log.event(row), row.attempts
+            for row in rows.sound_rows(tables.log, waiting):
+                event, attempts = log.event(row), row.attempts
                 if subscription.wants(event):
                     return Due(
                         subscription=subscription,
                         event=event,
-                        attempt=(tried if isinstance(tried, int) else 0) + 1,
+                        attempt=(attempts if isinstance(attempts, int) else 0) + 1,
                     )
             after = waiting[-1].seq
     return None
 
 
 def _in_flight(subscription: Subscription, now: datetime) -> Select[tuple[int]]:
-    """The query for an event that another process is delivering: claimed, and neither done nor failed."""
+    """Query for an event that a process is delivering now: claimed, and neither delivered nor failed."""
     table = tables.delivery
     claimed = table.c.done_at.is_(None) & table.c.problem.is_(None) & ~_is_due(now)
     return select(table.c.seq).where(table.c.subscription == subscription.id, claimed).limit(1)
 
 
 def _is_due(now: datetime) -> ColumnElement[bool]:
-    """Whether the next attempt has come, or is further ahead than any wait: then the clock was set back."""
+    """Whether the next attempt is due.
+
+    A time further ahead than any delay was written before the clock was set back; it is due too.
+    """
     next_at = tables.delivery.c.next_at
     return or_(next_at <= _text(now), next_at > _text(now + timedelta(seconds=2 * LONGEST_WAIT_S)))
 
 
 def _waiting(subscription: Subscription, after: int, now: datetime) -> Select[Any]:
-    """The query for the first few events that a subscriber may want, and is to be told of by now."""
+    """Query for the first few events after `after` that may match the subscription and are due."""
     events, delivery = tables.log, tables.delivery
-    told = and_(delivery.c.seq == events.c.seq, delivery.c.subscription == subscription.id)
+    same_event = and_(delivery.c.seq == events.c.seq, delivery.c.subscription == subscription.id)
     query = (
         select(events, delivery.c.attempts)
-        .select_from(events.outerjoin(delivery, told))
+        .select_from(events.outerjoin(delivery, same_event))
         .where(events.c.seq > after, events.c.name.like(_like(subscription.names), escape="!"))
         .where(or_(delivery.c.seq.is_(None), _is_due(now)))
         .order_by(events.c.seq)
-        .limit(LOOKED_AT)
+        .limit(EVENTS_PER_QUERY)
     )
     return query.where(events.c.kind.in_(subscription.kinds)) if subscription.kinds else query
 
 
 def _like(names: str) -> str:
-    """A pattern of SQL that takes all that the glob takes, so that few other names are looked at here."""
+    """A LIKE pattern that matches every name the glob matches; `Subscription.wants` decides exactly."""
     text = re.sub(r"[!%]", r"!\g<0>", names).replace("*", "%").replace("?", "_")
     return re.sub(r"\[.*", "%", text, flags=re.DOTALL)
 
@@ -260,7 +273,7 @@ def _subscriptions(db: Connection) -> list[Subscription]:
                 "added_at": datetime.fromisoformat(row.added_at),
             }
         )
-        for row in rows.all_of(db, table, select(table).order_by(table.c.id))
+        for row in rows.select_rows(db, table, select(table).order_by(table.c.id))
     ]
 
 
@@ -276,5 +289,5 @@ def _delivery(row: Row[Any]) -> Delivery:
 
 
 def _text(moment: datetime) -> str:
-    """Texts of moments that compare as the moments do."""
+    """A moment as text whose order is the order of time: UTC, always with microseconds."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")

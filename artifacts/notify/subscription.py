@@ -1,4 +1,4 @@
-"""Who is told of which events, where, and with which secret."""
+"""Subscriptions: a target, the events that it receives, and the secret that signs them."""
 
 import base64
 import os
@@ -20,34 +20,34 @@ from recipes.regular import FileRefused, read_bytes, user_path
 Way = Literal["webhook", "command"]
 
 SECRET_BYTES = 64 << 10
-"""Read of the file of a secret, at most."""
+"""Largest secret file that is read."""
 
 SECRET_WORDS = re.compile(r"token|secret|passw|key|sig|auth|credential", re.IGNORECASE)
-"""In names of parts of a query, where addresses carry secrets."""
+"""Matches names of URL query parameters that hold secrets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """Somebody who is told of events."""
+    """A subscriber and the events that it receives."""
 
     id: int
     way: Way
     target: str
-    """URL or command line; or `env:NAME` or `file:PATH`, where an address is itself a secret."""
+    """URL or command line; `env:NAME` or `file:PATH` where the URL itself is a secret."""
     secret: str | None
-    """Where the secret of a webhook is: `env:NAME` or `file:PATH`."""
+    """Where a webhook's secret is: `env:NAME` or `file:PATH`."""
     kinds: tuple[str, ...]
-    """Kinds of events that count; none means all."""
+    """Kinds of events; empty means all."""
     names: str
-    """Glob of the names that count."""
+    """Glob that names of versions must match."""
     after_seq: int
-    """Events after this one count."""
+    """Only events with a larger sequence number are delivered."""
     added_at: datetime
     """UTC."""
     added_by: str
 
     def wants(self, event: Event) -> bool:
-        """Whether the subscriber is told of an event."""
+        """Whether the event is delivered to this subscriber."""
         return (
             event.seq > self.after_seq
             and (not self.kinds or event.kind in self.kinds)
@@ -56,22 +56,22 @@ class Subscription:
 
     @property
     def shown(self) -> str:
-        """The target as anyone may see it: of a URL, only the host."""
-        if self.way == "command" or is_elsewhere(self.target):
+        """The target without secrets: for a URL, only scheme and host."""
+        if self.way == "command" or is_secret_reference(self.target):
             return self.target
         return host_of(self.target)
 
 
-def checked(way: Way, target: str, secret: str | None, kinds: Sequence[str]) -> None:
-    """A SubscriptionRefused unless events can be told that way without a secret being stored."""
+def check_subscription(way: Way, target: str, secret: str | None, kinds: Sequence[str]) -> None:
+    """Raise a SubscriptionRefused for an invalid subscription, and for one that would store a secret."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise SubscriptionRefused(f"no kind of event {unknown[0]!r}; there are {', '.join(KINDS)}")
+        raise SubscriptionRefused(f"unknown kind of event {unknown[0]!r}; have {', '.join(KINDS)}")
     if not target.strip():
-        raise SubscriptionRefused("nothing to call; give a URL or a command")
+        raise SubscriptionRefused("the target is empty; give a URL or a command")
     if way == "command":
         if secret is not None:
-            raise SubscriptionRefused("a command needs no secret; it gets the event in its environment")
+            raise SubscriptionRefused("a command takes no secret: it gets the event in its environment")
         argv(target)
         return
     _check_webhook(target, secret)
@@ -80,81 +80,85 @@ def checked(way: Way, target: str, secret: str | None, kinds: Sequence[str]) -> 
 def _check_webhook(target: str, secret: str | None) -> None:
     if secret is None:
         raise SubscriptionRefused(
-            "a webhook needs a secret to be signed with; give --secret env:NAME or file:PATH, "
+            "a webhook needs a secret that signs its messages; give --secret env:NAME or file:PATH, "
             "and make one with `enginery subscribe --new-secret FILE`"
         )
-    if not is_elsewhere(secret):
-        raise SubscriptionRefused("a secret is named, never given; give env:NAME or file:PATH")
-    if not is_elsewhere(target):
-        _without_secret(target)
-    for where in (secret, target):
-        if where.startswith("file:"):  # a variable may be set later
-            read_secret(where.removeprefix("file:"))
+    if not is_secret_reference(secret):
+        raise SubscriptionRefused(
+            "--secret takes a reference, not the secret itself; give env:NAME or file:PATH"
+        )
+    if not is_secret_reference(target):
+        _require_no_secret(target)
+    for source in (secret, target):
+        if source.startswith("file:"):  # a variable may be set later
+            read_secret(source.removeprefix("file:"))
 
 
 def argv(command: str) -> list[str]:
-    """The words of a command line; no shell reads it, so that nothing in it means more than it says."""
+    """The arguments of a command line; no shell interprets it."""
     try:
         return shlex.split(command)
     except ValueError as exc:
         raise SubscriptionRefused(f"the command {command!r} has {str(exc).lower()}; quote it again") from None
 
 
-def checked_scheme(url: str) -> str:
-    """The address, if it is one for HTTP; otherwise a SubscriptionRefused that does not show it."""
+def check_scheme(url: str) -> str:
+    """The URL, if it is an HTTP URL; otherwise a SubscriptionRefused, which does not show it."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        raise SubscriptionRefused("the webhook's address is no URL; give https://HOST/PATH")
+        raise SubscriptionRefused("the webhook's address is not an HTTP URL; give https://HOST/PATH")
     return url
 
 
-def _without_secret(url: str) -> None:
-    """A SubscriptionRefused, which does not show the address, where a secret is in it."""
-    parts = urlsplit(checked_scheme(url))
-    asked = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
-    secret = next((name for name in asked if SECRET_WORDS.search(name)), None)
-    where = (
+def _require_no_secret(url: str) -> None:
+    """Raise a SubscriptionRefused, which does not show the URL, if it contains a secret."""
+    parts = urlsplit(check_scheme(url))
+    parameters = [name for name, _ in parse_qsl(parts.query, keep_blank_values=True)]
+    secret = next((name for name in parameters if SECRET_WORDS.search(name)), None)
+    place = (
         "a user or password"
         if parts.username or parts.password
         else f"a secret ({secret})"
         if secret
         else None
     )
-    if where:
+    if place:
         raise SubscriptionRefused(
-            f"the address at {parts.hostname} has {where} in it, which would be stored; put the whole "
+            f"the address at {parts.hostname} has {place} in it, which would be stored; put the whole "
             "address into a variable or a file, and give env:NAME or file:PATH instead"
         )
 
 
-def is_elsewhere(text: str) -> bool:
-    """Whether text says where a secret is: `env:NAME` or `file:PATH`."""
+def is_secret_reference(text: str) -> bool:
+    """Whether the text is a reference to a secret: `env:NAME` or `file:PATH`."""
     return bool(re.fullmatch(r"env:[A-Za-z_]\w*|file:.+", text))
 
 
 def read_secret(path: str) -> str:
-    """What the file of a secret holds; a SubscriptionRefused where it cannot be read."""
+    """The text of a secret file; a SubscriptionRefused where it cannot be read."""
     try:
         return read_bytes(user_path(path), SECRET_BYTES).decode(errors="replace")
     except FileRefused as exc:
-        raise SubscriptionRefused(f"file:{exc}; whoever notifies must be able to read it") from None
+        raise SubscriptionRefused(
+            f"file:{exc}; the user who runs `enginery notify` must be able to read it"
+        ) from None
 
 
-def looked_up(text: str, environ: Mapping[str, str]) -> str:
-    """The secret that `env:NAME` or `file:PATH` names; a SubscriptionRefused where there is none here."""
-    kind, _, where = text.partition(":")
-    found = environ.get(where, "") if kind == "env" else read_secret(where)
-    if not found.strip():
-        raise SubscriptionRefused(f"{text} is empty or not set here; whoever notifies must have it")
-    return found.strip()
+def read_reference(text: str, environ: Mapping[str, str]) -> str:
+    """The secret that `env:NAME` or `file:PATH` refers to; a SubscriptionRefused if it is empty."""
+    kind, _, source = text.partition(":")
+    secret = environ.get(source, "") if kind == "env" else read_secret(source)
+    if not secret.strip():
+        raise SubscriptionRefused(f"{text} is empty or not set; set it where `enginery notify` runs")
+    return secret.strip()
 
 
 def host_of(url: str) -> str:
-    """Scheme and host of an address, which is all that messages show of it."""
+    """Scheme and host of a URL, the only parts that messages show."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -163,7 +167,7 @@ def host_of(url: str) -> str:
 
 
 def write_secret(path: Path) -> None:
-    """Writes a new secret of 32 random bytes, for its owner only, as Standard Webhooks spell it."""
+    """Write a new secret of 32 random bytes in the format of Standard Webhooks, for its owner only."""
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}\n")

@@ -1,4 +1,4 @@
-"""Tells subscribers by HTTP, signed as Standard Webhooks say: https://www.standardwebhooks.com."""
+"""Delivers events by HTTP, signed as Standard Webhooks specifies: https://www.standardwebhooks.com."""
 
 import email.utils
 import os
@@ -8,72 +8,74 @@ import httpx
 from standardwebhooks import Webhook
 
 from artifacts.errors import SubscriptionRefused
-from artifacts.notify.message import Answer, body, message_id
+from artifacts.notify.message import Outcome, body, message_id
 from artifacts.notify.outbox import Due
-from artifacts.notify.subscription import checked_scheme, host_of, is_elsewhere, looked_up
+from artifacts.notify.subscription import check_scheme, host_of, is_secret_reference, read_reference
 
 TIMEOUT_S = 10.0
-"""Without a byte from the receiver."""
+"""Longest wait for the next byte from the receiver."""
 
 GONE = 410
-"""A receiver that answers so wants no more of it."""
+"""HTTP status of a receiver that wants no further attempts."""
 
 
-def tell(due: Due) -> Answer:
-    """One POST with the event; a redirect is a failure, because the signed message would go elsewhere."""
+def post_event(due: Due) -> Outcome:
+    """Send the event in one POST; a redirect is a failure: it would send the signed message elsewhere."""
     target, secret = due.subscription.target, due.subscription.secret or ""
     try:
-        url = checked_scheme(looked_up(target, os.environ) if is_elsewhere(target) else target)
-        signer = _signer(looked_up(secret, os.environ), secret)
+        url = check_scheme(read_reference(target, os.environ) if is_secret_reference(target) else target)
+        signer = _signer(read_reference(secret, os.environ), secret)
     except SubscriptionRefused as exc:
-        return Answer(problem=str(exc))
+        return Outcome(problem=str(exc))
     return _post(url, _headers(due, signer, datetime.now(UTC)), body(due.event))
 
 
-def _post(url: str, headers: dict[str, str], content: str) -> Answer:
+def _post(url: str, headers: dict[str, str], content: str) -> Outcome:
     try:
         with (
             httpx.Client(timeout=TIMEOUT_S, follow_redirects=False) as client,
             client.stream("POST", url, content=content.encode(), headers=headers) as response,
-        ):  # what it says in the body interests nobody, however long it is
+        ):  # streamed, so that a long body of the response is never read
             return _answer(response, host_of(url))
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as exc:  # their texts may hold the address
-        return Answer(problem=f"{host_of(url)}: {type(exc).__name__}; see that it can be reached from here")
+        return Outcome(problem=f"{host_of(url)}: {type(exc).__name__}; check that this host can reach it")
 
 
 def _headers(due: Due, signer: Webhook, at: datetime) -> dict[str, str]:
-    named = message_id(due.event)
+    event_id = message_id(due.event)
     return {
         "content-type": "application/json",
         "user-agent": "enginery",
-        "webhook-id": named,
+        "webhook-id": event_id,
         "webhook-timestamp": str(int(at.timestamp())),
-        "webhook-signature": signer.sign(named, at, body(due.event)),
+        "webhook-signature": signer.sign(event_id, at, body(due.event)),
     }
 
 
-def _signer(secret: str, where: str) -> Webhook:
+def _signer(secret: str, source: str) -> Webhook:
     try:
         return Webhook(secret)
     except (ValueError, RuntimeError):  # no base64, or nothing in it
         raise SubscriptionRefused(
-            f"{where} holds no webhook secret; make one with `enginery subscribe --new-secret FILE`"
+            f"{source} is not a webhook secret; make one with `enginery subscribe --new-secret FILE`"
         ) from None
 
 
-def _answer(response: httpx.Response, host: str) -> Answer:
+def _answer(response: httpx.Response, host: str) -> Outcome:
     status = response.status_code
     if 200 <= status < 300:
-        return Answer()
+        return Outcome()
     if status == GONE:
-        return Answer(problem=f"{host} answers 410: it wants no more of this", forever=True)
+        return Outcome(problem=f"{host} answers 410: it wants no further attempts", forever=True)
     if 300 <= status < 400:
-        return Answer(problem=f"{host} answers {status}; redirects are not followed: give the final address")
-    return Answer(problem=f"{host} answers {status}", wait_s=_asked_wait(response.headers.get("retry-after")))
+        return Outcome(problem=f"{host} answers {status}; redirects are not followed: give the final address")
+    return Outcome(
+        problem=f"{host} answers {status}", wait_s=_asked_wait(response.headers.get("retry-after"))
+    )
 
 
 def _asked_wait(text: str | None) -> float | None:
-    """Seconds in a Retry-After header, which is a number or a date."""
+    """Seconds until the time in a Retry-After header, which is a number or a date."""
     if text is None:
         return None
     if text.strip().isdecimal():

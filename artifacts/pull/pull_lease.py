@@ -1,4 +1,4 @@
-"""What a pull leaves behind for gc: a lease while it runs, and when it was."""
+"""What a pull records for gc: a lease while it runs, and its time."""
 
 import logging
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Iterator[None]:
     """Keep a version's engine while it is copied, and record the pull if the block succeeds.
 
-    Who may only read the store or the registry pulls all the same: every byte is verified, so that a sweep
-    meanwhile is a loud failure. A version whose bytes gc took is a NotFound that says so.
+    With read-only access to the store or the registry the pull works too: every byte is verified, so that a
+    sweep during the pull causes an error. A collected version is a NotFound that says so.
     """
     with ExitStack() as stack:
         stack.enter_context(store.reading([record.engine_key], f"the pull of {record.reference}"))
         if record.collected_at is not None and not store.has(record.address):
-            raise NotFound(retention.gone(record.reference, record.collected_at))
+            raise NotFound(retention.collected_message(record.reference, record.collected_at))
         yield
     try:
         retention.record_pull(database, record.name, record.number)
     except (StoreUnusable, DBAPIError) as exc:
-        log.info("the pull of %s is not recorded, so that gc does not count it: %s", record.reference, exc)
+        log.info("the pull of %s is not recorded, so gc ignores it: %s", record.reference, exc)

@@ -1,4 +1,4 @@
-"""A pulled version: how it comes to be in a directory, whole and verified, and what is wrong with one."""
+"""Pulled versions: copies a version into a directory, verified, and verifies such a directory."""
 
 import hashlib
 import os
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, Manifest, read_manifest, seal, unseal
+from artifacts.progress import Progress
 from artifacts.store import disk, scratch, tree
 from artifacts.store.cached import CachedStore
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
-from artifacts.store.draft import Progress
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken
 from artifacts.store.local import LocalStore
 from artifacts.trust import papers
 from artifacts.trust.provenance import Attestation
@@ -29,7 +29,7 @@ CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """A version to be pulled, and what comes with it."""
+    """A version to pull, with its manifest, signatures and attestations."""
 
     record: VersionRecord
     manifest: Manifest
@@ -38,18 +38,18 @@ class Parcel:
 
 
 def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | None) -> None:
-    """Make `target` the version, at once and complete, every byte verified.
+    """Copy the version to `target`, which appears atomically, after every byte was verified.
 
-    A `target` that holds something is a DestinationTaken, a damaged file in the store an ArtifactCorrupt.
-    What came before an interruption is kept beside it and used.
+    DestinationTaken for a `target` that is not empty, ArtifactCorrupt for a damaged file in the store. Files
+    of an interrupted call are kept beside `target` and reused.
     """
     refuse_taken(target)
     manifest, staging = parcel.manifest, target.with_name(f".{target.name}.fetch")
     needed = manifest.size_bytes - disk.allocated_bytes(staging)
-    full = FullDiskSaid(
+    full = ReportFullDisk(
         target.parent, parcel.record.reference, needed_bytes=needed, instead="pull to another directory"
     )
-    with full, UnwritableSaid(target.parent):
+    with full, ReportUnwritable(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()
         with scratch.resumable(staging) as draft:
@@ -64,19 +64,21 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
             _finish(parcel, draft, target)
 
 
-def require_published(named: str, problems: list[str]) -> None:
-    """Refuses a version, or a pulled directory, with which something is wrong, as an ArtifactCorrupt."""
+def require_published(reference: str, problems: list[str]) -> None:
+    """Raise an ArtifactCorrupt that lists the problems of a version or pulled directory, if there are any."""
     if problems:
-        raise ArtifactCorrupt("\n".join([f"{named} is not as published:", *(f"  {one}" for one in problems)]))
+        raise ArtifactCorrupt(
+            "\n".join([f"{reference} is not as published:", *(f"  {problem}" for problem in problems)])
+        )
 
 
 def verify_pulled(
-    directory: Path, beside: Collection[str] = (), digests: tree.Digests = digest.of_files
+    directory: Path, extra_names: Collection[str] = (), digests: tree.Digests = digest.of_files
 ) -> list[str]:
-    """Everything wrong with a pulled directory, by reading all of it; needs neither store nor registry.
+    """Every problem of a pulled directory; reads every byte and needs neither store nor registry.
 
-    `beside` are names that may lie there although the version has no such file; `digests` may remember those
-    of files that did not change.
+    `extra_names` are allowed in the directory although the manifest does not list them; `digests` may cache
+    the digests of unchanged files.
     """
     texts = {}
     for name in (VERSION, MANIFEST):
@@ -88,20 +90,20 @@ def verify_pulled(
         version = unseal(texts[VERSION], VERSION)
     except ArtifactCorrupt as exc:
         return [str(exc)]
-    found = tree.problems(
-        directory, manifest.files, beside={*papers.beside(version), *beside}, digests=digests
+    problems = tree.problems(
+        directory, manifest.files, extra_names={*papers.extra_names(version), *extra_names}, digests=digests
     )
     if _sealed_by(version) != (manifest.key, manifest.digest, manifest.caches):
-        return [*found, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
-    return [*found, *papers.problems(directory, manifest, version)]
+        return [*problems, f"{VERSION}: is of engine {version['key']}; {MANIFEST} is of {manifest.key}"]
+    return [*problems, *papers.problems(directory, manifest, version)]
 
 
 def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
-    """Adds what tells where it came from, who vouches for it and its licence; makes it appear."""
+    """Add manifest, version record, signatures and licences to the draft; then rename it to `target`."""
     record, manifest = parcel.record, parcel.manifest
     (draft / MANIFEST).write_text(manifest.to_text())
-    came = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
-    (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: came}))
+    recorded = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
+    (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: recorded}))
     tree.sync_all(draft)
     refuse_taken(target)
     draft.rename(target)
@@ -120,12 +122,12 @@ def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
 
 
 def _sealed_by(version: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Key and digests of the manifest that a version came with; 0.1 knew of no caches."""
+    """Key and digests of the manifest that a version was pulled with; 0.1 recorded no caches."""
     return version["key"], version["manifest_digest"], version.get("caches")
 
 
 def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | None) -> None:
-    """Make the draft's files those of the artifact; what an interrupted copy left is read, not written."""
+    """Copy the artifact's files into the draft; bytes that an interrupted copy left are verified and kept."""
     for name, path in tree.list_files(draft).items():
         if name not in manifest.files:
             path.unlink()
@@ -133,50 +135,51 @@ def _copy(source: Path, draft: Path, manifest: Manifest, progress: Progress | No
     for name, record in manifest.files.items():
         target = draft / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        found = ""
-        for offset in dict.fromkeys((_left(target, record.size), 0)):
-            seen = hashlib.sha256()
-            for size in _copied(source, name, target, offset, seen):
+        sha256 = ""
+        # First resume after the bytes that are there; if the digest then differs, copy from the start.
+        for offset in dict.fromkeys((_resume_offset(target, record.size), 0)):
+            hasher = hashlib.sha256()
+            for size in _copy_file(source, name, target, offset, hasher):
                 if progress is not None:
                     progress(done + size, manifest.size_bytes)
-            found = seen.hexdigest()
-            if found == record.sha256:
+            sha256 = hasher.hexdigest()
+            if sha256 == record.sha256:
                 break
         else:
-            raise ArtifactCorrupt(_damaged(source, name, f"has sha256 {found}, not {record.sha256}"))
+            raise ArtifactCorrupt(_damage_message(source, name, f"has sha256 {sha256}, not {record.sha256}"))
         done += record.size
 
 
-def _left(target: Path, size: int) -> int:
-    """Bytes of an interrupted copy that may be right."""
-    left = target.stat().st_size if target.is_file() else 0
-    return left if left <= size else 0
+def _resume_offset(target: Path, size: int) -> int:
+    """Number of bytes that an interrupted copy left; 0 where they are more than the file has."""
+    num_bytes = target.stat().st_size if target.is_file() else 0
+    return num_bytes if num_bytes <= size else 0
 
 
-def _copied(source: Path, name: str, target: Path, offset: int, seen: "Hash") -> Iterator[int]:
-    """Copy what follows `offset`; yield how many bytes are there; `seen` is fed all of them."""
+def _copy_file(source: Path, name: str, target: Path, offset: int, hasher: "Hash") -> Iterator[int]:
+    """Copy the bytes from `offset` on; yield the number of bytes hashed so far, from the first byte on."""
     try:
-        opened = (source / name).open("rb")
+        source_file = (source / name).open("rb")
     except FileNotFoundError:
-        raise ArtifactCorrupt(_damaged(source, name, "is missing")) from None
+        raise ArtifactCorrupt(_damage_message(source, name, "is missing")) from None
     if not target.is_file():
         target.touch()
-    with opened, target.open("r+b") as out:
+    with source_file, target.open("r+b") as out:
         if out.seek(0, os.SEEK_END) != offset:
             out.truncate(offset)
         out.seek(0)
         while chunk := out.read(CHUNK_BYTES):
-            seen.update(chunk)
+            hasher.update(chunk)
             yield out.tell()
-        opened.seek(offset)
-        while chunk := opened.read(CHUNK_BYTES):
-            seen.update(chunk)
+        source_file.seek(offset)
+        while chunk := source_file.read(CHUNK_BYTES):
+            hasher.update(chunk)
             out.write(chunk)
             yield out.tell()
 
 
-def _damaged(source: Path, name: str, what: str) -> str:
+def _damage_message(source: Path, name: str, damage: str) -> str:
     return (
-        f"{source / name} {what}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
-        "or build its recipe again"
+        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE)"
+        ", or build its recipe again"
     )

@@ -1,4 +1,4 @@
-"""Follows an alias: every version it moves to is pulled beside the others, then becomes `current` at once."""
+"""Follows an alias: pulls every version that it moves to, then replaces the link `current` atomically."""
 
 import logging
 import os
@@ -18,12 +18,12 @@ CURRENT = "current"
 """Link to the directory of the version that the alias points at."""
 
 LONGEST_WAIT_S = 600.0
-"""Longest wait between two looks while store or registry cannot be used."""
+"""Longest pause between two attempts while store or registry cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A version that the alias now points at, in place."""
+    """A version that the alias now points at, and its directory."""
 
     record: VersionRecord
     directory: Path
@@ -55,12 +55,12 @@ def watch(
     keep: int = 2,
     sleep: Sleep = time.sleep,
 ) -> Iterator[Change]:
-    """Yield the version that `NAME@ALIAS` points at now, and then each one that it is moved to, for ever.
+    """Yield the version that `NAME@ALIAS` points at, and then each one that it moves to, without end.
 
-    Each is pulled to `dest/NUMBER`, whole and verified, before `dest/current` is replaced by one rename; the
-    newest `keep` that were current stay, so that a rollback costs no transfer. A store or registry that
-    cannot be used, and a version that arrives damaged, are a warning and tried again with growing waits;
-    an alias or a name that does not exist is a NotFound.
+    Each is pulled to `dest/NUMBER` and verified before `dest/current` is replaced by one rename; the newest
+    `keep` versions that were current stay, so that a rollback needs no transfer. An unusable store or
+    registry, and a damaged version, cause a warning and retries with growing pauses; NotFound for a missing
+    alias or name.
     """
     if parse_reference(reference).alias is None:
         raise NotFound(f"{reference!r} cannot move, so there is nothing to watch; give NAME@ALIAS")
@@ -69,42 +69,44 @@ def watch(
         try:
             record = client.resolve(reference)
             if record.number != number:
-                directory = _placed(client, record, root)
+                directory = _place_version(client, record, root)
                 number = record.number
-                _forget(root, keep)
+                _remove_old(root, keep)
                 yield Change(record, directory)
             wait_s = every_s
         except (StoreUnusable, ArtifactCorrupt) as exc:
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            log.warning("%s stays as it is, next look in %.0f s: %s", root / CURRENT, wait_s, exc)
+            log.warning("%s stays unchanged, next attempt in %.0f s: %s", root / CURRENT, wait_s, exc)
         sleep(wait_s)
 
 
-def _placed(client: Puller, record: VersionRecord, root: Path) -> Path:
-    """The version's directory below `root`, pulled unless it is there undamaged, and made current."""
+def _place_version(client: Puller, record: VersionRecord, root: Path) -> Path:
+    """Make the version current: pull it unless its directory is intact, then replace the link."""
     directory = root / str(record.number)
-    if directory.is_dir() and (not _is_of(directory, record) or client.verify(directory)):
+    if directory.is_dir() and (not _holds_build(directory, record) or client.verify(directory)):
         shutil.rmtree(directory)
     if not directory.is_dir():
         client.pull(record.reference, directory)
-    os.utime(directory)  # when it became current, for `_forget`
-    aside = root / f".{CURRENT}.{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(directory.name)
-    aside.replace(root / CURRENT)
+    os.utime(directory)  # when it became current, for `_remove_old`
+    link = root / f".{CURRENT}.{os.getpid()}"
+    link.unlink(missing_ok=True)
+    link.symlink_to(directory.name)
+    link.replace(root / CURRENT)
     return directory
 
 
-def _is_of(directory: Path, record: VersionRecord) -> bool:
-    """Whether the directory holds this very build: another registry's version may have had its number."""
+def _holds_build(directory: Path, record: VersionRecord) -> bool:
+    """Whether the directory holds this build: the number may be from another registry's version."""
     manifest = directory / "manifest.json"
-    said = manifest.read_text(errors="replace") if manifest.is_file() else ""
-    return record.engine_key in said and (record.manifest_digest or "") in said
+    text = manifest.read_text(errors="replace") if manifest.is_file() else ""
+    return record.engine_key in text and (record.manifest_digest or "") in text
 
 
-def _forget(root: Path, keep: int) -> None:
-    """Removes the versions that were current longest ago; never the one that is."""
+def _remove_old(root: Path, keep: int) -> None:
+    """Remove the versions that were current longest ago, never the current one."""
     current = (root / CURRENT).resolve()
     old = [path for path in root.iterdir() if path.name.isdigit() and path.is_dir() and path != current]
-    for path in sorted(old, key=lambda one: one.stat().st_mtime, reverse=True)[max(0, keep - 1) :]:
+    for path in sorted(old, key=lambda directory: directory.stat().st_mtime, reverse=True)[
+        max(0, keep - 1) :
+    ]:
         shutil.rmtree(path)

@@ -1,1 +1,1 @@
-"""Names, versions, aliases and what was decided about them, in one database."""
+"""Names, versions, aliases, policies and their history in one database."""

@@ -1,4 +1,4 @@
-"""Aliases: where they point, how they move, and where they have been."""
+"""Aliases: the versions they point at, their moves, and their history."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ class Move:
     now: int
     rolled_back: bool
     waived: tuple[dict[str, Any], ...] = ()
-    """Rules that the version did not meet then and did not need to."""
+    """Rules that the version violated and that were waived at the time."""
 
     def as_dict(self) -> dict[str, Any]:
         """The move as JSON values."""
@@ -37,7 +37,7 @@ class Move:
 
 
 def move_of(event: Event) -> Move:
-    """The move that an event of a kind of `log.MOVES` tells of."""
+    """The move that an event of a kind in `log.MOVES` records."""
     detail = event.detail
     return Move(
         at=event.at,
@@ -52,9 +52,9 @@ def move_of(event: Event) -> Move:
 
 
 def path_of(moves: Sequence[Move]) -> list[int]:
-    """Versions that an alias was promoted to and not rolled back from, oldest first; the last is the present.
+    """Versions that an alias was promoted to and not rolled back from, oldest first; the last is current.
 
-    A rollback goes back along the path, so that a second one goes further back and not to what was left.
+    A rollback shortens the path, so that a second rollback goes further back, not forward again.
     """
     path: list[int] = []
     for move in moves:
@@ -67,7 +67,7 @@ def path_of(moves: Sequence[Move]) -> list[int]:
 
 
 def number_of(db: Connection, name: str, alias: str) -> int | None:
-    """Where the alias points; None where there is no such alias, an OddRow where its row is odd."""
+    """Version number of the alias; None where there is no such alias; OddRow where its row is odd."""
     table = tables.alias
     row = db.execute(select(table).where(table.c.name == name, table.c.alias == alias)).first()
     if row is None:
@@ -77,24 +77,24 @@ def number_of(db: Connection, name: str, alias: str) -> int | None:
 
 
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:
-    """Where the alias points, if it is where it is expected; otherwise AliasMoved."""
-    found = number_of(db, name, alias)
-    require_found(found, name, alias, expect)
-    return found
+    """Version number of the alias, if it is the expected one; otherwise AliasMoved."""
+    number = number_of(db, name, alias)
+    require_found(number, name, alias, expect)
+    return number
 
 
-def require_found(found: int | None, name: str, alias: str, expect: int | None) -> None:
-    """An AliasMoved unless the version that the alias was found at is the expected one; None: no alias."""
-    if found != expect:
-        at, wanted = (f"version {n}" if n else "no version" for n in (found, expect))
-        raise AliasMoved(f"{name}@{alias} is at {at}, not {wanted}; look again and retry")
+def require_found(number: int | None, name: str, alias: str, expect: int | None) -> None:
+    """Raise AliasMoved if the alias is not at the expected version; None stands for no alias."""
+    if number != expect:
+        actual, expected = (f"version {n}" if n else "no version" for n in (number, expect))
+        raise AliasMoved(f"{name}@{alias} is at {actual}, not {expected}; check it and retry")
 
 
-def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgement) -> None:
-    """Moves the alias where the policy allows it; else records the refusal and leaves the alias alone."""
+def move_or_refuse(db: Connection, name: str, alias: str, number: int, judgement: Judgement) -> None:
+    """Move the alias if its policy allows it; otherwise record the refusal."""
     was = number_of(db, name, alias)
     if judgement.allowed:
-        _put(db, name, alias, number)
+        _point_alias(db, name, alias, number)
         detail = {"alias": alias, "was": was, "now": number, **judgement.detail()}
         log.record(db, name, "alias_moved", detail)
     else:
@@ -103,48 +103,46 @@ def settle(db: Connection, name: str, alias: str, number: int, judgement: Judgem
 
 
 def refusal(judgement: Judgement, name: str, alias: str, number: int, at: int | None) -> PolicyRefused:
-    """A refusal in words, with what to do about it; `at` is where the alias stays."""
-    stays = f"stays at version {at}" if at else "is not made"
-    what = f"{name}@{alias} {stays}: version {number} is not what its policy asks"
-    refused = PolicyRefused("\n".join([what, *(f"  {one}" for one in judgement.broken)]))
-    may = [one.rule for one in judgement.broken if one.rule in WAIVABLE]
-    if may:
-        refused.add_note(
-            "cure it, or let somebody answer for it: "
-            f"enginery waive {name}:{number} {alias} {may[0]} --reason WHY --for 7d"
+    """The error for a refused move, with the violated rules and the remedy; `at` is the alias's version."""
+    stays = f"stays at version {at}" if at else "is not created"
+    headline = f"{name}@{alias} {stays}: version {number} violates its policy"
+    error = PolicyRefused("\n".join([headline, *(f"  {violation}" for violation in judgement.broken)]))
+    waivable = [violation.rule for violation in judgement.broken if violation.rule in WAIVABLE]
+    if waivable:
+        error.add_note(
+            "fix the version, or waive the rule: "
+            f"enginery waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
         )
-    return refused
+    return error
 
 
 def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: int | None) -> tuple[int, int]:
-    """Points the alias at the version before, or at `to` where it has been; returns both numbers.
+    """Point the alias at its previous version, or at `to` if it was there before; return both numbers.
 
-    A version whose files gc took is passed over; with nothing to go back to, a NotFound.
+    Versions whose files gc removed are skipped; NotFound where none is left.
     """
     was = number_of(db, name, alias)
     if was is None:
         raise NotFound(f"{name} has no alias @{alias}; `enginery aliases {name}` lists those it has")
     table = tables.version
-    gone = set(
+    collected = set(
         db.scalars(select(table.c.number).where(table.c.name == name, table.c.collected_at.is_not(None)))
     )
-    back = [number for number in path[:-1] if number != was and number not in gone]
+    back = [number for number in path[:-1] if number != was and number not in collected]
     if not back or (to is not None and to not in back):
-        had = ", ".join(map(str, dict.fromkeys(back))) or "no other"
-        wanted = "an earlier version" if to is None else f"version {to}"
-        raise NotFound(
-            f"{name}@{alias} cannot go back to {wanted}; on its way to version {was} it was at {had}"
-        )
+        reachable = ", ".join(map(str, dict.fromkeys(back))) or "no other"
+        wish = "an earlier version" if to is None else f"version {to}"
+        raise NotFound(f"{name}@{alias} cannot go back to {wish}; before version {was} it was at {reachable}")
     target = back[-1] if to is None else to
-    _put(db, name, alias, target)
+    _point_alias(db, name, alias, target)
     return was, target
 
 
-def _put(db: Connection, name: str, alias: str, number: int) -> None:
+def _point_alias(db: Connection, name: str, alias: str, number: int) -> None:
     table = tables.alias
-    moved = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
-    row = seals.sealed(table, {"name": name, "alias": alias, **moved})
-    here = (table.c.name == name) & (table.c.alias == alias)
-    if db.execute(update(table).where(here).values(**row)).rowcount == 0:
+    values = {"number": number, "moved_at": log.moment(db).isoformat(), "moved_by": whoami()}
+    row = seals.sealed(table, {"name": name, "alias": alias, **values})
+    this_alias = (table.c.name == name) & (table.c.alias == alias)
+    if db.execute(update(table).where(this_alias).values(**row)).rowcount == 0:
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
         db.execute(insert(table).values(**row))

@@ -1,4 +1,4 @@
-"""Everything in a registry read again: rows that are odd, changed, lost, or point at what is not there."""
+"""Audits a registry: reads every row and finds odd, changed, missing and dangling ones."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from artifacts.registry.database import Database
 from artifacts.store.local import LocalStore
 
 AT_ONCE = 500
-"""Rows that are held in memory at a time."""
+"""Rows that are in memory at a time."""
 
 MOST_SAID = 20
-"""Messages of SQLite's own check: after a bad page they are thousands."""
+"""Messages shown of each check: after one bad page, SQLite's own check reports thousands."""
 
-RESTORE = "restore the registry from a backup; no command knows what was there"
+RESTORE = "restore the registry from a backup; no command can recover the lost rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something in a registry that is not as enginery left it."""
+    """A problem in a registry, and its place."""
 
     where: str
     what: str
@@ -36,41 +36,43 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What was read of a registry, and what is wrong with it."""
+    """The result of an audit: rows read, and findings."""
 
     rows: int
     versions: int
     findings: tuple[Finding, ...]
     unreadable: bool = False
-    """Whether it could not be read to its end."""
+    """Whether reading ended early."""
 
 
 def audit(database: Database, store: LocalStore | None = None) -> Audit:
-    """Read every row and check it: its shape, its seal, what it points at; of versions also the engines.
+    """Read every row and check its shape, its seal and its references; for versions also their engines.
 
-    A registry that cannot be read at all is a finding too. Nothing is changed. Engines are sought in the
-    store, if it is the one that the registry is bound to.
+    A registry that cannot be read is a finding too. Nothing is changed. Engines are looked up in the store
+    if the registry is bound to it.
     """
-    read, mine, unreadable = _Audit(), False, False
+    reading, bound_here, unreadable = _Audit(), False, False
     try:
         if not database.exists():
             raise StoreUnusable(f"registry {database.url} is not there, or has no tables; {RESTORE}")
         with database.reading() as db:
-            read.database(db, database.kind)
-            # metrics before the versions whose seals cover them
-            for table in sorted(tables.METADATA.sorted_tables, key=lambda one: one is not tables.metric):
-                read.table(db, table)
-            read.series()
-            mine = store is not None and read.is_of(db, store)
+            reading.database(db, database.kind)
+            # Metrics are read before versions, because the seal of a version covers its metrics.
+            for table in sorted(
+                tables.METADATA.sorted_tables, key=lambda candidate: candidate is not tables.metric
+            ):
+                reading.table(db, table)
+            reading.series()
+            bound_here = store is not None and reading.is_of(db, store)
     except StoreUnusable as exc:
-        read.note("registry", str(exc))
+        reading.note("registry", str(exc))
         unreadable = True
-    if mine and store is not None:
-        read.engines(store)
+    if bound_here and store is not None:
+        reading.engines(store)
     return Audit(
-        rows=read.rows,
-        versions=len(read.versions),
-        findings=tuple(read.findings),
+        rows=reading.rows,
+        versions=len(reading.versions),
+        findings=tuple(reading.findings),
         unreadable=unreadable,
     )
 
@@ -85,7 +87,7 @@ class _Version:
 
 
 class _Audit:
-    """One reading of one registry."""
+    """The state of one audit."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
@@ -97,68 +99,70 @@ class _Audit:
         self._published: set[tuple[object, object]] = set()
         self._before: str | None = None
 
-    def note(self, where: str, what: str) -> None:
+    def note(self, place: str, problem: str) -> None:
         """Adds a finding."""
-        self.findings.append(Finding(where=where, what=what))
+        self.findings.append(Finding(where=place, what=problem))
 
     def database(self, db: Connection, kind: str) -> None:
-        """What the database itself says of its pages, and rows that point at rows that are not there."""
-        there = set(inspect(db).get_table_names())
-        lost = [table.name for table in tables.METADATA.sorted_tables if table.name not in there]
-        if lost:
-            raise StoreUnusable(f"the registry has no table {lost[0]!r}; {RESTORE}")
+        """Run the database's own check, and find rows that reference missing rows."""
+        present = set(inspect(db).get_table_names())
+        missing = [table.name for table in tables.METADATA.sorted_tables if table.name not in present]
+        if missing:
+            raise StoreUnusable(f"the registry has no table {missing[0]!r}; {RESTORE}")
         if kind == "sqlite":
-            said = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
-            for one in said if said != ["ok"] else ():
-                self.note("registry", f"SQLite finds it damaged: {rows.shown(one)}; {RESTORE}")
+            messages = db.exec_driver_sql(f"PRAGMA integrity_check({MOST_SAID})").scalars().all()
+            for message in messages if messages != ["ok"] else ():
+                self.note("registry", f"SQLite finds it damaged: {rows.printable(message)}; {RESTORE}")
         for table in tables.METADATA.sorted_tables:
-            for key in sorted(table.foreign_key_constraints, key=lambda one: str(one.name)):
+            for key in sorted(table.foreign_key_constraints, key=lambda constraint: str(constraint.name)):
                 self._dangling(db, table, key)
 
     def _dangling(self, db: Connection, table: Table, key: ForeignKeyConstraint) -> None:
-        other = key.referred_table
+        target = key.referred_table
         pairs = [(element.parent, element.column) for element in key.elements]
-        joined = table.outerjoin(other, and_(*(mine == theirs for mine, theirs in pairs)))
-        nowhere = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
-        for row in db.execute(nowhere.limit(MOST_SAID)):
-            self.note(rows.named(table, row._asdict()), f"points at a row of {other.name} that is not there")
+        joined = table.outerjoin(target, and_(*(child == parent for child, parent in pairs)))
+        orphans = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
+        for row in db.execute(orphans.limit(MOST_SAID)):
+            self.note(
+                rows.row_name(table, row._asdict()), f"points at a row of {target.name} that is not there"
+            )
 
     def table(self, db: Connection, table: Table) -> None:
-        """Every row of a table: what it holds, and its seal."""
+        """Check the values and the seal of every row of a table."""
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
-            said = rows.wrong(table, row._asdict()) or self._more(table, row)
-            if said is not None:
-                self.note(rows.named(table, row._asdict()), said)
+            problem = rows.row_problem(table, row._asdict()) or self._more(table, row)
+            if problem is not None:
+                self.note(rows.row_name(table, row._asdict()), problem)
             self._remember(table, row)
 
     def _more(self, table: Table, row: Row[Any]) -> str | None:
         if table is tables.facts and digest.of_json(row.facts) != row.id:
-            return "their digest is another: they were changed after they were written"
+            return "do not match their digest: they were changed after they were written"
         if table is tables.policy:
             try:
-                judgement.parsed(row.rules)
+                judgement.parse_rules(row.rules)
             except PolicyInvalid as exc:
                 return str(exc)
         return self._unsealed(table, row._asdict()) if table in seals.SEALED else None
 
     def _unsealed(self, table: Table, row: tables.Values) -> str | None:
-        """What the seal says of a row that is as it may be."""
+        """The problem of a well-formed row's seal; None where it matches."""
         if row["seal"] is None:
             return "has no seal: another program wrote it"
-        beside: tuple[Any, ...] = ()
-        also = ""
+        context: tuple[Any, ...] = ()
+        causes = ""
         if table is tables.version:
-            beside = (seals.of_metrics(self._metrics[row["name"], row["number"]]),)
-            also = ", or one of its metrics was changed, added or removed"
+            context = (seals.of_metrics(self._metrics[row["name"], row["number"]]),)
+            causes = ", or one of its metrics was changed, added or removed"
         elif table is tables.log:
-            beside, also = (self._before,), ", or the event before it was removed"
+            context, causes = (self._before,), ", or the event before it was removed"
         try:
-            matches = seals.seal(table.name, seals.covered(table, row), *beside) == row["seal"]
+            matches = seals.seal(table.name, seals.covered(table, row), *context) == row["seal"]
         except (TypeError, ValueError):  # a metric that is no number
             matches = False
-        return None if matches else f"does not match its seal: it was changed after it was written{also}"
+        return None if matches else f"does not match its seal: it was changed after it was written{causes}"
 
     def _remember(self, table: Table, row: Row[Any]) -> None:
         if table is tables.metric:
@@ -172,52 +176,55 @@ class _Audit:
         elif table is tables.version:
             self._metrics.pop((row.name, row.number), None)
             self._numbers[row.name].add(row.number)
-            if rows.wrong(table, row._asdict()) is None:
-                gone = row.collected_at is not None
+            if rows.row_problem(table, row._asdict()) is None:
+                collected = row.collected_at is not None
                 self.versions.append(
-                    _Version(row.name, row.number, row.engine_key, row.manifest_digest, gone)
+                    _Version(row.name, row.number, row.engine_key, row.manifest_digest, collected)
                 )
 
     def series(self) -> None:
-        """Versions that are not there: numbers count from 1 to the last of the name; each has its event."""
+        """Find missing versions: numbers run from 1 to the last of the name, each with an event."""
         for name, last in self._last.items():
-            there = self._numbers[name]
+            numbers = self._numbers[name]
             if not isinstance(last, int):
-                continue  # said where the row was read
-            lost = (number for number in range(1, last + 1) if number not in there)
-            for number in islice(lost, MOST_SAID):
-                self.note(f"{rows.shown(name)}:{number}", f"is missing: {last} versions were published")
-            beyond = sorted(one for one in there if isinstance(one, int) and one > last)
+                continue  # already reported where the row was read
+            missing = (number for number in range(1, last + 1) if number not in numbers)
+            for number in islice(missing, MOST_SAID):
+                self.note(f"{rows.printable(name)}:{number}", f"is missing: {last} versions were published")
+            beyond = sorted(version for version in numbers if isinstance(version, int) and version > last)
             for number in beyond[:MOST_SAID]:
-                self.note(f"{rows.shown(name)}:{number}", f"is there, and the last number given was {last}")
-        for one in self.versions:
-            if (one.name, str(one.number)) not in self._published:
-                self.note(f"{one.name}:{one.number}", "no event tells that it was published")
+                self.note(f"{rows.printable(name)}:{number}", f"exists, but the last number was {last}")
+        for version in self.versions:
+            if (version.name, str(version.number)) not in self._published:
+                self.note(f"{version.name}:{version.number}", "has no event of its publication")
 
     def is_of(self, db: Connection, store: LocalStore) -> bool:
-        """Whether the registry names the artifacts of this store; an odd binding was noted before."""
+        """Whether the registry is bound to this store or unbound; reports another binding."""
         try:
-            bound, identity = publishing.bound_to(db), store.identity()
+            binding, identity = publishing.bound_to(db), store.identity()
         except ArtifactCorrupt:
             return False
-        if bound is not None and identity is not None and bound.id != identity.id:
+        if binding is not None and identity is not None and binding.id != identity.id:
             self.note(
                 "registry",
-                f"names artifacts of store {bound.id} (first at {bound.url}), and this is store"
+                f"names artifacts of store {binding.id} (first at {binding.url}), and this is store"
                 f" {identity.id}; restore this store's own from a backup",
             )
-        return bound is None or (identity is not None and bound.id == identity.id)
+        return binding is None or (identity is not None and binding.id == identity.id)
 
     def engines(self, store: LocalStore) -> None:
-        """Engines that the store does not have, or has otherwise than they were published."""
-        for one in self.versions:
-            if one.collected:
+        """Find published engines that the store lacks or has only with other contents."""
+        for version in self.versions:
+            if version.collected:
                 continue
             try:
-                store.manifest(address(one.engine_key, one.manifest_digest))
+                store.manifest(address(version.engine_key, version.manifest_digest))
             except NotFound:
-                others = " (it has another build of it)" if store.contents(one.engine_key) else ""
-                what = f"its engine {one.engine_key} is not in the store{others}; build its recipe again"
-                self.note(f"{one.name}:{one.number}", what)
+                other_build = " (it has another build of it)" if store.contents(version.engine_key) else ""
+                problem = (
+                    f"its engine {version.engine_key} is not in the store{other_build};"
+                    " build its recipe again"
+                )
+                self.note(f"{version.name}:{version.number}", problem)
             except ArtifactCorrupt:
-                continue  # damaged files are found where files are read
+                continue  # damaged files are reported by the store's own survey

@@ -1,7 +1,7 @@
-"""What each column of the registry may hold; pure.
+"""Checks of every column of the registry; pure.
 
-A check says what is wrong with a value, None where nothing is. Databases do not say it for us: SQLite
-keeps any value in any column, and JSON is any JSON.
+A check returns the problem of a value, None where there is none. Databases do not check values for us: SQLite
+stores any value in any column, and a JSON column holds any JSON.
 """
 
 import math
@@ -19,14 +19,14 @@ from artifacts.version import BUILT, IMPORTED
 Check = Callable[[Any], str | None]
 
 MOST = 2**31 - 1
-"""Largest number that both databases count to."""
+"""Largest integer of both databases."""
 
 LONG = 1 << 20
-"""Characters of a text without a length of its own: bundles of signatures, reasons, addresses."""
+"""Largest number of characters in a text column without a declared length: bundles, reasons, addresses."""
 
 
 def anything(_: Any) -> str | None:
-    """Nothing is wrong."""
+    """Accept every value."""
     return None
 
 
@@ -39,8 +39,8 @@ def _or_none(check: Check) -> Check:
 
 def _text(longest: int, least: int = 0) -> Check:
     def check(value: Any) -> str | None:
-        said = text_problem(value, longest)
-        return "is empty" if said is None and len(value) < least else said
+        problem = text_problem(value, longest)
+        return "is empty" if problem is None and len(value) < least else problem
 
     return lru_cache(maxsize=4096, typed=True)(check) if longest <= 1000 else check
 
@@ -56,12 +56,12 @@ def _one_of(*allowed: str) -> Check:
 
 def _moment(value: Any) -> str | None:
     try:
-        found = datetime.fromisoformat(value)
+        moment = datetime.fromisoformat(value)
     except (ValueError, TypeError):
         return f"is {shapes.brief(value)}, not a time as ISO 8601 writes it"
-    if found.tzinfo is None:
+    if moment.tzinfo is None:
         return f"is {shapes.brief(value)}, without a time zone"
-    if found.year not in YEARS:
+    if moment.year not in YEARS:
         return f"is {shapes.brief(value)}, not of the years {YEARS[0]} to {YEARS[-1]}"
     return None
 
@@ -141,4 +141,4 @@ CHECKS: Mapping[str, Mapping[str, Check]] = {
         "detail": _json(shapes.an_object),
     },
 }  # fmt: skip
-"""Table -> column -> what it may hold. Seals are not read but by `verify --all`."""
+"""Table -> column -> its check. Seals are checked only by `verify --all`."""

@@ -1,4 +1,4 @@
-"""Signatures and signed provenance as a registry keeps them."""
+"""Signatures and attestations in a registry."""
 
 from datetime import datetime
 from typing import Any
@@ -14,82 +14,84 @@ from artifacts.trust.signing import Signature
 
 
 class Endorsements:
-    """Who vouches for what, of one registry. Nothing is checked here: whoever relies on it checks it."""
+    """Signatures and attestations of one registry. They are stored unverified: their users verify them."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def add_signature(self, signature: Signature, engine_key: str) -> None:
-        """Keep a signature, in place of an earlier one by the same key; the engine's versions hear."""
+        """Store a signature in place of an earlier one by the same key; logs an event per version."""
         row = {"manifest_digest": signature.manifest_digest, **_common(signature)}
         with self._db.writing() as db:
-            _put(db, tables.signature, row, "manifest_digest")
-            of = address(engine_key, signature.manifest_digest)
-            _record(db, of, {"kind": "signature", "key_id": signature.key_id})
+            _replace_row(db, tables.signature, row, "manifest_digest")
+            content_address = address(engine_key, signature.manifest_digest)
+            _record(db, content_address, {"kind": "signature", "key_id": signature.key_id})
 
     def add_attestation(self, attestation: Attestation, content: str) -> None:
-        """Keep a signed statement of how that content was built, in place of an earlier one by its key."""
+        """Store a signed provenance statement in place of an earlier one by the same key."""
         row = {"engine_key": _column(attestation.engine_key, content), **_common(attestation)}
         with self._db.writing() as db:
-            _put(db, tables.attestation, row, "engine_key")
-            of = address(attestation.engine_key, content)
-            _record(db, of, {"kind": "provenance", "key_id": attestation.key_id})
+            _replace_row(db, tables.attestation, row, "engine_key")
+            content_address = address(attestation.engine_key, content)
+            _record(db, content_address, {"kind": "provenance", "key_id": attestation.key_id})
 
     def signatures(self, manifest_digest: str) -> list[Signature]:
-        """Every signature over files of that digest, oldest first."""
-        found = self._rows(tables.signature, "manifest_digest", manifest_digest)
-        return [signature(row) for row in found]
+        """Every signature over the files with that manifest digest, oldest first."""
+        signature_rows = self._rows(tables.signature, "manifest_digest", manifest_digest)
+        return [signature(row) for row in signature_rows]
 
     def attestations(self, engine_key: str, content: str) -> list[Attestation]:
-        """Every signed statement of how that content of the engine was built, oldest first.
+        """Every signed provenance statement of that content of the engine, oldest first.
 
-        Earlier versions kept them by the key alone, of whichever content they are.
+        Earlier versions stored statements under the key alone; those may be of any content.
         """
-        found = self._rows(tables.attestation, "engine_key", engine_key, _column(engine_key, content))
-        return [Attestation(engine_key=engine_key, **_said(row)) for row in found]
+        attestation_rows = self._rows(
+            tables.attestation, "engine_key", engine_key, _column(engine_key, content)
+        )
+        return [Attestation(engine_key=engine_key, **_signature_fields(row)) for row in attestation_rows]
 
-    def _rows(self, table: Table, column: str, *wanted: str) -> list[Row[Any]]:
+    def _rows(self, table: Table, column: str, *values: str) -> list[Row[Any]]:
         if not self._db.exists():
             return []
-        query = select(table).where(table.c[column].in_(wanted)).order_by(table.c.signed_at, table.c.key_id)
+        query = select(table).where(table.c[column].in_(values)).order_by(table.c.signed_at, table.c.key_id)
         with self._db.reading() as db:
-            return rows.all_of(db, table, query)
+            return rows.select_rows(db, table, query)
 
 
 def signature(row: Row[Any]) -> Signature:
-    """A sound row of the table as a value."""
-    return Signature(manifest_digest=row.manifest_digest, **_said(row))
+    """The signature in a valid row."""
+    return Signature(manifest_digest=row.manifest_digest, **_signature_fields(row))
 
 
-def _said(row: Row[Any]) -> dict[str, Any]:
-    found = {name: getattr(row, name) for name in ("key_id", "bundle", "signed_by")}
-    return {**found, "signed_at": datetime.fromisoformat(row.signed_at)}
+def _signature_fields(row: Row[Any]) -> dict[str, Any]:
+    fields = {name: getattr(row, name) for name in ("key_id", "bundle", "signed_by")}
+    return {**fields, "signed_at": datetime.fromisoformat(row.signed_at)}
 
 
-def _common(one: Signature | Attestation) -> dict[str, Any]:
+def _common(endorsement: Signature | Attestation) -> dict[str, Any]:
     return {
-        "key_id": one.key_id,
-        "bundle": one.bundle,
-        "signed_at": one.signed_at.isoformat(),
-        "signed_by": one.signed_by,
+        "key_id": endorsement.key_id,
+        "bundle": endorsement.bundle,
+        "signed_at": endorsement.signed_at.isoformat(),
+        "signed_by": endorsement.signed_by,
     }
 
 
 def _column(engine_key: str, content: str) -> str:
-    """What an attestation is kept by, in as many characters as a key: the engine and which build of it."""
+    """The value of the key column of an attestation: a digest of engine key and content, as long as a key."""
     return digest.of_json([engine_key, content])
 
 
-def _put(db: Connection, table: Table, row: dict[str, Any], of: str) -> None:
-    db.execute(delete(table).where(table.c[of] == row[of], table.c.key_id == row["key_id"]))
+def _replace_row(db: Connection, table: Table, row: dict[str, Any], key_column: str) -> None:
+    db.execute(delete(table).where(table.c[key_column] == row[key_column], table.c.key_id == row["key_id"]))
     db.execute(insert(table), [seals.sealed(table, row)])
 
 
-def _record(db: Connection, of: str, detail: dict[str, Any]) -> None:
-    """An event for every version of that content of an engine."""
-    version, (engine_key, content) = tables.version, parse_address(of)
-    named = select(version.c.name, version.c.number, version.c.manifest_digest)
-    named = named.where(version.c.engine_key == engine_key)
-    for row in db.execute(named.order_by(version.c.name, version.c.number)).all():
+def _record(db: Connection, content_address: str, detail: dict[str, Any]) -> None:
+    """Log an event for every version of that content of an engine."""
+    version, (engine_key, content) = tables.version, parse_address(content_address)
+    query = select(version.c.name, version.c.number, version.c.manifest_digest)
+    query = query.where(version.c.engine_key == engine_key)
+    for row in db.execute(query.order_by(version.c.name, version.c.number)).all():
         if is_same(row.manifest_digest, content):
             log.record(db, row.name, "signed", {"number": row.number, **detail})

@@ -1,4 +1,4 @@
-"""What may move an alias: policies, waivers, and how the present versions stand before them."""
+"""Policies, waivers, and the judgement of aliased versions by them."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from artifacts.actor import whoami
 from artifacts.errors import NotFound, PolicyInvalid
 from artifacts.registry import log, publishing, rows, seals, tables, waivers
 from artifacts.registry.database import Database
-from artifacts.registry.judgement import Judgement, Verified, judge, parsed, require_version
+from artifacts.registry.judgement import Judgement, Verified, judge, parse_rules, require_version
 from artifacts.registry.names import check_alias
 from artifacts.registry.policy import Broken, Policy
 from artifacts.registry.rows import OddRow
@@ -19,7 +19,7 @@ from artifacts.registry.waivers import Request, Waiver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where an alias points, since when, and what its policy says of that now."""
+    """An alias, its version, and the present judgement of its policy on it."""
 
     name: str
     alias: str
@@ -30,28 +30,30 @@ class Standing:
 
 
 class Governance:
-    """The part of a registry that says what aliases may point at."""
+    """The part of a registry that governs aliases."""
 
     def __init__(self, database: Database, verified: Verified) -> None:
         self._db = database
         self._verified = verified
         self.url = database.url
-        """Where it is, without the password."""
+        """Its URL without secrets."""
 
     def judge(self, name: str, number: int, alias: str) -> Judgement:
-        """What the alias's policy says of the version now; nothing is changed."""
+        """The present judgement of the alias's policy on the version; changes nothing."""
         self._require_some(name)
         with self._db.reading() as db:
             return judge(db, name, number, alias, self._verified)
 
     def standings(self, name: str | None = None) -> list[Standing]:
-        """Every alias of a name (None: of all), sorted, and whether its version is still what is asked."""
+        """Every alias of a name (None: of all names), sorted, with the present judgement on its version."""
         if not self._db.exists():
             return []
         table = tables.alias
         query = select(table).order_by(table.c.name, table.c.alias)
         with self._db.reading() as db:
-            found = rows.all_of(db, table, query if name is None else query.where(table.c.name == name))
+            alias_rows = rows.select_rows(
+                db, table, query if name is None else query.where(table.c.name == name)
+            )
             return [
                 Standing(
                     name=row.name,
@@ -61,26 +63,26 @@ class Governance:
                     moved_by=row.moved_by,
                     judgement=self._stands(db, row.name, row.number, row.alias),
                 )
-                for row in found
+                for row in alias_rows
             ]
 
     def _stands(self, db: Connection, name: str, number: int, alias: str) -> Judgement:
-        """What the policy says; what cannot be asked is a broken rule."""
+        """The judgement; where it cannot be made, that is a violation of the rule `readable`."""
         try:
             return judge(db, name, number, alias, self._verified)
         except (NotFound, OddRow, PolicyInvalid) as exc:
             return Judgement(broken=(Broken("readable", str(exc)),), waived=())
 
     def policies(self) -> dict[str, Policy]:
-        """Alias -> its policy, sorted by alias; of the others only a PASS is asked."""
+        """Alias -> its policy, sorted by alias; other aliases require only the verdict PASS."""
         if not self._db.exists():
             return {}
         with self._db.reading() as db:
-            found = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
-            return dict(rows.read(found, _policy))
+            policy_rows = db.execute(select(tables.policy).order_by(tables.policy.c.alias))
+            return dict(rows.read_values(policy_rows, _policy))
 
     def set_policy(self, alias: str, policy: Policy | None) -> None:
-        """Make this the policy of every alias of that name, or take it away with None."""
+        """Set the policy of every alias with that name; None removes it."""
         check_alias(alias)
         rules = None if policy is None else policy.as_dict()
         with self._db.writing() as db:
@@ -97,7 +99,7 @@ class Governance:
             log.record(db, "", "policy_set", {"alias": alias, "rules": rules})
 
     def waive(self, request: Request) -> Waiver:
-        """Let a version break a rule of an alias's policy until a moment, for a reason that all will see."""
+        """Waive a rule of an alias's policy for one version until a moment, with a recorded reason."""
         check_alias(request.alias)
         self._require_some(request.name)
         with self._db.writing() as db:
@@ -106,23 +108,23 @@ class Governance:
             return waivers.grant(db, request)
 
     def end_waiver(self, number: int) -> Waiver:
-        """End an open waiver, given by its id, now; one that is not open is a NotFound."""
+        """End the open waiver with this id now; NotFound where it is not open."""
         if not self._db.exists():
             raise NotFound(f"no waiver {number} is open; nothing is published here yet")
         with self._db.writing() as db:
             return waivers.end(db, number)
 
     def waivers(self, name: str | None = None, *, ended: bool = False) -> list[Waiver]:
-        """Waivers of a name (None: of all) that are open, oldest first; with `ended`, also the others."""
+        """Open waivers of a name (None: of all names), oldest first; with `ended`, the ended ones too."""
         if not self._db.exists():
             return []
         with self._db.reading() as db:
-            at = log.known_moment(db)
-            found = rows.read(db.execute(waivers.of(name)), waivers.waiver)
-        return [one for one in found if ended or one.is_open(at)]
+            now = log.known_moment(db)
+            all_waivers = rows.read_values(db.execute(waivers.of(name)), waivers.waiver)
+        return [waiver for waiver in all_waivers if ended or waiver.is_open(now)]
 
     def _require_some(self, name: str) -> None:
-        """Refuses, as NotFound, before a write would make a registry with nothing in it."""
+        """Raise NotFound for a missing registry, before a write would create an empty one."""
         if not self._db.exists():
             raise NotFound(f"no version of {name!r} in {self.url}; nothing is published here yet")
 
@@ -130,6 +132,6 @@ class Governance:
 def _policy(row: Row[Any]) -> tuple[str, Policy]:
     rows.require(tables.policy, row)
     try:
-        return row.alias, parsed(row.rules)
+        return row.alias, parse_rules(row.rules)
     except PolicyInvalid as exc:
         raise OddRow(f"the policy of @{row.alias}: {exc}") from None

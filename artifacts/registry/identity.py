@@ -1,4 +1,4 @@
-"""What makes a version that version: what was built, and what it was judged by. Pure."""
+"""The identity of a version: what was built, and what it was judged by. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from artifacts import digest
 
 UNJUDGED = frozenset({"name", "publish", "schedule", "version"})
-"""Fields of a recipe that change neither what is built nor what is asked of it."""
+"""Recipe fields that affect neither the build nor the verdict."""
 
 
 def identity(
@@ -16,25 +16,25 @@ def identity(
     recipe: Mapping[str, Any],
     lineage: Mapping[str, str],
 ) -> str:
-    """Digest of engine key, digest of its manifest, verdict and what gave the verdict.
+    """Digest of engine key, manifest digest, verdict and the basis of the verdict.
 
-    `content` is None of versions published under schema 1, whose contents nobody knows.
+    `content` is None for versions published under schema 1, which did not record it.
     """
     return digest.of_json([engine_key, content, verdict, judged_by(recipe, lineage)])
 
 
 def judged_by(recipe: Mapping[str, Any], lineage: Mapping[str, str]) -> dict[str, Any]:
-    """What a verdict depends on beside the engine.
+    """What a verdict depends on in addition to the engine.
 
-    The keys of the engine and of its evaluation hash all that a recipe says of what is built and scored,
-    files by their bytes and not by their paths; only the gate's limits are in no key. Where nothing was
-    evaluated, what counts is what the recipe says.
+    The keys of engine and evaluation cover everything in a recipe that affects building and scoring, with
+    files by their bytes instead of their paths; only the gate's limits are in no key. Without an evaluation,
+    the recipe itself counts.
     """
-    scored = lineage.get("evaluation")
-    if scored is None:
+    evaluation = lineage.get("evaluation")
+    if evaluation is None:
         return {"recipe": {name: value for name, value in recipe.items() if name not in UNJUDGED}}
     gate = recipe.get("gate")
     limits = (
         {name: value for name, value in gate.items() if name != "data"} if isinstance(gate, Mapping) else {}
     )
-    return {"evaluation": scored, "gate": limits}
+    return {"evaluation": evaluation, "gate": limits}

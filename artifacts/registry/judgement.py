@@ -1,4 +1,4 @@
-"""A version before an alias's policy: what of the registry the rules look at, read in one transaction."""
+"""Judges a version by an alias's policy: reads what the rules need in one transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ Verified = Callable[[str, str, str], bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a policy says of a version."""
+    """The result of applying a policy to a version."""
 
     broken: tuple[Broken, ...]
-    """Rules that it does not meet and that nobody waived."""
+    """Violated rules without a waiver."""
     waived: tuple[tuple[Broken, Waiver], ...]
-    """Rules that it does not meet and need not."""
+    """Violated rules with an open waiver."""
 
     @property
     def allowed(self) -> bool:
@@ -31,64 +31,64 @@ class Judgement:
         return not self.broken
 
     def detail(self) -> dict[str, Any]:
-        """What the log says of it; nothing where every rule is met."""
-        said: dict[str, Any] = {}
+        """Its fields in the log; empty where no rule is violated."""
+        fields: dict[str, Any] = {}
         if self.broken:
-            said["broken"] = [{"rule": one.rule, "why": one.why} for one in self.broken]
+            fields["broken"] = [{"rule": violation.rule, "why": violation.why} for violation in self.broken]
         if self.waived:
-            said["waived"] = [
+            fields["waived"] = [
                 {
-                    "rule": one.rule,
-                    "why": one.why,
-                    "waiver": by.id,
-                    "reason": by.reason,
-                    "until": str(by.until),
+                    "rule": violation.rule,
+                    "why": violation.why,
+                    "waiver": waiver.id,
+                    "reason": waiver.reason,
+                    "until": str(waiver.until),
                 }
-                for one, by in self.waived
+                for violation, waiver in self.waived
             ]
-        return said
+        return fields
 
 
 def policy_of(db: Connection, alias: str) -> Policy:
-    """The alias's policy; without one, only PASS is good enough."""
+    """The alias's policy; the default policy requires the verdict PASS."""
     rules = db.scalar(select(tables.policy.c.rules).where(tables.policy.c.alias == alias))
     if rules is None:
         return Policy()
     try:
-        return parsed(rules)
-    except PolicyInvalid as exc:  # what a later version of enginery set
+        return parse_rules(rules)
+    except PolicyInvalid as exc:  # set by a later version of enginery
         raise PolicyInvalid(f"the policy of @{alias} cannot be applied by this version: {exc}") from None
 
 
-def parsed(rules: Any) -> Policy:
+def parse_rules(rules: Any) -> Policy:
     """The policy that a row holds; a PolicyInvalid for anything else."""
-    said = columns.CHECKS["policy"]["rules"](rules)
-    if said is not None:
-        raise PolicyInvalid(f"its rules: it {said}")
+    problem = columns.CHECKS["policy"]["rules"](rules)
+    if problem is not None:
+        raise PolicyInvalid(f"its rules: it {problem}")
     return parse_policy(rules)
 
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:
-    """What the alias's policy says of the version, the waivers that are open considered."""
+    """The judgement of the alias's policy on the version, with open waivers applied."""
     require_version(db, name, number)
-    at, policy = log.moment(db), policy_of(db, alias)
+    now, policy = log.moment(db), policy_of(db, alias)
     granted = db.execute(waivers.of(name, number)).all()
     newest = log.latest(db) if granted or policy.max_age_days is not None else None
-    sound = rows.read(granted, waivers.waiver)
-    open_now = [one for one in sound if one.is_open(at if newest is None else max(at, newest.at))]
-    # nobody may rely on a waiver that is odd, and nobody may say that it is over
-    num_open = len(open_now) + len(granted) - len(sound)
-    subject = _subject(db, (name, number), verified, at=at, newest=newest, open_waivers=num_open)
-    here = {one.rule: one for one in open_now if one.alias == alias and one.rule in WAIVABLE}
-    found = broken(policy, subject)
+    valid = rows.read_values(granted, waivers.waiver)
+    open_now = [item for item in valid if item.is_open(now if newest is None else max(now, newest.at))]
+    # An odd waiver waives no rule, but it counts as open: its end cannot be read.
+    num_open = len(open_now) + len(granted) - len(valid)
+    subject = _subject(db, (name, number), verified, now=now, newest=newest, open_waivers=num_open)
+    waiver_of = {item.rule: item for item in open_now if item.alias == alias and item.rule in WAIVABLE}
+    violations = broken(policy, subject)
     return Judgement(
-        broken=tuple(one for one in found if one.rule not in here),
-        waived=tuple((one, here[one.rule]) for one in found if one.rule in here),
+        broken=tuple(item for item in violations if item.rule not in waiver_of),
+        waived=tuple((item, waiver_of[item.rule]) for item in violations if item.rule in waiver_of),
     )
 
 
 def require_version(db: Connection, name: str, number: int) -> None:
-    """Refuses, as NotFound, a version that there is not."""
+    """Raise NotFound for a version that does not exist."""
     table = tables.version
     if db.scalar(select(table.c.number).where(table.c.name == name, table.c.number == number)) is None:
         raise NotFound(f"no version {name}:{number}; `enginery ls` lists those there are")
@@ -99,35 +99,38 @@ def _subject(
     version: tuple[str, int],
     verified: Verified,
     *,
-    at: datetime,
+    now: datetime,
     newest: log.Latest | None,
     open_waivers: int,
 ) -> Subject:
     table, metric = tables.version, tables.metric
-    whole = select(table, tables.facts.c.facts)
-    joined = whole.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
+    columns = select(table, tables.facts.c.facts)
+    joined = columns.outerjoin(tables.facts, tables.facts.c.id == table.c.facts_id)
     row = db.execute(joined.where((table.c.name == version[0]) & (table.c.number == version[1]))).one()
     rows.require_version(row)
-    here = (metric.c.name == version[0]) & (metric.c.number == version[1])
+    this_version = (metric.c.name == version[0]) & (metric.c.number == version[1])
     return Subject(
-        at=at,
+        at=now,
         newest=None if newest is None else newest.at,
         newest_said="" if newest is None else newest.said,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
         collected_at=rows.moment(row.collected_at),
         facts=row.facts,
-        metrics={one.metric: one.value for one in rows.all_of(db, metric, select(metric).where(here))},
+        metrics={
+            metric_row.metric: metric_row.value
+            for metric_row in rows.select_rows(db, metric, select(metric).where(this_version))
+        },
         signed=_signatures(db, row.manifest_digest, verified),
         open_waivers=open_waivers,
     )
 
 
 def _signatures(db: Connection, manifest_digest: str | None, verified: Verified) -> Callable[[str], bool]:
-    """Versions of schema 1 have no digest, and so no signature."""
+    """Returns a check for a good signature by a public key; versions of schema 1 have no signatures."""
     if manifest_digest is None:
         return lambda public_key: False
     table = tables.signature
-    mine = select(table).where(table.c.manifest_digest == manifest_digest)
-    bundles = [row.bundle for row in rows.all_of(db, table, mine)]
+    query = select(table).where(table.c.manifest_digest == manifest_digest)
+    bundles = [row.bundle for row in rows.select_rows(db, table, query)]
     return lambda public_key: any(verified(bundle, manifest_digest, public_key) for bundle in bundles)

@@ -1,4 +1,4 @@
-"""Queries for lists: scalars and a few figures of many versions, and facts once for all that share them."""
+"""Queries for lists and searches: scalars and a few metrics of many versions, and each set of facts once."""
 
 import json
 from collections import defaultdict
@@ -22,78 +22,85 @@ Line = Any
 LINE = (
     "name", "number", "engine_key", "verdict", "origin", "model", "facts_id", "collected_at", "published_at",
 )  # fmt: skip
-"""Columns of a version that lists read."""
+"""Columns of the version table that lists read."""
 
 TRUE = true()
 
 AT_ONCE = 400
-"""Versions that one query names one by one; more are read whole."""
+"""Most versions that a query lists one by one; for more, it reads the whole table."""
 
 Values = Mapping[str, Mapping[Named, float]]
 """Metric -> version -> value."""
 
 
 def listed(db: Connection, name: str | None, limit: int | None) -> tuple[list[Listed], int]:
-    """The newest version of every name, and those with an alias; or the newest of one name; and how many."""
+    """The newest version of every name and aliased ones, or the newest of one name; and their number."""
     query = _newest_or_aliased() if name is None else _versions().where(VERSION.name == name)
     order = (VERSION.name, VERSION.number) if name is None else (VERSION.number.desc(),)
     count = db.scalar(select(func.count()).select_from(query.subquery())) or 0
-    found = db.execute(query.order_by(*order).limit(limit)).all()
-    lines = list(rows.lines(tables.version, LINE, found))
+    result = db.execute(query.order_by(*order).limit(limit)).all()
+    lines = list(rows.sound_tuples(tables.version, LINE, result))
     facts = _facts(db, lines)
-    shown = _complete(db, _with_facts(lines, facts), facts)
-    return sorted(shown, key=lambda one: (one.name, one.number)), count
+    versions = _complete(db, _with_facts(lines, facts), facts)
+    return sorted(versions, key=lambda version: (version.name, version.number)), count
 
 
-def search(db: Connection, wanted: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
-    """The first `limit` versions that suit, best first, then the dropped ones with their reasons.
+def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | None) -> list[Match]:
+    """The first `limit` matching versions, best first, then the dropped ones with their reasons.
 
-    A version that suits stays in the database until it is among the first: most never become more.
-    Measurements count only where facts suit.
+    Facts are judged here, once per distinct set; the database then sorts and limits the versions that match,
+    so that most of them are never read. Metrics are compared only for versions whose facts match.
     """
-    judge, here, slo = Judge(wanted), _is_of(wanted), wanted.get("slo", {})
-    facts = _facts_of(db, here)
-    against = {key: judge.by_facts(one) for key, one in facts.items()}
-    sound = _without([key for key, reasons in against.items() if reasons], facts)
+    judge, in_scope, slo = Judge(criteria), _is_of(criteria), criteria.get("slo", {})
+    facts = _facts_of(db, in_scope)
+    reasons_of = {key: judge.by_facts(values) for key, values in facts.items()}
+    suitable = _without([key for key, reasons in reasons_of.items() if reasons], facts)
     if not slo:
-        sound &= VERSION.collected_at.is_(None)
-    pointing = _aliases(db)
+        suitable &= VERSION.collected_at.is_(None)
+    aliases_of = _aliases(db)
     dropped = []
-    for row in _read(db, _versions().where(here, ~sound), facts, unused=("engine_key", "published_at")):
-        one = _one(row, facts, pointing, {})
-        dropped.append(Match(one, against[row.facts_id] or judge.by_state(one)))
+    for row in _read(
+        db, _versions().where(in_scope, ~suitable), facts, unused=("engine_key", "published_at")
+    ):
+        version = _listed_version(row, facts, aliases_of, {})
+        dropped.append(Match(version, reasons_of[row.facts_id] or judge.by_state(version)))
     if slo:
-        values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, here))
-        every = _read(db, _versions().where(here, sound), facts)
-        judged = [(row, judge.by_state(_one(row, facts, pointing, values))) for row in every]
+        values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, in_scope))
+        every = _read(db, _versions().where(in_scope, suitable), facts)
+        judged = [(row, judge.by_state(_listed_version(row, facts, aliases_of, values))) for row in every]
         first = _ranked([row for row, reasons in judged if not reasons], values, rank)[:limit]
-        late = [(row, reasons) for row, reasons in judged if reasons]
-        dropped += [Match(_one(row, facts, pointing, values), reasons) for row, reasons in late]
+        too_slow = [(row, reasons) for row, reasons in judged if reasons]
+        dropped += [
+            Match(_listed_version(row, facts, aliases_of, values), reasons) for row, reasons in too_slow
+        ]
     else:
-        first = _read(db, _best(here & sound, rank, db.dialect.name).limit(limit), facts)
-    dropped.sort(key=lambda one: (len(one.reasons), one.record.name, -one.record.number))
-    return [*(Match(one, ()) for one in _complete(db, first, facts, (*slo, RANKS[rank][0]))), *dropped]
+        first = _read(db, _best(in_scope & suitable, rank, db.dialect.name).limit(limit), facts)
+    dropped.sort(key=lambda match: (len(match.reasons), match.record.name, -match.record.number))
+    return [
+        *(Match(version, ()) for version in _complete(db, first, facts, (*slo, RANKS[rank][0]))),
+        *dropped,
+    ]
 
 
 def _read(
     db: Connection, query: Select[Any], facts: Collection[str], unused: Collection[str] = ()
 ) -> list[Line]:
-    """Versions whose rows and facts are sound; the others are told."""
-    return _with_facts(rows.lines(tables.version, LINE, db.execute(query).all(), unused=unused), facts)
+    """Versions whose rows and facts are valid; the others are reported."""
+    return _with_facts(rows.sound_tuples(tables.version, LINE, db.execute(query).all(), unused=unused), facts)
 
 
 def _with_facts(lines: Iterable[Line], facts: Collection[str]) -> list[Line]:
-    found = []
+    complete = []
     for row in lines:
         if row[6] in facts:
-            found.append(row)
+            complete.append(row)
         else:
-            rows.tell(rows.without_facts(row._asdict()))
-    return found
+            rows.report_odd(rows.missing_facts_message(row._asdict()))
+    return complete
 
 
 def _best(where: ColumnElement[bool], rank: str, dialect: str) -> Select[Any]:
-    """These versions in the order of a rank, as `_ranked` has them: unmeasured ones last."""
+    """Query for these versions in the order of a rank, the same as `_ranked`: unmeasured ones last."""
     metric, sign = RANKS[rank]
     same = (METRIC.name == VERSION.name) & (METRIC.number == VERSION.number) & (METRIC.metric == metric)
     name = VERSION.name.collate("C") if dialect == "postgresql" else VERSION.name  # by code points
@@ -102,7 +109,7 @@ def _best(where: ColumnElement[bool], rank: str, dialect: str) -> Select[Any]:
 
 
 def _without(dropped: Collection[str], facts: Collection[str]) -> ColumnElement[bool]:
-    """Versions of all facts but the dropped ones; the shorter list is given to the database."""
+    """The condition for versions of all facts but the dropped ones; passes the shorter list of ids."""
     if len(dropped) <= len(facts) / 2:
         return VERSION.facts_id.not_in(dropped) if dropped else true()
     return VERSION.facts_id.in_(set(facts) - set(dropped))
@@ -110,22 +117,23 @@ def _without(dropped: Collection[str], facts: Collection[str]) -> ColumnElement[
 
 def _ranked(rows: Iterable[Line], values: Values, rank: str) -> list[Line]:
     metric, sign = RANKS[rank]
-    known = values.get(metric, {})
+    value_of = values.get(metric, {})
 
     def place(row: Line) -> tuple[float, str, int]:
-        value = known.get((row[0], row[1]))
+        value = value_of.get((row[0], row[1]))
         return (inf if value is None else sign * value, row[0], -row[1])
 
     return sorted(rows, key=place)
 
 
 def _versions() -> Select[Any]:
-    """What lists need of every version."""
+    """Query for the columns that lists need."""
     return select(*(VERSION[column] for column in LINE))
 
 
 def _newest_or_aliased() -> Select[Any]:
-    # not what `series` says is the last: that may be odd; and in SQLite a text is above every number
+    # `series.last` may be odd, so the newest version is the largest number among the rows themselves. The
+    # upper bound excludes texts, which SQLite sorts after all numbers.
     series, other = tables.series.c.name, tables.version.alias().c
     last = select(func.max(other.number)).where(other.name == series, other.number.between(1, MOST))
     newest = select(series, last.scalar_subquery().label("number"))
@@ -134,32 +142,32 @@ def _newest_or_aliased() -> Select[Any]:
     return _versions().join(either, same)
 
 
-def _is_of(wanted: Mapping[str, Any]) -> ColumnElement[bool]:
-    """Versions of the wanted name and model, as `artifacts.finding.match` understands them."""
-    found: list[ColumnElement[bool]] = []
-    if "name" in wanted:
-        found.append(VERSION.name == wanted["name"])
-    if "model" in wanted:
-        repo, _, commit = wanted["model"].partition("@")
+def _is_of(criteria: Mapping[str, Any]) -> ColumnElement[bool]:
+    """The condition for the name and model in the criteria, as `artifacts.finding.match` applies them."""
+    conditions: list[ColumnElement[bool]] = []
+    if "name" in criteria:
+        conditions.append(VERSION.name == criteria["name"])
+    if "model" in criteria:
+        repo, _, commit = criteria["model"].partition("@")
         model, want = func.lower(VERSION.model), repo.lower()
-        found.append((model == want) | model.endswith(f"/{want}", autoescape=True))
+        conditions.append((model == want) | model.endswith(f"/{want}", autoescape=True))
         if commit:
-            # as text: one row that is no JSON would end a query that goes into it
-            said = f'"revision": {json.dumps(commit)}'
-            found.append(cast(VERSION.source, Text).contains(said, autoescape=True))
-    return and_(*found) if found else TRUE
+            # Compared as text: a JSON function would fail for all rows if one of them is not JSON.
+            revision_text = f'"revision": {json.dumps(commit)}'
+            conditions.append(cast(VERSION.source, Text).contains(revision_text, autoescape=True))
+    return and_(*conditions) if conditions else TRUE
 
 
 def _one_of(columns: Any, where: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Rows of the names that have such versions; others of such a name may be among them."""
+    """The condition for rows of names that have such versions; it includes other versions of these names."""
     if where is TRUE:
         return TRUE
-    found: ColumnElement[bool] = columns.name.in_(select(VERSION.name).where(where))
-    return found
+    condition: ColumnElement[bool] = columns.name.in_(select(VERSION.name).where(where))
+    return condition
 
 
 def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, dict[str, Any]]:
-    """Facts of the versions meant, by their id."""
+    """Facts of the versions that meet the condition, by their id."""
     query = select(tables.facts.c.id, tables.facts.c.facts)
     if where is not TRUE:
         query = query.where(tables.facts.c.id.in_(select(VERSION.facts_id).where(where)))
@@ -175,48 +183,50 @@ def _facts(db: Connection, lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
 
 
 def _aliases(db: Connection) -> Mapping[Named, tuple[str, ...]]:
-    found: defaultdict[Named, tuple[str, ...]] = defaultdict(tuple)
+    aliases_of: defaultdict[Named, tuple[str, ...]] = defaultdict(tuple)
     columns = ("name", "number", "alias")
-    every = db.execute(select(*(ALIAS[column] for column in columns)).order_by(ALIAS.alias))
-    for name, number, alias in rows.lines(tables.alias, columns, every.all()):
-        found[name, number] += (alias,)
-    return found
+    result = db.execute(select(*(ALIAS[column] for column in columns)).order_by(ALIAS.alias))
+    for name, number, alias in rows.sound_tuples(tables.alias, columns, result.all()):
+        aliases_of[name, number] += (alias,)
+    return aliases_of
 
 
 def _values(db: Connection, names: Iterable[str], where: ColumnElement[bool]) -> Values:
     """Values of some metrics."""
     columns = ("metric", "name", "number", "value")
     query = select(*(METRIC[column] for column in columns))
-    found: dict[str, dict[Named, float]] = {name: {} for name in names}
-    every = db.execute(query.where(where, METRIC.metric.in_(sorted(found))))
-    for metric, name, number, value in rows.lines(tables.metric, columns, every.all()):
-        found[metric][name, number] = value
-    return found
+    values: dict[str, dict[Named, float]] = {name: {} for name in names}
+    result = db.execute(query.where(where, METRIC.metric.in_(sorted(values))))
+    for metric, name, number, value in rows.sound_tuples(tables.metric, columns, result.all()):
+        values[metric][name, number] = value
+    return values
 
 
-def _one(
+def _listed_version(
     row: Line,
     facts: Mapping[str, Facts],
-    pointing: Mapping[Named, tuple[str, ...]],
+    aliases_of: Mapping[Named, tuple[str, ...]],
     values: Values,
 ) -> Listed:
     name, number, key, verdict, origin, model, facts_id, collected, published = row
-    here = (name, number)
-    figures = {metric: known[here] for metric, known in values.items() if here in known} or NO_FIGURES
-    aliases = pointing.get(here, ())
+    version_id = (name, number)
+    figures = {
+        metric: value_of[version_id] for metric, value_of in values.items() if version_id in value_of
+    } or NO_FIGURES
+    aliases = aliases_of.get(version_id, ())
     return Listed(
         name, number, key, verdict, origin, model, facts[facts_id], collected, published, aliases, figures
     )
 
 
 def _complete(
-    db: Connection, lines: Sequence[Line], facts: Mapping[str, Facts], beside: tuple[str, ...] = ()
+    db: Connection, lines: Sequence[Line], facts: Mapping[str, Facts], extra_metrics: tuple[str, ...] = ()
 ) -> list[Listed]:
-    """The versions with all figures that lists show, and those `beside` them."""
-    where: ColumnElement[bool] = TRUE
-    if len(lines) <= AT_ONCE:  # no pairs: SQLite reads the whole table for them
-        where = METRIC.name.in_({row.name for row in lines}) & METRIC.number.in_(
+    """The versions with their aliases, the metrics of lists and `extra_metrics`."""
+    condition: ColumnElement[bool] = TRUE
+    if len(lines) <= AT_ONCE:  # names and numbers separately: SQLite scans the whole table for pairs
+        condition = METRIC.name.in_({row.name for row in lines}) & METRIC.number.in_(
             {row.number for row in lines}
         )
-    values, pointing = _values(db, (*FIGURES, *beside), where), _aliases(db)
-    return [_one(row, facts, pointing, values) for row in lines]
+    values, aliases_of = _values(db, (*FIGURES, *extra_metrics), condition), _aliases(db)
+    return [_listed_version(row, facts, aliases_of, values) for row in lines]

@@ -1,4 +1,4 @@
-"""The log of a registry, which only grows: who did what and when."""
+"""The append-only event log of a registry."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,54 +12,54 @@ from artifacts.registry import rows, seals, tables
 from artifacts.version import Event
 
 MOVES = ("alias_moved", "rolled_back")
-"""Kinds of events that move an alias; their detail has `alias`, `was` and `now`."""
+"""Kinds of events that move an alias; their details have `alias`, `was` and `now`."""
 
 ORDER = 0x6C6F67
-"""Number of the PostgreSQL lock under which events are added; any, as long as it stays the same."""
+"""Key of the PostgreSQL advisory lock for adding events; arbitrary, but it must never change."""
 
 
 def moment(db: Connection) -> datetime:
-    """Now, by the server's clock where there is one: hosts that promote need not agree on the time."""
+    """Now, by the server's clock where there is one, since the clocks of hosts may differ."""
     if db.dialect.name == "postgresql":
-        found: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
-        return found.astimezone(UTC)
+        now: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
+        return now.astimezone(UTC)
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The event with the latest moment that a log has."""
+    """The event with the latest time in a log."""
 
     at: datetime
     said: str
-    """Which it is and by whom."""
+    """Its number, name and author, for messages."""
 
 
 def latest(db: Connection) -> Latest | None:
-    """The event with the latest moment; None of an empty log. A clock that says less was set back."""
+    """The event with the latest time; None for an empty log. A clock before it was set back."""
     table, names = tables.log, ("seq", "name", "at", "by")
     query = select(*(table.c[name] for name in names)).order_by(table.c.at.desc())
-    found = next(rows.lines(table, names, db.execute(query)), None)
-    if found is None:
+    row = next(rows.sound_tuples(table, names, db.execute(query)), None)
+    if row is None:
         return None
-    of = f"of {rows.shown(found.name)} " if found.name else ""  # policies are of no name
-    said = f"event {found.seq}, {of}by {rows.shown(found.by)},"
-    return Latest(datetime.fromisoformat(found.at), said)
+    name_part = f"of {rows.printable(row.name)} " if row.name else ""  # policies are of no name
+    description = f"event {row.seq}, {name_part}by {rows.printable(row.by)},"
+    return Latest(datetime.fromisoformat(row.at), description)
 
 
 def known_moment(db: Connection) -> datetime:
-    """Now, but never before what has happened: what was over stays over where a clock is set back."""
+    """Now, but never before the latest event: a waiver that has ended stays ended if a clock is set back."""
     now, newest = moment(db), latest(db)
     return now if newest is None else max(now, newest.at)
 
 
 def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None:
-    """Adds an event; it is there if the caller's transaction succeeds.
+    """Add an event as part of the caller's transaction.
 
-    Whoever adds one waits for who added the last to end: events appear in the order of their numbers, and
-    a reader that has seen one will see none before it.
+    Transactions that add events run one after the other, so that events become visible in the order of their
+    numbers: a reader that has seen one never finds an earlier one later.
     """
-    if db.dialect.name == "postgresql":  # SQLite's writers take turns anyway
+    if db.dialect.name == "postgresql":  # SQLite's write lock already serializes writers
         db.execute(select(func.pg_advisory_xact_lock(ORDER)))
     row = {
         "seq": _next(db),
@@ -73,19 +73,19 @@ def record(db: Connection, name: str, kind: str, detail: dict[str, Any]) -> None
 
 
 def _next(db: Connection) -> int:
-    """Number of the event that is added next: it is known before, because the seal covers it."""
+    """Number of the next event; needed before the insertion, because the seal covers it."""
     if db.dialect.name == "postgresql":
         sequence = func.pg_get_serial_sequence(tables.log.name, tables.log.c.seq.name)
-        found: int = db.execute(select(func.nextval(sequence))).scalar_one()
-        return found
+        number: int = db.execute(select(func.nextval(sequence))).scalar_one()
+        return number
     last: int | None = db.scalar(select(func.max(tables.log.c.seq)))
     return (last or 0) + 1
 
 
 def newest_first(name: str | None = None, *, kinds: Sequence[str] = ()) -> Select[Any]:
-    """The query for events of a name (None: all), of some kinds.
+    """Query for events of a name (None: of all names) and of some kinds (empty: all).
 
-    It looks into no detail: one that is no JSON would end the query for all.
+    It does not filter by detail: one row with malformed JSON would fail the whole query.
     """
     table = tables.log
     query = select(table).order_by(table.c.seq.desc())
@@ -97,7 +97,7 @@ def newest_first(name: str | None = None, *, kinds: Sequence[str] = ()) -> Selec
 
 
 def event(row: Row[Any]) -> Event:
-    """A row of the log as a value; an odd one is an OddRow."""
+    """The event in a row of the log; OddRow where the row is odd."""
     rows.require(tables.log, row)
     return Event(
         seq=row.seq,

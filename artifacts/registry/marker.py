@@ -1,4 +1,4 @@
-"""Beside a store's own registry: that there is one, and which: one that is gone is no new one."""
+"""The marker file beside a store's own registry, which tells a lost registry from one never created."""
 
 import json
 from pathlib import Path
@@ -10,38 +10,42 @@ MARKER, FILE = "registry.json", "registry.db"
 
 
 def text(bound_at: str | None) -> bytes:
-    """What the marker holds; `bound_at` is when the registry was bound to its store, which no other has."""
+    """Contents of the marker; `bound_at`, when the registry was bound to its store, identifies it."""
     return json.dumps({"registry": FILE, "bound_at": bound_at, "by": whoami()}).encode()
 
 
 def bound_at(text: bytes | None) -> str | None:
-    """When the registry that the marker knows was bound; None where it does not say: early ones did not."""
+    """When the registry of the marker was bound; None where the marker does not record it, as early ones."""
     try:
-        found = json.loads(text or b"{}").get("bound_at")
+        value = json.loads(text or b"{}").get("bound_at")
     except (ValueError, AttributeError):
         return None
-    return found if isinstance(found, str) else None
+    return value if isinstance(value, str) else None
 
 
-def beside(file: Path | None) -> bool:
-    """Whether the file is, or was, the own registry of a store that published to it."""
+def is_store_registry(file: Path | None) -> bool:
+    """Whether a file is, or was, a store's own registry with publications."""
     return file is not None and file.name == FILE and (file.parent / MARKER).exists()
 
 
-def require_never_was(url: str, *, known: bool, schema: int | None) -> None:
-    """Refuses to take a registry that was `known` before its `schema` was read for a new one."""
-    if known and schema is None:
+def require_not_lost(url: str, *, was_known: bool, schema: int | None) -> None:
+    """Raise a StoreUnusable if a registry with a marker has no schema: it was lost.
+
+    `was_known` must be read before `schema`: in the other order, a registry that another process creates in
+    between would look lost.
+    """
+    if was_known and schema is None:
         raise StoreUnusable(f"registry {url} {GONE}")
 
 
 _OR_GIVE_UP = f"restore it from a backup, or remove {MARKER} from the store to give those versions up"
 
 GONE = (
-    f"is gone, or has no tables, and {MARKER} in the store says that versions were published to it;"
+    f"is missing, or has no tables, but {MARKER} in the store records that versions were published to it;"
     f" {_OR_GIVE_UP}"
 )
 
 OTHER = (
-    f"is not the one that versions of this store were published to ({MARKER} in the store says so);"
+    f"is not the one that versions of this store were published to ({MARKER} in the store records it);"
     f" {_OR_GIVE_UP}"
 )

@@ -1,4 +1,4 @@
-"""Which names versions and aliases may have: safe in paths, URLs, shells and terminals."""
+"""Rules for names of versions and aliases: safe in paths, URLs, shells and terminals."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ LONGEST_NAME, LONGEST_ALIAS = 200, 64
 
 
 def check_name(name: str) -> None:
-    """Refuses what recipes refuse: a name is parts of letters, digits, `.`, `_` and `-`, between slashes."""
+    """Raise a NameRefused unless the name is allowed in recipes: parts of [A-Za-z0-9._-] between slashes."""
     if len(name) > LONGEST_NAME or not NAME.fullmatch(name):
         raise NameRefused(
             f"name {name[: LONGEST_NAME + 1]!r} is not allowed; use at most {LONGEST_NAME} letters, digits, "
@@ -20,7 +20,7 @@ def check_name(name: str) -> None:
 
 
 def check_alias(alias: str) -> None:
-    """Refuses an alias that could not be written after NAME@."""
+    """Raise a NameRefused for an alias that is not allowed after NAME@."""
     if len(alias) > LONGEST_ALIAS or not ALIAS.fullmatch(alias):
         raise NameRefused(
             f"alias {alias[: LONGEST_ALIAS + 1]!r} is not allowed; use at most {LONGEST_ALIAS} letters, "
@@ -28,8 +28,11 @@ def check_alias(alias: str) -> None:
         )
 
 
-def check_apart(what: str, new: str, known: Iterable[str]) -> None:
-    """Refuses a new name that differs from a known one only by case: people and file systems mix them up."""
-    for other in known:
-        if other != new and other.casefold() == new.casefold():
-            raise NameRefused(f"{what} {new!r} differs from {other!r} only by case; use one of them")
+def check_apart(kind: str, new: str, existing: Iterable[str]) -> None:
+    """Raise a NameRefused if a new name differs from an existing one only by case.
+
+    People and case-insensitive file systems confuse such names.
+    """
+    for name in existing:
+        if name != new and name.casefold() == new.casefold():
+            raise NameRefused(f"{kind} {new!r} differs from {name!r} only by case; use one of them")

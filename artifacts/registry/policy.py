@@ -1,4 +1,4 @@
-"""What a version must be before an alias may point at it; pure."""
+"""Policies of aliases: rules on versions, and the check of each rule; pure."""
 
 import math
 import re
@@ -10,15 +10,15 @@ from typing import Any
 from artifacts.errors import PolicyInvalid
 
 SKEW = timedelta(minutes=5)
-"""By so much may the clocks of the hosts that use one registry differ; more is a clock that is wrong."""
+"""Largest accepted difference between the clocks of hosts that use one registry."""
 
 VERDICTS = ("PASS", "UNVERIFIED")
-"""Verdicts that versions have; others are not published."""
+"""Verdicts of published versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a metric must be between, ends included."""
+    """Inclusive bounds of a metric."""
 
     min: float | None = None
     max: float | None = None
@@ -26,34 +26,34 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Rules of an alias; where nobody set any, only the verdict counts."""
+    """Rules of an alias; the default rules require only the verdict PASS."""
 
     verdict: tuple[str, ...] = ("PASS",)
-    """Verdicts that are good enough."""
+    """Accepted verdicts."""
     max_age_days: float | None = None
-    """Days since publication."""
+    """Most days since publication."""
     signed_by: tuple[str, ...] = ()
-    """Public keys in PEM; a signature by one of them is asked for."""
+    """Public keys in PEM; a signature by one of them is required."""
     measured_on_target: bool = False
     """Whether its speed must have been measured, as it is served, on the GPU that it was built for."""
     metrics: Mapping[str, Bounds] = field(default_factory=dict)
     no_open_waivers: bool = False
-    """Whether no waiver may be open for the version, for whichever alias."""
+    """Whether the version must have no open waiver, for any alias."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The rules as JSON values, without those that ask for nothing."""
-        whole = asdict(self)
-        whole["metrics"] = {
+        """The rules as JSON values, without those that require nothing."""
+        rules = asdict(self)
+        rules["metrics"] = {
             name: {end: value for end, value in asdict(bounds).items() if value is not None}
             for name, bounds in self.metrics.items()
         }
-        kept = {name: value for name, value in whole.items() if value not in (None, (), {}, False)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()}
+        set_rules = {name: value for name, value in rules.items() if value not in (None, (), {}, False)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in set_rules.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What a policy looks at of a version."""
+    """The properties of a version that rules use."""
 
     at: datetime
     """The moment of judgement."""
@@ -66,14 +66,14 @@ class Subject:
     """Whether there is a good signature by a public key (PEM)."""
     open_waivers: int
     newest: datetime | None = None
-    """The latest moment in the registry's log, where somebody asks for an age."""
+    """Time of the latest event in the registry's log, where a rule needs it."""
     newest_said: str = ""
-    """Which event that is and by whom."""
+    """Number, name and author of that event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A rule that a version does not meet."""
+    """A rule that a version violates, and why."""
 
     rule: str
     why: str
@@ -83,7 +83,7 @@ class Broken:
 
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:
-    """The policy that a JSON object describes; an unknown rule or a value that cannot be is PolicyInvalid."""
+    """The policy that a JSON object describes; PolicyInvalid for an unknown rule or an invalid value."""
     unknown = sorted(set(document) - set(READ))
     if unknown:
         raise PolicyInvalid(f"unknown rule {unknown[0]!r}; have {', '.join(READ)}")
@@ -92,20 +92,20 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         try:
             rules[rule] = READ[rule](value)
         except (TypeError, ValueError, AttributeError) as exc:
-            raise PolicyInvalid(f"rule {rule}: {value!r} cannot be; {exc}") from None
+            raise PolicyInvalid(f"rule {rule}: {value!r} is invalid; {exc}") from None
     return Policy(**rules)
 
 
 def broken(policy: Policy, subject: Subject) -> list[Broken]:
-    """Every rule that the version does not meet, with why; every policy asks for its files."""
-    found = [(rule, why) for rule, judge in JUDGES.items() if (why := judge(policy, subject))]
-    return [Broken(rule, why) for rule, why in found]
+    """Every rule that the version violates; `present` (its files exist) is part of every policy."""
+    violations = [(rule, why) for rule, judge in JUDGES.items() if (why := judge(policy, subject))]
+    return [Broken(rule, why) for rule, why in violations]
 
 
 def _present(_: Policy, subject: Subject) -> str | None:
     if subject.collected_at is None:
         return None
-    return f"gc took its files on {subject.collected_at:%Y-%m-%d}; run its recipe again"
+    return f"gc removed its files on {subject.collected_at:%Y-%m-%d}; run its recipe again"
 
 
 def _verdict(policy: Policy, subject: Subject) -> str | None:
@@ -118,15 +118,15 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
     if policy.max_age_days is None:
         return None
     age = subject.at - subject.published_at
-    latest, said = subject.published_at, "the version's publication"
+    latest, event = subject.published_at, "the version's publication"
     if subject.newest is not None and subject.newest >= latest:
-        latest, said = subject.newest, subject.newest_said
+        latest, event = subject.newest, subject.newest_said
     if latest - subject.at > SKEW:
         return (
-            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {said} is of "
+            f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {event} is of "
             f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC: this clock was set back, or that one was ahead, "
-            "so that no age is known; where this clock is wrong, set it right; where it is right, wait until "
-            "then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
+            "so the age is unknown; if this clock is wrong, correct it; if it is right, wait until then, or "
+            "`enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
         )
     if age <= timedelta(days=policy.max_age_days):
         return None
@@ -138,18 +138,18 @@ def _signed_by(policy: Policy, subject: Subject) -> str | None:
     if not policy.signed_by or any(subject.signed(key) for key in policy.signed_by):
         return None
     count = len(policy.signed_by)
-    return f"it has no good signature by {'the key' if count == 1 else f'one of the {count} keys'} asked for"
+    return f"it has no good signature by {'the key' if count == 1 else f'one of the {count} keys'} required"
 
 
 def _measured(policy: Policy, subject: Subject) -> str | None:
-    """An engine for `host` was measured where it was built; other targets name GPUs, such as `h100-pcie`."""
+    """The target `host` is the machine that built the engine; other targets name GPUs, e.g. `h100-pcie`."""
     if not policy.measured_on_target:
         return None
     target, facts = str(subject.facts.get("target", "host")), subject.facts
     if "tokens_per_s" not in subject.metrics:
         return "its speed was not measured"
     if "measured" in facts:
-        return f"it was measured {facts['measured']}, otherwise than it is served"
+        return f"it was measured {facts['measured']}, not as it is served"
     names = [str(gpu["name"]) for gpu in facts.get("gpus", [])]
     if target == "host" or any(_is_gpu(target, name) for name in names):
         return None
@@ -164,7 +164,7 @@ def _is_gpu(target: str, name: str) -> bool:
 
 
 def _metrics(policy: Policy, subject: Subject) -> str | None:
-    """The first metric that is out of its bounds; one that was not measured is."""
+    """The first metric out of its bounds; an unmeasured metric is out of bounds."""
     for name, bounds in policy.metrics.items():
         value = subject.metrics.get(name)
         if value is None:
@@ -191,17 +191,17 @@ JUDGES: dict[str, Callable[[Policy, Subject], str | None]] = {
     "metrics": _metrics,
     "no_open_waivers": _waivers,
 }
-"""Rule -> why a version does not meet it, None where it does."""
+"""Rule -> its check: why a version violates it, or None."""
 
 WAIVABLE = tuple(rule for rule in JUDGES if rule not in ("present", "no_open_waivers"))
-"""Rules that somebody may waive, with a reason and for a time."""
+"""Rules that can be waived, with a reason and for a time."""
 
 
 def _verdicts(value: Any) -> tuple[str, ...]:
-    found = (value,) if isinstance(value, str) else tuple(value)
-    if not found or not set(found) <= set(VERDICTS):
+    verdicts = (value,) if isinstance(value, str) else tuple(value)
+    if not verdicts or not set(verdicts) <= set(VERDICTS):
         raise ValueError(f"have {', '.join(VERDICTS)}")
-    return found
+    return verdicts
 
 
 def _positive(value: Any) -> float:
@@ -224,12 +224,12 @@ def _flag(value: Any) -> bool:
 
 
 def _bounds(value: Any) -> dict[str, Bounds]:
-    found = {str(name): Bounds(**ends) for name, ends in value.items()}
-    for name, bounds in found.items():
+    bounds_of = {str(name): Bounds(**ends) for name, ends in value.items()}
+    for name, bounds in bounds_of.items():
         ends = [end for end in (bounds.min, bounds.max) if end is not None]
         if not ends or not all(math.isfinite(end) for end in ends) or ends != sorted(ends):
             raise ValueError(f"give {name} a finite min, max, or both in order")
-    return found
+    return bounds_of
 
 
 READ: dict[str, Callable[[Any], Any]] = {
@@ -240,4 +240,4 @@ READ: dict[str, Callable[[Any], Any]] = {
     "metrics": _bounds,
     "no_open_waivers": _flag,
 }
-"""Rule -> its value out of JSON."""
+"""Rule -> parser of its JSON value."""

@@ -1,4 +1,4 @@
-"""How a publication becomes a version: rows of the registry, within the caller's transaction."""
+"""Publishes versions: writes the rows of a publication within the caller's transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,29 +22,32 @@ class Binding:
     """The one store whose artifacts a registry names."""
 
     id: str
-    """Of its `store.json`; empty where it has none yet."""
+    """Id in its `store.json`; empty where it has none yet."""
     url: str
-    """Where it was when it was bound."""
+    """Its URL when the registry was bound to it."""
 
 
 def check(publication: Publication) -> None:
-    """Refuses bad names, and every verdict but PASS; what was imported is UNVERIFIED and nothing else."""
+    """Raise NameRefused or NotPublishable unless names and verdict allow publication.
+
+    A built version needs the verdict PASS, an imported one UNVERIFIED.
+    """
     check_name(publication.name)
     if publication.alias is not None:
         check_alias(publication.alias)
     if publication.verdict != PUBLISHED_AS.get(publication.origin):
         raise NotPublishable(
-            f"{publication.name}: the verdict is {publication.verdict}; only PASS is published, and "
-            "UNVERIFIED of an engine built elsewhere"
+            f"{publication.name}: the verdict is {publication.verdict}; only engines with PASS are "
+            "published, and imported engines with UNVERIFIED"
         )
 
 
 def bind(database: Database, db: Connection, binding: Binding) -> None:
-    """Makes the registry that store's, which it stays; another store is a StoreMismatch."""
+    """Bind the registry to the store for good; StoreMismatch if it is bound to another one."""
     bound = bound_to(db)
     if bound is None:
         database.take_turns(db)
-        bound = bound_to(db)
+        bound = bound_to(db)  # another process may have bound it while this one waited
     if bound is None:
         row = {"id": binding.id, "url": binding.url, "bound_at": log.moment(db).isoformat()}
         db.execute(insert(tables.store).values(**seals.sealed(tables.store, row)))
@@ -53,7 +56,7 @@ def bind(database: Database, db: Connection, binding: Binding) -> None:
 
 
 def bound_to(db: Connection) -> Binding | None:
-    """The store that the registry is bound to; None before the first publication that says its store."""
+    """The store that the registry is bound to; None before the first publication with a store."""
     row = db.execute(select(tables.store)).first()
     if row is None:
         return None
@@ -62,43 +65,47 @@ def bound_to(db: Connection) -> Binding | None:
 
 
 def bound_at(db: Connection) -> str | None:
-    """When the registry was bound to its store, which tells it from any other; None before that."""
-    found: str | None = db.scalar(select(tables.store.c.bound_at))
-    return found
+    """When the registry was bound to its store, which identifies the registry; None before that."""
+    moment: str | None = db.scalar(select(tables.store.c.bound_at))
+    return moment
 
 
 def require_bound(database: Database, bound: Binding, binding: Binding) -> None:
-    """Refuses another store than the one the registry is bound to, as StoreMismatch."""
+    """Raise a StoreMismatch if `binding` is another store than `bound`."""
     if bound.id != binding.id:
-        named = f"this is store {binding.id} at {binding.url}"
-        found = named if binding.id else f"{binding.url} is no store yet"
+        this_store = f"this is store {binding.id} at {binding.url}"
+        actual = this_store if binding.id else f"{binding.url} is no store yet"
         raise StoreMismatch(
-            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and {found}"
-            "; use that store, or give this one a registry of its own"
+            f"registry {database.url} names artifacts of store {bound.id} (first at {bound.url}), and"
+            f" {actual}; use that store, or give this one a registry of its own"
         )
 
 
 def take_turn(db: Connection, name: str) -> None:
-    """Holds the name until the transaction ends; whoever else changes something of it waits.
+    """Lock the name until the transaction ends: other writers of the name wait.
 
-    Its row is made where it is new; a name that differs from another only by case is a NameRefused.
+    Adds the row of a new name; NameRefused for a name that differs from another one only by case.
     """
     table = tables.series
-    touched = update(table).where(table.c.name == name).values(last=table.c.last)
-    if db.execute(touched).rowcount:
+    # An update that changes nothing still locks the row.
+    statement = update(table).where(table.c.name == name).values(last=table.c.last)
+    if db.execute(statement).rowcount:
         return
     insert_new(db, table, name=name, folded=name.casefold(), last=0)
-    if db.execute(touched).rowcount == 0:  # the name without case was taken, by another name
+    if db.execute(statement).rowcount == 0:  # another name has the same text without case
         check_apart("name", name, db.scalars(select(table.c.name).where(table.c.folded == name.casefold())))
 
 
-def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]:
-    """Number of the version, and whether it is new: the same content, judged by the same, is one version."""
+def find_or_add(db: Connection, publication: Publication) -> tuple[int, bool]:
+    """Number of the publication's version, and whether it is new.
+
+    The same content with the same basis of its verdict is the same version.
+    """
     table, name = tables.version, publication.name
-    found = _same(db, publication)
-    if found is not None:
-        retention.restore(db, name, found)  # gc may have taken its bytes: they were built again
-        return found, False
+    existing = _existing_version(db, publication)
+    if existing is not None:
+        retention.restore(db, name, existing)  # gc may have removed its files, which were built again
+        return existing, False
     identity = identity_of(publication, publication.manifest_digest)
     _require_no_odd_one(db, name, identity)
     number = _next_number(db, name)
@@ -106,21 +113,24 @@ def found_or_added(db: Connection, publication: Publication) -> tuple[int, bool]
     row = _version_row(db, publication, number, identity)
     db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:
-        db.execute(insert(tables.metric), [rows.checked(tables.metric, one) for one in metrics])
+        db.execute(insert(tables.metric), [rows.check_row(tables.metric, metric) for metric in metrics])
     detail = {"number": number, "engine_key": publication.engine_key, "verdict": publication.verdict}
     log.record(db, name, "published", detail)
     return number, True
 
 
 def identity_of(publication: Publication, content: str | None) -> str:
-    """What the publication is told apart by from others of its name, were `content` the digest it names."""
+    """The identity of the publication among versions of its name, if `content` were its manifest digest."""
     return identity(
         publication.engine_key, content, publication.verdict, publication.recipe, publication.lineage
     )
 
 
-def _same(db: Connection, publication: Publication) -> int | None:
-    """The newest version that is this publication, whatever version of enginery published it."""
+def _existing_version(db: Connection, publication: Publication) -> int | None:
+    """Number of the newest version with the identity of the publication, or None.
+
+    Identities are computed from the rows, because earlier versions of enginery stored them differently.
+    """
     table = tables.version
     names = ("name", "number", "engine_key", "manifest_digest", "recipe", "lineage")
     query = select(*(table.c[name] for name in names)).where(
@@ -128,41 +138,41 @@ def _same(db: Connection, publication: Publication) -> int | None:
         table.c.engine_key == publication.engine_key,
         table.c.verdict == publication.verdict,
     )
-    for row in rows.all_of(db, table, query.order_by(table.c.number.desc())):
-        mine = identity_of(publication, row.manifest_digest)
-        theirs = identity(
+    for row in rows.select_rows(db, table, query.order_by(table.c.number.desc())):
+        own_identity = identity_of(publication, row.manifest_digest)
+        row_identity = identity(
             publication.engine_key, row.manifest_digest, publication.verdict, row.recipe, row.lineage
         )
-        if mine == theirs and is_same(publication.manifest_digest, row.manifest_digest):
+        if own_identity == row_identity and is_same(publication.manifest_digest, row.manifest_digest):
             return int(row.number)
     return None
 
 
 def _require_no_odd_one(db: Connection, name: str, identity: str) -> None:
-    """Refuses a publication that is there already in a row that cannot be read, as ArtifactCorrupt."""
+    """Raise an ArtifactCorrupt if the publication already exists as a version whose row is odd."""
     table = tables.version
     number = db.scalar(select(table.c.number).where(table.c.name == name, table.c.identity == identity))
     if number is not None:
         raise ArtifactCorrupt(
-            f"{name}:{number} is this version, and its row in the registry is odd (enginery verify --all says"
+            f"{name}:{number} is this version, but its row in the registry is odd (enginery verify --all says"
             " why); restore the registry from a backup"
         )
 
 
 def moves_alias(db: Connection, name: str, alias: str, number: int) -> bool:
-    """Whether publishing a version that is there already moves an alias.
+    """Whether publishing an existing version again moves an alias.
 
-    Only one that was never asked for it, or where the last that happened is that its policy refused the
-    version: what somebody has moved away since stays where it is.
+    It does if the alias was never moved to the version, or if the latest event of the alias is the refusal of
+    this version. Otherwise the alias was moved away on purpose, and stays.
     """
-    every = rows.read(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
-    mine = [one for one in every if one.detail["alias"] == alias]
-    at = [one.detail["number" if one.kind == "refused" else "now"] for one in mine]
-    return number not in at or (mine[0].kind == "refused" and at[0] == number)
+    events = rows.read_values(db.execute(log.newest_first(name, kinds=(*log.MOVES, "refused"))), log.event)
+    alias_events = [event for event in events if event.detail["alias"] == alias]
+    numbers = [event.detail["number" if event.kind == "refused" else "now"] for event in alias_events]
+    return number not in numbers or (alias_events[0].kind == "refused" and numbers[0] == number)
 
 
 def _next_number(db: Connection, name: str) -> int:
-    """Takes the next number, which returns if the transaction fails."""
+    """Allocate the next number of a name; a rollback of the transaction releases it."""
     table = tables.series
     db.execute(update(table).where(table.c.name == name).values(last=table.c.last + 1))
     number: int = db.execute(select(table.c.last).where(table.c.name == name)).scalar_one()
@@ -170,10 +180,10 @@ def _next_number(db: Connection, name: str) -> int:
 
 
 def _facts_id(db: Connection, facts: Mapping[str, Any]) -> str:
-    """The row that holds the facts, which is made where none does."""
-    found = digest.of_json(dict(facts))
-    insert_new(db, tables.facts, id=found, facts=dict(facts))
-    return found
+    """Id of the row with these facts; adds the row if there is none."""
+    facts_id = digest.of_json(dict(facts))
+    insert_new(db, tables.facts, id=facts_id, facts=dict(facts))
+    return facts_id
 
 
 def _version_row(db: Connection, publication: Publication, number: int, identity: str) -> dict[str, Any]:

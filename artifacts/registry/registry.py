@@ -46,7 +46,7 @@ __all__ = [
 
 
 class Registry(Governance):
-    """One registry. Reading one that does not exist yet finds nothing; the first write makes it."""
+    """One registry. A missing registry reads as empty; the first write creates it."""
 
     def __init__(self, database: Database, verified: Verified) -> None:
         super().__init__(database, verified)
@@ -54,57 +54,57 @@ class Registry(Governance):
 
     @property
     def database(self) -> Database:
-        """Where it is kept, for what is kept beside versions: signatures, subscriptions."""
+        """The database, for code that handles signatures and subscriptions."""
         return self._db
 
     def publish(self, publication: Publication, *, store: Binding | None = None) -> int:
         """Add a version and move its alias; return its number.
 
-        The same content judged by the same again is the version that is already there, and moves only an
-        alias that was never asked for it: a run can be repeated, with another schedule or after a rollback.
-        A verdict other than PASS is a NotPublishable.
-        Where the alias's policy refuses the version, it is published, the alias stays, and a PolicyRefused
-        says so; publishing again then asks the policy again. `store` is where the artifacts are: the first
-        one said is the registry's for good, another is a StoreMismatch.
+        Publishing the same content with the same basis of its verdict again returns the existing version,
+        and moves its alias only if the alias never pointed there: a run can be repeated, also after a
+        rollback. NotPublishable for a verdict other than PASS.
+        PolicyRefused where the alias's policy refuses the version: the version is published, the alias stays,
+        and publishing again applies the policy again. `store` holds the artifacts: the first one is bound to
+        the registry for good, another one is a StoreMismatch.
         """
         publishing.check(publication)
-        name, alias, judgement, at = publication.name, publication.alias, None, None
+        name, alias, judgement, alias_at = publication.name, publication.alias, None, None
         with self._db.writing() as db:
             if store is not None:
                 publishing.bind(self._db, db, store)
             publishing.take_turn(db, name)
-            number, new = publishing.found_or_added(db, publication)
+            number, new = publishing.find_or_add(db, publication)
             if alias is not None and (new or publishing.moves_alias(db, name, alias, number)):
-                at = aliases.number_of(db, name, alias)
+                alias_at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
-                aliases.settle(db, name, alias, number, judgement)
+                aliases.move_or_refuse(db, name, alias, number, judgement)
         if judgement is not None and alias is not None and not judgement.allowed:
-            refused = aliases.refusal(judgement, name, alias, number, at)
-            refused.add_note(f"{name}:{number} is published: nothing has to be built again")
-            raise refused
+            error = aliases.refusal(judgement, name, alias, number, alias_at)
+            error.add_note(f"{name}:{number} is published; nothing has to be built again")
+            raise error
         return number
 
     def promote(self, name: str, alias: str, *, to: int, expect: int | None) -> None:
-        """Point `alias` at version `to` if it is at `expect` (None: nowhere yet); otherwise AliasMoved.
+        """Point `alias` at version `to` if it is at `expect` (None: it does not exist); otherwise AliasMoved.
 
-        A version that is not what the alias's policy asks is a PolicyRefused, which the log remembers.
+        PolicyRefused where the version violates the alias's policy; the log records the refusal.
         """
         check_alias(alias)
         self._require_some(name)
         with self._db.writing() as db:
             require_version(db, name, to)
             publishing.take_turn(db, name)
-            found = aliases.require_at(db, name, alias, expect)
+            current = aliases.require_at(db, name, alias, expect)
             judgement = judge(db, name, to, alias, self._verified)
-            aliases.settle(db, name, alias, to, judgement)
+            aliases.move_or_refuse(db, name, alias, to, judgement)
         if not judgement.allowed:
-            raise aliases.refusal(judgement, name, alias, to, found)
+            raise aliases.refusal(judgement, name, alias, to, current)
 
     def rollback(self, name: str, alias: str, *, to: int | None = None, expect: int | None = None) -> Move:
-        """Point `alias` back at the version before, or at `to` where it has been before; return the move.
+        """Point `alias` at its previous version, or at `to` if it was there before; return the move.
 
-        No policy is asked: what was good enough then is better now than what is rolled back; the log says
-        what it would have refused. With `expect`, an alias that is elsewhere is an AliasMoved.
+        The policy is not applied: a version that was accepted before is better than the present one. The log
+        records the rules that it violates. AliasMoved where the alias is not at a given `expect`.
         """
         self._require_some(name)
         with self._db.writing() as db:
@@ -124,104 +124,108 @@ class Registry(Governance):
         return self._catalog.names()
 
     def models(self) -> list[str]:
-        """Every source checkpoint that a version was made of, sorted."""
+        """Every source checkpoint of a version, sorted."""
         return self._catalog.models()
 
     def versions(self, name: str) -> list[VersionRecord]:
-        """Every version of a name, oldest first; NotFound, with the close names, where it has none."""
+        """Every version of a name, oldest first; NotFound with similar names where there is none."""
         return self._catalog.versions(name)
 
     def every(self) -> Iterator[VersionRecord]:
-        """Every version of every name, oldest of each first; rows that are odd are told and left out."""
+        """Every version of every name, oldest of each first; odd rows are reported and left out."""
         return self._catalog.every()
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias -> number, sorted by alias."""
         table = tables.alias
-        found = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
-        return {row.alias: row.number for row in rows.sound(table, found)}
+        alias_rows = self._rows(select(table).where(table.c.name == name).order_by(table.c.alias))
+        return {row.alias: row.number for row in rows.sound_rows(table, alias_rows)}
 
     def resolve(self, reference: str) -> VersionRecord:
-        """The version meant by `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
+        """The version of `NAME@ALIAS`, `NAME:NUMBER` or `NAME` (the newest); otherwise NotFound."""
         return self._catalog.resolve(reference)
 
-    def find(self, *, rank: str = "speed", limit: int | None = None, **wanted: Any) -> list[Match]:
-        """The first `limit` versions that suit, best first, then the others with the reasons against them.
+    def find(self, *, rank: str = "speed", limit: int | None = None, **criteria: Any) -> list[Match]:
+        """The first `limit` matching versions, best first, then the others with the reasons against them.
 
-        `artifacts.finding.match.WANTED` lists what can be wanted, `artifacts.finding.match.RANKS` the orders.
+        `artifacts.finding.match.CRITERIA` lists the criteria, `artifacts.finding.match.RANKS` the orders.
         """
-        return self._catalog.find(rank=rank, limit=limit, **wanted)
+        return self._catalog.find(rank=rank, limit=limit, **criteria)
 
     def listed(self, name: str | None = None, *, limit: int | None = None) -> tuple[list[Listed], int]:
-        """The newest version of every name and those with an alias, or those of one name; and how many."""
+        """The newest version of every name and aliased ones, or those of one name; and their number."""
         return self._catalog.listed(name, limit=limit)
 
     def remarks(self, versions: Collection[Named]) -> dict[Named, Remarks]:
-        """What must be known of versions, given by name and number, beside their records."""
+        """Waivers and signatures of versions, given by name and number."""
         return self._catalog.remarks(versions)
 
     def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
-        """Say in the log why a version should be built again; what was said of it before is not repeated."""
+        """Log the reasons to build a version again, without those that were logged before."""
         self._require_some(name)
         with self._db.writing() as db:
             require_version(db, name, number)
             publishing.take_turn(db, name)
-            said = rows.read(db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event)
-            told = {why for one in said if one.detail["number"] == number for why in one.detail["reasons"]}
-            new = [reason for reason in dict.fromkeys(reasons) if reason not in told]
+            events = rows.read_values(
+                db.execute(log.newest_first(name, kinds=("rebuild_needed",))), log.event
+            )
+            known_reasons = {
+                why for event in events if event.detail["number"] == number for why in event.detail["reasons"]
+            }
+            new = [reason for reason in dict.fromkeys(reasons) if reason not in known_reasons]
             if new:
                 log.record(db, name, "rebuild_needed", {"number": number, "reasons": new})
 
     def events(self, name: str | None = None, *, newest: int | None = None) -> list[Event]:
-        """What happened to a name (None: to all), oldest first; the newest so many."""
-        return rows.read(reversed(self._rows(log.newest_first(name).limit(newest))), log.event)
+        """Events of a name (None: of all names), oldest first; only the `newest` ones where given."""
+        return rows.read_values(reversed(self._rows(log.newest_first(name).limit(newest))), log.event)
 
     def history(self, name: str, alias: str | None = None) -> list[Move]:
         """Every move of a name's aliases, or of one, oldest first."""
-        found = rows.read(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
-        moves = map(aliases.move_of, found)
+        events = rows.read_values(reversed(self._rows(log.newest_first(name, kinds=log.MOVES))), log.event)
+        moves = map(aliases.move_of, events)
         return [move for move in moves if alias in (None, move.alias)]
 
     def bound(self) -> Binding | None:
-        """The store whose artifacts this registry names; None before it was said."""
+        """The store that this registry is bound to; None before the first publication."""
         if not self._db.exists():
             return None
         with self._db.reading() as db:
             return publishing.bound_to(db)
 
     def counts(self) -> dict[str, int]:
-        """How many names, versions, aliases, events, policies and waivers there are."""
+        """Number of names, versions, aliases, events, policies and waivers."""
         if not self._db.exists():
             return {}
-        counted = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
-        counted |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
+        table_of = {"names": tables.series, "versions": tables.version, "aliases": tables.alias}
+        table_of |= {"policies": tables.policy, "waivers": tables.waiver, "events": tables.log}
         with self._db.reading() as db:
             return {
                 name: int(db.scalar(select(func.count()).select_from(table)) or 0)
-                for name, table in counted.items()
+                for name, table in table_of.items()
             }
 
     def require_store(self, store: Binding) -> None:
-        """Refuse another store than the one this registry is bound to, as StoreMismatch."""
+        """Raise a StoreMismatch if this registry is bound to another store."""
         bound = self.bound()
         if bound is not None:
             publishing.require_bound(self._db, bound, store)
 
     def _would_say(self, db: Connection, name: str, number: int, alias: str) -> dict[str, Any]:
-        """What the policy says of a version, for the log; a policy that cannot be asked stops no rollback."""
+        """The policy's judgement for the log; a policy that cannot be applied does not stop a rollback."""
         try:
             return judge(db, name, number, alias, self._verified).detail()
         except (KeyUnusable, PolicyRefused, PolicyInvalid, rows.OddRow) as exc:
             return {"not_judged": str(exc)}
 
     def _moves(self, db: Connection, name: str, alias: str, *, sure: bool = False) -> list[Move]:
-        """Where the alias went, oldest first; `sure` refuses, as OddRow, a way of which a part is odd."""
-        found = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
+        """The alias's moves, oldest first; with `sure`, one odd row among them is an OddRow."""
+        move_rows = reversed(db.execute(log.newest_first(name, kinds=log.MOVES)).all())
         try:
-            moves = map(log.event, found) if sure else rows.read(found, log.event)
+            moves = map(log.event, move_rows) if sure else rows.read_values(move_rows, log.event)
             return [move for move in map(aliases.move_of, moves) if move.alias == alias]
-        except rows.OddRow as odd:
-            odd.add_note(f"where {name}@{alias} was before is not sure; say where it goes with --to VERSION")
+        except rows.OddRow as exc:
+            exc.add_note(f"the previous version of {name}@{alias} is uncertain; give one with --to VERSION")
             raise
 
     def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
@@ -232,8 +236,8 @@ class Registry(Governance):
 
 
 def open_registry(url_or_path: str | Path, verified: Verified = signing.verified) -> Registry:
-    """The registry at a database URL, or in an SQLite file; one with another schema is a StoreUnusable.
+    """The registry at a database URL or in an SQLite file; StoreUnusable for another schema version.
 
-    `verified` checks signatures for policies that ask for one.
+    `verified` checks signatures for the rule `signed_by`.
     """
     return Registry(open_database(url_or_path), verified)

@@ -1,6 +1,6 @@
-"""What the registry says of versions to keep: which there are, who points at them, when they were pulled.
+"""What gc reads from and writes to the registry: versions, their aliases and pulls, and collections.
 
-Every function takes part in a transaction of the caller's, except those that are one.
+Functions with a `Connection` run within the caller's transaction.
 """
 
 from collections import defaultdict
@@ -21,27 +21,27 @@ RESTORE = "restore the registry from a backup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """A version as far as keeping it goes."""
+class RetainedVersion:
+    """A version with everything that decides whether gc keeps it."""
 
     name: str
     number: int
     engine_key: str
     lineage: tuple[str, ...]
-    """Keys of every artifact that it was made from or measured by."""
+    """Keys of every artifact that it was built from or evaluated by."""
     published_at: datetime
     manifest_digest: str | None = None
-    """Which content of the key it is; None where nobody wrote it down."""
+    """Digest of its content; None where it was not recorded."""
     aliases: tuple[str, ...] = ()
     """Aliases that point at it."""
     formerly: tuple[str, ...] = ()
-    """Aliases that pointed at it before where they are: a rollback leads here."""
+    """Aliases whose rollback leads to it."""
     pulled_at: datetime | None = None
-    """When it was pulled last."""
+    """Time of its latest pull."""
     collected: bool = False
-    """Whether gc took its bytes."""
+    """Whether gc removed its files."""
     unsure: tuple[str, ...] = ()
-    """Odd rows that may point at it."""
+    """Odd rows that may refer to it."""
 
     @property
     def reference(self) -> str:
@@ -50,102 +50,105 @@ class Known:
 
     @property
     def address(self) -> str:
-        """What stores call its engine."""
+        """Address of its engine in stores."""
         return address(self.engine_key, self.manifest_digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclear:
-    """A version whose row is odd or gone: it keeps what it names, and everything where nothing says what."""
+    """A version whose row is odd or missing: gc keeps the artifacts it names, or all if they are unknown."""
 
     what: str
-    """The row, and what is wrong with it."""
+    """The row and its problem."""
     keys: tuple[str, ...] | None
-    """Keys of the artifacts that it names; None where nothing says which."""
+    """Keys of the artifacts that it names; None where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """What a registry says of keeping."""
+class Retention:
+    """All versions of a registry, as gc needs them."""
 
-    versions: tuple[Known, ...]
+    versions: tuple[RetainedVersion, ...]
     """Oldest of each name first."""
     unclear: tuple[Unclear, ...]
 
     @property
     def keys(self) -> tuple[str, ...] | None:
-        """Keys that odd versions name; None where one does not say which."""
-        if any(one.keys is None for one in self.unclear):
+        """Keys that versions with odd rows name; None where those of one are unknown."""
+        if any(row.keys is None for row in self.unclear):
             return None
-        return tuple(dict.fromkeys(key for one in self.unclear for key in one.keys or ()))
+        return tuple(dict.fromkeys(key for row in self.unclear for key in row.keys or ()))
 
 
-def known(db: Connection) -> Kept:
-    """Every version; odd rows that may point at one are among what is known of it.
-
-    One whose row is odd or gone is unclear.
-    """
-    table, odd = tables.version, _Odd()
+def read_retention(db: Connection) -> Retention:
+    """Every version with the odd rows that may refer to it; those with odd or missing rows are unclear."""
+    table, odd_rows = tables.version, _Odd()
     columns = ("name", "number", "engine_key", "manifest_digest", "lineage", "published_at", "collected_at")
     query = select(*(table.c[name] for name in columns)).order_by(table.c.name, table.c.number)
-    found = db.execute(query).all()
-    sound, unclear = _apart(found)
-    pointing = _pointing(db, odd)
-    missing = _missing(db, {(row.name, row.number) for row in found}, pointing)
-    pulled = {(row.name, row.number): _time(row.last_at) for row in odd.without(tables.pulled, db)}
-    before = _before(db, {(row.name, row.number) for row in sound if row.collected_at is not None}, odd)
+    result = db.execute(query).all()
+    valid, unclear = _split_odd(result)
+    aliases_of = _aliases(db, odd_rows)
+    missing = _missing(db, {(row.name, row.number) for row in result}, aliases_of)
+    pulled = {(row.name, row.number): _time(row.last_at) for row in odd_rows.without(tables.pulled, db)}
+    rollback_aliases = _rollback_aliases(
+        db, {(row.name, row.number) for row in valid if row.collected_at is not None}, odd_rows
+    )
     versions = tuple(
-        Known(
+        RetainedVersion(
             name=row.name,
             number=row.number,
             engine_key=row.engine_key,
             manifest_digest=row.manifest_digest,
             lineage=tuple(row.lineage.values()),
             published_at=_time(row.published_at),
-            aliases=tuple(pointing[row.name, row.number]),
-            formerly=tuple(before[row.name, row.number]),
+            aliases=tuple(aliases_of[row.name, row.number]),
+            formerly=tuple(rollback_aliases[row.name, row.number]),
             pulled_at=pulled.get((row.name, row.number)),
             collected=row.collected_at is not None,
-            unsure=odd.of(row.name, row.number),
+            unsure=odd_rows.of(row.name, row.number),
         )
-        for row in sound
+        for row in valid
     )
-    return Kept(versions=versions, unclear=(*unclear, *missing))
+    return Retention(versions=versions, unclear=(*unclear, *missing))
 
 
 MOST_MISSING = 1000
-"""Missing versions of a name that are looked for one by one; beyond, a last number is odd."""
+"""Most missing versions of a name that are listed; beyond it, the name's last number is taken as odd."""
 
 
 def _missing(
-    db: Connection, there: Collection[tuple[str, int]], pointing: Iterable[tuple[str, int]]
+    db: Connection, present: Collection[tuple[str, int]], aliased: Iterable[tuple[str, int]]
 ) -> Iterator[Unclear]:
-    """Versions whose row is gone: an event, an alias or a number between tells that they were published."""
-    named = _published(db)
-    gone = dict.fromkeys([*named, *pointing])
+    """Versions without a row whose publication an event, an alias or a gap in the numbers proves."""
+    key_of = _published(db)
+    absent = dict.fromkeys([*key_of, *aliased])
     for row in db.execute(select(tables.series.c.name, tables.series.c.last)):
-        if rows.wrong(tables.series, row._asdict()) is None:
+        if rows.row_problem(tables.series, row._asdict()) is None:
             between = ((row.name, number) for number in range(1, row.last + 1))
-            lost = list(islice((one for one in between if one not in there), MOST_MISSING + 1))
-            if len(lost) > MOST_MISSING:
+            missing = list(
+                islice((version for version in between if version not in present), MOST_MISSING + 1)
+            )
+            if len(missing) > MOST_MISSING:
                 yield Unclear(what=f"{row.name}: more than {MOST_MISSING:,} versions are missing", keys=None)
-            gone |= dict.fromkeys(lost)
-    for name, number in gone:
-        if (name, number) not in there:
-            key = named.get((name, number))
-            stays = "its engine is kept" if key else "all artifacts are kept, since no event tells its own"
-            what = f"{name}:{number} is missing in the registry, and {stays}; {RESTORE}"
-            yield Unclear(what=what, keys=(key,) if key else None)
+            absent |= dict.fromkeys(missing)
+    for name, number in absent:
+        if (name, number) not in present:
+            key = key_of.get((name, number))
+            consequence = (
+                "its engine is kept" if key else "all artifacts are kept, since no event tells its own"
+            )
+            text = f"{name}:{number} is missing in the registry, and {consequence}; {RESTORE}"
+            yield Unclear(what=text, keys=(key,) if key else None)
 
 
 def _published(db: Connection) -> dict[tuple[str, int], str | None]:
-    """Versions that events tell of -> keys of their engines."""
+    """Version with an event of its publication -> key of its engine, None where the key is malformed."""
     columns = (tables.log.c.name, tables.log.c.kind, tables.log.c.detail)
     query = select(*columns).where(tables.log.c.kind == "published").order_by(tables.log.c.seq)
-    found = (row for row in db.execute(query) if rows.wrong(tables.log, row._asdict()) is None)
+    valid = (row for row in db.execute(query) if rows.row_problem(tables.log, row._asdict()) is None)
     return {
         (row.name, row.detail["number"]): _key(row.detail.get("engine_key"))
-        for row in found
+        for row in valid
         if row.detail["number"]
     }
 
@@ -154,93 +157,97 @@ def _key(value: object) -> str | None:
     return value if isinstance(value, str) and shapes.a_key(value) is None else None
 
 
-def _apart(found: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
-    sound, unclear = [], []
-    for row in found:
-        said = rows.wrong(tables.version, row._asdict())
-        if said is None:
-            sound.append(row)
+def _split_odd(result: Iterable[Row[Any]]) -> tuple[list[Row[Any]], tuple[Unclear, ...]]:
+    valid, unclear = [], []
+    for row in result:
+        problem = rows.row_problem(tables.version, row._asdict())
+        if problem is None:
+            valid.append(row)
             continue
-        readable = rows.wrong(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
+        readable = (
+            rows.row_problem(tables.version, {"engine_key": row.engine_key, "lineage": row.lineage}) is None
+        )
         keys = (row.engine_key, *row.lineage.values()) if readable else None
-        unclear.append(Unclear(what=f"{rows.named(tables.version, row._asdict())}: {said}", keys=keys))
-    return sound, tuple(unclear)
+        unclear.append(Unclear(what=f"{rows.row_name(tables.version, row._asdict())}: {problem}", keys=keys))
+    return valid, tuple(unclear)
 
 
 class _Odd:
-    """Odd rows that say something of versions, and which versions those may be."""
+    """Odd rows of the tables that refer to versions, and the versions that each may refer to."""
 
     def __init__(self) -> None:
         self._found: list[tuple[object, object, str]] = []
 
-    def note(self, table: Table, row: Row[Any], said: str) -> None:
-        """An odd row: what it says may be of the version it names, or of each one of the name, or of any."""
+    def note(self, table: Table, row: Row[Any], problem: str) -> None:
+        """Add an odd row: it may refer to the version it names, to any of its name, or to any version."""
         values = row._asdict()
         name, number = (
-            None if column not in values or rows.wrong(table, {column: values[column]}) else values[column]
+            None
+            if column not in values or rows.row_problem(table, {column: values[column]})
+            else values[column]
             for column in ("name", "number")
         )
-        number = number if table is tables.pulled else None  # where an alias points is what may be wrong
-        self._found.append((name, number, f"{rows.named(table, values)}: {said}"))
+        number = number if table is tables.pulled else None  # an alias's number may be the damaged value
+        self._found.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
 
     def without(self, table: Table, db: Connection, query: Select[Any] | None = None) -> list[Row[Any]]:
-        """The rows of a table that are not odd."""
-        sound = []
+        """The valid rows of a table; notes the odd ones."""
+        valid = []
         for row in db.execute(select(table) if query is None else query):
-            said = rows.wrong(table, row._asdict())
-            if said is None:
-                sound.append(row)
+            problem = rows.row_problem(table, row._asdict())
+            if problem is None:
+                valid.append(row)
             else:
-                self.note(table, row, said)
-        return sound
+                self.note(table, row, problem)
+        return valid
 
     def of(self, name: str, number: int) -> tuple[str, ...]:
-        """What may be of a version."""
-        here = ((None, None), (name, None), (name, number), (None, number))
-        return tuple(what for of_name, of_number, what in self._found if (of_name, of_number) in here)
+        """The odd rows that may refer to a version."""
+        scopes = ((None, None), (name, None), (name, number), (None, number))
+        return tuple(text for of_name, of_number, text in self._found if (of_name, of_number) in scopes)
 
 
-def _pointing(db: Connection, odd: _Odd) -> defaultdict[tuple[str, int], list[str]]:
-    """Version -> aliases at it."""
-    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in odd.without(tables.alias, db, select(tables.alias).order_by(tables.alias.c.alias)):
-        found[row.name, row.number].append(row.alias)
-    return found
+def _aliases(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], list[str]]:
+    """Version -> aliases that point at it."""
+    aliases_of: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in odd_rows.without(tables.alias, db, select(tables.alias).order_by(tables.alias.c.alias)):
+        aliases_of[row.name, row.number].append(row.alias)
+    return aliases_of
 
 
-def _before(
-    db: Connection, gone: Collection[tuple[str, int]], odd: _Odd
+def _rollback_aliases(
+    db: Connection, collected: Collection[tuple[str, int]], odd_rows: _Odd
 ) -> defaultdict[tuple[str, int], list[str]]:
-    """Version -> aliases that a rollback would bring to it; those whose bytes are gone are passed over."""
+    """Version -> aliases whose rollback leads to it; rollbacks skip collected versions."""
     moves: defaultdict[tuple[str, str], list[aliases.Move]] = defaultdict(list)
-    for row in reversed(odd.without(tables.log, db, log.newest_first(kinds=log.MOVES))):
+    for row in reversed(odd_rows.without(tables.log, db, log.newest_first(kinds=log.MOVES))):
         move = aliases.move_of(log.event(row))
         moves[move.name, move.alias].append(move)
-    found: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    for (name, alias), made in moves.items():
-        path = aliases.path_of(made)
-        back = [number for number in path[:-1] if number != path[-1] and (name, number) not in gone]
+    aliases_of: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for (name, alias), alias_moves in moves.items():
+        path = aliases.path_of(alias_moves)
+        back = [number for number in path[:-1] if number != path[-1] and (name, number) not in collected]
         if back:
-            found[name, back[-1]].append(alias)
-    return found
+            aliases_of[name, back[-1]].append(alias)
+    return aliases_of
 
 
 @contextmanager
 def deciding(database: Database) -> Iterator[Connection]:
-    """A transaction in which nobody else publishes or moves an alias of a name that there is."""
+    """A transaction during which no other one publishes or moves an alias of an existing name."""
     with database.writing() as db:
-        # a no-op in SQLite, where writers take turns anyway
+        # Locks the row of every name in PostgreSQL; SQLite ignores it, since its writers are serialized.
         db.execute(select(tables.series.c.name).order_by(tables.series.c.name).with_for_update()).all()
         yield db
 
 
-def collect(db: Connection, versions: Iterable[Known]) -> None:
-    """Record that gc takes the bytes of these versions; one that is so recorded stays as it is."""
+def collect(db: Connection, versions: Iterable[RetainedVersion]) -> None:
+    """Record that gc removes the files of these versions; versions already recorded are unchanged."""
     table, now = tables.version, log.moment(db).isoformat()
     for version in versions:
-        here = (table.c.name == version.name) & (table.c.number == version.number)
+        this_version = (table.c.name == version.name) & (table.c.number == version.number)
         marked = db.execute(
-            update(table).where(here, table.c.collected_at.is_(None)).values(collected_at=now)
+            update(table).where(this_version, table.c.collected_at.is_(None)).values(collected_at=now)
         )
         if marked.rowcount:
             detail = {"number": version.number, "engine_key": version.engine_key}
@@ -248,42 +255,43 @@ def collect(db: Connection, versions: Iterable[Known]) -> None:
 
 
 def restore(db: Connection, name: str, number: int) -> None:
-    """Record that the bytes of a version are there again: it was built and published once more."""
+    """Record that the files of a version exist again: it was built and published once more."""
     table = tables.version
-    here = (table.c.name == name) & (table.c.number == number)
-    db.execute(update(table).where(here).values(collected_at=None))
+    this_version = (table.c.name == name) & (table.c.number == number)
+    db.execute(update(table).where(this_version).values(collected_at=None))
 
 
-def gone(reference: str, at: datetime) -> str:
-    """What to say of a version whose bytes gc took."""
+def collected_message(reference: str, at: datetime) -> str:
+    """The message for a collected version, with the remedy."""
     return (
-        f"{reference}: gc took its files on {at:%Y-%m-%d}; build its recipe again: an equal engine is this"
-        " version again, one that is not bit-identical is a new version"
+        f"{reference}: gc removed its files on {at:%Y-%m-%d}; build its recipe again: a bit-identical engine"
+        " restores this version, any other becomes a new version"
     )
 
 
 def record_pull(database: Database, name: str, number: int) -> None:
-    """Record that a version was pulled now; it is kept for a while."""
+    """Record that a version was pulled now; gc keeps it for a while."""
     table = tables.pulled
     with database.writing() as db:
         now = log.moment(db).isoformat()
-        here = (table.c.name == name) & (table.c.number == number)
-        # the same write that makes promoters of a name take turns: it comes first in PostgreSQL too
+        this_version = (table.c.name == name) & (table.c.number == number)
+        # The lock of the name comes first, as in every other transaction on a name, so that PostgreSQL
+        # transactions take their locks in one order and cannot deadlock.
         series = tables.series
         db.execute(update(series).where(series.c.name == name).values(last=series.c.last))
-        changed = db.execute(update(table).where(here).values(last_at=now, times=table.c.times + 1))
-        if changed.rowcount == 0:
+        result = db.execute(update(table).where(this_version).values(last_at=now, times=table.c.times + 1))
+        if result.rowcount == 0:
             row = {"name": name, "number": number, "last_at": now, "times": 1}
-            db.execute(insert(table).values(**rows.checked(table, row)))
+            db.execute(insert(table).values(**rows.check_row(table, row)))
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The registry that says what is needed."""
+    """The registry that decides what gc keeps."""
 
     database: Database
     inside: bool
-    """Whether it lives in the store itself, so that no other store can be meant."""
+    """Whether it is the store's own registry, so that it cannot belong to another store."""
 
 
 def _time(text: str) -> datetime:

@@ -1,7 +1,8 @@
-"""Rows where they become values: what each table's rows must be, and what becomes of one that is odd.
+"""Checks rows of the registry where they are read, and reports and skips odd rows.
 
-A registry is a file, or a server, that other programs can write and disks can damage. Every reader makes
-values of rows by the functions here, so that an odd row costs itself, by name, and no more.
+Other programs can write a registry, and disks can damage it. Every reader converts rows by the functions
+here, so that an odd row affects only itself and is reported by its name. A row is odd if enginery would not
+write it.
 """
 
 import logging
@@ -20,10 +21,10 @@ from artifacts.registry import columns, shapes, tables
 logger = logging.getLogger(__name__)
 
 SHOWN = 80
-"""Characters of a value that messages show."""
+"""Most characters of a value that messages show."""
 
 REPEATED = frozenset({"name", "verdict", "origin", "model", "facts_id", "metric", "alias"})
-"""Columns of text that many rows of a list have in common."""
+"""Text columns whose values repeat in many rows."""
 
 T = TypeVar("T")
 
@@ -31,143 +32,143 @@ _COLLECTED: ContextVar[dict[str, None] | None] = ContextVar("odd rows", default=
 
 
 class OddRow(ArtifactCorrupt):
-    """A row of the registry that enginery does not write like this: which one it is, and what is wrong."""
+    """A row of the registry that enginery would not write: its name and its problem."""
 
 
 @contextmanager
 def collecting() -> Iterator[dict[str, None]]:
-    """Collects what is said of odd rows meanwhile, each once, in place of logging it."""
-    found: dict[str, None] = {}
-    token = _COLLECTED.set(found)
+    """Collect the messages about odd rows during the block, each once, instead of logging them."""
+    messages: dict[str, None] = {}
+    token = _COLLECTED.set(messages)
     try:
-        yield found
+        yield messages
     finally:
         _COLLECTED.reset(token)
 
 
-def collect_into(found: dict[str, None]) -> None:
-    """Collects from now on, in this context, what would be logged."""
-    _COLLECTED.set(found)
+def collect_into(messages: dict[str, None]) -> None:
+    """From now on, collect messages in `messages` instead of logging them, in this context."""
+    _COLLECTED.set(messages)
 
 
 def collected() -> list[str]:
-    """What was collected until now, in this context."""
+    """Messages collected so far in this context."""
     return list(_COLLECTED.get() or ())
 
 
-def tell(odd: object) -> None:
-    """Says that a row is left out; to the log, unless somebody collects."""
-    found, said = _COLLECTED.get(), str(odd)
-    if found is None:
-        logger.warning("%s; the row is left out, see `enginery verify --all`", said)
+def report_odd(problem: object) -> None:
+    """Report that an odd row is left out: to the collector of this context, else to the log."""
+    messages, message = _COLLECTED.get(), str(problem)
+    if messages is None:
+        logger.warning("%s; the row is left out, see `enginery verify --all`", message)
     else:
-        found.setdefault(said)
+        messages.setdefault(message)
 
 
-def wrong(table: Table, row: tables.Values) -> str | None:
-    """What is wrong with as much of a row as was read; None where nothing is."""
+def row_problem(table: Table, row: tables.Values) -> str | None:
+    """The problem of a row, as far as its columns were read; None where there is none."""
     checks = columns.CHECKS[table.name]
     for name, value in row.items():
-        said = checks[name](value) if name in checks else None
-        if said is not None:
-            return f"{name} {said}"
+        problem = checks[name](value) if name in checks else None
+        if problem is not None:
+            return f"{name} {problem}"
     if table is tables.log and "detail" in row:
-        said = shapes.DETAILS.get(row["kind"], columns.anything)(row["detail"])
-        return said and f"detail {said}"
+        problem = shapes.DETAILS.get(row["kind"], columns.anything)(row["detail"])
+        return problem and f"detail {problem}"
     return None
 
 
 def require(table: Table, row: Row[Any] | tables.Values) -> None:
-    """Refuses a row that is odd, as OddRow."""
+    """Raise OddRow for an odd row."""
     values: tables.Values = row._asdict() if isinstance(row, Row) else row
-    said = wrong(table, values)
-    if said is not None:
-        raise OddRow(f"{named(table, values)}: {said}")
+    problem = row_problem(table, values)
+    if problem is not None:
+        raise OddRow(f"{row_name(table, values)}: {problem}")
 
 
-def checked(table: Table, row: tables.Values) -> dict[str, Any]:
-    """The row, which is about to be written; a RowRefused where readers would call it odd afterwards."""
-    said = wrong(table, row)
-    if said is not None:
-        raise RowRefused(f"{named(table, row)} cannot be written: {said}; give another value")
+def check_row(table: Table, row: tables.Values) -> dict[str, Any]:
+    """The row to write; RowRefused where readers would reject it as odd."""
+    problem = row_problem(table, row)
+    if problem is not None:
+        raise RowRefused(f"{row_name(table, row)} cannot be written: {problem}; give another value")
     return dict(row)
 
 
 def require_version(row: Row[Any]) -> None:
-    """Refuses a version, read with its facts, whose row or facts are odd, as OddRow."""
+    """Raise OddRow for a version, read with its facts, whose row or facts are odd."""
     require(tables.version, row)
-    said = columns.CHECKS["facts"]["facts"](row.facts)
-    if said is not None:
-        raise OddRow(f"{without_facts(row._asdict())}: facts {said}")
+    problem = columns.CHECKS["facts"]["facts"](row.facts)
+    if problem is not None:
+        raise OddRow(f"{missing_facts_message(row._asdict())}: facts {problem}")
 
 
-def read(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
-    """Values of rows; one that is odd is told, and left out."""
-    found = []
+def read_values(rows: Iterable[Row[Any]], value: Callable[[Row[Any]], T]) -> list[T]:
+    """Values of rows; odd rows are reported and left out."""
+    values = []
     for row in rows:
         try:
-            found.append(value(row))
-        except OddRow as odd:
-            tell(odd)
-    return found
+            values.append(value(row))
+        except OddRow as exc:
+            report_odd(exc)
+    return values
 
 
-def sound(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
-    """The rows of a table that are not odd; the others are told."""
+def sound_rows(table: Table, rows: Iterable[Row[Any]]) -> list[Row[Any]]:
+    """The valid rows of a table; odd rows are reported and left out."""
 
     def same(row: Row[Any]) -> Row[Any]:
         require(table, row)
         return row
 
-    return read(rows, same)
+    return read_values(rows, same)
 
 
-def all_of(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
-    """The rows of a query about one table that are not odd."""
-    return sound(table, db.execute(query))
+def select_rows(db: Connection, table: Table, query: Select[Any]) -> list[Row[Any]]:
+    """The valid rows of a query on one table; odd rows are reported and left out."""
+    return sound_rows(table, db.execute(query))
 
 
-def lines(
+def sound_tuples(
     table: Table, names: Sequence[str], rows: Iterable[Any], *, unused: Collection[str] = ()
 ) -> Iterator[Any]:
-    """The rows, of these columns, that are not odd: `sound`, for lists of ten thousands.
+    """The valid rows among rows of these columns: `sound_rows` for tens of thousands of rows.
 
-    Columns that are `unused` are not looked at.
+    Columns in `unused` are not checked.
     """
     checks = columns.CHECKS[table.name]
-    apart = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
-    alike = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
-    known: set[Any] = set()  # most rows share most of their texts, which are looked at once
+    checked = [(place, checks[name]) for place, name in enumerate(names) if name not in (*REPEATED, *unused)]
+    repeated_texts = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
+    valid_texts: set[Any] = set()  # combinations of repeated texts that passed: each is checked once
     for row in rows:
         values = tuple(row)
-        texts = alike(values)
-        for place, check in apart:
+        texts = repeated_texts(values)
+        for place, check in checked:
             if check(values[place]) is not None:
                 break
         else:
-            if texts in known:
+            if texts in valid_texts:
                 yield row
                 continue
-        whole = dict(zip(names, values, strict=True))
+        row_values = dict(zip(names, values, strict=True))
         for name in unused:
-            del whole[name]
-        said = wrong(table, whole)
-        if said is None:
-            known.add(texts)
+            del row_values[name]
+        problem = row_problem(table, row_values)
+        if problem is None:
+            valid_texts.add(texts)
             yield row
         else:
-            tell(f"{named(table, whole)}: {said}")
+            report_odd(f"{row_name(table, row_values)}: {problem}")
 
 
-def named(table: Table, row: tables.Values) -> str:
-    """The row as people refer to it."""
-    part = {name: shown(value) for name, value in row.items()}
+def row_name(table: Table, row: tables.Values) -> str:
+    """The name of a row in messages."""
+    part = {name: printable(value) for name, value in row.items()}
     part = {column.name: part.get(column.name, "?") for column in table.c}
     return NAMES[table.name].format(**part)
 
 
-def shown(value: object) -> str:
-    """A value of any kind as a message can have it: short, printable."""
+def printable(value: object) -> str:
+    """A value as short printable text, for messages."""
     text = value if isinstance(value, str) else repr(value)
     whole = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in whole)
@@ -190,19 +191,19 @@ NAMES = {
     "store": "the store that the registry is bound to",
     "schema_version": "the schema's number",
 }
-"""Table -> a row of it in words."""
+"""Table -> template for the name of a row."""
 
 
 def moment(text: str | None) -> datetime | None:
-    """A time of a row that was checked."""
+    """The time in a column that was checked."""
     return datetime.fromisoformat(text) if text else None
 
 
 def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
-    """Facts by their id; of odd ones nothing is known."""
-    return {row.id: row.facts for row in sound(tables.facts, rows)}
+    """Id -> facts; odd rows are reported and left out."""
+    return {row.id: row.facts for row in sound_rows(tables.facts, rows)}
 
 
-def without_facts(row: tables.Values) -> str:
-    """What to say of a version whose facts are not there, or odd."""
-    return f"{named(tables.version, row)}: its facts {shown(row['facts_id'])} are not there, or odd"
+def missing_facts_message(row: tables.Values) -> str:
+    """The message for a version whose facts are missing or odd."""
+    return f"{row_name(tables.version, row)}: its facts {printable(row['facts_id'])} are missing or odd"

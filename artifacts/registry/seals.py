@@ -1,7 +1,7 @@
-"""Seals of rows: a digest in every row that no command changes, so that another program's change shows.
+"""Seals: a digest in every row that no command changes, which reveals changes by other programs.
 
-A seal is no signature: whoever can write the database can write seals too. It finds what was damaged, or
-edited by hand.
+A seal is not a signature: every program that can write the database can write seals. It reveals damage and
+manual edits.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,40 +13,40 @@ from artifacts import digest
 from artifacts.registry import rows, tables
 
 LATER = {"version": frozenset({"collected_at"})}
-"""Columns that commands change after the row was written; they are outside its seal."""
+"""Columns that commands change later, so that the seal does not cover them."""
 
 SEALED: tuple[Table, ...] = tuple(table for table in tables.METADATA.sorted_tables if "seal" in table.c)
-"""Tables whose rows have seals. The seal of a version covers its metrics too, that of an event the seal of
-the one before it: neither can go without a trace."""
+"""Tables whose rows have seals. The seal of a version also covers its metrics, the seal of an event that of
+the event before it: removing either is detected."""
 
 MEASURED = ("metric", "position", "value", "low", "high")
-"""What a version's seal covers of each of its metrics."""
+"""Columns of each metric that the seal of a version covers."""
 
 
-def seal(table: str, values: Mapping[str, Any], *beside: Any) -> str:
-    """Digest of a row with its table and key, and of what its seal covers `beside` it.
+def seal(table: str, values: Mapping[str, Any], *context: Any) -> str:
+    """Digest of a row, its table and `context`, which the seal also covers.
 
-    The same for a row that is about to be written and for one read back, from SQLite and PostgreSQL alike. A
-    value that JSON cannot have is a TypeError or a ValueError.
+    A row has the same seal before it is written and after it is read from SQLite or PostgreSQL. TypeError or
+    ValueError for a value that JSON cannot represent.
     """
-    return digest.of_json([table, dict(values), *beside])
+    return digest.of_json([table, dict(values), *context])
 
 
-def sealed(table: Table, row: Mapping[str, Any], *beside: Any) -> dict[str, Any]:
-    """The row, in full and about to be written, with its seal; one that readers call odd is a RowRefused."""
-    return {**rows.checked(table, row), "seal": seal(table.name, covered(table, row), *beside)}
+def sealed(table: Table, row: Mapping[str, Any], *context: Any) -> dict[str, Any]:
+    """The complete row to write, with its seal; RowRefused where readers would reject it as odd."""
+    return {**rows.check_row(table, row), "seal": seal(table.name, covered(table, row), *context)}
 
 
 def covered(table: Table, row: tables.Values) -> dict[str, Any]:
-    """As much of a row as its seal covers."""
+    """The columns of a row that its seal covers."""
     left_out = LATER.get(table.name, frozenset()) | {"seal"}
     return {column.name: row[column.name] for column in table.c if column.name not in left_out}
 
 
 def of_metrics(measured: Iterable[tables.Values]) -> list[list[Any]]:
-    """Metrics of a version as its seal covers them: in one order, numbers as databases give them back."""
-    found = [[_number(row[column]) for column in MEASURED] for row in measured]
-    return sorted(found, key=lambda one: str(one[0]))
+    """Metrics of a version as its seal covers them: sorted, with numbers as databases return them."""
+    metric_rows = [[_number(row[column]) for column in MEASURED] for row in measured]
+    return sorted(metric_rows, key=lambda values: str(values[0]))
 
 
 def _number(value: Any) -> Any:

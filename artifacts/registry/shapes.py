@@ -1,7 +1,7 @@
-"""What JSON of the registry must look like; pure.
+"""Shapes of the JSON values in the registry; pure.
 
-Each function says what is wrong with a value, None where nothing is. What readers go by has a shape here;
-what else is there is what another version of enginery wrote, and stays.
+Each function returns the problem of a value, None where there is none. Only fields that readers use have a
+shape; other fields may come from another version of enginery and are accepted.
 """
 
 import json
@@ -11,45 +11,46 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 LONGEST = 16 << 20
-"""Characters of a JSON text: more than any recipe, and little enough to be read."""
+"""Longest JSON text that is parsed: longer than any recipe, short enough for memory."""
 
 Shape = Callable[[Any], str | None]
 
 
 class Unreadable:
-    """JSON that cannot be read, in the place of its value: why, and the beginning of what is there."""
+    """Stands in for the value of malformed JSON: the reason, and the text."""
 
     def __init__(self, why: str, text: str) -> None:
         self.why, self.text = why, text
 
     def __str__(self) -> str:
-        return f"is no JSON that can be read: {self.why}"
+        return f"is not readable JSON: {self.why}"
 
 
 def read_json(text: str | bytes) -> Any:
-    """The value of a JSON text; an Unreadable where it has none, or one that is no JSON of ours."""
+    """The value of a JSON text; an Unreadable for malformed JSON and values that enginery never writes."""
     if not isinstance(text, str | bytes):
-        return Unreadable(f"it is {kind_of(text)}, no text", repr(text))
-    found = text if isinstance(text, str) else text.decode(errors="surrogateescape")
+        return Unreadable(f"it is {kind_of(text)}, not text", repr(text))
+    content = text if isinstance(text, str) else text.decode(errors="surrogateescape")
     try:
-        if len(found) > LONGEST:
-            raise ValueError(f"it has {len(found):,} characters, and at most {LONGEST:,} are read")
-        value = json.loads(found, parse_constant=_refused, parse_float=_finite)
-        if "\\u" in found or not found.isascii():
+        if len(content) > LONGEST:
+            raise ValueError(f"it has {len(content):,} characters; at most {LONGEST:,} are read")
+        value = json.loads(content, parse_constant=_refused, parse_float=_finite)
+        # Only escapes and non-ASCII text can contain surrogates or NUL: most documents skip the check.
+        if "\\u" in content or not content.isascii():
             _require_text(value)
     except (ValueError, RecursionError, TypeError) as exc:
-        return Unreadable(str(exc) or "it is nested too deep", found)
+        return Unreadable(str(exc) or "it is nested too deep", content)
     return value
 
 
 def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is beyond every number")
+        raise ValueError(f"{text[:20]} is out of range for a number")
     return value
 
 
@@ -64,22 +65,22 @@ def _require_text(value: Any) -> None:
 
 
 def text_problem(value: Any, longest: int) -> str | None:
-    """What is wrong with a text that may have so many characters."""
+    """The problem of a text with at most `longest` characters; None where there is none."""
     if not isinstance(value, str):
-        return f"is {brief(value)}, no text"
+        return f"is {brief(value)}, not text"
     if len(value) > longest:
-        return f"has {len(value):,} characters, and at most {longest:,} are allowed"
+        return f"has {len(value):,} characters; at most {longest:,} are allowed"
     if "\0" in value:
         return "has NUL characters"
     try:
         value.encode()
     except UnicodeEncodeError:
-        return "has bytes that are no UTF-8"
+        return "has bytes that are not UTF-8"
     return None
 
 
 def kind_of(value: Any) -> str:
-    """The kind of a value in words."""
+    """The JSON kind of a value, in words."""
     kinds = {
         type(None): "nothing",
         bool: "true or false",
@@ -94,7 +95,7 @@ def kind_of(value: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value as messages show it."""
+    """A value as short printable text; containers as their kind."""
     if value is None or isinstance(value, bytes | list | dict):
         return kind_of(value)
     text = repr(value)
@@ -109,7 +110,7 @@ def an_object(value: Any) -> str | None:
 
 def texts(value: Any) -> str | None:
     """A list of texts."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return None
     return f"is {kind_of(value)}, not a list of texts" if not isinstance(value, list) else "holds no texts"
 
@@ -135,7 +136,9 @@ def _number(value: Any) -> str | None:
 def _counts(value: Any) -> str | None:
     if not isinstance(value, list):
         return _nothing(value) or _count(value)
-    return next((f"holds one that {said}" for one in value if (said := _count(one) or _nothing(one))), None)
+    return next(
+        (f"holds one that {problem}" for item in value if (problem := _count(item) or _nothing(item))), None
+    )
 
 
 def _nothing(value: Any) -> str | None:
@@ -149,12 +152,14 @@ def _plain(value: Any) -> str | None:
 
 
 def _each(shape: Shape) -> Shape:
-    """An object whose values all have a shape."""
+    """The shape of an object whose values all have `shape`."""
 
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
             return an_object(value)
-        return next((f"{brief(name)} {said}" for name, one in value.items() if (said := shape(one))), None)
+        return next(
+            (f"{brief(name)} {problem}" for name, item in value.items() if (problem := shape(item))), None
+        )
 
     return check
 
@@ -163,13 +168,15 @@ def _list_of(shape: Shape) -> Shape:
     def check(value: Any) -> str | None:
         if not isinstance(value, list):
             return f"is {kind_of(value)}, not a list"
-        return next((f"{place} {said}" for place, one in enumerate(value) if (said := shape(one))), None)
+        return next(
+            (f"{place} {problem}" for place, item in enumerate(value) if (problem := shape(item))), None
+        )
 
     return check
 
 
-def _with(known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
-    """An object whose known fields have these shapes; others are not looked at."""
+def _with(fields: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
+    """The shape of an object whose `fields` have these shapes; other fields are not checked."""
 
     def check(value: Any) -> str | None:
         if not isinstance(value, dict):
@@ -177,12 +184,12 @@ def _with(known: Mapping[str, Shape], required: tuple[str, ...] = ()) -> Shape:
         for name in required:
             if name not in value:
                 return f"has no {name!r}"
-        found = (
-            f"{name} {said}"
-            for name, shape in known.items()
-            if name in value and (said := shape(value[name]))
+        problems = (
+            f"{name} {problem}"
+            for name, shape in fields.items()
+            if name in value and (problem := shape(value[name]))
         )
-        return next(found, None)
+        return next(problems, None)
 
     return check
 
@@ -207,7 +214,7 @@ facts = _with(
         "gpus": _list_of(_with({"name": _some_text, "driver": _text, "sm": _count}, ("name",))),
     }
 )
-"""What a host needs and an engine was built for."""
+"""Requirements on the host, and what the engine was built for."""
 
 OBJECT = _or_none(an_object)
 
@@ -220,7 +227,7 @@ recipe = _with(
         **dict.fromkeys(("engine", "calibration", "gate", "publish", "speculative"), OBJECT),
     }
 )
-"""A recipe as far as lists, searches and comparisons go into it; whoever builds it reads all of it anew."""
+"""The fields of a recipe that lists, searches and comparisons use; a build validates the whole recipe."""
 
 KEY = re.compile("[0-9a-f]{64}")
 
@@ -269,4 +276,4 @@ DETAILS: Mapping[str, Shape] = {
     "waived": _of_version,
     "rebuild_needed": lambda value: _of_version(value) or _with({"reasons": texts}, ("reasons",))(value),
 }
-"""Kind of event -> what its detail must have, as far as readers go by it; other kinds are only shown."""
+"""Kind of event -> shape of its detail; other kinds are only shown."""

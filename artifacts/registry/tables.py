@@ -1,4 +1,4 @@
-"""The registry's tables; SQLite and PostgreSQL. What `seal` covers says `artifacts.registry.seals`."""
+"""The registry's tables for SQLite and PostgreSQL. `artifacts.registry.seals` defines what `seal` covers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 3
 METADATA = MetaData()
 
 Values = Mapping[str, Any] | RowMapping
-"""A row as names and values, read or to be written."""
+"""A row, read or to be written: column -> value."""
 
 schema = Table("schema_version", METADATA, Column("number", Integer, primary_key=True, autoincrement=False))
 
@@ -37,8 +37,8 @@ series = Table(
     Column("last", Integer, nullable=False),
     UniqueConstraint("folded", name="series_folded_key"),
 )
-"""Last number per name; updating its row is what makes publishers of one name take turns. `folded` is the
-name without case: two that differ in nothing else would overwrite each other's files on many disks."""
+"""Last number of each name; updating the row serializes publications of the name. `folded` is the name
+without case: two names that differ only by case would overwrite each other's files on many file systems."""
 
 store = Table(
     "store",
@@ -56,8 +56,8 @@ facts = Table(
     Column("id", String(64), primary_key=True),
     Column("facts", JSON, nullable=False),
 )
-"""What engines need of a host and were built for; `id` is the digest. Versions of one layout share a row,
-so that a search looks at each set of facts once."""
+"""Facts of engines; `id` is their digest. Versions with equal facts share a row, so that a search checks
+each set of facts once."""
 
 version = Table(
     "version",
@@ -83,9 +83,9 @@ version = Table(
     ForeignKeyConstraint(["name"], ["series.name"]),
     ForeignKeyConstraint(["facts_id"], ["facts.id"], name="version_facts_id_fkey"),
 )
-"""`identity` is what `artifacts.registry.identity` says; rows of earlier versions keep theirs. Times are ISO
-8601, UTC. `manifest_digest` is unknown of versions published under schema 1. `source` says where the model
-came from and its licence. `collected_at` is when gc took the bytes."""
+"""`identity` is computed by `artifacts.registry.identity`; rows of earlier versions keep theirs. Times are
+ISO 8601, UTC. `manifest_digest` is NULL for versions published under schema 1. `source` records the model's
+origin and licence. `collected_at` is when gc removed the files."""
 
 metric = Table(
     "metric",
@@ -112,7 +112,7 @@ alias = Table(
     Column("seal", String(64)),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
 )
-"""Where each alias points now; where it pointed before is in the event log."""
+"""The present version of each alias; the event log has its history."""
 
 policy = Table(
     "policy",
@@ -123,7 +123,7 @@ policy = Table(
     Column("set_by", String(200), nullable=False),
     Column("seal", String(64)),
 )
-"""What a version must be before an alias of that name may point at it, whatever the version's name."""
+"""The policy of every alias with that name, for all names of versions."""
 
 waiver = Table(
     "waiver",
@@ -141,7 +141,7 @@ waiver = Table(
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
     Index("ix_waiver_version", "name", "number"),
 )
-"""A rule of a policy that one version need not meet until a moment, and why."""
+"""Waivers of a rule for one version until a moment."""
 
 signature = Table(
     "signature",
@@ -153,7 +153,7 @@ signature = Table(
     Column("signed_by", String(200), nullable=False),
     Column("seal", String(64)),
 )
-"""Detached signatures over manifests; whoever relies on one checks it against a public key."""
+"""Detached signatures over manifests, stored unverified."""
 
 attestation = Table(
     "attestation",
@@ -165,7 +165,7 @@ attestation = Table(
     Column("signed_by", String(200), nullable=False),
     Column("seal", String(64)),
 )
-"""Signed statements of how engines were built, by key: two builds may make the same bytes."""
+"""Signed provenance statements of engines, by key: two builds may produce the same bytes."""
 
 pulled = Table(
     "pulled",
@@ -176,7 +176,7 @@ pulled = Table(
     Column("times", Integer, nullable=False),
     ForeignKeyConstraint(["name", "number"], ["version.name", "version.number"]),
 )
-"""When each version was pulled last, for gc."""
+"""Time of the latest pull of each version, for gc."""
 
 subscription = Table(
     "subscription",
@@ -191,8 +191,8 @@ subscription = Table(
     Column("added_at", String(32), nullable=False),
     Column("added_by", String(200), nullable=False),
 )
-"""Who is told of events: `way` is `webhook` or `command`, `names` a glob, `secret` says where the secret is
-(`env:NAME` or `file:PATH`), never what it is; events after `after_seq` count."""
+"""Subscribers: `way` is `webhook` or `command`, `names` a glob, `secret` a reference (`env:NAME` or
+`file:PATH`), never the secret itself; events after `after_seq` are delivered."""
 
 delivery = Table(
     "delivery",
@@ -205,7 +205,7 @@ delivery = Table(
     Column("problem", Text),
     ForeignKeyConstraint(["subscription"], ["subscription.id"]),
 )
-"""What became of telling a subscriber of an event; `next_at` is when it is tried again."""
+"""The state of each delivery of an event to a subscriber; `next_at` is the time of the next attempt."""
 
 log = Table(
     "event",
@@ -233,7 +233,7 @@ ONLY_GROWS = {
         "FOR EACH STATEMENT EXECUTE FUNCTION event_only_grows()",
     ],
 }
-"""What keeps the log from being changed, by kind of database."""
+"""Triggers that make the event table append-only, by kind of database."""
 
 for dialect, statements in ONLY_GROWS.items():
     for statement in statements:

@@ -1,4 +1,4 @@
-"""Events of the log in words."""
+"""Describes events of the log in one line each."""
 
 import json
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from artifacts.registry.remarks import KEY_CHARS
 from artifacts.version import Event
 
 
-def tell(event: Event) -> str:
-    """What happened, in one line; of a kind or form that this version does not know, its detail."""
-    with suppress(KeyError, TypeError, ValueError, AttributeError):  # another version of enginery wrote it
-        return SAID[event.kind](event.detail)
+def describe_event(event: Event) -> str:
+    """One line about an event; for a kind or form unknown to this version, its detail as JSON."""
+    with suppress(KeyError, TypeError, ValueError, AttributeError):  # written by another version of enginery
+        return DESCRIBERS[event.kind](event.detail)
     return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 
 
@@ -23,13 +23,14 @@ def _published(detail: dict[str, Any]) -> str:
 
 def _moved(detail: dict[str, Any]) -> str:
     was = f"from version {detail['was']} to" if detail["was"] else "at"
-    return f"@{detail['alias']} {was} version {detail['now']}{_but(detail)}"
+    return f"@{detail['alias']} {was} version {detail['now']}{_waived_suffix(detail)}"
 
 
 def _rolled_back(detail: dict[str, Any]) -> str:
-    said = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
-    would = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
-    return f"{said}{f', which its policy would refuse: {would}' if would else ''}{_but(detail)}"
+    text = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
+    objection = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
+    refusal = f", which its policy would refuse: {objection}" if objection else ""
+    return f"{text}{refusal}{_waived_suffix(detail)}"
 
 
 def _refused(detail: dict[str, Any]) -> str:
@@ -37,26 +38,26 @@ def _refused(detail: dict[str, Any]) -> str:
 
 
 def _waived(detail: dict[str, Any]) -> str:
-    what = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
+    subject = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
     if detail.get("ended"):
-        return f"waiver {detail['waiver']} of {what} ended"
+        return f"waiver {detail['waiver']} of {subject} ended"
     until = detail["until"][:16].replace("T", " ")
-    return f"waiver {detail['waiver']} of {what} until {until}: {detail['reason']}"
+    return f"waiver {detail['waiver']} of {subject} until {until}: {detail['reason']}"
 
 
 def _policy_set(detail: dict[str, Any]) -> str:
     if detail["rules"] is None:
-        return f"@{detail['alias']} has no policy any more"
-    rules = [f"{rule} {asked(value)}" for rule, value in detail["rules"].items()]
+        return f"policy of @{detail['alias']} removed"
+    rules = [f"{rule} {describe_rule(value)}" for rule, value in detail["rules"].items()]
     return f"policy of @{detail['alias']}: {'; '.join(rules)}"
 
 
-def asked(value: Any) -> str:
-    """What a rule asks, from its value in JSON; keys by the beginning of their digest."""
+def describe_rule(value: Any) -> str:
+    """The requirement of a rule, from its JSON value; public keys as the beginning of their digest."""
     if value is True:
         return "yes"
     if isinstance(value, list):
-        return " or ".join(f"key {of_json(one)[:12]}" if "\n" in one else one for one in value)
+        return " or ".join(f"key {of_json(key)[:12]}" if "\n" in key else key for key in value)
     if isinstance(value, dict):
         signs = {"min": ">=", "max": "<="}
         bounds = [(name, signs[end], bound) for name, ends in value.items() for end, bound in ends.items()]
@@ -69,24 +70,24 @@ def _rebuild_needed(detail: dict[str, Any]) -> str:
 
 
 def _signed(detail: dict[str, Any]) -> str:
-    what = "how it was built" if detail["kind"] == "provenance" else "its files"
-    return f"version {detail['number']}: {what} signed, key {detail['key_id'][:KEY_CHARS]}"
+    subject = "how it was built" if detail["kind"] == "provenance" else "its files"
+    return f"version {detail['number']}: {subject} signed, key {detail['key_id'][:KEY_CHARS]}"
 
 
 def _collected(detail: dict[str, Any]) -> str:
-    return f"gc took the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
+    return f"gc removed the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
 
 
-def _but(detail: dict[str, Any]) -> str:
-    said = [f"{one['rule']}: {one['reason']}" for one in detail.get("waived", ())]
-    return f" (waived: {'; '.join(said)})" if said else ""
+def _waived_suffix(detail: dict[str, Any]) -> str:
+    waived = [f"{waiver['rule']}: {waiver['reason']}" for waiver in detail.get("waived", ())]
+    return f" (waived: {'; '.join(waived)})" if waived else ""
 
 
 def _reasons(broken: list[dict[str, str]]) -> str:
-    return "; ".join(f"{one['rule']}: {one['why']}" for one in broken)
+    return "; ".join(f"{violation['rule']}: {violation['why']}" for violation in broken)
 
 
-SAID: dict[str, Callable[[dict[str, Any]], str]] = {
+DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "published": _published,
     "alias_moved": _moved,
     "rolled_back": _rolled_back,
@@ -97,4 +98,4 @@ SAID: dict[str, Callable[[dict[str, Any]], str]] = {
     "collected": _collected,
     "rebuild_needed": _rebuild_needed,
 }
-"""Kind of event -> its detail in words."""
+"""Kind of event -> the function that describes its detail."""

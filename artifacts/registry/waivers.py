@@ -1,4 +1,4 @@
-"""Rules of a policy that one version need not meet until a moment, and why."""
+"""Waivers: rules of a policy that one version may violate until a moment, with a reason."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -29,9 +29,9 @@ class Waiver:
     granted_by: str
     until: datetime
 
-    def is_open(self, at: datetime) -> bool:
-        """Whether it still counts at a moment."""
-        return at < self.until
+    def is_open(self, moment: datetime) -> bool:
+        """Whether it applies at a moment."""
+        return moment < self.until
 
     def as_dict(self) -> dict[str, Any]:
         """The waiver as JSON values."""
@@ -46,7 +46,7 @@ class Waiver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What somebody asks to be waived."""
+    """A requested waiver."""
 
     name: str
     number: int
@@ -55,51 +55,53 @@ class Request:
     reason: str
     until: datetime
 
-    def check(self, at: datetime) -> None:
-        """Refuses, as PolicyInvalid, what nobody could be called to account for."""
+    def check(self, now: datetime) -> None:
+        """Raise PolicyInvalid for a rule that cannot be waived, a time that is not ahead, or a bad reason."""
         if self.rule not in WAIVABLE:
             raise PolicyInvalid(f"rule {self.rule!r} cannot be waived; have {', '.join(WAIVABLE)}")
         if self.until.tzinfo is None:
             raise PolicyInvalid(f"a waiver until {self.until}: give a later moment, with its time zone")
-        if self.until <= at:
+        if self.until <= now:
             raise PolicyInvalid(
-                f"a waiver until {self.until} is over; give a later moment than {at:%Y-%m-%d %H:%M} UTC"
+                f"a waiver until {self.until} is over; give a later moment than {now:%Y-%m-%d %H:%M} UTC"
             )
         if self.until.year not in YEARS:
             raise PolicyInvalid(f"a waiver until {self.until} is for ever; give a year up to {YEARS[-1]}")
         plain = self.reason.strip()
         if not plain or len(plain) > LONGEST_REASON or not plain.isprintable():
             raise PolicyInvalid(
-                f"reason {self.reason[:80]!r} is no reason; give 1 to {LONGEST_REASON} characters on one line"
+                f"reason {self.reason[:80]!r} is invalid; give 1 to {LONGEST_REASON} characters on one line"
             )
 
 
 def grant(db: Connection, request: Request) -> Waiver:
-    """Adds a waiver and says so in the log."""
-    at = log.known_moment(db)
-    request.check(at)
+    """Add a waiver and log it."""
+    now = log.known_moment(db)
+    request.check(now)
     row = {
         **asdict(request),
         "reason": request.reason.strip(),
-        "until": request.until.astimezone(at.tzinfo).isoformat(),
-        "granted_at": at.isoformat(),
+        "until": request.until.astimezone(now.tzinfo).isoformat(),
+        "granted_at": now.isoformat(),
         "granted_by": whoami(),
     }
-    found = db.execute(insert(tables.waiver).values(**rows.checked(tables.waiver, row))).inserted_primary_key
-    assert found is not None  # the table has one
-    _seal(db, found[0])
-    made = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == found[0])).one())
-    log.record(db, request.name, "waived", {**made.as_dict(), "waiver": made.id})
-    return made
+    primary_key = db.execute(
+        insert(tables.waiver).values(**rows.check_row(tables.waiver, row))
+    ).inserted_primary_key
+    assert primary_key is not None  # the table has one
+    _seal(db, primary_key[0])
+    granted = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == primary_key[0])).one())
+    log.record(db, request.name, "waived", {**granted.as_dict(), "waiver": granted.id})
+    return granted
 
 
 def end(db: Connection, number: int) -> Waiver:
-    """Ends a waiver now and says so in the log; one that is not open is a NotFound."""
-    at, table = log.known_moment(db), tables.waiver
+    """End a waiver now and log it; NotFound for one that is not open."""
+    now, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
-    if row is None or not waiver(row).is_open(at):
+    if row is None or not waiver(row).is_open(now):
         raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
-    db.execute(update(table).where(table.c.id == number).values(until=at.isoformat()))
+    db.execute(update(table).where(table.c.id == number).values(until=now.isoformat()))
     _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())
     log.record(db, ended.name, "waived", {**ended.as_dict(), "waiver": ended.id, "ended": True})
@@ -107,14 +109,14 @@ def end(db: Connection, number: int) -> Waiver:
 
 
 def _seal(db: Connection, number: int) -> None:
-    """Seals a waiver anew: its end may move."""
+    """Replace the seal of a waiver, after its id or its end was set."""
     table = tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).mappings().one()
     db.execute(update(table).where(table.c.id == number).values(**seals.sealed(table, dict(row))))
 
 
 def of(name: str | None = None, number: int | None = None) -> Select[Any]:
-    """The query for waivers of a name, or of one version, oldest first."""
+    """Query for waivers of a name, or of one version, oldest first."""
     table = tables.waiver
     query = select(table).order_by(table.c.id)
     if name is not None:
@@ -123,7 +125,7 @@ def of(name: str | None = None, number: int | None = None) -> Select[Any]:
 
 
 def waiver(row: Row[Any]) -> Waiver:
-    """A row of the table as a value; an odd one is an OddRow."""
+    """The waiver in a row of the table; OddRow where the row is odd."""
     rows.require(tables.waiver, row)
     times = {name: datetime.fromisoformat(getattr(row, name)) for name in ("granted_at", "until")}
     whole = {name: value for name, value in row._asdict().items() if name != "seal"}

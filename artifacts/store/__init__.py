@@ -1,1 +1,1 @@
-"""Bytes by key: in a directory, in object storage, and in a directory in front of object storage."""
+"""Artifact stores: in a directory, in object storage, and in a directory that caches object storage."""

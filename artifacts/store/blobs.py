@@ -1,4 +1,4 @@
-"""Every file's bytes once: contents by digest, hard-linked into all artifacts that have them."""
+"""Contents by digest, stored once and hard-linked into all artifacts that have them."""
 
 import errno
 import logging
@@ -17,18 +17,18 @@ log = logging.getLogger(__name__)
 UNSHARED = frozenset(
     {errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 )
-"""What a file system says that has no hard links, has no more of them for this file, or forbids them on
-files of another user. An artifact then keeps bytes of its own."""
+"""Errors of file systems without hard links, at their limit of links per file, or that forbid links to files
+of other users. The artifact then keeps its own copy of the bytes."""
 
 
 class Blobs:
-    """Contents of one store, `<sha[:2]>/<sha>`; one with a single name is used by no artifact."""
+    """Contents of one store in `<sha[:2]>/<sha>`; a content with one hard link is used by no artifact."""
 
     def __init__(self, root: Path, digests: FileDigests) -> None:
         self.root, self._digests = root, digests
 
     def path(self, sha256: str) -> Path:
-        """Where the content with this digest is, or would be."""
+        """Path of the content with this digest, existing or not."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
             raise ValueError(f"digest {sha256!r} is not 64 hexadecimal digits")
         return self.root / sha256[:2] / sha256
@@ -38,70 +38,72 @@ class Blobs:
         return sorted(path.name for path in self.root.glob("??/*") if re.fullmatch("[0-9a-f]{64}", path.name))
 
     def sound(self, records: Iterable[FileRecord]) -> set[str]:
-        """Digests of those contents that are here; reads the ones that no remembered digest vouches for.
+        """Digests of the records whose contents exist and are intact; reads files without a cached digest.
 
-        One that is here with other bytes is not among them.
+        A damaged content is not among them.
         """
         sizes = {record.sha256: record.size for record in records if record.size}
         while True:
-            here = [path for path in map(self.path, sizes) if _has_size(path, sizes[path.name])]
+            present = [path for path in map(self.path, sizes) if _has_size(path, sizes[path.name])]
             try:
                 return {
-                    path.name for path, found in self._digests.digests(here).items() if found == path.name
+                    path.name
+                    for path, sha256 in self._digests.digests(present).items()
+                    if sha256 == path.name
                 }
-            except FileNotFoundError:  # collected since we looked
+            except FileNotFoundError:  # another process removed one since the listing: list again
                 continue
 
-    def draw(self, root: Path, files: Mapping[str, FileRecord], aside: Path) -> None:
-        """Turn every file below `root` whose content is here into a link to it, also one that `root` lacks.
+    def draw(self, root: Path, files: Mapping[str, FileRecord], temporary: Path) -> None:
+        """Replace every file below `root` whose content exists by a hard link to it, and add missing files.
 
-        The files that are there have the bytes of their records; `aside` is a free name on the same disk.
-        What is a link already was read for its record, and is not read again.
+        Existing files must have the bytes of their records; `temporary` is a free name on the same disk.
+        Files that are links already are skipped.
         """
         others = {name: record for name, record in files.items() if not self._is(root / name, record)}
-        held = self.sound(others.values())
+        present = self.sound(others.values())
         for name, record in others.items():
-            if record.sha256 in held:
-                self.place(record.sha256, root / name, aside)
+            if record.sha256 in present:
+                self.place(record.sha256, root / name, temporary)
 
-    def add(self, root: Path, files: Mapping[str, FileRecord], aside: Path, since_ns: int) -> None:
-        """Give every file below `root` the name of its content too, in place of one found damaged.
+    def add(self, root: Path, files: Mapping[str, FileRecord], temporary: Path, since_ns: int) -> None:
+        """Link every file below `root` as a content too, in place of a damaged content.
 
-        The files have the bytes of their records, as was found by reading after `since_ns`, and are on disk.
+        The files must have the bytes of their records, as verified after `since_ns`, and be on disk.
         """
         for name, record in files.items():
             if record.size:
-                self._add(root / name, record, aside)
+                self._add(root / name, record, temporary)
         self._digests.vouch({root / name: files[name].sha256 for name in files}, since_ns)
 
-    def place(self, sha256: str, target: Path, aside: Path) -> bool:
-        """Make `target` a link to a content, replacing what is there; False where that cannot be linked."""
+    def place(self, sha256: str, target: Path, temporary: Path) -> bool:
+        """Make `target` a hard link to a content, replacing any file; False where it cannot be linked."""
         blob = self.path(sha256)
         try:
             if target.exists() and target.samefile(blob):
                 return True
-            os.link(blob, aside)
+            os.link(blob, temporary)
         except OSError as exc:
-            if exc.errno not in UNSHARED | {errno.ENOENT}:  # collected since we looked
+            if exc.errno not in UNSHARED | {errno.ENOENT}:  # ENOENT: another process removed the content
                 raise
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside.replace(target)
+        temporary.replace(target)
         return True
 
-    def _add(self, path: Path, record: FileRecord, aside: Path) -> None:
+    def _add(self, path: Path, record: FileRecord, temporary: Path) -> None:
         blob = self.path(record.sha256)
         blob.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):  # collected, or the artifact discarded, since we looked
+        with suppress(FileNotFoundError):  # another process removed the content or the artifact
             try:
                 os.link(path, blob)
             except FileExistsError:
                 if path.samefile(blob):
                     return
                 if record.sha256 in self.sound([record]):
-                    self.place(record.sha256, path, aside)
+                    self.place(record.sha256, path, temporary)
                 else:
-                    self._replace(path, blob, aside)
+                    self._replace(path, blob, temporary)
             except OSError as exc:
                 if exc.errno not in UNSHARED | {errno.ENOENT}:
                     raise
@@ -113,21 +115,21 @@ class Blobs:
         except FileNotFoundError:
             return False
 
-    def _replace(self, path: Path, blob: Path, aside: Path) -> None:
-        """Puts right bytes in the place of a content that was found damaged."""
-        log.warning("%s does not have the bytes of its name; it is replaced, its old links are not", blob)
-        os.link(path, aside)
-        aside.replace(blob)
+    def _replace(self, path: Path, blob: Path, temporary: Path) -> None:
+        """Replace a damaged content by the file's bytes."""
+        log.warning("%s is damaged and is replaced; artifacts that link to it stay damaged", blob)
+        os.link(path, temporary)
+        temporary.replace(blob)
 
     def release(self, digests: Iterable[str]) -> int:
-        """Remove those of the contents that no artifact uses; return bytes freed."""
+        """Remove the contents that no artifact uses; return the bytes freed."""
         freed = 0
         for blob in map(self.path, digests):
             try:
-                found = blob.lstat()
-                if found.st_nlink == 1:
+                stat_ = blob.lstat()
+                if stat_.st_nlink == 1:
                     blob.unlink()
-                    freed += found.st_size
+                    freed += stat_.st_size
             except FileNotFoundError:
                 continue
         return freed
@@ -135,7 +137,7 @@ class Blobs:
 
 def _has_size(path: Path, size: int) -> bool:
     try:
-        found = path.lstat()
+        stat_ = path.lstat()
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == size
+    return stat.S_ISREG(stat_.st_mode) and stat_.st_size == size

@@ -1,4 +1,4 @@
-"""A content that a store lacks, brought from another store or from a pulled directory."""
+"""Copies a content that a store lacks from another store or from a pulled directory."""
 
 from artifacts.address import key_of
 from artifacts.errors import ArtifactCorrupt, NotFound
@@ -7,27 +7,29 @@ from artifacts.store.local import LocalStore
 
 
 def bring(store: LocalStore, address: str, source: Source) -> bool:
-    """Take a content into the store, every byte verified, beside others of its key; False if it is not there.
+    """Copy a content into the store, every byte verified; False if the source does not have it.
 
-    A file of it that the source has not undamaged is an ArtifactCorrupt, and nothing is stored.
+    Other contents of its key stay. ArtifactCorrupt, and nothing is stored, if the source's copy is damaged.
     """
     try:
         manifest = source.manifest(address)
     except NotFound:
         return False
-    what = f"{manifest.kind} {manifest.key[:12]}"
+    label = f"{manifest.kind} {manifest.key[:12]}"
     with (
-        store.lease([manifest.key], f"the repair of {what}"),
+        store.lease([manifest.key], f"the repair of {label}"),
         store.lock(key_of(address)),
         store.local.receive(manifest, needed_bytes=manifest.size_bytes) as draft,
     ):
-        held = store.local.blobs.sound(manifest.files.values())
+        present = store.local.blobs.sound(manifest.files.values())
         for name, record in manifest.files.items():
-            if record.sha256 in held or not record.size:
+            if record.sha256 in present or not record.size:
                 continue
             target = draft.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if not source.fetch(record, target):
-                raise ArtifactCorrupt(f"{what}: {name} is missing or damaged in the other copy too")
+                raise ArtifactCorrupt(
+                    f"{label}: {name} is missing or damaged in the source too; give another --from"
+                )
     store.push(manifest.address)
     return True

@@ -1,4 +1,4 @@
-"""Copies of what a remote store has, in a directory of this machine: right, and within a bound."""
+"""The cache of a remote store in a local directory: verified, and bounded in size."""
 
 import logging
 import os
@@ -11,9 +11,9 @@ from pathlib import Path
 from artifacts.address import address, key_of, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, read_manifest
+from artifacts.progress import Progress
 from artifacts.store import disk, lease, tree
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
-from artifacts.store.draft import Progress
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.store.local import LocalStore
 from artifacts.store.lock import acquire, release
 from artifacts.store.remote.remote_store import RemoteStore
@@ -22,11 +22,11 @@ from artifacts.store.scratch import age_anew
 log = logging.getLogger(__name__)
 
 IDLE_S = 3600.0
-"""What was used more recently than this is not evicted, leased or not."""
+"""Artifacts used more recently than this are not evicted, even without a lease."""
 
 
 class Cache:
-    """The directory in front of a remote store; what is damaged in it is fetched again."""
+    """The local directory of a remote store; damaged files in it are fetched again."""
 
     def __init__(
         self, local: LocalStore, remote: RemoteStore, *, max_bytes: int | None, idle_s: float
@@ -36,12 +36,12 @@ class Cache:
         self._local, self._remote = local, remote
 
     def fetch(self, key: str, progress: Progress | None = None) -> None:
-        """Have the artifact here, whole and verified; only files that are not right here are fetched.
+        """Make the cached artifact complete and verified; fetches only missing and damaged files.
 
-        A copy that is damaged and of which the remote store has no other is an ArtifactCorrupt.
+        ArtifactCorrupt where the copy is damaged and the remote store does not have the artifact.
         """
         with self._sole(key):
-            if self._local.intact(key):  # somebody fetched it while we waited
+            if self._local.intact(key):  # another process fetched it while this one waited
                 return
             manifest = self._wanted(key)
             self.shrink(manifest.size_bytes)
@@ -49,19 +49,20 @@ class Cache:
                 self._fetch(key, manifest, progress)
 
     def file(self, key: str, name: str) -> Path:
-        """One file of the artifact, verified, which is fetched alone where the artifact is not here."""
+        """Path of one verified file of the artifact; fetched alone if the artifact is not cached."""
         if not self._local.path(key).is_dir():
             with self._sole(key):
-                if not self._local.path(key).is_dir():  # nobody fetched it while we waited
+                if not self._local.path(key).is_dir():  # no other process fetched it meanwhile
                     return self._single(key, name)
         if not self._is_right(key, name):
             self.fetch(key)
         return self._local.file(key, name)
 
     def shrink(self, needed_bytes: int = 0) -> list[str]:
-        """Evict what is longest unused until `needed_bytes` more fit the bound and the disk; return its keys.
+        """Evict the least recently used artifacts until `needed_bytes` more fit; return the evicted keys.
 
-        Stays: what is not in the remote store, is leased, or was used just now.
+        Both the cache's bound and the disk count. Artifacts that are not in the remote store, leased, or used
+        recently are never evicted.
         """
         excess = needed_bytes - disk.free_bytes(self.root)
         if self.max_bytes is not None:
@@ -77,20 +78,20 @@ class Cache:
                     excess -= self._evict(key)
                     evicted.append(key)
         if excess > 0:
-            bound = "its disk" if self.max_bytes is None else f"its bound of {self.max_bytes:,}"
+            limit = "its disk" if self.max_bytes is None else f"its bound of {self.max_bytes:,}"
             log.warning(
                 "the cache %s is %s bytes over %s; the rest is in use, or not in %s",
-                *(self.root, f"{excess:,}", bound, self._remote.url),
+                *(self.root, f"{excess:,}", limit, self._remote.url),
             )
         return evicted
 
     def held_bytes(self) -> int:
-        """Bytes of artifacts, files and interrupted fetches here."""
+        """Bytes of artifacts, single files and interrupted fetches in the cache."""
         folders = ("blobs", "objects", "files", "partial")
         return disk.allocated_bytes(*(self.root / folder for folder in folders))
 
     def _by_last_use(self) -> list[str]:
-        """Keys of artifacts, and of those of which files are here, that were not used for a while."""
+        """Idle keys, least recently used first, of artifacts in whole or with single files."""
         alone = [path.name for path in (self.root / "files").glob("*")]
         used = {key: self._used(key) for key in (*self._local.keys(), *alone)}
         for parent in (*self.root.glob("objects/??"), self.root / "files"):
@@ -99,74 +100,76 @@ class Cache:
         return [key for key in sorted(used, key=used.__getitem__) if used[key] <= old]
 
     def content(self, name: str) -> str:
-        """The address of what is here under a name, as far as its manifest tells."""
+        """Address of the cached content with a name; the name itself where its manifest is unreadable."""
         try:
             return self._local.manifest(name).address
         except (NotFound, ArtifactCorrupt):
             return name
 
     def _used(self, key: str) -> float:
-        """When an artifact, or a file of it, was used last, seconds since the epoch."""
+        """Time of the last use of an artifact, or of a file of it, in seconds since the epoch."""
         places = (self._local.path(key), self._singles(key))
         return max((path.stat().st_mtime for path in places if path.is_dir()), default=0.0)
 
     def _evict(self, key: str) -> int:
-        """Removes what is here of an artifact; returns bytes freed."""
+        """Remove all files of an artifact from the cache; return the bytes freed."""
         freed = disk.allocated_bytes(self._singles(key))
         shutil.rmtree(self._singles(key), ignore_errors=True)
         return freed + (self._local.remove(key) if self._local.path(key).is_dir() else 0)
 
     def _wanted(self, key: str) -> Manifest:
-        """The manifest in the remote store, after it was said that what is here is damaged, if it is."""
-        here, same = self._local.path(key), self.content(key)
-        if not here.is_dir():
+        """The remote store's manifest; logs that the cached copy is damaged, if there is one."""
+        directory, content = self._local.path(key), self.content(key)
+        if not directory.is_dir():
             return self._remote.manifest(key)
         try:
-            manifest = self._remote.manifest(same if self._remote.has(same) else key)
+            manifest = self._remote.manifest(content if self._remote.has(content) else key)
         except NotFound:
             (problem, *_) = self._local.verify(key)
             raise ArtifactCorrupt(
-                f"{here}: {problem}; {self._remote.url} does not have it, so run its recipe again"
+                f"{directory}: {problem}; {self._remote.url} does not have it, so run its recipe again"
             ) from None
-        log.warning("%s is damaged; what is wrong is fetched again from %s", here, self._remote.url)
+        log.warning("%s is damaged; its damaged files are fetched again from %s", directory, self._remote.url)
         return manifest
 
     def _fetch(self, key: str, manifest: Manifest, progress: Progress | None) -> None:
-        """Fetches the content; other contents stay, but for a damaged one that builds would find first."""
-        local, own = self._local, manifest.address
-        aside = self.root / "partial" / f"{manifest.key}.fetch"
-        with self._said(manifest, aside, manifest.size_bytes):
-            held = local.blobs.sound(manifest.files.values())
-            wanted = {name: file for name, file in manifest.files.items() if file.sha256 not in held}
-            lacking = self._reuse(key, wanted, aside)
-            self._remote.fetch_files(lacking, aside, progress)
-            damaged = local.discard(own) if local.path(own).is_dir() else None  # its right files stay
+        """Fetch the content; other contents stay, except a damaged first one, which lookups would find."""
+        local, content_address = self._local, manifest.address
+        staging = self.root / "partial" / f"{manifest.key}.fetch"
+        with self._said(manifest, staging, manifest.size_bytes):
+            present = local.blobs.sound(manifest.files.values())
+            missing = {name: file for name, file in manifest.files.items() if file.sha256 not in present}
+            to_fetch = self._reuse(key, missing, staging)
+            self._remote.fetch_files(to_fetch, staging, progress)
+            damaged = (
+                local.discard(content_address) if local.path(content_address).is_dir() else None
+            )  # its right files stay
             if local.path(key).is_dir() and not local.intact(key):
                 local.discard(key)
             with local.receive(manifest) as draft:
-                for name in wanted:
+                for name in missing:
                     (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
-                    (aside / name).rename(draft.path / name)
-                draft.digests.update({name: file.sha256 for name, file in lacking.items()})
-            for folder in (aside, self._singles(key), *([damaged] if damaged else [])):
+                    (staging / name).rename(draft.path / name)
+                draft.digests.update({name: file.sha256 for name, file in to_fetch.items()})
+            for folder in (staging, self._singles(key), *([damaged] if damaged else [])):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _reuse(self, key: str, files: Mapping[str, FileRecord], aside: Path) -> dict[str, FileRecord]:
-        """Links files that were fetched alone and are right into `aside`; returns the others."""
-        lacking = dict(files)
+    def _reuse(self, key: str, files: Mapping[str, FileRecord], staging: Path) -> dict[str, FileRecord]:
+        """Link intact single files of the cache into `staging`; return the records of the other files."""
+        to_fetch = dict(files)
         singles = tree.list_files(self._singles(key))
         for name, path in ((name, singles[name]) for name in files.keys() & singles.keys()):
             if not self._has_bytes(path, files[name]):
                 continue
-            target = aside / name
+            target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             os.link(path, target)
-            del lacking[name]
-        return lacking
+            del to_fetch[name]
+        return to_fetch
 
     def _is_right(self, key: str, name: str) -> bool:
-        """Whether a file of an artifact that is here has the bytes it should have."""
+        """Whether a file of a cached artifact has the bytes of its record."""
         try:
             record = self._local.manifest(key).file(name)
         except ArtifactCorrupt:
@@ -179,59 +182,59 @@ class Cache:
         return self._local.digests.digest(path) == record.sha256
 
     def _single(self, key: str, name: str) -> Path:
-        folder, aside = self._singles(key), self.root / "partial" / f"{key}.file"
-        manifest = self._described(folder, key, aside)
+        folder, staging = self._singles(key), self.root / "partial" / f"{key}.file"
+        manifest = self._described(folder, key, staging)
         record, target = manifest.file(name), folder / name
         if not self._has_bytes(target, record):
-            with self._said(manifest, aside, record.size):
-                self._remote.fetch_files({name: record}, aside)
-                _settle(aside / name, target)
-        shutil.rmtree(aside, ignore_errors=True)
-        os.utime(folder)  # the cache evicts by last use
+            with self._said(manifest, staging, record.size):
+                self._remote.fetch_files({name: record}, staging)
+                _settle(staging / name, target)
+        shutil.rmtree(staging, ignore_errors=True)
+        os.utime(folder)  # a use: eviction goes by the time of the folder
         return target
 
-    def _described(self, folder: Path, key: str, aside: Path) -> Manifest:
-        """The manifest of an artifact of which files are here, kept beside them to judge them by."""
+    def _described(self, folder: Path, key: str, staging: Path) -> Manifest:
+        """The manifest of an artifact with single files, stored beside them so that they can be verified."""
         path = folder / MANIFEST
         try:
             manifest = read_manifest(path.read_bytes().decode(errors="replace"), str(path))
         except (FileNotFoundError, ArtifactCorrupt):
             manifest = self._remote.manifest(key)
-            with self._said(manifest, aside, 0):
-                (aside / MANIFEST).write_text(manifest.to_text())
-                _settle(aside / MANIFEST, path)
+            with self._said(manifest, staging, 0):
+                (staging / MANIFEST).write_text(manifest.to_text())
+                _settle(staging / MANIFEST, path)
         return manifest
 
     def _singles(self, key: str) -> Path:
-        """Where files are that were fetched without the others of their artifact."""
+        """Directory of the files that were fetched without the rest of their artifact."""
         return self.root / "files" / address(*parse_address(key))
 
     @contextmanager
     def _sole(self, key: str) -> Iterator[None]:
-        """Lets one process fetch an artifact at a time; another lock than that of who builds it."""
+        """Lock an artifact for fetching; a different lock from the one for building it."""
         path = self.root / "locks" / f"{parse_address(key)[0]}.fetch.lock"
         self._local.make_room()
-        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "a lock file"), ReportUnwritable(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path)
+            handle = acquire(path)
         try:
             yield
         finally:
-            release(path, held)
+            release(path, handle)
 
     @contextmanager
-    def _said(self, manifest: Manifest, aside: Path, needed_bytes: int) -> Iterator[None]:
-        what = f"{manifest.kind} {manifest.key[:12]}"
+    def _said(self, manifest: Manifest, staging: Path, needed_bytes: int) -> Iterator[None]:
+        label = f"{manifest.kind} {manifest.key[:12]}"
         instead = "give $ENGINERY_CACHE another directory"
-        full = FullDiskSaid(self.root, what, needed_bytes=needed_bytes, draft=aside, instead=instead)
-        with full, UnwritableSaid(self.root):
+        full = ReportFullDisk(self.root, label, needed_bytes=needed_bytes, draft=staging, instead=instead)
+        with full, ReportUnwritable(self.root):
             full.require()
-            aside.mkdir(parents=True, exist_ok=True)
+            staging.mkdir(parents=True, exist_ok=True)
             yield
 
 
 def _settle(path: Path, target: Path) -> None:
-    """Makes a finished file appear, read-only and on disk."""
+    """Rename a finished file into place, read-only and on disk."""
     path.chmod(tree.READ_ONLY)
     tree.sync(path)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A remote store behind a directory of this machine: what is used is fetched once, what is made is pushed."""
+"""A remote store with a local cache: reads fetch an artifact once, commits push it."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,19 +9,20 @@ from typing import Any
 from artifacts.address import parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnknown
 from artifacts.manifest import Manifest
+from artifacts.progress import Progress
 from artifacts.store import lease, tree
 from artifacts.store.cache import IDLE_S, Cache
-from artifacts.store.draft import Draft, Progress, Source
+from artifacts.store.draft import Draft, Source
 from artifacts.store.local import LocalStore
 from artifacts.store.remote.remote_store import RemoteStore
 from artifacts.store.store_identity import Identity
 
 
 class CachedStore(LocalStore):
-    """A remote store with the methods of a local one.
+    """A remote store with a cache, under the interface of a local store.
 
-    What was committed is what is in the cache or in the remote store. A commit goes to both; a read fetches
-    what the cache lacks, or has damaged. `local` and `remote` are the two by themselves.
+    An artifact is committed if the cache or the remote store has it. A commit goes to both; a read fetches
+    files that are missing or damaged in the cache. `local` is the cache alone, `remote` the remote store.
     """
 
     remote: RemoteStore
@@ -36,7 +37,7 @@ class CachedStore(LocalStore):
 
     @property
     def id(self) -> str:
-        """The id of the remote store, under any URL and from any cache."""
+        """Id of the remote store, the same under any URL and from any cache."""
         return self.remote.id
 
     def identity(self) -> Identity | None:
@@ -44,38 +45,38 @@ class CachedStore(LocalStore):
         return self.remote.identity()
 
     def source(self) -> Source:
-        """Where right bytes can be had when the cache's are damaged."""
+        """The source of intact bytes for a damaged cache: the remote store."""
         return self.remote
 
     @property
     def url(self) -> str:
-        """What opens this store."""
+        """URL that opens this store."""
         return self.remote.url
 
     @property
     def registry_url(self) -> str:
-        """A remote store has no registry in it: raises a StoreUnknown that says what to name."""
+        """Raises StoreUnknown: a remote store contains no registry, so one must be named."""
         raise StoreUnknown(
             f"no registry is named for the store {self.remote.url}; give --registry or $ENGINERY_REGISTRY, "
             "e.g. postgresql://USER@HOST/DATABASE"
         )
 
     def has(self, key: str) -> bool:
-        """Whether the artifact was committed, here or in the remote store."""
+        """Whether the artifact was committed, in the cache or in the remote store."""
         return self.local.has(key) or self.remote.has(key)
 
     def keys(self) -> list[str]:
-        """Keys of everything committed, here or in the remote store, sorted."""
+        """Keys of everything committed, in the cache or in the remote store, sorted."""
         return sorted({*self.local.keys(), *self.remote.keys()})
 
     def contents(self, key: str) -> list[str]:
-        """Addresses of every content of a key, here or there, the one first that builds find."""
+        """Addresses of every content of a key in cache and remote store; lookups by key find the first."""
         return list(dict.fromkeys((*self.local.contents(key), *self.remote.contents(key))))
 
     def manifest(self, key: str) -> Manifest:
-        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where no copy is right.
+        """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where no copy is intact.
 
-        Of a damaged copy here the remote store's is told: one content may have other caches there.
+        For a damaged copy in the cache it is the remote store's manifest, whose caches may differ.
         """
         right = self.local.has(key) and (parse_address(key)[1] is None or self.local.intact(key))
         first, second = (self.local, self.remote) if right else (self.remote, self.local)
@@ -87,31 +88,31 @@ class CachedStore(LocalStore):
         return second.manifest(key)
 
     def directory(self, key: str, progress: Progress | None = None) -> Path:
-        """The artifact's directory, after what is missing or damaged of it was fetched and verified."""
+        """The artifact's directory, after its missing and damaged files were fetched and verified."""
         if not self.local.intact(key):
             self.cache.fetch(key, progress)
-        self.touch([key])  # the cache evicts by last use
+        self.touch([key])  # a use: eviction goes by the directory's time
         return self.path(key)
 
     def file(self, key: str, name: str) -> Path:
-        """One file of the artifact, fetched alone where the cache lacks it, and again where it is damaged."""
+        """Path of one file of the artifact; fetched alone if the cache lacks it, again if it is damaged."""
         return self.cache.file(key, name)
 
-    def bring(self, manifest: Manifest, into: Path, progress: Progress | None = None) -> None:
-        """Make the files below `into` those of an artifact, writable ones of its own; remove all others.
+    def bring(self, manifest: Manifest, directory: Path, progress: Progress | None = None) -> None:
+        """Make the files below `directory` writable copies of an artifact's files; remove all others.
 
-        What is right there, or in the cache, is not fetched.
+        Files that are intact there or in the cache are not fetched.
         """
-        for name, path in tree.list_files(into).items():
+        for name, path in tree.list_files(directory).items():
             if name not in manifest.files:
                 path.unlink()
-        held = self.local.blobs.sound(manifest.files.values())
+        present = self.local.blobs.sound(manifest.files.values())
         for name, file in manifest.files.items():
-            target = into / name
-            if file.sha256 in held and not target.exists():
+            target = directory / name
+            if file.sha256 in present and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(self.local.blobs.path(file.sha256), target)
-        self.remote.fetch_files(manifest.files, into, progress)  # which reads what is there first
+        self.remote.fetch_files(manifest.files, directory, progress)  # skips files that are already intact
 
     @contextmanager
     def write(
@@ -124,39 +125,40 @@ class CachedStore(LocalStore):
         needed_bytes: int = 0,
         beside: bool = False,
     ) -> Iterator[Draft]:
-        """Yield a draft; commit it here if the block succeeds, then push it; else discard it.
+        """Yield a draft; if the block succeeds, commit it to the cache and push it; else discard it.
 
-        A push that fails leaves the artifact here: `push` continues it.
+        After a failed push the artifact stays in the cache, and `push` resumes it.
         """
         with self.local.write(
             key, kind=kind, step=step, host=host, needed_bytes=needed_bytes, beside=beside
         ) as draft:
             yield draft
-        for made in self.local.contents(key):
-            self.push(made, draft.progress)
+        for address in self.local.contents(key):
+            self.push(address, draft.progress)
         self.cache.shrink()
 
     def push(self, key: str, progress: Progress | None = None) -> None:
-        """Send the artifact to the remote store if it is here and not there."""
+        """Send the artifact from the cache to the remote store unless that has it."""
         if self.local.has(key):
             self.remote.push(self.local.path(key), self.local.manifest(key), progress)
 
     def intact(self, key: str) -> bool:
-        """Whether the artifact can be had as it was committed: what is damaged here is fetched when read."""
+        """Whether the artifact can be read as committed; damaged cached files are fetched on reading."""
         return self.local.intact(key) or self.remote.has(self.cache.content(key))
 
     def verify(self, key: str) -> list[str]:
-        """Everything wrong with the artifact, by reading all of it.
+        """Every problem of the artifact; reads every byte.
 
-        What is damaged in the cache is fetched when it is asked for: then it is the remote store that counts.
+        If the cache's copy is damaged and the remote store has the artifact, the remote copy counts, since a
+        read fetches it.
         """
-        found = self.local.verify(key) if self.local.has(key) else []
-        if self.local.has(key) and not (found and self.remote.has(key)):
-            return found
+        problems = self.local.verify(key) if self.local.has(key) else []
+        if self.local.has(key) and not (problems and self.remote.has(key)):
+            return problems
         return self.remote.verify(key)
 
     def prepare(self) -> None:
-        """Prove that cache and remote store can be written, by writing; otherwise a StoreUnusable."""
+        """Write to cache and remote store to prove that they are writable; otherwise a StoreUnusable."""
         self.local.prepare()
         self.remote.prepare()
 
@@ -164,28 +166,28 @@ class CachedStore(LocalStore):
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
     ) -> Iterator[lease.Lease]:
-        """Keep artifacts from sweeps of the cache and of the remote store until the block ends.
+        """Protect artifacts from sweeps of the cache and of the remote store until the block ends.
 
-        The lease is the one in the remote store: what the cache lost can be fetched again.
+        Yields the remote store's lease: an artifact lost from the cache can be fetched again.
         """
-        wanted = list(keys)
+        key_list = list(keys)
         with (
-            self.local.lease(wanted, what, blobs, waiting=waiting),
-            self.remote.lease(wanted, what, blobs, waiting=waiting) as held,
+            self.local.lease(key_list, purpose, blobs, waiting=waiting),
+            self.remote.lease(key_list, purpose, blobs, waiting=waiting) as lease_,
         ):
-            yield held
+            yield lease_
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
-        """Keep artifacts that are only read from sweeps, wherever this process may write leases."""
-        wanted = list(keys)
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
+        """Protect artifacts that are only read from sweeps, wherever this process may write leases."""
+        key_list = list(keys)
         with (
-            self.local.reading(wanted, what),
-            self.remote.reading(wanted, what),
+            self.local.reading(key_list, purpose),
+            self.remote.reading(key_list, purpose),
         ):
             yield

@@ -1,4 +1,4 @@
-"""What the objects in the folder of leases say, whatever stands there: none of them lasts for ever."""
+"""Reads leases and sweep markers; a malformed one protects everything, for a limited time."""
 
 import json
 import logging
@@ -9,106 +9,106 @@ from datetime import datetime
 from obstore.store import ObjectStore
 
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
-from artifacts.store.objects import Meta, listed, read, write
+from artifacts.store.objects import Meta, list_objects, read, write
 
 log = logging.getLogger(__name__)
 
 FOLDER = "leases"
 SWEEP = "sweep-"
-"""How the names of sweeps begin."""
+"""Prefix of the names of sweep markers."""
 
 LONGEST_TTL_S = 3600.0
-"""No holder's promise is believed for longer, and what cannot be read counts as promised for so long."""
+"""Longest accepted time to live of a lease, and the one assumed for an unreadable lease."""
 
 AHEAD_S = 5.0
-"""How far ahead of the store's own clock the time of an object may be."""
+"""Accepted lead of an object's time over the store's own clock."""
 
 WORD = 200
-"""Characters of a holder, or of what it does, that are shown."""
+"""Most characters of a holder or purpose that messages show."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What an object in the folder says."""
+    """A lease or sweep marker, as another process reads it."""
 
     path: str
     keys: tuple[str, ...]
-    """Artifacts that are being built, read or moved."""
+    """Keys of artifacts that are being built, read or moved."""
     blobs: tuple[str, ...]
-    """Digests of files that are being moved, of artifacts not yet committed where they go."""
+    """Digests of contents that are being transferred before their artifact is committed."""
     what: str
     holder: str
     """`user@host`."""
     ttl_s: float
     age_s: float
-    """Since it was renewed, by the store's clock."""
+    """Since its last renewal, by the store's clock."""
     damage: str = ""
-    """Why it cannot be read, so that what it names is not known."""
+    """Why it cannot be read; the artifacts that it protects are then unknown."""
 
     @property
     def is_sweep(self) -> bool:
-        """Whether it is a sweep, which leases wait for."""
+        """Whether it is a sweep marker, which new leases wait for."""
         return self.path.startswith(f"{FOLDER}/{SWEEP}")
 
     @property
     def is_dead(self) -> bool:
-        """Whether its holder has died or has lost it."""
+        """Whether its holder has died, or has lost it."""
         return self.age_s > 2 * self.ttl_s
 
     def require_readable(self) -> None:
-        """Raise a StoreUnusable if it cannot be read and may still protect something."""
+        """Raise a StoreUnusable if it is unreadable and may still protect an artifact."""
         if self.damage and not self.is_dead:
             left_s = max(0.0, 2 * self.ttl_s - self.age_s)
             raise StoreUnusable(
-                f"{self.path} is no lease that this version reads ({self.damage}), so that what it protects"
-                f" is not known; it ends by itself in {left_s / 60:.0f} minutes: wait, use the version that"
-                " wrote it, or remove it once nothing uses the store"
+                f"{self.path} is not a lease that this version reads ({self.damage}), so it is unknown what"
+                f" it protects; it expires in {left_s / 60:.0f} minutes: wait, use the version that wrote it,"
+                " or remove it once nothing uses the store"
             )
 
 
 def claims(objects: ObjectStore, now: datetime, *, prefix: str = "") -> Iterator[Claim]:
-    """Every lease and sweep whose name begins so, dead ones too; `now` is the store's time.
+    """Every lease and sweep marker whose name has the prefix, dead ones too; `now` is the store's time.
 
-    One that is dated ahead of the store's clock, which was set back, is dated anew: it counts from now.
+    An object dated in the future is written again, so that it expires: the store's clock was set back.
     """
-    for meta in listed(objects, FOLDER):
+    for meta in list_objects(objects, FOLDER):
         if not meta.path.startswith(f"{FOLDER}/{prefix}"):
             continue
         age_s = (now - meta.modified).total_seconds()
-        found = _text(objects, meta)
-        if found is None:  # it ended meanwhile
+        content = _text(objects, meta)
+        if content is None:  # ended since the listing
             continue
         if age_s < -AHEAD_S:
-            _date_anew(objects, meta.path, found)
-        yield _claim(meta.path, found, max(0.0, age_s))
+            _date_anew(objects, meta.path, content)
+        yield _claim(meta.path, content, max(0.0, age_s))
 
 
 def _text(objects: ObjectStore, meta: Meta) -> bytes | str | None:
-    """Its bytes, or why there are none to be had; None where it is gone."""
+    """Its bytes, or the reason why they cannot be read; None where it was removed."""
     try:
         return read(objects, meta.path)
     except ArtifactCorrupt as exc:
         return str(exc)
 
 
-def _date_anew(objects: ObjectStore, path: str, found: bytes | str) -> None:
-    """A living holder would write the same within seconds; nobody does for one that died."""
-    log.warning("%s is dated in the future: the clock was set back; it counts from now", path)
-    write(objects, path, found if isinstance(found, bytes) else b"")
+def _date_anew(objects: ObjectStore, path: str, content: bytes | str) -> None:
+    """Write an object again, so that its age starts now; a living holder writes the same within seconds."""
+    log.warning("%s is dated in the future: the clock was set back; its age counts from now", path)
+    write(objects, path, content if isinstance(content, bytes) else b"")
 
 
 def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
     try:
         if isinstance(text, str):
             raise ValueError(text)
-        found = json.loads(text)
+        fields = json.loads(text)
         return Claim(
             path=path,
-            keys=_words(found["keys"]),
-            blobs=_words(found["blobs"]),
-            what=_word(found["what"]),
-            holder=_word(found["holder"]),
-            ttl_s=_ttl(found["ttl_s"]),
+            keys=_words(fields["keys"]),
+            blobs=_words(fields["blobs"]),
+            what=_word(fields["what"]),
+            holder=_word(fields["holder"]),
+            ttl_s=_ttl(fields["ttl_s"]),
             age_s=age_s,
         )
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
@@ -120,28 +120,28 @@ def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
 
 
 def _damage(exc: Exception) -> str:
-    """What is wrong with an object that cannot be read, in words."""
+    """The problem of an unreadable object."""
     match exc:
         case RecursionError():
             return "it is nested too deeply"
         case json.JSONDecodeError() | UnicodeDecodeError():
-            return "it is no JSON"
+            return "it is not JSON"
         case KeyError():
             return f"it has no {exc.args[0]}"
         case TypeError():
-            return "it is no JSON object"
+            return "it is not a JSON object"
     return str(exc)
 
 
 def _ttl(value: object) -> float:
-    """Seconds; what no holder can have meant is a ValueError."""
+    """Time to live in seconds, capped; ValueError for anything but a positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"ttl_s is {str(value)[:WORD]}, and not a number of seconds above 0")
     return float(min(value, LONGEST_TTL_S))
 
 
 def _words(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError("keys and blobs are lists of strings")
     return tuple(value)
 

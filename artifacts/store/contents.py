@@ -1,7 +1,7 @@
-"""Which contents a store in a directory has of a key, and where.
+"""Finds the contents of keys in a store in a directory.
 
-The first content of a key is in `objects/KEY[:2]/KEY`, a further one, made by a build that was not
-bit-identical, in `objects/KEY[:2]/KEY.DIGEST`.
+The first content of a key is in `objects/KEY[:2]/KEY`. Further contents, from builds that were not
+bit-identical, are in `objects/KEY[:2]/KEY.DIGEST`.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from artifacts.store.holding import Holding
 
 
 class Contents(Holding):
-    """What a store in a directory finds by key or by address; `LocalStore` is the whole."""
+    """Lookups by key and address; the base of `LocalStore`."""
 
     def path(self, key: str) -> Path:
-        """Directory that the artifact has, or will have.
+        """Directory of the artifact, existing or not.
 
-        Of a key with several contents any of them, always the same; of `KEY.DIGEST` that very content, which
-        lies under its key alone if it was the first.
+        For a key with several contents, always the same one of them; for `KEY.DIGEST`, that content, which is
+        under its key alone if it was the first.
         """
         base, content = parse_address(key)
         first = self.slot(base)
@@ -31,24 +31,30 @@ class Contents(Holding):
         return exact if exact.is_dir() or not self._may_hold(first, content) else first
 
     def slot(self, name: str) -> Path:
-        """The directory of that very name: a key's first content, or a further one by its address."""
+        """Directory with exactly this name: a key for its first content, an address for a further one."""
         return self.root / "objects" / name[:2] / name
 
     def contents(self, key: str) -> list[str]:
-        """Addresses of every content of a key that can be read, the one first that builds find."""
-        found = [place for place in (self.slot(key), *self._further(key)) if (place / MANIFEST).is_file()]
+        """Addresses of every readable content of a key; lookups by key find the first."""
+        directories = [
+            directory
+            for directory in (self.slot(key), *self._further(key))
+            if (directory / MANIFEST).is_file()
+        ]
         addresses = []
-        for place in found:
+        for directory in directories:
             with suppress(ArtifactCorrupt, NotFound):
-                addresses.append(self._manifest_in(place, key).address)
+                addresses.append(self._manifest_in(directory, key).address)
         return list(dict.fromkeys(addresses))
 
     def _further(self, key: str) -> list[Path]:
-        every = self.slot(key).parent.glob(f"{key}.*")
-        return sorted(place for place in every if is_address(place.name) and (place / MANIFEST).is_file())
+        candidates = self.slot(key).parent.glob(f"{key}.*")
+        return sorted(
+            place for place in candidates if is_address(place.name) and (place / MANIFEST).is_file()
+        )
 
     def _may_hold(self, place: Path, content: str) -> bool:
-        """Whether a directory has that content; one whose manifest is damaged may have."""
+        """Whether a directory may have that content; one with a damaged manifest may."""
         try:
             return self._manifest_in(place, place.name).digest == content
         except NotFound:
@@ -57,13 +63,13 @@ class Contents(Holding):
             return True
 
     def has(self, key: str) -> bool:
-        """Whether the artifact was committed; `intact` says whether it still is what was committed."""
+        """Whether the artifact was committed; `intact` checks that it is unchanged."""
         return (self.path(key) / MANIFEST).is_file()
 
     def keys(self) -> list[str]:
-        """Everything committed, sorted: the key of each first content, the address of each further one."""
-        found = (path.parent.name for path in self.root.glob(f"objects/??/*/{MANIFEST}"))
-        return sorted(name for name in found if is_address(name))
+        """Names of everything committed, sorted: keys of first contents, addresses of further ones."""
+        names = (path.parent.name for path in self.root.glob(f"objects/??/*/{MANIFEST}"))
+        return sorted(name for name in names if is_address(name))
 
     def manifest(self, key: str) -> Manifest:
         """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
@@ -83,13 +89,13 @@ class Contents(Holding):
         return manifest
 
 
-def absent(name: str, where: str, contents: Iterable[str]) -> str:
-    """What to say of an artifact that a store does not have; it may have other contents of the key."""
-    (key, content), others = parse_address(name), list(contents)
-    if content is None or not others:
-        return f"no artifact {key} in {where}; it was never built here, or was removed"
-    there = ", ".join(other.rpartition(".")[2][:16] for other in others)
+def absent(name: str, store: str, contents: Iterable[str]) -> str:
+    """The message for an artifact that a store lacks; `contents` are the key's other contents there."""
+    (key, content), other_contents = parse_address(name), list(contents)
+    if content is None or not other_contents:
+        return f"no artifact {key} in {store}; it was never built here, or was removed"
+    digests = ", ".join(other.rpartition(".")[2][:16] for other in other_contents)
     return (
-        f"{where} does not have engine {key[:12]} with digest {content[:16]}: it has another build of that"
-        f" key, with digest {there}"
+        f"{store} does not have engine {key[:12]} with digest {content[:16]}: it has another build of that"
+        f" key, with digest {digests}"
     )

@@ -1,4 +1,4 @@
-"""What a disk can refuse, said in words."""
+"""Free space and disk errors, and the messages about them."""
 
 import errno
 import os
@@ -10,16 +10,16 @@ from typing import Self
 from artifacts.errors import DestinationTaken, StoreUnusable
 
 GC_BYTES = 1 << 20
-"""With so much free, and with a reserve, a collection works."""
+"""Free bytes with which gc works even without a reserve."""
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """No space left, quota reached."""
 
 
 def is_full(exc: BaseException) -> bool:
-    """Whether the failure, or one that it came from, is a full disk.
+    """Whether an exception, or one that caused it, is due to a full disk.
 
-    Libraries written in Rust and C++ (safetensors, torch) report it as text in an exception of their own.
+    Libraries in Rust and C++ (safetensors, torch) report it only as text in an exception of their own type.
     """
     if isinstance(exc, OSError) and exc.errno in FULL:
         return True
@@ -31,10 +31,10 @@ def is_full(exc: BaseException) -> bool:
 
 def free_bytes(path: Path) -> int:
     """Bytes an ordinary user can still write below `path`, which need not exist yet."""
-    found = path.absolute()
-    while not found.exists():
-        found = found.parent
-    return shutil.disk_usage(found).free
+    existing = path.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def size_bytes(root: Path) -> int:
@@ -43,61 +43,65 @@ def size_bytes(root: Path) -> int:
 
 
 def allocated_bytes(*roots: Path) -> int:
-    """Bytes that the files below these directories take; holes take none, a file of two names counts once."""
+    """Bytes allocated for files below these directories: without holes, and hard links once."""
     sizes = {}
     for path in (path for root in roots for path in root.rglob("*") if path.is_file()):
-        found = path.lstat()
-        sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+        stat = path.lstat()
+        sizes[stat.st_dev, stat.st_ino] = stat.st_blocks * 512
     return sum(sizes.values())
 
 
 def refuse_taken(target: Path) -> None:
-    """Raise a DestinationTaken for a target that is anything but absent or an empty directory."""
+    """Raise a DestinationTaken unless the target is missing or an empty directory."""
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise DestinationTaken(f"{target} already holds something; give a new or an empty directory")
+        raise DestinationTaken(f"{target} is not empty; give a new or an empty directory")
 
 
 def disk_of(path: Path) -> Path:
-    """Where the file system is mounted that `path`, which need not exist yet, is or would be on."""
-    found = path.absolute()
-    while not found.exists() or not os.path.ismount(found):
-        found = found.parent
-    return found
+    """Mount point of the file system of `path`, which need not exist yet."""
+    mount = path.absolute()
+    while not mount.exists() or not os.path.ismount(mount):
+        mount = mount.parent
+    return mount
 
 
-def full(root: Path, what: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = "") -> str:
-    """The words for a full disk: which, how much is free on it, how much `what` needs, and what to do.
+def full_disk_message(
+    root: Path, content: str, *, needed_bytes: int = 0, written_bytes: int = 0, instead: str = ""
+) -> str:
+    """The message for a full disk: which one, its free bytes, the bytes that `content` needs, and what to do.
 
-    `needed_bytes` are in all, where that is known; `instead` is what can be done without freeing any.
+    `needed_bytes` is the total, 0 where it is unknown; `instead` is a remedy other than freeing space.
     """
     free = free_bytes(root)
-    more = needed_bytes - written_bytes - free
+    missing = needed_bytes - written_bytes - free
     if needed_bytes:
-        needs = f"needs {needed_bytes:,} bytes, and"
+        requirement = f"needs {needed_bytes:,} bytes, and"
     else:
-        needs = f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+        requirement = (
+            f"needs more than {written_bytes:,} bytes, and" if written_bytes else "cannot be written:"
+        )
     unit = "" if needed_bytes or written_bytes else " bytes"  # said already
-    room = f"free {more:,} bytes more there" if needed_bytes and more > 0 else "free space there"
+    remedy = f"free {missing:,} bytes more there" if needed_bytes and missing > 0 else "free space there"
     # gc needs a little room itself
-    works = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
-    collect = f" (`enginery --store {root} gc` shows what can go)" if works else ""
+    can_collect = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
+    collect = f" (`enginery --store {root} gc` shows what can go)" if can_collect else ""
     return (
-        f"disk full: {what} {needs} {free:,}{unit} are free at {root}, on the disk mounted at"
-        f" {disk_of(root)}; {room}{collect}{f', or {instead}' if instead else ''}"
+        f"disk full: {content} {requirement} {free:,}{unit} are free at {root}, on the disk mounted at"
+        f" {disk_of(root)}; {remedy}{collect}{f', or {instead}' if instead else ''}"
     )
 
 
-class FullDiskSaid:
-    """Turns a full disk inside the block into a StoreUnusable: which, how much is needed and free."""
+class ReportFullDisk:
+    """Turns a full disk inside the block into a StoreUnusable with the bytes needed and free."""
 
     def __init__(
         self, root: Path, what: str, *, needed_bytes: int = 0, draft: Path | None = None, instead: str = ""
     ) -> None:
         self.root, self.what, self.needed_bytes = root, what, needed_bytes
         self.draft = draft
-        """Directory being filled, where there is one."""
+        """Directory that is being filled, if any."""
         self.instead = instead
-        """What can be done without freeing space."""
+        """A remedy other than freeing space."""
 
     def __enter__(self) -> Self:
         return self
@@ -109,14 +113,14 @@ class FullDiskSaid:
             raise StoreUnusable(self.message()) from exc
 
     def require(self) -> None:
-        """Refuses before the work when the bytes needed are known and more than are free."""
+        """Raise a StoreUnusable before the work if the bytes needed are known and exceed the free ones."""
         if self.needed_bytes > free_bytes(self.root):
             raise StoreUnusable(self.message())
 
     def message(self) -> str:
-        """How much is free and needed, as far as it is known."""
+        """The message with the bytes free and needed, as far as they are known."""
         written = size_bytes(self.draft) if self.draft is not None and self.draft.exists() else 0
-        return full(
+        return full_disk_message(
             self.root,
             self.what,
             needed_bytes=self.needed_bytes,
@@ -125,8 +129,8 @@ class FullDiskSaid:
         )
 
 
-class UnwritableSaid:
-    """Turns any other refusal of the disk inside the block into a StoreUnusable that names the directory."""
+class ReportUnwritable:
+    """Turns any other OSError inside the block into a StoreUnusable that names the directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

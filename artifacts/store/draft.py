@@ -1,7 +1,7 @@
-"""An artifact being written, until it is complete and durable."""
+"""Drafts: artifacts that are being written, until they are complete and durable."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,18 +9,16 @@ from typing import Any, Protocol
 
 from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, FileRecord, Manifest, digests_of
+from artifacts.progress import Progress
 from artifacts.store import tree
 from artifacts.store.blobs import Blobs
 
-Progress = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
-
 
 class Source(Protocol):
-    """Where bytes come from that a store does not have: another store."""
+    """Another copy of artifacts: a store or a pulled directory."""
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
-        """Write a content to a new file; False where it is not to be had. The caller verifies it."""
+        """Write a content to a new file; False where the source lacks it. The caller verifies it."""
 
     def manifest(self, key: str) -> Manifest:
         """An artifact's manifest; NotFound where there is none."""
@@ -31,31 +29,31 @@ class Draft:
     """An artifact being written."""
 
     path: Path
-    """Empty directory; what is in it at the end of the block is the artifact."""
+    """Empty directory; its files at the end of the block are the artifact."""
     peak_memory_bytes: int | None = None
-    """High-water mark of the process that fills it, where it was measured."""
+    """Peak memory of the process that fills it, where it was measured."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Name -> sha256 of files that were hashed while they were written; the others are read once more."""
+    """Name -> sha256 of files that were hashed while they were written; other files are read again."""
     progress: Progress | None = None
-    """Told how far it is where what was committed is sent elsewhere."""
+    """Receives the progress of a push after the commit."""
     read_ns: int = 0
-    """Time just before the files were read for their digests."""
+    """Time just before the files were read for their digests, ns since the epoch."""
     started: float = field(default_factory=time.monotonic)
 
     @property
     def aside(self) -> Path:
-        """A free name beside the directory, for a moment."""
+        """A free name beside the directory, for short-lived links."""
         return self.path.parent / "aside"
 
     def described(self, key: str, *, kind: str, step: Mapping[str, Any], host: Mapping[str, Any]) -> Manifest:
-        """Make the files read-only; return the manifest of what is there."""
+        """Make the files read-only; return their manifest."""
         files = self.settle()
-        own, caches = digests_of({name: record.sha256 for name, record in files.items()})
+        digest, caches = digests_of({name: record.sha256 for name, record in files.items()})
         return Manifest(
             version=2,
             kind=kind,
             key=key,
-            digest=own,
+            digest=digest,
             caches=caches,
             step=dict(step),
             files=files,
@@ -71,36 +69,36 @@ class Draft:
         return tree.settle(self.path, self.digests)
 
     def complete(self, manifest: Manifest, blobs: Blobs) -> None:
-        """Add files whose content is in the store; anything else that differs is an ArtifactCorrupt."""
-        found = self.settle()
-        lacking = {name: record for name, record in manifest.files.items() if name not in found}
-        held = blobs.sound(lacking.values())
-        for name, record in lacking.items():
-            if record.sha256 in held and blobs.place(record.sha256, self.path / name, self.aside):
-                found[name] = record
+        """Link missing files whose contents are in the store; ArtifactCorrupt for any other difference."""
+        present = self.settle()
+        absent = {name: record for name, record in manifest.files.items() if name not in present}
+        shared = blobs.sound(absent.values())
+        for name, record in absent.items():
+            if record.sha256 in shared and blobs.place(record.sha256, self.path / name, self.aside):
+                present[name] = record
             elif record == EMPTY:
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.path / name).touch(tree.READ_ONLY)
-                found[name] = record
-        wrong = _differing(found, manifest.files)
-        if wrong:
+                present[name] = record
+        differing = _differing_names(present, manifest.files)
+        if differing:
             raise ArtifactCorrupt(
-                f"{manifest.kind} {manifest.key[:12]}: {', '.join(wrong)}: not what its manifest says;"
+                f"{manifest.kind} {manifest.key[:12]}: {', '.join(differing)}: not as in its manifest;"
                 " nothing was stored, fetch it again"
             )
 
     def seal(self, manifest: Manifest, blobs: Blobs) -> None:
-        """Link what is in the store already, write the manifest, and wait until all of it is on disk."""
-        written = self.path / MANIFEST
-        written.write_text(manifest.to_text())
-        written.chmod(tree.READ_ONLY)
+        """Write the manifest, link contents that the store already has, and wait until all is on disk."""
+        manifest_path = self.path / MANIFEST
+        manifest_path.write_text(manifest.to_text())
+        manifest_path.chmod(tree.READ_ONLY)
         blobs.draw(self.path, manifest.files, self.aside)
         tree.sync_all(self.path)
 
 
 EMPTY = FileRecord(size=0, sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
-"""Nothing to fetch and nothing to share."""
+"""The record of an empty file, which is created instead of fetched or linked."""
 
 
-def _differing(found: Mapping[str, FileRecord], wanted: Mapping[str, FileRecord]) -> list[str]:
-    return sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+def _differing_names(actual: Mapping[str, FileRecord], expected: Mapping[str, FileRecord]) -> list[str]:
+    return sorted(name for name in actual.keys() | expected.keys() if actual.get(name) != expected.get(name))

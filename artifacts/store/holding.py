@@ -1,4 +1,4 @@
-"""Who uses and who builds what in a store: leases, which every machine sees, and locks of this one."""
+"""Leases, which processes on every machine see, and locks, which are local to this machine."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from obstore.store import ObjectStore
 from artifacts.address import parse_address
 from artifacts.errors import StoreUnusable
 from artifacts.store import claim, lease, reserve
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid, is_full
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable, is_full
 from artifacts.store.lock import PATIENCE_S, Waiting, acquire, release
 
 if TYPE_CHECKING:
@@ -24,66 +24,66 @@ log = logging.getLogger(__name__)
 
 
 class Holding:
-    """What a store in a directory promises to those who use it; `LocalStore` is the whole."""
+    """Leases and locks of a store in a directory; the base of `LocalStore`."""
 
     root: Path
     remote: "RemoteStore | None" = None
-    """What this store is a cache of."""
+    """The remote store that this store caches, if any."""
 
     def path(self, key: str) -> Path:
-        """Directory that the artifact has, or will have."""
+        """Directory of the artifact, existing or not."""
         raise NotImplementedError
 
     @cached_property
     def objects(self) -> Directory:
-        """The store's directory as a store of objects, which is made where it does not exist."""
-        with FullDiskSaid(self.root, "the store"), UnwritableSaid(self.root):
+        """The store's directory as an object store; creates the directory."""
+        with ReportFullDisk(self.root, "the store"), ReportUnwritable(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         return Directory(prefix=self.root)
 
     @property
     def shared(self) -> ObjectStore:
-        """Where all machines that use the store meet: of a cache, what it is a cache of."""
+        """The object store that all machines share: for a cache, that of its remote store."""
         return self.objects if self.remote is None else self.remote.objects
 
     @contextmanager
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
     ) -> Iterator[lease.Lease]:
-        """Keep artifacts, and those yet to be committed, from every sweep until the block ends."""
-        wanted = list(keys)
-        with lease.hold(self.objects, wanted, what, blobs=blobs, waiting=waiting) as held:
-            self.touch(wanted)
-            yield held
+        """Protect artifacts, committed or not yet, from every sweep until the block ends."""
+        key_list = list(keys)
+        with lease.hold(self.objects, key_list, purpose, blobs=blobs, waiting=waiting) as lease_:
+            self.touch(key_list)
+            yield lease_
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
-        """Keep artifacts that are only read from every sweep, as far as this process may write leases.
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
+        """Protect artifacts that are only read from every sweep, if this process may write leases.
 
-        Where it may not, or the disk is full to the last byte of the reserve, every byte that is read is
-        verified all the same: a sweep meanwhile is loud.
+        Without permission, or on a disk that is full beyond the reserve, the block runs without a lease:
+        readers verify every byte, so that a sweep meanwhile causes an error.
         """
         with ExitStack() as stack:
             if self._may_lease():
                 try:
-                    stack.enter_context(self.lease(keys, what))
+                    stack.enter_context(self.lease(keys, purpose))
                 except StoreUnusable as exc:
                     if not is_full(exc):
                         raise
-                    log.warning("%s goes on without a lease, unseen by a gc meanwhile: %s", what, exc)
+                    log.warning("%s runs without a lease, invisible to gc: %s", purpose, exc)
             yield
 
     def make_room(self) -> None:
-        """See that something small can be written though the disk is full, as long as the reserve lasts."""
+        """Free space from the reserve so that a small file can be written on a full disk."""
         reserve.make_room(self.root)
 
     def touch(self, keys: Iterable[str]) -> None:
-        """Say that artifacts are used now: sweeps go by last use."""
+        """Record that artifacts are used now; sweeps and evictions go by last use."""
         for key in keys:
             with suppress(FileNotFoundError, PermissionError):  # not built yet, or another user's
                 os.utime(self.path(key))
@@ -96,17 +96,17 @@ class Holding:
     def lock(
         self, key: str, *, waiting: Waiting | None = None, patience_s: float = PATIENCE_S
     ) -> Iterator[None]:
-        """Hold the sole right to build `key`; tells `waiting` who has it meanwhile.
+        """Hold the lock for building `key`; calls `waiting` with the holder while it waits.
 
-        It ends with the block or with the process. Look again whether the key is there once you hold it.
-        A holder that keeps it longer than `patience_s` is a StoreBusy.
+        The lock ends with the block or with the process. After acquiring it, check again whether the key was
+        committed meanwhile. StoreBusy where another process holds it longer than `patience_s`.
         """
         path = self.root / "locks" / f"{parse_address(key)[0]}.lock"
         self.make_room()
-        with FullDiskSaid(self.root, "a lock file"), UnwritableSaid(self.root):
+        with ReportFullDisk(self.root, "a lock file"), ReportUnwritable(self.root):
             path.parent.mkdir(parents=True, exist_ok=True)
-            held = acquire(path, waiting, patience_s)
+            handle = acquire(path, waiting, patience_s)
         try:
             yield
         finally:
-            release(path, held)
+            release(path, handle)

@@ -1,9 +1,10 @@
-"""Leases: who uses what, said in the store itself, so that a sweep on any machine leaves it alone.
+"""Leases: objects in the store that protect artifacts in use from sweeps on any machine.
 
-A lease is an object that its holder keeps fresh; it is dead once its age, by the store's clock, is twice what
-its holder promises. A sweep has such an object too. Both are in one folder, and each side writes its own
-object before it lists the others', so that of a builder and a sweep at least one sees the other: the sweep
-spares what leases name, and who begins during a sweep waits for its end. Hosts' clocks do not matter.
+A holder renews its lease regularly; a lease is dead once its age, by the store's clock, is twice its time to
+live. A sweep has such an object too, its marker. Both are in one folder, and each side writes its own object
+before it lists the others', so that of a builder and a concurrent sweep at least one sees the other: the
+sweep spares artifacts that leases name, and a lease that begins during a sweep waits for its end. Only the
+store's clock counts, never those of the hosts.
 """
 
 import json
@@ -25,32 +26,32 @@ from artifacts.actor import whoami
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
 from artifacts.store import reserve
 from artifacts.store.claim import FOLDER, SWEEP, Claim, claims
-from artifacts.store.disk import FullDiskSaid
-from artifacts.store.objects import remove, said
+from artifacts.store.disk import ReportFullDisk
+from artifacts.store.objects import remove, translate_errors
 
 log = logging.getLogger(__name__)
 
 TTL_S = 60.0
-"""A holder that could not renew its lease for this long has lost it; everybody else waits twice as long."""
+"""A holder that could not renew its lease for this long has lost it; others wait twice as long."""
 
 RENEWALS = 4
 """Attempts to renew within that time."""
 
 WAIT_S = 15 * 60.0
-"""How long a lease waits for a sweep that is going on."""
+"""Longest wait of a new lease for a running sweep."""
 
 POLL_S = (0.05, 2.0)
-"""Shortest and longest pause between two looks at a sweep."""
+"""Shortest and longest pause between two polls of a sweep."""
 
 Waiting = Callable[[str], None]
-"""Told once per sweep that is waited for, in words."""
+"""Receives one message per sweep that is waited for."""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Runs on while the machine is suspended, where there is such a clock."""
+"""A clock that also runs while the machine is suspended, where the system has one."""
 
 
 class Lease:
-    """A lease, or a sweep's marker, that this process holds."""
+    """A lease or sweep marker that this process holds."""
 
     def __init__(self, objects: ObjectStore, name: str, document: Mapping[str, Any]) -> None:
         self.path = f"{FOLDER}/{name}.json"
@@ -63,9 +64,9 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name=self.path, daemon=True)
 
     def require(self) -> None:
-        """Raise a LeaseLost if others may think the holder dead: what it relied on may be gone.
+        """Raise a LeaseLost if other processes may consider this lease dead: a sweep may have ignored it.
 
-        Call it before and after the step that commits.
+        Call it before and after a commit.
         """
         silent_s = time.clock_gettime(_CLOCK) - self._renewed_at
         if self._lost or silent_s > self.ttl_s:
@@ -76,25 +77,27 @@ class Lease:
             )
 
     def renew(self) -> datetime:
-        """Write it again; return the store's time of that."""
-        before = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
+        """Write the object again; return the store's time of the write."""
+        asked_at = time.clock_gettime(_CLOCK)  # the store's time of the write is not earlier than this
         if self._root is not None:
             reserve.make_room(self._root)
-        with said("a lease"), self._full():
-            if self._written:  # a sweep whose clock was set forward may have thought us dead
+        with translate_errors("a lease"), self._full():
+            # A sweep removes leases that it considers dead, e.g. after the store's clock was set forward.
+            # Then writing the object again would hide that the protection was interrupted.
+            if self._written:
                 self._lost = self._lost or not self._is_there()
             obstore.put(self._objects, self.path, self._text)
             self._written = True
-            found = obstore.head(self._objects, self.path)["last_modified"]
-        self._lost = self._lost or before - self._renewed_at > self.ttl_s
-        self._renewed_at = before
-        return found
+            written_at = obstore.head(self._objects, self.path)["last_modified"]
+        self._lost = self._lost or asked_at - self._renewed_at > self.ttl_s
+        self._renewed_at = asked_at
+        return written_at
 
     def _full(self) -> AbstractContextManager[object]:
-        """Says of a disk of this machine that it is full, and how much room is asked for."""
+        """Report a full disk of this machine with the bytes that a lease needs; nothing for a server."""
         if self._root is None:
             return nullcontext()
-        return FullDiskSaid(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
+        return ReportFullDisk(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
 
     def _is_there(self) -> bool:
         try:
@@ -104,19 +107,19 @@ class Lease:
         return True
 
     def begin(self) -> datetime:
-        """Write it and keep it fresh until `end`; return the store's time."""
+        """Write the object and renew it in the background until `end`; return the store's time."""
         now = self.renew()
         self._thread.start()
         return now
 
     def end(self) -> None:
-        """Remove it; where that fails, or a server carries out a write late, it dies by itself."""
+        """Stop renewing and remove the object; if the removal fails, the lease expires by itself."""
         self._ended.set()
         self._thread.join()
         try:
             remove(self._objects, [self.path])
         except StoreUnusable as exc:
-            log.warning("%s could not be removed and ends in %g s: %s", self.path, 2 * self.ttl_s, exc)
+            log.warning("%s could not be removed; it expires in %g s: %s", self.path, 2 * self.ttl_s, exc)
         if self._root is not None:
             reserve.keep(self._root)
 
@@ -124,7 +127,7 @@ class Lease:
         while not self._ended.wait(self.ttl_s / RENEWALS):
             try:
                 self.renew()
-            except FileNotFoundError:  # removed between two requests by a sweep that thinks us dead
+            except FileNotFoundError:  # a sweep removed it between the write and the request for its time
                 self._lost = True
             except StoreUnusable as exc:
                 log.warning("%s could not be renewed, trying again: %s", self.path, exc)
@@ -134,21 +137,26 @@ class Lease:
 def hold(
     objects: ObjectStore,
     keys: Iterable[str],
-    what: str,
+    purpose: str,
     *,
     blobs: Iterable[str] = (),
     ttl_s: float | None = None,
     waiting: Waiting | None = None,
 ) -> Iterator[Lease]:
-    """Keep artifacts and blobs from every sweep until the block ends; first wait for sweeps going on.
+    """Protect artifacts and contents from every sweep until the block ends; waits for running sweeps first.
 
-    Look what is there inside the block only. A sweep that takes longer than `WAIT_S` is a StoreBusy.
+    Check which artifacts exist only inside the block. StoreBusy where a sweep takes longer than `WAIT_S`.
     """
-    document = {"keys": sorted(set(keys)), "blobs": sorted(set(blobs)), "what": what, "ttl_s": ttl_s or TTL_S}
+    document = {
+        "keys": sorted(set(keys)),
+        "blobs": sorted(set(blobs)),
+        "what": purpose,
+        "ttl_s": ttl_s or TTL_S,
+    }
     lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
     now = lease.begin()
     try:
-        _outwait(objects, lease, now, waiting or _logged)
+        _wait_for_sweeps(objects, lease, now, waiting or _log_waiting)
         yield lease
     finally:
         lease.end()
@@ -156,38 +164,38 @@ def hold(
 
 @contextmanager
 def sweeping(
-    objects: ObjectStore, what: str, *, ttl_s: float | None = None
+    objects: ObjectStore, purpose: str, *, ttl_s: float | None = None
 ) -> Iterator[tuple[Lease, list[Claim]]]:
-    """Make new leases wait until the block ends; yield our marker and every living lease.
+    """Make new leases wait until the block ends; yield this sweep's marker and every live lease.
 
-    Decide inside the block only, and call the marker's `require` before each removal. Two sweeps at once are
-    fine: each spares what leases name. Dead leases and markers are removed.
+    Plan removals only inside the block, and call the marker's `require` before each removal. Concurrent
+    sweeps are safe: each spares the artifacts that leases name. Dead leases and markers are removed.
     """
-    document = {"keys": [], "blobs": [], "what": what, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
+    document = {"keys": [], "blobs": [], "what": purpose, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
     marker = Lease(objects, SWEEP + uuid.uuid4().hex, document)
     now = marker.begin()
     try:
-        found = list(claims(objects, now))
-        for claim in found:
+        all_claims = list(claims(objects, now))
+        for claim in all_claims:
             if not claim.is_sweep:
                 claim.require_readable()
-        for claim in found:
+        for claim in all_claims:
             if claim.is_dead:
                 remove(objects, [claim.path])
-        yield marker, [claim for claim in found if not claim.is_dead and not claim.is_sweep]
+        yield marker, [claim for claim in all_claims if not claim.is_dead and not claim.is_sweep]
     finally:
         marker.end()
 
 
-def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
-    """Wait for the sweeps that were there when the lease was written; later ones have seen it."""
-    pause, until = POLL_S[0], time.monotonic() + WAIT_S
-    before = _sweeps(objects, now)
-    for sweep in before.values():
+def _wait_for_sweeps(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting) -> None:
+    """Wait for sweeps that were running when the lease was written; later ones see the lease."""
+    pause, deadline = POLL_S[0], time.monotonic() + WAIT_S
+    sweeps = _sweeps(objects, now)
+    for sweep in sweeps.values():
         waiting(f"waiting for {sweep.what} by {sweep.holder}, at most {WAIT_S / 60:g} minutes")
-    while before:
-        if time.monotonic() > until:
-            sweep = next(iter(before.values()))
+    while sweeps:
+        if time.monotonic() > deadline:
+            sweep = next(iter(sweeps.values()))
             raise StoreBusy(
                 f"{sweep.what} by {sweep.holder} takes longer than {WAIT_S / 60:g} minutes ({sweep.path} was"
                 f" renewed {sweep.age_s:.0f} s ago); run again when it has ended"
@@ -195,7 +203,7 @@ def _outwait(objects: ObjectStore, lease: Lease, now: datetime, waiting: Waiting
         time.sleep(pause)
         pause = min(2 * pause, POLL_S[1])
         current = _sweeps(objects, lease.renew())
-        before = {path: sweep for path, sweep in before.items() if path in current}
+        sweeps = {path: sweep for path, sweep in sweeps.items() if path in current}
 
 
 def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
@@ -203,9 +211,9 @@ def _sweeps(objects: ObjectStore, now: datetime) -> dict[str, Claim]:
 
 
 def _root(objects: ObjectStore) -> Path | None:
-    """The directory of a store on this machine's disks, which may be full."""
+    """The directory of a store on a local disk; None for a server."""
     return objects.prefix if isinstance(objects, Directory) else None
 
 
-def _logged(said: str) -> None:
-    log.warning("%s", said)
+def _log_waiting(message: str) -> None:
+    log.warning("%s", message)

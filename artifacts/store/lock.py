@@ -1,4 +1,4 @@
-"""The sole right to do something, held by one process at a time and freed by its death."""
+"""File locks: held by one process at a time, and released by its death."""
 
 import fcntl
 import logging
@@ -14,68 +14,70 @@ from artifacts.errors import StoreBusy
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-"""How often a waiting process looks again; it polls so that Ctrl-C and cancelled threads get through."""
+"""Pause between two attempts: polling, unlike a blocking call, reacts to Ctrl-C and cancellation."""
 
 PATIENCE_S = 24 * 3600.0
-"""How long a lock is waited for: as long as a step may take unless its user says otherwise."""
+"""Default wait for a lock: as long as a step may take."""
 
 SHORT_PATIENCE_S = 15 * 60.0
-"""How long a directory's own lock is waited for, which is held while litter is removed."""
+"""Longest wait for a directory's own lock, which is held while litter is removed."""
 
 TELL_AFTER_S = 2.0
-"""Waits that nobody listens to are logged once they last so long."""
+"""Waits without a callback are logged once they last so long."""
 
 PID_BYTES = 20
-"""At the start of a lock file, padded with spaces; who that is follows."""
+"""Length of the padded process id at the start of a lock file; `user@host` follows it."""
 
 Waiting = Callable[[str], None]
-"""Told for whom and how long at most, once per holder."""
+"""Receives the holder and the longest wait, once per holder."""
 
 
 def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATIENCE_S) -> int:
-    """Wait until the lock file at `path` is ours, and return its open descriptor for `release`.
+    """Wait for the lock file at `path`; return its open descriptor for `release`.
 
-    A holder that keeps it longer than `patience_s` is a StoreBusy.
+    StoreBusy where another process holds it longer than `patience_s`.
     """
     watch = Watch(path, waiting, patience_s)
     while True:
-        opened = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            if _locked(opened) and _still(path, opened):
-                os.ftruncate(opened, 0)
-                os.write(opened, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
-                kept, opened = opened, -1
-                return kept
-            holder = _holder(opened)
+            # A holder unlinks the file when it releases the lock. A lock on an unlinked file excludes nobody,
+            # since newcomers create a new file: then try again with that one.
+            if _try_lock(handle) and _is_still_at(path, handle):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"{os.getpid():<{PID_BYTES}}{whoami()}".encode())
+                lock_handle, handle = handle, -1
+                return lock_handle
+            holder = _holder(handle)
         finally:
-            if opened >= 0:
-                os.close(opened)
+            if handle >= 0:
+                os.close(handle)
         watch.look(holder)
-        time.sleep(POLL_S if holder else POLL_S / 100)  # a holder is writing its id, or has just left
+        time.sleep(POLL_S if holder else POLL_S / 100)  # without an id, the holder has just come or gone
 
 
 class Watch:
-    """Tells whoever waits for whom, once per holder, and ends the wait when it was long enough."""
+    """Reports a wait once per holder, and ends it after the longest wait."""
 
     def __init__(self, path: Path, waiting: Waiting | None, patience_s: float) -> None:
         self.path, self.waiting, self.patience_s = path, waiting, patience_s
         self.since, self.told = time.monotonic(), ""
 
     def look(self, holder: str) -> None:
-        """Once around: `holder` has it now; it is empty where that is not written yet."""
-        waited_s, whom = time.monotonic() - self.since, holder or "another process"
+        """Record one failed attempt; `holder` has the lock, empty where it has not written its id yet."""
+        waited_s, holder_name = time.monotonic() - self.since, holder or "another process"
         if waited_s > self.patience_s:
             raise StoreBusy(
-                f"{whom} has held {self.path} for more than {_hours(self.patience_s)}; see whether it still"
-                " works, end it if not, and run again"
+                f"{holder_name} has held {self.path} for more than {_hours(self.patience_s)}; end that"
+                " process if it hangs, and run again"
             )
-        said = f"{whom}, at most {_hours(self.patience_s)}"
+        message = f"{holder_name}, at most {_hours(self.patience_s)}"
         if holder == self.told:
             return
         if self.waiting is not None:
-            self.waiting(said)
+            self.waiting(message)
         elif waited_s > TELL_AFTER_S:
-            log.warning("waiting for %s, which holds %s", said, self.path)
+            log.warning("waiting for %s, which holds %s", message, self.path)
         else:
             return
         self.told = holder
@@ -85,57 +87,58 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} minutes"
 
 
-def _holder(opened: int) -> str:
-    """Who wrote itself into a lock file: `process PID of USER@HOST`; empty where nobody has yet."""
-    found = os.pread(opened, PID_BYTES + 400, 0).decode(errors="replace")
-    pid, who = found[:PID_BYTES].strip(), found[PID_BYTES:].strip()
-    return (f"process {pid}" + (f" of {who}" if who else "")) if pid else ""
+def _holder(handle: int) -> str:
+    """The holder that a lock file names: `process PID of USER@HOST`; empty if it is not written yet."""
+    text = os.pread(handle, PID_BYTES + 400, 0).decode(errors="replace")
+    pid, user = text[:PID_BYTES].strip(), text[PID_BYTES:].strip()
+    return (f"process {pid}" + (f" of {user}" if user else "")) if pid else ""
 
 
-def release(path: Path, held: int) -> None:
-    """Give the lock back; whoever waits finds its open file unlinked and makes a new one."""
+def release(path: Path, handle: int) -> None:
+    """Release the lock and remove its file."""
+    # Unlink before the lock is released: a waiter that then gets the lock sees that its file is gone.
     path.unlink(missing_ok=True)
-    os.close(held)
+    os.close(handle)
 
 
 @contextmanager
 def alone(directory: Path) -> Iterator[None]:
-    """Have a directory's own lock for the block, after whoever has it; no file is made for that."""
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    """Hold a lock on a directory itself during the block; creates no file."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         watch, pause_s = Watch(directory, None, SHORT_PATIENCE_S), POLL_S / 100
-        while not _locked(held):
+        while not _try_lock(handle):
             watch.look("another process")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, POLL_S)
         yield
     finally:
-        os.close(held)
+        os.close(handle)
 
 
-def _locked(opened: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _still(path: Path, opened: int) -> bool:
+def _is_still_at(path: Path, handle: int) -> bool:
     try:
-        return os.path.samestat(path.stat(), os.fstat(opened))
+        return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
 
 
 def sweep(folder: Path) -> None:
-    """Remove lock files that processes left behind when they were killed."""
+    """Remove lock files of killed processes."""
     for path in folder.glob("*.lock"):
         try:
-            opened = os.open(path, os.O_RDWR)
+            handle = os.open(path, os.O_RDWR)
         except FileNotFoundError:
             continue
-        if _locked(opened) and _still(path, opened):
-            release(path, opened)
+        if _try_lock(handle) and _is_still_at(path, handle):
+            release(path, handle)
         else:
-            os.close(opened)
+            os.close(handle)

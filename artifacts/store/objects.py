@@ -1,4 +1,4 @@
-"""Small objects in a store of any kind, for what is kept beside artifacts; refusals are said in words."""
+"""Small objects in any kind of store, for records beside artifacts; translates errors of the client."""
 
 import re
 import time
@@ -14,82 +14,82 @@ from obstore.store import ObjectStore
 from artifacts.errors import ArtifactCorrupt, StoreUnusable
 
 DOCUMENT_BYTES = 64 << 20
-"""Longest object that is read into memory as a whole: the index of 14 TB is shorter."""
+"""Largest object that is read into memory: the index of 14 TB is smaller."""
 
 
 REMOVAL_S, PAUSE_S = 10.0, 0.1
-"""How long a removal is repeated, and the first pause before that, which doubles."""
+"""Longest time for retries of a removal, and the first pause between them, which doubles."""
 
 ANSWERED = re.compile(r"status code: \d{3}|LocalFileSystem")
-"""What an error says that is an answer, which the client has repeated as long as that makes sense."""
+"""Matches errors with a server's answer: the client has already retried those that can be retried."""
 
 
 class Meta(NamedTuple):
-    """What a store says of an object without reading it."""
+    """Metadata of an object."""
 
     path: str
     size: int
     """Bytes."""
     modified: datetime
-    """When it was written last, by the store's clock."""
+    """Time of the last write, by the store's clock."""
     tag: str | None
-    """Another one means other bytes, where the store has tags."""
+    """Changes with the bytes; None where the store has no tags."""
 
 
 def read(objects: ObjectStore, path: str) -> bytes | None:
-    """An object's bytes; None where there is none, an ArtifactCorrupt for one that is no document of ours."""
+    """An object's bytes; None where there is none, ArtifactCorrupt for one that is too large."""
     try:
-        with said(path):
-            found = obstore.get(objects, path)
-            require_short(path, found.meta["size"])
-            return bytes(found.bytes())
+        with translate_errors(path):
+            result = obstore.get(objects, path)
+            require_short(path, result.meta["size"])
+            return bytes(result.bytes())
     except FileNotFoundError:
         return None
 
 
-def require_short(where: str, size: int) -> None:
-    """Refuse to hold an object in memory that is longer than any description is, as ArtifactCorrupt."""
+def require_short(place: str, size: int) -> None:
+    """Raise an ArtifactCorrupt for an object larger than any description of an artifact."""
     if size > DOCUMENT_BYTES:
         raise ArtifactCorrupt(
-            f"{where} has {size:,} bytes, and what describes artifacts has at most {DOCUMENT_BYTES:,};"
-            " it was not written by enginery"
+            f"{place} has {size:,} bytes; descriptions of artifacts have at most {DOCUMENT_BYTES:,};"
+            " enginery did not write it"
         )
 
 
 def write(objects: ObjectStore, path: str, data: bytes) -> None:
-    """Make an object of the bytes, in place of what was there."""
-    with said(path):
+    """Write an object, replacing an existing one."""
+    with translate_errors(path):
         obstore.put(objects, path, data)
 
 
-def listed(objects: ObjectStore, folder: str) -> list[Meta]:
-    """Every object in a folder and the folders in it."""
-    with said(f"the list of {folder}"):
+def list_objects(objects: ObjectStore, folder: str) -> list[Meta]:
+    """Metadata of every object below a folder."""
+    with translate_errors(f"the list of {folder}"):
         return [
-            Meta(one["path"], one["size"], one["last_modified"], one["e_tag"])
+            Meta(entry["path"], entry["size"], entry["last_modified"], entry["e_tag"])
             for batch in obstore.list(objects, folder)
-            for one in batch
+            for entry in batch
         ]
 
 
 def remove(objects: ObjectStore, paths: Sequence[str]) -> None:
-    """Remove objects in one request where the server takes several; those that are gone count as removed."""
-    with said("a removal"):
+    """Remove objects, in one request where the server supports it; missing objects count as removed."""
+    with translate_errors("a removal"):
         delete(objects, paths)
 
 
 def delete(objects: ObjectStore, paths: Sequence[str]) -> None:
-    """`remove` with the client's own errors.
+    """`remove` that raises the client's own errors.
 
-    The client repeats no such request whose answer was late or lost, since it is a POST: this one may be
-    repeated.
+    The client never retries a POST whose answer was late or lost. A removal is idempotent, so it is retried
+    here.
     """
-    until, pause_s = time.monotonic() + REMOVAL_S, PAUSE_S
+    deadline, pause_s = time.monotonic() + REMOVAL_S, PAUSE_S
     while True:
         try:
             return _delete(objects, paths)
         except GenericError as exc:
-            if ANSWERED.search(str(exc)) or time.monotonic() > until:
+            if ANSWERED.search(str(exc)) or time.monotonic() > deadline:
                 raise
         time.sleep(pause_s)
         pause_s *= 2
@@ -98,26 +98,26 @@ def delete(objects: ObjectStore, paths: Sequence[str]) -> None:
 def _delete(objects: ObjectStore, paths: Sequence[str]) -> None:
     try:
         obstore.delete(objects, paths)
-    except FileNotFoundError:  # somebody was here first, and some servers stop there
+    except FileNotFoundError:  # another process removed one, and some servers then skip the rest
         for path in paths:
             with suppress(FileNotFoundError):
                 obstore.delete(objects, path)
 
 
 @contextmanager
-def said(what: str) -> Iterator[None]:
-    """Turns a refusal into a StoreUnusable; that there is nothing of a name stays a FileNotFoundError."""
+def translate_errors(subject: str) -> Iterator[None]:
+    """Turns the client's errors into a StoreUnusable; a FileNotFoundError passes."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (BaseError, OSError) as exc:
         raise StoreUnusable(
-            f"{what} cannot be read or written: {line(exc)}; check the store and the rights on it"
+            f"{subject} cannot be read or written: {line(exc)}; check the store and its permissions"
         ) from exc
 
 
 def line(exc: BaseException) -> str:
-    """The first line of what an error says, without addresses; the others are its source's innards."""
+    """The first line of an error's text, without URLs, which may be signed; the rest are internals."""
     first = str(exc).partition("\n")[0]
     return re.sub(r"\S+://\S+", "the server", first) or type(exc).__name__

@@ -1,4 +1,4 @@
-"""Right bytes sent in the place of damaged ones in a remote store: from the cache, or from another store."""
+"""Repairs damaged contents and manifests of a remote store from its cache or from a source."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,15 +14,15 @@ from artifacts.store.survey import Damage
 from artifacts.store.survey_remote import RemoteDamage, survey_remote
 
 NOWHERE = (
-    "neither the cache nor another store that was named has the right bytes: give one with --from, or give up"
-    " what has it with --discard, so that its recipe builds it again"
+    "neither the cache nor a named source has the intact bytes: name one with --from, or discard the"
+    " artifacts with --discard, so that their recipes build them again"
 )
 
 
 def repair_remote(
     store: CachedStore, damages: Iterable[RemoteDamage], source: Source | None = None
 ) -> Iterator[Repair]:
-    """Repair one damage after the other; yields what became of each. Bytes are verified before they go."""
+    """Repair the damages one by one; yield the outcomes. Bytes are verified before they are sent."""
     sources: dict[str, Source] = {"the cache": StoreSource(store.local)}
     if source is not None:
         sources["the other copy"] = source
@@ -30,35 +30,43 @@ def repair_remote(
         if damage.record is not None:
             yield _content(store, damage, damage.record, sources)
             continue
-        done = _manifest(store, damage, sources)
-        yield done
-        if done.repaired:  # now its files can be judged
-            found = survey_remote(store.remote, damage.keys).damages
-            yield from repair_remote(store, [one for one in found if isinstance(one, RemoteDamage)], source)
+        outcome = _manifest(store, damage, sources)
+        yield outcome
+        if outcome.repaired:  # now its files can be judged
+            damages_behind = survey_remote(store.remote, damage.keys).damages
+            yield from repair_remote(
+                store,
+                [candidate for candidate in damages_behind if isinstance(candidate, RemoteDamage)],
+                source,
+            )
 
 
 def repair_all(
-    store: LocalStore, damages: Iterable[Damage], source: Source | None = None, *, bound: str | None = None
+    store: LocalStore,
+    damages: Iterable[Damage],
+    source: Source | None = None,
+    *,
+    registered_id: str | None = None,
 ) -> Iterator[Repair]:
-    """Repair what is damaged in a store, and of a remote one there and in its cache; yields one by one."""
-    found = list(damages)
+    """Repair the damages of a local store, or of a remote store and its cache; yield the outcomes."""
+    damage_list = list(damages)
     if isinstance(store, CachedStore):
-        far = [one for one in found if isinstance(one, RemoteDamage)]
-        yield from repair_remote(store, far, source)
-    here = [one for one in found if not isinstance(one, RemoteDamage)]
-    yield from repair(store, here, source, bound=bound)
+        remote_damages = [damage for damage in damage_list if isinstance(damage, RemoteDamage)]
+        yield from repair_remote(store, remote_damages, source)
+    local_damages = [damage for damage in damage_list if not isinstance(damage, RemoteDamage)]
+    yield from repair(store, local_damages, source, registered_id=registered_id)
 
 
 def give_up(store: LocalStore, damage: Damage) -> list[str]:
-    """Set aside every artifact that has a damaged file, so that the next run builds it again; their keys."""
+    """Discard every artifact with the damaged file, so that the next run builds it again; return the keys."""
     for key in damage.keys:
-        here = key
+        address = key
         if isinstance(damage, RemoteDamage) and store.remote is not None:
-            found = _found(store.remote, key)
-            here = found.address if found else key  # the cache may have it under another name
+            manifest = _manifest_or_none(store.remote, key)
+            address = manifest.address if manifest else key  # the cache may have it under another name
             store.remote.discard(key)
-        if store.local.path(here).is_dir():
-            store.local.discard(here)
+        if store.local.path(address).is_dir():
+            store.local.discard(address)
     if isinstance(damage, RemoteDamage) and damage.record is not None and store.remote is not None:
         store.remote.drop(damage.record.sha256)
     return list(damage.keys)
@@ -67,7 +75,7 @@ def give_up(store: LocalStore, damage: Damage) -> list[str]:
 def _content(
     store: CachedStore, damage: RemoteDamage, record: FileRecord, sources: Mapping[str, Source]
 ) -> Repair:
-    with tempfile.TemporaryDirectory(dir=_beside(store)) as folder:
+    with tempfile.TemporaryDirectory(dir=_temporary_root(store)) as folder:
         for name, source in sources.items():
             if source.fetch(record, Path(folder, "right")):
                 store.remote.replace(record, Path(folder, "right"))
@@ -78,20 +86,20 @@ def _content(
 def _manifest(store: CachedStore, damage: RemoteDamage, sources: Mapping[str, Source]) -> Repair:
     (key,) = damage.keys
     for name, source in sources.items():
-        if (found := _found(source, key)) is not None:
-            store.remote.restore(key, found)
+        if (manifest := _manifest_or_none(source, key)) is not None:
+            store.remote.restore(key, manifest)
             return Repair(damage=damage, repaired=True, how=f"{store.url} has it from {name}")
     return Repair(damage=damage, repaired=False, how=NOWHERE)
 
 
-def _found(source: Source, key: str) -> Manifest | None:
+def _manifest_or_none(source: Source, key: str) -> Manifest | None:
     try:
         return source.manifest(key)
     except (NotFound, ArtifactCorrupt):
         return None
 
 
-def _beside(store: CachedStore) -> Path:
+def _temporary_root(store: CachedStore) -> Path:
     folder = store.root / "partial"
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,9 +1,9 @@
-"""A little room kept in a store, so that a full disk is no dead end.
+"""Reserved space in a store, so that gc and reads still work on a full disk.
 
-Leases, locks and the registry's rows need bytes and inodes before anything can be freed or read under them.
-A store therefore keeps a few files of no use in `reserve/`. Whoever is about to write something small gives
-up as many of them as it takes until that fits; whoever leaves the store last makes them again. They hold
-random bytes: on file systems that compress, zeros and what is only allocated reserve nothing.
+Leases, locks and rows of the registry need bytes and inodes before a gc can free any. So a store keeps a few
+dummy files in `reserve/`. A process that is about to write a small file first removes as many of them as it
+needs; when the last lease ends, they are created again. They hold random bytes, since a compressing file
+system would reserve nothing for zeros or for allocated but unwritten space.
 """
 
 import os
@@ -17,36 +17,36 @@ FOLDER = "reserve"
 PROBE = "probe."
 
 PIECES, PIECE_BYTES = 16, 128 << 10
-"""2 MiB in all; each piece is an inode too."""
+"""2 MiB in all; each piece also reserves an inode."""
 
 ROOM_BYTES = 256 << 10
-"""What leases, locks and drafts' directories take, several times over."""
+"""Several times the size of leases, locks and directories of drafts."""
 
 REGISTRY_BYTES = 1 << 20
-"""What a transaction on the registry takes: a journal of every page that it changes, and the new pages."""
+"""Size of a transaction on the registry: a journal of every changed page, and the new pages."""
 
 ROOM_INODES = 8
 
 PLENTY_BYTES = 16 * PIECES * PIECE_BYTES
-"""A disk with less than this free gets no reserve: others need the room more."""
+"""Free bytes below which no reserve is created: other data needs the space more."""
 
 
 def keep(root: Path) -> None:
-    """Make what is missing of a store's reserve, where there is room and nobody needs that now.
+    """Refill a store's reserve if there is space and no lease is held.
 
-    A refusal is left to the next one; a directory that is no store gets none.
+    Errors are ignored, since a later call tries again; a directory that is not a store gets no reserve.
     """
     folder = root / FOLDER
-    with suppress(OSError):  # no store, full, read-only or another user's
-        if any((root / "leases").iterdir()):  # what their holders were given room for is still to be written
+    with suppress(OSError):  # not a store, full, read-only or another user's
+        if any((root / "leases").iterdir()):  # their holders may still need the space that was freed for them
             return
         if not folder.is_dir():
             if not (root / "objects").is_dir() or free_bytes(root) < PLENTY_BYTES:
-                return  # nothing to lose yet, or too little room for that
+                return  # nothing to protect yet, or too little space
             folder.mkdir(exist_ok=True)
         sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
         for name in sizes:
-            if name.startswith(PROBE):  # of a process that was killed; a living one needs it no more
+            if name.startswith(PROBE):  # left by a killed process; a live one no longer needs it
                 (folder / name).unlink()
         for name in (f"{number:02}" for number in range(PIECES)):
             if sizes.get(name) != PIECE_BYTES:
@@ -54,9 +54,9 @@ def keep(root: Path) -> None:
 
 
 def make_room(root: Path, nbytes: int = ROOM_BYTES) -> bool:
-    """Give up pieces of a store's reserve, as few as it takes, until `nbytes` and some inodes can be had.
+    """Remove pieces of a store's reserve, as few as needed, until `nbytes` and some inodes are free.
 
-    Returns whether they can; where not, whatever is written next says so.
+    Returns whether they are; if not, the caller's next write reports the full disk.
     """
     folder = root / FOLDER
     if not folder.is_dir():
@@ -70,7 +70,7 @@ def make_room(root: Path, nbytes: int = ROOM_BYTES) -> bool:
 
 
 def _fits(folder: Path, nbytes: int) -> bool:
-    """Whether so many bytes can be written, by writing them: what statistics say knows of no quota."""
+    """Whether so many bytes can be written; tests it by writing them, since `statvfs` ignores quotas."""
     stat = os.statvfs(folder)
     if stat.f_files and stat.f_favail < ROOM_INODES:  # some file systems count no inodes
         return False
@@ -79,12 +79,12 @@ def _fits(folder: Path, nbytes: int) -> bool:
         _write(probe, nbytes)
         probe.unlink()
     except OSError as exc:
-        return exc.errno not in FULL  # who may not write here needs no room either
+        return exc.errno not in FULL  # without write permission, no space is needed either
     return True
 
 
 def _write(path: Path, nbytes: int) -> None:
-    """Makes a file of random bytes; none where they do not fit."""
+    """Write a file of random bytes; leaves no file if they do not fit."""
     try:
         path.write_bytes(os.urandom(nbytes))
     except OSError:

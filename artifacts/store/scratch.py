@@ -1,4 +1,4 @@
-"""Directories that belong to a living process, and are recognised as litter once it died."""
+"""Temporary directories that belong to a live process and are removable once it has died."""
 
 import fcntl
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 from artifacts.store.lock import acquire, alone, release
 
 AHEAD_S = 3600.0
-"""Times so far ahead are of a clock that was wrong; those of a file server may differ from ours by less."""
+"""Times further ahead than this come from a wrong clock; a file server's clock may differ by less."""
 
 LOCK = "lock"
 FILES = "files"
@@ -22,43 +22,43 @@ FILES = "files"
 def scratch(parent: Path, prefix: str) -> Iterator[Path]:
     """Yield an empty directory below `parent`, removed afterwards unless the block renamed it.
 
-    Its owner holds a file lock for as long as it lives. The kernel drops the lock at death, however that
-    comes, so that neither a reused process id nor another container's numbering can make a dead owner look
-    alive. The directory is named with the process id for people who look.
+    Its owner holds a file lock while it lives, which the kernel releases at its death. So neither a reused
+    process id nor the numbering of another container can make a dead owner look alive; the process id in the
+    name is only for people.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    with alone(parent):  # `sweep` never sees a directory whose lock is not yet held
+    with alone(parent):  # so that `sweep` never sees a directory whose lock is not held yet
         claim = Path(tempfile.mkdtemp(dir=parent, prefix=f"{prefix}.{os.getpid()}."))
         try:
-            held = os.open(claim / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            handle = os.open(claim / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             claim.rmdir()
             raise
-        fcntl.flock(held, fcntl.LOCK_EX)
+        fcntl.flock(handle, fcntl.LOCK_EX)
     files = claim / FILES
     try:
         files.mkdir()
         yield files
     finally:
-        _remove(files)  # what stays is litter that `sweep` finds
+        _remove(files)  # if this is interrupted, `sweep` removes the rest
         with alone(parent):
             _remove(claim)
-        os.close(held)
+        os.close(handle)
 
 
 @contextmanager
 def resumable(directory: Path) -> Iterator[Path]:
-    """Yield a directory as whoever used it last left it; it stays unless the block renames or removes it.
+    """Yield a directory in its state after the last use; it stays unless the block renames or removes it.
 
-    One process has it at a time; others wait.
+    One process uses it at a time; others wait.
     """
     lock = directory.with_name(f"{directory.name}.lock")
-    held = acquire(lock)
+    handle = acquire(lock)
     try:
         directory.mkdir(exist_ok=True)
         yield directory
     finally:
-        release(lock, held)
+        release(lock, handle)
 
 
 def sweep(parent: Path, prefix: str = "") -> list[Path]:
@@ -67,9 +67,11 @@ def sweep(parent: Path, prefix: str = "") -> list[Path]:
         return []
     with alone(parent):
         dead = _litter(parent, prefix)
-        for found in dead:
-            _remove(found / FILES)  # before the lock file, which says that the rest is ours to remove
-            _remove(found)
+        for directory in dead:
+            _remove(
+                directory / FILES
+            )  # the lock file goes last: without it, the rest could not be recognised
+            _remove(directory)
     return dead
 
 
@@ -82,35 +84,43 @@ def litter(parent: Path, prefix: str = "") -> list[Path]:
 
 
 def _litter(parent: Path, prefix: str) -> list[Path]:
-    return [found for found in sorted(parent.iterdir()) if found.name.startswith(prefix) and _dead(found)]
+    return [
+        directory
+        for directory in sorted(parent.iterdir())
+        if directory.name.startswith(prefix) and _dead(directory)
+    ]
 
 
 def sweep_old(parent: Path, max_age_s: float) -> list[Path]:
-    """Remove the directories below `parent` in which nothing was written for so long; return them."""
+    """Remove the directories below `parent` that were not written for so long; return them."""
     if not parent.is_dir():
         return []
     age_anew(parent)
     since = time.time() - max_age_s
-    old = [found for found in sorted(parent.iterdir()) if found.is_dir() and _changed(found) < since]
-    for found in old:
-        _remove(found)
+    old = [
+        directory
+        for directory in sorted(parent.iterdir())
+        if directory.is_dir() and _changed(directory) < since
+    ]
+    for directory in old:
+        _remove(directory)
     return old
 
 
 def age_anew(parent: Path) -> None:
-    """Begin the age of what lies below `parent` now, where its time is still to come.
+    """Set times in the future to now, for entries below `parent` and one level deeper.
 
-    A clock that was ahead wrote it and was set back: by its time it would stay for as long as that was ahead.
+    A wrong clock wrote them and was corrected since; by their times they would not expire for years.
     """
-    for found in parent.iterdir() if parent.is_dir() else ():
-        for path in (found, *(found.iterdir() if found.is_dir() and not found.is_symlink() else ())):
-            with suppress(FileNotFoundError, PermissionError):  # it ended meanwhile, or is another user's
+    for entry in parent.iterdir() if parent.is_dir() else ():
+        for path in (entry, *(entry.iterdir() if entry.is_dir() and not entry.is_symlink() else ())):
+            with suppress(FileNotFoundError, PermissionError):  # removed meanwhile, or another user's
                 if path.lstat().st_mtime > time.time() + AHEAD_S:
                     os.utime(path, follow_symlinks=False)
 
 
 def _changed(folder: Path) -> float:
-    """When a directory or a file in it was written last, seconds since the epoch; now if it just vanished."""
+    """Time of the last write to a directory or its files, s since the epoch; now if it was just removed."""
     try:
         return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
     except FileNotFoundError:
@@ -122,17 +132,17 @@ def _remove(folder: Path) -> None:
 
 
 def _dead(claim: Path) -> bool:
-    """Whether it is a directory of ours whose owner died; one without a lock file is, if it is empty."""
+    """Whether the owner of a temporary directory has died; without a lock file, whether it is empty."""
     if not claim.is_dir():
         return False
     try:
-        held = os.open(claim / LOCK, os.O_RDWR)
+        handle = os.open(claim / LOCK, os.O_RDWR)
     except FileNotFoundError:
         return not any(claim.iterdir())
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     finally:
-        os.close(held)
+        os.close(handle)
     return True

@@ -1,4 +1,4 @@
-"""Who a store is: an id that its files carry along, and the layout they are in."""
+"""The identity of a store: an id in its own file, and the layout of its files."""
 
 import re
 import secrets
@@ -12,17 +12,17 @@ from artifacts.store.scratch import scratch
 from artifacts.store.tree import sync
 
 STORE = "store.json"
-"""File, or object, that names a store."""
+"""File or object with the identity of a store."""
 
 HEX = re.compile("[0-9a-f]{64}")
 
 LAYOUT = 1
-"""Layout of the files of a store that this version writes, and the newest it reads."""
+"""Layout that this version writes, and the newest that it reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What `store.json` says."""
+    """The contents of `store.json`."""
 
     layout: int
     """Number of the layout of the store's files."""
@@ -30,7 +30,7 @@ class Identity:
     """64 hexadecimal digits, drawn at random when the store was first written."""
 
     def to_text(self) -> str:
-        """The identity as a store holds it."""
+        """The identity as sealed text."""
         return seal(asdict(self))
 
 
@@ -39,24 +39,22 @@ def new_identity() -> Identity:
     return Identity(layout=LAYOUT, id=secrets.token_hex(32))
 
 
-def read_identity(text: str, where: str) -> Identity:
+def read_identity(text: str, place: str) -> Identity:
     """The identity in sealed text; a changed byte is an ArtifactCorrupt, a newer layout a StoreUnusable."""
-    values = unseal(text, where)
+    values = unseal(text, place)
     layout = values.get("layout")
     if isinstance(layout, int) and layout > LAYOUT:
         raise StoreUnusable(
-            f"{where}: the store has layout {layout}, and this version reads up to {LAYOUT};"
+            f"{place}: the store has layout {layout}, and this version reads up to {LAYOUT};"
             " use the version of enginery that wrote it"
         )
     if layout != LAYOUT or values.keys() != {"layout", "id"} or not HEX.fullmatch(str(values["id"])):
-        raise ArtifactCorrupt(
-            f"{where}: names no layout and id as every store has them; it is no store of ours"
-        )
+        raise ArtifactCorrupt(f"{place}: has no valid layout and id; enginery did not write it")
     return Identity(**values)
 
 
 def identity_in(root: Path) -> Identity | None:
-    """Identity of the store in a directory; None where nothing was written yet, or by an early version."""
+    """Identity of the store in a directory; None before the first write and for stores of early versions."""
     path = root / STORE
     try:
         text = path.read_bytes().decode(errors="replace")
@@ -66,21 +64,21 @@ def identity_in(root: Path) -> Identity | None:
 
 
 def identify(root: Path, staging: Path) -> Identity:
-    """The identity of the store in a directory, written unless it has one; the first of several wins."""
-    found = identity_in(root)
-    if found is not None:
-        return found
+    """The identity of the store in a directory; writes one if there is none, the first writer wins."""
+    identity = identity_in(root)
+    if identity is not None:
+        return identity
     lock = root / "locks" / f"{STORE}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = acquire(lock)
+    handle = acquire(lock)
     try:
-        found = identity_in(root)
-        if found is None:
-            found = new_identity()
-            with scratch(staging, "store") as aside:
-                (aside / STORE).write_text(found.to_text())
-                sync(aside / STORE)
-                (aside / STORE).replace(root / STORE)
+        identity = identity_in(root)
+        if identity is None:
+            identity = new_identity()
+            with scratch(staging, "store") as directory:
+                (directory / STORE).write_text(identity.to_text())
+                sync(directory / STORE)
+                (directory / STORE).replace(root / STORE)
     finally:
-        release(lock, held)
-    return found
+        release(lock, handle)
+    return identity

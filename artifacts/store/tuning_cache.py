@@ -1,8 +1,8 @@
-"""What builds learned, kept for later builds of the same settings: files under a sealed index.
+"""Tuning results of builds, kept for later builds with the same settings: files under a sealed index.
 
-The store has a directory per settings, named by their digest. Contents are named by their own digests, and
-the index, which gives them their names, is replaced at once: a builder killed at any moment leaves the one
-before or the one after. What does not match its seal, or stands in no index, is never offered.
+The store has a directory per settings, named by their digest. Contents are named by their own digests; the
+index, which maps names to them, is replaced atomically, so that a killed builder leaves either the old or the
+new index. Files that do not match the index are never offered to a build.
 """
 
 import hashlib
@@ -26,21 +26,21 @@ from artifacts.store.scratch import scratch
 FOLDER = "tuning"
 INDEX = "index.json"
 INDEX_BYTES = 16 << 20
-"""Longest index that is read: that of 60,000 files is shorter."""
+"""Largest index that is read: that of 60,000 files is smaller."""
 DIGEST = re.compile("[0-9a-f]{64}")
 
-UNSEALED = "what enginery 0.1 kept has no seal"
-UNLISTED = "stands in no index"
+UNSEALED = "files of enginery 0.1 have no seal"
+UNLISTED = "is not in the index"
 NO_FILE, NO_DIRECTORY = "not a plain file", "not a directory"
 
 
 class Index(Frozen):
-    """What a directory offers."""
+    """The index of a directory."""
 
     version: Literal[1] = 1
     """Version of this layout."""
     settings: Sha256
-    """Name of the directory: the index of another one is none."""
+    """Name of the directory: an index copied from another directory is invalid."""
     files: dict[FileName, FileRecord]
     """Name -> size and digest."""
 
@@ -57,76 +57,77 @@ def directories(root: Path) -> list[Path]:
 
 
 def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: Path) -> None:
-    """Add files below `learned` to a directory, in place of those of the same names; an OSError if it cannot.
+    """Add files below `learned` to a directory, replacing those with the same names; OSError on failure.
 
-    A file that is not what its record says is left out.
+    Files that differ from their records are left out.
     """
-    if _misplaced(place):
+    if _directory_problem(place):
         place.unlink()
     place.mkdir(parents=True, exist_ok=True)
-    with scratch(staging, FOLDER) as aside, alone(place):
+    with scratch(staging, FOLDER) as directory, alone(place):
         index = _readable(place)
-        if index is None:  # so that contents without one are known to have lost it
-            _write(place, {}, aside)
-        kept = dict(index or {})
+        # An empty index first: contents beside a missing index are then known to be damaged, not new.
+        if index is None:
+            _write(place, {}, directory)
+        entries = dict(index or {})
         for name, record in files.items():
             content = place / record.sha256
-            if kept.get(name) == record and not _odd(content, record):
+            if entries.get(name) == record and not _file_problem(content, record):
                 continue
-            if not _copied(learned / name, record, aside / record.sha256):
-                _put(aside / record.sha256, content)
-                kept[name] = record
-        _write(place, kept, aside)
-        _tidy(place, kept)
+            if not _copy_verified(learned / name, record, directory / record.sha256):
+                _put(directory / record.sha256, content)
+                entries[name] = record
+        _write(place, entries, directory)
+        _tidy(place, entries)
 
 
 def offer(place: Path, target: Path, staging: Path) -> list[str]:
-    """Copy what matches its seal to `target`; remove the rest from the directory, and say what that was.
+    """Copy files that match the index to `target`; remove the others, and return their problems.
 
-    What is in `target` then was verified there: nobody changes it in the store meanwhile.
+    The copies in `target` are what was verified, so that later changes in the store do not matter.
     """
     target.mkdir(parents=True, exist_ok=True)
-    if odd := _misplaced(place):
+    if problem := _directory_problem(place):
         place.unlink()
-        return [odd]
+        return [problem]
     if not place.exists():
         return []
-    with scratch(staging, FOLDER) as aside, alone(place):
-        problems, right = _offered(place, target)
+    with scratch(staging, FOLDER) as directory, alone(place):
+        problems, sound = _offered(place, target)
         foreign = _foreign(place)
         if foreign and not _exists(place / INDEX):
             problems.append(UNSEALED)
         else:
             problems += [f"{path.name}: {UNLISTED}" for path in foreign]
         if problems:
-            _write(place, right, aside)
+            _write(place, sound, directory)
         for path in foreign:
             _remove(path)
-        _tidy(place, right)
+        _tidy(place, sound)
     return problems
 
 
 def mend(place: Path, staging: Path) -> list[str]:
-    """Remove what does not match its seal, and say what that was; a later build learns it again."""
-    with scratch(staging, FOLDER) as aside:
-        return offer(place, aside / "right", staging)
+    """Remove files that do not match the index; return their problems. A later build creates them again."""
+    with scratch(staging, FOLDER) as directory:
+        return offer(place, directory / "right", staging)
 
 
 def listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Contents with the digest that each is to have, and what is wrong as far as it shows without reading.
+    """Contents with their expected digests, and problems that are visible without reading.
 
-    What 0.1 kept is neither: nothing says what it should be, and nothing reads it any more.
+    Files of 0.1 are in neither: they have no digests, and no build reads them any more.
     """
     while True:
-        before = _text(place)
-        wanted, problems = _listed(place)
-        if not problems or _text(place) == before:  # else a builder has replaced the index meanwhile
-            return wanted, problems
+        text = _text(place)
+        contents, problems = _listed(place)
+        if not problems or _text(place) == text:  # otherwise a builder replaced the index meanwhile
+            return contents, problems
 
 
 def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    if odd := _misplaced(place):
-        return {}, {place: odd}
+    if problem := _directory_problem(place):
+        return {}, {place: problem}
     contents, sealed = _contents(place), _exists(place / INDEX)
     problems = dict.fromkeys(_foreign(place) if sealed else (), UNLISTED)
     try:
@@ -136,38 +137,40 @@ def _listed(place: Path) -> tuple[dict[Path, str], dict[Path, str]]:
     if index is None and contents:
         problems[place / INDEX] = "missing"
     for name, record in (index or {}).items():
-        if what := _odd(place / record.sha256, record):
-            problems[place / record.sha256] = f"{name}: {what}"
+        if problem := _file_problem(place / record.sha256, record):
+            problems[place / record.sha256] = f"{name}: {problem}"
     return {path: path.name for path in contents if path not in problems}, problems
 
 
 def _offered(place: Path, target: Path) -> tuple[list[str], dict[str, FileRecord]]:
-    """What is wrong with the entries, and the right ones, which are then in `target`."""
+    """The problems of entries, and the intact entries, which are copied to `target`."""
     try:
         index = _index(place)
     except ArtifactCorrupt as exc:
         return [f"{INDEX}: {exc}"], {}
     if index is None:
         return [f"{INDEX}: missing"] if _contents(place) else [], {}
-    wrong = {name: _copied(place / one.sha256, one, target / name) for name, one in index.items()}
-    problems = [f"{name}: {what}" for name, what in wrong.items() if what]
-    return problems, {name: record for name, record in index.items() if not wrong[name]}
+    problem_of = {
+        name: _copy_verified(place / entry.sha256, entry, target / name) for name, entry in index.items()
+    }
+    problems = [f"{name}: {problem}" for name, problem in problem_of.items() if problem]
+    return problems, {name: record for name, record in index.items() if not problem_of[name]}
 
 
 def _index(place: Path) -> dict[str, FileRecord] | None:
-    """Names and records; None where there is no index, an ArtifactCorrupt for one that is not its own."""
+    """Name -> record; None where there is no index, ArtifactCorrupt for an invalid one."""
     text = _text(place)
     if text is None:
         return None
     try:
-        found = Index.model_validate(unseal(text, INDEX))
+        index = Index.model_validate(unseal(text, INDEX))
     except ArtifactCorrupt as exc:
         raise ArtifactCorrupt(str(exc).removeprefix(f"{INDEX}: ")) from None
     except ValidationError as exc:
-        raise ArtifactCorrupt(f"is sealed and no index: {exc.errors()[0]['msg']}") from None
-    if found.settings != place.name:
-        raise ArtifactCorrupt(f"is the index of {found.settings[:12]}; it was put into the wrong place")
-    return found.files
+        raise ArtifactCorrupt(f"is sealed but not an index: {exc.errors()[0]['msg']}") from None
+    if index.settings != place.name:
+        raise ArtifactCorrupt(f"is the index of {index.settings[:12]}; it was put into the wrong place")
+    return index.files
 
 
 def _readable(place: Path) -> dict[str, FileRecord] | None:
@@ -178,9 +181,9 @@ def _readable(place: Path) -> dict[str, FileRecord] | None:
 
 
 def _text(place: Path) -> str | None:
-    """An index as it stands; None where there is none, what is no sealed text where it is no such file."""
+    """The text of the index; None where there is none, an error message where it cannot be read."""
     try:
-        with _opened(place / INDEX) as file:
+        with _open_plain(place / INDEX) as file:
             return file.read(INDEX_BYTES).decode(errors="replace")
     except FileNotFoundError:
         return None
@@ -188,69 +191,69 @@ def _text(place: Path) -> str | None:
         return str(exc.strerror)
 
 
-def _write(place: Path, files: Mapping[str, FileRecord], aside: Path) -> None:
-    """Gives a directory its index."""
+def _write(place: Path, files: Mapping[str, FileRecord], directory: Path) -> None:
+    """Write the index of a directory."""
     index = Index(settings=place.name, files=dict(sorted(files.items())))
-    (aside / INDEX).write_text(seal(index.model_dump(mode="json")))
-    _put(aside / INDEX, place / INDEX)
+    (directory / INDEX).write_text(seal(index.model_dump(mode="json")))
+    _put(directory / INDEX, place / INDEX)
 
 
 def _tidy(place: Path, files: Mapping[str, FileRecord]) -> None:
-    """Removes contents of entries that gave way, and of builders that were killed before they listed them."""
+    """Remove contents without an entry: replaced ones, and those of builders killed before the index."""
     needed = {record.sha256 for record in files.values()}
     for path in _contents(place):
         if path.name not in needed:
             _remove(path)
 
 
-def _put(aside: Path, target: Path) -> None:
-    aside.chmod(tree.READ_ONLY)
-    tree.sync(aside)
+def _put(source: Path, target: Path) -> None:
+    source.chmod(tree.READ_ONLY)
+    tree.sync(source)
     if target.is_dir() and not target.is_symlink():
         _remove(target)
-    aside.replace(target)
+    source.replace(target)
     tree.sync(target.parent)
 
 
-def _copied(path: Path, record: FileRecord, copy: Path) -> str:
-    """Copies a file if it is what its record says, else says what is wrong; the copy is what was verified."""
-    if odd := _odd(path, record):
-        return odd
+def _copy_verified(path: Path, record: FileRecord, copy: Path) -> str:
+    """Copy a file if it matches its record, else return its problem; copies the verified bytes."""
+    if problem := _file_problem(path, record):
+        return problem
     try:
-        with _opened(path) as file:
+        with _open_plain(path) as file:
             content = file.read()
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"
-    found = hashlib.sha256(content).hexdigest()
-    if found != record.sha256:
-        return f"sha256 {found}; it should be {record.sha256}"
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != record.sha256:
+        return f"sha256 {sha256}; it should be {record.sha256}"
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(content)
     return ""
 
 
-def _opened(path: Path) -> BufferedReader:
-    """Opens a file; a link is an OSError, and a pipe is not waited at."""
-    return open(path, "rb", opener=_unlinked)
+def _open_plain(path: Path) -> BufferedReader:
+    """Open a file; OSError for a link, and no waiting for a pipe."""
+    return open(path, "rb", opener=_open_no_follow)
 
 
-def _unlinked(path: str, flags: int) -> int:
+def _open_no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def _odd(path: Path, record: FileRecord) -> str:
-    """What shows of a file without reading it; empty: nothing."""
+def _file_problem(path: Path, record: FileRecord) -> str:
+    """The problem of a file that is visible without reading it; empty if there is none."""
     try:
-        found = path.lstat()
+        stat_ = path.lstat()
     except OSError:
         return "missing"
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(stat_.st_mode):
         return NO_FILE
-    return "" if found.st_size == record.size else f"{found.st_size:,} bytes; they were {record.size:,}"
+    return "" if stat_.st_size == record.size else f"{stat_.st_size:,} bytes; they were {record.size:,}"
 
 
-def _misplaced(place: Path) -> str:
-    """Why a path cannot be a directory of ours; empty: it is one, or nothing is there."""
+def _directory_problem(place: Path) -> str:
+    """The problem of a path that must be a directory or missing; empty if there is none."""
     return NO_DIRECTORY if place.is_symlink() or (place.exists() and not place.is_dir()) else ""
 
 

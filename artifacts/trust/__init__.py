@@ -1,1 +1,1 @@
-"""Who vouches for a version, how it came to be, and under which licence."""
+"""Signatures, provenance and licences of versions."""

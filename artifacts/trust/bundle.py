@@ -1,4 +1,4 @@
-"""Signed in-toto statements as sigstore bundles: what cosign's and Model Signing's tools read and write."""
+"""Signed in-toto statements as sigstore bundles, the format of cosign and OpenSSF Model Signing."""
 
 import base64
 import binascii
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from artifacts.errors import KeyUnusable
-from artifacts.store.disk import UnwritableSaid
+from artifacts.store.disk import ReportUnwritable
 from recipes.regular import FileRefused, is_directory, read_bytes
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -24,48 +24,48 @@ PUBLIC_SUFFIX = ".pub"
 
 @dataclass(frozen=True, slots=True)
 class PrivateKey:
-    """A key that signs; the library takes it apart where it is used."""
+    """A private key; it is parsed only where it signs."""
 
     pem: bytes = field(repr=False)
     passphrase: str = field(default="", repr=False)
 
     @property
     def id(self) -> str:
-        """What the key is called everywhere: sha256 of its public half, PEM."""
+        """Id of the key: sha256 of its public key, PEM."""
         from artifacts.trust import envelope  # the signing library: 60 ms that only signers pay
 
         return envelope.key_id(envelope.public_of(self.pem, self.passphrase))
 
 
 def make_key(path: Path, passphrase: str) -> str:
-    """Write a new private key to `path`, for its owner only, and the public one beside it; return its id.
+    """Write a new private key to `path`, for its owner only, and the public key beside it; return its id.
 
-    A file that is there already is a KeyUnusable, and stays.
+    KeyUnusable for an existing file, which stays.
     """
     from artifacts.trust import envelope  # as above
 
     if not path.name:
         raise KeyUnusable(f"{path} is a directory; give the name of a file in it")
     private, public = envelope.new_key(passphrase)
-    beside = path.with_name(path.name + PUBLIC_SUFFIX)
-    for taken in (path, beside):
-        if taken.is_symlink() or taken.exists():
-            raise KeyUnusable(f"{taken} is there already; a key is not replaced: choose another name")
-    with UnwritableSaid(path.parent):
+    public_path = path.with_name(path.name + PUBLIC_SUFFIX)
+    for existing in (path, public_path):
+        if existing.is_symlink() or existing.exists():
+            raise KeyUnusable(f"{existing} exists; a key is never replaced: choose another name")
+    with ReportUnwritable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for place, text, mode in ((path, private, 0o600), (beside, public, 0o644)):
+        for place, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
             try:
                 with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
                     file.write(text)
-            except OSError:  # a full disk: half a key would stand in the way of the next one
+            except OSError:  # e.g. a full disk: half a key would block the next attempt
                 path.unlink(missing_ok=True)
-                beside.unlink(missing_ok=True)
+                public_path.unlink(missing_ok=True)
                 raise
     return envelope.key_id(public)
 
 
 def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
-    """The private key in a file that not everybody may read; otherwise a KeyUnusable."""
+    """The private key in a file that is not readable by everybody; otherwise a KeyUnusable."""
     try:
         key = PrivateKey(read_bytes(path), passphrase)
         others = path.stat().st_mode & 0o007
@@ -81,71 +81,68 @@ def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
 
 
 def is_encrypted(path: Path) -> bool:
-    """Whether the private key in a file needs a passphrase; False also where there is none to read."""
+    """Whether the private key in a file needs a passphrase; False for an unreadable file."""
     try:
         return b"ENCRYPTED" in read_bytes(path)
-    except FileRefused:  # told, with its reason, by whoever uses the key
+    except FileRefused:  # reported where the key is used
         return False
 
 
 def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
-    """Id -> public key, PEM, of every key in the files; of a directory, those in its `*.pub`.
+    """Id -> public key, PEM, of every key in the files; for a directory, in its `*.pub` files.
 
-    A file may hold several keys, and text between them. One without any is a KeyUnusable.
+    A file may hold several keys, with text between them. KeyUnusable for one without a key.
     """
     from artifacts.trust import envelope  # as above
 
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for path in paths:
         files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if is_directory(path) else [path]
         pems = [pem for file in files for pem in _pems(file)]
         if not pems:
-            raise KeyUnusable(f"{path}: no public key in it; give PEM files such as keygen writes")
+            raise KeyUnusable(f"{path}: has no public key; give PEM files such as `enginery keygen` writes")
         for pem in pems:
             try:
-                found[envelope.key_id(pem)] = pem
+                keys[envelope.key_id(pem)] = pem
             except KeyUnusable as exc:
                 raise KeyUnusable(f"{path}: {exc}") from None
-    return found
+    return keys
 
 
-def bundled(statement: Mapping[str, Any], key: PrivateKey) -> str:
+def sign_statement(statement: Mapping[str, Any], key: PrivateKey) -> str:
     """The statement signed by the key, as the text of a bundle."""
     from artifacts.trust import envelope  # as above
 
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    signed = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
+    envelope_ = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
     material = {"publicKey": {"hint": key.id}, "tlogEntries": []}
-    return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": signed})
+    return json.dumps({"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope_})
 
 
-def opened(bundle: str, public_pem: str) -> dict[str, Any] | None:
-    """The statement in a bundle that the key signed; None for any other text, however it is broken."""
+def open_bundle(bundle: str, public_pem: str) -> dict[str, Any] | None:
+    """The statement in a bundle that the key signed; None for any other text."""
     from artifacts.trust import envelope  # as above
 
-    read = _read(bundle)
-    if read is None or not envelope.unwrap(
-        read.payload, PAYLOAD, [one.sig for one in read.signatures], public_pem
+    parsed = _read(bundle)
+    if parsed is None or not envelope.unwrap(
+        parsed.payload, PAYLOAD, [signature.sig for signature in parsed.signatures], public_pem
     ):
         return None
-    return _statement(read.payload)
+    return _statement(parsed.payload)
 
 
 def is_bundle(text: str) -> bool:
-    """Whether text has the form of a bundle; what it says is another matter."""
+    """Whether text has the form of a bundle; verifies nothing."""
     return _read(text) is not None
 
 
-def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
-    """Id of the key and the statement, as a bundle claims them: nothing is checked.
-
-    Text that is no bundle is a KeyUnusable.
-    """
-    read = _read(bundle)
-    statement = None if read is None else _statement(read.payload)
-    hint = None if read is None else read.hint
+def read_claims(bundle: str) -> tuple[str, dict[str, Any]]:
+    """Key id and statement that a bundle claims, unverified; KeyUnusable for text that is not a bundle."""
+    parsed = _read(bundle)
+    statement = None if parsed is None else _statement(parsed.payload)
+    hint = None if parsed is None else parsed.hint
     if statement is None or hint is None:
-        raise KeyUnusable("that is no signature bundle; give one that `enginery sign` or model_signing wrote")
+        raise KeyUnusable("not a signature bundle; give one that `enginery sign` or model_signing wrote")
     return hint, statement
 
 

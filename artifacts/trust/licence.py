@@ -1,4 +1,4 @@
-"""The licence of a source checkpoint: what its card says, and the texts that come with it."""
+"""The licence of a source checkpoint: the id in its model card, and its licence texts."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,16 +8,16 @@ from typing import Any
 from artifacts.manifest import Manifest
 
 TEXT = re.compile(r"(LICEN[CS]E|NOTICE|COPYING|USE_POLICY)([-_][\w-]+)?(\.(txt|md|rst))?", re.IGNORECASE)
-"""Names of files that hold terms or notices."""
+"""Matches names of files with licence terms or notices."""
 
 MAX_BYTES = 256 << 10
-"""A longer file is no licence text; it is named and left."""
+"""Longest licence text; longer files are named and left out."""
 
 UNSTATED = "NOASSERTION"
-"""SPDX's word for a licence that nobody stated."""
+"""SPDX identifier for an unstated licence."""
 
 REFERENCE = "LicenseRef-"
-"""How SPDX names a licence that is not in its list."""
+"""Prefix of SPDX identifiers for licences that are not in the SPDX list."""
 
 SPDX = {
     name.lower(): name
@@ -30,18 +30,18 @@ SPDX = {
         "MS-PL", "MulanPSL-2.0", "NCSA", "ODbL-1.0", "OFL-1.1", "PostgreSQL", "Unlicense", "WTFPL", "Zlib",
     )
 }  # fmt: skip
-"""Licences of the SPDX list by the lower-case names that model cards use; https://spdx.org/licenses."""
+"""Lower-case name in model cards -> identifier in the SPDX list; https://spdx.org/licenses."""
 
 
 def licence_of(manifest: Manifest, file: Callable[[str], Path]) -> dict[str, Any]:
-    """The licence of an artifact of kind `source`, as `licence_in` says it; only papers are asked for."""
+    """The licence of an artifact of kind `source`, as from `licence_in`; reads only card and texts."""
     return _licence({name: record.size for name, record in manifest.files.items()}, file)
 
 
 def licence_in(directory: Path) -> dict[str, Any]:
-    """`id`, where it is `stated`, and `texts` by file name; `omitted` names files too long to be texts.
+    """`id`, the file where it is `stated`, `texts` by file name, and `omitted`: names of files too long.
 
-    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in its list, or NOASSERTION.
+    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in the SPDX list, or NOASSERTION.
     """
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
     return _licence(sizes, lambda name: directory / name)
@@ -49,71 +49,73 @@ def licence_in(directory: Path) -> dict[str, Any]:
 
 def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str, Any]:
     card = _card(_text(file("README.md"))) if "README.md" in sizes else {}
-    stated, link = _stated(card), card.get("license_link")
-    named = [name for name in sizes if TEXT.fullmatch(name)]
-    omitted = [name for name in named if sizes[name] > MAX_BYTES]
-    found: dict[str, Any] = {
-        "id": stated or UNSTATED,
-        "stated": "README.md" if stated else None,
-        "texts": {name: _text(file(name)) for name in named if name not in omitted},
+    licence_id, link = _stated(card), card.get("license_link")
+    paper_names = [name for name in sizes if TEXT.fullmatch(name)]
+    omitted = [name for name in paper_names if sizes[name] > MAX_BYTES]
+    licence: dict[str, Any] = {
+        "id": licence_id or UNSTATED,
+        "stated": "README.md" if licence_id else None,
+        "texts": {name: _text(file(name)) for name in paper_names if name not in omitted},
     }
     if isinstance(link, str):
-        found["link"] = link[:500]
-    return found | ({"omitted": omitted} if omitted else {})
+        licence["link"] = link[:500]
+    return licence | ({"omitted": omitted} if omitted else {})
 
 
 def _text(path: Path) -> str:
-    """The file's beginning as text that every database takes."""
+    """The beginning of a file as text without NUL, which PostgreSQL cannot store."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES).decode(errors="replace").replace("\0", "")
 
 
 def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
-    """File name -> text, of every licence in a version's `source`; those of drafts and heads are prefixed.
+    """File name -> text of every licence in a version's `source`; those of drafts and heads get a prefix.
 
-    Names that are no licence's are left out: a registry does not say where else something is written.
+    Other file names are left out: a registry must not be able to write arbitrary files.
     """
-    found: dict[str, str] = {}
-    for where, licence in source.items():
-        asked = re.fullmatch(r"(?:([a-z]{1,20})_)?licence", where)
+    texts_by_name: dict[str, str] = {}
+    for field, licence in source.items():
+        match = re.fullmatch(r"(?:([a-z]{1,20})_)?licence", field)
         texts = licence.get("texts") if isinstance(licence, Mapping) else None
-        if asked is None or not isinstance(texts, Mapping):
+        if match is None or not isinstance(texts, Mapping):
             continue
-        prefix = f"{asked[1]}-" if asked[1] else ""
-        found |= {
+        prefix = f"{match[1]}-" if match[1] else ""
+        texts_by_name |= {
             f"{prefix}{name}": text
             for name, text in texts.items()
             if TEXT.fullmatch(name) and isinstance(text, str)
         }
-    return found
+    return texts_by_name
 
 
 def _card(text: str) -> dict[str, Any]:
-    """The front matter of a model card; empty where there is none, or it is no YAML object."""
-    import yaml  # only who publishes reads cards; pulling does without
+    """The front matter of a model card; empty where there is none, or it is not a YAML mapping."""
+    import yaml  # only publishing reads cards; pulls must not pay for the import
 
     from recipes import yaml_text
 
     front = re.match(r"\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", text, re.DOTALL)
     try:
-        found = yaml_text.parse_card(front[1]) if front else {}
+        card = yaml_text.parse_card(front[1]) if front else {}
     except yaml.YAMLError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return card if isinstance(card, dict) else {}
 
 
 def _stated(card: Mapping[str, Any]) -> str:
-    """One SPDX expression for what the card says; several licences are a choice of the reader."""
-    said = card.get("license")
-    every = said if isinstance(said, list) else [said]
-    named = [_identifier(one, card) for one in every if isinstance(one, str) and one.strip()]
-    return " OR ".join(dict.fromkeys(named))
+    """The SPDX expression for the card's licences; several licences are joined by OR."""
+    license_field = card.get("license")
+    licences = license_field if isinstance(license_field, list) else [license_field]
+    identifiers = [
+        _identifier(licence, card) for licence in licences if isinstance(licence, str) and licence.strip()
+    ]
+    return " OR ".join(dict.fromkeys(identifiers))
 
 
-def _identifier(said: str, card: Mapping[str, Any]) -> str:
-    text = said.strip().lower()
+def _identifier(licence: str, card: Mapping[str, Any]) -> str:
+    text = licence.strip().lower()
     if text in ("other", "unknown"):
         name = card.get("license_name")
         text = name.strip().lower() if isinstance(name, str) and name.strip() else text
-    known = SPDX.get(text)
-    return known or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")
+    spdx = SPDX.get(text)
+    return spdx or REFERENCE + re.sub(r"[^a-z0-9.-]+", "-", text)[:80].strip("-")

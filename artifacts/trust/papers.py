@@ -1,4 +1,4 @@
-"""What comes with a pulled engine beside its own files: signatures, provenance and licence texts."""
+"""The files beside a pulled engine: signatures, provenance and licence texts."""
 
 import hashlib
 import json
@@ -35,28 +35,32 @@ def accompany(
     signatures: Sequence[Signature],
     attestations: Sequence[Attestation] = (),
 ) -> dict[str, str]:
-    """Write what comes with a version into the directory of its files; return name -> sha256 of each file.
+    """Write signatures, provenance and licences into a version's directory; return name -> sha256.
 
-    Names that the artifact has itself are left to it. The answer belongs into `version.json`, under `beside`.
+    Names that the artifact itself has are skipped. The result belongs into `version.json`, under `beside`.
     """
     written: dict[str, str] = {
         SIGNATURES: _json(
             {
                 "signatures": {
-                    one.key_id: json.loads(one.bundle) for one in signatures if is_bundle(one.bundle)
+                    endorsement.key_id: json.loads(endorsement.bundle)
+                    for endorsement in signatures
+                    if is_bundle(endorsement.bundle)
                 },
                 "attestations": {
-                    one.key_id: json.loads(one.bundle) for one in attestations if is_bundle(one.bundle)
+                    endorsement.key_id: json.loads(endorsement.bundle)
+                    for endorsement in attestations
+                    if is_bundle(endorsement.bundle)
                 },
             }
         ),
         PROVENANCE: _json(statement(record, manifest)),
     }
-    taken = {name.partition("/")[0] for name in manifest.files}
+    top_names = {name.partition("/")[0] for name in manifest.files}
     written |= {f"{LICENCES}/{name}": text for name, text in texts_of(record.source).items()}
     sums = {}
     for name, text in written.items():
-        if name.partition("/")[0] in taken:
+        if name.partition("/")[0] in top_names:
             continue
         target, content = directory / name, text.encode()
         target.parent.mkdir(exist_ok=True)
@@ -65,26 +69,26 @@ def accompany(
     return sums
 
 
-def beside(version: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names in a pulled directory that are no files of the artifact: `version.json` and what it records."""
+def extra_names(version: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names in a pulled directory that are not files of the artifact: `version.json` and its records."""
     return (MANIFEST, VERSION, *_recorded(version))
 
 
 def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) -> list[str]:
-    """Everything wrong with what came with a pulled version, by reading it.
+    """Every problem of the files beside a pulled engine; reads all of them.
 
-    A signature must be of these files; `require_trusted` says whether its key counts.
+    A signature must be of the engine's files; `require_trusted` checks its key.
     """
-    found = []
-    for name, wanted in _recorded(version).items():
-        if not _may_be(name):
-            found.append(f"{VERSION}: records {name!r}, which is no file that pull writes")
+    problems_ = []
+    for name, expected in _recorded(version).items():
+        if not _is_paper(name):
+            problems_.append(f"{VERSION}: records {name!r}, a name that pull never writes")
         elif not (directory / name).is_file() or not tree.is_plain(directory / name):
-            found.append(f"{name}: missing")
-        elif (seen := digest.of_file(directory / name)) != wanted:
-            found.append(f"{name}: sha256 {seen}; {VERSION} says {wanted}")
-    if found or SIGNATURES not in _recorded(version):
-        return found
+            problems_.append(f"{name}: missing")
+        elif (sha256 := digest.of_file(directory / name)) != expected:
+            problems_.append(f"{name}: sha256 {sha256}; {VERSION} says {expected}")
+    if problems_ or SIGNATURES not in _recorded(version):
+        return problems_
     return [
         f"{SIGNATURES}: the signature by {key[:16]} is of other files"
         for key, bundle in signatures_in(directory).items()
@@ -93,29 +97,31 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
 
 
 def require_trusted(directory: Path, trusted_keys: Mapping[str, str]) -> tuple[str, ...]:
-    """The trusted keys that vouch for a pulled directory that `verify` found whole; none is a NotTrusted."""
+    """Ids of the trusted keys that signed a verified pulled directory; NotTrusted if none did."""
     manifest = read_manifest((directory / MANIFEST).read_bytes().decode(errors="replace"), MANIFEST)
     return require_vouched(str(directory), manifest, signatures_in(directory), trusted_keys)
 
 
 def signatures_in(directory: Path) -> dict[str, str]:
-    """Key id -> bundle of every signature that came with a pulled version; nothing is checked."""
+    """Key id -> bundle of every signature in a pulled directory, unverified."""
     if not (directory / SIGNATURES).is_file():
         return {}
     try:
-        kept = json.loads((directory / SIGNATURES).read_bytes())["signatures"]
-        return {str(key): json.dumps(bundle) for key, bundle in kept.items()}
+        bundles = json.loads((directory / SIGNATURES).read_bytes())["signatures"]
+        return {str(key): json.dumps(bundle) for key, bundle in bundles.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise KeyUnusable(f"{directory / SIGNATURES}: no signatures in it; pull the version again") from None
+        raise KeyUnusable(f"{directory / SIGNATURES}: has no signatures; pull the version again") from None
 
 
 def _recorded(version: Mapping[str, Any]) -> dict[str, str]:
-    found = version.get(RECORDED, {})
-    return {str(name): str(one) for name, one in found.items()} if isinstance(found, Mapping) else {}
+    recorded = version.get(RECORDED, {})
+    return (
+        {str(name): str(sha256) for name, sha256 in recorded.items()} if isinstance(recorded, Mapping) else {}
+    )
 
 
-def _may_be(name: str) -> bool:
-    """Whether `pull` writes files of that name, which also says that it leads nowhere else."""
+def _is_paper(name: str) -> bool:
+    """Whether `pull` writes files with that name; such a name cannot lead out of the directory."""
     folder, _, licence = name.rpartition("/")
     if folder:
         return folder == LICENCES and licence not in ("", ".", "..")

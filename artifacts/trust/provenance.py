@@ -1,4 +1,4 @@
-"""How an engine came to be, as an in-toto statement with SLSA's provenance predicate, signed or not.
+"""Provenance of engines as in-toto statements with SLSA's provenance predicate, signed or not.
 
 Fields: https://slsa.dev/spec/v1.0/provenance and https://github.com/in-toto/attestation, spec/v1.
 """
@@ -10,19 +10,19 @@ from typing import Any
 from urllib.parse import quote
 
 from artifacts.manifest import Manifest
-from artifacts.trust.bundle import STATEMENT, PrivateKey, bundled, opened
+from artifacts.trust.bundle import STATEMENT, PrivateKey, open_bundle, sign_statement
 from artifacts.version import VersionRecord
 
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:enginery:build:1"
-"""Prefix of what a build is: `...:built` from a recipe, `...:imported` as it was found."""
+"""Prefix of build types: `...:built` from a recipe, `...:imported` without a build."""
 
 BUILDER = "urn:enginery:builder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attestation:
-    """A signed statement of provenance, as the registry keeps it."""
+    """A signed provenance statement in the registry."""
 
     engine_key: str
     key_id: str
@@ -35,7 +35,7 @@ class Attestation:
 
 
 def statement(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
-    """What went into the engine and who built it; the same version gives the same statement anywhere."""
+    """The provenance of an engine; the statement of a version is the same on every machine."""
     started = manifest.created_at - timedelta(seconds=manifest.seconds)
     return {
         "_type": STATEMENT,
@@ -63,28 +63,30 @@ def statement(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
 
 
 def attest(record: VersionRecord, manifest: Manifest, key: PrivateKey, *, by: str) -> Attestation:
-    """The statement of provenance, signed."""
+    """The provenance statement, signed."""
     return Attestation(
         engine_key=manifest.key,
         key_id=key.id,
-        bundle=bundled(statement(record, manifest), key),
+        bundle=sign_statement(statement(record, manifest), key),
         signed_at=datetime.now(UTC),
         signed_by=by,
     )
 
 
-def attested(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
-    """The predicate that the key signed for exactly these files; None for anything else."""
-    found = opened(bundle, public_key_pem)
-    if found is None or found.get("predicateType") != PREDICATE:
+def verified_predicate(bundle: str, manifest: Manifest, public_key_pem: str) -> dict[str, Any] | None:
+    """The predicate that the key signed for exactly these files; None if there is none."""
+    statement_ = open_bundle(bundle, public_key_pem)
+    if statement_ is None or statement_.get("predicateType") != PREDICATE:
         return None
-    own = [{"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())]
-    predicate = found.get("predicate")
-    return predicate if found.get("subject") == own and isinstance(predicate, dict) else None
+    subject = [
+        {"name": name, "digest": {"sha256": file.sha256}} for name, file in sorted(manifest.files.items())
+    ]
+    predicate = statement_.get("predicate")
+    return predicate if statement_.get("subject") == subject and isinstance(predicate, dict) else None
 
 
 def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, Any]]:
-    """The source checkpoint by where it is found, and every step's artifact by its key."""
+    """The source checkpoint by its URL, and every step's artifact by its key."""
     steps = [
         {"name": name, "uri": f"urn:enginery:artifact:{key}"}
         for name, key in record.lineage.items()
@@ -103,7 +105,7 @@ def _dependencies(record: VersionRecord, manifest: Manifest) -> list[dict[str, A
 
 def _versions(host: Mapping[str, Any]) -> dict[str, str]:
     tools = host.get("tools", {})
-    return {str(name): str(one) for name, one in tools.items()} if isinstance(tools, Mapping) else {}
+    return {str(name): str(version) for name, version in tools.items()} if isinstance(tools, Mapping) else {}
 
 
 def _time(moment: datetime) -> str:

@@ -1,1 +1,1 @@
-"""Calibration data: files, columns, blends, and what is told about them."""
+"""Calibration data: files, columns, blends, rendering and reports."""

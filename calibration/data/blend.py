@@ -1,4 +1,4 @@
-"""How much each source gives, and which rows; depends on counts, weights and seed, not on the machine."""
+"""Divides a blend among its sources and draws rows; depends only on counts, weights and seed."""
 
 import hashlib
 import heapq
@@ -8,27 +8,28 @@ from typing import Literal
 
 
 def shares(total: int, weights: Sequence[float]) -> list[int]:
-    """Divides `total` in proportion to the weights: whole numbers, whose sum is `total`.
+    """Divide `total` in proportion to the weights into integers whose sum is `total`.
 
-    What rounding leaves goes to the largest remainders; of equal ones, to the earlier.
+    Units left by rounding down go to the largest remainders; among equal ones, to the earlier.
     """
+    # Fractions, because rounding of floats could differ between machines, and the key does not name them.
     exact = [Fraction(weight) for weight in weights]
     quotas = [total * weight / sum(exact) for weight in exact]
-    whole = [quota.numerator // quota.denominator for quota in quotas]
-    left = total - sum(whole)
-    by_remainder = sorted(range(len(quotas)), key=lambda index: (whole[index] - quotas[index], index))
-    for index in by_remainder[:left]:
-        whole[index] += 1
-    return whole
+    counts = [quota.numerator // quota.denominator for quota in quotas]
+    remainder = total - sum(counts)
+    by_remainder = sorted(range(len(quotas)), key=lambda index: (counts[index] - quotas[index], index))
+    for index in by_remainder[:remainder]:
+        counts[index] += 1
+    return counts
 
 
 def order(count: int, seed: str) -> list[int]:
-    """A permutation of range(count) that depends on nothing but its arguments."""
+    """A permutation of range(count) that depends only on the arguments."""
     return sorted(range(count), key=lambda index: _rank(seed, index))
 
 
 def pick(count: int, samples: int | Literal["all"], seed: str) -> list[int]:
-    """Indices to take, in rising order: all of them, or `samples` drawn by the seed."""
+    """Indices in ascending order: all of them, or `samples` drawn by the seed."""
     if samples == "all":
         return list(range(count))
     return sorted(heapq.nsmallest(samples, range(count), key=lambda index: _rank(seed, index)))

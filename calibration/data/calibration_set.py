@@ -1,10 +1,10 @@
-"""Step calibration_set: from sources of text to token sequences, and what people should know about them.
+"""Step calibration_set: builds token sequences from sources of text, and a report about them.
 
 Runs in a child process: transformers takes seconds to import.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from calibration.data.packing import Packed, pack, pad
 from calibration.data.rendering import Reader
 from calibration.data.report import report
 from calibration.data.report_page import page
-
-Progress = Callable[[int, int, str], None]
+from calibration.progress import Progress
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
@@ -34,9 +33,9 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     packed = _sequences(params, rows, reader)
     save_file(packed.tensors(), out / "tokens.safetensors")
     write_lines(out / "samples.jsonl", rows.samples)
-    found = report(rows, packed, reader)
-    (out / "report.json").write_text(json.dumps(found, indent=2) + "\n")
-    (out / "page.html").write_text(page(found), encoding="utf-8")
+    counts = report(rows, packed, reader)
+    (out / "report.json").write_text(json.dumps(counts, indent=2) + "\n")
+    (out / "page.html").write_text(page(counts), encoding="utf-8")
 
 
 def _sequences(params: Mapping[str, Any], rows: TokenRows, reader: Reader) -> Packed:
@@ -47,7 +46,7 @@ def _sequences(params: Mapping[str, Any], rows: TokenRows, reader: Reader) -> Pa
 
 
 def write_lines(file: Path, rows: Iterable[TokenRow]) -> None:
-    """Writes where each sample came from, its tokens, and the fingerprint that leakage goes by."""
+    """Write origin and number of tokens of each sample, and the fingerprint for the step leakage."""
     with file.open("w", encoding="utf-8") as lines:
         for row in rows:
             origin = {"file": row.file, "line": row.line, "source": row.source, "tokens": len(row.token_ids),

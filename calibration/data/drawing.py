@@ -1,4 +1,4 @@
-"""Draws the rows of a blend and turns them into tokens; runs in a child process."""
+"""Draws the rows of a blend and tokenizes them; runs in a child process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +18,10 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
-
-Progress = Callable[[int, int, str], None]
+from calibration.progress import Progress
 
 FIRST_ROWS = 256
-"""Rows tokenized at first where a number of tokens is wanted; twice as many each time they do not suffice."""
+"""Rows tokenized at first for a total in tokens; the number doubles until they suffice."""
 
 TICK_ROWS = 32
 """Rows tokenized between two progress reports."""
@@ -30,7 +29,7 @@ TICK_ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The sequence that each row makes, and where longer rows are cut; without a length, none is."""
+    """Length of the sequence of each row, and the side on which longer rows are cut; None: not cut."""
 
     length: int | None = None
     side: Side = "right"
@@ -38,10 +37,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One row as tokens, and where it came from."""
+    """One row as tokens, with its origin."""
 
     source: int
-    """Which source, from 0."""
+    """Index of the source."""
     file: str
     """Name of the data file, without its directory."""
     line: int
@@ -57,28 +56,27 @@ class TokenRow:
     """Whether arguments of a tool call were decoded from a JSON string."""
 
     whole_start: bool = True
-    """Whether the first token is the row's own first: false where the left was cut off."""
+    """Whether the first token is the row's first: false if the left was cut off."""
 
     @property
     def place(self) -> str:
-        """Where the row stands."""
+        """File and line of the row."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """The rows of all sources in the blend's order, and what each source gave."""
+    """The rows of all sources in the blend's order, and the report of each source."""
 
     samples: tuple[TokenRow, ...]
     sources: tuple[dict[str, Any], ...]
 
 
 def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
-    """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
+    """Check, draw, render and tokenize the rows of `params["data"]`, shuffled by `params["seed"]`.
 
-    `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
-    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be
-    used, or gives too little.
+    `params` may have a `blend` (total `samples` or `tokens`, and `weights`) and a `fit`. DataError for a
+    source that cannot be used or has too few rows or tokens.
     """
     data, seed = params["data"], params["seed"]
     fit = Fit(**params.get("fit", {}))
@@ -87,26 +85,30 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
     sizes = _sizes(blend, data, scans)
     rows: list[TokenRow] = []
     sources = []
-    for number, (found, size) in enumerate(zip(scans, sizes, strict=True)):
-        one = _Source(number, found, reader, Rendering.of(data[number]), fit)
+    for number, (scan_, size) in enumerate(zip(scans, sizes, strict=True)):
+        source = _Source(number, scan_, reader, Rendering.of(data[number]), fit)
         key = f"{seed}:{number}"
-        taken = one.tokens(size, key, progress) if "tokens" in blend else one.rows(size, key, progress)
-        rows += taken
-        sources.append({**_account(data[number], found, taken), "chats": one.chats(taken)})
+        source_rows = (
+            source.tokens(size, key, progress) if "tokens" in blend else source.rows(size, key, progress)
+        )
+        rows += source_rows
+        sources.append(
+            {**_source_report(data[number], scan_, source_rows), "chats": source.chats(source_rows)}
+        )
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
 
 def _sizes(blend: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scans: Sequence[Scan]) -> list[Any]:
-    """Rows, or tokens, that each source gives."""
+    """Number of rows or tokens to draw from each source."""
     if not blend:
-        return [one["samples"] for one in data]
+        return [item["samples"] for item in data]
     total = blend["tokens"] if "tokens" in blend else blend["samples"]
     sizes = shares(total, blend["weights"])
-    for size, found in zip(sizes, scans, strict=True):
+    for size, scan_ in zip(sizes, scans, strict=True):
         if size == 0:
             raise DataError(
-                f"{found.files[0].path}: its weight's share of {total} is less than one; raise the total or "
+                f"{scan_.files[0].path}: its weight's share of {total} is less than one; raise the total or "
                 "the weight, or drop the source"
             )
     return sizes
@@ -124,82 +126,82 @@ class _Source:
 
     def rows(self, size: int | Literal["all"], seed: str, progress: Progress) -> list[TokenRow]:
         """`size` rows, or all."""
-        have = self.found.rows
-        if size != "all" and have < size:
+        num_rows = self.found.rows
+        if size != "all" and num_rows < size:
             raise DataError(
-                f"{self._where()}: {have} rows, fewer than the {size} samples wanted; add rows, or lower "
+                f"{self._where()}: {num_rows} rows, fewer than the {size} samples wanted; add rows, or lower "
                 "'samples', the total or its weight"
             )
-        picks = pick(have, size, seed)
-        made = []
+        picks = pick(num_rows, size, seed)
+        rows = []
         for count, sample in enumerate(self.reader.ahead(self.found.read(picks), self.how)):
             if count % TICK_ROWS == 0:
                 progress(count, len(picks), "samples")
-            made.append(self._tokenized(sample))
+            rows.append(self._tokenized(sample))
         progress(len(picks), len(picks), "samples")
-        return made
+        return rows
 
     def tokens(self, size: int, seed: str, progress: Progress) -> list[TokenRow]:
-        """Rows of `size` tokens together, the last one cut; in the order of the file."""
-        ranks, taken, have = order(self.found.rows, seed), dict[int, TokenRow](), 0
-        at, step = 0, FIRST_ROWS
-        while have < size and at < len(ranks):
-            chunk = ranks[at : at + step]
-            rows = self._chunk(chunk, partial(progress, have, size, "tokens"))
+        """Rows with `size` tokens in total, the last drawn one cut; in the order of the file."""
+        ranks, rows_of, num_tokens = order(self.found.rows, seed), dict[int, TokenRow](), 0
+        position, step = 0, FIRST_ROWS
+        while num_tokens < size and position < len(ranks):
+            chunk = ranks[position : position + step]
+            rows = self._chunk(chunk, partial(progress, num_tokens, size, "tokens"))
             for index in chunk:
-                if have == size:
+                if num_tokens == size:
                     break
-                taken[index] = self._shortened(
-                    rows[index], cut(rows[index].token_ids, size - have, self.fit.side)
+                rows_of[index] = self._shortened(
+                    rows[index], cut(rows[index].token_ids, size - num_tokens, self.fit.side)
                 )
-                have += len(taken[index].token_ids)
-            at, step = at + step, 2 * step
-        if have < size:
+                num_tokens += len(rows_of[index].token_ids)
+            position, step = position + step, 2 * step
+        if num_tokens < size:
             raise DataError(
-                f"{self._where()}: {self.found.rows} rows hold {have} tokens, fewer than the {size} wanted; "
-                "add rows, or lower the total or its weight"
+                f"{self._where()}: {self.found.rows} rows hold {num_tokens} tokens, fewer than the {size}"
+                " wanted; add rows, or lower the total or its weight"
             )
         progress(size, size, "tokens")
-        return [taken[index] for index in sorted(taken)]
+        return [rows_of[index] for index in sorted(rows_of)]
 
     def _chunk(self, picks: Sequence[int], tick: Callable[[], None]) -> dict[int, TokenRow]:
-        made = {}
+        rows = {}
         rising = sorted(picks)
         samples = self.reader.ahead(self.found.read(rising), self.how)
         for count, (index, sample) in enumerate(zip(rising, samples, strict=True)):
             if count % TICK_ROWS == 0:
                 tick()
-            made[index] = self._tokenized(sample)
-        return made
+            rows[index] = self._tokenized(sample)
+        return rows
 
     def _tokenized(self, sample: Sample) -> TokenRow:
         ids = self.reader.token_ids(sample.content, self.how, sample.place)
         if len(ids) == 0:
-            raise DataError(f"{sample.place}: the tokenizer makes no tokens of the row; drop it")
-        said = words(sample.content)
+            raise DataError(f"{sample.place}: the tokenizer returns no tokens for the row; drop it")
+        text = words(sample.content)
         row = TokenRow(
             source=self.number,
             file=sample.file,
             line=sample.line,
             token_ids=ids,
             full_tokens=len(ids),
-            exact=fingerprint(said),
-            normalised=loose_fingerprint(said),
+            exact=fingerprint(text),
+            normalised=loose_fingerprint(text),
             decoded=isinstance(sample.content, Chat) and sample.content.decoded,
         )
         if self.fit.length is None:
             return row
         return self._shortened(row, fitted(ids, self.fit.length, self.fit.side, self.reader.prefix))
 
-    def _shortened(self, row: TokenRow, kept: Ids) -> TokenRow:
-        if len(kept) == len(row.token_ids):
+    def _shortened(self, row: TokenRow, token_ids: Ids) -> TokenRow:
+        if len(token_ids) == len(row.token_ids):
             return row
-        return replace(row, token_ids=kept, whole_start=self.fit.side == "right" and row.whole_start)
+        return replace(row, token_ids=token_ids, whole_start=self.fit.side == "right" and row.whole_start)
 
-    def chats(self, taken: Sequence[TokenRow]) -> dict[str, Any]:
-        """What was done to chats before the template saw them, for reports."""
+    def chats(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
+        """Changes to chats before they were rendered, for reports."""
         return {
-            "arguments_decoded": sum(row.decoded for row in taken),
+            "arguments_decoded": sum(row.decoded for row in rows),
             "date": self.how.date if self.how in self.reader.dated else None,
         }
 
@@ -207,15 +209,15 @@ class _Source:
         return self.found.files[0].path
 
 
-def _account(data: Mapping[str, Any], found: Scan, taken: Sequence[TokenRow]) -> dict[str, Any]:
-    """What a source consists of and gave, for reports."""
-    names = [file.path.name for file in found.files]
+def _source_report(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Files, shape and counts of a source, for reports."""
+    names = [file.path.name for file in scan_.files]
     return {
         "file": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
         "digests": data.get("digests", []),
-        "read_as": found.shape.as_dict(),
-        "rows": found.rows,
-        "skipped": list(found.skipped),
-        "taken": len(taken),
-        "tokens": int(sum(len(row.token_ids) for row in taken)),
+        "read_as": scan_.shape.as_dict(),
+        "rows": scan_.rows,
+        "skipped": list(scan_.skipped),
+        "taken": len(rows),
+        "tokens": int(sum(len(row.token_ids) for row in rows)),
     }

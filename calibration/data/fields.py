@@ -1,4 +1,4 @@
-"""What a row's columns hold: text, chat messages, or a prompt and its completion; standard library only."""
+"""Contents of rows: text, chat messages, or a prompt and its completion; standard library only."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ class Exchange:
 
 Content = str | Chat | Exchange
 
-KNOWN: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
+KINDS: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
     # kind             columns that must be there                            columns that may be there
     ("text",          {"text": "text"},                                     {}),
     ("messages",      {"messages": "messages"},                             {"tools": "tools"}),
@@ -31,20 +31,20 @@ KNOWN: tuple[tuple[str, dict[str, str], dict[str, str]], ...] = (
     ("response",      {"prompt": "prompt", "completion": "response"},       {}),
     ("instruction",   {"prompt": "instruction", "completion": "output"},    {"input": "input"}),
 )  # fmt: skip
-"""Kinds of rows that are known by their columns' names."""
+"""Kinds of rows by their usual column names: required and optional content -> column."""
 
 OPTIONAL = ("tools", "input")
-"""What a row may lack."""
+"""Content that may be missing in a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Which columns a source's rows are read from."""
+    """The columns that a source's rows are read from."""
 
     kind: str
-    """A kind of KNOWN, or `named` where the recipe names the columns."""
+    """A kind of KINDS, or `named` where the recipe names the columns."""
     columns: Mapping[str, str]
-    """What is held (`text`, `messages`, `tools`, `prompt`, `input`, `completion`) -> column."""
+    """Content (`text`, `messages`, `tools`, `prompt`, `input`, `completion`) -> column."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON, for reports."""
@@ -52,57 +52,59 @@ class Shape:
 
 
 def choose(roles: Mapping[str, str], names: Iterable[str]) -> Shape:
-    """The columns to read: those that the recipe names, else by the names that are there.
+    """The columns to read: those that the recipe names, else those with usual names.
 
-    Raises ValueError where they are not there, or could be read in more ways than one.
+    ValueError where they are missing or ambiguous.
     """
-    have = list(names)
+    present = list(names)
     if roles:
-        lacking = [name for role, name in roles.items() if name not in have and role not in OPTIONAL]
-        if lacking:
-            raise ValueError(f"no field {_names(lacking)}; there is {_names(have)}; name one of these")
-        return Shape("named", {role: name for role, name in roles.items() if name in have})
-    fitting = [row for row in KNOWN if set(row[1].values()) <= set(have)]
+        absent = [name for role, name in roles.items() if name not in present and role not in OPTIONAL]
+        if absent:
+            raise ValueError(f"no field {_names(absent)}; there is {_names(present)}; name one of these")
+        return Shape("named", {role: name for role, name in roles.items() if name in present})
+    fitting = [row for row in KINDS if set(row[1].values()) <= set(present)]
     if not fitting:
-        kinds = ", ".join("+".join(f"'{name}'" for name in row[1].values()) for row in KNOWN)
-        raise ValueError(f"no field of {kinds}; there is {_names(have)}; name one in 'column' or 'columns'")
+        kinds = ", ".join("+".join(f"'{name}'" for name in row[1].values()) for row in KINDS)
+        raise ValueError(
+            f"no field of {kinds}; there is {_names(present)}; name one in 'column' or 'columns'"
+        )
     if len(fitting) > 1:
         first, second = (_names(row[1].values()) for row in fitting[:2])
         raise ValueError(f"both {first} and {second} are there; choose with 'column' or 'columns'")
     kind, columns, more = fitting[0]
-    return Shape(kind, columns | {role: name for role, name in more.items() if name in have})
+    return Shape(kind, columns | {role: name for role, name in more.items() if name in present})
 
 
-def widened(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
-    """The shape with what a row may lack and this one has, though those before it had not."""
-    known = next((more for kind, _, more in KNOWN if kind == shape.kind), roles)
-    found = {
+def widen(shape: Shape, roles: Mapping[str, str], row: Fields) -> Shape:
+    """The shape with the optional columns of this row that earlier rows did not have."""
+    candidates = next((more for kind, _, more in KINDS if kind == shape.kind), roles)
+    added = {
         role: name
-        for role, name in known.items()
+        for role, name in candidates.items()
         if role in OPTIONAL and role not in shape.columns and name in row
     }
-    return replace(shape, columns={**shape.columns, **found}) if found else shape
+    return replace(shape, columns={**shape.columns, **added}) if added else shape
 
 
 def content(shape: Shape, row: Fields) -> Content:
-    """What a row holds; raises ValueError that says what is wrong with it."""
+    """The content of a row; ValueError for an invalid one."""
     for role, name in shape.columns.items():
         if name not in row and role not in OPTIONAL:
             raise ValueError(f"no field {name!r}, which the source's rows have; the row has {_names(row)}")
-    held = {role: row.get(name) for role, name in shape.columns.items()}
-    what = {role: f"field {name!r}" for role, name in shape.columns.items()}
-    if "messages" in held:
-        messages = parsed(what["messages"], held["messages"], "a list of messages")
-        return chat(what["messages"], messages, chats.tools(what.get("tools", ""), held.get("tools")))
-    if "prompt" in held:
-        return _exchange(what, held)
-    if isinstance(held["text"], list):
-        return chat(what["text"], held["text"])
-    return text(what["text"], held["text"])
+    values = {role: row.get(name) for role, name in shape.columns.items()}
+    labels = {role: f"field {name!r}" for role, name in shape.columns.items()}
+    if "messages" in values:
+        messages = parsed(labels["messages"], values["messages"], "a list of messages")
+        return chat(labels["messages"], messages, chats.tools(labels.get("tools", ""), values.get("tools")))
+    if "prompt" in values:
+        return _exchange(labels, values)
+    if isinstance(values["text"], list):
+        return chat(labels["text"], values["text"])
+    return text(labels["text"], values["text"])
 
 
 def words(content: Content) -> str:
-    """The text that a row brings along, without markup: what two rows are compared by."""
+    """The text of a row without markup, by which rows are compared."""
     if isinstance(content, str):
         return content
     if isinstance(content, Exchange):
@@ -110,14 +112,14 @@ def words(content: Content) -> str:
     return chats.words(content.messages)
 
 
-def _exchange(what: Mapping[str, str], held: Mapping[str, Any]) -> Content:
-    prompt, completion = held["prompt"], held["completion"]
+def _exchange(labels: Mapping[str, str], values: Mapping[str, Any]) -> Content:
+    prompt, completion = values["prompt"], values["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        return chats.joined(chat(what["prompt"], prompt), chat(what["completion"], completion))
-    parts = [text(what["prompt"], prompt)]
-    if held.get("input"):
-        parts.append(text(what["input"], held["input"]))
-    return Exchange("\n\n".join(parts), text(what["completion"], completion))
+        return chats.joined(chat(labels["prompt"], prompt), chat(labels["completion"], completion))
+    parts = [text(labels["prompt"], prompt)]
+    if values.get("input"):
+        parts.append(text(labels["input"], values["input"]))
+    return Exchange("\n\n".join(parts), text(labels["completion"], completion))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
-"""Makes token sequences of one length from rows: joined and cut, or each by itself with padding.
+"""Makes token sequences of equal length from rows: packed end to end, or one per row with padding.
 
-Each sequence begins as a text does for its model: with the tokens that the tokenizer puts in front, `prefix`.
+Each sequence begins like a text for the model: with `prefix`, the tokens that the tokenizer puts in front.
 """
 
 # S: sequences   T: tokens per sequence
@@ -26,7 +26,7 @@ Side = Literal["right", "left"]
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Token sequences of one length, and what did not fit."""
+    """Token sequences of equal length, and counts of tokens that were left out."""
 
     tokens: npt.NDArray[np.int32]
     """[S, T]."""
@@ -35,7 +35,7 @@ class Packed:
     left_out_sequences: int
     """Sequences beyond `max_sequences`."""
     row_tokens: int
-    """Tokens of rows, in their order, that are in the sequences: without what was put in front or behind."""
+    """Tokens of rows in the sequences, without prefixes and padding."""
     lengths: npt.NDArray[np.int32] | None = None
     """[S]: tokens of each sequence before its padding; None where there is none."""
 
@@ -49,7 +49,7 @@ class Packed:
         return int(self.tokens.size if self.lengths is None else self.lengths.sum())
 
     def tensors(self) -> dict[str, npt.NDArray[np.int32]]:
-        """What tokens.safetensors holds: `tokens`, and with padding `lengths`."""
+        """The tensors of tokens.safetensors: `tokens`, and with padding `lengths`."""
         return {"tokens": self.tokens} if self.lengths is None else {
             "tokens": self.tokens, "lengths": self.lengths
         }  # fmt: skip
@@ -58,36 +58,36 @@ class Packed:
 def pack(
     rows: Sequence[npt.ArrayLike], seq_len: int, max_sequences: int | Literal["all"], prefix: Prefix = ()
 ) -> Packed:
-    """Joins rows end to end and cuts sequences of `seq_len` tokens, each with `prefix` in front.
+    """Join rows end to end and cut them into sequences of `seq_len` tokens, each with `prefix` in front.
 
-    One that begins with the prefix already, because a row does, gets no second. Raises DataError when there
-    are fewer whole sequences than asked for, or none.
+    A sequence that already begins with the prefix gets no second one. DataError for fewer complete sequences
+    than required, or none.
     """
     stream = (
         np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.empty(0, np.int32)
     )
     starts = _starts(stream, seq_len, prefix)
-    whole, wanted = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
-    if whole < wanted:
+    num_whole, num_required = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
+    if num_whole < num_required:
         raise DataError(
-            f"{len(stream)} tokens make {whole} whole sequences of {seq_len}, {wanted} wanted; add "
+            f"{len(stream)} tokens make {num_whole} whole sequences of {seq_len}, {num_required} wanted; add "
             "data, or lower max_sequences or seq_len"
         )
-    kept = whole if max_sequences == "all" else max_sequences
-    tokens = np.empty((kept, seq_len), np.int32)
+    num_kept = num_whole if max_sequences == "all" else max_sequences
+    tokens = np.empty((num_kept, seq_len), np.int32)
     for target, start, end in zip(tokens, starts, starts[1:], strict=False):
         target[: len(prefix)] = prefix
         target[seq_len - (end - start) :] = stream[start:end]
     return Packed(
         tokens=tokens,
         dropped_tail_tokens=len(stream) - starts[-1],
-        left_out_sequences=whole - kept,
-        row_tokens=starts[kept],
+        left_out_sequences=num_whole - num_kept,
+        row_tokens=starts[num_kept],
     )
 
 
 def _starts(stream: Ids, seq_len: int, prefix: Prefix) -> "array[int]":
-    """Where in a stream of tokens each whole sequence's own tokens start, and where the last one's end."""
+    """Positions in a stream of tokens at which complete sequences start, and the end of the last one."""
     starts, room = array("Q", [0]), _room(seq_len, prefix)
     while (end := starts[-1] + (seq_len if begins(stream[starts[-1] :], prefix) else room)) <= len(stream):
         starts.append(end)
@@ -101,29 +101,28 @@ def pad(
     pad_id: int,
     prefix: Prefix = (),
 ) -> Packed:
-    """Makes each row a sequence that begins with `prefix`, filled up on the right with `pad_id`.
+    """Make each row a sequence that begins with `prefix`, padded on the right with `pad_id`.
 
-    Rows must be `fitted`. Raises DataError when there are fewer rows than asked for,
-    or none.
+    Rows must be `fitted`. DataError for fewer rows than required, or none.
     """
-    wanted = 1 if max_sequences == "all" else max_sequences
-    if len(rows) < wanted:
+    num_required = 1 if max_sequences == "all" else max_sequences
+    if len(rows) < num_required:
         raise DataError(
-            f"{len(rows)} rows make as many sequences, {wanted} wanted; add data or lower max_sequences"
+            f"{len(rows)} rows make as many sequences, not {num_required}; add data or lower max_sequences"
         )
-    kept = rows if max_sequences == "all" else rows[:max_sequences]
-    begun = [
-        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept
+    kept_rows = rows if max_sequences == "all" else rows[:max_sequences]
+    prefixed_rows = [
+        row if begins(row, prefix) else np.concatenate([np.array(prefix, np.int32), row]) for row in kept_rows
     ]
-    tokens = np.full((len(begun), seq_len), pad_id, np.int32)
-    for target, row in zip(tokens, begun, strict=True):
+    tokens = np.full((len(prefixed_rows), seq_len), pad_id, np.int32)
+    for target, row in zip(tokens, prefixed_rows, strict=True):
         target[: len(row)] = row
     return Packed(
         tokens=tokens,
         dropped_tail_tokens=0,
-        left_out_sequences=len(rows) - len(kept),
-        row_tokens=sum(len(row) for row in kept),
-        lengths=np.array([len(row) for row in begun], np.int32),
+        left_out_sequences=len(rows) - len(kept_rows),
+        row_tokens=sum(len(row) for row in kept_rows),
+        lengths=np.array([len(row) for row in prefixed_rows], np.int32),
     )
 
 
@@ -133,23 +132,23 @@ def begins(row: Ids, prefix: Prefix) -> bool:
 
 
 def fitted(row: Ids, seq_len: int, side: Side, prefix: Prefix) -> Ids:
-    """The row cut on `side` so that it makes one sequence of `seq_len` with the prefix, which it may lack."""
-    kept = cut(row, seq_len, side)
-    return kept if begins(kept, prefix) else cut(row, _room(seq_len, prefix), side)
+    """The row cut on `side` so that with the prefix, present or not, it is at most `seq_len` tokens."""
+    shortened = cut(row, seq_len, side)
+    return shortened if begins(shortened, prefix) else cut(row, _room(seq_len, prefix), side)
 
 
 def _room(seq_len: int, prefix: Prefix) -> int:
-    """Tokens of text beside the prefix; raises DataError where there is none."""
+    """Number of tokens of a sequence after the prefix; DataError where there is none."""
     if seq_len <= len(prefix):
         raise DataError(
-            f"seq_len: {seq_len} leaves no room for text, of which each sequence needs a token after the "
-            f"{len(prefix)} that the tokenizer puts in front; raise it"
+            f"seq_len: {seq_len} leaves no room for text after the {len(prefix)} tokens that the tokenizer "
+            "puts in front; raise it"
         )
     return seq_len - len(prefix)
 
 
 def cut(row: Ids, length: int, side: Side) -> Ids:
-    """The row without what is more than `length` tokens, taken off on `side`."""
+    """The row cut to `length` tokens on `side`."""
     return row[:length] if side == "right" else row[max(0, len(row) - length) :]
 
 

@@ -1,4 +1,4 @@
-"""What a calibration set consists of, and what in it deserves a second look."""
+"""The report of a calibration set: counts, samples and warnings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from calibration.data.rendering import Reader
 from calibration.data.sameness import duplicates
 
 FIRST_SAMPLES = 2
-"""Samples of each source that are shown."""
+"""Samples of each source in the report."""
 
 FIRST_TOKENS = 96
-"""Tokens of a sample or sequence that are shown."""
+"""Tokens of a sample or sequence in the report."""
 
 DOMINANT = 0.5
-"""Share of the set's tokens that one row may give without a warning."""
+"""Largest share of the set's tokens from one row without a warning."""
 
 MANY_DUPLICATES = 0.05
-"""Share of repeated samples that is worth a warning."""
+"""Largest share of repeated samples without a warning."""
 
 
 def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
     """Counts, lengths, duplicates, special tokens, losses and the first samples; JSON."""
     sequences, seq_len = packed.tokens.shape
     places = [row.place for row in rows.samples]
-    found = {
+    counts = {
         "sources": list(rows.sources),
         "samples": len(rows.samples),
         "sample_tokens": int(sum(len(row.token_ids) for row in rows.samples)),
@@ -51,38 +51,38 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
         "first_samples": first_samples(rows, reader),
         "first_sequence": shown(packed.tokens[0], reader),
     }
-    return {**found, "warnings": warnings(found)}
+    return {**counts, "warnings": warnings(counts)}
 
 
 def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
-    """The tokens that the tokenizer puts in front of a text, if any, and how many sequences have them."""
+    """The tokenizer's prefix, if any, and the number of sequences that begin with it."""
     return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
 
 
 def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]:
-    """The row with most of the tokens that are in the sequences, and its share of them."""
-    left, most = packed.row_tokens, (0, "")
+    """The row with the most tokens in the sequences, and its share of them."""
+    remaining, most = packed.row_tokens, (0, "")
     for row in samples:
-        most = max(most, (min(left, len(row.token_ids)), row.place), key=lambda one: one[0])
-        left -= min(left, len(row.token_ids))
+        most = max(most, (min(remaining, len(row.token_ids)), row.place), key=lambda entry: entry[0])
+        remaining -= min(remaining, len(row.token_ids))
     return {"place": most[1], "share": round(most[0] / packed.row_tokens, 6)}
 
 
 def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
-    """Samples that lost tokens, and the share of all tokens that was lost."""
-    lost = [row.full_tokens - len(row.token_ids) for row in samples]
+    """Number of cut samples, and the share of all tokens that was cut off."""
+    lost_tokens = [row.full_tokens - len(row.token_ids) for row in samples]
     whole = sum(row.full_tokens for row in samples)
     return {
-        "samples": sum(count > 0 for count in lost),
-        "tokens": int(sum(lost)),
-        "share": round(sum(lost) / whole, 6) if whole else 0.0,
+        "samples": sum(count > 0 for count in lost_tokens),
+        "tokens": int(sum(lost_tokens)),
+        "share": round(sum(lost_tokens) / whole, 6) if whole else 0.0,
     }
 
 
 def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any]:
-    """How often each special token stands in the samples, and how many do not start as texts do.
+    """Counts of each special token in the samples, and of samples with a missing or doubled BOS.
 
-    Samples cut on the left are not asked for a BOS.
+    Samples cut on the left are not expected to begin with BOS.
     """
     names, counts = reader.special_ids, Counter[int]()
     for row in samples:
@@ -98,7 +98,7 @@ def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any
 
 
 def _starts(row: TokenRow) -> bool:
-    """Whether the sample's first token is the row's: it is, unless the row was cut on the left."""
+    """Whether the sample begins with the row's first token: it was not cut on the left."""
     return row.whole_start and len(row.token_ids) > 0
 
 
@@ -106,9 +106,10 @@ def first_samples(rows: TokenRows, reader: Reader) -> list[dict[str, Any]]:
     """The first samples of each source in the blend's order, as the model sees them."""
     chosen = []
     for source in range(len(rows.sources)):
-        own = (row for row in rows.samples if row.source == source)
+        source_rows = (row for row in rows.samples if row.source == source)
         chosen += [
-            {"place": row.place, "tokens": shown(row.token_ids, reader)} for row in islice(own, FIRST_SAMPLES)
+            {"place": row.place, "tokens": shown(row.token_ids, reader)}
+            for row in islice(source_rows, FIRST_SAMPLES)
         ]
     return chosen
 
@@ -120,37 +121,39 @@ def shown(token_ids: Ids, reader: Reader) -> list[list[Any]]:
     return [[special.get(index) or reader.tokenizer.decode([index]), index in special] for index in ids]
 
 
-def warnings(found: dict[str, Any]) -> list[str]:
-    """What people should look at."""
-    special, samples = found["special_tokens"], found["samples"]
-    said = []
+def warnings(report_: dict[str, Any]) -> list[str]:
+    """Warnings about the set."""
+    special, samples = report_["special_tokens"], report_["samples"]
+    messages = []
     if special["bos_missing"]:
-        said.append(
+        messages.append(
             f"{special['bos_missing']} of {samples} samples do not start with {special['bos']}, which the "
             "tokenizer puts in front of text: check the chat template; the sequences begin with it still"
         )
     if special["bos_doubled"]:
-        said.append(
+        messages.append(
             f"{special['bos_doubled']} of {samples} samples start with {special['bos']} twice: the text "
             "brings one and the tokenizer adds one"
         )
-    longest = found["longest_share"]
+    longest = report_["longest_share"]
     if longest["share"] > DOMINANT:
-        said.append(
+        messages.append(
             f"{longest['place']} gives {longest['share']:.0%} of the set's tokens, so ranges are those of "
             "one document: add rows, lower seq_len without packing, or shorten it"
         )
-    repeated = found["duplicates"]["normalised"]["count"]
+    repeated = report_["duplicates"]["normalised"]["count"]
     if repeated > MANY_DUPLICATES * samples:
-        said.append(f"{repeated} of {samples} samples repeat another one but for case and white space")
-    if found["truncated"]["share"] > 0.5:
-        said.append(f"{found['truncated']['share']:.0%} of the tokens were cut off: raise seq_len, or pack")
-    dates = sorted({source["chats"]["date"] for source in found["sources"] if source["chats"]["date"]})
+        messages.append(f"{repeated} of {samples} samples repeat another one but for case and white space")
+    if report_["truncated"]["share"] > 0.5:
+        messages.append(
+            f"{report_['truncated']['share']:.0%} of the tokens were cut off: raise seq_len, or pack"
+        )
+    dates = sorted({source["chats"]["date"] for source in report_["sources"] if source["chats"]["date"]})
     if dates:
-        said.append(
+        messages.append(
             f"the chat template prints today's date: {dates[0]} was taken, set 'calibration.date' for another"
         )
-    skipped = sum(len(source["skipped"]) for source in found["sources"])
+    skipped = sum(len(source["skipped"]) for source in report_["sources"])
     if skipped:
-        said.append(f"{skipped} bad rows were skipped; they are listed under their source")
-    return said
+        messages.append(f"{skipped} bad rows were skipped; they are listed under their source")
+    return messages

@@ -27,23 +27,23 @@ BAR, GAP, LABEL, LONGEST = 18, 6, 110, 560
 """Pixels: height of a bar, space between two, width of the labels, length of the longest bar."""
 
 
-def page(found: Mapping[str, Any]) -> str:
+def page(report: Mapping[str, Any]) -> str:
     """The report as HTML; what comes from data files is escaped."""
     body = [
         "<h1>Calibration set</h1>",
-        f"<p>{_summary(found)}</p>",
-        *(f'<p class="warn">{escape(warning)}</p>' for warning in found["warnings"]),
+        f"<p>{_summary(report)}</p>",
+        *(f'<p class="warn">{escape(warning)}</p>' for warning in report["warnings"]),
         "<h2>Sources</h2>",
-        _sources(found["sources"]),
+        _sources(report["sources"]),
         "<h2>Tokens per sample</h2>",
-        _bars(found["sample_length_histogram"]),
+        _bars(report["sample_length_histogram"]),
         "<h2>What to know</h2>",
-        _table(("", ""), _facts(found)),
+        _table(("", ""), _facts(report)),
         "<h2>First samples of each source, token by token</h2>",
-        *(_sequence(sample["place"], sample["tokens"]) for sample in found["first_samples"]),
+        *(_sequence(sample["place"], sample["tokens"]) for sample in report["first_samples"]),
         "<h2>First sequence</h2>",
-        _sequence("as it is measured", found["first_sequence"]),
-        *_skipped(found["sources"]),
+        _sequence("as it is measured", report["first_sequence"]),
+        *_skipped(report["sources"]),
     ]
     return (
         '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>Calibration set</title>\n'
@@ -51,18 +51,18 @@ def page(found: Mapping[str, Any]) -> str:
     )
 
 
-def _summary(found: Mapping[str, Any]) -> str:
-    how = "packed end to end" if found["packed"] else "one sample each, padded on the right"
+def _summary(report: Mapping[str, Any]) -> str:
+    layout = "packed end to end" if report["packed"] else "one sample each, padded on the right"
     return (
-        f"{found['sequences']:,} sequences of {found['seq_len']:,} tokens ({how}): "
-        f"{found['tokens']:,} tokens from {found['samples']:,} samples."
+        f"{report['sequences']:,} sequences of {report['seq_len']:,} tokens ({layout}): "
+        f"{report['tokens']:,} tokens from {report['samples']:,} samples."
     )
 
 
 def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for source in sources:
-        columns = ", ".join(f"{held} from {name}" for held, name in source["read_as"]["columns"].items())
+        columns = ", ".join(f"{role} from {name}" for role, name in source["read_as"]["columns"].items())
         rows.append(
             (
                 source["file"],
@@ -76,28 +76,28 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     return _table(("file", "read as", "rows", "skipped", "taken", "tokens"), rows)
 
 
-def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    special, cut = found["special_tokens"], found["truncated"]
-    exact, near = (found["duplicates"][kind] for kind in ("exact", "normalised"))
+def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    special, cut = report["special_tokens"], report["truncated"]
+    exact, normalised = (report["duplicates"][kind] for kind in ("exact", "normalised"))
     bos = special["bos"]
     starts = (
         "the tokenizer puts none in front of text"
         if bos is None
         else f"{bos}; missing at {special['bos_missing']:,} starts, doubled at {special['bos_doubled']:,}"
     )
-    calls = sum(source["chats"]["arguments_decoded"] for source in found["sources"])
+    calls = sum(source["chats"]["arguments_decoded"] for source in report["sources"])
     counts = ", ".join(f"{name} {count:,}" for name, count in special["counts"].items())
     return [
         ("Repeated samples", f"{exact['count']:,} exactly{_pairs(exact)}"),
-        ("Repeated but for case and white space", f"{near['count']:,}{_pairs(near)}"),
+        ("Repeated but for case and white space", f"{normalised['count']:,}{_pairs(normalised)}"),
         ("Cut samples", f"{cut['samples']:,}; {cut['share']:.1%} of all tokens were cut off"),
         (
             "Left over",
-            f"{found['dropped_tail_tokens']:,} tokens after the last whole sequence, "
-            f"{found['left_out_sequences']:,} sequences beyond max_sequences",
+            f"{report['dropped_tail_tokens']:,} tokens after the last whole sequence, "
+            f"{report['left_out_sequences']:,} sequences beyond max_sequences",
         ),
         ("Beginning of sequence", starts),
-        *_begun(found),
+        *_begun(report),
         ("Special tokens", counts or "none"),
         (
             "Tool calls",
@@ -106,15 +106,15 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _begun(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    begin = found["sequences_begin_with"]
+def _begun(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    begin = report["sequences_begin_with"]
     if begin["tokens"] is None:
         return []
-    return [("Sequences", f"{begin['sequences']:,} of {found['sequences']:,} begin with {begin['tokens']}")]
+    return [("Sequences", f"{begin['sequences']:,} of {report['sequences']:,} begin with {begin['tokens']}")]
 
 
-def _pairs(found: Mapping[str, Any]) -> str:
-    return "".join(f"; {later} repeats {earlier}" for later, earlier in found["examples"])
+def _pairs(duplicates: Mapping[str, Any]) -> str:
+    return "".join(f"; {later} repeats {earlier}" for later, earlier in duplicates["examples"])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

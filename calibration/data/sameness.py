@@ -1,4 +1,4 @@
-"""When two rows are the same text; the standard library only."""
+"""Fingerprints that detect equal rows; standard library only."""
 
 import hashlib
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 BLOCK = 1 << 16
-"""Characters compared at once: a long text's words as strings would take twenty times its size."""
+"""Characters hashed at once: the words of a long text as strings would take twenty times its size."""
 
 SPACE = re.compile("[ \t\n]+")
 
@@ -17,24 +17,24 @@ EXAMPLES = 5
 
 def fingerprint(text: str) -> str:
     """128 bits of the sha256 of a text, in hexadecimal."""
-    seen = hashlib.sha256()
+    hasher = hashlib.sha256()
     for start in range(0, len(text), BLOCK):
-        seen.update(text[start : start + BLOCK].encode())
-    return seen.hexdigest()[:32]
+        hasher.update(text[start : start + BLOCK].encode())
+    return hasher.hexdigest()[:32]
 
 
 def loose_fingerprint(text: str) -> str:
-    """The same without what people do not see as a difference: case, white space, Unicode's spellings."""
-    seen, between = hashlib.sha256(), ""
+    """The same, ignoring case, white space and Unicode normalization."""
+    hasher, between = hashlib.sha256(), ""
     for block in _blocks(text):
         if words := unicodedata.normalize("NFKC", block).casefold().split():
-            seen.update(f"{between}{' '.join(words)}".encode())
+            hasher.update(f"{between}{' '.join(words)}".encode())
             between = " "
-    return seen.hexdigest()[:32]
+    return hasher.hexdigest()[:32]
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """Yields the text in pieces that end with white space: no spelling of Unicode reaches beyond one."""
+    """Yield the text in pieces that end with white space, across which no Unicode normalization reaches."""
     start = 0
     while start < len(text):
         space = SPACE.search(text, start + BLOCK)
@@ -44,11 +44,11 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> dict[str, Any]:
-    """How many samples repeat an earlier one, and the first few pairs."""
+    """Number of samples that repeat an earlier one, and the first few pairs."""
     first: dict[str, str] = {}
     pairs = []
-    for place, found in zip(places, fingerprints, strict=True):
-        earlier = first.setdefault(found, place)
+    for place, fingerprint_ in zip(places, fingerprints, strict=True):
+        earlier = first.setdefault(fingerprint_, place)
         if earlier is not place:
             pairs.append([place, earlier])
     return {"count": len(pairs), "examples": pairs[:EXAMPLES]}

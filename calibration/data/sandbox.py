@@ -1,8 +1,8 @@
-"""Runs chat templates in a process of its own, within limits that the kernel keeps; jinja2 and no more.
+"""Renders chat templates in a separate process, within limits that the kernel enforces; imports only jinja2.
 
-A program, started by `templates.py`: reads requests from its input and writes one answer to each, both one
-JSON object per line. A template that takes too much CPU time is killed with this process; what needs too much
-memory gets a MemoryError. The environment is the one that transformers and the servers set up.
+`templates.py` starts this program. It reads requests from its input and writes one answer to each, both as
+one JSON object per line. A template that exceeds the CPU time is killed together with this process; one that
+exceeds the memory gets a MemoryError. The Jinja environment is that of transformers and the servers.
 """
 
 import json
@@ -22,29 +22,29 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 CPU_SECONDS, MEMORY_BYTES = 5.0, 10**9
-"""What one row may take."""
+"""Limits for one row."""
 
 TEXT_FACTOR, TEXT_BYTES = 16, 10**6
-"""A row may become a text of so many times its own size, and so much on top of that."""
+"""Longest rendered text: a multiple of the row's size, plus a constant."""
 
 SAID_CHARS = 500
-"""Quoted of what a template says, at most."""
+"""Most characters of a template's error that are quoted."""
 
 
 class Generation(Extension):
-    """`{% generation %}`: marks what a model wrote for those who train it; here, what it holds is text."""
+    """`{% generation %}`, which marks the model's text for training; renders its contents here."""
 
     tags = {"generation"}  # noqa: RUF012 as jinja2 declares it
 
     def parse(self, parser: Parser) -> nodes.Node:
-        """The statements inside, whose variables stay inside."""
+        """The statements inside as a scope of their own."""
         scope = nodes.Scope(lineno=next(parser.stream).lineno)
         scope.body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
         return scope
 
 
 class Templates:
-    """Compiled templates by the number that requests call them by."""
+    """Compiled templates by the number in requests."""
 
     def __init__(self) -> None:
         self.env = ImmutableSandboxedEnvironment(
@@ -55,31 +55,31 @@ class Templates:
         self.known = dict[int, tuple[jinja2.Template, bool]]()
 
     def answer(self, request: Mapping[str, Any], size: int) -> dict[str, Any]:
-        """The text of a chat, and whether it was asked for the date; or the error."""
+        """The text of a chat, and whether the template used the date."""
         if "source" in request:
             source = request["source"]
             takes = takes_parts(self.env.parse(source))
             self.known[request["template"]] = self.env.from_string(source), takes
         template, parts = self.known[request["template"]]
-        asked = list[str]()
+        date_formats = list[str]()
 
         def strftime_now(form: str) -> str:
-            asked.append(form)
+            date_formats.append(form)
             return datetime.combine(date.fromisoformat(request["date"]), time()).strftime(form)
 
         values = {"strftime_now": strftime_now, **request["values"]}
-        values["messages"] = [as_taken(message, parts=parts) for message in request["messages"]]
+        values["messages"] = [join_parts(message, parts=parts) for message in request["messages"]]
         text = template.render(**values)
         if len(text) > TEXT_FACTOR * size + TEXT_BYTES:
             raise MemoryError
         text.encode()
-        return {"text": text, "dated": bool(asked)}
+        return {"text": text, "dated": bool(date_formats)}
 
 
-def as_taken(message: Mapping[str, Any], *, parts: bool) -> Mapping[str, Any]:
-    """A message with its text parts joined, where the template does not take them one by one.
+def join_parts(message: Mapping[str, Any], *, parts: bool) -> Mapping[str, Any]:
+    """A message with its text parts joined, unless the template handles parts.
 
-    Results of tools are always joined: hardly a template takes parts there.
+    Results of tools are always joined: almost no template handles parts there.
     """
     content = message.get("content")
     if not isinstance(content, list) or (parts and message["role"] != "tool"):
@@ -92,15 +92,15 @@ def takes_parts(template: nodes.Template) -> bool:
     return any("content" in _names(loop.iter) for loop in template.find_all(nodes.For))
 
 
-def _names(over: nodes.Node) -> set[Any]:
-    """What the end of an expression is called: a variable, attribute or key; filters are looked through."""
-    while isinstance(over, nodes.Filter) and over.node is not None:
-        over = over.node
-    match over:
+def _names(expression: nodes.Node) -> set[Any]:
+    """The last name of an expression, a variable, attribute or key, below any filters."""
+    while isinstance(expression, nodes.Filter) and expression.node is not None:
+        expression = expression.node
+    match expression:
         case nodes.Name():
-            return {over.name}
+            return {expression.name}
         case nodes.Getattr():
-            return {over.attr}
+            return {expression.attr}
         case nodes.Getitem(arg=nodes.Const(value=key)):
             return {key}
     return set()
@@ -120,46 +120,47 @@ def tojson(
 
 
 def raise_exception(message: str) -> None:
-    """What templates call to refuse messages."""
+    """The function that templates call to refuse messages."""
     raise TemplateError(message)
 
 
-def said(exc: BaseException) -> str:
-    """What is wrong, as a verb and its object: the template's name stands in front."""
-    what = re.sub(r"\s+", " ", str(exc))[:SAID_CHARS] or type(exc).__name__
+def describe_error(exc: BaseException) -> str:
+    """The problem as verb and object, to follow the template's name."""
+    detail = re.sub(r"\s+", " ", str(exc))[:SAID_CHARS] or type(exc).__name__
     line = exc.lineno if isinstance(exc, TemplateSyntaxError) else 0
     words: dict[type[BaseException], str] = {
         MemoryError: "takes more than 1 GB, or makes a text far longer than the row",
-        TemplateSyntaxError: f"is no Jinja template (line {line}: {what})",
-        SecurityError: f"does what the sandbox forbids ({what})",
+        TemplateSyntaxError: f"is not a Jinja template (line {line}: {detail})",
+        SecurityError: f"does what the sandbox forbids ({detail})",
         RecursionError: "nests too deeply",
         UnicodeEncodeError: "prints half a surrogate pair",
     }
     return next(
-        (told for kind, told in words.items() if isinstance(exc, kind)), f"refuses the messages ({what})"
+        (description for kind, description in words.items() if isinstance(exc, kind)),
+        f"refuses the messages ({detail})",
     )
 
 
 def confine() -> None:
-    """Limits this process's memory to what it has and a row's share; a killed one leaves no core file."""
+    """Limit this process's memory to its present size plus the limit for a row; disable core files."""
     with open("/proc/self/statm") as file:  # noqa: PTH123 pathlib is not needed for anything else
-        held = int(file.read().split()[0]) * resource.getpagesize()
-    limit = held + MEMORY_BYTES
+        used_bytes = int(file.read().split()[0]) * resource.getpagesize()
+    limit = used_bytes + MEMORY_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
 
 
 def main() -> None:
-    """Answers until the input ends."""
+    """Answer requests until the input ends."""
     confine()
     templates = Templates()
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             answer = json.dumps(templates.answer(json.loads(line), len(line)))
-        except Exception as exc:  # noqa: BLE001 whatever a template does is told as its fault
-            answer = json.dumps({"error": said(exc)})
+        except Exception as exc:  # noqa: BLE001 any exception is the template's fault
+            answer = json.dumps({"error": describe_error(exc)})
         signal.setitimer(signal.ITIMER_PROF, 0)
         sys.stdout.buffer.write(answer.encode() + b"\n")
         sys.stdout.buffer.flush()

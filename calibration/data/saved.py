@@ -1,23 +1,23 @@
-"""A directory that `datasets` wrote with `save_to_disk`: splits and files; standard library only."""
+"""Reads splits and files of directories from `save_to_disk` of `datasets`; standard library only."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from calibration.errors import DataError
-from calibration.links import told
+from calibration.links import describe_links
 from recipes.regular import FileRefused, read_text
 
 SPLITS, STATE = "dataset_dict.json", "state.json"
 
 STATE_BYTES = 8 << 20
-"""Read of either at most; a hundred thousand files are named in less."""
+"""Largest size of either file: enough for the names of a hundred thousand files."""
 
 
 def data_files(directory: Path, split: str | None) -> list[Path]:
-    """The Arrow files of a saved dataset, in order; of one with splits, those of the split chosen.
+    """The Arrow files of a saved dataset, in order; of one with splits, those of the chosen split.
 
-    Raises DataError for a directory that `save_to_disk` did not write, and for a split that is not there.
+    DataError for a directory that `save_to_disk` did not write, and for an unknown split.
     """
     _require_inside(directory, [SPLITS, STATE])
     if (directory / SPLITS).is_file():
@@ -26,29 +26,29 @@ def data_files(directory: Path, split: str | None) -> list[Path]:
         return _files(directory / chosen)
     if not (directory / STATE).is_file():
         raise DataError(
-            f"{directory}: neither {SPLITS} nor {STATE} in it; give a data file, or a directory that "
-            "datasets' save_to_disk wrote"
+            f"{directory}: has neither {SPLITS} nor {STATE}; give a data file, or a directory from "
+            "save_to_disk of datasets"
         )
     if split is not None:
-        raise DataError(f"{directory}: holds one split without a name, not {split!r}; leave out 'split'")
+        raise DataError(f"{directory}: has one split without a name, not {split!r}; leave out 'split'")
     return _files(directory)
 
 
 def _chosen(directory: Path, split: str | None) -> str:
-    found = _read(directory / SPLITS).get("splits")
-    names = [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    listed = _read(directory / SPLITS).get("splits")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     if split is None and len(names) == 1:
         return names[0]
     if split is None or split not in names:
-        said = "several splits" if split is None else f"no split {split!r}"
-        raise DataError(f"{directory}: {said}; name one of {', '.join(names) or 'none'} in 'split'")
+        problem = "several splits" if split is None else f"no split {split!r}"
+        raise DataError(f"{directory}: {problem}; name one of {', '.join(names) or 'none'} in 'split'")
     return split
 
 
 def _files(directory: Path) -> list[Path]:
     state = _read(directory / STATE)
     if state.get("_indices_data_files"):
-        raise DataError(f"{directory}: rows are chosen by an index; save it anew with flatten_indices()")
+        raise DataError(f"{directory}: rows are selected by an index; save it again after flatten_indices()")
     entries = state.get("_data_files")
     names = [entry.get("filename") for entry in entries] if isinstance(entries, list) else []
     if not names:
@@ -62,15 +62,15 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _require_inside(directory: Path, names: list[str]) -> None:
-    if said := told(directory, names):
-        raise DataError(said)
+    if problem := describe_links(directory, names):
+        raise DataError(problem)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(read_text(path, STATE_BYTES))
+        document = json.loads(read_text(path, STATE_BYTES))
     except (FileRefused, ValueError, RecursionError) as exc:
         raise DataError(f"{path}: not readable as JSON ({exc}); save the dataset again") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise DataError(f"{path}: not a JSON object; save the dataset again")
-    return found
+    return document

@@ -1,65 +1,64 @@
-"""Checks every row of a source and remembers where the good ones are; the standard library only."""
+"""Scans a source: checks every row and records the positions of valid ones; standard library only."""
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from calibration.data.fields import Content, Shape, choose, content, widened
+from calibration.data.fields import Content, Shape, choose, content, widen
 from calibration.data.text_files import EXPECTED, Row, RowFile
 from calibration.errors import DataError
+from calibration.progress import Progress
 
 MAX_PROBLEMS = 10
-"""Problems listed before a source is given up: enough to see a pattern, few enough to read."""
+"""Problems after which a scan ends: enough to see a pattern, few enough to read."""
 
 TICK_ROWS = 4096
 """Rows checked between two progress reports."""
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A row's content and where it stands."""
+    """A row's content and position."""
 
     file: str
     """Name of the file, without its directory."""
     line: int
     place: str
-    """Path and line, or row, for messages."""
+    """Path and line or row, for messages."""
     content: Content
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What a pass over a source found; a broken source raises instead."""
+    """The result of scanning a source; a source with too many invalid rows raises instead."""
 
     files: tuple[RowFile, ...]
     shape: Shape
     skipped: tuple[str, ...]
-    """Rows left out, each as file name, line and reason."""
+    """Skipped rows, each as file name, line and reason."""
     complete: bool
-    """Whether everything was read; false where a byte budget ended the pass."""
+    """Whether everything was read; false where a byte budget ended the scan."""
     owners: "array[int]" = field(default_factory=lambda: array("L"))
-    """Which file each good row is in."""
+    """Index of each valid row's file."""
     positions: "array[int]" = field(default_factory=lambda: array("Q"))
-    """Where in that file it is."""
+    """Position of each valid row in its file."""
     lines: "array[int]" = field(default_factory=lambda: array("Q"))
-    """Line, or row of a table, from 1."""
+    """Line of each valid row, or row of a table, from 1."""
 
     @property
     def rows(self) -> int:
-        """Number of good rows seen."""
+        """Number of valid rows."""
         return len(self.positions)
 
     def read(self, picks: Sequence[int]) -> Iterator[Sample]:
-        """Yields the picked rows (indices into the good ones) in the order given."""
-        at = 0
-        while at < len(picks):
-            owner, run = self.owners[picks[at]], [picks[at]]
-            while at + len(run) < len(picks) and self.owners[picks[at + len(run)]] == owner:
-                run.append(picks[at + len(run)])
+        """Yield the picked rows, by index among the valid ones, in the given order."""
+        position = 0
+        while position < len(picks):
+            owner, run = self.owners[picks[position]], [picks[position]]
+            while position + len(run) < len(picks) and self.owners[picks[position + len(run)]] == owner:
+                run.append(picks[position + len(run)])
             yield from self._read(self.files[owner], run)
-            at += len(run)
+            position += len(run)
 
     def _read(self, file: RowFile, picks: Sequence[int]) -> Iterator[Sample]:
         columns = list(self.shape.columns.values())
@@ -67,14 +66,14 @@ class Scan:
         for pick in picks:
             line = self.lines[pick]
             try:
-                found = content(self.shape, next(rows))
+                content_ = content(self.shape, next(rows))
             except ValueError as exc:
                 raise DataError(f"{place(file, line)}: {exc}") from None
-            yield Sample(file.path.name, line, place(file, line), found)
+            yield Sample(file.path.name, line, place(file, line), content_)
 
 
 def place(file: RowFile, line: int) -> str:
-    """A row as messages name it: path and line, or path and row of a table."""
+    """The name of a row in messages: path and line, or path and row of a table."""
     return f"{file.path}:{line}" if file.unit == "line" else f"{file.path}: row {line}"
 
 
@@ -87,10 +86,10 @@ def scan(
     budget_bytes: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Scan:
-    """Checks every row of a source's files, or the rows that start in each one's first `budget_bytes`.
+    """Check every row of a source's files, or the rows that start in each one's first `budget_bytes`.
 
-    Raises DataError that lists up to MAX_PROBLEMS problems, each as file:line, when there are more than
-    `allowed`, or when there is no good row.
+    DataError, with up to MAX_PROBLEMS problems as file:line, for more than `allowed` invalid rows, or no
+    valid row.
     """
     checker = _Checker(roles, allowed)
     complete = True
@@ -99,7 +98,7 @@ def scan(
         complete &= checker.check(number, file, budget_bytes, progress)
     checker.judge()
     if checker.shape is None or not checker.positions:
-        raise DataError(f"{files[0].path}:1: the file holds no rows; {EXPECTED[kind]}")
+        raise DataError(f"{files[0].path}:1: the file has no rows; {EXPECTED[kind]}")
     return Scan(
         tuple(files),
         checker.shape,
@@ -112,7 +111,7 @@ def scan(
 
 
 class _Checker:
-    """Takes rows one after another."""
+    """The state of a scan."""
 
     def __init__(self, roles: Mapping[str, str], allowed: int) -> None:
         self.roles, self.allowed = roles, allowed
@@ -124,7 +123,7 @@ class _Checker:
         """With names only, for a report."""
 
     def look_at(self, file: RowFile) -> None:
-        """Takes the columns from the first file that says which it has."""
+        """Choose the columns by the first file with a header or schema."""
         names = file.names()
         if self.shape is None and names:
             try:
@@ -133,7 +132,7 @@ class _Checker:
                 raise DataError(f"{file.path}: {exc}") from None
 
     def check(self, number: int, file: RowFile, budget_bytes: int | None, progress: Progress) -> bool:
-        """Checks a file's rows; returns whether that was all of them."""
+        """Check a file's rows; return whether all of them were read."""
         unit = "bytes scanned" if file.unit == "line" else "rows scanned"
         columns = list(self.shape.columns.values()) if self.shape else []
         extent = file.extent
@@ -146,14 +145,14 @@ class _Checker:
         return True
 
     def take(self, number: int, file: RowFile, row: Row) -> None:
-        """Notes where a good row is, or what is wrong with a bad one."""
+        """Record the position of a valid row, or the problem of an invalid one."""
         try:
             self._content(row)
         except ValueError as exc:
             if len(self.problems) < MAX_PROBLEMS:
                 self.problems.append(f"{place(file, row.line)}: {exc}")
-            at = f"{file.path.name}:{row.line}"
-            self.skipped.append(f"{at}: {exc}")
+            place_ = f"{file.path.name}:{row.line}"
+            self.skipped.append(f"{place_}: {exc}")
             if len(self.skipped) >= self.allowed + MAX_PROBLEMS:
                 self.judge()
             return
@@ -164,13 +163,13 @@ class _Checker:
     def _content(self, row: Row) -> Content:
         if isinstance(row.fields, ValueError):
             raise row.fields
-        shape = widened(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
-        found = content(shape, row.fields)
+        shape = widen(self.shape or choose(self.roles, row.fields), self.roles, row.fields)
+        content_ = content(shape, row.fields)
         self.shape = shape
-        return found
+        return content_
 
     def judge(self) -> None:
-        """Raises DataError for more bad rows than are allowed."""
+        """Raise DataError for more invalid rows than allowed."""
         if len(self.skipped) <= self.allowed:
             return
         if self.allowed:

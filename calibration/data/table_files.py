@@ -1,4 +1,4 @@
-"""Data files read as tables: Parquet, and the Arrow files of a saved `datasets` directory."""
+"""Reads tables: Parquet files, and the Arrow files of a saved `datasets` directory."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,20 +15,20 @@ from calibration.data.text_files import KINDS, ROW_BYTES, Row, RowFile
 from calibration.errors import DataError
 
 BATCH_ROWS = 256
-"""Rows turned into Python values at a time."""
+"""Rows converted to Python values at a time."""
 
 GROUP_BYTES = 4 << 30
-"""What one row group may unpack to, by the file's own account: it is in memory at once."""
+"""Largest row group by the file's own metadata: it is decoded into memory at once."""
 
 TEXTS = ("string", "large_string", "binary", "large_binary")
 """Arrow's types of text."""
 
 BROKEN = (pa.ArrowException, OSError, EOFError)
-"""What pyarrow raises for bytes that are not what they should be."""
+"""Exceptions of pyarrow for malformed files."""
 
 
 class Table:
-    """What both kinds of table share."""
+    """The common part of both kinds of tables."""
 
     unit = "row"
 
@@ -41,7 +41,7 @@ class Table:
         raise NotImplementedError
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
-        """The table's rows in order, some at a time."""
+        """The table's rows in order, in batches."""
         raise NotImplementedError
 
     def row(self, position: int, columns: list[str]) -> Any:
@@ -50,14 +50,14 @@ class Table:
 
     def names(self) -> list[str]:
         """The columns."""
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             return list(self.schema.names)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every row in order, by its number from 1."""
         number, batches = 0, self.batches(self._own(columns))
         while True:
-            with _Told(self.path):
+            with _ReportBrokenFile(self.path):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -69,7 +69,7 @@ class Table:
         """The rows with these numbers, from 0."""
         own = self._own(columns)
         for position in positions:
-            with _Told(self.path):
+            with _ReportBrokenFile(self.path):
                 batch = self.row(position, own)
             fields = _value(batch)
             if isinstance(fields, ValueError):
@@ -93,19 +93,19 @@ class Parquet(Table):
     @cached_property
     def file(self) -> pq.ParquetFile:
         """The file, opened; its footer is checked."""
-        with _Told(self.path):
-            found = pq.read_metadata(self.path, memory_map=True)
-        for number, group in enumerate(map(found.row_group, range(found.num_row_groups))):
+        with _ReportBrokenFile(self.path):
+            metadata = pq.read_metadata(self.path, memory_map=True)
+        for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
             if group.total_byte_size > self.group_bytes:
                 raise DataError(
                     f"{self.path}: row group {number} unpacks to {group.total_byte_size:,} bytes, at most "
                     f"{self.group_bytes:,} are read; write the file with a smaller row_group_size"
                 )
-        columns = [found.schema.column(index) for index in range(found.num_columns)]
-        # A text that many rows share stays one, whatever they would come to.
+        columns = [metadata.schema.column(index) for index in range(metadata.num_columns)]
+        # Read texts as dictionaries: a text that many rows share is in memory once, however many there are.
         shared = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
-        with _Told(self.path):
-            return pq.ParquetFile(self.path, memory_map=True, metadata=found, read_dictionary=shared)
+        with _ReportBrokenFile(self.path):
+            return pq.ParquetFile(self.path, memory_map=True, metadata=metadata, read_dictionary=shared)
 
     @property
     def schema(self) -> Any:
@@ -120,8 +120,11 @@ class Parquet(Table):
     @cached_property
     def starts(self) -> list[int]:
         """Number of the first row of each row group, and of the row after the last."""
-        found = self.file.metadata
-        return [0, *accumulate(found.row_group(index).num_rows for index in range(found.num_row_groups))]
+        metadata = self.file.metadata
+        return [
+            0,
+            *accumulate(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)),
+        ]
 
     def batches(self, columns: list[str]) -> Iterator[Any]:
         """The rows in order."""
@@ -142,7 +145,7 @@ class Arrow(Table):
     @cached_property
     def table(self) -> pa.Table:
         """The rows, not copied."""
-        with _Told(self.path):
+        with _ReportBrokenFile(self.path):
             return pa.ipc.open_stream(pa.memory_map(str(self.path))).read_all()
 
     @property
@@ -172,8 +175,8 @@ def open_file(path: Path, kind: str) -> RowFile:
     return Parquet(path) if kind == "parquet" else Arrow(path)
 
 
-class _Told:
-    """Says which file it is that pyarrow cannot read."""
+class _ReportBrokenFile:
+    """Turns exceptions of pyarrow into a DataError with the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -183,12 +186,14 @@ class _Told:
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if isinstance(exc, BROKEN):
-            said = str(exc).splitlines()[0]
-            raise DataError(f"{self.path}: not a whole table ({said}); write or get the file again") from None
+            reason = str(exc).splitlines()[0]
+            raise DataError(
+                f"{self.path}: not a whole table ({reason}); write or get the file again"
+            ) from None
 
 
 def _values(batch: Any) -> Iterator[Fields | ValueError]:
-    """A batch's rows as Python values; a row that is too long, or no UTF-8, is at fault alone."""
+    """A batch's rows as Python values; a ValueError in place of a row that is too long or not UTF-8."""
     if _decoded_bytes(batch) <= ROW_BYTES:
         try:
             yield from [_present(row) for row in batch.to_pylist()]
@@ -199,22 +204,22 @@ def _values(batch: Any) -> Iterator[Fields | ValueError]:
         yield _value(batch.slice(index, 1))
 
 
-def _decoded_bytes(found: Any) -> int:
-    """What a table or array comes to in Python, where a text that rows share is there for each of them."""
-    kind, types = getattr(found, "type", None), pa.types
+def _decoded_bytes(value: Any) -> int:
+    """Bytes of a table or array as Python values, in which every row has its own copy of a shared text."""
+    kind, types = getattr(value, "type", None), pa.types
     if kind is None:
-        parts = found.columns
-    elif isinstance(found, pa.ChunkedArray):
-        parts = found.chunks
+        parts = value.columns
+    elif isinstance(value, pa.ChunkedArray):
+        parts = value.chunks
     elif types.is_list(kind) or types.is_large_list(kind):
-        parts = [found.flatten()]
+        parts = [value.flatten()]
     elif types.is_struct(kind):
-        parts = found.flatten()
+        parts = value.flatten()
     elif types.is_dictionary(kind) and str(kind.value_type) in TEXTS:
-        lengths = pc.binary_length(found.dictionary)
-        return int(pc.sum(lengths.take(found.indices)).as_py() or 0)
+        lengths = pc.binary_length(value.dictionary)
+        return int(pc.sum(lengths.take(value.indices)).as_py() or 0)
     else:
-        return int(found.nbytes)
+        return int(value.nbytes)
     return sum(map(_decoded_bytes, parts))
 
 
@@ -229,7 +234,7 @@ def _value(row: Any) -> Fields | ValueError:
 
 
 def _present(fields: Fields) -> Fields:
-    """A row without what only a table's types put there: keys of a struct that other rows have, as nulls."""
+    """A row without null fields of structs: a table has the keys of all rows in every row."""
     return {name: _without_nulls(value) for name, value in fields.items()}
 
 

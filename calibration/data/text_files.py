@@ -1,4 +1,4 @@
-"""Data files read line by line: JSONL, paragraphs, CSV; standard library only, for plans."""
+"""Reads data files line by line: JSONL, paragraphs, CSV; standard library only, since plans use it."""
 
 import csv
 import json
@@ -13,20 +13,20 @@ from calibration.data.values import json_type
 from calibration.errors import DataError
 
 ROW_BYTES = 16 << 20
-"""Longest row that is read, so that memory does not depend on a file without line ends: JSON may take some 25
-times that."""
+"""Longest row that is read, which bounds the memory for a file without line ends; parsed JSON may take about
+25 times as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row as a file has it."""
+    """One row of a file."""
 
     position: int
-    """Where `read` finds it again: byte offset, or number from 0 in a table."""
+    """Position for `read`: byte offset, or number from 0 in a table."""
     line: int
     """Line of the file, or row of a table, from 1."""
     fields: Fields | ValueError
-    """Its values, or what is wrong with it."""
+    """Its values, or its problem."""
 
 
 class RowFile(Protocol):
@@ -34,29 +34,29 @@ class RowFile(Protocol):
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Path of the file."""
 
     @property
     def unit(self) -> str:
-        """What `line` counts: `line`, or `row` of a table."""
+        """Unit of `line`: `line`, or `row` of a table."""
 
     @property
     def extent(self) -> int:
         """Upper end of the rows' positions: the file's bytes or the table's rows."""
 
     def names(self) -> list[str] | None:
-        """Its columns; None where every row has its own."""
+        """Its columns; None where rows have their own columns."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """Every row in order, with at least these columns where it has them."""
+        """Every row in order, with at least those of `columns` that it has."""
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
-        """The rows at these positions, in this order; a row that cannot be read is a ValueError."""
+        """The rows at these positions, in this order; ValueError for an unreadable row."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """What the line-based kinds share."""
+    """The common part of line-based files."""
 
     path: Path
 
@@ -82,7 +82,7 @@ class JsonLines(TextFile):
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every line in order."""
         for offset, number, raw in _lines(self.path):
-            yield Row(offset, number, _tried(raw))
+            yield Row(offset, number, _object_or_error(raw))
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
         """The objects that start at these bytes."""
@@ -105,7 +105,7 @@ class Paragraphs(TextFile):
         """Every paragraph in order."""
         for offset, number, raw in _paragraphs(self.path):
             try:
-                yield Row(offset, number, {"text": _decoded(raw).strip()})
+                yield Row(offset, number, {"text": _decode(raw).strip()})
             except ValueError as exc:
                 yield Row(offset, number, exc)
 
@@ -117,7 +117,7 @@ class Paragraphs(TextFile):
                 parts = [file.readline()]
                 while (line := file.readline()).strip():
                     parts.append(line)
-                yield {"text": _decoded(b"".join(parts)).strip()}
+                yield {"text": _decode(b"".join(parts)).strip()}
 
 
 class Csv(TextFile):
@@ -126,17 +126,17 @@ class Csv(TextFile):
     __slots__ = ()
 
     def names(self) -> list[str]:
-        """The header; raises DataError without a usable one."""
+        """The header; DataError for an invalid one."""
         with self.path.open("rb") as file:
-            _, _, found = next(_records(file), (0, 1, []))
-        if isinstance(found, ValueError):
-            raise DataError(f"{self.path}:1: {found}")
-        repeated = sorted({name for name in found if found.count(name) > 1})
+            _, _, header = next(_records(file), (0, 1, []))
+        if isinstance(header, ValueError):
+            raise DataError(f"{self.path}:1: {header}")
+        repeated = sorted({name for name in header if header.count(name) > 1})
         if repeated:
             raise DataError(
-                f"{self.path}:1: column {repeated[0]!r} stands twice in the header; rename one of them"
+                f"{self.path}:1: column {repeated[0]!r} is repeated in the header; rename one of them"
             )
-        return found
+        return header
 
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Every record after the header in order, by the line that it starts on."""
@@ -144,8 +144,8 @@ class Csv(TextFile):
         with self.path.open("rb") as file:
             records = _records(file)
             next(records, None)
-            for offset, line, found in records:
-                yield Row(offset, line, found if isinstance(found, ValueError) else _paired(header, found))
+            for offset, line, record in records:
+                yield Row(offset, line, record if isinstance(record, ValueError) else _pair(header, record))
 
     def read(self, positions: Sequence[int], columns: Sequence[str]) -> Iterator[Fields]:
         """The records that start at these bytes."""
@@ -153,8 +153,8 @@ class Csv(TextFile):
         with self.path.open("rb") as file:
             for position in positions:
                 file.seek(position)
-                _, _, found = next(_records(file), (0, 0, []))
-                fields = found if isinstance(found, ValueError) else _paired(header, found)
+                _, _, record = next(_records(file), (0, 0, []))
+                fields = record if isinstance(record, ValueError) else _pair(header, record)
                 if isinstance(fields, ValueError):
                     raise fields
                 yield fields
@@ -177,16 +177,16 @@ EXPECTED = {
     "parquet": "give a table with rows",
     "arrow": "give a split with rows",
 }
-"""What a file of each kind should hold."""
+"""Kind of file -> what it should contain."""
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Yields (byte offset, line, bytes); blank lines at the end of a file are no rows."""
+    """Yield (byte offset, line, bytes); blank lines at the end of a file are ignored."""
     offset, blank = 0, list[tuple[int, int, bytes]]()
     with path.open("rb") as file:
-        for number, raw in enumerate(_bounded(file, path), start=1):
+        for number, raw in enumerate(_bounded_lines(file, path), start=1):
             if raw.strip():
-                yield from blank  # blank lines that rows follow are broken rows
+                yield from blank  # blank lines before a row are invalid rows
                 blank.clear()
                 yield offset, number, raw
             elif not blank:
@@ -194,8 +194,8 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
             offset += len(raw)
 
 
-def _bounded(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Every line of a file; one that is too long is a DataError, and not read to its end."""
+def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Every line of a file; DataError for one that is too long, without reading its rest."""
     number = 1
     while raw := file.readline(ROW_BYTES + 1):
         if len(raw) > ROW_BYTES:
@@ -209,21 +209,21 @@ def _too_long(path: Path, line: int) -> DataError:
 
 
 def _paragraphs(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    offset, start, begun, parts = 0, 0, 0, list[bytes]()
+    offset, start, first_line, parts = 0, 0, 0, list[bytes]()
     with path.open("rb") as file:
-        for number, raw in enumerate(_bounded(file, path), start=1):
+        for number, raw in enumerate(_bounded_lines(file, path), start=1):
             if raw.strip():
                 if not parts:
-                    start, begun = offset, number
+                    start, first_line = offset, number
                 parts.append(raw)
                 if offset + len(raw) - start > ROW_BYTES:
-                    raise _too_long(path, begun)
+                    raise _too_long(path, first_line)
             elif parts:
-                yield start, begun, b"".join(parts)
+                yield start, first_line, b"".join(parts)
                 parts = []
             offset += len(raw)
     if parts:
-        yield start, begun, b"".join(parts)
+        yield start, first_line, b"".join(parts)
 
 
 class _Feed:
@@ -232,7 +232,7 @@ class _Feed:
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
         self.begun = (self.offset, self.line)
-        """Where the record begins, in bytes and lines; whoever takes records says it."""
+        """Start of the current record, in bytes and lines; the reader of records sets it."""
 
     def __iter__(self) -> "_Feed":
         return self
@@ -272,7 +272,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
             yield offset, line + 1, cells
 
 
-def _paired(header: list[str], cells: list[str]) -> Fields | ValueError:
+def _pair(header: list[str], cells: list[str]) -> Fields | ValueError:
     if len(cells) != len(header):
         return ValueError(f"{len(cells)} fields, the header has {len(header)}; quote fields with commas")
     for name, cell in zip(header, cells, strict=True):
@@ -281,14 +281,14 @@ def _paired(header: list[str], cells: list[str]) -> Fields | ValueError:
     return dict(zip(header, cells, strict=True))
 
 
-def _tried(raw: bytes) -> Fields | ValueError:
+def _object_or_error(raw: bytes) -> Fields | ValueError:
     try:
         return _object(raw)
     except ValueError as exc:
         return exc
 
 
-def _decoded(raw: bytes) -> str:
+def _decode(raw: bytes) -> str:
     if b"\0" in raw:
         raise ValueError(f"NUL byte at position {raw.index(0) + 1} of the row; save the file as UTF-8 text")
     try:
@@ -300,7 +300,7 @@ def _decoded(raw: bytes) -> str:
 
 
 def _object(raw: bytes) -> Fields:
-    line = _decoded(raw).rstrip()
+    line = _decode(raw).rstrip()
     if not line:
         raise ValueError("blank line between rows; remove it or give a JSON object")
     try:

@@ -1,67 +1,67 @@
-"""Checks of single values that rows hold: text that can be tokenized, JSON; standard library only."""
+"""Checks single values of rows: text that can be tokenized, JSON; standard library only."""
 
 import json
 import re
 from typing import Any
 
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
-"""A NUL as `json.dumps` writes it."""
+"""Matches a NUL as `json.dumps` writes it."""
 
 SHOWN_CHARS = 24
-"""Characters in front of a wrong one that a message quotes."""
+"""Characters before a wrong one that a message quotes."""
 
 
-def text(what: str, value: Any) -> str:
-    """The value, if it is text that can be tokenized and is not empty; else a ValueError."""
-    found = string(what, value)
-    if not found.strip():
-        raise ValueError(f"{what} is empty; give text or drop the row")
-    return found
+def text(label: str, value: Any) -> str:
+    """The value, if it is non-empty text that can be tokenized; else a ValueError."""
+    value_ = string(label, value)
+    if not value_.strip():
+        raise ValueError(f"{label} is empty; give text or drop the row")
+    return value_
 
 
-def string(what: str, value: Any) -> str:
-    """The value, if it is text that can be tokenized, be it empty; else a ValueError."""
+def string(label: str, value: Any) -> str:
+    """The value, if it is text that can be tokenized, possibly empty; else a ValueError."""
     if not isinstance(value, str):
-        raise ValueError(f"{what} is a JSON {json_type(value)}; it must be text")
+        raise ValueError(f"{label} is a JSON {json_type(value)}; it must be text")
     if "\0" in value:
-        raise ValueError(f"{what} has a NUL at character {value.index(chr(0)) + 1}; it must be text")
+        raise ValueError(f"{label} has a NUL at character {value.index(chr(0)) + 1}; it must be text")
     try:
         value.encode()
     except UnicodeEncodeError as exc:
         raise ValueError(
-            f"{what} has half a surrogate pair at character {exc.start + 1}; it must be valid Unicode"
+            f"{label} has half a surrogate pair at character {exc.start + 1}; it must be valid Unicode"
         ) from None
     return value
 
 
-def printable(what: str, value: Any) -> None:
-    """Raises ValueError unless every string of a JSON value, keys too, is text that can be tokenized."""
+def printable(label: str, value: Any) -> None:
+    """Raise ValueError unless every string of a JSON value, keys included, can be tokenized."""
     try:
         written = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as exc:
-        raise ValueError(f"{what} cannot be written as JSON ({exc}); give text, numbers and lists") from None
+        raise ValueError(f"{label} cannot be written as JSON ({exc}); give text, numbers and lists") from None
     except RecursionError:
-        raise ValueError(f"{what} is nested too deeply; give a flatter value") from None
+        raise ValueError(f"{label} is nested too deeply; give a flatter value") from None
     try:
         written.encode()
     except UnicodeEncodeError as exc:
-        before = written[max(0, exc.start - SHOWN_CHARS) : exc.start]
+        context = written[max(0, exc.start - SHOWN_CHARS) : exc.start]
         raise ValueError(
-            f"{what} has half a surrogate pair after {before!r}; it must be valid Unicode"
+            f"{label} has half a surrogate pair after {context!r}; it must be valid Unicode"
         ) from None
-    if found := NUL.search(written):
-        before = written[max(0, found.start() - SHOWN_CHARS) : found.start()]
-        raise ValueError(f"{what} has a NUL after {before!r}; it must be text")
+    if nul := NUL.search(written):
+        context = written[max(0, nul.start() - SHOWN_CHARS) : nul.start()]
+        raise ValueError(f"{label} has a NUL after {context!r}; it must be text")
 
 
-def parsed(what: str, value: Any, wanted: str) -> Any:
+def parsed(label: str, value: Any, expected: str) -> Any:
     """A value that may be JSON in a string; raises ValueError for other text, which says what is wanted."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError) as exc:
-        raise ValueError(f"{what} is text that is not valid JSON ({exc}); give {wanted}") from None
+        raise ValueError(f"{label} is text that is not valid JSON ({exc}); give {expected}") from None
 
 
 def json_type(value: Any) -> str:

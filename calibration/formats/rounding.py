@@ -1,4 +1,4 @@
-"""What a runtime computes with: the values that quantized weights and rounded inputs stand for."""
+"""Simulates a runtime's rounding: the values of dequantized weights and rounded inputs."""
 
 # O: output channels   I: input channels   B: blocks along I   R: rows
 
@@ -12,7 +12,7 @@ from calibration.formats.scales import FP8_E4M3_MAX, INT8_MAX, Measured
 def dequantized(parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Weight [O, I] in float32 from the tensors that replace it, by the last part of their names.
 
-    Under a second scale, the weight that four bits and block scales make is rounded to e4m3 once more.
+    With a second scale, the weight from four-bit codes and block scales is rounded once more, to e4m3.
     """
     codes = parts["weight"]
     if codes.dtype == torch.uint8:
@@ -31,11 +31,11 @@ def _int4_codes(packed: torch.Tensor) -> torch.Tensor:
     return torch.where(halves > 7, halves - 16, halves)
 
 
-def rounded(x_RI: torch.Tensor, found: Measured, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Inputs in float32 as the format smooths and rounds them; a dynamic scale is found per row."""
-    fmt = found.fmt
-    if found.shared is not None:
-        x_RI = x_RI * found.shared.float()
+def rounded(x_RI: torch.Tensor, measurement: Measured, parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Inputs in float32 as the format smooths and rounds them; a dynamic scale is computed per row."""
+    fmt = measurement.fmt
+    if measurement.shared is not None:
+        x_RI = x_RI * measurement.shared.float()
     if fmt.activation == "source":
         return x_RI
     bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX

@@ -41,7 +41,7 @@ the cache of a CPU."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What calibration found out about one linear; absent values are None."""
+    """The calibrated measurements of one linear; None where the format does not need a value."""
 
     fmt: Format
     channels: tuple[int, int] | None = None
@@ -55,12 +55,12 @@ class Measured:
     smoothing: torch.Tensor | None = None
     """Factors [I] that inputs are multiplied by, float32."""
     shared: torch.Tensor | None = None
-    """Factors [I] in the model's dtype, after the group agreed on them."""
+    """Factors [I] in the model's dtype, common to the group."""
     folded: bool = False
-    """Whether the norm before the linear carries the factors."""
+    """Whether the factors are folded into the norm before the linear."""
 
     def to(self, device: torch.device) -> "Measured":
-        """The same, on a device: a scale that stays on the CPU makes a GPU multiply by its inverse."""
+        """A copy on a device: dividing by a scale on the CPU, a GPU would multiply by its rounded inverse."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         moved: dict[str, Any] = {n: v.to(device) for n, v in values if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
@@ -69,9 +69,9 @@ class Measured:
 def agreed(
     linears: Mapping[str, Measured], groups: Sequence[Group], stacks: Sequence[tuple[str, ...]] = ()
 ) -> dict[str, Measured]:
-    """Gives the linears of every fused group one amax each for weight and input, and one smoothing.
+    """Give the linears of every fused group a common amax for weights and inputs, and common smoothing.
 
-    The experts of a stack get one input amax. Raises QuantizationIncomplete where the formats of a group or
+    The experts of a stack get a common input amax. QuantizationIncomplete where the formats of a group or
     stack differ.
     """
     result = dict(linears)
@@ -84,19 +84,19 @@ def agreed(
         if not present:
             continue
         if len(present) < len(names) or any(member.fmt != present[0].fmt for member in present):
-            found = ", ".join(
+            described = ", ".join(
                 f"{n} {m.fmt.name if m else 'source'}" for n, m in zip(names, members, strict=True)
             )
             raise QuantizationIncomplete(
-                f"linears that runtimes fuse have different formats: {found}; give them one format"
+                f"linears that runtimes fuse have different formats: {described}; give them one format"
             )
-        result |= dict(zip(names, _together(present, folds=folds), strict=True))
+        result |= dict(zip(names, _share_amax(present, folds=folds), strict=True))
     for stack in stacks:
-        result |= _stacked({name: result[name] for name in stack if name in result}, len(stack))
+        result |= _share_input_amax({name: result[name] for name in stack if name in result}, len(stack))
     return result
 
 
-def _stacked(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
+def _share_input_amax(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
     """The linears of a stack with one input amax."""
     formats = {member.fmt.name for member in members.values()}
     if members and (len(members) < size or len(formats) > 1):
@@ -108,8 +108,8 @@ def _stacked(members: Mapping[str, Measured], size: int) -> dict[str, Measured]:
     return {name: replace(member, input_amax=input_amax) for name, member in members.items()}
 
 
-def _together(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
-    """The linears with what they share; `folds`: a norm can carry their smoothing."""
+def _share_amax(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
+    """The linears with their common values; `folds`: smoothing can be folded into a norm."""
     fmt, shared = members[0].fmt, _mean([m.shared for m in members])
     joined = [
         replace(
@@ -124,12 +124,12 @@ def _together(members: Sequence[Measured], *, folds: bool) -> list[Measured]:
     return [replace(member, weight_amax=_max(weights)) for member in joined]
 
 
-def _smoothed_amax(found: Measured) -> torch.Tensor:
-    """Largest smoothed weight: the largest of each input channel stays so, as rounding keeps the order."""
-    assert found.weight_in_amax is not None
-    assert found.smoothing is not None
-    assert found.shared is not None
-    return smoothed(found.weight_in_amax[None, :], found.smoothing, found.shared).max()
+def _smoothed_amax(measurement: Measured) -> torch.Tensor:
+    """Largest smoothed weight, from the largest of each input channel: rounding preserves the order."""
+    assert measurement.weight_in_amax is not None
+    assert measurement.smoothing is not None
+    assert measurement.shared is not None
+    return smoothed(measurement.weight_in_amax[None, :], measurement.smoothing, measurement.shared).max()
 
 
 def _max(values: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
@@ -142,40 +142,40 @@ def _mean(values: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
     return torch.stack(present).mean(dim=0) if present else None
 
 
-def quantized(weight_OI: torch.Tensor, found: Measured) -> dict[str, torch.Tensor]:
+def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch.Tensor]:
     """The tensors that replace a linear's weight, by the last part of their names.
 
     `weight` is e4m3 or int8 [O, I], or uint8 [O/2, I] with output channels 2k and 2k+1 in the low and
-    high half of a byte; `weight_scale` is float32, 0-d, [O] or [O, B]. Raises CheckpointError for a weight
-    that was not the one measured, or that whole blocks and byte pairs do not fit.
+    high half of a byte; `weight_scale` is float32, 0-d, [O] or [O, B]. CheckpointError for a weight whose
+    shape differs from the measured one or is not a multiple of blocks and byte pairs.
     """
-    fmt = found.fmt
-    if found.channels not in (None, tuple(weight_OI.shape)):
+    fmt = measurement.fmt
+    if measurement.channels not in (None, tuple(weight_OI.shape)):
         raise CheckpointError(
-            f"the statistics are of a weight of {found.channels} channels, this one has "
+            f"the statistics are of a weight of {measurement.channels} channels, this one has "
             f"{tuple(weight_OI.shape)}; record them for this checkpoint"
         )
     require_whole_blocks(tuple(weight_OI.shape), fmt)
     rows = max(2, ELEMENTS_AT_ONCE[weight_OI.device.type] // weight_OI.shape[1] // 2 * 2)
-    pieces = [_piece(piece_OI, found) for piece_OI in torch.split(weight_OI, rows)]
+    pieces = [_piece(piece_OI, measurement) for piece_OI in torch.split(weight_OI, rows)]
     tensors = {"weight": torch.cat([codes for codes, _ in pieces])}
     if fmt.granularity == "tensor":
         tensors["weight_scale"] = pieces[0][1]
     else:
         tensors["weight_scale"] = torch.cat([scale for _, scale in pieces])
     if fmt.two_level:
-        assert found.weight_amax is not None
-        tensors["weight_scale_2"] = _divided(found.weight_amax, FP8_E4M3_MAX)
-    if found.input_amax is not None:
+        assert measurement.weight_amax is not None
+        tensors["weight_scale_2"] = _divide(measurement.weight_amax, FP8_E4M3_MAX)
+    if measurement.input_amax is not None:
         bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX
-        tensors["input_scale"] = _divided(found.input_amax, bound)
-    if found.shared is not None and not found.folded:
-        tensors["pre_quant_scale"] = found.shared
+        tensors["input_scale"] = _divide(measurement.input_amax, bound)
+    if measurement.shared is not None and not measurement.folded:
+        tensors["pre_quant_scale"] = measurement.shared
     return tensors
 
 
 def require_whole_blocks(shape: tuple[int, ...], fmt: Format) -> None:
-    """Raises CheckpointError for a weight that blocks of input channels and byte pairs do not fit."""
+    """Raise CheckpointError for a weight that is not a multiple of blocks of inputs and pairs of outputs."""
     num_out, num_in = shape
     if fmt.granularity == "block" and (num_in % fmt.block_size or num_out % 2):
         raise CheckpointError(
@@ -184,21 +184,21 @@ def require_whole_blocks(shape: tuple[int, ...], fmt: Format) -> None:
         )
 
 
-def _piece(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+def _piece(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes and scales of some output channels."""
-    if found.smoothing is not None and found.shared is not None:
-        weight_OI = smoothed(weight_OI, found.smoothing, found.shared)
-    return _CODES[found.fmt.weight](weight_OI, found)
+    if measurement.smoothing is not None and measurement.shared is not None:
+        weight_OI = smoothed(weight_OI, measurement.smoothing, measurement.shared)
+    return _CODES[measurement.fmt.weight](weight_OI, measurement)
 
 
 def smoothed(weight_OI: torch.Tensor, own_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
     """The weight for inputs multiplied by `shared_I`, rounded where ModelOpt rounds."""
     dtype = weight_OI.dtype
     weight_OI = (weight_OI * (1.0 / own_I)[None, :]).to(dtype)
-    kept_I = own_I.to(dtype)
-    if torch.equal(kept_I, shared_I):
+    own_rounded_I = own_I.to(dtype)
+    if torch.equal(own_rounded_I, shared_I):
         return weight_OI
-    return (weight_OI.float() * kept_I.float() / shared_I.float()).to(dtype)
+    return (weight_OI.float() * own_rounded_I.float() / shared_I.float()).to(dtype)
 
 
 def folded_norm(weight_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
@@ -206,23 +206,23 @@ def folded_norm(weight_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
     return (weight_I * shared_I).to(weight_I.dtype)
 
 
-def _fp8(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    if found.fmt.granularity == "tensor":
-        assert found.weight_amax is not None
-        scale = _divided(found.weight_amax, FP8_E4M3_MAX)
+def _fp8(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    if measurement.fmt.granularity == "tensor":
+        assert measurement.weight_amax is not None
+        scale = _divide(measurement.weight_amax, FP8_E4M3_MAX)
         return (weight_OI.float() / scale).to(torch.float8_e4m3fn), scale
     scale_O = _scale(weight_OI.abs().amax(dim=1), FP8_E4M3_MAX)
     return (weight_OI.float() / scale_O[:, None]).to(torch.float8_e4m3fn), scale_O
 
 
-def _int8(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+def _int8(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     scale_O = _scale(weight_OI.abs().amax(dim=1), INT8_MAX)
     codes_OI = (weight_OI / scale_O[:, None]).round_().clamp_(-INT8_MAX - 1, INT8_MAX).to(torch.int8)
     return codes_OI, scale_O
 
 
-def _int4(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch.Tensor]:
-    blocks = weight_OI.view(len(weight_OI), -1, found.fmt.block_size)
+def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    blocks = weight_OI.view(len(weight_OI), -1, measurement.fmt.block_size)
     scale_OB = _scale(blocks.abs().amax(dim=2), INT4_MAX)
     codes = (blocks / scale_OB[:, :, None]).round_().clamp_(-INT4_MAX - 1, INT4_MAX).to(torch.int8).flatten(1)
     low, high = codes[0::2] & 0x0F, codes[1::2] & 0x0F
@@ -232,11 +232,14 @@ def _int4(weight_OI: torch.Tensor, found: Measured) -> tuple[torch.Tensor, torch
 def _scale(amax: torch.Tensor, bound: float) -> torch.Tensor:
     """Scales for the largest magnitudes; one where all weights are zero."""
     amax = torch.where(amax == 0, torch.full_like(amax, bound), amax)
-    return _divided(amax.clamp(min=torch.finfo(amax.dtype).tiny), bound)
+    return _divide(amax.clamp(min=torch.finfo(amax.dtype).tiny), bound)
 
 
-def _divided(amax: torch.Tensor, bound: float) -> torch.Tensor:
-    """The quotient in float32, correctly rounded: by a plain number a GPU would multiply its inverse."""
+def _divide(amax: torch.Tensor, bound: float) -> torch.Tensor:
+    """The quotient in float32, correctly rounded.
+
+    The divisor is a tensor on the same device: by a Python number, a GPU would multiply by its inverse.
+    """
     return amax.float() / torch.full((), bound, device=amax.device)
 
 

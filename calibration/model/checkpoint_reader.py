@@ -1,10 +1,10 @@
 """Reads the safetensors files of a source artifact one tensor at a time.
 
-Plan has compared its tensors with config.json, and the source step has checked its files.
+The plan has compared its tensors with config.json, and the source step has verified its files.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_writer import DTYPES
+from calibration.progress import Progress
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
 MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -21,7 +22,7 @@ MODEL_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32":
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A source checkpoint: its configuration and where each tensor is."""
+    """A source checkpoint: its configuration, and the file of each tensor."""
 
     root: Path
     config: dict[str, Any]
@@ -39,9 +40,9 @@ class Source:
         return MODEL_DTYPES[self.config.get("dtype") or self.config["torch_dtype"]]
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yields every tensor in file order, reading one at a time into memory of its own.
+        """Yield every tensor in file order; reads one at a time into its own memory.
 
-        Nothing is mapped: pages of a mapped file count as the process's memory until it is closed.
+        Files are not memory-mapped: mapped pages would count as this process's memory until they are closed.
         """
         for file in dict.fromkeys(self.files.values()):
             with (self.root / file).open("rb") as handle:
@@ -49,7 +50,7 @@ class Source:
                 for name in [name for name, holder in self.files.items() if holder == file]:
                     yield name, _read(handle, start, entries[name])
 
-    def check_finite(self, progress: Callable[[int, int, str], None]) -> None:
+    def check_finite(self, progress: Progress) -> None:
         """Raises CheckpointError that names the file and the tensor of the first NaN or infinity."""
         for done, (name, tensor) in enumerate(self.tensors()):
             progress(done, len(self.files), "tensors checked")
@@ -70,7 +71,7 @@ class Source:
 
 
 def read_header(handle: BinaryIO) -> tuple[int, dict[str, Any]]:
-    """Where the data of an opened safetensors file starts, and its entries by tensor name."""
+    """Offset of the data in an open safetensors file, and its entries by tensor name."""
     size = int.from_bytes(handle.read(8), "little")
     entries: dict[str, Any] = json.loads(handle.read(size))
     return 8 + size, entries

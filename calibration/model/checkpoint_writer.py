@@ -9,11 +9,11 @@ import torch
 MAX_FILE_BYTES = 4 << 30
 """Size of a file, about."""
 SMALL_BYTES = 1 << 20
-"""A tensor below it is kept until its file ends; a larger one is written at once."""
+"""Smaller tensors are buffered until their file ends; larger ones are written at once."""
 MAX_HELD_BYTES = 64 << 20
-"""Bytes kept before a file ends: with one large tensor, the memory that writing takes."""
+"""Most bytes buffered before a file ends: together with one large tensor, the memory that writing needs."""
 HEADER_BYTES = 256 << 10
-"""Room left for the header of a file whose tensors are written before they are all known."""
+"""Space reserved for the header of a file whose tensors are written before all of them are known."""
 ALIGNMENT = 8
 DTYPES = {
     torch.float64: "F64",
@@ -31,7 +31,7 @@ DTYPES = {
 
 
 class CheckpointWriter:
-    """Writes tensors as model.safetensors, or as numbered files with an index, when the block succeeds."""
+    """Writes tensors as model.safetensors, or as numbered files with an index, if the block succeeds."""
 
     def __init__(self, out: Path, max_file_bytes: int = MAX_FILE_BYTES) -> None:
         self.out, self.max_file_bytes = out, max_file_bytes
@@ -50,7 +50,7 @@ class CheckpointWriter:
             self.part.handle.close()
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Takes a tensor; ends the file before it when together they would be too large."""
+        """Add a tensor; ends the current file first if it would become too large."""
         if self.part is not None and not self.part.takes(name, tensor, self.max_file_bytes):
             self._end()
         if self.part is None:
@@ -59,7 +59,7 @@ class CheckpointWriter:
         self.total_bytes += tensor.nbytes
 
     def _finish(self) -> None:
-        """Writes what is left, gives the files their final names, and writes the index of several."""
+        """Write buffered tensors, rename the files to their final names, and write the index of several."""
         self._end()
         count = len(self.files)
         if count == 1:
@@ -83,9 +83,9 @@ class CheckpointWriter:
 
 
 class _Part:
-    """One file: large tensors first, in the order they came, then the small ones, by size of element.
+    """One file: large tensors first, in order of arrival, then the small ones by element size.
 
-    That order keeps every tensor aligned, as readers need it; the header in front is filled up with blanks.
+    This order keeps every tensor aligned, as readers need it; the header in front is padded with blanks.
     """
 
     def __init__(self, path: Path) -> None:
@@ -137,7 +137,7 @@ class _Part:
         self.handle.write(_bytes(tensor))
 
     def _enter(self, name: str, tensor: torch.Tensor) -> None:
-        """Notes where a tensor stands."""
+        """Record the offsets of a tensor."""
         start, self.data_bytes = self.data_bytes, self.data_bytes + tensor.nbytes
         self.entries[name] = {
             "dtype": DTYPES[tensor.dtype],
@@ -147,7 +147,7 @@ class _Part:
 
 
 def _large(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is written at once; what follows one of an odd size would not be aligned."""
+    """Whether a tensor is written at once; after one of an odd size, the next would not be aligned."""
     return tensor.nbytes >= SMALL_BYTES and tensor.nbytes % ALIGNMENT == 0
 
 

@@ -1,4 +1,4 @@
-"""Keeps the process's memory close to what it holds."""
+"""Returns freed memory to the system at once."""
 
 import ctypes
 
@@ -8,10 +8,10 @@ LARGE_BYTES = 1 << 20
 
 
 def return_large_blocks() -> None:
-    """Makes glibc give every block of a MiB or more back to the system when it is freed.
+    """Make glibc return every freed block of a MiB or more to the system; does nothing with another libc.
 
-    By default it learns from the first large block that is freed to keep such blocks, and streaming a
-    checkpoint through tensors of many sizes then leaves hundreds of MB of holes. Elsewhere it does nothing.
+    By default, glibc raises its threshold after the first large free and keeps such blocks. Streaming a
+    checkpoint through tensors of many sizes then leaves hundreds of MB of holes.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

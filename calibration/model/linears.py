@@ -10,23 +10,23 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """How a source checkpoint calls the experts of a layer."""
+    """Names of the experts of a layer in a source checkpoint."""
 
     block: str
-    """Module that holds them, below the layer."""
+    """Module that contains them, below the layer."""
     linears: tuple[str, str, str]
     """An expert's projections gate, up and down."""
     count: str
     """Field of `config.json` with their number."""
     routers: tuple[str, ...]
-    """Modules below the block that weigh experts, and that no format touches."""
+    """Routers below the block, which are never quantized."""
     loaded: str = "mlp"
-    """The block's name in transformers 5, which renames and fuses as it loads."""
+    """The block's name in transformers 5, which renames and fuses modules while loading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What the decoder layers of one `model_type` are made of."""
+    """The structure of the decoder layers of one `model_type`."""
 
     groups: tuple[tuple[str, tuple[str, ...], str], ...]
     """Linears that runtimes fuse because they read the same norm's output: block, linears, norm."""
@@ -35,11 +35,11 @@ class Kind:
     experts: Experts | None = None
     """The experts of a layer, whose linears are not among `linears`."""
     folds: bool = True
-    """Norms can carry the smoothing of what they feed."""
+    """Whether smoothing can be folded into the norms before the linears."""
     tied: bool = False
-    """The head shares the embedding's weight where config.json does not say."""
+    """Whether the head shares the embedding's weight by default."""
     capped: bool = False
-    """Attention scores have a soft cap where config.json does not say."""
+    """Whether attention scores have a soft cap by default."""
 
 
 LLAMA = Kind(
@@ -66,9 +66,9 @@ GEMMA = replace(
     folds=False,
     tied=True,
 )
-"""Its norms multiply by one plus their weight. Folded as ModelOpt does, into `(1 + weight) * factor - 1` of
-the source dtype, a factor far below one keeps few of its bits: of 0.03, bfloat16 leaves 5 % uncertain. Such
-factors belong to the inputs that matter most, so they stay beside the linears."""
+"""Gemma's norms multiply by one plus their weight. Folded as in ModelOpt, into `(1 + weight) * factor - 1` in
+the source dtype, a factor far below one loses most of its bits: 0.03 has an error of 5 % in bfloat16. Such
+factors belong to the most important inputs, so smoothing is not folded and stays beside the linears."""
 
 PHI = Kind(
     groups=(
@@ -78,7 +78,7 @@ PHI = Kind(
     linears=("self_attn.o_proj", "self_attn.qkv_proj", "mlp.gate_up_proj", "mlp.down_proj"),
     folds=False,
 )
-"""ModelOpt folds nothing before a linear that is fused already."""
+"""ModelOpt does not fold smoothing before a linear that is fused in the checkpoint."""
 
 KINDS = {
     "llama": LLAMA,
@@ -105,26 +105,26 @@ FIRST = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj", "w3": "
 """Last part of a linear's name -> that of the first linear that reads the same input."""
 
 EMBEDDING = "model.embed_tokens"
-"""Not a linear, but ModelOpt lists it among the modules left alone."""
+"""Not a linear, but ModelOpt lists it among the excluded modules."""
 
 HEAD = "lm_head"
-"""The one linear outside the layers, which every preset of ModelOpt leaves alone."""
+"""The only linear outside the layers; every preset of ModelOpt excludes it."""
 
 NOT_WRITTEN = "rotary_emb.inv_freq"
-"""In the names of tensors that older versions of transformers saved, and that no model parameter takes."""
+"""Part of the names of tensors that older versions of transformers saved and that are not parameters."""
 
 TIED_HEAD = f"{HEAD}.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Linears of one layer that share their input, and the norm that makes it."""
+    """Linears of one layer with the same input, and the norm that produces it."""
 
     linears: tuple[str, ...]
     norm: str
     """Name of the norm module."""
     folds: bool = True
-    """The norm can carry their smoothing."""
+    """Whether their smoothing can be folded into the norm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Layout:
 
     @property
     def kind(self) -> Kind:
-        """What each layer is made of."""
+        """The structure of each layer."""
         return KINDS[self.model_type]
 
     def groups(self) -> tuple[Group, ...]:
@@ -190,7 +190,7 @@ class Layout:
         return kind is not None and f".{kind.block}." in linear
 
     def routers(self) -> tuple[str, ...]:
-        """Modules that weigh experts, of all layers; they are no linears of a format."""
+        """Routers of all layers; they are never quantized."""
         kind = self.kind.experts
         names = [f"{kind.block}.{name}" for name in kind.routers] if kind else []
         return tuple(f"model.layers.{layer}.{name}" for layer in range(self.num_layers) for name in names)
@@ -205,7 +205,7 @@ class Layout:
 def layout(config: Mapping[str, Any]) -> Layout:
     """The layout of the model that a `config.json` of a known `model_type` describes."""
     experts, count = KINDS[config["model_type"]].experts, 0
-    if experts is not None:  # Mixtral's field has a second name, which wins
+    if experts is not None:  # Mixtral's field has a second name, which takes precedence
         count = config["num_experts"] if "num_experts" in config else config[experts.count]
     return Layout(config["model_type"], config["num_hidden_layers"], count)
 
@@ -216,7 +216,7 @@ def is_tied(config: Mapping[str, Any]) -> bool:
 
 
 def attention(config: Mapping[str, Any]) -> str:
-    """Transformers' name of the attention that computes the model: its fast one leaves out soft caps."""
+    """The attention implementation of transformers for the model: its fast one ignores soft caps."""
     kind = KINDS.get(config.get("model_type", ""), LLAMA)
     capped = (
         config["attn_logit_softcapping"] is not None if "attn_logit_softcapping" in config else kind.capped

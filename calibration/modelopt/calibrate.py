@@ -5,7 +5,7 @@ files (calibration/formats/scales.py says where they equal ModelOpt's own export
 """
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +19,27 @@ from calibration.formats.scales import require_whole_blocks
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, attention, layout
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
-from calibration.quantize.assignment import assigned, reason_left
+from calibration.progress import Progress
+from calibration.quantize.assignment import assign_formats, reason_left
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.quantize import FULL_SMOOTHING
 from recipes.formats import Format
 from recipes.precision import Precision
 
-Progress = Callable[[int, int, str], None]
-
 FORWARD_PASSES = {"awq_lite": 2}
-"""Times an algorithm runs the calibration set through the model, where not once."""
+"""Algorithm -> passes over the calibration set, where not one."""
 
 NOTHING = {"quant_cfg": [{"quantizer_name": "*", "enable": False}], "algorithm": "max"}
-"""Configuration that quantizes nothing, to which the KV cache can be added."""
+"""Configuration without quantized linears, to which a quantized KV cache can be added."""
 
 KV_BITS = {"fp8": (4, 3), "int8": 8}
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Writes the quantized checkpoint of `inputs["source"]` and its coverage.json.
+    """Write the quantized checkpoint of `inputs["source"]` and its coverage.json.
 
-    Raises CheckpointError for a source that cannot be quantized, QuantizationIncomplete for surprises.
+    CheckpointError for a source that cannot be quantized, QuantizationIncomplete for deviations from the
+    intended formats.
     """
     params, inputs = job["params"], job["inputs"]
     precision, alpha = Precision.parse(params["format"]), params.get("smoothing", FULL_SMOOTHING)
@@ -47,8 +47,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     names = layout(source.config)
     if names.num_experts:
         raise CheckpointError(
-            f"{source.root}: transformers fuses the experts of this model, so that ModelOpt's own "
-            "calibration names none of them; use the method one_pass"
+            f"{source.root}: transformers fuses the experts of this model, so ModelOpt's own calibration "
+            "cannot name them; use the method one_pass"
         )
     source.check_finite(progress)
     model = load(source)
@@ -68,7 +68,7 @@ def one_format(precision: Precision) -> Format:
     if len(formats) > 1:
         names = ", ".join(fmt.name for fmt in formats)
         raise QuantizationIncomplete(
-            f"ModelOpt's own calibration knows one format at a time, not {names}; use the method one_pass"
+            f"ModelOpt's own calibration supports one format at a time, not {names}; use the method one_pass"
         )
     return formats[0] if formats else precision.default
 
@@ -76,12 +76,14 @@ def one_format(precision: Precision) -> Format:
 def configuration(precision: Precision, kv_type: str, alpha: float, names: Layout) -> dict[str, Any]:
     """ModelOpt's preset for the format, with the recipe's exceptions, KV cache and SmoothQuant's alpha."""
     fmt = one_format(precision)
-    preset = copy.deepcopy(getattr(mtq, fmt.modelopt_cfg) if fmt.modelopt_cfg else NOTHING)  # they are shared
+    preset = copy.deepcopy(
+        getattr(mtq, fmt.modelopt_cfg) if fmt.modelopt_cfg else NOTHING
+    )  # presets are shared
     algorithm, rules = _algorithm(preset, alpha), list(preset["quant_cfg"])
     rules += [
         {"quantizer_name": f"{name}.*_quantizer*", "enable": False}
-        for name, other in assigned(precision, names).items()
-        if other.weight == "source"
+        for name, fmt_ in assign_formats(precision, names).items()
+        if fmt_.weight == "source"
     ]
     if kv_type != "auto":
         rules.append(
@@ -92,8 +94,8 @@ def configuration(precision: Precision, kv_type: str, alpha: float, names: Layou
 
 def _algorithm(preset: Mapping[str, Any], alpha: float) -> dict[str, Any]:
     """The preset's algorithm with the settings that the recipe and the export need."""
-    named = preset["algorithm"]
-    algorithm = {"method": named} if isinstance(named, str) else dict(named)
+    setting = preset["algorithm"]
+    algorithm = {"method": setting} if isinstance(setting, str) else dict(setting)
     if algorithm["method"] == "awq_lite":
         algorithm["debug"] = True  # keeps the factors in float32, which the export needs
     if algorithm["method"] == "smoothquant":
@@ -139,7 +141,7 @@ def calibrate(
         total = tokens_ST.numel() * FORWARD_PASSES.get(settings["algorithm"]["method"], 1)
         for batch_BT in torch.split(tokens_ST, batch_size):
             progress(done, total, "tokens")
-            # The base model ends before the head, which no preset quantizes.
+            # The base model ends before the head, which no preset quantizes: skipping it saves the logits.
             model.base_model(input_ids=batch_BT.to(model.device), use_cache=False)
             done += batch_BT.numel()
         progress(done, total, "tokens")

@@ -1,4 +1,4 @@
-"""Reads out of a model what ModelOpt's calibration set its quantizers to and measured."""
+"""Reads the formats and measurements of ModelOpt's calibration from its quantizers."""
 
 # I: input channels
 
@@ -34,39 +34,39 @@ def linear_modules(model: Any) -> dict[str, Any]:
 
 
 def weight_maxima(model: Any, fmt: Format) -> dict[str, torch.Tensor]:
-    """What smoothed formats need to know of weights that calibration will change; on the CPU."""
+    """Weight maxima [I] per linear for smoothed formats, on the CPU, before calibration changes weights."""
     modules = linear_modules(model) if fmt.smoothed else {}
     return {name: linear.weight.detach().abs().amax(dim=0).cpu() for name, linear in modules.items()}
 
 
 def find(model: Any, precision: Precision, maxima: Maxima, alpha: float) -> Findings:
-    """Reads what calibration found out of a model; `alpha` is SmoothQuant's.
+    """Read formats and measurements from a calibrated model; `alpha` is SmoothQuant's.
 
-    Raises QuantizationIncomplete when they are not set as the recipe's precision intends.
+    QuantizationIncomplete where the quantizers are not set as the recipe's precision intends.
     """
-    linears, found = {}, {}
+    linears, measurements = {}, {}
     for name, module in linear_modules(model).items():
         fmt = precision.of(name)
-        actual, reason = found_format(module), reason_left(precision, name)
+        actual, reason = actual_format(module), reason_left(precision, name)
         linears[name] = Linear(
             module=name, intended=SOURCE if reason else fmt.name, actual=actual, reason=reason
         )
         if actual == fmt.name:
-            found[name] = measured(name, module, fmt, maxima.get(name), alpha)
+            measurements[name] = measured(name, module, fmt, maxima.get(name), alpha)
     require(tuple(linears.values()))
     return Findings(
         precision=precision,
         linears=linears,
-        measured=agreed(found, layout(model.config.to_dict()).groups()),
-        kv_cache=found_kv_cache(model),
+        measured=agreed(measurements, layout(model.config.to_dict()).groups()),
+        kv_cache=read_kv_cache(model),
     )
 
 
-def found_format(linear: Any) -> str:
-    """Name of the format that a linear's ModelOpt quantizers are set to, or what they are set to instead."""
+def actual_format(linear: Any) -> str:
+    """Name of the format that a linear's quantizers are set to; a description of other settings."""
     weights, inputs = _stages(linear.weight_quantizer), linear.input_quantizer
     first, second = weights[0], weights[1:]
-    found = (
+    actual = (
         first.num_bits if first.is_enabled else None,
         _granularity(first) if first.is_enabled else ("none", 0),
         inputs.num_bits if inputs.is_enabled else None,
@@ -75,7 +75,7 @@ def found_format(linear: Any) -> str:
         [quantizer.num_bits for quantizer in second if quantizer.is_enabled],
     )
     for fmt in FORMATS.values():
-        wanted = (
+        expected = (
             MODELOPT_BITS[fmt.weight],
             (fmt.granularity, fmt.block_size),
             MODELOPT_BITS[fmt.activation],
@@ -83,11 +83,11 @@ def found_format(linear: Any) -> str:
             fmt.smoothed,
             [E4M3_BITS] if fmt.two_level else [],
         )
-        if found == wanted:
+        if actual == expected:
             return SOURCE if fmt.weight == "source" else fmt.name
     return (
-        f"weights {found[0]} per {found[1]}, then {found[5]}, "
-        f"inputs {found[2]} {found[3]}, smoothed {found[4]}"
+        f"weights {actual[0]} per {actual[1]}, then {actual[5]}, "
+        f"inputs {actual[2]} {actual[3]}, smoothed {actual[4]}"
     )
 
 
@@ -103,7 +103,7 @@ def _ranges(quantizer: Any) -> str:
 
 
 def _granularity(quantizer: Any) -> tuple[str, int]:
-    """What one scale covers, and the block size or 0."""
+    """Granularity of scales, and the block size or 0."""
     if quantizer.block_sizes:
         return "block", quantizer.block_sizes[-1]
     return ("tensor", 0) if quantizer.axis is None else ("channel", 0)
@@ -140,8 +140,8 @@ def _smoothing(name: str, linear: Any, maxima_I: torch.Tensor | None, alpha: flo
         raise QuantizationIncomplete(f"{name}: no calibration token reached it; give more varied data")
     else:
         factors_I = (1.0 / search.best_scale).float().cpu()
-    kept_I = linear.input_quantizer.pre_quant_scale.cpu()
-    if not torch.equal(factors_I.to(kept_I.dtype), kept_I):
+    rounded_I = linear.input_quantizer.pre_quant_scale.cpu()
+    if not torch.equal(factors_I.to(rounded_I.dtype), rounded_I):
         raise QuantizationIncomplete(
             f"{name}: its smoothing factors do not round to ModelOpt's own; this ModelOpt is not supported"
         )
@@ -149,7 +149,7 @@ def _smoothing(name: str, linear: Any, maxima_I: torch.Tensor | None, alpha: flo
     return smoothing
 
 
-def found_kv_cache(model: Any) -> KvCache:
+def read_kv_cache(model: Any) -> KvCache:
     """The KV cache's type and scales, as the attention's quantizers were set and calibrated."""
     types = {MODELOPT_BITS[stored]: name for name, stored in KV_TYPES.items()}
     scales, kv_type = {}, "auto"

@@ -1,4 +1,4 @@
-"""Which linear of a model gets which format, and why; pure, for the plan and the build."""
+"""Assigns a format to every linear of a model, with the reasons for exceptions; pure."""
 
 import difflib
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from recipes.formats import Format
 from recipes.precision import Precision
 
 ROUTERS = {name for kind in KINDS.values() if kind.experts for name in kind.experts.routers}
-"""Last parts of the names of modules that weigh experts."""
+"""Last parts of the names of routers."""
 
 
-def assigned(precision: Precision, layout: Layout) -> dict[str, Format]:
+def assign_formats(precision: Precision, layout: Layout) -> dict[str, Format]:
     """The format of every linear of the layers."""
     return {name: precision.of(name) for name in layout.linears()}
 
@@ -28,14 +28,14 @@ def reason_left(precision: Precision, module: str) -> str:
     return f"excluded by the preset {precision.of(module).modelopt_cfg}" if module == HEAD else ""
 
 
-def intended(precision: Precision, module: str) -> str:
-    """Name of the format that a linear shall have, or `source`."""
+def intended_format(precision: Precision, module: str) -> str:
+    """Name of the format that a linear should have, or `source`."""
     return SOURCE if reason_left(precision, module) else precision.of(module).name
 
 
 def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
-    """Says which exceptions have no effect: a name that no linear has, or that an earlier one names."""
-    names, taken = layout.linears(), set[str]()
+    """Problems of exceptions without effect: they match no linear, or only linears of earlier exceptions."""
+    names, named_before = layout.linears(), set[str]()
     for pattern, fmt in precision.exceptions:
         matches = {name for name in names if fnmatchcase(name, pattern)}
         if not matches and fnmatchcase(HEAD, pattern):
@@ -46,17 +46,17 @@ def idle_exceptions(precision: Precision, layout: Layout) -> Iterator[str]:
                 f"format.except: {pattern!r} matches no linear of the model's {layout.num_layers} layers; "
                 f"did you mean {_nearest(pattern, names)!r}?"
             )
-        elif matches <= taken:
+        elif matches <= named_before:
             yield (
                 f"format.except: {pattern!r} matches only linears that earlier exceptions name; "
                 "the first match counts, so put it before them"
             )
-        taken |= matches
+        named_before |= matches
 
 
 def _nearest(pattern: str, names: tuple[str, ...]) -> str:
-    """The linear, or the pattern for a whole layer or block of one, that looks most like a pattern."""
+    """The name of a linear, or the pattern for a layer or block, that is most similar to a pattern."""
     parents = {f"{name.rsplit('.', cut)[0]}.*" for name in names for cut in (1, 2)}
-    anywhere = {f"*.{name.rpartition('.')[2]}" for name in names}
-    known = sorted({*names, *parents, *anywhere})
-    return difflib.get_close_matches(pattern, known, n=1, cutoff=0.0)[0]
+    suffixes = {f"*.{name.rpartition('.')[2]}" for name in names}
+    candidates = sorted({*names, *parents, *suffixes})
+    return difflib.get_close_matches(pattern, candidates, n=1, cutoff=0.0)[0]

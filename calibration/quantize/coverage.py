@@ -1,4 +1,4 @@
-"""Accounts for every linear of a model: quantized as intended, or left with a reason."""
+"""The coverage of a quantized checkpoint: every linear is quantized as intended, or has a reason."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ SOURCE = "source"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linear:
-    """What was wanted for one linear, and what was found after quantization."""
+    """The intended and the actual format of one linear."""
 
     module: str
     intended: str
@@ -32,44 +32,44 @@ class Linear:
 
 
 def problems(linears: Iterable[Linear]) -> list[str]:
-    """Says what is unexpected, one line per linear and matter."""
-    found = []
+    """Every deviation from the intended formats, one line per linear and problem."""
+    problem_list = []
     for linear in linears:
         if linear.actual != linear.intended:
-            found.append(f"{linear.module}: {linear.actual} instead of {linear.intended}")
+            problem_list.append(f"{linear.module}: {linear.actual} instead of {linear.intended}")
         if linear.actual == SOURCE and not linear.reason:
-            found.append(f"{linear.module}: keeps the source dtype for no known reason")
-        found += [
+            problem_list.append(f"{linear.module}: keeps the source dtype for no known reason")
+        problem_list += [
             f"{linear.module}: {name} ranges from {low} to {high}; every scale must be positive and finite"
             for name, (low, high) in linear.scales.items()
             if not (low > 0 and math.isfinite(high))
         ]
-    return found
+    return problem_list
 
 
 def require(linears: Sequence[Linear]) -> None:
-    """Raises QuantizationIncomplete that names every module with a surprise."""
-    found = problems(linears)
-    if found:
+    """Raise QuantizationIncomplete, with every deviation, if there is one."""
+    problem_list = problems(linears)
+    if problem_list:
         raise QuantizationIncomplete(
-            "the checkpoint is not quantized as intended:\n" + "\n".join(f"  {line}" for line in found)
+            "the checkpoint is not quantized as intended:\n" + "\n".join(f"  {line}" for line in problem_list)
         )
 
 
 def document(
-    wanted: str | Mapping[str, Any],
+    format_: str | Mapping[str, Any],
     linears: Sequence[Linear],
     left_out: Mapping[str, str],
     kv_cache: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Contents of coverage.json.
 
-    `wanted` is the recipe's format, `left_out` maps source tensors that were not written to the reason,
+    `format_` is the recipe's format, `left_out` maps source tensors that were not written to the reason,
     `kv_cache` tells the cache's type and its scales by tensor name.
     """
     quantized = sum(linear.actual != SOURCE for linear in linears)
     return {
-        "format": wanted,
+        "format": format_,
         "linears": len(linears),
         "quantized": quantized,
         "left": len(linears) - quantized,

@@ -1,4 +1,4 @@
-"""From the statistics of one pass to what every format needs; no tensor of the model is read.
+"""Derives the measurements for every format from recorded statistics, without the model's tensors.
 
 The formulas are ModelOpt 0.47's, each computed in the dtype that ModelOpt computes it in, so that scales are
 the same bits as those of its own calibration on the same data. Key and value scales are those that its
@@ -20,13 +20,13 @@ from calibration.statistics.statistics_artifact import Statistics
 from recipes.formats import EXPERT_REFUSALS, Format
 
 SMOOTHING_RANGE = (1e-4, 1e4)
-"""ModelOpt's SmoothQuant keeps its factors within this range."""
+"""Range of the factors of ModelOpt's SmoothQuant."""
 SILENT = 2.0**-31
-"""Inputs up to this magnitude count as zero for SmoothQuant."""
+"""Magnitude up to which SmoothQuant treats inputs as zero."""
 KV_BOUNDS = {"fp8": FP8_E4M3_MAX, "int8": INT8_MAX}
 """KV cache type -> magnitude that the largest key or value is mapped to."""
 SHOWN = 5
-"""Experts named in one message, at most."""
+"""Most experts that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,21 @@ def measured(
     statistics: Statistics | None, formats: Mapping[str, Format], layout: Layout, *,
     dtype: torch.dtype, alpha: float,
 ) -> dict[str, Measured]:  # fmt: skip
-    """What each linear of `formats` is quantized with; linears of the format `none` are left out.
+    """The measurements of each linear in `formats`, except those with the format `none`.
 
-    `dtype` is the model's, `alpha` SmoothQuant's share of the input ranges that moves into the weights;
-    statistics may be absent where no format needs them. Raises CheckpointError when the statistics lack a
-    tensor, QuantizationIncomplete when values cannot be used, a fused group disagrees, or an expert whose
-    inputs are rounded saw no token.
+    `dtype` is the model's; `alpha` is SmoothQuant's share of the input ranges that moves into the weights.
+    Statistics may be None where no format needs them. CheckpointError where they lack a tensor,
+    QuantizationIncomplete for unusable values, for different formats in a fused group, and for an expert with
+    rounded inputs that no token reached.
     """
     _require_expert_formats(formats, layout)
     _require_tokens(statistics, formats, layout)
-    found = {
+    measurements = {
         name: _linear(statistics, name, fmt, dtype=dtype, alpha=alpha)
         for name, fmt in formats.items()
         if fmt.weight != "source"
     }
-    return agreed(found, layout.groups(), layout.stacks())
+    return agreed(measurements, layout.groups(), layout.stacks())
 
 
 def _require_expert_formats(formats: Mapping[str, Format], layout: Layout) -> None:
@@ -69,9 +69,9 @@ def _require_expert_formats(formats: Mapping[str, Format], layout: Layout) -> No
 
 
 def _require_tokens(statistics: Statistics | None, formats: Mapping[str, Format], layout: Layout) -> None:
-    """Refuses to invent the ranges of experts that the data never reached."""
+    """Raise QuantizationIncomplete for experts without calibration tokens: their ranges are unknown."""
     stacked = [name for stack in layout.stacks() for name in stack]
-    dead = [
+    unreached = [
         name
         for name in stacked
         if statistics is not None
@@ -79,8 +79,8 @@ def _require_tokens(statistics: Statistics | None, formats: Mapping[str, Format]
         and formats[name].calibrated
         and f"{name}.input_amax" not in statistics.places
     ]
-    if dead:
-        experts = list(dict.fromkeys(name.rpartition(".")[0] for name in dead))
+    if unreached:
+        experts = list(dict.fromkeys(name.rpartition(".")[0] for name in unreached))
         more = f" and {len(experts) - SHOWN} more" if len(experts) > SHOWN else ""
         raise QuantizationIncomplete(
             f"{', '.join(experts[:SHOWN])}{more}: no calibration token reached these experts, so that "

@@ -37,7 +37,7 @@ of W4A8_AWQ `float`."""
 
 
 def layer_block(fmt: Format) -> Block:
-    """What is said of one quantized linear."""
+    """The entry of one quantized linear."""
     block: Block = {"quant_algo": ALGORITHMS.get(fmt.quant_algo, fmt.quant_algo)}
     if fmt.block_size:
         block |= {"group_size": fmt.block_size, "has_zero_point": False, "pre_quant_scale": True}
@@ -45,28 +45,28 @@ def layer_block(fmt: Format) -> Block:
 
 
 def quantization_block(
-    modelopt_version: str, formats: Mapping[str, Format], left: Sequence[str], kv_type: str
+    modelopt_version: str, formats: Mapping[str, Format], unquantized: Sequence[str], kv_type: str
 ) -> Block:
-    """Contents of hf_quant_config.json: the format of every quantized linear, and the modules left alone.
+    """Contents of hf_quant_config.json: the format of every quantized linear, and the excluded modules.
 
-    One algorithm for all is said once, with the modules left alone; several are said per linear.
+    A single algorithm is listed once, with the excluded modules; several are listed per linear.
     """
     layers = {name: layer_block(fmt) for name, fmt in formats.items()}
     kinds = {layer["quant_algo"]: layer for layer in layers.values()}
     block: Block = {"quant_algo": None, "kv_cache_quant_algo": KV_ALGORITHMS[kv_type]}
     if len(kinds) == 1:
         block |= next(iter(kinds.values()))
-        block["exclude_modules"] = summary(left, layers)
+        block["exclude_modules"] = summary(unquantized, layers)
     else:
         block["quant_algo"] = "MIXED_PRECISION" if kinds else None
         block["quantized_layers"] = layers
     return {"producer": {"name": "modelopt", "version": modelopt_version}, "quantization": block}
 
 
-def summary(left: Iterable[str], quantized: Iterable[str]) -> list[str]:
-    """The shortest patterns `prefix*` or `prefix.*` that cover the modules left and no quantized one."""
+def summary(unquantized: Iterable[str], quantized: Iterable[str]) -> list[str]:
+    """The shortest patterns `prefix*` or `prefix.*` that match unquantized modules and no quantized one."""
     quantized = tuple(quantized)
-    return sorted({_pattern(name, quantized) for name in left})
+    return sorted({_pattern(name, quantized) for name in unquantized})
 
 
 def _pattern(name: str, quantized: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Picture of what quantization costs: a panel per format, layers across, kinds of linears down."""
+"""Plots quantization errors: a panel per format, layers across, kinds of linears down."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 MISSING = "#e8eaed"
-"""Colour of a linear that the format's blocks do not fit."""
+"""Colour of a linear that does not fit the format's blocks."""
 
 MAX_TICKS = 16
-"""Layers named under a panel, at most."""
+"""Most layers labelled under a panel."""
 
 
 def draw(document: Mapping[str, Any], path: Path) -> None:

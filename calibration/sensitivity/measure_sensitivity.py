@@ -11,7 +11,7 @@ page.html          the same for people, with the proposal; needs no other file
 # R: rows of the sample   I: input channels   O: output channels
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ from calibration.formats.rounding import dequantized, rounded
 from calibration.formats.scales import Measured, quantized
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, layout
+from calibration.progress import Progress
 from calibration.quantize.derive import measured
 from calibration.sensitivity import proposal
 from calibration.sensitivity.heatmap import draw
 from calibration.sensitivity.sensitivity_page import page
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.formats import EXPERT_REFUSALS, FORMATS, Format
-
-Progress = Callable[[int, int, str], None]
 
 LAYOUT_VERSION = 1
 """Raised when files, names or units change."""
@@ -51,39 +50,41 @@ def measure(
     source: Source, statistics: Statistics, params: Mapping[str, Any], progress: Progress
 ) -> dict[str, Any]:
     """Contents of sensitivity.json; holds one linear's weight at a time."""
-    wanted = [FORMATS[name] for name in params["formats"]]
-    left_out = unmet(statistics, wanted)
-    formats = [fmt for fmt in wanted if fmt.name not in left_out]
+    requested = [FORMATS[name] for name in params["formats"]]
+    left_out = unmet(statistics, requested)
+    formats = [fmt for fmt in requested if fmt.name not in left_out]
     names_of = layout(source.config)
     modules = linears(statistics, names_of)
     pass_ = Pass(source, statistics, formats, params["smoothing"], torch.device(params["device"]))
-    found: list[dict[str, Any]] = []
+    measured_linears: list[dict[str, Any]] = []
     for names in fused(modules, names_of):
         scales = pass_.scales(names)
         for name in names:
-            progress(len(found), len(modules), "linears")
-            found.append(pass_.linear(name, {fmt: scales[fmt][name] for fmt in scales}))
+            progress(len(measured_linears), len(modules), "linears")
+            measured_linears.append(pass_.linear(name, {fmt: scales[fmt][name] for fmt in scales}))
     progress(len(modules), len(modules), "linears")
     return {
         "layout_version": LAYOUT_VERSION,
         "model": {"architectures": source.config.get("architectures"), "layers": names_of.num_layers},
         "formats": [fmt.name for fmt in formats],
         "left_out": left_out,
-        "linears": found,
-        "units": [unit.as_dict() for unit in proposal.units(found, names_of.units())],
+        "linears": measured_linears,
+        "units": [unit.as_dict() for unit in proposal.units(measured_linears, names_of.units())],
     }
 
 
 def linears(statistics: Statistics, names: Layout) -> list[str]:
     """Every linear that can be measured, layer by layer.
 
-    Experts of one stack have one input scale: where one of them saw no token, none of its stack is measured.
+    Experts of a stack have a common input scale: if no token reached one of them, none of them is measured.
     """
     suffix = ".input_amax"
     recorded = {name.removesuffix(suffix) for name in statistics.places if name.endswith(suffix)}
-    lacking = {name for stack in names.stacks() if not recorded.issuperset(stack) for name in stack}
-    known = [name for name in names.linears() if name in recorded - lacking]
-    return known + sorted(recorded.difference(names.linears()))  # of another model: they are not found later
+    unreached = {name for stack in names.stacks() if not recorded.issuperset(stack) for name in stack}
+    measurable = [name for name in names.linears() if name in recorded - unreached]
+    return measurable + sorted(
+        recorded.difference(names.linears())
+    )  # of another model: `weight` reports them
 
 
 def fused(modules: Sequence[str], names: Layout) -> list[tuple[str, ...]]:
@@ -96,13 +97,13 @@ def unmet(statistics: Statistics, formats: Sequence[Format]) -> dict[str, str]:
     """Formats that need more than the statistics hold -> why they cannot be measured."""
     if any(name.endswith(".awq_smoothing") for name in statistics.places):
         return {}
-    why = "AWQ's search was not recorded; set calibration.statistics to all"
-    return {fmt.name: why for fmt in formats if fmt.needs == "search"}
+    reason = "AWQ's search was not recorded; set calibration.statistics to all"
+    return {fmt.name: reason for fmt in formats if fmt.needs == "search"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """Goes through a model, linear by linear."""
+    """Measures a model linear by linear."""
 
     source: Source
     statistics: Statistics
@@ -112,7 +113,7 @@ class Pass:
     device: torch.device
 
     def scales(self, names: Sequence[str]) -> dict[str, dict[str, Measured]]:
-        """Format -> what each of some linears that share a format is quantized with."""
+        """Format -> measurements of each of the linears, which must have one format."""
         names_of, dtype = layout(self.source.config), self.statistics.sample(names[0]).dtype
         experts = names_of.in_experts(names[0])
         return {
@@ -129,10 +130,10 @@ class Pass:
         weight_OI = weight(self.source, module).to(self.device, x_RI.dtype)
         y_RO = x_RI.float() @ weight_OI.float().T
         errors, sizes = {"none": 0.0}, {"none": weight_OI.nbytes}
-        for name, found in scales.items():
-            if fits(tuple(weight_OI.shape), found.fmt):
-                parts = quantized(weight_OI, found.to(self.device))
-                rounded_RO = rounded(x_RI.float(), found.to(self.device), parts) @ dequantized(parts).T
+        for name, measurement in scales.items():
+            if fits(tuple(weight_OI.shape), measurement.fmt):
+                parts = quantized(weight_OI, measurement.to(self.device))
+                rounded_RO = rounded(x_RI.float(), measurement.to(self.device), parts) @ dequantized(parts).T
                 errors[name] = relative_error(y_RO, rounded_RO)
                 sizes[name] = sum(part.nbytes for part in parts.values())
         shape = list(weight_OI.shape)
@@ -145,8 +146,8 @@ def weight(source: Source, module: str) -> torch.Tensor:
     if name not in source.files:
         raise CheckpointError(f"{source.root}: no {name}; the statistics were recorded for another model")
     with safe_open(source.root / source.files[name], framework="pt") as handle:
-        found: torch.Tensor = handle.get_tensor(name)
-    return found
+        tensor: torch.Tensor = handle.get_tensor(name)
+    return tensor
 
 
 def fits(shape: tuple[int, ...], fmt: Format) -> bool:

@@ -1,4 +1,4 @@
-"""Which linears to leave at a wider format, from what each one's quantization costs; pure."""
+"""Proposes linears for a wider format by the error and the bytes of each one's quantization; pure."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from recipes.formats import FORMATS
 
 KEPT_SHARE = 0.1
-"""Share of the units that a proposal leaves at the wider format when nobody says how many."""
+"""Default share of the units that a proposal leaves at the wider format."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Unit:
 
     @property
     def label(self) -> str:
-        """The linears as one word: `model.layers.0.self_attn.q_proj+k_proj+v_proj`."""
+        """The linears as one name: `model.layers.0.self_attn.q_proj+k_proj+v_proj`."""
         first, *rest = self.linears
         return "+".join([first, *(name.rpartition(".")[2] for name in rest)])
 
@@ -33,25 +33,25 @@ class Unit:
         return {"linears": list(self.linears), "errors": dict(self.errors), "bytes": dict(self.sizes)}
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> "Unit":
-        """What `as_dict` made."""
-        return cls(linears=tuple(found["linears"]), errors=found["errors"], sizes=found["bytes"])
+    def of(cls, document: Mapping[str, Any]) -> "Unit":
+        """The unit in a value from `as_dict`."""
+        return cls(linears=tuple(document["linears"]), errors=document["errors"], sizes=document["bytes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A format with exceptions, and what the exceptions are predicted to bring and to cost."""
+    """A format with exceptions, and their predicted gain and cost."""
 
     format: str
     wider: str
     forced: tuple[Unit, ...]
-    """Units that the format's blocks do not fit."""
+    """Units that do not fit the format's blocks."""
     units: tuple[Unit, ...]
-    """Units proposed as exceptions, the best bargain first."""
+    """Units proposed as exceptions, the best trade first."""
     gain: float
-    """Share of the summed relative output error that goes."""
+    """Share of the summed relative output error that the exceptions remove."""
     added_bytes: int
-    """Bytes by which the weights grow."""
+    """Bytes that the exceptions add to the weights."""
     total_bytes: int
     """Bytes of the linears' weights without the proposed exceptions."""
     fitting: int
@@ -59,7 +59,7 @@ class Proposal:
 
     @property
     def summary(self) -> str:
-        """What the proposal brings and costs, in one line."""
+        """Gain and cost of the proposal in one line."""
         wider = "the source dtype" if self.wider == "none" else self.wider
         added = 100 * self.added_bytes / self.total_bytes if self.total_bytes else 0.0
         return (
@@ -80,7 +80,7 @@ class Proposal:
 
     @property
     def yaml(self) -> str:
-        """The lines that paste into a recipe."""
+        """The lines to paste into a recipe."""
         if not self.exceptions:
             return f"format: {self.format}\n"
         lines = [f"    {name}: {wider}" for name, wider in self.exceptions.items()]
@@ -99,7 +99,7 @@ class Proposal:
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
-    """Sorts layer 10 after layer 9."""
+    """Sort key that puts layer 10 after layer 9."""
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
@@ -110,53 +110,53 @@ def units(linears: Sequence[Mapping[str, Any]], together: Sequence[tuple[str, ..
     """
     by_name = {linear["module"]: linear for linear in linears}
     unit_of = {name: names for names in together for name in names}
-    found = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
-    return [_unit([by_name[name] for name in names if name in by_name]) for names in found]
+    groups = dict.fromkeys(unit_of.get(name, (name,)) for name in by_name)
+    return [_unit([by_name[name] for name in names if name in by_name]) for names in groups]
 
 
 def _unit(linears: Sequence[Mapping[str, Any]]) -> Unit:
-    common = [name for name in linears[0]["errors"] if all(name in one["errors"] for one in linears)]
+    common = [name for name in linears[0]["errors"] if all(name in linear["errors"] for linear in linears)]
     return Unit(
-        linears=tuple(one["module"] for one in linears),
-        errors={name: math.fsum(one["errors"][name] for one in linears) for name in common},
-        sizes={name: sum(one["bytes"][name] for one in linears) for name in common},
+        linears=tuple(linear["module"] for linear in linears),
+        errors={name: math.fsum(linear["errors"][name] for linear in linears) for name in common},
+        sizes={name: sum(linear["bytes"][name] for linear in linears) for name in common},
     )
 
 
 def widers(name: str) -> list[str]:
-    """Formats that may stand for a format's exceptions: those with more bits, `none` first."""
+    """Formats allowed for a format's exceptions: those with more bits, `none` first."""
     return [other for other, fmt in FORMATS.items() if fmt.weight_bits > FORMATS[name].weight_bits]
 
 
-def bargains(found: Sequence[Unit], name: str, wider: str) -> list[Unit]:
-    """Units whose error falls at the wider format, those that lose most of it per added byte first."""
-    able = [unit for unit in found if {name, wider} <= unit.errors.keys()]
-    better = [unit for unit in able if unit.errors[name] > unit.errors[wider]]
+def bargains(all_units: Sequence[Unit], name: str, wider: str) -> list[Unit]:
+    """Units with a smaller error at the wider format, the largest reduction per added byte first."""
+    comparable = [unit for unit in all_units if {name, wider} <= unit.errors.keys()]
+    improving = [unit for unit in comparable if unit.errors[name] > unit.errors[wider]]
 
     def per_byte(unit: Unit) -> float:
         return (unit.errors[name] - unit.errors[wider]) / max(unit.sizes[wider] - unit.sizes[name], 1)
 
-    return sorted(better, key=per_byte, reverse=True)
+    return sorted(improving, key=per_byte, reverse=True)
 
 
 def propose(
-    found: Sequence[Unit],
+    all_units: Sequence[Unit],
     name: str,
     wider: str = "none",
     *,
     keep: int | None = None,
     gain: float | None = None,
 ) -> Proposal:
-    """The best `keep` bargains, or as many as it takes to remove the share `gain` of the error."""
-    ordered = bargains(found, name, wider)
-    fitting = [unit for unit in found if name in unit.errors]
+    """The best `keep` trades, or as many as are needed to remove the share `gain` of the error."""
+    ordered = bargains(all_units, name, wider)
+    fitting = [unit for unit in all_units if name in unit.errors]
     total = math.fsum(unit.errors[name] for unit in fitting)
     if gain is None:
         count = math.ceil(KEPT_SHARE * len(fitting)) if keep is None else keep
     else:
-        count = _enough(ordered, name, wider, gain * total)
+        count = _units_for_error(ordered, name, wider, gain * total)
     chosen = tuple(ordered[:count])
-    forced = tuple(unit for unit in found if name not in unit.errors)
+    forced = tuple(unit for unit in all_units if name not in unit.errors)
     return Proposal(
         format=name,
         wider=wider,
@@ -169,10 +169,10 @@ def propose(
     )
 
 
-def ranked(found: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
+def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
     """A table of the units that the format fits, the largest error first."""
     name, wider = proposal.format, proposal.wider
-    fitting = sorted((u for u in found if name in u.errors), key=lambda u: u.errors[name], reverse=True)
+    fitting = sorted((u for u in all_units if name in u.errors), key=lambda u: u.errors[name], reverse=True)
     total = math.fsum(unit.errors[name] for unit in fitting)
     return [
         {
@@ -186,11 +186,11 @@ def ranked(found: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
     ]
 
 
-def _enough(ordered: Sequence[Unit], name: str, wider: str, wanted: float) -> int:
-    """How many units it takes to remove that much error; all of them where that is not enough."""
+def _units_for_error(ordered: Sequence[Unit], name: str, wider: str, target: float) -> int:
+    """Number of units that remove the target error; all of them if they do not suffice."""
     removed = 0.0
     for count, unit in enumerate(ordered):
-        if removed >= wanted:
+        if removed >= target:
             return count
         removed += unit.errors[name] - unit.errors[wider]
     return len(ordered)

@@ -58,11 +58,11 @@ show(asked in data ? asked : Object.keys(data)[0]);
 
 def page(document: Mapping[str, Any], heatmap: bytes) -> str:
     """HTML for the contents of sensitivity.json and its picture."""
-    units = [Unit.of(found) for found in document["units"]]
+    units = [Unit.of(unit) for unit in document["units"]]
     proposals = [propose(units, name) for name in document["formats"]]
     linears = document["linears"]
     options = "".join(f"<option>{escape(name)}</option>" for name in document["formats"])
-    data = {one.format: _script_data(units, one) for one in proposals}
+    data = {item.format: _script_data(units, item) for item in proposals}
     left_out = "".join(f"<li>{escape(f'{name}: {why}')}</li>" for name, why in document["left_out"].items())
     return "\n".join(
         [
@@ -71,12 +71,12 @@ def page(document: Mapping[str, Any], heatmap: bytes) -> str:
             "<h1>What quantization costs, linear by linear</h1>",
             f"<p>{len(linears)} linears of {document['model']['layers']} layers; the error is "
             "|X W' - Q(X) Q(W)'|&sup2; / |X W'|&sup2; on up to "
-            f"{max(one['rows'] for one in linears)} rows X that the linear saw. Linears that runtimes fuse "
+            f"{max(item['rows'] for item in linears)} rows X that the linear saw. Linears that runtimes fuse "
             "are one unit, whose error is the sum of theirs.</p>",
             f'<p class="faint">{PROXY}</p>',
             f"<ul>{left_out}</ul>" if left_out else "",
             f'<p><label>Format <select id="format">{options}</select></label></p>',
-            *(_section(units, one, first=one is proposals[0]) for one in proposals),
+            *(_section(units, item, first=item is proposals[0]) for item in proposals),
             "<h2>Every format</h2>",
             f'<img alt="error by layer and linear" src="data:image/png;base64,{_base64(heatmap)}">',
             f'<script type="application/json" id="data">{_embedded(data)}</script>',

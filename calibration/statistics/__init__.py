@@ -1,1 +1,1 @@
-"""One pass over the calibration set: what every format needs to know about a model's linears."""
+"""Records the statistics of a model's linears for all formats in one pass over the calibration set."""

@@ -1,4 +1,4 @@
-"""AWQ's search of smoothing factors from the second moments of a linear's inputs, which are pushed only once.
+"""AWQ's search of smoothing factors from the second moments of a linear's inputs, in one pass over the data.
 
 With G = XᵀX over all calibration tokens, the squared output error of weights that changed by ΔW is
 tr(ΔW G ΔWᵀ), whose cost does not depend on the number of tokens. Candidates are ModelOpt 0.47's (`awq_lite`):
@@ -24,7 +24,7 @@ EXPONENTS: Final = tuple(step / 10 for step in range(11))
 SCALE_RANGE: Final = (1e-4, 1e4)
 """ModelOpt's bounds of a scale before it is centred."""
 STRIPES: Final = 8
-"""Column stripes of a symmetric matrix; only what stands above the diagonal is computed: 9/16 of it."""
+"""Column stripes of a symmetric matrix, of which only the part above the diagonal is computed: 9/16."""
 NARROWEST_STRIPE: Final = 256
 """Input channels; narrower products run no faster."""
 
@@ -33,7 +33,7 @@ Error = Callable[[torch.Tensor, torch.Tensor, int, torch.dtype], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """Outcome of a search, on the device of the weights."""
 
     smoothing_I: torch.Tensor
@@ -86,7 +86,7 @@ def best(
     input_mean_I: torch.Tensor,
     *,
     block_size: int = 128,
-) -> Found:
+) -> SearchResult:
     """The candidate that changes the outputs of linears [O, I] with one input least, rounded to int4 blocks.
 
     Nothing waits for the device. Raises CheckpointError where blocks do not divide the input channels.
@@ -108,13 +108,13 @@ def best(
             losses_C[number] += form.trace(change(rows_RI, factors_I, block_size, form.dtype))
     losses_C /= output.clamp(min=torch.finfo(torch.float32).tiny)
     choice = losses_C.nan_to_num(nan=torch.inf).argmin()
-    return Found(factors_CI.index_select(0, choice.view(1))[0], losses_C.float())
+    return SearchResult(factors_CI.index_select(0, choice.view(1))[0], losses_C.float())
 
 
 class _Form:
     """The quadratic form D -> tr(D G Dᵀ): G's diagonal in float32, the rest in the operands' dtype.
 
-    The diagonal's terms all have one sign, so that their rounding adds up; the others' cancels.
+    The diagonal's terms all have one sign, so that their rounding errors add up; those of the others cancel.
     """
 
     def __init__(self, gram_II: torch.Tensor, weight_dtype: torch.dtype) -> None:
@@ -149,8 +149,8 @@ def _error_on(device: torch.device) -> Error:
         return error
     from calibration.statistics.kernel import error as kernel  # needs Triton, which a CPU's torch lacks
 
-    found: Error = kernel
-    return found
+    on_gpu: Error = kernel
+    return on_gpu
 
 
 def error(

@@ -1,4 +1,4 @@
-"""The calibration set in batches: tokens, which of them are padding, and which are sampled."""
+"""Divides the calibration set into batches, with masks for padding and sampled rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,15 @@ ROWS = 128
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sequences that go through a layer together; indices are on the device."""
+    """Sequences that pass a layer together; indices are on the device."""
 
     number: int
     tokens_BT: torch.Tensor
     """On the host."""
     valid_N: torch.Tensor | None
-    """Rows of the flattened batch that are no padding; None where all are."""
+    """Rows of the flattened batch that are not padding; None where there is no padding."""
     sample_R: torch.Tensor
-    """Rows, counted among those, that are kept as a sample."""
+    """Indices among those rows of the sampled ones."""
     num_valid: int
 
 
@@ -31,10 +31,10 @@ def load_batches(calibration_set: Path, batch_size: int, device: torch.device) -
 
     Raises DataError for an empty set and for lengths that are none.
     """
-    held = load_file(calibration_set / "tokens.safetensors")
-    tokens_ST = held["tokens"].long()
+    tensors = load_file(calibration_set / "tokens.safetensors")
+    tokens_ST = tensors["tokens"].long()
     num_sequences, seq_len = tokens_ST.shape
-    lengths_S = held.get("lengths", torch.full((num_sequences,), seq_len)).long()
+    lengths_S = tensors.get("lengths", torch.full((num_sequences,), seq_len)).long()
     if lengths_S.shape != (num_sequences,) or not num_sequences:
         raise DataError(
             f"{calibration_set}: {num_sequences} sequences, {len(lengths_S)} lengths; build it again"

@@ -1,8 +1,8 @@
-"""How many sequences go through a layer at once, so that memory stays below a cap; pure, no torch.
+"""Chooses the batch size so that memory stays below the caps; pure, without torch.
 
-What is held at once: two layers' weights, since the next is read while one runs (or the embedding table and
-the first layer); the activations of one batch inside a layer; with AWQ's search, the second moments of the
-layer's inputs. The hidden states of the whole set are in files.
+In memory at once: the weights of two layers, since the next one is read while one runs (or the embedding
+table and the first layer); the activations of one batch inside a layer; with AWQ's search, the second moments
+of the layer's inputs. The hidden states of the whole set are in files.
 """
 
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What decides how much memory one decoder layer takes."""
+    """The sizes that determine the memory of one decoder layer."""
 
     hidden_size: int
     intermediate_size: int
@@ -45,7 +45,7 @@ class Sizes:
     experts: int = 0
     """Experts of a layer, of `intermediate_size` channels each; 0: an MLP of that size."""
     shared_size: int = 0
-    """Channels of the expert that every token is sent to besides."""
+    """Channels of the shared expert, which gets every token."""
     scores: int = 0
     """Attention scores per token that are held at once: heads times sequence length where soft caps keep the
     fast kernels away, else none."""
@@ -120,7 +120,7 @@ class Shortage:
 
 
 def shortage(sizes: Sizes, seq_len: int, budget: Budget, *, search: bool) -> Shortage | None:
-    """The cap that is too low for even one sequence, if one is."""
+    """The cap that is too low even for one sequence, if any."""
     host = host_bytes(sizes, seq_len, budget, search=search)
     gpu = gpu_bytes(sizes, seq_len, budget, search=search)
     if host > budget.host_bytes:
@@ -135,9 +135,9 @@ def shortage(sizes: Sizes, seq_len: int, budget: Budget, *, search: bool) -> Sho
 
 
 def batch_size(sizes: Sizes, seq_len: int, budget: Budget, *, search: bool) -> int:
-    """Sequences per batch: as many as full speed takes, or fewer where a cap asks for it.
+    """Sequences per batch: as many as full speed needs, or fewer to stay below the caps.
 
-    Raises DataError that says how much one sequence needs where not even one fits.
+    DataError, with the memory that one sequence needs, where not even one fits.
     """
     for batch in range(max(1, FULL_SPEED_TOKENS[budget.device] // seq_len), 0, -1):
         host = host_bytes(sizes, batch * seq_len, budget, search=search)

@@ -1,4 +1,4 @@
-"""Ends a pass as soon as a layer shows that its statistics would be worthless, and names the module."""
+"""Checks the statistics of each layer, and ends the pass for unusable ones with the module's name."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,12 +13,12 @@ EXPLODING = FLOAT16_MAX**2
 largest that a working model forms; models that are trained in bfloat16 pass float16's range by small factors,
 none by its square."""
 DEAD_SHARE = 0.5
-"""Of a linear's input channels, that may be zero for every token."""
+"""Largest share of a linear's input channels that may be zero for every token."""
 
 FEW_TOKENS = 128
-"""Of an expert: below as many as a sample has rows, a range rests on chance."""
+"""Tokens below which the ranges of an expert are reported as unreliable: the rows of a full sample."""
 SHOWN = 5
-"""Experts named in one message, at most."""
+"""Most experts that a message names."""
 
 
 def examine(
@@ -47,17 +47,18 @@ def examine_experts(tokens: Mapping[str, int], *, required: bool) -> list[str]:
 
     Raises ActivationsUnusable that names experts without any, where every one's ranges are required.
     """
-    rare = sorted((seen, name) for name, seen in tokens.items() if seen < FEW_TOKENS)
-    dead = [name for seen, name in rare if not seen]
-    if dead and required:
+    rare = sorted((num_tokens, name) for name, num_tokens in tokens.items() if num_tokens < FEW_TOKENS)
+    unreached = [name for num_tokens, name in rare if not num_tokens]
+    if unreached and required:
         raise ActivationsUnusable(
-            f"{_listed(dead)}: no token reached {len(dead)} of {len(tokens)} experts, so that their input "
-            "ranges are unknown; calibrate with more or other data, or choose int8_wo or int4_wo for experts"
+            f"{_listed(unreached)}: no token reached {len(unreached)} of {len(tokens)} experts, so that their"
+            " input ranges are unknown; calibrate with more or other data, or choose int8_wo or int4_wo"
+            " for experts"
         )
     if not rare:
         return []
-    told = _listed([f"{name} ({seen})" for seen, name in rare])
-    return [f"{len(rare)} of {len(tokens)} experts saw fewer than {FEW_TOKENS} tokens: {told}"]
+    description = _listed([f"{name} ({num_tokens})" for num_tokens, name in rare])
+    return [f"{len(rare)} of {len(tokens)} experts saw fewer than {FEW_TOKENS} tokens: {description}"]
 
 
 def _listed(names: list[str]) -> str:

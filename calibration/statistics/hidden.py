@@ -1,11 +1,11 @@
-"""Hidden states between two layers: files that survive kill -9, and on a GPU a copy that spares reading them.
+"""Hidden states between two layers: in files that survive kill -9, and on a GPU also in its memory.
 
-A layer reads one side and writes the other, so that its input is whole for as long as it is not committed.
-Files are written with pwrite: once it returns, the page cache has the bytes and the death of the process does
-not matter. Loss of power does; nothing is synced.
+A layer reads one set of files and writes the other, so that its inputs are complete until it is committed.
+Files are written with pwrite: once it returns, the page cache has the bytes, and they survive the death of
+the process. They are not synced, so they do not survive a loss of power.
 
-Where a GPU holds all states, files only serve an interrupted pass. Writing them slows the host down (by 0.1 s
-per GB, measured on one H200), so that there a layer's outputs are kept every SAVE_EVERY_S seconds.
+If a GPU holds all states, the files are only for resuming an interrupted pass. Writing them slows the host
+down (0.1 s per GB, measured on one H200), so then outputs are saved only every SAVE_EVERY_S seconds.
 """
 
 import os
@@ -21,15 +21,15 @@ import torch
 from calibration.statistics.weight_reading import read_into
 
 SHARDS = 4
-"""Files of one side, batches in turn: a file takes one writer at a time, a fast GPU needs several."""
+"""Files per set, with batches in turn: a file has one writer at a time, a fast GPU needs several."""
 SAVE_EVERY_S = 2.0
-"""Work that the death of a pass may cost where layers are faster than that and a GPU holds all states."""
+"""Work that an interruption may cost, where a GPU holds all states."""
 STAGED = 4
 """Batches that may wait in pinned memory to be written, on a GPU's host."""
 
 
 class Inline(Executor):
-    """Runs what it is given at once."""
+    """An executor that runs every call at once in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Runs it and returns its outcome."""
@@ -52,10 +52,10 @@ class HiddenStates:
     ) -> None:
         self.folder, self.shapes, self.dtype, self.device = folder, shapes, dtype, device
         self.held: list[torch.Tensor | None] | None = [None] * len(shapes) if resident else None
-        """Batches on the GPU, each replaced by its successor; None where files alone hold them."""
+        """Batches on the GPU, each replaced by the next layer's; None where only files hold them."""
         self.batch_bytes = _nbytes(shapes[0], dtype)
         self.keeping = not resident
-        """Whether what is put goes to the files."""
+        """Whether `put` writes to the files."""
         self._kept_layer, self._kept_at = 0, time.monotonic()
         on_gpu = device.type == "cuda"
         self._writers: Executor = ThreadPoolExecutor(SHARDS) if on_gpu else Inline()
@@ -70,7 +70,7 @@ class HiddenStates:
             self._staging.put(torch.empty(self.batch_bytes, dtype=torch.uint8, pin_memory=True))
 
     def take_up(self, layer: int) -> bool:
-        """Continues with a layer whose inputs an earlier pass kept; whether they are there, by size."""
+        """Resume at a layer whose inputs an earlier pass saved; return whether its files are complete."""
         self._kept_layer = layer
         sizes = [0] * SHARDS
         for batch, shape in enumerate(self.shapes):
@@ -83,9 +83,10 @@ class HiddenStates:
         )
 
     def begin(self, layer: int, *, last: bool) -> None:
-        """Begins a layer: decides whether its outputs, the inputs of the next, are kept in the files.
+        """Begin a layer: decide whether its outputs, the inputs of the next layer, are saved.
 
-        The side that holds what was kept before must stay whole until the new one is.
+        The files of the last saved layer must stay complete until the new ones are, so outputs go to the
+        other set, and only after the previous commit.
         """
         if self.held is None or last:
             self.keeping = self.held is None
@@ -100,24 +101,24 @@ class HiddenStates:
         """Inputs [B, T, H] of a layer, batch by batch, the next one being read meanwhile."""
         if self.held is not None and self.held[0] is not None:
             for batch in range(len(self.shapes)):
-                held = self.held[batch]
-                assert held is not None
-                yield held
+                hidden_BTH = self.held[batch]
+                assert hidden_BTH is not None
+                yield hidden_BTH
             return
         self.settle()
-        coming = self._ahead.submit(self._read, layer, 0)
+        next_load = self._ahead.submit(self._read, layer, 0)
         for batch in range(len(self.shapes)):
-            found, copied = coming.result()
+            loaded_BTH, copied = next_load.result()
             if copied is not None:
                 torch.cuda.current_stream(self.device).wait_event(copied)
-                found.record_stream(torch.cuda.current_stream(self.device))
+                loaded_BTH.record_stream(torch.cuda.current_stream(self.device))
             if batch + 1 < len(self.shapes):
-                coming = self._ahead.submit(self._read, layer, batch + 1)
-            yield found
-            del found
+                next_load = self._ahead.submit(self._read, layer, batch + 1)
+            yield loaded_BTH
+            del loaded_BTH
 
     def put(self, layer: int, batch: int, hidden_BTH: torch.Tensor) -> None:
-        """Keeps a batch of a layer's inputs."""
+        """Store a batch of a layer's inputs."""
         if self.held is not None:
             self.held[batch] = hidden_BTH
         if not self.keeping:
@@ -133,19 +134,21 @@ class HiddenStates:
             flat.copy_(hidden_BTH.view(-1).view(torch.uint8), non_blocking=True)
             copied = self._stream.record_event()
         hidden_BTH.record_stream(self._stream)
-        before = self._committed
-        self._writes.append(self._writers.submit(self._drain, layer, batch, (staging, flat, copied), before))
+        earlier_commit = self._committed
+        self._writes.append(
+            self._writers.submit(self._drain, layer, batch, (staging, flat, copied), earlier_commit)
+        )
 
-    def commit(self, then: Callable[[], None]) -> None:
-        """Runs `then` once all that was put is in the files; on a GPU in the background."""
-        writes, before, self._writes = self._writes, self._committed, []
+    def commit(self, action: Callable[[], None]) -> None:
+        """Runs `action` once all that was put is in the files; on a GPU in the background."""
+        writes, earlier_commit, self._writes = self._writes, self._committed, []
 
         def wait() -> None:
-            if before is not None:
-                before.result()
+            if earlier_commit is not None:
+                earlier_commit.result()
             for write in writes:
                 write.result()
-            then()
+            action()
 
         if self._committed is not None and self._committed.done():
             self._committed.result()  # raises what went wrong
@@ -174,13 +177,13 @@ class HiddenStates:
                         write.result()
 
     def _drain(
-        self, layer: int, batch: int, staged: tuple[Any, Any, Any], before: "Future[None] | None"
+        self, layer: int, batch: int, staged: tuple[Any, Any, Any], earlier_commit: "Future[None] | None"
     ) -> None:
-        """Writes a staged batch; not before the layer that still needs the bytes it replaces is committed."""
+        """Write a staged batch, after the commit of the layer that still needs the bytes it replaces."""
         staging, flat, copied = staged
         try:
-            if before is not None:
-                before.result()
+            if earlier_commit is not None:
+                earlier_commit.result()
             copied.synchronize()
             self._write(layer, batch, flat)
         finally:
@@ -202,11 +205,11 @@ class HiddenStates:
         shape = self.shapes[batch]
         flat = torch.empty(_nbytes(shape, self.dtype), dtype=torch.uint8, pin_memory=self._fetch is not None)
         read_into(path, offset, flat)
-        found = flat.view(self.dtype).view(shape)
+        hidden_BTH = flat.view(self.dtype).view(shape)
         if self._fetch is None:
-            return found, None
+            return hidden_BTH, None
         with torch.cuda.stream(self._fetch):
-            return found.to(self.device, non_blocking=True), self._fetch.record_event()
+            return hidden_BTH.to(self.device, non_blocking=True), self._fetch.record_event()
 
     def _place(self, layer: int, batch: int) -> tuple[Path, int]:
         return self._path(layer, batch % SHARDS), batch // SHARDS * self.batch_bytes

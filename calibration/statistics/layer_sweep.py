@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from calibration.progress import Progress
 from calibration.statistics.batches import Batch
 from calibration.statistics.guards import examine, examine_experts
 from calibration.statistics.hidden import HiddenStates
@@ -16,12 +17,10 @@ from calibration.statistics.resume import Finished, Partial
 from calibration.statistics.skeleton import EMBEDDING, Skeleton
 from calibration.statistics.weight_reading import Load, Reader
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(slots=True, kw_only=True)
 class Sweep:
-    """Everything a pass works with."""
+    """One pass over the calibration set."""
 
     skeleton: Skeleton
     reader: Reader
@@ -32,11 +31,11 @@ class Sweep:
     """Whether AWQ's search is recorded."""
     progress: Progress
     every_expert: bool = False
-    """Whether an expert that sees no token ends the pass, because its ranges will be needed."""
+    """Whether an expert without tokens ends the pass, because its ranges will be needed."""
     finished: list[Finished] = field(init=False, default_factory=list)
-    """Layers whose outputs were not kept: they are committed with the next that is."""
+    """Layers whose outputs were not saved: they are committed with the next layer that is."""
     done: int = field(init=False, default=0)
-    """Tokens times layers that went through."""
+    """Tokens times layers done."""
 
     @property
     def num_tokens(self) -> int:
@@ -49,21 +48,21 @@ class Sweep:
         return self.num_tokens * len(self.skeleton.layers)
 
     def run(self, after: Callable[[], None]) -> None:
-        """Finishes the layers that are not; calls `after` when one is.
+        """Run the unfinished layers; call `after` after each one.
 
-        Raises CheckpointError for broken weights and ActivationsUnusable for worthless statistics.
+        CheckpointError for invalid weights, ActivationsUnusable for unusable statistics.
         """
         first, layers = len(self.partial.layers), len(self.skeleton.layers)
         self.done = first * self.num_tokens
         self.progress(self.done, self.total, "tokens")
         with torch.no_grad():
-            coming = self._load(first) if first < layers else None
+            next_load = self._load(first) if first < layers else None
             if not self.partial.begun:
                 self._embed()
             for layer in range(first, layers):
-                assert coming is not None
-                load = coming.result()
-                coming = self._load(layer + 1) if layer + 1 < layers else None
+                assert next_load is not None
+                load = next_load.result()
+                next_load = self._load(layer + 1) if layer + 1 < layers else None
                 self._layer(layer, load)
                 self.reader.release(load)
                 after()
@@ -112,8 +111,8 @@ class Sweep:
             self.hidden.commit(lambda: self.partial.commit(finished))
 
     def _run(self, number: int, batch: Batch, hidden_BTH: torch.Tensor, recorder: Recorder) -> torch.Tensor:
-        """Outputs [B, T, H] of a layer, which sees what the whole model would give it."""
-        given: dict[str, Any] = dict(self.skeleton.context(*batch.tokens_BT.shape)[number])
-        given["past_key_values"] = recorder  # shows keys after the rotary embedding, keeps nothing
-        out: torch.Tensor = self.skeleton.layers[number](hidden_BTH, **given)
-        return out
+        """Outputs [B, T, H] of a layer, called with the arguments that the whole model would pass."""
+        arguments: dict[str, Any] = dict(self.skeleton.context(*batch.tokens_BT.shape)[number])
+        arguments["past_key_values"] = recorder  # shows keys after the rotary embedding, keeps nothing
+        out_BTH: torch.Tensor = self.skeleton.layers[number](hidden_BTH, **arguments)
+        return out_BTH

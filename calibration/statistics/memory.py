@@ -1,4 +1,4 @@
-"""The caps of a pass as it runs: set on the GPU, measured on the host."""
+"""Enforces the memory caps of a pass: by the allocator on the GPU, by measurement on the host."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,13 +44,13 @@ class Caps:
             torch.cuda.reset_peak_memory_stats(device)
 
     def hold(self, size: int) -> bool:
-        """Takes that much GPU memory for the whole pass, if what the pass needs otherwise leaves it free."""
+        """Reserve GPU memory for the whole pass if it fits below the cap; return whether it does."""
         fits = self.gpu_predicted > 0 and self.gpu_predicted + size <= self.budget.gpu_bytes
         self.gpu_predicted += size if fits else 0
         return fits
 
     def exceeded(self, exc: torch.OutOfMemoryError) -> MemoryExceeded:
-        """What to say when the GPU's allocator refused."""
+        """The error for a refusal of the GPU's allocator."""
         return MemoryExceeded(
             f"GPU memory: the pass needs more than the cap of {self.budget.gpu_bytes / 1e9:.2f} GB "
             f"(predicted {self.gpu_predicted / 1e9:.2f} GB): {str(exc).partition('. ')[0]}; "
@@ -68,7 +68,7 @@ class Caps:
 
     def report(self, device: torch.device) -> dict[str, Any]:
         """Bytes by kind of memory: declared, predicted, measured."""
-        found = {
+        peaks = {
             "host": {
                 "declared": self.budget.host_bytes,
                 "predicted": self.host_predicted,
@@ -76,12 +76,12 @@ class Caps:
             }
         }
         if device.type == "cuda":
-            found["gpu"] = {
+            peaks["gpu"] = {
                 "declared": self.budget.gpu_bytes,
                 "predicted": self.gpu_predicted,
                 "measured": torch.cuda.max_memory_reserved(device) + CONTEXT_BYTES,
             }
-        return found
+        return peaks
 
 
 def peak_host_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Records what one decoder layer's linears see: hooks, one record per distinct input, nothing awaited."""
+"""Records the inputs of a decoder layer's linears by hooks, once per distinct input, without device syncs."""
 
 # N: tokens that are no padding   I: input channels   O: output channels   R: sampled rows   H: key heads
 
@@ -20,7 +20,7 @@ CACHED_ELEMENTS = 1 << 17
 
 
 class Input:
-    """What is known about one distinct input of some linears."""
+    """Statistics of one distinct input of some linears."""
 
     def __init__(self, num_in: int, like: torch.Tensor, *, search: bool) -> None:
         self.linears: list[str] = []
@@ -49,7 +49,7 @@ class Input:
 
 
 class Routed(Input):
-    """What is known about the input of an expert, whose tokens come as the router sends them."""
+    """Statistics of the input of an expert, whose number of tokens depends on the router."""
 
     def __init__(self, num_in: int, like: torch.Tensor) -> None:
         super().__init__(num_in, like, search=False)
@@ -66,7 +66,7 @@ class Routed(Input):
 
 
 class Recorder:
-    """Hooks on one layer's linears; stands in for its KV cache to see keys and values."""
+    """Hooks on one layer's linears; acts as its KV cache to observe keys and values."""
 
     def __init__(
         self, linears: Mapping[str, nn.Linear], experts: Mapping[str, Expert], prefix: str, *, search: bool
@@ -79,7 +79,7 @@ class Recorder:
         self.attention = f"{prefix}self_attn"
         self.search = search
         self.inputs: dict[str, Input] = {}
-        """First linear that reads an input -> what is known about it."""
+        """First linear that reads an input -> statistics of the input."""
         self.heads: dict[str, torch.Tensor] = {}
         self._batch: Batch | None = None
         self._last: torch.Tensor | None = None
@@ -90,7 +90,7 @@ class Recorder:
         ]
 
     def begin(self, batch: Batch | None) -> None:
-        """Says which batch runs next; None when none does."""
+        """Set the batch that runs next; None for none."""
         self._batch, self._last = batch, None
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Recorder:
             self.inputs[self._holder].linears.append(name)
 
     def _valid(self, name: str, x_NI: torch.Tensor, valid_N: torch.Tensor | None) -> torch.Tensor:
-        """The rows that are no padding; of an expert's, those that were sent to it from no padding."""
+        """The rows that are not padding; for an expert, those that come from tokens other than padding."""
         if valid_N is None:
             return x_NI
         if name not in self.experts:
@@ -127,12 +127,12 @@ class Recorder:
         return Input(x.shape[-1], x, search=self.search and self._searched(name, x))
 
     def _searched(self, name: str, x: torch.Tensor) -> bool:
-        """Whether int4 blocks fit the inputs of the linear; its companions' outputs are looked at later.
+        """Whether to search smoothing for a linear: int4 blocks fit its inputs, and a norm can be smoothed.
 
-        What stands beside experts reads what the router reads, so that no norm can carry its smoothing.
+        Linears beside experts read the router's input, so that smoothing cannot be folded into the norm.
         """
-        beside = bool(self.experts) and not name.startswith(self.attention)
-        return not beside and x.shape[-1] % BLOCK == 0 and len(self.linears[name].weight) % 2 == 0
+        beside_experts = bool(self.experts) and not name.startswith(self.attention)
+        return not beside_experts and x.shape[-1] % BLOCK == 0 and len(self.linears[name].weight) % 2 == 0
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, _layer: int, *_: Any, **__: Any
@@ -145,32 +145,32 @@ class Recorder:
                 amax_H = torch.linalg.vector_norm(rows_NHD, ord=torch.inf, dim=(0, 2))
             else:
                 amax_H = torch.linalg.vector_norm(states, ord=torch.inf, dim=(0, 2, 3))
-            before = self.heads.get(name)
-            self.heads[name] = amax_H if before is None else torch.maximum(before, amax_H)
+            earlier_H = self.heads.get(name)
+            self.heads[name] = amax_H if earlier_H is None else torch.maximum(earlier_H, amax_H)
         return key, value
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything recorded, by the artifact's names; on the device."""
-        found = {f"{self.attention}.{name}": amax_H.float() for name, amax_H in self.heads.items()}
+        recorded = {f"{self.attention}.{name}": amax_H.float() for name, amax_H in self.heads.items()}
         for record in self.inputs.values():
             mean_I = record.sum_I / record.tokens
-            found[f"{record.linears[0]}.input_sample"] = record.rows()
+            recorded[f"{record.linears[0]}.input_sample"] = record.rows()
             searched = self._searched_fields(record, mean_I)
             for name in record.linears:
                 fields = {"input_amax": record.amax_I, "input_mean": mean_I} | searched
-                found |= {f"{name}.{field}": tensor for field, tensor in fields.items()}
+                recorded |= {f"{name}.{field}": tensor for field, tensor in fields.items()}
         for name, linear in self.linears.items():
             for field, dim in (("weight_amax", 1), ("weight_in_amax", 0)):
-                found[f"{name}.{field}"] = torch.linalg.vector_norm(
+                recorded[f"{name}.{field}"] = torch.linalg.vector_norm(
                     linear.weight, ord=torch.inf, dim=dim
                 ).float()
-        return found
+        return recorded
 
     def expert_tokens(self) -> dict[str, int]:
         """Expert -> tokens that it was sent, padding aside."""
-        seen = {record.linears[0]: record.tokens for record in self.inputs.values()}
+        tokens_of = {record.linears[0]: record.tokens for record in self.inputs.values()}
         firsts = {name.rpartition(".")[0]: name for name in reversed(self.experts)}
-        return {expert: seen.get(first, 0) for expert, first in reversed(firsts.items())}
+        return {expert: tokens_of.get(first, 0) for expert, first in reversed(firsts.items())}
 
     def _searched_fields(self, record: Input, mean_I: torch.Tensor) -> dict[str, torch.Tensor]:
         """AWQ's outcome for the linears of one input; nothing where int4 does not fit one of them."""
@@ -178,7 +178,7 @@ class Recorder:
         if record.moments is None or any(len(weight_OI) % 2 for weight_OI in weights):
             return {}
         outcome = best(weights, record.moments.gram_II, mean_I, block_size=BLOCK)
-        record.moments = None  # the largest thing there is goes before the next search
+        record.moments = None  # free the largest tensor before the next search
         return {"awq_smoothing": outcome.smoothing_I, "awq_loss": outcome.losses_C}
 
 

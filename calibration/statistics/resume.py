@@ -1,4 +1,4 @@
-"""What a pass has finished, in a directory that survives kill -9, and who may continue from it.
+"""The state of a pass in a directory that survives kill -9, and the check of who may resume it.
 
     state.json                 identity of the pass, of each finished layer sha256, seconds, warnings; boot id
     layer-00000.safetensors    statistics of the finished layers
@@ -30,7 +30,7 @@ SEALED = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """What one layer's pass gave."""
+    """The result of one layer."""
 
     number: int
     tensors: Mapping[str, torch.Tensor]
@@ -48,82 +48,84 @@ class Partial:
     layers: list[dict[str, Any]] = field(default_factory=list)
     """Of each finished layer: sha256, seconds, warnings."""
     begun: bool = False
-    """Whether the first layer's inputs are whole."""
+    """Whether the first layer's inputs are complete."""
 
     @classmethod
     def open(cls, root: Path, identity: Mapping[str, Any]) -> tuple["Partial", str]:
-        """What there is to continue, and why it is nothing where something was there.
+        """The state to resume, and the reason why earlier work was discarded, empty if none was.
 
-        Raises ResumeRefused where a pass with another identity was interrupted.
+        ResumeRefused for an interrupted pass with another identity.
         """
         root.mkdir(parents=True, exist_ok=True)
-        made = cls(root, json.loads(json.dumps(identity)))
+        pass_ = cls(root, json.loads(json.dumps(identity)))
         if not (root / STATE).is_file():
-            return made, ""
+            return pass_, ""
         try:
             state = json.loads((root / STATE).read_bytes())
-            was, layers = dict(state["identity"]), list(state["layers"])
+            earlier, layers = dict(state["identity"]), list(state["layers"])
         except (ValueError, KeyError, TypeError):
-            return made, made.discard(f"{STATE} is broken")
-        made._require_same(was)
+            return pass_, pass_.discard(f"{STATE} is broken")
+        pass_._require_same(earlier)
         if state.get("boot") != boot():
-            return made, made.discard("the machine was started anew since, files may not be what was written")
+            return pass_, pass_.discard(
+                "the machine was started anew since, files may not be what was written"
+            )
         if damaged := [
             n for n, layer in enumerate(layers) if _sha256(root / layer_file(n)) != layer["sha256"]
         ]:
-            return made, made.discard(f"{layer_file(damaged[0])} is not what was written")
-        made.layers, made.begun = layers, True
-        return made, ""
+            return pass_, pass_.discard(f"{layer_file(damaged[0])} is not what was written")
+        pass_.layers, pass_.begun = layers, True
+        return pass_, ""
 
     def discard(self, why: str) -> str:
-        """Forgets what was finished, before anything is overwritten; returns what the report says of it."""
+        """Discard finished layers, before any file is overwritten; return the note for the report."""
         (self.root / STATE).unlink()
         self.layers, self.begun = [], False
         return f"{why}; began anew"
 
     def begin(self) -> None:
-        """Says that the first layer's inputs are whole."""
+        """Record that the first layer's inputs are complete."""
         self.layers, self.begun = [], True
         self._save()
 
     def commit(self, finished: Sequence[Finished]) -> None:
-        """Finishes layers; the outputs of the last one are whole by now."""
-        made = []
+        """Record finished layers; the outputs of the last one must be complete."""
+        entries = []
         for layer in finished:
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
             _replace(self.root / layer_file(layer.number), content)
-            made.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
-        self.layers += made
+            entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
+        self.layers += entries
         self._save()
 
     def _save(self) -> None:
         state = {"identity": self.identity, "boot": boot(), "layers": self.layers}
         _replace(self.root / STATE, json.dumps(state, indent=1).encode())
 
-    def _require_same(self, was: Mapping[str, Any]) -> None:
+    def _require_same(self, earlier: Mapping[str, Any]) -> None:
         differing = sorted(
-            name for name in {*was, *self.identity} if was.get(name) != self.identity.get(name)
+            name for name in {*earlier, *self.identity} if earlier.get(name) != self.identity.get(name)
         )
         if differing:
-            told = "; ".join(
-                f"{name} was {was.get(name)}, is {self.identity.get(name)}" for name in differing
+            description = "; ".join(
+                f"{name} was {earlier.get(name)}, is {self.identity.get(name)}" for name in differing
             )
             raise ResumeRefused(
-                f"{self.root} holds an interrupted pass with other inputs ({told}); "
+                f"{self.root} holds an interrupted pass with other inputs ({description}); "
                 "restore them, or remove the directory to begin anew"
             )
 
 
 def boot() -> str:
-    """This machine's run: what was written in an earlier one may have been lost, as nothing is synced."""
+    """Id of the machine's boot: files of an earlier boot may be incomplete, since they are not synced."""
     return BOOT.read_text(encoding="ascii").strip()
 
 
 def identity(job: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that a pass's outcome depends on, flat: name -> value or digest."""
-    made: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
-    made |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
-    return made | {f"version.{name}": version for name, version in versions.items()}
+    """Everything that the result of a pass depends on, flat: name -> value or digest."""
+    fields: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
+    fields |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
+    return fields | {f"version.{name}": version for name, version in versions.items()}
 
 
 def content(folder: Path) -> str:
@@ -136,9 +138,9 @@ def content(folder: Path) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    aside = path.with_name(f"{path.name}.aside")
-    aside.write_bytes(data)
-    aside.replace(path)
+    temporary = path.with_name(f"{path.name}.aside")
+    temporary.write_bytes(data)
+    temporary.replace(path)
 
 
 def _sha256(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The experts of a layer as single linears, under the names of the source checkpoint.
 
-Transformers 5 fuses the experts of a layer into tensors of three dimensions, which no hook can tell apart,
-and may multiply them in one call. Here each expert has its three linears again, and says which tokens it got.
+Transformers 5 fuses the experts of a layer into three-dimensional tensors, whose experts hooks cannot observe
+one by one. Here each expert has its three linears again, and records the tokens that it got.
 """
 
 import torch
@@ -21,7 +21,7 @@ class Expert(nn.Module):
         ):
             self.add_module(name, nn.Linear(num_in, num_out, bias=False, device="meta", dtype=dtype))
         self.rows: torch.Tensor | None = None
-        """Tokens [N] of the flattened batch that it is given."""
+        """Rows [N] of the flattened batch that it got."""
 
     def linears(self) -> list[str]:
         """Names of its linears below it."""
@@ -36,7 +36,7 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """Stands where transformers has its fused experts; takes and gives the same."""
+    """Replaces the fused experts of transformers, with the same inputs and outputs."""
 
     def __init__(
         self, count: int, names: tuple[str, str, str], sizes: tuple[int, int], dtype: torch.dtype
@@ -46,18 +46,18 @@ class Experts(nn.Module):
             self.add_module(str(number), Expert(names, sizes, dtype))
 
     def forward(self, x_NH: torch.Tensor, chosen_NK: torch.Tensor, weights_NK: torch.Tensor) -> torch.Tensor:
-        """Adds up what each token's experts make of it, by their weights."""
+        """The weighted sum of the outputs of each token's experts."""
         out_NH = torch.zeros_like(x_NH)
         for number, expert in enumerate(self.children()):
             rows_N, place_N = torch.where(chosen_NK == number)
             if len(rows_N):
-                made_NH = expert(x_NH[rows_N], rows_N) * weights_NK[rows_N, place_N, None]
-                out_NH.index_add_(0, rows_N, made_NH.to(out_NH.dtype))
+                weighted_NH = expert(x_NH[rows_N], rows_N) * weights_NK[rows_N, place_N, None]
+                out_NH.index_add_(0, rows_N, weighted_NH.to(out_NH.dtype))
         return out_NH
 
 
 class Sample:
-    """Rows spread evenly over a stream of unknown length: where they are too many, every second one goes."""
+    """Rows spread evenly over a stream of unknown length: of too many, every second one is dropped."""
 
     def __init__(self, most: int) -> None:
         self.most, self.seen, self.stride = most, 0, 1
@@ -67,8 +67,8 @@ class Sample:
         """Takes the rows whose number in the stream is a multiple of the stride."""
         first = -self.seen % self.stride
         self.seen += len(x_NI)
-        if len(kept := x_NI[first :: self.stride]):
-            self._rows.append(kept.clone())
+        if len(kept_rows := x_NI[first :: self.stride]):
+            self._rows.append(kept_rows.clone())
         while sum(map(len, self._rows)) > self.most:
             self._rows, self.stride = [self.rows()[::2].clone()], 2 * self.stride
 

@@ -1,7 +1,7 @@
-"""A transformers model without its weights: one decoder layer at a time is given them.
+"""A transformers model without weights; one decoder layer at a time gets its weights.
 
-Masks and rotary embeddings come from the model's own forward method, which is run once with layers that only
-note what they are given, so that nothing of it is written a second time here.
+Masks and rotary embeddings come from the model's own forward method, which runs once with layers that only
+record their arguments, so that its logic is not repeated here.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 class Skeleton:
-    """The decoder layers of a checkpoint's model, on the meta device until they are dressed."""
+    """The decoder layers of a checkpoint's model, on the meta device until `dress` loads their weights."""
 
     def __init__(self, root: Path, device: torch.device) -> None:
         self.config = AutoConfig.from_pretrained(root, local_files_only=True, trust_remote_code=False)
@@ -54,13 +54,13 @@ class Skeleton:
 
     def linears(self, layer: int) -> dict[str, nn.Linear]:
         """The linears of a layer that formats touch, by name in the checkpoint."""
-        wanted = set(self.layout.linears())
-        found = {
+        quantizable = set(self.layout.linears())
+        modules = {
             self._name(layer, name): module
             for name, module in self.layers[layer].named_modules()
             if isinstance(module, nn.Linear)
         }
-        return {name: module for name, module in found.items() if name in wanted}
+        return {name: module for name, module in modules.items() if name in quantizable}
 
     def experts(self, layer: int) -> dict[str, Expert]:
         """The experts of a layer, by name in the checkpoint."""
@@ -69,10 +69,10 @@ class Skeleton:
 
     def dress(self, layer: int, tensors: Mapping[str, torch.Tensor]) -> nn.Module:
         """A decoder layer with weights."""
-        made: nn.Module = self.layers[layer]
-        state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in made.state_dict()}
-        made.load_state_dict(state, assign=True)
-        return made.requires_grad_(False)  # noqa: FBT003 PyTorch's own
+        decoder_layer: nn.Module = self.layers[layer]
+        state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in decoder_layer.state_dict()}
+        decoder_layer.load_state_dict(state, assign=True)
+        return decoder_layer.requires_grad_(False)  # noqa: FBT003 PyTorch's own
 
     def embed(self, tokens_BT: torch.Tensor, table_VH: torch.Tensor) -> torch.Tensor:
         """The first layer's inputs [B, T, H], of a table in the model's dtype."""
@@ -84,7 +84,7 @@ class Skeleton:
 
     @cache  # noqa: B019 lives as long as the pass
     def context(self, batch: int, seq_len: int) -> tuple[dict[str, Any], ...]:
-        """What the model gives each layer beside the hidden states: mask, positions, rotary embeddings."""
+        """Each layer's arguments other than the hidden states: mask, positions, rotary embeddings."""
         probes = [_Probe() for _ in self.layers]
         self._model.layers = nn.ModuleList(probes)
         empty = torch.empty(1, 1, 1, dtype=self.dtype, device=self.device)
@@ -105,12 +105,12 @@ def _split_experts(layers: list[Any], names: Layout, dtype: torch.dtype) -> None
 
 
 class _Probe(nn.Module):
-    """Stands where a decoder layer was and notes its arguments."""
+    """Replaces a decoder layer and records its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
         self.given: dict[str, Any] = {}
 
-    def forward(self, hidden: torch.Tensor, **given: Any) -> torch.Tensor:
-        self.given = given
+    def forward(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        self.given = arguments
         return hidden

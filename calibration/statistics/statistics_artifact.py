@@ -54,11 +54,11 @@ class Statistics:
     @cached_property
     def places(self) -> dict[str, Path]:
         """Tensor name -> file that holds it."""
-        found: dict[str, Path] = {}
+        file_of: dict[str, Path] = {}
         for file in sorted(self.root.glob("layer-*.safetensors")):
             with safe_open(file, framework="pt") as handle:
-                found |= dict.fromkeys(handle.keys(), file)
-        return found
+                file_of |= dict.fromkeys(handle.keys(), file)
+        return file_of
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor, e.g. `model.layers.0.mlp.up_proj.input_amax`; raises CheckpointError without it."""
@@ -67,8 +67,8 @@ class Statistics:
                 f"{self.root}: no {name}; the statistics were recorded for another model or with less"
             )
         with safe_open(self.places[name], framework="pt") as handle:
-            found: torch.Tensor = handle.get_tensor(name)
-        return found
+            value: torch.Tensor = handle.get_tensor(name)
+        return value
 
     def sample(self, module: str) -> torch.Tensor:
         """Inputs [R, I] that a linear saw."""

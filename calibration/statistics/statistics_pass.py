@@ -1,14 +1,14 @@
-"""Measures what every format needs, in one pass over the calibration set: step statistics.
+"""Records statistics for all formats in one pass over the calibration set: step statistics.
 
-Runs in a child process. Layer by layer: memory is that of two layers, whatever the model's size. What is
-finished survives kill -9 in `places["resume"]` (resume.py).
+Runs in a child process, layer by layer: it needs the memory of two layers, whatever the model's size.
+Finished layers are in `places["resume"]` and survive kill -9 (resume.py).
 """
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import transformers
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
+from calibration.progress import Progress
 from calibration.statistics.batches import load_batches
 from calibration.statistics.hidden import HiddenStates
 from calibration.statistics.layer_sweep import Sweep
@@ -25,8 +26,6 @@ from calibration.statistics.resume import Partial, identity
 from calibration.statistics.skeleton import Skeleton
 from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
 from calibration.statistics.weight_reading import Reader, extents
-
-Progress = Callable[[int, int, str], None]
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
@@ -45,8 +44,8 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     caps.impose(device)
     partial, damage = Partial.open(Path(job["places"]["resume"]), identity(job, _versions()))
     shapes = [(*batch.tokens_BT.shape, sizes.hidden_size) for batch in batches]
-    whole = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
-    hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(whole))
+    hidden_bytes = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
+    hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(hidden_bytes))
     unfinished = len(partial.layers) < len(skeleton.layers)
     if partial.begun and unfinished and not hidden.take_up(len(partial.layers)):
         damage = partial.discard("hidden states are incomplete")
@@ -72,23 +71,23 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     seconds = time.monotonic() - started
     for layer in range(len(skeleton.layers)):
         _deliver(partial.root / layer_file(layer), out / layer_file(layer))
-    about = {"damage": damage, "resumed": resumed, "seconds": seconds, "memory": caps.report(device)}
-    (out / "report.json").write_text(json.dumps(_report(params, sweep, about), indent=2) + "\n")
+    run = {"damage": damage, "resumed": resumed, "seconds": seconds, "memory": caps.report(device)}
+    (out / "report.json").write_text(json.dumps(_report(params, sweep, run), indent=2) + "\n")
 
 
 def _deliver(file: Path, target: Path) -> None:
-    """Puts a finished file into the artifact; the original stays until that is committed."""
+    """Link a finished file into the artifact; the original stays until the artifact is committed."""
     try:
         os.link(file, target)
     except OSError:  # another filesystem, or one without hard links
         shutil.copyfile(file, target)
 
 
-def _report(params: Mapping[str, Any], sweep: Sweep, about: Mapping[str, Any]) -> dict[str, Any]:
+def _report(params: Mapping[str, Any], sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
     """Contents of report.json; seconds and tokens per second are those of this run."""
     layers = sweep.partial.layers
-    ran = len(layers) - about["resumed"]
-    damage = [about["damage"]] if about["damage"] else []
+    num_run = len(layers) - run["resumed"]
+    damage = [run["damage"]] if run["damage"] else []
     return {
         "layout_version": LAYOUT_VERSION,
         "record": params["record"],
@@ -96,11 +95,11 @@ def _report(params: Mapping[str, Any], sweep: Sweep, about: Mapping[str, Any]) -
         "sequences": sum(len(batch.tokens_BT) for batch in sweep.batches),
         "batch_size": params["batch_size"],
         "device": torch.cuda.get_device_name() if params["device"] == "cuda" else "cpu",
-        "seconds": round(about["seconds"], 3),
-        "tokens_per_s": round(sweep.num_tokens * ran / len(layers) / max(about["seconds"], 1e-9), 1),
+        "seconds": round(run["seconds"], 3),
+        "tokens_per_s": round(sweep.num_tokens * num_run / len(layers) / max(run["seconds"], 1e-9), 1),
         "layer_seconds": [round(layer["seconds"], 4) for layer in layers],
-        "layers_resumed": about["resumed"],
-        "memory_bytes": about["memory"],
+        "layers_resumed": run["resumed"],
+        "memory_bytes": run["memory"],
         "warnings": [*damage, *(warning for layer in layers for warning in layer["warnings"])],
     }
 

@@ -1,6 +1,6 @@
-"""Reads weights by name into memory of ours, the next layer's while the current one runs.
+"""Reads weights by name into buffers, the next layer's while the current one runs.
 
-Files are read, not mapped: mapped pages would count as resident memory and blur what a cap allows.
+Files are read, not memory-mapped: mapped pages would count as resident memory, for which there is a cap.
 """
 
 import os
@@ -22,7 +22,7 @@ PIECE_BYTES = 8 << 20
 THREADS = {"cpu": 1, "cuda": 8}
 """Readers: a pass on a CPU leaves one core's time for them."""
 ALIGNMENT = 256
-"""Bytes; what allocators give a tensor of its own, so that kernels see the same alignment."""
+"""Bytes; the alignment that allocators give a tensor, so that kernels behave the same."""
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
@@ -43,15 +43,15 @@ class Extent:
 
 def extents(source: Source) -> dict[str, Extent]:
     """Tensor name -> place, from the files' headers; tensors of types that no weight has are left out."""
-    found: dict[str, Extent] = {}
+    extent_of: dict[str, Extent] = {}
     for file in dict.fromkeys(source.files.values()):
         path = source.root / file
         with path.open("rb") as handle:
             start, header = read_header(handle)
         for name, entry in header.items():
             if source.files.get(name) == file and entry["dtype"] in DTYPES:
-                found[name] = _extent(path, start, entry)
-    return found
+                extent_of[name] = _extent(path, start, entry)
+    return extent_of
 
 
 def _extent(path: Path, start: int, entry: Mapping[str, Any]) -> Extent:
@@ -72,12 +72,12 @@ class Reader:
     def load(self, names: Sequence[str]) -> "Future[Load]":
         """Begins to read tensors."""
         spans, size = self._spans(names)
-        # Here and not in the thread, so that the memory belongs to the caller's stream.
+        # Allocated here, not in the thread, so that the memory belongs to the caller's CUDA stream.
         buffer = self._buffer(size)
         return self._loads.submit(self._load, spans, buffer)
 
     def release(self, load: "Load") -> None:
-        """Takes a load's memory back; its tensors must no longer be used, on the device either."""
+        """Reuse a load's memory; its tensors must no longer be in use, on the device either."""
         self._free.append(load.buffer)
 
     def close(self) -> None:
@@ -97,7 +97,9 @@ class Reader:
         for number, buffer in enumerate(self._free):
             if buffer.nbytes >= size:
                 return self._free.pop(number)
-        if self.device.type == "cuda":  # other streams write to it: what had the memory before must be done
+        if (
+            self.device.type == "cuda"
+        ):  # other streams write to the buffer: its previous user must have finished
             torch.cuda.current_stream(self.device).synchronize()
         return torch.empty(size, dtype=torch.uint8, device=self.device)
 
@@ -107,8 +109,8 @@ class Reader:
             extent = self.places[name]
             for start in range(0, extent.nbytes, PIECE_BYTES):
                 size = min(PIECE_BYTES, extent.nbytes - start)
-                into = buffer[place + start : place + start + size]
-                reads.append(self._pieces.submit(self._read, extent.path, extent.offset + start, into))
+                piece = buffer[place + start : place + start + size]
+                reads.append(self._pieces.submit(self._read, extent.path, extent.offset + start, piece))
         for read in reads:
             read.result()
         tensors = {}
@@ -118,18 +120,18 @@ class Reader:
             tensors[name] = flat.view(extent.shape)
         return Load(buffer, tensors)
 
-    def _read(self, path: Path, offset: int, into: torch.Tensor) -> None:
+    def _read(self, path: Path, offset: int, piece: torch.Tensor) -> None:
         """Fills a piece of a buffer; returns when it is there, on a GPU too."""
-        if into.device.type == "cpu":
-            read_into(path, offset, into)
+        if piece.device.type == "cpu":
+            read_into(path, offset, piece)
             return
         if not hasattr(self._local, "staging"):
             self._local.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             self._local.staging = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=True)
-        staging = self._local.staging[: into.nbytes]
+        staging = self._local.staging[: piece.nbytes]
         read_into(path, offset, staging)
         with torch.cuda.stream(self._local.stream):
-            into.copy_(staging, non_blocking=True)
+            piece.copy_(staging, non_blocking=True)
         self._local.stream.synchronize()
 
 
@@ -141,9 +143,9 @@ class Load:
     tensors: dict[str, torch.Tensor]
 
 
-def read_into(path: Path, offset: int, into: torch.Tensor) -> None:
+def read_into(path: Path, offset: int, buffer: torch.Tensor) -> None:
     """Fills a byte tensor of the host from a file; raises CheckpointError where the file ends before."""
-    view, done = into.numpy().data, 0
+    view, done = buffer.numpy().data, 0
     handle = os.open(path, os.O_RDONLY)
     try:
         while done < len(view):

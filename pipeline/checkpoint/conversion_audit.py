@@ -26,19 +26,19 @@ class Use:
 
 def uses(ranks: Sequence[Iterable[LocalTensor]]) -> dict[str, list[Use]]:
     """Lists, per source tensor, every place its elements go to."""
-    found: dict[str, list[Use]] = defaultdict(list)
+    uses_of: dict[str, list[Use]] = defaultdict(list)
     for rank, tensors in enumerate(ranks):
         for tensor in tensors:
             slices = [part for part in tensor.parts if isinstance(part, Slice)]
             for each in (*slices, *(part.source for part in _increased(tensor))):
-                found[each.source].append(Use(rank, tensor.name, each))
+                uses_of[each.source].append(Use(rank, tensor.name, each))
             for number, each in enumerate(tensor.equal):
                 of = slices[number * len(slices) // len(tensor.equal)]
-                found[each.source].append(Use(rank, tensor.name, each, of.source))
+                uses_of[each.source].append(Use(rank, tensor.name, each, of.source))
             for computed in _computed(tensor):
                 for each in computed.sources:
-                    found[each.source].append(Use(rank, tensor.name, each))
-    return dict(found)
+                    uses_of[each.source].append(Use(rank, tensor.name, each))
+    return dict(uses_of)
 
 
 def _computed(tensor: LocalTensor) -> list[Largest]:
@@ -50,9 +50,9 @@ def _increased(tensor: LocalTensor) -> list[PlusOne]:
 
 
 def check(
-    found: Mapping[str, Sequence[Use]],
-    held: Mapping[str, Kind],
-    left: Collection[str],
+    uses_of: Mapping[str, Sequence[Use]],
+    source_kinds: Mapping[str, Kind],
+    left_out: Collection[str],
     where: str = "checkpoint",
 ) -> None:
     """Checks a plan against the tensors of a checkpoint at `where`.
@@ -60,22 +60,22 @@ def check(
     A SourceError names those missing, odd or unused. Those of a recipe's model plan has compared already; the
     checkpoint may also be one that somebody else quantized.
     """
-    problems = [f"{name}: missing" for name in found if name not in held]
-    for name, kind in held.items():
-        if name in found:
-            problems += _mismatches(name, kind, found[name])
-        elif name not in left:
+    problems = [f"{name}: missing" for name in uses_of if name not in source_kinds]
+    for name, kind in source_kinds.items():
+        if name in uses_of:
+            problems += _mismatches(name, kind, uses_of[name])
+        elif name not in left_out:
             problems.append(f"{name}: not part of the layout, it would be lost")
     if problems:
-        shown = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
-        detail = "\n".join(f"  {problem}" for problem in shown)
+        lines = [*problems[:20], *([f"... and {len(problems) - 20} more"] if len(problems) > 20 else [])]
+        detail = "\n".join(f"  {problem}" for problem in lines)
         raise SourceError(f"{where} and config.json disagree: {len(problems)} tensors\n{detail}")
 
 
 def _mismatches(name: str, kind: Kind, used: Sequence[Use]) -> list[str]:
-    wanted = (used[0].slice.dtype, used[0].slice.shape)
-    if kind != wanted:
-        return [f"{name}: {kind[0]} {list(kind[1])}, expected {wanted[0]} {list(wanted[1])}"]
+    expected = (used[0].slice.dtype, used[0].slice.shape)
+    if kind != expected:
+        return [f"{name}: {kind[0]} {list(kind[1])}, expected {expected[0]} {list(expected[1])}"]
     return [f"{name}: {wrong}" for wrong in coverage_gaps(kind[1], used)]
 
 
@@ -104,17 +104,17 @@ def _overlap(a: tuple[Range, ...], b: tuple[Range, ...]) -> bool:
 
 
 def report(
-    ranks: Sequence[Iterable[LocalTensor]], found: Mapping[str, Sequence[Use]], left: Mapping[str, str]
+    ranks: Sequence[Iterable[LocalTensor]], uses_of: Mapping[str, Sequence[Use]], left_out: Mapping[str, str]
 ) -> dict[str, Any]:
     """Builds `audit.json`: per source tensor where it went, what was made or computed, and the sums."""
-    elements = {name: math.prod(used[0].slice.shape) for name, used in found.items()}
+    elements = {name: math.prod(used[0].slice.shape) for name, used in uses_of.items()}
     copies = {
         name: sum(math.prod(use.slice.extent) for use in used) - elements[name]
-        for name, used in found.items()
+        for name, used in uses_of.items()
     }
     return {
         "elements": {"source": sum(elements.values()), "written_again": sum(copies.values())},
-        "sources": {name: _source_report(used) for name, used in sorted(found.items())},
+        "sources": {name: _source_report(used) for name, used in sorted(uses_of.items())},
         "made": [
             {"rank": rank, "tensor": tensor.name, "value": part.value, "shape": list(part.extent)}
             | {"reason": part.reason}
@@ -124,12 +124,12 @@ def report(
             if isinstance(part, Fill)
         ],
         "computed": [
-            {"rank": rank, "tensor": tensor.name, **told}
+            {"rank": rank, "tensor": tensor.name, **step_text}
             for rank, tensors in enumerate(ranks)
             for tensor in tensors
-            for told in _computation(tensor)
+            for step_text in _computation(tensor)
         ],
-        "left": dict(sorted(left.items())),
+        "left": dict(sorted(left_out.items())),
     }
 
 

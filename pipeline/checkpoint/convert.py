@@ -95,30 +95,30 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     tp, pp, ep = int(params["tp"]), int(params["pp"]), int(params.get("ep", 1))
     kv_cache = str(params.get("kv_cache", "auto"))
     precision = Precision.parse(params["format"])
-    held = stored(precision) if params.get("at_build") else precision
+    stored_precision = stored(precision) if params.get("at_build") else precision
     if params["layout_version"] != LAYOUT_VERSION:
         raise ValueError(f"layout_version {params['layout_version']}; this code writes {LAYOUT_VERSION}")
     checkpoint = open_checkpoint(Path(job["inputs"]["checkpoint"]))
     shape = read_shape(checkpoint.config)
     if "target" in job["inputs"]:
         require_same(Path(job["inputs"]["target"]), checkpoint.directory)
-    if impossible := reasons(shape, held, tp, pp, ep):
+    if impossible := reasons(shape, stored_precision, tp, pp, ep):
         layout = f"tp {tp}, pp {pp}" + (f", ep {ep}" if ep > 1 else "")
-        told = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
-        raise BuildFailed("\n  ".join(told))
-    _check_precision(checkpoint, shape, held, kv_cache)
+        lines = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
+        raise BuildFailed("\n  ".join(lines))
+    _check_precision(checkpoint, shape, stored_precision, kv_cache)
     old = naming.older(shape.architecture, str(params.get("names", naming.NEWEST)))
-    ranks = naming.renamed(plan(shape, held, tp, pp, kv_cache, ep), old)
+    ranks = naming.renamed(plan(shape, stored_precision, tp, pp, kv_cache, ep), old)
     heads = with_heads.read(job, shape)
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)
-    found, left = conversion_audit.uses(ranks), _left(checkpoint, shape)
+    uses_of, left_out = conversion_audit.uses(ranks), _left(checkpoint, shape)
     kinds = {name: (entry.dtype, entry.shape) for name, entry in checkpoint.entries.items()}
-    conversion_audit.check(found, kinds, left, str(checkpoint.directory))
+    conversion_audit.check(uses_of, kinds, left_out, str(checkpoint.directory))
     check_scales(checkpoint, shape)
     _copy_tokenizer(checkpoint.directory, out / "tokenizer")
     write_all(_rank_files(checkpoint, ranks, out), progress)
-    _write_json(out / "audit.json", conversion_audit.report(ranks, found, left))
+    _write_json(out / "audit.json", conversion_audit.report(ranks, uses_of, left_out))
     config = naming.config(engine_config(shape, precision, tp, pp, kv_cache, ep), old)
     if heads is not None:
         _write_json(out / with_heads.PLAIN, config)
@@ -129,9 +129,9 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 
 
 def _check_precision(checkpoint: Checkpoint, shape: ModelShape, precision: Precision, kv_cache: str) -> None:
-    if found := differences(quantization_block(checkpoint), precision, kv_cache, linears(shape)):
-        told = "\n  ".join(found)
-        raise SourceError(f"{checkpoint.directory}: {told}; give the checkpoint of that precision")
+    if mismatches := differences(quantization_block(checkpoint), precision, kv_cache, linears(shape)):
+        details = "\n  ".join(mismatches)
+        raise SourceError(f"{checkpoint.directory}: {details}; give the checkpoint of that precision")
 
 
 def quantization_block(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -154,7 +154,7 @@ def quantization_block(checkpoint: Checkpoint) -> Mapping[str, Any]:
 def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
     """Lists source tensors that no rank needs, with the reason; a tied head must equal the embedding."""
     kin = family(shape.architecture)
-    left = {
+    left_out = {
         name: "computed from rotary_base and rotary_scaling"
         for name in checkpoint.entries
         if read_over(shape, name)
@@ -165,8 +165,8 @@ def _left(checkpoint: Checkpoint, shape: ModelShape) -> dict[str, str]:
                 f"{checkpoint.directory}: tie_word_embeddings is true, but {kin.head} differs from "
                 f"{kin.embedding}; set tie_word_embeddings to false, or remove {kin.head}"
             )
-        left[kin.head] = f"tied to {kin.embedding}, which holds the same bytes"
-    return left
+        left_out[kin.head] = f"tied to {kin.embedding}, which holds the same bytes"
+    return left_out
 
 
 def _copy_tokenizer(source: Path, target: Path) -> None:
@@ -196,12 +196,12 @@ class RankFile:
 
 def _rank_files(checkpoint: Checkpoint, ranks: Sequence[Sequence[LocalTensor]], out: Path) -> list[RankFile]:
     """Says what to write; each file gets the part of the checkpoint's header that it reads."""
-    made = []
+    parts = []
     for rank, tensors in enumerate(ranks):
         entries = {name: checkpoint.entries[name] for name in conversion_audit.uses([tensors])}
-        mine = Checkpoint(checkpoint.directory, checkpoint.config, entries)
-        made.append(RankFile(out / f"rank{rank}.safetensors", mine, tensors))
-    return made
+        subset = Checkpoint(checkpoint.directory, checkpoint.config, entries)
+        parts.append(RankFile(out / f"rank{rank}.safetensors", subset, tensors))
+    return parts
 
 
 def _tensor_plan(checkpoint: Checkpoint, tensor: LocalTensor) -> TensorPlan:

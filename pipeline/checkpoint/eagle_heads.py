@@ -63,21 +63,23 @@ def read(config: Mapping[str, Any], tensors: Mapping[str, Kind], place: str = ""
 
     `place` is the directory that messages name before `config.json`.
     """
-    named = config.get("architectures") or []
+    architectures = config.get("architectures") or []
     if eagle.generation(tensors) == 3:
         raise SourceError(
             "the net is of EAGLE-3, which reads several layers of the model; TensorRT-LLM builds EAGLE-1's "
             "into engines: choose such a net, or engine.backend trtllm_torch"
         )
-    if named != list(BASES):
-        raise SourceError(f"config.json: architectures {named!r}; an EAGLE-1 net says {list(BASES)!r}")
+    if architectures != list(BASES):
+        raise SourceError(
+            f"config.json: architectures {architectures!r}; an EAGLE-1 net says {list(BASES)!r}"
+        )
     shape = read_shape(config, place)
     dtype = tensors["fc.weight"][0] if "fc.weight" in tensors else ""
     net = Eagle(shape, dtype, "fc.bias" in tensors)
-    if odd := differences({name: (dtype, size) for name, size in _sources(net)}, tensors):
+    if mismatches := differences({name: (dtype, size) for name, size in _sources(net)}, tensors):
         raise SourceError(
             f"not an EAGLE-1 net of one layer of {shape.hidden_size} ({dtype or 'no fc.weight'}): "
-            f"{', '.join(odd)}; give a net in that layout"
+            f"{', '.join(mismatches)}; give a net in that layout"
         )
     return net
 
@@ -89,11 +91,11 @@ def reasons(net: Eagle, shape: ModelShape, kv_cache: str, tp: int, pp: int) -> I
             f"speculative.mode: TensorRT-LLM adds EAGLE's net to no {shape.architecture}; choose a model of "
             f"{', '.join(BASES)}, or another mode"
         )
-    for what, theirs, ours in _pairs(net, shape):
-        if theirs != ours:
+    for field, net_value, model_value in _pairs(net, shape):
+        if net_value != model_value:
             yield (
-                f"speculative.draft: the net's {what} is {theirs}, the model's {ours}; choose a net that was "
-                "trained for this model, in its type"
+                f"speculative.draft: the net's {field} is {net_value}, the model's {model_value}; choose a "
+                "net that was trained for this model, in its type"
             )
     if kv_cache != "auto":
         yield (
@@ -113,14 +115,14 @@ def reasons(net: Eagle, shape: ModelShape, kv_cache: str, tp: int, pp: int) -> I
 
 def tensors(net: Eagle, shape: ModelShape, place: Place, max_draft_len: int) -> list[LocalTensor]:
     """Lists the tensors of every copy of the net on one rank."""
-    kin, made = family(shape.architecture), []
+    kin, tensors = family(shape.architecture), []
     head = kin.embedding if shape.tie_word_embeddings else kin.head
     for level in range(eagle.depth(eagle.tree(max_draft_len))):
-        here = f"eagle_nets.{level}"
-        found = list(_drafter(net, f"{here}.drafter", place))
-        made += found if level == 0 else [_again(tensor) for tensor in found]
-        made.append(_again(table(f"{here}.lm_head.weight", head, shape, place)))
-    return made
+        prefix = f"eagle_nets.{level}"
+        level_tensors = list(_drafter(net, f"{prefix}.drafter", place))
+        tensors += level_tensors if level == 0 else [_again(tensor) for tensor in level_tensors]
+        tensors.append(_again(table(f"{prefix}.lm_head.weight", head, shape, place)))
+    return tensors
 
 
 def config(
@@ -143,14 +145,14 @@ def config(
 
 def _pairs(net: Eagle, shape: ModelShape) -> Iterator[tuple[str, Any, Any]]:
     """What net and model must have in common."""
-    theirs = net.shape
-    yield "hidden size", theirs.hidden_size, shape.hidden_size
-    yield "vocabulary", theirs.vocab_size, shape.vocab_size
+    net_shape = net.shape
+    yield "hidden size", net_shape.hidden_size, shape.hidden_size
+    yield "vocabulary", net_shape.vocab_size, shape.vocab_size
     yield "type", net.dtype, SOURCE_TYPES[shape.dtype]
-    yield "head size", theirs.head_dim, shape.head_dim
-    yield "number of key heads", theirs.num_kv_heads, shape.num_kv_heads
-    yield "rotary base", theirs.rope_theta, shape.rope_theta
-    yield "rotary scaling", theirs.rope_scaling, shape.rope_scaling
+    yield "head size", net_shape.head_dim, shape.head_dim
+    yield "number of key heads", net_shape.num_kv_heads, shape.num_kv_heads
+    yield "rotary base", net_shape.rope_theta, shape.rope_theta
+    yield "rotary scaling", net_shape.rope_scaling, shape.rope_scaling
 
 
 def _layer(shape: ModelShape) -> list[Module]:
@@ -179,16 +181,16 @@ def _sources(net: Eagle) -> Iterator[tuple[str, tuple[int, ...]]]:
                 yield f"layers.0.{part.source}.weight", (part.outputs, module.inputs)
 
 
-def _drafter(net: Eagle, here: str, place: Place) -> Iterator[LocalTensor]:
+def _drafter(net: Eagle, prefix: str, place: Place) -> Iterator[LocalTensor]:
     """Lists the tensors of one copy but for its output head."""
-    shape, names = net.shape, (f"{here}.fc", PREFIX.removesuffix("."))
-    yield table(f"{here}.vocab_embedding.weight", f"{PREFIX}embed_tokens.weight", shape, place)
+    shape, names = net.shape, (f"{prefix}.fc", PREFIX.removesuffix("."))
+    yield table(f"{prefix}.vocab_embedding.weight", f"{PREFIX}embed_tokens.weight", shape, place)
     yield from module_tensors(_fc(net), names, shape, PLAIN, place)
     if not net.bias:
         rows = (shape.hidden_size // place.tp,)
-        yield LocalTensor(f"{here}.fc.bias", net.dtype, rows, (Fill(0, rows, NO_BIAS),))
+        yield LocalTensor(f"{prefix}.fc.bias", net.dtype, rows, (Fill(0, rows, NO_BIAS),))
     for module in _layer(shape):
-        names = (f"{here}.layers.0.{module.local}", f"{PREFIX}layers.0")
+        names = (f"{prefix}.layers.0.{module.local}", f"{PREFIX}layers.0")
         yield from module_tensors(module, names, shape, PLAIN, place)
 
 

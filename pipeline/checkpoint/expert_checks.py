@@ -14,28 +14,28 @@ SHARED = "mlp.shared_expert."
 
 def reasons(shape: ModelShape, tp: int, ep: int) -> Iterator[str]:
     """Yields why experts cannot be divided so; one reason where a model without experts has an ep."""
-    found = shape.experts
-    if found is None:
+    experts = shape.experts
+    if experts is None:
         if ep > 1:
             yield f"engine.ep: {ep} needs a model with experts, {shape.architecture} has none; leave it out"
         return
     if tp % ep:
-        yield f"engine.ep: {ep} does not divide engine.tp {tp}; choose one of {_divisors(tp, found.count)}"
+        yield f"engine.ep: {ep} does not divide engine.tp {tp}; choose one of {_divisors(tp, experts.count)}"
         return
-    if found.count % ep:
+    if experts.count % ep:
         yield (
-            f"engine.ep: {ep} does not divide {found.count} experts; "
-            f"choose one of {_divisors(tp, found.count)}"
+            f"engine.ep: {ep} does not divide {experts.count} experts; "
+            f"choose one of {_divisors(tp, experts.count)}"
         )
-    if found.intermediate_size % (tp // ep):
+    if experts.intermediate_size % (tp // ep):
         yield (
-            f"engine.tp: {tp // ep} ranks (tp {tp} / ep {ep}) cannot share the {found.intermediate_size} "
+            f"engine.tp: {tp // ep} ranks (tp {tp} / ep {ep}) cannot share the {experts.intermediate_size} "
             "channels of an expert equally; choose another tp, or raise engine.ep"
         )
-    if found.shared_intermediate_size % tp:
+    if experts.shared_intermediate_size % tp:
         yield (
-            f"engine.tp: {tp} does not divide the {found.shared_intermediate_size} channels of the shared "
-            f"expert; choose one of {_divisors(found.shared_intermediate_size, shape.num_heads)}"
+            f"engine.tp: {tp} does not divide the {experts.shared_intermediate_size} channels of the shared "
+            f"expert; choose one of {_divisors(experts.shared_intermediate_size, shape.num_heads)}"
         )
 
 

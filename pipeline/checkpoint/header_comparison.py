@@ -47,9 +47,9 @@ class Comparison:
 
     def notes(self, dtype: str) -> Iterator[str]:
         """Yields what is done with tensors that a model of `dtype` does not hold as they are."""
-        for found in sorted(set(self.cast.values())):
-            names = [name for name, each in self.cast.items() if each == found]
-            yield f"{_counted(names)} {found}, cast to {dtype} as config.json says"
+        for cast_dtype in sorted(set(self.cast.values())):
+            names = [name for name, each in self.cast.items() if each == cast_dtype]
+            yield f"{_counted(names)} {cast_dtype}, cast to {dtype} as config.json says"
         for why in dict.fromkeys(self.left_out.values()):
             names = [name for name, each in self.left_out.items() if each == why]
             yield f"{_counted(names)} not read: {why}"
@@ -65,31 +65,31 @@ def compare(shape: ModelShape, checkpoint: Checkpoint, where: str) -> Comparison
 
     A config.json that asks for more layers or experts than there are tensors is a SourceError: it is absurd.
     """
-    told = [f"{where}/config.json: {each}" for each in config_problems(shape, checkpoint.config)]
+    lines = [f"{where}/config.json: {each}" for each in config_problems(shape, checkpoint.config)]
     if (
         checkpoint.config.get("quantization_config") is not None
     ):  # then its tensors have other names and types
-        return Comparison(problems=tuple(told))
-    held = checkpoint.entries
-    _require_plausible(shape, len(held), where)
-    wanted = source_tensors(shape)
-    renamed, foreign = without_prefixes(wanted, held, shape, where)
-    left_out = _left_out(shape, renamed.keys() - wanted.keys())
+        return Comparison(problems=tuple(lines))
+    entries = checkpoint.entries
+    _require_plausible(shape, len(entries), where)
+    expected = source_tensors(shape)
+    renamed, foreign = without_prefixes(expected, entries, shape, where)
+    left_out = _left_out(shape, renamed.keys() - expected.keys())
     present = {name: entry for name, entry in renamed.items() if name not in left_out}
-    layers = shape.num_layers if present.keys() == wanted.keys() else _layers_held(shape, present)
+    layers = shape.num_layers if present.keys() == expected.keys() else _layers_held(shape, present)
     if layers != shape.num_layers:
         start = family(shape.architecture).layers
-        told.append(
+        lines.append(
             f"{where}/config.json: num_hidden_layers is {shape.num_layers}, the weights have {layers} layers "
             f"({start}.0 to {layers - 1}); correct the number, or get all files of the checkpoint"
         )
     return Comparison(
         problems=_limited(
             [
-                *told,
+                *lines,
                 *foreign,
                 *_untied(shape, renamed, where),
-                *_Odd(where, shape, layers).all(wanted, present),
+                *_Odd(where, shape, layers).all(expected, present),
             ]
         ),
         left_out=left_out,
@@ -105,45 +105,45 @@ def _require_plausible(shape: ModelShape, count: int, where: str) -> None:
     """Refuses to make a list of what no memory may hold."""
     experts = shape.experts.count if shape.experts else 1
     if shape.num_layers * experts > count:
-        asked = f"{shape.num_layers} layers" + (f" of {experts} experts" if shape.experts else "")
+        stated_sizes = f"{shape.num_layers} layers" + (f" of {experts} experts" if shape.experts else "")
         raise SourceError(
-            f"{where}/config.json: it asks for {asked}, and the weights have {count} tensors in all; "
+            f"{where}/config.json: it asks for {stated_sizes}, and the weights have {count} tensors in all; "
             "correct it, or get all files of the checkpoint"
         )
 
 
 def config_problems(shape: ModelShape, config: Mapping[str, Any]) -> list[str]:
     """Says what config.json holds that makes its tensors others than those of the plain model."""
-    found, block = [], config.get("quantization_config")
+    problems, block = [], config.get("quantization_config")
     if block is not None:
         method = f", quant_method {block.get('quant_method')!r}" if isinstance(block, dict) else ""
-        found.append(
+        problems.append(
             f"the checkpoint is quantized already (quantization_config{method}); "
             "give the one it was made from"
         )
     if (file := config.get("transformers_weights")) is not None:
-        found.append(
+        problems.append(
             f"transformers_weights is {file!r}; only model.safetensors and what model.safetensors.index.json "
             "lists are read: name the weights so, and remove the field"
         )
-    return found
+    return problems
 
 
 def _left_out(shape: ModelShape, unwanted: Collection[str]) -> dict[str, str]:
     """What transformers reads over, with the reason."""
     kin = family(shape.architecture)
-    found = {name: "config.json says it" for name in sorted(unwanted) if read_over(shape, name)}
+    reasons = {name: "config.json says it" for name in sorted(unwanted) if read_over(shape, name)}
     if shape.tie_word_embeddings and kin.head in unwanted:
-        found[kin.head] = f"tie_word_embeddings is true, and it must equal {kin.embedding}"
-    return found
+        reasons[kin.head] = f"tie_word_embeddings is true, and it must equal {kin.embedding}"
+    return reasons
 
 
-def _untied(shape: ModelShape, held: Mapping[str, TensorEntry], where: str) -> Iterator[str]:
+def _untied(shape: ModelShape, entries: Mapping[str, TensorEntry], where: str) -> Iterator[str]:
     """Yields a problem where headers tell that the head is not the embedding it should be tied to."""
     kin = family(shape.architecture)
-    if not shape.tie_word_embeddings or not {kin.head, kin.embedding} <= held.keys():
+    if not shape.tie_word_embeddings or not {kin.head, kin.embedding} <= entries.keys():
         return
-    head, table = held[kin.head], held[kin.embedding]
+    head, table = entries[kin.head], entries[kin.embedding]
     if (head.shape, head.dtype) != (table.shape, table.dtype):
         yield (
             f"{where}/{head.file.name}: tie_word_embeddings is true, but {head.name} is {list(head.shape)} "
@@ -170,8 +170,8 @@ def _layers_held(shape: ModelShape, present: Iterable[str]) -> int:
     """How many whole layers there are; as many as there should be where they do not count from 0 on."""
     start = family(shape.architecture).layers + "."
     numbers = {name.removeprefix(start).partition(".")[0] for name in present if name.startswith(start)}
-    found = {int(number) for number in numbers if number.isdecimal()}
-    return len(found) if found and found == set(range(len(found))) else shape.num_layers
+    layers = {int(number) for number in numbers if number.isdecimal()}
+    return len(layers) if layers and layers == set(range(len(layers))) else shape.num_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,26 +183,26 @@ class _Odd:
     layers: int
     """Layers that are there: beyond them, and beyond those wanted, tensors are not told one by one."""
 
-    def all(self, wanted: Mapping[str, Size], present: Mapping[str, TensorEntry]) -> Iterator[str]:
+    def all(self, expected: Mapping[str, Size], present: Mapping[str, TensorEntry]) -> Iterator[str]:
         """Yields every kind of problem, with its first tensor."""
         kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for file, name, told in self._each(wanted, present):
-            kinds[NUMBER.sub("*", name), told].append(f"{self.where}{file}: {plain(name)}")
-        for (_, told), places in kinds.items():
+        for file, name, text in self._each(expected, present):
+            kinds[NUMBER.sub("*", name), text].append(f"{self.where}{file}: {plain(name)}")
+        for (_, text), places in kinds.items():
             alike = f" (and {len(places) - 1} more like it)" if len(places) > 1 else ""
-            yield f"{places[0]}{alike} {told}"
+            yield f"{places[0]}{alike} {text}"
 
     def _each(
-        self, wanted: Mapping[str, Size], present: Mapping[str, TensorEntry]
+        self, expected: Mapping[str, Size], present: Mapping[str, TensorEntry]
     ) -> Iterator[tuple[str, str, str]]:
         """Yields file and name of every odd tensor, and what is wrong with it."""
-        for name, size in wanted.items():
+        for name, size in expected.items():
             if (entry := present.get(name)) is None:
                 if not self._beyond(name):
                     yield "", name, self._missing(name)
             elif entry.shape != size or entry.dtype not in CAST:
                 yield from ((f"/{entry.file.name}", entry.name, t) for t in self._odd(name, size, entry))
-        for name in sorted(present.keys() - wanted.keys()):
+        for name in sorted(present.keys() - expected.keys()):
             if not self._beyond(name):
                 yield f"/{present[name].file.name}", present[name].name, self._extra(name)
 

@@ -16,10 +16,10 @@ SHOWN = 4
 
 def reasons(shape: ModelShape, precision: Precision, tp: int, pp: int, ep: int = 1) -> list[str]:
     """Lists why the layout is impossible, each with the recipe field to change; empty if it is possible."""
-    found = [*_layers(shape, pp), *_heads(shape, tp), *expert_checks.reasons(shape, tp, ep)]
-    found += [*(_channels(shape, tp) if shape.experts is None else ()), *_split_groups(shape, precision)]
-    found += expert_checks.refused_formats(shape, precision)
-    return found or list(dict.fromkeys(_unfit(shape, precision, tp, ep)))
+    problems = [*_layers(shape, pp), *_heads(shape, tp), *expert_checks.reasons(shape, tp, ep)]
+    problems += [*(_channels(shape, tp) if shape.experts is None else ()), *_split_groups(shape, precision)]
+    problems += expert_checks.refused_formats(shape, precision)
+    return problems or list(dict.fromkeys(_unfit(shape, precision, tp, ep)))
 
 
 def divisors(number: int, *others: int) -> str:
@@ -88,9 +88,11 @@ def _split_groups(shape: ModelShape, precision: Precision) -> Iterator[str]:
                 patterns = [pattern_of(precision, name) for name in names]
                 split.setdefault((*group, *patterns), []).append(names)
     for places in split.values():
-        told = ", ".join(f"{name} is {_format_of(precision, name)}" for name in _shown(places[0], precision))
+        formats = ", ".join(
+            f"{name} is {_format_of(precision, name)}" for name in _shown(places[0], precision)
+        )
         more = f", and so in {len(places) - 1} more layers" if len(places) > 1 else ""
-        yield f"format.except: {told}{more}; runtimes fuse them, so give them one format"
+        yield f"format.except: {formats}{more}; runtimes fuse them, so give them one format"
 
 
 def _shown(names: tuple[str, ...], precision: Precision) -> list[str]:
@@ -145,10 +147,10 @@ def _blocks(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
 def _pairs(linear: Linear, fmt: Format, tp: int) -> Iterator[str]:
     """Says if a linear's shards do not hold whole pairs of int4 output channels."""
     for part in linear.parts if fmt.weight == "int4" else ():
-        held = part.outputs // (min(tp, part.units) if linear.split == "column" else 1)
-        if held % 2:
+        rows = part.outputs // (min(tp, part.units) if linear.split == "column" else 1)
+        if rows % 2:
             yield (
-                f"engine.tp: {tp} gives each rank {held} output channels of "
+                f"engine.tp: {tp} gives each rank {rows} output channels of "
                 f"{part.source.rpartition('.')[2]}; {fmt.name!r} packs channels in pairs, "
                 "so choose tp so that the number is even"
             )

@@ -68,28 +68,28 @@ def unloadable(
     What no backend can load is `checks.reasons`' business. An empty version means the newest.
     """
     release = numbers(version)
-    found = [*_uneven(shape, pp, version, release), *_networks(shape, pp, version, release)]
-    if not found:
-        found += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
-        found += [*_expert_blocks(shape, precision, version, release)]
-        found += [*_unspared(shape, precision, version, release)]
-        found += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
-    return found
+    problems = [*_uneven(shape, pp, version, release), *_networks(shape, pp, version, release)]
+    if not problems:
+        problems += [*_rowwise_mixture(shape, precision), *_stages_differ(shape, precision, pp)]
+        problems += [*_expert_blocks(shape, precision, version, release)]
+        problems += [*_unspared(shape, precision, version, release)]
+        problems += dict.fromkeys(_mixed_gemm(shape, precision, tp, ep))
+    return problems
 
 
 def numbers(version: str) -> tuple[int, ...]:
     """Reads `0.16.0` or `1.2.0rc3` as its leading numbers; an empty version is later than any."""
     if not version:
         return (99,)
-    found = []
+    problems = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         if not digits:
             break
-        found.append(int(digits))
+        problems.append(int(digits))
         if digits != part:
             break
-    return tuple(found)
+    return tuple(problems)
 
 
 def stored(precision: Precision) -> Precision:
@@ -105,16 +105,16 @@ def stored(precision: Precision) -> Precision:
 
 
 def _uneven(shape: ModelShape, pp: int, version: str, release: tuple[int, ...]) -> Iterator[str]:
-    left = shape.num_layers % pp
-    if left and release < SPREADS:
+    remainder = shape.num_layers % pp
+    if remainder and release < SPREADS:
         yield (
             f"engine.pp: TensorRT-LLM {version} gives each of {pp} stages {shape.num_layers // pp} layers "
-            f"and drops the last {left} without a word; choose one of {divisors(shape.num_layers)}"
+            f"and drops the last {remainder} without a word; choose one of {divisors(shape.num_layers)}"
         )
-    elif left:
+    elif remainder:
         yield (
-            f"engine.pp: TensorRT-LLM expects one more layer in the first {left} of {pp} stages, and rank "
-            f"files here have stages of one size; choose one of {divisors(shape.num_layers)}"
+            f"engine.pp: TensorRT-LLM expects one more layer in the first {remainder} of {pp} stages, and "
+            f"rank files here have stages of one size; choose one of {divisors(shape.num_layers)}"
         )
 
 
@@ -187,12 +187,12 @@ def _unspared(
         return
     others = {fmt.name for layer in _layers(shape, precision) for fmt in layer} - {late}
     shared = shape.experts is not None and shape.experts.shared_intermediate_size
-    left = ["the gate of the shared expert"] if shared else []
-    left += [f"the linears of format {', '.join(sorted(others))}"] if others else []
-    if left:
+    unquantized = ["the gate of the shared expert"] if shared else []
+    unquantized += [f"the linears of format {', '.join(sorted(others))}"] if others else []
+    if unquantized:
         yield (
-            f"format: TensorRT-LLM {version} quantizes {' and '.join(left)} too when it loads {late}, and "
-            "then refuses them; take a toolchain of 0.13 or later, or another format"
+            f"format: TensorRT-LLM {version} quantizes {' and '.join(unquantized)} too when it loads "
+            f"{late}, and then refuses them; take a toolchain of 0.13 or later, or another format"
         )
 
 

@@ -48,8 +48,8 @@ class Medusa:
 
 def read(tensors: Mapping[str, Kind]) -> Medusa:
     """Reads the sizes of heads from their tensors; a SourceError unless they are Medusa's."""
-    found = [re.fullmatch(r"(\d+)\.(\d+)(\.linear)?\.weight", name) for name in tensors]
-    numbers = [(int(one[1]), int(one[2]), bool(one[3])) for one in found if one]
+    matches = [re.fullmatch(r"(\d+)\.(\d+)(\.linear)?\.weight", name) for name in tensors]
+    numbers = [(int(match[1]), int(match[2]), bool(match[3])) for match in matches if match]
     layers = {layer for _, layer, hidden in numbers if hidden}
     first = f"0.{len(layers)}.weight"
     if not layers or first not in tensors or len(tensors[first][1]) != 2:
@@ -59,10 +59,10 @@ def read(tensors: Mapping[str, Kind]) -> Medusa:
         )
     dtype, (vocab, hidden) = tensors[first]
     heads = Medusa(1 + max(head for head, _, _ in numbers), len(layers), hidden, vocab, dtype)
-    if odd := differences({name: (dtype, size) for name, size in _sources(heads)}, tensors):
+    if mismatches := differences({name: (dtype, size) for name, size in _sources(heads)}, tensors):
         raise SourceError(
             f"not {heads.num_heads} heads of {heads.num_layers} layers of {hidden} ({dtype}): "
-            f"{', '.join(odd)}; fetch the heads again"
+            f"{', '.join(mismatches)}; fetch the heads again"
         )
     return heads
 
@@ -79,11 +79,11 @@ def reasons(heads: Medusa, shape: ModelShape, max_draft_len: int, tp: int, pp: i
         ("vocabulary", heads.vocab_size, shape.vocab_size),
         ("type", heads.dtype, SOURCE_TYPES[shape.dtype]),
     )
-    for what, theirs, ours in pairs:
-        if theirs != ours:
+    for field, heads_value, model_value in pairs:
+        if heads_value != model_value:
             yield (
-                f"speculative.draft: the heads' {what} is {theirs}, the model's {ours}; choose heads that "
-                "were trained for this model, in its type"
+                f"speculative.draft: the heads' {field} is {heads_value}, the model's {model_value}; "
+                "choose heads that were trained for this model, in its type"
             )
     if max_draft_len < heads.num_heads:
         yield (
@@ -104,14 +104,14 @@ def tensors(heads: Medusa, shape: ModelShape, place: Place) -> list[LocalTensor]
     if place.pp_rank < place.pp - 1:
         return []
     padded = padded_vocab(shape, place.tp)
-    made = []
+    tensors_out = []
     for source, size in _sources(heads):
         head, layer, *rest = source.split(".")
         last = rest == ["weight"]
         local = "lm_head" if last else f"medusa_layers.{layer}.linear"
         name = f"medusa_heads.{head}.{local}.{rest[-1]}"
-        made.append(_rows(name, source, size, (heads.dtype, padded if last else size[0]), place))
-    return made
+        tensors_out.append(_rows(name, source, size, (heads.dtype, padded if last else size[0]), place))
+    return tensors_out
 
 
 def config(base: Mapping[str, Any], heads: Medusa, max_draft_len: int, model_type: str) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _rows(name: str, source: str, size: tuple[int, ...], kind: tuple[str, int], 
     start, stop = (min(size[0], (place.tp_rank + more) * each) for more in (0, 1))
     parts: list[Piece] = []
     if stop > start:
-        ranges = ((start, stop), *((0, one) for one in width))
+        ranges = ((start, stop), *((0, extent) for extent in width))
         parts.append(Slice(PREFIX + source, dtype, size, ranges))
     if missing := each - (stop - start):
         parts.append(Fill(0, (missing, *width), PADDED))

@@ -15,12 +15,12 @@ Size = tuple[int, ...]
 def source_tensors(shape: ModelShape) -> dict[str, Size]:
     """Returns the shape of every tensor by its name, in the order of the model; no head where it is tied."""
     kin, table = family(shape.architecture), (shape.vocab_size, shape.hidden_size)
-    layer = [named for module in kin.layer(shape) for named in _tensors(module)]
-    found: dict[str, Size] = {kin.embedding: table}
+    layer = [tensor for module in kin.layer(shape) for tensor in _tensors(module)]
+    sizes: dict[str, Size] = {kin.embedding: table}
     for number in range(shape.num_layers):
-        found |= {f"{kin.layers}.{number}.{name}": size for name, size in layer}
-    found[f"{kin.final_norm}.weight"] = (shape.hidden_size,)
-    return found if shape.tie_word_embeddings else {**found, kin.head: table}
+        sizes |= {f"{kin.layers}.{number}.{name}": size for name, size in layer}
+    sizes[f"{kin.final_norm}.weight"] = (shape.hidden_size,)
+    return sizes if shape.tie_word_embeddings else {**sizes, kin.head: table}
 
 
 def _tensors(module: Module) -> Iterator[tuple[str, Size]]:

@@ -28,12 +28,12 @@ def params(architecture: str, version: str) -> dict[str, str]:
     return {"names": names(architecture, version)} if family(architecture).older else {}
 
 
-def older(architecture: str, wanted: str) -> Older:
+def older(architecture: str, release: str) -> Older:
     """What differs from the newest names; a ValueError for names that the architecture never had."""
-    known = {NEWEST: Older("")} | {each.last: each for each in family(architecture).older}
-    if wanted not in known:
-        raise ValueError(f"names {wanted!r}; {architecture} has {', '.join(map(repr, known))}")
-    return known[wanted]
+    by_release = {NEWEST: Older("")} | {each.last: each for each in family(architecture).older}
+    if release not in by_release:
+        raise ValueError(f"names {release!r}; {architecture} has {', '.join(map(repr, by_release))}")
+    return by_release[release]
 
 
 def renamed(ranks: Sequence[Sequence[LocalTensor]], old: Older) -> list[list[LocalTensor]]:
@@ -43,11 +43,11 @@ def renamed(ranks: Sequence[Sequence[LocalTensor]], old: Older) -> list[list[Loc
 
 def config(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:
     """Changes the newest `config.json` into the older one, names of modules among it."""
-    made = dict(old.config(newest))
-    block = dict(made["quantization"])
+    config = dict(old.config(newest))
+    block = dict(config["quantization"])
     if "exclude_modules" in block:
         block["exclude_modules"] = [_name(each, old) for each in block["exclude_modules"]]
-    return {**made, "quantization": block}
+    return {**config, "quantization": block}
 
 
 def quant_cfg(newest: Mapping[str, Any], old: Older) -> dict[str, Any]:

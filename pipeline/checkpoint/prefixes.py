@@ -29,52 +29,54 @@ def plain(name: str) -> str:
 
 
 def without_prefixes(
-    wanted: Mapping[str, Size], held: Mapping[str, TensorEntry], shape: ModelShape, where: str
+    expected: Mapping[str, Size], entries: Mapping[str, TensorEntry], shape: ModelShape, where: str
 ) -> tuple[Mapping[str, TensorEntry], list[str]]:
     """The tensors under the names that they have without what stands before them, and what that is."""
-    if wanted.keys() == held.keys():
-        return held, []
+    if expected.keys() == entries.keys():
+        return entries, []
     root = family(shape.architecture).layers.partition(".")[0] + "."
-    renamed, problems = _without_infix(held, where)
+    renamed, problems = _without_infix(entries, where)
     prefixes: dict[tuple[str, str] | None, list[TensorEntry]] = defaultdict(list)
     for name, entry in renamed.items():
-        if name not in wanted:
-            prefixes[_prefix(name, wanted, root)].append(entry)
-    for found in sorted(prefixes, key=lambda each: -len(prefixes[each]))[:PREFIXES]:
-        if found is None:
+        if name not in expected:
+            prefixes[_prefix(name, expected, root)].append(entry)
+    for candidate in sorted(prefixes, key=lambda each: -len(prefixes[each]))[:PREFIXES]:
+        if candidate is None:
             continue
-        prefix, instead = found
-        names = [name for name in renamed if name.startswith(prefix) and name not in wanted]
+        prefix, instead = candidate
+        names = [name for name in renamed if name.startswith(prefix) and name not in expected]
         own = {name: instead + name.removeprefix(prefix) for name in names}
         if renamed.keys().isdisjoint(own.values()):  # else they are beside the model's own: of another part
             renamed = {own.get(name, name): entry for name, entry in renamed.items()}
-            problems.append(f"{where}/{_told_prefix(prefix, instead, prefixes[found], len(held))}")
+            problems.append(f"{where}/{_told_prefix(prefix, instead, prefixes[candidate], len(entries))}")
     return renamed, problems
 
 
-def _without_infix(held: Mapping[str, TensorEntry], where: str) -> tuple[dict[str, TensorEntry], list[str]]:
+def _without_infix(
+    entries: Mapping[str, TensorEntry], where: str
+) -> tuple[dict[str, TensorEntry], list[str]]:
     """The tensors under the names that they have without torch.compile, and where it was used."""
-    compiled = {name: name.replace(INFIX, ".") for name in held if INFIX in name}
-    if not compiled or not held.keys().isdisjoint(compiled.values()):
-        return dict(held), []
-    first = held[next(iter(compiled))]
-    told = (
-        f"{where}/{first.file.name}: {len(compiled)} of {len(held)} names hold {INFIX!r} (as "
+    compiled = {name: name.replace(INFIX, ".") for name in entries if INFIX in name}
+    if not compiled or not entries.keys().isdisjoint(compiled.values()):
+        return dict(entries), []
+    first = entries[next(iter(compiled))]
+    message = (
+        f"{where}/{first.file.name}: {len(compiled)} of {len(entries)} names hold {INFIX!r} (as "
         f"{plain(first.name)}); torch.compile puts it there: save the modules that it was given, or "
         "rename them"
     )
-    return {compiled.get(name, name): entry for name, entry in held.items()}, [told]
+    return {compiled.get(name, name): entry for name, entry in entries.items()}, [message]
 
 
-def _prefix(name: str, wanted: Mapping[str, Size], root: str) -> tuple[str, str] | None:
+def _prefix(name: str, expected: Mapping[str, Size], root: str) -> tuple[str, str] | None:
     """What stands before a tensor's own name, and what should; None for the name of no tensor."""
-    if root + name in wanted:
+    if root + name in expected:
         return "", root
     end = name.find(".") + 1
     while end:
-        if name[end:] in wanted:
+        if name[end:] in expected:
             return name[:end], ""
-        if root + name[end:] in wanted:
+        if root + name[end:] in expected:
             return name[:end], root
         end = name.find(".", end) + 1
     return None

@@ -114,16 +114,16 @@ def _quantization(shape: ModelShape, precision: Precision, kv_cache: str) -> dic
     block: dict[str, Any] = {"quant_algo": None, "kv_cache_quant_algo": KV_ALGORITHMS[kv_cache]}
     if quantized is None:
         return block
-    left = [name for name, fmt in linears.items() if not fmt.quant_algo]
-    left += [FINAL_NORM] if quantized.input_scale == "dynamic" else []
-    left += family(shape.architecture).left_in_source
+    unquantized = [name for name, fmt in linears.items() if not fmt.quant_algo]
+    unquantized += [FINAL_NORM] if quantized.input_scale == "dynamic" else []
+    unquantized += family(shape.architecture).left_in_source
     if quantized.name in AT_BUILD:  # its weights are compared by their own names, its modules by theirs
         return (
             block
             | _block(quantized)
-            | {"exclude_modules": [*left, *(f"{name}.weight" for name in left), *UNTOUCHED]}
+            | {"exclude_modules": [*unquantized, *(f"{name}.weight" for name in unquantized), *UNTOUCHED]}
         )
-    return block | _block(quantized) | {"exclude_modules": [*left, "lm_head"]}
+    return block | _block(quantized) | {"exclude_modules": [*unquantized, "lm_head"]}
 
 
 def _block(fmt: Format) -> dict[str, Any]:

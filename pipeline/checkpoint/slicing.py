@@ -96,15 +96,15 @@ def rank_bytes(
 
 def _stage_bytes(shape: ModelShape, precision: Precision, place: Place, kv_cache: str) -> int:
     """Bytes of one rank file; layers of the same formats are equally large, and one of each is planned."""
-    kin, known = family(shape.architecture), dict[tuple[str, ...], int]()
+    kin, sizes = family(shape.architecture), dict[tuple[str, ...], int]()
     linears = [module.sources[0] for module in kin.layer(shape) if isinstance(module, Linear)]
     total = sum(tensor.nbytes for tensors in _around(shape, place) for tensor in tensors)
     for index in enumerate(stage_layers(shape.num_layers, place.pp, place.pp_rank)):
         formats = tuple(precision.of(f"{kin.layers}.{index[1]}.{linear}").name for linear in linears)
-        if formats not in known:
+        if formats not in sizes:
             tensors = _layer(shape, precision, place, index, kv_cache)
-            known[formats] = sum(tensor.nbytes for tensor in tensors)
-        total += known[formats]
+            sizes[formats] = sum(tensor.nbytes for tensor in tensors)
+        total += sizes[formats]
     return total
 
 
@@ -113,9 +113,11 @@ def _layer(
 ) -> Iterator[LocalTensor]:
     """Lists one layer's tensors; `index` is its number in the stage and in the model."""
     kin = family(shape.architecture)
-    here, there = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
+    rank_prefix, source_prefix = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
     for module in kin.layer(shape):
-        yield from module_tensors(module, (f"{here}.{module.local}", there), shape, precision, place)
+        yield from module_tensors(
+            module, (f"{rank_prefix}.{module.local}", source_prefix), shape, precision, place
+        )
     if kv_cache != "auto":
         yield _kv_scale(kin, index, KV_FLOORS[kv_cache], place.tp)
 
@@ -124,22 +126,22 @@ def module_tensors(
     module: Module, names: tuple[str, str], shape: ModelShape, precision: Precision, place: Place
 ) -> Iterator[LocalTensor]:
     """Lists one module's tensors; `names` are the local module's and the source layer's."""
-    local, there = names
+    local, source_prefix = names
     if isinstance(module, Norm):
-        yield _norm(module, local, f"{there}.{module.source}", shape, place.tp)
+        yield _norm(module, local, f"{source_prefix}.{module.source}", shape, place.tp)
     elif isinstance(module, Whole):
-        yield _whole(local, f"{there}.{module.source}", module, shape, place.tp)
+        yield _whole(local, f"{source_prefix}.{module.source}", module, shape, place.tp)
     else:
-        fmt = precision.of(f"{there}.{module.sources[0]}")
-        made = stacking.StackPlan if module.experts else _LinearPlan
-        yield from made(module, local, there, shape, fmt, place).tensors()
+        fmt = precision.of(f"{source_prefix}.{module.sources[0]}")
+        plan_type = stacking.StackPlan if module.experts else _LinearPlan
+        yield from plan_type(module, local, source_prefix, shape, fmt, place).tensors()
 
 
 def _kv_scale(kin: Family, index: tuple[int, int], floor: float, tp: int) -> LocalTensor:
     """Plans the one scale of a layer's keys and values."""
-    local, there = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
+    local, source_prefix = f"transformer.layers.{index[0]}", f"{kin.layers}.{index[1]}"
     reason = WHOLE if tp > 1 else ""
-    sources = tuple(Slice(f"{there}.{name}", "F32", (), (), reason) for name in kin.kv_scales)
+    sources = tuple(Slice(f"{source_prefix}.{name}", "F32", (), (), reason) for name in kin.kv_scales)
     name = f"{local}.attention.kv_cache_scaling_factor"
     return LocalTensor(name, "F32", (1,), (Largest(sources, floor),))
 
@@ -220,8 +222,8 @@ class _LinearPlan:
             shape = (part.held // packed, *width)
             parts.append(Slice(self._source(part.source, source), dtype, shape, (rows, *columns), reason))
         total = (sum(part.extent[0] for part in parts), *parts[0].extent[1:])
-        kept = "I8" if packed == 2 else dtype
-        return LocalTensor(f"{self.local}.{local}", kept, total, tuple(parts))
+        stored_dtype = "I8" if packed == 2 else dtype
+        return LocalTensor(f"{self.local}.{local}", stored_dtype, total, tuple(parts))
 
     def _outputs(self, part: Part, *, divided: bool) -> tuple[int, int, str]:
         tp = self.place.tp
@@ -250,9 +252,9 @@ class _LinearPlan:
             return LocalTensor(f"{self.local}.{name}", dtype, (inputs,), (Fill(1, (inputs,), FOLDED),))
         if self._column:
             return self._once("pre_quant_scale", name, dtype, (inputs,))
-        held = self._inputs()
+        local_inputs = self._inputs()
         source = self._source(self.linear.parts[0].source, "pre_quant_scale")
-        part = Slice(source, dtype, (inputs,), (held,))
+        part = Slice(source, dtype, (inputs,), (local_inputs,))
         return LocalTensor(f"{self.local}.{name}", dtype, part.extent, (part,))
 
     def _source(self, module: str, tensor: str) -> str:

@@ -57,10 +57,10 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
     except PermissionError as exc:
         raise unreadable(Path(exc.filename or path), exc) from exc
     hashed = Meter(progress, total, "bytes hashed")
-    found = local_digest(out, lambda file: sha256(file, hashed.add))
-    if found != digest:
+    copied_digest = local_digest(out, lambda file: sha256(file, hashed.add))
+    if copied_digest != digest:
         raise SourceError(
-            f"{path}: digest {digest} expected, {found} found; "
+            f"{path}: digest {digest} expected, {copied_digest} found; "
             "the directory changed after the plan was made: run again"
         )
     return str(path)
@@ -96,14 +96,14 @@ def _validate(out: Path, where: str, progress: Progress) -> None:
         opened = _inspect(out)
         check_finite(opened, progress)
         shape = read_shape(opened.config)
-        found, dtype = compare(shape, opened, where), SOURCE_TYPES[shape.dtype]
-        if found.cast:
-            cast(opened, found.cast, dtype, progress)
+        comparison, dtype = compare(shape, opened, where), SOURCE_TYPES[shape.dtype]
+        if comparison.cast:
+            cast(opened, comparison.cast, dtype, progress)
         _require_tied(open_checkpoint(out), shape)
     except SourceError as exc:
         raise SourceError(str(exc).replace(str(out), where)) from exc
-    if found.cast or found.left_out:
-        report = {"dtype": dtype, "cast": found.cast, "not_read": found.left_out}
+    if comparison.cast or comparison.left_out:
+        report = {"dtype": dtype, "cast": comparison.cast, "not_read": comparison.left_out}
         (out / REPORT).write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -77,9 +77,9 @@ class StackPlan:
                 parts.append(Slice(self._name(module, source), dtype, shape, (rows, *columns), reason))
         experts, each = len(self._experts()), len(self.linear.parts)
         outputs = sum(part.extent[0] for part in parts[:each])
-        kept = "I8" if packed == 2 else dtype
+        stored_dtype = "I8" if packed == 2 else dtype
         total = (experts, outputs, *parts[0].extent[1:])
-        return LocalTensor(f"{self.local}.{local}", kept, total, tuple(parts))
+        return LocalTensor(f"{self.local}.{local}", stored_dtype, total, tuple(parts))
 
     def _outputs(self, part: Part, *, divided: bool) -> tuple[int, int, str]:
         if self._column:
@@ -93,7 +93,10 @@ class StackPlan:
             [Slice(self._name(module, "weight_scale"), "F32", (), (), reason) for module in expert]
             for expert in self._experts()
         ]
-        firsts, others = tuple(each[0] for each in scales), tuple(one for each in scales for one in each[1:])
+        firsts, others = (
+            tuple(each[0] for each in scales),
+            tuple(scale for each in scales for scale in each[1:]),
+        )
         name = f"{self.local}.weights_scaling_factor"
         return LocalTensor(name, "F32", (len(scales), 1), firsts, others)
 

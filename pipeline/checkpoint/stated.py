@@ -29,22 +29,22 @@ def differences(
 
     One line if all linears differ in the same way, else one line per linear.
     """
-    odd = [
+    mismatches = [
         (name, says, precision.of(name))
         for name, says in _algorithms(block, modules)
         if says != algorithm(precision.of(name))
     ]
-    kinds = {(says, fmt) for _, says, fmt in odd}
-    if len(odd) == len(modules) and len(kinds) == 1 and precision.uniform:
-        _, says, fmt = odd[0]
-        found = [
+    kinds = {(says, fmt) for _, says, fmt in mismatches}
+    if len(mismatches) == len(modules) and len(kinds) == 1 and precision.uniform:
+        _, says, fmt = mismatches[0]
+        problems = [
             f"config.json says quantization {says or 'none'!r}, "
             f"format {fmt.name!r} is {algorithm(fmt) or 'none'!r}"
         ]
     else:
-        found = [_told(name, says, precision) for name, says, _ in odd[:SHOWN]]
-        found += [f"... and {len(odd) - SHOWN} more linears"] if len(odd) > SHOWN else []
-    return found + list(_kv_difference(block, kv_cache))
+        problems = [_told(name, says, precision) for name, says, _ in mismatches[:SHOWN]]
+        problems += [f"... and {len(mismatches) - SHOWN} more linears"] if len(mismatches) > SHOWN else []
+    return problems + list(_kv_difference(block, kv_cache))
 
 
 def precision(block: Mapping[str, Any], modules: Sequence[str], tensors: Collection[str]) -> Precision:
@@ -61,12 +61,12 @@ def precision(block: Mapping[str, Any], modules: Sequence[str], tensors: Collect
 
 
 def _format(says: str, name: str, tensors: Collection[str], smoothed: bool) -> Format:  # noqa: FBT001 a fact
-    found = [fmt for fmt in FORMATS.values() if algorithm(fmt) == says]
-    if not found:
-        known = ", ".join(dict.fromkeys(algorithm(fmt) for fmt in FORMATS.values() if fmt.quant_algo))
-        raise SourceError(f"{name}: config.json says quantization {says!r}; supported: {known}")
-    if len(found) == 1:
-        return found[0]
+    candidates = [fmt for fmt in FORMATS.values() if algorithm(fmt) == says]
+    if not candidates:
+        algorithms = ", ".join(dict.fromkeys(algorithm(fmt) for fmt in FORMATS.values() if fmt.quant_algo))
+        raise SourceError(f"{name}: config.json says quantization {says!r}; supported: {algorithms}")
+    if len(candidates) == 1:
+        return candidates[0]
     folds = f"{name}.pre_quant_scale" in tensors or not name.endswith(STORE_FACTORS)
     return FORMATS["int4_awq" if smoothed and folds else "int4_wo"]
 
@@ -74,8 +74,8 @@ def _format(says: str, name: str, tensors: Collection[str], smoothed: bool) -> F
 def kv_cache(block: Mapping[str, Any]) -> str:
     """Reads the type of the KV cache, in the recipe's words; another than ours is a SourceError."""
     scheme = _kv_scheme(block)
-    for name, told in KV_SCHEMES.items():
-        if told == scheme:
+    for name, kv_scheme in KV_SCHEMES.items():
+        if kv_scheme == scheme:
             return name
     raise SourceError(f"config.json says KV cache {scheme!r}; supported: {', '.join(KV_SCHEMES.values())}")
 

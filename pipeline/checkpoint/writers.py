@@ -133,12 +133,12 @@ class _Run:
     def _start(self, numbers: range) -> "_Writer":
         """Starts a process for some of the files; it dies with this one, however that dies."""
         context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe(duplex=False)
+        parent_end, child_end = context.Pipe(duplex=False)
         work = [(self.tasks[number], _Counter(self.done, number)) for number in numbers]
-        process = context.Process(target=_write, args=(work, theirs, os.getpid()), daemon=True)
+        process = context.Process(target=_write, args=(work, child_end, os.getpid()), daemon=True)
         process.start()
-        theirs.close()
-        return _Writer(numbers, process, ours)
+        child_end.close()
+        return _Writer(numbers, process, parent_end)
 
     def _require(self, writer: "_Writer") -> None:
         """Raises what a finished process reported; one that failed without a word is a BuildFailed."""
@@ -149,8 +149,12 @@ class _Run:
         with suppress(EOFError):  # it died without a word
             raise writer.said.recv()
         how = "killed by SIGBUS; a file that it read was cut short" if code == -signal.SIGBUS else ""
-        left = [n for n in writer.numbers if self.done[n] < self.tasks[n].nbytes] or [writer.numbers[-1]]
-        raise BuildFailed(f"{self.tasks[left[0]].path.name} was not finished: {how or describe_exit(code)}")
+        unfinished = [n for n in writer.numbers if self.done[n] < self.tasks[n].nbytes] or [
+            writer.numbers[-1]
+        ]
+        raise BuildFailed(
+            f"{self.tasks[unfinished[0]].path.name} was not finished: {how or describe_exit(code)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +182,14 @@ class _Writer:
     said: "connection.Connection[Any, Any]"
 
 
-def _write(work: list[tuple[Task, _Counter]], said: "connection.Connection[Any, Any]", parent: int) -> None:
+def _write(
+    work: list[tuple[Task, _Counter]], results: "connection.Connection[Any, Any]", parent: int
+) -> None:
     """What a process does; what a user can act on goes to the parent, which raises it, a bug to the log."""
     tie(parent)
     try:
         for task, counter in work:
             task.write(counter)
     except (BuildFailed, SourceError, OSError) as exc:
-        said.send(exc)
+        results.send(exc)
         sys.exit(1)

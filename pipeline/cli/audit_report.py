@@ -23,7 +23,7 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
 
     `engines` asks whether the store has the versions' engines.
     """
-    from artifacts.collection.registries import lost, other
+    from artifacts.collection.registries import foreign_registry_message, missing_registry_message
     from artifacts.errors import StoreUnusable
     from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
     from artifacts.registry.database import connect
@@ -39,10 +39,10 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
     if there:
         found = audit(database, store if engines else None)
         own = store.remote is None and database.url == store.registry_url
-        strange = other(store.shared, database) if own and not found.unreadable else None
+        strange = foreign_registry_message(store.shared, database) if own and not found.unreadable else None
         first = () if strange is None else (Finding(where="registry", what=strange),)
         return replace(found, findings=(*first, *found.findings))
-    said = lost(store, database.url)
+    said = missing_registry_message(store, database.url)
     if said is None:
         return None
     return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=said),), unreadable=True)

@@ -56,7 +56,7 @@ def _full(exc: BaseException) -> str:
     """Which disk is full: that of the file in the error, else what is free where anything is written."""
     name = getattr(exc, "filename", None)
     if isinstance(name, str | bytes):
-        return disk.full(Path(os.fsdecode(name)).parent, os.fsdecode(name))
+        return disk.full_disk_message(Path(os.fsdecode(name)).parent, os.fsdecode(name))
     places = {disk.disk_of(place) for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()))}
     free = ", ".join(f"{disk.free_bytes(one):,} at {one}" for one in sorted(places))
     return f"disk full: {exc}; bytes free: {free}; free space where there is none, or set $TMPDIR"

@@ -75,13 +75,13 @@ def third_reasons(
     if pp > 1:
         yield f"engine.pp: EAGLE-3 was seen with tensor parallelism only, found {pp} stages; set it to 1"
     net = net_shape(config)
-    theirs = config.get("target_hidden_size", net.hidden_size)
-    for what, found, ours in (
-        ("hidden size", theirs, shape.hidden_size),
+    target_hidden = config.get("target_hidden_size", net.hidden_size)
+    for field, net_value, model_value in (
+        ("hidden size", target_hidden, shape.hidden_size),
         ("vocabulary", net.vocab_size, shape.vocab_size),
     ):
-        if found != ours:
+        if net_value != model_value:
             yield (
-                f"speculative.draft: the net's {what} is {found}, the model's {ours}; choose a net that was "
-                "trained for this model"
+                f"speculative.draft: the net's {field} is {net_value}, the model's {model_value}; choose a "
+                "net that was trained for this model"
             )

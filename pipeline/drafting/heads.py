@@ -46,11 +46,11 @@ def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
             f"{model.repo}: heads are read from a directory; download the repository and give its 'path'"
         )
     directory = resolved(base / model.path)
-    found = open_heads(directory)
+    checkpoint = open_heads(directory)
     return Heads(
-        config=found.config,
-        tensors=kinds(found),
-        weight_bytes=sum(entry.nbytes for entry in found.entries.values()),
+        config=checkpoint.config,
+        tensors=kinds(checkpoint),
+        weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
         params={"digest": _digest(directory, store.digests.digest)},
         places={"path": str(directory)},
     )
@@ -60,16 +60,16 @@ def open_heads(directory: Path) -> Checkpoint:
     """Opens heads after checking the header of their weight file; pickled ones are a SourceError."""
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; name the one that holds the heads")
-    if said := links.told(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
-        raise SourceError(said)
+    if problem := links.describe_links(directory, ["config.json", *WEIGHTS, *_papers(directory)]):
+        raise SourceError(problem)
     config = read_config(directory)
     file = next((directory / name for name in WEIGHTS if (directory / name).is_file()), None)
     if file is not None:
         return Checkpoint(directory, config, read_header(file))
     pickles = sorted(path.name for path in directory.iterdir() if path.suffix in PICKLES)
-    held = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+    content = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
     raise SourceError(
-        f"{directory}: {held}; only safetensors files are read, because a pickle can run any code: "
+        f"{directory}: {content}; only safetensors files are read, because a pickle can run any code: "
         f"convert the heads to {' or '.join(WEIGHTS)}"
     )
 
@@ -79,18 +79,18 @@ def kinds(heads: Checkpoint) -> dict[str, Kind]:
     return {name: (entry.dtype, entry.shape) for name, entry in heads.entries.items()}
 
 
-def differences(wanted: Mapping[str, Kind], held: Mapping[str, Kind]) -> list[str]:
+def differences(expected: Mapping[str, Kind], present: Mapping[str, Kind]) -> list[str]:
     """Says of every tensor that is missing, too many, or of another type or shape."""
-    found = []
-    for name in sorted({**wanted, **held}):
-        if name not in held:
-            found.append(f"{name} is missing")
-        elif name not in wanted:
-            found.append(f"{name} is none of its tensors")
-        elif held[name] != wanted[name]:
-            (has, size), (needs, other) = held[name], wanted[name]
-            found.append(f"{name} is {has} {list(size)}, it must be {needs} {list(other)}")
-    return found
+    problems = []
+    for name in sorted({**expected, **present}):
+        if name not in present:
+            problems.append(f"{name} is missing")
+        elif name not in expected:
+            problems.append(f"{name} is none of its tensors")
+        elif present[name] != expected[name]:
+            (has, size), (needs, other) = present[name], expected[name]
+            problems.append(f"{name} is {has} {list(size)}, it must be {needs} {list(other)}")
+    return problems
 
 
 def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
@@ -101,7 +101,7 @@ def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     """Fills `out` with an own, verified and finite copy of the heads in `places`, or raises."""
-    path, wanted = Path(job["places"]["path"]), job["params"]["digest"]
+    path, expected = Path(job["places"]["path"]), job["params"]["digest"]
     names = _names(path)
     total = sum((path / name).stat().st_size for name in names)
     require_room(out, total)
@@ -109,10 +109,10 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     for name in names:
         copy(path / name, out / name, copied.add)
     hashed = Meter(progress, total, "bytes hashed")
-    found = _digest(out, lambda file: sha256(file, hashed.add))
-    if found != wanted:
+    copied_digest = _digest(out, lambda file: sha256(file, hashed.add))
+    if copied_digest != expected:
         raise SourceError(
-            f"{path}: digest {wanted} expected, {found} found; "
+            f"{path}: digest {expected} expected, {copied_digest} found; "
             "the directory changed after the plan was made: run again"
         )
     check_finite(open_heads(out), progress)
@@ -129,11 +129,11 @@ def _papers(directory: Path) -> list[str]:
 
 
 def _digest(directory: Path, digests: Callable[[Path], str]) -> str:
-    found, names = {}, _names(directory)
+    digest_of, names = {}, _names(directory)
     require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in names})
     for name in names:
         try:
-            found[name] = digests(directory / name).removeprefix("sha256:")
+            digest_of[name] = digests(directory / name).removeprefix("sha256:")
         except OSError as exc:
             raise unreadable(directory / name, exc) from exc
-    return digest.of_json(found)
+    return digest.of_json(digest_of)

@@ -100,7 +100,7 @@ def _is_engine(names: Iterable[str]) -> bool:
 
 def _pulled(directory: Path) -> Foreign:
     """A version that another registry's `pull` wrote, or `push` with a card; files and seal are checked."""
-    if problems := verify_pulled(directory, beside=[README]):
+    if problems := verify_pulled(directory, extra_names=[README]):
         raise ArtifactCorrupt(
             "\n".join([f"{directory} is not as it was pulled:", *(f"  {p}" for p in problems)])
         )

@@ -76,7 +76,7 @@ def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
     remote = Remote(source.repo, commit, cache)
     files = hub.listing(remote)
     left = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
-    disk.FullDiskSaid(cache, f"hf://{source.repo}", needed_bytes=left).require()
+    disk.ReportFullDisk(cache, f"hf://{source.repo}", needed_bytes=left).require()
     hub_download.fetch(remote, files, progress)
     return remote.directory / "files", commit
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import httpx
 
 from artifacts.manifest import RESERVED, check_name, check_names
-from artifacts.store.disk import FullDiskSaid
+from artifacts.store.disk import ReportFullDisk
 from pipeline.errors import ExchangeFailed, ExchangeRefused
 from pipeline.exchange.archive import MAX_FILES
 from pipeline.exchange.foreign import expected
@@ -183,7 +183,7 @@ def fetch(source: RegisteredModel, target: Path, progress: Progress | None = Non
         _check_all(files, source.address)
         files = {name: files[name] for name in expected(files, f"{source.address}#{source.model}")}
         done, total = 0, sum(files.values())
-        FullDiskSaid(target, f"mlflow:{source.model}", needed_bytes=IMPORT_COPIES * total).require()
+        ReportFullDisk(target, f"mlflow:{source.model}", needed_bytes=IMPORT_COPIES * total).require()
 
         def got(count: int) -> None:
             nonlocal done

@@ -12,7 +12,7 @@ from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Manifest
 from artifacts.registry.remarks import Remarks
 from artifacts.store import scratch
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable
 from artifacts.trust.licence import UNSTATED
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeRefused
@@ -134,10 +134,10 @@ def _is_card(name: str) -> bool:
 def working_beside(target: Path, needed_bytes: int = 0) -> Iterator[Path]:
     """Yields an empty directory on the file system of `target`, removed at the end unless it was renamed."""
     prefix = f".{target.name}.enginery"
-    with FullDiskSaid(target.parent, str(target), needed_bytes=needed_bytes) as full:
-        with UnwritableSaid(target.parent):
+    with ReportFullDisk(target.parent, str(target), needed_bytes=needed_bytes) as full:
+        with ReportUnwritable(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.sweep(target.parent, prefix)
         full.require()
-        with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
+        with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:
             yield draft

@@ -32,8 +32,8 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
 
 def read_engine(directory: Path, record: VersionRecord) -> Deployment:
     """Reads `engine.json` and what TensorRT-LLM itself wrote beside it."""
-    said = _json(directory / "engine.json")
-    backend = said["backend"]
+    engine_record = _json(directory / "engine.json")
+    backend = engine_record["backend"]
     built = _json(directory / "config.json") if backend == "tensorrt" else None
     options = directory / "llm_options.yaml"
     deployment = Deployment(
@@ -42,19 +42,19 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
         engine_key=record.engine_key,
         engine=directory,
         backend=backend,
-        format=said["format"] if isinstance(said["format"], str) else "mixed",
-        dtype=said["dtype"],
-        kv_cache=said["kv_cache"],
-        tp=said["tp"],
-        pp=said["pp"],
-        ep=said.get("ep", 1),
-        max_batch_size=said["max_batch_size"],
-        max_seq_len=said["max_seq_len"],
-        versions={name: str(value) for name, value in said["toolchain"].items()},
-        gpu=said.get("gpu") or _first_gpu(record),
-        sm=said.get("sm"),
-        memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
-        limits=_limits(built, said) if built is not None else None,
+        format=engine_record["format"] if isinstance(engine_record["format"], str) else "mixed",
+        dtype=engine_record["dtype"],
+        kv_cache=engine_record["kv_cache"],
+        tp=engine_record["tp"],
+        pp=engine_record["pp"],
+        ep=engine_record.get("ep", 1),
+        max_batch_size=engine_record["max_batch_size"],
+        max_seq_len=engine_record["max_seq_len"],
+        versions={name: str(value) for name, value in engine_record["toolchain"].items()},
+        gpu=engine_record.get("gpu") or _first_gpu(record),
+        sm=engine_record.get("sm"),
+        memory_bytes_per_rank=tuple(engine_record.get("memory_bytes_per_rank", ())),
+        limits=_limits(built, engine_record) if built is not None else None,
         llm_options=_mapping(options) if backend == "trtllm_torch" else None,
         draft=_draft(directory / "draft", record) if backend == "tensorrt" else None,
     )
@@ -69,30 +69,30 @@ def _draft(directory: Path, record: VersionRecord) -> Deployment | None:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        document = json.loads(file.read_text())
     except FileNotFoundError:
         raise ExportRefused(f"{file}: missing; the engine is incomplete, build its recipe again") from None
     except ValueError as exc:
         raise ExportRefused(f"{file}: is not JSON ({exc}); build its recipe again") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ExportRefused(f"{file}: holds no JSON object; build its recipe again")
-    return found
+    return document
 
 
 def _mapping(file: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(file.read_text())
+        document = yaml.safe_load(file.read_text())
     except FileNotFoundError:
         raise ExportRefused(f"{file}: missing; the engine is incomplete, build its recipe again") from None
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise ExportRefused(f"{file}: holds no options; build its recipe again")
-    return found
+    return document
 
 
-def _limits(built: Mapping[str, Any], said: Mapping[str, Any]) -> EngineLimits:
+def _limits(built: Mapping[str, Any], engine_record: Mapping[str, Any]) -> EngineLimits:
     """What `config.json` says; `pretrained_config` is the model, `build_config` what trtllm-build did."""
     model, build = built["pretrained_config"], built["build_config"]
-    windows = said["attention_windows"]
+    windows = engine_record["attention_windows"]
     plugins = build["plugin_config"]
     return EngineLimits(
         max_beam_width=build["max_beam_width"],
@@ -104,26 +104,26 @@ def _limits(built: Mapping[str, Any], said: Mapping[str, Any]) -> EngineLimits:
         context_logits=build.get("gather_context_logits") is True,
         weight_streaming=build.get("weight_streaming") is True,
         gpus_per_node=model["mapping"].get("gpus_per_node", 8),
-        speculation=_mode(build.get("speculative_decoding_mode"), said.get("settings", {})),
+        speculation=_mode(build.get("speculative_decoding_mode"), engine_record.get("settings", {})),
         medusa_heads=model.get("num_medusa_heads") or 0,
         windows=tuple(windows) if windows is not None else None,
     )
 
 
-def _mode(found: Any, settings: Mapping[str, Any]) -> Mode | None:
+def _mode(stated_mode: Any, settings: Mapping[str, Any]) -> Mode | None:
     """The speculative mode: a number or a name in config.json, by version; ours says it by name."""
-    name = MODES.get(found) if isinstance(found, int) else str(found or "").lower()
+    name = MODES.get(stated_mode) if isinstance(stated_mode, int) else str(stated_mode or "").lower()
     name = name or settings.get("speculative_decoding_mode")
     return cast("Mode", name) if name in get_args(Mode) else None
 
 
 def _check(deployment: Deployment, built: Mapping[str, Any] | None) -> None:
     """Our description and what the toolchain wrote must be of the same engine."""
-    found = _built(built) if built is not None else _asked(deployment.llm_options or {})
+    in_engine = _built(built) if built is not None else _asked(deployment.llm_options or {})
     wrong = [
-        f"{name} is {getattr(deployment, name)} there and {theirs} here"
-        for name, theirs in found.items()
-        if _differs(name, getattr(deployment, name), theirs)
+        f"{name} is {getattr(deployment, name)} there and {engine_value} here"
+        for name, engine_value in in_engine.items()
+        if _differs(name, getattr(deployment, name), engine_value)
     ]
     if wrong:
         raise ExportRefused(
@@ -152,12 +152,12 @@ def _asked(options: Mapping[str, Any]) -> dict[str, int]:
         "max_batch_size": "max_batch_size",
         "max_seq_len": "max_seq_len",
     }
-    return {ours: options[theirs] for ours, theirs in names.items() if theirs in options}
+    return {field: options[option] for field, option in names.items() if option in options}
 
 
-def _differs(name: str, ours: int, theirs: int) -> bool:
+def _differs(name: str, registered: int, engine_value: int) -> bool:
     """Draft tokens make the builder's sequences longer than those that are promised, never shorter."""
-    return theirs < ours if name == "max_seq_len" else theirs != ours
+    return engine_value < registered if name == "max_seq_len" else engine_value != registered
 
 
 def _first_gpu(record: VersionRecord) -> str | None:
@@ -172,8 +172,8 @@ def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     if key is None or not store.has(key):
         return None
     path = store.directory(key)
-    stated = path / "hf_quant_config.json"
-    quantization = _json(stated)["quantization"] if stated.is_file() else {}
+    quant_config = path / "hf_quant_config.json"
+    quantization = _json(quant_config)["quantization"] if quant_config.is_file() else {}
     return Checkpoint(
         path=path,
         architecture=_json(path / "config.json")["architectures"][0],

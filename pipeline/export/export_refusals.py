@@ -23,20 +23,22 @@ def own_runtime(deployment: Deployment) -> str:
     )
 
 
-def paged(limits: EngineLimits, asked: dict[str, bool | None]) -> list[str]:
+def paged(limits: EngineLimits, features: dict[str, bool | None]) -> list[str]:
     """Features that need paged context attention, of an engine without it; and reuse beside windows.
 
     A layer with a window overwrites the blocks of a prefix that is longer (TensorRT-LLM pull request 2983);
     what is read again from them is garbage (its issue 2912).
     """
-    found = [
+    problems = [
         f"{name} needs an engine built with use_paged_context_fmha; build one, or leave {name} out"
-        for name, value in asked.items()
+        for name, value in features.items()
         if value and not limits.paged_context
     ]
-    if asked.get("kv_cache_reuse") and limits.windows is not None:
-        found.append("kv_cache_reuse: layers with a window overwrite what would be used again; leave it out")
-    return found
+    if features.get("kv_cache_reuse") and limits.windows is not None:
+        problems.append(
+            "kv_cache_reuse: layers with a window overwrite what would be used again; leave it out"
+        )
+    return problems
 
 
 def reusable(limits: EngineLimits) -> bool:

@@ -63,9 +63,9 @@ class Settings(Frozen):
 Model = TypeVar("Model", bound=Settings)
 
 
-def parse_settings(model: type[Model], pairs: Iterable[str], **given: str) -> Model:
+def parse_settings(model: type[Model], pairs: Iterable[str], **fixed: str) -> Model:
     """The settings that `key=value` pairs spell; ExportRefused with every problem and what is allowed."""
-    values: dict[str, object] = dict(given)
+    values: dict[str, object] = dict(fixed)
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:

@@ -25,18 +25,18 @@ def write_export(
     """
     target = out.absolute()
     refuse_taken(target)
-    wanted = {} if settings.files == "reference" else trees
-    needed = sum(disk.size_bytes(source) for source in wanted.values()) if settings.files == "copy" else 0
+    to_place = {} if settings.files == "reference" else trees
+    needed = sum(disk.size_bytes(source) for source in to_place.values()) if settings.files == "copy" else 0
     prefix = f".{target.name}.export"
     with (
-        disk.FullDiskSaid(target.parent, "the export", needed_bytes=needed) as full,
-        disk.UnwritableSaid(target.parent),
+        disk.ReportFullDisk(target.parent, "the export", needed_bytes=needed) as full,
+        disk.ReportUnwritable(target.parent),
     ):
         target.parent.mkdir(parents=True, exist_ok=True)
         full.require()
         scratch.sweep(target.parent, prefix)
         with scratch.scratch(target.parent, prefix) as draft:
-            for name, source in wanted.items():
+            for name, source in to_place.items():
                 _place_tree(source, draft / name, link=settings.files == "link")
             _write_texts(draft, files)
             names = list(tree.list_files(draft))

@@ -28,25 +28,25 @@ OURS = ("model", "tokenizer", "backend", "triton_config")
 
 def reasons(deployment: Deployment) -> list[str]:
     """Every reason why the PyTorch backend cannot serve it."""
-    found = []
+    problems = []
     if deployment.release < OLDEST:
-        found.append(
+        problems.append(
             f"it was built with TensorRT-LLM {deployment.version or '(unknown)'}; the LLM API is known "
             "from 1.0"
         )
     if _source(deployment) is None:
-        found.append("its checkpoint is not in the store; build its recipe again")
-    return [*found, *several_hosts(deployment)]
+        problems.append("its checkpoint is not in the store; build its recipe again")
+    return [*problems, *several_hosts(deployment)]
 
 
 def options(deployment: Deployment, settings: Settings) -> dict[str, Any]:
     """The options that it was measured with; the draft model is named by its path in the export."""
-    found = {name: value for name, value in (deployment.llm_options or {}).items() if name not in OURS}
-    speculation = found.get("speculative_config")
+    options = {name: value for name, value in (deployment.llm_options or {}).items() if name not in OURS}
+    speculation = options.get("speculative_config")
     if isinstance(speculation, Mapping) and speculation.get("speculative_model_dir") == DRAFT:
         place = settings.place(DRAFT, deployment.engine / DRAFT)
-        found["speculative_config"] = {**speculation, "speculative_model_dir": place}
-    return found
+        options["speculative_config"] = {**speculation, "speculative_model_dir": place}
+    return options
 
 
 def model_path(deployment: Deployment, settings: Settings) -> str:
@@ -60,12 +60,12 @@ def trees(deployment: Deployment) -> Mapping[str, Path]:
     """The checkpoint, the draft model, and what the autotuner kept."""
     source = _source(deployment)
     assert source is not None
-    found, draft, tuning = {"checkpoint": source}, deployment.engine / DRAFT, deployment.engine / TUNING
+    folders, draft, tuning = {"checkpoint": source}, deployment.engine / DRAFT, deployment.engine / TUNING
     if draft.is_dir():
-        found[DRAFT] = draft
+        folders[DRAFT] = draft
     if any(tuning.glob(CACHES)):  # else it says how the build went, and no more
-        found[TUNING] = tuning
-    return found
+        folders[TUNING] = tuning
+    return folders
 
 
 def environment(deployment: Deployment, settings: Settings) -> str:

@@ -24,9 +24,9 @@ trap 'rm -rf "$scratch"' EXIT
 """
 
 
-def script(what: str, *parts: str) -> str:
+def script(title: str, *parts: str) -> str:
     """A shell program of these parts."""
-    return HEAD.format(what=what) + "".join(f"\n{part.rstrip()}\n" for part in parts)
+    return HEAD.format(what=title) + "".join(f"\n{part.rstrip()}\n" for part in parts)
 
 
 def command(argv: Iterable[str]) -> str:
@@ -68,9 +68,9 @@ def needs_gpus(deployment: Deployment) -> str:
     ]
     if deployment.sm is not None:
         major, minor = divmod(deployment.sm, 10)
-        wanted = f"{major}.{minor}"
+        release = f"{major}.{minor}"
         lines.append(
-            f'[ "$(sort -u <<<"$gpus" | tr -d "[:space:]")" = {wanted} ] || '
-            f'refuse "the engine needs compute capability {wanted}; here: $(sort -u <<<"$gpus" | xargs)"'
+            f'[ "$(sort -u <<<"$gpus" | tr -d "[:space:]")" = {release} ] || '
+            f'refuse "the engine needs compute capability {release}; here: $(sort -u <<<"$gpus" | xargs)"'
         )
     return "\n".join(lines)

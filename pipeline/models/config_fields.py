@@ -72,77 +72,77 @@ class Config:
 
         A field that no reading refused must also have a type that transformers takes.
         """
-        told = {problem.partition(" ")[0] for problem in self.problems}
+        reported = {problem.partition(" ")[0] for problem in self.problems}
         wrong = mistyped(self.known.model_type, self.given)
-        problems = [*self.problems, *(problem for name, problem in wrong.items() if name not in told)]
+        problems = [*self.problems, *(problem for name, problem in wrong.items() if name not in reported)]
         if problems:
             raise SourceError("\n".join(f"config.json: {problem}" for problem in dict.fromkeys(problems)))
 
     def value(self, key: str) -> Any:
         """Returns a field, or its default; null where it may not be is a problem, and gives the default."""
         default = self.known.defaults.get(key)
-        found = self.given.get(key, default)
-        if found is None and key in self.given and key not in self.known.null:
+        value = self.given.get(key, default)
+        if value is None and key in self.given and key not in self.known.null:
             self.refuse(f"{key} is null; give it a value or leave it out")
             return default
-        return found
+        return value
 
     def whole(self, key: str, least: int = 1) -> int:
         """Returns a whole number within its bounds; what is left out and has no default is a problem."""
         return self._within(key, self.given.get(key, self.known.defaults.get(key)), least)
 
-    def _within(self, key: str, found: Any, least: int) -> int:
+    def _within(self, key: str, value: Any, least: int) -> int:
         most = MOST.get(key, MOST_POSITIONS)
-        if type(found) is int and least <= found <= most:
-            return found
-        told = shortened(found) if key in self.given else "missing"
-        self.refuse(f"{key} is {told}; it must be a whole number from {least} to {most}")
+        if type(value) is int and least <= value <= most:
+            return value
+        stated_value = shortened(value) if key in self.given else "missing"
+        self.refuse(f"{key} is {stated_value}; it must be a whole number from {least} to {most}")
         return least
 
     def maybe_whole(self, key: str) -> int | None:
         """Returns a whole number, or None for a null where it may be, or where null is the default."""
-        found = self.value(key)
-        return None if found is None else self._within(key, found, 1)
+        value = self.value(key)
+        return None if value is None else self._within(key, value, 1)
 
     def switch(self, key: str) -> bool:
         """Returns true or false."""
-        found = self.value(key)
-        if type(found) is not bool:
-            self.refuse(f"{key} is {shortened(found)}; it must be true or false")
-        return found is True
+        value = self.value(key)
+        if type(value) is not bool:
+            self.refuse(f"{key} is {shortened(value)}; it must be true or false")
+        return value is True
 
     def real(self, key: str, most: float) -> float:
         """Returns a number above 0; transformers takes no whole number for it."""
-        found = self.value(key)
-        if type(found) is not float or not 0 < found <= most:
+        value = self.value(key)
+        if type(value) is not float or not 0 < value <= most:
             self.refuse(
-                f"{key} is {shortened(found)}; it must be above 0 and at most {most:g}, "
+                f"{key} is {shortened(value)}; it must be above 0 and at most {most:g}, "
                 "with a point or an exponent"
             )
             return 1.0
-        return found
+        return value
 
     def require(self, key: str, *allowed: Any) -> None:
         """Refuses a switch that changes the computation in a way no part of the program follows."""
-        found = self.value(key)
-        if not any(found == each and type(found) is type(each) for each in allowed):
+        value = self.value(key)
+        if not any(value == each and type(value) is type(each) for each in allowed):
             self.refuse(
-                f"{key} {shortened(found)} is not supported for {self.architecture}; "
+                f"{key} {shortened(value)} is not supported for {self.architecture}; "
                 f"supported: {', '.join(map(shortened, allowed))}"
             )
 
 
-def opened(given: Mapping[str, Any], known: ConfigClass) -> Config:
+def opened(document: Mapping[str, Any], config_class: ConfigClass) -> Config:
     """Begins to read a `config.json` of a known architecture; the `model_type` of another is a problem."""
-    config = Config(given, given["architectures"][0], known)
-    found = given.get("model_type")
-    if found != known.model_type:
-        told = shortened(found) if "model_type" in given else "missing"
+    config = Config(document, document["architectures"][0], config_class)
+    model_type = document.get("model_type")
+    if model_type != config_class.model_type:
+        stated_type = shortened(model_type) if "model_type" in document else "missing"
         config.refuse(
-            f"model_type is {told}; transformers chooses the class by it, which for "
-            f"{config.architecture} is {known.model_type!r}"
+            f"model_type is {stated_type}; transformers chooses the class by it, which for "
+            f"{config.architecture} is {config_class.model_type!r}"
         )
-    if given.get("per_layer_config") is not None:
+    if document.get("per_layer_config") is not None:
         config.refuse("per_layer_config is not supported; supported: the same in every layer")
     return config
 
@@ -150,7 +150,7 @@ def opened(given: Mapping[str, Any], known: ConfigClass) -> Config:
 def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
     """Reads what every family has, as fields of a ModelShape; `inner` names the size of an MLP or expert."""
     hidden, heads = config.whole("hidden_size"), config.whole("num_attention_heads")
-    found: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         "architecture": config.architecture,
         "model_type": config.known.model_type,
         "dtype": dtype(config),
@@ -166,26 +166,26 @@ def decoder(config: Config, inner: str = "intermediate_size") -> dict[str, Any]:
         "tie_word_embeddings": config.switch("tie_word_embeddings"),
     }
     config.settle()
-    _check_heads(config, found)
-    _check_padding(config, found["vocab_size"])
+    _check_heads(config, sizes)
+    _check_padding(config, sizes["vocab_size"])
     if "layer_types" not in config.known.defaults and config.given.get("layer_types") is not None:
-        layer_types(config, [WHOLE] * found["num_layers"], (WHOLE, WINDOWED))  # checked, and not used
-    return found
+        layer_types(config, [WHOLE] * sizes["num_layers"], (WHOLE, WINDOWED))  # checked, and not used
+    return sizes
 
 
 def _check_padding(config: Config, rows: int) -> None:
     """Refuses a padding token that has no row in the embedding; negative ones count from its end."""
-    found = config.given.get("pad_token_id", config.known.defaults.get("pad_token_id"))
-    if found is not None and not -rows <= found < rows:
-        told = f"is {found}" if "pad_token_id" in config.given else f"is missing, which means {found},"
+    pad_id = config.given.get("pad_token_id", config.known.defaults.get("pad_token_id"))
+    if pad_id is not None and not -rows <= pad_id < rows:
+        problem = f"is {pad_id}" if "pad_token_id" in config.given else f"is missing, which means {pad_id},"
         config.refuse(
-            f"pad_token_id {told} and vocab_size is {rows}; it must be null or from {-rows} to {rows - 1}, "
-            "or the embedding must have a row for it"
+            f"pad_token_id {problem} and vocab_size is {rows}; it must be null or from {-rows} to "
+            f"{rows - 1}, or the embedding must have a row for it"
         )
 
 
-def _check_heads(config: Config, found: Mapping[str, Any]) -> None:
-    hidden, heads, kv_heads = (found[name] for name in ("hidden_size", "num_heads", "num_kv_heads"))
+def _check_heads(config: Config, sizes: Mapping[str, Any]) -> None:
+    hidden, heads, kv_heads = (sizes[name] for name in ("hidden_size", "num_heads", "num_kv_heads"))
     if heads % kv_heads:
         config.refuse(
             f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}; "
@@ -199,12 +199,12 @@ def _check_heads(config: Config, found: Mapping[str, Any]) -> None:
 
 def dtype(config: Config) -> str:
     """Reads the type of the unquantized weights: `dtype`, or where that is null `torch_dtype`."""
-    found = config.given.get("dtype")
-    found = config.given.get("torch_dtype") if found is None else found
-    if isinstance(found, str) and found in DTYPES:
-        return found
-    told = shortened(found) if {"dtype", "torch_dtype"} & config.given.keys() else "missing"
-    config.refuse(f"dtype is {told}; it must be one of {', '.join(DTYPES)}")
+    dtype = config.given.get("dtype")
+    dtype = config.given.get("torch_dtype") if dtype is None else dtype
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return dtype
+    stated_dtype = shortened(dtype) if {"dtype", "torch_dtype"} & config.given.keys() else "missing"
+    config.refuse(f"dtype is {stated_dtype}; it must be one of {', '.join(DTYPES)}")
     return DTYPES[0]
 
 
@@ -212,23 +212,35 @@ def number(config: Config, name: str, value: Any) -> float:
     """Returns a finite number above 0, whole or not; `name` says where it stands."""
     if type(value) in (int, float):
         try:
-            found = float(value)
+            number = float(value)
         except OverflowError:
-            found = math.inf
-        if 0 < found < math.inf:
-            return found
+            number = math.inf
+        if 0 < number < math.inf:
+            return number
     config.refuse(f"{name} is {shortened(value)}; it must be a finite number above 0")
     return 1.0
 
 
 def layer_types(config: Config, usual: list[str], kinds: tuple[str, ...]) -> list[str]:
     """Reads the kind of each layer; `usual` where nothing says it."""
-    found = config.value("layer_types")
-    if found is None:
+    layer_types = config.value("layer_types")
+    if layer_types is None:
         return usual
-    if isinstance(found, list) and len(found) == len(usual) and all(each in kinds for each in found):
-        return found
-    names = sorted({shortened(each) for each in found}) if isinstance(found, list) else [shortened(found)]
-    count = f"{len(found)} layers of kinds {', '.join(names[:4])}" if isinstance(found, list) else names[0]
+    if (
+        isinstance(layer_types, list)
+        and len(layer_types) == len(usual)
+        and all(each in kinds for each in layer_types)
+    ):
+        return layer_types
+    names = (
+        sorted({shortened(each) for each in layer_types})
+        if isinstance(layer_types, list)
+        else [shortened(layer_types)]
+    )
+    count = (
+        f"{len(layer_types)} layers of kinds {', '.join(names[:4])}"
+        if isinstance(layer_types, list)
+        else names[0]
+    )
     config.refuse(f"layer_types names {count}; it must name {len(usual)}, each {' or '.join(kinds)}")
     return usual

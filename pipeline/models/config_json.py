@@ -45,14 +45,18 @@ def read_shape(config: Mapping[str, Any], place: str | Path = "") -> ModelShape:
 
 
 def _read(config: Mapping[str, Any]) -> ModelShape:
-    named, known = config.get("architectures"), readers()
-    name = named[0] if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) else ""
+    architectures, supported = config.get("architectures"), readers()
+    name = (
+        architectures[0]
+        if isinstance(architectures, list) and len(architectures) == 1 and isinstance(architectures[0], str)
+        else ""
+    )
     if why := refused().get(name):
-        raise SourceError(f"config.json: architectures {named!r} is not supported: {why}")
-    if name not in known:
-        told = shortened(named) if "architectures" in config else "missing"
+        raise SourceError(f"config.json: architectures {architectures!r} is not supported: {why}")
+    if name not in supported:
+        stated = shortened(architectures) if "architectures" in config else "missing"
         raise SourceError(
-            f"config.json: architectures is {told}; it must be a list of one that is supported: "
-            f"{', '.join(known)}"
+            f"config.json: architectures is {stated}; it must be a list of one that is supported: "
+            f"{', '.join(supported)}"
         )
-    return known[name](config)
+    return supported[name](config)

@@ -35,12 +35,12 @@ Type = str | list[str]
 """A name of WORDS, or the strings that are allowed."""
 
 
-def mistyped(model_type: str, given: Mapping[str, Any]) -> dict[str, str]:
+def mistyped(model_type: str, document: Mapping[str, Any]) -> dict[str, str]:
     """Returns each field whose value the class of `model_type` refuses for its type -> what is wrong."""
     types = table()[model_type]
     return {
         name: f"{name} is {shortened(value)}; it must be {_told(types[name])}"
-        for name, value in given.items()
+        for name, value in document.items()
         if name in types and not any(_is(value, each) for each in types[name])
     }
 
@@ -48,8 +48,8 @@ def mistyped(model_type: str, given: Mapping[str, Any]) -> dict[str, str]:
 @cache
 def table() -> dict[str, dict[str, list[Type]]]:
     """Returns model type -> field -> the types that it may have."""
-    found: dict[str, dict[str, list[Type]]] = json.loads((files(__package__) / "types.json").read_text())
-    return found
+    tables: dict[str, dict[str, list[Type]]] = json.loads((files(__package__) / "types.json").read_text())
+    return tables
 
 
 def _is(value: Any, expected: Type) -> bool:

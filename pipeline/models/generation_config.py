@@ -14,10 +14,10 @@ def ends(directory: Path) -> list[int] | None:
     path = directory / FILE
     if not path.is_file():
         return None
-    found: Any = read_json(path).get("eos_token_id")
-    tokens: list[Any] = found if isinstance(found, list) else [found]
-    if found is not None and not all(type(token) is int and token >= 0 for token in tokens):
+    ids: Any = read_json(path).get("eos_token_id")
+    tokens: list[Any] = ids if isinstance(ids, list) else [ids]
+    if ids is not None and not all(type(token) is int and token >= 0 for token in tokens):
         raise SourceError(
-            f"{path}: eos_token_id is {shortened(found)}; it must be null, a token or a list of them"
+            f"{path}: eos_token_id is {shortened(ids)}; it must be null, a token or a list of them"
         )
-    return None if found is None else tokens
+    return None if ids is None else tokens

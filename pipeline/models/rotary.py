@@ -31,21 +31,21 @@ WITH_ORIGINAL = ("llama3", "yarn")
 
 def rope(config: Config) -> Rotary:
     """Reads theta and scaling of all layers."""
-    return one_of(config, {name: reading(config, name, given) for name, given in blocks(config).items()})
+    return one_of(config, {name: reading(config, name, block) for name, block in blocks(config).items()})
 
 
 def blocks(config: Config) -> dict[str, Mapping[str, Any]]:
     """The blocks that are not empty, the one that transformers reads first; or an empty one."""
-    found: dict[str, Mapping[str, Any]] = {}
+    rope_blocks: dict[str, Mapping[str, Any]] = {}
     for name in ("rope_scaling", "rope_parameters"):
-        given = config.given.get(name)
-        if given is not None and not isinstance(given, dict):
-            config.refuse(f"{name} is {shortened(given)}; it must be null or an object")
-        elif given:
-            found[name] = given
-    if not found:
-        found["rope_parameters"] = {}
-    return found
+        block = config.given.get(name)
+        if block is not None and not isinstance(block, dict):
+            config.refuse(f"{name} is {shortened(block)}; it must be null or an object")
+        elif block:
+            rope_blocks[name] = block
+    if not rope_blocks:
+        rope_blocks["rope_parameters"] = {}
+    return rope_blocks
 
 
 def one_of(config: Config, readings: Mapping[str, Rotary]) -> Rotary:
@@ -53,90 +53,92 @@ def one_of(config: Config, readings: Mapping[str, Rotary]) -> Rotary:
     (_, first), *others = readings.items()
     for other, second in others:
         if second != first:
-            told = " and ".join(f"{name} {shortened(config.given[name])}" for name in readings)
+            listing = " and ".join(f"{name} {shortened(config.given[name])}" for name in readings)
             config.refuse(
-                f"{told} disagree; transformers reads the first alone: take {other} out, or the first"
+                f"{listing} disagree; transformers reads the first alone: take {other} out, or the first"
             )
     return first
 
 
-def reading(config: Config, name: str, given: Mapping[str, Any]) -> Rotary:
+def reading(config: Config, name: str, block: Mapping[str, Any]) -> Rotary:
     """Reads one block by itself."""
-    for key, value in given.items():
+    for key, value in block.items():
         if isinstance(value, dict):
             config.refuse(f"{name}.{key} is an object; {config.architecture} has one block for all layers")
-    require_whole(config, name, given)
-    return theta(config, name, given), scaling(config, name, given)
+    require_whole(config, name, block)
+    return theta(config, name, block), scaling(config, name, block)
 
 
-def theta(config: Config, name: str, given: Mapping[str, Any]) -> float:
+def theta(config: Config, name: str, block: Mapping[str, Any]) -> float:
     """Reads the base of a block: its own, or the field beside it, or that of the class."""
-    return base(config, name, given, "rope_theta", config.known.theta)
+    return base(config, name, block, "rope_theta", config.known.theta)
 
 
-def base(config: Config, name: str, given: Mapping[str, Any], beside: str, usual: float) -> float:
+def base(config: Config, name: str, block: Mapping[str, Any], beside: str, usual: float) -> float:
     """Reads the base of a block, or the field `beside` it; one that is not used must be a number too."""
-    found = config.given.get(beside, usual)
-    if "rope_theta" not in given:
-        return number(config, beside, found)
-    if found is not None:
-        number(config, beside, found)
+    stated_base = config.given.get(beside, usual)
+    if "rope_theta" not in block:
+        return number(config, beside, stated_base)
+    if stated_base is not None:
+        number(config, beside, stated_base)
     if beside in config.given:
-        require_equal(config, (beside, found), (f"{name}.rope_theta", given["rope_theta"]))
-    return number(config, f"{name}.rope_theta", given["rope_theta"])
+        require_equal(config, (beside, stated_base), (f"{name}.rope_theta", block["rope_theta"]))
+    return number(config, f"{name}.rope_theta", block["rope_theta"])
 
 
-def require_equal(config: Config, one: tuple[str, Any], other: tuple[str, Any]) -> None:
+def require_equal(config: Config, first: tuple[str, Any], other: tuple[str, Any]) -> None:
     """Refuses two spellings of a field that disagree: transformers drops one of them without a word."""
-    if one[1] is not None and other[1] is not None and one[1] != other[1]:
-        told = " and ".join(f"{name} {shortened(value)}" for name, value in (one, other))
-        config.refuse(f"{told} disagree; transformers uses one of them alone: take the wrong one out")
+    if first[1] is not None and other[1] is not None and first[1] != other[1]:
+        listing = " and ".join(f"{name} {shortened(value)}" for name, value in (first, other))
+        config.refuse(f"{listing} disagree; transformers uses one of them alone: take the wrong one out")
 
 
-def kind(config: Config, name: str, given: Mapping[str, Any], alike: tuple[str, ...] = ()) -> str:
+def kind(config: Config, name: str, block: Mapping[str, Any], alike: tuple[str, ...] = ()) -> str:
     """Reads the type of a block: `rope_type`, or where that is left out `type`; `alike` are names of one."""
-    found = given.get("rope_type", given.get("type", "default"))
-    if not (found in alike and given.get("type") in alike):
-        require_equal(config, (f"{name}.rope_type", found), (f"{name}.type", given.get("type")))
-    if isinstance(found, str):
-        return found
-    config.refuse(f"{name}.rope_type is {shortened(found)}; give it a value or leave it out")
+    rope_type = block.get("rope_type", block.get("type", "default"))
+    if not (rope_type in alike and block.get("type") in alike):
+        require_equal(config, (f"{name}.rope_type", rope_type), (f"{name}.type", block.get("type")))
+    if isinstance(rope_type, str):
+        return rope_type
+    config.refuse(f"{name}.rope_type is {shortened(rope_type)}; give it a value or leave it out")
     return "default"
 
 
-def require_whole(config: Config, name: str, given: Mapping[str, Any]) -> None:
+def require_whole(config: Config, name: str, block: Mapping[str, Any]) -> None:
     """Refuses rotary embeddings over a part of each head."""
-    place = f"{name}.partial_rotary_factor" if "partial_rotary_factor" in given else "partial_rotary_factor"
+    place = f"{name}.partial_rotary_factor" if "partial_rotary_factor" in block else "partial_rotary_factor"
     beside = config.given.get("partial_rotary_factor")
-    partial = given.get("partial_rotary_factor", beside)
+    partial = block.get("partial_rotary_factor", beside)
     require_equal(config, ("partial_rotary_factor", beside), (place, partial))
-    null = partial is None and "partial_rotary_factor" not in given  # which transformers takes for left out
+    null = partial is None and "partial_rotary_factor" not in block  # which transformers takes for left out
     if not null and (type(partial) not in (int, float) or partial != 1):
         config.refuse(f"{place} {shortened(partial)} is not supported; supported: 1")
 
 
-def scaling(config: Config, name: str, given: Mapping[str, Any]) -> dict[str, Any] | None:
+def scaling(config: Config, name: str, block: Mapping[str, Any]) -> dict[str, Any] | None:
     """Reads the scaling of a block: `rope_type` and the fields that transformers reads with it."""
-    found = kind(config, name, given)
-    if found == "default":
+    rope_type = kind(config, name, block)
+    if rope_type == "default":
         return None
-    if found not in NEEDED:
-        known = ", ".join(NEEDED)
-        config.refuse(f"{name}: rope_type {shortened(found)} is not supported; supported: default, {known}")
+    if rope_type not in NEEDED:
+        supported = ", ".join(NEEDED)
+        config.refuse(
+            f"{name}: rope_type {shortened(rope_type)} is not supported; supported: default, {supported}"
+        )
         return None
-    missing = [key for key in NEEDED[found] if given.get(key) is None]
+    missing = [key for key in NEEDED[rope_type] if block.get(key) is None]
     if missing:
-        config.refuse(f"{name}: rope_type {found!r} lacks {', '.join(missing)}; add them")
+        config.refuse(f"{name}: rope_type {rope_type!r} lacks {', '.join(missing)}; add them")
         return None
-    optional = [key for key in OPTIONAL.get(found, ()) if given.get(key) is not None]
-    numbers = {key: _checked(config, f"{name}.{key}", given[key]) for key in (*NEEDED[found], *optional)}
-    if "truncate" in given and found == "yarn":
-        numbers["truncate"] = given["truncate"]
-        if type(given["truncate"]) is not bool:
-            config.refuse(f"{name}.truncate is {shortened(given['truncate'])}; it must be true or false")
-    if found in WITH_ORIGINAL:
-        numbers[ORIGINAL] = _original(config, name, given)
-    return {"rope_type": found, **numbers}
+    optional = [key for key in OPTIONAL.get(rope_type, ()) if block.get(key) is not None]
+    numbers = {key: _checked(config, f"{name}.{key}", block[key]) for key in (*NEEDED[rope_type], *optional)}
+    if "truncate" in block and rope_type == "yarn":
+        numbers["truncate"] = block["truncate"]
+        if type(block["truncate"]) is not bool:
+            config.refuse(f"{name}.truncate is {shortened(block['truncate'])}; it must be true or false")
+    if rope_type in WITH_ORIGINAL:
+        numbers[ORIGINAL] = _original(config, name, block)
+    return {"rope_type": rope_type, **numbers}
 
 
 def _checked(config: Config, name: str, value: Any) -> Any:
@@ -145,12 +147,14 @@ def _checked(config: Config, name: str, value: Any) -> Any:
     return value
 
 
-def _original(config: Config, name: str, given: Mapping[str, Any]) -> int:
-    silent = ORIGINAL not in given
-    found = config.whole("max_position_embeddings") if silent else given[ORIGINAL]
+def _original(config: Config, name: str, block: Mapping[str, Any]) -> int:
+    silent = ORIGINAL not in block
+    original = config.whole("max_position_embeddings") if silent else block[ORIGINAL]
     place = f"max_position_embeddings, which {name} starts from," if silent else f"{name}.{ORIGINAL}"
-    require_equal(config, (ORIGINAL, config.given.get(ORIGINAL)), (place, found))
-    if type(found) is int and 0 < found <= 1 << 31:
-        return found
-    config.refuse(f"{name}.{ORIGINAL} is {shortened(found)}; it must be a whole number from 1 to {1 << 31}")
+    require_equal(config, (ORIGINAL, config.given.get(ORIGINAL)), (place, original))
+    if type(original) is int and 0 < original <= 1 << 31:
+        return original
+    config.refuse(
+        f"{name}.{ORIGINAL} is {shortened(original)}; it must be a whole number from 1 to {1 << 31}"
+    )
     return 1

@@ -54,10 +54,10 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
     try:
         if (directory / "tokenizer.json").exists():
             path = directory / "tokenizer.json"
-            found = _object(path)
-            table = _serialized(path, found, vocab_size)
+            document = _object(path)
+            table = _serialized(path, document, vocab_size)
             if not problems:
-                problems += _rebuilt(directory, found)
+                problems += _rebuilt(directory, document)
         elif not problems and (directory / "tokenizer.model").exists():
             if missing := missing_package(["tokenizer.model"]):
                 return Tokens({}, missing)
@@ -76,10 +76,10 @@ def read_tokens(directory: Path, vocab_size: int) -> Tokens:
 
 def _completed(directory: Path, table: dict[str, int]) -> dict[str, int]:
     """A table with the tokens of the files beside; what has no id yet gets the next ones."""
-    named = _added(directory)
+    added = _added(directory)
     if not (directory / "tokenizer.json").exists():  # beside one, their ids do not count in transformers
-        table = table | named
-    new = [text for text in dict.fromkeys([*_special(directory), *named]) if text not in table]
+        table = table | added
+    new = [text for text in dict.fromkeys([*_special(directory), *added]) if text not in table]
     return table | {text: number for number, text in enumerate(new, 1 + max(table.values(), default=-1))}
 
 
@@ -138,10 +138,10 @@ def _added(directory: Path) -> dict[str, int]:
 
 def _special(directory: Path) -> Iterator[str]:
     """Tokens that the files beside name for a purpose, BOS and its like."""
-    found, path = _config(directory), directory / "special_tokens_map.json"
-    if path.exists() and not found.get("added_tokens_decoder"):  # as transformers reads it
-        found |= _object(path)
-    for name, value in found.items():
+    config, path = _config(directory), directory / "special_tokens_map.json"
+    if path.exists() and not config.get("added_tokens_decoder"):  # as transformers reads it
+        config |= _object(path)
+    for name, value in config.items():
         items = [value] if name.endswith("_token") else []
         if name in ("additional_special_tokens", "extra_special_tokens"):
             items = list(value.values() if isinstance(value, dict) else value or [])
@@ -161,31 +161,33 @@ def _class(directory: Path) -> str:
     return str(_config(directory).get("tokenizer_class") or "no class").removesuffix("Fast")
 
 
-def _serialized(path: Path, found: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
+def _serialized(path: Path, document: Mapping[str, Any], vocab_size: int) -> dict[str, int]:
     from tokenizers import Tokenizer  # 35 ms, and only for models that are here
 
-    if wrong := list(excesses(found, vocab_size)):
-        raise SourceError("\n  ".join(f"{path}: {told}; get the file again" for told in wrong))
+    if wrong := list(excesses(document, vocab_size)):
+        raise SourceError("\n  ".join(f"{path}: {problem}; get the file again" for problem in wrong))
     data = _bytes(path)
-    if needs_trial(found):
+    if needs_trial(document):
         _try(path)
     try:
-        made = Tokenizer.from_buffer(data)
-        made.no_padding()
-        made.no_truncation()
+        tokenizer = Tokenizer.from_buffer(data)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         # A template of tokens that are not there panics here.
-        whole, bare = (made.encode("a", add_special_tokens=special).ids for special in (True, False))
-        table = dict(made.get_vocab())
+        whole, bare = (tokenizer.encode("a", add_special_tokens=special).ids for special in (True, False))
+        table = dict(tokenizer.get_vocab())
     except BaseException as exc:
         if isinstance(exc, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         # The library raises bare Exceptions, and panics, which are BaseExceptions.
-        raise SourceError(f"{path}: {_why(found, exc)}; get the file again") from None
+        raise SourceError(f"{path}: {_why(document, exc)}; get the file again") from None
     front = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
-    if told := ", ".join(f"{made.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size):
+    if problem := ", ".join(
+        f"{tokenizer.id_to_token(ident)} = {ident}" for ident in front if ident >= vocab_size
+    ):
         raise SourceError(
-            f"{path}: the tokenizer puts {told} in front of every text, the model has {vocab_size} tokens; "
-            "give the tokenizer that belongs to the model"
+            f"{path}: the tokenizer puts {problem} in front of every text, the model has {vocab_size} "
+            "tokens; give the tokenizer that belongs to the model"
         )
     return table
 
@@ -206,15 +208,15 @@ def _try(path: Path) -> None:
         )
 
 
-def _rebuilt(directory: Path, found: Mapping[str, Any]) -> Iterator[str]:
+def _rebuilt(directory: Path, document: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the class that transformers reads tokenizer.json by, or with what comes beside."""
     if (directory / "vocab.json").exists():  # not read, but copied
         _object(directory / "vocab.json")
     path, config = directory / "tokenizer_config.json", directory / "config.json"
     model = read_json(config) if config.exists() else {}
-    named = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
-    name = class_of(str(named), str(model.get("model_type")))
-    if name in REBUILT and (differs := rebuilt_otherwise(found, name)):
+    class_name = _config(directory).get("tokenizer_class") or model.get("tokenizer_class") or ""
+    name = class_of(str(class_name), str(model.get("model_type")))
+    if name in REBUILT and (differs := rebuilt_otherwise(document, name)):
         advice = "set tokenizer_class to PreTrainedTokenizerFast, or to the class that it was made with"
         if model.get("model_type") in ALWAYS:
             advice = f"for this model_type no other class counts: give a tokenizer made with {name}"
@@ -224,9 +226,9 @@ def _rebuilt(directory: Path, found: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _why(found: Mapping[str, Any], exc: BaseException) -> str:
+def _why(document: Mapping[str, Any], exc: BaseException) -> str:
     """What is wrong with a tokenizer.json, in better words than the library's where there are any."""
-    model = found.get("model")
+    model = document.get("model")
     if not isinstance(model, dict) or "vocab" not in model:
         return "no tokenizer: it has no model with a vocab"
     if model.get("type", "BPE") not in MODELS:
@@ -242,12 +244,12 @@ def _why(found: Mapping[str, Any], exc: BaseException) -> str:
 def _byte_level(directory: Path) -> dict[str, int]:
     from tokenizers.models import BPE  # as above
 
-    named = _class(directory)
+    class_name = _class(directory)
     vocabulary, merges = directory / "vocab.json", directory / "merges.txt"
-    if named not in BYTE_LEVEL:
+    if class_name not in BYTE_LEVEL:
         raise SourceError(
             f"{vocabulary}: transformers reads vocab.json with merges.txt by {' and '.join(BYTE_LEVEL)}, "
-            f"tokenizer_config.json names {named}; {SAVE}"
+            f"tokenizer_config.json names {class_name}; {SAVE}"
         )
     table = _object(vocabulary)
     if wrong := next(
@@ -257,9 +259,9 @@ def _byte_level(directory: Path) -> dict[str, int]:
     try:
         lines = _bytes(merges).decode().split("\n")
         pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-        if odd := next((pair for pair in pairs if len(pair) != 2), None):
+        if malformed := next((pair for pair in pairs if len(pair) != 2), None):
             raise SourceError(
-                f"{merges}: {shortened(' '.join(odd))} is no pair of tokens; get the file again"
+                f"{merges}: {shortened(' '.join(malformed))} is no pair of tokens; get the file again"
             )
         BPE(table, pairs)
     except UnicodeDecodeError as exc:
@@ -273,7 +275,7 @@ def _byte_level(directory: Path) -> dict[str, int]:
 
 def _pieces(directory: Path) -> dict[str, int]:
     """The pieces of a tokenizer.model, which its class must read as sentencepiece does."""
-    path, named = directory / "tokenizer.model", _class(directory)
+    path, class_name = directory / "tokenizer.model", _class(directory)
     proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
     try:
         proto.ParseFromString(_bytes(path))
@@ -286,10 +288,11 @@ def _pieces(directory: Path) -> dict[str, int]:
         raise SourceError(f"{path}: a SentencePiece model without pieces; get the file again")
     kind = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}[proto.trainer_spec.model_type]
     spaced = proto.normalizer_spec.add_dummy_prefix
-    if kind != "BPE" or PIECES.get(named) != spaced:
+    if kind != "BPE" or PIECES.get(class_name) != spaced:
         raise SourceError(
             f"{path}: {kind}, {'a' if spaced else 'no'} space in front of a text, and tokenizer_config.json "
-            f"names {named}, by which transformers makes other tokens than sentencepiece. It reads BPE by "
-            f"LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); {SAVE}"
+            f"names {class_name}, by which transformers makes other tokens than sentencepiece. It reads "
+            f"BPE by LlamaTokenizer and CodeLlamaTokenizer (a space in front) and GemmaTokenizer (none); "
+            f"{SAVE}"
         )
     return table

@@ -44,12 +44,12 @@ ALWAYS = ("qwen2",)
 """Types of OWN whose class counts whatever tokenizer_config.json names."""
 
 
-def class_of(named: str, model_type: str) -> str:
+def class_of(class_name: str, model_type: str) -> str:
     """The class by which transformers reads a tokenizer.json; empty where it takes the file as it is."""
-    named, own = named.removesuffix("Fast"), OWN.get(model_type)
-    if not named or model_type in ALWAYS or own == "":
+    class_name, own = class_name.removesuffix("Fast"), OWN.get(model_type)
+    if not class_name or model_type in ALWAYS or own == "":
         return own or ""
-    return named if named in REBUILT else ""
+    return class_name if class_name in REBUILT else ""
 
 
 def rebuilt_otherwise(tokenizer: Mapping[str, Any], name: str) -> str:
@@ -57,9 +57,9 @@ def rebuilt_otherwise(tokenizer: Mapping[str, Any], name: str) -> str:
     if name not in REBUILT:
         return ""
     kind, byte_level = REBUILT[name]
-    found = tokenizer.get("model", {}).get("type")
-    if found is not None and found != kind:
-        return f"makes a {kind} model of it, and it holds a {found} model"
+    model_kind = tokenizer.get("model", {}).get("type")
+    if model_kind is not None and model_kind != kind:
+        return f"makes a {kind} model of it, and it holds a {model_kind} model"
     kinds = set(_kinds(tokenizer))
     if byte_level != ("ByteLevel" in kinds):
         return f"cuts {'texts' if byte_level else 'no text'} by ByteLevel, other than the file"

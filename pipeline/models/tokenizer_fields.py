@@ -27,17 +27,17 @@ def descriptions(directory: Path) -> Iterator[str]:
         if not path.exists():
             continue
         try:
-            found = read_json(path, TOKENIZER)
+            document = read_json(path, TOKENIZER)
         except SourceError as exc:
             yield str(exc)
             continue
         if name in OTHERS:
             continue
-        fields = dict.fromkeys(found, is_id) if name == "added_tokens.json" else FIELDS
+        fields = dict.fromkeys(document, is_id) if name == "added_tokens.json" else FIELDS
         for field, fits in fields.items():
-            value = found.get(field)
-            if value is not None and (wanted := fits(value)):
-                yield f"{path}: {field} is {shortened(value)}, {wanted} is needed; get the file again"
+            value = document.get(field)
+            if value is not None and (expectation := fits(value)):
+                yield f"{path}: {field} is {shortened(value)}, {expectation} is needed; get the file again"
 
 
 def _is_text(value: Any) -> str:

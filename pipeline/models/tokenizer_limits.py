@@ -40,22 +40,22 @@ GROWS: Mapping[str, float] = {
 """Types of steps -> how much longer they make a text of any language, roughly; others do not."""
 
 
-def excesses(found: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
+def excesses(document: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
     """What a tokenizer.json asks for beyond the limits, field first; values of a wrong type are passed over.
 
     `vocab_size` is the number of rows of the model's embedding.
     """
-    steps = {part: list(_steps(found.get(part))) for part in PARTS}
+    steps = {part: list(_steps(document.get(part))) for part in PARTS}
     every = [step for each in steps.values() for step in each]
     if len(every) > STEPS:
         yield f"{', '.join(PARTS)} have {len(every)} steps; at most {STEPS} are run"
         return
     if (length := sum(map(_pattern_length, every))) > PATTERNS:
         yield f"{', '.join(PARTS)} have patterns of {length} characters; at most {PATTERNS} are read"
-    yield from _paddings(found.get("padding"))
-    yield from _growths(steps, found.get("added_tokens"))
+    yield from _paddings(document.get("padding"))
+    yield from _growths(steps, document.get("added_tokens"))
     yield from _templates(steps["post_processor"])
-    yield from _ids(found, vocab_size)
+    yield from _ids(document, vocab_size)
 
 
 def sparse(table: Mapping[str, int], vocab_size: int) -> int:
@@ -64,10 +64,10 @@ def sparse(table: Mapping[str, int], vocab_size: int) -> int:
     return most if max(table.values(), default=0) > most else 0
 
 
-def needs_trial(found: Mapping[str, Any]) -> bool:
+def needs_trial(document: Mapping[str, Any]) -> bool:
     """Whether a regular expression is run on added tokens as the file is read: a trial tells its cost."""
-    tokens = (item for item in _list(found.get("added_tokens")) if isinstance(item, dict))
-    regex = any("pattern" in step and _pattern(step)[1] for step in _steps(found.get("normalizer")))
+    tokens = (item for item in _list(document.get("added_tokens")) if isinstance(item, dict))
+    regex = any("pattern" in step and _pattern(step)[1] for step in _steps(document.get("normalizer")))
     return regex and any(map(_normal, tokens))
 
 
@@ -92,11 +92,11 @@ def _number(value: Any) -> int:
 
 def _pattern(step: Mapping[str, Any]) -> tuple[str, bool]:
     """A step's pattern, and whether it is a regular expression."""
-    held = step.get("pattern")
-    if not isinstance(held, dict):
-        return (held, False) if isinstance(held, str) else ("", False)
-    regex = "String" not in held
-    value = held.get("Regex" if regex else "String")
+    pattern = step.get("pattern")
+    if not isinstance(pattern, dict):
+        return (pattern, False) if isinstance(pattern, str) else ("", False)
+    regex = "String" not in pattern
+    value = pattern.get("Regex" if regex else "String")
     return (value if isinstance(value, str) else ""), regex
 
 
@@ -108,11 +108,11 @@ def _paddings(padding: Any) -> Iterator[str]:
     if not isinstance(padding, dict):
         return
     strategy = padding.get("strategy")
-    asked = {
+    sizes = {
         "padding.strategy.Fixed": strategy.get("Fixed") if isinstance(strategy, dict) else None,
         "padding.pad_to_multiple_of": padding.get("pad_to_multiple_of"),
     }
-    for field, value in asked.items():
+    for field, value in sizes.items():
         if _number(value) > PADDED:
             yield f"{field} is {shortened(value)}; a text is padded to {PADDED} tokens at most"
 
@@ -122,10 +122,10 @@ def _growths(steps: Mapping[str, list[dict[str, Any]]], added: Any) -> Iterator[
     for part in ("normalizer", "pre_tokenizer", "decoder"):
         grown[part] = _bounded_product(map(_growth, steps[part]))
     grown["normalizer and pre_tokenizer"] = grown["normalizer"] * grown["pre_tokenizer"]
-    if told := next((part for part, times in grown.items() if times > GROWTH), ""):
+    if excess := next((part for part, times in grown.items() if times > GROWTH), ""):
         yield (
-            f"{told} can make a text {_times(grown[told])} times longer (Replace, Prepend and their like); "
-            f"at most {GROWTH} times is taken"
+            f"{excess} can make a text {_times(grown[excess])} times longer (Replace, Prepend and their "
+            f"like); at most {GROWTH} times is taken"
         )
         return
     contents = (item.get("content") for item in _list(added) if isinstance(item, dict) and _normal(item))
@@ -185,18 +185,20 @@ def _templates(processors: list[dict[str, Any]]) -> Iterator[str]:
     most = {"single": 1.0, "pair": 1.0}
     for step in processors:
         special = step.get("special_tokens")
-        known = special if isinstance(special, dict) else {}
+        tokens = special if isinstance(special, dict) else {}
         for name in most:
             pieces = [piece for piece in _list(step.get(name)) if isinstance(piece, dict)]
-            named = [piece["SpecialToken"] for piece in pieces if isinstance(piece.get("SpecialToken"), dict)]
-            texts = [str(token.get("id")) for token in named]
-            if known and (lost := next((text for text in texts if text not in known), None)) is not None:
+            special_pieces = [
+                piece["SpecialToken"] for piece in pieces if isinstance(piece.get("SpecialToken"), dict)
+            ]
+            texts = [str(token.get("id")) for token in special_pieces]
+            if tokens and (lost := next((text for text in texts if text not in tokens), None)) is not None:
                 yield (
                     f"post_processor: its template '{name}' names {shortened(lost)}, which is none of its "
                     "special_tokens"
                 )
                 return
-            added = sum(_held(known.get(text)) for text in texts)
+            added = sum(_held(tokens.get(text)) for text in texts)
             most[name] = most[name] * max(1, sum("Sequence" in piece for piece in pieces)) + added
     if max(most.values()) > PADDED:
         yield (
@@ -208,8 +210,8 @@ def _held(token: Any) -> int:
     return len(_list(token.get("ids"))) if isinstance(token, dict) else 0
 
 
-def _ids(found: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
-    model, added = found.get("model"), _list(found.get("added_tokens"))
+def _ids(document: Mapping[str, Any], vocab_size: int) -> Iterator[str]:
+    model, added = document.get("model"), _list(document.get("added_tokens"))
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     table = vocabulary if isinstance(vocabulary, dict) else {}
     size = len(vocabulary) if isinstance(vocabulary, dict | list) else 0

@@ -19,10 +19,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from tokenizers import Tokenizer
 
-    made = Tokenizer.from_buffer(Path(sys.argv[1]).read_bytes())
-    made.no_padding()
-    made.no_truncation()
-    made.encode("a")
+    tokenizer = Tokenizer.from_buffer(Path(sys.argv[1]).read_bytes())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode("a")
 
 
 if __name__ == "__main__":

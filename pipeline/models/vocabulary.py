@@ -37,11 +37,11 @@ def require_same(target: Path, draft: Path) -> None:
 
 def _tokens(path: Path) -> Any:
     """Token table and added tokens, in one order; added tokens may also stand in the table."""
-    found = read_json(path, TOKENIZER)
+    document = read_json(path, TOKENIZER)
     if path.name == "vocab.json":
-        return sorted((token, number) for token, number in found.items())
-    table = found.get("model", {}).get("vocab", {})
+        return sorted((token, number) for token, number in document.items())
+    table = document.get("model", {}).get("vocab", {})
     if isinstance(table, list):  # a unigram table: token and score, the id is the place
         table = {row[0]: number for number, row in enumerate(table)}
-    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
+    added = {token["content"]: token["id"] for token in document.get("added_tokens", [])}
     return sorted((table | added).items())

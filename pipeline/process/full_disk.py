@@ -27,7 +27,7 @@ def explained(
     ):
         if place is not None and disk.free_bytes(place) <= FULL_BYTES:
             return StoreUnusable(
-                f"{disk.full(place, what, needed_bytes=size, instead=instead)}\n{_brief(exc)}"
+                f"{disk.full_disk_message(place, what, needed_bytes=size, instead=instead)}\n{_brief(exc)}"
             )
     if not disk.is_full(exc):
         return exc

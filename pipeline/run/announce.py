@@ -8,7 +8,7 @@ from pathlib import Path
 
 from artifacts.errors import SubscriptionRefused
 from artifacts.notify import webhook
-from artifacts.notify.message import Answer, Tell, body, message_id
+from artifacts.notify.message import Deliver, Outcome, body, message_id
 from artifacts.notify.outbox import Due, Outbox
 from artifacts.notify.subscription import Way, argv
 from artifacts.registry.registry import Registry
@@ -22,12 +22,12 @@ PRIVATE = ("ENGINERY_KEY_PASSPHRASE", "ENGINERY_REGISTRY", "ENGINERY_TOKEN")
 """Variables that no hook needs to see."""
 
 
-def call(due: Due) -> Answer:
+def call(due: Due) -> Outcome:
     """Runs the subscriber's command, which finds the event in `$ENGINERY_EVENT` and its parts beside it."""
     try:
         words = argv(due.subscription.target)
     except SubscriptionRefused as exc:
-        return Answer(problem=str(exc))
+        return Outcome(problem=str(exc))
     with tempfile.TemporaryDirectory() as folder:
         job = process.Job(
             name=words[0], argv=words, log=Path(folder, "log"), timeout_s=HOOK_S, env=_environment(due)
@@ -35,13 +35,13 @@ def call(due: Due) -> Answer:
         try:
             process.run(job, on_line=lambda line: None)
         except BuildFailed as exc:
-            return Answer(problem=" ".join(str(exc).split()))
+            return Outcome(problem=" ".join(str(exc).split()))
         except OSError as exc:
-            return Answer(problem=f"{words[0]} cannot be started here: {exc.strerror}")
-    return Answer()
+            return Outcome(problem=f"{words[0]} cannot be started here: {exc.strerror}")
+    return Outcome()
 
 
-WAYS: Mapping[Way, Tell] = {"webhook": webhook.tell, "command": call}
+WAYS: Mapping[Way, Deliver] = {"webhook": webhook.post_event, "command": call}
 """How each kind of subscriber is told."""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from artifacts.errors import NotFound
 from artifacts.registry.registry import Registry
 from artifacts.store import scratch, tree
-from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
+from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken
 from artifacts.store.local import LocalStore
 from pipeline.checkpoint import naming, stated
 from pipeline.checkpoint.convert import quantization_block
@@ -188,12 +188,12 @@ def write(order: Order, target: Path, on_progress: process.OnProgress) -> proces
     refuse_taken(target)
     prefix = f".{target.name}.reshard"
     needed = sum(order.rank_bytes) + EXTRA_BYTES
-    with FullDiskSaid(target.parent, str(target), needed_bytes=needed) as full:
-        with UnwritableSaid(target.parent):
+    with ReportFullDisk(target.parent, str(target), needed_bytes=needed) as full:
+        with ReportUnwritable(target.parent):
             target.parent.mkdir(parents=True, exist_ok=True)
             scratch.sweep(target.parent, prefix)
         full.require()
-        with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
+        with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:
             usage = _convert({**order.step.as_dict(), "places": {}, "out": str(draft)}, on_progress)
             tree.sync_all(draft)
             refuse_taken(target)

@@ -37,8 +37,10 @@ def place(path: Path, target: Path) -> None:
 def require_room(directory: Path, nbytes: int) -> None:
     """Refuses to start a copy that the disk cannot hold; a StoreUnusable."""
     if nbytes > disk.free_bytes(directory):
-        what, instead = "the copy of the checkpoint", "use another --store"
-        raise StoreUnusable(disk.full(directory.parent, what, needed_bytes=nbytes, instead=instead))
+        copy_name, instead = "the copy of the checkpoint", "use another --store"
+        raise StoreUnusable(
+            disk.full_disk_message(directory.parent, copy_name, needed_bytes=nbytes, instead=instead)
+        )
 
 
 def copy(source: Path, target: Path, tick: Callable[[int], None], root: Path | None = None) -> None:

@@ -135,9 +135,9 @@ def _refusal(where: str, exc: HfHubHTTPError) -> SourceError:
 
 def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     """Returns the wanted files of a model's commit, all of a dataset's; asked once, then cached."""
-    known = remote.directory / "listing.json"
-    if known.exists():
-        return [RemoteFile(**fields) for fields in json.loads(known.read_bytes())]
+    saved = remote.directory / "listing.json"
+    if saved.exists():
+        return [RemoteFile(**fields) for fields in json.loads(saved.read_bytes())]
     api = HfApi(endpoint=remote.address)
     ask: Callable[..., Any] = api.model_info if remote.kind == "model" else api.dataset_info
     info = Patience(remote.where, attempts).until_done(
@@ -164,7 +164,7 @@ def listing(remote: Remote, attempts: int = ATTEMPTS) -> list[RemoteFile]:
     if remote.kind == "model":
         require_sizes(f"{remote.where}: ", {file.name: file.size for file in files})
     _write(remote.directory / NAMES, json.dumps(sorted(siblings)).encode())
-    _write(known, json.dumps([asdict(file) for file in files]).encode())
+    _write(saved, json.dumps([asdict(file) for file in files]).encode())
     return files
 
 
@@ -199,10 +199,10 @@ def digest(path: Path, like: str) -> str:
     return f"{kind}:{hasher.hexdigest()}"
 
 
-def mismatch(remote: Remote, file: RemoteFile, found: str) -> SourceError:
+def mismatch(remote: Remote, file: RemoteFile, received: str) -> SourceError:
     """Says that a file is not the one of the commit."""
     return SourceError(
-        f"{remote.where}: {file.name}: {file.digest} expected, {found} found; "
+        f"{remote.where}: {file.name}: {file.digest} expected, {received} found; "
         "the hub or something on the way serves other bytes: run again, or check the hub's address"
     )
 
@@ -232,8 +232,8 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
                 f"{remote.where}: {file.name} has {file.size} bytes; at most {MODEL.nbytes} are read"
             )
         target.write_bytes(patience.until_done(lambda: read(remote, file.name, file.size)))
-        if (found := digest(target, file.digest)) != file.digest:
-            raise mismatch(remote, file, found)
+        if (received := digest(target, file.digest)) != file.digest:
+            raise mismatch(remote, file, received)
         return
     prefix = patience.until_done(lambda: read(remote, file.name, min(file.size, PREFIX_BYTES)))
     header = 8 + int.from_bytes(prefix[:8], "little")

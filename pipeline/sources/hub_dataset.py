@@ -43,15 +43,15 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 
     params, places = job["params"], job["places"]
     remote = Remote(params["repo"], params["revision"], Path(places["cache"]), places["endpoint"], "dataset")
-    wanted = set(params["files"])
-    files = [file for file in hub.listing(remote) if file.name in wanted]
-    if len(files) < len(wanted):
-        lacking = sorted(wanted - {file.name for file in files})
-        raise SourceError(f"{remote.where}: {lacking[0]} is not in the commit; plan again")
+    names = set(params["files"])
+    files = [file for file in hub.listing(remote) if file.name in names]
+    if len(files) < len(names):
+        missing = sorted(names - {file.name for file in files})
+        raise SourceError(f"{remote.where}: {missing[0]} is not in the commit; plan again")
     copying.require_room(out, sum(file.size for file in files))
-    kept = remote.directory / "files"
+    shelf = remote.directory / "files"
     for path in hub_download.fetch(remote, files, progress):
-        target = out / path.relative_to(kept)
+        target = out / path.relative_to(shelf)
         target.parent.mkdir(parents=True, exist_ok=True)
         copying.place(path, target)
 
@@ -61,8 +61,8 @@ def contents(remote: Remote) -> tuple[dict[str, int], list[dict[str, Any]]]:
 
     Asked once, then read from the cache; a hub that cannot be reached is a SourceError.
     """
-    known = remote.directory / "contents.json"
-    if not known.exists():
+    saved = remote.directory / "contents.json"
+    if not saved.exists():
         from pipeline.sources import (
             hub,  # huggingface_hub costs 0.2 s, and only the first plan of a commit needs it
         )
@@ -72,12 +72,12 @@ def contents(remote: Remote) -> tuple[dict[str, int], list[dict[str, Any]]]:
         if files.get(CARD):
             patience = hub.Patience(f"{remote.where}: {CARD}", hub.PLAN_ATTEMPTS)
             card = patience.until_done(lambda: hub.read(remote, CARD, min(files[CARD], CARD_BYTES)))
-        found = {"files": files, "configs": configurations(card.decode("utf-8", "replace"), remote.where)}
+        contents = {"files": files, "configs": configurations(card.decode("utf-8", "replace"), remote.where)}
         with tempfile.NamedTemporaryFile("w", dir=remote.directory, delete=False) as aside:
-            json.dump(found, aside)
-        Path(aside.name).rename(known)
-    held = json.loads(known.read_bytes())
-    return held["files"], held["configs"]
+            json.dump(contents, aside)
+        Path(aside.name).rename(saved)
+    saved_contents = json.loads(saved.read_bytes())
+    return saved_contents["files"], saved_contents["configs"]
 
 
 def configurations(card: str, where: str) -> list[dict[str, Any]]:
@@ -86,28 +86,28 @@ def configurations(card: str, where: str) -> list[dict[str, Any]]:
     if front is None:
         return []
     try:
-        found = yaml_text.parse_card(front[1])
+        document = yaml_text.parse_card(front[1])
     except yaml.YAMLError as exc:
-        said = yaml_text.said(exc)
-        raise DataError(f"{where}: {CARD}: not YAML ({said}); name the data files in 'files'") from None
-    listed = found.get("configs") if isinstance(found, dict) else None
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+        reason = yaml_text.format_error(exc)
+        raise DataError(f"{where}: {CARD}: not YAML ({reason}); name the data files in 'files'") from None
+    listed = document.get("configs") if isinstance(document, dict) else None
+    return [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
 
 
 def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]], where: str) -> list[str]:
     """The data files that a recipe's source means, sorted; raises DataError where they cannot be told."""
-    held = sorted(names)
+    candidates = sorted(names)
     if item.files:
-        chosen = [name for pattern in item.files for name in _matching(pattern, held, where)]
+        chosen = [name for pattern in item.files for name in _matching(pattern, candidates, where)]
     elif configs:
-        chosen = _configured(item, held, configs, where)
+        chosen = _configured(item, candidates, configs, where)
     else:
-        _no_script(item, held, where)
+        _no_script(item, candidates, where)
         if item.config is not None:
             raise DataError(
                 f"{where}: config {item.config!r}, but its card lists none; name the data files in 'files'"
             )
-        chosen = _conventional(item, held, where)
+        chosen = _conventional(item, candidates, where)
     for name in chosen:
         kind_of(name)
     return sorted(set(chosen))
@@ -115,10 +115,10 @@ def choose(item: Data, names: Iterable[str], configs: Sequence[Mapping[str, Any]
 
 def _matching(pattern: str, names: Sequence[str], where: str) -> list[str]:
     expression = re.compile(_expression(pattern.removeprefix("./")))
-    found = [name for name in names if expression.fullmatch(name)]
-    if not found:
+    matches = [name for name in names if expression.fullmatch(name)]
+    if not matches:
         raise DataError(f"{where}: no file matches {pattern!r}; have {_some(names)}")
-    return found
+    return matches
 
 
 def _expression(pattern: str) -> str:
@@ -146,9 +146,9 @@ def _configured(
     if not by_split:
         inside = [name for name in names if name.startswith(f"{root}/")] if root else names
         return _conventional(item, inside, where)
-    wanted = _split(item, list(by_split), where)
+    split_name = _split(item, list(by_split), where)
     prefix = f"{root}/" if root else ""
-    return [name for path in by_split[wanted] for name in _matching(prefix + path, names, where)]
+    return [name for path in by_split[split_name] for name in _matching(prefix + path, names, where)]
 
 
 def _config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Mapping[str, Any]:
@@ -156,11 +156,11 @@ def _config(item: Data, configs: Sequence[Mapping[str, Any]], where: str) -> Map
     if item.config is None and len(configs) == 1:
         return configs[0]
     marked = [name for name, config in zip(names, configs, strict=True) if config.get("default") is True]
-    wanted = item.config or next(iter(marked), "default")
-    if wanted not in names:
-        said = "several configs" if item.config is None else f"no config {item.config!r}"
-        raise DataError(f"{where}: {said}; name one of {_some(names)} in 'config'")
-    return configs[names.index(wanted)]
+    config_name = item.config or next(iter(marked), "default")
+    if config_name not in names:
+        problem = "several configs" if item.config is None else f"no config {item.config!r}"
+        raise DataError(f"{where}: {problem}; name one of {_some(names)} in 'config'")
+    return configs[names.index(config_name)]
 
 
 def _listed(value: Any) -> list[Any]:
@@ -170,11 +170,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _split(item: Data, splits: Sequence[str], where: str) -> str:
-    wanted = item.split or "train"
-    if wanted not in splits:
-        said = f"no split {wanted!r}" if item.split else "no split 'train', which is the default"
-        raise DataError(f"{where}: {said}; name one of {_some(splits)} in 'split'")
-    return wanted
+    split = item.split or "train"
+    if split not in splits:
+        problem = f"no split {split!r}" if item.split else "no split 'train', which is the default"
+        raise DataError(f"{where}: {problem}; name one of {_some(splits)} in 'split'")
+    return split
 
 
 def _conventional(item: Data, names: Sequence[str], where: str) -> list[str]:
@@ -197,8 +197,8 @@ def _conventional(item: Data, names: Sequence[str], where: str) -> list[str]:
 
 def _named_split(name: str) -> str | None:
     shard = SHARD.fullmatch(name)
-    said = shard["split"] if shard else name.rpartition(".")[0]
-    parts = re.split(r"[^A-Za-z]+", said.lower())
+    split_name = shard["split"] if shard else name.rpartition(".")[0]
+    parts = re.split(r"[^A-Za-z]+", split_name.lower())
     for split, words in SPLITS.items():
         if set(words) & set(parts):
             return split
@@ -215,5 +215,5 @@ def _no_script(item: Data, names: Sequence[str], where: str) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10]) or "nothing"
-    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
+    listing = ", ".join(names[:10]) or "nothing"
+    return listing if len(names) <= 10 else f"{listing} and {len(names) - 10} more"

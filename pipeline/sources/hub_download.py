@@ -29,15 +29,15 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
     """
     directory, total = remote.directory / "files", sum(file.size for file in files)
     directory.mkdir(parents=True, exist_ok=True)
-    held = dict.fromkeys((file.name for file in files), 0)
+    received = dict.fromkeys((file.name for file in files), 0)
     stop = threading.Event()
     with _alone(directory, lambda: progress(0, total, "bytes fetched")), ThreadPoolExecutor(STREAMS) as pool:
-        jobs = [pool.submit(_Download(remote, file, held, stop).run) for file in files]
+        jobs = [pool.submit(_Download(remote, file, received, stop).run) for file in files]
         try:
             while True:
                 done, pending = wait(jobs, 0.5, FIRST_EXCEPTION)
                 failed = [job for job in done if job.exception() is not None]
-                progress(sum(held.values()), total, "bytes fetched")
+                progress(sum(received.values()), total, "bytes fetched")
                 if failed or not pending:
                     break
         finally:
@@ -50,10 +50,10 @@ def fetch(remote: Remote, files: list[RemoteFile], progress: Progress) -> list[P
 def _alone(directory: Path, tick: Callable[[], None]) -> Iterator[None]:
     """Waits until no other process works on this commit: two would write the same unfinished files."""
     watch = lock.Watch(directory.parent / "lock", None, lock.PATIENCE_S)
-    with watch.path.open("w") as held:
+    with watch.path.open("w") as lock_file:
         while True:
             try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 tick()
@@ -85,12 +85,12 @@ class _Download:
         for _ in range(2):
             if not self.path.exists():
                 self._complete()
-            found = digest(self.path, self.file.digest)
-            if found == self.file.digest:
+            received = digest(self.path, self.file.digest)
+            if received == self.file.digest:
                 self.held[self.file.name] = self.file.size
                 return self.path
             self.path.unlink()
-        raise mismatch(self.remote, self.file, found)
+        raise mismatch(self.remote, self.file, received)
 
     def _complete(self) -> None:
         patience = Patience(f"{self.remote.where}: {self.file.name}", ATTEMPTS, self.stop)

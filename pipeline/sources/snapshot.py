@@ -54,8 +54,8 @@ def wanted(names: Iterable[str]) -> list[str]:
     Weights are `model.safetensors`, else the `model-*.safetensors` and their index, else every safetensors
     file and the index: the order in which checkpoints are opened.
     """
-    held = set(names)
-    top = {name for name in held if "/" not in name}
+    names_there = set(names)
+    top = {name for name in names_there if "/" not in name}
     tensors = {name for name in top if name.endswith(".safetensors")}
     if "model.safetensors" in tensors:
         weights = {"model.safetensors"}
@@ -63,16 +63,16 @@ def wanted(names: Iterable[str]) -> list[str]:
         weights = {name for name in tensors if name.startswith("model-")} or tensors
         weights |= top & {INDEX}
     papers = {name for name in top if PAPERS.fullmatch(name)}
-    return sorted({*weights, *(top & {"config.json"}), *tokenizer_files(held), *papers})
+    return sorted({*weights, *(top & {"config.json"}), *tokenizer_files(names_there), *papers})
 
 
 def check_names(names: Iterable[str], where: str) -> list[str]:
     """Returns the wanted files of a checkpoint at `where`; a SourceError unless they can make one."""
-    held = sorted(names)
-    chosen = wanted(held)
-    named = sum("/" in name for name in chosen)
-    if named > MAX_TEMPLATES:
-        raise SourceError(f"{where}: {named} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
+    candidates = sorted(names)
+    chosen = wanted(candidates)
+    nested = sum("/" in name for name in chosen)
+    if nested > MAX_TEMPLATES:
+        raise SourceError(f"{where}: {nested} files in {TEMPLATES}; a tokenizer has {MAX_TEMPLATES} at most")
     try:
         manifest.check_names(chosen)
     except ValueError as exc:
@@ -80,10 +80,10 @@ def check_names(names: Iterable[str], where: str) -> list[str]:
     if "config.json" not in chosen:
         raise SourceError(f"{where}: no config.json; a checkpoint must have it")
     if not any(name.endswith(".safetensors") for name in chosen):
-        pickles = [name for name in held if name.endswith(PICKLES)]
-        found = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+        pickles = [name for name in candidates if name.endswith(PICKLES)]
+        content = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
         raise SourceError(
-            f"{where}: {found}; only safetensors files are read, because a pickle can run any code: "
+            f"{where}: {content}; only safetensors files are read, because a pickle can run any code: "
             "convert the weights to safetensors"
         )
     if not any(set(files) <= set(chosen) for files in TOKENIZERS):
@@ -101,10 +101,10 @@ def require_inside(path: Path, read: re.Pattern[str] = PAPERS) -> None:
         names = local_files(path)
     except OSError:  # told, with its reason, where the checkpoint is read
         return
-    if said := links.told(
+    if problem := links.describe_links(
         path, [*wanted(names), *(name for name in names if name == QUANTIZATION or read.fullmatch(name))]
     ):
-        raise SourceError(said)
+        raise SourceError(problem)
 
 
 def local_names(path: Path) -> list[str]:
@@ -142,14 +142,14 @@ def local_digest(path: Path, digests: Callable[[Path], str]) -> str:
 
     `digests` returns the sha256 of a file in hexadecimal; it may remember those of unchanged files.
     """
-    found, names = {}, local_names(path)
+    digest_of, names = {}, local_names(path)
     require_sizes(f"{path}/", {name: (path / name).stat().st_size for name in names})
     for name in names:
         try:
-            found[name] = digests(path / name).removeprefix("sha256:")
+            digest_of[name] = digests(path / name).removeprefix("sha256:")
         except OSError as exc:
             raise unreadable(path / name, exc) from exc
-    return "sha256:" + hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(json.dumps(digest_of, sort_keys=True).encode()).hexdigest()
 
 
 def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
@@ -160,9 +160,9 @@ def require_sizes(where: str, sizes: Mapping[str, int]) -> None:
     limits = dict.fromkeys(tokenizer_files(sizes), (TOKENIZER.nbytes, "a tokenizer's file"))
     limits |= {name: (TEMPLATE_BYTES, "a chat template") for name in sizes if name.endswith(TEMPLATE)}
     limits |= {name: (PAPER_BYTES, "a licence, notice or card") for name in sizes if PAPERS.fullmatch(name)}
-    for name, (most, what) in limits.items():
+    for name, (most, kind) in limits.items():
         if sizes[name] > most:
-            raise SourceError(f"{where}{name}: {sizes[name]} bytes; at most {most} are read of {what}")
+            raise SourceError(f"{where}{name}: {sizes[name]} bytes; at most {most} are read of {kind}")
 
 
 def require_json(path: Path) -> None:
@@ -186,30 +186,30 @@ def require_texts(path: Path) -> None:
             continue
         with open_regular(path / name, path) as file:
             data = file.read()
-        if said := _no_text(data):
-            problems.append(f"{path / name}:{said}; save it as UTF-8, or get the file again")
+        if problem := _no_text(data):
+            problems.append(f"{path / name}:{problem}; save it as UTF-8, or get the file again")
     if problems:
         raise SourceError("\n  ".join(problems))
 
 
 def _no_text(data: bytes) -> str:
     """Line and fault of what is no UTF-8 text; empty where it is."""
-    at, what = data.find(b"\0"), "not a text, for it holds a NUL"
+    at, problem = data.find(b"\0"), "not a text, for it holds a NUL"
     if at < 0:
         try:
             data.decode()
         except UnicodeDecodeError as exc:
-            at, what = exc.start, f"not UTF-8 ({exc.reason})"
-    return f"{data.count(bytes([10]), 0, at) + 1}: {what}" if at >= 0 else ""
+            at, problem = exc.start, f"not UTF-8 ({exc.reason})"
+    return f"{data.count(bytes([10]), 0, at) + 1}: {problem}" if at >= 0 else ""
 
 
 def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
     """Says which weights are beside the files that are `read`, the ones that transformers reads too."""
-    taken = read if "model.safetensors" in read else {*read, INDEX}
+    chosen = read if "model.safetensors" in read else {*read, INDEX}
     spare = sorted(
         name
         for name in names
-        if "/" not in name and name not in taken and (name.endswith(".safetensors") or name == INDEX)
+        if "/" not in name and name not in chosen and (name.endswith(".safetensors") or name == INDEX)
     )
     reasons = {
         "the model is built without its adapter; merge it (`merge_and_unload()`) if that is meant": [
@@ -218,7 +218,7 @@ def unread(names: Iterable[str], read: Collection[str]) -> list[str]:
         f"as in transformers, weights are model.safetensors, and where there is none the files of {INDEX}; "
         "remove what is stale": [name for name in spare if not name.startswith("adapter_")],
     }
-    return [f"{', '.join(found)} not read: {why}" for why, found in reasons.items() if found]
+    return [f"{', '.join(unread)} not read: {why}" for why, unread in reasons.items() if unread]
 
 
 def unreadable(path: Path, exc: OSError) -> SourceError:
@@ -260,8 +260,8 @@ class Remote:
 
 def listed(remote: Remote) -> list[str]:
     """Names of all files of a commit that was planned from, also of those that are not taken."""
-    known = remote.directory / NAMES
-    return json.loads(known.read_bytes()) if known.is_file() else []
+    names_file = remote.directory / NAMES
+    return json.loads(names_file.read_bytes()) if names_file.is_file() else []
 
 
 def forget(remote: Remote) -> None:

@@ -73,9 +73,9 @@ def read(env: Mapping[str, str]) -> tuple[Path, Mapping[str, Declared]]:
     if not file.is_file() and not env.get(VARIABLE):
         return file, {}
     root = compose(file, "a list of toolchains", f"correct {VARIABLE}, or write the file")
-    found = validate(File, file, root, construct(file, root)).toolchains
-    if ON_PATH in found:
+    declared = validate(File, file, root, construct(file, root)).toolchains
+    if ON_PATH in declared:
         raise RecipeError(
             file, [f"toolchains.{ON_PATH}: is the name of what is found on PATH; choose another"]
         )
-    return file, found
+    return file, declared

@@ -29,54 +29,68 @@ def discover(store_root: Path | None, env: Mapping[str, str]) -> tuple[Toolchain
     on PATH has its declared name only.
     """
     memory = Memory(store_root / MEMORY if store_root else None)
-    named = list(_declared(env))
-    known = {(Path(one.location) / "bin").resolve() for one in named if one.kind == "environment"}
-    found = [*(one for one in _on_path(env) if Path(one.location) not in known), *named]
-    with ThreadPoolExecutor(max(1, len(found))) as pool:
-        return tuple(pool.map(lambda one: one if one.problem else probed(one, memory), found))
+    declared = list(_declared(env))
+    declared_bins = {
+        (Path(toolchain.location) / "bin").resolve()
+        for toolchain in declared
+        if toolchain.kind == "environment"
+    }
+    candidates = [
+        *(toolchain for toolchain in _on_path(env) if Path(toolchain.location) not in declared_bins),
+        *declared,
+    ]
+    with ThreadPoolExecutor(max(1, len(candidates))) as pool:
+        return tuple(
+            pool.map(
+                lambda candidate: candidate if candidate.problem else probed(candidate, memory), candidates
+            )
+        )
 
 
-def choose(found: Sequence[Toolchain], name: str | None) -> Choice:
+def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     """The toolchain of that name, or without a name the only one that works; else why there is none."""
     if name is not None:
-        return _named(found, name)
-    working = [one for one in found if not one.problem]
+        return _named(toolchains, name)
+    working = [toolchain for toolchain in toolchains if not toolchain.problem]
     if len(working) == 1:
         return Choice(toolchain=working[0])
     if working:
-        told = ", ".join(f"{one.name} ({one.version})" for one in working)
-        return Choice(problem=f"several toolchains: {told}; name one of them with engine.toolchain")
-    broken = "".join(f"; {one.name}: {one.problem}" for one in found)
+        listing = ", ".join(f"{toolchain.name} ({toolchain.version})" for toolchain in working)
+        return Choice(problem=f"several toolchains: {listing}; name one of them with engine.toolchain")
+    broken = "".join(f"; {toolchain.name}: {toolchain.problem}" for toolchain in toolchains)
     return Choice(
         problem="no TensorRT-LLM: none is on PATH and none is declared that works; "
         f"see `enginery toolchains`{broken}"
     )
 
 
-def _named(found: Sequence[Toolchain], name: str) -> Choice:
-    one = next((one for one in found if one.name == name), None)
-    if one is None:
-        known = ", ".join(one.name for one in found) or "none"
-        return Choice(problem=f"no toolchain {name!r}; have {known} (see `enginery toolchains`)")
-    if one.problem:
-        return Choice(problem=f"toolchain {name!r}: {one.problem}")
-    return Choice(toolchain=one)
+def _named(toolchains: Sequence[Toolchain], name: str) -> Choice:
+    toolchain = next((toolchain for toolchain in toolchains if toolchain.name == name), None)
+    if toolchain is None:
+        listing = ", ".join(toolchain.name for toolchain in toolchains) or "none"
+        return Choice(problem=f"no toolchain {name!r}; have {listing} (see `enginery toolchains`)")
+    if toolchain.problem:
+        return Choice(problem=f"toolchain {name!r}: {toolchain.problem}")
+    return Choice(toolchain=toolchain)
 
 
-def matching(versions: Mapping[str, str], found: Sequence[Toolchain] | None = None) -> Toolchain:
+def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None = None) -> Toolchain:
     """The toolchain that loads what `versions` built; BackendUnavailable without one.
 
     Versions of TensorRT-LLM and TensorRT must be the same to the patch: an engine is refused by any other.
     """
-    have = discover(None, os.environ) if found is None else found
+    have = discover(None, os.environ) if toolchains is None else toolchains
     names = [name for name in ("tensorrt_llm", "tensorrt") if versions.get(name)]
-    for one in have:
-        if not one.problem and all(one.versions.get(name) == versions[name] for name in names):
-            return one
-    asked = ", ".join(f"{name} {versions[name]}" for name in names)
-    told = ", ".join(f"{one.name} ({one.version or one.problem})" for one in have) or "none"
+    for toolchain in have:
+        if not toolchain.problem and all(toolchain.versions.get(name) == versions[name] for name in names):
+            return toolchain
+    request = ", ".join(f"{name} {versions[name]}" for name in names)
+    listing = (
+        ", ".join(f"{toolchain.name} ({toolchain.version or toolchain.problem})" for toolchain in have)
+        or "none"
+    )
     raise BackendUnavailable(
-        f"no toolchain with {asked} on this host, have {told}; "
+        f"no toolchain with {request} on this host, have {listing}; "
         f"install it, or declare it in {declared.place(os.environ)}"
     )
 
@@ -144,5 +158,5 @@ def _container(name: str, entry: Declared, file: Path) -> Toolchain:
 
 def _outside(directory: Path, path: str) -> dict[str, str]:
     """Programs that are not in the directory but on PATH."""
-    found = {name: shutil.which(name, path=path) for name in OUTSIDE if not (directory / name).exists()}
-    return {name: program for name, program in found.items() if program}
+    programs = {name: shutil.which(name, path=path) for name in OUTSIDE if not (directory / name).exists()}
+    return {name: program for name, program in programs.items() if program}

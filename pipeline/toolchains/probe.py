@@ -62,10 +62,10 @@ class Memory:
         if self.file is None:
             return {}
         try:
-            found = json.loads(self.file.read_text())
+            document = json.loads(self.file.read_text())
         except (OSError, ValueError):  # not there, or cut off by a full disk: as good as none
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
 
 def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
@@ -84,11 +84,11 @@ def probed(toolchain: Toolchain, memory: Memory) -> Toolchain:
         if answer is None:
             command = shlex.join(toolchain.argv("python", "--version"))
             return replace(toolchain, problem=f"its Python does not run; try `{command}`")
-        found = _parsed(answer)
-        versions = found["versions"] | ({"image": image} if image else {})
+        document = _parsed(answer)
+        versions = document["versions"] | ({"image": image} if image else {})
         if "tensorrt_llm" not in versions:
             return replace(toolchain, problem=MISSING)
-        watch = [] if image else [*found["watch"], *_programs(toolchain)]
+        watch = [] if image else [*document["watch"], *_programs(toolchain)]
         memory.keep(name, versions, watch)
     return replace(toolchain, versions=versions)
 
@@ -101,8 +101,8 @@ def digest_of(toolchain: Toolchain) -> str:
     if Path(toolchain.location).exists():
         return of_json(_signature(toolchain.location))
     if toolchain.runtime == "enroot":
-        known = (process.capture(["enroot", "list"]) or "").split()
-        return of_json(toolchain.location) if toolchain.location in known else ""
+        containers = (process.capture(["enroot", "list"]) or "").split()
+        return of_json(toolchain.location) if toolchain.location in containers else ""
     return ""
 
 
@@ -126,8 +126,8 @@ def _programs(toolchain: Toolchain) -> list[str]:
 
 def _parsed(answer: str) -> dict[str, Any]:
     """The last line: an image's entry point may print a banner before it."""
-    found: dict[str, Any] = json.loads(answer.strip().splitlines()[-1])
-    return found
+    document: dict[str, Any] = json.loads(answer.strip().splitlines()[-1])
+    return document
 
 
 def _signature(path: str) -> str:

@@ -44,9 +44,9 @@ def cuda() -> str | None:
 
 def main() -> None:
     """Prints versions, and the paths whose change makes them stale."""
-    found = {name: installed(name) for name in ("tensorrt_llm", "tensorrt", "torch")}
-    versions = {name: it.version for name, it in found.items() if it is not None and it.version}
-    places = {str(it.locate_file("")) for it in found.values() if it is not None}
+    installed_versions = {name: installed(name) for name in ("tensorrt_llm", "tensorrt", "torch")}
+    versions = {name: it.version for name, it in installed_versions.items() if it is not None and it.version}
+    places = {str(it.locate_file("")) for it in installed_versions.values() if it is not None}
     answer = {
         "versions": {**versions, "cuda": cuda() or "", "python": platform.python_version()},
         "watch": sorted({sys.executable, *places}),

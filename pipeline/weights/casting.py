@@ -21,14 +21,16 @@ def cast(checkpoint: Checkpoint, names: Collection[str], dtype: str, progress: P
     files: dict[Path, list[TensorEntry]] = defaultdict(list)
     for entry in checkpoint.entries.values():
         files[entry.file].append(entry)
-    odd = {file: held for file, held in files.items() if any(entry.name in names for entry in held)}
-    total = sum(entry.nbytes for held in odd.values() for entry in held)
+    to_cast = {
+        file: entries for file, entries in files.items() if any(entry.name in names for entry in entries)
+    }
+    total = sum(entry.nbytes for entries in to_cast.values() for entry in entries)
     written = Meter(progress, total, "bytes cast")
-    for file, held in odd.items():
-        made = file.with_suffix(".cast")
-        plans = [_plan(checkpoint, entry, dtype if entry.name in names else entry.dtype) for entry in held]
-        write_safetensors(made, plans, wrote=written.add)
-        made.replace(file)  # a file of a download's cache keeps its bytes under its other name
+    for file, entries in to_cast.items():
+        draft = file.with_suffix(".cast")
+        plans = [_plan(checkpoint, entry, dtype if entry.name in names else entry.dtype) for entry in entries]
+        write_safetensors(draft, plans, wrote=written.add)
+        draft.replace(file)  # a file of a download's cache keeps its bytes under its other name
     written.add(total - written.done)
 
 

@@ -69,11 +69,11 @@ class TensorEntry:
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Reads and checks the header of a safetensors file; a truncated or broken file is a SourceError."""
     with open_regular(path) as file:
-        found = os.fstat(file.fileno()).st_size
+        size_bytes = os.fstat(file.fileno()).st_size
         data_start = 8 + int.from_bytes(file.read(8), "little")
-        if found < 8 or data_start > min(found, 8 + MAX_HEADER_BYTES):
+        if size_bytes < 8 or data_start > min(size_bytes, 8 + MAX_HEADER_BYTES):
             raise SourceError(
-                f"{path}: {data_start} bytes expected for the header alone, {found} found, at most "
+                f"{path}: {data_start} bytes expected for the header alone, {size_bytes} found, at most "
                 f"{MAX_HEADER_BYTES} are read; the file is truncated or no safetensors file"
             )
         fields = parse_json(file.read(data_start - 8), f"{path}: header")
@@ -84,17 +84,17 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             "fetch the file again"
         )
     entries = [_entry(path, name, field, data_start) for name, field in fields.items()]
-    _check_layout(path, entries, data_start, found)
+    _check_layout(path, entries, data_start, size_bytes)
     return {entry.name: entry for entry in entries}
 
 
 def _entry(path: Path, name: str, field: Any, data_start: int) -> TensorEntry:
-    given: dict[str, Any] = field if isinstance(field, dict) else {}
-    dtype: Any = given.get("dtype")
-    shape: Any = given.get("shape")
-    offsets: Any = given.get("data_offsets")
-    named = isinstance(dtype, str) and dtype in NUMPY_TYPES
-    if not (named and _sizes(shape, MAX_AXES) and _sizes(offsets, 2) and len(offsets) == 2):
+    fields: dict[str, Any] = field if isinstance(field, dict) else {}
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
+    has_numpy_type = isinstance(dtype, str) and dtype in NUMPY_TYPES
+    if not (has_numpy_type and _sizes(shape, MAX_AXES) and _sizes(offsets, 2) and len(offsets) == 2):
         raise SourceError(
             f"{path}: tensor {shortened(name)} has dtype {shortened(dtype)}, shape {shortened(shape)} and "
             f"data_offsets {shortened(offsets)}; needed are a dtype of {', '.join(NUMPY_TYPES)}, at most "
@@ -116,7 +116,7 @@ def _sizes(values: Any, most: int) -> bool:
     return all(type(value) is int and 0 <= value < 1 << 63 for value in values)
 
 
-def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, found: int) -> None:
+def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, size_bytes: int) -> None:
     """Checks that tensors follow one another without gap or overlap and end where the file ends."""
     position = data_start
     for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)):
@@ -126,9 +126,9 @@ def _check_layout(path: Path, entries: Iterable[TensorEntry], data_start: int, f
                 f"the one before ends at {position}; tensors must follow one another"
             )
         position = entry.end
-    if position != found:
+    if position != size_bytes:
         raise SourceError(
-            f"{path}: {position} bytes expected from the header, {found} found; fetch the file again"
+            f"{path}: {position} bytes expected from the header, {size_bytes} found; fetch the file again"
         )
 
 
@@ -183,12 +183,12 @@ class Checkpoint:
 
     def same(self, name: str, other: str) -> bool:
         """Says whether two tensors hold the same bytes, reading a piece of both at a time."""
-        ours, theirs = self.raw(name), self.raw(other)
-        if ours.size != theirs.size:
+        first, second = self.raw(name), self.raw(other)
+        if first.size != second.size:
             return False
-        for start in range(0, ours.size, COMPARED_BYTES):
-            stop = min(start + COMPARED_BYTES, ours.size)
-            if not np.array_equal(ours[start:stop], theirs[start:stop]):
+        for start in range(0, first.size, COMPARED_BYTES):
+            stop = min(start + COMPARED_BYTES, first.size)
+            if not np.array_equal(first[start:stop], second[start:stop]):
                 return False
             self.drop_pages(self.entries[name], start, stop)
             self.drop_pages(self.entries[other], start, stop)
@@ -213,9 +213,9 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     if index.exists() or index.is_symlink():
         return Checkpoint(directory, config, _read_indexed(index))
     pickles = sorted(path.name for path in directory.glob("*") if path.suffix in (".bin", ".pt", ".pth"))
-    held = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
+    content = f"holds pickled weights only ({', '.join(pickles)})" if pickles else "holds no weights"
     raise SourceError(
-        f"{directory}: {held}; model.safetensors or model.safetensors.index.json is needed, "
+        f"{directory}: {content}; model.safetensors or model.safetensors.index.json is needed, "
         "because only safetensors files are read"
     )
 
@@ -226,13 +226,13 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def _read_indexed(index: Path) -> dict[str, TensorEntry]:
-    directory, given = index.parent, read_json(index)
-    weight_map = given.get("weight_map")
+    directory, document = index.parent, read_json(index)
+    weight_map = document.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        told = "missing" if "weight_map" not in given else "empty" if weight_map == {} else None
+        problem = "missing" if "weight_map" not in document else "empty" if weight_map == {} else None
         raise SourceError(
-            f"{index}: weight_map is {told or shortened(weight_map)}; it must be an object of tensor names "
-            "and file names: fetch the file again"
+            f"{index}: weight_map is {problem or shortened(weight_map)}; it must be an object of tensor "
+            "names and file names: fetch the file again"
         )
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
@@ -242,8 +242,8 @@ def _read_indexed(index: Path) -> dict[str, TensorEntry]:
             )
     headers = {name: read_header(directory / name) for name in sorted(set(weight_map.values()))}
     listed = set(weight_map.items())
-    held = {(tensor, name) for name, header in headers.items() for tensor in header}
-    for tensor, name in sorted(listed ^ held):
+    stored_pairs = {(tensor, name) for name, header in headers.items() for tensor in header}
+    for tensor, name in sorted(listed ^ stored_pairs):
         wrong = "of the index is missing" if (tensor, name) in listed else "is not in the index"
         raise SourceError(
             f"{directory / name}: tensor {shortened(tensor)} {wrong}; fetch file and index again"

@@ -25,12 +25,12 @@ def quantized_perplexities(
     """Return each preset's perplexity on the gate rows, calibrated on the first calibration rows."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
     rows = [tokenizer(row["text"])["input_ids"] for row in calibration[:CALIBRATION_ROWS]]
-    found = {}
+    perplexity_of = {}
     for name in presets:
         model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16).eval()
         mtq.quantize(model, PRESETS[name], lambda module: run_rows(module, rows))
-        found[name] = perplexity(model, gate)
-    return found
+        perplexity_of[name] = perplexity(model, gate)
+    return perplexity_of
 
 
 @torch.inference_mode()

@@ -60,8 +60,8 @@ def hash_of(name: str) -> int:
 
 def documents() -> list[Document]:
     """List the library's modules and the reference topics, ordered by name."""
-    found = [*module_documents(), *topic_documents()]
-    return sorted(found, key=lambda document: document.name)
+    all_documents = [*module_documents(), *topic_documents()]
+    return sorted(all_documents, key=lambda document: document.name)
 
 
 def module_documents() -> Iterator[Document]:
@@ -134,15 +134,15 @@ def dedented(source: str, node: ast.FunctionDef) -> str:
 
 def conversation(question: str, answer: str) -> Row:
     """Return one exchange in the messages layout."""
-    asked = {"role": "user", "content": question}
-    return {"messages": [asked, {"role": "assistant", "content": answer.strip()}]}
+    request = {"role": "user", "content": question}
+    return {"messages": [request, {"role": "assistant", "content": answer.strip()}]}
 
 
-def held_out(split: str, found: list[Document]) -> list[str]:
+def held_out(split: str, candidates: list[Document]) -> list[str]:
     """Take a bounded number of rows from each document of a held-out split."""
     return [
         row
-        for document in found
+        for document in candidates
         if document.split == split
         for row in rows_of(document, HELD_OUT_ROW_CHARS)[: MAX_ROWS_PER_DOCUMENT[split]]
     ]
@@ -150,28 +150,28 @@ def held_out(split: str, found: list[Document]) -> list[str]:
 
 def build_rows() -> dict[str, list[Row]]:
     """Build every file's rows; a long line of a held-out split appears in no split before it."""
-    found = documents()
-    gate = held_out("gate", found)
+    all_documents = documents()
+    gate = held_out("gate", all_documents)
     unwanted = long_lines(gate)
-    calibration = [without_lines(row, unwanted) for row in held_out("calibration", found)]
+    calibration = [without_lines(row, unwanted) for row in held_out("calibration", all_documents)]
     unwanted |= long_lines(calibration)
     training = [
         Document(document.name, without_lines(document.text, unwanted))
-        for document in found
+        for document in all_documents
         if document.split == "train"
     ]
     return {
         "train": [{"text": row} for document in training for row in rows_of(document, TRAIN_ROW_CHARS)],
-        "train_chat": chats("train", found, unwanted),
+        "train_chat": chats("train", all_documents, unwanted),
         "calibration": [{"text": row} for row in calibration],
-        "calibration_chat": chats("calibration", found, long_lines(gate))[:48],
+        "calibration_chat": chats("calibration", all_documents, long_lines(gate))[:48],
         "gate": [{"text": row} for row in gate],
     }
 
 
-def chats(split: str, found: list[Document], unwanted: set[str]) -> list[Row]:
+def chats(split: str, candidates: list[Document], unwanted: set[str]) -> list[Row]:
     """Build a split's conversations, leaving out every one that holds an unwanted line."""
-    rows = [row for document in found if document.split == split for row in chat_rows(document)]
+    rows = [row for document in candidates if document.split == split for row in chat_rows(document)]
     rows = [row for row in rows if not long_lines([row["messages"][1]["content"]]) & unwanted]
     return sorted(rows, key=lambda row: hash_of(json.dumps(row)))
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artifacts.collection.marking import Plan, Policy
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from artifacts.store.claim import Claim
 
 NOW = datetime(2026, 1, 31, tzinfo=UTC)
@@ -15,9 +15,9 @@ def ago(days: float) -> datetime:
     return NOW - timedelta(days=days)
 
 
-def version(number: int = 1, key: str = "a", **values: object) -> Known:
+def version(number: int = 1, key: str = "a", **values: object) -> RetainedVersion:
     made: dict[str, Any] = {"name": "demo", "lineage": (), "published_at": ago(100)} | values
-    return Known(number=number, engine_key=key, **made)
+    return RetainedVersion(number=number, engine_key=key, **made)
 
 
 def claim(*keys: str, blobs: tuple[str, ...] = ()) -> Claim:

@@ -141,7 +141,7 @@ def test_a_push_that_failed_is_made_good_by_the_next_one(
     here = machine("here")
     assert here.id
     fault = proxy.fail("PUT", "/blobs/", faults.status(403), times=1000)
-    with pytest.raises(StoreUnusable, match="refuses these credentials"):
+    with pytest.raises(StoreUnusable, match="access denied; check"):
         commit(here, key)
     assert here.local.has(key)
     assert not here.remote.has(key)

@@ -74,7 +74,7 @@ def test_whoever_reads_what_is_damaged_in_the_cache_gets_it_fetched_again(
     before = len(proxy.sent("GET", "/blobs/"))
     assert (there.directory(key) / "rank0.bin").read_bytes() == FILES["rank0.bin"]
     assert len(proxy.sent("GET", "/blobs/")) - before == 7  # its index and parts; the other files are right
-    assert "is damaged; what is wrong is fetched again from s3://" in caplog.text
+    assert "is damaged; its damaged files are fetched again from s3://" in caplog.text
     hurt(directory / "engine.json")
     assert there.file(key, "engine.json").read_bytes() == b"{}"
     hurt(directory / "manifest.json")
@@ -143,7 +143,7 @@ def test_what_nobody_has_right_any_more_can_be_given_up_and_built_again(
     damages = [*survey(here.local).damages, *survey_remote(here.remote).damages]
     left = [done for done in repair_all(here, damages) if not done.repaired]
     assert len(left) == 2
-    assert any("give up what has it with --discard" in done.how for done in left)
+    assert any("discard the artifacts with --discard" in done.how for done in left)
     for done in left:
         assert give_up(here, done.damage) == [key]
     assert not here.has(key)

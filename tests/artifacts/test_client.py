@@ -77,7 +77,7 @@ def test_a_destination_that_holds_something_is_left_alone(
 ):
     occupy(tmp_path / "engine")
     before = all_files(tmp_path)
-    with pytest.raises(DestinationTaken, match="engine already holds something"):
+    with pytest.raises(DestinationTaken, match="engine is not empty"):
         client.pull("demo/fp8", tmp_path / "engine")
     assert all_files(tmp_path) == before
 

@@ -56,7 +56,7 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
     again = at(10, "promote", "demo:1", "prod")
     assert again.returncode == 3
     assert "max_age_days: the clock says 20" in again.stderr
-    assert "UTC: this clock was set back, or that one was ahead, so that no age is known" in again.stderr
+    assert "UTC: this clock was set back, or that one was ahead, so the age is unknown" in again.stderr
     assert (
         at(10, "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d").returncode
         == 0
@@ -69,7 +69,7 @@ def test_a_version_from_the_future_has_no_age(
 ):
     behind = at(-10, "promote", "demo:1", "prod")
     assert behind.returncode == 3
-    assert "so that no age is known; where this clock is wrong, set it right" in behind.stderr
+    assert "so the age is unknown; if this clock is wrong, correct it" in behind.stderr
     assert at(20, "promote", "demo:1", "prod").returncode == 0  # what is young enough still passes
 
 

@@ -95,9 +95,7 @@ def test_waiting_for_a_lock_has_an_end_and_names_the_holder(
 ):
     holder = start(HOLDER, store.root, key, 60)
     assert holder.stdout.readline() == "held\n"
-    said = (
-        f"process {holder.pid} of {re.escape(whoami())} has held .* for more than 0.005 minutes; see whether"
-    )
+    said = f"process {holder.pid} of {re.escape(whoami())} has held .* for more than 0.005 minutes; end that process"
     with pytest.raises(StoreBusy, match=said), store.lock(key, patience_s=0.3):
         pytest.fail("held")
 

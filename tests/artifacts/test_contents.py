@@ -11,7 +11,7 @@ from artifacts.collection.inventory_remote import Reader
 from artifacts.collection.marking import Policy, mark
 from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST, Manifest
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from artifacts.store.cached import CachedStore
 from artifacts.store.claim import Claim
 from artifacts.store.local import LocalStore
@@ -275,9 +275,9 @@ def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_inta
 def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(
     remote: RemoteStore, far: list[Manifest], key: str, named: int
 ):
-    def version(manifest, number) -> Known:
+    def version(manifest, number) -> RetainedVersion:
         at = datetime(2026, 1, number, tzinfo=UTC)
-        return Known(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,
+        return RetainedVersion(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,
                      manifest_digest=manifest.digest, aliases=("prod",) if manifest is far[named] else ())  # fmt: skip
 
     versions = [version(manifest, number) for number, manifest in enumerate(far, 1)]

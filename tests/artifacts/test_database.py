@@ -11,7 +11,7 @@ import pytest
 
 from artifacts.errors import StoreUnknown, StoreUnusable
 from artifacts.registry import log
-from artifacts.registry.database import connect, hidden, open_database
+from artifacts.registry.database import connect, mask_secrets, open_database
 from artifacts.registry.registry import Publication, open_registry
 
 ONE = Publication(
@@ -151,7 +151,7 @@ def test_a_url_is_shown_without_what_opens_it(postgres_url: str):
     shown = open_registry(postgres_url).url
     assert "***" not in shown
     assert shown.startswith("postgresql+psycopg://enginery@127.0.0.1:")
-    assert hidden("a sqlite:///plain/file.db stays") == "a sqlite:///plain/file.db stays"
+    assert mask_secrets("a sqlite:///plain/file.db stays") == "a sqlite:///plain/file.db stays"
 
 
 def test_a_reader_of_a_server_sees_one_moment(postgres_url: str):

@@ -135,7 +135,7 @@ def unusable(store, key) -> list[str]:
 
 def test_a_store_below_a_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FileRefused, match="is below something that is no directory"):
+    with pytest.raises(FileRefused, match="is below a path that is not a directory"):
         open_store(tmp_path / "file" / "store")
 
 

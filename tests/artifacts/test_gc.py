@@ -8,7 +8,7 @@ import pytest
 from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.collection.marking import Policy, mark
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from tests.artifacts.marking import EAGER, NOW, ago, claim, removed, version
 
 
@@ -44,7 +44,7 @@ def inventory(
     ],
 )
 def test_a_version_is_kept_for_the_reasons_of_the_policy(
-    known: Known, policy: Policy, reasons: tuple[str, ...] | None
+    known: RetainedVersion, policy: Policy, reasons: tuple[str, ...] | None
 ):
     assert marking.retained([known], policy, NOW) == ({} if reasons is None else {known: reasons})
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from artifacts.collection import marking
 from artifacts.collection.inventory import Artifact, Blob, Inventory, Litter
 from artifacts.collection.marking import Plan, Policy, mark
 from artifacts.collection.places import order
-from artifacts.registry.retention import Known
+from artifacts.registry.retention import RetainedVersion
 from artifacts.store.remote.remote_layout import manifest_path
 from tests.artifacts.marking import NOW, ago, claim, removed
 
@@ -57,7 +58,7 @@ INVENTORIES = st.builds(
 )
 VERSIONS = st.lists(
     st.builds(
-        Known,
+        RetainedVersion,
         name=st.sampled_from(["x", "y"]),
         number=st.integers(1, 20),
         engine_key=st.sampled_from(KEYS),
@@ -112,6 +113,7 @@ def test_nothing_that_is_needed_goes(held, versions, claims, policy):
     assert young <= left.artifacts.keys()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(held=INVENTORIES, versions=VERSIONS, claims=CLAIMS, policy=POLICIES)
 def test_what_nobody_needs_goes_once_it_is_old_and_nobody_leases_it(held, versions, claims, policy):

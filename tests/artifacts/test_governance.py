@@ -10,7 +10,7 @@ from sqlalchemy import insert, update
 from artifacts.errors import AliasMoved, NotFound, NotPublishable, PolicyInvalid, PolicyRefused
 from artifacts.registry import tables
 from artifacts.registry.registry import Policy, Registry, open_registry
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from artifacts.version import IMPORTED
 from tests.artifacts.governing import FAST, ONE, change, version, waiver
 
@@ -27,7 +27,7 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
     with pytest.raises(PolicyRefused) as caught:
         registry.promote("demo/fp8", "prod", to=2, expect=1)
     assert str(caught.value) == (
-        "demo/fp8@prod stays at version 1: version 2 is not what its policy asks\n"
+        "demo/fp8@prod stays at version 1: version 2 violates its policy\n"
         "  metrics: tokens_per_s is 100, less than 200"
     )
     assert "enginery waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
@@ -38,7 +38,7 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
         "refused",
         {"alias": "prod", "at": 1, "number": 2, "broken": [{"rule": "metrics", "why": why}]},
     )
-    assert tell(last) == f"@prod refused version 2: metrics: {why}"
+    assert describe_event(last) == f"@prod refused version 2: metrics: {why}"
     registry.promote("demo/fp8", "staging", to=2, expect=None)  # another alias has another policy
     registry.set_policy("prod", None)
     registry.promote("demo/fp8", "prod", to=2, expect=1)
@@ -108,9 +108,9 @@ def test_a_waiver_ends_by_itself(registry: Registry, registry_url: str):
     [
         ({"rule": "present"}, "rule 'present' cannot be waived; have verdict, max_age_days"),
         ({"rule": "no_open_waivers"}, "cannot be waived"),
-        ({"reason": "  "}, "reason '  ' is no reason; give 1 to 1000 characters"),
-        ({"reason": "red\x1b[31m"}, r"reason 'red\\x1b\[31m' is no reason"),
-        ({"reason": "x" * 1001}, "is no reason"),
+        ({"reason": "  "}, "reason '  ' is invalid; give 1 to 1000 characters"),
+        ({"reason": "red\x1b[31m"}, r"reason 'red\\x1b\[31m' is invalid"),
+        ({"reason": "x" * 1001}, "is invalid"),
         ({"until": datetime(2020, 1, 1, tzinfo=UTC)}, "a waiver until 2020-01-01 .* is over"),
         ({"until": datetime(2999, 1, 1)}, "give a later moment, with its time zone"),  # noqa: DTZ001 on purpose
     ],
@@ -190,7 +190,9 @@ def test_an_engine_from_elsewhere_is_promoted_by_policy_or_waiver_only(registry:
     registry.waive(waiver(4, rule="verdict"))
     registry.promote("demo/fp8", "prod", to=4, expect=None)
     for wrong in ({"verdict": "UNVERIFIED"}, {"verdict": "FAIL", "origin": IMPORTED}):
-        with pytest.raises(NotPublishable, match="only PASS is published, and UNVERIFIED of an engine built"):
+        with pytest.raises(
+            NotPublishable, match="only engines with PASS are published, and imported engines with UNVERIFIED"
+        ):
             registry.publish(version(10, **wrong))
 
 

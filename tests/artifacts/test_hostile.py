@@ -59,7 +59,7 @@ def forged(manifest: Manifest, **changes: object) -> str:
         ("/tmp/escaped", "is not a relative path"),
         ("a/../../escaped", "is not a relative path"),
         ("a//b", "is not a relative path"),
-        ("a\nb", "cannot be seen"),
+        ("a\nb", "invisible characters"),
         ("Manifest.JSON", "is taken"),
         ("ENGINE.json", "differ only by case"),
         ("engine.json/x", "is a file and a directory"),
@@ -164,7 +164,7 @@ def test_a_description_too_long_for_memory_is_not_read(
     path = bucket.root / remote_layout.manifest_path(key)
     with path.open("r+b") as file:
         file.truncate(DOCUMENT_BYTES + 1)  # a hole: it costs the disk nothing
-    refused(client, tmp_path, "67,108,865 bytes, and what describes artifacts has at most")
+    refused(client, tmp_path, "67,108,865 bytes; descriptions of artifacts have at most")
 
 
 def test_files_larger_than_the_disk_are_refused_before_anything_is_written(

@@ -19,7 +19,8 @@ from artifacts.store.local import LocalStore
 from tests.forked import Forked
 from tests.present import present
 
-SHORT_S = 0.2
+SHORT_S = 1.0
+"""Renewed four times within: a busy host may keep a holder waiting for most of it."""
 
 
 @pytest.fixture(params=["directory", "memory"])
@@ -100,13 +101,13 @@ def test_a_holder_that_was_stopped_learns_that_it_lost_its_lease_even_if_it_rene
     held.require()
     time.sleep(1.5 * SHORT_S)
     held.renew()
-    with pytest.raises(LeaseLost, match=r"not renewed within 0\.2 s"):
+    with pytest.raises(LeaseLost, match=rf"not renewed within {SHORT_S:g} s"):
         held.require()
 
 
 def test_a_lease_that_cannot_be_read_stops_a_sweep(objects: Directory | MemoryStore):
     obstore.put(objects, "leases/other.json", json.dumps({"version": 9}).encode())
-    refused = pytest.raises(StoreUnusable, match=r"leases/other\.json is no lease that this version reads")
+    refused = pytest.raises(StoreUnusable, match=r"leases/other\.json is not a lease that this version reads")
     with refused, lease.sweeping(objects, "gc"):
         pytest.fail("swept")
     assert names(objects) == ["leases/other.json"]
@@ -131,10 +132,10 @@ with lease.hold(open_store(sys.argv[1]).objects, [sys.argv[2]], "build", ttl_s=f
 def test_the_lease_of_a_killed_process_dies_and_that_of_a_working_one_does_not(
     store: LocalStore, key: str, other_key: str, start: Callable[..., Forked]
 ):
-    killed, works = start(HOLDER, store.root, key, 0.3), start(HOLDER, store.root, other_key, 0.3)
+    killed, works = start(HOLDER, store.root, key, SHORT_S), start(HOLDER, store.root, other_key, SHORT_S)
     assert [child.stdout.readline() for child in (killed, works)] == ["held\n"] * 2
     os.kill(present(killed.pid), signal.SIGKILL)
-    time.sleep(0.7)
+    time.sleep(3 * SHORT_S)
     with lease.sweeping(store.objects, "gc") as (_, claims):
         assert [claim.keys for claim in claims] == [(other_key,)]
 
@@ -177,9 +178,7 @@ def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
 def test_a_lease_that_makes_no_sense_stops_a_sweep_by_name_until_it_ends_by_itself(tmp_path: Path, kind: str):
     objects = Directory(prefix=tmp_path)
     place(objects, "absurd.json", ABSURD[kind], age_s=3600)
-    said = (
-        r"leases/absurd\.json is no lease that this version reads \(.*\).* ends by itself in 60 minutes: wait"
-    )
+    said = r"leases/absurd\.json is not a lease that this version reads \(.*\).* expires in 60 minutes: wait"
     with pytest.raises(StoreUnusable, match=said), lease.sweeping(objects, "gc"):
         pytest.fail("swept")
     with lease.hold(objects, ["a"], "build"):  # nobody but sweeps is held up
@@ -251,7 +250,7 @@ def test_a_lease_of_1970_is_dead(tmp_path: Path):
 def test_a_million_keys_and_a_gigabyte_are_named_and_a_pipe_is_not_read(tmp_path: Path):
     objects = Directory(prefix=tmp_path)
     place(objects, "x.json", json.dumps({**DOCUMENT, "keys": ["k" * 64] * 1_000_000}).encode())
-    with pytest.raises(StoreUnusable, match=r"leases/x\.json .*describes artifacts has at most"):
+    with pytest.raises(StoreUnusable, match=r"leases/x\.json .*descriptions of artifacts have at most"):
         lease.sweeping(objects, "gc").__enter__()
     with (tmp_path / "leases" / "x.json").open("wb") as file:
         file.truncate(1 << 30)
@@ -295,9 +294,9 @@ def test_a_holder_whose_lease_was_removed_learns_that_it_lost_it(objects: Direct
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"", "it is no JSON"),
-        (b"\xff\xfe{", "it is no JSON"),
-        (b"[1]", "it is no JSON object"),
+        (b"", "it is not JSON"),
+        (b"\xff\xfe{", "it is not JSON"),
+        (b"[1]", "it is not a JSON object"),
         (b"{}", "it has no keys"),
         (b"[" * 100_000, "it is nested too deeply"),
     ],
@@ -306,7 +305,7 @@ def test_what_is_wrong_with_a_lease_is_said_in_words(tmp_path: Path, text: bytes
     objects = Directory(prefix=tmp_path)
     place(objects, "odd.json", text)
     with (
-        pytest.raises(StoreUnusable, match=rf"no lease that this version reads \({said}\), so"),
+        pytest.raises(StoreUnusable, match=rf"not a lease that this version reads \({said}\), so"),
         lease.sweeping(objects, "gc"),
     ):
         pytest.fail("swept")

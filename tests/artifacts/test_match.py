@@ -63,7 +63,7 @@ def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics) 
         (CPU, {"target": "h100"}, "target is None, not 'h100'"),
         (CPU, {"max_batch_size": 8}, None),
         (CPU, {"max_batch_size": 9}, "max_batch_size is 8, less than 9"),
-        ({}, {"max_seq_len": 9}, "max_seq_len is not recorded, and 9 is wanted"),
+        ({}, {"max_seq_len": 9}, "max_seq_len is not recorded; the criterion is at least 9"),
         (CPU, {"cpu": ("avx2", "avx512f"), "gpus": []}, None),
         (CPU, {"cpu": ("avx2",)}, "needs a CPU with avx512f; this one has avx2"),
         (CPU, {"torch": "2.13.0"}, None),
@@ -101,7 +101,7 @@ def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics) 
         (TENSORRT, {"gpu": "h100-pcie"}, "needs NVIDIA H100 80GB HBM3; h100-pcie is asked for"),
         (TENSORRT | {"target": "h20"}, {"gpu": "h20"}, None),
         (TENSORRT | {"target": "h20"}, {"gpu": "l4"}, "needs h20; l4 is asked for"),
-        (TENSORRT | {"world_size": 4}, {"gpu_count": 2}, "needs 4 GPUs; 2 are asked for"),
+        (TENSORRT | {"world_size": 4}, {"gpu_count": 2}, "needs 4 GPUs; the criterion is 2"),
         (TENSORRT, {"runtime": {"tensorrt_llm": "0.16.0", "tensorrt": "10.7.0"}}, None),
         (TENSORRT, {"runtime": {"tensorrt_llm": "1.2.1"}}, "needs tensorrt_llm 0.16.0, not 1.2.1"),
         (TENSORRT, {"runtime": {"torch": "2.13.0"}}, "is loaded by tensorrt_llm 0.16.0, not torch"),
@@ -199,7 +199,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones():
 
 def test_a_version_without_bytes_does_not_suit():
     (found,) = match([record(collected_at=datetime(2026, 5, 4, tzinfo=UTC))], {})
-    assert found.dropped == ("gc took its files on 2026-05-04",)
+    assert found.dropped == ("gc removed its files on 2026-05-04",)
 
 
 def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_lack_least():

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sqlalchemy import insert
 
 from artifacts.errors import NotFound
-from artifacts.notify.deliver import deliver
-from artifacts.notify.message import Answer, message_id
+from artifacts.notify.deliver import deliver_due
+from artifacts.notify.message import Outcome, message_id
 from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
 from artifacts.registry import tables
 from artifacts.registry.database import connect, open_database
@@ -62,13 +62,13 @@ def publish(registry: Registry) -> Callable[..., int]:
 class Heard:
     """A subscriber that answers as it is told to and remembers what it heard."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Outcome) -> None:
         self.answers = list(answers)
         self.heard: list[Due] = []
 
-    def __call__(self, due: Due) -> Answer:
+    def __call__(self, due: Due) -> Outcome:
         self.heard.append(due)
-        return self.answers.pop(0) if self.answers else Answer()
+        return self.answers.pop(0) if self.answers else Outcome()
 
 
 def at(moment: datetime) -> Callable[[], datetime]:
@@ -87,11 +87,11 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     number = outbox.subscribe("command", "hook")
     publish(alias="prod")
     heard = Heard()
-    deliver(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     assert [(due.event.kind, due.event.detail.get("number", due.event.detail.get("now"))) for due in heard.heard] == [
         ("published", 2), ("alias_moved", 2),
     ]  # fmt: skip
-    assert deliver(outbox, ways(heard), at(NOW)) == []
+    assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
         (number, "told", 1)
     }
@@ -105,7 +105,7 @@ def test_kinds_and_names_say_what_a_subscriber_hears(outbox: Outbox, publish: Ca
     for name in ("demo/fp8_tp2", "demo/fp8", "a/x", "Demo/x_tp2"):
         publish(name, alias="prod")
     heard = Heard()
-    deliver(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     told = {(due.subscription.target, due.event.kind, due.event.name) for due in heard.heard}
     assert {name for who, kind, name in told if who == "one"} == {
         "demo/fp8_tp2",
@@ -132,21 +132,21 @@ def test_what_failed_is_tried_again_with_growing_waits_and_then_given_up(
 ):
     number = outbox.subscribe("command", "hook")
     publish()
-    heard, now, waits = Heard(*[Answer(problem="refused")] * 20), NOW, []
+    heard, now, waits = Heard(*[Outcome(problem="refused")] * 20), NOW, []
     while True:
-        (tried,) = deliver(outbox, ways(heard), at(now))
+        (tried,) = deliver_due(outbox, ways(heard), at(now))
         if tried.again_at is None:
             break
         waits.append((tried.again_at - now).total_seconds())
-        assert deliver(outbox, ways(heard), at(tried.again_at - timedelta(seconds=1))) == []
+        assert deliver_due(outbox, ways(heard), at(tried.again_at - timedelta(seconds=1))) == []
         now = tried.again_at
     assert all(base <= wait <= 1.2 * base for wait, base in zip(waits, WAITS_S, strict=True))
-    assert deliver(outbox, ways(heard), at(now + timedelta(days=99))) == []
+    assert deliver_due(outbox, ways(heard), at(now + timedelta(days=99))) == []
     (one,) = outbox.deliveries()
     assert (one.state, one.attempts, one.problem) == ("given up", len(WAITS_S) + 1, "refused")
     assert outbox.retry(number, now) == 1
     heard.answers.clear()
-    assert [one.problem for one in deliver(outbox, ways(heard), at(now))] == [""]
+    assert [one.problem for one in deliver_due(outbox, ways(heard), at(now))] == [""]
     assert [one.state for one in outbox.deliveries()] == ["told"]
 
 
@@ -155,9 +155,9 @@ def test_a_receiver_that_asks_for_time_gets_it_and_one_that_is_gone_is_left_alon
 ):
     outbox.subscribe("command", "hook")
     publish()
-    (tried,) = deliver(outbox, ways(Heard(Answer(problem="busy", wait_s=600))), at(NOW))
+    (tried,) = deliver_due(outbox, ways(Heard(Outcome(problem="busy", wait_s=600))), at(NOW))
     assert tried.again_at == NOW + timedelta(seconds=600)
-    (tried,) = deliver(outbox, ways(Heard(Answer(problem="gone", forever=True))), at(tried.again_at))
+    (tried,) = deliver_due(outbox, ways(Heard(Outcome(problem="gone", forever=True))), at(tried.again_at))
     assert tried.again_at is None
     assert [one.state for one in outbox.deliveries()] == ["given up"]
 
@@ -168,11 +168,11 @@ def test_one_that_fails_does_not_hold_up_the_others(outbox: Outbox, publish: Cal
         publish()
     asked = []
 
-    def tell(due: Due) -> Answer:
+    def tell(due: Due) -> Outcome:
         asked.append(due.subscription.id)
-        return Answer(problem="refused" if due.subscription.id == bad else "")
+        return Outcome(problem="refused" if due.subscription.id == bad else "")
 
-    deliver(outbox, ways(tell), at(NOW))
+    deliver_due(outbox, ways(tell), at(NOW))
     assert asked == [bad, good, good, good]
 
 
@@ -188,7 +188,7 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(
     assert (dead.attempt, later.attempt, dead.event) == (1, 2, later.event)
     assert message_id(dead.event) == message_id(later.event)
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
-    outbox.told(later, NOW)
+    outbox.delivered(later, NOW)
     (one,) = outbox.deliveries()
     assert (one.state, one.attempts, one.problem) == ("told", 2, None)
 
@@ -206,7 +206,7 @@ def test_a_later_event_waits_while_another_process_delivers_an_earlier_one(
         (second, 1),
     ]
     assert outbox.claim(NOW) is None
-    outbox.told(present(slow), NOW)
+    outbox.delivered(present(slow), NOW)
     outbox.failed(present(other), NOW, "refused")
     assert [
         (present(due).subscription.id, present(due).event.seq)
@@ -221,15 +221,15 @@ TELL = """
 import sys
 from datetime import UTC, datetime
 from artifacts.registry.database import open_database
-from artifacts.notify.deliver import deliver
-from artifacts.notify.message import Answer
+from artifacts.notify.deliver import deliver_due
+from artifacts.notify.message import Outcome
 from artifacts.notify.outbox import Outbox
 outbox, heard = Outbox(open_database(sys.argv[1])), []
 def tell(due):
     heard.append(due.event.seq)
-    return Answer()
+    return Outcome()
 input()
-deliver(outbox, {"command": tell}, lambda: datetime.now(UTC))
+deliver_due(outbox, {"command": tell}, lambda: datetime.now(UTC))
 print(heard)
 """
 
@@ -258,7 +258,7 @@ def test_a_removed_subscriber_is_told_nothing(outbox: Outbox, publish: Callable[
     publish()
     due = outbox.claim(NOW)
     outbox.unsubscribe(number)
-    outbox.told(present(due), NOW)
+    outbox.delivered(present(due), NOW)
     assert outbox.claim(NOW) is None
     assert (outbox.subscriptions(), outbox.deliveries()) == ([], [])
     with pytest.raises(NotFound, match=f"no subscriber {number} in "):
@@ -276,6 +276,6 @@ def test_an_event_that_was_numbered_early_and_committed_late_is_told_too(postgre
         with database.writing() as db:
             db.execute(insert(tables.log).values(**row, detail={"number": 2}))
         heard = Heard()
-        deliver(outbox, ways(heard), at(NOW))
-    deliver(outbox, ways(heard), at(NOW))
+        deliver_due(outbox, ways(heard), at(NOW))
+    deliver_due(outbox, ways(heard), at(NOW))
     assert [due.event.detail["number"] for due in heard.heard] == [2, 1]

@@ -33,8 +33,8 @@ STRICT = Policy(
 
 
 NO_AGE = (
-    "this clock was set back, or that one was ahead, so that no age is known; where this clock is wrong, set it "
-    "right; where it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
+    "this clock was set back, or that one was ahead, so the age is unknown; if this clock is wrong, correct "
+    "it; if it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
     "--for TIME` past then"
 )
 
@@ -47,7 +47,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
 @pytest.mark.parametrize(
     ("rule", "change", "why"),
     [
-        ("present", {"collected_at": NOW}, "gc took its files on 2026-05-01; run its recipe again"),
+        ("present", {"collected_at": NOW}, "gc removed its files on 2026-05-01; run its recipe again"),
         ("verdict", {"verdict": "UNVERIFIED"}, "its verdict is UNVERIFIED, not PASS"),
         (
             "max_age_days",
@@ -67,7 +67,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         (
             "signed_by",
             {"signed": lambda key: False},
-            "it has no good signature by one of the 2 keys asked for",
+            "it has no good signature by one of the 2 keys required",
         ),
         ("measured_on_target", {"metrics": {"kl": 0.0}}, "its speed was not measured"),
         (
@@ -79,7 +79,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         (
             "measured_on_target",
             {"facts": {"target": "host", "measured": "without drafts"}},
-            "it was measured without drafts, otherwise than it is served",
+            "it was measured without drafts, not as it is served",
         ),
         ("metrics", {"metrics": {"tokens_per_s": 950.0}}, "kl was not measured"),
         ("metrics", {"metrics": {"tokens_per_s": 950.0, "kl": 0.011}}, "kl is 0.011, more than 0.01"),
@@ -140,9 +140,9 @@ def test_a_policy_survives_being_written_and_read(policy):
     ("document", "said"),
     [
         ({"max_age": 3}, "unknown rule 'max_age'; have verdict, max_age_days"),
-        ({"max_age_days": 0}, "rule max_age_days: 0 cannot be; give a number above 0"),
-        ({"max_age_days": True}, "rule max_age_days: True cannot be"),
-        ({"max_age_days": float("nan")}, "rule max_age_days: nan cannot be"),
+        ({"max_age_days": 0}, "rule max_age_days: 0 is invalid; give a number above 0"),
+        ({"max_age_days": True}, "rule max_age_days: True is invalid"),
+        ({"max_age_days": float("nan")}, "rule max_age_days: nan is invalid"),
         ({"max_age_days": "3"}, "rule max_age_days: '3' cannot be"),
         ({"verdict": "FAIL"}, "rule verdict: 'FAIL' cannot be; have PASS, UNVERIFIED"),
         ({"verdict": []}, "rule verdict"),

@@ -50,7 +50,9 @@ def test_what_another_registry_names_stays_and_one_that_is_not_asked_stops_gc(
         )
     )
     names = Names(open_database(store.registry_url), inside=True)
-    with pytest.raises(StoreUnusable, match=r"registry sqlite:.*other\.db names artifacts of this store too"):
+    with pytest.raises(
+        StoreUnusable, match=r"registry sqlite:.*other\.db also names artifacts of this store"
+    ):
         sweep.collect(LocalPlace(store), names, EAGER)
     assert len(store.keys()) == 3
     plan = sweep.collect(LocalPlace(store), names, EAGER, also=[open_database(other.url)])

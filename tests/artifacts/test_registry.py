@@ -128,15 +128,15 @@ def test_references_resolve_to_alias_number_or_newest(either: Registry):
 @pytest.mark.parametrize(
     ("reference", "said"),
     [
-        ("demo/fp9", r"no version of 'demo/fp9' in sqlite:.*; close to it: demo/fp8"),
-        ("nothing/alike", r"no version of 'nothing/alike' .*; close to it: demo/fp8"),
+        ("demo/fp9", r"no version of 'demo/fp9' in sqlite:.*; similar names: demo/fp8"),
+        ("nothing/alike", r"no version of 'nothing/alike' .*; similar names: demo/fp8"),
         ("demo/fp8:2", r"no 'demo/fp8:2' in sqlite:.*; demo/fp8 has versions 1 to 1 and @candidate"),
         ("demo/fp8:0", r"no 'demo/fp8:0' in sqlite:.*"),
         ("demo/fp8@prod", r"no 'demo/fp8@prod' in sqlite:.*; demo/fp8 has versions 1 to 1 and @candidate"),
-        ("demo/fp8@", "'demo/fp8@' refers to no version; write NAME, NAME@ALIAS or NAME:NUMBER"),
-        ("demo/fp8:one", "'demo/fp8:one' refers to no version"),
-        ("a@b:1", "'a@b:1' refers to no version"),
-        ("", "'' refers to no version"),
+        ("demo/fp8@", "'demo/fp8@' is not a reference to a version; write NAME, NAME@ALIAS or NAME:NUMBER"),
+        ("demo/fp8:one", "'demo/fp8:one' is not a reference to a version"),
+        ("a@b:1", "'a@b:1' is not a reference to a version"),
+        ("", "'' is not a reference to a version"),
     ],
 )
 def test_references_to_nothing_say_what_there_is(registry: Registry, reference: str, said: str):
@@ -149,7 +149,7 @@ def test_aliases_move_only_from_where_they_are_expected(either: Registry):
     either.publish(FIRST)
     either.publish(SECOND)
     either.promote("demo/fp8", "prod", to=1, expect=None)
-    with pytest.raises(AliasMoved, match="demo/fp8@prod is at version 1, not no version; look again"):
+    with pytest.raises(AliasMoved, match="demo/fp8@prod is at version 1, not no version; check it"):
         either.promote("demo/fp8", "prod", to=2, expect=None)
     with pytest.raises(AliasMoved, match="demo/fp8@prod is at version 1, not version 2"):
         either.promote("demo/fp8", "prod", to=2, expect=2)

@@ -176,6 +176,7 @@ def test_the_sizes_of_parts_are_the_stores_own(
     assert digests_of(sums) == (made.digest, made.caches)
 
 
+@pytest.mark.slow
 def test_a_store_in_google_cloud_storage_is_the_same(
     store: LocalStore, made: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,7 +19,7 @@ from tests.servers.s3 import Bucket
 
 ANSWERS = {
     "500": faults.status(500),
-    "slow down": faults.status(503, Retry_After="0"),
+    "overloaded": faults.status(503, Retry_After="0"),
     "reset": faults.reset,
     "answer lost": faults.lost,
     "stalled": faults.stalled(2.0),
@@ -162,7 +162,7 @@ def test_a_missing_bucket_and_refused_credentials_are_said_so(
         with pytest.raises(StoreUnusable, match="there is no s3://no-such-bucket; make it"):
             ask()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    with pytest.raises(StoreUnusable, match="refuses these credentials; check AWS_ACCESS_KEY_ID") as caught:
+    with pytest.raises(StoreUnusable, match="access denied; check AWS_ACCESS_KEY_ID") as caught:
         opened(bucket.url).prepare()
     assert "hidden" not in str(caught.value)
 
@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_is_said_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
-    with pytest.raises(StoreUnusable, match=r"s3://b/x: writing .* failed: .*see whether") as caught:
+    with pytest.raises(StoreUnusable, match=r"s3://b/x: writing .* failed: .*check that") as caught:
         RemoteStore(remote_place.parse("s3://b/x"), Patience(retries=1, backoff_s=0.01)).prepare()
     assert "hidden" not in str(caught.value)
 

@@ -103,7 +103,7 @@ def test_without_another_copy_the_damage_is_named_with_the_way_out(
     (done,) = repair(full, [damage])
     assert (done.repaired, done.how) == (
         False,
-        "the store has no other copy, and no other store was named; run its recipe again",
+        "the store has no other copy, and no source was named; run its recipe again",
     )
     assert survey(full).damages == (damage,)
 
@@ -216,7 +216,7 @@ def test_the_damaged_name_of_the_store_is_found(full: LocalStore):
     (done,) = repair(full, [damage])
     assert (done.repaired, "no registry knows the id" in done.how) == (False, True)
     bound = open_store(full.root.parent / "twin").id
-    (done,) = repair(full, [damage], bound=bound)
+    (done,) = repair(full, [damage], registered_id=bound)
     assert done.repaired
     assert full.id == bound
     assert survey(full).damages == ()

@@ -26,6 +26,8 @@ from tests.artifacts.sweeping import EAGER, collect, publish
 from tests.disks import fill, mounted, take_inodes
 from tests.servers.s3 import Bucket
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = os.urandom(3 << 20)
 
 
@@ -123,7 +125,7 @@ def test_without_a_reserve_a_version_is_pulled_and_what_a_killed_build_left_make
         litter = draft.parent.rename(full.root / "staging" / "dead")  # nobody holds its lock from here on
     fill(disk / "rest")
     assert verify_pulled(Client(str(full.root)).pull("demo@prod", tmp_path / "engine")) == []
-    assert "the pull of demo:1 goes on without a lease" in caplog.text
+    assert "the pull of demo:1 runs without a lease" in caplog.text
     assert [one.key for one in collect(full).removed] == [other_key]
     assert not litter.exists()
     assert pieces(full) == reserve.PIECES

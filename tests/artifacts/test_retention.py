@@ -33,9 +33,9 @@ def publish(registry, number: int, **values: object) -> None:
     registry.publish(Publication(engine_key=f"{number:064x}", **{**made, **values}))
 
 
-def known(database) -> dict[str, retention.Known]:
+def known(database) -> dict[str, retention.RetainedVersion]:
     with database.reading() as db:
-        return {one.reference: one for one in retention.known(db).versions}
+        return {one.reference: one for one in retention.read_retention(db).versions}
 
 
 def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry: Registry, database: Database):
@@ -88,7 +88,7 @@ def test_where_a_rollback_leads_is_known_also_after_rollbacks_and_collections(
     move(registry, 2, 4)
     assert leads_to() == ["demo/fp8:2"]
     with retention.deciding(database) as db:
-        retention.collect(db, [one for one in retention.known(db).versions if one.number == 2])
+        retention.collect(db, [one for one in retention.read_retention(db).versions if one.number == 2])
     assert leads_to() == ["demo/fp8:3"]
 
 
@@ -96,7 +96,7 @@ def test_a_collection_is_recorded_once_and_undone_by_building_again(registry: Re
     publish(registry, 1)
     for _ in range(2):
         with retention.deciding(database) as db:
-            retention.collect(db, retention.known(db).versions)
+            retention.collect(db, retention.read_retention(db).versions)
     assert known(database)["demo/fp8:1"].collected
     assert registry.resolve("demo/fp8:1").collected_at is not None
     events = [event for event in registry.events("demo/fp8") if event.kind == "collected"]
@@ -119,7 +119,7 @@ def test_who_moves_an_alias_waits_until_it_is_decided_what_goes(registry: Regist
     with retention.deciding(database) as db:
         mover.start()
         mover.join(0.3)
-        assert [one.aliases for one in retention.known(db).versions] == [(), ()]
+        assert [one.aliases for one in retention.read_retention(db).versions] == [(), ()]
         order.append("decided")
     mover.join()
     assert order == ["decided", "promoted"]

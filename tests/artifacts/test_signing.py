@@ -18,7 +18,7 @@ from artifacts.errors import KeyUnusable, NotTrusted
 from artifacts.registry.registry import Publication
 from artifacts.store.local import LocalStore
 from artifacts.trust.bundle import PrivateKey, make_key, read_private_key, trusted_keys
-from artifacts.trust.signing import Signature, received, require_signed, sign, verified
+from artifacts.trust.signing import Signature, accept_signature, require_signed, sign, verified
 from tests.present import present
 
 FILES = {"engine.json": b"{}", "rank0.bin": os.urandom(5000), "tuning/cache": b"c", "tuning-notes": b"n"}
@@ -99,24 +99,19 @@ def test_text_that_is_no_bundle_is_not_verified(text: str, keys: dict[str, Path]
 def test_a_signed_statement_of_another_kind_is_no_signature(
     store: LocalStore, key: str, signature: Signature, keys: dict[str, Path]
 ):
-    from artifacts.trust.bundle import bundled, opened
+    from artifacts.trust.bundle import open_bundle, sign_statement
 
     digest, pem, ours = store.manifest(key).digest, public(keys["ours"]), read_private_key(keys["ours"])
-    statement = present(opened(signature.bundle, pem))
-    assert verified(bundled(statement, ours), digest, pem)
+    statement = present(open_bundle(signature.bundle, pem))
+    assert verified(sign_statement(statement, ours), digest, pem)
     changes: list[dict[str, Any]] = [
         {"predicateType": "https://slsa.dev/provenance/v1"},
         {"predicate": {}},
         {"predicate": {**statement["predicate"], "serialization": {"method": "shards"}}},
-        {
-            "predicate": {
-                **statement["predicate"],
-                "resources": statement["predicate"]["resources"] * 2,
-            }
-        },
+        {"predicate": {**statement["predicate"], "resources": statement["predicate"]["resources"] * 2}},
     ]
     for change in changes:
-        assert not verified(bundled(statement | change, ours), digest, pem)
+        assert not verified(sign_statement(statement | change, ours), digest, pem)
 
 
 def test_who_must_have_signed_is_said_with_who_did(
@@ -152,7 +147,7 @@ def test_a_signature_of_other_files_is_not_trusted(
         signed_at=signature.signed_at, signed_by="me@here",
     )  # fmt: skip
     ours = trusted_keys([keys["ours"].with_name("ours.pub")])
-    with pytest.raises(NotTrusted, match="is of other files, or broken"):
+    with pytest.raises(NotTrusted, match="is of other files, or invalid"):
         require_signed(client.resolve("demo/fp8"), store.manifest(other_key), [moved], ours)
 
 
@@ -194,7 +189,7 @@ def test_keys_that_cannot_be_used_are_refused_by_file(tmp_path: Path, keys: dict
         read_private_key(tmp_path / "absent")
     with pytest.raises(KeyUnusable, match=r"no\.pub: the public key cannot be read"):
         trusted_keys([tmp_path / "no.pub"])
-    with pytest.raises(KeyUnusable, match="empty: no public key in it"):
+    with pytest.raises(KeyUnusable, match="empty: has no public key"):
         trusted_keys([tmp_path / "empty"])
 
 
@@ -212,6 +207,7 @@ def pulled(client: Client, tmp_path: Path) -> Path:
     return client.pull("demo/fp8", tmp_path / "engine")
 
 
+@pytest.mark.slow
 def test_openssl_verifies_what_was_signed(signature: Signature, keys: dict[str, Path], tmp_path: Path):
     envelope = json.loads(signature.bundle)["dsseEnvelope"]
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
@@ -231,6 +227,7 @@ def model_signing(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(
     signature: Signature, pulled: Path, keys: dict[str, Path], tmp_path: Path
 ):
@@ -254,6 +251,7 @@ def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(
     assert "tuning/cache" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_model_signing_signed_is_received(
     client: Client, store: LocalStore, key: str, pulled: Path, keys: dict[str, Path], tmp_path: Path
 ):
@@ -262,11 +260,11 @@ def test_what_model_signing_signed_is_received(
     )
     assert done.returncode == 0, done.stderr
     text, manifest = (tmp_path / "sig").read_text(), store.manifest(key)
-    took = received(text, manifest, public(keys["ours"]), by="me@here")
+    took = accept_signature(text, manifest, public(keys["ours"]), by="me@here")
     assert took.key_id == read_private_key(keys["ours"]).id
     assert verified(took.bundle, manifest.digest, public(keys["ours"]))
-    with pytest.raises(KeyUnusable, match="is not by this key, or of other files"):
-        received(text, manifest, public(keys["theirs"]), by="me@here")
+    with pytest.raises(KeyUnusable, match="is by another key, or of other files"):
+        accept_signature(text, manifest, public(keys["theirs"]), by="me@here")
 
 
 def test_checking_needs_the_signing_library_and_importing_the_module_does_not(

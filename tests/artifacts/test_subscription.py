@@ -8,7 +8,7 @@ from standardwebhooks import Webhook
 
 from artifacts.errors import RowRefused, SubscriptionRefused
 from artifacts.notify.outbox import Outbox
-from artifacts.notify.subscription import checked, looked_up, write_secret
+from artifacts.notify.subscription import check_subscription, read_reference, write_secret
 from artifacts.registry.database import connect, open_database
 from tests.odd import places
 
@@ -23,17 +23,17 @@ def outbox(tmp_path: Path) -> Outbox:
 @pytest.mark.parametrize(
     ("target", "secret", "kinds", "said"),
     [
-        ("ftp://host/x", "env:S", [], "is no URL; give https"),
-        ("https://", "env:S", [], "is no URL"),
-        ("http://[::1", "env:S", [], "is no URL"),
-        ("https://host:99999/", "env:S", [], "is no URL"),
+        ("ftp://host/x", "env:S", [], "is not an HTTP URL; give https"),
+        ("https://", "env:S", [], "is not an HTTP URL"),
+        ("http://[::1", "env:S", [], "is not an HTTP URL"),
+        ("https://host:99999/", "env:S", [], "is not an HTTP URL"),
         ("https://me:hunter2@host/x", "env:S", [], "at host has a user or password in it"),
         ("https://host/x?access_token=hunter2", "env:S", [], r"at host has a secret \(access_token\) in it"),
         ("https://host/x?a=1&X-Api-Key=hunter2", "env:S", [], r"a secret \(X-Api-Key\)"),
-        ("https://host/x", "whsec_hunter2", [], "a secret is named, never given"),
-        ("https://host/x", None, [], "needs a secret to be signed with"),
-        ("https://host/x", "env:S", ["publised"], "no kind of event 'publised'; there are published"),
-        ("  ", "env:S", [], "nothing to call"),
+        ("https://host/x", "whsec_hunter2", [], "the secret itself is never stored"),
+        ("https://host/x", None, [], "needs a secret that signs its messages"),
+        ("https://host/x", "env:S", ["publised"], "unknown kind of event 'publised'; have published"),
+        ("  ", "env:S", [], "the target is empty"),
     ],
 )
 def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(
@@ -46,23 +46,23 @@ def test_ways_that_cannot_be_trusted_are_refused_and_no_secret_is_shown(
 
 
 def test_commands_are_taken_apart_before_they_are_kept():
-    checked("command", "notify-send 'a b'", None, ["published"])
+    check_subscription("command", "notify-send 'a b'", None, ["published"])
     with pytest.raises(SubscriptionRefused, match="has no closing quotation"):
-        checked("command", "notify-send 'a", None, [])
-    with pytest.raises(SubscriptionRefused, match="needs no secret"):
-        checked("command", "x", "env:S", [])
+        check_subscription("command", "notify-send 'a", None, [])
+    with pytest.raises(SubscriptionRefused, match="takes no secret"):
+        check_subscription("command", "x", "env:S", [])
 
 
 def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path: Path):
     write_secret(tmp_path / "s")
     assert (tmp_path / "s").stat().st_mode & 0o777 == 0o600
-    Webhook(looked_up(f"file:{tmp_path / 's'}", {}))
+    Webhook(read_reference(f"file:{tmp_path / 's'}", {}))
     with pytest.raises(SubscriptionRefused, match="File exists"):
         write_secret(tmp_path / "s")
-    with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set here"):
-        looked_up("env:NO", {"NO": " "})
-    with pytest.raises(SubscriptionRefused, match="no such file; whoever notifies must be able to read it"):
-        looked_up(f"file:{tmp_path / 'absent'}", {})
+    with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set"):
+        read_reference("env:NO", {"NO": " "})
+    with pytest.raises(SubscriptionRefused, match="no such file; `enginery notify` must be able to read it"):
+        read_reference(f"file:{tmp_path / 'absent'}", {})
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,6 @@ def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox: Outbox, tmp_path
     places(tmp_path / "odd")
     where = f"file:{what if what[0] in '/~' else tmp_path / 'odd' / what}"
     for target, secret in (("https://host/x", where), (where, "env:S")):
-        with pytest.raises(SubscriptionRefused, match="whoever notifies must be able to read it"):
+        with pytest.raises(SubscriptionRefused, match="`enginery notify` must be able to read it"):
             outbox.subscribe("webhook", target, secret=secret)
     assert outbox.subscriptions() == []

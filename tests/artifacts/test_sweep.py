@@ -54,11 +54,11 @@ def test_what_was_collected_is_remembered_and_said_to_who_pulls_it(
     client = Client(store.root)
     assert client.resolve("demo:1").collected_at is not None
     assert [one.kind for one in client.registry.events("demo")].count("collected") == 1
-    with pytest.raises(NotFound, match=r"demo:1: gc took its files on 20.*; build its recipe again"):
+    with pytest.raises(NotFound, match=r"demo:1: gc removed its files on 20.*; build its recipe again"):
         client.pull("demo:1", tmp_path / "pulled")
     assert client.pull("demo@prod", tmp_path / "pulled").is_dir()
     assert collect(store).collected == ()
-    with pytest.raises(PolicyRefused, match="gc took its files on"):
+    with pytest.raises(PolicyRefused, match="gc removed its files on"):
         client.registry.promote("demo", "prod", to=1, expect=2)
     put(key, {"a": b"a"})
     publish(store, 1, key)
@@ -125,12 +125,14 @@ def test_the_registry_has_to_be_this_stores(
 ):
     put(key, {"a": b"a"})
     absent = Names(open_database(tmp_path / "absent.db"), inside=False)
-    with pytest.raises(NotFound, match=r"no registry at .*absent\.db, so nothing says what is needed"):
+    with pytest.raises(
+        NotFound, match=r"no registry at .*absent\.db, so gc cannot tell which versions to keep"
+    ):
         sweep.collect(LocalPlace(store), absent, EAGER)
     publish(store, 1, key)
     unbound = Names(open_database(store.registry_url), inside=False)
     with pytest.raises(
-        StoreUnusable, match="is bound to no store yet, so that what it needs may be elsewhere"
+        StoreUnusable, match="is bound to no store yet, so its versions may be of another one"
     ):
         sweep.collect(LocalPlace(store), unbound, EAGER)
     with open_database(store.registry_url).writing() as db:

@@ -173,7 +173,7 @@ def test_the_index_of_another_place_and_what_stands_in_none_are_not_offered(
     (place / "more").mkdir()
     (place / "more" / "file").write_bytes(b"")
     problems, files = offered(store, tmp_path / "copy")
-    assert (problems, files) == (["more: stands in no index", "probe.so: stands in no index"], FILES)
+    assert (problems, files) == (["more: is not in the index", "probe.so: is not in the index"], FILES)
     shutil.rmtree(other)
     shutil.copytree(place, other)
     problems, files = offered(store, tmp_path / "copy", other.name)
@@ -205,9 +205,9 @@ def test_an_index_that_is_sealed_and_none_is_dropped(
 ):
     change(place / INDEX, sealed(place, files=files, version=version))
     (damage,) = survey(store).damages
-    assert damage.what.startswith("is sealed and no index: ")
+    assert damage.what.startswith("is sealed but not an index: ")
     problems, found = offered(store, tmp_path / "copy")
-    assert (problems[0].startswith("index.json: is sealed and no index: "), found) == (True, {})
+    assert (problems[0].startswith("index.json: is sealed but not an index: "), found) == (True, {})
     assert {path.name for path in tmp_path.iterdir()} == {"store", "copy", "engines"}
 
 
@@ -285,6 +285,7 @@ def keep_many(root: Path, number: int) -> int:
     return number
 
 
+@pytest.mark.slow
 def test_builders_at_once_lose_no_entry_and_readers_see_whole_ones(store: LocalStore, tmp_path: Path):
     store.prepare()
     with ProcessPoolExecutor(4) as pool:
@@ -313,6 +314,7 @@ for number in range(10, 200):
 """
 
 
+@pytest.mark.slow
 def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(
     store: LocalStore, place: Path, tmp_path: Path
 ):

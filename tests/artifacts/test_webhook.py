@@ -12,7 +12,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from artifacts.notify import webhook
-from artifacts.notify.message import Answer, body
+from artifacts.notify.message import Outcome, body
 from artifacts.notify.outbox import Due
 from artifacts.notify.subscription import Subscription
 from artifacts.version import Event
@@ -78,7 +78,7 @@ def hook_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hook_secret")
 def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver: Receiver):
-    assert webhook.tell(due_at(receiver.url, name="dém\u202eo/fp8")) == Answer()
+    assert webhook.post_event(due_at(receiver.url, name="dém\u202eo/fp8")) == Outcome()
     ((headers, content),) = receiver.requests
     said = Webhook(SECRET).verify(content, headers)
     assert said == {
@@ -99,15 +99,15 @@ def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiv
         (503, {"Retry-After": "120"}, "answers 503", 120, False),
         (429, {"Retry-After": "soon"}, "answers 429", None, False),
         (302, {"Location": "http://127.0.0.1:9/"}, "redirects are not followed", None, False),
-        (410, {}, "wants no more", None, True),
-        (0, {}, "RemoteProtocolError; see that it can be reached", None, False),
+        (410, {}, "wants no further attempts", None, True),
+        (0, {}, "RemoteProtocolError; check that this host can reach it", None, False),
     ],
 )
 def test_what_a_receiver_answers_is_an_answer(
     receiver: Receiver, status: int, headers: dict[str, Any], said: str, wait_s: int | None, forever: bool
 ):
     receiver.answers.append((status, headers))
-    answer = webhook.tell(due_at(receiver.url))
+    answer = webhook.post_event(due_at(receiver.url))
     assert said in answer.problem
     assert (answer.wait_s, answer.forever) == (wait_s, forever)
     assert len(receiver.requests) == 1
@@ -119,7 +119,7 @@ def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     receiver.answers.append(
         (503, {"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=90))})
     )
-    assert 60 < present(webhook.tell(due_at(receiver.url)).wait_s) <= 90
+    assert 60 < present(webhook.post_event(due_at(receiver.url)).wait_s) <= 90
 
 
 @pytest.mark.usefixtures("hook_secret")
@@ -127,18 +127,18 @@ def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
     "url", ["http://127.0.0.1:9/x", "http://nowhere.invalid/x", "env:UNSET_URL", "http://a\u0000b/x"]
 )
 def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url: str):
-    assert webhook.tell(due_at(url)).problem
+    assert webhook.post_event(due_at(url)).problem
 
 
 def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ):
-    assert "env:HOOK_SECRET is empty or not set here" in webhook.tell(due_at(receiver.url)).problem
+    assert "env:HOOK_SECRET is empty or not set" in webhook.post_event(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", "whsec_é")
-    assert "holds no webhook secret" in webhook.tell(due_at(receiver.url)).problem
+    assert "is not a webhook secret" in webhook.post_event(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     monkeypatch.setenv("HOOK_URL", receiver.url)
-    assert webhook.tell(due_at("env:HOOK_URL")) == Answer()
+    assert webhook.post_event(due_at("env:HOOK_URL")) == Outcome()
     assert len(receiver.requests) == 1
 
 

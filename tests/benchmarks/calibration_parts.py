@@ -112,12 +112,12 @@ def statistics_job(
 def derive(name: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One format's scales from the recorded statistics; the weights are rounded when they are written."""
     from calibration.model.checkpoint_reader import Source
-    from calibration.quantize.quantize import derived
+    from calibration.quantize.quantize import derive_findings
     from calibration.statistics.statistics_artifact import Statistics
 
     def work() -> None:
         source = Source.open(directory / "source")
-        derived(source, Statistics(directory / "statistics-all"), {"format": name})
+        derive_findings(source, Statistics(directory / "statistics-all"), {"format": name})
 
     return seconds_of(work), "scales; rounding the weights is part of writing them"
 

@@ -14,7 +14,7 @@ from modelopt.torch.quantization.model_calib import apply_pre_quant_scale_and_sm
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, layout
 from calibration.modelopt.calibrate import KV_BITS, calibrate, load
-from calibration.quantize.assignment import assigned
+from calibration.quantize.assignment import assign_formats
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
 
@@ -30,7 +30,7 @@ def export(model: Any, out: Path) -> Path:
 def rules(precision: Precision, kv_type: str, names: Layout) -> list[dict[str, Any]]:
     """Rules that give each linear its own format, taken from the presets."""
     made: list[dict[str, Any]] = [{"quantizer_name": "*", "enable": False}]
-    for name, fmt in assigned(precision, names).items():
+    for name, fmt in assign_formats(precision, names).items():
         preset = copy.deepcopy(getattr(mtq, fmt.modelopt_cfg))["quant_cfg"] if fmt.modelopt_cfg else []
         made += [
             rule | {"quantizer_name": rule["quantizer_name"].replace("*", f"{name}.")}

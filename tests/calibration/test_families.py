@@ -59,6 +59,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return request.param, root / "source", record(made, TOKENS, root / "statistics", batch_size=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
 def test_a_family_is_quantized_as_modelopt_does(family, params, tmp_path: Path):
     name, source, statistics = family

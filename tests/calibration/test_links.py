@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from calibration.links import LeadsOut, leads_out, located, open_inside, open_located, told
+from calibration.links import LeadsOut, describe_links, leads_out, located, open_inside, open_located
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def read(root, name) -> str:
 def test_what_stays_inside_is_read(root: Path, name: str, to: str | None):
     if to is not None:
         (root / name.partition("/")[0]).symlink_to(to.format(root=root))
-    assert told(root, [name]) == ""
+    assert describe_links(root, [name]) == ""
     assert read(root, name) in ("free", "a")
 
 
@@ -61,7 +61,7 @@ def test_what_leads_out_is_neither_named_as_fine_nor_opened(root: Path, name: st
     (root / "hop").symlink_to("../secret")
     if to is not None:
         (root / name.partition("/")[0]).symlink_to(to.format(root=root))
-    assert f"{root}: a link leads out of it: {name} -> " in told(root, [name])
+    assert f"{root}: a link leads out of it: {name} -> " in describe_links(root, [name])
     with pytest.raises(LeadsOut, match="a link leads out"):
         open_inside(root, name)
 
@@ -78,7 +78,7 @@ def test_loops_and_links_to_nothing_end(root: Path):
     (root / "loop").symlink_to("loop")
     (root / "dangling").symlink_to("nothing")
     for name in ("loop", "dangling"):
-        assert told(root, [name]) == ""
+        assert describe_links(root, [name]) == ""
         with pytest.raises(OSError, match=r"Too many levels|No such file"):
             open_inside(root, name)
 
@@ -86,7 +86,7 @@ def test_loops_and_links_to_nothing_end(root: Path):
 def test_a_message_names_the_first_few_and_counts_the_rest(root: Path):
     for number in range(7):
         (root / f"f{number}").symlink_to("../secret")
-    said = told(root, [f"f{number}" for number in range(7)])
+    said = describe_links(root, [f"f{number}" for number in range(7)])
     assert said.startswith(f"{root}: 7 links lead out of it: f0 -> ")
     assert " and 4 more; " in said
     assert "f3" not in said

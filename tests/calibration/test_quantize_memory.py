@@ -6,10 +6,13 @@ import subprocess  # noqa: TID251 the peak of a process is measured in a process
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from calibration.model.linears import layout
+
+pytestmark = pytest.mark.slow
 
 CHILD = """
 import json, sys

@@ -100,6 +100,7 @@ def test_what_the_command_refuses_is_refused(changed: dict[str, Any]):
         effective(**changed)
 
 
+@pytest.mark.slow
 def test_the_probe_reads_its_metadata(tmp_path: Path):
     root = toolchain(tmp_path / "t", "1.2.0")
     code = (

@@ -169,7 +169,7 @@ def cases() -> list[Case]:
         for column in table.c:
             document = isinstance(column.type, JSON)
             values = DOCUMENTS if document else TEXTS
-            found += [Case(table.name, column.name, value, rows.shown(repr(value))) for value in values]
+            found += [Case(table.name, column.name, value, rows.printable(repr(value))) for value in values]
             if document:
                 found += _inside(table.name, column.name)
     return found
@@ -222,7 +222,7 @@ def write(place: Place, case: Case) -> str | None:
                 )
         except (sqlite3.IntegrityError, OverflowError):
             return None
-    return rows.named(tables.METADATA.tables[case.table], row)
+    return rows.row_name(tables.METADATA.tables[case.table], row)
 
 
 def _of_version_2(table: str, row: dict[str, Any]) -> bool:

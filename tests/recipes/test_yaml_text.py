@@ -17,7 +17,7 @@ BODY = "version: 1\nname: "
         (f"%YAML 1.{'9' * 5000}\n---\na: 1\n", "1:"),
         (BODY + '"\\UFFFFFFFF"\n', "2:"),
         (BODY + '"\\U00110000"\n', "2:"),
-        (BODY + "a\0b\n", "2:8: a NUL character cannot stand in YAML"),
+        (BODY + "a\0b\n", "2:8: a NUL character is not allowed in YAML"),
         ("\0v\0e", "1:1: a NUL character"),
         (BODY + "a\x1bb\n", "2:8: the control character U+001B"),
         ("a: &x 1\nb: &x 2\n", "2:4: this anchor is set a second time"),
@@ -28,7 +28,7 @@ def test_what_the_parser_stumbles_over_is_told_with_its_place(text: str, said: s
     for read in (yaml_text.parse, yaml_text.parse_card):
         with pytest.raises(yaml.YAMLError) as refused:
             read(text)
-        assert yaml_text.said(refused.value).startswith(said)
+        assert yaml_text.format_error(refused.value).startswith(said)
 
 
 @pytest.mark.parametrize("head", ["", *HEADS], ids=lambda head: repr(head[:12]))
@@ -41,5 +41,5 @@ def told(text: str) -> str:
     try:
         yaml_text.parse(text)
     except yaml.YAMLError as exc:
-        return yaml_text.said(exc)
+        return yaml_text.format_error(exc)
     return ""

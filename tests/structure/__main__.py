@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.commits import unpack_commit
 from tests.structure import backends, comments, functions, imports, mappings, names, road
 from tests.structure.contract import CONTRACT
-from tests.structure.figures import FIGURES
+from tests.structure.figures import FIGURES, Figure
 from tests.structure.hits import Hit, rank_files
 from tests.structure.tree import Checkout, read_checkout
 
@@ -31,28 +31,51 @@ PLACES: Mapping[str, Callable[[Checkout], list[Hit]]] = {
 }
 """What `--of` counts by places in files."""
 
+LISTS: Mapping[str, Callable[[Checkout], list[str]]] = {
+    "circles": lambda checkout: [
+        " <-> ".join(group) for group in imports.circles(imports.module_graph(checkout))
+    ],
+    "shared": lambda checkout: [
+        f"{name}: {', '.join(paths)}" for name, paths in imports.shared_names(checkout).items()
+    ],
+    "order": lambda checkout: imports.order(imports.room_graph(checkout)),
+    "road": lambda checkout: [f"{each.calls:3} {' -> '.join(each.path)}" for each in road.roads(checkout)],
+}
+"""What `--of` lists otherwise; `order` is a contract that holds where rooms have no circles."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints what the arguments ask for."""
     arguments = _parser().parse_args(argv)
     checkout = read_checkout(arguments.root)
     if arguments.of is None:
-        print(table(checkout, read_commit(arguments.against) if arguments.against else None))
+        older = [read_commit(arguments.against)] if arguments.against else []
+        print(table(*older, checkout))
     else:
         print(*_details(checkout, arguments.of, arguments.worst, arguments.under), sep="\n")
     return 0
 
 
-def table(checkout: Checkout, before: Checkout | None) -> str:
-    """The figures as a Markdown table, those of an older checkout first where there is one."""
-    trees = [tree for tree in (before, checkout) if tree is not None]
-    heads = ["figure", *(["before"] if before else []), "now", "goal"]
-    rows = [
-        [figure.title, *(figure.show(figure.measure(tree)) for tree in trees), figure.show_goal()]
-        for figure in FIGURES.values()
-    ]
+def table(*checkouts: Checkout) -> str:
+    """The figures as a Markdown table: of one checkout, or of an older one and of today's."""
+    heads = ["figure", *["before", "now"][-len(checkouts) :], "goal"]
     rule = ["---", *["---:"] * (len(heads) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    for figure in FIGURES.values():
+        values = [_measure(figure, checkout, notes) for checkout in checkouts]
+        rows.append([figure.title, *map(figure.show, values), figure.show_goal()])
+    lines = [f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows)]
+    return "\n".join([*lines, *dict.fromkeys(notes)])
+
+
+def _measure(figure: Figure, checkout: Checkout, notes: list[str]) -> float | None:
+    """The figure's value; None, with a note that says why, where the checkout has no road."""
+    try:
+        return figure.measure(checkout)
+    except road.RoadNotFound as exc:
+        notes.append(f"\n{figure.title}: {exc}")
+        return None
 
 
 def read_commit(commit: str) -> Checkout:
@@ -74,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         "--against", metavar="COMMIT", help="prints the figures of this commit too; 0.1 is one"
     )
     parser.add_argument(
-        "--of", choices=[*PLACES, "comments", "circles", "shared", "road"], help="prints details instead"
+        "--of",
+        choices=[*PLACES, *LISTS, "comments"],
+        help="prints details instead",
     )
     parser.add_argument(
         "--worst", type=int, default=20, metavar="N", help="how many files are listed; 20 if absent"
@@ -86,15 +111,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _details(checkout: Checkout, subject: str, number: int, under: str) -> list[str]:
-    match subject:
-        case "comments":
-            return _uncommented(checkout, number)
-        case "circles":
-            return [" <-> ".join(group) for group in imports.circles(imports.module_graph(checkout))]
-        case "shared":
-            return [f"{name}: {', '.join(paths)}" for name, paths in imports.shared_names(checkout).items()]
-        case "road":
-            return [f"{each.calls:3} {' -> '.join(each.path)}" for each in road.roads(checkout)]
+    if subject == "comments":
+        return _uncommented(checkout, number)
+    if subject in LISTS:
+        return LISTS[subject](checkout)
     hits = [hit for hit in PLACES[subject](checkout) if hit.path.startswith(under)]
     ranked = [f"{count:5} {path}" for path, count in rank_files(hits)[:number]]
     return [*(map(str, hits) if under else ()), *ranked, f"{len(hits):5} in all"]

@@ -26,7 +26,7 @@ Names = Mapping[str, frozenset[str]]
 """Constants of modules, by their bare name -> the strings that they hold."""
 
 
-def backend_comparisons(checkout: Checkout) -> list[Hit]:
+def backend_comparisons(checkout: Checkout, exempt: Mapping[tuple[str, str], str] = EXEMPT) -> list[Hit]:
     """Places outside `engines/` that decide by a backend's name.
 
     Counted are `==`, `!=`, `in`, `not in` and `is` with a literal, a container of literals or a constant that
@@ -38,7 +38,7 @@ def backend_comparisons(checkout: Checkout) -> list[Hit]:
         Hit(module.path, node.lineno, ast.unparse(node))
         for module in _outside(checkout)
         for node in _decisions(module, constants)
-        if not _exempt(owner(module, node.lineno), ast.unparse(node))
+        if not _matches(exempt, owner(module, node.lineno), ast.unparse(node))
     )
 
 
@@ -52,8 +52,8 @@ def backend_mentions(checkout: Checkout) -> list[Hit]:
     )
 
 
-def _exempt(place: str, text: str) -> bool:
-    return any(place == where and text.startswith(start) for where, start in EXEMPT)
+def _matches(exempt: Mapping[tuple[str, str], str], place: str, text: str) -> bool:
+    return any(place == where and text.startswith(start) for where, start in exempt)
 
 
 def _outside(checkout: Checkout) -> Iterator[Module]:

@@ -64,6 +64,11 @@ def circles(graph: Graph) -> list[list[str]]:
     )
 
 
+def order(graph: Graph) -> list[str]:
+    """The nodes in an order in which each stands before all that it imports, circles side by side: a contract."""
+    return [node for group in reversed(_components(graph)) for node in group]
+
+
 def floors(graph: Graph) -> int:
     """Nodes on the longest chain of imports; a circle counts as one floor."""
     groups = _components(graph)  # what a group imports stands before it

@@ -15,11 +15,15 @@ CONTAINERS = {
 
 def untyped_annotations(checkout: Checkout) -> list[Hit]:
     """Containers of `Any` in annotations, aliases and casts: `Mapping[str, Any]`, `dict[str, object]`,
-    `list[Any]`, and those without parameters where annotated. A nested one counts once, as its innermost."""
+    `list[Any]`, those without parameters where annotated, and annotations by an alias of one.
+
+    A nested one counts once, as its innermost.
+    """
+    aliases = {f"{module.name}.{name}" for module in checkout.modules for name in _aliases(module)}
     return sorted(
         Hit(module.path, node.lineno, ast.unparse(node))
         for module in checkout.modules
-        for node in _untyped(module)
+        for node in (*_untyped(module), *_aliased(module, aliases))
     )
 
 
@@ -41,6 +45,28 @@ def _untyped(module: Module) -> Iterator[ast.expr]:
             yield node
 
 
+def _aliases(module: Module) -> Iterator[str]:
+    """Names that a module gives to containers of Any."""
+    for node in module.tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript() as value):
+                parts = [part for part in ast.walk(value) if isinstance(part, ast.Subscript)]
+                if _last_name(value.value) in CONTAINERS and any(_holds_any(part) for part in parts):
+                    yield name
+
+
+def _aliased(module: Module, aliases: set[str]) -> Iterator[ast.expr]:
+    """Names in annotations that stand for such an alias, of this module or imported by name."""
+    names = set(_aliases(module))
+    for node in module.nodes:
+        if isinstance(node, ast.ImportFrom):
+            names |= {
+                each.asname or each.name for each in node.names if f"{node.module}.{each.name}" in aliases
+            }
+    for annotation in _annotations(module) if names else ():
+        yield from (part for part in ast.walk(annotation) if isinstance(part, ast.Name) and part.id in names)
+
+
 def _holds_any(node: ast.Subscript) -> bool:
     """Whether a container's own parameters name `Any`, or `object` as the values of a mapping."""
     if _last_name(node.value) not in CONTAINERS:
@@ -51,6 +77,7 @@ def _holds_any(node: ast.Subscript) -> bool:
 
 
 def _alternatives(parts: list[ast.expr]) -> Iterator[ast.expr]:
+    """The members of unions."""
     for part in parts:
         if isinstance(part, ast.BinOp):
             yield from _alternatives([part.left, part.right])

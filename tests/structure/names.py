@@ -28,7 +28,9 @@ Scope = Function | ast.Lambda
 
 def vague_names(checkout: Checkout) -> list[Hit]:
     """Every vague local name, once per function that binds it."""
-    return [Hit(path, line, name) for path, names in _every(checkout) for name, line in _vague(names).items()]
+    return sorted(
+        Hit(path, line, name) for path, names in _every(checkout) for name, line in _vague(names).items()
+    )
 
 
 def vague_share(checkout: Checkout) -> float:

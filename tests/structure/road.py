@@ -5,6 +5,7 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from tests.structure.symbols import Meaning, Symbols
 from tests.structure.tree import Checkout
@@ -55,8 +56,9 @@ class Road:
         return len(self.path) - 1
 
 
+@cache
 def roads(checkout: Checkout) -> list[Road]:
-    """The shortest road through each maker that touches a tensor, shortest first.
+    """The shortest road through each maker that touches a tensor, shortest first; RoadNotFound if none does.
 
     Each starts at the command `run`, passes the process door and ends with the call that touches a tensor.
     """
@@ -68,6 +70,8 @@ def roads(checkout: Checkout) -> list[Road]:
     if head is None:
         raise RoadNotFound(f"no calls lead from {start} to {door}; see DOOR in tests/structure/road.py")
     tails = {maker: shortest_path(calls, maker, touches_tensor) for maker in makers}
+    if not any(tails.values()):
+        raise RoadNotFound("no address `module:function` names a function that touches a tensor")
     every = [Road(maker, (*head, child, *tail)) for maker, tail in tails.items() if tail is not None]
     return sorted(every, key=lambda road: (road.calls, road.maker))
 

@@ -1,4 +1,4 @@
-"""The way from every released schema to the present one, a step per number; a released step never changes."""
+"""Upgrades every released schema to the current one, one step per number; released steps never change."""
 
 from collections.abc import Callable
 
@@ -14,27 +14,27 @@ STEPS: dict[int, Callable[[Operations, Connection], None]] = {
     2: schema_2.upgrade,
     3: schema_3.upgrade,
 }
-"""Number of a schema -> what leads to it from the one before."""
+"""Number of a schema -> upgrade from the schema before it."""
 
 
-def upgrade(db: Connection, found: int) -> None:
-    """Brings tables of schema `found` to the present one, within the caller's transaction.
+def upgrade(db: Connection, schema: int) -> None:
+    """Upgrade the tables from `schema` to the current one, within the caller's transaction.
 
-    The number is in the one table that programs of every schema read, so that older ones refuse what they
-    cannot read; Alembic keeps no table of its own.
+    The number is in a table that enginery of every schema reads, so that older versions refuse a newer
+    schema; Alembic's own version table is not used.
     """
     operations = Operations(MigrationContext.configure(db))
-    for number in range(found + 1, tables.SCHEMA_VERSION + 1):
+    for number in range(schema + 1, tables.SCHEMA_VERSION + 1):
         STEPS[number](operations, db)
     db.execute(update(tables.schema).values(number=tables.SCHEMA_VERSION))
     _require_whole(db)
 
 
 def _require_whole(db: Connection) -> None:
-    """Refuses rows that point nowhere: SQLite does not watch while tables are made anew."""
-    lost = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
-    if lost:
+    """Raise a StoreUnusable for dangling references: SQLite does not check them while tables are rebuilt."""
+    dangling = db.exec_driver_sql("PRAGMA foreign_key_check").all() if db.dialect.name == "sqlite" else []
+    if dangling:
         raise StoreUnusable(
-            f"the registry cannot be upgraded: {len(lost)} rows point at rows that are not there, the first "
-            f"in table {lost[0][0]!r}; it is left as it was, restore it from a backup"
+            f"the registry cannot be upgraded: {len(dangling)} rows point at rows that are not there, the"
+            f" first in table {dangling[0][0]!r}; it is left as it was, restore it from a backup"
         )

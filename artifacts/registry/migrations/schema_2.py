@@ -51,11 +51,11 @@ def upgrade(op: Operations, db: Connection) -> None:
 
 def _series(op: Operations, db: Connection) -> None:
     op.add_column("series", sa.Column("folded", sa.String(200)))
-    taken: set[str] = set()
+    folded_names: set[str] = set()
     for name in sorted(db.scalars(select(SERIES.c.name)), key=lambda name: (name != name.casefold(), name)):
         # of names that differ only by case, which schema 1 allowed, one is folded, the others stay as spelt
-        folded = name if name.casefold() in taken else name.casefold()
-        taken.add(folded)
+        folded = name if name.casefold() in folded_names else name.casefold()
+        folded_names.add(folded)
         db.execute(update(SERIES).where(SERIES.c.name == name).values(folded=folded))
     with op.batch_alter_table("series") as batch:
         batch.alter_column("folded", existing_type=sa.String(200), nullable=False)
@@ -89,16 +89,16 @@ def _version(op: Operations, db: Connection) -> None:
 
 def _fill_versions(db: Connection) -> None:
     """Facts into the table that versions share, the model and its source out of the recipe."""
-    known: set[str] = set()
+    stored_ids: set[str] = set()
     for name, number in db.execute(select(VERSION.c.name, VERSION.c.number)).all():
-        here = (VERSION.c.name == name) & (VERSION.c.number == number)
-        recipe, facts = db.execute(select(VERSION.c.recipe, VERSION.c.facts).where(here)).one()
-        shared = digest.of_json(facts)
-        if shared not in known:
-            db.execute(FACTS.insert().values(id=shared, facts=facts))
-            known.add(shared)
+        this_version = (VERSION.c.name == name) & (VERSION.c.number == number)
+        recipe, facts = db.execute(select(VERSION.c.recipe, VERSION.c.facts).where(this_version)).one()
+        facts_id = digest.of_json(facts)
+        if facts_id not in stored_ids:
+            db.execute(FACTS.insert().values(id=facts_id, facts=facts))
+            stored_ids.add(facts_id)
         model, source = _origin(recipe.get("model", {}))
-        db.execute(update(VERSION).where(here).values(facts_id=shared, model=model, source=source))
+        db.execute(update(VERSION).where(this_version).values(facts_id=facts_id, model=model, source=source))
 
 
 def _origin(model: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -114,8 +114,8 @@ def _alias(op: Operations, db: Connection) -> None:
     db.execute(update(ALIAS).values(moved_by=UNKNOWN))
     moves = select(EVENT.c.at, EVENT.c.name, EVENT.c.detail).where(EVENT.c.kind == "alias_moved")
     for at, name, detail in db.execute(moves.order_by(EVENT.c.seq)).all():
-        here = (ALIAS.c.name == name) & (ALIAS.c.alias == detail["alias"])
-        db.execute(update(ALIAS).where(here).values(moved_at=at))
+        this_alias = (ALIAS.c.name == name) & (ALIAS.c.alias == detail["alias"])
+        db.execute(update(ALIAS).where(this_alias).values(moved_at=at))
     with op.batch_alter_table("alias") as batch:
         batch.alter_column("moved_at", existing_type=sa.String(32), nullable=False)
         batch.alter_column("moved_by", existing_type=sa.String(200), nullable=False)

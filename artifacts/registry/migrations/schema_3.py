@@ -62,21 +62,21 @@ def upgrade(op: Operations, db: Connection) -> None:
 
 
 def _seal_all(db: Connection, name: str) -> None:
-    key, others = COLUMNS[name]
-    columns = [sa.column(one, sa.JSON if one in JSON else None) for one in (*key, *others)]
+    key, covered = COLUMNS[name]
+    columns = [sa.column(column, sa.JSON if column in JSON else None) for column in (*key, *covered)]
     table = sa.table(name, *columns, sa.column("seal"))
-    before: str | None = None
-    order = [table.c[one] for one in key]
+    last_seal: str | None = None
+    order = [table.c[column] for column in key]
     for row in db.execute(select(*columns).order_by(*order)).mappings().all():
-        beside = {"event": (before,), "version": (_metrics(db, dict(row)),) if name == "version" else ()}
+        context = {"event": (last_seal,), "version": (_metrics(db, dict(row)),) if name == "version" else ()}
         try:
-            before = seal(name, dict(row), *beside.get(name, ()))
+            last_seal = seal(name, dict(row), *context.get(name, ()))
         except (TypeError, ValueError):
-            before = None
-        here = sa.and_(*(table.c[one] == row[one] for one in key))
-        db.execute(update(table).where(here).values(seal=before))
+            last_seal = None
+        this_row = sa.and_(*(table.c[column] == row[column] for column in key))
+        db.execute(update(table).where(this_row).values(seal=last_seal))
 
 
 def _metrics(db: Connection, version: Mapping[str, Any]) -> list[list[Any]]:
-    here = (METRIC.c.name == version["name"]) & (METRIC.c.number == version["number"])
-    return of_metrics(row._asdict() for row in db.execute(select(METRIC).where(here)))
+    this_version = (METRIC.c.name == version["name"]) & (METRIC.c.number == version["number"])
+    return of_metrics(row._asdict() for row in db.execute(select(METRIC).where(this_version)))

@@ -1,4 +1,4 @@
-"""Several transfers at a time, in bounded memory, their results in order."""
+"""Runs several transfers at a time in bounded memory, with results in order."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +14,8 @@ LANES = 8
 def in_order(calls: Iterable[Callable[[], Result]], lanes: int = LANES) -> Iterator[Result]:
     """Run the calls in `lanes` threads and yield their results in order.
 
-    `calls` is asked for the next one only when fewer than `lanes` wait for their results. The first failure
-    ends it: calls that had not begun are dropped, those that had are waited for.
+    The next call is taken from `calls` only while fewer than `lanes` results are outstanding, which bounds
+    the memory. After the first failure, calls that have not begun are dropped, and running ones awaited.
     """
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(lanes) as pool:

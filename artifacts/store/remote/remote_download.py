@@ -1,4 +1,4 @@
-"""Fetches files from a remote store into a directory, every part verified; what is right there is kept."""
+"""Fetches files from a remote store into a directory; verifies every part and keeps intact ones."""
 
 import hashlib
 import os
@@ -16,10 +16,10 @@ from artifacts.store.remote.lanes import in_order
 from artifacts.store.remote.remote_objects import CHUNK_BYTES, Dropped, Objects
 
 ATTEMPTS = 5
-"""How often a part is asked for whose body ends early or has other bytes than its digest says."""
+"""Requests for a part whose body ends early or does not match its digest."""
 
-Moved = Callable[[int], None]
-"""Told bytes that are here, verified."""
+OnBytes = Callable[[int], None]
+"""Receives the number of bytes that were verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,52 +33,52 @@ class Part:
 
 
 def fetch(
-    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], into: Path, moved: Moved
+    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], directory: Path, on_bytes: OnBytes
 ) -> None:
-    """Make the files below `into` what their records say, fetching only parts that are not right there.
+    """Make the files below `directory` match their records; fetches only missing and damaged parts.
 
-    Bytes that stay wrong after several attempts are an ArtifactCorrupt, missing ones too.
+    ArtifactCorrupt for objects that are missing, or still damaged after several attempts.
     """
     for name, file in files.items():
-        target = into / name
+        target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _size(target, file.size)
     short = {name: file for name, file in files.items() if file.size <= part_bytes}
-    calls = (partial(_settle, objects, into / name, _only(file)) for name, file in short.items())
+    calls = (partial(_settle, objects, directory / name, _single_part(file)) for name, file in short.items())
     for length in in_order(calls):
-        moved(length)
+        on_bytes(length)
     for name, file in files.items():
         if name not in short:
-            _fetch_long(objects, into / name, file, moved)
+            _fetch_long(objects, directory / name, file, on_bytes)
 
 
 def differing(
-    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], moved: Moved
+    objects: Objects, part_bytes: int, files: Mapping[str, FileRecord], on_bytes: OnBytes
 ) -> Iterator[tuple[str, str]]:
-    """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
+    """Name and problem of each file that is damaged in the store; reads all of them."""
     for name, file in files.items():
         try:
-            parts = [_only(file)] if file.size <= part_bytes else parts_of(objects, file)
-            whole = hashlib.sha256()
+            parts = [_single_part(file)] if file.size <= part_bytes else parts_of(objects, file)
+            hasher = hashlib.sha256()
             for data in in_order(partial(_read, objects, part) for part in parts):
-                whole.update(data)
-                moved(len(data))
-            if whole.hexdigest() != file.sha256:
-                yield name, f"its parts make sha256 {whole.hexdigest()}; the manifest says {file.sha256}"
+                hasher.update(data)
+                on_bytes(len(data))
+            if hasher.hexdigest() != file.sha256:
+                yield name, f"its parts make sha256 {hasher.hexdigest()}; the manifest says {file.sha256}"
         except ArtifactCorrupt as exc:
             yield name, str(exc)
 
 
 def parts_of(objects: Objects, file: FileRecord) -> list[Part]:
-    """The parts of a long file by its index; an ArtifactCorrupt where that is missing or wrong."""
+    """The parts of a long file from its index; ArtifactCorrupt where the index is missing or wrong."""
     path = remote_layout.index_path(file.sha256)
-    where = f"{objects.place.url}/{path}"
+    place = f"{objects.place.url}/{path}"
     text = objects.read(path)
     if text is None:
-        raise ArtifactCorrupt(f"{where} is missing; repair the store from a copy, or build the recipe again")
-    index = remote_layout.read_index(text.decode(errors="replace"), where)
+        raise ArtifactCorrupt(f"{place} is missing; repair the store from a copy, or build the recipe again")
+    index = remote_layout.read_index(text.decode(errors="replace"), place)
     if index.size != file.size:
-        raise ArtifactCorrupt(f"{where} is of {index.size:,} bytes; the manifest says {file.size:,}")
+        raise ArtifactCorrupt(f"{place} is of {index.size:,} bytes; the manifest says {file.size:,}")
     spans = remote_layout.spans(index.size, index.part_bytes)
     return [
         Part(
@@ -91,128 +91,130 @@ def parts_of(objects: Objects, file: FileRecord) -> list[Part]:
     ]
 
 
-def _only(file: FileRecord) -> Part:
+def _single_part(file: FileRecord) -> Part:
     return Part(path=remote_layout.blob_path(file.sha256), sha256=file.sha256, offset=0, length=file.size)
 
 
 def _size(target: Path, size: int) -> None:
-    """Gives the file its length, without writing bytes; what it has of them stays."""
-    opened = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    """Set the file's length without writing bytes; existing bytes stay."""
+    handle = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        os.ftruncate(opened, size)
+        os.ftruncate(handle, size)
     finally:
-        os.close(opened)
+        os.close(handle)
 
 
-def _fetch_long(objects: Objects, target: Path, file: FileRecord, moved: Moved) -> None:
-    """Fetches parts several at a time, and hashes the whole behind them, from memory as a rule."""
-    whole = hashlib.sha256()
-    with target.open("rb") as behind:
+def _fetch_long(objects: Objects, target: Path, file: FileRecord, on_bytes: OnBytes) -> None:
+    """Fetch several parts at a time, and hash the whole file behind them, usually from the page cache."""
+    hasher = hashlib.sha256()
+    with target.open("rb") as reader:
         for length in in_order(partial(_settle, objects, target, part) for part in parts_of(objects, file)):
-            _hash(behind, length, whole)
-            moved(length)
-    if whole.hexdigest() != file.sha256:
+            _hash(reader, length, hasher)
+            on_bytes(length)
+    if hasher.hexdigest() != file.sha256:
         raise ArtifactCorrupt(
             f"{objects.place.url}/{remote_layout.index_path(file.sha256)}: its parts make sha256"
-            f" {whole.hexdigest()}; repair the store from a copy, or build the recipe again"
+            f" {hasher.hexdigest()}; repair the store from a copy, or build the recipe again"
         )
 
 
-def _hash(opened: BufferedReader, length: int, whole: "hashlib._Hash") -> None:
-    left = length
-    while left:
-        chunk = opened.read(min(left, CHUNK_BYTES))
-        whole.update(chunk)
-        left -= len(chunk)
+def _hash(file: BufferedReader, length: int, hasher: "hashlib._Hash") -> None:
+    remaining = length
+    while remaining:
+        chunk = file.read(min(remaining, CHUNK_BYTES))
+        hasher.update(chunk)
+        remaining -= len(chunk)
 
 
 def _settle(objects: Objects, target: Path, part: Part) -> int:
-    """Makes the part's bytes in the file right."""
-    opened = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
+    """Fetch the part's bytes into the file unless they are intact."""
+    handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if not _is_right(opened, part):
-            _receive(objects, opened, part)
+        if not _is_right(handle, part):
+            _receive(objects, handle, part)
     finally:
-        os.close(opened)
+        os.close(handle)
     return part.length
 
 
-def _is_right(opened: int, part: Part) -> bool:
-    """Whether the file has the part's bytes already; a hole was never written and is not read."""
-    if part.length and not _has_data(opened, part):
+def _is_right(handle: int, part: Part) -> bool:
+    """Whether the file has the part's bytes already; a hole was never written, so it is not read."""
+    if part.length and not _has_data(handle, part):
         return False
-    seen, at, end = hashlib.sha256(), part.offset, part.offset + part.length
-    while at < end:
-        chunk = os.pread(opened, min(CHUNK_BYTES, end - at), at)
+    hasher, position, end = hashlib.sha256(), part.offset, part.offset + part.length
+    while position < end:
+        chunk = os.pread(handle, min(CHUNK_BYTES, end - position), position)
         if not chunk:
             return False
-        seen.update(chunk)
-        at += len(chunk)
-    return seen.hexdigest() == part.sha256
+        hasher.update(chunk)
+        position += len(chunk)
+    return hasher.hexdigest() == part.sha256
 
 
-def _has_data(opened: int, part: Part) -> bool:
+def _has_data(handle: int, part: Part) -> bool:
     try:
-        return os.lseek(opened, part.offset, os.SEEK_DATA) < part.offset + part.length
-    except OSError:  # a hole up to the end of the file, or a file system that does not tell
-        return os.fstat(opened).st_blocks > 0
+        return os.lseek(handle, part.offset, os.SEEK_DATA) < part.offset + part.length
+    except OSError:  # a hole up to the end of the file, or a file system without SEEK_DATA
+        return os.fstat(handle).st_blocks > 0
 
 
-def _receive(objects: Objects, opened: int, part: Part) -> None:
-    _transfer(objects, part, lambda data, at: _write(opened, data, part.offset + at))
+def _receive(objects: Objects, handle: int, part: Part) -> None:
+    _transfer(objects, part, lambda data, position: _write(handle, data, part.offset + position))
 
 
 def _read(objects: Objects, part: Part) -> bytes:
     """The part's bytes, verified."""
-    held = bytearray(part.length)
+    buffer = bytearray(part.length)
 
-    def keep(data: bytes, at: int) -> None:
-        held[at : at + len(data)] = data
+    def keep(data: bytes, position: int) -> None:
+        buffer[position : position + len(data)] = data
 
     _transfer(objects, part, keep)
-    return bytes(held)
+    return bytes(buffer)
 
 
-def _write(opened: int, data: bytes, at: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(opened, rest, at)
-        rest, at = rest[written:], at + written
+def _write(handle: int, data: bytes, position: int) -> None:
+    remaining = memoryview(data)
+    while remaining:
+        written = os.pwrite(handle, remaining, position)
+        remaining, position = remaining[written:], position + written
 
 
 def _transfer(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> None:
-    """Hands the part's bytes to `sink`, again from the start until they are what its digest says."""
-    where = f"{objects.place.url}/{part.path}"
-    said = ""
+    """Pass the part's bytes to `sink`; repeats from the start until they match the digest."""
+    place = f"{objects.place.url}/{part.path}"
+    problem = ""
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(objects.patience.backoff_s * 2**attempt)
         try:
-            said = _once(objects, part, sink)
+            problem = _transfer_once(objects, part, sink)
         except Dropped as exc:
-            said, lost = str(exc), True
+            problem, cut_short = str(exc), True
         except FileNotFoundError:
             raise ArtifactCorrupt(
-                f"{where} is missing; repair the store from a copy, or build the recipe again"
+                f"{place} is missing; repair the store from a copy, or build the recipe again"
             ) from None
         else:
-            lost = False
-        if not said:
+            cut_short = False
+        if not problem:
             return
-    if lost:
-        raise StoreUnusable(f"{where} could not be read to its end ({said}); run again, what is here is kept")
-    raise ArtifactCorrupt(f"{where} {said}; repair the store from a copy, or build the recipe again")
+    if cut_short:
+        raise StoreUnusable(
+            f"{place} could not be read to its end ({problem}); run again, what is here is kept"
+        )
+    raise ArtifactCorrupt(f"{place} {problem}; repair the store from a copy, or build the recipe again")
 
 
-def _once(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> str:
-    """Hands over the bytes of one answer; returns what is wrong with them, or nothing."""
-    seen, at = hashlib.sha256(), 0
+def _transfer_once(objects: Objects, part: Part, sink: Callable[[bytes, int], None]) -> str:
+    """Pass the bytes of one response to `sink`; return their problem, empty if they match."""
+    hasher, position = hashlib.sha256(), 0
     for chunk in objects.stream(part.path):
-        if at + len(chunk) > part.length:
+        if position + len(chunk) > part.length:
             return f"has more than its {part.length:,} bytes"
-        sink(chunk, at)
-        seen.update(chunk)
-        at += len(chunk)
-    if at != part.length:
-        return f"has {at:,} bytes, not {part.length:,}"
-    return "" if seen.hexdigest() == part.sha256 else f"has sha256 {seen.hexdigest()}"
+        sink(chunk, position)
+        hasher.update(chunk)
+        position += len(chunk)
+    if position != part.length:
+        return f"has {position:,} bytes, not {part.length:,}"
+    return "" if hasher.hexdigest() == part.sha256 else f"has sha256 {hasher.hexdigest()}"

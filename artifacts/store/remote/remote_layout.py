@@ -1,4 +1,4 @@
-"""Where things are in a remote store, and how a long file is cut: pure."""
+"""Paths in a remote store, and the division of long files into parts: pure."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import Frozen, Sha256, seal, unseal
 
 PART_BYTES = 16 << 20
-"""Longer files are stored in parts of so many bytes: what is held in memory per request."""
+"""Longer files are stored in parts of this size, the memory that a request takes."""
 
 STORE = "store.json"
 MANIFESTS = "manifests"
@@ -16,7 +16,7 @@ QUARANTINE = "quarantine"
 
 
 class StoreRecord(Frozen):
-    """What a remote store says of itself; made by its first writer."""
+    """The record of a remote store about itself; written by its first writer."""
 
     layout: Literal[1]
     id: str
@@ -29,21 +29,21 @@ class StoreRecord(Frozen):
 
 
 class PartIndex(Frozen):
-    """What a long file consists of; written when all of its parts are there."""
+    """The index of a long file; written after all of its parts."""
 
     version: Literal[1]
     size: NonNegativeInt
     """Bytes of the file."""
     part_bytes: PositiveInt
     parts: tuple[Sha256, ...]
-    """Digests in order; every part has `part_bytes`, the last what is left."""
+    """Digests in order; every part has `part_bytes`, the last one the rest."""
 
     @model_validator(mode="after")
     def parts_make_the_size(self) -> "PartIndex":
         """Checks that there are as many parts as the size needs."""
-        needed = -(-self.size // self.part_bytes)
-        if len(self.parts) != needed:
-            raise ValueError(f"{len(self.parts)} parts; {self.size:,} bytes have {needed}")
+        expected = -(-self.size // self.part_bytes)
+        if len(self.parts) != expected:
+            raise ValueError(f"{len(self.parts)} parts; {self.size:,} bytes have {expected}")
         return self
 
     def to_text(self) -> str:
@@ -51,22 +51,22 @@ class PartIndex(Frozen):
         return seal(self.model_dump(mode="json"))
 
 
-def read_index(text: str, where: str) -> PartIndex:
-    """The index in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
+def read_index(text: str, place: str) -> PartIndex:
+    """The index in sealed text; otherwise an ArtifactCorrupt that names `place`."""
     try:
-        return PartIndex.model_validate(unseal(text, where))
+        return PartIndex.model_validate(unseal(text, place))
     except ValidationError as exc:
         raise ArtifactCorrupt(
-            f"{where}: {exc.errors()[0]['msg']}; it was not written by this version"
+            f"{place}: {exc.errors()[0]['msg']}; it was not written by this version"
         ) from None
 
 
-def read_store(text: str, where: str) -> StoreRecord:
-    """The store's record in sealed text; anything else is an ArtifactCorrupt naming `where` it was."""
+def read_store(text: str, place: str) -> StoreRecord:
+    """The store's record in sealed text; otherwise an ArtifactCorrupt that names `place`."""
     try:
-        return StoreRecord.model_validate(unseal(text, where))
+        return StoreRecord.model_validate(unseal(text, place))
     except ValidationError as exc:
-        raise ArtifactCorrupt(f"{where}: {exc.errors()[0]['msg']}; this version reads layout 1") from None
+        raise ArtifactCorrupt(f"{place}: {exc.errors()[0]['msg']}; this version reads layout 1") from None
 
 
 def spans(size: int, part_bytes: int) -> list[tuple[int, int]]:
@@ -75,30 +75,30 @@ def spans(size: int, part_bytes: int) -> list[tuple[int, int]]:
 
 
 def manifest_path(name: str) -> str:
-    """Where the manifest of a key's first content is, or, by its address, that of a further one."""
+    """Path of the manifest of a key's first content, or, by its address, of a further one."""
     return f"{MANIFESTS}/{name[:2]}/{name}.json"
 
 
 def name_of(path: str) -> str:
-    """What `manifest_path` was given."""
+    """The key or address in a manifest's path: the inverse of `manifest_path`."""
     return path.rpartition("/")[2].removesuffix(".json")
 
 
 def blob_path(sha256: str) -> str:
-    """Where the bytes of a file of one part are."""
+    """Path of the bytes of a file with one part."""
     return f"blobs/{sha256[:2]}/{sha256}"
 
 
 def index_path(sha256: str) -> str:
-    """Where the index of a longer file is."""
+    """Path of the index of a longer file."""
     return f"{blob_path(sha256)}.json"
 
 
 def parts_prefix(sha256: str) -> str:
-    """Where the parts of a longer file are."""
+    """Folder of the parts of a longer file."""
     return f"{blob_path(sha256)}.parts"
 
 
 def part_path(sha256: str, index: int, part: str) -> str:
-    """Where one part of a longer file is; its name has its digest, so that nobody takes another's for it."""
+    """Path of one part of a longer file; it contains the digest, so that equal paths have equal bytes."""
     return f"{parts_prefix(sha256)}/{index:05d}.{part}"

@@ -1,4 +1,4 @@
-"""Which object store a URL means; credentials come from the environment and never from the URL."""
+"""Parses URLs of object stores; credentials come from the environment, never from the URL."""
 
 import re
 from collections.abc import Mapping
@@ -19,29 +19,27 @@ CREDENTIALS: Mapping[str, str] = {
     "gs": "GOOGLE_SERVICE_ACCOUNT, or GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
-"""Scheme of a URL -> variables that hold its credentials."""
+"""Scheme of a URL -> environment variables with its credentials."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long an object store may take, and how often it is asked again."""
+    """Timeouts and retries of requests to an object store."""
 
     stall_s: float = 30.0
-    """An answer of which no byte comes for so long has failed."""
+    """Longest wait for the next byte of a response."""
     request_s: float = 300.0
-    """A request, which moves at most one part, has failed after so long: eight parts of 16 MiB at a time
-    need 0.5 MB/s."""
+    """Longest request, which transfers at most one part: eight parts of 16 MiB at a time need 0.5 MB/s."""
     outage_s: float = 180.0
-    """A request that keeps failing is given up after so long; until then 5xx answers, refused connections
-    and timeouts are tried again."""
+    """Longest time for retries of a request after 5xx responses, refused connections and timeouts."""
     retries: int = 10
-    """How often one request is repeated at most."""
+    """Most retries of one request."""
     backoff_s: float = 0.2
     """Pause before the first repetition; it doubles, with jitter, up to 15 s."""
 
 
 BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-"""Names of buckets and containers in any of the stores."""
+"""Matches names of buckets and containers of all kinds of stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class Place:
 
 
 def parse(url: str) -> Place:
-    """The place a URL names; a StoreUnknown that shows no secret where it holds one, or names no bucket."""
+    """The place that a URL names; StoreUnknown, without secrets, for URLs with credentials or no bucket."""
     scheme, _, rest = url.partition("://")
     host, _, prefix = rest.partition("/")
     if "@" in host or {"?", "#"} & set(rest):
@@ -71,26 +69,24 @@ def parse(url: str) -> Place:
     if not host or {".", ".."} & {host, *parts}:
         raise StoreUnknown(f"store {url!r} names no bucket and prefix; write {scheme}://BUCKET/PREFIX")
     if not BUCKET.fullmatch(host):
-        raise StoreUnknown(
-            f"{shortened(host)!r} is no name of a bucket; use letters, digits, '.', '_' and '-'"
-        )
+        raise StoreUnknown(f"{shortened(host)!r} is not a bucket name; use letters, digits, '.', '_' and '-'")
     return Place(scheme, host, "/".join(parts))
 
 
 def shown(url: str) -> str:
-    """The URL without anything that may be a secret: user, password, query, fragment."""
-    scheme, found, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
+    """The URL without parts that may be secret: user, password, query, fragment."""
+    scheme, separator, rest = re.split("[?#]", url, maxsplit=1)[0].partition("://")
     host, slash, path = rest.partition("/")
-    return f"{scheme}{found}{host.rpartition('@')[2]}{slash}{path}"
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def connect(place: Place, patience: Patience, *, sending: bool = False) -> "ObjectStore":
-    """A handle of the place, by which every request is repeated as `patience` says.
+    """A client for the place with the timeouts and retries of `patience`.
 
-    The HTTP client counts the time that sending a body takes as waiting for the answer, so that a handle for
-    `sending` much has no limit on that but `request_s`.
+    The HTTP client counts the time for sending a body as waiting for the response. So a client for `sending`
+    large bodies has no read timeout, only `request_s`.
     """
-    # plain http is for servers inside, and asked for in the endpoint's own URL
+    # Plain HTTP is used only where the endpoint's own URL says so, e.g. for servers in a private network.
     limits: ClientConfig = {"allow_http": True, "timeout": timedelta(seconds=patience.request_s)}
     if not sending:
         limits["read_timeout"] = timedelta(seconds=patience.stall_s)

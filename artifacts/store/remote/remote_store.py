@@ -1,4 +1,4 @@
-"""A store in object storage: what is committed there, and what moves to and from it."""
+"""The store in object storage: lookups, pushes and fetches of artifacts."""
 
 import logging
 import secrets
@@ -14,9 +14,9 @@ from obstore.store import ObjectStore
 from artifacts.address import address, is_address, parse_address
 from artifacts.errors import ArtifactCorrupt, NotFound, StoreUnusable
 from artifacts.manifest import FileRecord, Manifest, read_manifest
+from artifacts.progress import Progress
 from artifacts.store import lease
 from artifacts.store.contents import absent
-from artifacts.store.draft import Progress
 from artifacts.store.remote import remote_download, remote_layout, remote_upload
 from artifacts.store.remote.remote_objects import Objects
 from artifacts.store.remote.remote_place import Patience, Place
@@ -26,31 +26,35 @@ log = logging.getLogger(__name__)
 
 
 class RemoteStore:
-    """Artifacts below one prefix of an object store; a manifest that is there is the commit."""
+    """Artifacts below one prefix of an object store; the presence of a manifest is the commit."""
 
     def __init__(
         self, place: Place, patience: Patience | None = None, *, part_bytes: int = remote_layout.PART_BYTES
     ) -> None:
-        """`part_bytes` counts only where the store is not made yet."""
+        """`part_bytes` is used only if the store does not exist yet."""
         self.url = place.url
         self._objects = Objects(place, patience or Patience())
         self._part_bytes = part_bytes
 
     @property
     def objects(self) -> ObjectStore:
-        """The store of objects itself; paths are relative to the store's prefix."""
+        """The object store client; paths are relative to the store's prefix."""
         return self._objects.handle
 
     @cached_property
     def record(self) -> remote_layout.StoreRecord:
-        """What the store says of itself, which is written where it says nothing yet."""
-        if (found := self._record()) is None:
-            made = remote_layout.StoreRecord(layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes)
-            self._objects.create(remote_layout.STORE, made.to_text().encode())
-            found = self._record()  # somebody else's, where both wrote
-        if found is None:
-            raise StoreUnusable(f"{self.url}: {remote_layout.STORE} was written and is not there; run again")
-        return found
+        """The store's record about itself; written if there is none yet."""
+        if (record := self._record()) is None:
+            new_record = remote_layout.StoreRecord(
+                layout=1, id=secrets.token_hex(32), part_bytes=self._part_bytes
+            )
+            self._objects.create(remote_layout.STORE, new_record.to_text().encode())
+            record = self._record()  # another writer's, if both created it
+        if record is None:
+            raise StoreUnusable(
+                f"{self.url}: {remote_layout.STORE} was written but cannot be found; run again"
+            )
+        return record
 
     def _record(self) -> remote_layout.StoreRecord | None:
         text = self._objects.read(remote_layout.STORE)
@@ -60,16 +64,16 @@ class RemoteStore:
 
     @property
     def id(self) -> str:
-        """Random, so that the store is recognised under any URL."""
+        """Random id, which identifies the store under any URL."""
         return self.record.id
 
     def identity(self) -> Identity | None:
         """Id and layout, None before the first write."""
-        found = self._record()
-        return None if found is None else Identity(found.layout, found.id)
+        record = self._record()
+        return None if record is None else Identity(record.layout, record.id)
 
     def has(self, key: str) -> bool:
-        """Whether the artifact was committed; of an address that very content."""
+        """Whether the artifact was committed; for an address, exactly that content."""
         base, content = parse_address(key)
         if content is not None:
             return self._holding(base, content) is not None
@@ -81,12 +85,12 @@ class RemoteStore:
         return sorted(name for name in names if is_address(name))
 
     def contents(self, key: str) -> list[str]:
-        """Addresses of every content of a key that can be read, the first one first."""
-        found = []
+        """Addresses of every readable content of a key; lookups by key find the first."""
+        addresses = []
         for name in (key, *self._further(key)):
             with suppress(ArtifactCorrupt, NotFound):
-                found.append(self._manifest_at(name).address)
-        return list(dict.fromkeys(found))
+                addresses.append(self._manifest_at(name).address)
+        return list(dict.fromkeys(addresses))
 
     def manifest(self, key: str) -> Manifest:
         """The artifact's manifest; NotFound where there is none, ArtifactCorrupt where it was changed."""
@@ -105,12 +109,12 @@ class RemoteStore:
         return self._manifest_at(further[0])
 
     def named(self, key: str) -> str:
-        """The name of the manifest of an artifact, or what it would have."""
+        """Name of an artifact's manifest, existing or not."""
         base, content = parse_address(key)
         return key if content is None else self._holding(base, content) or key
 
     def _holding(self, key: str, content: str) -> str | None:
-        """Under which name the content is; a first one whose manifest is damaged may be it."""
+        """Name of the content's manifest; the key where the first content's manifest is damaged."""
         exact = address(key, content)
         try:
             if self._manifest_at(key).digest == content:
@@ -122,7 +126,7 @@ class RemoteStore:
         return exact if self._objects.size(remote_layout.manifest_path(exact)) is not None else None
 
     def _further(self, key: str) -> list[str]:
-        """Names of the contents of a key beside its first one."""
+        """Names of the contents of a key other than the first."""
         names = map(remote_layout.name_of, self._objects.listing(f"{remote_layout.MANIFESTS}/{key[:2]}"))
         return sorted(name for name in names if name.startswith(f"{key}.") and is_address(name))
 
@@ -141,49 +145,50 @@ class RemoteStore:
     def lease(
         self,
         keys: Iterable[str],
-        what: str,
+        purpose: str,
         blobs: Iterable[str] = (),
         *,
         waiting: lease.Waiting | None = None,
     ) -> AbstractContextManager[lease.Lease]:
-        """Keep artifacts, and files that are being sent, from every sweep until the block ends."""
-        self._record()  # says that there is no bucket, where there is none
-        return lease.hold(self.objects, keys, what, blobs=blobs, waiting=waiting)
+        """Protect artifacts, and contents that are being sent, from every sweep until the block ends."""
+        self._record()  # raises the right error for a missing bucket
+        return lease.hold(self.objects, keys, purpose, blobs=blobs, waiting=waiting)
 
     @contextmanager
-    def reading(self, keys: Iterable[str], what: str) -> Iterator[None]:
-        """Keep artifacts that are only read from every sweep, unless these credentials may not write."""
+    def reading(self, keys: Iterable[str], purpose: str) -> Iterator[None]:
+        """Protect artifacts that are only read from every sweep, if the credentials allow writing."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.lease(keys, what))
+                stack.enter_context(self.lease(keys, purpose))
             except StoreUnusable as exc:
                 if not isinstance(exc.__cause__, PermissionDeniedError | UnauthenticatedError):
                     raise
-                log.info("%s may only be read, so that no lease is written there", self.url)
+                log.info("%s is read-only with these credentials, so no lease is written", self.url)
             yield
 
     def push(self, root: Path, manifest: Manifest, progress: Progress | None = None) -> bool:
-        """Send the artifact in `root` unless it is there; return whether it was sent.
+        """Send the artifact in `root` unless the store has it; return whether it was sent.
 
-        An interrupted push is continued: what has arrived is not sent again. Other contents of its key stay.
+        An interrupted push is resumed: parts that have arrived are not sent again. Other contents of its key
+        stay.
         """
         digests = {record.sha256 for record in manifest.files.values()}
-        what, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
-        with self.lease([manifest.key], what, digests) as held:
+        purpose, part_bytes = f"push {manifest.kind} {manifest.key[:12]}", self.record.part_bytes
+        with self.lease([manifest.key], purpose, digests) as lease_:
             if self.has(manifest.address):
                 return False
-            told = _counted(manifest.size_bytes, progress)
-            remote_upload.push_files(self._objects, part_bytes, root, manifest.files, told)
-            held.require()
+            on_bytes = _byte_counter(manifest.size_bytes, progress)
+            remote_upload.push_files(self._objects, part_bytes, root, manifest.files, on_bytes)
+            lease_.require()
             self._commit(manifest)
-            held.require()
+            lease_.require()
         return True
 
     def _commit(self, manifest: Manifest) -> None:
-        """Writes the manifest under the key, or under its address where another content has that.
+        """Write the manifest under the key, or under its address if another content has the key.
 
-        Of two that are written at one moment the later goes to its address too: servers that know conditional
-        writes refuse it the key, from others it is read back.
+        Of two concurrent commits, the later one goes to its address: a server with conditional writes rejects
+        it under the key; on other servers, reading the key back shows which manifest won.
         """
         text, first = manifest.to_text().encode(), remote_layout.manifest_path(manifest.key)
         if self._objects.size(first) is None:
@@ -192,7 +197,7 @@ class RemoteStore:
             self._objects.write(remote_layout.manifest_path(manifest.address), text)
 
     def fetch(self, record: FileRecord, target: Path) -> bool:
-        """Write one content to a new file, verified; False where it is not in the store undamaged."""
+        """Write one content to a new file, verified; False where the store has no intact copy."""
         try:
             self.fetch_files({target.name: record}, target.parent)
         except ArtifactCorrupt:
@@ -201,32 +206,32 @@ class RemoteStore:
         return True
 
     def fetch_files(
-        self, files: Mapping[str, FileRecord], into: Path, progress: Progress | None = None
+        self, files: Mapping[str, FileRecord], directory: Path, progress: Progress | None = None
     ) -> None:
-        """Make the files below `into` what their records say; parts that are right there are kept.
+        """Make the files below `directory` match their records; keeps parts that are intact there.
 
-        Bytes that cannot be had as their digests say are an ArtifactCorrupt.
+        ArtifactCorrupt where the store has no intact copy of a file.
         """
-        told = _counted(sum(record.size for record in files.values()), progress)
-        remote_download.fetch(self._objects, self.record.part_bytes, files, into, told)
+        on_bytes = _byte_counter(sum(record.size for record in files.values()), progress)
+        remote_download.fetch(self._objects, self.record.part_bytes, files, directory, on_bytes)
 
     def verify(self, key: str, progress: Progress | None = None) -> list[str]:
-        """Everything wrong with the artifact, by reading all of it from the store; each names its file."""
+        """Every problem of the artifact, each with its file; reads every byte from the store."""
         try:
             manifest = self.manifest(key)
         except ArtifactCorrupt as exc:
             return [f"manifest.json: {exc}"]
-        return [f"{name}: {what}" for name, what in self.differing(manifest.files, progress)]
+        return [f"{name}: {problem}" for name, problem in self.differing(manifest.files, progress)]
 
     def differing(
         self, files: Mapping[str, FileRecord], progress: Progress | None = None
     ) -> Iterator[tuple[str, str]]:
-        """Name and what is wrong of each file that is damaged in the store, by reading all of them."""
-        told = _counted(sum(record.size for record in files.values()), progress)
-        return remote_download.differing(self._objects, self.record.part_bytes, files, told)
+        """Name and problem of each file that is damaged in the store; reads all of them."""
+        on_bytes = _byte_counter(sum(record.size for record in files.values()), progress)
+        return remote_download.differing(self._objects, self.record.part_bytes, files, on_bytes)
 
     def replace(self, record: FileRecord, source: Path) -> None:
-        """Send a content anew in place of one that is damaged."""
+        """Replace a damaged content by the bytes of a file."""
         with self.lease([], f"the repair of {record.sha256[:12]}", [record.sha256]):
             self.drop(record.sha256)
             files = {source.name: record}
@@ -235,17 +240,17 @@ class RemoteStore:
             )
 
     def drop(self, sha256: str) -> None:
-        """Remove a content that is damaged: whoever pushes it next sends it again."""
+        """Remove a damaged content, so that the next push sends it again."""
         parts = self._objects.listing(remote_layout.parts_prefix(sha256))
         for path in (remote_layout.index_path(sha256), remote_layout.blob_path(sha256), *parts):
             self._objects.remove(path)
 
     def restore(self, name: str, manifest: Manifest) -> None:
-        """Write a manifest anew in place of the one of that name, which is damaged."""
+        """Replace the damaged manifest with this name."""
         self._objects.write(remote_layout.manifest_path(name), manifest.to_text().encode())
 
     def discard(self, key: str) -> None:
-        """Set an artifact's manifest aside: it is no longer committed, and is built again if it is wanted."""
+        """Move an artifact's manifest to the quarantine: it is no longer committed and can be built again."""
         name = self.named(key)
         text = self._objects.read(remote_layout.manifest_path(name))
         if text is not None:
@@ -253,19 +258,19 @@ class RemoteStore:
             self._objects.remove(remote_layout.manifest_path(name))
 
     def prepare(self) -> None:
-        """Prove that the store can be written, by writing; otherwise a StoreUnusable."""
+        """Write to the store to prove that it is writable; otherwise a StoreUnusable."""
         probe = f"probes/{uuid.uuid4().hex}"
         self._objects.write(probe, b"1")
         self._objects.remove(probe)
 
 
-def _counted(total: int, progress: Progress | None) -> Callable[[int], None]:
+def _byte_counter(total: int, progress: Progress | None) -> Callable[[int], None]:
     done = 0
 
-    def told(size: int) -> None:
+    def count(size: int) -> None:
         nonlocal done
         done += size
         if progress is not None:
             progress(done, total)
 
-    return told
+    return count

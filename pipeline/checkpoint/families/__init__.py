@@ -17,8 +17,8 @@ def names() -> list[str]:
 def family(architecture: str) -> Family:
     """Returns the family of an architecture; an unknown one is a SourceError that lists those supported."""
     families: list[Family] = [import_module(f"{__name__}.{name}").FAMILY for name in names()]
-    for found in families:
-        if architecture in found.architectures:
-            return found
-    supported = ", ".join(each for found in families for each in found.architectures)
+    for candidate in families:
+        if architecture in candidate.architectures:
+            return candidate
+    supported = ", ".join(each for candidate in families for each in candidate.architectures)
     raise SourceError(f"config.json: architecture {architecture!r} is not supported; supported: {supported}")

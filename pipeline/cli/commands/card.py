@@ -83,10 +83,10 @@ def _reading(app: App) -> "Reading":
 
 def _write(path: Path, text: str) -> None:
     """The file at once and whole."""
-    from artifacts.store.disk import FullDiskSaid, UnwritableSaid  # with the errors
+    from artifacts.store.disk import ReportFullDisk, ReportUnwritable  # with the errors
 
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with FullDiskSaid(path.parent, str(path)), UnwritableSaid(path.parent):
+    with ReportFullDisk(path.parent, str(path)), ReportUnwritable(path.parent):
         try:
             draft.write_text(text, encoding="utf-8")
             draft.replace(path)

@@ -13,7 +13,7 @@ from pipeline.cli.parameter_types import ORDINAL, PATH, SECONDS
 from pipeline.cli.unused_options import refuse_unused
 
 if TYPE_CHECKING:
-    from artifacts.notify.deliver import Tried
+    from artifacts.notify.deliver import Attempt
     from artifacts.notify.outbox import Outbox
     from artifacts.notify.subscription import Way
 
@@ -100,11 +100,11 @@ def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
         app.out.say("stopped; what is due waits for the next `enginery notify`")
 
 
-def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
-    from artifacts.notify.deliver import deliver  # httpx: not for --help
+def _tell(app: App, outbox: "Outbox") -> "Sequence[Attempt]":
+    from artifacts.notify.deliver import deliver_due  # httpx: not for --help
     from pipeline.run.announce import WAYS
 
-    tried = deliver(outbox, WAYS, lambda: datetime.now(UTC))
+    tried = deliver_due(outbox, WAYS, lambda: datetime.now(UTC))
     if tried and app.out.json_mode:
         app.out.rows([_row(one) for one in tried], id_column="event")
     for one in tried if not app.out.json_mode else ():
@@ -187,7 +187,7 @@ def _list_deliveries(app: App, outbox: "Outbox") -> None:
         app.out.say("nobody was told anything yet")
 
 
-def _row(one: "Tried") -> dict[str, object]:
+def _row(one: "Attempt") -> dict[str, object]:
     return {
         "event": one.due.event.seq,
         "subscriber": one.due.subscription.id,

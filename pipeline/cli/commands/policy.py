@@ -160,10 +160,12 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
 
 
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
-    from artifacts.registry.telling import asked  # with the registry
+    from artifacts.registry.telling import describe_rule  # with the registry
 
     rules = policy.as_dict()
-    return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]
+    return [
+        {"alias": f"@{alias}", "rule": rule, "asks": describe_rule(value)} for rule, value in rules.items()
+    ]
 
 
 def _waiver_row(app: App, one: "Waiver") -> dict[str, Any]:

@@ -117,7 +117,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
 
     Example: enginery log demo/int4_awq_tp2 -n 20
     """
-    from artifacts.registry.telling import tell  # with the registry
+    from artifacts.registry.telling import describe_event  # with the registry
 
     if name is not None:
         app.registry.versions(name)
@@ -132,7 +132,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
                 "at": shown(app, one.at),
                 "by": one.by,
                 "name": one.name or "-",
-                "what": tell(one),
+                "what": describe_event(one),
             }
             for one in events
         ],

@@ -68,13 +68,13 @@ def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:
     """Formats to tell about; raises click's error for one that there is not or that cannot be asked about."""
     from calibration.sensitivity.proposal import widers  # with the formats
     from recipes.formats import FORMATS
-    from recipes.schema import known_format
+    from recipes.schema import check_format
 
     default = loaded.recipe.precision.default.name
     names = question.formats or ((default,) if default != "none" else (DEFAULT_FORMAT,))
     try:
         for name in (*names, question.wider):
-            known_format(name)
+            check_format(name)
     except ValueError as exc:
         raise click.UsageError(str(exc)) from None
     recorded = loaded.recipe.calibration.statistics if loaded.recipe.calibration else "all"

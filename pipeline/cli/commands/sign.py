@@ -190,13 +190,13 @@ def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
     keys = trusted(asked["trusted_key"], True) or {}
     record, manifest = _version(app, reference)
     text = read_bytes(asked["add"], SIGNATURE_BYTES).decode(errors="replace")
-    key_id = signing.vouching(manifest, [text], keys)
+    key_id = signing.vouching_keys(manifest, [text], keys)
     if not key_id:
         raise KeyUnusable(
             f"{asked['add']}: not a signature of {record.reference} by a trusted key; give the version that "
             "was signed, and with --trusted-key the public half of the key"
         )
-    made = signing.received(text, manifest, keys[key_id[0]], by=whoami())
+    made = signing.accept_signature(text, manifest, keys[key_id[0]], by=whoami())
     _endorsements(app).add_signature(made, record.engine_key)
     app.announce()
     app.out.value(
@@ -214,11 +214,15 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
         signing.require_some(keys)
     known = keys or {}
     every: list[tuple[str, Any, bool]] = [
-        ("files", one, bool(signing.vouching(manifest, [one.bundle], known)))
+        ("files", one, bool(signing.vouching_keys(manifest, [one.bundle], known)))
         for one in kept.signatures(manifest.digest)
     ]
     every += [
-        ("provenance", one, any(provenance.attested(one.bundle, manifest, pem) for pem in known.values()))
+        (
+            "provenance",
+            one,
+            any(provenance.verified_predicate(one.bundle, manifest, pem) for pem in known.values()),
+        )
         for one in kept.attestations(manifest.key, manifest.digest)
     ]
     rows = [
@@ -267,10 +271,10 @@ def _passphrase(*, confirm: bool = False) -> str:
 
 def _write(output: Path | None, bundle: str) -> None:
     if output is not None:
-        from artifacts.store.disk import UnwritableSaid  # pydantic: not for --help
+        from artifacts.store.disk import ReportUnwritable  # pydantic: not for --help
 
         require_writable(output)
-        with UnwritableSaid(output.parent):
+        with ReportUnwritable(output.parent):
             output.write_text(bundle)
 
 

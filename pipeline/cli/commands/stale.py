@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """A cron expression that fires, or a usage error."""
-    from recipes.cron import known_cron  # only with a schedule
+    from recipes.cron import check_cron  # only with a schedule
 
     try:
-        return None if value is None else known_cron(value)
+        return None if value is None else check_cron(value)
     except ValueError as exc:
         raise click.BadParameter(str(exc)) from None
 

@@ -91,7 +91,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     bound = _bound(app) if damages else None
     source = _source(app, None) if damages and source is None else source
     mended, left = [], []
-    for done in repair_all(store, damages, source, bound=bound):
+    for done in repair_all(store, damages, source, registered_id=bound):
         if done.repaired:
             app.out.say(f"repaired {done.damage.paths[-1]}: {done.how}")
             mended.append({"paths": list(done.damage.paths), "how": done.how})

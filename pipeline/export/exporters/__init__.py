@@ -49,7 +49,7 @@ def exporter(target: str) -> Exporter:
     if target not in names():
         raise ExportRefused(f"unknown target {target!r}; have {', '.join(names())}")
     try:
-        found: Exporter = import_module(f"{__name__}.{target.replace('-', '_')}").EXPORTER
+        loaded: Exporter = import_module(f"{__name__}.{target.replace('-', '_')}").EXPORTER
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         extra = EXTRAS.get(package)
@@ -58,7 +58,7 @@ def exporter(target: str) -> Exporter:
         raise BackendUnavailable(
             f"exporting to {target} needs the package {package}; install enginery[{extra}]"
         ) from None
-    return found
+    return loaded
 
 
 def export(

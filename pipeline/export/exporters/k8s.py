@@ -74,14 +74,19 @@ class K8s:
 
     def reasons(self, deployment: Deployment, settings: K8sSettings) -> list[str]:
         """Every reason why a pod cannot serve it."""
-        found = exporter(settings.server).reasons(deployment, server_settings(settings))
+        problems = exporter(settings.server).reasons(deployment, server_settings(settings))
         if deployment.world_size > deployment.gpus_per_node:
-            found = [f"a pod has the GPUs of one host; {deployment.world_size} ranks need several", *found]
+            problems = [
+                f"a pod has the GPUs of one host; {deployment.world_size} ranks need several",
+                *problems,
+            ]
         if settings.files == "reference":
-            found.append("a pod does not see the store: --reference is not for k8s; use --copy or --link")
+            problems.append("a pod does not see the store: --reference is not for k8s; use --copy or --link")
         if settings.gpu_product is None and gpu_product(deployment) is None:
-            found.append("the version does not say its GPU; give it: --set gpu_product=NVIDIA-H100-80GB-HBM3")
-        return found
+            problems.append(
+                "the version does not say its GPU; give it: --set gpu_product=NVIDIA-H100-80GB-HBM3"
+            )
+        return problems
 
     def files(self, deployment: Deployment, settings: K8sSettings) -> dict[str, str]:
         """The server's files and the manifest."""
@@ -114,11 +119,11 @@ class K8s:
 def server_settings(settings: K8sSettings) -> Any:
     """The server's own settings: it listens on every address, on the ports of the manifest."""
     pairs = [pair.strip() for pair in settings.server_options.split(",") if pair.strip()]
-    taken = [pair for pair in pairs if pair.partition("=")[0] in ("root", "files", "host", *TAKEN)]
-    if taken:
-        raise ExportRefused(f"server_options: {', '.join(taken)}: the manifest decides that; leave it out")
-    given = {"root": settings.root, **({"host": "0.0.0.0"} if settings.server == "trtllm-serve" else {})}
-    return parse_settings(exporter(settings.server).settings, pairs, **given)
+    reserved = [pair for pair in pairs if pair.partition("=")[0] in ("root", "files", "host", *TAKEN)]
+    if reserved:
+        raise ExportRefused(f"server_options: {', '.join(reserved)}: the manifest decides that; leave it out")
+    fixed = {"root": settings.root, **({"host": "0.0.0.0"} if settings.server == "trtllm-serve" else {})}
+    return parse_settings(exporter(settings.server).settings, pairs, **fixed)
 
 
 def gpu_product(deployment: Deployment) -> str | None:

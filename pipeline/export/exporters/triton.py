@@ -65,15 +65,15 @@ def _engine_files(deployment: Deployment, settings: TritonSettings) -> dict[str,
     dialect = triton_tensors.dialect(deployment.release, triton_values.logits_type(deployment))
     draft, engine = deployment.draft, settings.place("engine", deployment.engine)
     engines = 2 if draft is not None else 1
-    found = triton_values.resolve(
+    values = triton_values.resolve(
         deployment, settings, name=triton_configs.LLM, engine_dir=engine, engines=engines
     )
     models: dict[str, Any] = {
-        triton_configs.PREPROCESSING: triton_configs.preprocessing(found, dialect),
-        triton_configs.POSTPROCESSING: triton_configs.postprocessing(found, dialect),
-        triton_configs.LLM: triton_configs.llm(found, dialect),
-        triton_configs.BLS: triton_configs.bls(found, dialect, draft=draft is not None),
-        triton_configs.ENSEMBLE: triton_configs.ensemble(found, dialect),
+        triton_configs.PREPROCESSING: triton_configs.preprocessing(values, dialect),
+        triton_configs.POSTPROCESSING: triton_configs.postprocessing(values, dialect),
+        triton_configs.LLM: triton_configs.llm(values, dialect),
+        triton_configs.BLS: triton_configs.bls(values, dialect, draft=draft is not None),
+        triton_configs.ENSEMBLE: triton_configs.ensemble(values, dialect),
     }
     needed = [f"{engine}/config.json", f"{engine}/tokenizer"]
     if draft is not None:
@@ -113,11 +113,11 @@ def _question(deployment: Deployment, settings: TritonSettings, model: str) -> s
 
 def _readme(deployment: Deployment, settings: TritonSettings) -> str:
     batch = settings.max_batch_size or deployment.max_batch_size
-    known = [row.batch_size for row in deployment.measured]
+    batch_sizes = [row.batch_size for row in deployment.measured]
     measured = (
         ""
-        if batch in known
-        else f"\n\nNo speed was measured at max_batch_size {batch}; measured were: {known or 'none'}."
+        if batch in batch_sizes
+        else f"\n\nNo speed was measured at max_batch_size {batch}; measured were: {batch_sizes or 'none'}."
     )
     return notes(
         deployment,

@@ -52,12 +52,12 @@ class TrtllmServe:
     def reasons(self, deployment: Deployment, settings: ServeSettings) -> list[str]:
         """Every reason why trtllm-serve cannot serve it with these settings."""
         if deployment.backend == "trtllm_torch":
-            asked = sorted(settings.model_fields_set & OF_ENGINES)
+            chosen = sorted(settings.model_fields_set & OF_ENGINES)
             return [
                 *llm_api.reasons(deployment),
                 *(
                     f"{name}: it stands in llm_options.yaml, which was measured; change the recipe"
-                    for name in asked
+                    for name in chosen
                 ),
             ]
         if deployment.limits is None:
@@ -73,11 +73,11 @@ class TrtllmServe:
         header = "Content-Type: application/json"
         ask = f"    curl -s localhost:{settings.port}/v1/completions -H '{header}' -d '{question}'"
         where = f"Where TensorRT-LLM {deployment.version} is installed:\n\n    {settings.root}/serve.sh"
-        found = {
+        texts = {
             "serve.sh": start,
             "README.md": notes(deployment, "trtllm-serve", (("Start", where), ("Ask", ask))),
         }
-        return {**found, "options.yaml": yaml.safe_dump(document, sort_keys=False)} if document else found
+        return {**texts, "options.yaml": yaml.safe_dump(document, sort_keys=False)} if document else texts
 
     def trees(self, deployment: Deployment, settings: ServeSettings) -> Mapping[str, Path]:
         """The engine with its tokenizer, or the checkpoint with the autotuner's cache."""
@@ -94,29 +94,29 @@ class TrtllmServe:
 
 
 def _engine_reasons(deployment: Deployment, limits: EngineLimits, settings: ServeSettings) -> list[str]:
-    found = []
+    problems = []
     if not OLDEST <= deployment.release < REMOVED:
-        found.append(
+        problems.append(
             f"the engine was built by TensorRT-LLM {deployment.version or 'of no known version'}; "
             "trtllm-serve's "
             "options for engines are known from 0.18 to 1.2"
         )
-    found += several_hosts(deployment)
+    problems += several_hosts(deployment)
     if limits.speculation is not None:
-        found.append(f"the engine is built for {limits.speculation}; serve it with Triton: --to triton")
-    asked = {name for name in OF_ENGINES - {"kv_cache_fraction"} if name in settings.model_fields_set}
-    if asked and deployment.release < YAML_SINCE:
-        found.append(
-            f"{', '.join(sorted(asked))}: TensorRT-LLM {deployment.version} takes it from no YAML file; "
+        problems.append(f"the engine is built for {limits.speculation}; serve it with Triton: --to triton")
+    chosen = {name for name in OF_ENGINES - {"kv_cache_fraction"} if name in settings.model_fields_set}
+    if chosen and deployment.release < YAML_SINCE:
+        problems.append(
+            f"{', '.join(sorted(chosen))}: TensorRT-LLM {deployment.version} takes it from no YAML file; "
             "leave it out"
         )
     if limits.windows is not None and deployment.release < YAML_SINCE:
-        found.append(
+        problems.append(
             f"layers of the engine have windows, which TensorRT-LLM {deployment.version} takes from no YAML "
             "file; serve it with Triton: --to triton"
         )
     context = {"kv_cache_reuse": settings.kv_cache_reuse, "chunked_context": settings.chunked_context}
-    return [*found, *paged(limits, context)]
+    return [*problems, *paged(limits, context)]
 
 
 def _document(deployment: Deployment, settings: ServeSettings) -> dict[str, Any]:

@@ -97,32 +97,32 @@ class Vllm:
 
 
 def _format_reasons(checkpoint: Checkpoint) -> list[str]:
-    found = []
+    problems = []
     if checkpoint.quant_algo is not None and checkpoint.quant_algo not in LOADS:
-        found.append(
+        problems.append(
             f"vLLM loads no ModelOpt checkpoint of {checkpoint.quant_algo}; it loads {', '.join(LOADS)} "
             "and unquantized "
             "ones"
         )
     if checkpoint.quant_algo == "FP8_PER_CHANNEL_PER_TOKEN" and checkpoint.architecture in PER_TENSOR:
-        found.append(
+        problems.append(
             f"vLLM was not seen to load FP8 scales per channel for {checkpoint.architecture}; build with "
             "format fp8"
         )
     if checkpoint.quant_algo is None and checkpoint.kv_cache_quant_algo is not None:
-        found.append(
+        problems.append(
             "vLLM reads scales of the KV cache from quantized checkpoints only, and these weights are not"
         )
     elif checkpoint.kv_cache_quant_algo is not None and checkpoint.architecture not in KV_SCALES:
-        found.append(
+        problems.append(
             f"vLLM was not seen to load scales of the KV cache for {checkpoint.architecture}; build with "
             "kv_cache auto"
         )
     elif checkpoint.kv_cache_quant_algo not in KV_CACHES:
-        found.append(
+        problems.append(
             f"vLLM takes no {checkpoint.kv_cache_quant_algo} scales for the KV cache; it takes FP8 or none"
         )
-    return found
+    return problems
 
 
 def _layout_reasons(deployment: Deployment) -> list[str]:

@@ -144,7 +144,7 @@ def _steps(dialect: Dialect) -> list[tuple[str, dict[str, str], dict[str, str]]]
         (PREPROCESSING, before, {name: f"_{name}" for name in tokens.values()}),
         (
             LLM,
-            passed | {ours: f"_{theirs}" for ours, theirs in tokens.items()},
+            passed | {ours: f"_{token}" for ours, token in tokens.items()},
             {"output_ids": "_TOKENS_BATCH", "sequence_length": "_SEQUENCE_LENGTH"} | {n: n for n in answers},
         ),
         (

@@ -26,12 +26,12 @@ NOT_HERE = {
 
 def reasons(deployment: Deployment, settings: TritonSettings) -> list[str]:
     """Every reason why this variant cannot serve it."""
-    asked = sorted(settings.model_fields_set & NOT_HERE)
-    found = [
+    chosen = sorted(settings.model_fields_set & NOT_HERE)
+    problems = [
         f"{name}: the LLM API takes it from llm_options.yaml, which was measured; change the recipe"
-        for name in asked
+        for name in chosen
     ]
-    return [*llm_api.reasons(deployment), *found]
+    return [*llm_api.reasons(deployment), *problems]
 
 
 def files(deployment: Deployment, settings: TritonSettings, question: str) -> dict[str, str]:

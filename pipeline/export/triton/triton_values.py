@@ -117,81 +117,87 @@ def reasons(deployment: Deployment, settings: TritonSettings) -> list[str]:
 
 
 def _version(deployment: Deployment, limits: EngineLimits) -> list[str]:
-    found = []
+    problems = []
     if not OLDEST <= deployment.release < REMOVED:
-        found.append(
+        problems.append(
             f"the engine was built by TensorRT-LLM {deployment.version or 'of no known version'}; "
             "Triton's engine "
             f"path is known from {OLDEST[0]}.{OLDEST[1]} to 1.2"
         )
     if limits.logits_dtype not in get_args(LogitsType):
-        found.append(
+        problems.append(
             f"the engine's logits are {limits.logits_dtype}; Triton takes {', '.join(get_args(LogitsType))}"
         )
     elif limits.logits_dtype != "float32" and deployment.release < TYPED_LOGITS:
-        found.append(
+        problems.append(
             f"the engine's logits are {limits.logits_dtype}, and the backend of {deployment.version} "
             "declares "
             "float32; build with logits_dtype float32"
         )
-    return [*found, *several_hosts(deployment)]
+    return [*problems, *several_hosts(deployment)]
 
 
 def _sizes(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
-    found = []
+    problems = []
     if (settings.max_batch_size or 0) > deployment.max_batch_size:
-        found.append(
+        problems.append(
             f"max_batch_size {settings.max_batch_size} exceeds the engine's {deployment.max_batch_size}"
         )
     if (settings.max_beam_width or 0) > limits.max_beam_width:
-        found.append(f"max_beam_width {settings.max_beam_width} exceeds the engine's {limits.max_beam_width}")
+        problems.append(
+            f"max_beam_width {settings.max_beam_width} exceeds the engine's {limits.max_beam_width}"
+        )
     if settings.gpu_weights_percent < 1 and not limits.weight_streaming:
-        found.append("gpu_weights_percent below 1 needs an engine built with weight_streaming; leave it at 1")
-    return found
+        problems.append(
+            "gpu_weights_percent below 1 needs an engine built with weight_streaming; leave it at 1"
+        )
+    return problems
 
 
 def _context(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
-    asked = {"kv_cache_reuse": settings.kv_cache_reuse, "chunked_context": settings.chunked_context}
-    found = paged(limits, asked)
+    features = {"kv_cache_reuse": settings.kv_cache_reuse, "chunked_context": settings.chunked_context}
+    problems = paged(limits, features)
     if limits.windows is None:
-        return found
+        return problems
     if settings.chunked_context and deployment.release < WINDOWED_CHUNKS:
-        found.append(
+        problems.append(
             f"chunked_context: beside layers with a window it is known from TensorRT-LLM 0.19; this engine "
             f"was built by {deployment.version}; leave it out"
         )
     if (settings.max_beam_width or limits.max_beam_width) > 1:
-        found.append("max_beam_width: layers with a window have no beam search; choose 1")
-    return found
+        problems.append("max_beam_width: layers with a window have no beam search; choose 1")
+    return problems
 
 
 def _decoding(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     built = DECODING.get(limits.speculation or "")
-    found, asked = [], settings.decoding_mode
-    if asked in DECODING.values() and asked != built:
-        found.append(
-            f"decoding_mode {asked} needs an engine built for it; this one is for "
+    problems, mode = [], settings.decoding_mode
+    if mode in DECODING.values() and mode != built:
+        problems.append(
+            f"decoding_mode {mode} needs an engine built for it; this one is for "
             f"{limits.speculation or 'none'}"
         )
-    elif asked is not None and built is not None and asked != built:
-        found.append(
-            f"decoding_mode {asked} does not suit an engine built for {limits.speculation}; leave it out"
+    elif mode is not None and built is not None and mode != built:
+        problems.append(
+            f"decoding_mode {mode} does not suit an engine built for {limits.speculation}; leave it out"
         )
     beams = settings.max_beam_width or limits.max_beam_width
-    if (asked == "beam_search" and beams == 1) or (asked in ("top_k", "top_p", "top_k_top_p") and beams > 1):
-        found.append(f"decoding_mode {asked} does not suit max_beam_width {beams}; leave one of them out")
+    if (mode == "beam_search" and beams == 1) or (mode in ("top_k", "top_p", "top_k_top_p") and beams > 1):
+        problems.append(f"decoding_mode {mode} does not suit max_beam_width {beams}; leave one of them out")
     if settings.draft_choices is not None and built not in ("medusa", "eagle"):
-        found.append("draft_choices needs an engine built for medusa or eagle; leave it out")
+        problems.append("draft_choices needs an engine built for medusa or eagle; leave it out")
     if settings.draft_choices is not None and limits.speculation == "medusa" and limits.medusa_heads:
-        found += filter(None, [misfit(settings.draft_choices, limits.medusa_heads, limits.max_draft_len)])
-    return [*found, *_lookahead_reasons(deployment, limits, settings)]
+        problems += filter(None, [misfit(settings.draft_choices, limits.medusa_heads, limits.max_draft_len)])
+    return [*problems, *_lookahead_reasons(deployment, limits, settings)]
 
 
 def _lookahead_reasons(deployment: Deployment, limits: EngineLimits, settings: TritonSettings) -> list[str]:
     """Lookahead engines are loaded with sizes of which they have room; earlier backends can be told none."""
     if limits.speculation != "lookahead_decoding":
-        asked = settings.lookahead is not None
-        return ["lookahead needs an engine built for lookahead_decoding; leave it out"] if asked else []
+        has_lookahead = settings.lookahead is not None
+        return (
+            ["lookahead needs an engine built for lookahead_decoding; leave it out"] if has_lookahead else []
+        )
     if deployment.release < LOOKAHEAD_SINCE:
         return [
             f"the Triton backend of TensorRT-LLM {deployment.version} cannot be told the sizes that a "
@@ -222,37 +228,39 @@ def _draft(deployment: Deployment, limits: EngineLimits, settings: TritonSetting
 
 def _program(settings: TritonSettings) -> list[str]:
     """What NVIDIA's tensorrt_llm_bls needs to propose and check tokens (its lib/decode.py)."""
-    found = []
+    problems = []
     if settings.decoupled:
-        found.append("decoupled: a draft model works without it only; leave it out")
+        problems.append("decoupled: a draft model works without it only; leave it out")
     if settings.exclude_input:
-        found.append("exclude_input: proposals are looked for after the prompt; leave it out")
-    return found
+        problems.append("exclude_input: proposals are looked for after the prompt; leave it out")
+    return problems
 
 
 def _pair(deployment: Deployment, draft: Deployment, settings: TritonSettings) -> list[str]:
     """Where the two engines do not go together."""
-    limits, theirs = limits_of(deployment), limits_of(draft)
-    found = []
-    if limits.windows is not None or theirs.windows is not None:
-        found.append("a draft model needs kv_cache_reuse, which layers with a window shut out")
-    elif not (reuses(limits, settings) and reuses(theirs, settings)):
-        found.append(
+    limits, draft_limits = limits_of(deployment), limits_of(draft)
+    problems = []
+    if limits.windows is not None or draft_limits.windows is not None:
+        problems.append("a draft model needs kv_cache_reuse, which layers with a window shut out")
+    elif not (reuses(limits, settings) and reuses(draft_limits, settings)):
+        problems.append(
             "a draft model needs kv_cache_reuse in both engines; build both with use_paged_context_fmha"
         )
     if (draft.tp, draft.pp) != (deployment.tp, deployment.pp):
-        found.append(
+        problems.append(
             f"the draft engine has tp {draft.tp}, pp {draft.pp}, the engine tp {deployment.tp}, pp "
             f"{deployment.pp}; "
             "one start of the server gives both the same ranks"
         )
     if (settings.max_batch_size or deployment.max_batch_size) > draft.max_batch_size:
-        found.append(
+        problems.append(
             f"the draft engine serves {draft.max_batch_size} requests at once; choose that max_batch_size"
         )
-    if theirs.logits_dtype != limits.logits_dtype:
-        found.append(f"logits are {limits.logits_dtype} there and {theirs.logits_dtype} in the draft engine")
-    return found
+    if draft_limits.logits_dtype != limits.logits_dtype:
+        problems.append(
+            f"logits are {limits.logits_dtype} there and {draft_limits.logits_dtype} in the draft engine"
+        )
+    return problems
 
 
 def _choices(limits: EngineLimits, settings: TritonSettings) -> dict[str, str | None]:

@@ -76,10 +76,10 @@ LOCAL_THETA = 1e4
 MOST_CAP = 1e6
 
 
-def read(given: Mapping[str, Any]) -> ModelShape:
+def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    kin = ARCHITECTURES[given["architectures"][0]]
-    config = config_fields.opened(given, kin.known)
+    kin = ARCHITECTURES[document["architectures"][0]]
+    config = config_fields.opened(document, kin.known)
     _require(config, kin)
     decoder = config_fields.decoder(config)
     theta, scaling, local = _by_kind(config) if kin.qk_norm else (*rotary.rope(config), None)
@@ -144,18 +144,18 @@ def _block(config: Config, newer: Any, kind: str) -> Mapping[str, Any]:
     """Reads the block of a kind of layer; what stands beside the blocks is read by nobody."""
     if newer is not None and not isinstance(newer, dict):
         config.refuse(f"rope_parameters is {shortened(newer)}; it must be null or an object")
-    given = newer if isinstance(newer, dict) else {}
+    blocks = newer if isinstance(newer, dict) else {}
     silent = {"rope_type": "default", "rope_theta": None}
-    for key, value in given.items():
+    for key, value in blocks.items():
         if key not in (WHOLE, WINDOWED) and (key not in silent or value != silent[key]):
             config.refuse(
                 f"rope_parameters.{key} is {shortened(value)}, beside the blocks of {WHOLE} and {WINDOWED}, "
                 "where transformers does not read it; put it into one of them"
             )
-    found = given.get(kind)
-    if found is not None and not isinstance(found, dict):
-        config.refuse(f"rope_parameters.{kind} is {shortened(found)}; it must be null or an object")
-    return found if isinstance(found, dict) else {}
+    block = blocks.get(kind)
+    if block is not None and not isinstance(block, dict):
+        config.refuse(f"rope_parameters.{kind} is {shortened(block)}; it must be null or an object")
+    return block if isinstance(block, dict) else {}
 
 
 def _with_older(config: Config, newer: Any, older: Any, whole: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -80,11 +80,11 @@ ARCHITECTURES = {
 }
 
 
-def read(given: Mapping[str, Any]) -> ModelShape:
+def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    kin = ARCHITECTURES[given["architectures"][0]]
-    config = config_fields.opened(given, kin.known)
-    if kin.known.model_type == "mistral" and "layer_types" in given:
+    kin = ARCHITECTURES[document["architectures"][0]]
+    config = config_fields.opened(document, kin.known)
+    if kin.known.model_type == "mistral" and "layer_types" in document:
         config.refuse("layer_types makes transformers read a Mistral as Ministral, which is not supported")
     return shape(config, qkv_bias=kin.qkv_bias, qk_norm=kin.qk_norm)
 
@@ -111,10 +111,10 @@ def shape(config: Config, *, qkv_bias: bool, qk_norm: bool, inner: str = "interm
 
 def _windows(config: Config, layers: int) -> tuple[int | None, ...]:
     """Returns the window of each layer; Qwen has them behind a switch, from a layer on or where it says."""
-    known = config.known.defaults
-    if "sliding_window" not in known:
+    defaults = config.known.defaults
+    if "sliding_window" not in defaults:
         return (None,) * layers
-    if "use_sliding_window" not in known:
+    if "use_sliding_window" not in defaults:
         return (config.maybe_whole("sliding_window"),) * layers
     window = config.maybe_whole("sliding_window") if config.switch("use_sliding_window") else None
     first = config.whole("max_window_layers", least=0)

@@ -74,10 +74,10 @@ ARCHITECTURES = {
 }
 
 
-def read(given: Mapping[str, Any]) -> ModelShape:
+def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape; a model with a dense MLP in some layers is a SourceError."""
-    kin = ARCHITECTURES[given["architectures"][0]]
-    config = config_fields.opened(given, kin.known)
+    kin = ARCHITECTURES[document["architectures"][0]]
+    config = config_fields.opened(document, kin.known)
     if kin.known.model_type == "qwen2_moe":
         _require_alike(config)
     experts = _experts(config, kin)

@@ -30,9 +30,9 @@ LONGROPE = ("longrope", "yarn", "su")
 """Names of the scaling with a factor per channel; the others are those of the first Phi-3 checkpoints."""
 
 
-def read(given: Mapping[str, Any]) -> ModelShape:
+def read(document: Mapping[str, Any]) -> ModelShape:
     """Reads the shape."""
-    config = config_fields.opened(given, KNOWN)
+    config = config_fields.opened(document, KNOWN)
     config.require("hidden_act", "silu")
     original, window = config.whole(ORIGINAL), config.maybe_whole("sliding_window")
     decoder = config_fields.decoder(config)
@@ -54,49 +54,50 @@ def read(given: Mapping[str, Any]) -> ModelShape:
 
 
 def _rope(
-    config: Config, name: str, given: Mapping[str, Any], decoder: Mapping[str, Any], original: int
+    config: Config, name: str, block: Mapping[str, Any], decoder: Mapping[str, Any], original: int
 ) -> Rotary:
     """Reads theta and scaling of a block; the architecture knows `longrope` and no other."""
-    rotary.require_whole(config, name, given)
-    if given.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
+    rotary.require_whole(config, name, block)
+    if block.get("partial_rotary_factor", config.given.get("partial_rotary_factor", 1)) is None:
         config.refuse("partial_rotary_factor is null; give it a value or leave it out")
-    theta, found = rotary.theta(config, name, given), rotary.kind(config, name, given, LONGROPE)
-    if found == "default":
+    theta, rope_type = rotary.theta(config, name, block), rotary.kind(config, name, block, LONGROPE)
+    if rope_type == "default":
         return theta, None
-    if found not in LONGROPE:
+    if rope_type not in LONGROPE:
         config.refuse(
-            f"{name}: rope_type {shortened(found)} is not supported for Phi-3; supported: default, longrope"
+            f"{name}: rope_type {shortened(rope_type)} is not supported for Phi-3; "
+            "supported: default, longrope"
         )
         return theta, None
-    if found == "su" and given.get(ORIGINAL) != original:
+    if rope_type == "su" and block.get(ORIGINAL) != original:
         config.refuse(
-            f"{name}.{ORIGINAL} is {shortened(given.get(ORIGINAL))}; with rope_type 'su' transformers needs "
+            f"{name}.{ORIGINAL} is {shortened(block.get(ORIGINAL))}; with rope_type 'su' transformers needs "
             f"it there, and it must be the {original} that stands beside the block"
         )
     else:
-        rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", given.get(ORIGINAL)))
-    _require_usual(config, name, given, decoder["max_position_embeddings"] / original)
+        rotary.require_equal(config, (ORIGINAL, original), (f"{name}.{ORIGINAL}", block.get(ORIGINAL)))
+    _require_usual(config, name, block, decoder["max_position_embeddings"] / original)
     pairs = decoder["head_dim"] // 2
-    short, long = (_factors(config, name, given, key, pairs) for key in ("short_factor", "long_factor"))
+    short, long = (_factors(config, name, block, key, pairs) for key in ("short_factor", "long_factor"))
     return theta, {"rope_type": "longrope", "short_factor": short, "long_factor": long, ORIGINAL: original}
 
 
-def _require_usual(config: Config, name: str, given: Mapping[str, Any], usual: float) -> None:
+def _require_usual(config: Config, name: str, block: Mapping[str, Any], usual: float) -> None:
     """Refuses factors that TensorRT-LLM cannot be told."""
-    if given.get("attention_factor") is None and given.get("factor") in (None, usual):
+    if block.get("attention_factor") is None and block.get("factor") in (None, usual):
         return
     config.refuse(
-        f"{name}: longrope with factor {shortened(given.get('factor'))}, attention_factor "
-        f"{shortened(given.get('attention_factor'))} is not supported; TensorRT-LLM takes {usual:g} "
+        f"{name}: longrope with factor {shortened(block.get('factor'))}, attention_factor "
+        f"{shortened(block.get('attention_factor'))} is not supported; TensorRT-LLM takes {usual:g} "
         f"= max_position_embeddings / {ORIGINAL}, and the attention factor of that"
     )
 
 
-def _factors(config: Config, name: str, given: Mapping[str, Any], key: str, pairs: int) -> list[float]:
+def _factors(config: Config, name: str, block: Mapping[str, Any], key: str, pairs: int) -> list[float]:
     """Reads one factor per pair of a head's channels."""
-    found = given.get(key)
-    if not isinstance(found, list) or len(found) != pairs:
-        told = f"{len(found)} factors" if isinstance(found, list) else shortened(found)
-        config.refuse(f"{name}.{key} is {told}; it must be a list of {pairs}")
+    factors = block.get(key)
+    if not isinstance(factors, list) or len(factors) != pairs:
+        stated = f"{len(factors)} factors" if isinstance(factors, list) else shortened(factors)
+        config.refuse(f"{name}.{key} is {stated}; it must be a list of {pairs}")
         return []
-    return [config_fields.number(config, f"{name}.{key}", factor) for factor in found]
+    return [config_fields.number(config, f"{name}.{key}", factor) for factor in factors]

@@ -8,7 +8,7 @@ from typing import Any
 from artifacts.finding.needs import TOOLCHAIN_BACKENDS
 from artifacts.registry import remarks
 from artifacts.registry.remarks import Notice, Remarks
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from artifacts.version import Event, VersionRecord
 from pipeline.pages.card.card_words import NONE, moment, number, size
 
@@ -213,7 +213,7 @@ def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
 
 def history(card: Card) -> list[tuple[str, str, str]]:
     """When, what and who, newest first."""
-    return [(moment(event.at), tell(event), event.by) for event in reversed(card.events)]
+    return [(moment(event.at), describe_event(event), event.by) for event in reversed(card.events)]
 
 
 def commands(record: VersionRecord) -> list[str]:

@@ -104,7 +104,7 @@ def versions(database: Database, wanted: Wanted, *, offset: int = 0, limit: int 
         known = rows.facts(db.execute(select(facts)))
         suits = _conditions(wanted, known)
         total = db.scalar(select(func.count()).select_from(version).where(*suits)) or 0
-        found = rows.all_of(db, version, _ordered(wanted.sort, suits).offset(offset).limit(limit))
+        found = rows.select_rows(db, version, _ordered(wanted.sort, suits).offset(offset).limit(limit))
         return Page(total, offset, _summaries(db, _with_facts(found, known), known))
 
 
@@ -129,10 +129,10 @@ def engines(
         total = db.scalar(select(func.count(version.c.name.distinct())).where(*said)) or 0
         latest = grouped.order_by(func.max(version.c.published_at).desc(), version.c.name)
         found = db.execute(latest.offset(offset).limit(limit)).all()
-        named = [row.name for row in found if rows.wrong(version, {"name": row.name}) is None]
+        named = [row.name for row in found if rows.row_problem(version, {"name": row.name}) is None]
         pointing: defaultdict[str, dict[str, int]] = defaultdict(dict)
         here = select(alias).where(alias.c.name.in_(named)).order_by(alias.c.alias)
-        for row in rows.all_of(db, alias, here):
+        for row in rows.select_rows(db, alias, here):
             pointing[row.name][row.alias] = row.number
         return total, [one for row in found if (one := _engine(db, row, pointing)) is not None]
 
@@ -141,9 +141,9 @@ def _engine(db: Connection, row: Row[Any], pointing: Mapping[str, dict[str, int]
     """A name in a list; where a version of it is odd, what the others say, and None where there is none."""
     newest, at = row.newest, row.published_at
     seen = {"name": row.name, "number": newest, "published_at": at}
-    if rows.wrong(version, seen) is not None:
+    if rows.row_problem(version, seen) is not None:
         mine = select(version.c.name, version.c.number, version.c.published_at)
-        others = rows.all_of(db, version, mine.where(version.c.name == row.name))
+        others = rows.select_rows(db, version, mine.where(version.c.name == row.name))
         if not others:
             return None
         newest, at = max(one.number for one in others), max(one.published_at for one in others)
@@ -174,7 +174,7 @@ def events(
     query = query.where(table.c.seq > after) if after is not None else query
     with database.reading() as db:
         found = db.execute(query.order_by(table.c.seq.desc() if after is None else table.c.seq))
-        return rows.read(found, log.event)
+        return rows.read_values(found, log.event)
 
 
 def choices(database: Database) -> dict[str, list[str]]:
@@ -195,7 +195,7 @@ def _with_facts(found: Iterable[Row[Any]], known: Collection[str]) -> list[Row[A
         if row.facts_id in known:
             sound.append(row)
         else:
-            rows.tell(rows.without_facts(row._asdict()))
+            rows.report_odd(rows.missing_facts_message(row._asdict()))
     return sound
 
 
@@ -242,11 +242,11 @@ def _summaries(
     keys = [(row.name, row.number) for row in found]
     measured: defaultdict[tuple[str, int], dict[str, float]] = defaultdict(dict)
     here = tuple_(metric.c.name, metric.c.number).in_(keys)
-    for row in rows.all_of(db, metric, select(metric).where(here, metric.c.metric.in_(METRICS))):
+    for row in rows.select_rows(db, metric, select(metric).where(here, metric.c.metric.in_(METRICS))):
         measured[row.name, row.number][row.metric] = row.value
     pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     there = tuple_(alias.c.name, alias.c.number).in_(keys)
-    for row in rows.all_of(db, alias, select(alias).where(there).order_by(alias.c.alias)):
+    for row in rows.select_rows(db, alias, select(alias).where(there).order_by(alias.c.alias)):
         pointing[row.name, row.number].append(row.alias)
     others = remarks.read(db, keys)
     return [

@@ -13,7 +13,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from artifacts.finding.compare import NOTES
-from artifacts.registry.telling import tell
+from artifacts.registry.telling import describe_event
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.pages.card import card_markdown, card_page, card_plots
 from pipeline.pages.card.card_words import ago
@@ -33,7 +33,7 @@ MOST_WAIVERS = 20
 def templates() -> Environment:
     """Templates of the pages."""
     found = card_page.environment(Path(__file__).parent / "templates")
-    found.filters.update(link=link, said=tell)
+    found.filters.update(link=link, said=describe_event)
     return found
 
 

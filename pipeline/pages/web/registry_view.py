@@ -118,7 +118,9 @@ class Reading:
             return []
         alias, version = tables.alias, tables.version
         with self._db.reading() as db:
-            here = rows.all_of(db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias))
+            here = rows.select_rows(
+                db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias)
+            )
             gone = set(
                 db.scalars(
                     select(version.c.number).where(
@@ -176,16 +178,16 @@ class Reading:
                 names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
                 versions={
                     (row.verdict, row.origin, bool(row.gone)): row.times
-                    for row in rows.all_of(db, version, grouped)
+                    for row in rows.select_rows(db, version, grouped)
                 },
-                events={row.kind: row.times for row in rows.all_of(db, log, kinds)},
+                events={row.kind: row.times for row in rows.select_rows(db, log, kinds)},
                 waivers_open=db.scalar(
                     select(func.count()).select_from(waiver).where(waiver.c.until > now.isoformat())
                 )
                 or 0,
                 aliases=[
                     (row.name, row.alias, row.number, datetime.fromisoformat(row.moved_at), bool(row.gone))
-                    for row in rows.all_of(db, alias, every)
+                    for row in rows.select_rows(db, alias, every)
                 ],
             )
 

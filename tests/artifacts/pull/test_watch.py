@@ -89,7 +89,7 @@ def test_a_damaged_store_leaves_what_is_current_and_is_looked_at_again(
     with caplog.at_level(logging.WARNING):
         assert next(changes).record.number == 2
     assert waits == [1.0, 2.0, 4.0]
-    assert f"{tmp_path / CURRENT} stays as it is, next look in 2 s" in caplog.text
+    assert f"{tmp_path / CURRENT} stays unchanged, next attempt in 2 s" in caplog.text
 
 
 @pytest.mark.parametrize("reference", ["demo/fp8:1", "demo/fp8", "demo/fp8@canary"])

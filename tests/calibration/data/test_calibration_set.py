@@ -83,6 +83,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert first[0] != other[0]
 
 
+@pytest.mark.slow
 def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path: Path, checkpoint: Path):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
@@ -154,6 +155,7 @@ def test_a_file_that_is_not_the_planned_one_is_refused(tmp_path: Path, checkpoin
     refused(tmp_path, planned, DataError, r"texts\.jsonl: the file changed after the plan was made")
 
 
+@pytest.mark.slow
 def test_messages_that_the_template_refuses_name_their_line(tmp_path: Path, checkpoint: Path):
     path = tmp_path / "chat.jsonl"
     bad = [{"role": "robot", "content": "beep"}]
@@ -203,6 +205,7 @@ def chat_file(path, *rows):
     return path
 
 
+@pytest.mark.slow
 def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path: Path, checkpoint: Path):
     own = [{"role": "system", "content": "own rule"}, *CHAT]
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT}, {"messages": own})
@@ -216,6 +219,7 @@ def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path: Path,
     refused(tmp_path, job(checkpoint, plain, data=data), DataError, r"plain\.jsonl:1: text, not a chat")
 
 
+@pytest.mark.slow
 def test_tools_reach_the_template(tmp_path: Path, checkpoint: Path):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT, "tools": [{"name": "add"}]})
     template = "{% for tool in tools %}tool {{ tool.name }} {% endfor %}{{ messages[0].content }}"
@@ -223,6 +227,7 @@ def test_tools_reach_the_template(tmp_path: Path, checkpoint: Path):
     assert decoded(checkpoint, tokens).startswith("<s>tool add")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("render", "expected"), [("auto", "<s><|user|>p</s><|assistant|>c</s>"), ("plain", "<s>p\nc")]
 )
@@ -327,6 +332,7 @@ def test_the_report_shows_what_deserves_a_look(tmp_path: Path, checkpoint: Path)
     assert "<s>" not in page
 
 
+@pytest.mark.slow
 def test_chats_without_bos_are_warned_of(tmp_path: Path, checkpoint: Path):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT})
     data = [source_of(path, template="{{ messages[0].content }} and so on")]

@@ -73,7 +73,7 @@ def test_a_text_in_pieces_has_the_tokens_of_the_whole(name: str, special: bool, 
     for length in (PIECE, PIECE + OVERLAP + 1, 2 * PIECE + OVERLAP // 2, 5 * PIECE):
         text = mixed(length)
         assert encode(tokenizer, text, special=special).tolist() == whole(tokenizer, text, special)
-        assert length == PIECE or len(encoding._joined(tokenizer, text)) > 1
+        assert length == PIECE or len(encoding._encode_pieces(tokenizer, text)) > 1
 
 
 def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path: Path):
@@ -114,6 +114,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
     return int(done.stdout) * 1024, out
 
 
+@pytest.mark.slow
 def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path: Path):
     small, _ = growth("a short row", tmp_path / "small")
     text = " ".join(ROWS * 150)[:3_000_000]

@@ -114,10 +114,10 @@ BROKEN_CSV = {
     "not UTF-8": (b"text\na\ncaf\xe9\n", r":3: field 'text' is not UTF-8"),
     "stray quote": (b'text\na\n"b"c\nd\n', r":3: not valid CSV"),
     "open quote": (b'text\na\n"b\nc\n', r":3: not valid CSV \(unexpected end of data\)"),
-    "column twice": (b"text,text\na,b\n", r":1: column 'text' stands twice in the header"),
-    "header only": (b"text\n", r":1: the file holds no rows; give a header"),
-    "empty": (b"", r":1: the file holds no rows; give a header"),
-    "blank lines": (b"\n\n\n", r":1: the file holds no rows; give a header"),
+    "column twice": (b"text,text\na,b\n", r":1: column 'text' is repeated in the header"),
+    "header only": (b"text\n", r":1: the file has no rows; give a header"),
+    "empty": (b"", r":1: the file has no rows; give a header"),
+    "blank lines": (b"\n\n\n", r":1: the file has no rows; give a header"),
 }
 
 
@@ -228,7 +228,7 @@ def test_damage_inside_a_parquet_file_names_the_file(tmp_path: Path):
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path):
     path = tmp_path / "data.parquet"
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
-    with pytest.raises(DataError, match=r"data\.parquet:1: the file holds no rows"):
+    with pytest.raises(DataError, match=r"data\.parquet:1: the file has no rows"):
         scanned("parquet", path)
 
 
@@ -292,7 +292,7 @@ def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path: Path)
     with pytest.raises(DataError, match=r"neither dataset_dict\.json nor state\.json in it"):
         files_of("arrow", tmp_path)
     target = write("arrow", tmp_path / "data", [{"text": "a"}] * 4)
-    with pytest.raises(DataError, match=r"holds one split without a name, not 'train'"):
+    with pytest.raises(DataError, match=r"has one split without a name, not 'train'"):
         files_of("arrow", target, "train")
     file = files_of("arrow", target)[0]
     file.write_bytes(file.read_bytes()[:100])

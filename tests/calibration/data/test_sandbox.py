@@ -8,6 +8,8 @@ import pytest
 
 from calibration.data.templates import Request, Sandbox, TemplateRefused
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
 
@@ -55,7 +57,7 @@ def test_a_template_that_eats_memory_gets_no_more_than_its_share(source: str):
         ("{{ messages.append(1) }}", r"does what the sandbox forbids \(access to attribute 'append'"),
         ("{{ range(10**9) | list }}", r"refuses the messages \(Range too big"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "nests too deeply"),
-        ("a\n{% if %}", r"is no Jinja template \(line 2: "),
+        ("a\n{% if %}", r"is not a Jinja template \(line 2: "),
         (r"{{ '\ud83d' }}", "prints half a surrogate pair"),
         ("{{ raise_exception('no robots') }}", r"refuses the messages \(no robots\)"),
         ("{{ 1 // 0 }}", r"refuses the messages \(.*zero"),

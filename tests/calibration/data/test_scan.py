@@ -73,13 +73,17 @@ def _arguments(arguments):
         (
             TALK,
             b'{"messages": ["hi"]}',
-            "message 1 of field 'messages' is no mapping with 'role' and 'content'",
+            "message 1 of field 'messages' is not an object with 'role' and 'content'",
         ),
         (TALK, b'{"messages": [{"content": "hi"}]}', "message 1 of field 'messages' has no 'role'; fix it"),
         (TALK, b'{"messages": [{"role": "user"}]}', "message 1 .* has a 'role' and no 'content'"),
         (TALK, b'{"messages": [{"role": "user", "content": null}]}', "'content' of message 1 is a JSON null"),
         (TALK, b'{"messages": [{"role": 3, "content": "a"}]}', "'role' of message 1 is a JSON number"),
-        (TALK, b'{"messages": [{"role": "user", "content": ""}]}', "field 'messages' says nothing"),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": ""}]}',
+            "field 'messages': every message is empty",
+        ),
         (
             TALK,
             b'{"messages": [{"role": "system", "content": "a"}, {"role": "system", "content": null}]}',
@@ -114,14 +118,18 @@ def _arguments(arguments):
         (
             TALK,
             b'{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}',
-            "part 1 of 'content' of message 1 is no text",
+            "part 1 of 'content' of message 1 is not text",
         ),
         (
             TALK,
             b'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\\udfff"}]}]}',
             "'text' of part 1 of 'content' of message 1 has half a surrogate pair",
         ),
-        (TALK, b'{"messages": [{"role": "user", "content": []}]}', "field 'messages' says nothing"),
+        (
+            TALK,
+            b'{"messages": [{"role": "user", "content": []}]}',
+            "field 'messages': every message is empty",
+        ),
         (
             TALK,
             b'{"messages": [{"from": "cat", "value": "a"}]}',
@@ -214,7 +222,7 @@ def test_tools_are_read_though_the_first_rows_offer_none(tmp_path: Path, roles: 
 def test_an_empty_file_is_refused(tmp_path: Path):
     for name in ("rows.jsonl", "rows.txt"):
         path = write(tmp_path / name, b"", b" ", end=b"")
-        with pytest.raises(DataError, match=rf"{name}:1: the file holds no rows"):
+        with pytest.raises(DataError, match=rf"{name}:1: the file has no rows"):
             scanned(path)
 
 
@@ -299,7 +307,7 @@ def test_a_source_of_bad_rows_only_holds_no_rows_however_many_may_be_skipped(tmp
     path = write(tmp_path / "rows.jsonl", *[b"[]"] * 50)
     with pytest.raises(DataError, match="50 bad rows or more, 49 may"):
         scanned(path, allowed=49)
-    with pytest.raises(DataError, match="holds no rows"):
+    with pytest.raises(DataError, match="the file has no rows"):
         scanned(path, allowed=50)
 
 

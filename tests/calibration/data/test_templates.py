@@ -20,6 +20,8 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
 from calibration.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).with_name("templates")
 TEMPLATES = {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.jinja"))}
 DATE = "2025-03-09"

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from calibration.model.linears import Layout
-from calibration.quantize.assignment import assigned, idle_exceptions, intended, reason_left
+from calibration.quantize.assignment import assign_formats, idle_exceptions, intended_format, reason_left
 from recipes.precision import Precision
 
 LAYOUT = Layout("llama", 2)
@@ -15,7 +15,7 @@ def precision(default="fp8", **exceptions) -> Precision:
 
 def test_the_first_match_decides():
     made = precision(**{"model.layers.0.*": "none", "*.down_proj": "int8_wo"})
-    formats = {name: fmt.name for name, fmt in assigned(made, LAYOUT).items()}
+    formats = {name: fmt.name for name, fmt in assign_formats(made, LAYOUT).items()}
     assert formats["model.layers.0.mlp.down_proj"] == "none"
     assert formats["model.layers.1.mlp.down_proj"] == "int8_wo"
     assert formats["model.layers.1.mlp.up_proj"] == "fp8"
@@ -28,7 +28,10 @@ def test_whatever_keeps_the_source_dtype_has_a_reason():
     assert reason_left(made, "model.layers.1.mlp.up_proj") == ""
     assert reason_left(made, "lm_head") == "excluded by the preset FP8_DEFAULT_CFG"
     assert reason_left(precision("none"), "lm_head") == "format none"
-    assert (intended(made, "lm_head"), intended(made, "model.layers.1.mlp.up_proj")) == ("source", "fp8")
+    assert (intended_format(made, "lm_head"), intended_format(made, "model.layers.1.mlp.up_proj")) == (
+        "source",
+        "fp8",
+    )
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def pair(
     return Pair(ours, oracle.export(model, root / "theirs"), precision)
 
 
+@pytest.mark.slow
 def test_names_dtypes_and_shapes_are_modelopts(pair: Pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {

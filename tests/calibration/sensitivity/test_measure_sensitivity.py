@@ -136,6 +136,7 @@ def document(artifact: Path) -> dict[str, Any]:
     return json.loads((artifact / "sensitivity.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["int8_wo", "int4_wo"])
 def test_a_layer_with_outliers_is_ranked_first_and_proposed(artifact: Path, name: str):
     units = [Unit.of(found) for found in document(artifact)["units"]]
@@ -205,6 +206,7 @@ def test_the_same_numbers_make_the_same_files(artifact: Path, bad_layer: tuple[P
         assert (tmp_path / name).read_bytes() == (artifact / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_page_proposes_what_the_command_proposes(artifact: Path, tmp_path: Path):
     units = [Unit.of(found) for found in document(artifact)["units"]]

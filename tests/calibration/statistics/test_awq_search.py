@@ -35,7 +35,7 @@ def weight(num_out: int, num_in: int, seed: int = 0, dtype: torch.dtype = torch.
     return made.to(dtype)
 
 
-def find(weights: list[torch.Tensor], x_NI: torch.Tensor) -> awq_search.Found:
+def find(weights: list[torch.Tensor], x_NI: torch.Tensor) -> awq_search.SearchResult:
     moments = awq_search.Moments(x_NI.shape[1], "cpu")
     moments.add(x_NI)
     return awq_search.best(weights, moments.gram_II, mean(x_NI))

@@ -5,6 +5,8 @@ import pytest
 
 from tests.calibration.statistics.passes import job, start, write_large, write_tokens
 
+pytestmark = pytest.mark.slow
+
 WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 4}
 
 

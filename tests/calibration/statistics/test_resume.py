@@ -102,6 +102,7 @@ def test_other_inputs_are_not_mixed_into_an_interrupted_pass(interrupted: Path, 
         run(work(interrupted, **params), interrupted / "resumed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["layer", "state", "hidden", "restart"])
 def test_a_damaged_directory_is_begun_anew_and_the_report_says_so(interrupted: Path, damage: str):
     resume = interrupted / "resume"

@@ -30,6 +30,7 @@ def whole_model(model, tokens_ST, batch_size) -> torch.Tensor:
     return torch.cat(parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_hidden_states_are_those_of_the_whole_model_bit_for_bit(tmp_path: Path, family: str, dtype: str):
@@ -40,6 +41,7 @@ def test_hidden_states_are_those_of_the_whole_model_bit_for_bit(tmp_path: Path, 
     assert found.equal(whole_model(model, tokens_ST, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_field_is_what_the_whole_model_shows_to_hooks(tmp_path: Path, family: str):
     model = make(tmp_path / "source", family)

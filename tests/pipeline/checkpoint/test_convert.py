@@ -79,6 +79,7 @@ MIXED: dict[str, Any] = {
 CASES = [(fmt, "auto") for fmt in FORMATS] + [(MIXED, "fp8"), (MIXED, "int8"), ("none", "fp8")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fmt", "kv_cache"), CASES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rank_files_hold_the_planned_slices(
@@ -399,6 +400,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_checkpoint(
     make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
 ):

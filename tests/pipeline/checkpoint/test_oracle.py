@@ -287,6 +287,7 @@ def assert_same(fmt, theirs, ours) -> int:
     return skipped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
@@ -348,6 +349,7 @@ def test_int4_vocabulary_is_the_oracles_without_its_padding(
         assert not oracle[VOCAB:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize("family", DECODERS)
 def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(
@@ -363,6 +365,7 @@ def test_config_says_what_the_oracles_says_and_keeps_the_rotary_base(
     assert ours["rotary_base"] == 500000.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_cache", ["auto", "fp8", "int8"])
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 def test_every_byte_of_a_mixture_is_the_oracles(

@@ -17,6 +17,8 @@ from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
 
+pytestmark = pytest.mark.slow
+
 DECODERS = {"gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3"}
 """`model_type` -> ModelOpt's name."""
 SIZES = {

@@ -135,6 +135,7 @@ def refused(model, fmt, pp, release) -> bool:
     return number < since or bool(unloadable(shape, precision, 2, pp, release, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "fmt"), [(model, fmt) for model in MODELS for fmt in formats_of(model)])
 def test_rank_files_hold_what_each_release_wants_or_the_plan_refuses_it(
     model: str, fmt, convert: Callable[..., tuple[Path, dict[str, Any]]]

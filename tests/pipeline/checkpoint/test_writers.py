@@ -15,6 +15,8 @@ from pipeline.checkpoint.writers import BYTES_PER_PROCESS, processes, write_all
 from pipeline.errors import BuildFailed, SourceError
 from tests.checkpoints import until
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -128,6 +128,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_a_moved_function_changes_no_key_and_is_found(steps: list[Step], tmp_path: Path):
     tree, store = moved_tree(tmp_path / "tree"), open_store(tmp_path / "store")
     shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__", "cases"))

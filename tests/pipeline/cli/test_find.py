@@ -17,6 +17,8 @@ from recipes.load import load
 from tests.callables import Ask, Cli, Finished
 from tests.pipeline.cli.test_main import DEMO
 
+pytestmark = pytest.mark.slow
+
 FACTS = {
     "backend": "aoti", "format": "fp8", "dtype": "bfloat16", "kv_cache": "bfloat16", "tp": 1, "pp": 1,
     "world_size": 1, "max_batch_size": 4, "max_seq_len": 512, "target": "host", "device": "cpu", "cpu": None,
@@ -85,7 +87,7 @@ def test_ls_lists_what_an_alias_points_at_and_the_newest(here: Callable[..., Fin
     assert "demo/fp8:2" in few.stdout
     assert "demo/fp8:1" not in few.stdout
     assert "1 of 2 are shown" in few.stderr
-    assert "close to it: demo/fp8" in here("ls", "demo/fp9").stderr
+    assert "similar names: demo/fp8" in here("ls", "demo/fp9").stderr
 
 
 def test_find_ranks_by_what_is_asked_and_drops_what_is_too_slow(here: Callable[..., Finished]):

@@ -28,7 +28,7 @@ def client(tmp_path: Path) -> Client:
 def test_a_promotion_expects_what_it_is_told_to(ask: Ask, client: Client):
     for dry in ([], ["--dry-run"]):
         code, _, err = ask("promote", f"{NAME}:2", "prod", "--expect", "7", *dry)
-        assert (code, f"{NAME}@prod is at version 1, not version 7; look again" in err) == (1, True)
+        assert (code, f"{NAME}@prod is at version 1, not version 7; check it" in err) == (1, True)
         assert ask("promote", f"{NAME}:2", "prod", "--new", *dry)[0] == 1
     code, out, _ = ask("promote", f"{NAME}:2", "prod", "--expect", "1", "--dry-run")
     assert (code, out) == (0, f"{NAME}@prod may be version 2 (was 1)\n")
@@ -88,4 +88,4 @@ def test_waivers_are_listed_by_version_by_name_and_all(ask: Ask, client: Client)
     ask("waive", "--end", "2")
     assert listed(f"{NAME}:2") == []
     assert listed(f"{NAME}:2", "--all") == [f"{NAME}:2"]
-    assert "close to it" in ask("waive", "llama/fp8")[2]
+    assert "similar names" in ask("waive", "llama/fp8")[2]

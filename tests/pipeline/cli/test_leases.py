@@ -17,6 +17,8 @@ from tests.pipeline.checkpoint.conftest import make_checkpoint
 from tests.pipeline.export import published
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["make_checkpoint"]
 
 ROOT = Path(__file__).resolve().parents[3]

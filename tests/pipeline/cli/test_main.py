@@ -117,7 +117,7 @@ def test_a_store_below_a_file_exits_2(cli: Cli, tmp_path: Path):
     (tmp_path / "file").write_text("")
     done = cli("--store", tmp_path / "file" / "store", "run", DEMO / "int4_awq_tp2.yaml")
     assert done.returncode == 2, done.stderr
-    assert f"{tmp_path / 'file' / 'store'}: is below something that is no directory" in done.stderr
+    assert f"{tmp_path / 'file' / 'store'}: is below a path that is not a directory" in done.stderr
 
 
 def test_an_unknown_store_scheme_exits_2(cli: Cli):

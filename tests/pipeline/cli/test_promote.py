@@ -43,9 +43,9 @@ def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask: Ask, p
     for dry in ([], ["--dry-run"]):
         code, out, err = ask("promote", "demo/fp8:3", "prod", *dry)
         assert (code, out) == (3, "")
-        assert "demo/fp8@prod stays at version 1: version 3 is not what its policy asks" in err
+        assert "demo/fp8@prod stays at version 1: version 3 violates its policy" in err
         assert "metrics: kl is 0.03, more than 0.02" in err
-        assert "hint: cure it, or let somebody answer for it: enginery waive demo/fp8:3 prod metrics" in err
+        assert "hint: fix the version, or waive the rule: enginery waive demo/fp8:3 prod metrics" in err
     refusals = [event for event in published.events("demo/fp8") if event.kind == "refused"]
     assert len(refusals) == 1  # a dry run is no attempt
     assert ask("promote", "demo/fp8:2", "prod", "--dry-run")[1] == "demo/fp8@prod may be version 2 (was 1)\n"
@@ -107,8 +107,8 @@ def test_a_rollback_is_one_command_and_the_log_has_it(ask: Ask, published: Regis
         ),
         (("waive", "demo/fp8:1", "prod", "kl", "--reason", "x", "--for", "1d"), "rule 'kl' cannot be waived"),
         (("promote", "demo/fp8:1", "a b"), "alias 'a b' is not allowed"),
-        (("log", "demo/fp9"), "close to it: demo/fp8"),
-        (("aliases", "demo/fp9"), "close to it: demo/fp8"),
+        (("log", "demo/fp9"), "similar names: demo/fp8"),
+        (("aliases", "demo/fp9"), "similar names: demo/fp8"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_2(

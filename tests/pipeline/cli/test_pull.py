@@ -39,6 +39,7 @@ def wait_for(what) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_followed_alias_is_pulled_told_and_left_as_it_is_when_following_ends(
     client: Client, tmp_path: Path
 ):

@@ -52,8 +52,8 @@ def unreadable_page(place) -> None:
 
 
 FATES = {
-    "removed": (lambda place: place.file.unlink(), "is gone, or has no tables"),
-    "empty": (lambda place: place.file.write_bytes(b""), "is gone, or has no tables"),
+    "removed": (lambda place: place.file.unlink(), "is missing, or has no tables"),
+    "empty": (lambda place: place.file.write_bytes(b""), "is missing, or has no tables"),
     "zeroed": (lambda place: place.file.write_bytes(bytes(place.file.stat().st_size)), "cannot be used: "),
     "text": (lambda place: place.file.write_text("hello\n" * 1000), "cannot be used: file is not a database"),
     "cut": (lambda place: place.file.write_bytes(place.file.read_bytes()[:8192]), "damaged|malformed"),
@@ -91,7 +91,9 @@ def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place: odd_rows
     strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
     done = odd_rows.ask(place, "gc", *strict)
     assert done.code == 4
-    assert "is gone, or has no tables, and registry.json in the store says that versions were" in done.err
+    assert (
+        "is missing, or has no tables, but registry.json in the store records that versions were" in done.err
+    )
     assert len(place.store.keys()) == 4
 
 
@@ -144,7 +146,7 @@ def test_an_upgrade_notes_that_the_store_has_a_registry(tmp_path: Path):
     assert connect(alone.file).schema() == 3
     alone.file.unlink()
     done = odd_rows.ask(alone, "verify", "--all")
-    assert (done.code, "is gone, or has no tables" in done.err) == (1, True)
+    assert (done.code, "is missing, or has no tables" in done.err) == (1, True)
 
 
 STRICT = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
@@ -223,7 +225,7 @@ def test_a_store_whose_registry_is_gone_gets_no_other_without_a_word(
     before = place.file.read_bytes() if place.file.exists() else None
     done = odd_rows.ask(place, *(part.format(root=tmp_path) for part in command))
     assert done.code == 4, done
-    assert "is gone, or has no tables, and registry.json in the store says" in done.err
+    assert "is missing, or has no tables, but registry.json in the store records" in done.err
     assert "restore it from a backup, or remove registry.json" in done.err
     assert "nothing is published" not in done.err + done.out
     assert (place.file.read_bytes() if place.file.exists() else None) == before
@@ -257,7 +259,9 @@ def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_a
 ):
     remade(place)
     done = odd_rows.ask(place, "verify", "--all")
-    said = "is not the one that versions of this store were published to (registry.json in the store says so)"
+    said = (
+        "is not the one that versions of this store were published to (registry.json in the store records it)"
+    )
     assert (done.code, said in done.err) == (1, True), done
     keys = place.store.keys()
     done = odd_rows.ask(place, "gc", *STRICT)

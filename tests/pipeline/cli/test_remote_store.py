@@ -60,7 +60,7 @@ def machine_run(url: str, root: Path, name: str) -> tuple[CachedStore, Heard, in
 def first(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """What the run of the first machine left: directory of its bucket, directory with its cache and registry."""
     root = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, s3_server.awake():
         for name, value in environment(s3_server.address).items():
             patch.setenv(name, value)
         path = s3_server.bucket("first-run")
@@ -188,7 +188,7 @@ def test_doctor_says_where_store_and_cache_are(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     code, _, err = call("--store", bucket.url, "--json", "doctor")
     assert code == 4
-    assert "it refuses these credentials; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in err
+    assert "access denied; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in err
 
 
 def hurt(path: Path) -> None:
@@ -249,7 +249,7 @@ def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(
     hurt(bucket.root / remote_layout.blob_path(store.manifest(key).files["samples.jsonl"].sha256))
     code, _, err = call(*options, "repair", "--all")
     assert code == 1
-    assert "give up what has it with --discard" in err
+    assert "discard the artifacts with --discard" in err
     code, out, err = call(*options, "repair", "--all", "--discard")
     assert code == 0, err
     assert "set aside, to be built again" in out

@@ -89,6 +89,7 @@ def test_what_was_given_up_is_tried_again_when_asked(
     assert json.loads(ask("--json", "notify", "--list")[1])[0]["state"] == "told"
 
 
+@pytest.mark.slow
 def test_following_tells_what_happens_until_it_is_stopped(ask: Ask, registry: Registry, tmp_path: Path):
     heard = tmp_path / "heard"
     ask("subscribe", "--command", f"touch {heard}")

@@ -127,7 +127,7 @@ def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli: Cli, 
     done = cli(*at, "verify", "--all")
     assert done.returncode == 1
     assert "2 files of 5 damaged" in done.stderr
-    assert f"tuning/{place.name}/probe.so: stands in no index" in done.stderr
+    assert f"tuning/{place.name}/probe.so: is not in the index" in done.stderr
     assert f"tuning/{place.name}/{engine.files['rank0.safetensors'].sha256}: sha256 " in done.stderr
     done = cli(*at, "--json", "repair", "--all")
     assert done.returncode == 0, done.stderr

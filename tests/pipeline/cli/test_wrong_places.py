@@ -65,7 +65,7 @@ def test_the_shell_says_so_with_2(cli: Cli, odd: Path):
 def test_a_copy_that_is_no_store_is_refused_though_nothing_is_damaged(ask: Ask, odd: Path, what: str):
     code, _, err = ask("repair", "--all", "--from", str(odd / what))
     assert code == 2
-    assert "is no store, and no pulled directory" in err or "it must be a directory" in err
+    assert "is neither a store nor a pulled directory" in err or "it must be a directory" in err
 
 
 def test_a_failure_that_had_an_answer_is_an_error_with_the_answer_beside_it(

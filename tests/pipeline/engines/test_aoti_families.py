@@ -44,6 +44,7 @@ def source(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tp", "pp"), LAYOUTS)
 @pytest.mark.parametrize("family", checkpoints.CONFIGS)
 def test_a_family_in_a_layout_equals_transformers(family: str, tp: int, pp: int, source, tmp_path: Path):
@@ -57,6 +58,7 @@ def test_a_family_in_a_layout_equals_transformers(family: str, tp: int, pp: int,
         close(one.logits(tokens[:1, at : at + 1], at), expected[:1, at : at + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", ["fp8", "fp8_rowwise", "int8_sq", "int8_wo", "int4_awq", "w4a8_awq"])
 @pytest.mark.parametrize("family", ["gemma2", "gemma3", "phi3"])
 def test_a_quantized_family_equals_its_checkpoint_in_transformers(

@@ -17,6 +17,8 @@ from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
 

@@ -15,9 +15,10 @@ from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
 from tests.present import present
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*all_gather_tensor.* is deprecated:FutureWarning"
-)  # torch's own
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*all_gather_tensor.* is deprecated:FutureWarning"),
+]  # torch's own
 
 LAYOUTS = [(1, 1, 1), (2, 1, 1), (2, 1, 2), (4, 1, 2), (2, 2, 2), (4, 2, 4)]
 """tp, pp, ep: experts whole or split, on all ranks, on some, or on each others."""

@@ -110,7 +110,7 @@ def test_an_engine_is_the_same_with_times_that_hold_and_a_cache_that_is_damaged(
 
     again = realize(STEP, other, heard).manifest
     (text,) = heard.texts
-    for what in ("flipped.json: sha256", "linked.json: not a plain file", "linear.json: stands in no index"):
+    for what in ("flipped.json: sha256", "linked.json: not a plain file", "linear.json: is not in the index"):
         assert what in text
     assert outside_tuning(again) == outside_tuning(made)
     assert {name: again.files[name] for name in times} == {name: made.files[name] for name in times}

@@ -18,6 +18,8 @@ from tests.pipeline.engines import trt
 from tests.pipeline.engines.checkpoints import shard
 from tests.pipeline.engines.checkpoints import source as source_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -20,6 +20,8 @@ from tests.pipeline.engines.checkpoints import shard, source
 from tests.pipeline.plans import recipe_file
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("a" * 64, "b" * 64)
 
 

@@ -75,7 +75,7 @@ def test_the_card_says_what_the_engine_card_says(client: Client):
     said = [line for line in ours.splitlines() if line.startswith(("> ", "| "))]
     lines = [line for line in said if "somebody" not in line]
     kept = [line for line in lines if line in pushed]
-    assert "> **info**: nobody has signed it  " in kept
+    assert "> **info**: not signed  " in kept
     assert any("max_age_days waived for @prod until" in line and "agreed" in line for line in kept)
     assert {"| token KL divergence, nats | 0.012 | 0.011 to 0.013 | 0.1 | PASS |", "| origin | built |"} <= {
         *kept

@@ -10,6 +10,8 @@ import pytest
 from artifacts.client import Client
 from tests.pipeline.exchange.conftest import NAME
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 KILLED = """

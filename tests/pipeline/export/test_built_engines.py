@@ -19,6 +19,8 @@ from tests.pipeline.engines.checkpoints import source as source_of
 from tests.pipeline.export import published
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory):

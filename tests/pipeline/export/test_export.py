@@ -146,6 +146,7 @@ def exported(tmp_path, files):
     return deployment, texts, trees, settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", ["link", "copy"])
 def test_engine_files_are_links_or_copies(tmp_path: Path, files: str):
     deployment, texts, trees, settings = exported(tmp_path, files)

@@ -16,6 +16,8 @@ from pipeline.export.export_settings import parse_settings
 from pipeline.export.export_writer import write_export
 from tests.pipeline.export import published
 
+pytestmark = pytest.mark.slow
+
 RECORD = (
     f"#!{sys.executable}"
     + """

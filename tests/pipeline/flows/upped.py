@@ -64,11 +64,16 @@ def running(base: Path, port: int, **env: str) -> Iterator[dict[str, Any]]:
         assert line, (base / "stderr").read_text()
         text += line
     family = psutil.Process(up.pid).children(recursive=True)
-    yield json.loads(text)
-    up.send_signal(signal.SIGINT)
-    assert up.wait(60) == 0
-    up.stdout.close()
-    assert [process for process in family if alive(process)] == []
+    try:
+        yield json.loads(text)
+        up.send_signal(signal.SIGINT)
+        assert up.wait(120) == 0
+        assert [process for process in family if alive(process)] == []
+    finally:
+        up.stdout.close()
+        for process in filter(alive, (psutil.Process(up.pid), *family) if up.poll() is None else family):
+            process.kill()
+        up.wait()
 
 
 def alive(process: psutil.Process) -> bool:

@@ -20,6 +20,8 @@ from tests.cases import BASE, lay_out
 from tests.pipeline.models.absurd import CASES, CONFIG, INFINITY, WEIGHTS, fields, index
 from tests.pipeline.models.config_witness import Recording, bare
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS, MEMORY_BYTES = 2.0, 500 << 20
 """Processor time, and memory, that a refusal may take."""

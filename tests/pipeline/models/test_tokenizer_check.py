@@ -237,9 +237,9 @@ def test_the_second_plan_does_not_read_a_large_tokenizer_again(tmp_path: Path):
     lay_out("token-beyond-vocab", tmp_path)
     store = LocalStore(tmp_path / "store")
     first = read_source(Model(path="model"), tmp_path, store)
-    before = time.perf_counter()
+    before = time.process_time()
     assert read_source(Model(path="model"), tmp_path, store).beyond == first.beyond
-    assert time.perf_counter() - before < 1
+    assert time.process_time() - before < 1
     assert first.beyond == {"<|think|>": 320, "<|/think|>": 321}
     (held,) = json.loads((tmp_path / "store" / "tokenizers.json").read_text()).values()
     assert held["versions"] == {"<|think|>": "320", "<|/think|>": "321"}

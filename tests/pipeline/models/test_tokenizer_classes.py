@@ -221,10 +221,10 @@ def test_a_file_of_gigabytes_is_refused_before_it_is_hashed(name: str, tmp_path:
     lay_out("gate-windows-bos", tmp_path)
     (tmp_path / "model" / name).touch()
     os.truncate(tmp_path / "model" / name, 5 << 30)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(SourceError, match=f"{name}: {5 << 30} bytes; at most"):
         read_source(Model(path="model"), tmp_path, LocalStore(tmp_path / "store"))
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_padding_has_two_sides(tmp_path: Path):

@@ -48,6 +48,7 @@ def test_the_command_line_plans_a_hub_recipe_from_headers_alone(
     assert demo_hub.sent["model.safetensors"] - before < weights / 10
 
 
+@pytest.mark.slow
 def test_the_source_step_downloads_what_a_local_copy_would_hold(
     demo_hub: hubs.Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -123,6 +124,7 @@ def test_a_package_that_a_tokenizer_on_the_hub_needs_is_known_before_it_is_fetch
         assert hub.sent["tokenizer.model"] == 0
 
 
+@pytest.mark.slow
 def test_a_wrong_file_from_the_hub_stores_nothing(
     demo_hub: hubs.Hub, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -19,6 +19,7 @@ def test_a_failure_of_another_kind_stays_what_it_is(tmp_path: Path):
     assert explained(FAILED, "rank 0", store=tmp_path) is FAILED
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -44,6 +45,7 @@ def test_what_ran_out_of_room_that_is_free_again_is_said_with_both_places(
     assert f" at {tmp_path}; free space there, or set $TMPDIR\n" in said
 
 
+@pytest.mark.slow
 def test_ranks_that_cannot_load_say_that_the_disk_of_temporary_files_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

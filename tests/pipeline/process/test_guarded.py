@@ -92,6 +92,7 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
     ends(grandchild(tmp_path))
 
 
+@pytest.mark.slow
 def test_what_a_program_started_dies_with_a_caller_that_is_killed(tmp_path: Path) -> None:
     code = f"""
 import os

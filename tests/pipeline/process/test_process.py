@@ -100,6 +100,7 @@ def test_an_interrupt_kills_the_child(tmp_path: Path, run_python: Callable[[str]
     wait_gone(int(pid_file.read_text()))
 
 
+@pytest.mark.slow
 def test_a_child_dies_with_its_killed_orchestrator(tmp_path: Path):
     started = tmp_path / "pid"
     code = f"""

@@ -41,6 +41,7 @@ def test_a_service_that_ends_by_itself_is_an_error_with_the_end_of_its_log(tmp_p
         service.require()
 
 
+@pytest.mark.slow
 def test_a_service_dies_with_a_caller_that_is_killed(tmp_path: Path):
     code = f"""
 import time
@@ -62,6 +63,7 @@ time.sleep(60)
         wait_until(lambda: not service.is_running() or service.status() == psutil.STATUS_ZOMBIE)
 
 
+@pytest.mark.slow
 def test_a_service_whose_caller_is_already_gone_does_not_start():
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.process.tether", "1", *SLEEP], capture_output=True, text=True, check=False,

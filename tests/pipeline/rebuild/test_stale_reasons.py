@@ -93,4 +93,4 @@ def test_what_cannot_be_loaded_comes_first():
     pool = Pool(name="p", torch="2.14.0")
     texts = found(CPU, pool, days=1, collected_at=NOW)
     assert [text.split()[0] for text in texts] == ["gc", "built", "its"]
-    assert texts[0] == "gc took its files on 2026-10-31"
+    assert texts[0] == "gc removed its files on 2026-10-31"

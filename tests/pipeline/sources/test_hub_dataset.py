@@ -163,6 +163,7 @@ def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub,
     assert (BIG, 500) in hub.ranges
 
 
+@pytest.mark.slow
 def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(12_000, pause_s=5)]
     child = start_build(job(hub, tmp_path), out, builder="pipeline.sources.hub_dataset")
@@ -213,6 +214,7 @@ def made(plan, site):
     return [realize(step, site, Listener()) for step in plan.steps if step.kind in kinds]
 
 
+@pytest.mark.slow
 def test_a_recipe_of_hub_data_is_planned_fetched_once_and_needs_no_network_again(
     hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ):
@@ -246,6 +248,7 @@ def test_a_moved_hub_moves_no_key(hub: hubs.Hub, tmp_path: Path, site: Site, mon
     assert [step.key for step in plan_one(loaded, site).steps] == before
 
 
+@pytest.mark.slow
 def test_leakage_between_hub_splits_stops_the_run_and_touches_no_other_key(
     hub: hubs.Hub, tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ):

@@ -102,6 +102,7 @@ def test_a_hub_that_ignores_ranges_is_read_from_the_start(hub: hubs.Hub, tmp_pat
     assert held(out) == checkpoint()
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000), hubs.status(503, Retry_After="60")]
     job = hub_job(hub, tmp_path)
@@ -175,6 +176,7 @@ def test_nan_from_the_hub_names_repository_file_and_tensor(hub: hubs.Hub, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_share_the_download(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000, pause_s=2)]
     job, other = hub_job(hub, tmp_path), out.with_name("other")
@@ -188,6 +190,7 @@ def test_two_builds_at_once_share_the_download(hub: hubs.Hub, tmp_path: Path, ou
     assert hub.ranges == [(FIRST, 50_000)]
 
 
+@pytest.mark.slow
 def test_huggingface_hubs_own_settings_apply(hub: hubs.Hub, out: Path):
     job = {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT}, "places": {}, "inputs": {}}
     assert start_build(job, out, HF_ENDPOINT=hub.address, HF_HUB_OFFLINE="1").wait(30) == 1

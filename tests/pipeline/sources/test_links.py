@@ -79,6 +79,7 @@ def test_a_link_to_nothing_of_the_models_is_no_matter(ask: Ask, secret: Path, mo
     assert ask("plan", str(recipe_file(tmp_path, **{"model.path": str(tmp_path / "latest")})))[0] == 0
 
 
+@pytest.mark.slow
 def test_a_link_that_appears_after_the_plan_is_not_copied_even_if_its_bytes_were_planned(
     secret: Path, tmp_path: Path
 ):

@@ -20,6 +20,8 @@ from tests.checkpoints import checkpoint, digests, lay
 from tests.pipeline.plans import HOST, recipe_file
 from tests.pipeline.toy_steps import CHILD
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:

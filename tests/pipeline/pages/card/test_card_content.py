@@ -34,14 +34,14 @@ def test_what_is_in_the_way_is_said_worst_first(card: Callable[..., Card]):
     )
     tones, texts = zip(*said(dataclasses.replace(found, record=record)), strict=True)
     assert list(zip(tones, texts, strict=True)) == [
-        ("bad", "gc took its files on 2026-11-21: it cannot be pulled; build its recipe again"),
+        ("bad", "gc removed its files on 2026-11-21: it cannot be pulled; build its recipe again"),
         ("bad", "the disk is gone"),
-        ("warn", "UNVERIFIED: built elsewhere and imported; no gate of ours scored it"),
+        ("warn", "UNVERIFIED: imported, built elsewhere; no accuracy gate has scored it"),
         (
             "warn",
             "max_age_days waived for @prod until 2026-11-24 12:00 UTC by ana@ops: re-gating is queued",
         ),
-        ("info", "nobody has signed it"),
+        ("info", "not signed"),
         ("info", "over: max_age_days waived for @prod until 2026-11-20 12:00 UTC by ana@ops: over"),
         ("info", "the scores are of the engine's twin in twin/, built to be scored"),
         ("info", "the speed was measured without drafts"),

@@ -37,7 +37,7 @@ def test_what_is_not_there_is_404_and_says_what_is_near(client: Client, file: Pa
     answer = client.get("/api/v1/versions/llama/fp8_tp3")
     error = answer.json()["error"]
     assert (answer.status_code, error["kind"]) == (404, "NotFound")
-    assert "close to it: llama/fp8_tp2" in error["message"]
+    assert "similar names: llama/fp8_tp2" in error["message"]
     assert str(file) not in error["message"], "where the registry is on its host is nobody's business"
     assert client.get("/api/v1/aliases/unknown").status_code == 404
     assert client.get("/api/v1/versions/a%20b").status_code == 404

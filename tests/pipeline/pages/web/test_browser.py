@@ -13,6 +13,8 @@ from tests.pipeline.pages import browser as chromium
 from tests.pipeline.pages.web.test_web_server import serving
 from tests.pipeline.published import NAME, publication
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>window.pwned=1</script><img/src=x/onerror=window.pwned=1>"
 
 PAGES = {

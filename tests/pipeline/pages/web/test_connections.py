@@ -16,6 +16,8 @@ from pipeline.pages.web import connections
 from tests.pipeline.pages.web.conftest import TOKEN
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 1.0
 """In place of 10 s, so that the tests need not wait so long."""
 

@@ -76,7 +76,7 @@ def test_a_version_shows_its_card_and_its_other_forms(client: Client, file: Path
     published.imported(file, NAME, 2)
     text = seen(client, f"/engines/{NAME}:2")
     assert "UNVERIFIED imported @prod" in text
-    assert "built elsewhere and imported" in text
+    assert "imported, built elsewhere" in text
     page = client.get(f"/engines/{NAME}:2").text
     for address in re.findall(r'href="(/(?:cards|api|compare)[^"]+)"', page):
         assert client.get(address.replace("&amp;", "&")).status_code == 200, address
@@ -94,7 +94,7 @@ def test_two_versions_are_compared(client: Client):
     assert f"{NAME}:3 against {NAME}:1: kl better" in text
     assert "No difference: source, toolchain, host and limits." in text
     assert "Two references" in seen(client, "/compare")
-    assert "close to it" in seen(client, "/compare?a=llama/fp8&b=x", status=404)
+    assert "similar names" in seen(client, "/compare?a=llama/fp8&b=x", status=404)
 
 
 def test_find_keeps_what_was_asked_while_paging(tmp_path: Path):

@@ -70,7 +70,7 @@ def test_a_rollback_recorded_as_one_goes_back_along_the_way(reading: Reading, fi
 
 
 def test_a_rollback_moves_only_what_is_where_it_is_expected(reading: Reading):
-    with pytest.raises(AliasMoved, match="is at version 2, not version 3; look again"):
+    with pytest.raises(AliasMoved, match="is at version 2, not version 3; check it"):
         reading.rollback(NAME, "prod", expect=3)
     with pytest.raises(AliasMoved, match="staging is at no version, not version 3"):
         reading.rollback(NAME, "staging", expect=3)

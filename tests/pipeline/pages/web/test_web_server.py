@@ -42,6 +42,7 @@ def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Pope
         child.communicate()
 
 
+@pytest.mark.slow
 def test_a_server_serves_changes_and_stops_when_it_is_told_to(file: Path, registry: Registry):
     with serving(file, TOKEN) as (child, url), httpx.Client(base_url=url, trust_env=False) as client:
         assert client.get("/healthz").json() == {"status": "ok"}
@@ -59,6 +60,7 @@ def test_a_server_serves_changes_and_stops_when_it_is_told_to(file: Path, regist
     assert registry.aliases(NAME)["prod"] == 3
 
 
+@pytest.mark.slow
 def test_it_listens_where_it_is_told_with_the_token_of_a_file(file: Path, registry: Registry, tmp_path: Path):
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     options = ("--host", "127.0.0.2", "--token-file", str(tmp_path / "token"))
