@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(pytestconfig):
+def compiled_once(pytestconfig: pytest.Config):
     """Compiles the same C++ file once, for all tests and their children; the cache is kept between sessions."""
     real = shutil.which("g++")
     if real is None or "CXX" in os.environ:
