@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from artifacts.actor import whoami
 from artifacts.errors import AliasMoved, NotFound, PolicyRefused
 from artifacts.registry import log, rows, seals, tables
+from artifacts.registry.event_details import WaivedRule
 from artifacts.registry.judgement import Judgement
 from artifacts.registry.names import check_apart
 from artifacts.registry.policy import WAIVABLE
@@ -28,7 +29,7 @@ class Move:
     was: int | None
     now: int
     rolled_back: bool
-    waived: tuple[dict[str, Any], ...] = ()
+    waived: tuple[WaivedRule, ...] = ()
     """Rules that the version violated and that were waived at the time."""
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Judges a version by an alias's policy: reads what the rules need in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, select
 
 from artifacts.errors import NotFound, PolicyInvalid
 from artifacts.registry import columns, log, rows, tables, waivers
+from artifacts.registry.event_details import JudgementDetail
 from artifacts.registry.policy import WAIVABLE, Broken, Policy, Subject, broken, parse_policy
 from artifacts.registry.waivers import Waiver
 
@@ -30,9 +31,9 @@ class Judgement:
         """Whether the alias may point at it."""
         return not self.broken
 
-    def detail(self) -> dict[str, Any]:
+    def detail(self) -> JudgementDetail:
         """Its fields in the log; empty where no rule is violated."""
-        fields: dict[str, Any] = {}
+        fields: JudgementDetail = {}
         if self.broken:
             fields["broken"] = [{"rule": violation.rule, "why": violation.why} for violation in self.broken]
         if self.waived:
@@ -60,12 +61,12 @@ def policy_of(db: Connection, alias: str) -> Policy:
         raise PolicyInvalid(f"the policy of @{alias} cannot be applied by this version: {exc}") from None
 
 
-def parse_rules(rules: Any) -> Policy:
+def parse_rules(rules: object) -> Policy:
     """The policy that a row holds; a PolicyInvalid for anything else."""
     problem = columns.CHECKS["policy"]["rules"](rules)
     if problem is not None:
         raise PolicyInvalid(f"its rules: it {problem}")
-    return parse_policy(rules)
+    return parse_policy(cast("Mapping[str, Any]", rules))
 
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:

@@ -14,6 +14,7 @@ from artifacts.registry import aliases, log, publishing, rows, tables
 from artifacts.registry.aliases import Move
 from artifacts.registry.catalog import Catalog
 from artifacts.registry.database import Database, open_database
+from artifacts.registry.event_details import JudgementDetail
 from artifacts.registry.governance import Governance, Standing
 from artifacts.registry.judgement import Judgement, Verified, judge, require_version
 from artifacts.registry.names import check_alias
@@ -211,7 +212,7 @@ class Registry(Governance):
         if bound is not None:
             publishing.require_bound(self._db, bound, store)
 
-    def _would_say(self, db: Connection, name: str, number: int, alias: str) -> dict[str, Any]:
+    def _would_say(self, db: Connection, name: str, number: int, alias: str) -> JudgementDetail:
         """The policy's judgement for the log; a policy that cannot be applied does not stop a rollback."""
         try:
             return judge(db, name, number, alias, self._verified).detail()

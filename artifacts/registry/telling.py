@@ -6,6 +6,19 @@ from contextlib import suppress
 from typing import Any
 
 from artifacts.digest import of_json
+from artifacts.registry.event_details import (
+    BrokenRule,
+    CollectedDetail,
+    JudgementDetail,
+    MoveDetail,
+    PolicyDetail,
+    PublishedDetail,
+    RebuildDetail,
+    RefusedDetail,
+    RuleValue,
+    SignedDetail,
+    WaiverDetail,
+)
 from artifacts.registry.remarks import KEY_CHARS
 from artifacts.version import Event
 
@@ -17,27 +30,27 @@ def describe_event(event: Event) -> str:
     return f"{event.kind.replace('_', ' ')} {json.dumps(event.detail, sort_keys=True)}"
 
 
-def _published(detail: dict[str, Any]) -> str:
+def _published(detail: PublishedDetail) -> str:
     return f"published version {detail['number']}, {detail['verdict']}, engine {detail['engine_key'][:12]}"
 
 
-def _moved(detail: dict[str, Any]) -> str:
+def _moved(detail: MoveDetail) -> str:
     was = f"from version {detail['was']} to" if detail["was"] else "at"
     return f"@{detail['alias']} {was} version {detail['now']}{_waived_suffix(detail)}"
 
 
-def _rolled_back(detail: dict[str, Any]) -> str:
+def _rolled_back(detail: MoveDetail) -> str:
     text = f"@{detail['alias']} rolled back from version {detail['was']} to version {detail['now']}"
     objection = _reasons(detail["broken"]) if "broken" in detail else detail.get("not_judged")
     refusal = f", which its policy would refuse: {objection}" if objection else ""
     return f"{text}{refusal}{_waived_suffix(detail)}"
 
 
-def _refused(detail: dict[str, Any]) -> str:
+def _refused(detail: RefusedDetail) -> str:
     return f"@{detail['alias']} refused version {detail['number']}: {_reasons(detail['broken'])}"
 
 
-def _waived(detail: dict[str, Any]) -> str:
+def _waived(detail: WaiverDetail) -> str:
     subject = f"version {detail['number']}: {detail['rule']} for @{detail['alias']}"
     if detail.get("ended"):
         return f"waiver {detail['waiver']} of {subject} ended"
@@ -45,14 +58,14 @@ def _waived(detail: dict[str, Any]) -> str:
     return f"waiver {detail['waiver']} of {subject} until {until}: {detail['reason']}"
 
 
-def _policy_set(detail: dict[str, Any]) -> str:
+def _policy_set(detail: PolicyDetail) -> str:
     if detail["rules"] is None:
         return f"policy of @{detail['alias']} removed"
     rules = [f"{rule} {describe_rule(value)}" for rule, value in detail["rules"].items()]
     return f"policy of @{detail['alias']}: {'; '.join(rules)}"
 
 
-def describe_rule(value: Any) -> str:
+def describe_rule(value: RuleValue) -> str:
     """The requirement of a rule, from its JSON value; public keys as the beginning of their digest."""
     if value is True:
         return "yes"
@@ -65,29 +78,29 @@ def describe_rule(value: Any) -> str:
     return f"{value:g}"
 
 
-def _rebuild_needed(detail: dict[str, Any]) -> str:
+def _rebuild_needed(detail: RebuildDetail) -> str:
     return f"version {detail['number']} should be built again: {'; '.join(detail['reasons'])}"
 
 
-def _signed(detail: dict[str, Any]) -> str:
+def _signed(detail: SignedDetail) -> str:
     subject = "how it was built" if detail["kind"] == "provenance" else "its files"
     return f"version {detail['number']}: {subject} signed, key {detail['key_id'][:KEY_CHARS]}"
 
 
-def _collected(detail: dict[str, Any]) -> str:
+def _collected(detail: CollectedDetail) -> str:
     return f"gc removed the files of version {detail['number']}, engine {detail['engine_key'][:12]}"
 
 
-def _waived_suffix(detail: dict[str, Any]) -> str:
+def _waived_suffix(detail: JudgementDetail) -> str:
     waived = [f"{waiver['rule']}: {waiver['reason']}" for waiver in detail.get("waived", ())]
     return f" (waived: {'; '.join(waived)})" if waived else ""
 
 
-def _reasons(broken: list[dict[str, str]]) -> str:
+def _reasons(broken: list[BrokenRule]) -> str:
     return "; ".join(f"{violation['rule']}: {violation['why']}" for violation in broken)
 
 
-DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
+DESCRIBERS: dict[str, Callable[[Any], str]] = {
     "published": _published,
     "alias_moved": _moved,
     "rolled_back": _rolled_back,
@@ -98,4 +111,4 @@ DESCRIBERS: dict[str, Callable[[dict[str, Any]], str]] = {
     "collected": _collected,
     "rebuild_needed": _rebuild_needed,
 }
-"""Kind of event -> the function that describes its detail."""
+"""Kind of event -> the function that describes its detail; an event read from the log may have any."""

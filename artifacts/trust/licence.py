@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from artifacts.manifest import Manifest
 
@@ -33,33 +33,54 @@ SPDX = {
 """Lower-case name in model cards -> identifier in the SPDX list; https://spdx.org/licenses."""
 
 
-def licence_of(manifest: Manifest, file: Callable[[str], Path]) -> dict[str, Any]:
+class Licence(TypedDict):
+    """The licence of a checkpoint, as registries store it."""
+
+    id: str
+    """SPDX identifier, `LicenseRef-...` for a licence that is not in the SPDX list, or NOASSERTION."""
+    stated: str | None
+    """The file that states it."""
+    texts: dict[str, str]
+    """File name -> text."""
+    link: NotRequired[str]
+    omitted: NotRequired[list[str]]
+    """Names of files too long."""
+
+
+class Card(TypedDict, total=False):
+    """The fields of a model card's front matter that are read here; strangers write them, so of any type."""
+
+    license: object
+    license_name: object
+    license_link: object
+
+
+def licence_of(manifest: Manifest, file: Callable[[str], Path]) -> Licence:
     """The licence of an artifact of kind `source`, as from `licence_in`; reads only card and texts."""
     return _licence({name: record.size for name, record in manifest.files.items()}, file)
 
 
-def licence_in(directory: Path) -> dict[str, Any]:
-    """`id`, the file where it is `stated`, `texts` by file name, and `omitted`: names of files too long.
-
-    `id` is an SPDX identifier, `LicenseRef-...` for a licence that is not in the SPDX list, or NOASSERTION.
-    """
+def licence_in(directory: Path) -> Licence:
+    """The licence of the checkpoint in a directory."""
     sizes = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
     return _licence(sizes, lambda name: directory / name)
 
 
-def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> dict[str, Any]:
+def _licence(sizes: Mapping[str, int], file: Callable[[str], Path]) -> Licence:
     card = _card(_text(file("README.md"))) if "README.md" in sizes else {}
     licence_id, link = _stated(card), card.get("license_link")
     paper_names = [name for name in sizes if TEXT.fullmatch(name)]
     omitted = [name for name in paper_names if sizes[name] > MAX_BYTES]
-    licence: dict[str, Any] = {
+    licence: Licence = {
         "id": licence_id or UNSTATED,
         "stated": "README.md" if licence_id else None,
         "texts": {name: _text(file(name)) for name in paper_names if name not in omitted},
     }
     if isinstance(link, str):
         licence["link"] = link[:500]
-    return licence | ({"omitted": omitted} if omitted else {})
+    if omitted:
+        licence["omitted"] = omitted
+    return licence
 
 
 def _text(path: Path) -> str:
@@ -88,7 +109,7 @@ def texts_of(source: Mapping[str, Any]) -> dict[str, str]:
     return texts_by_name
 
 
-def _card(text: str) -> dict[str, Any]:
+def _card(text: str) -> Card:
     """The front matter of a model card; empty where there is none, or it is not a YAML mapping."""
     import yaml  # only publishing reads cards; pulls must not pay for the import
 
@@ -99,10 +120,10 @@ def _card(text: str) -> dict[str, Any]:
         card = yaml_text.parse_card(front[1]) if front else {}
     except yaml.YAMLError:
         return {}
-    return card if isinstance(card, dict) else {}
+    return cast("Card", card) if isinstance(card, dict) else {}
 
 
-def _stated(card: Mapping[str, Any]) -> str:
+def _stated(card: Card) -> str:
     """The SPDX expression for the card's licences; several licences are joined by OR."""
     license_field = card.get("license")
     licences = license_field if isinstance(license_field, list) else [license_field]
@@ -112,7 +133,7 @@ def _stated(card: Mapping[str, Any]) -> str:
     return " OR ".join(dict.fromkeys(identifiers))
 
 
-def _identifier(licence: str, card: Mapping[str, Any]) -> str:
+def _identifier(licence: str, card: Card) -> str:
     text = licence.strip().lower()
     if text in ("other", "unknown"):
         name = card.get("license_name")

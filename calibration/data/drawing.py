@@ -15,6 +15,7 @@ from calibration.data.fields import words
 from calibration.data.origin import open_sources
 from calibration.data.packing import Ids, Side, cut, fitted
 from calibration.data.rendering import Reader, Rendering
+from calibration.data.report_values import ChatChanges, SourceReport
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
@@ -69,7 +70,7 @@ class TokenRows:
     """The rows of all sources in the blend's order, and the report of each source."""
 
     samples: tuple[TokenRow, ...]
-    sources: tuple[dict[str, Any], ...]
+    sources: tuple[SourceReport, ...]
 
 
 def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
@@ -92,9 +93,7 @@ def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, prog
             source.tokens(size, key, progress) if "tokens" in blend else source.rows(size, key, progress)
         )
         rows += source_rows
-        sources.append(
-            {**_source_report(data[number], scan_, source_rows), "chats": source.chats(source_rows)}
-        )
+        sources.append(_source_report(data[number], scan_, source_rows, source.chats(source_rows)))
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
@@ -198,7 +197,7 @@ class _Source:
             return row
         return replace(row, token_ids=token_ids, whole_start=self.fit.side == "right" and row.whole_start)
 
-    def chats(self, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    def chats(self, rows: Sequence[TokenRow]) -> ChatChanges:
         """Changes to chats before they were rendered, for reports."""
         return {
             "arguments_decoded": sum(row.decoded for row in rows),
@@ -209,7 +208,9 @@ class _Source:
         return self.found.files[0].path
 
 
-def _source_report(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow]) -> dict[str, Any]:
+def _source_report(
+    data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow], chats: ChatChanges
+) -> SourceReport:
     """Files, shape and counts of a source, for reports."""
     names = [file.path.name for file in scan_.files]
     return {
@@ -220,4 +221,5 @@ def _source_report(data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow
         "skipped": list(scan_.skipped),
         "taken": len(rows),
         "tokens": int(sum(len(row.token_ids) for row in rows)),
+        "chats": chats,
     }

@@ -6,6 +6,7 @@ from typing import Any
 
 from calibration.data import chats
 from calibration.data.chats import Chat, chat
+from calibration.data.report_values import ReadAs
 from calibration.data.values import parsed, text
 
 Fields = Mapping[str, Any]
@@ -46,7 +47,7 @@ class Shape:
     columns: Mapping[str, str]
     """Content (`text`, `messages`, `tools`, `prompt`, `input`, `completion`) -> column."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ReadAs:
         """As JSON, for reports."""
         return {"kind": self.kind, "columns": dict(self.columns)}
 

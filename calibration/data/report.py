@@ -3,13 +3,22 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
 from calibration.data.drawing import TokenRow, TokenRows
 from calibration.data.packing import Ids, Packed, begins, histogram
 from calibration.data.rendering import Reader
+from calibration.data.report_values import (
+    Beginning,
+    Counts,
+    LongestShare,
+    Report,
+    ShownSample,
+    ShownToken,
+    SpecialTokens,
+    Truncation,
+)
 from calibration.data.sameness import duplicates
 
 FIRST_SAMPLES = 2
@@ -25,11 +34,11 @@ MANY_DUPLICATES = 0.05
 """Largest share of repeated samples without a warning."""
 
 
-def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
+def report(rows: TokenRows, packed: Packed, reader: Reader) -> Report:
     """Counts, lengths, duplicates, special tokens, losses and the first samples; JSON."""
     sequences, seq_len = packed.tokens.shape
     places = [row.place for row in rows.samples]
-    counts = {
+    counts: Counts = {
         "sources": list(rows.sources),
         "samples": len(rows.samples),
         "sample_tokens": int(sum(len(row.token_ids) for row in rows.samples)),
@@ -54,12 +63,12 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> dict[str, Any]:
     return {**counts, "warnings": warnings(counts)}
 
 
-def begin(packed: Packed, reader: Reader) -> dict[str, Any]:
+def begin(packed: Packed, reader: Reader) -> Beginning:
     """The tokenizer's prefix, if any, and the number of sequences that begin with it."""
     return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
 
 
-def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]:
+def longest_share(samples: Sequence[TokenRow], packed: Packed) -> LongestShare:
     """The row with the most tokens in the sequences, and its share of them."""
     remaining, most = packed.row_tokens, (0, "")
     for row in samples:
@@ -68,7 +77,7 @@ def longest_share(samples: Sequence[TokenRow], packed: Packed) -> dict[str, Any]
     return {"place": most[1], "share": round(most[0] / packed.row_tokens, 6)}
 
 
-def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
+def truncated(samples: Sequence[TokenRow]) -> Truncation:
     """Number of cut samples, and the share of all tokens that was cut off."""
     lost_tokens = [row.full_tokens - len(row.token_ids) for row in samples]
     whole = sum(row.full_tokens for row in samples)
@@ -79,7 +88,7 @@ def truncated(samples: Sequence[TokenRow]) -> dict[str, Any]:
     }
 
 
-def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> dict[str, Any]:
+def special_tokens(samples: Sequence[TokenRow], reader: Reader) -> SpecialTokens:
     """Counts of each special token in the samples, and of samples with a missing or doubled BOS.
 
     Samples cut on the left are not expected to begin with BOS.
@@ -102,9 +111,9 @@ def _starts(row: TokenRow) -> bool:
     return row.whole_start and len(row.token_ids) > 0
 
 
-def first_samples(rows: TokenRows, reader: Reader) -> list[dict[str, Any]]:
+def first_samples(rows: TokenRows, reader: Reader) -> list[ShownSample]:
     """The first samples of each source in the blend's order, as the model sees them."""
-    chosen = []
+    chosen: list[ShownSample] = []
     for source in range(len(rows.sources)):
         source_rows = (row for row in rows.samples if row.source == source)
         chosen += [
@@ -114,14 +123,14 @@ def first_samples(rows: TokenRows, reader: Reader) -> list[dict[str, Any]]:
     return chosen
 
 
-def shown(token_ids: Ids, reader: Reader) -> list[list[Any]]:
+def shown(token_ids: Ids, reader: Reader) -> list[ShownToken]:
     """The first tokens of a sequence as text, each with whether it is special."""
     special = reader.special_ids
     ids = token_ids[:FIRST_TOKENS].tolist()
     return [[special.get(index) or reader.tokenizer.decode([index]), index in special] for index in ids]
 
 
-def warnings(report_: dict[str, Any]) -> list[str]:
+def warnings(report_: Counts) -> list[str]:
     """Warnings about the set."""
     special, samples = report_["special_tokens"], report_["samples"]
     messages = []

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from typing import Any
+
+from calibration.data.report_values import Duplicates, Report, ShownToken, SourceReport
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2330; --paper: #fff; --faint: #667; --line: #d6dae2;
@@ -27,7 +28,7 @@ BAR, GAP, LABEL, LONGEST = 18, 6, 110, 560
 """Pixels: height of a bar, space between two, width of the labels, length of the longest bar."""
 
 
-def page(report: Mapping[str, Any]) -> str:
+def page(report: Report) -> str:
     """The report as HTML; what comes from data files is escaped."""
     body = [
         "<h1>Calibration set</h1>",
@@ -51,7 +52,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
 
 
-def _summary(report: Mapping[str, Any]) -> str:
+def _summary(report: Report) -> str:
     layout = "packed end to end" if report["packed"] else "one sample each, padded on the right"
     return (
         f"{report['sequences']:,} sequences of {report['seq_len']:,} tokens ({layout}): "
@@ -59,7 +60,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     )
 
 
-def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
+def _sources(sources: Sequence[SourceReport]) -> str:
     rows = []
     for source in sources:
         columns = ", ".join(f"{role} from {name}" for role, name in source["read_as"]["columns"].items())
@@ -76,9 +77,9 @@ def _sources(sources: Sequence[Mapping[str, Any]]) -> str:
     return _table(("file", "read as", "rows", "skipped", "taken", "tokens"), rows)
 
 
-def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(report: Report) -> list[tuple[str, str]]:
     special, cut = report["special_tokens"], report["truncated"]
-    exact, normalised = (report["duplicates"][kind] for kind in ("exact", "normalised"))
+    exact, normalised = report["duplicates"]["exact"], report["duplicates"]["normalised"]
     bos = special["bos"]
     starts = (
         "the tokenizer puts none in front of text"
@@ -106,14 +107,14 @@ def _facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _begun(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _begun(report: Report) -> list[tuple[str, str]]:
     begin = report["sequences_begin_with"]
     if begin["tokens"] is None:
         return []
     return [("Sequences", f"{begin['sequences']:,} of {report['sequences']:,} begin with {begin['tokens']}")]
 
 
-def _pairs(duplicates: Mapping[str, Any]) -> str:
+def _pairs(duplicates: Duplicates) -> str:
     return "".join(f"; {later} repeats {earlier}" for later, earlier in duplicates["examples"])
 
 
@@ -145,14 +146,16 @@ def _bars(histogram: Mapping[str, int]) -> str:
     return "\n".join([*parts, "</svg>"])
 
 
-def _sequence(title: str, tokens: Sequence[Sequence[Any]]) -> str:
+def _sequence(title: str, tokens: Sequence[ShownToken]) -> str:
     pieces = (
-        f'<span class="special">{escape(text)}</span>' if special else f"<span>{escape(text)}</span>"
+        f'<span class="special">{escape(str(text))}</span>'
+        if special
+        else f"<span>{escape(str(text))}</span>"
         for text, special in tokens
     )
     return f'<p class="faint">{escape(title)}</p><div class="sequence">{"".join(pieces)}</div>'
 
 
-def _skipped(sources: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+def _skipped(sources: Sequence[SourceReport]) -> Iterable[str]:
     rows = [[line] for source in sources for line in source["skipped"]]
     return ["<h2>Skipped rows</h2>", _table(("",), rows)] if rows else []

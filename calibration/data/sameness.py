@@ -4,7 +4,8 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any
+
+from calibration.data.report_values import Duplicates
 
 BLOCK = 1 << 16
 """Characters hashed at once: the words of a long text as strings would take twenty times its size."""
@@ -43,7 +44,7 @@ def _blocks(text: str) -> Iterator[str]:
         start = end
 
 
-def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> dict[str, Any]:
+def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> Duplicates:
     """Number of samples that repeat an earlier one, and the first few pairs."""
     first: dict[str, str] = {}
     pairs = []

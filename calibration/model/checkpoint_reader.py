@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from calibration.errors import CheckpointError
-from calibration.model.checkpoint_writer import DTYPES
+from calibration.model.checkpoint_writer import DTYPES, TensorEntry
 from calibration.progress import Progress
 
 TYPES = {name: dtype for dtype, name in DTYPES.items()}
@@ -70,14 +70,14 @@ class Source:
         )
 
 
-def read_header(handle: BinaryIO) -> tuple[int, dict[str, Any]]:
+def read_header(handle: BinaryIO) -> tuple[int, dict[str, TensorEntry]]:
     """Offset of the data in an open safetensors file, and its entries by tensor name."""
     size = int.from_bytes(handle.read(8), "little")
-    entries: dict[str, Any] = json.loads(handle.read(size))
+    entries: dict[str, TensorEntry] = json.loads(handle.read(size))
     return 8 + size, entries
 
 
-def _read(handle: BinaryIO, start: int, entry: dict[str, Any]) -> torch.Tensor:
+def _read(handle: BinaryIO, start: int, entry: TensorEntry) -> torch.Tensor:
     """One tensor of an open file whose data starts at `start`."""
     begin, end = entry["data_offsets"]
     data = torch.empty(end - begin, dtype=torch.uint8)

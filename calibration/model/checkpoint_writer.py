@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self, TypedDict
 
 import torch
 
@@ -28,6 +28,15 @@ DTYPES = {
     torch.bool: "BOOL",
 }
 """Names of types in a safetensors header."""
+
+
+class TensorEntry(TypedDict):
+    """A tensor in the header of a safetensors file."""
+
+    dtype: str
+    shape: list[int]
+    data_offsets: list[int]
+    """First byte and byte behind the last, counted from the end of the header."""
 
 
 class CheckpointWriter:
@@ -90,7 +99,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self.handle: BinaryIO = path.open("wb")
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, TensorEntry] = {}
         self.held: dict[str, torch.Tensor] = {}
         self.held_bytes = self.data_bytes = self.header_bytes = 0
 

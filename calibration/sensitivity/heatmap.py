@@ -1,13 +1,14 @@
 """Plots quantization errors: a panel per format, layers across, kinds of linears down."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+
+from calibration.sensitivity.sensitivity_values import Sensitivity
 
 MISSING = "#e8eaed"
 """Colour of a linear that does not fit the format's blocks."""
@@ -16,7 +17,7 @@ MAX_TICKS = 16
 """Most layers labelled under a panel."""
 
 
-def draw(document: Mapping[str, Any], path: Path) -> None:
+def draw(document: Sensitivity, path: Path) -> None:
     """Draws the contents of sensitivity.json as PNG; each panel's colours span its own errors."""
     formats, grid = document["formats"], [_place(linear["module"]) for linear in document["linears"]]
     kinds = list(dict.fromkeys(kind for _, kind in grid))

@@ -29,6 +29,7 @@ from calibration.quantize.derive import measured
 from calibration.sensitivity import proposal
 from calibration.sensitivity.heatmap import draw
 from calibration.sensitivity.sensitivity_page import page
+from calibration.sensitivity.sensitivity_values import LinearValues, Sensitivity
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.formats import EXPERT_REFUSALS, FORMATS, Format
 
@@ -48,7 +49,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
 
 def measure(
     source: Source, statistics: Statistics, params: Mapping[str, Any], progress: Progress
-) -> dict[str, Any]:
+) -> Sensitivity:
     """Contents of sensitivity.json; holds one linear's weight at a time."""
     requested = [FORMATS[name] for name in params["formats"]]
     left_out = unmet(statistics, requested)
@@ -56,7 +57,7 @@ def measure(
     names_of = layout(source.config)
     modules = linears(statistics, names_of)
     pass_ = Pass(source, statistics, formats, params["smoothing"], torch.device(params["device"]))
-    measured_linears: list[dict[str, Any]] = []
+    measured_linears: list[LinearValues] = []
     for names in fused(modules, names_of):
         scales = pass_.scales(names)
         for name in names:
@@ -124,7 +125,7 @@ class Pass:
             if not (experts and fmt.name in EXPERT_REFUSALS)
         }
 
-    def linear(self, module: str, scales: Mapping[str, Measured]) -> dict[str, Any]:
+    def linear(self, module: str, scales: Mapping[str, Measured]) -> LinearValues:
         """One linear's errors and bytes in every format whose blocks fit it."""
         x_RI = self.statistics.sample(module).to(self.device)
         weight_OI = weight(self.source, module).to(self.device, x_RI.dtype)

@@ -3,8 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from calibration.sensitivity.sensitivity_values import (
+    FormatWithExceptions,
+    LinearValues,
+    ProposalValues,
+    RankedUnit,
+    UnitValues,
+)
 from recipes.formats import FORMATS
 
 KEPT_SHARE = 0.1
@@ -28,12 +34,12 @@ class Unit:
         first, *rest = self.linears
         return "+".join([first, *(name.rpartition(".")[2] for name in rest)])
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> UnitValues:
         """As JSON."""
         return {"linears": list(self.linears), "errors": dict(self.errors), "bytes": dict(self.sizes)}
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> "Unit":
+    def of(cls, document: UnitValues) -> "Unit":
         """The unit in a value from `as_dict`."""
         return cls(linears=tuple(document["linears"]), errors=document["errors"], sizes=document["bytes"])
 
@@ -74,7 +80,7 @@ class Proposal:
         return dict.fromkeys(sorted(names, key=natural), self.wider)
 
     @property
-    def recipe_format(self) -> str | dict[str, Any]:
+    def recipe_format(self) -> str | FormatWithExceptions:
         """The value of a recipe's `format`."""
         return {"default": self.format, "except": self.exceptions} if self.exceptions else self.format
 
@@ -86,7 +92,7 @@ class Proposal:
         lines = [f"    {name}: {wider}" for name, wider in self.exceptions.items()]
         return "\n".join(["format:", f"  default: {self.format}", "  except:", *lines]) + "\n"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> ProposalValues:
         """As JSON."""
         return {
             "format": self.recipe_format,
@@ -103,7 +109,7 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
     return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in name.split(".")]
 
 
-def units(linears: Sequence[Mapping[str, Any]], together: Sequence[tuple[str, ...]]) -> list[Unit]:
+def units(linears: Sequence[LinearValues], together: Sequence[tuple[str, ...]]) -> list[Unit]:
     """Linears (`module`, `errors`, `bytes`) as units, in the order of their first linear.
 
     `together` are the names of linears that must have one format; those that were not measured are left out.
@@ -114,7 +120,7 @@ def units(linears: Sequence[Mapping[str, Any]], together: Sequence[tuple[str, ..
     return [_unit([by_name[name] for name in names if name in by_name]) for names in groups]
 
 
-def _unit(linears: Sequence[Mapping[str, Any]]) -> Unit:
+def _unit(linears: Sequence[LinearValues]) -> Unit:
     common = [name for name in linears[0]["errors"] if all(name in linear["errors"] for linear in linears)]
     return Unit(
         linears=tuple(linear["module"] for linear in linears),
@@ -169,7 +175,7 @@ def propose(
     )
 
 
-def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[dict[str, Any]]:
+def ranked(all_units: Sequence[Unit], proposal: Proposal) -> list[RankedUnit]:
     """A table of the units that the format fits, the largest error first."""
     name, wider = proposal.format, proposal.wider
     fitting = sorted((u for u in all_units if name in u.errors), key=lambda u: u.errors[name], reverse=True)

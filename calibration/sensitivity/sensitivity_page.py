@@ -4,10 +4,10 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 from calibration.data.report_page import STYLE
 from calibration.sensitivity.proposal import Proposal, Unit, bargains, natural, propose, ranked
+from calibration.sensitivity.sensitivity_values import ScriptData, Sensitivity
 
 PROXY = (
     "A proxy, not a measured loss: each linear is rounded alone, on a few rows of the calibration set, and "
@@ -56,7 +56,7 @@ show(asked in data ? asked : Object.keys(data)[0]);
 """
 
 
-def page(document: Mapping[str, Any], heatmap: bytes) -> str:
+def page(document: Sensitivity, heatmap: bytes) -> str:
     """HTML for the contents of sensitivity.json and its picture."""
     units = [Unit.of(unit) for unit in document["units"]]
     proposals = [propose(units, name) for name in document["formats"]]
@@ -104,8 +104,8 @@ def _section(units: Sequence[Unit], proposal: Proposal, *, first: bool) -> str:
     )
 
 
-def _script_data(units: Sequence[Unit], proposal: Proposal) -> dict[str, Any]:
-    """What the page's script needs of one format: its bargains in order."""
+def _script_data(units: Sequence[Unit], proposal: Proposal) -> ScriptData:
+    """What the page's script needs of one format."""
     name = proposal.format
     total = sum(unit.errors[name] for unit in units if name in unit.errors)
     return {
@@ -125,7 +125,7 @@ def _script_data(units: Sequence[Unit], proposal: Proposal) -> dict[str, Any]:
     }
 
 
-def _embedded(value: Any) -> str:
+def _embedded(value: Mapping[str, ScriptData]) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value).replace("<", "\\u003c")
 

@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source, read_header
+from calibration.model.checkpoint_writer import TensorEntry
 
 PIECE_BYTES = 8 << 20
 """Read at once by one thread; two pinned buffers of this size per thread on a GPU's host."""
@@ -54,7 +54,7 @@ def extents(source: Source) -> dict[str, Extent]:
     return extent_of
 
 
-def _extent(path: Path, start: int, entry: Mapping[str, Any]) -> Extent:
+def _extent(path: Path, start: int, entry: TensorEntry) -> Extent:
     return Extent(path, start + entry["data_offsets"][0], DTYPES[entry["dtype"]], tuple(entry["shape"]))
 
 

@@ -10,9 +10,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Any
+from typing import TypedDict
 
-Row = dict[str, Any]
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Row(TypedDict, total=False):
+    """One line of a file: `text` or `messages`."""
+
+    text: str
+    messages: list[Message]
+
 
 SPLIT_PERCENT = {"gate": 4, "calibration": 10}
 """Share of the documents in a split, in percent; the rest trains."""
@@ -134,7 +147,7 @@ def dedented(source: str, node: ast.FunctionDef) -> str:
 
 def conversation(question: str, answer: str) -> Row:
     """Return one exchange in the messages layout."""
-    request = {"role": "user", "content": question}
+    request: Message = {"role": "user", "content": question}
     return {"messages": [request, {"role": "assistant", "content": answer.strip()}]}
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from recipes.demo.demo_model import MAX_LENGTH, Training, new_model, perplexity, train
 from recipes.demo.demo_tokenizer import train_tokenizer
 from recipes.demo.outliers import add_outliers
-from recipes.demo.texts import read_rows, write_texts
+from recipes.demo.texts import Row, read_rows, write_texts
 
 STAGES = ("prepare", "train", "finish")
 
@@ -60,7 +60,7 @@ def finish(out: Path) -> None:
     table["with outlier channels"] = perplexity(model, gate)
     model.save_pretrained(out / "model")
     table |= quantized_perplexities(out / "model", read_rows(out / "data/calibration.jsonl"), gate)
-    useless = [{"text": line} for line in (out / "data/unrelated.txt").read_text().splitlines()]
+    useless: list[Row] = [{"text": line} for line in (out / "data/unrelated.txt").read_text().splitlines()]
     misled = quantized_perplexities(out / "model", useless, gate, ("INT8 SmoothQuant",))
     table["the same, unrelated text"] = misled["INT8 SmoothQuant"]
     for name, value in table.items():

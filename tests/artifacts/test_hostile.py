@@ -60,7 +60,7 @@ def forged(manifest: Manifest, **changes: object) -> str:
         ("a/../../escaped", "is not a relative path"),
         ("a//b", "is not a relative path"),
         ("a\nb", "invisible characters"),
-        ("Manifest.JSON", "is taken"),
+        ("Manifest.JSON", "is reserved"),
         ("ENGINE.json", "differ only by case"),
         ("engine.json/x", "is a file and a directory"),
     ],

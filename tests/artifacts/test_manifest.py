@@ -75,9 +75,9 @@ def test_seals_hold_any_object(values):
         ({"seconds": 1e12}, "'seconds': Input should be less than or equal to 315360000"),
         (
             {"created_at": "0001-01-01T00:00:00Z"},
-            "created_at 0001-01-01T00:00:00.00:00 is not of the years 1970",
+            "created_at 0001-01-01T00:00:00.00:00 is not in the years 1970",
         ),
-        ({"created_at": "9999-12-31T23:59:59-23:59"}, "is not of the years 1970 to 9000"),
+        ({"created_at": "9999-12-31T23:59:59-23:59"}, "is not in the years 1970 to 9000"),
         ({"created_at": "2026-01-02T03:04:05"}, "'created_at': Input should have timezone info"),
         ({"peak_memory_bytes": 10**30}, "'peak_memory_bytes': Input should be less than"),
         ({"kind": "../x"}, "'kind': String should match pattern"),
@@ -212,7 +212,7 @@ def test_licences_and_names_below_directories_are_free(name: str):
     "name", ["manifest.json", "version.json", "signatures.json", "provenance.json", "card.md", "Card.MD"]
 )
 def test_names_of_the_store_are_refused(name: str):
-    with pytest.raises(ValueError, match=f"{name}' is taken"):
+    with pytest.raises(ValueError, match=f"{name}' is reserved"):
         check_name(name)
 
 

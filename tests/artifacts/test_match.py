@@ -97,10 +97,10 @@ def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics) 
         (CPU, {"gpu": "h200"}, "runs on the CPU, not on h200"),
         (TENSORRT, {"gpu": "h100", "gpu_count": 1}, None),
         (TENSORRT, {"gpu": "NVIDIA H100 80GB HBM3"}, None),
-        (TENSORRT, {"gpu": "h200"}, "needs NVIDIA H100 80GB HBM3; h200 is asked for"),
-        (TENSORRT, {"gpu": "h100-pcie"}, "needs NVIDIA H100 80GB HBM3; h100-pcie is asked for"),
+        (TENSORRT, {"gpu": "h200"}, "needs NVIDIA H100 80GB HBM3; the criterion is h200"),
+        (TENSORRT, {"gpu": "h100-pcie"}, "needs NVIDIA H100 80GB HBM3; the criterion is h100-pcie"),
         (TENSORRT | {"target": "h20"}, {"gpu": "h20"}, None),
-        (TENSORRT | {"target": "h20"}, {"gpu": "l4"}, "needs h20; l4 is asked for"),
+        (TENSORRT | {"target": "h20"}, {"gpu": "l4"}, "needs h20; the criterion is l4"),
         (TENSORRT | {"world_size": 4}, {"gpu_count": 2}, "needs 4 GPUs; the criterion is 2"),
         (TENSORRT, {"runtime": {"tensorrt_llm": "0.16.0", "tensorrt": "10.7.0"}}, None),
         (TENSORRT, {"runtime": {"tensorrt_llm": "1.2.1"}}, "needs tensorrt_llm 0.16.0, not 1.2.1"),
@@ -222,6 +222,6 @@ def test_dropped_versions_are_grouped_by_what_they_do_not_suit_and_the_closest_l
 def test_a_checkpoint_is_no_engine_unless_it_is_asked_for():
     taken = record(facts={"backend": "checkpoint", "format": "fp8", "tp": 1})
     (found,) = match([taken], {"tp": 2})
-    assert found.dropped == ("it is a checkpoint: build an engine of it",)
+    assert found.dropped == ("it is a checkpoint: build an engine from it",)
     (found,) = match([taken], {"backend": "checkpoint"})
     assert found.dropped == ()

@@ -93,7 +93,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "told", 1)
+        (number, "delivered", 1)
     }
 
 
@@ -190,7 +190,7 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
     outbox.delivered(later, NOW)
     (one,) = outbox.deliveries()
-    assert (one.state, one.attempts, one.problem) == ("told", 2, None)
+    assert (one.state, one.attempts, one.problem) == ("delivered", 2, None)
 
 
 @on_both

@@ -75,7 +75,7 @@ def test_a_server_that_stays_broken_is_given_up_with_its_name(
     remote: RemoteStore, pushed: Manifest, bucket: Bucket, proxy: Proxy, tmp_path: Path
 ):
     proxy.fail("GET", "/blobs/", faults.status(500), times=1000)
-    with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; see"):
+    with pytest.raises(StoreUnusable, match=rf"{bucket.url}: reading blobs/.* failed: status 500; check"):
         opened(bucket.url).fetch_files(pushed.files, tmp_path / "out")
 
 
@@ -159,7 +159,7 @@ def test_a_missing_bucket_and_refused_credentials_are_said_so(
         lambda: gone.lease([made.key], "a test"),
     )
     for ask in asks:
-        with pytest.raises(StoreUnusable, match="there is no s3://no-such-bucket; make it"):
+        with pytest.raises(StoreUnusable, match="there is no bucket s3://no-such-bucket; create it"):
             ask()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     with pytest.raises(StoreUnusable, match="access denied; check AWS_ACCESS_KEY_ID") as caught:

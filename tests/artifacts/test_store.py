@@ -206,7 +206,7 @@ def test_a_draft_may_not_hold_the_files_of_the_store(
     store: LocalStore, key: str, all_files: Callable[[Path], list[str]], name: str
 ):
     with (
-        pytest.raises(ValueError, match=f"{name}' is taken"),
+        pytest.raises(ValueError, match=f"{name}' is reserved"),
         store.write(key, kind="k", step={}, host={}) as draft,
     ):
         (draft.path / name).write_bytes(b"{}")

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import recipes.demo
 from recipes.demo.demo_model import SHAPE, Training, new_model, perplexity, train
 from recipes.demo.outliers import add_outliers
-from recipes.demo.texts import Document, long_lines, read_rows, rows_of
+from recipes.demo.texts import Document, Row, long_lines, read_rows, rows_of
 
 DEMO = Path(recipes.demo.__file__).parent
 MODEL, DATA = DEMO / "model", DEMO / "data"
@@ -183,7 +183,7 @@ def test_naive_int8_hurts_smoothquant_helps_and_useless_text_misleads(model, gat
 
     presets = ("naive INT8", "INT8 SmoothQuant")
     found = quantized_perplexities(MODEL, read_rows(DATA / "calibration.jsonl"), gate_slice, presets)
-    useless = [{"text": line} for line in (DATA / "unrelated.txt").read_text().splitlines()]
+    useless: list[Row] = [{"text": line} for line in (DATA / "unrelated.txt").read_text().splitlines()]
     misled = quantized_perplexities(MODEL, useless, gate_slice, ("INT8 SmoothQuant",))
     trained = perplexity(model, gate_slice)
     assert found["naive INT8"] > 1.03 * trained

@@ -289,7 +289,7 @@ def test_a_directory_of_splits_needs_one_that_it_has(case: str, tmp_path: Path):
 
 
 def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match=r"neither dataset_dict\.json nor state\.json in it"):
+    with pytest.raises(DataError, match=r"has neither dataset_dict\.json nor state\.json"):
         files_of("arrow", tmp_path)
     target = write("arrow", tmp_path / "data", [{"text": "a"}] * 4)
     with pytest.raises(DataError, match=r"has one split without a name, not 'train'"):

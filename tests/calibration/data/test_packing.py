@@ -62,7 +62,7 @@ def test_padding_keeps_each_row_by_itself_and_says_how_long_it_is():
 
 
 def test_too_few_rows_to_pad_are_an_error():
-    with pytest.raises(DataError, match="2 rows make as many sequences, 3 wanted"):
+    with pytest.raises(DataError, match="2 rows make as many sequences, not 3"):
         pad([row(1), row(2)], 4, 3, pad_id=0)
     with pytest.raises(DataError, match="0 rows make as many sequences, 1 wanted"):
         pad([], 4, "all", pad_id=0)

@@ -3,7 +3,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import modelopt.torch.quantization as mtq
 import pytest
@@ -23,6 +23,9 @@ from recipes.formats import FORMATS
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
 from tests.pipeline.pages.browser import browser
+
+if TYPE_CHECKING:
+    from calibration.sensitivity.sensitivity_values import Sensitivity
 
 NAMES = [name for name in FORMATS if name != "none"]
 MODULE = "model.layers.0.mlp.down_proj"
@@ -183,7 +186,7 @@ def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path: P
     assert without == {MODULE}
     units = [Unit.of(one) for one in found["units"]]
     assert MODULE in propose(units, "int4_awq", keep=0).exceptions
-    assert MODULE in page(found, b"")
+    assert MODULE in page(cast("Sensitivity", found), b"")
 
 
 def test_statistics_of_another_model_are_refused(tmp_path: Path, bad_layer: tuple[Path, Path]):
