@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def built(key, files, folder):
     return other.manifest(key), other
 
 
-def arrive(store, key, files, folder):
+def arrive(store: LocalStore, key: str, files: dict[str, Any], folder: Path):
     """A build from elsewhere is taken into the store as it is."""
     manifest, _ = built(key, files, folder)
     with store.receive(manifest) as draft:

@@ -13,7 +13,10 @@ from tests.artifacts.marking import EAGER, NOW, ago, claim, removed, version
 
 
 def inventory(
-    blobs: dict[str, tuple[str, ...]], *, inputs: dict[str, tuple[str, ...]] | None = None, age_days=100.0
+    blobs: dict[str, tuple[str, ...]],
+    *,
+    inputs: dict[str, tuple[str, ...]] | None = None,
+    age_days: float = 100.0,
 ) -> Inventory:
     artifacts = {
         key: Artifact(

@@ -167,7 +167,7 @@ ABSURD = {
 }
 
 
-def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
+def place(objects: Directory, name: str, text: bytes, age_s: float = 0.0) -> None:
     """An object in the folder of leases of a directory, written so long ago."""
     obstore.put(objects, f"leases/{name}", text)
     then = time.time() - age_s

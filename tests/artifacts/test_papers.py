@@ -189,7 +189,7 @@ def test_a_signature_of_other_files_is_named_even_where_sums_were_made_to_fit(
     ]
 
 
-def rewrite(pulled, change) -> None:
+def rewrite(pulled: Path, change) -> None:
     version = unseal((pulled / VERSION).read_text(), VERSION)
     version.pop("seal", None)
     change(version)

@@ -37,7 +37,7 @@ def job(checkpoint, *files, **params):
     }
 
 
-def built(tmp_path, made_job):
+def built(tmp_path: Path, made_job):
     seen = []
     out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
     out.mkdir()
@@ -48,7 +48,7 @@ def built(tmp_path, made_job):
     return load_file(out / "tokens.safetensors")["tokens"], report, samples, out
 
 
-def decoded(checkpoint, tokens):
+def decoded(checkpoint: Path, tokens):
     from transformers import AutoTokenizer  # the module under test has loaded it
 
     return AutoTokenizer.from_pretrained(checkpoint).decode(tokens.flatten().tolist())
@@ -120,7 +120,7 @@ def test_max_sequences_keeps_that_many_and_counts_the_rest(tmp_path: Path, check
     assert report["left_out_sequences"] > 0
 
 
-def refused(tmp_path, made_job, error, complaint) -> None:
+def refused(tmp_path: Path, made_job, error, complaint: str) -> None:
     out = tmp_path / "refused"
     out.mkdir()
     with pytest.raises(error, match=complaint):

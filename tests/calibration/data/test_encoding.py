@@ -62,7 +62,7 @@ def pieces(tmp_path: Path, name: str):
     return AutoTokenizer.from_pretrained(tmp_path)
 
 
-def whole(tokenizer, text, special):
+def whole(tokenizer, text: str, special: bool):
     return tokenizer(text, add_special_tokens=special)["input_ids"]
 
 

@@ -14,7 +14,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
 
 
-def render(source, sandbox=None, messages=MESSAGES):
+def render(source: str, sandbox: Sandbox | None = None, messages=MESSAGES):
     return (sandbox or Sandbox()).render(Request(source, messages, DATE, {"bos_token": "<s>"}))
 
 

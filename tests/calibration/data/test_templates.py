@@ -46,7 +46,7 @@ TOOL = {
 }
 
 
-def call(place, arguments, number=1):
+def call(place: str, arguments, number: int = 1):
     return {
         "id": f"call0000{number}",
         "type": "function",
@@ -58,7 +58,7 @@ def called(*arguments):
     return [call("weather", one, number) for number, one in enumerate(arguments, start=1)]
 
 
-def result(text, number=1):
+def result(text: str | None, number: int = 1):
     return {"role": "tool", "tool_call_id": f"call0000{number}", "name": "weather", "content": text}
 
 
@@ -163,7 +163,7 @@ def tokenizer(checkpoint: Path):
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
-def witness(tokenizer, template, messages, tools, **more):
+def witness(tokenizer, template: str, messages, tools, **more):
     """What transformers renders, or None where the template refuses the chat."""
     values = {"strftime_now": datetime.fromisoformat(DATE).strftime, **more}
     try:
@@ -180,7 +180,7 @@ def source(file, template):
     return {**plain, "template": template, "date": DATE}
 
 
-def rendered_by_the_step(tmp_path, checkpoint, files):
+def rendered_by_the_step(tmp_path: Path, checkpoint, files):
     """Runs the calibration step over files with their templates: (file, line) -> tokens; and its report."""
     out = tmp_path / "out"
     out.mkdir()

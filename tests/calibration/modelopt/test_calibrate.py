@@ -48,12 +48,12 @@ class Pair:
         return load_file(self.ours / "model.safetensors"), load_file(self.theirs / "model.safetensors")
 
 
-def logits(model, tokens):
+def logits(model, tokens: torch.Tensor):
     with torch.no_grad():
         return model(input_ids=tokens).logits.float()
 
 
-def simulation(model, fmt):
+def simulation(model, fmt: Format):
     """A float32 copy of the calibrated model, whose fused groups share a scale per tensor as ours do."""
     copied = copy.deepcopy(model).float()
     for group in GROUPS if fmt.granularity == "tensor" else ():
@@ -198,7 +198,7 @@ def test_fp8_weights_are_correctly_rounded_and_modelopts_are_not(fmt: Format, pa
     assert 0.01 < wrong / total < 0.1
 
 
-def job(source, calibration_set, name):
+def job(source, calibration_set, name: str):
     inputs = {"source": str(source)}
     if FORMATS[name].calibrated:
         inputs["calibration_set"] = str(calibration_set)
@@ -230,7 +230,7 @@ def test_format_none_copies_every_tensor(checkpoint: Path, tmp_path: Path):
     assert reference.read_json(tmp_path / "config.json") == reference.read_json(checkpoint / "config.json")
 
 
-def saved(tmp_path, change=lambda model: None, **settings):
+def saved(tmp_path: Path, change=lambda model: None, **settings):
     """A changed checkpoint, and an empty directory for the result."""
     root, out = tmp_path / "source", tmp_path / "out"
     model = llama(**settings)

@@ -74,7 +74,7 @@ def job(source, statistics, params):
     return {"params": params, "places": {}, "inputs": inputs}
 
 
-def made(source, statistics, params, out: Path) -> Path:
+def made(source, statistics, params: dict[str, Any], out: Path) -> Path:
     out.mkdir()
     build(job(source, statistics, params), out, ignore)
     return out
@@ -318,7 +318,7 @@ def test_a_tied_head_is_written_once(statistics: Path, tmp_path: Path):
     assert ours["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
-def saved(tmp_path, change=lambda model: None, **settings):
+def saved(tmp_path: Path, change=lambda model: None, **settings):
     """A changed checkpoint."""
     model = llama(**settings)
     with torch.no_grad():
@@ -340,7 +340,7 @@ def test_zero_channels_get_a_scale_of_one_and_are_counted(name: str, tmp_path: P
     assert entries["model.layers.0.mlp.gate_proj"]["zero_scales"] == 0
 
 
-def rewritten(statistics, out, change):
+def rewritten(statistics: Path, out, change):
     """Statistics of which `change` made something else."""
     out.mkdir()
     for path in statistics.glob("*.safetensors"):
@@ -350,7 +350,7 @@ def rewritten(statistics, out, change):
     return out
 
 
-def put(name, value):
+def put(name: str, value: float):
     def change(tensors) -> None:
         if name in tensors:
             tensors[name] = torch.full_like(tensors[name], value)

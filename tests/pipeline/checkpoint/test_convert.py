@@ -16,7 +16,7 @@ from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.tensor_parts import Fill, Largest
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
-from pipeline.weights.tensors import NUMPY_TYPES, open_checkpoint, read_header
+from pipeline.weights.tensors import NUMPY_TYPES, Checkpoint, open_checkpoint, read_header
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.pipeline.checkpoint.conftest import LINEARS
@@ -43,7 +43,7 @@ def convert(checkpoint, out, *args, **kwargs) -> list[tuple[Any, ...]]:
     return seen
 
 
-def read(path):
+def read(path: Path):
     """Reads a rank file without the code under test's mapping: name -> array of unsigned integers."""
     data = path.read_bytes()
     return {
@@ -52,7 +52,7 @@ def read(path):
     }
 
 
-def expected(source, tensor):
+def expected(source: Checkpoint, tensor):
     parts = []
     for part in tensor.parts:
         if isinstance(part, Fill):
@@ -184,7 +184,7 @@ def test_tied_head_is_the_embedding(make_checkpoint: Callable[..., Path], config
         np.testing.assert_array_equal(first["transformer.vocab_embedding.weight"], last["lm_head.weight"])
 
 
-def with_head(same):
+def with_head(same: bool):
     def change(tensors) -> None:
         dtype, table = tensors["model.embed_tokens.weight"]
         tensors["lm_head.weight"] = (dtype, table.copy() if same else table ^ 1)
@@ -207,7 +207,7 @@ def test_a_tied_head_that_differs_is_refused(
         convert(checkpoint, out)
 
 
-def setting(name, value):
+def setting(name: str, value: float):
     def change(tensors) -> None:
         dtype, array = tensors[f"model.layers.1.{name}"]
         tensors[f"model.layers.1.{name}"] = (dtype, np.full_like(array, value))
@@ -215,11 +215,11 @@ def setting(name, value):
     return change
 
 
-def removing(name):
+def removing(name: str):
     return lambda tensors: tensors.pop(name)
 
 
-def adding(name):
+def adding(name: str):
     return lambda tensors: tensors.update({name: ("F32", np.ones((), np.float32))})
 
 
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_another_format_is_refused(make_checkpoint: Callable[...
         convert(make_checkpoint("none"), out, "fp8")
 
 
-def restating(checkpoint, **changed):
+def restating(checkpoint: Path, **changed):
     """Changes what a checkpoint says of its precision."""
     config = json.loads((checkpoint / "config.json").read_text())
     config["quantization_config"] |= changed

@@ -55,7 +55,7 @@ def net(**change) -> Eagle:
     return eagle_heads.read(config_of(), kinds(**change))
 
 
-def on_ranks(found, shape, tp):
+def on_ranks(found: Eagle, shape, tp: int):
     return [eagle_heads.tensors(found, shape, Place(tp, 1, rank), NODES) for rank in range(tp)]
 
 

@@ -186,7 +186,7 @@ def round_once(model, path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def write_quantized_int8_cache(model, fmt, directory) -> None:
+def write_quantized_int8_cache(model, fmt, directory: Path) -> None:
     """Writes the layout with int8 scales of keys and values, which ModelOpt's own export cannot."""
     from safetensors.torch import load_file, save_file
 
@@ -271,7 +271,7 @@ ABSENT = "k_cache_scaling_factor, v_cache_scaling_factor"
 TABLES = ("transformer.vocab_embedding.weight", "lm_head.weight")
 
 
-def assert_same(fmt, theirs, ours) -> int:
+def assert_same(fmt: str, theirs, ours) -> int:
     """Compares every tensor of every rank; returns how many were excepted."""
     skipped = 0
     for oracle, mine in zip(theirs, ours, strict=True):

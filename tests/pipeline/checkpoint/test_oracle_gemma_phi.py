@@ -38,7 +38,7 @@ EXCEPTIONS = {
 """What differs from the oracle's files, and why; the test says what it is instead."""
 
 
-def random_checkpoint(family, directory) -> None:
+def random_checkpoint(family, directory: Path) -> None:
     """Writes a tiny model whose norms are not trivial."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -53,7 +53,7 @@ def random_checkpoint(family, directory) -> None:
     (directory / "tokenizer.json").write_text("{}")
 
 
-def calibrated(directory, fmt):
+def calibrated(directory: Path, fmt):
     """ModelOpt's calibrated model of a checkpoint, and what our quantized checkpoint is made with."""
     import modelopt.torch.quantization as mtq
     import torch

@@ -15,7 +15,7 @@ import pytest
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def order(checkpoint, layout) -> Order:
+def order(checkpoint: Path, layout: Layout) -> Order:
     return order_found(Found(checkpoint), layout)
 
 
@@ -54,7 +54,7 @@ def files(directory):
     }
 
 
-def stored(store, kind, fill, key):
+def stored(store: LocalStore, kind: str, fill, key):
     """Commits an artifact."""
     with store.write(key, kind=kind, step={"kind": kind, "inputs": {}, "params": {}}, host={}) as draft:
         fill(draft.path)

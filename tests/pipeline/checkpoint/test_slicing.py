@@ -65,7 +65,7 @@ def ranks(shape, fmt="none", tp=1, pp=1):
     return [{tensor.name: materialise(tensor) for tensor in rank} for rank in plan(shape, fmt, tp, pp)]
 
 
-def layer(rank, name, index=0):
+def layer(rank, name: str, index=0):
     return rank[f"transformer.layers.{index}.{name}"]
 
 

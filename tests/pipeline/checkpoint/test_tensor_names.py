@@ -65,7 +65,7 @@ def config_of(model):
     return {**CONFIG, **SIZES, "architectures": [architecture], "model_type": model_type, **more}
 
 
-def formats_of(model):
+def formats_of(model: str):
     moe = "num_experts_per_tok" in MODELS[model][2]
     return [name for name in FORMATS if not (moe and name in EXPERT_REFUSALS)]
 
@@ -125,7 +125,7 @@ def held(directory, config, release, ranks) -> bool:
     return True
 
 
-def refused(model, fmt, pp, release) -> bool:
+def refused(model: str, fmt, pp: int, release) -> bool:
     """Whether the plan refuses an engine of that release."""
     architecture, number = MODELS[model][0], contract.minor(release)
     shape, precision = read_shape(config_of(model)), Precision.parse(fmt)

@@ -49,7 +49,7 @@ class Pages:
                 time.sleep(0.1)
 
 
-def tasks(directory, *then):
+def tasks(directory: Path, *then):
     return [Pages(directory / f"rank{number}", then=each) for number, each in enumerate(then)]
 
 

@@ -83,7 +83,7 @@ def test_a_quantized_family_equals_its_checkpoint_in_transformers(
     assert error.mean() < 1e-2
 
 
-def close(found, expected) -> None:
+def close(found: torch.Tensor, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
@@ -103,7 +103,7 @@ def test_stages_share_their_code_only_where_their_windows_are_the_same(tmp_path:
     )  # middle ones of two kinds
 
 
-def roles(directory, pp):
+def roles(directory: Path, pp: int):
     arch = read_arch(directory)
     return {_role(arch, stage) for stage in range(pp)}
 

@@ -44,7 +44,7 @@ def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes) -> Wante
     return Wanted(**(given | changes))
 
 
-def mistakes(options, version="1.2.0"):
+def mistakes(options: dict[str, Any], version: str = "1.2.0"):
     """Path -> message of everything that is wrong with options."""
     with pytest.raises(ValidationError) as caught:
         BACKEND.options(wanted(version)).model_validate(options)

@@ -25,7 +25,7 @@ from pipeline.evaluate import baseline
 VOCAB, SEQ_LEN, SEQUENCES, TOP_K = 256, 32, 6, 16
 
 
-def make_checkpoint(directory, *, tied=False, dtype=torch.bfloat16, vocab_size=VOCAB):
+def make_checkpoint(directory: Path, *, tied: bool = False, dtype=torch.bfloat16, vocab_size=VOCAB):
     """A two-layer Llama with random weights, and a tokenizer whose tokens are bytes."""
     torch.manual_seed(0)
     shape = {

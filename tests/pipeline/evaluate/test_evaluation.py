@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 import numpy as np
 import pytest
 import torch
+from numpy.random._generator import Generator
 from safetensors.numpy import save_file
 
 from pipeline.backend.loaded_engine import LoadedEngine
@@ -85,7 +86,7 @@ class FixedEngine:
         raise AssertionError("not asked for")
 
 
-def run(tmp_path, rng, base, cand, top_k):
+def run(tmp_path: Path, rng: Generator, base, cand, top_k: int):
     out = tmp_path / "out"
     out.mkdir()
     told = []

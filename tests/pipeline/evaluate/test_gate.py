@@ -27,7 +27,7 @@ from recipes.schema import Limits
 ALL = Limits(kl=0.05, top1_agreement=0.9, perplexity_ratio=1.1)
 
 
-def records(num=64, *, kl=0.01, drop=0.02, worse=0.01, noise=0.2, seed=0) -> list[Record]:
+def records(num=64, *, kl: float = 0.01, drop=0.02, worse: float = 0.01, noise=0.2, seed=0) -> list[Record]:
     """Samples of 255 tokens around the given per-token figures, with relative noise from sample to sample."""
     rng = np.random.default_rng(seed)
     rows = []

@@ -30,7 +30,7 @@ def row(batch, speed, *, ttft=50.0, itl=5.0, per_user=None):
     }
 
 
-def trial(batch, *rows, why="") -> Trial:
+def trial(batch: int, *rows, why: str = "") -> Trial:
     measurement = {"rows": list(rows)} if rows else None
     return Trial(
         point={"max_batch_size": batch},

@@ -29,7 +29,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
 
 
-def ask(address, path, **query):
+def ask(address: str, path: str, **query):
     answer = httpx.get(f"{address}/{API}/{path}", params=query, timeout=60)
     assert answer.is_success, answer.text
     return answer.json()

@@ -36,7 +36,7 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> VersionRecord:
     return published.publish(published.ENGINE_FP8_TP2, tmp_path_factory.mktemp("record"))[1]
 
 
-def built(tmp_path, checkpoint, record, version, **asked) -> Deployment:
+def built(tmp_path: Path, checkpoint, record: VersionRecord, version: str, **asked) -> Deployment:
     """The deployment of an engine that the engine step wrote."""
     source, ranks = checkpoint
     found = trt.found(toolchain(tmp_path / "trtllm", version))
@@ -44,7 +44,7 @@ def built(tmp_path, checkpoint, record, version, **asked) -> Deployment:
     return read_engine(tmp_path / "out", record)
 
 
-def export(target, deployment, *pairs) -> dict[str, str]:
+def export(target: str, deployment: Deployment, *pairs) -> dict[str, str]:
     settings = parse_settings(exporters.exporter(target).settings, pairs, root="/models/x")
     return exporters.export(target, deployment, settings)[0]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ def export(target, deployment, *pairs) -> dict[str, str]:
     return exporters.export(target, deployment, settings)[0]
 
 
-def words(module, deployment, *pairs):
+def words(module: ModuleType, deployment, *pairs):
     """Option -> value of a command line."""
     settings = parse_settings(module.EXPORTER.settings, pairs, root="/models/x")
     assert module.EXPORTER.reasons(deployment, settings) == []
@@ -49,11 +50,13 @@ def words(module, deployment, *pairs):
     }
 
 
-def checkpoint_of(deployment, *, architecture="LlamaForCausalLM", **algorithms) -> Checkpoint:
+def checkpoint_of(
+    deployment: Deployment, *, architecture: str = "LlamaForCausalLM", **algorithms
+) -> Checkpoint:
     return Checkpoint(path=deployment.engine, architecture=architecture, **algorithms)
 
 
-def version(deployment, text):
+def version(deployment: Deployment, text: str):
     return replace(deployment, versions={**deployment.versions, "tensorrt_llm": text})
 
 

@@ -138,7 +138,7 @@ def fields_of(architecture, directory):
     return read, {key: value for key, value in written.items() if key in read} | config
 
 
-def variations(architecture, directory):
+def variations(architecture: str, directory: Path):
     """Yields every configuration to compare, and what it differs in from the bare or the full one."""
     read, full = fields_of(architecture, directory)
     yield from (("full", full), ("bare", bare(architecture)))
@@ -183,7 +183,7 @@ def outcome(read, *arguments):
         return exc
 
 
-def deviations(refusal):
+def deviations(refusal: SourceError):
     """Which of the deviations a refusal is."""
     return {each for each in DEVIATIONS if re.search(each, str(refusal))}
 

@@ -57,7 +57,7 @@ def test_a_value_is_refused_where_transformers_refuses_it(architecture: str, tmp
     assert not wrong, "\n".join(wrong)
 
 
-def loaded(config, directory):
+def loaded(config, directory: Path):
     (directory / "config.json").write_text(json.dumps(config))
     return AutoConfig.from_pretrained(directory)
 

@@ -17,7 +17,7 @@ from pipeline.process.host import service_env
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
 
 
-def wait_until(there, timeout_s=20) -> None:
+def wait_until(there, timeout_s: int = 20) -> None:
     """Waits for a condition."""
     deadline = time.monotonic() + timeout_s
     while not there():

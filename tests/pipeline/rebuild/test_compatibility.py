@@ -14,7 +14,7 @@ def host(*gpus, cpu="avx512f") -> Host:
     return Host(gpus=gpus, cpu=cpu, cores=2, memory_bytes=1 << 30, tools={"torch": "2.13.0"})
 
 
-def toolchain(name, **versions) -> Toolchain:
+def toolchain(name: str, **versions) -> Toolchain:
     return Toolchain(name=name, kind="path", location="", versions=versions)
 
 

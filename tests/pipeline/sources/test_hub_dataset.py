@@ -15,6 +15,7 @@ import yaml
 from artifacts.store.local import open_store
 from calibration.errors import DataError
 from pipeline.errors import SourceError
+from pipeline.plan.plan import Plan
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.sources import hub_dataset
@@ -208,7 +209,7 @@ def recipe_with(tmp_path: Path, **changes: object) -> Path:
     return file
 
 
-def made(plan, site):
+def made(plan: Plan, site: Site):
     """Makes all steps up to the one that would use a GPU."""
     kinds = ("source", "dataset", "calibration_set", "leakage")
     return [realize(step, site, Listener()) for step in plan.steps if step.kind in kinds]

@@ -1,6 +1,7 @@
 """Kubernetes manifests: valid for the API's own schema, and of the engine that was measured."""
 
 from dataclasses import replace
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -32,7 +33,7 @@ def export(deployment, *pairs, **given) -> dict[str, str]:
     return exporters.export("k8s", deployment, settings)[0]
 
 
-def manifest(files):
+def manifest(files: dict[str, Any]):
     """Kind -> document."""
     return {document["kind"]: document for document in yaml.safe_load_all(files["manifest.yaml"])}
 

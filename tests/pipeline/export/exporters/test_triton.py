@@ -27,7 +27,7 @@ def parse(text):
     return text_format.Parse(text, schema.ModelConfig())
 
 
-def repository(files):
+def repository(files: dict[str, Any]):
     """Model -> parsed configuration."""
     return {name.split("/")[1]: parse(text) for name, text in files.items() if name.endswith("config.pbtxt")}
 

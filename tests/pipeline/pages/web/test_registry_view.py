@@ -15,7 +15,7 @@ from tests.pipeline.published import NAME
 from tests.present import present
 
 
-def alias(reading, name):
+def alias(reading: Reading, name: str):
     """One alias of the three versions."""
     (found,) = [one for one in reading.aliases(NAME) if one.alias == name]
     return found
