@@ -171,7 +171,7 @@ def place(objects: Directory, name: str, text: bytes, age_s: float = 0.0) -> Non
     """An object in the folder of leases of a directory, written so long ago."""
     obstore.put(objects, f"leases/{name}", text)
     then = time.time() - age_s
-    os.utime(objects.prefix / "leases" / name, (then, then))
+    os.utime(present(objects.prefix) / "leases" / name, (then, then))
 
 
 @pytest.mark.parametrize("kind", ABSURD)
