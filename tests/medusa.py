@@ -30,7 +30,7 @@ def write(directory: Path, held, **config) -> Path:
     return directory
 
 
-def demo_heads(directory: Path, **change):
+def demo_heads(directory: Path, **change) -> Path:
     """Heads for the demo model, in its type."""
     said = json.loads((DEMO / "model" / "config.json").read_text())
     sizes = {"hidden": said["hidden_size"], "vocab": said["vocab_size"]} | change

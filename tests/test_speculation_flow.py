@@ -68,7 +68,7 @@ def tool(cli: Cli, tmp_path: Path):
     return of
 
 
-def pair(draft: Path):
+def pair(draft: Path) -> dict[str, Any]:
     return {"mode": "draft_tokens_external", "max_draft_len": 4, "draft": {"path": str(draft)}}
 
 

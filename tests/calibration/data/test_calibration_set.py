@@ -19,7 +19,7 @@ def source_of(path, **changes):
     return plain | changes
 
 
-def job(checkpoint, *files, **params):
+def job(checkpoint, *files, **params) -> dict[str, Any]:
     data = params.pop("data", None) or [source_of(file) for file in files]
     settings = {
         "data": data,

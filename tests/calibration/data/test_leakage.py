@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def sampled(root, *texts):
     return root
 
 
-def job(tmp_path: Path, calibrated, gate, **changes):
+def job(tmp_path: Path, calibrated, gate, **changes) -> dict[str, Any]:
     path = tmp_path / "gate.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in gate))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -29,7 +29,7 @@ TALK = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
 ASKED = json.dumps({"prompt": "p", "completion": "c"}).encode()
 
 
-def _said(field: str):
+def _said(field: str) -> bytes:
     return ('{"messages": [{"role": "user", "content": "a", ' + field + "}]}").encode()
 
 

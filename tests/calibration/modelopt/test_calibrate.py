@@ -9,6 +9,7 @@ Everything else is equal, byte for byte.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -198,7 +199,7 @@ def test_fp8_weights_are_correctly_rounded_and_modelopts_are_not(fmt: Format, pa
     assert 0.01 < wrong / total < 0.1
 
 
-def job(source, calibration_set, name: str):
+def job(source, calibration_set, name: str) -> dict[str, Any]:
     inputs = {"source": str(source)}
     if FORMATS[name].calibrated:
         inputs["calibration_set"] = str(calibration_set)

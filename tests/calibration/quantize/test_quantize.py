@@ -69,7 +69,7 @@ def statistics(checkpoint: Path, tokens: torch.Tensor, tmp_path_factory: pytest.
     return record(model, tokens, tmp_path_factory.mktemp("statistics"), batch_size=2)
 
 
-def job(source, statistics, params):
+def job(source, statistics, params) -> dict[str, Any]:
     inputs = {"source": str(source)} | ({"statistics": str(statistics)} if statistics else {})
     return {"params": params, "places": {}, "inputs": inputs}
 
@@ -318,7 +318,7 @@ def test_a_tied_head_is_written_once(statistics: Path, tmp_path: Path):
     assert ours["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
-def saved(tmp_path: Path, change=lambda model: None, **settings):
+def saved(tmp_path: Path, change=lambda model: None, **settings) -> Path:
     """A changed checkpoint."""
     model = llama(**settings)
     with torch.no_grad():

@@ -25,7 +25,7 @@ LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)]
 ONE = {"BF16": 0x3F80, "F32": 0x3F800000}
 
 
-def job(checkpoint, fmt="none", tp=1, pp=1, **changed):
+def job(checkpoint, fmt="none", tp=1, pp=1, **changed) -> dict[str, Any]:
     params = {"format": fmt, "kv_cache": "auto", "tp": tp, "pp": pp, "layout_version": LAYOUT_VERSION}
     return {"params": params | changed, "places": {}, "inputs": {"checkpoint": str(checkpoint)}}
 
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_another_format_is_refused(make_checkpoint: Callable[...
         convert(make_checkpoint("none"), out, "fp8")
 
 
-def restating(checkpoint: Path, **changed):
+def restating(checkpoint: Path, **changed) -> Path:
     """Changes what a checkpoint says of its precision."""
     config = json.loads((checkpoint / "config.json").read_text())
     config["quantization_config"] |= changed

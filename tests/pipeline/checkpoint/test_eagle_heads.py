@@ -13,6 +13,7 @@ from pipeline.checkpoint.slicing import plan
 from pipeline.drafting import eagle as trees
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
 from recipes.precision import Precision
 from tests.pipeline.checkpoint import test_slicing
 from tests.pipeline.checkpoint.test_slicing import materialise
@@ -24,11 +25,11 @@ NODES = 6
 TOY = test_slicing.TOY | {"hidden_size": 12}
 
 
-def toy(**change):
+def toy(**change) -> ModelShape:
     return test_slicing.toy(**(TOY | change))
 
 
-def config_of(**change):
+def config_of(**change) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

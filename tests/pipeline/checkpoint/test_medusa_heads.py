@@ -91,7 +91,7 @@ def test_tensors_that_are_no_medusa_heads_are_refused():
         medusa_heads.read({name: kind for name, kind in held.items() if name != "1.1.weight"})
 
 
-def job(checkpoint, heads, **params):
+def job(checkpoint, heads, **params) -> dict[str, Any]:
     params = {
         "format": "none",
         "kv_cache": "auto",

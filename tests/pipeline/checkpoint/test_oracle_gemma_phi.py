@@ -101,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-def described_by_rank(model_config, quant_config, **_):
+def described_by_rank(model_config, quant_config, **_) -> dict[str, Any]:
     """What the export asks of a config.json before it writes tensors."""
     world = {"world_size": model_config.tensor_parallel * model_config.pipeline_parallel}
     return {"rank": model_config.rank, "mapping": world, "quantization": quant_config, "decoder": "none"}

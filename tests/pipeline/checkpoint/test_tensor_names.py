@@ -60,7 +60,7 @@ MIXED = {"default": "fp8", "except": {"*.0.self_attn.*": "none"}}
 RELEASES = contract.facts("releases")["releases"]
 
 
-def config_of(model):
+def config_of(model) -> dict[str, Any]:
     architecture, model_type, more = MODELS[model]
     return {**CONFIG, **SIZES, "architectures": [architecture], "model_type": model_type, **more}
 

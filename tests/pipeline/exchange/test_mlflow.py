@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -170,7 +171,7 @@ def test_a_listed_name_that_leads_elsewhere_is_refused(
 VERSION = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
 
 
-def listed(**sizes):
+def listed(**sizes) -> dict[str, Any]:
     return {"files": [{"path": name, "is_dir": False, "file_size": size} for name, size in sizes.items()]}
 
 

@@ -44,7 +44,7 @@ def manifest_of(layout: Path, number: int = 0):
     return json.loads(blob(layout, json.loads((layout / "index.json").read_text())["manifests"][number]))
 
 
-def put(layout, data):
+def put(layout, data) -> dict[str, Any]:
     """Adds a blob; returns its descriptor without a type."""
     home = layout / "blobs" / "sha256"
     home.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def lay(layout, layers, **changes):
     return layout
 
 
-def raw(layout, name, data):
+def raw(layout, name, data) -> dict[str, Any]:
     return put(layout, data) | {"mediaType": modelpack.WEIGHT, "annotations": {modelpack.FILEPATH: name}}
 
 
@@ -249,7 +249,7 @@ def zeros(name: str, size: int) -> bytes:
     return about.tobuf(tarfile.GNU_FORMAT)
 
 
-def extended(size: int):
+def extended(size: int) -> bytes:
     """An extended header of so many bytes, which tarfile would hold in memory."""
     about = tarfile.TarInfo("pax")
     about.type, about.size = tarfile.XHDTYPE, size

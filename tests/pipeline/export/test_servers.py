@@ -56,7 +56,7 @@ def checkpoint_of(
     return Checkpoint(path=deployment.engine, architecture=architecture, **algorithms)
 
 
-def version(deployment: Deployment, text: str):
+def version(deployment: Deployment, text: str) -> Deployment:
     return replace(deployment, versions={**deployment.versions, "tensorrt_llm": text})
 
 

@@ -54,7 +54,7 @@ class Recording(dict[str, Any]):
         return super().__contains__(key)
 
 
-def bare(architecture):
+def bare(architecture) -> dict[str, Any]:
     """No more than what must be there."""
     model_type = getattr(transformers, architecture).config_class.model_type
     return {
@@ -65,7 +65,7 @@ def bare(architecture):
     }
 
 
-def built(config, directory):
+def built(config, directory) -> dict[str, Any]:
     """The fields of a ModelShape that transformers' model has; what it raises is raised."""
     (directory / "config.json").write_text(json.dumps(config))
     read = AutoConfig.from_pretrained(directory)
@@ -105,7 +105,7 @@ def _window(read, number, attention):
     return None if whole or read.model_type == "llama" else read.sliding_window
 
 
-def _rotary(read):
+def _rotary(read) -> dict[str, Any]:
     read.standardize_rope_params()  # as each model does before it computes
     block, local = read.rope_parameters, None
     if read.model_type == "gemma3_text":
@@ -122,7 +122,7 @@ def _rotary(read):
     }
 
 
-def _mlp(read, layers):
+def _mlp(read, layers) -> dict[str, Any]:
     mlp = layers[0].mlp
     if not hasattr(mlp, "experts"):
         return {"intermediate_size": mlp.down_proj.in_features, "experts": None}

@@ -79,7 +79,7 @@ OTHER_TYPES = {
     str: lambda value: [1, [value]],
 }
 
-TOGETHER = [
+TOGETHER: list[dict[str, Any]] = [
     {"use_sliding_window": True, "max_window_layers": 3},
     {"use_sliding_window": True, "sliding_window": None},
     {"use_sliding_window": True, "layer_types": KINDS * 3},

@@ -45,7 +45,7 @@ LATER = ("params.layout_version was 2, is 3", "revision was 3, is 4", "revision 
 """What later releases write otherwise under parameters that 0.1 had."""
 
 
-def undated(step: Step):
+def undated(step: Step) -> Step:
     """The step without the date that chat templates are told since."""
 
     def plain(item):

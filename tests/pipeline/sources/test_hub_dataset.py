@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -138,7 +139,7 @@ def test_a_card_may_hold_any_number_key_and_date():
     assert hub_dataset.configurations(f"---\n{front}\n---\n", "x") == [{"config_name": "a"}]
 
 
-def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN):
+def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN) -> dict[str, Any]:
     return {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT, "files": files},
             "places": {"endpoint": hub.address, "cache": str(cache)}, "inputs": {}}  # fmt: skip
 

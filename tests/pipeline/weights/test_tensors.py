@@ -18,7 +18,7 @@ TENSORS = {
 }
 
 
-def raw_file(path: Path, header, data: bytes = b""):
+def raw_file(path: Path, header, data: bytes = b"") -> Path:
     text = json.dumps(header).encode() if isinstance(header, dict) else header
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def split(directory):
+def split(directory) -> dict[str, Any]:
     """Turns the one-file checkpoint into one of two files with an index."""
     (directory / "model.safetensors").unlink()
     save_file({"w": TENSORS["w"]}, directory / "a.safetensors")

@@ -22,7 +22,7 @@ DROPPED = {
 }
 
 
-def asked(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes):
+def asked(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes) -> dict[str, Any]:
     """Parameters of an engine step, as far as they are compared."""
     engine = changes.get("engine", {})
     return {
@@ -35,7 +35,7 @@ def asked(version: str = "0.16.0", options: dict[str, Any] | None = None, **chan
     }
 
 
-def config_json(params, algorithm: str | None = None):
+def config_json(params, algorithm: str | None = None) -> dict[str, Any]:
     """What TensorRT-LLM would write for them, in the layout of its BuildConfig."""
     settings = params["options"]
     options = snapshot(settings["table"]).options

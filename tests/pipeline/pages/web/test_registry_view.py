@@ -9,13 +9,13 @@ from artifacts.errors import AliasMoved, NotFound
 from artifacts.registry.registry import Registry, open_registry
 from artifacts.store.local import open_store
 from pipeline.pages.web.paged_lists import Wanted
-from pipeline.pages.web.registry_view import Reading
+from pipeline.pages.web.registry_view import AliasNow, Reading
 from tests.pipeline import published
 from tests.pipeline.published import NAME
 from tests.present import present
 
 
-def alias(reading: Reading, name: str):
+def alias(reading: Reading, name: str) -> AliasNow:
     """One alias of the three versions."""
     (found,) = [one for one in reading.aliases(NAME) if one.alias == name]
     return found
