@@ -34,7 +34,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def wanted(config=CONFIG, **changes):
+def wanted(config=CONFIG, **changes) -> Wanted:
     """What a plain recipe asks of a backend."""
     given: dict[str, Any] = {
         "engine": Engine(),
@@ -46,7 +46,7 @@ def wanted(config=CONFIG, **changes):
     return Wanted(**(given | changes))
 
 
-def asked(name, host=HOST):
+def asked(name, host=HOST) -> Wanted:
     """The same of one backend, with a toolchain where it builds with one."""
     choice = Choice(toolchain=TOOLCHAIN) if engines.backend(name).uses_toolchain else Choice()
     return wanted(engine=Engine(backend=name), host=host, choice=choice)

@@ -11,6 +11,7 @@ from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
 from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
+from pipeline.fit.result import RankMemory
 from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
@@ -46,18 +47,18 @@ PARAMETERS = {"Mixtral": 46.7e9, "Qwen2-MoE": 14.3e9, "Gemma 2": 9.24e9, "Gemma 
 SMALL: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": 8192}
 
 
-def first_rank(shape, fmt="none", **more):
+def first_rank(shape, fmt="none", **more) -> RankMemory:
     """The memory of rank 0 on a B200."""
     return Planner(wanted(shape, fmt, **more), TARGETS["b200"]).ranks(wanted(shape, fmt, **more).engine)[0]
 
 
-def choice(version):
+def choice(version) -> Choice:
     return Choice(
         toolchain=Toolchain(name="x", kind="path", location="/x", versions={"tensorrt_llm": version})
     )
 
 
-def told(shape, version, **more):
+def told(shape, version, **more) -> RankMemory:
     """The memory of rank 0 with a toolchain of a version."""
     request = replace(wanted(shape, **more), choice=choice(version))
     return Planner(request, TARGETS["b200"]).ranks(request.engine)[0]

@@ -44,7 +44,7 @@ def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
 
 
 def torch_engine(
-    source: Path, chain: Toolchain, out: Path, places: dict | None = None, **engine: object
+    source: Path, chain: Toolchain, out: Path, places: dict[str, Any] | None = None, **engine: object
 ) -> Path:
     """Builds an engine of the PyTorch backend, as its step does."""
     backend, asked = engines.backend("trtllm_torch"), wanted(source, chain, **engine)
@@ -101,7 +101,7 @@ def logprobs(source: Path, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens).logits.log_softmax(-1)
 
 
-def scores_are(engine, tokens, expected):
+def scores_are(engine, tokens, expected) -> None:
     """Compares an engine's scores of all tokens with log-probabilities (B, T, V)."""
     ids = expected.topk(3).indices
     parts = list(engine.score(tokens, tokens, ids))

@@ -16,7 +16,7 @@ from tests.present import present
 BACKEND = engines.backend("tensorrt")
 
 
-def gpu(name, target, driver="550.54.15"):
+def gpu(name: str, target, driver: str = "550.54.15") -> Gpu:
     return Gpu(name, TARGETS[target].sm, TARGETS[target].memory_bytes, driver)
 
 

@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT, OUT, CACHE = Path("/checkpoint"), Path("/out"), Path("/tuning/timing.cache")
 
 
-def argv(found):
+def argv(found) -> list[str]:
     """The arguments for settings."""
     return command(found, CHECKPOINT, OUT, timing_cache=CACHE, workers=2)
 

@@ -1,6 +1,7 @@
 """An engine's config.json is compared with what was asked, setting by setting."""
 
 import copy
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ DROPPED = {
 }
 
 
-def asked(version="0.16.0", options=None, **changes):
+def asked(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes) -> dict[str, Any]:
     """Parameters of an engine step, as far as they are compared."""
     engine = changes.get("engine", {})
     return {
@@ -34,7 +35,7 @@ def asked(version="0.16.0", options=None, **changes):
     }
 
 
-def config_json(params, algorithm=None):
+def config_json(params, algorithm: str | None = None) -> dict[str, Any]:
     """What TensorRT-LLM would write for them, in the layout of its BuildConfig."""
     settings = params["options"]
     options = snapshot(settings["table"]).options
