@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 
+from pipeline import engines
 from pipeline.backend.build_request import Wanted
+from pipeline.backend.memory_formulas import build_host_bytes
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit.fixes import cheapest
-from pipeline.fit.formulas import build_host_bytes
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import Fit
 from pipeline.process.gpus import GpuType
@@ -22,9 +23,9 @@ def predict(wanted: Wanted, target: GpuType) -> Fit:
     """How the engine fits GPUs of one type, one per rank, and the cheapest change where it does not.
 
     The layout must be one that the model can be cut into (`pipeline.checkpoint.layout_checks.reasons`). For
-    backend aoti, whose ranks share a host, the target's memory is the host's.
+    a backend without GPUs, whose ranks share a host, the target's memory is the host's.
     """
     fit = Planner(wanted, target).fit()
-    if fit.verdict == "fits" or wanted.engine.backend == "aoti":
+    if fit.verdict == "fits" or not engines.backend(wanted.engine.backend).on_gpu:
         return fit
     return replace(fit, fix=cheapest(wanted, target, fit))

@@ -18,11 +18,10 @@ from typing import Any, get_args
 from pipeline import engines
 from pipeline.backend.build_request import Wanted
 from pipeline.checkpoint.layout_checks import reasons
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import Fit, Fix, Verdict
 from pipeline.process.gpus import TARGETS, GpuType
-from recipes.formats import E4M3, FORMATS, Format
+from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 
 FP8_SM = 89
@@ -78,10 +77,9 @@ def _candidates(wanted: Wanted, target: GpuType, fit: Fit) -> Iterator[_Candidat
 
 
 def _eight_bit_cache(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
-    """An FP8 cache; TensorRT-LLM's builder refuses one beside weights that are not FP8."""
-    allowed = wanted.engine.backend != "tensorrt" or all(
-        fmt.activation == E4M3 for fmt in wanted.precision.formats
-    )
+    """An FP8 cache, where the backend builds one beside the recipe's weights."""
+    memory = engines.backend(wanted.engine.backend).memory
+    allowed = all(memory.fp8_cache_beside(fmt) for fmt in wanted.precision.formats)
     if wanted.kv_cache == "auto" and target.sm >= FP8_SM and allowed:
         yield _Candidate(
             replace(wanted, kv_cache="fp8"), target, {"kv_cache": "fp8"}, "half the bytes per key and value"
@@ -95,7 +93,7 @@ def _limits(wanted: Wanted, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
     length = max(engine.max_seq_len // 2, traffic.input_tokens + traffic.output_tokens if traffic else 1)
     if requests <= fit.largest_batch < engine.max_batch_size:
         yield _changed(wanted, target, "max_batch_size", fit.largest_batch, "fewer requests at once")
-    tokens = limits(wanted).num_tokens
+    tokens = engines.backend(engine.backend).memory.limits(wanted).num_tokens
     while (tokens := tokens // 2) >= max(LEAST_TOKENS, engine.max_batch_size):
         shorter = engine.model_copy(update={"options": {**engine.options, "max_num_tokens": tokens}})
         change = {"engine.options.max_num_tokens": tokens}
@@ -129,9 +127,9 @@ def _fewer_bits(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
 
 
 def _serves(fmt: Format, wanted: Wanted, target: GpuType) -> bool:
-    """Whether the GPU computes a format; an FP8 cache beside other weights is refused by the builder."""
-    cache = wanted.engine.backend != "tensorrt" or wanted.kv_cache == "auto" or fmt.activation == E4M3
-    return target.sm >= fmt.min_sm and cache
+    """Whether the GPU computes a format, and the backend builds the recipe's cache beside it."""
+    memory = engines.backend(wanted.engine.backend).memory
+    return target.sm >= fmt.min_sm and (wanted.kv_cache == "auto" or memory.fp8_cache_beside(fmt))
 
 
 def _larger_gpu(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from pipeline import engines
+from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import Wanted
+from pipeline.backend.memory import Limits
+from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.rank_place import Place
-from pipeline.checkpoint.slicing import padded_vocab, rank_bytes, stage_layers
-from pipeline.drafting import eagle
-from pipeline.fit import formulas
-from pipeline.fit.limits import Limits, held, limits
+from pipeline.checkpoint.slicing import rank_bytes, stage_layers
 from pipeline.fit.result import Fit, RankMemory, Verdict
-from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import GpuType
 from recipes.precision import Precision
 from recipes.schema import Engine
@@ -56,7 +56,7 @@ class Planner:
     def ranks(self, engine: Engine) -> tuple[RankMemory, ...]:
         """The memory of every rank, at these limits; the layout is the planner's own."""
         wanted = replace(self.wanted, engine=engine)
-        stages = self.stages(wanted, limits(wanted))
+        stages = self.stages(wanted, self._backend.memory.limits(wanted))
         places = [Place(engine.tp, engine.pp, rank, engine.ep) for rank in range(engine.world_size)]
         return tuple(replace(stages[place.pp_rank], rank=place.rank) for place in places)
 
@@ -65,14 +65,13 @@ class Planner:
         return [self.stage(wanted, sizes, stage) for stage in range(wanted.engine.pp)]
 
     def _wanted_to_build(self, ranks: Sequence[RankMemory]) -> int:
-        """GPU memory that building a rank wants; the other backends build nothing on a GPU.
+        """GPU memory that building a rank wants; 0 where the backend builds nothing on a GPU.
 
         The twin of an engine that checks drafts is built too: it computes the logits of every token.
         """
-        if self.wanted.engine.backend != "tensorrt":
-            return 0
         every = [*ranks, *(self._twin.ranks(self._twin.wanted.engine) if self._twin else ())]
-        return max(formulas.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
+        memory = self._backend.memory
+        return max(memory.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
 
     @cached_property
     def _twin(self) -> "Planner | None":
@@ -81,9 +80,9 @@ class Planner:
             return None
         return Planner(replace(self.wanted, speculative=None, draft=None, heads_bytes=0), self.target)
 
-    @property
-    def _on_gpu(self) -> bool:
-        return self.wanted.engine.backend != "aoti"
+    @cached_property
+    def _backend(self) -> Backend:
+        return engines.backend(self.wanted.engine.backend)
 
     @cached_property
     def _weights(self) -> list[int]:
@@ -115,8 +114,7 @@ class Planner:
         spec, engine, shape = self.wanted.speculative, self.wanted.engine, self.wanted.shape
         if spec is None:
             return 0
-        built = engine.backend == "tensorrt"
-        copies = eagle.depth(eagle.tree(spec.max_draft_len)) if built and spec.mode == "eagle" else 1
+        copies = self._backend.memory.head_copies(spec)
         return formulas.head_weight_bytes(shape, spec.mode, engine.tp, self._one_layer, copies)
 
     def _one_layer(self) -> int:
@@ -133,7 +131,7 @@ class Planner:
         per_token = formulas.kv_token_bytes(shape, wanted.kv_cache, engine.tp, engine.pp)
         layers = stage_layers(shape.num_layers, engine.pp, stage)
         per_request = formulas.kv_request_bytes(
-            held(wanted)[layers.start : layers.stop],
+            self._backend.memory.cached_tokens(wanted)[layers.start : layers.stop],
             formulas.kv_layer_bytes(shape, wanted.kv_cache, engine.tp),
             sizes.seq_len,
             sizes.tokens_per_block,
@@ -145,8 +143,8 @@ class Planner:
             weights=self._weights[stage],
             draft=proposing.held,
             activations=self._activations(sizes, stage),
-            buffers=self._buffers(sizes, stage),
-            context=self._context(),
+            buffers=self._backend.memory.buffer_bytes(self.wanted, sizes, last_stage=stage == engine.pp - 1),
+            context=self._backend.memory.context_bytes(self.wanted.engine.world_size),
             kv_per_token=per_token + proposing.kv_per_token,
             kv_per_request=per_request + proposing.kv_per_request,
             kv_pool=0,
@@ -169,46 +167,17 @@ class Planner:
     def _activations(self, sizes: Limits, stage: int) -> int:
         shape, engine = self.wanted.shape, self.wanted.engine
         head = formulas.head_bytes(shape, engine.tp, sizes.logit_rows if stage == engine.pp - 1 else 0)
-        if engine.backend == "tensorrt":
-            tensors = formulas.activation_bytes(
-                shape, self.wanted.precision, engine.tp, engine.ep, sizes.num_tokens
-            )
-        else:
-            tensors = formulas.torch_activation_bytes(shape, engine.tp, engine.ep, sizes.num_tokens)
-        return tensors + head
-
-    def _buffers(self, sizes: Limits, stage: int) -> int:
-        shape, engine = self.wanted.shape, self.wanted.engine
-        if engine.backend == "aoti":
-            return 3 * 4 * sizes.logit_rows * shape.vocab_size if stage == engine.pp - 1 else 0
-        if stage < engine.pp - 1:
-            return formulas.runtime_bytes(0, 0, sizes.batch * engine.pp, sizes.seq_len)
-        return self._runtime(shape, sizes, engine.tp)
-
-    def _runtime(self, shape: ModelShape, sizes: Limits, tp: int) -> int:
-        """Runtime buffers and decoder; each stage works on a batch of its own, the last decodes them all."""
-        vocab, sequences = padded_vocab(shape, tp), sizes.batch * self.wanted.engine.pp
-        rows = max(sizes.logit_rows, sizes.batch)
-        runtime = formulas.runtime_bytes(rows, vocab, sequences, sizes.seq_len)
-        return runtime + formulas.decoder_bytes(sequences, vocab)
-
-    def _context(self) -> int:
-        engine = self.wanted.engine
-        if engine.backend == "aoti":
-            return formulas.PROCESS_BYTES
-        talking = formulas.NCCL_BYTES if engine.world_size > 1 else 0
-        graphs = formulas.CUDA_GRAPH_BYTES if engine.backend == "trtllm_torch" else 0
-        return formulas.CUDA_CONTEXT_BYTES + talking + graphs
+        return self._backend.memory.activation_bytes(self.wanted, sizes.num_tokens) + head
 
     def _room(self) -> int:
         """What a rank can have: a GPU less its driver; of a host's memory, an equal part."""
-        if self._on_gpu:
+        if self._backend.on_gpu:
             return self.target.memory_bytes - formulas.DRIVER_BYTES
         return self.target.memory_bytes // self.wanted.engine.world_size
 
     def tokens(self, rank: RankMemory) -> int:
         """Tokens in the KV cache, which TensorRT-LLM rounds up to a block."""
-        block = limits(self.wanted).tokens_per_block
+        block = self._backend.memory.limits(self.wanted).tokens_per_block
         return -(-rank.kv_pool // (rank.kv_per_token * block)) * block
 
     def _traffic(self, rank: RankMemory) -> int | None:

@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.process.host import Host
-from pipeline.toolchains.toolchain import Toolchain
-
-EXACT = ("tensorrt_llm", "tensorrt")
-"""Versions that must be those of the build to the last digit: TensorRT refuses plans of other patches
-(tensorrtllm_backend#194, #424), and TensorRT-LLM's plugins come with it."""
+from pipeline.toolchains.toolchain import BOUND, Toolchain
 
 
 def mismatches(about: Mapping[str, Any], host: Host, toolchain: Toolchain) -> list[str]:
@@ -44,7 +40,7 @@ def _versions(about: Mapping[str, Any], toolchain: Toolchain) -> list[str]:
     built = _built(about)
     return [
         f"{name}: built with {built[name]}, toolchain {toolchain.name} has {toolchain.versions.get(name)}"
-        for name in EXACT
+        for name in BOUND
         if built.get(name) and toolchain.versions.get(name) != built[name]
     ]
 

@@ -1,8 +1,14 @@
 """Backend `aoti`: ahead-of-time compiled PyTorch, a package per pipeline stage, a weight file per rank."""
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.backend.build_request import Wanted
+from pipeline.backend.deployment import ServedFiles
+from pipeline.backend.draft_net import DraftNet, rank_file_reasons
+from pipeline.backend.lint_rule import Rule
+from pipeline.engines.aoti.aoti_memory import AotiMemory
 from pipeline.engines.aoti.aoti_options import Options
 
 ROTARY_SCALINGS = ("linear", "llama3", "longrope")
@@ -10,9 +16,16 @@ ROTARY_SCALINGS = ("linear", "llama3", "longrope")
 
 
 class Aoti:
-    """What the planner asks of this backend."""
+    """What is asked of this backend."""
 
     uses_toolchain = False
+    on_gpu = False
+    quantizes_at_build = False
+    holds_code = True
+    server = None
+    memory = AotiMemory()
+    advice: tuple[Rule, ...] = ()
+    foreign = None
     checkpoint: Final = "sharded_checkpoint"
     build = "pipeline.engines.aoti.build_aoti:build"
     runner = "pipeline.engines.aoti.aoti_runner"
@@ -73,6 +86,18 @@ class Aoti:
     def places(self, _wanted: Wanted) -> dict[str, Any]:
         """Where things are: nowhere outside."""
         return {}
+
+    def eagle_reasons(self, net: DraftNet, wanted: Wanted) -> Iterable[str]:
+        """Why a net cannot be written into the rank files; no engine uses one yet, see `reasons`."""
+        return rank_file_reasons(net, wanted)
+
+    def read_served(self, _directory: Path, _about: Mapping[str, Any]) -> ServedFiles:
+        """Nothing for servers of others, which do not load it."""
+        return ServedFiles()
+
+    def suggested_for(self, _programs: Mapping[str, str], *, on_gpu: bool) -> bool:
+        """Where there is no GPU."""
+        return not on_gpu
 
 
 BACKEND = Aoti()

@@ -12,6 +12,7 @@ from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt import profiles, support
 from pipeline.engines.tensorrt.sheet import Sheet, sheet
 from pipeline.engines.tensorrt.tensorrt_options import Options, options_model
+from pipeline.trtllm.target_gpus import sm
 from recipes.precision import Precision
 
 Number = tuple[int, int]
@@ -172,7 +173,7 @@ def _attention(made: Sheet) -> None:
 
 def _late_attention(made: Sheet) -> None:
     """What builders from 1.0 on turn off; older ones raise, or do not look."""
-    cache, capability = made.wanted.kv_cache, support.sm(made.wanted)
+    cache, capability = made.wanted.kv_cache, sm(made.wanted)
     if capability is not None and capability < 89:
         made.switch("use_fp8_context_fmha", on=False, why=f"it needs sm_89; the GPU is sm_{capability}")
     if made.on("use_paged_context_fmha") and cache != "fp8":

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from pipeline.backend.build_request import Wanted
 from pipeline.engines.tensorrt.capabilities import Capabilities
-from pipeline.process.gpus import TARGETS
+from pipeline.trtllm.target_gpus import sm
 from recipes.precision import Precision
 
 Number = tuple[int, int]
@@ -76,14 +76,6 @@ def algorithm(precision: Precision) -> str | None:
 def _algorithm(name: str) -> str:
     """The name in checkpoints: int4 weights with a scale per block are AWQ there, smoothed or not."""
     return "W4A16_AWQ" if name == "W4A16" else name
-
-
-def sm(wanted: Wanted) -> int | None:
-    """Compute capability times ten of the GPU that the engine is for; None: this host has no GPU."""
-    target = wanted.engine.target
-    if target != "host":
-        return TARGETS[target].sm if target in TARGETS else None
-    return wanted.host.gpus[0].sm if wanted.host.gpus else None
 
 
 def problems(wanted: Wanted, table: Capabilities) -> Iterator[str]:

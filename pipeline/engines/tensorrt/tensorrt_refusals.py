@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pipeline.engines.tensorrt import support
 from pipeline.engines.tensorrt.rules import LATE
 from pipeline.engines.tensorrt.sheet import Sheet
+from pipeline.trtllm.target_gpus import sm
 from pipeline.trtllm.windows import attention_windows
 
 NOT_ON_SM_100 = (
@@ -43,7 +44,7 @@ def reasons(made: Sheet) -> Iterator[str]:
 def _attention(made: Sheet) -> Iterator[str]:
     """Paged context attention over caches that it cannot read."""
     wanted, paged = made.wanted, made.on("use_paged_context_fmha")
-    if made.on("use_fp8_context_fmha") and support.sm(wanted) == 89 and made.table.number < FP8_ON_ADA:
+    if made.on("use_fp8_context_fmha") and sm(wanted) == 89 and made.table.number < FP8_ON_ADA:
         yield (
             f"engine.options.use_fp8_context_fmha: on sm_89 it needs TensorRT-LLM 0.12; this toolchain is "
             f"{made.table.version}; switch it off"
@@ -103,7 +104,7 @@ def _tokens(made: Sheet) -> Iterator[str]:
 
 def _plugins(made: Sheet) -> Iterator[str]:
     """Plugins whose weights or GPU are other ones."""
-    name, capability = support.algorithm(made.wanted.precision), support.sm(made.wanted)
+    name, capability = support.algorithm(made.wanted.precision), sm(made.wanted)
     for option in FP8_ONLY:
         if made.on(option) and name != "FP8":
             yield f"engine.options.{option}: needs format fp8, not {made.wanted.precision}; leave it out"

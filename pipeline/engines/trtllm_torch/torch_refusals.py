@@ -17,7 +17,7 @@ from pipeline.engines.trtllm_torch.torch_settings import (
     max_num_tokens,
     needs_chunks,
 )
-from pipeline.process.gpus import TARGETS
+from pipeline.trtllm import target_gpus
 
 FIRST = (1, 0)
 """The first version whose PyTorch backend is the default and stable one."""
@@ -37,13 +37,6 @@ def reasons(wanted: Wanted) -> list[str]:
     return [*asked, *_tokens(wanted), *models.problems(wanted)]
 
 
-def sm_of(wanted: Wanted) -> int | None:
-    """Compute capability of the GPUs that the engine is for; None where none is known."""
-    if wanted.engine.target in TARGETS:
-        return TARGETS[wanted.engine.target].sm
-    return wanted.host.gpus[0].sm if wanted.host.gpus else None
-
-
 def _version(wanted: Wanted) -> Iterator[str]:
     if wanted.toolchain is None:
         return
@@ -61,7 +54,7 @@ def _version(wanted: Wanted) -> Iterator[str]:
 
 
 def _formats(wanted: Wanted) -> Iterator[str]:
-    precision, sm = wanted.precision, sm_of(wanted)
+    precision, sm = wanted.precision, target_gpus.sm(wanted)
     if not precision.uniform:
         yield (
             f"format: {precision} is not served by trtllm_torch in this version; "

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.engines.trtllm_torch import autotuner
+from pipeline.engines.trtllm_torch.served_options import OPTIONS
 from pipeline.engines.trtllm_torch.torch_settings import DRAFT
 from pipeline.errors import BackendUnavailable
 from pipeline.process import host
@@ -20,7 +21,6 @@ from pipeline.trtllm.host_check import mismatches
 from pipeline.trtllm.session import AUTOTUNER_CACHE
 
 CHECKPOINT = "checkpoint"
-OPTIONS = "llm_options.yaml"
 TUNING = "tuning"
 
 

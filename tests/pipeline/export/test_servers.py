@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import yaml
 
+from pipeline.backend.deployment import Checkpoint
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Checkpoint
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.exporters import trtllm_serve, vllm
 from tests.pipeline.export import published

@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from pipeline import engines
 from pipeline.backend.build_request import Wanted
+from pipeline.backend.memory import Limits
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process.host import Host
@@ -33,6 +35,11 @@ LLAMA3_8B = model(4096, 32, (32, 8), 14336, 128256)
 LLAMA3_70B = model(8192, 80, (64, 8), 28672, 128256)
 QWEN_05B = model(896, 24, (14, 2), 4864, 151936, **QWEN)
 QWEN_15B = model(1536, 28, (12, 2), 8960, 151936, **QWEN)
+
+
+def limits(request: Wanted) -> Limits:
+    """The sizes of a request's engine, as its backend gives them."""
+    return engines.backend(request.engine.backend).memory.limits(request)
 
 
 def wanted(shape: ModelShape, fmt: str = "none", *, kv_cache: str = "auto", **settings: Any) -> Wanted:

@@ -8,12 +8,11 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
-from tests.pipeline.fit.shapes import model, wanted
+from tests.pipeline.fit.shapes import limits, model, wanted
 
 MIXTRAL = model(
     4096, 32, (32, 8), 14336, 32000, architectures=["MixtralForCausalLM"], model_type="mixtral",

@@ -6,12 +6,11 @@ import json
 import pytest
 
 from pipeline.fit import predict
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.process.gpus import TARGETS, GpuType
 from recipes.precision import Precision
 from recipes.schema import Model, Speculative, Traffic
-from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, wanted
+from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, limits, wanted
 
 EIGHT = {"max_batch_size": 64, "max_seq_len": 8192}
 EXTERNAL = Speculative(mode="draft_tokens_external", max_draft_len=5, draft=Model(path="draft"))

@@ -7,9 +7,9 @@ import dataclasses
 
 import pytest
 
+from pipeline.backend import memory_formulas as formulas
+from pipeline.backend.memory import Limits
 from pipeline.checkpoint.slicing import rank_bytes
-from pipeline.fit import formulas
-from pipeline.fit.limits import Limits
 from pipeline.fit.planner import Planner
 from pipeline.process.gpus import TARGETS
 from recipes.precision import Precision

@@ -41,6 +41,20 @@ class EngineLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFiles:
+    """What an engine's files say beside its `engine.json`; which servers load it follows from it."""
+
+    limits: EngineLimits | None = None
+    """Of an engine that trtllm-build wrote."""
+    llm_options: Mapping[str, Any] | None = None
+    """Options of TensorRT-LLM's LLM API, for a checkpoint that it loads."""
+    draft: Path | None = None
+    """Directory of the draft model's engine, built as a pair with this one."""
+    stated: Mapping[str, int] = field(default_factory=dict)
+    """Layout and limits as the toolchain wrote them, under the names of `Deployment`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """The quantized checkpoint that an engine was built from, in unified Hugging Face layout."""
 
@@ -79,9 +93,9 @@ class Deployment:
     """Compute capability times ten."""
     memory_bytes_per_rank: tuple[int, ...] = ()
     limits: EngineLimits | None = None
-    """Of backend `tensorrt`."""
+    """Of a TensorRT engine; None where it is none."""
     llm_options: Mapping[str, Any] | None = None
-    """Of backend `trtllm_torch`: the options that it was measured with."""
+    """Options of TensorRT-LLM's LLM API that it was measured with; None where it is not served by that."""
     draft: "Deployment | None" = None
     """Engine of the draft model, in `draft/`."""
     checkpoint: Checkpoint | None = None
