@@ -12,7 +12,7 @@ from pipeline.checkpoint.layout_checks import reasons as impossible
 from pipeline.checkpoint.loadable import unloadable
 from pipeline.engines.tensorrt import kernel_advice, profiles, prompt_advice, support
 from pipeline.engines.tensorrt.capabilities import NEWEST, Capabilities, snapshot, table
-from pipeline.engines.tensorrt.rules import draft_request, effective, worked_out
+from pipeline.engines.tensorrt.rules import apply_rules, draft_request, resolve_settings
 from pipeline.engines.tensorrt.served_engine import read_served
 from pipeline.engines.tensorrt.tensorrt_files import TensorrtFiles
 from pipeline.engines.tensorrt.tensorrt_memory import TensorrtMemory
@@ -91,12 +91,12 @@ class Tensorrt:
     def reasons(self, wanted: Wanted) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
         engine = wanted.engine
-        made = worked_out(wanted, _parsed(wanted))
+        sheet = apply_rules(wanted, _parsed(wanted))
         return [
-            *_unsupported(wanted, made.table),
-            *_unsupported_draft(wanted, made.table),
+            *_unsupported(wanted, sheet.table),
+            *_unsupported_draft(wanted, sheet.table),
             *profiles.problems(wanted.traffic, engine.max_batch_size, engine.max_seq_len),
-            *reasons(made),
+            *reasons(sheet),
         ]
 
     def notes(self, wanted: Wanted) -> list[str]:
@@ -105,11 +105,11 @@ class Tensorrt:
         about = [known.note] if wanted.toolchain is not None and known.note else []
         if wanted.toolchain is None:
             about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {known.snapshot}"]
-        return [*about, *effective(wanted, _parsed(wanted)).notes]
+        return [*about, *resolve_settings(wanted, _parsed(wanted)).notes]
 
     def settings(self, wanted: Wanted) -> dict[str, Any]:
         """Every option with its effective value."""
-        return effective(wanted, _parsed(wanted)).settings
+        return resolve_settings(wanted, _parsed(wanted)).as_param()
 
     def identity(self, wanted: Wanted) -> dict[str, Any]:
         """What tactics and compatibility depend on: the toolchain's versions, the GPU and its driver."""

@@ -18,7 +18,7 @@ import psutil
 
 from pipeline.engines.tensorrt import timing_cache
 from pipeline.engines.tensorrt.build_log import MARKS, BuildLog
-from pipeline.engines.tensorrt.command import command
+from pipeline.engines.tensorrt.command import BuildRun, command
 from pipeline.engines.tensorrt.description import (
     Built,
     add_draft,
@@ -27,7 +27,8 @@ from pipeline.engines.tensorrt.description import (
     relative_places,
     write_json,
 )
-from pipeline.engines.tensorrt.engine_parts import DRAFT, Part, parts_of, viewed
+from pipeline.engines.tensorrt.engine_parts import Part, parts_of, viewed
+from pipeline.engines.tensorrt.engine_settings import DRAFT
 from pipeline.engines.tensorrt.timing_cache import Reuse
 from pipeline.engines.tensorrt.workers import Workers, workers
 from pipeline.errors import BuildFailed
@@ -40,9 +41,6 @@ from pipeline.trtllm.gpus_idle import Device
 Progress = Callable[[int, int, str], None]
 
 SHOWN_ERRORS = 5
-
-INPUT_CACHE = "--input_timing_cache"
-"""Absent before 0.9, where one option names both files."""
 
 GPU_MEMORY = (
     "the GPU ran out of memory: lower engine.max_batch_size, engine.max_seq_len or options.max_num_tokens, "
@@ -108,7 +106,8 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     """Builds one engine into its directory."""
     device, tuning = site.devices[0], out / TUNING
     out.mkdir(exist_ok=True)
-    key = timing_cache.key_of(device, site.toolchain.versions, {**part.asked, "part": part.name})
+    timed = {**part.asked, "options": part.settings.as_param(), "part": part.name}
+    key = timing_cache.key_of(device, site.toolchain.versions, timed)
     reuse = timing_cache.bring(site.earlier if not part.name else None, tuning, key)
     sizes = [file.stat().st_size for file in part.rank_files]
     free = psutil.virtual_memory().available
@@ -150,16 +149,16 @@ def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, me
 
 
 def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str]:
-    """The command that builds a part, `count` ranks at once; pure.
-
-    One after another, ranks share the timing cache that the first one writes. At once, one rank might read
-    the file while another writes it, so all of them read a copy.
-    """
-    settings, cache = part.asked["options"], out / TUNING / timing_cache.CACHE
-    arguments = command(settings, part.checkpoint, out, timing_cache=cache, workers=count)
-    if count > 1 and INPUT_CACHE in arguments:
-        arguments[arguments.index(INPUT_CACHE) + 1] = str(out / TUNING / timing_cache.COPY)
-    mounts = (part.checkpoint, *part.linked, out)
+    """The command that builds a part, `count` ranks at once; pure."""
+    cache = out / TUNING / timing_cache.CACHE
+    run = BuildRun(
+        checkpoint=part.checkpoint,
+        out=out,
+        timing_cache=cache,
+        input_cache=out / TUNING / timing_cache.COPY if count > 1 else cache,
+        workers=count,
+    )
+    arguments, mounts = command(part.settings, run), (part.checkpoint, *part.linked, out)
     if toolchain.launcher == "mpirun":
         ranks = ("-n", str(count), "--allow-run-as-root", toolchain.program("trtllm-build"))
         return toolchain.argv("mpirun", *ranks, *arguments, mounts=mounts)

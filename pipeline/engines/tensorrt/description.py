@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engines.tensorrt.build_log import BuildLog
-from pipeline.engines.tensorrt.engine_parts import DRAFT, SCORING, Part
+from pipeline.engines.tensorrt.engine_parts import SCORING, Part
+from pipeline.engines.tensorrt.engine_settings import DRAFT
 from pipeline.engines.tensorrt.read_back import Difference, differences
 from pipeline.errors import BackendUnavailable, BuildFailed
 from pipeline.toolchains.toolchain import Toolchain
@@ -49,7 +50,7 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
                 f"the {where} of the build says TensorRT-LLM {found}, the toolchain was probed as {version}; "
                 "run again: `enginery toolchains` asks it anew"
             )
-    found_differences = differences(part.asked, config)
+    found_differences = differences(part.asked, part.settings, config)
     reducing = [str(one) for one in found_differences if one.reduces]
     if reducing:
         raise BuildFailed(
@@ -67,7 +68,7 @@ def describe(built: Built, out: Path) -> dict[str, Any]:
     return {
         "backend": "tensorrt",
         "part": part.name or TARGET,
-        "scored": SCORING if not part.name and asked["options"].get("max_draft_len") else "",
+        "scored": SCORING if not part.name and part.settings.max_draft_len else "",
         "format": asked["format"],
         "dtype": config["dtype"],
         "kv_cache": _kv_type(part),
@@ -84,7 +85,7 @@ def describe(built: Built, out: Path) -> dict[str, Any]:
         "sm": device.sm,
         "driver": device.driver,
         "toolchain": dict(built.toolchain.versions),
-        "settings": asked["options"],
+        "settings": part.settings.as_param(),
         "differences": [asdict(one) for one in built.differences],
         "weight_bytes": weights,
         "kv_bytes_per_token_per_rank": kv_bytes_per_token(config, part),

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint.with_heads import PLAIN
-from pipeline.engines.tensorrt import rules, support
+from pipeline.engines.tensorrt import support
+from pipeline.engines.tensorrt.engine_settings import DRAFT, EngineSettings
 from pipeline.errors import SourceError
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
 CONFIG = "config.json"
-DRAFT, SCORING = "draft", "scoring"
-"""Directories of the other engines, below the engine."""
+SCORING = "scoring"
+"""Directory of the scored twin, below the engine; the draft model's engine is in `DRAFT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class Part:
     config: Mapping[str, Any]
     """The checkpoint's config.json."""
     asked: Mapping[str, Any]
-    """`options`, `format`, `kv_cache`, `tp`, `pp` and `ep`, as read-back compares them."""
+    """`format`, `kv_cache`, `tp`, `pp`, `ep` and limits, as read-back compares them."""
+    settings: EngineSettings
 
     config_file: str = CONFIG
     """Name of its config.json in the checkpoint."""
@@ -56,16 +58,16 @@ def parts_of(job: Mapping[str, Any]) -> list[Part]:
     settings without the drafts, can, and stands for it where scores are needed.
     """
     params, inputs = job["params"], job["inputs"]
-    target = _part("", Path(inputs["sharded_checkpoint"]), params)
+    settings = EngineSettings.parse(params["options"])
+    target = _part("", Path(inputs["sharded_checkpoint"]), params, settings)
     found = [target]
-    if params["options"].get("max_draft_len"):
-        twin = {**params, "options": rules.scoring(dict(params["options"]))}
+    if settings.max_draft_len:
         file = PLAIN if (target.checkpoint / PLAIN).is_file() else CONFIG
-        found.append(_part(SCORING, target.checkpoint, twin, file))
-    if (settings := params["options"].get(DRAFT)) is not None:
+        found.append(_part(SCORING, target.checkpoint, params, settings.scored_twin(), file))
+    if settings.draft is not None:
         checkpoint = Path(inputs["draft_checkpoint"])
-        asked = {**params, "options": settings, "kv_cache": "auto", "format": _format(checkpoint)}
-        found.append(_part(DRAFT, checkpoint, asked))
+        asked = {**params, "kv_cache": "auto", "format": _format(checkpoint)}
+        found.append(_part(DRAFT, checkpoint, asked, settings.draft))
         _check_pair(target, found[-1])
     return found
 
@@ -93,9 +95,19 @@ def viewed(part: Part, scratch: Path) -> Part:
     return replace(part, checkpoint=view)
 
 
-def _part(name: str, checkpoint: Path, asked: Mapping[str, Any], file: str = CONFIG) -> Part:
+def _part(
+    name: str, checkpoint: Path, params: Mapping[str, Any], settings: EngineSettings, file: str = CONFIG
+) -> Part:
     config = read_config(checkpoint, file)
-    part = Part(name=name, checkpoint=checkpoint, config=config, asked=asked, config_file=file)
+    asked = {param: value for param, value in params.items() if param != "options"}
+    part = Part(
+        name=name,
+        checkpoint=checkpoint,
+        config=config,
+        asked=asked,
+        settings=settings,
+        config_file=file,
+    )
     mapping, quantization = part.config["mapping"], part.config["quantization"]
     algorithm = support.algorithm(Precision.parse(asked["format"]))
     stated = [
@@ -132,7 +144,7 @@ def _check_pair(target: Part, draft: Part) -> None:
     pairs = [
         ("vocab_size", target.config["vocab_size"], draft.config["vocab_size"]),
         *(
-            (name, target.asked["options"].get(name), draft.asked["options"].get(name))
+            (name, target.settings.get(name), draft.settings.get(name))
             for name in ("tokens_per_block", "use_paged_context_fmha", "max_batch_size")
         ),
     ]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checkpoint.rank_layout import KV_ALGORITHMS
-from pipeline.engines.tensorrt.capabilities import Option, snapshot
+from pipeline.engines.tensorrt.capabilities import Option
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.support import algorithm
 from recipes.precision import Precision
 
@@ -73,30 +74,31 @@ class Difference:
         return f"{self.name}: asked {self.asked}, built {self.built}"
 
 
-def differences(asked: Mapping[str, Any], config_json: Mapping[str, Any]) -> list[Difference]:
+def differences(
+    asked: Mapping[str, Any], settings: EngineSettings, config_json: Mapping[str, Any]
+) -> list[Difference]:
     """Every difference between the parameters of an engine step and the engine's config.json.
 
-    `asked` has `options` (of `rules.effective`), `format`, `kv_cache`, `tp`, `pp` and `ep`. What the builder
-    adds to `max_seq_len` for draft tokens is no difference.
+    `asked` has `format`, `kv_cache`, `tp`, `pp` and `ep`. What the builder adds to `max_seq_len` for draft
+    tokens is no difference.
     """
-    settings = asked["options"]
     found = list(_mapping(asked, config_json)) + list(_quantization(asked, config_json))
-    for option in snapshot(settings["table"]).options.values():
-        if option.name in settings and not _is_left_out(option, settings):
+    for option in settings.table.options.values():
+        if option.name in settings.values and not _is_left_out(option, settings):
             found += _compared(option, settings, config_json)
     return found
 
 
-def _is_left_out(option: Option, settings: Mapping[str, Any]) -> bool:
+def _is_left_out(option: Option, settings: EngineSettings) -> bool:
     """Whether config.json says nothing of the option; of LoRA it does where the plugin is on."""
     lora = option.name.startswith(("lora_", "max_lora")) and option.name != "lora_plugin"
     return option.name in NOT_WRITTEN or (lora and settings.get("lora_plugin", "disable") == "disable")
 
 
 def _compared(
-    option: Option, settings: Mapping[str, Any], config_json: Mapping[str, Any]
+    option: Option, settings: EngineSettings, config_json: Mapping[str, Any]
 ) -> Iterator[Difference]:
-    name, wanted = option.name, settings[option.name]
+    name, wanted = option.name, settings.values[option.name]
     built = _built(option, config_json)
     if wanted is None and name in ("builder_opt", "builder_force_num_profiles", "opt_num_tokens"):
         return
@@ -110,7 +112,7 @@ def _compared(
 
 
 def _expected(
-    name: str, wanted: Any, settings: Mapping[str, Any], config_json: Mapping[str, Any]
+    name: str, wanted: Any, settings: EngineSettings, config_json: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """The values that config.json may have for one setting."""
     pretrained = config_json["pretrained_config"]
@@ -126,7 +128,7 @@ def _expected(
     if name == "speculative_decoding_mode":
         return (MODES.get(wanted, 1), (wanted or "none").upper())
     if name == "max_seq_len" and settings.get("speculative_decoding_mode"):
-        return (wanted + settings["max_draft_len"] + pretrained.get("num_eagle_layers", 0),)
+        return (wanted + settings.max_draft_len + pretrained.get("num_eagle_layers", 0),)
     return (wanted,)
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast, get_args
 
 from pipeline.backend.deployment import EngineLimits, Mode, ServedFiles
 from pipeline.backend.engine_files import read_object
-from pipeline.engines.tensorrt.engine_parts import DRAFT
+from pipeline.engines.tensorrt.engine_settings import DRAFT
 
 MODES = {2: "draft_tokens_external", 4: "medusa", 8: "lookahead_decoding", 32: "eagle"}
 """Number of TensorRT-LLM's SpeculativeDecodingMode (v0.16, an integer flag in config.json) -> its name."""

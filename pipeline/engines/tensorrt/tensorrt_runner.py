@@ -76,7 +76,7 @@ def _job(directory: Path, about: Mapping[str, Any], settings: Mapping[str, Any])
     Lookahead engines propose with sizes, Medusa's and EAGLE's with a tree, that they have room for.
     """
     job = {
-        "kind": "tensorrt",
+        "kind": "engine",
         "model": str(directory),
         "kv_cache_fraction": KV_CACHE_FRACTION,
         "attention_windows": about["attention_windows"],

@@ -64,9 +64,9 @@ def check_version(expected: str) -> None:
 
 
 def load(job: Mapping[str, Any]) -> Any:
-    """The LLM object of a built engine (`kind` tensorrt) or of a checkpoint with options (pytorch)."""
+    """The LLM object of a built engine (`kind` engine) or of a checkpoint with options (pytorch)."""
     check_version(job["version"])
-    if job["kind"] == "tensorrt":
+    if job["kind"] == "engine":
         cache = found("KvCacheConfig", HELPER_PLACES)
         told = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
         fraction = job["kv_cache_fraction"]

@@ -68,7 +68,7 @@ def job(
     params = {
         "backend": "tensorrt", "format": format, "kv_cache": "auto", "target": asked.target, "tp": asked.tp,
         "pp": asked.pp, "ep": asked.ep, "max_batch_size": asked.max_batch_size,
-        "max_seq_len": asked.max_seq_len, "options": rules.effective(wanted, options).settings,
+        "max_seq_len": asked.max_seq_len, "options": rules.resolve_settings(wanted, options).as_param(),
         "toolchain": {"versions": dict(toolchain.versions), "gpu": H100.name, "sm": 90, "driver": H100.driver},
     }  # fmt: skip
     inputs = {"sharded_checkpoint": str(checkpoint)}
