@@ -1,6 +1,8 @@
 """The seam between the planner and the backends."""
 
 import json
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +17,10 @@ from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative
+from tests.structure.backends import backend_comparisons
+from tests.structure.tree import read_checkout
 
+ROOT = Path(__file__).resolve().parents[3]
 LOOKAHEAD = Speculative(mode="lookahead_decoding", max_draft_len=4)
 PRECISION = Precision.parse("none")
 H100 = Gpu("NVIDIA H100 80GB HBM3", 90, TARGETS["h100"].memory_bytes, "550.54.15")
@@ -77,6 +82,24 @@ def test_a_backend_with_a_toolchain_says_why_there_is_none(name):
     assert "several toolchains: a, b; name one" in backend.missing(without)
     assert backend.identity(asked(name)) != backend.identity(without)
     assert backend.options(without)().model_config["frozen"]  # a recipe can be checked all the same
+
+
+def test_no_room_outside_of_the_engines_decides_by_a_backends_name():
+    assert backend_comparisons(read_checkout(ROOT)) == []
+
+
+def test_the_schema_declares_the_names_of_all_backends():
+    assert sorted(get_args(Engine.model_fields["backend"].annotation)) == engines.names()
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("version", ["", "0.16.0", "1.2.1", "1.3.0rc22", "2.0"])
+def test_one_backend_suits_what_a_recipe_is_suggested_for(version, on_gpu):
+    programs = {"tensorrt_llm": version} if version else {}
+    suggested = [
+        one for one in engines.names() if engines.backend(one).suggested_for(programs, on_gpu=on_gpu)
+    ]
+    assert suggested == [engines.suggest(programs, on_gpu=on_gpu)]
 
 
 def test_an_unknown_backend_lists_the_known_ones():
