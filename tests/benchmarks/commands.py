@@ -1,6 +1,6 @@
 """How long the command line takes: help, plan, a fully cached run; against a bare interpreter in the same run.
 
-`--against CHECKOUT` times another checkout's command line in turn with ours, e.g. a worktree of an earlier commit.
+`--against COMMIT` times the command line of an earlier commit in turn with ours; `0.1` is one.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import subprocess  # noqa: TID251 runs the command line as a user would
 import sys
 import time
 from pathlib import Path
+
+from tests.commits import unpack_commit
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "recipes/demo/int4_awq_tp2.yaml"
@@ -44,14 +46,11 @@ def commands(checkout: Path) -> dict[str, tuple[str, ...]]:
 def main() -> None:
     """Prints medians of alternating runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--against", type=Path, help="another checkout, run with this interpreter")
-    against: Path | None = parser.parse_args().against
+    parser.add_argument("--against", metavar="COMMIT", help="an earlier commit, run with this interpreter")
+    commit: str | None = parser.parse_args().against
+    against = unpack_commit(commit, ROOT / ".bench" / "commits" / commit) if commit else None
     ours = {(ROOT, name): argv for name, argv in commands(ROOT).items()}
-    theirs = (
-        {(against.resolve(), name): argv for name, argv in commands(against.resolve()).items()}
-        if against
-        else {}
-    )
+    theirs = {(against, name): argv for name, argv in commands(against).items()} if against else {}
     times: dict[tuple[Path, str], list[float]] = {key: [] for key in (*ours, *theirs)}
     bare = []
     for _ in range(ROUNDS):
@@ -61,12 +60,10 @@ def main() -> None:
             times[checkout, name].append(seconds(checkout, *argv))
     floor = statistics.median(bare)
     print(f"A bare interpreter: {floor:.3f} s.\n")
-    print(
-        "| command | median s | times a bare interpreter | times the other checkout |\n| --- | --- | --- | --- |"
-    )
+    print("| command | median s | times a bare interpreter | times the commit |\n| --- | --- | --- | --- |")
     for _, name in ours:
         own = statistics.median(times[ROOT, name])
-        ratio = f"{own / statistics.median(times[against.resolve(), name]):.2f}" if against else ""
+        ratio = f"{own / statistics.median(times[against, name]):.2f}" if against else ""
         print(f"| `{name}` | {own:.2f} | {own / floor:.1f} | {ratio} |")
 
 
