@@ -10,7 +10,7 @@ from recipes.schema import Engine, Speculative, Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class BuildRequest:
     """Everything that a backend may look at before anything is built."""
 
     engine: Engine

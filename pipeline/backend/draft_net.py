@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.checkpoint import eagle_heads
 from pipeline.drafting.heads import Kind
 
@@ -20,7 +20,7 @@ class DraftNet:
     """Its directory, for messages."""
 
 
-def rank_file_reasons(net: DraftNet, wanted: Wanted) -> Iterator[str]:
+def rank_file_reasons(net: DraftNet, request: BuildRequest) -> Iterator[str]:
     """Why a net cannot be written into the model's rank files; SourceError for a net that is none."""
-    engine, heads = wanted.engine, eagle_heads.read(net.config, net.tensors, net.path)
-    yield from eagle_heads.reasons(heads, wanted.shape, wanted.kv_cache, engine.tp, engine.pp)
+    engine, heads = request.engine, eagle_heads.read(net.config, net.tensors, net.path)
+    yield from eagle_heads.reasons(heads, request.shape, request.kv_cache, engine.tp, engine.pp)

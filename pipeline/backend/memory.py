@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.models.shape import ModelShape
 from recipes.formats import Format
 from recipes.schema import Speculative
@@ -30,16 +30,16 @@ class Limits:
 class Memory(Protocol):
     """Memory of one backend's engines; sizes in bytes, per rank."""
 
-    def limits(self, wanted: Wanted) -> Limits:
+    def limits(self, request: BuildRequest) -> Limits:
         """The sizes of the engine, with what the backend makes of its options."""
 
-    def cached_tokens(self, wanted: Wanted) -> tuple[int | None, ...]:
+    def cached_tokens(self, request: BuildRequest) -> tuple[int | None, ...]:
         """Tokens of a request that each layer's cache holds at most; None: all."""
 
-    def activation_bytes(self, wanted: Wanted, num_tokens: int) -> int:
+    def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """Tensors inside one decoder layer for one pass of so many tokens."""
 
-    def buffer_bytes(self, wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+    def buffer_bytes(self, request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
         """Logits, decoder and bookkeeping of the runtime."""
 
     def context_bytes(self, world_size: int) -> int:

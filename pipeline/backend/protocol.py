@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet
 from pipeline.backend.foreign_engine import ForeignFormat
@@ -61,28 +61,28 @@ class Backend(Protocol):
     def foreign(self) -> ForeignFormat | None:
         """How an engine is recognised that its builder wrote without Enginery; None where there are none."""
 
-    def options(self, wanted: Wanted) -> type[BaseModel]:
+    def options(self, request: BuildRequest) -> type[BaseModel]:
         """Model of `engine.options`: frozen, closed, documented at the field; may depend on the toolchain."""
 
-    def missing(self, wanted: Wanted) -> str | None:
+    def missing(self, request: BuildRequest) -> str | None:
         """What the host lacks and how to get it; None when the backend can build here."""
 
-    def reasons(self, wanted: Wanted) -> list[str]:
+    def reasons(self, request: BuildRequest) -> list[str]:
         """Why this backend cannot build the engine, each with the recipe field to change."""
 
-    def eagle_reasons(self, net: DraftNet, wanted: Wanted) -> Iterable[str]:
+    def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why an EAGLE net cannot propose tokens to this engine; SourceError for an unreadable net."""
 
-    def notes(self, wanted: Wanted) -> list[str]:
+    def notes(self, request: BuildRequest) -> list[str]:
         """Options that differ from what the recipe or the builder's defaults say, each with the reason."""
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """The resolved settings: every option with its effective value, as JSON; part of the engine's key."""
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What of the host and of the toolchain enters the engine's key."""
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
+    def places(self, request: BuildRequest) -> dict[str, Any]:
         """Where this host keeps what the build needs; not part of the key."""
 
     def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:

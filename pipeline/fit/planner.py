@@ -6,7 +6,7 @@ from functools import cached_property
 
 from pipeline import engines
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.memory import Limits
 from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.rank_place import Place
@@ -24,12 +24,12 @@ MAX_BATCH = 65536
 class Planner:
     """One engine on one type of GPU; what does not change with its limits is computed once."""
 
-    wanted: Wanted
+    request: BuildRequest
     target: GpuType
 
     def fit(self) -> Fit:
         """Answers everything but the fix."""
-        ranks = self.ranks(self.wanted.engine)
+        ranks = self.ranks(self.request.engine)
         fullest = max(ranks, key=lambda rank: rank.held)
         requests = min(rank.requests for rank in ranks)
         fit = Fit(
@@ -39,7 +39,7 @@ class Planner:
             kv_tokens=min(self.tokens(rank) for rank in ranks),
             requests=requests,
             largest_batch=self._largest("max_batch_size", MAX_BATCH),
-            largest_seq_len=self._largest("max_seq_len", self.wanted.shape.max_position_embeddings),
+            largest_seq_len=self._largest("max_seq_len", self.request.shape.max_position_embeddings),
             traffic_requests=self._traffic(fullest),
             verdict="fits",
             reason="",
@@ -51,54 +51,56 @@ class Planner:
         requests = min(rank.requests for rank in ranks)
         if requests < 1 or self._wanted_to_build(ranks) > ranks[0].room:
             return "impossible"
-        return "fits" if requests >= self.wanted.engine.max_batch_size else "queues"
+        return "fits" if requests >= self.request.engine.max_batch_size else "queues"
 
     def ranks(self, engine: Engine) -> tuple[RankMemory, ...]:
         """The memory of every rank, at these limits; the layout is the planner's own."""
-        wanted = replace(self.wanted, engine=engine)
-        stages = self.stages(wanted, self._backend.memory.limits(wanted))
+        request = replace(self.request, engine=engine)
+        stages = self.stages(request, self._backend.memory.limits(request))
         places = [Place(engine.tp, engine.pp, rank, engine.ep) for rank in range(engine.world_size)]
         return tuple(replace(stages[place.pp_rank], rank=place.rank) for place in places)
 
-    def stages(self, wanted: Wanted, sizes: Limits) -> list[RankMemory]:
+    def stages(self, request: BuildRequest, sizes: Limits) -> list[RankMemory]:
         """The memory of the first rank of every stage."""
-        return [self.stage(wanted, sizes, stage) for stage in range(wanted.engine.pp)]
+        return [self.stage(request, sizes, stage) for stage in range(request.engine.pp)]
 
     def _wanted_to_build(self, ranks: Sequence[RankMemory]) -> int:
         """GPU memory that building a rank wants; 0 where the backend builds nothing on a GPU.
 
         The twin of an engine that checks drafts is built too: it computes the logits of every token.
         """
-        every = [*ranks, *(self._twin.ranks(self._twin.wanted.engine) if self._twin else ())]
+        every = [*ranks, *(self._twin.ranks(self._twin.request.engine) if self._twin else ())]
         memory = self._backend.memory
         return max(memory.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
 
     @cached_property
     def _twin(self) -> "Planner | None":
         """The same engine without drafts, which the gate scores."""
-        if self.wanted.speculative is None:
+        if self.request.speculative is None:
             return None
-        return Planner(replace(self.wanted, speculative=None, draft=None, heads_bytes=0), self.target)
+        return Planner(replace(self.request, speculative=None, draft=None, heads_bytes=0), self.target)
 
     @cached_property
     def _backend(self) -> Backend:
-        return engines.backend(self.wanted.engine.backend)
+        return engines.backend(self.request.engine.backend)
 
     @cached_property
     def _weights(self) -> list[int]:
         """Weights per stage."""
-        wanted, engine = self.wanted, self.wanted.engine
-        every = rank_bytes(wanted.shape, wanted.precision, engine.tp, engine.pp, wanted.kv_cache, engine.ep)
+        request, engine = self.request, self.request.engine
+        every = rank_bytes(
+            request.shape, request.precision, engine.tp, engine.pp, request.kv_cache, engine.ep
+        )
         return every[:: engine.tp]
 
     @cached_property
     def _drafting(self) -> "Planner | None":
         """The draft model's engine: cut as the target's, with a cache in its own dtype."""
-        spec, draft, engine = self.wanted.speculative, self.wanted.draft, self.wanted.engine
+        spec, draft, engine = self.request.speculative, self.request.draft, self.request.engine
         if spec is None or draft is None or spec.mode != "draft_tokens_external":
             return None
         alone = replace(
-            self.wanted,
+            self.request,
             shape=draft,
             precision=Precision.parse(spec.draft_format),
             engine=engine if draft.experts else engine.model_copy(update={"ep": 1}),
@@ -111,7 +113,7 @@ class Planner:
     @cached_property
     def _head_weights(self) -> int:
         """Heads that propose tokens, on a rank of the last stage."""
-        spec, engine, shape = self.wanted.speculative, self.wanted.engine, self.wanted.shape
+        spec, engine, shape = self.request.speculative, self.request.engine, self.request.shape
         if spec is None:
             return 0
         copies = self._backend.memory.head_copies(spec)
@@ -119,20 +121,20 @@ class Planner:
 
     def _one_layer(self) -> int:
         """Weights of one unquantized layer on a rank."""
-        plain, tp = Precision.parse("none"), self.wanted.engine.tp
+        plain, tp = Precision.parse("none"), self.request.engine.tp
         sizes = [
-            rank_bytes(replace(self.wanted.shape, num_layers=layers), plain, tp, 1)[0] for layers in (1, 2)
+            rank_bytes(replace(self.request.shape, num_layers=layers), plain, tp, 1)[0] for layers in (1, 2)
         ]
         return sizes[1] - sizes[0]
 
-    def stage(self, wanted: Wanted, sizes: Limits, stage: int) -> RankMemory:
+    def stage(self, request: BuildRequest, sizes: Limits, stage: int) -> RankMemory:
         """The memory of the ranks of one stage."""
-        shape, engine = wanted.shape, wanted.engine
-        per_token = formulas.kv_token_bytes(shape, wanted.kv_cache, engine.tp, engine.pp)
+        shape, engine = request.shape, request.engine
+        per_token = formulas.kv_token_bytes(shape, request.kv_cache, engine.tp, engine.pp)
         layers = stage_layers(shape.num_layers, engine.pp, stage)
         per_request = formulas.kv_request_bytes(
-            self._backend.memory.cached_tokens(wanted)[layers.start : layers.stop],
-            formulas.kv_layer_bytes(shape, wanted.kv_cache, engine.tp),
+            self._backend.memory.cached_tokens(request)[layers.start : layers.stop],
+            formulas.kv_layer_bytes(shape, request.kv_cache, engine.tp),
             sizes.seq_len,
             sizes.tokens_per_block,
         )
@@ -143,8 +145,8 @@ class Planner:
             weights=self._weights[stage],
             draft=proposing.held,
             activations=self._activations(sizes, stage),
-            buffers=self._backend.memory.buffer_bytes(self.wanted, sizes, last_stage=stage == engine.pp - 1),
-            context=self._backend.memory.context_bytes(self.wanted.engine.world_size),
+            buffers=self._backend.memory.buffer_bytes(self.request, sizes, last_stage=stage == engine.pp - 1),
+            context=self._backend.memory.context_bytes(self.request.engine.world_size),
             kv_per_token=per_token + proposing.kv_per_token,
             kv_per_request=per_request + proposing.kv_per_request,
             kv_pool=0,
@@ -153,35 +155,35 @@ class Planner:
 
     def _proposing(self, sizes: Limits, stage: int) -> "_Proposing":
         """What the draft model, or heads beside the last layer, add to the ranks of a stage."""
-        spec, engine = self.wanted.speculative, self.wanted.engine
+        spec, engine = self.request.speculative, self.request.engine
         if self._drafting is not None:
-            memory = self._drafting.stage(self._drafting.wanted, sizes, stage)
+            memory = self._drafting.stage(self._drafting.request, sizes, stage)
             return _Proposing(memory.held - memory.context, memory.kv_per_token, memory.kv_per_request)
         if spec is None or stage < engine.pp - 1:
             return _Proposing(0, 0, 0)
         layers = 1 if spec.mode == "eagle" else 0
-        per_token = layers * formulas.kv_layer_bytes(self.wanted.shape, self.wanted.kv_cache, engine.tp)
-        read = -(-self.wanted.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
+        per_token = layers * formulas.kv_layer_bytes(self.request.shape, self.request.kv_cache, engine.tp)
+        read = -(-self.request.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
         return _Proposing(read or self._head_weights, per_token, per_token * sizes.seq_len)
 
     def _activations(self, sizes: Limits, stage: int) -> int:
-        shape, engine = self.wanted.shape, self.wanted.engine
+        shape, engine = self.request.shape, self.request.engine
         head = formulas.head_bytes(shape, engine.tp, sizes.logit_rows if stage == engine.pp - 1 else 0)
-        return self._backend.memory.activation_bytes(self.wanted, sizes.num_tokens) + head
+        return self._backend.memory.activation_bytes(self.request, sizes.num_tokens) + head
 
     def _room(self) -> int:
         """What a rank can have: a GPU less its driver; of a host's memory, an equal part."""
         if self._backend.on_gpu:
             return self.target.memory_bytes - formulas.DRIVER_BYTES
-        return self.target.memory_bytes // self.wanted.engine.world_size
+        return self.target.memory_bytes // self.request.engine.world_size
 
     def tokens(self, rank: RankMemory) -> int:
         """Tokens in the KV cache, which TensorRT-LLM rounds up to a block."""
-        block = self._backend.memory.limits(self.wanted).tokens_per_block
+        block = self._backend.memory.limits(self.request).tokens_per_block
         return -(-rank.kv_pool // (rank.kv_per_token * block)) * block
 
     def _traffic(self, rank: RankMemory) -> int | None:
-        traffic = self.wanted.traffic
+        traffic = self.request.traffic
         if traffic is None:
             return None
         return rank.kv_pool // (rank.kv_per_token * (traffic.input_tokens + traffic.output_tokens))
@@ -190,7 +192,7 @@ class Planner:
         """Largest value of one of the engine's limits at which the whole batch is served; 0: none."""
 
         def served(value: int) -> bool:
-            engine = self.wanted.engine.model_copy(update={name: value})
+            engine = self.request.engine.model_copy(update={name: value})
             return min(rank.requests for rank in self.ranks(engine)) >= engine.max_batch_size
 
         low, high = 0, most
@@ -201,7 +203,7 @@ class Planner:
 
     def _reason(self, fit: Fit) -> str:
         """Why it does not fit, with the numbers."""
-        rank, engine = fit.fullest, self.wanted.engine
+        rank, engine = fit.fullest, self.request.engine
         if rank.held > rank.room:
             return (
                 f"rank {rank.rank} needs {_gb(rank.held)} before any key or value, {_gb(rank.weights)} of it "

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.memory import Limits
 from pipeline.checkpoint.slicing import padded_vocab
 
@@ -18,15 +18,15 @@ FREE_FRACTION = 0.9
 """Share of the memory that is left that both runtimes take for keys and values."""
 
 
-def served_limits(wanted: Wanted, settings: Mapping[str, Any], *, gathers: bool) -> Limits:
+def served_limits(request: BuildRequest, settings: Mapping[str, Any], *, gathers: bool) -> Limits:
     """The sizes of an engine with these resolved settings.
 
     `gathers`: it computes the logits of every token of a prompt; with speculative decoding the builder
     refuses that, and only proposed tokens have logits.
     """
-    engine = wanted.engine
+    engine = request.engine
     cache = {**settings, **(settings.get("kv_cache_config") or {})}
-    drafted = wanted.speculative.max_draft_len if wanted.speculative else 0
+    drafted = request.speculative.max_draft_len if request.speculative else 0
     batch, seq_len = engine.max_batch_size, engine.max_seq_len + drafted
     block = int(_number(cache, "tokens_per_block", TOKENS_PER_BLOCK))
     most = int(_number(settings, "max_num_tokens", MAX_NUM_TOKENS))
@@ -47,12 +47,12 @@ def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
     return value if isinstance(value, int | float) and value > 0 else default
 
 
-def buffer_bytes(wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+def buffer_bytes(request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
     """Runtime buffers and decoder; each stage works on a batch of its own, the last decodes them all."""
-    sequences = limits.batch * wanted.engine.pp
+    sequences = limits.batch * request.engine.pp
     if not last_stage:
         return formulas.runtime_bytes(0, 0, sequences, limits.seq_len)
-    vocab = padded_vocab(wanted.shape, wanted.engine.tp)
+    vocab = padded_vocab(request.shape, request.engine.tp)
     rows = max(limits.logit_rows, limits.batch)
     runtime = formulas.runtime_bytes(rows, vocab, sequences, limits.seq_len)
     return runtime + formulas.decoder_bytes(sequences, vocab)

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 
@@ -14,9 +14,9 @@ MEMORY_TOLERANCE = 0.03
 """By how much drivers differ in a type's memory."""
 
 
-def gpus(wanted: Wanted) -> list[Gpu]:
+def gpus(request: BuildRequest) -> list[Gpu]:
     """The host's GPUs of the target's type; all of the first one's kind for `host`."""
-    target, have = wanted.engine.target, wanted.host.gpus
+    target, have = request.engine.target, request.host.gpus
     if target == "host":
         return [gpu for gpu in have if (gpu.name, gpu.sm) == (have[0].name, have[0].sm)]
     return [gpu for gpu in have if _matches(target, gpu)]
@@ -32,20 +32,20 @@ def _matches(target: str, gpu: Gpu) -> bool:
     return base in words and words & FORMS == set(forms) & FORMS
 
 
-def sm(wanted: Wanted) -> int | None:
+def sm(request: BuildRequest) -> int | None:
     """Compute capability times ten of the GPU that the engine is for; None where it is not known."""
-    target = wanted.engine.target
+    target = request.engine.target
     if target != "host":
         return TARGETS[target].sm if target in TARGETS else None
-    return wanted.host.gpus[0].sm if wanted.host.gpus else None
+    return request.host.gpus[0].sm if request.host.gpus else None
 
 
-def lacking_gpus(wanted: Wanted, purpose: str) -> str | None:
+def lacking_gpus(request: BuildRequest, purpose: str) -> str | None:
     """Says that the host has too few GPUs of the target's type, and for what they are needed."""
-    engine = wanted.engine
-    if len(gpus(wanted)) >= engine.world_size:
+    engine = request.engine
+    if len(gpus(request)) >= engine.world_size:
         return None
-    have = ", ".join(f"{gpu.name} (sm_{gpu.sm})" for gpu in wanted.host.gpus) or "none"
+    have = ", ".join(f"{gpu.name} (sm_{gpu.sm})" for gpu in request.host.gpus) or "none"
     kind = "NVIDIA" if engine.target == "host" else engine.target
     return (
         f"backend {engine.backend} needs {engine.world_size} {kind} GPU(s) here, {purpose}; this host has "
@@ -53,10 +53,10 @@ def lacking_gpus(wanted: Wanted, purpose: str) -> str | None:
     )
 
 
-def identity(wanted: Wanted) -> dict[str, Any]:
+def identity(request: BuildRequest) -> dict[str, Any]:
     """What an engine's key hashes of the host: the toolchain's versions, the GPU and its driver."""
-    versions = dict(wanted.toolchain.versions) if wanted.toolchain is not None else {}
-    gpu = next(iter(gpus(wanted)), None)
+    versions = dict(request.toolchain.versions) if request.toolchain is not None else {}
+    gpu = next(iter(gpus(request)), None)
     if gpu is None:
-        return {"versions": versions, "gpu": None, "sm": sm(wanted), "driver": None}
+        return {"versions": versions, "gpu": None, "sm": sm(request), "driver": None}
     return {"versions": versions, "gpu": gpu.name, "sm": gpu.sm, "driver": gpu.driver}

@@ -1,7 +1,7 @@
 """Memory of engines that run on the CPU, whose ranks share the host's; pure."""
 
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.memory import Limits, all_tokens
 from recipes.formats import Format
 from recipes.schema import Speculative
@@ -13,10 +13,10 @@ LOGITS_BYTES = 256 << 20
 class AotiMemory:
     """What an engine takes of its host."""
 
-    def limits(self, wanted: Wanted) -> Limits:
+    def limits(self, request: BuildRequest) -> Limits:
         """Prompts run in passes, and the KV cache is allocated whole."""
-        engine = wanted.engine
-        rows = max(1, LOGITS_BYTES // (4 * engine.max_batch_size * wanted.shape.vocab_size))
+        engine = request.engine
+        rows = max(1, LOGITS_BYTES // (4 * engine.max_batch_size * request.shape.vocab_size))
         tokens = engine.max_batch_size * min(engine.max_seq_len, rows)
         return Limits(
             batch=engine.max_batch_size,
@@ -27,18 +27,18 @@ class AotiMemory:
             free_fraction=1.0,
         )
 
-    def cached_tokens(self, wanted: Wanted) -> tuple[int | None, ...]:
+    def cached_tokens(self, request: BuildRequest) -> tuple[int | None, ...]:
         """Layers with a window keep every token too."""
-        return all_tokens(wanted.shape)
+        return all_tokens(request.shape)
 
-    def activation_bytes(self, wanted: Wanted, num_tokens: int) -> int:
+    def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """Tensors that PyTorch holds at once."""
-        engine = wanted.engine
-        return formulas.torch_activation_bytes(wanted.shape, engine.tp, engine.ep, num_tokens)
+        engine = request.engine
+        return formulas.torch_activation_bytes(request.shape, engine.tp, engine.ep, num_tokens)
 
-    def buffer_bytes(self, wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+    def buffer_bytes(self, request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
         """Three float32 tables of logits, while they are scored."""
-        return 3 * 4 * limits.logit_rows * wanted.shape.vocab_size if last_stage else 0
+        return 3 * 4 * limits.logit_rows * request.shape.vocab_size if last_stage else 0
 
     def context_bytes(self, world_size: int) -> int:
         """The process with its libraries."""

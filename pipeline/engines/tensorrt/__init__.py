@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles, release_of
 from pipeline.backend.draft_net import DraftNet, rank_file_reasons
 from pipeline.backend.lint_rule import Rule
@@ -72,56 +72,56 @@ class Tensorrt:
         """Memory that building and serving take."""
         return TensorrtMemory(self.settings)
 
-    def options(self, wanted: Wanted) -> type[Options]:
+    def options(self, request: BuildRequest) -> type[Options]:
         """Model of `engine.options` for the toolchain's version."""
-        return options_model(understood(wanted))
+        return options_model(understood(request))
 
-    def missing(self, wanted: Wanted) -> str | None:
+    def missing(self, request: BuildRequest) -> str | None:
         """Says which toolchain or GPUs the host lacks; engines are built and scored on what they are for."""
-        toolchain = wanted.toolchain
+        toolchain = request.toolchain
         if toolchain is None:
-            why = wanted.choice.problem or "none was looked for"
+            why = request.choice.problem or "none was looked for"
             return f"backend tensorrt needs a TensorRT-LLM toolchain: {why}"
         try:
             table(toolchain.version)
         except BackendUnavailable as exc:
             return f"toolchain {toolchain.name}: {exc}"
-        return lacking_gpus(wanted, PURPOSE)
+        return lacking_gpus(request, PURPOSE)
 
-    def reasons(self, wanted: Wanted) -> list[str]:
+    def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
-        engine = wanted.engine
-        sheet = apply_rules(wanted, _parsed(wanted))
+        engine = request.engine
+        sheet = apply_rules(request, _parsed(request))
         return [
-            *_unsupported(wanted, sheet.table),
-            *_unsupported_draft(wanted, sheet.table),
-            *profiles.problems(wanted.traffic, engine.max_batch_size, engine.max_seq_len),
+            *_unsupported(request, sheet.table),
+            *_unsupported_draft(request, sheet.table),
+            *profiles.problems(request.traffic, engine.max_batch_size, engine.max_seq_len),
             *reasons(sheet),
         ]
 
-    def notes(self, wanted: Wanted) -> list[str]:
+    def notes(self, request: BuildRequest) -> list[str]:
         """Says which table is used and which settings trtllm-build would change without a word."""
-        known = understood(wanted)
-        about = [known.note] if wanted.toolchain is not None and known.note else []
-        if wanted.toolchain is None:
+        known = understood(request)
+        about = [known.note] if request.toolchain is not None and known.note else []
+        if request.toolchain is None:
             about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {known.snapshot}"]
-        return [*about, *resolve_settings(wanted, _parsed(wanted)).notes]
+        return [*about, *resolve_settings(request, _parsed(request)).notes]
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """Every option with its effective value."""
-        return resolve_settings(wanted, _parsed(wanted)).as_param()
+        return resolve_settings(request, _parsed(request)).as_param()
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What tactics and compatibility depend on: the toolchain's versions, the GPU and its driver."""
-        return identity(wanted)
+        return identity(request)
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
+    def places(self, request: BuildRequest) -> dict[str, Any]:
         """The toolchain; timing caches are with what builds learn, which the store keeps by key."""
-        return {"toolchain": wanted.toolchain.as_dict() if wanted.toolchain else None}
+        return {"toolchain": request.toolchain.as_dict() if request.toolchain else None}
 
-    def eagle_reasons(self, net: DraftNet, wanted: Wanted) -> Iterable[str]:
+    def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why a net cannot be built into the engine, which takes EAGLE-1."""
-        return rank_file_reasons(net, wanted)
+        return rank_file_reasons(net, request)
 
     def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
         """The limits in trtllm-build's config.json, and the draft model's engine."""
@@ -133,39 +133,39 @@ class Tensorrt:
         return on_gpu and (not version or release_of(version) <= LAST_RELEASE)
 
 
-def understood(wanted: Wanted) -> Capabilities:
+def understood(request: BuildRequest) -> Capabilities:
     """The option table of the toolchain's version; the newest where there is no toolchain that has one.
 
     So a recipe is checked on hosts that cannot build it; `missing` says what they lack.
     """
-    if wanted.toolchain is None:
+    if request.toolchain is None:
         return snapshot(NEWEST)
     try:
-        return table(wanted.toolchain.version)
+        return table(request.toolchain.version)
     except BackendUnavailable:
         return snapshot(NEWEST)
 
 
-def _unsupported(wanted: Wanted, known: Capabilities) -> list[str]:
+def _unsupported(request: BuildRequest, known: Capabilities) -> list[str]:
     """What the version does not build or load; of a layout that is impossible anyway the planner tells."""
-    found, engine = list(support.problems(wanted, known)), wanted.engine
-    layout = (wanted.shape, wanted.precision, engine.tp, engine.pp)
-    if wanted.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
+    found, engine = list(support.problems(request, known)), request.engine
+    layout = (request.shape, request.precision, engine.tp, engine.pp)
+    if request.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
         found += unloadable(*layout, known.version, engine.ep)
     return found
 
 
-def _unsupported_draft(wanted: Wanted, known: Capabilities) -> list[str]:
+def _unsupported_draft(request: BuildRequest, known: Capabilities) -> list[str]:
     """The same of the draft model, but for what is said of the target already."""
-    draft = draft_request(wanted)
+    draft = draft_request(request)
     if draft is None:
         return []
-    told = _unsupported(wanted, known)
+    told = _unsupported(request, known)
     return [f"speculative.draft: {reason}" for reason in _unsupported(draft, known) if reason not in told]
 
 
-def _parsed(wanted: Wanted) -> Options:
-    return options_model(understood(wanted)).model_validate(wanted.engine.options)
+def _parsed(request: BuildRequest) -> Options:
+    return options_model(understood(request)).model_validate(request.engine.options)
 
 
 BACKEND = Tensorrt()

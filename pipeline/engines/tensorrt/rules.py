@@ -9,7 +9,7 @@ own config.json decides in the end, see `read_back`.
 
 from dataclasses import replace
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt import profiles, support
 from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.sheet import Sheet, open_sheet
@@ -38,13 +38,13 @@ MANY_TOKENS = 16384
 """More tokens per iteration than this only cost memory, says the builder."""
 
 
-def resolve_settings(request: Wanted, options: Options) -> EngineSettings:
+def resolve_settings(request: BuildRequest, options: Options) -> EngineSettings:
     """Every option with the value that the engine will really have."""
     sheet, draft = apply_rules(request, options), draft_request(request)
     return sheet.resolved(draft=_draft(draft, sheet) if draft is not None else None)
 
 
-def apply_rules(request: Wanted, options: Options) -> Sheet:
+def apply_rules(request: BuildRequest, options: Options) -> Sheet:
     """The sheet after every rule, in the order in which the builder applies them."""
     sheet = open_sheet(request, options)
     for rule in (
@@ -63,18 +63,18 @@ def apply_rules(request: Wanted, options: Options) -> Sheet:
     return sheet
 
 
-def draft_request(wanted: Wanted) -> Wanted | None:
-    """What is asked of the draft model's engine: as of the target's, without drafts; None without a draft."""
-    asked = wanted.speculative
-    if asked is None or wanted.draft is None:
+def draft_request(request: BuildRequest) -> BuildRequest | None:
+    """The request for the draft model's engine: as the target's, without drafts; None without a draft."""
+    speculative = request.speculative
+    if speculative is None or request.draft is None:
         return None
-    precision = Precision.parse(asked.draft_format)
+    precision = Precision.parse(speculative.draft_format)
     return replace(
-        wanted, shape=wanted.draft, precision=precision, kv_cache="auto", speculative=None, draft=None
+        request, shape=request.draft, precision=precision, kv_cache="auto", speculative=None, draft=None
     )
 
 
-def _draft(request: Wanted, target: Sheet) -> EngineSettings:
+def _draft(request: BuildRequest, target: Sheet) -> EngineSettings:
     """Settings of the draft model's engine: the target's blocks, paged context, lengths and batch."""
     shared = {
         name: target.values[name]
@@ -88,21 +88,21 @@ def _draft(request: Wanted, target: Sheet) -> EngineSettings:
 
 def _recipe(sheet: Sheet) -> None:
     """What the recipe says outside of the options."""
-    engine, asked = sheet.request.engine, sheet.request.speculative
+    engine, speculative = sheet.request.engine, sheet.request.speculative
     sheet.put("max_batch_size", engine.max_batch_size)
     sheet.put("max_seq_len", engine.max_seq_len)
     sheet.put("tp_size", engine.tp)
     sheet.put("pp_size", engine.pp)
-    if asked is not None:
-        sheet.put("speculative_decoding_mode", asked.mode)
-        sheet.put("max_draft_len", asked.max_draft_len)
+    if speculative is not None:
+        sheet.put("speculative_decoding_mode", speculative.mode)
+        sheet.put("max_draft_len", speculative.max_draft_len)
 
 
 def _speculation(sheet: Sheet) -> None:
     """Modes whose target engine has to look at several new tokens over the paged cache."""
-    asked = sheet.request.speculative
-    if asked is not None and asked.mode in ("draft_tokens_external", "eagle"):
-        sheet.switch("use_paged_context_fmha", on=True, why=f"speculative.mode {asked.mode} needs it")
+    speculative = sheet.request.speculative
+    if speculative is not None and speculative.mode in ("draft_tokens_external", "eagle"):
+        sheet.switch("use_paged_context_fmha", on=True, why=f"speculative.mode {speculative.mode} needs it")
 
 
 def _mlp(sheet: Sheet) -> None:
@@ -113,8 +113,8 @@ def _mlp(sheet: Sheet) -> None:
 
 def _fusions(sheet: Sheet) -> None:
     """`reduce_fusion` and what depends on it."""
-    asked, engine = sheet.request.speculative, sheet.request.engine
-    eagle = asked is not None and asked.mode == "eagle"
+    speculative, engine = sheet.request.speculative, sheet.request.engine
+    eagle = speculative is not None and speculative.mode == "eagle"
     architecture = EAGLE if eagle else sheet.request.shape.architecture
     able = REDUCE_FUSION | ({"Gemma2ForCausalLM"} if sheet.table.number >= LATE else set())
     if engine.tp == 1:
@@ -230,7 +230,11 @@ def _most_tokens(sheet: Sheet) -> None:
 
 def _bounds(sheet: Sheet) -> None:
     """`check_max_num_tokens`, then what draft tokens add."""
-    engine, asked, tokens = sheet.request.engine, sheet.request.speculative, sheet.values["max_num_tokens"]
+    engine, speculative, tokens = (
+        sheet.request.engine,
+        sheet.request.speculative,
+        sheet.values["max_num_tokens"],
+    )
     most, block = engine.max_batch_size * engine.max_seq_len, sheet.values["tokens_per_block"]
     if tokens > most:
         sheet.change("max_num_tokens", most, "engine.max_batch_size times engine.max_seq_len is no more")
@@ -241,8 +245,8 @@ def _bounds(sheet: Sheet) -> None:
         )
     elif sheet.on("context_fmha") and tokens < block:
         sheet.change("max_num_tokens", block, "one block of the cache has to fit")
-    if asked is not None:
-        least = engine.max_batch_size * (asked.max_draft_len + 1)
+    if speculative is not None:
+        least = engine.max_batch_size * (speculative.max_draft_len + 1)
         if sheet.values["max_num_tokens"] < least:
             sheet.change("max_num_tokens", least, "engine.max_batch_size times max_draft_len + 1 has to fit")
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt.capabilities import Capabilities, Option
 from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.tensorrt_options import Options, default_of
@@ -18,7 +18,7 @@ AT_BUILD = (
 class Sheet:
     """Every option of the version's table that the engine depends on."""
 
-    request: Wanted
+    request: BuildRequest
     table: Capabilities
     given: frozenset[str]
     """Options that the recipe gives."""
@@ -59,7 +59,7 @@ class Sheet:
         )
 
 
-def open_sheet(request: Wanted, options: Options) -> Sheet:
+def open_sheet(request: BuildRequest, options: Options) -> Sheet:
     """The settings as the recipe gives them, defaults for the others."""
     table, given = options.table, options.model_dump(mode="json")
     values = {

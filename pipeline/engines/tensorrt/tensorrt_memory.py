@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.memory import Limits
 from pipeline.checkpoint.loadable import numbers
 from pipeline.drafting import eagle
@@ -22,31 +22,31 @@ layers (TensorRT-LLM issue 2912)."""
 class TensorrtMemory:
     """What an engine takes on its GPUs."""
 
-    settings: Callable[[Wanted], Mapping[str, Any]]
+    settings: Callable[[BuildRequest], Mapping[str, Any]]
     """The resolved settings of an engine."""
 
-    def limits(self, wanted: Wanted) -> Limits:
+    def limits(self, request: BuildRequest) -> Limits:
         """The sizes of the engine, which computes every token's logits: the gate scores that very engine."""
-        settings = self.settings(wanted)
+        settings = self.settings(request)
         gathers = bool(settings.get("gather_context_logits", True))
-        return serving_memory.served_limits(wanted, settings, gathers=gathers)
+        return serving_memory.served_limits(request, settings, gathers=gathers)
 
-    def cached_tokens(self, wanted: Wanted) -> tuple[int | None, ...]:
+    def cached_tokens(self, request: BuildRequest) -> tuple[int | None, ...]:
         """Windows save memory where each length has a pool of its own."""
-        windows, toolchain = wanted.shape.windows, wanted.toolchain
+        windows, toolchain = request.shape.windows, request.toolchain
         if numbers(toolchain.version if toolchain is not None else "") >= WINDOW_POOLS:
             return windows
         widths = [window for window in windows if window is not None]
         return (max(widths) if len(widths) == len(windows) else None,) * len(windows)
 
-    def activation_bytes(self, wanted: Wanted, num_tokens: int) -> int:
+    def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """Tensors of the compiled network, by format."""
-        engine = wanted.engine
-        return formulas.activation_bytes(wanted.shape, wanted.precision, engine.tp, engine.ep, num_tokens)
+        engine = request.engine
+        return formulas.activation_bytes(request.shape, request.precision, engine.tp, engine.ep, num_tokens)
 
-    def buffer_bytes(self, wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+    def buffer_bytes(self, request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
         """Buffers of TensorRT-LLM's runtime."""
-        return serving_memory.buffer_bytes(wanted, limits, last_stage=last_stage)
+        return serving_memory.buffer_bytes(request, limits, last_stage=last_stage)
 
     def context_bytes(self, world_size: int) -> int:
         """CUDA and NCCL."""

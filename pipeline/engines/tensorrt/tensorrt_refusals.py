@@ -43,23 +43,23 @@ def reasons(sheet: Sheet) -> Iterator[str]:
 
 def _attention(sheet: Sheet) -> Iterator[str]:
     """Paged context attention over caches that it cannot read."""
-    wanted, paged = sheet.request, sheet.on("use_paged_context_fmha")
-    if sheet.on("use_fp8_context_fmha") and sm(wanted) == 89 and sheet.table.number < FP8_ON_ADA:
+    request, paged = sheet.request, sheet.on("use_paged_context_fmha")
+    if sheet.on("use_fp8_context_fmha") and sm(request) == 89 and sheet.table.number < FP8_ON_ADA:
         yield (
             f"engine.options.use_fp8_context_fmha: on sm_89 it needs TensorRT-LLM 0.12; this toolchain is "
             f"{sheet.table.version}; switch it off"
         )
     if not paged or sheet.table.number >= LATE:
         return
-    if wanted.kv_cache == "int8":
+    if request.kv_cache == "int8":
         yield (
             "engine.options.use_paged_context_fmha: does not read an INT8 cache; "
             "switch it off, or choose kv_cache fp8 or auto"
         )
-    if wanted.kv_cache == "fp8" and support.algorithm(wanted.precision) != "FP8":
+    if request.kv_cache == "fp8" and support.algorithm(request.precision) != "FP8":
         yield (
             f"engine.options.use_paged_context_fmha: over an FP8 cache it needs FP8 weights, not format "
-            f"{wanted.precision}; switch it off, or choose format fp8, or kv_cache auto"
+            f"{request.precision}; switch it off, or choose format fp8, or kv_cache auto"
         )
 
 
@@ -77,12 +77,12 @@ def _cache(sheet: Sheet) -> Iterator[str]:
 
 def _windows(sheet: Sheet) -> Iterator[str]:
     """Beams over a cache whose layers forget ("Can't support cyclic kv cache with beam search")."""
-    wanted, beams = sheet.request, sheet.values.get("max_beam_width", 1)
-    if beams > 1 and attention_windows(wanted.shape.windows, wanted.engine.max_seq_len) is not None:
+    request, beams = sheet.request, sheet.values.get("max_beam_width", 1)
+    if beams > 1 and attention_windows(request.shape.windows, request.engine.max_seq_len) is not None:
         yield (
             f"engine.options.max_beam_width: the runtime has no beam search where layers see fewer than "
-            f"engine.max_seq_len {wanted.engine.max_seq_len} positions, here {wanted.shape.sliding_window}; "
-            "choose 1"
+            f"engine.max_seq_len {request.engine.max_seq_len} positions, here "
+            f"{request.shape.sliding_window}; choose 1"
         )
 
 
@@ -178,29 +178,29 @@ def _outputs(sheet: Sheet) -> Iterator[str]:
 
 
 def _speculation(sheet: Sheet) -> Iterator[str]:
-    asked, engine = sheet.request.speculative, sheet.request.engine
-    if asked is None:
+    speculative, engine = sheet.request.speculative, sheet.request.engine
+    if speculative is None:
         return
-    if asked.mode in ("draft_tokens_external", "eagle") and not sheet.on("use_paged_context_fmha"):
+    if speculative.mode in ("draft_tokens_external", "eagle") and not sheet.on("use_paged_context_fmha"):
         yield (
-            f"kv_cache: speculative.mode {asked.mode} needs paged context attention, which is off with "
+            f"kv_cache: speculative.mode {speculative.mode} needs paged context attention, which is off with "
             f"kv_cache {sheet.request.kv_cache} and format {sheet.request.precision}; choose kv_cache auto"
         )
     shapes = [sheet.request.shape, *([sheet.request.draft] if sheet.request.draft is not None else [])]
     windowed = [one for one in shapes if attention_windows(one.windows, engine.max_seq_len) is not None]
-    if asked.mode == "draft_tokens_external" and windowed:
+    if speculative.mode == "draft_tokens_external" and windowed:
         yield (
-            f"speculative.mode: {asked.mode} needs KV cache reuse while serving, shut out by layers that see "
-            f"{windowed[0].sliding_window} of {engine.max_seq_len} positions; choose another mode, or lower "
+            f"speculative.mode: {speculative.mode} needs KV cache reuse while serving, shut out by layers "
+            f"that see {windowed[0].sliding_window} of {engine.max_seq_len} positions; choose another mode, or lower "
             "engine.max_seq_len"
         )
-    if asked.mode == "eagle" and engine.max_batch_size > EAGLE_LIMITS["max_batch_size"]:
+    if speculative.mode == "eagle" and engine.max_batch_size > EAGLE_LIMITS["max_batch_size"]:
         yield (
             f"engine.max_batch_size: EAGLE serves at most {EAGLE_LIMITS['max_batch_size']} requests at once, "
             f"not {engine.max_batch_size}; lower it"
         )
-    if asked.mode == "eagle" and asked.max_draft_len > EAGLE_LIMITS["max_draft_len"]:
+    if speculative.mode == "eagle" and speculative.max_draft_len > EAGLE_LIMITS["max_draft_len"]:
         yield (
             f"speculative.max_draft_len: EAGLE drafts at most {EAGLE_LIMITS['max_draft_len']} tokens, "
-            f"not {asked.max_draft_len}; lower it"
+            f"not {speculative.max_draft_len}; lower it"
         )

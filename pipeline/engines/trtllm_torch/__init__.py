@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles, release_of
 from pipeline.backend.draft_net import DraftNet
 from pipeline.backend.lint_rule import Rule
@@ -64,45 +64,45 @@ class TrtllmTorch:
         """Memory that serving takes."""
         return TorchMemory(self.settings)
 
-    def options(self, wanted: Wanted) -> type[Options]:
+    def options(self, request: BuildRequest) -> type[Options]:
         """Model of `engine.options`, of the toolchain's version; without one, of the newest that is known."""
-        return model(_table(wanted).version)
+        return model(_table(request).version)
 
-    def missing(self, wanted: Wanted) -> str | None:
+    def missing(self, request: BuildRequest) -> str | None:
         """Says what the host lacks: a toolchain, or the GPUs on which the autotuner warms up."""
-        if wanted.toolchain is None:
-            why = wanted.choice.problem or "none was looked for"
+        if request.toolchain is None:
+            why = request.choice.problem or "none was looked for"
             return f"backend trtllm_torch needs a TensorRT-LLM toolchain of 1.0 or newer: {why}"
-        return lacking_gpus(wanted, PURPOSE)
+        return lacking_gpus(request, PURPOSE)
 
-    def reasons(self, wanted: Wanted) -> list[str]:
+    def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
-        return reasons(wanted)
+        return reasons(request)
 
-    def notes(self, wanted: Wanted) -> list[str]:
+    def notes(self, request: BuildRequest) -> list[str]:
         """Says which settings follow from others."""
-        if not needs_chunks(wanted):
+        if not needs_chunks(request):
             return []
         return [
-            f"enable_chunked_prefill: on, because prompts of up to {longest_prompt(wanted)} tokens do not "
-            f"fit max_num_tokens {max_num_tokens(wanted)}"
+            f"enable_chunked_prefill: on, because prompts of up to {longest_prompt(request)} tokens do not "
+            f"fit max_num_tokens {max_num_tokens(request)}"
         ]
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """Every option with its effective value."""
-        return settings(wanted, _table(wanted))
+        return settings(request, _table(request))
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What decides the tactics that the autotuner picks: the toolchain, the GPU and its driver."""
-        return identity(wanted)
+        return identity(request)
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
+    def places(self, request: BuildRequest) -> dict[str, Any]:
         """Where the toolchain is."""
-        return {"toolchain": wanted.toolchain.as_dict()} if wanted.toolchain is not None else {}
+        return {"toolchain": request.toolchain.as_dict()} if request.toolchain is not None else {}
 
-    def eagle_reasons(self, net: DraftNet, wanted: Wanted) -> Iterable[str]:
+    def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why the library cannot load a net beside the model; it loads EAGLE-3."""
-        return third_reasons(net.config, net.tensors, wanted.shape, wanted.engine.pp)
+        return third_reasons(net.config, net.tensors, request.shape, request.engine.pp)
 
     def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
         """The options that it was measured with."""
@@ -113,9 +113,9 @@ class TrtllmTorch:
         return on_gpu and release_of(programs.get("tensorrt_llm", "")) >= FIRST_RELEASE
 
 
-def _table(wanted: Wanted) -> Table:
+def _table(request: BuildRequest) -> Table:
     """The table of the toolchain's version; the newest where it has none, which `reasons` then refuses."""
-    found = table_of(wanted.toolchain.version) if wanted.toolchain is not None else None
+    found = table_of(request.toolchain.version) if request.toolchain is not None else None
     return found or newest()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.memory import Limits, all_tokens
 from pipeline.trtllm import serving_memory
 from recipes.formats import Format
@@ -16,27 +16,27 @@ from recipes.schema import Speculative
 class TorchMemory:
     """What an engine takes on its GPUs."""
 
-    settings: Callable[[Wanted], Mapping[str, Any]]
+    settings: Callable[[BuildRequest], Mapping[str, Any]]
     """The resolved settings of an engine."""
 
-    def limits(self, wanted: Wanted) -> Limits:
+    def limits(self, request: BuildRequest) -> Limits:
         """The sizes of the engine; logits are computed of the tokens that are sampled."""
-        settings = self.settings(wanted)
+        settings = self.settings(request)
         gathers = bool(settings.get("gather_context_logits", False))
-        return serving_memory.served_limits(wanted, settings, gathers=gathers)
+        return serving_memory.served_limits(request, settings, gathers=gathers)
 
-    def cached_tokens(self, wanted: Wanted) -> tuple[int | None, ...]:
+    def cached_tokens(self, request: BuildRequest) -> tuple[int | None, ...]:
         """No windows are passed to the runtime."""
-        return all_tokens(wanted.shape)
+        return all_tokens(request.shape)
 
-    def activation_bytes(self, wanted: Wanted, num_tokens: int) -> int:
+    def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """Tensors that PyTorch holds at once."""
-        engine = wanted.engine
-        return formulas.torch_activation_bytes(wanted.shape, engine.tp, engine.ep, num_tokens)
+        engine = request.engine
+        return formulas.torch_activation_bytes(request.shape, engine.tp, engine.ep, num_tokens)
 
-    def buffer_bytes(self, wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+    def buffer_bytes(self, request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
         """Buffers of TensorRT-LLM's runtime."""
-        return serving_memory.buffer_bytes(wanted, limits, last_stage=last_stage)
+        return serving_memory.buffer_bytes(request, limits, last_stage=last_stage)
 
     def context_bytes(self, world_size: int) -> int:
         """CUDA and NCCL, and CUDA graphs."""

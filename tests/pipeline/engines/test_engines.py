@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.errors import BackendUnavailable
 from pipeline.models.config_json import read_shape
 from pipeline.plan.plan import cache_bytes
@@ -45,7 +45,7 @@ def wanted(config=CONFIG, **changes):
         "kv_cache": "auto",
         "host": HOST,
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
 def asked(name, host=HOST):

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch import autotuner
 from pipeline.engines.trtllm_torch.llm_options import table_of, tables, versions_with
 from pipeline.engines.trtllm_torch.torch_settings import passed
@@ -38,7 +38,7 @@ def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes):
         "host": Host(gpus=gpus, cpu="avx2", cores=2, memory_bytes=1 << 34, tools={}),
         "choice": Choice(toolchain=chain),
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
 def mistakes(options, version="1.2.0"):

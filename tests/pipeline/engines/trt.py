@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt import rules
 from pipeline.engines.tensorrt.capabilities import table
 from pipeline.engines.tensorrt.tensorrt_options import options_model
@@ -54,7 +54,7 @@ def job(
     asked = Engine(
         backend="tensorrt", target="h100", **{"max_batch_size": 4, "max_seq_len": 64, "tp": 1, **engine}
     )
-    wanted = Wanted(
+    wanted = BuildRequest(
         engine=asked,
         shape=_shape(source),
         precision=Precision.parse(format),

@@ -118,5 +118,5 @@ def test_the_log_of_the_memory_guide_from_its_recipe():
     sizes = Limits(
         batch=256, seq_len=2048, num_tokens=8192, logit_rows=256, tokens_per_block=64, free_fraction=0.9
     )
-    (rank,) = plan.stages(plan.wanted, sizes)
+    (rank,) = plan.stages(plan.request, sizes)
     assert plan.tokens(rank) == pytest.approx(259_840, rel=0.01)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt.capabilities import table
 from pipeline.engines.tensorrt.rules import resolve_settings
 from pipeline.engines.tensorrt.tensorrt_options import options_model
@@ -34,7 +34,7 @@ def toolchain(version: str) -> Toolchain:
     return Toolchain(name="path", kind="path", location="/opt/bin", versions=versions)
 
 
-def wanted(version: str = "0.16.0", **changes: Any) -> Wanted:
+def wanted(version: str = "0.16.0", **changes: Any) -> BuildRequest:
     """An 8B Llama on two H100s, with changes; `engine`, `shape` and `precision` by their plain spellings."""
     engine = {"backend": "tensorrt", "target": "h100", "max_batch_size": 64, "max_seq_len": 4096}
     given: dict[str, Any] = {
@@ -45,7 +45,7 @@ def wanted(version: str = "0.16.0", **changes: Any) -> Wanted:
         "host": host(H100, H100),
         "choice": Choice(toolchain=toolchain(version)),
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
 def built(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet
 from pipeline.backend.lint_rule import Advice
@@ -38,9 +38,9 @@ def faster(recipe: Recipe, _shape: ModelShape) -> Advice | None:
 class ToyMemory:
     """The same for every model."""
 
-    def limits(self, wanted: Wanted) -> Limits:
+    def limits(self, request: BuildRequest) -> Limits:
         """As the recipe says."""
-        engine = wanted.engine
+        engine = request.engine
         return Limits(
             batch=engine.max_batch_size,
             seq_len=engine.max_seq_len,
@@ -50,15 +50,15 @@ class ToyMemory:
             free_fraction=1.0,
         )
 
-    def cached_tokens(self, wanted: Wanted) -> tuple[int | None, ...]:
+    def cached_tokens(self, request: BuildRequest) -> tuple[int | None, ...]:
         """All of them."""
-        return all_tokens(wanted.shape)
+        return all_tokens(request.shape)
 
-    def activation_bytes(self, wanted: Wanted, num_tokens: int) -> int:
+    def activation_bytes(self, request: BuildRequest, num_tokens: int) -> int:
         """A constant."""
         return BYTES
 
-    def buffer_bytes(self, wanted: Wanted, limits: Limits, *, last_stage: bool) -> int:
+    def buffer_bytes(self, request: BuildRequest, limits: Limits, *, last_stage: bool) -> int:
         """A constant."""
         return BYTES
 
@@ -94,35 +94,35 @@ class Toy:
     advice = (faster,)
     foreign = None
 
-    def options(self, _wanted: Wanted) -> type[Options]:
+    def options(self, _request: BuildRequest) -> type[Options]:
         """One option."""
         return Options
 
-    def missing(self, _wanted: Wanted) -> str | None:
+    def missing(self, _request: BuildRequest) -> str | None:
         """Nothing."""
         return None
 
-    def reasons(self, _wanted: Wanted) -> list[str]:
+    def reasons(self, _request: BuildRequest) -> list[str]:
         """None."""
         return []
 
-    def eagle_reasons(self, _net: DraftNet, _wanted: Wanted) -> Iterable[str]:
+    def eagle_reasons(self, _net: DraftNet, _request: BuildRequest) -> Iterable[str]:
         """None."""
         return ()
 
-    def notes(self, _wanted: Wanted) -> list[str]:
+    def notes(self, _request: BuildRequest) -> list[str]:
         """One."""
         return ["engine.options.speed: as the recipe says"]
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """The option."""
-        return Options.model_validate(wanted.engine.options).model_dump()
+        return Options.model_validate(request.engine.options).model_dump()
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """The CPU's vector set."""
-        return {"cpu": wanted.host.cpu}
+        return {"cpu": request.host.cpu}
 
-    def places(self, _wanted: Wanted) -> dict[str, Any]:
+    def places(self, _request: BuildRequest) -> dict[str, Any]:
         """None."""
         return {}
 
