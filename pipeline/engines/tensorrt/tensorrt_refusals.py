@@ -191,8 +191,8 @@ def _speculation(sheet: Sheet) -> Iterator[str]:
     if speculative.mode == "draft_tokens_external" and windowed:
         yield (
             f"speculative.mode: {speculative.mode} needs KV cache reuse while serving, shut out by layers "
-            f"that see {windowed[0].sliding_window} of {engine.max_seq_len} positions; choose another mode, or lower "
-            "engine.max_seq_len"
+            f"that see {windowed[0].sliding_window} of {engine.max_seq_len} positions; choose another mode, "
+            "or lower engine.max_seq_len"
         )
     if speculative.mode == "eagle" and engine.max_batch_size > EAGLE_LIMITS["max_batch_size"]:
         yield (
