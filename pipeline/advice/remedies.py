@@ -62,11 +62,11 @@ class Draft:
 
 
 def _model(draft: Draft, want: str) -> None:
-    found = COMMIT.fullmatch(want)
-    if found is None:
+    match = COMMIT.fullmatch(want)
+    if match is None:
         draft.open.append(f"model: {want!r} names no commit; ask for REPO@COMMIT to get a recipe for it")
         return
-    draft.set("model", found.groupdict())
+    draft.set("model", match.groupdict())
 
 
 def _format(draft: Draft, want: str) -> None:
@@ -158,38 +158,38 @@ def _memory(draft: Draft, have: int) -> None:
     _degree("tp")(draft, wider)
 
 
-def _runtime(draft: Draft, wanted: Mapping[str, str]) -> None:
+def _runtime(draft: Draft, programs: Mapping[str, str]) -> None:
     backend = engines.find_backend(draft.engine("backend"))
     outside = backend is not None and backend.uses_toolchain
-    if "torch" in wanted and outside:
-        _backend(draft, engines.suggest(wanted, on_gpu=False))
-    elif "torch" not in wanted and not outside:
-        _backend(draft, engines.suggest(wanted, on_gpu=True))
+    if "torch" in programs and outside:
+        _backend(draft, engines.suggest(programs, on_gpu=False))
+    elif "torch" not in programs and not outside:
+        _backend(draft, engines.suggest(programs, on_gpu=True))
         if draft.engine("target") == "host" and "gpu" not in draft.wanted:
             draft.open.append("engine.target: TensorRT-LLM needs a GPU; ask for one with --gpu")
     if draft.engine("toolchain"):
         draft.set("engine.toolchain", None)
     draft.notes.append(
-        f"Build it with {' and '.join(f'{name} {version}' for name, version in wanted.items())}."
+        f"Build it with {' and '.join(f'{name} {version}' for name, version in programs.items())}."
     )
 
 
 def _built_here(draft: Draft, want: Any) -> None:
-    said = "Build it on the host that is to load it."
-    if said not in draft.notes:
-        draft.notes.append(said)
+    note = "Build it on the host that is to load it."
+    if note not in draft.notes:
+        draft.notes.append(note)
 
 
 def _driver(draft: Draft, have: str) -> None:
     draft.notes.append(f"Build it with driver {have}, or an older one.")
 
 
-def _slo(draft: Draft, wanted: Mapping[str, float]) -> None:
+def _slo(draft: Draft, bounds: Mapping[str, float]) -> None:
     """Speeds are searched for, accuracy becomes the gate's limit."""
     speeds = {
-        name.partition("@")[0]: bound for name, bound in wanted.items() if name.partition("@")[0] in TUNABLE
+        name.partition("@")[0]: bound for name, bound in bounds.items() if name.partition("@")[0] in TUNABLE
     }
-    for name, bound in wanted.items():
+    for name, bound in bounds.items():
         if name in ("kl", "top1_agreement", "perplexity_ratio"):
             draft.set(f"gate.limits.{name}", bound)
             draft.notes.append(f"Whether {name} is within {bound:g}, the gate tells; a milder format helps.")

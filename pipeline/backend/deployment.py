@@ -135,5 +135,5 @@ class Deployment:
 
 def release_of(version: str) -> tuple[int, int]:
     """The first two numbers of a version; (0, 0) for something else."""
-    found = re.match(r"(\d+)\.(\d+)", version)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -78,8 +78,8 @@ def latency(recipe: Recipe) -> bool:
 
 def num_tokens(recipe: Recipe) -> int:
     """Tokens of one pass, as far as the recipe says it."""
-    given = option(recipe, "max_num_tokens")
-    return given if isinstance(given, int) else DEFAULT_NUM_TOKENS
+    tokens = option(recipe, "max_num_tokens")
+    return tokens if isinstance(tokens, int) else DEFAULT_NUM_TOKENS
 
 
 def longest_prompt(recipe: Recipe) -> int:

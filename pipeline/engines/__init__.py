@@ -17,8 +17,8 @@ def backend(name: str) -> Backend:
     """Returns a backend by name; BackendUnavailable for one that is unknown."""
     if name not in names():
         raise BackendUnavailable(f"unknown engine backend {name!r}; have {', '.join(names())}")
-    found: Backend = import_module(f"{__name__}.{name}").BACKEND
-    return found
+    chosen: Backend = import_module(f"{__name__}.{name}").BACKEND
+    return chosen
 
 
 def find_backend(name: str | None) -> Backend | None:

@@ -70,9 +70,11 @@ def _candidates(request: BuildRequest, target: GpuType, fit: Fit) -> Iterator[_C
     split = list(_more_ranks(request, target))
     yield from split
     yield from _fewer_bits(request, target)
-    for one in split:
-        for two in _fewer_bits(one.request, target):
-            yield replace(two, change={**one.change, **two.change}, why="more GPUs and fewer bits per weight")
+    for wider in split:
+        for smaller in _fewer_bits(wider.request, target):
+            yield replace(
+                smaller, change={**wider.change, **smaller.change}, why="more GPUs and fewer bits per weight"
+            )
     yield from _larger_gpu(request, target)
 
 

@@ -51,7 +51,7 @@ def sentences(fit: Fit, engine: Engine) -> Iterator[str]:
             f"building a rank wants {size(fit.build_gpu_bytes)} free on its GPU "
             f"and {size(fit.build_host_bytes)} of host memory"
         )
-    told = {"fits": "fits", "queues": "serves, with a queue", "impossible": "does not fit"}[fit.verdict]
-    yield f"{told} on {engine.world_size} x {engine.target}" + (f": {fit.reason}" if fit.reason else "")
+    verdict = {"fits": "fits", "queues": "serves, with a queue", "impossible": "does not fit"}[fit.verdict]
+    yield f"{verdict} on {engine.world_size} x {engine.target}" + (f": {fit.reason}" if fit.reason else "")
     if fit.fix:
         yield f"cheapest change: {fit.fix}"

@@ -33,10 +33,10 @@ def host_offload(recipe: Recipe, shape: ModelShape, change: str) -> Advice | Non
     per_token = (
         2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * (2 if recipe.kv_cache == "auto" else 1)
     )
-    held = HOST_CACHE_BYTES * recipe.engine.world_size // per_token
+    tokens = HOST_CACHE_BYTES * recipe.engine.world_size // per_token
     return Advice(
         id="host_offload",
-        text=f"keep evicted blocks in host memory: 32 GiB per rank hold {held:,} tokens of shared prefixes",
+        text=f"keep evicted blocks in host memory: 32 GiB per rank hold {tokens:,} tokens of shared prefixes",
         effect=saved_prompt(recipe),
         source="the recipe's traffic",
         change=change,

@@ -48,26 +48,26 @@ class Aoti:
     def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
         engine, shape = request.engine, request.shape
-        found = []
+        problems = []
         scaling = (shape.rope_scaling or {}).get("rope_type")
         if scaling is not None and scaling not in ROTARY_SCALINGS:
-            found.append(
+            problems.append(
                 f"engine.backend: aoti does not compute rope_type {scaling!r}; "
                 f"it computes none, {', '.join(ROTARY_SCALINGS)}"
             )
         original = (shape.rope_scaling or {}).get("original_max_position_embeddings")
         if scaling == "longrope" and original is not None and engine.max_seq_len > original:
-            found.append(
+            problems.append(
                 f"engine.max_seq_len: {engine.max_seq_len} exceeds {original}, beyond which longrope rotates "
                 f"every cached key by other factors, which aoti does not; choose at most {original}"
             )
         if engine.target != "host":
-            found.append(
+            problems.append(
                 f"engine.target: {engine.target!r} is not built by aoti in this version; choose 'host'"
             )
         if request.speculative is not None:
-            found.append("speculative: aoti decodes one token per step; leave it out")
-        return found
+            problems.append("speculative: aoti decodes one token per step; leave it out")
+        return problems
 
     def notes(self, _request: BuildRequest) -> list[str]:
         """Says what would be changed: nothing is."""

@@ -101,10 +101,10 @@ class Tensorrt:
 
     def notes(self, request: BuildRequest) -> list[str]:
         """Says which table is used and which settings trtllm-build would change without a word."""
-        known = understood(request)
-        about = [known.note] if request.toolchain is not None and known.note else []
+        options = understood(request)
+        about = [options.note] if request.toolchain is not None and options.note else []
         if request.toolchain is None:
-            about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {known.snapshot}"]
+            about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {options.snapshot}"]
         return [*about, *resolve_settings(request, _parsed(request)).notes]
 
     def settings(self, request: BuildRequest) -> dict[str, Any]:
@@ -146,22 +146,24 @@ def understood(request: BuildRequest) -> Capabilities:
         return snapshot(NEWEST)
 
 
-def _unsupported(request: BuildRequest, known: Capabilities) -> list[str]:
+def _unsupported(request: BuildRequest, options: Capabilities) -> list[str]:
     """What the version does not build or load; of a layout that is impossible anyway the planner tells."""
-    found, engine = list(support.problems(request, known)), request.engine
+    problems, engine = list(support.problems(request, options)), request.engine
     layout = (request.shape, request.precision, engine.tp, engine.pp)
     if request.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
-        found += unloadable(*layout, known.version, engine.ep)
-    return found
+        problems += unloadable(*layout, options.version, engine.ep)
+    return problems
 
 
-def _unsupported_draft(request: BuildRequest, known: Capabilities) -> list[str]:
+def _unsupported_draft(request: BuildRequest, options: Capabilities) -> list[str]:
     """The same of the draft model, but for what is said of the target already."""
     draft = draft_request(request)
     if draft is None:
         return []
-    told = _unsupported(request, known)
-    return [f"speculative.draft: {reason}" for reason in _unsupported(draft, known) if reason not in told]
+    of_target = _unsupported(request, options)
+    return [
+        f"speculative.draft: {reason}" for reason in _unsupported(draft, options) if reason not in of_target
+    ]
 
 
 def _parsed(request: BuildRequest) -> Options:

@@ -64,10 +64,10 @@ class BuildLog:
         if banner := VERSION.search(line):
             self.version = banner.group(1)
         self.out_of_memory |= OUT_OF_MEMORY.search(line) is not None
-        found = LINE.search(line)
-        if found is None:
+        match = LINE.search(line)
+        if match is None:
             return
-        level, text = found.group(2), found.group(3).strip()
+        level, text = match.group(2), match.group(3).strip()
         if level == "W":
             self._warning(text)
         elif level in ("E", "F"):
@@ -88,13 +88,13 @@ class BuildLog:
 
     def _figure(self, text: str) -> None:
         for name, pattern in PHASES.items():
-            if found := pattern.search(text):
-                self.phases[name].append(_seconds(found.group(1)))
+            if match := pattern.search(text):
+                self.phases[name].append(_seconds(match.group(1)))
         for name, (pattern, unit) in MEMORY.items():
-            if found := pattern.search(text):
-                self.memory[name] = max(self.memory.get(name, 0), round(float(found.group(1)) * unit))
-        if found := ENTRIES.search(text):
-            self.cache_entries = max(self.cache_entries, int(found.group(1)))
+            if match := pattern.search(text):
+                self.memory[name] = max(self.memory.get(name, 0), round(float(match.group(1)) * unit))
+        if match := ENTRIES.search(text):
+            self.cache_entries = max(self.cache_entries, int(match.group(1)))
 
     def report(self) -> dict[str, Any]:
         """Everything as JSON; seconds of each phase in the order in which ranks finished it."""

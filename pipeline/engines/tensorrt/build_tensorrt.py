@@ -115,12 +115,12 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     log = BuildLog()
     usage = _run(part, site, out, at_once, log, meter)
     timing_cache.finish(tuning, key)
-    found = checked(part, out, log, site.toolchain.version)
+    differences = checked(part, out, log, site.toolchain.version)
     relative_places(out)
     shutil.copytree(part.checkpoint / "tokenizer", out / "tokenizer")
-    built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=found)
+    built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=differences)
     write_json(out / "engine.json", describe(built, out))
-    report = {"gpus": [one.index for one in site.devices], **_report(log, usage, at_once, reuse)}
+    report = {"gpus": [gpu.index for gpu in site.devices], **_report(log, usage, at_once, reuse)}
     write_json(tuning / REPORT, report)
 
 
@@ -167,15 +167,15 @@ def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str
 
 def clean_env(env: Mapping[str, str], devices: Sequence[Device]) -> dict[str, str]:
     """Our environment without what leads a foreign Python to our packages, and with these GPUs only."""
-    kept = {name: value for name, value in env.items() if name != "PYTHONPATH"}
-    return {**kept, gpus_idle.VISIBLE: gpus_idle.visible(devices)}
+    cleaned = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    return {**cleaned, gpus_idle.VISIBLE: gpus_idle.visible(devices)}
 
 
 def _causes(log: BuildLog) -> list[str]:
     """What the log says of a failure, and what to do about it."""
     errors = list(log.errors)[:SHOWN_ERRORS]
-    told = [f"error in the log: {text}" for text in errors]
-    return [*told, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
+    lines = [f"error in the log: {text}" for text in errors]
+    return [*lines, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
 
 
 def _report(log: BuildLog, usage: process.Usage, at_once: Workers, reuse: Reuse) -> dict[str, Any]:

@@ -65,4 +65,4 @@ def _words(option: Option, value: Any) -> Iterator[str]:
     yield f"--{option.name}"
     if value is True:
         return
-    yield from (str(one) for one in (value if isinstance(value, list) else [value]))
+    yield from (str(word) for word in (value if isinstance(value, list) else [value]))

@@ -74,8 +74,8 @@ def parts_of(job: Mapping[str, Any]) -> list[Part]:
 
 def read_config(checkpoint: Path, file: str = CONFIG) -> dict[str, Any]:
     """A checkpoint's config.json."""
-    found: dict[str, Any] = json.loads((checkpoint / file).read_text())
-    return found
+    config: dict[str, Any] = json.loads((checkpoint / file).read_text())
+    return config
 
 
 def viewed(part: Part, scratch: Path) -> Part:
@@ -110,17 +110,17 @@ def _part(
     )
     mapping, quantization = part.config["mapping"], part.config["quantization"]
     algorithm = support.algorithm(Precision.parse(asked["format"]))
-    stated = [
+    facts = [
         ("tp", mapping["tp_size"], asked["tp"]),
         ("pp", mapping["pp_size"], asked["pp"]),
         ("ep", mapping.get("moe_ep_size", 1), asked["ep"]),
         ("quant_algo", quantization["quant_algo"], algorithm),
     ]
-    for what, found, wanted in stated:
-        if found != wanted:
+    for field, stated, expected in facts:
+        if stated != expected:
             raise SourceError(
-                f"{checkpoint.name}/config.json: {what} is {found!r}, the {name or 'target'} engine asks for "
-                f"{wanted!r}; give the checkpoint of that layout and format"
+                f"{checkpoint.name}/config.json: {field} is {stated!r}, the {name or 'target'} engine asks "
+                f"for {expected!r}; give the checkpoint of that layout and format"
             )
     missing = [file.name for file in part.rank_files if not file.is_file()]
     if missing:
@@ -130,12 +130,12 @@ def _part(
 
 def _format(checkpoint: Path) -> str:
     """A format that a checkpoint of one format has; TensorRT-LLM knows no other difference between two."""
-    stated = read_config(checkpoint)["quantization"]["quant_algo"]
+    algorithm = read_config(checkpoint)["quantization"]["quant_algo"]
     for name in FORMATS:
-        if support.algorithm(Precision.parse(name)) == stated:
+        if support.algorithm(Precision.parse(name)) == algorithm:
             return name
     raise SourceError(
-        f"{checkpoint}: quant_algo {stated!r} is that of no format; convert the checkpoint again"
+        f"{checkpoint}: quant_algo {algorithm!r} is that of no format; convert the checkpoint again"
     )
 
 
@@ -148,9 +148,9 @@ def _check_pair(target: Part, draft: Part) -> None:
             for name in ("tokens_per_block", "use_paged_context_fmha", "max_batch_size")
         ),
     ]
-    for name, ours, theirs in pairs:
-        if ours != theirs:
+    for name, of_target, of_draft in pairs:
+        if of_target != of_draft:
             raise SourceError(
-                f"speculative.draft: {name} is {theirs!r} in the draft model, {ours!r} in the target; "
+                f"speculative.draft: {name} is {of_draft!r} in the draft model, {of_target!r} in the target; "
                 "the two run as a pair and need the same"
             )

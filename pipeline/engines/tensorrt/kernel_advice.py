@@ -53,8 +53,8 @@ def gemm_plugin_off(recipe: Recipe, _shape: ModelShape) -> Advice | None:
 
 def reduce_fusion(recipe: Recipe, shape: ModelShape) -> Advice | None:
     """The all-reduce, the residual and the norm as one kernel."""
-    wanted = recipe.engine.tp > 1 and shape.architecture in FUSED
-    if not wanted or on(recipe, "reduce_fusion"):
+    able = recipe.engine.tp > 1 and shape.architecture in FUSED
+    if not able or on(recipe, "reduce_fusion"):
         return None
     measured = effect("fp8_kv", "user_buffer") + ", with user_buffer and larger limits"
     return Advice(
@@ -82,8 +82,8 @@ def user_buffer(recipe: Recipe, _shape: ModelShape) -> Advice | None:
 def gemm_swiglu(recipe: Recipe, shape: ModelShape) -> Advice | None:
     """Gate, up projection and SwiGLU as one kernel: a trial."""
     able = fp8(recipe) and sm(recipe) == HOPPER and shape.hidden_act == "silu" and shape.experts is None
-    tried = on(recipe, "gemm_swiglu_plugin") or searched(recipe, "options.gemm_swiglu_plugin")
-    if not able or tried:
+    in_trial = on(recipe, "gemm_swiglu_plugin") or searched(recipe, "options.gemm_swiglu_plugin")
+    if not able or in_trial:
         return None
     return Advice(
         id="gemm_swiglu",
@@ -96,10 +96,10 @@ def gemm_swiglu(recipe: Recipe, shape: ModelShape) -> Advice | None:
 
 def low_latency_gemm(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     """Products tuned for few tokens, where the other FP8 kernel is on: a trial."""
-    tried = on(recipe, "low_latency_gemm_plugin") or searched(recipe, "options.low_latency_gemm_plugin")
+    in_trial = on(recipe, "low_latency_gemm_plugin") or searched(recipe, "options.low_latency_gemm_plugin")
     if not fp8(recipe) or sm(recipe) != HOPPER:
         return None
-    if tried or not on(recipe, "gemm_swiglu_plugin"):
+    if in_trial or not on(recipe, "gemm_swiglu_plugin"):
         return None
     return Advice(
         id="low_latency_gemm",

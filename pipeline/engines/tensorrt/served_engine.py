@@ -41,9 +41,9 @@ def _limits(built: Mapping[str, Any], about: Mapping[str, Any]) -> EngineLimits:
     )
 
 
-def _mode(found: Any, settings: Mapping[str, Any]) -> Mode | None:
+def _mode(stated: Any, settings: Mapping[str, Any]) -> Mode | None:
     """The speculative mode: a number or a name in config.json, by version; ours says it by name."""
-    name = MODES.get(found) if isinstance(found, int) else str(found or "").lower()
+    name = MODES.get(stated) if isinstance(stated, int) else str(stated or "").lower()
     name = name or settings.get("speculative_decoding_mode")
     return cast("Mode", name) if name in get_args(Mode) else None
 

@@ -43,8 +43,8 @@ class Sheet:
         if name not in self.values or self.values[name] == value:
             return
         before, self.values[name] = self.values[name], value
-        what = f"{_word(value)}" if before == "auto" else f"{_word(value)} instead of {_word(before)}"
-        self.notes.append(f"engine.options.{name}: {what}, because {why}")
+        text = f"{_word(value)}" if before == "auto" else f"{_word(value)} instead of {_word(before)}"
+        self.notes.append(f"engine.options.{name}: {text}, because {why}")
 
     def switch(self, name: str, *, on: bool, why: str) -> None:
         """Changes a switch or flag, in the version's own spelling."""
@@ -61,9 +61,9 @@ class Sheet:
 
 def open_sheet(request: BuildRequest, options: Options) -> Sheet:
     """The settings as the recipe gives them, defaults for the others."""
-    table, given = options.table, options.model_dump(mode="json")
+    table, plain = options.table, options.model_dump(mode="json")
     values = {
-        option.name: given.get(option.name, _plain(option))
+        option.name: plain.get(option.name, _plain(option))
         for option in table.options.values()
         if option.name not in AT_BUILD and not option.deprecated
     }

@@ -109,22 +109,22 @@ def _model(request: BuildRequest, table: Capabilities) -> Iterator[str]:
         return
     first = ROTARY.get(scaling)
     if first is None or table.number < first:
-        known = [name for name, number in ROTARY.items() if table.number >= number]
+        rotary = [name for name, number in ROTARY.items() if table.number >= number]
         yield (
             f"model: TensorRT-LLM {table.version} is not given rope_type {scaling!r}; "
-            f"it is given none, {', '.join(known)}"
+            f"it is given none, {', '.join(rotary)}"
         )
 
 
 def _format(request: BuildRequest, table: Capabilities) -> Iterator[str]:
     name = algorithm(request.precision)
     since = ALGORITHMS.get(name or "", (0, 0))
-    what = "model"
+    kind = "model"
     if request.shape.experts is not None and EXPERT_ALGORITHMS.get(name or "", (0, 0)) > since:
-        since, what = EXPERT_ALGORITHMS[name or ""], "mixture of experts"
+        since, kind = EXPERT_ALGORITHMS[name or ""], "mixture of experts"
     if table.number < since:
         yield (
-            f"format: {request.precision} of a {what} needs TensorRT-LLM {_since(since)}, where {name} is "
+            f"format: {request.precision} of a {kind} needs TensorRT-LLM {_since(since)}, where {name} is "
             f"first read; this toolchain is {table.version}; choose a newer one, or another format"
         )
     yield from _ada(request, table)

@@ -187,7 +187,7 @@ def _speculation(sheet: Sheet) -> Iterator[str]:
             f"kv_cache {sheet.request.kv_cache} and format {sheet.request.precision}; choose kv_cache auto"
         )
     shapes = [sheet.request.shape, *([sheet.request.draft] if sheet.request.draft is not None else [])]
-    windowed = [one for one in shapes if attention_windows(one.windows, engine.max_seq_len) is not None]
+    windowed = [shape for shape in shapes if attention_windows(shape.windows, engine.max_seq_len) is not None]
     if speculative.mode == "draft_tokens_external" and windowed:
         yield (
             f"speculative.mode: {speculative.mode} needs KV cache reuse while serving, shut out by layers "

@@ -30,13 +30,13 @@ def load(directory: Path) -> Iterator[Engine]:
         yield engine
 
 
-def require(directory: Path, here: Host, toolchain: Toolchain) -> None:
+def require(directory: Path, this_host: Host, toolchain: Toolchain) -> None:
     """Raises BackendUnavailable with every reason why the engine must not be loaded here.
 
     SourceError for an engine whose windows are unknown.
     """
-    if found := mismatches(description(directory), here, toolchain):
-        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *found]))
+    if problems := mismatches(description(directory), this_host, toolchain):
+        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *problems]))
     if "attention_windows" not in description(directory):
         raise SourceError(f"{directory}: its description lacks the attention windows; build its recipe again")
 

@@ -115,8 +115,8 @@ class TrtllmTorch:
 
 def _table(request: BuildRequest) -> Table:
     """The table of the toolchain's version; the newest where it has none, which `reasons` then refuses."""
-    found = table_of(request.toolchain.version) if request.toolchain is not None else None
-    return found or newest()
+    table = table_of(request.toolchain.version) if request.toolchain is not None else None
+    return table or newest()
 
 
 BACKEND = TrtllmTorch()

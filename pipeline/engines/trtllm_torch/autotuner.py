@@ -33,10 +33,10 @@ def identity(toolchain: Mapping[str, Any], world_size: int, key: str) -> dict[st
 def stale(identity: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Why findings made under one identity must not be used under another; empty: they may be."""
     different = [
-        f"{said} is {here.get(name)}, they were made on {identity.get(name)}"
+        f"{label} is {here.get(name)}, they were made on {identity.get(name)}"
         if name in ("gpu", "sm")
-        else f"{said} differ: {identity.get(name)} then, {here.get(name)} now"
-        for name, said in NAMES.items()
+        else f"{label} differ: {identity.get(name)} then, {here.get(name)} now"
+        for name, label in NAMES.items()
         if identity.get(name) != here.get(name)
     ]
     return "; ".join(different)
@@ -59,8 +59,8 @@ def usable(tuning: Path, world_size: int) -> str:
     whole = tuning / FILE
     if not whole.is_file():
         stem, suffix = FILE.rsplit(".", 1)
-        lacking = [r for r in range(world_size) if not (tuning / f"{stem}.rank{r}.{suffix}").is_file()]
-        return f"no file of rank {lacking[0]}" if lacking else ""
+        missing_ranks = [r for r in range(world_size) if not (tuning / f"{stem}.rank{r}.{suffix}").is_file()]
+        return f"no file of rank {missing_ranks[0]}" if missing_ranks else ""
     entries = json.loads(whole.read_text())
     missing = [f"rank_{r}" for r in range(world_size) if f"rank_{r}" not in entries]
     return f"{FILE} has no {missing[0]}" if missing else ""

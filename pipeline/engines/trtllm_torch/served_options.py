@@ -25,4 +25,4 @@ def _stated(options: Mapping[str, Any]) -> dict[str, int]:
         "max_batch_size": "max_batch_size",
         "max_seq_len": "max_seq_len",
     }
-    return {ours: options[theirs] for ours, theirs in names.items() if theirs in options}
+    return {field_name: options[option] for field_name, option in names.items() if option in options}

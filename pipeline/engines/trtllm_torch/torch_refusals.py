@@ -33,8 +33,8 @@ SERVED = {80: AMPERE, 86: AMPERE, 89: ADA, 90: HOPPER, 100: BLACKWELL, 103: BLAC
 
 def reasons(request: BuildRequest) -> list[str]:
     """Lists them, each with the recipe field to change."""
-    asked = [*_version(request), *_formats(request), *_kv_cache(request), *_speculative(request)]
-    return [*asked, *_tokens(request), *models.problems(request)]
+    problems = [*_version(request), *_formats(request), *_kv_cache(request), *_speculative(request)]
+    return [*problems, *_tokens(request), *models.problems(request)]
 
 
 def _version(request: BuildRequest) -> Iterator[str]:
@@ -99,14 +99,14 @@ def _speculative(request: BuildRequest) -> Iterator[str]:
 
 
 def _tokens(request: BuildRequest) -> Iterator[str]:
-    asked, least = max_num_tokens(request), least_num_tokens(request)
-    if asked < least:
+    most, least = max_num_tokens(request), least_num_tokens(request)
+    if most < least:
         yield (
-            f"engine.options.max_num_tokens: {asked} is less than one step of {least} tokens takes; "
+            f"engine.options.max_num_tokens: {most} is less than one step of {least} tokens takes; "
             f"give at least {least}, or lower engine.max_batch_size"
         )
     if needs_chunks(request) and request.engine.options.get("enable_chunked_prefill") is False:
         yield (
             f"engine.options.enable_chunked_prefill: prompts of {longest_prompt(request)} tokens do not fit "
-            f"max_num_tokens {asked} without it; leave it out, or raise max_num_tokens"
+            f"max_num_tokens {most} without it; leave it out, or raise max_num_tokens"
         )

@@ -36,7 +36,7 @@ SPECULATIVE = {
 def settings(request: BuildRequest, table: Table) -> dict[str, Any]:
     """Every option with its effective value, as JSON; a ValidationError for options that are none."""
     engine, options = request.engine, validated(request, table)
-    kept = {
+    defaults = {
         name: option.default if option.status in KEPT or name == "enable_autotuner" else None
         for name, option in table.options.items()
     }
@@ -57,7 +57,7 @@ def settings(request: BuildRequest, table: Table) -> dict[str, Any]:
         }
     parts = {name: part for name, part in _parts(request, table).items() if part is not None}
     merged = {name: _merged(part, options, name) for name, part in parts.items()}
-    return dict(sorted((kept | sizes | options | merged).items()))
+    return dict(sorted((defaults | sizes | options | merged).items()))
 
 
 def validated(request: BuildRequest, table: Table) -> dict[str, Any]:
@@ -72,16 +72,16 @@ def passed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(request: BuildRequest, table: Table) -> dict[str, dict[str, Any] | None]:
     """Nested configurations, each with the keys that are always said."""
-    known = table.configs["KvCacheConfig"]
+    options = table.configs["KvCacheConfig"]
     kv_cache = {
-        name: known[name].default
+        name: options[name].default
         for name in (
             "enable_block_reuse",
             "enable_partial_reuse",
             "free_gpu_memory_fraction",
             "tokens_per_block",
         )
-        if name in known
+        if name in options
     }
     kv_cache["dtype"] = "fp8" if request.kv_cache == "fp8" else "auto"
     policy = table.configs["SchedulerConfig"]["capacity_scheduler_policy"].default
@@ -131,9 +131,9 @@ def least_num_tokens(request: BuildRequest) -> int:
 
 def max_num_tokens(request: BuildRequest) -> int:
     """Tokens of all requests in one pass: as the recipe says, else as many as can come together."""
-    asked = request.engine.options.get("max_num_tokens")
-    if asked is not None:
-        return int(asked)
+    option = request.engine.options.get("max_num_tokens")
+    if option is not None:
+        return int(option)
     together = request.engine.max_batch_size * request.engine.max_seq_len
     return max(least_num_tokens(request), min(MAX_NUM_TOKENS, together))
 

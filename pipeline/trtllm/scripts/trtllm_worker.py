@@ -68,20 +68,20 @@ def load(job: Mapping[str, Any]) -> Any:
     check_version(job["version"])
     if job["kind"] == "engine":
         cache = found("KvCacheConfig", HELPER_PLACES)
-        told = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
+        windows = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
         fraction = job["kv_cache_fraction"]
-        config = cache(enable_block_reuse=False, free_gpu_memory_fraction=fraction, **told)
+        config = cache(enable_block_reuse=False, free_gpu_memory_fraction=fraction, **windows)
         early = job["version"].startswith("0.")
         llm = found("LLM", EARLY_ENGINE_PLACES if early else ENGINE_PLACES)
-        made = lookahead(job["lookahead"]) if job.get("lookahead") else {}
-        made |= proposing("MedusaDecodingConfig", job["medusa"]) if job.get("medusa") else {}
-        made |= proposing("EagleDecodingConfig", job["eagle"]) if job.get("eagle") else {}
-        return llm(model=job["model"], skip_tokenizer_init=True, kv_cache_config=config, **made)
+        more = lookahead(job["lookahead"]) if job.get("lookahead") else {}
+        more |= proposing("MedusaDecodingConfig", job["medusa"]) if job.get("medusa") else {}
+        more |= proposing("EagleDecodingConfig", job["eagle"]) if job.get("eagle") else {}
+        return llm(model=job["model"], skip_tokenizer_init=True, kv_cache_config=config, **more)
     options = dict(job["options"])
     # A reused block has no logits: context logits need every prompt computed.
     options["kv_cache_config"] = {**options.get("kv_cache_config", {}), "enable_block_reuse": False}
-    made = found("update_llm_args_with_extra_dict", UPDATE_PLACES)({}, options)
-    return found("LLM", ("tensorrt_llm",))(model=job["model"], skip_tokenizer_init=True, **made)
+    more = found("update_llm_args_with_extra_dict", UPDATE_PLACES)({}, options)
+    return found("LLM", ("tensorrt_llm",))(model=job["model"], skip_tokenizer_init=True, **more)
 
 
 def lookahead(sizes: Sequence[int]) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def lookahead(sizes: Sequence[int]) -> dict[str, Any]:
     return {"speculative_config": config(**dict(zip(names, sizes, strict=True)))}
 
 
-def proposing(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def proposing(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of proposals of an engine with heads, under the field names of this version."""
     config = found(name, HELPER_PLACES)
-    known = getattr(config, "model_fields", None) or {field.name for field in dataclasses.fields(config)}
-    return {"speculative_config": config(**{name: value for name, value in told.items() if name in known})}
+    names = getattr(config, "model_fields", None) or {field.name for field in dataclasses.fields(config)}
+    return {"speculative_config": config(**{name: value for name, value in fields.items() if name in names})}
 
 
 def sampling(num_new: int, how: Mapping[str, Any], *, context_logits: bool = False) -> Any:
@@ -103,16 +103,16 @@ def sampling(num_new: int, how: Mapping[str, Any], *, context_logits: bool = Fal
     kind = importlib.import_module("tensorrt_llm").SamplingParams
     names = {field.name for field in dataclasses.fields(kind)}
     stop = how.get("stop") or [NO_END]
-    given: dict[str, Any] = {"max_tokens" if "max_tokens" in names else "max_new_tokens": num_new}
-    given |= {"end_id": stop[0], "pad_id": stop[0]}
+    fields: dict[str, Any] = {"max_tokens" if "max_tokens" in names else "max_new_tokens": num_new}
+    fields |= {"end_id": stop[0], "pad_id": stop[0]}
     if len(stop) > 1:
-        given["stop_token_ids"] = stop[1:]
+        fields["stop_token_ids"] = stop[1:]
     if how.get("temperature"):
-        given |= {"temperature": how["temperature"], "top_p": 1.0}
-        given["seed" if "seed" in names else "random_seed"] = how["seed"]
+        fields |= {"temperature": how["temperature"], "top_p": 1.0}
+        fields["seed" if "seed" in names else "random_seed"] = how["seed"]
     else:
-        given["top_k"] = 1
-    return kind(return_context_logits=context_logits, **given)
+        fields["top_k"] = 1
+    return kind(return_context_logits=context_logits, **fields)
 
 
 def score(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def score(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
     `tokens` (B, T), `targets` (B, T) and `indices` (B, T, K) are .npy files of int64.
     """
     tokens, targets, indices = (np.load(params[name]) for name in ("tokens", "targets", "indices"))
-    asked = sampling(1, {}, context_logits=True)
-    answers = llm.generate([row.tolist() for row in tokens], asked, use_tqdm=False)
+    one_token = sampling(1, {}, context_logits=True)
+    answers = llm.generate([row.tolist() for row in tokens], one_token, use_tqdm=False)
     rows = [
         scored(answer.context_logits, targets[row], indices[row], params["vocab_size"])
         for row, answer in enumerate(answers)
@@ -151,11 +151,11 @@ def scored(logits: Any, targets: Array, indices: Array, vocab_size: int) -> dict
 
 async def stream(llm: Any, prompt: list[int], params: Any, hear: Callable[[list[int]], None]) -> None:
     """Continues one prompt; `hear` gets the new tokens of every step."""
-    said = 0
+    count = 0
     async for answer in llm.generate_async(prompt, params, streaming=True):
         ids = list(answer.outputs[0].token_ids)
-        hear(ids[said:])
-        said = len(ids)
+        hear(ids[count:])
+        count = len(ids)
 
 
 async def together(
@@ -164,7 +164,10 @@ async def together(
     """Continues all prompts at once; `hear` gets the request's number and its new tokens."""
     pairs = enumerate(zip(prompts, params, strict=True))
     await asyncio.gather(
-        *(stream(llm, prompt, one, partial(hear, number)) for number, (prompt, one) in pairs)
+        *(
+            stream(llm, prompt, sampling_params, partial(hear, number))
+            for number, (prompt, sampling_params) in pairs
+        )
     )
 
 
@@ -176,8 +179,8 @@ def generate(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, An
         texts[number] += new
         event({"request": number, "tokens": new})
 
-    asked = [sampling(count, params) for count in params["num_new"]]
-    asyncio.run(together(llm, params["prompts"], asked, hear))
+    samplings = [sampling(count, params) for count in params["num_new"]]
+    asyncio.run(together(llm, params["prompts"], samplings, hear))
     return {"texts": texts}
 
 
@@ -189,8 +192,8 @@ def measure(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any
     def hear(number: int, new: list[int]) -> None:
         times[number] += [time.perf_counter() - start] * len(new)
 
-    asked = [sampling(params["num_new"], {}) for _ in times]
-    asyncio.run(together(llm, params["prompts"], asked, hear))
+    samplings = [sampling(params["num_new"], {}) for _ in times]
+    asyncio.run(together(llm, params["prompts"], samplings, hear))
     return {"times": times, "total_s": time.perf_counter() - start}
 
 
