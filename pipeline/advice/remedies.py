@@ -134,7 +134,7 @@ def _gpu(draft: Draft, want: str) -> None:
 
 
 def _gpu_count(draft: Draft, have: int) -> None:
-    """Powers of two split heads most often; whether the weights still fit is the planner's to say."""
+    """Powers of two split heads most often; the planner then checks whether the weights fit."""
     _degree("pp")(draft, 1)
     _degree("tp")(draft, 1 << (have.bit_length() - 1))
 

@@ -148,7 +148,7 @@ def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:
 
 
 def _rename(draft: Draft) -> None:
-    """Another engine gets another name: the old name with what it said of the changed places, or more."""
+    """Names another engine otherwise: the old name with the changed values in it, or behind it."""
     if "name" in draft.wanted:
         return
     name = before = str(draft.recipe["name"])

@@ -1,4 +1,4 @@
-"""What a recipe asks of an engine backend, for one set of engine settings; a value."""
+"""What a recipe requests of an engine backend, for one set of engine settings; a value."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from recipes.schema import Engine, Speculative, Traffic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Everything that a backend may look at before anything is built."""
+    """Everything that a backend may read before anything is built."""
 
     engine: Engine
     shape: ModelShape

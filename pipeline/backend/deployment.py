@@ -37,12 +37,12 @@ class EngineLimits:
     medusa_heads: int = 0
     """Heads that propose tokens in an engine for Medusa."""
     windows: tuple[int, ...] | None = None
-    """Positions that each layer sees, which the runtime must be told; None: all."""
+    """Positions that each layer sees, a setting of the runtime; None: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedFiles:
-    """What an engine's files say beside its `engine.json`; which servers load it follows from it."""
+    """Contents of an engine's files beside its `engine.json`; they decide which servers load it."""
 
     limits: EngineLimits | None = None
     """Of an engine that trtllm-build wrote."""
@@ -68,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One version of the registry, with what its files say of it."""
+    """One version of the registry, with the contents of its files."""
 
     name: str
     number: int
@@ -88,7 +88,7 @@ class Deployment:
     versions: Mapping[str, str]
     """Of what built it: `tensorrt_llm`, `tensorrt`, `cuda`, ..."""
     gpu: str | None
-    """Name of the GPU that it was built on, as the driver says it."""
+    """Name of the GPU that it was built on, as the driver reports it."""
     sm: int | None
     """Compute capability times ten."""
     memory_bytes_per_rank: tuple[int, ...] = ()

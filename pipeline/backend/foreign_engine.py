@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignEngine:
-    """What the builder's own files say."""
+    """Facts from the builder's own files."""
 
     facts: Mapping[str, Any]
     """As of a version that was built here, without GPUs and sizes."""
     weight_files: Sequence[str]
     """Names of the files that hold weights."""
     model: str
-    """Architecture; empty where nothing says it."""
+    """Architecture; empty where no file names it."""
 
 
 class ForeignFormat(Protocol):

@@ -77,7 +77,7 @@ def latency(recipe: Recipe) -> bool:
 
 
 def num_tokens(recipe: Recipe) -> int:
-    """Tokens of one pass, as far as the recipe says it."""
+    """Tokens of one pass: the recipe's, else the default."""
     tokens = option(recipe, "max_num_tokens")
     return tokens if isinstance(tokens, int) else DEFAULT_NUM_TOKENS
 

@@ -74,7 +74,7 @@ class Backend(Protocol):
         """Why an EAGLE net cannot propose tokens to this engine; SourceError for an unreadable net."""
 
     def notes(self, request: BuildRequest) -> list[str]:
-        """Options that differ from what the recipe or the builder's defaults say, each with the reason."""
+        """Options whose effective value the recipe does not give, each with the reason."""
 
     def settings(self, request: BuildRequest) -> dict[str, Any]:
         """The resolved settings: every option with its effective value, as JSON; part of the engine's key."""
@@ -86,7 +86,7 @@ class Backend(Protocol):
         """Where this host keeps what the build needs; not part of the key."""
 
     def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
-        """What the files of an engine say to servers beside `about`, its engine.json; ExportRefused."""
+        """Reads an engine's files for servers; `about` is its engine.json. ExportRefused for broken files."""
 
     def suggested_for(self, programs: Mapping[str, str], *, on_gpu: bool) -> bool:
         """Whether a recipe for a host with these programs, and with or without GPUs, names this backend."""

@@ -28,7 +28,7 @@ class Planner:
     target: GpuType
 
     def fit(self) -> Fit:
-        """Answers everything but the fix."""
+        """Predicts everything but the fix."""
         ranks = self.ranks(self.request.engine)
         fullest = max(ranks, key=lambda rank: rank.held)
         requests = min(rank.requests for rank in ranks)
@@ -47,7 +47,7 @@ class Planner:
         return replace(fit, verdict=self.verdict(ranks), reason=self._reason(fit))
 
     def verdict(self, ranks: Sequence[RankMemory]) -> Verdict:
-        """The short answer."""
+        """The verdict alone."""
         requests = min(rank.requests for rank in ranks)
         if requests < 1 or self._wanted_to_build(ranks) > ranks[0].room:
             return "impossible"

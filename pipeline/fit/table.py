@@ -1,4 +1,4 @@
-"""A fit as people read it."""
+"""A fit as a table and sentences."""
 
 from collections.abc import Iterator
 from typing import Any

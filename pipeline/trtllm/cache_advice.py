@@ -44,7 +44,7 @@ def host_offload(recipe: Recipe, shape: ModelShape, change: str) -> Advice | Non
 
 
 def chunked_context(longest: int, instead: str, change: str) -> Advice:
-    """Prompts longer than a pass, in pieces; `instead` says of what."""
+    """Prompts longer than a pass, in pieces; `instead` names the alternative."""
     return Advice(
         id="chunked_context",
         text=f"process prompts of up to {longest} tokens in pieces{instead}",

@@ -104,7 +104,7 @@ class Engine:
         self._check(len(prompts), max(len(prompt) for prompt in prompts) + 1)
         room = [self.about["max_seq_len"] - len(prompt) for prompt in prompts]
 
-        def hear(event: Mapping[str, Any]) -> None:
+        def on_event(event: Mapping[str, Any]) -> None:
             for token in event["tokens"]:
                 step: list[int | None] = [None] * len(prompts)
                 step[event["request"]] = token
@@ -112,7 +112,7 @@ class Engine:
 
         answer = self._loaded().call(
             "generate",
-            hear,
+            on_event,
             prompts=[list(prompt) for prompt in prompts],
             num_new=[min(max_new_tokens, most) for most in room],
             temperature=sampling.temperature,

@@ -15,7 +15,7 @@ from pipeline.process import process
 from pipeline.process.gpus import TARGETS
 
 IDLE_BYTES = 1 << 30
-"""Used memory of a GPU that nobody uses: driver and display take some hundred MiB."""
+"""Used memory of an idle GPU, at most: driver and display take some hundred MiB."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

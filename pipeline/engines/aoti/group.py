@@ -128,7 +128,7 @@ class Ranks:
 
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:
-    """Body of a rank's process: loads, says so, answers calls until the pipe closes."""
+    """Body of a rank's process: loads, reports that, and answers calls until the pipe closes."""
     tie(os.getppid())
     _redirect(log)
     try:

@@ -1,4 +1,4 @@
-"""What a sharded checkpoint says about the format of each linear and of the KV cache."""
+"""Formats of the linears and of the KV cache in a sharded checkpoint."""
 
 import json
 import re

@@ -100,7 +100,7 @@ class Tensorrt:
         ]
 
     def notes(self, request: BuildRequest) -> list[str]:
-        """Says which table is used and which settings trtllm-build would change without a word."""
+        """The option table that is used, and the settings that trtllm-build would silently override."""
         options = understood(request)
         about = [options.note] if request.toolchain is not None and options.note else []
         if request.toolchain is None:
@@ -147,7 +147,7 @@ def understood(request: BuildRequest) -> Capabilities:
 
 
 def _unsupported(request: BuildRequest, options: Capabilities) -> list[str]:
-    """What the version does not build or load; of a layout that is impossible anyway the planner tells."""
+    """What the version does not build or load; the planner reports impossible layouts itself."""
     problems, engine = list(support.problems(request, options)), request.engine
     layout = (request.shape, request.precision, engine.tp, engine.pp)
     if request.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
@@ -156,7 +156,7 @@ def _unsupported(request: BuildRequest, options: Capabilities) -> list[str]:
 
 
 def _unsupported_draft(request: BuildRequest, options: Capabilities) -> list[str]:
-    """The same of the draft model, but for what is said of the target already."""
+    """The same for the draft model, without what holds for the target too."""
     draft = draft_request(request)
     if draft is None:
         return []

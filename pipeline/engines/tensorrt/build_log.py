@@ -1,4 +1,4 @@
-"""What the log of `trtllm-build` says, line by line: phases, memory, kernels left out, warnings, errors.
+"""Reads the log of `trtllm-build`, line by line: phases, memory, kernels left out, warnings, errors.
 
 The lines are those of public logs of TensorRT-LLM 0.9 to 1.0 (github.com/NVIDIA/TensorRT-LLM issue 493; build
 logs that users published of 0.20.0 and 1.0.0) and of `builder.py` and `commands/build.py` of 0.16.0. A line
@@ -49,7 +49,7 @@ class BuildLog:
 
     def __init__(self) -> None:
         self.version = ""
-        """Version that the builder says it is."""
+        """Version in the builder's banner."""
         self.phases: dict[str, list[float]] = {name: [] for name in PHASES}
         self.memory: dict[str, int] = {}
         self.skipped: list[int] = []
@@ -59,7 +59,7 @@ class BuildLog:
         self.errors: Counter[str] = Counter()
         self.out_of_memory = False
 
-    def hear(self, line: str) -> None:
+    def on_line(self, line: str) -> None:
         """Takes one line of the log."""
         if banner := VERSION.search(line):
             self.version = banner.group(1)

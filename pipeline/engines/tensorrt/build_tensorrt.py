@@ -60,7 +60,7 @@ class _Site:
     earlier: Path | None
     """Tuning directory of an earlier build."""
     scratch: Path
-    """Directory for logs until they are told."""
+    """Directory for the logs of parts that are being built."""
 
 
 def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
@@ -127,9 +127,9 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
 def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, meter: _Meter) -> process.Usage:
     """Runs trtllm-build; BuildFailed with its own errors, the end of its log, and what may help."""
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         sys.stdout.write(line + "\n")
-        log.hear(line)
+        log.on_line(line)
         meter(log.marks)
 
     work = process.Job(
@@ -141,7 +141,7 @@ def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, me
         guarded=True,
     )
     try:
-        return process.run(work, on_line=hear)
+        return process.run(work, on_line=on_line)
     except BuildFailed as exc:
         raise BuildFailed("\n  ".join([str(exc), *_causes(log)])) from None
     finally:
@@ -172,7 +172,7 @@ def clean_env(env: Mapping[str, str], devices: Sequence[Device]) -> dict[str, st
 
 
 def _causes(log: BuildLog) -> list[str]:
-    """What the log says of a failure, and what to do about it."""
+    """Errors in the log, and what to do about them."""
     errors = list(log.errors)[:SHOWN_ERRORS]
     lines = [f"error in the log: {text}" for text in errors]
     return [*lines, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]

@@ -1,4 +1,4 @@
-"""Looks at what `trtllm-build` wrote, and says in `engine.json` what was really built."""
+"""Checks what `trtllm-build` wrote, and describes the built engine in `engine.json`."""
 
 import json
 from collections.abc import Mapping
@@ -110,7 +110,7 @@ def _relative(value: Any, out: Path) -> Any:
 
 
 def _longest(part: Part, out: Path) -> int:
-    """Tokens of a sequence as the runtime will see it, with draft tokens; older builders do not say."""
+    """Tokens of a sequence as the runtime will see it, with draft tokens; older builders do not write it."""
     built = json.loads((out / "config.json").read_text())["build_config"]
     return int(built.get("max_seq_len") or part.asked["max_seq_len"])
 

@@ -52,7 +52,7 @@ class Part:
 
 
 def parts_of(job: Mapping[str, Any]) -> list[Part]:
-    """What a job builds, in order; SourceError where a checkpoint is not what the job says.
+    """What a job builds, in order; SourceError where a checkpoint is not the one that the job describes.
 
     An engine that checks draft tokens cannot return the logits of prompts. Its twin, of the same weights and
     settings without the drafts, can, and stands for it where scores are needed.

@@ -21,7 +21,7 @@ class EngineSettings:
     table: Capabilities
     """The option table of the toolchain's version."""
     values: Mapping[str, Any]
-    """Option -> value, as JSON; what only says where and how a build runs is not among them."""
+    """Option -> value, as JSON, without the options of `BuildRun`."""
     draft: "EngineSettings | None" = None
     """Settings of the draft model's engine."""
     notes: tuple[str, ...] = field(default=(), compare=False)

@@ -1,4 +1,4 @@
-"""Compares what an engine says of itself with what was asked; pure.
+"""Compares a built engine's config.json with the settings that it was built with; pure.
 
 The layout of `config.json` was read in `builder.py` of TensorRT-LLM 0.12 and 1.0 to 1.2; no engine's was at
 hand.
@@ -90,7 +90,7 @@ def differences(
 
 
 def _is_left_out(option: Option, settings: EngineSettings) -> bool:
-    """Whether config.json says nothing of the option; of LoRA it does where the plugin is on."""
+    """Whether config.json lacks the option; options of LoRA are written where the plugin is on."""
     lora = option.name.startswith(("lora_", "max_lora")) and option.name != "lora_plugin"
     return option.name in NOT_WRITTEN or (lora and settings.get("lora_plugin", "disable") == "disable")
 
@@ -153,7 +153,7 @@ def _at(value: Any, place: tuple[str, ...]) -> Any:
 
 
 def _mapping(params: Mapping[str, Any], config_json: Mapping[str, Any]) -> Iterator[Difference]:
-    """Ranks; what old versions do not say of experts is no difference."""
+    """Ranks; old versions do not write the experts' ranks, which is no difference."""
     names = {"tp": "tp_size", "pp": "pp_size", "ep": "moe_ep_size"}
     for name, field_name in names.items():
         built = _at(config_json, ("pretrained_config", "mapping", field_name))

@@ -87,7 +87,7 @@ def _draft(request: BuildRequest, target: Sheet) -> EngineSettings:
 
 
 def _recipe(sheet: Sheet) -> None:
-    """What the recipe says outside of the options."""
+    """Settings that the recipe gives outside of the options."""
     engine, speculative = sheet.request.engine, sheet.request.speculative
     sheet.put("max_batch_size", engine.max_batch_size)
     sheet.put("max_seq_len", engine.max_seq_len)

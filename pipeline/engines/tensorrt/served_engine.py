@@ -1,4 +1,4 @@
-"""What trtllm-build's `config.json` says to servers; pure but for reading it."""
+"""Limits of an engine for servers, read from trtllm-build's `config.json`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def read_served(directory: Path, about: Mapping[str, Any]) -> ServedFiles:
 
 
 def _limits(built: Mapping[str, Any], about: Mapping[str, Any]) -> EngineLimits:
-    """What `config.json` says; `pretrained_config` is the model, `build_config` what trtllm-build did."""
+    """The limits; `pretrained_config` is the model, `build_config` what trtllm-build did."""
     model, build = built["pretrained_config"], built["build_config"]
     windows = about["attention_windows"]
     plugins = build["plugin_config"]
@@ -42,14 +42,14 @@ def _limits(built: Mapping[str, Any], about: Mapping[str, Any]) -> EngineLimits:
 
 
 def _mode(stated: Any, settings: Mapping[str, Any]) -> Mode | None:
-    """The speculative mode: a number or a name in config.json, by version; ours says it by name."""
+    """The speculative mode: a number or a name in config.json, by version; a name in engine.json."""
     name = MODES.get(stated) if isinstance(stated, int) else str(stated or "").lower()
     name = name or settings.get("speculative_decoding_mode")
     return cast("Mode", name) if name in get_args(Mode) else None
 
 
 def _stated(built: Mapping[str, Any]) -> dict[str, int]:
-    """What TensorRT-LLM's `config.json` says, under our names."""
+    """Layout and limits in TensorRT-LLM's `config.json`, under our names."""
     mapping, build = built["pretrained_config"]["mapping"], built["build_config"]
     return {
         "tp": mapping["tp_size"],

@@ -66,7 +66,7 @@ MODES: dict[str, Number] = {
 
 
 def algorithm(precision: Precision) -> str | None:
-    """TensorRT-LLM's name of the checkpoint's format, as its config.json says it; None: not quantized."""
+    """TensorRT-LLM's name of the checkpoint's format, as in its config.json; None: not quantized."""
     names = {_algorithm(fmt.quant_algo) for fmt in precision.formats if fmt.quant_algo}
     if len(names) > 1:
         return "MIXED_PRECISION"

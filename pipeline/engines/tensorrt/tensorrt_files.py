@@ -20,7 +20,7 @@ class TensorrtFiles:
         return any(RANK_ENGINE.fullmatch(name) for name in names)
 
     def describe(self, directory: Path, names: Collection[str]) -> ForeignEngine:
-        """What `config.json` says; ExchangeRefused for another one, and where ranks are missing."""
+        """Reads `config.json`; ExchangeRefused for another one, and where ranks are missing."""
         ranks = sorted(name for name in names if RANK_ENGINE.fullmatch(name))
         try:
             config = read_json(directory / "config.json")

@@ -26,7 +26,7 @@ AUTO = {
     "max_input_len", "max_num_tokens", "opt_num_tokens", "logits_dtype", "builder_opt",
     "builder_force_num_profiles", "multiple_profiles",
 }  # fmt: skip
-"""Options that may be left to us; `auto` says so."""
+"""Options that Enginery chooses where they are `auto`."""
 
 ALWAYS = {"kv_cache_type": "paged", "gather_context_logits": True}
 """Defaults that are ours."""

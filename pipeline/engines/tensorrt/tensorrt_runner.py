@@ -71,7 +71,7 @@ def unscored(directory: Path) -> str:
 
 
 def _job(directory: Path, about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the worker loads: windows are told, because the engine does not hold them.
+    """What the worker loads; windows are passed as settings, because engines do not store them.
 
     Lookahead engines propose with sizes, Medusa's and EAGLE's with a tree, that they have room for.
     """
@@ -98,7 +98,7 @@ def _medusa(directory: Path, max_draft_len: int) -> dict[str, Any]:
 
 
 def _eagle(directory: Path, max_draft_len: int) -> dict[str, Any]:
-    """Fields of TensorRT-LLM's EagleDecodingConfig; it wants to hear of a net, which the engine holds."""
+    """Fields of TensorRT-LLM's EagleDecodingConfig, which requires a net's name; the engine holds the net."""
     paths = tree(max_draft_len)
     return {
         "max_draft_len": max_draft_len,

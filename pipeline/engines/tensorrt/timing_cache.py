@@ -46,7 +46,7 @@ def key_of(device: Device, versions: Mapping[str, str], built: Mapping[str, Any]
 
 
 def bring(earlier: Path | None, tuning: Path, key: Mapping[str, Any]) -> Reuse:
-    """Copies an earlier build's cache into `tuning` if it is valid for `key`; says why not otherwise."""
+    """Copies an earlier build's cache into `tuning` if it is valid for `key`; else gives the reason."""
     tuning.mkdir(exist_ok=True)
     if earlier is None or not (earlier / CACHE).is_file():
         return Reuse(used=False, reason="no earlier build of these settings kept one")

@@ -123,7 +123,7 @@ def tuning_key(checkpoint: Path, options: Mapping[str, Any]) -> str:
 def _warm_up(
     job: Mapping[str, Any], out: Path, toolchain: Toolchain, key: str, env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Fills `tuning/` by loading the engine for one prompt; says what is there, and why where nothing is.
+    """Fills `tuning/` by loading the engine for one prompt; returns its files, or why there are none.
 
     The autotuner reads and writes the file that an environment variable names.
     """

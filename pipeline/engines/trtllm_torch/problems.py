@@ -16,7 +16,7 @@ OWNED: Mapping[tuple[str, ...], str] = {
     ("max_seq_len",): "engine.max_seq_len",
     ("kv_cache_config", "dtype"): "kv_cache",
 }
-"""Keys that the recipe says elsewhere."""
+"""Keys that follow from other fields of the recipe."""
 
 OURS = (
     "model",

@@ -18,7 +18,7 @@ def read_served(directory: Path) -> ServedFiles:
 
 
 def _stated(options: Mapping[str, Any]) -> dict[str, int]:
-    """What the options of the LLM API say, under our names."""
+    """Layout and limits in the options of the LLM API, under our names."""
     names = {
         "tp": "tensor_parallel_size",
         "pp": "pipeline_parallel_size",

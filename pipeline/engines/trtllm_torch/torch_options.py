@@ -12,7 +12,7 @@ from recipes.frozen import Frozen
 
 
 class Options(Frozen):
-    """Keys that a version takes and that the recipe does not say elsewhere; base of each version's model."""
+    """Keys that a version takes and that no other field of the recipe gives; base of each version's model."""
 
     version: ClassVar[str]
 
@@ -28,7 +28,7 @@ class Options(Frozen):
                 cls.__name__,
                 [
                     InitErrorDetails(
-                        type=PydanticCustomError("llm_api", "{told}", {"told": problem.message}),
+                        type=PydanticCustomError("llm_api", "{message}", {"message": problem.message}),
                         loc=problem.path,
                         input=problem.value,
                     )

@@ -71,7 +71,7 @@ def passed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(request: BuildRequest, table: Table) -> dict[str, dict[str, Any] | None]:
-    """Nested configurations, each with the keys that are always said."""
+    """Nested configurations, each with the keys that are always passed."""
     options = table.configs["KvCacheConfig"]
     kv_cache = {
         name: options[name].default

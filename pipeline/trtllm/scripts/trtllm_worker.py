@@ -149,23 +149,23 @@ def scored(logits: Any, targets: Array, indices: Array, vocab_size: int) -> dict
     }
 
 
-async def stream(llm: Any, prompt: list[int], params: Any, hear: Callable[[list[int]], None]) -> None:
-    """Continues one prompt; `hear` gets the new tokens of every step."""
+async def stream(llm: Any, prompt: list[int], params: Any, on_tokens: Callable[[list[int]], None]) -> None:
+    """Continues one prompt; `on_tokens` gets the new tokens of every step."""
     count = 0
     async for answer in llm.generate_async(prompt, params, streaming=True):
         ids = list(answer.outputs[0].token_ids)
-        hear(ids[count:])
+        on_tokens(ids[count:])
         count = len(ids)
 
 
 async def together(
-    llm: Any, prompts: Sequence[list[int]], params: Sequence[Any], hear: Callable[[int, list[int]], None]
+    llm: Any, prompts: Sequence[list[int]], params: Sequence[Any], on_tokens: Callable[[int, list[int]], None]
 ) -> None:
-    """Continues all prompts at once; `hear` gets the request's number and its new tokens."""
+    """Continues all prompts at once; `on_tokens` gets the request's number and its new tokens."""
     pairs = enumerate(zip(prompts, params, strict=True))
     await asyncio.gather(
         *(
-            stream(llm, prompt, sampling_params, partial(hear, number))
+            stream(llm, prompt, sampling_params, partial(on_tokens, number))
             for number, (prompt, sampling_params) in pairs
         )
     )
@@ -175,12 +175,12 @@ def generate(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, An
     """New tokens of each prompt, at most its `num_new`; each step's tokens are sent as they come."""
     texts: list[list[int]] = [[] for _ in params["prompts"]]
 
-    def hear(number: int, new: list[int]) -> None:
+    def on_tokens(number: int, new: list[int]) -> None:
         texts[number] += new
         event({"request": number, "tokens": new})
 
     samplings = [sampling(count, params) for count in params["num_new"]]
-    asyncio.run(together(llm, params["prompts"], samplings, hear))
+    asyncio.run(together(llm, params["prompts"], samplings, on_tokens))
     return {"texts": texts}
 
 
@@ -189,11 +189,11 @@ def measure(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any
     times: list[list[float]] = [[] for _ in params["prompts"]]
     start = time.perf_counter()
 
-    def hear(number: int, new: list[int]) -> None:
+    def on_tokens(number: int, new: list[int]) -> None:
         times[number] += [time.perf_counter() - start] * len(new)
 
     samplings = [sampling(params["num_new"], {}) for _ in times]
-    asyncio.run(together(llm, params["prompts"], samplings, hear))
+    asyncio.run(together(llm, params["prompts"], samplings, on_tokens))
     return {"times": times, "total_s": time.perf_counter() - start}
 
 
@@ -229,7 +229,7 @@ def requests(file: str) -> Iterator[dict[str, Any]]:
 
 
 def serve(job: Mapping[str, Any], answer: Answer) -> None:
-    """Loads, says so, and answers calls until one is `stop`."""
+    """Loads the engine, reports that, and answers calls until one is `stop`."""
     llm = load(job)
     answer({"result": {}})
     for request in requests(job["requests"]):
@@ -241,7 +241,7 @@ def serve(job: Mapping[str, Any], answer: Answer) -> None:
 
 
 def main() -> None:
-    """Runs the job; a failure is answered in one line and told in full on standard error."""
+    """Runs the job; a failure is answered in one line, with its traceback on standard error."""
     job = json.loads(Path(sys.argv[1]).read_text())
     threading.Thread(target=watch, args=(job["alive"],), daemon=True).start()
     with Path(job["answers"]).open("a", buffering=1) as out:
@@ -251,7 +251,7 @@ def main() -> None:
 
         try:
             serve(job, answer)
-        except Exception as exc:  # noqa: BLE001 whatever it is, the caller is told
+        except Exception as exc:  # noqa: BLE001 every failure goes to the caller
             traceback.print_exc()
             sys.stderr.flush()
             answer({"error": f"{type(exc).__name__}: {exc}"})

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from artifacts.errors import ArtifactCorrupt
+from pipeline.engines.tensorrt.tensorrt_files import format_of
 from pipeline.errors import ExchangeRefused, SourceError
-from pipeline.exchange.foreign import UNKNOWN_GPU, format_of, recognise
+from pipeline.exchange.foreign import UNKNOWN_GPU, recognise
 from pipeline.exchange.register import adopt
 from tests.checkpoints import CONFIG, checkpoint, lay
 from tests.pipeline.exchange.conftest import NAME
