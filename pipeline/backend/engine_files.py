@@ -1,4 +1,4 @@
-"""Reads the text files of a published engine; what is missing or broken is an ExportRefused."""
+"""Files of a published engine; reading one that is missing or broken is an ExportRefused."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,9 @@ from typing import Any
 import yaml
 
 from pipeline.errors import ExportRefused
+
+SCORING = "scoring"
+"""Directory of a twin that only the gate scores, below an engine that cannot return context logits."""
 
 
 def read_object(file: Path) -> dict[str, Any]:

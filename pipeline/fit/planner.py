@@ -30,11 +30,11 @@ class Planner:
     def fit(self) -> Fit:
         """Predicts everything but the fix."""
         ranks = self.ranks(self.request.engine)
-        fullest = max(ranks, key=lambda rank: rank.held)
+        fullest = max(ranks, key=lambda rank: rank.used_bytes)
         requests = min(rank.requests for rank in ranks)
         fit = Fit(
             ranks=ranks,
-            build_gpu_bytes=self._wanted_to_build(ranks),
+            build_gpu_bytes=self._build_gpu_bytes(ranks),
             build_host_bytes=formulas.build_host_bytes(max(rank.weights for rank in ranks)),
             kv_tokens=min(self.tokens(rank) for rank in ranks),
             requests=requests,
@@ -49,7 +49,7 @@ class Planner:
     def verdict(self, ranks: Sequence[RankMemory]) -> Verdict:
         """The verdict alone."""
         requests = min(rank.requests for rank in ranks)
-        if requests < 1 or self._wanted_to_build(ranks) > ranks[0].room:
+        if requests < 1 or self._build_gpu_bytes(ranks) > ranks[0].room:
             return "impossible"
         return "fits" if requests >= self.request.engine.max_batch_size else "queues"
 
@@ -64,7 +64,7 @@ class Planner:
         """The memory of the first rank of every stage."""
         return [self.stage(request, sizes, stage) for stage in range(request.engine.pp)]
 
-    def _wanted_to_build(self, ranks: Sequence[RankMemory]) -> int:
+    def _build_gpu_bytes(self, ranks: Sequence[RankMemory]) -> int:
         """GPU memory that building a rank wants; 0 where the backend builds nothing on a GPU.
 
         The twin of an engine that checks drafts is built too: it computes the logits of every token.
@@ -138,33 +138,33 @@ class Planner:
             sizes.seq_len,
             sizes.tokens_per_block,
         )
-        proposing = self._proposing(sizes, stage)
+        proposals = self._proposals(sizes, stage)
         memory = RankMemory(
             rank=0,
             room=self._room(),
             weights=self._weights[stage],
-            draft=proposing.held,
+            draft=proposals.used_bytes,
             activations=self._activations(sizes, stage),
             buffers=self._backend.memory.buffer_bytes(self.request, sizes, last_stage=stage == engine.pp - 1),
             context=self._backend.memory.context_bytes(self.request.engine.world_size),
-            kv_per_token=per_token + proposing.kv_per_token,
-            kv_per_request=per_request + proposing.kv_per_request,
+            kv_per_token=per_token + proposals.kv_per_token,
+            kv_per_request=per_request + proposals.kv_per_request,
             kv_pool=0,
         )
-        return replace(memory, kv_pool=max(0, int(sizes.free_fraction * (memory.room - memory.held))))
+        return replace(memory, kv_pool=max(0, int(sizes.free_fraction * (memory.room - memory.used_bytes))))
 
-    def _proposing(self, sizes: Limits, stage: int) -> "_Proposing":
+    def _proposals(self, sizes: Limits, stage: int) -> "_Proposals":
         """What the draft model, or heads beside the last layer, add to the ranks of a stage."""
         spec, engine = self.request.speculative, self.request.engine
         if self._drafting is not None:
             memory = self._drafting.stage(self._drafting.request, sizes, stage)
-            return _Proposing(memory.held - memory.context, memory.kv_per_token, memory.kv_per_request)
+            return _Proposals(memory.used_bytes - memory.context, memory.kv_per_token, memory.kv_per_request)
         if spec is None or stage < engine.pp - 1:
-            return _Proposing(0, 0, 0)
+            return _Proposals(0, 0, 0)
         layers = 1 if spec.mode == "eagle" else 0
         per_token = layers * formulas.kv_layer_bytes(self.request.shape, self.request.kv_cache, engine.tp)
         read = -(-self.request.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
-        return _Proposing(read or self._head_weights, per_token, per_token * sizes.seq_len)
+        return _Proposals(read or self._head_weights, per_token, per_token * sizes.seq_len)
 
     def _activations(self, sizes: Limits, stage: int) -> int:
         shape, engine = self.request.shape, self.request.engine
@@ -204,10 +204,10 @@ class Planner:
     def _reason(self, fit: Fit) -> str:
         """Why it does not fit, with the numbers."""
         rank, engine = fit.fullest, self.request.engine
-        if rank.held > rank.room:
+        if rank.used_bytes > rank.room:
             return (
-                f"rank {rank.rank} needs {_gb(rank.held)} before any key or value, {_gb(rank.weights)} of it "
-                f"weights; the device has {_gb(rank.room)}"
+                f"rank {rank.rank} needs {_gb(rank.used_bytes)} before any key or value, "
+                f"{_gb(rank.weights)} of it weights; the device has {_gb(rank.room)}"
             )
         if not fit.builds:
             return f"building wants {_gb(fit.build_gpu_bytes)} free; the device has {_gb(rank.room)}"
@@ -225,10 +225,10 @@ class Planner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Proposing:
-    """What proposing tokens costs a rank, in bytes."""
+class _Proposals:
+    """Memory of a rank for proposing tokens."""
 
-    held: int
+    used_bytes: int
     kv_per_token: int
     kv_per_request: int
 

@@ -33,7 +33,7 @@ class RankMemory:
     """What the runtime takes for keys and values: its share of what is left."""
 
     @property
-    def held(self) -> int:
+    def used_bytes(self) -> int:
         """Everything but keys and values."""
         return self.weights + self.draft + self.activations + self.buffers + self.context
 
@@ -86,7 +86,7 @@ class Fit:
     @property
     def fullest(self) -> RankMemory:
         """The rank with the least left."""
-        return max(self.ranks, key=lambda rank: rank.held)
+        return max(self.ranks, key=lambda rank: rank.used_bytes)
 
     @property
     def builds(self) -> bool:

@@ -13,7 +13,7 @@ def rows(fit: Fit, target: GpuType) -> list[dict[str, Any]]:
     """One row per kind of rank, in units of 10^9 bytes; ranks that are alike share one."""
     alike: dict[tuple[int, ...], list[RankMemory]] = {}
     for rank in fit.ranks:
-        alike.setdefault((rank.held, rank.kv_pool), []).append(rank)
+        alike.setdefault((rank.used_bytes, rank.kv_pool), []).append(rank)
     return [_row(ranks, target) for ranks in alike.values()]
 
 
@@ -27,7 +27,7 @@ def _row(ranks: list[RankMemory], target: GpuType) -> dict[str, Any]:
         "buffers": rank.buffers,
         "context": rank.context,
         "keys_and_values": rank.kv_pool,
-        "total": rank.held + rank.kv_pool,
+        "total": rank.used_bytes + rank.kv_pool,
         "gpu": target.memory_bytes,
     }
     return {

@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.backend.engine_files import SCORING
 from pipeline.engines.tensorrt.build_log import BuildLog
-from pipeline.engines.tensorrt.engine_parts import SCORING, Part
+from pipeline.engines.tensorrt.engine_parts import Part
 from pipeline.engines.tensorrt.engine_settings import DRAFT
 from pipeline.engines.tensorrt.read_back import Difference, differences
 from pipeline.errors import BackendUnavailable, BuildFailed

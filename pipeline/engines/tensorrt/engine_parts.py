@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.backend.engine_files import SCORING
 from pipeline.checkpoint.with_heads import PLAIN
 from pipeline.engines.tensorrt import support
 from pipeline.engines.tensorrt.engine_settings import DRAFT, EngineSettings
@@ -15,8 +16,6 @@ from recipes.formats import FORMATS
 from recipes.precision import Precision
 
 CONFIG = "config.json"
-SCORING = "scoring"
-"""Directory of the scored twin, below the engine; the draft model's engine is in `DRAFT`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
