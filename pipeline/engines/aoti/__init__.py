@@ -8,6 +8,7 @@ from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet, rank_file_reasons
 from pipeline.backend.lint_rule import Rule
+from pipeline.backend.protocol import Backend
 from pipeline.engines.aoti.aoti_memory import AotiMemory
 from pipeline.engines.aoti.aoti_options import Options
 
@@ -100,4 +101,4 @@ class Aoti:
         return not on_gpu
 
 
-BACKEND = Aoti()
+BACKEND: Backend = Aoti()

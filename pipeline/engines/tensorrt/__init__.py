@@ -8,6 +8,7 @@ from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles, release_of
 from pipeline.backend.draft_net import DraftNet, rank_file_reasons
 from pipeline.backend.lint_rule import Rule
+from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.layout_checks import reasons as impossible
 from pipeline.checkpoint.loadable import unloadable
 from pipeline.engines.tensorrt import kernel_advice, profiles, prompt_advice, support
@@ -170,4 +171,4 @@ def _parsed(request: BuildRequest) -> Options:
     return options_model(understood(request)).model_validate(request.engine.options)
 
 
-BACKEND = Tensorrt()
+BACKEND: Backend = Tensorrt()

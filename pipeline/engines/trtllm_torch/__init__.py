@@ -8,6 +8,7 @@ from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles, release_of
 from pipeline.backend.draft_net import DraftNet
 from pipeline.backend.lint_rule import Rule
+from pipeline.backend.protocol import Backend
 from pipeline.drafting.eagle import third_reasons
 from pipeline.engines.trtllm_torch import torch_advice
 from pipeline.engines.trtllm_torch.llm_options import Table, newest, table_of
@@ -119,4 +120,4 @@ def _table(request: BuildRequest) -> Table:
     return table or newest()
 
 
-BACKEND = TrtllmTorch()
+BACKEND: Backend = TrtllmTorch()

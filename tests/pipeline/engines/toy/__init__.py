@@ -11,6 +11,7 @@ from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet
 from pipeline.backend.lint_rule import Advice
 from pipeline.backend.memory import Limits, all_tokens
+from pipeline.backend.protocol import Backend
 from pipeline.models.shape import ModelShape
 from recipes.formats import Format
 from recipes.schema import Recipe, Speculative
@@ -135,4 +136,4 @@ class Toy:
         return False
 
 
-BACKEND = Toy()
+BACKEND: Backend = Toy()
