@@ -57,22 +57,22 @@ class Suggestion:
 def suggest(
     record: VersionRecord,
     missed: Sequence[str],
-    wanted: Mapping[str, Any],
+    request: Mapping[str, Any],
     siblings: Sequence[VersionRecord] = (),
 ) -> Suggestion:
-    """Changes a version's recipe so that an engine built from it suits what is `wanted`.
+    """Changes a version's recipe so that an engine built from it suits a `request`, fact -> value.
 
     `missed` are the facts that the version does not suit; `siblings` are other versions of the model, whose
     calibration is taken where the version had none and the new format needs it.
     """
-    draft = Draft(copy.deepcopy(record.recipe), record.facts, wanted)
+    draft = Draft(copy.deepcopy(record.recipe), record.facts, request)
     if problems := _problems(draft.recipe):  # nothing can be changed in what is no recipe of this version
         open_ = tuple(
             f"the recipe of {record.reference} is not one of this version ({problem})" for problem in problems
         )
         return Suggestion(of=record.reference, recipe=None, changes=(), notes=(), open=open_)
     for fact in [name for name in FIXES if name in missed]:
-        FIXES[fact](draft, wanted.get(fact))
+        FIXES[fact](draft, request.get(fact))
     draft.open += [f"{fact}: no recipe changes that" for fact in missed if fact not in FIXES]
     _feed(draft, siblings)
     _rename(draft)
@@ -105,8 +105,8 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 def formats_like(recipe: Mapping[str, Any]) -> list[str]:
     """The other formats, those with weights of a like size first; the unquantized one is the last resort."""
-    stated = recipe.get("format", "none")
-    have = stated if isinstance(stated, str) else stated["default"]
+    format_ = recipe.get("format", "none")
+    have = format_ if isinstance(format_, str) else format_["default"]
     if have not in FORMATS:
         return []
     bits = FORMATS[have].weight_bits

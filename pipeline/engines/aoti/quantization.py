@@ -90,15 +90,15 @@ def linears_of(
     """
     names = {name_of(layer, linear) for layer in range(num_layers) for linear in sources}
     if quantization.get("quant_algo") == MIXED:
-        found = _each(checkpoint / MIXED_FILE, names)
+        formats = _each(checkpoint / MIXED_FILE, names)
     else:
         default, excluded = _format(quantization, "config.json"), quantization.get("exclude_modules") or ()
         excluded = [newest(pattern) for pattern in excluded]
-        found = {
+        formats = {
             name: default for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)
         }
     return tuple(
-        {linear: found.get(name_of(layer, linear), UNQUANTIZED) for linear in sources}
+        {linear: formats.get(name_of(layer, linear), UNQUANTIZED) for linear in sources}
         for layer in range(num_layers)
     )
 

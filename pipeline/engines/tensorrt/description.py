@@ -45,10 +45,10 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
         )
     config = json.loads((out / "config.json").read_text())
     versions = {"log": log.version, "config.json": config.get("version", "")}
-    for where, stated in versions.items():
-        if stated and stated != version:
+    for where, built_by in versions.items():
+        if built_by and built_by != version:
             raise BackendUnavailable(
-                f"the {where} of the build says TensorRT-LLM {stated}, the toolchain was probed as "
+                f"the {where} of the build says TensorRT-LLM {built_by}, the toolchain was probed as "
                 f"{version}; run again: `enginery toolchains` asks it anew"
             )
     found_differences = differences(part.asked, part.settings, config)

@@ -41,9 +41,9 @@ def _limits(built: Mapping[str, Any], about: Mapping[str, Any]) -> EngineLimits:
     )
 
 
-def _mode(stated: Any, settings: Mapping[str, Any]) -> Mode | None:
+def _mode(mode: Any, settings: Mapping[str, Any]) -> Mode | None:
     """The speculative mode: a number or a name in config.json, by version; a name in engine.json."""
-    name = MODES.get(stated) if isinstance(stated, int) else str(stated or "").lower()
+    name = MODES.get(mode) if isinstance(mode, int) else str(mode or "").lower()
     name = name or settings.get("speculative_decoding_mode")
     return cast("Mode", name) if name in get_args(Mode) else None
 

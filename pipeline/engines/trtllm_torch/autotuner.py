@@ -30,14 +30,14 @@ def identity(toolchain: Mapping[str, Any], world_size: int, key: str) -> dict[st
     }  # fmt: skip
 
 
-def stale(identity: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def stale(identity: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """Why findings made under one identity must not be used under another; empty: they may be."""
     different = [
-        f"{label} is {here.get(name)}, they were made on {identity.get(name)}"
+        f"{label} is {current.get(name)}, they were made on {identity.get(name)}"
         if name in ("gpu", "sm")
-        else f"{label} differ: {identity.get(name)} then, {here.get(name)} now"
+        else f"{label} differ: {identity.get(name)} then, {current.get(name)} now"
         for name, label in NAMES.items()
-        if identity.get(name) != here.get(name)
+        if identity.get(name) != current.get(name)
     ]
     return "; ".join(different)
 
@@ -66,11 +66,13 @@ def usable(tuning: Path, world_size: int) -> str:
     return f"{FILE} has no {missing[0]}" if missing else ""
 
 
-def offered(earlier: Path | None, here: Mapping[str, Any]) -> str:
+def offered(earlier: Path | None, current: Mapping[str, Any]) -> str:
     """Why an earlier build's findings cannot be the start of a new warm-up; empty: they can."""
     if earlier is None or not (earlier / IDENTITY).is_file() or not cache_files(earlier):
         return "there are none"
-    return stale(json.loads((earlier / IDENTITY).read_text()), here) or usable(earlier, here["world_size"])
+    return stale(json.loads((earlier / IDENTITY).read_text()), current) or usable(
+        earlier, current["world_size"]
+    )
 
 
 def copy(source: Path, target: Path) -> None:

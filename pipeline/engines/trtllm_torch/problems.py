@@ -53,7 +53,7 @@ def problems(options: Mapping[str, Any], table: Table) -> list[Problem]:
 
 
 def _mapping(
-    options: Mapping[str, Any], known: Options, path: tuple[str, ...], table: Table, config: str = ""
+    options: Mapping[str, Any], allowed: Options, path: tuple[str, ...], table: Table, config: str = ""
 ) -> Iterator[Problem]:
     for name, value in options.items():
         key_path = (*path, str(name))
@@ -63,10 +63,10 @@ def _mapping(
             yield Problem(key_path, "is set by Enginery; leave it out", value)
         elif not path and name in OBJECTS:
             yield Problem(key_path, "holds an object of Python, which no file can; leave it out", value)
-        elif name not in known:
-            yield Problem(key_path, _unknown(str(name), known, table, config), value)
+        elif name not in allowed:
+            yield Problem(key_path, _unknown(str(name), allowed, table, config), value)
         elif value is not None:
-            yield from _value(value, known[name], key_path, table)
+            yield from _value(value, allowed[name], key_path, table)
 
 
 def _value(value: Any, option: Option, path: tuple[str, ...], table: Table) -> Iterator[Problem]:
@@ -95,8 +95,8 @@ def _speculative(value: Mapping[str, Any], path: tuple[str, ...], table: Table) 
     yield from _mapping(rest, table.speculative[kind], path, table)
 
 
-def _unknown(name: str, known: Options, table: Table, config: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _unknown(name: str, allowed: Options, table: Table, config: str) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
     others = versions_with(name, config)
     return (
         f"is no key of TensorRT-LLM {table.version}"
