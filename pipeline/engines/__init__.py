@@ -28,4 +28,5 @@ def find_backend(name: str | None) -> Backend | None:
 
 def suggest(programs: Mapping[str, str], *, on_gpu: bool) -> str:
     """Names the backend for a recipe that a host with, or without, GPUs is to serve with these programs."""
+    # Exactly one backend answers yes; a test holds that for releases before and after each change.
     return next(name for name in names() if backend(name).suggested_for(programs, on_gpu=on_gpu))

@@ -100,6 +100,7 @@ def _is_engine(names: Iterable[str]) -> bool:
 
 def _format_of(names: Collection[str]) -> ForeignFormat | None:
     """The builder that wrote these files without Enginery; None where no backend's did."""
+    # Backends are asked one after another: their files do not resemble one another's.
     written = (engines.backend(name).foreign for name in engines.names())
     return next((one for one in written if one is not None and one.recognise(names)), None)
 

@@ -29,6 +29,7 @@ def read_engine(directory: Path, record: VersionRecord) -> Deployment:
     """Reads `engine.json` and what TensorRT-LLM itself wrote beside it."""
     said = read_object(directory / "engine.json")
     backend = find_backend(said["backend"])
+    # What an unknown backend wrote is described by engine.json alone, and exporters refuse it.
     served = backend.read_served(directory, said) if backend is not None else ServedFiles()
     deployment = Deployment(
         name=record.name,

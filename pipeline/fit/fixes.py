@@ -48,6 +48,7 @@ class _Candidate:
 def cheapest(request: BuildRequest, target: GpuType, fit: Fit) -> Fix | None:
     """The first change, in order of cost, with a better verdict; for a queue, the one that ends it."""
     order = get_args(Verdict)
+    # An engine that cannot be built may come to queue; one that queues has to fit.
     needed = min(order.index(fit.verdict) + 1, len(order) - 1)
     for candidate in _candidates(request, target, fit):
         if _refused(candidate.request):
@@ -67,7 +68,7 @@ def _refused(request: BuildRequest) -> bool:
 def _candidates(request: BuildRequest, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
     yield from _eight_bit_cache(request, target)
     yield from _limits(request, target, fit)
-    split = list(_more_ranks(request, target))
+    split = list(_more_ranks(request, target))  # tried alone first, and later with fewer bits each
     yield from split
     yield from _fewer_bits(request, target)
     for wider in split:
@@ -139,6 +140,7 @@ def _larger_gpu(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     served = [FP8_SM * (request.kv_cache == "fp8"), *(fmt.min_sm for fmt in request.precision.formats)]
     larger = {name: gpu for name, gpu in TARGETS.items() if gpu.memory_bytes > target.memory_bytes}
     for name, gpu in sorted(larger.items(), key=lambda item: item[1].memory_bytes):
+        # Ranks that are joined by NVLink today are not moved to GPUs that share PCIe.
         joined = gpu.nvlink or not target.nvlink or request.engine.tp == 1
         if gpu.sm >= max(served) and joined:
             yield _changed(request, gpu, "target", name, f"{gpu.memory_bytes / 1e9:.0f} GB per GPU")

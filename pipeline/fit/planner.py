@@ -149,7 +149,7 @@ class Planner:
             context=self._backend.memory.context_bytes(self.request.engine.world_size),
             kv_per_token=per_token + proposals.kv_per_token,
             kv_per_request=per_request + proposals.kv_per_request,
-            kv_pool=0,
+            kv_pool=0,  # follows from all the others
         )
         return replace(memory, kv_pool=max(0, int(sizes.free_fraction * (memory.room - memory.used_bytes))))
 
@@ -195,6 +195,7 @@ class Planner:
             engine = self.request.engine.model_copy(update={name: value})
             return min(rank.requests for rank in self.ranks(engine)) >= engine.max_batch_size
 
+        # Smaller limits never need more memory, so the served values are all those up to one of them.
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2

@@ -30,6 +30,7 @@ def served_limits(request: BuildRequest, settings: Mapping[str, Any], *, gathers
     batch, seq_len = engine.max_batch_size, engine.max_seq_len + drafted
     block = int(_number(cache, "tokens_per_block", TOKENS_PER_BLOCK))
     most = int(_number(settings, "max_num_tokens", MAX_NUM_TOKENS))
+    # A pass has room for every request's next tokens and for one whole block, whatever the options say.
     tokens = max(min(most, batch * seq_len), batch * (1 + drafted), min(block, seq_len))
     return Limits(
         batch=batch,

@@ -18,6 +18,7 @@ def gpus(request: BuildRequest) -> list[Gpu]:
     """The host's GPUs of the target's type; all of the first one's kind for `host`."""
     target, have = request.engine.target, request.host.gpus
     if target == "host":
+        # A host may have GPUs of several kinds; all ranks run on one kind, because kernels are chosen on it.
         return [gpu for gpu in have if (gpu.name, gpu.sm) == (have[0].name, have[0].sm)]
     return [gpu for gpu in have if _matches(target, gpu)]
 
@@ -58,5 +59,6 @@ def identity(request: BuildRequest) -> dict[str, Any]:
     versions = dict(request.toolchain.versions) if request.toolchain is not None else {}
     gpu = next(iter(gpus(request)), None)
     if gpu is None:
+        # The plan of a host without GPUs shows what would be built; `missing` refuses the build itself.
         return {"versions": versions, "gpu": None, "sm": sm(request), "driver": None}
     return {"versions": versions, "gpu": gpu.name, "sm": gpu.sm, "driver": gpu.driver}

@@ -22,5 +22,6 @@ def rule_names() -> list[str]:
 
 def lint(recipe: Recipe, shape: ModelShape) -> list[Advice]:
     """Everything worth changing, or worth a trial; what gains most first."""
+    # The backend's rules gain speed; those on evidence keep the gate honest, and come last.
     rules = (*engines.backend(recipe.engine.backend).advice, *OF_EVERY_BACKEND)
     return [advice for rule in rules if (advice := rule(recipe, shape)) is not None]

@@ -71,7 +71,7 @@ class Tensorrt:
     @property
     def memory(self) -> TensorrtMemory:
         """Memory that building and serving take."""
-        return TensorrtMemory(self.settings)
+        return TensorrtMemory(self.settings)  # sizes follow from the options' effective values
 
     def options(self, request: BuildRequest) -> type[Options]:
         """Model of `engine.options` for the toolchain's version."""

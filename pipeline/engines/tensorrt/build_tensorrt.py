@@ -108,6 +108,7 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     out.mkdir(exist_ok=True)
     timed = {**part.asked, "options": part.settings.as_param(), "part": part.name}
     key = timing_cache.key_of(device, site.toolchain.versions, timed)
+    # Builds keep the timing cache of the served engine only: twins and drafts have other kernels.
     reuse = timing_cache.bring(site.earlier if not part.name else None, tuning, key)
     sizes = [file.stat().st_size for file in part.rank_files]
     free = psutil.virtual_memory().available

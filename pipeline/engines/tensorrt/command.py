@@ -54,6 +54,7 @@ def command(settings: EngineSettings, run: BuildRun) -> list[str]:
             f"settings of {settings.table.snapshot}: missing {sorted(expected - values.keys())}, "
             f"unknown {sorted(values.keys() - expected)}"
         )
+    # The table keeps the order of the command's own help, so a changed setting changes its own words only.
     ordered = [option for option in options.values() if option.name in values]
     return [word for option in ordered for word in _words(option, values[option.name])]
 

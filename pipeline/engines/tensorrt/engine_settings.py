@@ -31,6 +31,7 @@ class EngineSettings:
     def parse(cls, param: Mapping[str, Any]) -> "EngineSettings":
         """Reads what `as_param` wrote; FileNotFoundError for a table that does not exist."""
         draft = param.get(DRAFT)
+        # The key names the snapshot here and the very release among the toolchain's versions.
         return cls(
             table=snapshot(param[TABLE]),
             values={name: value for name, value in param.items() if name not in (TABLE, DRAFT)},

@@ -47,6 +47,7 @@ def resolve_settings(request: BuildRequest, options: Options) -> EngineSettings:
 def apply_rules(request: BuildRequest, options: Options) -> Sheet:
     """The sheet after every rule, in the order in which the builder applies them."""
     sheet = open_sheet(request, options)
+    # Later rules read what earlier ones set: tokens per pass depend on lengths and on paged attention.
     for rule in (
         _recipe,
         _speculation,
@@ -83,6 +84,7 @@ def _draft(request: BuildRequest, target: Sheet) -> EngineSettings:
     }
     options = options_model(target.table).model_validate(shared)
     sheet = apply_rules(request, options)
+    # A draft model only generates; its context logits would be memory that no step reads.
     return EngineSettings(table=target.table, values={**sheet.values, "gather_context_logits": False})
 
 
