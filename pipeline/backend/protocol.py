@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet
+from pipeline.backend.engine_memory import Memory
 from pipeline.backend.foreign_engine import ForeignFormat
 from pipeline.backend.lint_rule import Rule
-from pipeline.backend.memory import Memory
 
 
 class Backend(Protocol):

@@ -7,7 +7,7 @@ from functools import cached_property
 from pipeline import engines
 from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits
+from pipeline.backend.engine_memory import Limits
 from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.rank_place import Place
 from pipeline.checkpoint.slicing import rank_bytes, stage_layers

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits
+from pipeline.backend.engine_memory import Limits
 from pipeline.checkpoint.slicing import padded_vocab
 
 MAX_NUM_TOKENS = 8192

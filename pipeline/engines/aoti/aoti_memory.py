@@ -2,7 +2,7 @@
 
 from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits, all_tokens
+from pipeline.backend.engine_memory import Limits, all_tokens
 from recipes.formats import Format
 from recipes.schema import Speculative
 

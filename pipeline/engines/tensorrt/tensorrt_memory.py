@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits
+from pipeline.backend.engine_memory import Limits
 from pipeline.checkpoint.loadable import numbers
 from pipeline.drafting import eagle
 from pipeline.trtllm import serving_memory

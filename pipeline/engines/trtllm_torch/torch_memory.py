@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.backend import memory_formulas as formulas
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits, all_tokens
+from pipeline.backend.engine_memory import Limits, all_tokens
 from pipeline.trtllm import serving_memory
 from recipes.formats import Format
 from recipes.schema import Speculative

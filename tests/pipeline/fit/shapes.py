@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline import engines
 from pipeline.backend.build_request import BuildRequest
-from pipeline.backend.memory import Limits
+from pipeline.backend.engine_memory import Limits
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process.host import Host

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 
 from pipeline.backend import memory_formulas as formulas
-from pipeline.backend.memory import Limits
+from pipeline.backend.engine_memory import Limits
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit.planner import Planner
 from pipeline.process.gpus import TARGETS

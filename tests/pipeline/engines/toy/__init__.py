@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.backend.build_request import BuildRequest
 from pipeline.backend.deployment import ServedFiles
 from pipeline.backend.draft_net import DraftNet
+from pipeline.backend.engine_memory import Limits, all_tokens
 from pipeline.backend.lint_rule import Advice
-from pipeline.backend.memory import Limits, all_tokens
 from pipeline.backend.protocol import Backend
 from pipeline.models.shape import ModelShape
 from recipes.formats import Format
