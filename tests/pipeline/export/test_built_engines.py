@@ -7,8 +7,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema
 
 from artifacts.version import VersionRecord
+from pipeline.backend.deployment import Deployment
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.engine_reader import read_engine
 from pipeline.export.export_settings import parse_settings
 from recipes.schema import Model, Speculative

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.backend.deployment import Deployment
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.export_writer import write_export
 from tests.pipeline.export import published

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.backend.deployment import Checkpoint, Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Checkpoint, Deployment
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.exporters import trtllm_serve, vllm
 from tests.pipeline.export import published

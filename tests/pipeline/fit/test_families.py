@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import RankMemory
 from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
-from tests.pipeline.fit.shapes import model, wanted
+from tests.pipeline.fit.shapes import limits, model, wanted
 
 MIXTRAL = model(
     4096, 32, (32, 8), 14336, 32000, architectures=["MixtralForCausalLM"], model_type="mixtral",
@@ -145,7 +144,7 @@ def test_more_never_takes_less(name, fmt, batch, length, more):
     sizes = {"max_batch_size": batch, "max_seq_len": length}
     less = first_rank(FAMILIES[name], fmt, **sizes)
     much = first_rank(FAMILIES[name], fmt, **{**sizes, more: 2 * sizes[more]})
-    assert much.held >= less.held
+    assert much.used_bytes >= less.used_bytes
     assert much.kv_per_request >= less.kv_per_request
     assert much.requests <= less.requests
     split = first_rank(FAMILIES[name], fmt, tp=2, **sizes)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch.build_trtllm_torch import build
 from pipeline.models.config_json import read_shape
 from pipeline.process.host import Gpu, Host
@@ -31,9 +31,9 @@ def found(directory: Path) -> Toolchain:
     return one
 
 
-def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
+def wanted(source: Path, chain: Toolchain, **engine: object) -> BuildRequest:
     """What a recipe asks of the PyTorch backend."""
-    return Wanted(
+    return BuildRequest(
         engine=Engine(backend="trtllm_torch", **{**LIMITS, **engine}),
         shape=read_shape(json.loads((source / "config.json").read_text())),
         precision=Precision.parse("none"),

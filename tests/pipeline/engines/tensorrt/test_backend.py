@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pipeline import engines
-from pipeline.engines.tensorrt import gpus
 from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
+from pipeline.trtllm.target_gpus import gpus
 from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
 from tests.present import present
 

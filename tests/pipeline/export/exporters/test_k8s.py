@@ -7,9 +7,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import parse_settings
 from tests.pipeline.export import published
 from tests.pipeline.export.golden_files import stored

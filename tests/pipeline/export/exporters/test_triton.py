@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2 as schema
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import UNSAFE, parse_settings
 from pipeline.export.triton.triton_settings import TritonSettings
 from tests.pipeline.export import published
