@@ -217,8 +217,9 @@ class Client:
             named = [one.reference for one in retention.known(db).versions if one.address in others]
         which = f", which is {', '.join(named)}" if named else ", which no version is" if others else ""
         return (
-            f"{record.reference}: {said}{which}; bring its files back (enginery repair {record.reference}"
-            " --from STORE|DIRECTORY), or build its recipe again: what comes out otherwise is a new version"
+            f"{record.reference}: {said}{which}; bring its files back "
+            f"(enginery store repair {record.reference} --from STORE|DIRECTORY),"
+            " or build its recipe again: what comes out otherwise is a new version"
         )
 
     def require_own_store(self) -> None:

@@ -137,7 +137,7 @@ def test_a_promotion_refused_waived_and_taken_back(ask, tmp_path):
             publication("demo/int4_awq_tp2", seed=seed, metrics=metrics, facts={**FACTS, "target": "host"})
         )
     typed = list(SESSIONS)
-    start = next(n for n, one in enumerate(typed) if one.startswith("enginery policy prod"))
+    start = next(n for n, one in enumerate(typed) if one.startswith("enginery registry policy prod"))
     policy, promote, waive, rollback, log = typed[start : start + 5]
     assert promote == "enginery promote demo/int4_awq_tp2:2 prod"
     for command, lines, wanted in (
@@ -150,7 +150,15 @@ def test_a_promotion_refused_waived_and_taken_back(ask, tmp_path):
     ):
         if command == rollback:  # what the README leaves out
             ask(
-                "waive", "demo/int4_awq_tp2:1", "prod", "metrics", "--reason", "so far in prod", "--for", "7d"
+                "registry",
+                "waive",
+                "demo/int4_awq_tp2:1",
+                "prod",
+                "metrics",
+                "--reason",
+                "so far in prod",
+                "--for",
+                "7d",
             )
             assert ask("promote", "demo/int4_awq_tp2:1", "prod")[0] == 0
         code, told = call(ask, command)
@@ -180,7 +188,7 @@ def test_a_corrupted_byte_found_named_and_repaired(ask, tmp_path, monkeypatch):
     damaged.chmod(0o644)
     with damaged.open("r+b") as file:
         file.write(b"W")
-    repair = next(one for one in SESSIONS if one.startswith("enginery repair --all --from"))
+    repair = next(one for one in SESSIONS if one.startswith("enginery store repair --all --from"))
     for command, of, wanted in (
         ("enginery verify --all", SESSIONS["enginery verify --all"].output, 1),
         (repair, output(repair), 0),
@@ -206,6 +214,6 @@ def test_the_toolchains_of_the_readme_can_be_declared(ask, tmp_path, monkeypatch
     file.write_text(block)
     monkeypatch.setenv("ENGINERY_TOOLCHAINS", str(file))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    code, out, _ = ask("-q", "toolchains")
+    code, out, _ = ask("-q", "tools", "toolchains")
     assert (code, out.split()) == (4, list(yaml.safe_load(block)["toolchains"]))  # read, and none is here
     assert Path(file).exists()

@@ -1,1 +1,1 @@
-"""Telling others of events: an outbox in the registry, emptied by whoever runs `enginery notify`."""
+"""Telling others of events: an outbox in the registry, emptied by whoever runs `enginery registry notify`."""

@@ -81,7 +81,7 @@ def _check_webhook(target: str, secret: str | None) -> None:
     if secret is None:
         raise SubscriptionRefused(
             "a webhook needs a secret to be signed with; give --secret env:NAME or file:PATH, "
-            "and make one with `enginery subscribe --new-secret FILE`"
+            "and make one with `enginery registry subscribe --new-secret FILE`"
         )
     if not is_elsewhere(secret):
         raise SubscriptionRefused("a secret is named, never given; give env:NAME or file:PATH")

@@ -57,7 +57,7 @@ def _signer(secret: str, where: str) -> Webhook:
         return Webhook(secret)
     except (ValueError, RuntimeError):  # no base64, or nothing in it
         raise SubscriptionRefused(
-            f"{where} holds no webhook secret; make one with `enginery subscribe --new-secret FILE`"
+            f"{where} holds no webhook secret; make one with `enginery registry subscribe --new-secret FILE`"
         ) from None
 
 

@@ -177,6 +177,6 @@ def _copied(source: Path, name: str, target: Path, offset: int, seen: "Hash") ->
 
 def _damaged(source: Path, name: str, what: str) -> str:
     return (
-        f"{source / name} {what}; nothing was pulled: repair the store (enginery repair --all --from STORE), "
-        "or build its recipe again"
+        f"{source / name} {what}; nothing was pulled: repair the store "
+        "(enginery store repair --all --from STORE), or build its recipe again"
     )

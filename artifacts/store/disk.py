@@ -80,7 +80,7 @@ def full(root: Path, what: str, *, needed_bytes: int = 0, written_bytes: int = 0
     room = f"free {more:,} bytes more there" if needed_bytes and more > 0 else "free space there"
     # gc needs a little room itself
     works = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
-    collect = f" (`enginery --store {root} gc` shows what can go)" if works else ""
+    collect = f" (`enginery --store {root} store gc` shows what can go)" if works else ""
     return (
         f"disk full: {what} {needs} {free:,}{unit} are free at {root}, on the disk mounted at"
         f" {disk_of(root)}; {room}{collect}{f', or {instead}' if instead else ''}"

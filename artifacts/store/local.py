@@ -83,7 +83,8 @@ class LocalStore(Contents):
                 "\n".join(
                     [
                         f"{what} is damaged in the store {self.url}; repair it from a store or pull that"
-                        " has it (enginery repair --all --from STORE|DIRECTORY), or run its recipe again",
+                        " has it (enginery store repair --all --from STORE|DIRECTORY), or run its recipe"
+                        " again",
                         *problems,
                     ]
                 )

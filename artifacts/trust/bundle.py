@@ -145,7 +145,9 @@ def claimed(bundle: str) -> tuple[str, dict[str, Any]]:
     statement = None if read is None else _statement(read.payload)
     hint = None if read is None else read.hint
     if statement is None or hint is None:
-        raise KeyUnusable("that is no signature bundle; give one that `enginery sign` or model_signing wrote")
+        raise KeyUnusable(
+            "that is no signature bundle; give one that `enginery trust sign` or model_signing wrote"
+        )
     return hint, statement
 
 

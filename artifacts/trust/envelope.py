@@ -84,7 +84,7 @@ def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     except ValueError:
         raise KeyUnusable("the private key cannot be read; give its own passphrase, and a PEM file") from None
     if not isinstance(found, ec.EllipticCurvePrivateKey) or not isinstance(found.curve, CURVES):
-        raise KeyUnusable("the private key is of another kind; make one with `enginery keygen`")
+        raise KeyUnusable("the private key is of another kind; make one with `enginery trust keygen`")
     return found
 
 

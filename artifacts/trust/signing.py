@@ -141,7 +141,7 @@ def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
 def _lack(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     trusted = ", ".join(key[:16] for key in trusted_keys)
     if not bundles:
-        return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
+        return f"is not signed; have it signed with `enginery trust sign` by a trusted key: {trusted}"
     false = [key[:16] for key in bundles if key in trusted_keys]
     if false:
         return f"has a signature by {', '.join(false)} that is of other files, or broken; do not use it"

@@ -13,8 +13,8 @@ MOST_SHOWN = 80
 
 CURE = (
     "a changed row is only known from a backup of the registry: compare, and restore it, or put the row right"
-    " by hand; `enginery repair --all --from STORE|DIRECTORY` brings back an engine that is gone from another"
-    " store or a pull that has it; else build its recipe again"
+    " by hand; `enginery store repair --all --from STORE|DIRECTORY` brings back an engine that is gone from"
+    " another store or a pull that has it; else build its recipe again"
 )
 
 

@@ -49,7 +49,7 @@ def choose(found: Sequence[Toolchain], name: str | None) -> Choice:
     broken = "".join(f"; {one.name}: {one.problem}" for one in found)
     return Choice(
         problem="no TensorRT-LLM: none is on PATH and none is declared that works; "
-        f"see `enginery toolchains`{broken}"
+        f"see `enginery tools toolchains`{broken}"
     )
 
 
@@ -57,7 +57,7 @@ def _named(found: Sequence[Toolchain], name: str) -> Choice:
     one = next((one for one in found if one.name == name), None)
     if one is None:
         known = ", ".join(one.name for one in found) or "none"
-        return Choice(problem=f"no toolchain {name!r}; have {known} (see `enginery toolchains`)")
+        return Choice(problem=f"no toolchain {name!r}; have {known} (see `enginery tools toolchains`)")
     if one.problem:
         return Choice(problem=f"toolchain {name!r}: {one.problem}")
     return Choice(toolchain=one)

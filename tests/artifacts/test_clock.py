@@ -35,7 +35,7 @@ def at(cli, store, put, key, made):
     def run(days: float, *command: str):
         return cli("--store", store.root, *command, **clock.shifted(made, days))
 
-    assert run(0, "policy", "prod", "--max-age-days", "30").returncode == 0
+    assert run(0, "registry", "policy", "prod", "--max-age-days", "30").returncode == 0
     return run
 
 
@@ -48,7 +48,9 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
     assert "max_age_days: the clock says 20" in again.stderr
     assert "UTC: this clock was set back, or that one was ahead, so that no age is known" in again.stderr
     assert (
-        at(10, "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d").returncode
+        at(
+            10, "registry", "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d"
+        ).returncode
         == 0
     )
     assert at(10, "promote", "demo:1", "prod").returncode == 0
@@ -62,14 +64,36 @@ def test_a_version_from_the_future_has_no_age(at, put, other_key, store):
 
 
 def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(at, store):
-    assert at(5, "policy", "staging", "--max-age-days", "9").returncode == 0
+    assert at(5, "registry", "policy", "staging", "--max-age-days", "9").returncode == 0
     now = at(0, "promote", "demo:1", "prod")
     assert now.returncode == 3
     assert re.search(r"and event \d+, by \S+@\S+, is of 20\d\d-\d\d-\d\d \d\d:\d\d UTC", now.stderr)
-    assert "wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days" in now.stderr
-    short = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "2d")
+    assert "wait until then, or `enginery registry waive NAME:NUMBER ALIAS max_age_days" in now.stderr
+    short = at(
+        0,
+        "registry",
+        "waive",
+        "demo:1",
+        "prod",
+        "max_age_days",
+        "--reason",
+        "a clock was ahead",
+        "--for",
+        "2d",
+    )
     assert "is over; give a later moment than 20" in short.stderr
-    waived = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "9d")
+    waived = at(
+        0,
+        "registry",
+        "waive",
+        "demo:1",
+        "prod",
+        "max_age_days",
+        "--reason",
+        "a clock was ahead",
+        "--for",
+        "9d",
+    )
     assert waived.returncode == 0
     assert at(0, "promote", "demo:1", "prod").returncode == 0
 
@@ -82,13 +106,13 @@ def test_an_event_of_no_believable_year_costs_itself_only(at, store):
 
 
 def test_a_waiver_that_was_over_stays_over(at, store):
-    asked = ("waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
+    asked = ("registry", "waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
     assert at(40, *asked).returncode == 0
-    assert len(json.loads(at(41, "--json", "waive").stdout)) == 1
+    assert len(json.loads(at(41, "--json", "registry", "waive").stdout)) == 1
     assert (
-        at(50, "policy", "staging", "--max-age-days", "9").returncode == 0
+        at(50, "registry", "policy", "staging", "--max-age-days", "9").returncode == 0
     )  # something happens, after its end
-    assert json.loads(at(41, "--json", "waive").stdout) == []
+    assert json.loads(at(41, "--json", "registry", "waive").stdout) == []
     assert at(41, *asked).returncode == 2  # until 43, and it is 50 at least
     assert "is over; give a later moment" in at(41, *asked).stderr
 

@@ -33,7 +33,7 @@ STRICT = Policy(
 
 NO_AGE = (
     "this clock was set back, or that one was ahead, so that no age is known; where this clock is wrong, set it "
-    "right; where it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
+    "right; where it is right, wait until then, or `enginery registry waive NAME:NUMBER ALIAS max_age_days --reason WHY "
     "--for TIME` past then"
 )
 

@@ -13,7 +13,7 @@ version: 1
 name: {name}
 model:
   path: {model}
-format: fp8   # or {{default: fp8, except: {{"model.layers.0.*": none}}}}; see `enginery sensitivity`
+format: fp8   # or {{default: fp8, except: {{"model.layers.0.*": none}}}}; see `enginery tools sensitivity`
 calibration:
   data:
     - {{path: calibration.jsonl}}   # rows {{"text": ...}} or {{"messages": [...]}}: your own traffic

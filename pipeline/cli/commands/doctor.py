@@ -55,7 +55,7 @@ def toolchains(app: App) -> None:
     They are found on PATH, and declared in the file that $ENGINERY_TOOLCHAINS names, else in
     ~/.config/enginery/toolchains.yaml. Exit 4 if none of them works.
 
-    Example: enginery toolchains
+    Example: enginery tools toolchains
     """
     from pipeline.errors import BackendUnavailable  # pydantic: not for --help
     from pipeline.toolchains import declared
@@ -87,7 +87,7 @@ def _toolchain_lines(app: App) -> list[dict[str, Any]]:
         }
         for one in toolchains_of(app)
     ]
-    return lines or [_row("toolchains", "no TensorRT-LLM: see `enginery toolchains`")]
+    return lines or [_row("toolchains", "no TensorRT-LLM: see `enginery tools toolchains`")]
 
 
 def _toolchain_row(one: "Toolchain", driver: str | None) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def gc(
 
     What an alias points at, what a rollback leads to and what a build, push or pull uses always stays.
 
-    Example: enginery gc --keep-last 2 --dry-run
+    Example: enginery store gc --keep-last 2 --dry-run
     """
     from artifacts.collection.marking import Policy  # SQLAlchemy: not for --help
 

@@ -38,7 +38,7 @@ def subscribe(
 ) -> None:
     """Tell somebody of events from now on; without an option, list who is told.
 
-    Example: enginery subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET --kind published
+    Example: enginery registry subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET
     """
     given = [one for one in (webhook, command, remove, new_secret) if one is not None]
     if len(given) > 1:
@@ -70,7 +70,7 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
     Commands that publish and promote start this by themselves. Run it with --follow, or from cron, so that
     what failed is tried again.
 
-    Example: enginery notify --follow
+    Example: enginery registry notify --follow
     """
     if not follow:
         refuse_unused("without --follow", "every")
@@ -97,7 +97,7 @@ def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
             app.out.flush()
             time.sleep(every_s)
     except KeyboardInterrupt:
-        app.out.say("stopped; what is due waits for the next `enginery notify`")
+        app.out.say("stopped; what is due waits for the next `enginery registry notify`")
 
 
 def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
@@ -167,7 +167,7 @@ def _list(app: App) -> None:
     ]
     app.out.rows(rows, id_column="id")
     if not rows:
-        app.out.say("nobody is told of events; see enginery subscribe --help")
+        app.out.say("nobody is told of events; see enginery registry subscribe --help")
 
 
 def _list_deliveries(app: App, outbox: "Outbox") -> None:

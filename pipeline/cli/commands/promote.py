@@ -84,7 +84,7 @@ def rollback(app: App, reference: str, to: int | None, expect: int | None) -> No
 def aliases(app: App, name: str | None, history: bool) -> None:
     """List aliases, who moved them when, and whether their versions still are what is asked.
 
-    Example: enginery aliases demo/int4_awq_tp2 --history
+    Example: enginery registry aliases demo/int4_awq_tp2 --history
     """
     if name is not None:
         app.registry.versions(name)
@@ -115,7 +115,7 @@ def aliases(app: App, name: str | None, history: bool) -> None:
 def log(app: App, name: str | None, newest: int | None) -> None:
     """Say what happened to NAME, or to everything: who did what and when, refusals too.
 
-    Example: enginery log demo/int4_awq_tp2 -n 20
+    Example: enginery registry log demo/int4_awq_tp2 -n 20
     """
     from artifacts.registry.telling import tell  # with the registry
 

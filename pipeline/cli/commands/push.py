@@ -26,7 +26,7 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
       oci:DIR[:TAG]        a manifest of an OCI image layout, in the CNCF ModelPack format
       mlflow:URL[#MODEL]   a new version of a registered model
 
-    Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
+    Example: enginery registry push demo/int4_awq_tp2@candidate oci:./layout:v1
     """
     from pipeline.cli.progress_bar import Moving
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
@@ -55,7 +55,7 @@ def import_(app: App, /, source: str, name: str) -> None:
       oci:DIR[:TAG]                a manifest of an OCI image layout
       mlflow:URL#MODEL             a version of a registered model
 
-    Example: enginery import ./engine-from-elsewhere team/llama
+    Example: enginery registry import ./engine-from-elsewhere team/llama
     """
     from pipeline.cli.progress_bar import Moving
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help

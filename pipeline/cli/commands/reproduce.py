@@ -42,7 +42,7 @@ def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> N
     Nothing of the rebuild is kept. Exit 1 if weights came out otherwise, or a file of the engine that
     servers or readers go by: config.json, the tokenizer. Compiled code and reports may differ.
 
-    Example: enginery reproduce demo/int4_awq_tp2:1 --base recipes/demo
+    Example: enginery trust reproduce demo/int4_awq_tp2:1 --base recipes/demo
     """
     from pipeline.errors import NotReproduced  # pydantic: not for --help
 

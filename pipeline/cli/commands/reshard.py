@@ -29,7 +29,7 @@ def reshard(  # noqa: PLR0913, PLR0917 what click hands over
 
     CHECKPOINT is a directory in Hugging Face layout, a key of the store, or a published version.
 
-    Example: enginery reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
+    Example: enginery tools reshard demo/int4_awq_tp2@candidate ./tp4 --tp 4
     """
     from artifacts.store.disk import refuse_taken
     from pipeline.run.resharding import Layout, find, held, order

@@ -46,7 +46,7 @@ class Question:
 def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
     """Say what quantization costs, linear by linear, and propose exceptions; builds no engine.
 
-    Example: enginery sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
+    Example: enginery tools sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
     """
     from pipeline.plan.planning import plan_sensitivity  # reads checkpoints and data
     from recipes.load import load

@@ -68,7 +68,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
     The passphrase is asked for, or taken from ENGINERY_KEY_PASSPHRASE. Whoever has FILE.pub can check
     signatures; keep FILE where nothing is built.
 
-    Example: enginery keygen ~/keys/release
+    Example: enginery trust keygen ~/keys/release
     """
     from artifacts.trust import bundle  # pydantic: not for --help
 
@@ -97,7 +97,7 @@ def sign(app: App, /, reference: str, **asked: Any) -> None:
     A pulled directory is verified, signed, and the signature written to --output: that needs no registry.
     Any tool for OpenSSF model signatures can check it.
 
-    Example: enginery sign demo/int4_awq_tp2@candidate --key ~/keys/release
+    Example: enginery trust sign demo/int4_awq_tp2@candidate --key ~/keys/release
     """
     if is_directory(reference):
         refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
@@ -123,7 +123,7 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
 
     Without --key the statement is printed and not signed.
 
-    Example: enginery attest demo/int4_awq_tp2@candidate --key ~/keys/release
+    Example: enginery trust attest demo/int4_awq_tp2@candidate --key ~/keys/release
     """
     from artifacts.actor import whoami
     from artifacts.trust import provenance  # pydantic: not for --help
@@ -176,7 +176,7 @@ def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None
     _write(asked["output"], made.bundle)
     app.out.value(
         {"directory": str(directory), "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{directory} is signed by {made.key_id[:16]}; keep it with: enginery sign NAME:VERSION "
+        text=f"{directory} is signed by {made.key_id[:16]}; keep it with: enginery trust sign NAME:VERSION "
         f"--add {asked['output']} --trusted-key FILE.pub",
         short=made.key_id,
     )
@@ -234,7 +234,9 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     ]
     app.out.rows(rows, id_column="key_id")
     if not rows:
-        app.out.say(f"nobody signed {record.reference}; enginery sign {record.reference} --key FILE does")
+        app.out.say(
+            f"nobody signed {record.reference}; enginery trust sign {record.reference} --key FILE does"
+        )
 
 
 def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":

@@ -58,7 +58,7 @@ def stale(
 ) -> None:
     """Show published engines that no longer match their model, hosts or gate data, and what a rebuild costs.
 
-    Example: enginery stale --pools pools.yaml --gate-max-age 60
+    Example: enginery registry stale --pools pools.yaml --gate-max-age 60
     """
     from pipeline.rebuild.find_stale import Asked, ask  # SQLAlchemy and planning: not for --help
 

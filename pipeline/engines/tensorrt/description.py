@@ -47,7 +47,7 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
         if found and found != version:
             raise BackendUnavailable(
                 f"the {where} of the build says TensorRT-LLM {found}, the toolchain was probed as {version}; "
-                "run again: `enginery toolchains` asks it anew"
+                "run again: `enginery tools toolchains` asks it anew"
             )
     found_differences = differences(part.asked, config)
     reducing = [str(one) for one in found_differences if one.reduces]

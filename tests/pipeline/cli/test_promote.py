@@ -32,7 +32,7 @@ def published(tmp_path):
 
 def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask, published):
     assert ask("promote", "demo/fp8:1", "prod") == (0, "demo/fp8@prod is version 1\n", "")
-    code, out, _ = ask("policy", "prod", "--metric", "kl<=0.02", "--max-age-days", "30")
+    code, out, _ = ask("registry", "policy", "prod", "--metric", "kl<=0.02", "--max-age-days", "30")
     assert code == 0
     assert [line.split(maxsplit=2)[1:] for line in out.splitlines()[1:]] == [
         ["verdict", "PASS".ljust(10)],
@@ -44,7 +44,10 @@ def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask, publis
         assert (code, out) == (3, "")
         assert "demo/fp8@prod stays at version 1: version 3 is not what its policy asks" in err
         assert "metrics: kl is 0.03, more than 0.02" in err
-        assert "hint: cure it, or let somebody answer for it: enginery waive demo/fp8:3 prod metrics" in err
+        assert (
+            "hint: cure it, or let somebody answer for it: enginery registry waive demo/fp8:3 prod metrics"
+            in err
+        )
     refusals = [event for event in published.events("demo/fp8") if event.kind == "refused"]
     assert len(refusals) == 1  # a dry run is no attempt
     assert ask("promote", "demo/fp8:2", "prod", "--dry-run")[1] == "demo/fp8@prod may be version 2 (was 1)\n"
@@ -53,61 +56,89 @@ def test_a_refused_promotion_says_why_and_what_to_do_and_ends_with_3(ask, publis
 
 def test_a_waiver_is_shown_wherever_its_version_is(ask, published):
     ask("promote", "demo/fp8:1", "prod")
-    ask("policy", "prod", "--metric", "kl<=0.02")
-    waive = ("waive", "demo/fp8:3", "prod", "metrics", "--reason", "agreed with evaluation", "--for", "7d")
+    ask("registry", "policy", "prod", "--metric", "kl<=0.02")
+    waive = (
+        "registry",
+        "waive",
+        "demo/fp8:3",
+        "prod",
+        "metrics",
+        "--reason",
+        "agreed with evaluation",
+        "--for",
+        "7d",
+    )
     code, out, _ = ask(*waive)
     assert (code, out.startswith("waiver 1: demo/fp8:3 metrics waived for @prod until 2")) == (0, True)
     for command in (
         ("promote", "demo/fp8:3", "prod"),
-        ("aliases",),
-        ("waive",),
-        ("log", "demo/fp8"),
-        ("aliases", "--history"),
+        (
+            "registry",
+            "aliases",
+        ),
+        (
+            "registry",
+            "waive",
+        ),
+        ("registry", "log", "demo/fp8"),
+        ("registry", "aliases", "--history"),
     ):
         code, out, _ = ask(*command)
         assert (code, "agreed with evaluation" in out) == (0, True), command
-    code, out, _ = ask("--json", "aliases", "demo/fp8")
+    code, out, _ = ask("--json", "registry", "aliases", "demo/fp8")
     (row,) = json.loads(out)
     assert (row["alias"], row["version"]) == ("demo/fp8@prod", 3)
-    assert ask("waive", "--end", "1")[1] == "waiver 1 of demo/fp8:3 ended\n"
-    assert "breaks metrics: kl is 0.03" in ask("aliases")[1]
-    assert ask("waive")[2] == "no waiver is open\n"
-    assert "agreed with evaluation" in ask("waive", "--all")[1]
+    assert ask("registry", "waive", "--end", "1")[1] == "waiver 1 of demo/fp8:3 ended\n"
+    assert "breaks metrics: kl is 0.03" in ask("registry", "aliases")[1]
+    assert ask("registry", "waive")[2] == "no waiver is open\n"
+    assert "agreed with evaluation" in ask("registry", "waive", "--all")[1]
 
 
 def test_a_rollback_is_one_command_and_the_log_has_it(ask, published):
     ask("promote", "demo/fp8:1", "prod")
     ask("promote", "demo/fp8:2", "prod")
-    ask("policy", "prod", "--metric", "kl<=0.001")
+    ask("registry", "policy", "prod", "--metric", "kl<=0.001")
     code, out, err = ask("rollback", "demo/fp8@prod")
     assert (code, out) == (0, "demo/fp8@prod is version 1 again (was 2)\n")
     assert "warning: its policy would refuse version 1: metrics: kl is 0.01, more than 0.001" in err
     assert ask("rollback", "demo/fp8@prod")[0] == 2
     assert ask("rollback", "demo/fp8")[2].endswith("'demo/fp8' names no alias; write NAME@ALIAS\n")
-    _, out, _ = ask("--json", "log", "-n", "1")
+    _, out, _ = ask("--json", "registry", "log", "-n", "1")
     (event,) = json.loads(out)
     assert (event["kind"], event["name"], event["detail"]["now"]) == ("rolled_back", "demo/fp8", 1)
-    assert "@prod rolled back from version 2 to version 1" in ask("log")[1]
+    assert "@prod rolled back from version 2 to version 1" in ask("registry", "log")[1]
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (("policy", "--drop"), "rules need an ALIAS"),
-        (("policy", "prod", "--drop", "--verdict", "PASS"), "choose one"),
-        (("policy", "prod", "--verdict", "FAIL"), "rule verdict: ['FAIL'] cannot be; have PASS, UNVERIFIED"),
-        (("policy", "prod", "--metric", "kl=3"), "--metric 'kl=3' is no bound; write NAME>=X or NAME<=X"),
-        (("policy", "prod", "--signed-by", "pyproject.toml"), "give public keys in PEM"),
-        (("waive", "demo/fp8:1", "prod"), "give NAME:VERSION ALIAS RULE, or nothing"),
-        (("waive", "demo/fp8:1", "prod", "metrics"), "a waiver needs --reason WHY and --for TIME"),
+        (("registry", "policy", "--drop"), "rules need an ALIAS"),
+        (("registry", "policy", "prod", "--drop", "--verdict", "PASS"), "choose one"),
         (
-            ("waive", "demo/fp8:1", "prod", "metrics", "--reason", "x", "--for", "soon"),
+            ("registry", "policy", "prod", "--verdict", "FAIL"),
+            "rule verdict: ['FAIL'] cannot be; have PASS, UNVERIFIED",
+        ),
+        (
+            ("registry", "policy", "prod", "--metric", "kl=3"),
+            "--metric 'kl=3' is no bound; write NAME>=X or NAME<=X",
+        ),
+        (("registry", "policy", "prod", "--signed-by", "pyproject.toml"), "give public keys in PEM"),
+        (("registry", "waive", "demo/fp8:1", "prod"), "give NAME:VERSION ALIAS RULE, or nothing"),
+        (
+            ("registry", "waive", "demo/fp8:1", "prod", "metrics"),
+            "a waiver needs --reason WHY and --for TIME",
+        ),
+        (
+            ("registry", "waive", "demo/fp8:1", "prod", "metrics", "--reason", "x", "--for", "soon"),
             "--for 'soon' is no time",
         ),
-        (("waive", "demo/fp8:1", "prod", "kl", "--reason", "x", "--for", "1d"), "rule 'kl' cannot be waived"),
+        (
+            ("registry", "waive", "demo/fp8:1", "prod", "kl", "--reason", "x", "--for", "1d"),
+            "rule 'kl' cannot be waived",
+        ),
         (("promote", "demo/fp8:1", "a b"), "alias 'a b' is not allowed"),
-        (("log", "demo/fp9"), "close to it: demo/fp8"),
-        (("aliases", "demo/fp9"), "close to it: demo/fp8"),
+        (("registry", "log", "demo/fp9"), "close to it: demo/fp8"),
+        (("registry", "aliases", "demo/fp9"), "close to it: demo/fp8"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_2(ask, published, command, said):
@@ -143,7 +174,7 @@ def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
     assert "bring it there with: enginery registry upgrade" in ask("registry", "show")[1]
     assert ask("registry", "upgrade")[1].endswith("schema 1 is now 3\n")
     assert ask("registry", "upgrade")[1].endswith("schema 3 is the newest already\n")
-    code, out, _ = ask("aliases")
+    code, out, _ = ask("registry", "aliases")
     assert (code, "demo/fp8@prod" in out) == (0, True)
     assert ask("registry", "show")[1].splitlines()[2:5] == ["schema     3", "names      3", "versions   5"]
 
@@ -151,6 +182,6 @@ def test_an_older_registry_is_upgraded_by_command_only(ask, tmp_path):
 def test_there_is_no_registry_before_something_is_written(ask, tmp_path):
     assert ask("registry", "upgrade")[0] == 4
     assert ask("registry", "show")[1].splitlines()[2] == "schema     -"
-    assert ask("aliases")[:2] == (0, "")
-    assert ask("log")[:2] == (0, "")
+    assert ask("registry", "aliases")[:2] == (0, "")
+    assert ask("registry", "log")[:2] == (0, "")
     assert not (tmp_path / "store" / "registry.db").exists()

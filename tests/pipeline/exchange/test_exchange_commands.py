@@ -14,11 +14,11 @@ PARTS = {"engine": "engine", "checkpoint": "quantized_checkpoint"}
 @pytest.mark.parametrize("target", ["hf", "oci"])
 def test_the_part_that_is_asked_for_goes_and_comes_back(ask, client, tmp_path, target, part):
     where = f"{target}:{tmp_path / 'out'}" + (":v1" if target == "oci" else "")
-    code, out, err = ask("--json", "push", f"{NAME}@prod", where, "--part", part)
+    code, out, err = ask("--json", "registry", "push", f"{NAME}@prod", where, "--part", part)
     assert code == 0, err
     assert json.loads(out)["part"] == part
     source = where if target == "oci" else str(tmp_path / "out")
-    code, out, err = ask("--json", "import", source, "team/back")
+    code, out, err = ask("--json", "registry", "import", source, "team/back")
     assert code == 0, err
     answer = json.loads(out)
     assert (answer["kind"], answer["verdict"], answer["version"]) == (PARTS[part], "UNVERIFIED", 1)
@@ -33,5 +33,5 @@ def test_the_part_that_is_asked_for_goes_and_comes_back(ask, client, tmp_path, t
 
 def test_what_goes_where_nobody_says_so(ask, client, tmp_path):
     for target, part in (("hf", "checkpoint"), ("oci", "engine")):
-        code, out, err = ask("--json", "push", NAME, f"{target}:{tmp_path / target}")
+        code, out, err = ask("--json", "registry", "push", NAME, f"{target}:{tmp_path / target}")
         assert (code, json.loads(out)["part"]) == (0, part), err

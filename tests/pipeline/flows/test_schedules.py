@@ -93,7 +93,7 @@ def site(cli, tmp_path_factory) -> Iterator[Site]:
         answers = {}
         for name, command in {
             "recipe": ("submit", recipe, "--schedule-only"),
-            "stale": ("stale", "--offline", "--schedule", "* * * * *"),
+            "stale": ("registry", "stale", "--offline", "--schedule", "* * * * *"),
         }.items():
             done = cli("--store", base / "store", "--json", *command, *to)  # without the worker's toolchain
             assert done.returncode == 0, done.stderr

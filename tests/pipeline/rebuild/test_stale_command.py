@@ -1,4 +1,4 @@
-"""`enginery stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
+"""`enginery registry stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def stale(ask):
     """Runs the command without the hub; returns why each version is stale, by its reference, and what was told."""
 
     def run(*args: str, offline: bool = True) -> tuple[dict[str, str], str]:
-        code, out, err = ask("--json", "stale", *(["--offline"] if offline else []), *args)
+        code, out, err = ask("--json", "registry", "stale", *(["--offline"] if offline else []), *args)
         assert code == 0, err
         return {row["version"]: row["why"] for row in json.loads(out)}, err
 
@@ -43,7 +43,7 @@ def test_pools_of_a_file_decide_what_is_stale_and_what_it_costs(stale, ask, site
     pools.write_text('version: 1\npools: [{name: edge, torch: "2.13.0"}]\n')
     assert stale("--pools", str(pools))[0] == {}
     pools.write_text("version: 1\npools: [{name: edge, gpu: h300}]\n")
-    assert ask("stale", "--offline", "--pools", str(pools))[0] == 2
+    assert ask("registry", "stale", "--offline", "--pools", str(pools))[0] == 2
 
 
 def test_recipes_of_rebuilds_are_written_and_plan(stale, ask, site, tmp_path):

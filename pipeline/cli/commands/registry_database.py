@@ -10,15 +10,7 @@ if TYPE_CHECKING:
     from artifacts.registry.database import Database
 
 
-@click.group()
-def registry() -> None:
-    """Make, upgrade or show the registry's database.
-
-    Example: enginery --registry postgresql://enginery@db/engines registry init
-    """
-
-
-@registry.command()
+@click.command()
 @click.pass_obj
 def init(app: App) -> None:
     """Make the tables; where they are there already, nothing changes.
@@ -32,7 +24,7 @@ def init(app: App) -> None:
     _tell(app, database, f"{done} registry {database.url}, schema {database.schema()}")
 
 
-@registry.command()
+@click.command()
 @click.pass_obj
 def upgrade(app: App) -> None:
     """Bring the tables of an older enginery to this one's, all or nothing.
@@ -48,7 +40,7 @@ def upgrade(app: App) -> None:
     _tell(app, database, f"registry {database.url}: {said}")
 
 
-@registry.command()
+@click.command()
 @click.pass_obj
 def show(app: App) -> None:
     """Show where the registry is, its schema, its store and what is in it.

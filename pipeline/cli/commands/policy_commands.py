@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
     """Show what aliases ask of versions, or set all rules of ALIAS, whatever the versions' names.
 
-    Example: enginery policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
+    Example: enginery registry policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
     """
     from artifacts.registry.policy import parse_policy  # with the registry
 
     document = _document(**rules)
     if (document or drop) and not alias:
-        raise click.UsageError("rules need an ALIAS; `enginery policy` alone shows those there are")
+        raise click.UsageError("rules need an ALIAS; `enginery registry policy` alone shows those there are")
     if document and drop:
         raise click.UsageError("--drop takes the policy away, and rules set one; choose one")
     if alias and (document or drop):
@@ -66,7 +66,7 @@ def waive(
 ) -> None:
     """Let a version break RULE of an alias's policy for a time, or list the waivers that are open.
 
-    Example: enginery waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild is queued' --for 7d
+    Example: enginery registry waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild queued' --for 7d
     """
     if end is not None:
         refuse_unused("with --end", "reference", "alias", "rule", "reason", "duration", "ended")

@@ -1,0 +1,60 @@
+"""store show, store share: what a store holds, and how many bytes it takes."""
+
+import click
+
+from pipeline.cli.app import App
+
+
+@click.command()
+@click.pass_obj
+def show(app: App) -> None:
+    """Show id, artifacts and bytes, with and without the files that artifacts share.
+
+    Example: enginery store show
+    """
+    from artifacts.store.sharing import measure  # pydantic: not for --help
+    from pipeline.units import size
+
+    opened = app.client.store
+    identity, found = opened.identity(), measure(opened)
+    answer = {
+        "store": app.store_url,
+        "id": identity.id if identity else None,
+        "artifacts": found.artifacts,
+        "listed_bytes": found.listed_bytes,
+        "held_bytes": found.held_bytes,
+        "unused_bytes": found.unused_bytes,
+    }
+    ratio = found.listed_bytes / max(found.held_bytes, 1)
+    app.out.value(
+        answer,
+        text=f"{app.store_url}   id {identity.id[:12] if identity else 'none yet'}\n"
+        f"{found.artifacts:,} artifacts of {size(found.listed_bytes)} take {size(found.held_bytes)}:"
+        f" {ratio:.2f} times less, since each file is stored once\n"
+        f"{size(found.unused_bytes)} are used by no artifact",
+        short=str(found.held_bytes),
+    )
+
+
+@click.command()
+@click.pass_obj
+def share(app: App) -> None:
+    """Let artifacts that were written by versions without sharing share their files.
+
+    Example: enginery store share
+    """
+    from artifacts.store.sharing import measure, share  # pydantic: not for --help
+    from pipeline.units import size
+
+    opened = app.client.store
+    before = measure(opened)
+    damaged = share(opened)
+    after = measure(opened)
+    for path in damaged:
+        app.out.warn(f"{path} is damaged and was left alone; see `enginery verify --all`")
+    freed = before.held_bytes - after.held_bytes
+    app.out.value(
+        {"freed_bytes": freed, "damaged": [str(path) for path in damaged]},
+        text=f"{after.artifacts:,} artifacts share their files; {size(freed)} were freed",
+        short=str(freed),
+    )
