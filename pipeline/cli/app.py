@@ -35,11 +35,11 @@ class App(Workspace):
 
     def tell_odd(self) -> None:
         """Names the rows of the registry that answers left out."""
-        found = list(self.odd_rows)
-        for one in found[:ODD_SHOWN]:
-            self.out.warn(f"{one}; the row is left out, see `enginery verify --all`")
-        if len(found) > ODD_SHOWN:
-            self.out.warn(f"{len(found) - ODD_SHOWN} more rows of the registry are odd and left out")
+        rows = list(self.odd_rows)
+        for row in rows[:ODD_SHOWN]:
+            self.out.warn(f"{row}; the row is left out, see `enginery verify --all`")
+        if len(rows) > ODD_SHOWN:
+            self.out.warn(f"{len(rows) - ODD_SHOWN} more rows of the registry are odd and left out")
         self.odd_rows.clear()
 
     def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
@@ -55,13 +55,13 @@ class App(Workspace):
         from pipeline.plan.planning import draft_file  # as above
 
         drafted = draft_file(file, self.site)
-        self._warn([one.loaded for one in drafted])
+        self._warn([draft.loaded for draft in drafted])
         return drafted
 
     def _warn(self, recipes: "list[Loaded]") -> None:
         """Says what may be meant as it is, once for all recipes."""
         from pipeline.plan.refusals import warnings  # with the plans
 
-        said = dict.fromkeys(text for loaded in recipes for text in warnings(loaded.recipe))
-        for text in said if not self.out.quiet else ():
+        texts = dict.fromkeys(text for loaded in recipes for text in warnings(loaded.recipe))
+        for text in texts if not self.out.quiet else ():
             self.out.warn(text)

@@ -28,24 +28,24 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
     from artifacts.registry.audit import Audit, Finding, audit  # SQLAlchemy: not for --help
     from artifacts.registry.database import connect
 
-    store, named = app.client.store, app.client.registry_named
-    if named is None and store.remote is not None:
+    store, named_url = app.client.store, app.client.registry_named
+    if named_url is None and store.remote is not None:
         return None  # a remote store has no registry in it, and none was named
-    database = connect(named or store.registry_url)
+    database = connect(named_url or store.registry_url)
     try:
-        there = database.schema() is not None
+        exists = database.schema() is not None
     except StoreUnusable:
-        there = True  # whatever it is: the audit says it
-    if there:
-        found = audit(database, store if engines else None)
+        exists = True  # whatever it is: the audit says it
+    if exists:
+        report = audit(database, store if engines else None)
         own = store.remote is None and database.url == store.registry_url
-        strange = other(store.shared, database) if own and not found.unreadable else None
+        strange = other(store.shared, database) if own and not report.unreadable else None
         first = () if strange is None else (Finding(where="registry", what=strange),)
-        return replace(found, findings=(*first, *found.findings))
-    said = lost(store, database.url)
-    if said is None:
+        return replace(report, findings=(*first, *report.findings))
+    problem = lost(store, database.url)
+    if problem is None:
         return None
-    return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=said),), unreadable=True)
+    return Audit(rows=0, versions=0, findings=(Finding(where="registry", what=problem),), unreadable=True)
 
 
 def findings(audit: "Audit | None") -> list[str]:
@@ -53,17 +53,17 @@ def findings(audit: "Audit | None") -> list[str]:
     if audit is None or not audit.findings:
         return []
     number = len(audit.findings)
-    told = [f"  {one}" for one in audit.findings[:MOST_SHOWN]]
+    lines = [f"  {finding}" for finding in audit.findings[:MOST_SHOWN]]
     more = [f"  and {number - MOST_SHOWN:,} more"] if number > MOST_SHOWN else []
-    return [f"{number:,} finding{'' if number == 1 else 's'} in the registry:", *told, *more]
+    return [f"{number:,} finding{'' if number == 1 else 's'} in the registry:", *lines, *more]
 
 
 def require_sound(audit: "Audit | None") -> None:
     """Refuses a registry with findings, which repair cannot cure: only a backup knows what was there."""
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
 
-    told = findings(audit)
-    if told:
-        error = ArtifactCorrupt("\n".join(["repair cannot put the registry right:", *told]))
+    lines = findings(audit)
+    if lines:
+        error = ArtifactCorrupt("\n".join(["repair cannot put the registry right:", *lines]))
         error.add_note(CURE)
         raise error

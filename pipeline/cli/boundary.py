@@ -58,7 +58,7 @@ def _full(exc: BaseException) -> str:
     if isinstance(name, str | bytes):
         return disk.full(Path(os.fsdecode(name)).parent, os.fsdecode(name))
     places = {disk.disk_of(place) for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()))}
-    free = ", ".join(f"{disk.free_bytes(one):,} at {one}" for one in sorted(places))
+    free = ", ".join(f"{disk.free_bytes(folder):,} at {folder}" for folder in sorted(places))
     return f"disk full: {exc}; bytes free: {free}; free space where there is none, or set $TMPDIR"
 
 

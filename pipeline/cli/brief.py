@@ -11,8 +11,10 @@ LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
 def brief(text: str) -> str:
     """The message with long words and lines cut in their middle, and of very many lines the first."""
     lines = text.splitlines()
-    shown = [_cut(LONG_WORD.sub(lambda found: _cut(found[0], WORD), line), LINE) for line in lines[:LINES]]
-    return "\n".join(shown + ([f"... {len(lines) - LINES} more lines"] if len(lines) > LINES else []))
+    cut_lines = [
+        _cut(LONG_WORD.sub(lambda match: _cut(match[0], WORD), line), LINE) for line in lines[:LINES]
+    ]
+    return "\n".join(cut_lines + ([f"... {len(lines) - LINES} more lines"] if len(lines) > LINES else []))
 
 
 def _cut(text: str, most: int) -> str:

@@ -16,15 +16,15 @@ def versions(app: App, keys: set[str]) -> dict[str, list[str]]:
     """What the store calls an artifact -> versions that have it, and as what."""
     from artifacts.address import is_same, key_of  # with the store
 
-    found: dict[str, list[str]] = {}
+    holders: dict[str, list[str]] = {}
     contents = {name: _content(app, name) for name in keys}
     for record in app.registry.every():
         parts = {key: kind for kind, key in record.lineage.items()} | {record.engine_key: "engine"}
         for name, content in contents.items():
             part = parts.get(key_of(name))
             if part and (part != "engine" or is_same(record.manifest_digest, content)):
-                found.setdefault(name, []).append(f"{record.reference} ({part})")
-    return found
+                holders.setdefault(name, []).append(f"{record.reference} ({part})")
+    return holders
 
 
 def _content(app: App, name: str) -> str | None:

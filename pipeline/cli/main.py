@@ -173,54 +173,54 @@ def main() -> None:
 
 
 def _run() -> int:
-    made: list[App] = []
+    apps: list[App] = []
     try:
-        return _guarded(made)
+        return _guarded(apps)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return _failed(made, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
+        return _failed(apps, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
     except click.ClickException as exc:
         from pipeline.cli.brief import brief  # only after an error
 
         written = StringIO()
         exc.show(written)
-        message, shown = brief(exc.format_message()), brief(written.getvalue())
-        return _failed(made, 2, message, lambda: click.echo(shown, err=True))
+        message, text = brief(exc.format_message()), brief(written.getvalue())
+        return _failed(apps, 2, message, lambda: click.echo(text, err=True))
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _guarded(made: "list[App]") -> int:
+def _guarded(apps: "list[App]") -> int:
     """Runs the command; imports the error table only once something was raised."""
     try:
-        result = enginery(standalone_mode=False, obj=made)
+        result = enginery(standalone_mode=False, obj=apps)
     except Exception as exc:
         if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
             raise
         from pipeline.cli.boundary import report  # rich and pydantic: only after an error
 
-        return report(exc, _output(made))
-    for app in made:
+        return report(exc, _output(apps))
+    for app in apps:
         app.out.flush()
     return result if isinstance(result, int) else 0
 
 
-def _failed(made: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
+def _failed(apps: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
     """Tells of a failure that is no exception of ours, as a document too where one was asked for."""
     show()
     if _asked_for_json():
         from pipeline.cli.boundary import failure  # as above
 
-        _output(made).failed(failure(code, message))
+        _output(apps).failed(failure(code, message))
     return code
 
 
-def _output(made: "list[App]") -> "Output":
+def _output(apps: "list[App]") -> "Output":
     """Where the call prints; a call that failed before it had options is read as far as that needs."""
     from pipeline.cli.output import Output
 
-    if made:
-        return made[0].out
+    if apps:
+        return apps[0].out
     return Output(
         json_mode=_asked_for_json(), color="--no-color" not in sys.argv and not os.environ.get("NO_COLOR")
     )

@@ -77,8 +77,8 @@ class Display(Listener):
             self.bars.update(self.tasks[step.key], completed=done, total=total, numbers=numbers)
         elif now - self.said[step.key] > LINE_EVERY_S:
             self.said[step.key] = now
-            left = duration((total - done) / rate) if done else "unknown"
-            self.out.say(f".. {label(step)}  {numbers}, eta {left}")
+            remaining = duration((total - done) / rate) if done else "unknown"
+            self.out.say(f".. {label(step)}  {numbers}, eta {remaining}")
 
     def waiting(self, step: Step, whom: str) -> None:
         """Says whom the step waits for."""
@@ -92,15 +92,15 @@ class Display(Listener):
         """Warns of what the build goes on without."""
         self.out.warn(f"{label(step)}: {text}")
 
-    def finished(self, made: Made) -> None:
+    def finished(self, artifact: Made) -> None:
         """Leaves one line: what, which, how long, how much memory."""
-        step = made.step
+        step = artifact.step
         self._close(step)
-        took = "cached" if made.cached else duration(made.manifest.seconds)
-        peak = made.manifest.peak_memory_bytes
-        memory = f"peak {size(peak)}" if peak and not made.cached else ""
+        took = "cached" if artifact.cached else duration(artifact.manifest.seconds)
+        peak = artifact.manifest.peak_memory_bytes
+        memory = f"peak {size(peak)}" if peak and not artifact.cached else ""
         self.out.say(f"{self._mark('✓', 'ok')} {label(step)}  {took:>7}  {memory:<14}  {step.what}".rstrip())
-        for text in () if self.out.quiet else made.remarks():
+        for text in () if self.out.quiet else artifact.remarks():
             self.out.warn(text)
 
     def failed(self, step: Step, error: Exception) -> None:

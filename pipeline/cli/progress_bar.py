@@ -14,8 +14,8 @@ from pipeline.units import duration
 class Moving:
     """Shows how far one piece of work is; to be called with units done and units in all."""
 
-    def __init__(self, out: Output, what: str) -> None:
-        self.out, self.what = out, what
+    def __init__(self, out: Output, label: str) -> None:
+        self.out, self.what = out, label
         self.live = out.stderr.is_terminal and not out.quiet
         self.since = self.said = time.monotonic()
         self.unit = ""
@@ -29,7 +29,7 @@ class Moving:
             console=out.stderr,
             transient=True,
         )
-        self.task = self.bar.add_task(what, total=None, numbers="")
+        self.task = self.bar.add_task(label, total=None, numbers="")
 
     def __enter__(self) -> Self:
         if self.live:
@@ -53,8 +53,8 @@ class Moving:
             self.bar.update(self.task, completed=done, total=total, numbers=numbers)
         elif now - self.said > LINE_EVERY_S:
             self.said = now
-            left = duration((total - done) / rate) if done else "unknown"
-            self.out.say(f".. {self.what}  {numbers}, eta {left}")
+            remaining = duration((total - done) / rate) if done else "unknown"
+            self.out.say(f".. {self.what}  {numbers}, eta {remaining}")
 
 
 def _named(unit: str) -> str:

@@ -10,11 +10,11 @@ def refuse_unused(why: str, *names: str) -> None:
     `names` are parameters as the command's function has them; `why` follows "has no effect".
     """
     ctx = click.get_current_context()
-    given = [
-        one.opts[-1] if isinstance(one, click.Option) else one.human_readable_name
-        for one in ctx.command.params
-        if one.name in names and ctx.get_parameter_source(one.name) is ParameterSource.COMMANDLINE
+    unused = [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in ctx.command.params
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
     ]
-    if given:
-        have = "has" if len(given) == 1 else "have"
-        raise click.UsageError(f"{' and '.join(given)} {have} no effect {why}")
+    if unused:
+        have = "has" if len(unused) == 1 else "have"
+        raise click.UsageError(f"{' and '.join(unused)} {have} no effect {why}")

@@ -64,15 +64,15 @@ class _Bounded:
 
 def members(blob: Path, *, compressed: bool) -> dict[str, int]:
     """Name -> bytes of every file in an archive, by its headers; a link in it is an ExchangeRefused."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for member, _ in _plain(blob, compressed=compressed):
         name = _name(member)
-        if name in found:
+        if name in sizes:
             raise ExchangeRefused(f"{blob}: {name!r} is there twice; push it again")
-        if len(found) >= MAX_FILES:
+        if len(sizes) >= MAX_FILES:
             raise ExchangeRefused(f"{blob}: more than {MAX_FILES:,} files; no model has as many")
-        found[name] = member.size
-    return found
+        sizes[name] = member.size
+    return sizes
 
 
 def extract(blob: Path, place: Callable[[str], Path | None], *, compressed: bool) -> None:

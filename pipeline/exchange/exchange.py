@@ -51,33 +51,35 @@ def push(
         return _push(content(record, part or default_part(target), client), target, client, progress)
 
 
-def _push(what: Content, target: Target, client: Client, progress: Progress | None) -> Pushed:
+def _push(content: Content, target: Target, client: Client, progress: Progress | None) -> Pushed:
     if isinstance(target, Directory):
-        path = hf.write_directory(what, client, target.path, progress)
-        return Pushed(what=what.part, where=str(path), facts={"directory": str(path)})
+        path = hf.write_directory(content, client, target.path, progress)
+        return Pushed(what=content.part, where=str(path), facts={"directory": str(path)})
     if isinstance(target, Repository):
-        url = hf.upload(what, client, target, progress)
-        return Pushed(what=what.part, where=url, facts={"commit": url})
+        url = hf.upload(content, client, target, progress)
+        return Pushed(what=content.part, where=url, facts={"commit": url})
     if isinstance(target, Layout):
         digest, tag = (
-            oci_write.write_layout(what, client, target, progress),
-            target.tag or oci_write.default_tag(what),
+            oci_write.write_layout(content, client, target, progress),
+            target.tag or oci_write.default_tag(content),
         )
         where = f"oci:{target.path}:{tag}"
-        return Pushed(what=what.part, where=where, facts={"digest": digest, "tag": tag})
-    made = mlflow_push.push(what, client, target, progress)
-    where = f"mlflow:{target.address}#{made.model}/{made.number}"
+        return Pushed(what=content.part, where=where, facts={"digest": digest, "tag": tag})
+    registered = mlflow_push.push(content, client, target, progress)
+    where = f"mlflow:{target.address}#{registered.model}/{registered.number}"
     return Pushed(
-        what=what.part, where=where, facts={"model": made.model, "number": made.number, "new": made.new}
+        what=content.part,
+        where=where,
+        facts={"model": registered.model, "number": registered.number, "new": registered.new},
     )
 
 
 def take(source: str, name: str, client: Client, host: Host, progress: Progress | None = None) -> Adopted:
     """Imports what is at a place; `source` is as `pipeline.exchange.target.parse_source` reads it."""
     where = parse_source(source)
-    with _here(where, client, progress) as (directory, said):
+    with _here(where, client, progress) as (directory, origin):
         try:
-            return adopt(directory, name, {"from": source, **said}, client, host)
+            return adopt(directory, name, {"from": source, **origin}, client, host)
         except (SourceError, ExchangeRefused) as exc:
             raise type(exc)(str(exc).replace(str(directory), source)) from exc
 

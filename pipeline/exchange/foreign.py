@@ -83,11 +83,11 @@ def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
 
     Neither is an ExchangeRefused, an incomplete checkpoint a SourceError.
     """
-    held = set(names)
-    if _is_engine(held):
-        return tuple(sorted(held))
-    if "config.json" in held:
-        return tuple(sorted({*check_names(held, where), *(held & {QUANTIZATION})}))
+    present = set(names)
+    if _is_engine(present):
+        return tuple(sorted(present))
+    if "config.json" in present:
+        return tuple(sorted({*check_names(present, where), *(present & {QUANTIZATION})}))
     raise ExchangeRefused(
         f"{where} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
         "checkpoint (config.json with safetensors); nothing was imported"
@@ -107,15 +107,15 @@ def _pulled(directory: Path) -> Foreign:
     version = unseal((directory / VERSION).read_text(), VERSION)
     manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
     if "engine.json" in manifest.files:
-        found = _ours(directory, tuple(manifest.files))
+        foreign = _ours(directory, tuple(manifest.files))
     else:
-        found = replace(_checkpoint(directory), names=tuple(manifest.files))
-    said = version.get("facts", {})
-    told = {name: said[name] for name in ("target", "gpus") if name in said}
+        foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
+    stated_facts = version.get("facts", {})
+    kept_facts = {name: stated_facts[name] for name in ("target", "gpus") if name in stated_facts}
     claims = {
         name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
     }
-    return replace(found, facts={**found.facts, **told}, claims=claims)
+    return replace(foreign, facts={**foreign.facts, **kept_facts}, claims=claims)
 
 
 def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
@@ -182,9 +182,9 @@ def format_of(algorithm: str | None) -> str:
 def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
     require_inside(directory, terms.TEXT)
-    taken = local_names(directory)
+    local = local_names(directory)
     try:
-        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in taken})
+        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in local})
         require_json(directory)
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)
@@ -192,9 +192,9 @@ def _checkpoint(directory: Path) -> Foreign:
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:
         raise SourceError(f"{exc}; nothing was imported") from None
-    names = [*taken, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
-    said = front_matter(directory)
-    base = said.get("base_model")
+    names = [*local, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
+    front = front_matter(directory)
+    base = front.get("base_model")
     return Foreign(
         kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
         names=tuple(names),
@@ -221,8 +221,8 @@ def _checkpoint(directory: Path) -> Foreign:
 
 def _licence(directory: Path) -> Mapping[str, Any] | None:
     """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
-    found = terms.licence_in(directory)
-    return found if found["stated"] or found["texts"] else None
+    licence = terms.licence_in(directory)
+    return licence if licence["stated"] or licence["texts"] else None
 
 
 def _json(path: Path) -> dict[str, Any]:

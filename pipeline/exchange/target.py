@@ -90,8 +90,8 @@ def _repository(text: str) -> Repository:
 
 
 def _layout(text: str) -> Layout:
-    path, found, tag = text.rpartition(":")
-    if not found or "/" in tag:
+    path, separator, tag = text.rpartition(":")
+    if not separator or "/" in tag:
         return Layout(user_path(text))
     if not TAG.fullmatch(tag):
         raise ExchangeRefused(f"oci tag {tag!r} is none; use up to 128 letters, digits, '.', '_' and '-'")

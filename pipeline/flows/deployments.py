@@ -98,34 +98,36 @@ def send_rebuilds(
 ) -> list[Sent]:
     """Starts a run for each stale version whose rebuild was planned; its recipe's schedule stays as it is."""
     orders = [
-        Order(loaded=one.rebuild.loaded, store_url=store_url, registry_url=registry_url)
-        for one in findings
-        if one.rebuild is not None
+        Order(loaded=finding.rebuild.loaded, store_url=store_url, registry_url=registry_url)
+        for finding in findings
+        if finding.rebuild is not None
     ]
     return [send(order, server) for order in orders]
 
 
 def schedule_stale(
-    asked: Mapping[str, Any], store_url: str, registry_url: str | None, schedule: Schedule, server: Prefect
+    query: Mapping[str, Any], store_url: str, registry_url: str | None, schedule: Schedule, server: Prefect
 ) -> Sent:
     """Registers the flow that rebuilds what is stale, and its schedule; starts nothing."""
     parameters = {
-        "asked": dict(asked),
+        "asked": dict(query),
         "store_url": store_url,
         "registry_url": None if registry_url is None else shown(registry_url),
         "server_url": server.api_url,
     }
     with server.client() as client:
-        made = _deploy(client, STALE, "stale", parameters, schedules(schedule), "rebuilds what is stale")
-    page = f"{server.ui_url}/deployments/deployment/{made}"
-    return Sent(name="stale", deployment_id=made, flow_run_id=None, url=page)
+        deployment_id = _deploy(
+            client, STALE, "stale", parameters, schedules(schedule), "rebuilds what is stale"
+        )
+    page = f"{server.ui_url}/deployments/deployment/{deployment_id}"
+    return Sent(name="stale", deployment_id=deployment_id, flow_run_id=None, url=page)
 
 
 def _register(client: SyncPrefectClient, order: Order, entrypoint: str) -> UUID:
     recipe, engine = order.loaded.recipe, order.loaded.recipe.engine
-    told = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
+    description = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
     when = schedules(recipe.schedule)
-    return _deploy(client, entrypoint, order.deployment, order.parameters, when, told)
+    return _deploy(client, entrypoint, order.deployment, order.parameters, when, description)
 
 
 def _deploy(
@@ -134,7 +136,7 @@ def _deploy(
     name: str,
     parameters: dict[str, Any],
     when: list[DeploymentScheduleCreate],
-    told: str,
+    description: str,
 ) -> UUID:
     """Registers a flow of ours under a name; the worker imports it, no code travels."""
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
@@ -149,7 +151,7 @@ def _deploy(
         work_pool_name=POOL,
         parameters=parameters,
         schedules=when,
-        description=told,
+        description=description,
         tags=[TAG],
         job_variables={"command": COMMAND},
     )

@@ -77,15 +77,15 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
     log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, log.warning)
     with workspace.announcing():
-        findings = [one for one in ask(Asked.of(asked), workspace, log.info) if one.reasons]
+        findings = [finding for finding in ask(Asked.of(asked), workspace, log.info) if finding.reasons]
     create_table_artifact(
-        [reports.stale_row(one) for one in findings],
+        [reports.stale_row(finding) for finding in findings],
         key="stale",
         description=f"{len(findings)} stale versions",
     )
     sent = send_rebuilds(findings, store_url, registry_url, Prefect.at(server_url))
-    for one in sent:
-        log.info("sent %s: %s", one.name, one.url)
+    for finding in sent:
+        log.info("sent %s: %s", finding.name, finding.url)
     return Completed(message=f"{len(findings)} versions are stale, {len(sent)} rebuilds sent")
 
 
@@ -115,9 +115,9 @@ def superseded_run() -> "State[None] | None":
         if not superseded(run, deployment):
             return None
         drop_superseded(client, deployment)
-    told = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
+    moment = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
     return Cancelled(
-        name=SUPERSEDED, message=f"nothing was built: its schedule was replaced or removed {told}"
+        name=SUPERSEDED, message=f"nothing was built: its schedule was replaced or removed {moment}"
     )
 
 
@@ -130,10 +130,10 @@ def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:
         before = [states[key] for key in step.inputs.values() if key in states and states[key].is_completed()]
         state = as_task(step)(step, site, places, wait_for=before, return_state=True)
         states[step.key] = state
-        made: Made = state.result()
+        artifact: Made = state.result()
         if step.kind == "evaluation":
             report_verdict(plan, judge(plan, site).verdict)
-        return made
+        return artifact
 
     outcome = through(plan, site, registry, make)
     report_outcome(plan, site, outcome)
@@ -182,8 +182,8 @@ class Progress(Listener):
         now = time.monotonic()
         if total > 0 and now - self.sent_at >= PUBLISH_EVERY_S:
             self.sent_at = now
-            left = duration((total - done) * (now - self.since) / done) if done else "unknown"
-            self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {left}")
+            remaining = duration((total - done) * (now - self.since) / done) if done else "unknown"
+            self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {remaining}")
 
     def waiting(self, step: Step, whom: str) -> None:
         """Says whom the step waits for."""
@@ -197,13 +197,13 @@ class Progress(Listener):
         """Warns of what the build goes on without."""
         self.log.warning("%s %s: %s", step.kind, step.key, text)
 
-    def finished(self, made: Made) -> None:
+    def finished(self, artifact: Made) -> None:
         """Fills the bar."""
-        took = "cached" if made.cached else f"built in {duration(made.manifest.seconds)}"
-        self.log.info("%s %s %s", made.step.kind, made.step.key, took)
-        for text in made.remarks():
+        took = "cached" if artifact.cached else f"built in {duration(artifact.manifest.seconds)}"
+        self.log.info("%s %s %s", artifact.step.kind, artifact.step.key, took)
+        for text in artifact.remarks():
             self.log.warning("%s", text)
-        self._send(100.0, f"{made.step.kind}: {made.step.what}; {took}")
+        self._send(100.0, f"{artifact.step.kind}: {artifact.step.what}; {took}")
 
     def failed(self, step: Step, error: Exception) -> None:
         """Says why, with the end of the step's log."""

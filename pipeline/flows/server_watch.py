@@ -48,13 +48,16 @@ class Watch:
         now = time.monotonic()
         if now >= self.next_log:
             self.next_log = now + LOG_EVERY_S
-            for one in _failing(self.log):
-                yield f"{one.service} {one.last.error}", f"Prefect's service {one}; log: {self.log}"
+            for service in _failing(self.log):
+                yield (
+                    f"{service.service} {service.last.error}",
+                    f"Prefect's service {service}; log: {self.log}",
+                )
         if now >= self.next_schedules:
             self.next_schedules = now + SCHEDULES_EVERY_S
-            found = _schedules(self.server)
-            if found.status != "ok":
-                yield found.told, f"{found.told}; log: {self.log}"
+            state = _schedules(self.server)
+            if state.status != "ok":
+                yield state.told, f"{state.told}; log: {self.log}"
 
 
 def look(server: Prefect, log: Path | None) -> list[Found]:
@@ -80,7 +83,11 @@ def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
     def told() -> list[str]:
         if home.api_url() != server.api_url:
             return []
-        return [str(one) for one in failing_services(home.log("server"), since, times=2) if one.schedules]
+        return [
+            str(service)
+            for service in failing_services(home.log("server"), since, times=2)
+            if service.schedules
+        ]
 
     return told
 
@@ -103,20 +110,24 @@ def _services(log: Path | None) -> list[Found]:
 
 
 def _schedules(server: Prefect) -> Found:
-    what = "Prefect schedules"
+    subject = "Prefect schedules"
     try:
         with server.client() as client:
-            held, waiting = active(client), unplanned(client)
+            deployments, waiting = active(client), unplanned(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
-        return Found(what, "failing", f"the Prefect server does not answer: {exc}")
+        return Found(subject, "failing", f"the Prefect server does not answer: {exc}")
     if waiting:
-        told = f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
-        return Found(what, "failing", told)
-    return Found(what, "ok", _told(held))
+        problem = (
+            f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
+        )
+        return Found(subject, "failing", problem)
+    return Found(subject, "ok", _told(deployments))
 
 
-def _told(held: Active) -> str:
-    total = len(held.settled) + held.young + held.later
-    parts = [f"{held.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if held.young else []
-    parts += [f"{held.later} due in more than {HORIZON.days} days"] if held.later else []
+def _told(deployments: Active) -> str:
+    total = len(deployments.settled) + deployments.young + deployments.later
+    parts = (
+        [f"{deployments.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if deployments.young else []
+    )
+    parts += [f"{deployments.later} due in more than {HORIZON.days} days"] if deployments.later else []
     return ", ".join([f"{total} active", *(parts or ["their next runs are planned"])])

@@ -42,19 +42,19 @@ class Asked:
         return cls(**{**document, "names": tuple(document["names"]), "pools": Path(pools) if pools else None})
 
 
-def ask(asked: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
+def ask(query: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
     """Findings of every version asked for; for what is stale, an event `rebuild_needed`, once per reason."""
-    named = (record for name in asked.names for record in workspace.registry.versions(name))
-    records = chosen(list(named if asked.names else workspace.registry.every()), every=asked.every)
+    selected = (record for name in query.names for record in workspace.registry.versions(name))
+    records = chosen(list(selected if query.names else workspace.registry.every()), every=query.every)
     repos = {str(record.source["repo"]) for record in records if record.source.get("repo")}
-    heads, unasked = ({}, {}) if asked.offline else newest_commits(repos)
+    heads, unasked = ({}, {}) if query.offline else newest_commits(repos)
     for problem in unasked.values():
         say(f"newer commits are unknown: {problem}")
     world = World(
         now=datetime.now(UTC),
-        pools=_pools(asked, workspace),
+        pools=_pools(query, workspace),
         heads=heads,
-        gate_max_age=timedelta(days=asked.gate_days),
+        gate_max_age=timedelta(days=query.gate_days),
     )
     findings = survey(
         records,
@@ -62,16 +62,16 @@ def ask(asked: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[
         world,
         lambda done, total: say(f"looked at {done} of {total}") if done % 20 == 0 else None,
     )
-    for one in findings:
-        if one.reasons:
-            told = [reason.text for reason in one.reasons]
-            workspace.registry.rebuild_needed(one.record.name, one.record.number, told)
+    for finding in findings:
+        if finding.reasons:
+            texts = [reason.text for reason in finding.reasons]
+            workspace.registry.rebuild_needed(finding.record.name, finding.record.number, texts)
     return findings
 
 
-def _pools(asked: Asked, workspace: Workspace) -> tuple[Pool, ...]:
-    if asked.pools is not None:
-        return load_pools(asked.pools)
+def _pools(query: Asked, workspace: Workspace) -> tuple[Pool, ...]:
+    if query.pools is not None:
+        return load_pools(query.pools)
     return (here(workspace.site.host, discover(workspace.site.store.root, os.environ)),)
 
 

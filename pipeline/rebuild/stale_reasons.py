@@ -42,13 +42,13 @@ def reasons(record: VersionRecord, judged_at: datetime, world: World) -> tuple[R
 
     `judged_at` is when its engine was evaluated.
     """
-    found = [
+    every = [
         *_collected(record),
         *(reason for pool in world.pools if serves(pool, record) for reason in _at(pool, record)),
         *_upstream(record, world.heads),
         *_gate(judged_at, world),
     ]
-    return tuple(sorted(found, key=lambda reason: reason.loads))
+    return tuple(sorted(every, key=lambda reason: reason.loads))
 
 
 def serves(pool: Pool, record: VersionRecord) -> bool:
@@ -91,8 +91,8 @@ def _gpu(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     built = record.facts.get("sm")
     have = TARGETS[pool.gpu].sm if pool.gpu else None
     if built is not None and built != have:
-        told = f"has {pool.gpu}, sm_{have}" if pool.gpu else "has no GPUs"
-        yield Reason("hardware", f"built for sm_{built}; pool {pool.name!r} {told}", loads=False)
+        offer = f"has {pool.gpu}, sm_{have}" if pool.gpu else "has no GPUs"
+        yield Reason("hardware", f"built for sm_{built}; pool {pool.name!r} {offer}", loads=False)
 
 
 def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
@@ -101,8 +101,12 @@ def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     if pool.driver is None or not built or pool.driver in built:
         return
     older = _branch(pool.driver) < min(map(_branch, built))
-    what = "older, so it may not load" if older else "its speed and tuned kernels were measured with another"
-    text = f"built with driver {', '.join(sorted(built))}; pool {pool.name!r} has {pool.driver}: {what}"
+    consequence = (
+        "older, so it may not load" if older else "its speed and tuned kernels were measured with another"
+    )
+    text = (
+        f"built with driver {', '.join(sorted(built))}; pool {pool.name!r} has {pool.driver}: {consequence}"
+    )
     yield Reason("driver", text, loads=not older)
 
 
@@ -113,10 +117,10 @@ def _branch(driver: str) -> int:
 
 def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     """TensorRT-LLM and TensorRT load what their very own version built; so does AOTInductor's run time."""
-    theirs = record.facts.get("backend") in TOOLCHAIN_BACKENDS
+    is_toolchain = record.facts.get("backend") in TOOLCHAIN_BACKENDS
     have = (
         {"tensorrt_llm": pool.tensorrt_llm, "tensorrt": pool.tensorrt}
-        if theirs
+        if is_toolchain
         else {"torch": (pool.torch,) if pool.torch else ()}
     )
     built = record.facts.get("toolchain", {})

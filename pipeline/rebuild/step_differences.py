@@ -19,7 +19,7 @@ def comparable(then: Mapping[str, Any], now: Step) -> tuple[Asked, Asked]:
     was, is_ = _asked(then), _asked(now.as_dict())
     if of_0_1(then):
         both = was["params"].get("tools", {}).keys() & is_["params"].get("tools", {}).keys()
-        was, is_ = (_with_tools(one, both) for one in (was, is_))
+        was, is_ = (_with_tools(step, both) for step in (was, is_))
     return was, is_
 
 
@@ -45,6 +45,6 @@ def _asked(step: Mapping[str, Any]) -> Asked:
     return {"kind": kind_of(step), "revision": step.get("revision"), "params": dict(step.get("params", {}))}
 
 
-def _with_tools(asked: Asked, names: set[str]) -> Asked:
-    params = {name: value for name, value in asked["params"].items() if name != "tools"}
-    return {**asked, "params": params | {"tools": {name: asked["params"]["tools"][name] for name in names}}}
+def _with_tools(step: Asked, names: set[str]) -> Asked:
+    params = {name: value for name, value in step["params"].items() if name != "tools"}
+    return {**step, "params": params | {"tools": {name: step["params"]["tools"][name] for name in names}}}

@@ -28,15 +28,15 @@ def card(app: App, reference: str, out: Path | None) -> None:
         raise click.BadParameter(f"{out} ends in neither {' nor '.join(SUFFIXES)}", param_hint="--out")
     from pipeline.pages.card import card_markdown, card_page  # jinja2 and SQLAlchemy: not for --help
 
-    found = read_registry(app).card(reference)
+    content = read_registry(app).card(reference)
     if out is None:
-        text = card_markdown.card(found)
-        app.out.value({"reference": found.record.reference, "markdown": text}, text=text.rstrip("\n"))
+        text = card_markdown.card(content)
+        app.out.value({"reference": content.record.reference, "markdown": text}, text=text.rstrip("\n"))
         return
-    _write(out, card_page.card(found) if out.suffix == ".html" else card_markdown.card(found))
+    _write(out, card_page.card(content) if out.suffix == ".html" else card_markdown.card(content))
     app.out.value(
-        {"reference": found.record.reference, "path": str(out)},
-        text=f"{out} is the card of {found.record.reference}",
+        {"reference": content.record.reference, "path": str(out)},
+        text=f"{out} is the card of {content.record.reference}",
         short=str(out),
     )
 

@@ -62,9 +62,9 @@ def check(app: App, files: tuple[Path, ...]) -> None:
     from recipes.load import load  # pydantic: not for --help
 
     rows = [
-        {"name": one.recipe.name, "format": str(one.recipe.precision), "tp": one.recipe.engine.tp,
-         "pp": one.recipe.engine.pp, "backend": one.recipe.engine.backend, "file": str(file)}
+        {"name": loaded.recipe.name, "format": str(loaded.recipe.precision), "tp": loaded.recipe.engine.tp,
+         "pp": loaded.recipe.engine.pp, "backend": loaded.recipe.engine.backend, "file": str(file)}
         for file in files
-        for one in load(file)
+        for loaded in load(file)
     ]  # fmt: skip
     app.out.rows(rows, id_column="name")

@@ -55,7 +55,7 @@ def gc(
         app.announce()
     if app.out.json_mode or app.out.quiet:
         answer = {"dry_run": dry_run, **plan.as_dict()}
-        app.out.value(answer, text="", short="\n".join(one.key for one in plan.removed))
+        app.out.value(answer, text="", short="\n".join(artifact.key for artifact in plan.removed))
     else:
         tell(app, plan, dry_run=dry_run)
     clean_cache(app, store, policy, dry_run=dry_run)
@@ -78,9 +78,11 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     for url in also:
         if not open_database(url).exists():
             raise NotFound(f"no registry at {url}, so --also keeps nothing; give its URL")
-    asked = [open_database(url) for url in others]
+    other_databases = [open_database(url) for url in others]
     with Moving(app.out, "gc") as moving:
-        return sweep.collect(place_of(store), names, policy, also=asked, dry_run=dry_run, progress=moving)
+        return sweep.collect(
+            place_of(store), names, policy, also=other_databases, dry_run=dry_run, progress=moving
+        )
 
 
 def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> None:
@@ -100,22 +102,22 @@ def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
     from artifacts.collection.marking import DAY_S
     from pipeline.units import size
 
-    kept = [
-        {"stays": one.reference, "engine": one.engine_key[:12], "because": ", ".join(one.reasons)}
-        for one in plan.versions
+    kept_rows = [
+        {"stays": version.reference, "engine": version.engine_key[:12], "because": ", ".join(version.reasons)}
+        for version in plan.versions
     ]
-    gone = [
+    removed_rows = [
         {
-            "goes": one.kind,
-            "key": one.key[:12],
-            "size": size(one.size_bytes),
-            "unused for": f"{one.age_s / DAY_S:.1f} days",
-            "of": ", ".join(one.versions) or "no version",
+            "goes": version.kind,
+            "key": version.key[:12],
+            "size": size(version.size_bytes),
+            "unused for": f"{version.age_s / DAY_S:.1f} days",
+            "of": ", ".join(version.versions) or "no version",
         }
-        for one in plan.removed
+        for version in plan.removed
     ]
-    litter = [{"goes": one.place, "size": size(one.size_bytes)} for one in plan.litter]
-    for rows in (kept, gone, litter):
+    litter = [{"goes": version.place, "size": size(version.size_bytes)} for version in plan.litter]
+    for rows in (kept_rows, removed_rows, litter):
         app.out.rows(rows[:SHOWN], id_column="")
         if len(rows) > SHOWN:
             app.out.line(f"... and {len(rows) - SHOWN} more; --json lists them")
@@ -128,9 +130,11 @@ def said(plan: "Plan", *, dry_run: bool) -> str:
     """What a collection comes to, in a line."""
     from pipeline.units import size
 
-    collected = ", ".join(one.reference for one in plan.collected) or "none"
+    collected = ", ".join(version.reference for version in plan.collected) or "none"
     stays = ", ".join(f"{number} {why}" for why, number in plan.kept.items()) or "none"
-    whole = sum(one.size_bytes for one in plan.removed) + sum(one.size_bytes for one in plan.litter)
+    whole = sum(version.size_bytes for version in plan.removed) + sum(
+        version.size_bytes for version in plan.litter
+    )
     shared = whole - plan.freed_bytes
     return (
         f"{'would free' if dry_run else 'freed'} {size(plan.freed_bytes)}"

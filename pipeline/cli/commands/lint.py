@@ -28,18 +28,18 @@ def lint(app: App, recipe: Path) -> None:
     from recipes.load import load
 
     for loaded in load(recipe):
-        name, found = loaded.recipe.name, advise(loaded.recipe, source_of(loaded, app.site.store).shape)
+        name, advice = loaded.recipe.name, advise(loaded.recipe, source_of(loaded, app.site.store).shape)
         if app.out.json_mode:
-            app.out.value({"name": name, "advice": [one.as_dict() for one in found]}, text="")
+            app.out.value({"name": name, "advice": [item.as_dict() for item in advice]}, text="")
         elif app.out.quiet:
-            app.out.rows([one.as_dict() for one in found], id_column="id")
+            app.out.rows([item.as_dict() for item in advice], id_column="id")
         else:
-            _tell(app, name, found)
-        app.out.say(f"{name}: {len(found)} of {len(RULES)} rules have advice")
+            _tell(app, name, advice)
+        app.out.say(f"{name}: {len(advice)} of {len(RULES)} rules have advice")
 
 
-def _tell(app: App, name: str, found: "list[Advice]") -> None:
+def _tell(app: App, name: str, advice: "list[Advice]") -> None:
     """Prints what to change as a table, then why, one paragraph each."""
-    app.out.rows([{"rule": one.id, "change": one.change} for one in found], id_column="rule", title=name)
-    for one in found:
-        app.out.line(f"\n{one.id}: {one.text}\n  effect: {one.effect}\n  source: {one.source}")
+    app.out.rows([{"rule": item.id, "change": item.change} for item in advice], id_column="rule", title=name)
+    for item in advice:
+        app.out.line(f"\n{item.id}: {item.text}\n  effect: {item.effect}\n  source: {item.source}")

@@ -34,14 +34,14 @@ def subscribe(
     command: str | None,
     remove: int | None,
     new_secret: Path | None,
-    **asked: "str | tuple[str, ...] | None",
+    **options: "str | tuple[str, ...] | None",
 ) -> None:
     """Tell somebody of events from now on; without an option, list who is told.
 
     Example: enginery registry subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET
     """
-    given = [one for one in (webhook, command, remove, new_secret) if one is not None]
-    if len(given) > 1:
+    actions = [action for action in (webhook, command, remove, new_secret) if action is not None]
+    if len(actions) > 1:
         raise click.UsageError("give one of --webhook, --command, --remove and --new-secret")
     if webhook is None and command is None:
         refuse_unused("without --webhook or --command", "secret", "names", "kinds")
@@ -51,9 +51,9 @@ def subscribe(
         _outbox(app).unsubscribe(remove)
         app.out.value({"removed": remove}, text=f"subscriber {remove} is told no more", short=str(remove))
     elif webhook is not None:
-        _subscribe(app, "webhook", webhook, asked)
+        _subscribe(app, "webhook", webhook, options)
     elif command is not None:
-        _subscribe(app, "command", command, asked)
+        _subscribe(app, "command", command, options)
     else:
         _list(app)
 
@@ -104,35 +104,37 @@ def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
     from artifacts.notify.deliver import deliver  # httpx: not for --help
     from pipeline.run.announce import WAYS
 
-    tried = deliver(outbox, WAYS, lambda: datetime.now(UTC))
-    if tried and app.out.json_mode:
-        app.out.rows([_row(one) for one in tried], id_column="event")
-    for one in tried if not app.out.json_mode else ():
-        who, event = one.due.subscription, one.due.event
-        what = f"{event.kind} {event.name}"
-        if not one.problem:
-            app.out.line(f"told {who.id} ({who.shown}) of {what}")
-        elif one.again_at:
-            when = f"{one.again_at:%Y-%m-%d %H:%M:%S} UTC"
-            app.out.warn(f"subscriber {who.id} was not told of {what}: {one.problem}; again at {when}")
+    deliveries = deliver(outbox, WAYS, lambda: datetime.now(UTC))
+    if deliveries and app.out.json_mode:
+        app.out.rows([_row(delivery) for delivery in deliveries], id_column="event")
+    for delivery in deliveries if not app.out.json_mode else ():
+        who, event = delivery.due.subscription, delivery.due.event
+        event_text = f"{event.kind} {event.name}"
+        if not delivery.problem:
+            app.out.line(f"told {who.id} ({who.shown}) of {event_text}")
+        elif delivery.again_at:
+            when = f"{delivery.again_at:%Y-%m-%d %H:%M:%S} UTC"
+            app.out.warn(
+                f"subscriber {who.id} was not told of {event_text}: {delivery.problem}; again at {when}"
+            )
         else:
-            app.out.warn(f"subscriber {who.id} is told of {what} no more: {one.problem}")
-    return tried
+            app.out.warn(f"subscriber {who.id} is told of {event_text} no more: {delivery.problem}")
+    return deliveries
 
 
-def _subscribe(app: App, way: "Way", target: str, asked: "dict[str, str | tuple[str, ...] | None]") -> None:
-    names, secret, kinds = asked["names"], asked["secret"], asked["kinds"]
+def _subscribe(app: App, way: "Way", target: str, options: "dict[str, str | tuple[str, ...] | None]") -> None:
+    names, secret, kinds = options["names"], options["secret"], options["kinds"]
     assert isinstance(names, str)
     assert isinstance(kinds, tuple)
     outbox = _outbox(app)
     number = outbox.subscribe(
         way, target, secret=secret if isinstance(secret, str) else None, kinds=kinds, names=names
     )
-    made = next(one for one in outbox.subscriptions() if one.id == number)
-    what = ", ".join(kinds) or "every event"
+    subscription = next(candidate for candidate in outbox.subscriptions() if candidate.id == number)
+    kinds_text = ", ".join(kinds) or "every event"
     app.out.value(
-        {"id": number, "way": way, "target": made.shown, "kinds": list(kinds), "names": names},
-        text=f"subscriber {number} ({made.shown}) is told of {what} of {names}",
+        {"id": number, "way": way, "target": subscription.shown, "kinds": list(kinds), "names": names},
+        text=f"subscriber {number} ({subscription.shown}) is told of {kinds_text} of {names}",
         short=str(number),
     )
 
@@ -153,17 +155,19 @@ def _list(app: App) -> None:
     every = outbox.deliveries()
     rows = [
         {
-            "id": one.id,
-            "way": one.way,
-            "target": one.shown,
-            "names": one.names,
-            "kinds": ", ".join(one.kinds) or "all",
-            "added_by": one.added_by,
-            "told": sum(item.state == "told" for item in every if item.subscription == one.id),
-            "waiting": sum(item.state == "waits" for item in every if item.subscription == one.id),
-            "given_up": sum(item.state == "given up" for item in every if item.subscription == one.id),
+            "id": subscription.id,
+            "way": subscription.way,
+            "target": subscription.shown,
+            "names": subscription.names,
+            "kinds": ", ".join(subscription.kinds) or "all",
+            "added_by": subscription.added_by,
+            "told": sum(item.state == "told" for item in every if item.subscription == subscription.id),
+            "waiting": sum(item.state == "waits" for item in every if item.subscription == subscription.id),
+            "given_up": sum(
+                item.state == "given up" for item in every if item.subscription == subscription.id
+            ),
         }
-        for one in outbox.subscriptions()
+        for subscription in outbox.subscriptions()
     ]
     app.out.rows(rows, id_column="id")
     if not rows:
@@ -173,29 +177,29 @@ def _list(app: App) -> None:
 def _list_deliveries(app: App, outbox: "Outbox") -> None:
     rows = [
         {
-            "event": one.seq,
-            "subscriber": one.subscription,
-            "state": one.state,
-            "attempts": one.attempts,
-            "next_at": f"{one.next_at:%Y-%m-%d %H:%M:%S}" if one.next_at else None,
-            "problem": one.problem,
+            "event": delivery.seq,
+            "subscriber": delivery.subscription,
+            "state": delivery.state,
+            "attempts": delivery.attempts,
+            "next_at": f"{delivery.next_at:%Y-%m-%d %H:%M:%S}" if delivery.next_at else None,
+            "problem": delivery.problem,
         }
-        for one in outbox.deliveries()
+        for delivery in outbox.deliveries()
     ]
     app.out.rows(rows, id_column="event")
     if not rows:
         app.out.say("nobody was told anything yet")
 
 
-def _row(one: "Tried") -> dict[str, object]:
+def _row(delivery: "Tried") -> dict[str, object]:
     return {
-        "event": one.due.event.seq,
-        "subscriber": one.due.subscription.id,
-        "kind": one.due.event.kind,
-        "name": one.due.event.name,
-        "attempt": one.due.attempt,
-        "problem": one.problem or None,
-        "again_at": one.again_at.isoformat() if one.again_at else None,
+        "event": delivery.due.event.seq,
+        "subscriber": delivery.due.subscription.id,
+        "kind": delivery.due.event.kind,
+        "name": delivery.due.event.name,
+        "attempt": delivery.due.attempt,
+        "problem": delivery.problem or None,
+        "again_at": delivery.again_at.isoformat() if delivery.again_at else None,
     }
 
 

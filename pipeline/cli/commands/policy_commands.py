@@ -46,9 +46,11 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
     if alias and (document or drop):
         app.registry.set_policy(alias, None if drop else parse_policy(document))
         app.announce()
-    found = {one: rules for one, rules in app.registry.policies().items() if alias in (None, one)}
-    app.out.rows([row for one, rules in found.items() for row in _rule_rows(one, rules)], id_column="alias")
-    if not found:
+    policies = {name: rules for name, rules in app.registry.policies().items() if alias in (None, name)}
+    app.out.rows(
+        [row for name, rules in policies.items() for row in _rule_rows(name, rules)], id_column="alias"
+    )
+    if not policies:
         app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: a PASS is all that is asked")
 
 
@@ -70,24 +72,26 @@ def waive(
     """
     if end is not None:
         refuse_unused("with --end", "reference", "alias", "rule", "reason", "duration", "ended")
-        made = app.registry.end_waiver(end)
+        waiver = app.registry.end_waiver(end)
         app.announce()
         app.out.value(
-            made.as_dict(), text=f"waiver {made.id} of {made.name}:{made.number} ended", short=str(made.id)
+            waiver.as_dict(),
+            text=f"waiver {waiver.id} of {waiver.name}:{waiver.number} ended",
+            short=str(waiver.id),
         )
     elif rule is not None and alias is not None and reference is not None:
         refuse_unused("on a new waiver", "ended")
-        made = app.registry.waive(_request(app, reference, alias, rule, options))
+        waiver = app.registry.waive(_request(app, reference, alias, rule, options))
         app.announce()
-        text = f"waiver {made.id}: {made.name}:{made.number} {made}"
-        app.out.value(made.as_dict(), text=text, short=str(made.id))
+        text = f"waiver {waiver.id}: {waiver.name}:{waiver.number} {waiver}"
+        app.out.value(waiver.as_dict(), text=text, short=str(waiver.id))
     elif alias is not None:
         raise click.UsageError("give NAME:VERSION ALIAS RULE, or nothing or a NAME to list waivers")
     else:
         refuse_unused("without an ALIAS and a RULE", "reason", "duration")
-        found = _waivers(app, reference, ended=options["ended"])
-        app.out.rows([_waiver_row(app, one) for one in found], id_column="id")
-        if not found:
+        waivers = _waivers(app, reference, ended=options["ended"])
+        app.out.rows([_waiver_row(app, item) for item in waivers], id_column="id")
+        if not waivers:
             app.out.say("no waiver is open")
 
 
@@ -97,13 +101,13 @@ def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
 
     if reference is None:
         return app.registry.waivers(ended=ended)
-    wanted = parse_reference(reference)
-    found = app.registry.waivers(wanted.name, ended=ended)
-    if wanted.alias is None and wanted.number is None:
-        app.registry.versions(wanted.name)  # says which names are close
-        return found
+    target = parse_reference(reference)
+    waivers = app.registry.waivers(target.name, ended=ended)
+    if target.alias is None and target.number is None:
+        app.registry.versions(target.name)  # says which names are close
+        return waivers
     number = app.client.resolve(reference).number
-    return [one for one in found if one.number == number]
+    return [waiver for waiver in waivers if waiver.number == number]
 
 
 def _request(app: App, reference: str, alias: str, rule: str, options: dict[str, Any]) -> "Request":
@@ -148,15 +152,15 @@ def _document(
 
 
 def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    limits: dict[str, dict[str, float]] = {}
     for text in texts:
         sign = ">=" if ">=" in text else "<="
         name, _, value = text.partition(sign)
         try:
-            found.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
+            limits.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
         except ValueError:
             raise click.UsageError(f"--metric {text!r} is no bound; write NAME>=X or NAME<=X") from None
-    return found
+    return limits
 
 
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
@@ -166,13 +170,13 @@ def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
     return [{"alias": f"@{alias}", "rule": rule, "asks": asked(value)} for rule, value in rules.items()]
 
 
-def _waiver_row(app: App, one: "Waiver") -> dict[str, Any]:
+def _waiver_row(app: App, waiver: "Waiver") -> dict[str, Any]:
     return {
-        "id": one.id,
-        "version": f"{one.name}:{one.number}",
-        "alias": f"@{one.alias}",
-        "rule": one.rule,
-        "until": shown(app, one.until),
-        "by": one.granted_by,
-        "reason": one.reason,
+        "id": waiver.id,
+        "version": f"{waiver.name}:{waiver.number}",
+        "alias": f"@{waiver.alias}",
+        "rule": waiver.rule,
+        "until": shown(app, waiver.until),
+        "by": waiver.granted_by,
+        "reason": waiver.reason,
     }

@@ -33,20 +33,22 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
     if new and expect is not None:
         raise click.UsageError("--new expects no version, and --expect one; choose one")
     record = app.client.resolve(reference)
-    found = app.registry.aliases(record.name).get(alias)
+    current = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
-    expected = None if new else expect if expect is not None else found
-    require_found(found, record.name, alias, expected)
+    expected = None if new else expect if expect is not None else current
+    require_found(current, record.name, alias, expected)
     if dry_run and not judgement.allowed:
-        raise refusal(judgement, record.name, alias, record.number, found)
+        raise refusal(judgement, record.name, alias, record.number, current)
     if not dry_run:
         with app.announcing():
             app.registry.promote(record.name, alias, to=record.number, expect=expected)
     is_now = "may be" if dry_run else "is"
-    said = f"{record.name}@{alias} {is_now} version {record.number}" + (f" (was {found})" if found else "")
+    text = f"{record.name}@{alias} {is_now} version {record.number}" + (
+        f" (was {current})" if current else ""
+    )
     app.out.value(
-        {"name": record.name, "alias": alias, "version": record.number, "was": found, **judgement.detail()},
-        text="\n".join([said, *(f"waiver {by.id}: {by}" for _, by in judgement.waived)]),
+        {"name": record.name, "alias": alias, "version": record.number, "was": current, **judgement.detail()},
+        text="\n".join([text, *(f"waiver {by.id}: {by}" for _, by in judgement.waived)]),
         short=f"{record.name}:{record.number}",
     )
 
@@ -63,13 +65,13 @@ def rollback(app: App, reference: str, to: int | None, expect: int | None) -> No
     """
     from artifacts.version import parse_reference  # with the registry
 
-    wanted = parse_reference(reference)
-    if wanted.alias is None:
+    target = parse_reference(reference)
+    if target.alias is None:
         raise click.UsageError(f"{reference!r} names no alias; write NAME@ALIAS")
-    move = app.registry.rollback(wanted.name, wanted.alias, to=to, expect=expect)
+    move = app.registry.rollback(target.name, target.alias, to=to, expect=expect)
     app.announce()
-    for one in app.registry.judge(move.name, move.now, move.alias).broken:
-        app.out.warn(f"its policy would refuse version {move.now}: {one}")
+    for violation in app.registry.judge(move.name, move.now, move.alias).broken:
+        app.out.warn(f"its policy would refuse version {move.now}: {violation}")
     app.out.value(
         move.as_dict(),
         text=f"{move.name}@{move.alias} is version {move.now} again (was {move.was})",
@@ -90,18 +92,18 @@ def aliases(app: App, name: str | None, history: bool) -> None:
         app.registry.versions(name)
     if history:
         names = app.registry.names() if name is None else [name]
-        moves = [move for one in names for move in app.registry.history(one)]
+        moves = [move for each_name in names for move in app.registry.history(each_name)]
         app.out.rows([_move_row(app, move) for move in moves], id_column="alias")
         return
     rows = [
         {
-            "alias": f"{one.name}@{one.alias}",
-            "version": one.number,
-            "since": shown(app, one.moved_at),
-            "by": one.moved_by,
-            "policy": _standing(one.judgement),
+            "alias": f"{each_name.name}@{each_name.alias}",
+            "version": each_name.number,
+            "since": shown(app, each_name.moved_at),
+            "by": each_name.moved_by,
+            "policy": _standing(each_name.judgement),
         }
-        for one in app.registry.standings(name)
+        for each_name in app.registry.standings(name)
     ]
     app.out.rows(rows, id_column="alias")
     if not rows:
@@ -123,18 +125,18 @@ def log(app: App, name: str | None, newest: int | None) -> None:
         app.registry.versions(name)
     events = app.registry.events(name, newest=newest)
     if app.out.json_mode:
-        app.out.rows([{**asdict(one), "at": one.at.isoformat()} for one in events], id_column="seq")
+        app.out.rows([{**asdict(event), "at": event.at.isoformat()} for event in events], id_column="seq")
         return
     app.out.rows(
         [
             {
-                "seq": one.seq,
-                "at": shown(app, one.at),
-                "by": one.by,
-                "name": one.name or "-",
-                "what": tell(one),
+                "seq": event.seq,
+                "at": shown(app, event.at),
+                "by": event.by,
+                "name": event.name or "-",
+                "what": tell(event),
             }
-            for one in events
+            for event in events
         ],
         id_column="seq",
     )
@@ -142,9 +144,12 @@ def log(app: App, name: str | None, newest: int | None) -> None:
 
 def _standing(judgement: "Judgement") -> str:
     """Whether the version is what is asked; what it breaks, and what was waived and until when."""
-    said = [f"breaks {one}" for one in judgement.broken]
-    said += [f"{one.rule} waived until {by.until:%Y-%m-%d}: {by.reason}" for one, by in judgement.waived]
-    return "; ".join(said) or "ok"
+    texts = [f"breaks {violation}" for violation in judgement.broken]
+    texts += [
+        f"{violation.rule} waived until {by.until:%Y-%m-%d}: {by.reason}"
+        for violation, by in judgement.waived
+    ]
+    return "; ".join(texts) or "ok"
 
 
 def _move_row(app: App, move: "Move") -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _move_row(app: App, move: "Move") -> dict[str, Any]:
         "was": move.was,
         "now": move.now,
         "how": "rolled back" if move.rolled_back else "promoted",
-        "waived": "; ".join(f"{one['rule']}: {one['reason']}" for one in move.waived) or None,
+        "waived": "; ".join(f"{waiver['rule']}: {waiver['reason']}" for waiver in move.waived) or None,
     }
 
 

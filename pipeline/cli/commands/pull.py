@@ -82,22 +82,22 @@ def _tell(app: App, record: "VersionRecord", path: Path) -> None:
     from artifacts.registry.remarks import notices  # with the registry
 
     remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
-    said = notices(record, remarks)
-    for notice in said:
+    version_notices = notices(record, remarks)
+    for notice in version_notices:
         app.out.notice(notice.tone, f"{record.reference}: {notice.text}")
-    (found,) = match([record], facts_here(app))
-    if found.dropped:
-        app.out.warn(f"this host cannot load {record.reference}: {'; '.join(found.dropped)}")
+    (result,) = match([record], facts_here(app))
+    if result.dropped:
+        app.out.warn(f"this host cannot load {record.reference}: {'; '.join(result.dropped)}")
     serve = serving(record, path)
     app.out.value(
         {
             "version": record.reference,
             "directory": str(path),
             "serve": serve,
-            "notices": [one.text for one in said],
+            "notices": [item.text for item in version_notices],
         },
         text="\n".join(
-            [f"pulled {record.reference} to {path}", *(f"{what}: {how}" for what, how in serve.items())]
+            [f"pulled {record.reference} to {path}", *(f"{label}: {how}" for label, how in serve.items())]
         ),
         short=str(path),
     )
@@ -105,10 +105,10 @@ def _tell(app: App, record: "VersionRecord", path: Path) -> None:
 
 def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     """Commands that run or serve a pulled version, by what they do."""
-    shown = shlex.quote(str(path))
+    quoted = shlex.quote(str(path))
     if record.facts.get("backend") == "checkpoint":
-        return {"build an engine of it": f"enginery init recipe.yaml --model {shown}"}
-    commands = {"run it": f"enginery generate {shown} 'def '"}
+        return {"build an engine of it": f"enginery init recipe.yaml --model {quoted}"}
+    commands = {"run it": f"enginery generate {quoted} 'def '"}
     if record.facts.get("backend") != "aoti":
         out = shlex.quote(f"{path}-server")
         commands["serve it"] = f"enginery export {record.reference} --to trtllm-serve --out {out}"

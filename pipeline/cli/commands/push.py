@@ -32,12 +32,12 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
     with Moving(app.out, f"pushing {reference}") as progress:
-        made = exchange.push(reference, target, app.client, part, progress)
+        pushed = exchange.push(reference, target, app.client, part, progress)
     app.out.value(
-        {"reference": reference, "part": made.what, "where": made.where, **made.facts},
-        text=f"pushed the {made.what} of {reference} to {made.where}"
-        + ("" if made.facts.get("new", True) else ", where it was already"),
-        short=made.where,
+        {"reference": reference, "part": pushed.what, "where": pushed.where, **pushed.facts},
+        text=f"pushed the {pushed.what} of {reference} to {pushed.where}"
+        + ("" if pushed.facts.get("new", True) else ", where it was already"),
+        short=pushed.where,
     )
 
 
@@ -61,23 +61,23 @@ def import_(app: App, /, source: str, name: str) -> None:
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
     with Moving(app.out, f"importing {source}") as progress:
-        made = exchange.take(source, name, app.client, app.site.host, progress)
+        adopted = exchange.take(source, name, app.client, app.site.host, progress)
     app.announce()
-    if made.found.code:
+    if adopted.found.code:
         app.out.warn(
             "it holds compiled code, which runs with your rights; use it only if you trust its origin"
         )
-    facts = made.found.facts
+    facts = adopted.found.facts
     app.out.value(
         {
-            "name": made.name,
-            "version": made.number,
-            "key": made.key,
-            "kind": made.found.kind,
+            "name": adopted.name,
+            "version": adopted.number,
+            "key": adopted.key,
+            "kind": adopted.found.kind,
             "verdict": "UNVERIFIED",
             "facts": dict(facts),
         },
-        text=f"imported {made.found.kind} {made.name}:{made.number}, UNVERIFIED: {facts['backend']}, "
-        f"{facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
-        short=f"{made.name}:{made.number}",
+        text=f"imported {adopted.found.kind} {adopted.name}:{adopted.number}, UNVERIFIED: "
+        f"{facts['backend']}, {facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
+        short=f"{adopted.name}:{adopted.number}",
     )

@@ -36,8 +36,8 @@ def upgrade(app: App) -> None:
     database = _database(app)
     before, after = database.upgrade()
     _remember(app, database)
-    said = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
-    _tell(app, database, f"registry {database.url}: {said}")
+    state = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
+    _tell(app, database, f"registry {database.url}: {state}")
 
 
 @click.command()
@@ -52,21 +52,21 @@ def show(app: App) -> None:
 
     database = _database(app)
     number = database.schema()
-    found: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
+    answer: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
     if number == SCHEMA_VERSION:
         opened = open_registry(_url(app))
-        found |= opened.counts()
+        answer |= opened.counts()
         store = opened.bound()
-        found |= {"store": store and store.id, "store_url": store and store.url}
+        answer |= {"store": store and store.id, "store_url": store and store.url}
     elif number is not None:
         older = number < SCHEMA_VERSION
-        found["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
+        answer["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
             "bring it there with: enginery registry upgrade" if older else "use a later version of it"
         )
     lines = [
-        f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in found.items()
+        f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in answer.items()
     ]
-    app.out.value(found, text="\n".join(lines), short=database.url)
+    app.out.value(answer, text="\n".join(lines), short=database.url)
 
 
 def _remember(app: App, database: "Database") -> None:

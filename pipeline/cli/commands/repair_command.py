@@ -37,20 +37,20 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     keys = None if reference is None else [_brought(app, reference, other)]
     source = None if other is None else _source(app, other)  # a wrong one is told even if it is not needed
     back = _brought_back(app, other) if whole else []
-    found = survey_store(app, keys)
-    damages = [damage for one in found for damage in one.damages]
+    surveys = survey_store(app, keys)
+    damages = [damage for item in surveys for damage in item.damages]
     bound = _bound(app) if damages else None
     source = _source(app, None) if damages and source is None else source
-    mended, left = [], []
+    mended, unrepaired = [], []
     for done in repair_all(store, damages, source, bound=bound):
         if done.repaired:
             app.out.say(f"repaired {done.damage.paths[-1]}: {done.how}")
             mended.append({"paths": list(done.damage.paths), "how": done.how})
         else:
-            left.append(done)
-    given_up = [key for one in left for key in give_up(store, one.damage)] if discard else []
-    _require_mended([one for one in left if not (discard and one.damage.keys)], hint=other is None)
-    files = sum(one.files for one in found)
+            unrepaired.append(done)
+    given_up = [key for item in unrepaired for key in give_up(store, item.damage)] if discard else []
+    _require_mended([item for item in unrepaired if not (discard and item.damage.keys)], hint=other is None)
+    files = sum(item.files for item in surveys)
     aside = f"; {count(given_up, 'artifact')} set aside, to be built again" if given_up else ""
     came = f", {count(back, 'lost engine')} brought back" if back else ""
     app.out.value(
@@ -76,7 +76,9 @@ def _brought_back(app: App, other: str | None) -> list[str]:
         return []
     try:
         lost = [
-            one for one in app.registry.every() if one.collected_at is None and not store.has(one.address)
+            candidate
+            for candidate in app.registry.every()
+            if candidate.collected_at is None and not store.has(candidate.address)
         ]
     except StoreUnusable as exc:
         app.out.warn(f"which engines are missing is not known: {exc}")
@@ -107,12 +109,12 @@ def _brought(app: App, reference: str, other: str | None) -> str:
     return record.address
 
 
-def _require_mended(left: "list[Repair]", *, hint: bool) -> None:
+def _require_mended(unrepaired: "list[Repair]", *, hint: bool) -> None:
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
 
-    if left:
-        told = [f"  {done.damage}\n    {done.how}" for done in left]
-        error = ArtifactCorrupt("\n".join([f"{count(told, 'file')} still damaged:", *told]))
+    if unrepaired:
+        lines = [f"  {done.damage}\n    {done.how}" for done in unrepaired]
+        error = ArtifactCorrupt("\n".join([f"{count(lines, 'file')} still damaged:", *lines]))
         if hint:
             error.add_note(
                 "enginery store repair --all --from STORE, if another store or a pull has intact files; "

@@ -47,10 +47,12 @@ def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> N
     from pipeline.errors import NotReproduced  # pydantic: not for --help
 
     record = app.client.resolve(reference)
-    found = _rebuilt(app, record, (base or _folder(record)).absolute())
-    _tell(app, found)
-    if found.outcome == "different" or (strict and found.outcome != "identical"):
-        raise NotReproduced(f"{found.reference}: {SAID[found.outcome]}; the table says where it begins")
+    reproduction = _rebuilt(app, record, (base or _folder(record)).absolute())
+    _tell(app, reproduction)
+    if reproduction.outcome == "different" or (strict and reproduction.outcome != "identical"):
+        raise NotReproduced(
+            f"{reproduction.reference}: {SAID[reproduction.outcome]}; the table says where it begins"
+        )
 
 
 def _folder(record: "VersionRecord") -> Path:
@@ -70,35 +72,35 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
     loaded, published = again.recipe_of(record, base), app.site.store
     app.client.require_own_store()
     app.client.manifest(record)
-    kept = published.reading(
+    lease = published.reading(
         [record.engine_key, *record.lineage.values()], f"the rebuild of {record.reference}"
     )
-    with kept, working_beside(published.root / "reproduce") as scratch:
+    with lease, working_beside(published.root / "reproduce") as scratch:
         site = replace(app.site, store=LocalStore(scratch))
-        made = plan_one(loaded, site)
-        if odd := again.given_otherwise(record, made):
+        plan = plan_one(loaded, site)
+        if changed := again.given_otherwise(record, plan):
             raise ExchangeRefused(
-                f"{record.reference} was built from another {odd[0]} than {base} leads to; "
+                f"{record.reference} was built from another {changed[0]} than {base} leads to; "
                 "put that one there, or give its place with --base"
             )
         with Display(app.out) as display:
-            again.rebuild(made, site, display)
-        return again.compare(record, made, published, site.store)
+            again.rebuild(plan, site, display)
+        return again.compare(record, plan, published, site.store)
 
 
-def _tell(app: App, found: "Reproduction") -> None:
+def _tell(app: App, reproduction: "Reproduction") -> None:
     if app.out.json_mode:
-        app.out.value(found.as_dict(), text="")
+        app.out.value(reproduction.as_dict(), text="")
         return
-    app.out.rows([_row(stage) for stage in found.stages], id_column="key")
-    if any(stage.rekeyed for stage in found.stages):
+    app.out.rows([_row(stage) for stage in reproduction.stages], id_column="key")
+    if any(stage.rekeyed for stage in reproduction.stages):
         app.out.line(REKEYED)
-    for stage in found.stages:
+    for stage in reproduction.stages:
         for text in stage.asked:
             app.out.line(f"{stage.kind}: {text}")
-        for one in stage.differences:
-            app.out.line(f"{stage.kind}/{one.name}: {one.what}\n  {one.why}")
-    app.out.line(f"{found.reference}: {found.outcome}: {SAID[found.outcome]}")
+        for difference in stage.differences:
+            app.out.line(f"{stage.kind}/{difference.name}: {difference.what}\n  {difference.why}")
+    app.out.line(f"{reproduction.reference}: {reproduction.outcome}: {SAID[reproduction.outcome]}")
 
 
 def _row(stage: "Stage") -> dict[str, object]:

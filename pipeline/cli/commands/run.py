@@ -93,14 +93,14 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
     from pipeline.errors import EXIT_CODES
 
     outcomes, failures = [], []
-    plans = [made for _, made in app.plans(file)]
-    for made in plans:
+    plans = [plan for _, plan in app.plans(file)]
+    for plan in plans:
         try:
-            outcomes.append(_run_one(app, made))
+            outcomes.append(_run_one(app, plan))
         except tuple(EXIT_CODES) as exc:
             failures.append(exc)
             if len(plans) > 1:
-                app.out.say(f"failed {made.recipe.name}: {exc}")
+                app.out.say(f"failed {plan.recipe.name}: {exc}")
     if failures:
         if len(plans) > 1:
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
@@ -108,13 +108,13 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
     return outcomes
 
 
-def _run_one(app: App, made: "Plan") -> "Outcome":
+def _run_one(app: App, plan: "Plan") -> "Outcome":
     from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.run.release import run as run_plan
 
-    app.out.say(made.recipe.name)
+    app.out.say(plan.recipe.name)
     with Display(app.out) as display, app.announcing():
-        outcome = run_plan(made, app.site, app.registry, display)
+        outcome = run_plan(plan, app.site, app.registry, display)
     _tell(app, outcome)
     return outcome
 
@@ -158,8 +158,8 @@ def _published(outcome: "Outcome", at: int | None) -> str:
 
 def _show(app: App, drafted: "Draft") -> None:
     """Prints a plan and its fit; as JSON, in one object."""
-    made, rows = drafted.plan, _rows(app, drafted)
-    name = made.recipe.name
+    plan, rows = drafted.plan, _rows(app, drafted)
+    name = plan.recipe.name
     if app.out.json_mode:
         fit = drafted.fit.as_dict() if drafted.fit else None
         answer = {"name": name, "steps": rows, "fit": fit, "notes": list(drafted.notes)}
@@ -171,11 +171,11 @@ def _show(app: App, drafted: "Draft") -> None:
     for note in () if app.out.quiet else drafted.notes:
         app.out.line(note)
     if drafted.fit and not app.out.quiet:
-        _show_fit(app, drafted.fit, made.recipe.engine)
+        _show_fit(app, drafted.fit, plan.recipe.engine)
     to_run = sum(row["status"] == "run" for row in rows)
     app.out.say(
         f"{name}: {to_run} of {len(rows)} steps would run, then the gate "
-        f"and publication as @{made.recipe.publish.alias}"
+        f"and publication as @{plan.recipe.publish.alias}"
         + ("; a step without a key gets one from what is lacking" if drafted.unkeyed else "")
     )
 
@@ -194,22 +194,22 @@ def _refuse(drafts: "list[Draft]") -> None:
     """Raises what this host lacks for the first recipe that it lacks anything for."""
     from pipeline.errors import BackendUnavailable  # an error is rare
 
-    lacking = [drafted for drafted in drafts if drafted.refusals.host]
-    if not lacking:
+    unbuildable = [drafted for drafted in drafts if drafted.refusals.host]
+    if not unbuildable:
         return
     try:
-        lacking[0].refusals.require_none(lacking[0].loaded)
+        unbuildable[0].refusals.require_none(unbuildable[0].loaded)
     except BackendUnavailable as exc:
         if len(drafts) > 1:
-            exc.add_note(f"{len(lacking)} of {len(drafts)} recipes cannot be built on this host")
+            exc.add_note(f"{len(unbuildable)} of {len(drafts)} recipes cannot be built on this host")
         raise
 
 
 def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
     from pipeline.plan.planning import pending  # with the plan
 
-    made = drafted.plan
-    to_run = {step.key for step in pending(made, app.site)}
+    plan = drafted.plan
+    to_run = {step.key for step in pending(plan, app.site)}
     length = None if app.out.json_mode else 12
     return [
         {
@@ -218,5 +218,5 @@ def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
             "status": "run" if step.key in to_run else "cached",
             "what": step.what,
         }
-        for step in made.all_steps
+        for step in plan.all_steps
     ]

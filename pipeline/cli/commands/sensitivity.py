@@ -43,7 +43,7 @@ class Question:
 @click.option("--keep", type=ORDINAL, help="Exceptions to propose; default: a tenth of the units.")
 @click.option("--gain", type=Finite(0, 1), help="Share of the error to remove, instead of --keep.")
 @click.pass_obj
-def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
+def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
     """Say what quantization costs, linear by linear, and propose exceptions; builds no engine.
 
     Example: enginery tools sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
@@ -51,7 +51,7 @@ def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
     from pipeline.plan.planning import plan_sensitivity  # reads checkpoints and data
     from recipes.load import load
 
-    question = Question(**asked)
+    question = Question(**options)
     if question.keep is not None and question.gain is not None:
         raise click.UsageError("--keep and --gain both say how much to except; give one")
     answers: dict[tuple[str, tuple[str, ...]], tuple[Loaded, tuple[Step, ...]]] = {}
@@ -110,7 +110,7 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
     from calibration.sensitivity.proposal import Unit, propose
 
     document = json.loads((artifact / "sensitivity.json").read_text(encoding="utf-8"))
-    units = [Unit.of(found) for found in document["units"]]
+    units = [Unit.of(unit) for unit in document["units"]]
     proposals = [
         propose(units, name, question.wider, keep=question.keep, gain=question.gain)
         for name in question.formats
@@ -121,7 +121,7 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
             "name": loaded.recipe.name,
             "key": artifact.name,
             "page": str(page),
-            "proposals": [{"wider": one.wider, **one.as_dict()} for one in proposals],
+            "proposals": [{"wider": entry.wider, **entry.as_dict()} for entry in proposals],
             "units": document["units"],
             "linears": document["linears"],
         }

@@ -51,8 +51,8 @@ def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, 
     """The keys that are trusted here, of which one must have signed; None where nobody asked for that."""
     from artifacts.trust import bundle  # pydantic: not for --help
 
-    named = os.environ.get(TRUSTED, "")
-    paths = [*trusted_key] or [user_path(part) for part in named.split(os.pathsep) if part]
+    configured = os.environ.get(TRUSTED, "")
+    paths = [*trusted_key] or [user_path(part) for part in configured.split(os.pathsep) if part]
     if not paths and not require_signed:
         return None
     return bundle.trusted_keys(paths)
@@ -75,12 +75,12 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
     secret = "" if no_passphrase else _passphrase(confirm=True)
     if not secret and not no_passphrase:
         raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or say --no-passphrase")
-    made = bundle.make_key(file, secret)
+    key_id = bundle.make_key(file, secret)
     public = f"{file}{bundle.PUBLIC_SUFFIX}"
     app.out.value(
-        {"key_id": made, "private": str(file), "public": public, "encrypted": bool(secret)},
-        text=f"key {made[:16]}: private {file}{'' if secret else ' (not encrypted)'}, public {public}",
-        short=made,
+        {"key_id": key_id, "private": str(file), "public": public, "encrypted": bool(secret)},
+        text=f"key {key_id[:16]}: private {file}{'' if secret else ' (not encrypted)'}, public {public}",
+        short=key_id,
     )
 
 
@@ -91,7 +91,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
 @OUTPUT
 @trust_options
 @click.pass_obj
-def sign(app: App, /, reference: str, **asked: Any) -> None:
+def sign(app: App, /, reference: str, **options: Any) -> None:
     """Sign the files of a version, keep a signature made elsewhere, or list the signatures there are.
 
     A pulled directory is verified, signed, and the signature written to --output: that needs no registry.
@@ -101,16 +101,16 @@ def sign(app: App, /, reference: str, **asked: Any) -> None:
     """
     if is_directory(reference):
         refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
-        _sign_directory(app, Path(reference), asked)
-    elif asked["add"] is not None:
+        _sign_directory(app, Path(reference), options)
+    elif options["add"] is not None:
         refuse_unused("with --add, which keeps a signature and makes none", "key", "output")
-        _add(app, reference, asked)
-    elif asked["key"] is not None:
+        _add(app, reference, options)
+    elif options["key"] is not None:
         refuse_unused("with --key, which signs and checks no signature", "trusted_key", "require_signed")
-        _sign_version(app, reference, asked["key"], asked["output"])
+        _sign_version(app, reference, options["key"], options["output"])
     else:
         refuse_unused("without --key", "output")
-        _list(app, reference, trusted(asked["trusted_key"], asked["require_signed"]))
+        _list(app, reference, trusted(options["trusted_key"], options["require_signed"]))
 
 
 @click.command()
@@ -131,17 +131,17 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
     record, manifest = _version(app, reference)
     if key is None:
         refuse_unused("without --key: the statement is printed and not signed", "output")
-        said = provenance.statement(record, manifest)
-        app.out.value(said, text=_json(said), short=manifest.key)
+        statement = provenance.statement(record, manifest)
+        app.out.value(statement, text=_json(statement), short=manifest.key)
         return
-    made = provenance.attest(record, manifest, _private(key), by=whoami())
-    _endorsements(app).add_attestation(made, manifest.digest)
+    attestation = provenance.attest(record, manifest, _private(key), by=whoami())
+    _endorsements(app).add_attestation(attestation, manifest.digest)
     app.announce()
-    _write(output, made.bundle)
+    _write(output, attestation.bundle)
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "engine_key": made.engine_key},
-        text=f"{record.reference}: how it was built is signed by {made.key_id[:16]}",
-        short=made.key_id,
+        {"version": record.reference, "key_id": attestation.key_id, "engine_key": attestation.engine_key},
+        text=f"{record.reference}: how it was built is signed by {attestation.key_id[:16]}",
+        short=attestation.key_id,
     )
 
 
@@ -150,87 +150,103 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
     from artifacts.trust import signing  # pydantic: not for --help
 
     record, manifest = _version(app, reference)
-    made = signing.sign(manifest, _private(key), by=whoami())
-    _endorsements(app).add_signature(made, record.engine_key)
+    signature = signing.sign(manifest, _private(key), by=whoami())
+    _endorsements(app).add_signature(signature, record.engine_key)
     app.announce()
-    _write(output, made.bundle)
+    _write(output, signature.bundle)
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{record.reference} is signed by {made.key_id[:16]}: {len(manifest.files)} files, "
-        f"digest {made.manifest_digest[:16]}",
-        short=made.key_id,
+        {
+            "version": record.reference,
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{record.reference} is signed by {signature.key_id[:16]}: {len(manifest.files)} files, "
+        f"digest {signature.manifest_digest[:16]}",
+        short=signature.key_id,
     )
 
 
-def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None:
+def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
     from artifacts.manifest import MANIFEST, read_manifest
     from artifacts.pull.pulled import require_published, verify_pulled
     from artifacts.trust import signing  # pydantic: not for --help
 
-    if asked["key"] is None or asked["output"] is None:
+    if options["key"] is None or options["output"] is None:
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
     require_published(str(directory), verify_pulled(directory))
     manifest = read_manifest((directory / MANIFEST).read_text(), str(directory / MANIFEST))
-    made = signing.sign(manifest, _private(asked["key"]), by=whoami())
-    _write(asked["output"], made.bundle)
+    signature = signing.sign(manifest, _private(options["key"]), by=whoami())
+    _write(options["output"], signature.bundle)
     app.out.value(
-        {"directory": str(directory), "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{directory} is signed by {made.key_id[:16]}; keep it with: enginery trust sign NAME:VERSION "
-        f"--add {asked['output']} --trusted-key FILE.pub",
-        short=made.key_id,
+        {
+            "directory": str(directory),
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{directory} is signed by {signature.key_id[:16]}; keep it with: "
+        f"enginery trust sign NAME:VERSION --add {options['output']} --trusted-key FILE.pub",
+        short=signature.key_id,
     )
 
 
-def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
+def _add(app: App, reference: str, options: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
     from artifacts.errors import KeyUnusable
     from artifacts.trust import signing  # pydantic: not for --help
 
-    keys = trusted(asked["trusted_key"], True) or {}
+    keys = trusted(options["trusted_key"], True) or {}
     record, manifest = _version(app, reference)
-    text = read_bytes(asked["add"], SIGNATURE_BYTES).decode(errors="replace")
+    text = read_bytes(options["add"], SIGNATURE_BYTES).decode(errors="replace")
     key_id = signing.vouching(manifest, [text], keys)
     if not key_id:
         raise KeyUnusable(
-            f"{asked['add']}: not a signature of {record.reference} by a trusted key; give the version that "
-            "was signed, and with --trusted-key the public half of the key"
+            f"{options['add']}: not a signature of {record.reference} by a trusted key; give the version "
+            "that was signed, and with --trusted-key the public half of the key"
         )
-    made = signing.received(text, manifest, keys[key_id[0]], by=whoami())
-    _endorsements(app).add_signature(made, record.engine_key)
+    signature = signing.received(text, manifest, keys[key_id[0]], by=whoami())
+    _endorsements(app).add_signature(signature, record.engine_key)
     app.announce()
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{record.reference}: the signature by {made.key_id[:16]} is kept",
-        short=made.key_id,
+        {
+            "version": record.reference,
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{record.reference}: the signature by {signature.key_id[:16]} is kept",
+        short=signature.key_id,
     )
 
 
 def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     from artifacts.trust import provenance, signing  # pydantic: not for --help
 
-    (record, manifest), kept = _version(app, reference), _endorsements(app)
+    (record, manifest), endorsements = _version(app, reference), _endorsements(app)
     if keys is not None:
         signing.require_some(keys)
-    known = keys or {}
+    pems = keys or {}
     every: list[tuple[str, Any, bool]] = [
-        ("files", one, bool(signing.vouching(manifest, [one.bundle], known)))
-        for one in kept.signatures(manifest.digest)
+        ("files", endorsement, bool(signing.vouching(manifest, [endorsement.bundle], pems)))
+        for endorsement in endorsements.signatures(manifest.digest)
     ]
     every += [
-        ("provenance", one, any(provenance.attested(one.bundle, manifest, pem) for pem in known.values()))
-        for one in kept.attestations(manifest.key, manifest.digest)
+        (
+            "provenance",
+            endorsement,
+            any(provenance.attested(endorsement.bundle, manifest, pem) for pem in pems.values()),
+        )
+        for endorsement in endorsements.attestations(manifest.key, manifest.digest)
     ]
     rows = [
         {
             "version": record.reference,
-            "key_id": one.key_id if app.out.json_mode else one.key_id[:16],
-            "what": what,
-            "signed_at": f"{one.signed_at:%Y-%m-%d %H:%M}",
-            "signed_by": one.signed_by,
+            "key_id": endorsement.key_id if app.out.json_mode else endorsement.key_id[:16],
+            "what": subject,
+            "signed_at": f"{endorsement.signed_at:%Y-%m-%d %H:%M}",
+            "signed_by": endorsement.signed_by,
             "trusted": None if keys is None else trusted,
         }
-        for what, one, trusted in every
+        for subject, endorsement, trusted in every
     ]
     app.out.rows(rows, id_column="key_id")
     if not rows:

@@ -54,7 +54,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
               show_default=True, help="Prefect server.")  # fmt: skip
 @click.pass_obj
 def stale(
-    app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **asked: Any
+    app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **filters: Any
 ) -> None:
     """Show published engines that no longer match their model, hosts or gate data, and what a rebuild costs.
 
@@ -62,13 +62,13 @@ def stale(
     """
     from pipeline.rebuild.find_stale import Asked, ask  # SQLAlchemy and planning: not for --help
 
-    wanted = Asked(**asked)
+    query = Asked(**filters)
     if schedule is not None:
-        _schedule(app, wanted, schedule, url)
+        _schedule(app, query, schedule, url)
         return
     with app.announcing():
-        findings = ask(wanted, app, app.out.say)
-    app.out.rows([_row(one) for one in findings if one.reasons], id_column="version")
+        findings = ask(query, app, app.out.say)
+    app.out.rows([_row(finding) for finding in findings if finding.reasons], id_column="version")
     _tell(app, findings)
     if folder is not None:
         _write(app, findings, folder)
@@ -76,27 +76,27 @@ def stale(
         _submit(app, findings, url)
 
 
-def _row(one: "Finding") -> dict[str, Any]:
+def _row(finding: "Finding") -> dict[str, Any]:
     from pipeline.flows.reports import stale_row  # rich: not for --help
 
-    return stale_row(one)
+    return stale_row(finding)
 
 
 def _tell(app: App, findings: "list[Finding]") -> None:
     """The story beside the table: how many match, and why some cannot be planned here."""
-    old = [one for one in findings if one.reasons]
+    old = [finding for finding in findings if finding.reasons]
     app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
-    for one in old:
-        if one.problem:
-            app.out.say(f"{one.record.reference}: no rebuild from here: {one.problem}")
+    for finding in old:
+        if finding.problem:
+            app.out.say(f"{finding.record.reference}: no rebuild from here: {finding.problem}")
 
 
 def _write(app: App, findings: "list[Finding]", folder: Path) -> None:
     from pipeline.rebuild.find_stale import write_recipe  # as above
 
-    for one in findings:
-        if one.rebuild is not None:
-            app.out.say(f"wrote {write_recipe(one.rebuild, folder)}")
+    for finding in findings:
+        if finding.rebuild is not None:
+            app.out.say(f"wrote {write_recipe(finding.rebuild, folder)}")
 
 
 def _submit(app: App, findings: "list[Finding]", url: str) -> None:
@@ -107,17 +107,17 @@ def _submit(app: App, findings: "list[Finding]", url: str) -> None:
         app.out.say(f"sent {sent.name}: {sent.url}")
 
 
-def _schedule(app: App, wanted: "Asked", cron: str, url: str) -> None:
+def _schedule(app: App, query: "Asked", cron: str, url: str) -> None:
     from pipeline.cli.commands.submit import await_schedules, report, require_planned
     from pipeline.flows.deployments import schedule_stale  # Prefect costs a second to import
     from pipeline.flows.prefect_server import Prefect
     from pipeline.rebuild.host_pools import load_pools
     from recipes.schema import Schedule
 
-    if wanted.pools is not None:
-        load_pools(wanted.pools)  # refused now, not each night
+    if query.pools is not None:
+        load_pools(query.pools)  # refused now, not each night
     server = Prefect.at(url)
-    sent = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
+    sent = schedule_stale(query.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
     awaited = await_schedules(app, [sent], server)
     report(app, sent, server, awaited, wait=False)
     require_planned(awaited, server)

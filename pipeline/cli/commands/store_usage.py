@@ -16,23 +16,23 @@ def show(app: App) -> None:
     from pipeline.units import size
 
     opened = app.client.store
-    identity, found = opened.identity(), measure(opened)
+    identity, usage = opened.identity(), measure(opened)
     answer = {
         "store": app.store_url,
         "id": identity.id if identity else None,
-        "artifacts": found.artifacts,
-        "listed_bytes": found.listed_bytes,
-        "held_bytes": found.held_bytes,
-        "unused_bytes": found.unused_bytes,
+        "artifacts": usage.artifacts,
+        "listed_bytes": usage.listed_bytes,
+        "held_bytes": usage.held_bytes,
+        "unused_bytes": usage.unused_bytes,
     }
-    ratio = found.listed_bytes / max(found.held_bytes, 1)
+    ratio = usage.listed_bytes / max(usage.held_bytes, 1)
     app.out.value(
         answer,
         text=f"{app.store_url}   id {identity.id[:12] if identity else 'none yet'}\n"
-        f"{found.artifacts:,} artifacts of {size(found.listed_bytes)} take {size(found.held_bytes)}:"
+        f"{usage.artifacts:,} artifacts of {size(usage.listed_bytes)} take {size(usage.held_bytes)}:"
         f" {ratio:.2f} times less, since each file is stored once\n"
-        f"{size(found.unused_bytes)} are used by no artifact",
-        short=str(found.held_bytes),
+        f"{size(usage.unused_bytes)} are used by no artifact",
+        short=str(usage.held_bytes),
     )
 
 

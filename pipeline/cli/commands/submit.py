@@ -95,16 +95,16 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         for drafted in drafts
     ]
     awaited = await_schedules(app, sent, server)
-    codes = [report(app, one, server, awaited, wait=wait) for one in sent]
+    codes = [report(app, item, server, awaited, wait=wait) for item in sent]
     require_planned(awaited, server)
     return max(codes)
 
 
 def _warn_of_lacking(app: App, drafted: "Draft") -> None:
-    lacking = "; ".join(drafted.refusals.host)
-    if lacking:
+    problems = "; ".join(drafted.refusals.host)
+    if problems:
         name = drafted.loaded.recipe.name
-        app.out.warn(f"this host cannot build {name}: {lacking}; the worker's host must be able to")
+        app.out.warn(f"this host cannot build {name}: {problems}; the worker's host must be able to")
 
 
 def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awaited":
@@ -114,7 +114,7 @@ def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awa
     from pipeline.flows.server_watch import scheduler_failures
 
     home = Home(app.site.store.root)
-    return wait_for_next_runs(server, [one.deployment_id for one in sent], scheduler_failures(server, home))
+    return wait_for_next_runs(server, [item.deployment_id for item in sent], scheduler_failures(server, home))
 
 
 def require_planned(awaited: "Awaited", server: "Prefect") -> None:

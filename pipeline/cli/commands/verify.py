@@ -69,22 +69,22 @@ def _verify_store(app: App) -> None:
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
     from pipeline.units import size
 
-    found = survey_store(app, None)
+    surveys = survey_store(app, None)
     audit = audited(app)
-    damages = [damage for one in found for damage in one.damages]
-    files = sum(one.files for one in found)
-    told = _told(app, damages, files, audit)
-    if told:
-        error = ArtifactCorrupt("\n".join(told))
+    damages = [damage for survey in surveys for damage in survey.damages]
+    files = sum(survey.files for survey in surveys)
+    problems = _told(app, damages, files, audit)
+    if problems:
+        error = ArtifactCorrupt("\n".join(problems))
         if damages:
             error.add_note("enginery store repair --all")
         if findings(audit):
             error.add_note(CURE)
         raise error
     lines = [
-        f"{one.artifacts:,} artifacts, {one.files:,} files, {size(one.size_bytes)}{where}:"
+        f"{survey.artifacts:,} artifacts, {survey.files:,} files, {size(survey.size_bytes)}{where}:"
         " every file is as it was stored"
-        for one, where in zip(found, _places(app), strict=False)
+        for survey, where in zip(surveys, _places(app), strict=False)
     ]
     if audit is not None:
         lines.append(
@@ -92,27 +92,27 @@ def _verify_store(app: App) -> None:
         )
     app.out.value(
         {
-            "artifacts": found[-1].artifacts,
+            "artifacts": surveys[-1].artifacts,
             "files": files,
-            "bytes": sum(one.size_bytes for one in found),
+            "bytes": sum(survey.size_bytes for survey in surveys),
             "registry": None if audit is None else {"rows": audit.rows, "versions": audit.versions},
             "problems": [],
         },
         text="\n".join(lines),
-        short=str(found[-1].artifacts),
+        short=str(surveys[-1].artifacts),
     )
 
 
 def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
     """Everything that is not as it was, in lines: of each kind the first, and how many more."""
-    found = findings(audit)
+    lines = findings(audit)
     if damages:
         keys = {key for damage in damages for key in damage.keys}
         having = {} if audit is None or audit.unreadable else versions(app, keys)
-        told = [f"  {damage}\n    {named(damage, having)}" for damage in damages[:MOST_SHOWN]]
+        shown_damages = [f"  {damage}\n    {named(damage, having)}" for damage in damages[:MOST_SHOWN]]
         more = [f"  and {len(damages) - MOST_SHOWN:,} more"] if len(damages) > MOST_SHOWN else []
-        found += [f"{count(damages, 'file')} of {files:,} damaged:", *told, *more]
-    return found
+        lines += [f"{count(damages, 'file')} of {files:,} damaged:", *shown_damages, *more]
+    return lines
 
 
 def _places(app: App) -> list[str]:
@@ -128,15 +128,17 @@ def survey_store(app: App, keys: list[str] | None) -> "list[Survey]":
     from pipeline.cli.progress_bar import Moving
 
     store = app.client.store
-    here = keys if keys is None or store.remote is None else [key for key in keys if store.local.has(key)]
+    local_keys = (
+        keys if keys is None or store.remote is None else [key for key in keys if store.local.has(key)]
+    )
     with Moving(app.out, "reading") as progress:
-        found = [survey(store, here, progress)]
+        surveys = [survey(store, local_keys, progress)]
     if store.remote is not None:
         with Moving(app.out, f"reading {store.url}") as progress:
-            found.append(survey_remote(store.remote, keys, progress))
-    return found
+            surveys.append(survey_remote(store.remote, keys, progress))
+    return surveys
 
 
-def count(items: Iterable[object], what: str) -> str:
+def count(items: Iterable[object], noun: str) -> str:
     number = len(list(items))
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -82,6 +82,6 @@ class Connection(H11Protocol):
 
 def _end_longest(connections: "set[Any]") -> None:
     """Ends the connection that has owed a request for longest, if there is one."""
-    waiting = [one for one in connections if one.waits_since is not None]
+    waiting = [connection for connection in connections if connection.waits_since is not None]
     if waiting:
-        min(waiting, key=lambda one: one.waits_since).end()
+        min(waiting, key=lambda connection: connection.waits_since).end()

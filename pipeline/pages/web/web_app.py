@@ -59,9 +59,9 @@ def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:
     def describe() -> Response:
         schema = app.openapi()
         rows = [
-            (method.upper(), path, one.get("summary", ""), one.get("description", ""))
+            (method.upper(), path, operation.get("summary", ""), operation.get("description", ""))
             for path, methods in schema["paths"].items()
-            for method, one in methods.items()
+            for method, operation in methods.items()
         ]
         return pages.render("api.html", rows=rows)
 
@@ -71,8 +71,8 @@ def _failures(app: FastAPI, reading: Reading) -> None:
 
     async def known(request: Request, exc: Exception) -> Response:
         # where the registry is on this host is nobody's business outside
-        said = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
-        message = said.replace(reading.url, "this registry")
+        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+        message = text.replace(reading.url, "this registry")
         return answer(request, status_of(exc), type(exc).__name__, message)
 
     async def http(request: Request, exc: Exception) -> Response:
@@ -80,9 +80,9 @@ def _failures(app: FastAPI, reading: Reading) -> None:
         return answer(request, status, "Http", f"{HTTPStatus(status).phrase.lower()}: {request.url.path}")
 
     async def invalid(request: Request, exc: Exception) -> Response:
-        found = exc.errors() if isinstance(exc, RequestValidationError) else ()
-        said = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in found)
-        return answer(request, 422, "Invalid", said)
+        errors = exc.errors() if isinstance(exc, RequestValidationError) else ()
+        text = "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in errors)
+        return answer(request, 422, "Invalid", text)
 
     handlers: dict[type[Exception], Callable[..., object]] = {
         HTTPException: http, RequestValidationError: invalid, **dict.fromkeys(EXIT_CODES, known)
