@@ -194,7 +194,7 @@ def test_a_number_that_none_can_be_is_a_wrong_call(site):
 
 
 def test_every_path_of_the_click_tree_is_of_our_type():
-    from pipeline.cli.parameter_types import PathType
+    from pipeline.cli.command_parameters import PathType
 
     paths = [one for _, command in commands() for one in command.params if isinstance(one.type, click.Path)]
     assert len(paths) > 20

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any
 
 from artifacts.store import disk
 from artifacts.store.disk import is_full
-from pipeline.cli.brief import brief
 from pipeline.cli.output import Output
 from pipeline.errors import EXIT_CODES
 
@@ -20,6 +20,11 @@ HOST = frozenset({
 })  # fmt: skip
 """What a file system refuses wherever it is asked, and no bug of ours: the file is named, and the reason."""
 
+WORD, LINE, LINES = 300, 2000, 200
+"""Characters of a word and of a line, and lines, that a message shows; a digest has 64, a path seldom 200."""
+
+LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
+
 
 def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> int:
     """Prints the error, in a `--json` run without an answer as its document too; returns the exit code."""
@@ -27,7 +32,7 @@ def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> 
     code, message = _said(exc)
     if code == 70:
         traceback.print_exception(exc)
-    notes = [brief(note) for note in getattr(exc, "__notes__", ())]
+    notes = [shorten_message(note) for note in getattr(exc, "__notes__", ())]
     out.error(message, notes)
     out.failed(failure(code, message, notes, kind=type(exc).__name__, **_problems(exc)))
     return code
@@ -41,13 +46,13 @@ def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> 
 def _said(exc: Exception) -> tuple[int, str]:
     code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
     if code is not None:
-        return code, brief(str(exc))
+        return code, shorten_message(str(exc))
     if is_full(exc):  # somewhere nobody thought of
-        return 4, brief(_full(exc))
+        return 4, shorten_message(_full(exc))
     if isinstance(exc, OSError) and exc.errno in HOST:
         where = f"{exc.filename}: " if exc.filename is not None else ""
-        return 4, brief(f"{where}{exc.strerror}; give another path, or change what is there")
-    return 70, brief(
+        return 4, shorten_message(f"{where}{exc.strerror}; give another path, or change what is there")
+    return 70, shorten_message(
         f"this is a bug in Enginery: {type(exc).__name__}: {exc}; please report it with the lines above"
     )
 
@@ -65,4 +70,20 @@ def _full(exc: BaseException) -> str:
 def _problems(exc: Exception) -> dict[str, Any]:
     """The problems of a recipe one by one."""
     problems = getattr(exc, "problems", None)
-    return {} if problems is None else {"problems": [brief(problem) for problem in problems]}
+    return {} if problems is None else {"problems": [shorten_message(problem) for problem in problems]}
+
+
+def shorten_message(text: str) -> str:
+    """The message with long words and lines cut in their middle, and of very many lines the first."""
+    lines = text.splitlines()
+    cut_lines = [
+        _cut(LONG_WORD.sub(lambda match: _cut(match[0], WORD), line), LINE) for line in lines[:LINES]
+    ]
+    return "\n".join(cut_lines + ([f"... {len(lines) - LINES} more lines"] if len(lines) > LINES else []))
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    end = most // 4
+    return f"{text[: most - end]}...{text[-end:]}"

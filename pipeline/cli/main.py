@@ -179,11 +179,11 @@ def _run() -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         return _failed(apps, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
     except click.ClickException as exc:
-        from pipeline.cli.brief import brief  # only after an error
+        from pipeline.cli.boundary import shorten_message  # only after an error
 
         written = StringIO()
         exc.show(written)
-        message, text = brief(exc.format_message()), brief(written.getvalue())
+        message, text = shorten_message(exc.format_message()), shorten_message(written.getvalue())
         return _failed(apps, 2, message, lambda: click.echo(text, err=True))
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

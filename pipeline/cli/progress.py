@@ -1,4 +1,4 @@
-"""Steps as they run, on stderr: bars with an ETA on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: bars with an ETA on a terminal, a line now and then elsewhere."""
 
 import time
 from types import TracebackType
@@ -24,6 +24,29 @@ LINE_EVERY_S = 15.0
 """How often a run without a terminal says how far it is."""
 
 
+class Pace:
+    """How fast work goes; another unit is another phase, timed by itself."""
+
+    def __init__(self) -> None:
+        self.since = self.last_line = time.monotonic()
+        self.unit = ""
+
+    def rate(self, done: int, unit: str) -> float:
+        """Units per second of the current phase."""
+        now = time.monotonic()
+        if self.unit not in ("", unit):
+            self.since = now
+        self.unit = unit
+        return done / max(now - self.since, 1e-9)
+
+    def takes_line(self) -> bool:
+        """Whether a line is due where there is no terminal; the next one is due some seconds later."""
+        now = time.monotonic()
+        due = now - self.last_line > LINE_EVERY_S
+        self.last_line = now if due else self.last_line
+        return due
+
+
 class Display(Listener):
     """Shows a run; one line per finished step stays."""
 
@@ -42,10 +65,7 @@ class Display(Listener):
             transient=True,
         )
         self.tasks: dict[str, TaskID] = {}
-        self.since: dict[str, float] = {}
-        self.said: dict[str, float] = {}
-        self.unit: dict[str, str] = {}
-        """Unit of a step's current phase; another unit is another phase, timed by itself."""
+        self.paces: dict[str, Pace] = {}
 
     def __enter__(self) -> Self:
         if self.live:
@@ -60,25 +80,20 @@ class Display(Listener):
 
     def started(self, step: Step) -> None:
         """Opens the step's bar."""
-        self.since[step.key] = self.said[step.key] = time.monotonic()
+        self.paces[step.key] = Pace()
         if self.live:
             self.tasks[step.key] = self.bars.add_task(label(step), total=None, numbers="")
 
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
         """Moves the bar, or says a line when the last one is old."""
-        now = time.monotonic()
-        if self.unit.get(step.key, unit) != unit:
-            self.since[step.key] = now
-        self.unit[step.key] = unit
-        rate = done / max(now - self.since[step.key], 1e-9)
+        pace = self.paces[step.key]
+        rate = pace.rate(done, unit)
         speed = f", {count(rate, unit)}/s" if rate >= 1 else ""
         numbers = f"{count(done, unit)}/{count(total, unit)} {unit}{speed}"
         if self.live:
             self.bars.update(self.tasks[step.key], completed=done, total=total, numbers=numbers)
-        elif now - self.said[step.key] > LINE_EVERY_S:
-            self.said[step.key] = now
-            remaining = duration((total - done) / rate) if done else "unknown"
-            self.out.say(f".. {label(step)}  {numbers}, eta {remaining}")
+        elif pace.takes_line():
+            self.out.say(f".. {label(step)}  {numbers}, eta {_remaining(done, total, rate)}")
 
     def waiting(self, step: Step, whom: str) -> None:
         """Says whom the step waits for."""
@@ -116,6 +131,46 @@ class Display(Listener):
         return mark if self.out.stderr.encoding.lower().startswith("utf") else plain
 
 
+class Bar:
+    """Shows how far one piece of work is; to be called with units done and units in all."""
+
+    def __init__(self, out: Output, label: str) -> None:
+        self.out, self.label = out, label
+        self.live = out.stderr.is_terminal and not out.quiet
+        self.pace = Pace()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TextColumn("eta"),
+            TimeRemainingColumn(),
+            console=out.stderr,
+            transient=True,
+        )
+        self.task = self.bar.add_task(label, total=None, numbers="")
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if self.live:  # it prints an empty line where it never started
+            self.bar.stop()
+
+    def __call__(self, done: int, total: int, unit: str = "bytes") -> None:
+        """Moves the bar, or says a line when the last one is old."""
+        rate = self.pace.rate(done, unit)
+        counted = "" if unit == "bytes" else f" {unit}"  # sizes carry their unit
+        numbers = f"{count(done, unit)}/{count(total, unit)}{counted}, {count(rate, unit)}/s"
+        if self.live:
+            self.bar.update(self.task, completed=done, total=total, numbers=numbers)
+        elif self.pace.takes_line():
+            self.out.say(f".. {self.label}  {numbers}, eta {_remaining(done, total, rate)}")
+
+
 def label(step: Step) -> str:
     """Name and short key, in columns."""
     return f"{step.name:<20} {step.key[:12]}"
@@ -126,3 +181,8 @@ def count(value: float, unit: str) -> str:
     if unit.startswith("bytes"):
         return size(value)
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"
+
+
+def _remaining(done: int, total: int, rate: float) -> str:
+    """The time that the rest takes at this rate."""
+    return duration((total - done) / rate) if done else "unknown"

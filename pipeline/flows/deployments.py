@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,10 +11,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
+from sqlalchemy.engine import make_url
 
 from pipeline.errors import BackendUnavailable
 from pipeline.flows.prefect_server import POLL_S, POOL, TAG, Prefect, has_pool
-from pipeline.flows.registry_url import shown
 from recipes.load import Loaded
 from recipes.schema import Schedule
 
@@ -53,7 +54,7 @@ class Order:
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
             "file": str(self.loaded.file.resolve()),
             "store_url": self.store_url,
-            "registry_url": None if self.registry_url is None else shown(self.registry_url),
+            "registry_url": None if self.registry_url is None else public_url(self.registry_url),
         }
 
 
@@ -112,7 +113,7 @@ def schedule_stale(
     parameters = {
         "asked": dict(query),
         "store_url": store_url,
-        "registry_url": None if registry_url is None else shown(registry_url),
+        "registry_url": None if registry_url is None else public_url(registry_url),
         "server_url": server.api_url,
     }
     with server.client() as client:
@@ -170,3 +171,16 @@ def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> S
                 if state.is_final():
                     return state
             time.sleep(POLL_S)
+
+
+def public_url(url: str) -> str:
+    """The URL as anyone may see it: no password, and a database file by its absolute path."""
+    parsed = make_url(url)._replace(password=None).difference_update_query(["password", "sslpassword"])
+    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+    return parsed.render_as_string(hide_password=False)
+
+
+def restore_password(url: str | None, own: str | None) -> str | None:
+    """`url`, or `own` where that is the same database and has the password."""
+    return own if own is not None and url == public_url(own) else url

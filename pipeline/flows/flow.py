@@ -25,9 +25,8 @@ from artifacts.registry.registry import Registry
 from pipeline.errors import EXIT_CODES, GateFailed
 from pipeline.evaluate.gate import Verdict
 from pipeline.flows import reports
-from pipeline.flows.deployments import REFUSED, send_rebuilds
+from pipeline.flows.deployments import REFUSED, restore_password, send_rebuilds
 from pipeline.flows.prefect_server import Prefect
-from pipeline.flows.registry_url import usable
 from pipeline.flows.reports import headline, progress_key, slug
 from pipeline.flows.schedules import SUPERSEDED, drop_superseded, superseded
 from pipeline.plan.plan import Plan
@@ -58,7 +57,7 @@ RETRY_AFTER_S = [60.0, 600.0]
 @flow(name="release", flow_run_name="{recipe.name}", persist_result=False)
 def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None = None) -> Any:
     """Builds, gates and publishes what the recipe describes; returns `name:version`."""
-    registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    registry_url = restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, get_run_logger().warning)
     with workspace.announcing():
         return reported(
@@ -74,7 +73,7 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
     tie_if_asked()
     if (refused := superseded_run()) is not None:
         return refused
-    log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    log, registry_url = get_run_logger(), restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, log.warning)
     with workspace.announcing():
         findings = [finding for finding in ask(Asked.of(asked), workspace, log.info) if finding.reasons]

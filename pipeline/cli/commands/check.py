@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
+from pipeline.cli.command_parameters import PATH
 
 FIRST = """\
 # yaml-language-server: $schema={schema}

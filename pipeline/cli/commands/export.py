@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH
 from pipeline.cli.commands.generate import engine_of
-from pipeline.cli.parameter_types import PATH
 
 
 @click.command()

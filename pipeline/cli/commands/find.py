@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import COUNT, PATH, refuse_unused
 from pipeline.cli.commands.generate import facts_here
 from pipeline.cli.commands.show import rows_of, tabulate
-from pipeline.cli.parameter_types import COUNT, PATH
-from pipeline.cli.unused_options import refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Match

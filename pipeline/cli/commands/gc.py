@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import DAYS, ORDINAL
+from pipeline.cli.command_parameters import DAYS, ORDINAL
 
 if TYPE_CHECKING:
     from artifacts.collection.marking import Plan, Policy
@@ -68,7 +68,7 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     from artifacts.errors import NotFound
     from artifacts.registry.database import open_database
     from artifacts.registry.retention import Names
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
 
     store = app.client.store
     own = None if store.remote is not None else store.registry_url
@@ -79,9 +79,9 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
         if not open_database(url).exists():
             raise NotFound(f"no registry at {url}, so --also keeps nothing; give its URL")
     other_databases = [open_database(url) for url in others]
-    with Moving(app.out, "gc") as moving:
+    with Bar(app.out, "gc") as progress:
         return sweep.collect(
-            place_of(store), names, policy, also=other_databases, dry_run=dry_run, progress=moving
+            place_of(store), names, policy, also=other_databases, dry_run=dry_run, progress=progress
         )
 
 

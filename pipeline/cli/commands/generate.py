@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import COUNT, MOST, Finite
+from pipeline.cli.command_parameters import COUNT, MOST, Finite
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ def _engine_of(app: App, reference: str) -> Iterator[Path]:
 @contextmanager
 def engine_of(app: App, record: "VersionRecord", keys: Iterable[str], use: str) -> Iterator[Path]:
     """A version's engine in the store, whole; the artifacts of `keys` stay while the block runs."""
-    from pipeline.cli.progress_bar import Moving  # rich: not for --help
+    from pipeline.cli.progress import Bar  # rich: not for --help
 
     app.client.require_own_store()
     with app.client.store.reading(keys, f"the {use} of {record.reference}"):
         app.client.manifest(record)
-        with Moving(app.out, f"fetch {record.reference}") as moving:
-            directory = app.client.store.require(record.address, record.reference, moving)
+        with Bar(app.out, f"fetch {record.reference}") as progress:
+            directory = app.client.store.require(record.address, record.reference, progress)
         yield directory
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
+from pipeline.cli.command_parameters import PATH
 
 if TYPE_CHECKING:
     from pipeline.advice.lint.advice import Advice

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ORDINAL, PATH, SECONDS
-from pipeline.cli.unused_options import refuse_unused
+from pipeline.cli.command_parameters import ORDINAL, PATH, SECONDS, refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.notify.deliver import Tried

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import MOST_DAYS, ORDINAL, Finite, PathType, refuse_unused
 from pipeline.cli.commands.promote import shown
-from pipeline.cli.parameter_types import MOST_DAYS, ORDINAL, Finite, PathType
-from pipeline.cli.unused_options import refuse_unused
 from recipes.regular import read_bytes
 
 if TYPE_CHECKING:

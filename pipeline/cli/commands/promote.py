@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import COUNT, ORDINAL
 from pipeline.cli.commands.generate import REFERENCE
-from pipeline.cli.parameter_types import COUNT, ORDINAL
 
 if TYPE_CHECKING:
     from artifacts.registry.registry import Judgement, Move

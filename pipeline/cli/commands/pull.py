@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH, SECONDS
 from pipeline.cli.commands.generate import REFERENCE, facts_here
 from pipeline.cli.commands.sign import trust_options, trusted
-from pipeline.cli.parameter_types import PATH, SECONDS
 
 if TYPE_CHECKING:
     from artifacts.pull.watch import Change
@@ -68,11 +68,11 @@ def _follow(app: App, reference: str, directory: Path, every_s: float, then: str
 
 
 def _once(app: App, reference: str, directory: Path) -> None:
-    from pipeline.cli.progress_bar import Moving  # rich: not for --help
+    from pipeline.cli.progress import Bar  # rich: not for --help
 
     record = app.client.resolve(reference)
-    with Moving(app.out, f"pull {reference}") as moving:
-        path = app.client.pull(reference, directory, progress=moving)
+    with Bar(app.out, f"pull {reference}") as progress:
+        path = app.client.pull(reference, directory, progress=progress)
     _tell(app, record, path)
 
 

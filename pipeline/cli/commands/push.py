@@ -28,10 +28,10 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
 
     Example: enginery registry push demo/int4_awq_tp2@candidate oci:./layout:v1
     """
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
-    with Moving(app.out, f"pushing {reference}") as progress:
+    with Bar(app.out, f"pushing {reference}") as progress:
         pushed = exchange.push(reference, target, app.client, part, progress)
     app.out.value(
         {"reference": reference, "part": pushed.what, "where": pushed.where, **pushed.facts},
@@ -57,10 +57,10 @@ def import_(app: App, /, source: str, name: str) -> None:
 
     Example: enginery registry import ./engine-from-elsewhere team/llama
     """
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
-    with Moving(app.out, f"importing {source}") as progress:
+    with Bar(app.out, f"importing {source}") as progress:
         adopted = exchange.take(source, name, app.client, app.site.host, progress)
     app.announce()
     if adopted.found.code:

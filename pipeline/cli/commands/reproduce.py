@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PathType
+from pipeline.cli.command_parameters import PathType
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import COUNT, PATH
+from pipeline.cli.command_parameters import COUNT, PATH
 
 if TYPE_CHECKING:
     from pipeline.process.process import Usage

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import MOST, PATH, Finite
+from pipeline.cli.command_parameters import MOST, PATH, Finite
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH
 from pipeline.cli.commands.card import read_registry
-from pipeline.cli.parameter_types import PATH
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Hosts that only this machine reaches."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import COUNT
+from pipeline.cli.command_parameters import COUNT
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Version

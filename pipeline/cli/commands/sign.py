@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
-from pipeline.cli.unused_options import refuse_unused
+from pipeline.cli.command_parameters import PATH, refuse_unused
 from recipes.regular import is_directory, read_bytes, require_writable, user_path
 
 if TYPE_CHECKING:

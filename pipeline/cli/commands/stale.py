@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ADDRESS, MOST_DAYS, PATH
+from pipeline.cli.command_parameters import ADDRESS, MOST_DAYS, PATH
 
 if TYPE_CHECKING:
     from pipeline.rebuild.find_stale import Asked

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ADDRESS, COUNT, PATH
+from pipeline.cli.command_parameters import ADDRESS, COUNT, PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """verify, repair, store: whether what is stored is what was stored, and what to do where it is not."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,9 +9,8 @@ import click
 
 from pipeline.cli.app import App
 from pipeline.cli.audit_report import CURE, audited, findings
+from pipeline.cli.command_parameters import refuse_unused
 from pipeline.cli.commands.sign import trust_options, trusted
-from pipeline.cli.lease_holders import named, versions
-from pipeline.cli.unused_options import refuse_unused
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 REFERENCE = click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]|DIRECTORY]", required=False)
 MOST_SHOWN = 50
 """Damaged files that are named; the others are counted."""
+
+MOST_VERSIONS = 12
+"""Versions that are named of a damaged file; the others are counted."""
 
 WHOLE = click.option("--all", "whole", is_flag=True, help="Every artifact of the store.")
 
@@ -108,8 +111,10 @@ def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") 
     lines = findings(audit)
     if damages:
         keys = {key for damage in damages for key in damage.keys}
-        having = {} if audit is None or audit.unreadable else versions(app, keys)
-        shown_damages = [f"  {damage}\n    {named(damage, having)}" for damage in damages[:MOST_SHOWN]]
+        having = {} if audit is None or audit.unreadable else _versions_with(app, keys)
+        shown_damages = [
+            f"  {damage}\n    {_name_versions(damage, having)}" for damage in damages[:MOST_SHOWN]
+        ]
         more = [f"  and {len(damages) - MOST_SHOWN:,} more"] if len(damages) > MOST_SHOWN else []
         lines += [f"{count(damages, 'file')} of {files:,} damaged:", *shown_damages, *more]
     return lines
@@ -125,16 +130,16 @@ def survey_store(app: App, keys: list[str] | None) -> "list[Survey]":
     """What was read of the store; of a remote one, what was read of the cache and then over the network."""
     from artifacts.store.survey import survey  # pydantic: not for --help
     from artifacts.store.survey_remote import survey_remote
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
 
     store = app.client.store
     local_keys = (
         keys if keys is None or store.remote is None else [key for key in keys if store.local.has(key)]
     )
-    with Moving(app.out, "reading") as progress:
+    with Bar(app.out, "reading") as progress:
         surveys = [survey(store, local_keys, progress)]
     if store.remote is not None:
-        with Moving(app.out, f"reading {store.url}") as progress:
+        with Bar(app.out, f"reading {store.url}") as progress:
             surveys.append(survey_remote(store.remote, keys, progress))
     return surveys
 
@@ -142,3 +147,39 @@ def survey_store(app: App, keys: list[str] | None) -> "list[Survey]":
 def count(items: Iterable[object], noun: str) -> str:
     number = len(list(items))
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _versions_with(app: App, keys: set[str]) -> dict[str, list[str]]:
+    """What the store calls an artifact -> versions that have it, and as what."""
+    from artifacts.address import is_same, key_of  # with the store
+
+    holders: dict[str, list[str]] = {}
+    contents = {name: _content_digest(app, name) for name in keys}
+    for record in app.registry.every():
+        parts = {key: kind for kind, key in record.lineage.items()} | {record.engine_key: "engine"}
+        for name, content in contents.items():
+            part = parts.get(key_of(name))
+            if part and (part != "engine" or is_same(record.manifest_digest, content)):
+                holders.setdefault(name, []).append(f"{record.reference} ({part})")
+    return holders
+
+
+def _content_digest(app: App, name: str) -> str | None:
+    """Digest of the content of that name, if one copy of its manifest can still be read."""
+    from artifacts.errors import ArtifactCorrupt, NotFound  # pydantic: not for --help
+
+    store = app.client.store
+    for place in (store.local, store.remote):
+        with suppress(ArtifactCorrupt, NotFound):
+            if place is not None:
+                return place.manifest(name).digest
+    return None
+
+
+def _name_versions(damage: "Damage", having: dict[str, list[str]]) -> str:
+    """The versions that have a damaged file, in words."""
+    versions = sorted({version for key in damage.keys for version in having.get(key, [])})
+    if not versions:
+        return "no published version has it"
+    more = f" and {len(versions) - MOST_VERSIONS} more" if len(versions) > MOST_VERSIONS else ""
+    return f"in {', '.join(versions[:MOST_VERSIONS])}{more}"

@@ -10,7 +10,7 @@ from artifacts.registry import remarks
 from artifacts.registry.remarks import Notice, Remarks
 from artifacts.registry.telling import tell
 from artifacts.version import Event, VersionRecord
-from pipeline.pages.card.card_words import NONE, moment, number, size
+from pipeline.units import NONE, moment, number, size
 
 Pairs = list[tuple[str, str]]
 """What, and its value in words."""

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.pages.card import card_content
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import number, size
+from pipeline.units import number, size
 
 SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something in Markdown; an underscore inside a word does not."""

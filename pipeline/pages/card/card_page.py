@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from pipeline.pages.card import card_content, card_plots
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import moment, number, size
+from pipeline.units import moment, number, size
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"

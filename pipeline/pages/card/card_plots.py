@@ -5,8 +5,8 @@ from typing import Any
 
 from artifacts.version import VersionRecord
 from pipeline.pages.card.card_content import in_memory, speeds
-from pipeline.pages.card.card_words import number, size
 from pipeline.pages.card.svg import Axis, around, box, from_zero, line, mark, path, picture, short, text
+from pipeline.units import number, size
 
 PANEL = 300
 """Width of an accuracy panel, pixels."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from artifacts.finding.comparison import Comparison, Measured, Setting
 from artifacts.version import Metric
-from pipeline.pages.card.card_words import NONE, number, size
+from pipeline.units import NONE, number, size
 
 VERDICTS: Mapping[str, str] = {"noise": "within noise", "unsure": "not comparable"}
 """Judgements whose own word would not do on a page."""

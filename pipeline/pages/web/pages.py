@@ -16,13 +16,13 @@ from artifacts.finding.compare import NOTES
 from artifacts.registry.telling import tell
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.pages.card import card_markdown, card_page, card_plots
-from pipeline.pages.card.card_words import ago
 from pipeline.pages.web import security
 from pipeline.pages.web.api import Offset, Seq, Text
 from pipeline.pages.web.comparison_page import sections
 from pipeline.pages.web.odd_rows import on_page
 from pipeline.pages.web.paged_lists import Wanted
 from pipeline.pages.web.registry_view import Reading
+from pipeline.units import ago
 
 PER_PAGE = 50
 MOST_WAIVERS = 20

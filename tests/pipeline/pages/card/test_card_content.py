@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from pipeline.pages.card import card_content
-from pipeline.pages.card.card_words import NONE
+from pipeline.units import NONE
 from tests.pipeline.pages.card.conftest import NOW, signature, waiver
 from tests.pipeline.published import FACTS
 

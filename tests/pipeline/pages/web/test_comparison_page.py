@@ -4,8 +4,8 @@ import dataclasses
 
 from artifacts.finding.compare import compare
 from artifacts.version import Metric
-from pipeline.pages.card.card_words import NONE
 from pipeline.pages.web.comparison_page import sections
+from pipeline.units import NONE
 from tests.pipeline.published import FACTS, record
 
 

@@ -1,4 +1,4 @@
-"""Types of arguments: paths, addresses and numbers; what none can be is refused before it is used."""
+"""Parameters of commands: their types, and the refusal of those that a call would not use."""
 
 import math
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from recipes.regular import path_problem, shortened
 
@@ -56,3 +57,19 @@ class Finite(click.FloatRange):
 PATH, ADDRESS = PathType(), AddressType()
 COUNT, ORDINAL = click.IntRange(1, MOST), click.IntRange(0, MOST)
 DAYS, SECONDS = Finite(0, MOST), Finite(0.1, MOST)
+
+
+def refuse_unused(why: str, *names: str) -> None:
+    """Raises click's UsageError if the command that runs was given one of these parameters.
+
+    `names` are parameters as the command's function has them; `why` follows "has no effect".
+    """
+    ctx = click.get_current_context()
+    unused = [
+        parameter.opts[-1] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in ctx.command.params
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if unused:
+        have = "has" if len(unused) == 1 else "have"
+        raise click.UsageError(f"{' and '.join(unused)} {have} no effect {why}")
