@@ -95,7 +95,7 @@ def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(cli
     leap = cli(*command, "--date", "2024-02-29")
     assert leap.returncode == 0, leap.stderr
     assert json.loads(leap.stdout)["date"] == "2024-02-29"
-    assert "the chat template was told that today is 2024-02-29" in leap.stderr
+    assert "the chat template's date is 2024-02-29" in leap.stderr
     template.write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
     assert cli(*at, "registry", "import", engine, "test/dated").returncode == 0
     endless = cli(*command)

@@ -1,4 +1,4 @@
-"""What `verify --all` and `repair --all` say of a registry: read whole, its findings in lines, what to do."""
+"""What `verify --all` and `store repair --all` report about a registry: its findings and what to do."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,19 +9,19 @@ if TYPE_CHECKING:
     from artifacts.registry.audit import Audit
 
 MOST_SHOWN = 80
-"""Findings in a registry that are named; the others are counted, so that damaged files are read of too."""
+"""Findings that are printed; the others are counted, so that damaged files stay in view."""
 
 CURE = (
-    "a changed row is only known from a backup of the registry: compare, and restore it, or put the row right"
+    "a changed row can only be recovered from a backup of the registry: restore it, or correct the row"
     " by hand; `enginery store repair --all --from STORE|DIRECTORY` brings back an engine that is gone from"
     " another store or a pull that has it; else build its recipe again"
 )
 
 
 def audited(app: App, *, engines: bool = True) -> "Audit | None":
-    """What the registry says when all of it is read; None of a store that never had one.
+    """Audits the whole registry; None for a store that never had one.
 
-    `engines` asks whether the store has the versions' engines.
+    `engines` also checks that the store has the versions' engines.
     """
     from artifacts.collection.registries import lost, other
     from artifacts.errors import StoreUnusable
@@ -49,7 +49,7 @@ def audited(app: App, *, engines: bool = True) -> "Audit | None":
 
 
 def findings(audit: "Audit | None") -> list[str]:
-    """Findings in lines, the first of very many, below how many there are; nothing where there is none."""
+    """The number of findings, then the first of them, one per line; empty without findings."""
     if audit is None or not audit.findings:
         return []
     number = len(audit.findings)
@@ -59,11 +59,11 @@ def findings(audit: "Audit | None") -> list[str]:
 
 
 def require_sound(audit: "Audit | None") -> None:
-    """Refuses a registry with findings, which repair cannot cure: only a backup knows what was there."""
+    """Raises ArtifactCorrupt for a registry with findings: repair cannot restore rows, only a backup can."""
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
 
     lines = findings(audit)
     if lines:
-        error = ArtifactCorrupt("\n".join(["repair cannot put the registry right:", *lines]))
+        error = ArtifactCorrupt("\n".join(["repair cannot restore the registry:", *lines]))
         error.add_note(CURE)
         raise error

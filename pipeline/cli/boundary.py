@@ -18,10 +18,10 @@ HOST = frozenset({
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG,
     errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EMFILE, errno.ENFILE, errno.ENXIO, errno.ETXTBSY,
 })  # fmt: skip
-"""What a file system refuses wherever it is asked, and no bug of ours: the file is named, and the reason."""
+"""Errors of the file system that are no bug of ours: the message names the file and the reason."""
 
 WORD, LINE, LINES = 300, 2000, 200
-"""Characters of a word and of a line, and lines, that a message shows; a digest has 64, a path seldom 200."""
+"""Longest word and line of a message, in characters, and most lines; a digest has 64, a path seldom 200."""
 
 LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
 
@@ -39,7 +39,7 @@ def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> 
 
 
 def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> dict[str, Any]:
-    """What `--json` prints for a command that failed."""
+    """The document that `--json` prints for a failed command."""
     return {"error": {"exit_code": code, "message": message, "hints": list(hints), **more}}
 
 
@@ -47,24 +47,24 @@ def _said(exc: Exception) -> tuple[int, str]:
     code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
     if code is not None:
         return code, shorten_message(str(exc))
-    if is_full(exc):  # somewhere nobody thought of
+    if is_full(exc):  # raised where no caller checks the free space
         return 4, shorten_message(_full(exc))
     if isinstance(exc, OSError) and exc.errno in HOST:
         where = f"{exc.filename}: " if exc.filename is not None else ""
-        return 4, shorten_message(f"{where}{exc.strerror}; give another path, or change what is there")
+        return 4, shorten_message(f"{where}{exc.strerror}; give another path, or fix this one")
     return 70, shorten_message(
         f"this is a bug in Enginery: {type(exc).__name__}: {exc}; please report it with the lines above"
     )
 
 
 def _full(exc: BaseException) -> str:
-    """Which disk is full: that of the file in the error, else what is free where anything is written."""
+    """Names the full disk: that of the error's file, else the free space wherever files are written."""
     name = getattr(exc, "filename", None)
     if isinstance(name, str | bytes):
         return disk.full(Path(os.fsdecode(name)).parent, os.fsdecode(name))
     places = {disk.disk_of(place) for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()))}
     free = ", ".join(f"{disk.free_bytes(folder):,} at {folder}" for folder in sorted(places))
-    return f"disk full: {exc}; bytes free: {free}; free space where there is none, or set $TMPDIR"
+    return f"disk full: {exc}; bytes free: {free}; free space on the full disk, or set $TMPDIR"
 
 
 def _problems(exc: Exception) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _problems(exc: Exception) -> dict[str, Any]:
 
 
 def shorten_message(text: str) -> str:
-    """The message with long words and lines cut in their middle, and of very many lines the first."""
+    """The message with long words and lines cut in their middle, and at most LINES lines."""
     lines = text.splitlines()
     cut_lines = [
         _cut(LONG_WORD.sub(lambda match: _cut(match[0], WORD), line), LINE) for line in lines[:LINES]

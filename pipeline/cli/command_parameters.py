@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from recipes.regular import path_problem, shortened
 
 MOST, MOST_DAYS = 10**9, 36_500
-"""Far beyond what anybody counts; what is larger fits neither the registry's columns nor the calendar."""
+"""Bounds of numbers: larger ones fit neither the registry's columns nor the calendar."""
 
 
 class PathType(click.Path):
@@ -40,7 +40,7 @@ class AddressType(click.ParamType[str]):
         except ValueError:
             good = False
         if not good or not value.isprintable() or " " in value:
-            self.fail(f"{shortened(value)!r} is no address; give http://HOST:PORT", param, ctx)
+            self.fail(f"{shortened(value)!r} is not an address; give http://HOST:PORT", param, ctx)
         return str(value)
 
 
@@ -50,7 +50,7 @@ class Finite(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number, or a usage error."""
         if not math.isfinite(number := super().convert(value, param, ctx)):
-            self.fail(f"{value!r} is no finite number", param, ctx)
+            self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
 
 

@@ -191,7 +191,7 @@ def _run() -> int:
 
 
 def _guarded(apps: "list[App]") -> int:
-    """Runs the command; imports the error table only once something was raised."""
+    """Runs the command; imports the error table only after an exception."""
     try:
         result = enginery(standalone_mode=False, obj=apps)
     except Exception as exc:
@@ -206,7 +206,7 @@ def _guarded(apps: "list[App]") -> int:
 
 
 def _failed(apps: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
-    """Tells of a failure that is no exception of ours, as a document too where one was asked for."""
+    """Prints a failure that is no exception of ours; with --json as a document too."""
     show()
     if _asked_for_json():
         from pipeline.cli.boundary import failure  # as above
@@ -216,7 +216,7 @@ def _failed(apps: "list[App]", code: int, message: str, show: Callable[[], None]
 
 
 def _output(apps: "list[App]") -> "Output":
-    """Where the call prints; a call that failed before it had options is read as far as that needs."""
+    """The output of the call; for one that failed before its options were parsed, as argv asks for it."""
     from pipeline.cli.output import Output
 
     if apps:

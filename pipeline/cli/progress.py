@@ -21,7 +21,7 @@ from pipeline.step.step import Step
 from pipeline.units import duration, size
 
 LINE_EVERY_S = 15.0
-"""How often a run without a terminal says how far it is."""
+"""Seconds between progress lines where stderr is not a terminal."""
 
 
 class Pace:
@@ -85,7 +85,7 @@ class Display(Listener):
             self.tasks[step.key] = self.bars.add_task(label(step), total=None, numbers="")
 
     def progressed(self, step: Step, done: int, total: int, unit: str) -> None:
-        """Moves the bar, or says a line when the last one is old."""
+        """Moves the bar, or prints a line if the last one is old."""
         pace = self.paces[step.key]
         rate = pace.rate(done, unit)
         speed = f", {count(rate, unit)}/s" if rate >= 1 else ""
@@ -96,19 +96,19 @@ class Display(Listener):
             self.out.say(f".. {label(step)}  {numbers}, eta {_remaining(done, total, rate)}")
 
     def waiting(self, step: Step, whom: str) -> None:
-        """Says whom the step waits for."""
-        self.out.say(f".. {label(step)}  waits for {whom}, to make it")
+        """Prints which run the step waits for."""
+        self.out.say(f".. {label(step)}  waits for {whom} to build it")
 
     def damaged(self, step: Step, problems: str) -> None:
         """Warns that a stored artifact is rebuilt."""
         self.out.warn(f"{label(step)}: stored files are damaged and will be built again: {problems}")
 
     def remarked(self, step: Step, text: str) -> None:
-        """Warns of what the build goes on without."""
+        """Prints a warning of the build."""
         self.out.warn(f"{label(step)}: {text}")
 
     def finished(self, artifact: Made) -> None:
-        """Leaves one line: what, which, how long, how much memory."""
+        """Prints one line: step, key, duration, peak memory."""
         step = artifact.step
         self._close(step)
         took = "cached" if artifact.cached else duration(artifact.manifest.seconds)
@@ -119,7 +119,7 @@ class Display(Listener):
             self.out.warn(text)
 
     def failed(self, step: Step, error: Exception) -> None:
-        """Leaves one line for a step that did not succeed."""
+        """Prints one line for a failed step."""
         self._close(step)
         self.out.say(f"{self._mark('✗', '!!')} {label(step)}  {escape(str(error).splitlines()[0])}")
 
@@ -161,7 +161,7 @@ class Bar:
             self.bar.stop()
 
     def __call__(self, done: int, total: int, unit: str = "bytes") -> None:
-        """Moves the bar, or says a line when the last one is old."""
+        """Moves the bar, or prints a line if the last one is old."""
         rate = self.pace.rate(done, unit)
         counted = "" if unit == "bytes" else f" {unit}"  # sizes carry their unit
         numbers = f"{count(done, unit)}/{count(total, unit)}{counted}, {count(rate, unit)}/s"
@@ -177,7 +177,7 @@ def label(step: Step) -> str:
 
 
 def count(value: float, unit: str) -> str:
-    """A number of units as people read it."""
+    """A number of units, rounded for display."""
     if unit.startswith("bytes"):
         return size(value)
     return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""Pushes a version to a place outside, and imports from one: the place's kind decides how."""
+"""Pushes a version to another system, and imports from one."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from pipeline.process.host import Host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What a push came to."""
+    """The result of a push."""
 
     what: str
     """`engine` or `checkpoint`."""

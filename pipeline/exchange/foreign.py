@@ -50,7 +50,7 @@ class Foreign:
     model: str = ""
     licence: Mapping[str, Any] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
-    """What it says of where it comes from, which nobody has checked."""
+    """What it states about its origin, unverified."""
     code: bool = False
     """Loading it runs compiled code that is part of it."""
 
@@ -70,7 +70,7 @@ def recognise(directory: Path) -> Foreign:
     if _is_engine(files):
         links = [name for name in names if not is_plain(files[name])]
         if links:
-            raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it leads to (cp -rL)")
+            raise ExchangeRefused(f"{directory}: {links[0]} is not a plain file; copy its target (cp -rL)")
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
@@ -124,7 +124,7 @@ def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
         facts = described(about)
     except (KeyError, TypeError) as exc:
         raise ExchangeRefused(
-            f"{directory / 'engine.json'}: is not as this version writes it ({exc!r}); build it again"
+            f"{directory / 'engine.json'}: is not as this enginery writes it ({exc!r}); build it again"
         ) from None
     facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
     names = tuple(name for name in names if name not in (MANIFEST, VERSION))

@@ -139,7 +139,7 @@ class Server:
                     sizes[name] = int(entry.get("file_size", 0))
                 if len(sizes) + len(open_) > MAX_FILES:
                     raise ExchangeRefused(
-                        f"{self.address}: more than {MAX_FILES:,} files; no model has as many"
+                        f"{self.address}: more than {MAX_FILES:,} files, the most that an import takes"
                     )
         return dict(sorted(sizes.items()))
 
@@ -148,7 +148,7 @@ class Server:
 
 
 class Said(ExchangeFailed):
-    """MLflow's refusal, in its words."""
+    """An error that MLflow reports."""
 
     def __init__(self, address: str, response: httpx.Response) -> None:
         try:
@@ -248,7 +248,7 @@ def _check_all(names: Iterable[str], address: str) -> None:
     try:
         check_names(name for name in names if name not in RESERVED)
     except ValueError as exc:
-        raise ExchangeRefused(f"{address}: {exc}; nothing of this model is taken") from None
+        raise ExchangeRefused(f"{address}: {exc}; nothing was imported") from None
 
 
 def _check(name: str, address: str) -> None:
@@ -257,4 +257,4 @@ def _check(name: str, address: str) -> None:
         if name not in RESERVED:
             check_name(name)
     except ValueError as exc:
-        raise ExchangeRefused(f"{address}: {exc}; nothing of this model is taken") from None
+        raise ExchangeRefused(f"{address}: {exc}; nothing was imported") from None

@@ -147,9 +147,7 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
     listed = server.files(folder)
     differing = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
     if differing:
-        raise ExchangeFailed(
-            f"{server.address}: {differing[0]} is not there in full after its upload; push again"
-        )
+        raise ExchangeFailed(f"{server.address}: {differing[0]} is incomplete after its upload; push again")
 
 
 def _log(server: Server, run: str, content: Content) -> None:

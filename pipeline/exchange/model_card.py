@@ -16,7 +16,7 @@ OF_CHECKPOINT = ("Accuracy", "Where it comes from", "Lineage", "Recipe")
 """Sections that are true of the checkpoint too; the others are the engine's."""
 
 OF_ENGINE = ("Accuracy", "Speed", "What it needs, and its limits", "Where it comes from", "Lineage", "Recipe")
-"""Sections for those who have no registry of ours."""
+"""Sections for readers without access to the registry."""
 
 
 def card(content: Content) -> str:

@@ -66,7 +66,7 @@ def survey(source: Layout) -> Packed:
     try:
         check_names(name for name in sizes if name not in RESERVED)
     except ValueError as exc:
-        raise ExchangeRefused(f"{where}: {exc}; nothing of this model is taken") from None
+        raise ExchangeRefused(f"{where}: {exc}; nothing was imported") from None
     names = expected(sizes, str(where))
     return Packed(where=where, manifest=manifest, files={name: sizes[name] for name in names})
 
@@ -102,7 +102,7 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(layers, list) or not all(
         isinstance(item, dict) and "mediaType" in item for item in layers
     ):
-        raise ExchangeRefused(f"{path}: layers is no list of layers; push the model again")
+        raise ExchangeRefused(f"{path}: layers is not a list of layers; push the model again")
     problems = [problem for layer in layers if (problem := _refused(layer))]
     if kind not in TYPES:
         raise ExchangeRefused(f"{path}: artifactType is {kind!r}; only ModelPack is read: {', '.join(TYPES)}")
@@ -179,12 +179,12 @@ def _blob(where: Path, descriptor: Mapping[str, Any]) -> Path:
     match = re.fullmatch(r"sha256:([0-9a-f]{64})", str(descriptor.get("digest")))
     if match is None:
         raise ExchangeRefused(
-            f"{where}: digest {descriptor.get('digest')!r} is no sha256; only those are read"
+            f"{where}: digest {descriptor.get('digest')!r} is not a sha256 digest; only those are read"
         )
     path = where / "blobs" / "sha256" / match[1]
     if not path.exists() or not tree.is_plain(path):
         raise ArtifactCorrupt(
-            f"{path} is missing or is no plain file; the layout is incomplete, fetch it again"
+            f"{path} is missing or not a plain file; the layout is incomplete, fetch it again"
         )
     return path
 

@@ -76,12 +76,16 @@ def default_tag(content: Content) -> str:
 def read_index(where: Path) -> list[dict[str, Any]]:
     """Descriptors in a layout's index; ExchangeRefused unless the directory is an OCI image layout."""
     if not (where / LAYOUT).is_file() or not (where / INDEX).is_file():
-        raise ExchangeRefused(f"{where} is no OCI image layout (no {LAYOUT} and {INDEX}); give its directory")
+        raise ExchangeRefused(
+            f"{where} is not an OCI image layout (no {LAYOUT} and {INDEX}); give its directory"
+        )
     if (size := (where / INDEX).stat().st_size) > JSON_BYTES:
         raise ExchangeRefused(f"{where / INDEX}: {size:,} bytes; an index has at most {JSON_BYTES:,}")
     manifests = parse_json((where / INDEX).read_bytes(), str(where / INDEX)).get("manifests")
     if not isinstance(manifests, list) or not all(map(_is_descriptor, manifests)):
-        raise ExchangeRefused(f"{where / INDEX}: manifests is no list of descriptors; write the layout again")
+        raise ExchangeRefused(
+            f"{where / INDEX}: manifests is not a list of descriptors; write the layout again"
+        )
     return manifests
 
 
@@ -97,7 +101,7 @@ def _index(where: Path) -> list[dict[str, Any]]:
         return read_index(where)
     except ExchangeRefused:
         raise DestinationTaken(
-            f"{where} holds something that is no OCI image layout; give a new directory, or one that is"
+            f"{where} is not empty and not an OCI image layout; give a new directory, or a layout"
         ) from None
 
 
@@ -162,7 +166,7 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
 
 
 def _found(where: Path, draft: Path) -> None:
-    """Makes a layout of nothing where there is none, at once, so that whoever dies later leaves a layout."""
+    """Creates an empty layout where there is none, at once: a process killed later leaves a valid layout."""
     if (where / INDEX).exists():
         return
     (draft / "blobs" / "sha256").mkdir(parents=True)
@@ -172,7 +176,7 @@ def _found(where: Path, draft: Path) -> None:
     try:
         draft.rename(where)
     except OSError:
-        if not (where / INDEX).exists():  # nobody else was first
+        if not (where / INDEX).exists():  # no other process created it meanwhile
             raise
 
 

@@ -1,4 +1,4 @@
-"""What of a version is handed to other systems: its engine as pulled, or the checkpoint it was built from."""
+"""The part of a version that is pushed: its engine as pulled, or the checkpoint it was built from."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ IMPORT_COPIES = 2
 """How often an import has its bytes on disk at once: as they came, and in the store."""
 
 Progress = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
+"""Receives bytes done and bytes in total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from pipeline.exchange.foreign import Foreign, recognise
 from pipeline.process.host import Host
 
 BUILDER = "import"
-"""Says in an artifact's step that nobody here can build it again; keys have had it since 0.1, and keep it."""
+"""Marks in an artifact's step that it was imported and cannot be rebuilt; part of the key since 0.1."""
 
 COPY_BYTES = 4 << 20
 

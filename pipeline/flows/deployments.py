@@ -28,7 +28,7 @@ STALE = "pipeline.flows.rebuild_stale"
 """The flow that looks for stale versions and sends their rebuilds."""
 
 COMMAND = "python -m prefect.engine"
-"""What a worker starts for a run; without it, Prefect prepares a workspace first: seconds for nothing."""
+"""The command that a worker starts for a run; Prefect's default first prepares a workspace, for seconds."""
 
 REFUSED = "Refused"
 """Name of the failed state of a run that was built but did not pass its gate."""
@@ -49,7 +49,7 @@ class Order:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The flow's parameters as JSON; everybody who sees the UI reads them, so they hold no password."""
+        """The flow's parameters as JSON; the UI shows them, so they contain no password."""
         return {
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
             "file": str(self.loaded.file.resolve()),
@@ -60,7 +60,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What came of sending a recipe."""
+    """A recipe that was sent: its deployment and its run."""
 
     name: str
     deployment_id: UUID
@@ -71,7 +71,7 @@ class Sent:
 
 
 def schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
-    """A schedule in Prefect's words."""
+    """A schedule as Prefect's type."""
     if schedule is None:
         return []
     cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
@@ -143,7 +143,7 @@ def _deploy(
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
     if not has_pool(client):
         raise BackendUnavailable(
-            f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker that makes it"
+            f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker, which creates it"
         )
     return client.create_deployment(
         flow_id=flow_id,
@@ -174,7 +174,7 @@ def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> S
 
 
 def public_url(url: str) -> str:
-    """The URL as anyone may see it: no password, and a database file by its absolute path."""
+    """The URL without password, and with a database file by its absolute path: safe to send and to show."""
     parsed = make_url(url)._replace(password=None).difference_update_query(["password", "sslpassword"])
     if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
         parsed = parsed.set(database=str(Path(parsed.database).absolute()))

@@ -1,4 +1,4 @@
-"""A run as Prefect shows it: one flow per plan, one task per step, and reports for the people who watch."""
+"""A run as a Prefect flow: one flow per plan, one task per step, and reports in the UI."""
 
 import os
 import time
@@ -153,7 +153,7 @@ def as_task(step: Step) -> Callable[..., Any]:
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
-    """Makes one step's artifact exist; an error that people can act on is the message of the failed task."""
+    """Builds one step's artifact; an expected error becomes the message of the failed task."""
     report = Progress(step)
     try:
         return realize(step, site, report, places=places)
@@ -185,7 +185,7 @@ class Progress(Listener):
             self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {remaining}")
 
     def waiting(self, step: Step, whom: str) -> None:
-        """Says whom the step waits for."""
+        """Prints which run the step waits for."""
         self.log.info("%s %s: waits for %s, to make it", step.kind, step.key, whom)
 
     def damaged(self, step: Step, problems: str) -> None:
@@ -193,7 +193,7 @@ class Progress(Listener):
         self.log.warning("stored files of %s are damaged and will be built again: %s", step.key, problems)
 
     def remarked(self, step: Step, text: str) -> None:
-        """Warns of what the build goes on without."""
+        """Prints a warning of the build."""
         self.log.warning("%s %s: %s", step.kind, step.key, text)
 
     def finished(self, artifact: Made) -> None:

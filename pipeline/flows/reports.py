@@ -1,4 +1,4 @@
-"""What people read about a run: rows of tables and pages of Markdown, from plans, verdicts and artifacts."""
+"""Reports of a run in Prefect's UI: tables and Markdown, from plans, verdicts and artifacts."""
 
 import base64
 import json

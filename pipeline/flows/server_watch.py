@@ -20,7 +20,7 @@ SCHEDULES_EVERY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing that was looked at."""
+    """The state of one part of a server."""
 
     what: str
     status: str
@@ -30,7 +30,7 @@ class Found:
 
 @dataclass(slots=True)
 class Watch:
-    """Tells each problem of a server that we started once."""
+    """Reports each problem of a server that we started, once."""
 
     server: Prefect
     log: Path
@@ -39,7 +39,7 @@ class Watch:
     next_schedules: float = field(default_factory=lambda: time.monotonic() + SCHEDULES_EVERY_S)
 
     def news(self) -> list[str]:
-        """Problems that were not there before; cheap enough to ask every second."""
+        """Problems that are new since the last call; cheap enough to call every second."""
         news = [(key, text) for key, text in self._problems() if key not in self.told]
         self.told |= {key for key, _ in news}
         return [text for _, text in news]
@@ -61,7 +61,7 @@ class Watch:
 
 
 def look(server: Prefect, log: Path | None) -> list[Found]:
-    """What can be seen of a server from outside, and in its log where that is here."""
+    """The state of a server: its API, its worker, its schedules and, where it is on this host, its log."""
     try:
         with server.client() as client:
             version, workers = client.api_version(), online_workers(client)

@@ -1,4 +1,4 @@
-"""What people see of one artifact, by its kind: lines, tables and warnings, read from its files."""
+"""The contents of one artifact, by its kind: lines, tables and warnings, read from its files."""
 
 import json
 import re

@@ -32,7 +32,7 @@ def elsewhere(facts: dict[str, Any], query: Mapping[str, Any]) -> dict[str, Any]
     """What of this host counts where some host is asked for: nothing beside a `gpu`, else what is not asked.
 
     A `runtime` takes the place of this host's versions. A host without GPUs is no place for what TensorRT-LLM
-    loads: asked about that or about a `driver`, somebody means another one, of which no GPU is known.
+    loads: a query for those or for a `driver` is about another host, whose GPUs are unknown.
     """
     if "gpu" in query:
         return {}

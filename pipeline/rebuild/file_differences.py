@@ -1,4 +1,4 @@
-"""What is different between two files of one name, and whether it matters to those who serve the engine."""
+"""Differences between two files of one name, and whether they matter for serving."""
 
 import json
 import zipfile
@@ -17,12 +17,12 @@ SHOWN = 4
 LONGEST = 60
 """Characters of a value that are shown, at most."""
 
-WEIGHTS = "the engine computes with other numbers: gate it again before you trust it"
+WEIGHTS = "the engine computes with other weights: run the gate again"
 CODE = "the weights are the same, compiled code is not: results may differ in their last bits, and speed may"
-BEFORE = "what follows from it is compared by itself"
-NOTES = "it describes the build, and no number that is served depends on it"
+BEFORE = "later steps are compared by themselves"
+NOTES = "it describes the build; served results do not depend on it"
 TUNING = "it is what building measured: times, and choices for the next build; no weight depends on it"
-LIMITS = "servers and readers go by it: look at what changed"
+LIMITS = "servers and readers use it: check what changed"
 
 ENGINES = (".engine", ".plan", ".pt2", ".so")
 
@@ -56,7 +56,7 @@ no runtime reads them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One file that came out otherwise."""
+    """One file that differs."""
 
     name: str
     what: str

@@ -1,4 +1,4 @@
-"""One question about stale versions, from what is asked for to findings; records what it finds."""
+"""Finds stale versions, from a query to findings, and records them as events."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Builds a published version again, from its recipe alone, and says file by file what came out otherwise."""
+"""Builds a published version again from its recipe, and compares it file by file."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Stage:
     """Key of the published artifact."""
     key: str
     asked: tuple[str, ...]
-    """What is asked for otherwise than then, e.g. another tool; other inputs are told where they are made."""
+    """Parameters that differ from the published step's, e.g. another tool; inputs are steps of their own."""
     identical: int
     """Files that are the same, byte for byte."""
     differences: tuple[Difference, ...]
@@ -57,7 +57,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
-    """What a rebuild came to."""
+    """The comparison of a rebuild with the published version."""
 
     reference: str
     stages: tuple[Stage, ...]
@@ -97,7 +97,7 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
     if record.origin == IMPORTED:
         raise ExchangeRefused(
             f"{record.reference} was imported, and its recipe did not come along; "
-            "only who built it can build it again"
+            "rebuild it where it was built"
         )
     built = {key: value for key, value in record.recipe.items() if key != "schedule"}
     try:

@@ -38,7 +38,7 @@ class World:
 
 
 def reasons(record: VersionRecord, judged_at: datetime, world: World) -> tuple[Reason, ...]:
-    """Everything that speaks against a version, worst first; none while it matches.
+    """Every reason why a version no longer matches, worst first; empty while it matches.
 
     `judged_at` is when its engine was evaluated.
     """
@@ -140,11 +140,13 @@ def _upstream(record: VersionRecord, heads: Mapping[str, str]) -> Iterable[Reaso
 def _gate(judged_at: datetime, world: World) -> Iterable[Reason]:
     age = world.now - judged_at
     if age < -SKEW:
-        text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is still to come: a clock is wrong"
+        text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is in the future: a clock is wrong"
         yield Reason("gate", text)
     if age > world.gate_max_age:
         limit = world.gate_max_age.days
-        yield Reason("gate", f"its accuracy was judged {age.days} days ago; a verdict holds {limit} days")
+        yield Reason(
+            "gate", f"its accuracy was judged {age.days} days ago; a verdict is valid for {limit} days"
+        )
 
 
 def _collected(record: VersionRecord) -> Iterable[Reason]:

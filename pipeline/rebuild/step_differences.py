@@ -24,7 +24,7 @@ def comparable(then: Mapping[str, Any], now: Step) -> tuple[Asked, Asked]:
 
 
 def otherwise(then: Mapping[str, Any], now: Step) -> Iterator[str]:
-    """What two steps ask for differently, dotted; other inputs are told where they are made."""
+    """Yields the parameters in which two steps differ, dotted; inputs are steps of their own."""
     for place, was, is_ in file_differences.values(*comparable(then, now)):
         yield f"{place} was {was}, is {is_}"
 

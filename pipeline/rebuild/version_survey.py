@@ -1,4 +1,4 @@
-"""Looks at published versions one by one: what speaks against each, and what a rebuild would take."""
+"""Surveys published versions: why each no longer matches, and what a rebuild would take."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipeline.step.realize import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A version, what speaks against it, and the way to a new one."""
+    """A version, why it no longer matches, and its planned rebuild."""
 
     record: VersionRecord
     reasons: tuple[Reason, ...]
@@ -45,7 +45,7 @@ def chosen(records: Iterable[VersionRecord], *, every: bool) -> list[VersionReco
 def survey(
     records: Sequence[VersionRecord], site: Site, world: World, tell: Callable[[int, int], None]
 ) -> list[Finding]:
-    """One finding per version, those that cannot be loaded first; `tell` hears how many are done."""
+    """One finding per version, those that cannot be loaded first; `tell` receives done and total."""
     findings = []
     for number, record in enumerate(records):
         findings.append(look(record, site, world))
@@ -57,7 +57,7 @@ def survey(
 
 
 def look(record: VersionRecord, site: Site, world: World) -> Finding:
-    """What speaks against one version; a rebuild is planned only where something does."""
+    """The finding of one version; a rebuild is planned only for a stale one."""
     why_stale = reasons(record, _judged_at(record, site), world)
     try:
         loaded = recipe_of(record)

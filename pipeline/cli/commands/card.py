@@ -1,4 +1,4 @@
-"""card, serve-registry: a version on one page, and the registry in a browser."""
+"""card: everything about a version on one page."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ SUFFIXES = (".md", ".html")
 @click.option("-o", "--out", type=PathType(dir_okay=False), help="File to write, .md or .html.")
 @click.pass_obj
 def card(app: App, reference: str, out: Path | None) -> None:
-    """Say everything about a version on one page: as Markdown, or as HTML that needs nothing else.
+    """Write everything about a version on one page: Markdown, or self-contained HTML.
 
     Example: enginery card demo/int4_awq_tp2@candidate -o card.html
     """

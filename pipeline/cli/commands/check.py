@@ -55,7 +55,7 @@ def init(app: App, file: Path, name: str, model: str) -> None:
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.pass_obj
 def check(app: App, files: tuple[Path, ...]) -> None:
-    """Check that FILES are valid recipes, without looking at models or data.
+    """Validate recipes without reading models or data.
 
     Example: enginery check recipes/demo/*.yaml
     """

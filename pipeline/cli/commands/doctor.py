@@ -1,4 +1,4 @@
-"""doctor, toolchains: what this host has, what is missing, and what to do about it."""
+"""doctor, toolchains: checks of this host, and its TensorRT-LLM installations."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
               help="Prefect server; default: the one that `up` started from this store.")  # fmt: skip
 @click.pass_obj
 def doctor(app: App, url: str | None) -> None:
-    """Say what this host and its Prefect server have, what is missing or fails, and what to do.
+    """Check this host and its Prefect server: what works, what is missing or fails, and what to do.
 
-    Exit 4 if a build cannot work, or the server does not do its work.
+    Exit 4 if this host cannot build, or the server does not work.
 
     Example: enginery doctor
     """
@@ -50,7 +50,7 @@ def doctor(app: App, url: str | None) -> None:
 @click.command()
 @click.pass_obj
 def toolchains(app: App) -> None:
-    """List the TensorRT-LLM installations of this host, their versions, and what they lack.
+    """List the TensorRT-LLM installations of this host, their versions and their problems.
 
     They are found on PATH, and declared in the file that $ENGINERY_TOOLCHAINS names, else in
     ~/.config/enginery/toolchains.yaml. Exit 4 if none of them works.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.advice.suggest import Suggestion
 
 FEW = 8
-"""Dropped versions that are told one by one; more are told in groups."""
+"""Dropped versions that are listed one by one; more are listed in groups."""
 
 CLOSEST = 3
 """Versions that a recipe is tried to be made from."""
@@ -72,7 +72,7 @@ def _gpu(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, 
 @click.option(
     "--rank", default="speed", show_default=True, help="speed, per_user, first_token, accuracy, size."
 )
-@click.option("--limit", type=COUNT, help="Versions to show; default: 20 to people.")
+@click.option("--limit", type=COUNT, help="Versions to show; default: 20, or all with --json or -q.")
 @click.option("--any-host", is_flag=True, help="Also versions that were built for other hosts.")
 @click.option("--recipe", type=PATH, help="Write the recipe for what is missing here.")
 @click.pass_obj

@@ -1,4 +1,4 @@
-"""gc: removes what no version, no lease and no policy keeps."""
+"""store gc: removes artifacts that no version, lease or policy keeps."""
 
 import sys
 from functools import partial
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from artifacts.store.local import LocalStore
 
 SHOWN = 20
-"""Rows of each kind that people see; `--json` has all."""
+"""Rows of each kind on a terminal; `--json` has all."""
 
 
 @click.command()
 @click.option("--keep-last", type=ORDINAL, default=3, show_default=True,
-              help="Keep so many of the newest versions of every name.")  # fmt: skip
+              help="Newest versions to keep of every name.")  # fmt: skip
 @click.option("--keep-pulled", "keep_pulled_days", type=DAYS, default=30.0, show_default=True,
-              metavar="DAYS", help="Keep versions that were pulled since.")  # fmt: skip
+              metavar="DAYS", help="Keep versions pulled within DAYS.")  # fmt: skip
 @click.option("--min-age", "min_age_days", type=DAYS, default=7.0, show_default=True,
-              metavar="DAYS", help="Keep what was made, used or published since.")  # fmt: skip
+              metavar="DAYS", help="Keep artifacts created, used or published within DAYS.")  # fmt: skip
 @click.option("--litter", "litter_days", type=DAYS, default=14.0, show_default=True, metavar="DAYS",
-              help="Keep logs, caches, partial builds and quarantined artifacts used since.")  # fmt: skip
-@click.option("--drop-lineage", is_flag=True, help="Of kept versions keep the engine only.")
+              help="Keep logs, caches, partial builds and quarantine used within DAYS.")  # fmt: skip
+@click.option("--drop-lineage", is_flag=True, help="For retained versions, delete everything but the engine.")
 @click.option("--also", multiple=True, metavar="URL",
-              help="Another registry of this store; all that it names stays.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+              help="Another registry of this store; artifacts that it names stay.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def gc(
     app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, also: tuple[str, ...], **numbers: Any
 ) -> None:
     """Remove artifacts that no version, lease or policy keeps.
 
-    What an alias points at, what a rollback leads to and what a build, push or pull uses always stays.
+    Targets of aliases and of rollbacks, and artifacts in use by a build, push or pull, always stay.
 
     Example: enginery store gc --keep-last 2 --dry-run
     """
@@ -47,7 +47,7 @@ def gc(
     collect = partial(run, app, policy, also)
     if not dry_run and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("gc removes artifacts; look with --dry-run, then give --yes")
+            raise click.UsageError("gc removes artifacts; preview with --dry-run, then give --yes")
         tell(app, collect(dry_run=True), dry_run=True)
         click.confirm("remove them?", abort=True, err=True)
     plan = collect(dry_run=dry_run)
@@ -98,7 +98,7 @@ def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: boo
 
 
 def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
-    """Prints what goes and what stays, and why."""
+    """Prints what is removed, what stays, and why."""
     from artifacts.collection.marking import DAY_S
     from pipeline.units import size
 

@@ -1,4 +1,4 @@
-"""lint: the tuning checklist, before anything is built."""
+"""lint: the tuning checklist, applied to a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=PATH)
 @click.pass_obj
 def lint(app: App, recipe: Path) -> None:
-    """Say what of RECIPE is worth changing, why, and what it gained where it was measured; builds nothing.
+    """Suggest changes to RECIPE, with reasons and measured effects; builds nothing.
 
-    Advice is no error: the exit code is 0. The model's config.json suffices.
+    Advice is not an error: the exit code is 0. Of the model only config.json is read.
 
     Example: enginery lint recipes/production/70b_fp8_kv_h200.yaml
     """

@@ -1,4 +1,4 @@
-"""subscribe, notify: who is told of events, and telling them."""
+"""subscribe, notify: subscribers of events, and deliveries to them."""
 
 import time
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--webhook", metavar="URL", help="Address that gets a signed POST; or env:NAME, file:PATH.")
-@click.option("--secret", metavar="WHERE", help="Where the webhook's secret is: env:NAME or file:PATH.")
-@click.option("--command", metavar="LINE", help="Program to start, without a shell.")
+@click.option("--webhook", metavar="URL", help="Address that receives a signed POST; or env:NAME, file:PATH.")
+@click.option("--secret", metavar="WHERE", help="Location of the webhook's secret: env:NAME or file:PATH.")
+@click.option("--command", metavar="LINE", help="Program to start for each event, without a shell.")
 @click.option("--names", default="*", show_default=True, help="Only names that match this glob.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of event; repeatable. Default: all.")
 @click.option("--remove", type=ORDINAL, metavar="ID", help="Remove a subscriber.")
@@ -35,7 +35,7 @@ def subscribe(
     new_secret: Path | None,
     **options: "str | tuple[str, ...] | None",
 ) -> None:
-    """Tell somebody of events from now on; without an option, list who is told.
+    """Send future events to a webhook or a command; without an option, list the subscribers.
 
     Example: enginery registry subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET
     """
@@ -48,7 +48,7 @@ def subscribe(
         _make_secret(app, new_secret)
     elif remove is not None:
         _outbox(app).unsubscribe(remove)
-        app.out.value({"removed": remove}, text=f"subscriber {remove} is told no more", short=str(remove))
+        app.out.value({"removed": remove}, text=f"subscriber {remove} is removed", short=str(remove))
     elif webhook is not None:
         _subscribe(app, "webhook", webhook, options)
     elif command is not None:
@@ -58,16 +58,18 @@ def subscribe(
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on until stopped, instead of trying once.")
-@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between looks.")
-@click.option("--list", "list_", is_flag=True, help="Show what became of every event, and tell nobody.")
-@click.option("--retry", type=ORDINAL, metavar="ID", help="Try again what was given up for a subscriber.")
+@click.option("--follow", is_flag=True, help="Deliver until stopped, instead of once.")
+@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between deliveries.")
+@click.option("--list", "list_", is_flag=True, help="List the state of every delivery, and deliver nothing.")
+@click.option(
+    "--retry", type=ORDINAL, metavar="ID", help="Retry the deliveries that were given up for a subscriber."
+)
 @click.pass_obj
 def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None) -> None:
-    """Tell subscribers what they are to be told; what fails is tried again later, for about three days.
+    """Deliver pending notifications; failed deliveries are retried for about three days.
 
-    Commands that publish and promote start this by themselves. Run it with --follow, or from cron, so that
-    what failed is tried again.
+    Commands that publish or promote start this themselves. Run it with --follow, or from cron, to retry
+    failed deliveries.
 
     Example: enginery registry notify --follow
     """
@@ -75,28 +77,28 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
         refuse_unused("without --follow", "every")
     outbox = _outbox(app)
     if list_:
-        refuse_unused("with --list, which tells nobody", "follow", "every", "retry")
+        refuse_unused("with --list, which delivers nothing", "follow", "every", "retry")
         _list_deliveries(app, outbox)
         return
     if retry is not None:
         count = outbox.retry(retry, datetime.now(UTC))
-        app.out.say(f"{count} events are tried again for subscriber {retry}")
+        app.out.say(f"{count} events are retried for subscriber {retry}")
     if follow:
         _follow(app, outbox, every)
     elif not _tell(app, outbox):
         app.out.rows([], id_column="event")
-        app.out.say("nobody is to be told anything now")
+        app.out.say("no pending notifications")
 
 
 def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
-    """Tells what is due, again and again until Ctrl-C; as JSON, a document whenever somebody was told."""
+    """Delivers what is due until Ctrl-C; as JSON, one document per round with deliveries."""
     try:
         while True:
             _tell(app, outbox)
             app.out.flush()
             time.sleep(every_s)
     except KeyboardInterrupt:
-        app.out.say("stopped; what is due waits for the next `enginery registry notify`")
+        app.out.say("stopped; the next `enginery registry notify` delivers what is pending")
 
 
 def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
@@ -110,14 +112,14 @@ def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
         who, event = delivery.due.subscription, delivery.due.event
         event_text = f"{event.kind} {event.name}"
         if not delivery.problem:
-            app.out.line(f"told {who.id} ({who.shown}) of {event_text}")
+            app.out.line(f"delivered {event_text} to {who.id} ({who.shown})")
         elif delivery.again_at:
             when = f"{delivery.again_at:%Y-%m-%d %H:%M:%S} UTC"
             app.out.warn(
-                f"subscriber {who.id} was not told of {event_text}: {delivery.problem}; again at {when}"
+                f"subscriber {who.id} did not receive {event_text}: {delivery.problem}; next try {when}"
             )
         else:
-            app.out.warn(f"subscriber {who.id} is told of {event_text} no more: {delivery.problem}")
+            app.out.warn(f"subscriber {who.id} will not receive {event_text}: {delivery.problem}")
     return deliveries
 
 
@@ -133,7 +135,7 @@ def _subscribe(app: App, way: "Way", target: str, options: "dict[str, str | tupl
     kinds_text = ", ".join(kinds) or "every event"
     app.out.value(
         {"id": number, "way": way, "target": subscription.shown, "kinds": list(kinds), "names": names},
-        text=f"subscriber {number} ({subscription.shown}) is told of {kinds_text} of {names}",
+        text=f"subscriber {number} ({subscription.shown}) receives {kinds_text} of {names}",
         short=str(number),
     )
 
@@ -144,7 +146,7 @@ def _make_secret(app: App, path: Path) -> None:
     write_secret(path)
     app.out.value(
         {"secret": str(path)},
-        text=f"a new secret is in {path}; give it to the receiver, and say --secret file:{path.absolute()}",
+        text=f"new secret in {path}; give it to the receiver, and give --secret file:{path.absolute()}",
         short=str(path),
     )
 
@@ -170,7 +172,7 @@ def _list(app: App) -> None:
     ]
     app.out.rows(rows, id_column="id")
     if not rows:
-        app.out.say("nobody is told of events; see enginery registry subscribe --help")
+        app.out.say("no subscribers; see `enginery registry subscribe --help`")
 
 
 def _list_deliveries(app: App, outbox: "Outbox") -> None:
@@ -187,7 +189,7 @@ def _list_deliveries(app: App, outbox: "Outbox") -> None:
     ]
     app.out.rows(rows, id_column="event")
     if not rows:
-        app.out.say("nobody was told anything yet")
+        app.out.say("no deliveries yet")
 
 
 def _row(delivery: "Tried") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""policy, waive: what aliases ask of versions, and who answers for exceptions."""
+"""policy, waive: rules of aliases, and exemptions from them."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,21 +17,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("alias", required=False)
-@click.option("--verdict", multiple=True, help="Verdict that is good enough: PASS, UNVERIFIED; repeatable.")
-@click.option("--max-age-days", type=Finite(max=MOST_DAYS), help="Days since publication.")
+@click.option("--verdict", multiple=True, help="Accepted verdict: PASS or UNVERIFIED; repeatable.")
+@click.option(
+    "--max-age-days", type=Finite(max=MOST_DAYS), help="Largest age of a version, in days since publication."
+)
 @click.option(
     "--signed-by",
     multiple=True,
     type=PathType(exists=True, dir_okay=False),
-    help="PEM file of a public key; one of those given must have signed; repeatable.",
+    help="PEM file of a public key; one of them must have signed the version; repeatable.",
 )
-@click.option("--measured-on-target", is_flag=True, help="Its speed was measured on the GPU it is for.")
-@click.option("--metric", "bounds", multiple=True, help="NAME>=X or NAME<=X; repeatable.")
-@click.option("--no-open-waivers", is_flag=True, help="No waiver is open for the version, for any alias.")
-@click.option("--drop", is_flag=True, help="Take the policy away.")
+@click.option(
+    "--measured-on-target", is_flag=True, help="Require a speed measured on the GPU that the version targets."
+)
+@click.option("--metric", "bounds", multiple=True, help="Bound of a metric, NAME>=X or NAME<=X; repeatable.")
+@click.option(
+    "--no-open-waivers", is_flag=True, help="Require that the version has no open waiver, for any alias."
+)
+@click.option("--drop", is_flag=True, help="Remove the policy.")
 @click.pass_obj
 def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
-    """Show what aliases ask of versions, or set all rules of ALIAS, whatever the versions' names.
+    """Show the policies of aliases, or replace the policy of ALIAS; it applies to all names.
 
     Example: enginery registry policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
     """
@@ -39,9 +45,9 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
 
     document = _document(**rules)
     if (document or drop) and not alias:
-        raise click.UsageError("rules need an ALIAS; `enginery registry policy` alone shows those there are")
+        raise click.UsageError("rules need an ALIAS; `enginery registry policy` alone lists the policies")
     if document and drop:
-        raise click.UsageError("--drop takes the policy away, and rules set one; choose one")
+        raise click.UsageError("--drop removes the policy, and rules set one; choose one")
     if alias and (document or drop):
         app.registry.set_policy(alias, None if drop else parse_policy(document))
         app.announce()
@@ -50,22 +56,22 @@ def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
         [row for name, rules in policies.items() for row in _rule_rows(name, rules)], id_column="alias"
     )
     if not policies:
-        app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: a PASS is all that is asked")
+        app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: verdict PASS is enough")
 
 
 @click.command()
 @click.argument("reference", metavar="[NAME[:VERSION]]", required=False)
 @click.argument("alias", required=False)
 @click.argument("rule", required=False)
-@click.option("--reason", help="Why; everybody who looks at the version sees it.")
-@click.option("--for", "duration", metavar="TIME", help="For how long: 12h, 7d, 2w.")
+@click.option("--reason", help="Reason, shown with the version.")
+@click.option("--for", "duration", metavar="TIME", help="Duration: 12h, 7d, 2w.")
 @click.option("--end", type=ORDINAL, metavar="ID", help="End an open waiver now.")
-@click.option("--all", "ended", is_flag=True, help="List also waivers that are over.")
+@click.option("--all", "ended", is_flag=True, help="List expired waivers too.")
 @click.pass_obj
 def waive(
     app: App, /, reference: str | None, alias: str | None, rule: str | None, end: int | None, **options: Any
 ) -> None:
-    """Let a version break RULE of an alias's policy for a time, or list the waivers that are open.
+    """Exempt a version from RULE of an alias's policy for a time, or list open waivers.
 
     Example: enginery registry waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild queued' --for 7d
     """
@@ -91,7 +97,7 @@ def waive(
         waivers = _waivers(app, reference, ended=options["ended"])
         app.out.rows([_waiver_row(app, item) for item in waivers], id_column="id")
         if not waivers:
-            app.out.say("no waiver is open")
+            app.out.say("no open waivers")
 
 
 def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
@@ -125,7 +131,7 @@ def _time(text: str) -> timedelta:
     units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
     count, unit = text[:-1], text[-1:]
     if unit not in units or not count.isdecimal() or len(count) > 4 or not int(count):
-        raise click.UsageError(f"--for {text!r} is no time; write 12h, 7d or 2w")
+        raise click.UsageError(f"--for {text!r} is not a duration; write 12h, 7d or 2w")
     return int(count) * units[unit]
 
 
@@ -158,7 +164,7 @@ def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
         try:
             limits.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
         except ValueError:
-            raise click.UsageError(f"--metric {text!r} is no bound; write NAME>=X or NAME<=X") from None
+            raise click.UsageError(f"--metric {text!r} is not a bound; write NAME>=X or NAME<=X") from None
     return limits
 
 

@@ -1,4 +1,4 @@
-"""promote, rollback, aliases, log: which version people get, and who decided that."""
+"""promote, rollback, aliases, log: where aliases point, and the events of the registry."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -18,20 +18,22 @@ if TYPE_CHECKING:
 @REFERENCE
 @click.argument("alias")
 @click.option(
-    "--expect", type=ORDINAL, help="Version the alias must point at now; default: what it is found at."
+    "--expect", type=ORDINAL, help="Version that the alias must point at now; default: the current one."
 )
 @click.option("--new", is_flag=True, help="The alias must not exist yet.")
-@click.option("--dry-run", is_flag=True, help="Only say whether the alias would move.")
+@click.option("--dry-run", is_flag=True, help="Check the policy, and move nothing.")
 @click.pass_obj
 def promote(app: App, reference: str, alias: str, expect: int | None, new: bool, dry_run: bool) -> None:
-    """Point ALIAS at a version, unless its policy refuses it or somebody moved it first.
+    """Point ALIAS at a version, unless its policy refuses or the alias moved in the meantime.
 
     Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
     from artifacts.registry.aliases import refusal, require_found  # SQLAlchemy: not for --help
 
     if new and expect is not None:
-        raise click.UsageError("--new expects no version, and --expect one; choose one")
+        raise click.UsageError(
+            "--new expects that the alias does not exist, and --expect a version; choose one"
+        )
     record = app.client.resolve(reference)
     current = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
@@ -55,11 +57,11 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
 
 @click.command()
 @click.argument("reference", metavar="NAME@ALIAS")
-@click.option("--to", type=ORDINAL, help="Version to go back to; default: the one before.")
-@click.option("--expect", type=ORDINAL, help="Version the alias must point at now.")
+@click.option("--to", type=ORDINAL, help="Version to return to; default: the previous one.")
+@click.option("--expect", type=ORDINAL, help="Version that the alias must point at now.")
 @click.pass_obj
 def rollback(app: App, reference: str, to: int | None, expect: int | None) -> None:
-    """Point an alias back at the version before; no policy stands in the way.
+    """Point an alias at its previous version; policies do not apply.
 
     Example: enginery rollback demo/int4_awq_tp2@prod
     """
@@ -81,10 +83,10 @@ def rollback(app: App, reference: str, to: int | None, expect: int | None) -> No
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--history", is_flag=True, help="Every move of the aliases, oldest first.")
+@click.option("--history", is_flag=True, help="List every move of the aliases, oldest first.")
 @click.pass_obj
 def aliases(app: App, name: str | None, history: bool) -> None:
-    """List aliases, who moved them when, and whether their versions still are what is asked.
+    """List aliases: when and by whom they moved, and whether their versions satisfy the policy.
 
     Example: enginery registry aliases demo/int4_awq_tp2 --history
     """
@@ -107,15 +109,15 @@ def aliases(app: App, name: str | None, history: bool) -> None:
     ]
     app.out.rows(rows, id_column="alias")
     if not rows:
-        app.out.say("no alias points anywhere; `enginery promote NAME:VERSION ALIAS` makes one")
+        app.out.say("no aliases; create one with `enginery promote NAME:VERSION ALIAS`")
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("-n", "--newest", type=COUNT, help="Only so many, the newest.")
+@click.option("-n", "--newest", type=COUNT, help="List only this many events, the newest.")
 @click.pass_obj
 def log(app: App, name: str | None, newest: int | None) -> None:
-    """Say what happened to NAME, or to everything: who did what and when, refusals too.
+    """List the events of NAME, or of all names: who did what and when, refusals included.
 
     Example: enginery registry log demo/int4_awq_tp2 -n 20
     """
@@ -143,7 +145,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
 
 
 def _standing(judgement: "Judgement") -> str:
-    """Whether the version is what is asked; what it breaks, and what was waived and until when."""
+    """The rules that a version violates, and those that are waived, until when."""
     texts = [f"breaks {violation}" for violation in judgement.broken]
     texts += [
         f"{violation.rule} waived until {by.until:%Y-%m-%d}: {by.reason}"
@@ -165,5 +167,5 @@ def _move_row(app: App, move: "Move") -> dict[str, Any]:
 
 
 def shown(app: App, at: datetime) -> str:
-    """A moment as people read it, or whole as JSON."""
+    """A moment to the second, or as ISO 8601 for JSON."""
     return at.isoformat() if app.out.json_mode else f"{at:%Y-%m-%d %H:%M:%S}Z"

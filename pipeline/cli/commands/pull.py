@@ -27,9 +27,11 @@ AFTER_S = 600.0
 @trust_options
 @click.option(
     "--watch", "every", is_flag=False, flag_value=30.0, type=SECONDS, metavar="[SECONDS]",
-    help="Follow the alias, look this often (30): versions side by side, DIRECTORY/current is the one.",
+    help="Follow the alias, checking this often (30); DIRECTORY/current links to its version.",
 )  # fmt: skip
-@click.option("--then", metavar="COMMAND", help="With --watch: run after each change, e.g. to reload.")
+@click.option(
+    "--then", metavar="COMMAND", help="Command to run after each change, with --watch; e.g. a reload."
+)
 @click.pass_obj
 def pull(  # noqa: PLR0913, PLR0917 what click hands over
     app: App,
@@ -42,13 +44,13 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 ) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
-    An interrupted pull goes on where it was.
+    An interrupted pull resumes where it stopped.
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
     app.client.trusted_keys = trusted(trusted_key, require_signed)
     if then is not None and every is None:
-        raise click.UsageError("--then runs after a change, and nothing is watched; add --watch")
+        raise click.UsageError("--then runs after a change of the alias; add --watch")
     if every is None:
         _once(app, reference, directory)
         return
@@ -77,7 +79,7 @@ def _once(app: App, reference: str, directory: Path) -> None:
 
 
 def _tell(app: App, record: "VersionRecord", path: Path) -> None:
-    """What came where, how to serve it, and what speaks against serving it here."""
+    """Prints where the version is, how to serve it, and why this host might not load it."""
     from artifacts.finding.match import match  # not for --help
     from artifacts.registry.remarks import notices  # with the registry
 
@@ -116,7 +118,7 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
 
 
 def _after(app: App, change: "Change", then: str) -> None:
-    """Runs the command of `--then`; its failure is a warning, because the next change may mend it."""
+    """Runs the command of `--then`; a failure is a warning: it may succeed after the next change."""
     from pipeline.errors import BuildFailed
     from pipeline.process import process  # starts programs
 

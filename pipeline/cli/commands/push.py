@@ -1,4 +1,4 @@
-"""push, import: versions for other systems, and what was built elsewhere."""
+"""push, import: versions to and from other systems."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.cli.app import App
 )
 @click.pass_obj
 def push(app: App, /, reference: str, target: str, part: Any) -> None:
-    """Hand a version to another system: every byte verified on the way, visible there once it is complete.
+    """Copy a version to another system: every byte is verified, and it appears there once complete.
 
     \b
     TARGET is one of
@@ -36,7 +36,7 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
     app.out.value(
         {"reference": reference, "part": pushed.what, "where": pushed.where, **pushed.facts},
         text=f"pushed the {pushed.what} of {reference} to {pushed.where}"
-        + ("" if pushed.facts.get("new", True) else ", where it was already"),
+        + ("" if pushed.facts.get("new", True) else ", which has it already"),
         short=pushed.where,
     )
 
@@ -46,7 +46,7 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
 @click.argument("name")
 @click.pass_obj
 def import_(app: App, /, source: str, name: str) -> None:
-    """Register an engine or a checkpoint that was built elsewhere as a version of NAME, verdict UNVERIFIED.
+    """Register an engine or checkpoint built elsewhere as a version of NAME, verdict UNVERIFIED.
 
     \b
     SOURCE is one of
@@ -65,7 +65,7 @@ def import_(app: App, /, source: str, name: str) -> None:
     app.announce()
     if adopted.found.code:
         app.out.warn(
-            "it holds compiled code, which runs with your rights; use it only if you trust its origin"
+            "it contains compiled code, which runs with your permissions; use it only if you trust its origin"
         )
     facts = adopted.found.facts
     app.out.value(

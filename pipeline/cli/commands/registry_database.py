@@ -1,4 +1,4 @@
-"""registry: make, upgrade and show the database of names and versions."""
+"""registry init, upgrade, show: the database of names and versions."""
 
 from typing import TYPE_CHECKING
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 @click.command()
 @click.pass_obj
 def init(app: App) -> None:
-    """Make the tables; where they are there already, nothing changes.
+    """Create the tables; existing tables stay as they are.
 
     Example: enginery --registry postgresql://enginery@db/engines registry init
     """
     database = _database(app)
     before = database.schema()
     database.create()
-    done = "made" if before is None else "is there already:"
+    done = "created" if before is None else "exists already:"
     _tell(app, database, f"{done} registry {database.url}, schema {database.schema()}")
 
 
 @click.command()
 @click.pass_obj
 def upgrade(app: App) -> None:
-    """Bring the tables of an older enginery to this one's, all or nothing.
+    """Migrate the tables of an older enginery to this version, in one transaction.
 
-    Older versions of enginery refuse the registry from then on.
+    Older versions of enginery refuse the registry afterwards.
 
     Example: enginery registry upgrade
     """
@@ -43,7 +43,7 @@ def upgrade(app: App) -> None:
 @click.command()
 @click.pass_obj
 def show(app: App) -> None:
-    """Show where the registry is, its schema, its store and what is in it.
+    """Show the registry's address, schema, store and row counts.
 
     Example: enginery registry show
     """
@@ -61,7 +61,7 @@ def show(app: App) -> None:
     elif number is not None:
         older = number < SCHEMA_VERSION
         answer["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
-            "bring it there with: enginery registry upgrade" if older else "use a later version of it"
+            "bring it there with: enginery registry upgrade" if older else "use a newer version of enginery"
         )
     lines = [
         f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in answer.items()

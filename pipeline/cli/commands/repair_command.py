@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 @click.argument("reference", metavar="[NAME[@ALIAS|:VERSION]]", required=False)
 @WHOLE
 @click.option(
-    "--from", "other", metavar="STORE|DIRECTORY", help="Store or pulled directory with right bytes."
+    "--from", "other", metavar="STORE|DIRECTORY", help="Store or pulled directory with intact files."
 )
-@click.option("--discard", is_flag=True, help="Set aside what stays damaged: its recipe builds it again.")
+@click.option(
+    "--discard", is_flag=True, help="Set aside artifacts that stay damaged; their recipes build them again."
+)
 @click.pass_obj
 def repair(app: App, reference: str | None, whole: bool, other: str | None, discard: bool) -> None:
-    """Replace damaged files by right bytes: of another copy in the store, another store, a pulled directory.
+    """Replace damaged files from another copy: in the store, another store or a pulled directory.
 
     A cache is repaired from its remote store, and that from the cache. Exit 1 if a file stays damaged.
 
@@ -52,7 +54,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
     _require_mended([item for item in unrepaired if not (discard and item.damage.keys)], hint=other is None)
     files = sum(item.files for item in surveys)
     aside = f"; {count(given_up, 'artifact')} set aside, to be built again" if given_up else ""
-    came = f", {count(back, 'lost engine')} brought back" if back else ""
+    came = f", {count(back, 'lost engine')} restored" if back else ""
     app.out.value(
         {"files": files, "repaired": mended, "brought_back": back, "discarded": given_up},
         text=f"{files:,} files read, {count(mended, 'damaged file')} repaired{came}{aside}",
@@ -81,15 +83,15 @@ def _brought_back(app: App, other: str | None) -> list[str]:
             if candidate.collected_at is None and not store.has(candidate.address)
         ]
     except StoreUnusable as exc:
-        app.out.warn(f"which engines are missing is not known: {exc}")
+        app.out.warn(f"cannot tell which engines are missing: {exc}")
         return []
     for record in lost:
         try:
             if store.has(record.address) or bring(store, record.address, source):
-                app.out.say(f"{record.reference} is back in {app.store_url}: from the other copy")
+                app.out.say(f"{record.reference} is restored in {app.store_url} from the other copy")
                 back.append(record.reference)
         except ArtifactCorrupt as exc:
-            app.out.warn(f"{record.reference} is not brought back: {exc}")
+            app.out.warn(f"{record.reference} is not restored: {exc}")
     return back
 
 
@@ -105,7 +107,7 @@ def _brought(app: App, reference: str, other: str | None) -> str:
             app.client.manifest(record)  # says what the store has instead
         with app.registry.database.writing() as db:
             retention.restore(db, record.name, record.number)
-        app.out.say(f"{record.reference} is back in {app.store_url}: from the other copy")
+        app.out.say(f"{record.reference} is restored in {app.store_url} from the other copy")
     return record.address
 
 
@@ -137,7 +139,7 @@ def _source(app: App, other: str | None) -> "Source | None":
         bound = None if bound is None or (identity and identity.id == bound.id) else bound
     if bound is None or bound.url == store.url:
         return None
-    app.out.say(f"the registry names the artifacts of {bound.url}: right bytes are sought there too")
+    app.out.say(f"the registry names the artifacts of {bound.url}: intact files are searched there too")
     return source_at(bound.url)
 
 
@@ -156,5 +158,5 @@ def _binding(app: App) -> "Binding | None":
     try:
         return app.registry.bound()
     except (ArtifactCorrupt, StoreUnusable) as exc:
-        app.out.warn(f"the registry does not say whose artifacts it names: {exc}")
+        app.out.warn(f"the registry does not name its store: {exc}")
         return None

@@ -1,4 +1,4 @@
-"""reproduce: a published version, built again and compared."""
+"""trust reproduce: builds a published version again and compares it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 SAID = {
     "identical": "every byte of the engine is as published, but for caches and timings",
     "equivalent": "the weights are as published; only compiled code, or what describes it, is different",
-    "different": "the rebuild has other weights, or a file that servers or readers go by is different",
+    "different": "the rebuild has other weights, or a file that servers or readers use is different",
 }
 
 
-REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the same parameters have other keys"
+REKEYED = (
+    "enginery 0.1 published it, and keys are computed differently since: the same parameters have other keys"
+)
 
 
 @click.command()
@@ -37,10 +39,10 @@ REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the sam
 )
 @click.pass_obj
 def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> None:
-    """Build a version again in a store of its own, and say file by file what came out otherwise.
+    """Build a version again in a temporary store, and compare it file by file.
 
-    Nothing of the rebuild is kept. Exit 1 if weights came out otherwise, or a file of the engine that
-    servers or readers go by: config.json, the tokenizer. Compiled code and reports may differ.
+    The rebuild is deleted. Exit 1 if weights differ, or an engine file that servers and readers use:
+    config.json, the tokenizer. Compiled code and reports may differ.
 
     Example: enginery trust reproduce demo/int4_awq_tp2:1 --base recipes/demo
     """

@@ -1,4 +1,4 @@
-"""reshard: checkpoints in other layouts."""
+"""tools reshard: a quantized checkpoint for another number of ranks."""
 
 import shlex
 from pathlib import Path
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("checkpoint", metavar="CHECKPOINT|KEY|NAME[@ALIAS|:VERSION]")
 @click.argument("out", type=PATH)
-@click.option("--tp", type=COUNT, default=1, show_default=True, help="Ranks per layer.")
-@click.option("--pp", type=COUNT, default=1, show_default=True, help="Stages of layers.")
-@click.option("--ep", type=COUNT, default=1, show_default=True, help="Of the tp ranks, expert-parallel.")
-@click.option("--release", default="", help="TensorRT-LLM release that reads it, e.g. 0.15; default: newest.")
+@click.option("--tp", type=COUNT, default=1, show_default=True, help="Tensor-parallel degree.")
+@click.option("--pp", type=COUNT, default=1, show_default=True, help="Pipeline-parallel degree.")
+@click.option("--ep", type=COUNT, default=1, show_default=True, help="Expert-parallel degree within tp.")
+@click.option(
+    "--release", default="", help="TensorRT-LLM release that will read it, e.g. 0.15; default: newest."
+)
 @click.pass_obj
 def reshard(  # noqa: PLR0913, PLR0917 what click hands over
     app: App, /, checkpoint: str, out: Path, tp: int, pp: int, ep: int, release: str
 ) -> None:
-    """Write a quantized checkpoint for other ranks, into the new directory OUT; nothing is rounded again.
+    """Write a quantized checkpoint for other ranks to the new directory OUT, without quantizing again.
 
     CHECKPOINT is a directory in Hugging Face layout, a key of the store, or a published version.
 

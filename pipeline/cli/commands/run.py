@@ -24,9 +24,9 @@ RECIPE = click.argument("recipe", type=PATH)
 @RECIPE
 @click.pass_obj
 def plan(app: App, recipe: Path) -> None:
-    """Show the steps of RECIPE, what is cached and what would run, and whether it fits its GPUs.
+    """Show the steps of RECIPE, which are cached and which would run, and whether it fits its GPUs.
 
-    The steps are shown on any machine; what this one lacks to run them is said last, with exit code 4.
+    Plans print on any machine. If this host cannot run one, the reasons follow, with exit code 4.
 
     Example: enginery plan recipes/demo/int4_awq_tp2.yaml
     """
@@ -39,10 +39,12 @@ def plan(app: App, recipe: Path) -> None:
 @click.command()
 @RECIPE
 @click.option("--dry-run", is_flag=True, help="Plan and stop.")
-@click.option("--step-timeout", type=Finite(0, MOST, min_open=True), help="Hours that one step may take.")
+@click.option(
+    "--step-timeout", type=Finite(0, MOST, min_open=True), help="Most hours that one step may take."
+)
 @click.pass_context
 def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | None) -> None:
-    """Build, gate and publish what RECIPE describes.
+    """Build the engine of RECIPE, gate it on accuracy and publish it.
 
     Example: enginery run recipes/demo/int4_awq_tp2.yaml
     """
@@ -55,10 +57,10 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | N
 
 
 @click.command()
-@click.option("--prompt", default="def read_text(path):", help="What the engine continues.")
+@click.option("--prompt", default="def read_text(path):", help="Prompt for the engine.")
 @click.pass_obj
 def demo(app: App, prompt: str) -> None:
-    """Run the demo recipe and let the published engine talk.
+    """Run the demo recipe, then generate text with the published engine.
 
     Example: enginery --store .demo/store demo
     """
@@ -71,7 +73,7 @@ def demo(app: App, prompt: str) -> None:
         app.out.say(f"\n$ {command} generate {reference} {prompt!r}")
         generate_text(app, reference, prompt, max_new_tokens=64)
         app.out.say(
-            f"\nGo on with:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
+            f"\nNext:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
             f"  {command} generate --chat {reference} 'Write a Python function `close`. Close the file.'\n"
             f"  {command} plan {_shown(recipe.parent / 'all.yaml')}"
         )
@@ -176,7 +178,7 @@ def _show(app: App, drafted: "Draft") -> None:
     app.out.say(
         f"{name}: {to_run} of {len(rows)} steps would run, then the gate "
         f"and publication as @{plan.recipe.publish.alias}"
-        + ("; a step without a key gets one from what is lacking" if drafted.unkeyed else "")
+        + ("; keys are missing where this host lacks what they depend on" if drafted.unkeyed else "")
     )
 
 

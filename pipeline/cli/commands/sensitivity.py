@@ -1,4 +1,4 @@
-"""sensitivity: what quantization costs where, before anything is built."""
+"""tools sensitivity: the quantization error of each linear, before an engine is built."""
 
 import json
 from dataclasses import dataclass, replace
@@ -38,13 +38,13 @@ class Question:
 @click.command()
 @click.argument("recipe", type=PATH)
 @click.option("--format", "formats", multiple=True, metavar="FORMAT",
-              help="Format to ask about, again for more; default: the recipe's, or fp8.")  # fmt: skip
+              help="Format to measure, repeatable; default: the recipe's, or fp8.")  # fmt: skip
 @click.option("--wider", default="none", show_default=True, help="Format that exceptions get.")
 @click.option("--keep", type=ORDINAL, help="Exceptions to propose; default: a tenth of the units.")
 @click.option("--gain", type=Finite(0, 1), help="Share of the error to remove, instead of --keep.")
 @click.pass_obj
 def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
-    """Say what quantization costs, linear by linear, and propose exceptions; builds no engine.
+    """Measure the quantization error of each linear, and propose exceptions; builds no engine.
 
     Example: enginery tools sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
     """
@@ -53,7 +53,7 @@ def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
 
     question = Question(**options)
     if question.keep is not None and question.gain is not None:
-        raise click.UsageError("--keep and --gain both say how much to except; give one")
+        raise click.UsageError("--keep and --gain both set the number of exceptions; give one")
     answers: dict[tuple[str, tuple[str, ...]], tuple[Loaded, tuple[Step, ...]]] = {}
     for loaded in load(recipe):
         formats = formats_of(loaded, question)
@@ -130,10 +130,12 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
     for proposal in proposals:
         _tell_format(app, units, proposal)
         if question.gain is not None and proposal.gain < question.gain:
-            app.out.warn(f"{proposal.format}: leaving everything at {proposal.wider} removes less than asked")
+            app.out.warn(
+                f"{proposal.format}: leaving everything at {proposal.wider} removes less than --gain"
+            )
     app.out.say(
-        "a proxy: errors of linears add up, measured on a few rows of the calibration set; what the "
-        f"exceptions are worth for the model is what the gate measures\npicture and all formats: {page}"
+        "a proxy: it adds up the errors of linears, measured on a few rows of the calibration set; the gate "
+        f"measures what the exceptions gain for the model\npicture and all formats: {page}"
     )
 
 
@@ -141,9 +143,7 @@ def _tell_format(app: App, units: "Sequence[Unit]", proposal: "Proposal") -> Non
     from calibration.sensitivity.proposal import ranked
 
     if not proposal.fitting:
-        raise click.UsageError(
-            f"blocks of {proposal.format} fit no linear of the model; ask about another format"
-        )
+        raise click.UsageError(f"blocks of {proposal.format} fit no linear of the model; give another format")
     rows = ranked(units, proposal)
     app.out.rows(rows[:SHOWN], id_column="unit", title=f"{proposal.format}: relative output error")
     if len(rows) > SHOWN:

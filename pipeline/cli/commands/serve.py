@@ -24,7 +24,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 )
 @click.pass_obj
 def serve(app: App, host: str, port: int, token_file: Path | None) -> None:
-    """Show the registry in a browser and as a JSON API, with health and metrics; Ctrl-C stops it.
+    """Serve the registry as web pages and a JSON API, with health and metrics; Ctrl-C stops it.
 
     Example: enginery registry serve --port 8484
     """
@@ -33,7 +33,7 @@ def serve(app: App, host: str, port: int, token_file: Path | None) -> None:
 
     token = read_token(token_file, os.environ.get("ENGINERY_TOKEN"))
     if token is not None and host not in LOOPBACK:
-        app.out.warn(f"the token travels unencrypted to {host}; let a proxy in front of it speak TLS")
+        app.out.warn(f"the token travels unencrypted to {host}; put a TLS proxy in front of it")
     writes = "promotion and rollback need the token" if token else "read-only: there is no token"
 
     def ready(url: str) -> None:

@@ -1,4 +1,4 @@
-"""ls, show, diff: what is published, seen as lists, one by one, and side by side."""
+"""ls, show, diff: lists, details and comparisons of what is published."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,18 +25,18 @@ SHOWN = (
     "sequences_begin_with",
     "measured",
 )
-"""Facts of a version that people see first."""
+"""Facts of a version that `show` prints first."""
 
 USUAL = ("perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "size_bytes")
 """Metrics that every list of versions shows."""
 
 FIRST = 50
-"""Versions that people see of a longer list; programs get all."""
+"""Versions that a terminal shows of a longer list; JSON has all."""
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST} to people.")
+@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST}, or all with --json or -q.")
 @click.pass_obj
 def ls(app: App, name: str | None, limit: int | None) -> None:
     """List the newest version of every name and those with an alias, or the versions of NAME.
@@ -74,7 +74,7 @@ def show(app: App, reference: str) -> None:
 
 
 def _show_artifact(app: App, key: str) -> None:
-    """What an artifact is made of and what people see of it."""
+    """Prints an artifact: its kind, files, report and inputs."""
     from pipeline.pages.artifact_view import exhibit, root_of  # with find_key
     from pipeline.units import duration, size
 
@@ -142,7 +142,7 @@ def _show_version(app: App, reference: str) -> None:
 @click.argument("after", metavar="AFTER")
 @click.pass_obj
 def diff(app: App, before: str, after: str) -> None:
-    """Say in words what differs between two versions, and whether it is more than noise.
+    """Show what differs between two versions, and whether it is more than noise.
 
     Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
     """

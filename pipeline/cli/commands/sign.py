@@ -1,4 +1,4 @@
-"""keygen, sign, attest: who vouches for a version."""
+"""trust keygen, sign, attest: signatures over a version and its provenance."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ SIGNATURE_BYTES = 64 << 20
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]|DIRECTORY")
-KEY = click.option("--key", type=PATH, help="Private key file; its passphrase is asked for.")
+KEY = click.option("--key", type=PATH, help="Private key file; its passphrase is prompted for.")
 OUTPUT = click.option("--output", type=PATH, help="Also write the signature bundle to this file.")
 
 
@@ -41,13 +41,13 @@ def trust_options(command: F) -> F:
         help=f"Public key file or directory; one of them must have signed. Default: ${TRUSTED}.",
     )
     required = click.option(
-        "--require-signed", is_flag=True, help="Fail if no trusted key is named anywhere."
+        "--require-signed", is_flag=True, help="Fail if no trusted key is given or configured."
     )
     return paths(required(command))
 
 
 def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, str] | None":
-    """The keys that are trusted here, of which one must have signed; None where nobody asked for that."""
+    """The trusted keys, of which one must have signed; None where no signature is required."""
     from artifacts.trust import bundle  # pydantic: not for --help
 
     configured = os.environ.get(TRUSTED, "")
@@ -62,10 +62,10 @@ def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, 
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unencrypted.")
 @click.pass_obj
 def keygen(app: App, file: Path, no_passphrase: bool) -> None:
-    """Make a key to sign with: FILE keeps the private half, FILE.pub the public one.
+    """Generate a key pair for signatures: the private key in FILE, the public key in FILE.pub.
 
-    The passphrase is asked for, or taken from ENGINERY_KEY_PASSPHRASE. Whoever has FILE.pub can check
-    signatures; keep FILE where nothing is built.
+    The passphrase is prompted for, or read from ENGINERY_KEY_PASSPHRASE. FILE.pub is enough to check
+    signatures; keep FILE off build machines.
 
     Example: enginery trust keygen ~/keys/release
     """
@@ -73,7 +73,7 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
 
     secret = "" if no_passphrase else _passphrase(confirm=True)
     if not secret and not no_passphrase:
-        raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or say --no-passphrase")
+        raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or give --no-passphrase")
     key_id = bundle.make_key(file, secret)
     public = f"{file}{bundle.PUBLIC_SUFFIX}"
     app.out.value(
@@ -86,15 +86,15 @@ def keygen(app: App, file: Path, no_passphrase: bool) -> None:
 @click.command()
 @REFERENCE
 @KEY
-@click.option("--add", type=PATH, help="Keep a signature that was made elsewhere.")
+@click.option("--add", type=PATH, help="Store a signature that was made elsewhere.")
 @OUTPUT
 @trust_options
 @click.pass_obj
 def sign(app: App, /, reference: str, **options: Any) -> None:
-    """Sign the files of a version, keep a signature made elsewhere, or list the signatures there are.
+    """Sign the files of a version, store a signature made elsewhere, or list the signatures.
 
     A pulled directory is verified, signed, and the signature written to --output: that needs no registry.
-    Any tool for OpenSSF model signatures can check it.
+    Any tool for OpenSSF model signatures can verify it.
 
     Example: enginery trust sign demo/int4_awq_tp2@candidate --key ~/keys/release
     """
@@ -102,7 +102,7 @@ def sign(app: App, /, reference: str, **options: Any) -> None:
         refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
         _sign_directory(app, Path(reference), options)
     elif options["add"] is not None:
-        refuse_unused("with --add, which keeps a signature and makes none", "key", "output")
+        refuse_unused("with --add, which stores a signature and makes none", "key", "output")
         _add(app, reference, options)
     elif options["key"] is not None:
         refuse_unused("with --key, which signs and checks no signature", "trusted_key", "require_signed")
@@ -118,7 +118,7 @@ def sign(app: App, /, reference: str, **options: Any) -> None:
 @OUTPUT
 @click.pass_obj
 def attest(app: App, reference: str, key: Path | None, output: Path | None) -> None:
-    """Sign how a version came to be: recipe, inputs, tools and times, as in-toto provenance.
+    """Sign the provenance of a version, as in-toto: recipe, inputs, tools and times.
 
     Without --key the statement is printed and not signed.
 
@@ -139,7 +139,7 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
     _write(output, attestation.bundle)
     app.out.value(
         {"version": record.reference, "key_id": attestation.key_id, "engine_key": attestation.engine_key},
-        text=f"{record.reference}: how it was built is signed by {attestation.key_id[:16]}",
+        text=f"{record.reference}: provenance signed by {attestation.key_id[:16]}",
         short=attestation.key_id,
     )
 
@@ -183,7 +183,7 @@ def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> No
             "key_id": signature.key_id,
             "manifest_digest": signature.manifest_digest,
         },
-        text=f"{directory} is signed by {signature.key_id[:16]}; keep it with: "
+        text=f"{directory} is signed by {signature.key_id[:16]}; store it with: "
         f"enginery trust sign NAME:VERSION --add {options['output']} --trusted-key FILE.pub",
         short=signature.key_id,
     )
@@ -212,7 +212,7 @@ def _add(app: App, reference: str, options: Mapping[str, Any]) -> None:
             "key_id": signature.key_id,
             "manifest_digest": signature.manifest_digest,
         },
-        text=f"{record.reference}: the signature by {signature.key_id[:16]} is kept",
+        text=f"{record.reference}: the signature by {signature.key_id[:16]} is stored",
         short=signature.key_id,
     )
 
@@ -250,7 +250,8 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     app.out.rows(rows, id_column="key_id")
     if not rows:
         app.out.say(
-            f"nobody signed {record.reference}; enginery trust sign {record.reference} --key FILE does"
+            f"{record.reference} has no signatures; "
+            f"sign it: enginery trust sign {record.reference} --key FILE"
         )
 
 
@@ -277,7 +278,7 @@ def _passphrase(*, confirm: bool = False) -> str:
     if PASSPHRASE in os.environ:
         return os.environ[PASSPHRASE]
     if not sys.stdin.isatty():
-        raise click.UsageError(f"the key has a passphrase and nobody can be asked; set {PASSPHRASE}")
+        raise click.UsageError(f"the key has a passphrase, and stdin is not a terminal; set {PASSPHRASE}")
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     return answer
 

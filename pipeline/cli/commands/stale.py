@@ -1,4 +1,4 @@
-"""stale: which published engines no longer match, and what rebuilding them would take."""
+"""registry stale: published engines that no longer match, and the cost of rebuilding them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     default=90,
     show_default=True,
     metavar="DAYS",
-    help="Days that an accuracy verdict is relied on.",
+    help="Days that an accuracy verdict stays valid.",
 )
 @click.option("--all", "every", is_flag=True, help="Every version, not only aliased and newest ones.")
 @click.option("--offline", is_flag=True, help="Do not ask the hub for newer commits.")
@@ -49,14 +49,14 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 )
 @click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")
 @click.option("--schedule", metavar="CRON", callback=cron,
-              help="Have a Prefect server do all this, rebuilds included, on a schedule in UTC.")  # fmt: skip
+              help="Run this check and its rebuilds on a Prefect server, on a schedule in UTC.")  # fmt: skip
 @click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
               show_default=True, help="Prefect server.")  # fmt: skip
 @click.pass_obj
 def stale(
     app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **filters: Any
 ) -> None:
-    """Show published engines that no longer match their model, hosts or gate data, and what a rebuild costs.
+    """List engines that no longer match their model, hosts or gate data, and the cost of a rebuild.
 
     Example: enginery registry stale --pools pools.yaml --gate-max-age 60
     """
@@ -88,7 +88,7 @@ def _tell(app: App, findings: "list[Finding]") -> None:
     app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
     for finding in old:
         if finding.problem:
-            app.out.say(f"{finding.record.reference}: no rebuild from here: {finding.problem}")
+            app.out.say(f"{finding.record.reference}: cannot be rebuilt here: {finding.problem}")
 
 
 def _write(app: App, findings: "list[Finding]", folder: Path) -> None:

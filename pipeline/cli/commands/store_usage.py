@@ -8,7 +8,7 @@ from pipeline.cli.app import App
 @click.command()
 @click.pass_obj
 def show(app: App) -> None:
-    """Show id, artifacts and bytes, with and without the files that artifacts share.
+    """Show the store's id, artifacts and bytes, with and without sharing of equal files.
 
     Example: enginery store show
     """
@@ -30,8 +30,8 @@ def show(app: App) -> None:
         answer,
         text=f"{app.store_url}   id {identity.id[:12] if identity else 'none yet'}\n"
         f"{usage.artifacts:,} artifacts of {size(usage.listed_bytes)} take {size(usage.held_bytes)}:"
-        f" {ratio:.2f} times less, since each file is stored once\n"
-        f"{size(usage.unused_bytes)} are used by no artifact",
+        f" {ratio:.2f} times less, because equal files are stored once\n"
+        f"{size(usage.unused_bytes)} belong to no artifact",
         short=str(usage.held_bytes),
     )
 
@@ -39,7 +39,7 @@ def show(app: App) -> None:
 @click.command()
 @click.pass_obj
 def share(app: App) -> None:
-    """Let artifacts that were written by versions without sharing share their files.
+    """Deduplicate equal files of artifacts that early versions of enginery wrote.
 
     Example: enginery store share
     """
@@ -51,10 +51,10 @@ def share(app: App) -> None:
     damaged = share(opened)
     after = measure(opened)
     for path in damaged:
-        app.out.warn(f"{path} is damaged and was left alone; see `enginery verify --all`")
+        app.out.warn(f"{path} is damaged and was not changed; see `enginery verify --all`")
     freed = before.held_bytes - after.held_bytes
     app.out.value(
         {"freed_bytes": freed, "damaged": [str(path) for path in damaged]},
-        text=f"{after.artifacts:,} artifacts share their files; {size(freed)} were freed",
+        text=f"{after.artifacts:,} artifacts share equal files; {size(freed)} freed",
         short=str(freed),
     )

@@ -1,4 +1,4 @@
-"""verify, repair, store: whether what is stored is what was stored, and what to do where it is not."""
+"""verify: hashes a version, a pulled directory or the whole store again."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -37,7 +37,7 @@ def verify(
 ) -> None:
     """Hash every file of a version, of a pulled directory, or of the whole store again.
 
-    Damaged files are named with the versions that have them; exit 1.
+    Exit 1 if a file is damaged; the message names it and the versions that contain it.
 
     Example: enginery verify --all
     """
@@ -58,7 +58,7 @@ def verify(
     by = f", and signed by {', '.join(key[:16] for key in signed)}" if signed else ""
     app.out.value(
         {"reference": reference, "problems": [], "signed_by": list(signed)},
-        text=f"{reference}: every file is as published{by}",
+        text=f"{reference}: all files match the published digests{by}",
         short=reference,
     )
 
@@ -90,9 +90,7 @@ def _verify_store(app: App) -> None:
         for survey, where in zip(surveys, _places(app), strict=False)
     ]
     if audit is not None:
-        lines.append(
-            f"{audit.versions:,} versions, {audit.rows:,} rows of the registry: each is as it was written"
-        )
+        lines.append(f"{audit.versions:,} versions, {audit.rows:,} rows of the registry: all rows are intact")
     app.out.value(
         {
             "artifacts": surveys[-1].artifacts,
@@ -107,7 +105,7 @@ def _verify_store(app: App) -> None:
 
 
 def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
-    """Everything that is not as it was, in lines: of each kind the first, and how many more."""
+    """Findings of the registry and damaged files, the first of each, in lines."""
     lines = findings(audit)
     if damages:
         keys = {key for damage in damages for key in damage.keys}
@@ -180,6 +178,6 @@ def _name_versions(damage: "Damage", having: dict[str, list[str]]) -> str:
     """The versions that have a damaged file, in words."""
     versions = sorted({version for key in damage.keys for version in having.get(key, [])})
     if not versions:
-        return "no published version has it"
+        return "no published version contains it"
     more = f" and {len(versions) - MOST_VERSIONS} more" if len(versions) > MOST_VERSIONS else ""
     return f"in {', '.join(versions[:MOST_VERSIONS])}{more}"

@@ -1,4 +1,4 @@
-"""What a card says, apart from how it looks: a version, its standing, its history, its bytes; pure."""
+"""The content of a card, apart from its layout: a version, its standing, its history, its bytes; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ def built_for(record: VersionRecord) -> Pairs:
 
 
 def origin(card: Card) -> Pairs:
-    """Where it came from, and who vouches for it."""
+    """Its origin, and its signatures."""
     record, source = card.record, card.record.source
     licence = source.get("licence")
     rows = (
@@ -132,7 +132,7 @@ NAMES = {
     "baseline_perplexity": "perplexity of the source",
     "engine_perplexity": "perplexity of the engine",
 }
-"""Accuracy metrics in the order people read them."""
+"""Accuracy metrics, in the order of the card."""
 
 
 def accuracy(record: VersionRecord) -> list[dict[str, str]]:
@@ -187,7 +187,7 @@ STORED = {
     "quantized_checkpoint": "quantized checkpoint",
     "engine": "engine",
 }
-"""Artifacts whose bytes people compare."""
+"""Artifacts whose sizes the card compares."""
 
 
 def on_disk(card: Card) -> list[tuple[str, int]]:

@@ -31,7 +31,7 @@ def policy() -> str:
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates that escape whatever they are given, and refuse a name that nobody gave."""
+    """Templates that escape every value, and raise for an undefined name."""
     environment = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,

@@ -40,7 +40,7 @@ def mark(x: float, y: float, series: int) -> str:
 
 
 def picture(width: float, height: float, title: str, shapes: Iterable[str]) -> str:
-    """The whole picture; `title` is read to those who cannot see it."""
+    """The whole picture; screen readers read `title`."""
     label = escape(title)
     return (
         f'<svg class="plot" role="img" aria-label="{label}" viewBox="0 0 {width:.0f} {height:.0f}" '

@@ -137,7 +137,7 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
 
     @routes.get("/versions/{reference:path}", tags=["read"])
     def show_version(reference: str) -> Document:
-        """One version in full: NAME, NAME:NUMBER or NAME@ALIAS."""
+        """One version with all its data: NAME, NAME:NUMBER or NAME@ALIAS."""
         card = reading.card(reference)
         return Document(card.record.as_dict(), notices(card), **card.remarks.as_dict(), events=card.events)
 
@@ -161,7 +161,7 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
 
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:
-        """Versions that load on a host, best first; then the others, each with why it was dropped."""
+        """Versions that load on a host, best first; then the others, each with its reasons."""
         query = host.model_dump(exclude_none=True, exclude={"rank", "limit"})
         return [
             Found(match.record.reference, match.dropped, _figures(match.record))
@@ -178,12 +178,12 @@ def _figures(record: Listed | VersionRecord) -> dict[str, float]:
 def _writes(routes: APIRouter, reading: Reading) -> None:
     @routes.post("/promote", tags=["change"], dependencies=[BEARER])
     def promote(request: Promotion) -> Moved:
-        """Point an alias at a version, unless somebody moved it first."""
+        """Point an alias at a version, if it still points where `expect` says."""
         record = reading.promote(request.reference, request.alias, expect=request.expect)
         return Moved(name=record.name, alias=request.alias, number=record.number, was=request.expect)
 
     @routes.post("/rollback", tags=["change"], dependencies=[BEARER])
     def rollback(request: Rollback) -> Moved:
-        """Point an alias at the version before its last move."""
+        """Point an alias at its previous version."""
         number = reading.rollback(request.name, request.alias, expect=request.expect)
         return Moved(name=request.name, alias=request.alias, number=number, was=request.expect)

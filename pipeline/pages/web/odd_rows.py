@@ -1,4 +1,4 @@
-"""Rows of the registry that are left out of an answer because they are odd: said on pages and in a header."""
+"""Invalid rows of the registry, left out of an answer: named on pages and in a header."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send

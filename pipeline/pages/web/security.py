@@ -1,4 +1,4 @@
-"""Who may write, and what a browser may do with what it gets."""
+"""Authorization of changes, and the security headers of every answer."""
 
 import hmac
 from hashlib import sha256
@@ -91,7 +91,7 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         if self._expected is None:
-            return _refused(403, "this server only reads; start it with a token to allow changes")
+            return _refused(403, "this server is read-only; start it with a token to allow changes")
         way, _, offered = headers.get("authorization", "").partition(" ")
         # digests are as long as each other, so that the time taken says nothing about the token
         right = hmac.compare_digest(sha256(offered.strip().encode()).digest(), self._expected)

@@ -67,10 +67,10 @@ def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:
 
 
 def _failures(app: FastAPI, reading: Reading) -> None:
-    """Turns every expected error into an answer: JSON where a program asked, a page where a person did."""
+    """Turns every expected error into an answer: JSON below /api, /healthz and /metrics, else a page."""
 
     async def known(request: Request, exc: Exception) -> Response:
-        # where the registry is on this host is nobody's business outside
+        # clients must not learn where the registry is on this host
         text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
         message = text.replace(reading.url, "this registry")
         return answer(request, status_of(exc), type(exc).__name__, message)
@@ -102,7 +102,7 @@ def status_of(exc: Exception) -> int:
 
 
 def answer(request: Request, status: int, kind: str, message: str) -> Response:
-    """An error as JSON for programs, as a page for people."""
+    """An error as JSON below /api, /healthz and /metrics, else as a page."""
     if request.url.path.startswith(("/api/", "/healthz", "/metrics")):
         return JSONResponse({"error": {"kind": kind, "message": message}}, status)
     return pages.render("error.html", status, code=status, phrase=HTTPStatus(status).phrase, message=message)

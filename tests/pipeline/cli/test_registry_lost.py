@@ -76,9 +76,9 @@ def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged
     assert done.code == 1, done
     assert "in the registry:" in done.err
     assert any(part in done.err for part in said.split("|")), done.err
-    assert "every file is as it was stored" not in done.out
+    assert "all files are intact" not in done.out
     done = odd_rows.ask(place, "store", "repair", "--all")
-    assert (done.code, "repair cannot put the registry right:" in done.err) == (1, True), done
+    assert (done.code, "repair cannot restore the registry:" in done.err) == (1, True), done
     assert (place.file.read_bytes() if place.file.exists() else None) == before
 
 
@@ -103,7 +103,7 @@ def test_a_sound_registry_is_counted(place):
     done = odd_rows.ask(place, "verify", "--all")
     assert done.code == 0
     assert "4 versions, " in done.out
-    assert "rows of the registry: each is as it was written" in done.out
+    assert "rows of the registry: all rows are intact" in done.out
     answer = json.loads(odd_rows.ask(place, "--json", "verify", "--all").out)
     assert (answer["registry"]["versions"], answer["problems"]) == (4, [])
 
@@ -113,7 +113,7 @@ def test_a_store_that_never_had_a_registry_is_sound(made, tmp_path):
     odd_rows.stored(store, odd_rows.publication())
     alone = odd_rows.Place(tmp_path, store)
     done = odd_rows.ask(alone, "verify", "--all")
-    assert (done.code, "every file is as it was stored" in done.out) == (0, True), done
+    assert (done.code, "all files are intact" in done.out) == (0, True), done
     assert not (store.root / "registry.db").exists()
     named = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     assert odd_rows.ask(alone, "--registry", named, "verify", "--all").code == 0
@@ -334,4 +334,4 @@ def test_repair_of_all_brings_back_lost_engines_that_the_other_copy_has(apart, t
     assert apart.store.verify(lost.address) == []
     shutil.rmtree(apart.store.path(lost.engine_key))
     done = odd_rows.ask(apart, "store", "repair", "--all", "--from", str(pulled))
-    assert (done.code, "1 lost engine brought back" in done.out) == (0, True), done
+    assert (done.code, "1 lost engine restored" in done.out) == (0, True), done

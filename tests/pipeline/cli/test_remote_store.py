@@ -208,8 +208,8 @@ def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(opti
     )
     code, out, err = call(*options, "verify", "--all")
     assert code == 0, err
-    assert f"in the cache {store.root}: every file is as it was stored" in out
-    assert f"in {bucket.url}: every file is as it was stored" in out
+    assert f"in the cache {store.root}: all files are intact" in out
+    assert f"in {bucket.url}: all files are intact" in out
     hurt(store.path(key) / "engine.json")
     other = key_of(store, "evaluation")
     far = remote_layout.blob_path(store.manifest(other).files["samples.jsonl"].sha256)

@@ -49,7 +49,7 @@ def test_an_engine_is_signed_pulled_by_policy_and_checked(cli, store, tmp_path):
     )
     run("trust", "attest", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
     run("pull", "demo/fp8", engine, **policy)
-    assert "every file is as published, and signed by" in run("verify", engine, **policy)
+    assert "all files match the published digests, and signed by" in run("verify", engine, **policy)
     listed = json.loads(run("--json", "trust", "sign", "demo/fp8", **policy))
     assert [(row["what"], row["trusted"]) for row in listed] == [("files", True), ("provenance", True)]
 

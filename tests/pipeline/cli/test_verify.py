@@ -60,7 +60,7 @@ def test_a_corrupted_byte_is_named_with_the_versions_that_have_it_and_repaired_f
     done = cli(*at, "verify", "--all")
     assert (
         done.returncode,
-        "3 artifacts, 3 files, 10.2 kB: every file is as it was stored" in done.stdout,
+        "3 artifacts, 3 files, 10.2 kB: all files are intact" in done.stdout,
     ) == (
         0,
         True,

@@ -151,7 +151,7 @@ def test_a_listed_name_that_leads_elsewhere_is_refused(elsewhere, host, name, tm
     version = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
     listed = {"files": [{"path": name, "is_dir": False, "file_size": 1}]}
     answers = answering((200, version), (200, listed))
-    with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
+    with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing was imported"):
         exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert not list(tmp_path.rglob("out"))
 

@@ -73,7 +73,7 @@ def test_every_version_and_the_days_of_a_verdict(stale, site, tmp_path):
     assert stale("--pools", str(pools))[0] == {}
     assert stale("--pools", str(pools), "--gate-max-age", "30")[0].keys() == {"demo/int4_awq_tp2:2"}
     every = stale("--pools", str(pools), "--gate-max-age", "30", "--all")[0]
-    assert set(every.values()) == {"its accuracy was judged 40 days ago; a verdict holds 30 days"}
+    assert set(every.values()) == {"its accuracy was judged 40 days ago; a verdict is valid for 30 days"}
     assert len(every) == 2
 
 

@@ -1,4 +1,4 @@
-"""Numbers, moments and events in words."""
+"""Numbers and moments as text."""
 
 from datetime import timedelta
 
