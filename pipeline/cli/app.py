@@ -33,7 +33,7 @@ class App(Workspace):
         place = store_url if "://" in store_url else str(user_path(store_url))
         super().__init__(place, registry_url, self.out.warn)
 
-    def tell_odd(self) -> None:
+    def warn_of_invalid_rows(self) -> None:
         """Prints the invalid rows that answers left out."""
         rows = list(self.odd_rows)
         for row in rows[:ODD_SHOWN]:

@@ -29,12 +29,12 @@ LONG_WORD = re.compile(rf"\S{{{WORD + 1},}}")
 def report(exc: Exception, out: Output | None = None, *, color: bool = True) -> int:
     """Prints the error, in a `--json` run without an answer as its document too; returns the exit code."""
     out = out or Output(color=color)
-    code, message = _said(exc)
+    code, message = _classify_error(exc)
     if code == 70:
         traceback.print_exception(exc)
     notes = [shorten_message(note) for note in getattr(exc, "__notes__", ())]
     out.error(message, notes)
-    out.failed(failure(code, message, notes, kind=type(exc).__name__, **_problems(exc)))
+    out.failed(failure(code, message, notes, kind=type(exc).__name__, **_list_problems(exc)))
     return code
 
 
@@ -43,12 +43,12 @@ def failure(code: int, message: str, hints: Sequence[str] = (), **more: Any) -> 
     return {"error": {"exit_code": code, "message": message, "hints": list(hints), **more}}
 
 
-def _said(exc: Exception) -> tuple[int, str]:
+def _classify_error(exc: Exception) -> tuple[int, str]:
     code = next((EXIT_CODES[kind] for kind in type(exc).__mro__ if kind in EXIT_CODES), None)
     if code is not None:
         return code, shorten_message(str(exc))
     if is_full(exc):  # raised where no caller checks the free space
-        return 4, shorten_message(_full(exc))
+        return 4, shorten_message(_name_full_disk(exc))
     if isinstance(exc, OSError) and exc.errno in HOST:
         where = f"{exc.filename}: " if exc.filename is not None else ""
         return 4, shorten_message(f"{where}{exc.strerror}; give another path, or fix this one")
@@ -57,7 +57,7 @@ def _said(exc: Exception) -> tuple[int, str]:
     )
 
 
-def _full(exc: BaseException) -> str:
+def _name_full_disk(exc: BaseException) -> str:
     """Names the full disk: that of the error's file, else the free space wherever files are written."""
     name = getattr(exc, "filename", None)
     if isinstance(name, str | bytes):
@@ -67,7 +67,7 @@ def _full(exc: BaseException) -> str:
     return f"disk full: {exc}; bytes free: {free}; free space on the full disk, or set $TMPDIR"
 
 
-def _problems(exc: Exception) -> dict[str, Any]:
+def _list_problems(exc: Exception) -> dict[str, Any]:
     """The problems of a recipe one by one."""
     problems = getattr(exc, "problems", None)
     return {} if problems is None else {"problems": [shorten_message(problem) for problem in problems]}

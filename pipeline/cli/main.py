@@ -161,7 +161,7 @@ def enginery(
     else:
         ctx.call_on_close(app.out.flush)
     ctx.obj = app
-    ctx.call_on_close(app.tell_odd)
+    ctx.call_on_close(app.warn_of_invalid_rows)
 
 
 def main() -> None:

@@ -74,10 +74,12 @@ def _push(content: Content, target: Target, client: Client, progress: Progress |
     )
 
 
-def take(source: str, name: str, client: Client, host: Host, progress: Progress | None = None) -> Adopted:
+def import_version(
+    source: str, name: str, client: Client, host: Host, progress: Progress | None = None
+) -> Adopted:
     """Imports what is at a place; `source` is as `pipeline.exchange.target.parse_source` reads it."""
     where = parse_source(source)
-    with _here(where, client, progress) as (directory, origin):
+    with _fetched(where, client, progress) as (directory, origin):
         try:
             return adopt(directory, name, {"from": source, **origin}, client, host)
         except (SourceError, ExchangeRefused) as exc:
@@ -85,7 +87,9 @@ def take(source: str, name: str, client: Client, host: Host, progress: Progress 
 
 
 @contextmanager
-def _here(where: Target, client: Client, progress: Progress | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _fetched(
+    where: Target, client: Client, progress: Progress | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields a directory with the files of a place, and what the place says of them."""
     if isinstance(where, Directory):
         yield where.path.absolute(), {}
@@ -107,10 +111,10 @@ def _here(where: Target, client: Client, progress: Progress | None) -> Iterator[
     with working_beside(client.store.root / "import") as draft:
         version = mlflow.fetch(where, draft, progress)
         (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
-        yield draft, _said_by_mlflow(version)
+        yield draft, _mlflow_origin(version)
 
 
-def _said_by_mlflow(version: Mapping[str, Any]) -> dict[str, Any]:
+def _mlflow_origin(version: Mapping[str, Any]) -> dict[str, Any]:
     tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
     licence = {"licence": tags["enginery.licence"]} if "enginery.licence" in tags else {}
     return {"model": f"{version['name']}/{version['version']}", **licence}

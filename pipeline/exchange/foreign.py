@@ -74,7 +74,7 @@ def recognise(directory: Path) -> Foreign:
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
-        return _ours(directory, names)
+        return _own_engine(directory, names)
     return _tensorrt(directory, names) if _is_engine(files) else _checkpoint(directory)
 
 
@@ -107,7 +107,7 @@ def _pulled(directory: Path) -> Foreign:
     version = unseal((directory / VERSION).read_text(), VERSION)
     manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
     if "engine.json" in manifest.files:
-        foreign = _ours(directory, tuple(manifest.files))
+        foreign = _own_engine(directory, tuple(manifest.files))
     else:
         foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
     stated_facts = version.get("facts", {})
@@ -118,7 +118,7 @@ def _pulled(directory: Path) -> Foreign:
     return replace(foreign, facts={**foreign.facts, **kept_facts}, claims=claims)
 
 
-def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
+def _own_engine(directory: Path, names: tuple[str, ...]) -> Foreign:
     about = _json(directory / "engine.json")
     try:
         facts = described(about)

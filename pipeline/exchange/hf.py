@@ -56,7 +56,10 @@ def upload(content: Content, client: Client, to: Repository, progress: Progress 
     if to.revision != "main":
         raise ExchangeRefused(f"hf://{to.repo}@{to.revision} names a commit; push to hf://{to.repo}")
     api = HfApi(library_name="enginery")
-    with working_beside(client.store.root / "push", content.manifest.size_bytes) as draft, _said(to.repo):
+    with (
+        working_beside(client.store.root / "push", content.manifest.size_bytes) as draft,
+        _hub_errors(to.repo),
+    ):
         _write(content, client, draft / "repo", progress)
         api.create_repo(to.repo, private=True, exist_ok=True)
         commit = api.upload_folder(
@@ -69,7 +72,7 @@ def upload(content: Content, client: Client, to: Repository, progress: Progress 
 
 def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
     """Downloads a checkpoint from a hub, each file verified; returns its directory and the commit's hash."""
-    with _said(source.repo):
+    with _hub_errors(source.repo):
         commit = source.revision
         if not COMMIT.fullmatch(commit):
             commit = str(HfApi(library_name="enginery").model_info(source.repo, revision=commit).sha)
@@ -82,7 +85,7 @@ def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
 
 
 @contextmanager
-def _said(repo: str) -> Iterator[None]:
+def _hub_errors(repo: str) -> Iterator[None]:
     """Turns what a hub or the way to it refuses into an ExchangeFailed without addresses or tokens."""
     try:
         yield

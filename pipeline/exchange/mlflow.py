@@ -69,13 +69,13 @@ class Server:
         return self.patiently(once)
 
     def require(self, response: httpx.Response) -> None:
-        """Raises Said for an error that MLflow explains, httpx.HTTPStatusError for one that may pass."""
+        """Raises MlflowError for an error that MLflow explains, httpx.HTTPStatusError for one that may pass."""
         if response.is_success:
             return
         if response.status_code in PASSING:
             response.raise_for_status()
         response.read()
-        raise Said(self.address, response)
+        raise MlflowError(self.address, response)
 
     def patiently(self, call: Callable[[], T]) -> T:
         """Calls again, a few times, after failures that may pass."""
@@ -147,7 +147,7 @@ class Server:
         return f"{self.address}/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
 
 
-class Said(ExchangeFailed):
+class MlflowError(ExchangeFailed):
     """An error that MLflow reports."""
 
     def __init__(self, address: str, response: httpx.Response) -> None:

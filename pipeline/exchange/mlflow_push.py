@@ -14,7 +14,7 @@ from artifacts.client import Client
 from artifacts.store import tree
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeFailed, ExchangeRefused
-from pipeline.exchange.mlflow import Said, Server, connect, location, versions
+from pipeline.exchange.mlflow import MlflowError, Server, connect, location, versions
 from pipeline.exchange.model_card import body
 from pipeline.exchange.pushed_content import Content, Progress, working_beside, write
 from pipeline.exchange.target import RegisteredModel
@@ -61,7 +61,7 @@ def push(content: Content, client: Client, to: RegisteredModel, progress: Progre
         raise ExchangeRefused(f"mlflow: numbers versions itself; push to mlflow:{to.address}#{to.model}")
     server, model = connect(to.address), to.model or model_name(content.record)
     with server.client:
-        if (existing := _there(server, model, content)) is not None:
+        if (existing := _existing_version(server, model, content)) is not None:
             return Pushed(model=model, number=existing, new=False)
         with working_beside(client.store.root / "push", content.manifest.size_bytes) as draft:
             write(content, client, draft / "files", progress)
@@ -78,11 +78,11 @@ def model_name(record: VersionRecord) -> str:
     return re.sub(r"[/:]", ".", record.name)
 
 
-def _there(server: Server, model: str, content: Content) -> int | None:
+def _existing_version(server: Server, model: str, content: Content) -> int | None:
     """Number of the version that has these files already."""
     try:
         server.get("mlflow/registered-models/get", name=model)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
@@ -98,7 +98,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
     """A run that ends as FINISHED with the block, and as FAILED with an exception."""
     try:
         server.post("mlflow/experiments/create", name=EXPERIMENT)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code != EXISTS:
             raise
     experiment = server.get("mlflow/experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
@@ -168,7 +168,7 @@ def _register(server: Server, model: str, content: Content, run: dict[str, Any])
     """Makes the version, and the model where it is new; returns its number."""
     try:
         server.post("mlflow/registered-models/create", name=model)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code != EXISTS:
             raise
     record = content.record

@@ -57,8 +57,8 @@ def survey(source: Layout) -> Packed:
     manifest = _manifest(where, chosen(where, source.tag))
     sizes: dict[str, int] = {}
     for layer in manifest["layers"]:
-        for name, size in _held(where, layer).items():
-            if name in sizes and (_compressed(layer) is not None or not _note(layer, FILE)):
+        for name, size in _layer_files(where, layer).items():
+            if name in sizes and (_compressed(layer) is not None or not _annotation(layer, FILE)):
                 raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
             sizes[name] = sizes.get(name, 0) + size
     if len(sizes) > archive.MAX_FILES:
@@ -80,9 +80,9 @@ def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> No
         if progress is not None:
             progress(done, sum(each["size"] for each in layers))
     for name, expected_sha in {
-        _note(descriptor, FILE): _note(descriptor, FILE_SHA)
+        _annotation(descriptor, FILE): _annotation(descriptor, FILE_SHA)
         for descriptor in layers
-        if _note(descriptor, FILE)
+        if _annotation(descriptor, FILE)
     }.items():
         if name in packed.files and (actual_sha := _sha256(target / name)) != expected_sha:
             raise ArtifactCorrupt(
@@ -103,7 +103,7 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
         isinstance(item, dict) and "mediaType" in item for item in layers
     ):
         raise ExchangeRefused(f"{path}: layers is not a list of layers; push the model again")
-    problems = [problem for layer in layers if (problem := _refused(layer))]
+    problems = [problem for layer in layers if (problem := _layer_problem(layer))]
     if kind not in TYPES:
         raise ExchangeRefused(f"{path}: artifactType is {kind!r}; only ModelPack is read: {', '.join(TYPES)}")
     if problems:
@@ -114,7 +114,7 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def _refused(layer: Mapping[str, Any]) -> str | None:
+def _layer_problem(layer: Mapping[str, Any]) -> str | None:
     """Why a layer is not read."""
     kind, size = str(layer["mediaType"]), layer.get("size")
     if type(size) is not int or not 0 <= size < 1 << 63:
@@ -131,7 +131,7 @@ def _compressed(layer: Mapping[str, Any]) -> bool | None:
     return next((packed for end, packed in ARCHIVES.items() if layer["mediaType"].endswith(end)), None)
 
 
-def _held(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
+def _layer_files(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
     """Name -> bytes of what a layer holds; its blob must have the size that is declared."""
     blob, compressed = _blob(where, layer), _compressed(layer)
     if (size := blob.stat().st_size) != layer["size"]:
@@ -167,10 +167,10 @@ def _unpack(packed: Packed, layer: Mapping[str, Any], target: Path) -> None:
 
 
 def _name(layer: Mapping[str, Any]) -> str:
-    return _note(layer, FILE) or _note(layer, FILEPATH) or _note(layer, TITLE)
+    return _annotation(layer, FILE) or _annotation(layer, FILEPATH) or _annotation(layer, TITLE)
 
 
-def _note(layer: Mapping[str, Any], key: str) -> str:
+def _annotation(layer: Mapping[str, Any], key: str) -> str:
     return str((layer.get("annotations") or {}).get(key) or "")
 
 

@@ -147,7 +147,7 @@ def _blob(data: bytes, blobs: Path, media_type: str) -> dict[str, Any]:
 def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     """Moves new blobs into the layout, then names the manifest in its index."""
     home, tag = where / "blobs" / "sha256", tagged["annotations"][TAGGED]
-    _found(where, draft / "layout")
+    _create_layout(where, draft / "layout")
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):  # two would lose one's line of the index
         index = read_index(where)
@@ -165,7 +165,7 @@ def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
         tree.sync(where)
 
 
-def _found(where: Path, draft: Path) -> None:
+def _create_layout(where: Path, draft: Path) -> None:
     """Creates an empty layout where there is none, at once: a process killed later leaves a valid layout."""
     if (where / INDEX).exists():
         return

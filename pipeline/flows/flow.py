@@ -32,7 +32,7 @@ from pipeline.flows.schedules import SUPERSEDED, drop_superseded, superseded
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import pending, plan_one
 from pipeline.process.tether import tie_if_asked
-from pipeline.rebuild.find_stale import Asked, ask
+from pipeline.rebuild.find_stale import StaleQuery, list_stale_versions
 from pipeline.run import publish
 from pipeline.run.release import Outcome, judge, through
 from pipeline.run.workspace import Workspace
@@ -61,7 +61,7 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
     workspace = Workspace(store_url, registry_url, get_run_logger().warning)
     with workspace.announcing():
         return reported(
-            lambda: carry_out(
+            lambda: run_as_tasks(
                 plan_one(Loaded(recipe, Path(file)), workspace.site), workspace.site, workspace.registry
             )
         )
@@ -76,7 +76,11 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
     log, registry_url = get_run_logger(), restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, log.warning)
     with workspace.announcing():
-        findings = [finding for finding in ask(Asked.of(asked), workspace, log.info) if finding.reasons]
+        findings = [
+            finding
+            for finding in list_stale_versions(StaleQuery.of(asked), workspace, log.info)
+            if finding.reasons
+        ]
     create_table_artifact(
         [reports.stale_row(finding) for finding in findings],
         key="stale",
@@ -120,7 +124,7 @@ def superseded_run() -> "State[None] | None":
     )
 
 
-def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:
+def run_as_tasks(plan: Plan, site: Site, registry: Registry) -> Outcome:
     """Runs the plan with every step as a task; the edges between tasks are the inputs of the steps."""
     report_plan(plan, site)
     states: dict[str, State[Made]] = {}

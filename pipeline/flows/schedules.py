@@ -146,7 +146,7 @@ class Active:
 def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Active:
     """What has an active schedule, by whether the server must have planned its runs."""
     now = datetime.now(UTC)
-    scheduled = [deployment for deployment in _ours(client, None) if _is_active(deployment)]
+    scheduled = [deployment for deployment in _read_deployments(client, None) if _is_active(deployment)]
     due = [deployment for deployment in scheduled if _expects_runs(deployment, now)]
     settled = tuple(
         deployment for deployment in due if _changed(deployment) < now - timedelta(seconds=settled_s)
@@ -156,13 +156,13 @@ def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Ac
 
 def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
     """Names of those of which the server has planned no run."""
-    planned = {deployment.id for deployment in _ours(client, _planned(None))}
+    planned = {deployment.id for deployment in _read_deployments(client, _planned(None))}
     return sorted(
         deployment.name for deployment in active(client, settled_s).settled if deployment.id not in planned
     )
 
 
-def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
+def _read_deployments(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
     """Every deployment of ours, or those that have a run of some kind."""
     filter_ = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
     deployments: list[DeploymentResponse] = []

@@ -19,7 +19,7 @@ SCHEDULES_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PartState:
     """The state of one part of a server."""
 
     what: str
@@ -60,19 +60,21 @@ class Watch:
                 yield state.told, f"{state.told}; log: {self.log}"
 
 
-def look(server: Prefect, log: Path | None) -> list[Found]:
+def inspect_server(server: Prefect, log: Path | None) -> list[PartState]:
     """The state of a server: its API, its worker, its schedules and, where it is on this host, its log."""
     try:
         with server.client() as client:
             version, workers = client.api_version(), online_workers(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
-        return [Found("Prefect server", "missing", str(exc))]
+        return [PartState("Prefect server", "missing", str(exc))]
     worker = (
-        Found("Prefect worker", "ok", f"{workers} online in pool {POOL!r}")
+        PartState("Prefect worker", "ok", f"{workers} online in pool {POOL!r}")
         if workers
-        else Found("Prefect worker", "missing", f"none is online in pool {POOL!r}; `enginery up` starts one")
+        else PartState(
+            "Prefect worker", "missing", f"none is online in pool {POOL!r}; `enginery up` starts one"
+        )
     )
-    server_found = Found("Prefect server", "ok", f"{server.ui_url}, Prefect {version}")
+    server_found = PartState("Prefect server", "ok", f"{server.ui_url}, Prefect {version}")
     return [server_found, worker, _schedules(server), *_services(log)]
 
 
@@ -80,7 +82,7 @@ def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
     """What its log says of the scheduler from now on, if the server was started from this store."""
     since = _now()
 
-    def told() -> list[str]:
+    def problems() -> list[str]:
         if home.api_url() != server.api_url:
             return []
         return [
@@ -89,7 +91,7 @@ def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
             if service.schedules
         ]
 
-    return told
+    return problems
 
 
 def _failing(log: Path) -> list[Failing]:
@@ -100,31 +102,31 @@ def _now() -> datetime:
     return datetime.now().replace(microsecond=0)  # noqa: DTZ005 logs are in the host's time, without a zone
 
 
-def _services(log: Path | None) -> list[Found]:
+def _services(log: Path | None) -> list[PartState]:
     if log is None:
         return []
     failing = _failing(log)
     if not failing:
-        return [Found("Prefect services", "ok", f"none fails repeatedly, says {log}")]
-    return [Found("Prefect services", "failing", f"{'; '.join(map(str, failing))}; log: {log}")]
+        return [PartState("Prefect services", "ok", f"none fails repeatedly, says {log}")]
+    return [PartState("Prefect services", "failing", f"{'; '.join(map(str, failing))}; log: {log}")]
 
 
-def _schedules(server: Prefect) -> Found:
+def _schedules(server: Prefect) -> PartState:
     subject = "Prefect schedules"
     try:
         with server.client() as client:
             deployments, waiting = active(client), unplanned(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
-        return Found(subject, "failing", f"the Prefect server does not answer: {exc}")
+        return PartState(subject, "failing", f"the Prefect server does not answer: {exc}")
     if waiting:
         problem = (
             f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
         )
-        return Found(subject, "failing", problem)
-    return Found(subject, "ok", _told(deployments))
+        return PartState(subject, "failing", problem)
+    return PartState(subject, "ok", _describe_schedules(deployments))
 
 
-def _told(deployments: Active) -> str:
+def _describe_schedules(deployments: Active) -> str:
     total = len(deployments.settled) + deployments.young + deployments.later
     parts = (
         [f"{deployments.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if deployments.young else []

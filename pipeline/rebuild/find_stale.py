@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.rebuild.host_pools import Pool, here, load_pools
+from pipeline.rebuild.host_pools import Pool, load_pools, pool_of_host
 from pipeline.rebuild.replan import Rebuild
 from pipeline.rebuild.stale_reasons import World
 from pipeline.rebuild.upstream import newest_commits
@@ -19,7 +19,7 @@ from pipeline.toolchains.discovery import discover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StaleQuery:
     """What to look at, and what counts as old."""
 
     names: tuple[str, ...] = ()
@@ -36,13 +36,13 @@ class Asked:
         return {**asdict(self), "pools": str(self.pools.resolve()) if self.pools else None}
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> "Asked":
+    def of(cls, document: dict[str, Any]) -> "StaleQuery":
         """What `as_dict` wrote."""
         pools = document["pools"]
         return cls(**{**document, "names": tuple(document["names"]), "pools": Path(pools) if pools else None})
 
 
-def ask(query: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
+def list_stale_versions(query: StaleQuery, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
     """Findings of every version asked for; for what is stale, an event `rebuild_needed`, once per reason."""
     selected = (record for name in query.names for record in workspace.registry.versions(name))
     records = chosen(list(selected if query.names else workspace.registry.every()), every=query.every)
@@ -69,10 +69,10 @@ def ask(query: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[
     return findings
 
 
-def _pools(query: Asked, workspace: Workspace) -> tuple[Pool, ...]:
+def _pools(query: StaleQuery, workspace: Workspace) -> tuple[Pool, ...]:
     if query.pools is not None:
         return load_pools(query.pools)
-    return (here(workspace.site.host, discover(workspace.site.store.root, os.environ)),)
+    return (pool_of_host(workspace.site.host, discover(workspace.site.store.root, os.environ)),)
 
 
 def write_recipe(rebuild: Rebuild, folder: Path) -> Path:

@@ -65,7 +65,7 @@ def load_pools(file: Path) -> tuple[Pool, ...]:
     return pools
 
 
-def here(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
+def pool_of_host(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
     """This host as a pool of its own."""
     working = [toolchain for toolchain in toolchains if not toolchain.problem]
     return Pool(

@@ -192,7 +192,7 @@ def _files(
     ]
 
 
-def given_otherwise(record: VersionRecord, plan: Plan) -> list[str]:
+def changed_sources(record: VersionRecord, plan: Plan) -> list[str]:
     """Which of the sources that the plan would read are not those of the version."""
     steps = {step.key: step for step in plan.steps}
     now = {name: steps[key] for name, key in lineage(plan).items()}

@@ -16,7 +16,7 @@ def comparable(then: Mapping[str, Any], now: Step) -> tuple[Asked, Asked]:
 
     Enginery 0.1 did not name the same tools for every kind: of its steps, those are compared that both name.
     """
-    was, is_ = _asked(then), _asked(now.as_dict())
+    was, is_ = _comparable_fields(then), _comparable_fields(now.as_dict())
     if of_0_1(then):
         both = was["params"].get("tools", {}).keys() & is_["params"].get("tools", {}).keys()
         was, is_ = (_with_tools(step, both) for step in (was, is_))
@@ -41,7 +41,7 @@ def _keys_of_0_1(step: Step) -> Iterator[str]:
             yield digest.of_json({**step.as_dict(), "kind": step.kind, "builder": builder, "revision": 1})
 
 
-def _asked(step: Mapping[str, Any]) -> Asked:
+def _comparable_fields(step: Mapping[str, Any]) -> Asked:
     return {"kind": kind_of(step), "revision": step.get("revision"), "params": dict(step.get("params", {}))}
 
 

@@ -48,7 +48,7 @@ def survey(
     """One finding per version, those that cannot be loaded first; `tell` receives done and total."""
     findings = []
     for number, record in enumerate(records):
-        findings.append(look(record, site, world))
+        findings.append(examine(record, site, world))
         tell(number + 1, len(records))
     return sorted(
         findings,
@@ -56,7 +56,7 @@ def survey(
     )
 
 
-def look(record: VersionRecord, site: Site, world: World) -> Finding:
+def examine(record: VersionRecord, site: Site, world: World) -> Finding:
     """The finding of one version; a rebuild is planned only for a stale one."""
     why_stale = reasons(record, _judged_at(record, site), world)
     try:

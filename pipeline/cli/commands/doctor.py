@@ -145,13 +145,13 @@ def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
     from pipeline.flows.prefect_server import (
         Prefect,  # Prefect costs a second to import: only where there is a server
     )
-    from pipeline.flows.server_watch import look
+    from pipeline.flows.server_watch import inspect_server
 
     server = Prefect.at(url or str(started))
     is_own = server.api_url == started
     rows = [
         {"what": state.what, "status": state.status, "found": state.told}
-        for state in look(server, home.log("server") if is_own else None)
+        for state in inspect_server(server, home.log("server") if is_own else None)
     ]
     if is_own and rows[0]["status"] == "missing":
         rows[0]["found"] += f"; `up` was killed while it ran: without need of it, delete {home.address}"

@@ -86,7 +86,7 @@ def find(
     if filters["gpu"] is not None:
         refuse_unused("with --gpu, which compares with that GPU's host instead of this one", "any_host")
     people = not (app.out.json_mode or app.out.quiet)
-    query = _asked(
+    query = _build_query(
         app, any_host, {key.rstrip("_"): value for key, value in filters.items() if value is not None}
     )
     from artifacts.finding.match import RANKS  # not for --help
@@ -99,14 +99,14 @@ def find(
         raise click.UsageError(str(exc)) from None
     suits = [match for match in matches if not match.reasons]
     _show(app, matches, (RANKS[rank][0], *query.get("slo", {})))
-    _say_dropped(app, matches)
+    _print_dropped(app, matches)
     if suits and recipe is not None:
         app.out.say(f"{suits[0].record.reference} suits; no recipe is written")
     if not suits:
         _suggest(app, query, matches, recipe)
 
 
-def _asked(app: App, any_host: bool, filters: dict[str, Any]) -> dict[str, Any]:
+def _build_query(app: App, any_host: bool, filters: dict[str, Any]) -> dict[str, Any]:
     """What is asked for with what the host offers: this one, or one of which only some is known."""
     from pipeline.process.gpus import TARGETS
     from pipeline.rebuild.compatibility import elsewhere
@@ -145,7 +145,7 @@ def _show(app: App, matches: "Sequence[Match]", metrics: Sequence[str]) -> None:
     )
 
 
-def _say_dropped(app: App, matches: "Sequence[Match]") -> None:
+def _print_dropped(app: App, matches: "Sequence[Match]") -> None:
     """A reason for each of a few, groups of many; a JSON run has them in its answer."""
     from artifacts.finding.match import groups
 
@@ -169,14 +169,14 @@ def _suggest(app: App, query: Mapping[str, Any], matches: "Sequence[Match]", tar
     file, suggestion = target or Path("recipe.yaml"), None
     for suggestion, judgement in _judged(app, query, matches, file):
         if judgement.usable:
-            _give(app, suggestion, target)
+            _write_suggestion(app, suggestion, target)
             app.out.say(judgement.text)
             return
         app.out.say(f"no recipe made of {suggestion.of}: {judgement.text}")
     if suggestion is None and any(match.record.origin == IMPORTED for match in matches):
         app.out.say("no recipe can be made of what was imported; write one with `enginery init`")
     elif suggestion is None:
-        app.out.say(_nothing(app, query))
+        app.out.say(_explain_nothing(app, query))
 
 
 class _Judgement(NamedTuple):
@@ -196,7 +196,7 @@ def _judged(
         candidate for candidate in matches if candidate.record.origin == BUILT
     ]  # what is imported has no recipe
     near = [placed(app.registry.resolve(candidate.record.reference)) for candidate in closest(built, CLOSEST)]
-    for record in near or _others(app, query):
+    for record in near or _other_records(app, query):
         (judged,) = match([record], query)
         if len(matches) > FEW:
             app.out.say(f"closest: {record.reference}: {'; '.join(judged.dropped)}")
@@ -237,7 +237,7 @@ def _judge(app: App, suggestion: "Suggestion", file: Path) -> _Judgement:
     )
 
 
-def _give(app: App, suggestion: "Suggestion", target: Path | None) -> None:
+def _write_suggestion(app: App, suggestion: "Suggestion", target: Path | None) -> None:
     """Writes the recipe, or prints it where people read it."""
     if target is not None:
         _write(target, suggestion.to_yaml())
@@ -247,7 +247,7 @@ def _give(app: App, suggestion: "Suggestion", target: Path | None) -> None:
     app.out.say(f"a recipe that would suit, made of {suggestion.of}; {where}")
 
 
-def _others(app: App, query: Mapping[str, Any]) -> "list[VersionRecord]":
+def _other_records(app: App, query: Mapping[str, Any]) -> "list[VersionRecord]":
     """Versions of another commit or model, for a recipe that was asked for by REPO@COMMIT."""
     repo, _, commit = query.get("model", "").partition("@")
     if not commit:
@@ -265,7 +265,7 @@ def _siblings(app: App, record: "VersionRecord") -> "list[VersionRecord]":
     return [app.registry.resolve(match.record.reference) for match in matches[:FEW]]
 
 
-def _nothing(app: App, query: Mapping[str, Any]) -> str:
+def _explain_nothing(app: App, query: Mapping[str, Any]) -> str:
     import difflib  # only where nothing was found
 
     models = app.registry.models()

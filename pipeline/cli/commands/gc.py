@@ -48,7 +48,7 @@ def gc(
     if not dry_run and not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("gc removes artifacts; preview with --dry-run, then give --yes")
-        tell(app, collect(dry_run=True), dry_run=True)
+        print_plan(app, collect(dry_run=True), dry_run=True)
         click.confirm("remove them?", abort=True, err=True)
     plan = collect(dry_run=dry_run)
     if plan.collected and not dry_run:
@@ -57,7 +57,7 @@ def gc(
         answer = {"dry_run": dry_run, **plan.as_dict()}
         app.out.value(answer, text="", short="\n".join(artifact.key for artifact in plan.removed))
     else:
-        tell(app, plan, dry_run=dry_run)
+        print_plan(app, plan, dry_run=dry_run)
     clean_cache(app, store, policy, dry_run=dry_run)
 
 
@@ -97,7 +97,7 @@ def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: boo
         app.out.say(f"cache {store.root}: {verb} {size(plan.freed_bytes)} of litter")
 
 
-def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
+def print_plan(app: App, plan: "Plan", *, dry_run: bool) -> None:
     """Prints what is removed, what stays, and why."""
     from artifacts.collection.marking import DAY_S
     from pipeline.units import size
@@ -123,10 +123,10 @@ def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
             app.out.line(f"... and {len(rows) - SHOWN} more; --json lists them")
     for problem in plan.problems:
         app.out.warn(problem)
-    app.out.line(said(plan, dry_run=dry_run))
+    app.out.line(summarize(plan, dry_run=dry_run))
 
 
-def said(plan: "Plan", *, dry_run: bool) -> str:
+def summarize(plan: "Plan", *, dry_run: bool) -> str:
     """What a collection comes to, in a line."""
     from pipeline.units import size
 

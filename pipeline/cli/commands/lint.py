@@ -34,11 +34,11 @@ def lint(app: App, recipe: Path) -> None:
         elif app.out.quiet:
             app.out.rows([item.as_dict() for item in advice], id_column="id")
         else:
-            _tell(app, name, advice)
+            _print_advice(app, name, advice)
         app.out.say(f"{name}: {len(advice)} of {len(RULES)} rules have advice")
 
 
-def _tell(app: App, name: str, advice: "list[Advice]") -> None:
+def _print_advice(app: App, name: str, advice: "list[Advice]") -> None:
     """Prints what to change as a table, then why, one paragraph each."""
     app.out.rows([{"rule": item.id, "change": item.change} for item in advice], id_column="rule", title=name)
     for item in advice:

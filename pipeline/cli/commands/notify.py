@@ -54,7 +54,7 @@ def subscribe(
     elif command is not None:
         _subscribe(app, "command", command, options)
     else:
-        _list(app)
+        _list_subscribers(app)
 
 
 @click.command()
@@ -85,7 +85,7 @@ def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None)
         app.out.say(f"{count} events are retried for subscriber {retry}")
     if follow:
         _follow(app, outbox, every)
-    elif not _tell(app, outbox):
+    elif not _deliver(app, outbox):
         app.out.rows([], id_column="event")
         app.out.say("no pending notifications")
 
@@ -94,14 +94,14 @@ def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
     """Delivers what is due until Ctrl-C; as JSON, one document per round with deliveries."""
     try:
         while True:
-            _tell(app, outbox)
+            _deliver(app, outbox)
             app.out.flush()
             time.sleep(every_s)
     except KeyboardInterrupt:
         app.out.say("stopped; the next `enginery registry notify` delivers what is pending")
 
 
-def _tell(app: App, outbox: "Outbox") -> "Sequence[Tried]":
+def _deliver(app: App, outbox: "Outbox") -> "Sequence[Tried]":
     from artifacts.notify.deliver import deliver  # httpx: not for --help
     from pipeline.run.announce import WAYS
 
@@ -151,7 +151,7 @@ def _make_secret(app: App, path: Path) -> None:
     )
 
 
-def _list(app: App) -> None:
+def _list_subscribers(app: App) -> None:
     outbox = _outbox(app)
     every = outbox.deliveries()
     rows = [

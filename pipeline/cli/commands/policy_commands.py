@@ -8,7 +8,7 @@ import click
 
 from pipeline.cli.app import App
 from pipeline.cli.command_parameters import MOST_DAYS, ORDINAL, Finite, PathType, refuse_unused
-from pipeline.cli.commands.promote import shown
+from pipeline.cli.commands.promote import moment
 from recipes.regular import read_bytes
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _waiver_row(app: App, waiver: "Waiver") -> dict[str, Any]:
         "version": f"{waiver.name}:{waiver.number}",
         "alias": f"@{waiver.alias}",
         "rule": waiver.rule,
-        "until": shown(app, waiver.until),
+        "until": moment(app, waiver.until),
         "by": waiver.granted_by,
         "reason": waiver.reason,
     }

@@ -101,7 +101,7 @@ def aliases(app: App, name: str | None, history: bool) -> None:
         {
             "alias": f"{each_name.name}@{each_name.alias}",
             "version": each_name.number,
-            "since": shown(app, each_name.moved_at),
+            "since": moment(app, each_name.moved_at),
             "by": each_name.moved_by,
             "policy": _standing(each_name.judgement),
         }
@@ -133,7 +133,7 @@ def log(app: App, name: str | None, newest: int | None) -> None:
         [
             {
                 "seq": event.seq,
-                "at": shown(app, event.at),
+                "at": moment(app, event.at),
                 "by": event.by,
                 "name": event.name or "-",
                 "what": tell(event),
@@ -157,7 +157,7 @@ def _standing(judgement: "Judgement") -> str:
 def _move_row(app: App, move: "Move") -> dict[str, Any]:
     return {
         "alias": f"{move.name}@{move.alias}",
-        "at": shown(app, move.at),
+        "at": moment(app, move.at),
         "by": move.by,
         "was": move.was,
         "now": move.now,
@@ -166,6 +166,6 @@ def _move_row(app: App, move: "Move") -> dict[str, Any]:
     }
 
 
-def shown(app: App, at: datetime) -> str:
+def moment(app: App, at: datetime) -> str:
     """A moment to the second, or as ISO 8601 for JSON."""
     return at.isoformat() if app.out.json_mode else f"{at:%Y-%m-%d %H:%M:%S}Z"

@@ -63,10 +63,10 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 def _follow(app: App, reference: str, directory: Path, every_s: float, then: str | None) -> None:
     app.out.say(f"following {reference}; Ctrl-C ends it and leaves {directory / 'current'} as it is")
     for change in app.client.watch(reference, directory, every_s=every_s):
-        _tell(app, change.record, change.directory)
+        _print_pulled(app, change.record, change.directory)
         app.out.flush()
         if then is not None:
-            _after(app, change, then)
+            _run_then(app, change, then)
 
 
 def _once(app: App, reference: str, directory: Path) -> None:
@@ -75,10 +75,10 @@ def _once(app: App, reference: str, directory: Path) -> None:
     record = app.client.resolve(reference)
     with Bar(app.out, f"pull {reference}") as progress:
         path = app.client.pull(reference, directory, progress=progress)
-    _tell(app, record, path)
+    _print_pulled(app, record, path)
 
 
-def _tell(app: App, record: "VersionRecord", path: Path) -> None:
+def _print_pulled(app: App, record: "VersionRecord", path: Path) -> None:
     """Prints where the version is, how to serve it, and why this host might not load it."""
     from artifacts.finding.match import match  # not for --help
     from artifacts.registry.remarks import notices  # with the registry
@@ -117,7 +117,7 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     return commands
 
 
-def _after(app: App, change: "Change", then: str) -> None:
+def _run_then(app: App, change: "Change", then: str) -> None:
     """Runs the command of `--then`; a failure is a warning: it may succeed after the next change."""
     from pipeline.errors import BuildFailed
     from pipeline.process import process  # starts programs

@@ -61,7 +61,7 @@ def import_(app: App, /, source: str, name: str) -> None:
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
     with Bar(app.out, f"importing {source}") as progress:
-        adopted = exchange.take(source, name, app.client, app.site.host, progress)
+        adopted = exchange.import_version(source, name, app.client, app.site.host, progress)
     app.announce()
     if adopted.found.code:
         app.out.warn(

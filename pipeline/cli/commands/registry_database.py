@@ -21,7 +21,7 @@ def init(app: App) -> None:
     before = database.schema()
     database.create()
     done = "created" if before is None else "exists already:"
-    _tell(app, database, f"{done} registry {database.url}, schema {database.schema()}")
+    _print_schema(app, database, f"{done} registry {database.url}, schema {database.schema()}")
 
 
 @click.command()
@@ -35,9 +35,9 @@ def upgrade(app: App) -> None:
     """
     database = _database(app)
     before, after = database.upgrade()
-    _remember(app, database)
+    _note_own_registry(app, database)
     state = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
-    _tell(app, database, f"registry {database.url}: {state}")
+    _print_schema(app, database, f"registry {database.url}: {state}")
 
 
 @click.command()
@@ -69,7 +69,7 @@ def show(app: App) -> None:
     app.out.value(answer, text="\n".join(lines), short=database.url)
 
 
-def _remember(app: App, database: "Database") -> None:
+def _note_own_registry(app: App, database: "Database") -> None:
     """Notes that the store has a registry of its own; those of earlier versions did not note it."""
     from artifacts.collection.registries import remember_own
     from artifacts.store.local import open_store  # pydantic: not for --help
@@ -91,5 +91,5 @@ def _database(app: App) -> "Database":
     return connect(_url(app))
 
 
-def _tell(app: App, database: "Database", text: str) -> None:
+def _print_schema(app: App, database: "Database", text: str) -> None:
     app.out.value({"registry": database.url, "schema": database.schema()}, text=text, short=database.url)

@@ -36,12 +36,12 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
 
     require_target(reference, whole=whole)
     store = app.client.store
-    keys = None if reference is None else [_brought(app, reference, other)]
+    keys = None if reference is None else [_restore_engine(app, reference, other)]
     source = None if other is None else _source(app, other)  # a wrong one is told even if it is not needed
-    back = _brought_back(app, other) if whole else []
+    back = _restore_lost(app, other) if whole else []
     surveys = survey_store(app, keys)
     damages = [damage for item in surveys for damage in item.damages]
-    bound = _bound(app) if damages else None
+    bound = _own_store_id(app) if damages else None
     source = _source(app, None) if damages and source is None else source
     mended, unrepaired = [], []
     for done in repair_all(store, damages, source, bound=bound):
@@ -51,7 +51,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         else:
             unrepaired.append(done)
     given_up = [key for item in unrepaired for key in give_up(store, item.damage)] if discard else []
-    _require_mended([item for item in unrepaired if not (discard and item.damage.keys)], hint=other is None)
+    _require_repaired([item for item in unrepaired if not (discard and item.damage.keys)], hint=other is None)
     files = sum(item.files for item in surveys)
     aside = f"; {count(given_up, 'artifact')} set aside, to be built again" if given_up else ""
     came = f", {count(back, 'lost engine')} restored" if back else ""
@@ -64,7 +64,7 @@ def repair(app: App, reference: str | None, whole: bool, other: str | None, disc
         require_sound(audited(app, engines=False))  # what was set aside is to be built again
 
 
-def _brought_back(app: App, other: str | None) -> list[str]:
+def _restore_lost(app: App, other: str | None) -> list[str]:
     """Versions whose engine is brought from the other copy: all that the store lost and that copy has.
 
     What gc took was given up, and stays away. A registry that cannot be read is told of at the end.
@@ -95,7 +95,7 @@ def _brought_back(app: App, other: str | None) -> list[str]:
     return back
 
 
-def _brought(app: App, reference: str, other: str | None) -> str:
+def _restore_engine(app: App, reference: str, other: str | None) -> str:
     """What the store calls a version's engine, which is brought from the other copy where it lacks it."""
     from artifacts.registry import retention  # SQLAlchemy: not for --help
     from artifacts.store.bring import bring
@@ -111,7 +111,7 @@ def _brought(app: App, reference: str, other: str | None) -> str:
     return record.address
 
 
-def _require_mended(unrepaired: "list[Repair]", *, hint: bool) -> None:
+def _require_repaired(unrepaired: "list[Repair]", *, hint: bool) -> None:
     from artifacts.errors import ArtifactCorrupt  # pydantic: not for --help
 
     if unrepaired:
@@ -143,7 +143,7 @@ def _source(app: App, other: str | None) -> "Source | None":
     return source_at(bound.url)
 
 
-def _bound(app: App) -> str | None:
+def _own_store_id(app: App) -> str | None:
     """The id that this store had, if its registry knows it; another store's is not given to this one."""
     store = app.client.store
     bound = None if store.remote is not None else _binding(app)

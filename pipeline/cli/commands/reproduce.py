@@ -50,7 +50,7 @@ def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> N
 
     record = app.client.resolve(reference)
     reproduction = _rebuilt(app, record, (base or _folder(record)).absolute())
-    _tell(app, reproduction)
+    _print_reproduction(app, reproduction)
     if reproduction.outcome == "different" or (strict and reproduction.outcome != "identical"):
         raise NotReproduced(
             f"{reproduction.reference}: {SAID[reproduction.outcome]}; the table says where it begins"
@@ -80,7 +80,7 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
     with lease, working_beside(published.root / "reproduce") as scratch:
         site = replace(app.site, store=LocalStore(scratch))
         plan = plan_one(loaded, site)
-        if changed := again.given_otherwise(record, plan):
+        if changed := again.changed_sources(record, plan):
             raise ExchangeRefused(
                 f"{record.reference} was built from another {changed[0]} than {base} leads to; "
                 "put that one there, or give its place with --base"
@@ -90,7 +90,7 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
         return again.compare(record, plan, published, site.store)
 
 
-def _tell(app: App, reproduction: "Reproduction") -> None:
+def _print_reproduction(app: App, reproduction: "Reproduction") -> None:
     if app.out.json_mode:
         app.out.value(reproduction.as_dict(), text="")
         return
@@ -110,13 +110,13 @@ def _row(stage: "Stage") -> dict[str, object]:
     return {
         "step": stage.kind,
         "key": stage.key[:12],
-        "asked": _asked(stage),
+        "asked": _parameters_cell(stage),
         "identical": compared,
         "different": len(stage.differences),
     }
 
 
-def _asked(stage: "Stage") -> str:
+def _parameters_cell(stage: "Stage") -> str:
     if stage.rekeyed and not stage.asked:
         return "the same parameters"
     return "the same" if stage.key == stage.was else "otherwise"

@@ -32,8 +32,8 @@ def plan(app: App, recipe: Path) -> None:
     """
     drafts = app.drafts(recipe)
     for drafted in drafts:
-        _show(app, drafted)
-    _refuse(drafts)
+        _print_plan(app, drafted)
+    _require_host(drafts)
 
 
 @click.command()
@@ -75,16 +75,16 @@ def demo(app: App, prompt: str) -> None:
         app.out.say(
             f"\nNext:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
             f"  {command} generate --chat {reference} 'Write a Python function `close`. Close the file.'\n"
-            f"  {command} plan {_shown(recipe.parent / 'all.yaml')}"
+            f"  {command} plan {_relative(recipe.parent / 'all.yaml')}"
         )
 
 
 def _program() -> str:
     """How this program was called."""
-    return _shown(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
+    return _relative(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
 
 
-def _shown(path: Path) -> str:
+def _relative(path: Path) -> str:
     """A path as short as it can be typed from here."""
     absolute = path.absolute()
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
@@ -117,11 +117,11 @@ def _run_one(app: App, plan: "Plan") -> "Outcome":
     app.out.say(plan.recipe.name)
     with Display(app.out) as display, app.announcing():
         outcome = run_plan(plan, app.site, app.registry, display)
-    _tell(app, outcome)
+    _print_outcome(app, outcome)
     return outcome
 
 
-def _tell(app: App, outcome: "Outcome") -> None:
+def _print_outcome(app: App, outcome: "Outcome") -> None:
     checks = outcome.judged.verdict.rows()
     if not app.out.json_mode and not app.out.quiet:
         columns = ("metric", "value", "low", "high", "limit", "outcome")
@@ -144,12 +144,12 @@ def _tell(app: App, outcome: "Outcome") -> None:
                 for m in outcome.made
             ],
         },
-        text=_published(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
+        text=_publication_text(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
         short=f"{outcome.name}:{outcome.version}",
     )
 
 
-def _published(outcome: "Outcome", at: int | None) -> str:
+def _publication_text(outcome: "Outcome", at: int | None) -> str:
     """What came of a run, whose alias is at that version: one that somebody moved away since stays there."""
     version = f"{outcome.name}:{outcome.version}"
     if at == outcome.version:
@@ -158,7 +158,7 @@ def _published(outcome: "Outcome", at: int | None) -> str:
     return f"{version} was published before; @{outcome.alias} stays at {stays}"
 
 
-def _show(app: App, drafted: "Draft") -> None:
+def _print_plan(app: App, drafted: "Draft") -> None:
     """Prints a plan and its fit; as JSON, in one object."""
     plan, rows = drafted.plan, _rows(app, drafted)
     name = plan.recipe.name
@@ -173,7 +173,7 @@ def _show(app: App, drafted: "Draft") -> None:
     for note in () if app.out.quiet else drafted.notes:
         app.out.line(note)
     if drafted.fit and not app.out.quiet:
-        _show_fit(app, drafted.fit, plan.recipe.engine)
+        _print_fit(app, drafted.fit, plan.recipe.engine)
     to_run = sum(row["status"] == "run" for row in rows)
     app.out.say(
         f"{name}: {to_run} of {len(rows)} steps would run, then the gate "
@@ -182,7 +182,7 @@ def _show(app: App, drafted: "Draft") -> None:
     )
 
 
-def _show_fit(app: App, fit: "Fit", engine: "Engine") -> None:
+def _print_fit(app: App, fit: "Fit", engine: "Engine") -> None:
     from pipeline.fit import table  # with the plan
     from pipeline.process.gpus import TARGETS
 
@@ -192,7 +192,7 @@ def _show_fit(app: App, fit: "Fit", engine: "Engine") -> None:
         app.out.line(sentence)
 
 
-def _refuse(drafts: "list[Draft]") -> None:
+def _require_host(drafts: "list[Draft]") -> None:
     """Raises what this host lacks for the first recipe that it lacks anything for."""
     from pipeline.errors import BackendUnavailable  # an error is rare
 

@@ -60,8 +60,8 @@ def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
         steps = plan_sensitivity(loaded, app.site)
         answers.setdefault((steps[-1].key, formats), (loaded, steps))
     for (key, formats), (loaded, steps) in answers.items():
-        make(app, loaded, steps)
-        tell(app, loaded, app.site.store.directory(key), replace(question, formats=formats))
+        build_artifacts(app, loaded, steps)
+        print_proposals(app, loaded, app.site.store.directory(key), replace(question, formats=formats))
 
 
 def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def make(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
+def build_artifacts(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
     """Makes the steps' artifacts exist."""
     from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.step.realize import realize
@@ -105,7 +105,7 @@ def make(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
             realize(step, app.site, display)
 
 
-def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None:
+def print_proposals(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None:
     """Prints the ranking and the proposal of every format asked about."""
     from calibration.sensitivity.proposal import Unit, propose
 
@@ -128,7 +128,7 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
         app.out.value(answer, text="", short=artifact.name)
         return
     for proposal in proposals:
-        _tell_format(app, units, proposal)
+        _print_format(app, units, proposal)
         if question.gain is not None and proposal.gain < question.gain:
             app.out.warn(
                 f"{proposal.format}: leaving everything at {proposal.wider} removes less than --gain"
@@ -139,7 +139,7 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
     )
 
 
-def _tell_format(app: App, units: "Sequence[Unit]", proposal: "Proposal") -> None:
+def _print_format(app: App, units: "Sequence[Unit]", proposal: "Proposal") -> None:
     from calibration.sensitivity.proposal import ranked
 
     if not proposal.fitting:

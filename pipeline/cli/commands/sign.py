@@ -103,13 +103,13 @@ def sign(app: App, /, reference: str, **options: Any) -> None:
         _sign_directory(app, Path(reference), options)
     elif options["add"] is not None:
         refuse_unused("with --add, which stores a signature and makes none", "key", "output")
-        _add(app, reference, options)
+        _store_signature(app, reference, options)
     elif options["key"] is not None:
         refuse_unused("with --key, which signs and checks no signature", "trusted_key", "require_signed")
         _sign_version(app, reference, options["key"], options["output"])
     else:
         refuse_unused("without --key", "output")
-        _list(app, reference, trusted(options["trusted_key"], options["require_signed"]))
+        _list_signatures(app, reference, trusted(options["trusted_key"], options["require_signed"]))
 
 
 @click.command()
@@ -127,13 +127,13 @@ def attest(app: App, reference: str, key: Path | None, output: Path | None) -> N
     from artifacts.actor import whoami
     from artifacts.trust import provenance  # pydantic: not for --help
 
-    record, manifest = _version(app, reference)
+    record, manifest = _resolve_engine(app, reference)
     if key is None:
         refuse_unused("without --key: the statement is printed and not signed", "output")
         statement = provenance.statement(record, manifest)
         app.out.value(statement, text=_json(statement), short=manifest.key)
         return
-    attestation = provenance.attest(record, manifest, _private(key), by=whoami())
+    attestation = provenance.attest(record, manifest, _read_private_key(key), by=whoami())
     _endorsements(app).add_attestation(attestation, manifest.digest)
     app.announce()
     _write(output, attestation.bundle)
@@ -148,8 +148,8 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
     from artifacts.actor import whoami
     from artifacts.trust import signing  # pydantic: not for --help
 
-    record, manifest = _version(app, reference)
-    signature = signing.sign(manifest, _private(key), by=whoami())
+    record, manifest = _resolve_engine(app, reference)
+    signature = signing.sign(manifest, _read_private_key(key), by=whoami())
     _endorsements(app).add_signature(signature, record.engine_key)
     app.announce()
     _write(output, signature.bundle)
@@ -175,7 +175,7 @@ def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> No
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
     require_published(str(directory), verify_pulled(directory))
     manifest = read_manifest((directory / MANIFEST).read_text(), str(directory / MANIFEST))
-    signature = signing.sign(manifest, _private(options["key"]), by=whoami())
+    signature = signing.sign(manifest, _read_private_key(options["key"]), by=whoami())
     _write(options["output"], signature.bundle)
     app.out.value(
         {
@@ -189,13 +189,13 @@ def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> No
     )
 
 
-def _add(app: App, reference: str, options: Mapping[str, Any]) -> None:
+def _store_signature(app: App, reference: str, options: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
     from artifacts.errors import KeyUnusable
     from artifacts.trust import signing  # pydantic: not for --help
 
     keys = trusted(options["trusted_key"], True) or {}
-    record, manifest = _version(app, reference)
+    record, manifest = _resolve_engine(app, reference)
     text = read_bytes(options["add"], SIGNATURE_BYTES).decode(errors="replace")
     key_id = signing.vouching(manifest, [text], keys)
     if not key_id:
@@ -217,10 +217,10 @@ def _add(app: App, reference: str, options: Mapping[str, Any]) -> None:
     )
 
 
-def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
+def _list_signatures(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     from artifacts.trust import provenance, signing  # pydantic: not for --help
 
-    (record, manifest), endorsements = _version(app, reference), _endorsements(app)
+    (record, manifest), endorsements = _resolve_engine(app, reference), _endorsements(app)
     if keys is not None:
         signing.require_some(keys)
     pems = keys or {}
@@ -255,7 +255,7 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
         )
 
 
-def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
+def _resolve_engine(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
     """The version and the manifest of its engine, which must be the one that was published."""
     record = app.client.resolve(reference)
     return record, app.client.manifest(record)
@@ -267,7 +267,7 @@ def _endorsements(app: App) -> "Endorsements":
     return Endorsements(app.registry.database)
 
 
-def _private(path: Path) -> "PrivateKey":
+def _read_private_key(path: Path) -> "PrivateKey":
     """The key in the file, with the passphrase that it asks for."""
     from artifacts.trust import bundle  # pydantic: not for --help
 

@@ -9,7 +9,7 @@ from pipeline.cli.app import App
 from pipeline.cli.command_parameters import ADDRESS, MOST_DAYS, PATH
 
 if TYPE_CHECKING:
-    from pipeline.rebuild.find_stale import Asked
+    from pipeline.rebuild.find_stale import StaleQuery
     from pipeline.rebuild.version_survey import Finding
 
 
@@ -60,20 +60,23 @@ def stale(
 
     Example: enginery registry stale --pools pools.yaml --gate-max-age 60
     """
-    from pipeline.rebuild.find_stale import Asked, ask  # SQLAlchemy and planning: not for --help
+    from pipeline.rebuild.find_stale import (  # SQLAlchemy and planning: not for --help
+        StaleQuery,
+        list_stale_versions,
+    )
 
-    query = Asked(**filters)
+    query = StaleQuery(**filters)
     if schedule is not None:
-        _schedule(app, query, schedule, url)
+        _schedule_check(app, query, schedule, url)
         return
     with app.announcing():
-        findings = ask(query, app, app.out.say)
+        findings = list_stale_versions(query, app, app.out.say)
     app.out.rows([_row(finding) for finding in findings if finding.reasons], id_column="version")
-    _tell(app, findings)
+    _print_summary(app, findings)
     if folder is not None:
-        _write(app, findings, folder)
+        _write_recipes(app, findings, folder)
     if submit:
-        _submit(app, findings, url)
+        _send_rebuilds(app, findings, url)
 
 
 def _row(finding: "Finding") -> dict[str, Any]:
@@ -82,7 +85,7 @@ def _row(finding: "Finding") -> dict[str, Any]:
     return stale_row(finding)
 
 
-def _tell(app: App, findings: "list[Finding]") -> None:
+def _print_summary(app: App, findings: "list[Finding]") -> None:
     """The story beside the table: how many match, and why some cannot be planned here."""
     old = [finding for finding in findings if finding.reasons]
     app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
@@ -91,7 +94,7 @@ def _tell(app: App, findings: "list[Finding]") -> None:
             app.out.say(f"{finding.record.reference}: cannot be rebuilt here: {finding.problem}")
 
 
-def _write(app: App, findings: "list[Finding]", folder: Path) -> None:
+def _write_recipes(app: App, findings: "list[Finding]", folder: Path) -> None:
     from pipeline.rebuild.find_stale import write_recipe  # as above
 
     for finding in findings:
@@ -99,7 +102,7 @@ def _write(app: App, findings: "list[Finding]", folder: Path) -> None:
             app.out.say(f"wrote {write_recipe(finding.rebuild, folder)}")
 
 
-def _submit(app: App, findings: "list[Finding]", url: str) -> None:
+def _send_rebuilds(app: App, findings: "list[Finding]", url: str) -> None:
     from pipeline.flows.deployments import send_rebuilds  # Prefect costs a second to import
     from pipeline.flows.prefect_server import Prefect
 
@@ -107,7 +110,7 @@ def _submit(app: App, findings: "list[Finding]", url: str) -> None:
         app.out.say(f"sent {sent.name}: {sent.url}")
 
 
-def _schedule(app: App, query: "Asked", cron: str, url: str) -> None:
+def _schedule_check(app: App, query: "StaleQuery", cron: str, url: str) -> None:
     from pipeline.cli.commands.submit import await_schedules, report, require_planned
     from pipeline.flows.deployments import schedule_stale  # Prefect costs a second to import
     from pipeline.flows.prefect_server import Prefect

@@ -76,7 +76,7 @@ def _verify_store(app: App) -> None:
     audit = audited(app)
     damages = [damage for survey in surveys for damage in survey.damages]
     files = sum(survey.files for survey in surveys)
-    problems = _told(app, damages, files, audit)
+    problems = _list_damage(app, damages, files, audit)
     if problems:
         error = ArtifactCorrupt("\n".join(problems))
         if damages:
@@ -104,7 +104,7 @@ def _verify_store(app: App) -> None:
     )
 
 
-def _told(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
+def _list_damage(app: App, damages: "list[Damage]", files: int, audit: "Audit | None") -> list[str]:
     """Findings of the registry and damaged files, the first of each, in lines."""
     lines = findings(audit)
     if damages:

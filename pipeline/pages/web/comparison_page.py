@@ -70,8 +70,10 @@ def _value(figure: str, metric: Metric) -> str:
 
 
 def _setting(setting: Setting) -> Row:
-    return Row(what=setting.place, a=_shown(setting.before), b=_shown(setting.after), verdict="differs")
+    return Row(
+        what=setting.place, a=_setting_text(setting.before), b=_setting_text(setting.after), verdict="differs"
+    )
 
 
-def _shown(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return NONE if value in (None, "") else str(value)

@@ -73,7 +73,7 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
         parameters = {
             name: value for name, value in request.query_params.items() if value and name != "offset"
         }
-        query = _wanted(parameters)
+        query = _parse_query(parameters)
         listing = reading.versions(query, offset=offset, limit=PER_PAGE)
         paging = _paging("/find", parameters, offset, listing.total)
         return render("find.html", found=listing, wanted=query, choices=reading.choices(), paging=paging)
@@ -162,7 +162,7 @@ def _pictures(records: list[VersionRecord]) -> dict[str, Any]:
     return {group: [picture for picture in pictures if picture] for group, pictures in drawn.items()}
 
 
-def _wanted(parameters: Mapping[str, str]) -> Wanted:
+def _parse_query(parameters: Mapping[str, str]) -> Wanted:
     """What the form asks for; what makes no sense is left out."""
     tp = parameters.get("tp", "")
     sort: Any = (

@@ -130,7 +130,7 @@ def test_a_rollback_is_one_command_and_the_log_has_it(ask, published):
         ),
         (
             ("registry", "waive", "demo/fp8:1", "prod", "metrics", "--reason", "x", "--for", "soon"),
-            "--for 'soon' is no time",
+            "--for 'soon' is not a duration",
         ),
         (
             ("registry", "waive", "demo/fp8:1", "prod", "kl", "--reason", "x", "--for", "1d"),

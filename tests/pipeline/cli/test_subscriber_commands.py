@@ -62,7 +62,11 @@ def test_only_what_was_asked_for_is_told(ask, registry, tmp_path):
         registry.promote(name, "prod", to=1, expect=None)
     registry.promote("team/b", "candidate", to=1, expect=None)
     code, out, _ = ask("registry", "notify")
-    assert (code, out.count("told 1 ("), heard.read_text()) == (0, 2, "team/b team/b ")
+    assert (code, out.count("delivered alias_moved team/b to 1 ("), heard.read_text()) == (
+        0,
+        2,
+        "team/b team/b ",
+    )
     (row,) = json.loads(ask("--json", "registry", "subscribe")[1])
     assert (row["names"], row["kinds"], row["told"], row["waiting"]) == ("*/b", "alias_moved", 2, 0)
     assert [row["state"] for row in json.loads(ask("--json", "registry", "notify", "--list")[1])] == [
@@ -87,7 +91,7 @@ def test_what_was_given_up_is_tried_again_when_asked(ask, registry, answering, t
     assert ask("--json", "registry", "notify")[1] == "[]\n"
     code, out, err = ask("registry", "notify", "--retry", "1")
     assert (code, "1 events are retried for subscriber 1" in err) == (0, True)
-    assert out.startswith("told 1 (")
+    assert out.startswith("delivered alias_moved team/a to 1 (")
     assert json.loads(ask("--json", "registry", "notify", "--list")[1])[0]["state"] == "told"
 
 
@@ -108,7 +112,7 @@ def test_following_tells_what_happens_until_it_is_stopped(ask, registry, tmp_pat
     assert [(row["kind"], row["name"], row["problem"]) for (row,) in documents] == [
         ("alias_moved", "team/a", None)
     ] * 2
-    assert (child.returncode, "stopped; what is due waits" in err) == (0, True), err
+    assert (child.returncode, "stopped; the next `enginery registry notify`" in err) == (0, True), err
     assert heard.exists()
 
 

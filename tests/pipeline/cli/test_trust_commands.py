@@ -40,7 +40,7 @@ def test_an_engine_is_signed_pulled_by_policy_and_checked(cli, store, tmp_path):
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
-    assert "nobody can be asked; set ENGINERY_KEY_PASSPHRASE" in run("trust", "keygen", key, code=2)
+    assert "stdin is not a terminal; set ENGINERY_KEY_PASSPHRASE" in run("trust", "keygen", key, code=2)
     run("trust", "keygen", key, ENGINERY_KEY_PASSPHRASE="a secret")
     policy = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
     assert "demo/fp8:1 is not signed" in run("pull", "demo/fp8", engine, code=3, **policy)

@@ -27,7 +27,10 @@ def client(tmp_path) -> Client:
     [
         (("verify", "--all", "--require-signed"), "--require-signed has no effect with --all: signatures"),
         (("verify", "--all", "--trusted-key", "k.pub"), "--trusted-key has no effect with --all"),
-        (("promote", V, "prod", "--new", "--expect", "1"), "--new expects no version, and --expect one"),
+        (
+            ("promote", V, "prod", "--new", "--expect", "1"),
+            "--new expects that the alias does not exist, and --expect a version",
+        ),
         (("trust", "sign", V, "--output", "sig"), "--output has no effect without --key"),
         (("trust", "sign", V, "--key", "k", "--require-signed"), "--require-signed has no effect with --key"),
         (("trust", "sign", V, "--key", "k", "--add", "sig"), "--key has no effect with --add"),

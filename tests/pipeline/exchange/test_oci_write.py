@@ -281,7 +281,7 @@ def test_a_bomb_is_refused_before_a_byte_is_written(bomb, elsewhere, host, tmp_p
         survey(Layout(layout))
     assert str(layout) in str(caught.value)
     with pytest.raises(ExchangeRefused, match=said):
-        exchange.take(f"oci:{layout}", "team/x", elsewhere, host)
+        exchange.import_version(f"oci:{layout}", "team/x", elsewhere, host)
     assert not (elsewhere.store.root / "import").exists()
 
 
@@ -307,7 +307,7 @@ def test_more_than_the_disk_has_is_refused_with_both_sizes(elsewhere, host, tmp_
     weight["annotations"] = {modelpack.FILEPATH: "rank0.engine"}
     lay(layout, [weight, raw(layout, *ENGINE)])
     with pytest.raises(StoreUnusable, match=rf"needs {2 * (size + 2):,} bytes, and [\d,]+ are free at "):
-        exchange.take(f"oci:{layout}", "team/x", elsewhere, host)
+        exchange.import_version(f"oci:{layout}", "team/x", elsewhere, host)
     assert not any((elsewhere.store.root / "import").glob("*"))
 
 
@@ -336,14 +336,14 @@ def test_a_layer_that_is_none_is_refused(tmp_path, changes, said):
 
 def test_an_engine_comes_back_as_imported_and_unverified(client, elsewhere, host, tmp_path):
     exchange.push(NAME, f"oci:{tmp_path / 'layout'}", client, None)
-    made = exchange.take(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host)
+    made = exchange.import_version(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host)
     record = elsewhere.resolve("team/theirs:1")
     assert (record.verdict, record.origin, record.engine_key) == ("UNVERIFIED", "imported", made.key)
     assert record.source["licence"] == "apache-2.0"
     assert record.source["imported"]["claims"]["name"] == NAME
     ours, theirs = client.store.manifest(client.resolve(NAME).engine_key), elsewhere.store.manifest(made.key)
     assert theirs.files == ours.files
-    assert exchange.take(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host).number == 1
+    assert exchange.import_version(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host).number == 1
     with pytest.raises(NotFound):
         elsewhere.resolve("team/theirs@prod")
     assert not any(Path(elsewhere.store.root / "import").glob("*"))

@@ -30,7 +30,7 @@ from artifacts.client import Client
 from pipeline.flows.deployments import Order, send
 from pipeline.flows.prefect_server import Prefect
 from pipeline.flows.schedules import active, next_runs, unplanned, wait_for_next_runs
-from pipeline.flows.server_watch import look
+from pipeline.flows.server_watch import inspect_server
 from recipes.load import Loaded
 from tests.cases import lay_out
 from tests.contract import runtime
@@ -142,7 +142,7 @@ def test_what_was_just_registered_is_counted_by_itself(site):
     send(site.order(loaded("toy/young", schedule={"cron": "0 4 * * *"})), site.server, start=False)
     with site.server.client() as client:
         assert active(client).young >= 1
-    told = {row.what: row.told for row in look(site.server, None)}["Prefect schedules"]
+    told = {row.what: row.told for row in inspect_server(site.server, None)}["Prefect schedules"]
     assert re.search(r" [1-9]\d* registered less than 75 s ago", told)
 
 
