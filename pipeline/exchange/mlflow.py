@@ -69,7 +69,7 @@ class Server:
         return self.patiently(once)
 
     def require(self, response: httpx.Response) -> None:
-        """Raises MlflowError for an error that MLflow explains, httpx.HTTPStatusError for one that may pass."""
+        """Raises MlflowError for an error that MLflow explains, httpx.HTTPStatusError for a transient one."""
         if response.is_success:
             return
         if response.status_code in PASSING:
