@@ -1,6 +1,6 @@
 """Draws the rows of a blend and turns them into tokens; runs in a child process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from calibration.data.rendering import Reader, Rendering
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
+from calibration.parameters import Blend, DrawnSource
 
 Progress = Callable[[int, int, str], None]
 
@@ -73,36 +74,45 @@ class TokenRows:
     sources: tuple[dict[str, Any], ...]
 
 
-def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
-    """Checks, draws, renders and tokenizes the rows of `params["data"]`, shuffled by `params["seed"]`.
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What is drawn: the sources with their files on this host, and the seed of the shuffle."""
 
-    `params` may hold a `blend` (`samples` or `tokens` in all, and `weights`) and a `fit`: the sequence that
-    each row makes, and the side that longer ones are cut on. Raises DataError for a source that cannot be
-    used, or gives too little.
+    data: Sequence[DrawnSource]
+    files: Sequence[Sequence[Path]]
+    seed: int
+    blend: Blend | None = None
+    """How much of all sources together is taken; without, each source says how much of it."""
+    fit: Fit = Fit()
+
+
+def draw(drawing: Drawing, reader: Reader, progress: Progress) -> TokenRows:
+    """Checks, draws, renders and tokenizes rows, and shuffles them.
+
+    Raises DataError for a source that cannot be used, or gives too little.
     """
-    data, seed = params["data"], params["seed"]
-    fit = Fit(**params.get("fit", {}))
-    scans = open_sources(job, data, job["places"]["files"], progress)
-    blend = params.get("blend") or {}
+    data, seed, blend = drawing.data, drawing.seed, drawing.blend
+    scans = open_sources(data, drawing.files, progress)
     sizes = _sizes(blend, data, scans)
     rows: list[TokenRow] = []
     sources = []
     for number, (found, size) in enumerate(zip(scans, sizes, strict=True)):
-        one = _Source(number, found, reader, Rendering.of(data[number]), fit)
+        one = _Source(number, found, reader, Rendering.of(data[number]), drawing.fit)
         key = f"{seed}:{number}"
-        taken = one.tokens(size, key, progress) if "tokens" in blend else one.rows(size, key, progress)
+        by_tokens = blend is not None and blend.tokens is not None
+        taken = one.tokens(size, key, progress) if by_tokens else one.rows(size, key, progress)
         rows += taken
         sources.append({**_account(data[number], found, taken), "chats": one.chats(taken)})
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
 
-def _sizes(blend: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scans: Sequence[Scan]) -> list[Any]:
+def _sizes(blend: Blend | None, data: Sequence[DrawnSource], scans: Sequence[Scan]) -> list[Any]:
     """Rows, or tokens, that each source gives."""
-    if not blend:
-        return [one["samples"] for one in data]
-    total = blend["tokens"] if "tokens" in blend else blend["samples"]
-    sizes = shares(total, blend["weights"])
+    if blend is None:
+        return [source.samples for source in data]
+    total = blend.tokens or blend.samples or 0
+    sizes = shares(total, blend.weights)
     for size, found in zip(sizes, scans, strict=True):
         if size == 0:
             raise DataError(
@@ -207,12 +217,12 @@ class _Source:
         return self.found.files[0].path
 
 
-def _account(data: Mapping[str, Any], found: Scan, taken: Sequence[TokenRow]) -> dict[str, Any]:
+def _account(data: DrawnSource, found: Scan, taken: Sequence[TokenRow]) -> dict[str, Any]:
     """What a source consists of and gave, for reports."""
     names = [file.path.name for file in found.files]
     return {
         "file": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
-        "digests": data.get("digests", []),
+        "digests": list(data.digests or ()),
         "read_as": found.shape.as_dict(),
         "rows": found.rows,
         "skipped": list(found.skipped),

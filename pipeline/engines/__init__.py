@@ -47,9 +47,6 @@ class Backend(Protocol):
     def identity(self, wanted: Wanted) -> dict[str, Any]:
         """What of the host and of the toolchain enters the engine's key."""
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
-        """Where this host keeps what the build needs; not part of the key."""
-
 
 def names() -> list[str]:
     """Lists the backends."""

@@ -28,7 +28,7 @@ def template_problems(
     for place, (item, known) in sources.items():
         holds = known.holds
         if item.template is not None:  # whatever the rows hold: its text is part of what is published
-            if said := _syntax(known.params["template"], memory, named=True):
+            if said := _syntax(str(known.source.template), memory, named=True):
                 yield f"{place}: template: {base / item.template}:{said}"
         elif holds not in ("chat", "exchange") or item.render == "plain":
             continue

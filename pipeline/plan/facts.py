@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from artifacts import digest
 from artifacts.store.local import LocalStore
@@ -38,6 +37,7 @@ from pipeline.sources.snapshot import (
     require_texts,
     unread,
 )
+from pipeline.step.parameters import SourceParams, SourcePlaces
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice
@@ -56,9 +56,8 @@ class Source:
 
     shape: ModelShape
     weight_bytes: int
-    params: Mapping[str, Any]
-    """What its key hashes."""
-    places: Mapping[str, Any]
+    params: SourceParams
+    places: SourcePlaces
     vocabulary: str = ""
     """Digest of the tokens; empty where nobody compares them, or only the download will tell."""
     lacking: str = ""
@@ -75,8 +74,7 @@ class Source:
     @property
     def where(self) -> str:
         """The checkpoint as messages name it: a path, or a commit."""
-        commit = f"{self.params.get('repo')}@{str(self.params.get('revision'))[:12]}"
-        return str(self.places.get("path") or commit)
+        return str(self.places.path or f"{self.params.repo}@{str(self.params.revision)[:12]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,8 +209,8 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         ends(directory)  # read where text is generated, and refused here
         found = _source(
             open_checkpoint(directory),
-            {"digest": local_digest(directory, store.digests.digest)},
-            {"path": str(directory)},
+            SourceParams(digest=local_digest(directory, store.digests.digest)),
+            SourcePlaces(path=directory),
             (str(directory), [path.name for path in directory.iterdir()]),
         )
         require_texts(directory)
@@ -220,8 +218,8 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
         return replace(found, vocabulary=vocabulary(directory)) if compared else found
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
-    params = {"repo": model.repo, "revision": model.revision}
-    places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
+    params = SourceParams(repo=model.repo, revision=model.revision)
+    places = SourcePlaces(cache=remote.cache, endpoint=remote.endpoint)
     checkpoint = remote_checkpoint(remote)
     names = listed(remote)
     found = _source(checkpoint, params, places, (remote.where, names))
@@ -250,8 +248,8 @@ def _config_only(directory: Path, named: str) -> Source:
     return Source(
         shape=shape,
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
-        params={"config": digest.of_file(directory / "config.json")},
-        places={"path": str(directory)},
+        params=SourceParams(config=digest.of_file(directory / "config.json")),
+        places=SourcePlaces(path=directory),
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
         problems=tuple(f"{directory}/config.json: {told}" for told in config_problems(shape, config)),
     )
@@ -259,8 +257,8 @@ def _config_only(directory: Path, named: str) -> Source:
 
 def _source(
     checkpoint: Checkpoint,
-    params: Mapping[str, Any],
-    places: Mapping[str, Any],
+    params: SourceParams,
+    places: SourcePlaces,
     at: tuple[str, Iterable[str]],
 ) -> Source:
     """What is known of a checkpoint; `at` is what its user calls it, and the names of all files there."""

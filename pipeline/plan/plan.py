@@ -16,8 +16,19 @@ from pipeline.models.shape import ModelShape
 from pipeline.plan import data_steps, head_steps, speculation
 from pipeline.plan.checkpoint_steps import CheckpointSteps, tools
 from pipeline.plan.facts import Facts
-from pipeline.plan.head_steps import PROPOSED
 from pipeline.plan.request import request
+from pipeline.step.parameters import (
+    BaselineParams,
+    EngineParams,
+    EnginePlaces,
+    EvaluationParams,
+    MeasurementParams,
+    ShardedParams,
+    TimedHost,
+    Timing,
+    TunedParams,
+    TunedPlaces,
+)
 from pipeline.step.step import Step, origins
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
@@ -25,7 +36,7 @@ from recipes.schema import Engine, Recipe
 TOP_K = 64
 """Most likely tokens per position that the baseline keeps for the KL divergence."""
 
-MEASURE = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
+TIMING = Timing(prompt_len=64, new_tokens=32, repeats=3)
 """How an engine is timed, where its limits allow."""
 
 
@@ -106,9 +117,14 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
         prepared.append(checkpoint)
     if sharded:
         toolchain = facts.choice.toolchain if backend.uses_toolchain else None
-        marks: dict[str, Any] = {"at_build": True} if held != recipe.precision else {}
-        marks |= naming.params(facts.source.shape.architecture, toolchain.version if toolchain else "")
-        checkpoint = _sharded_checkpoint(recipe, checkpoint, weights, marks)
+        release = toolchain.version if toolchain else ""
+        checkpoint = _sharded_checkpoint(
+            recipe,
+            checkpoint,
+            weights,
+            at_build=held != recipe.precision,
+            names=naming.param(facts.source.shape.architecture, release),
+        )
         prepared += head_steps.added(recipe, facts, checkpoint)
         checkpoint = prepared[-1]
     return prepared, checkpoint
@@ -137,21 +153,24 @@ def _draft_steps(
     return made, made[-1]
 
 
-def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, marks: Mapping[str, Any]) -> Step:
-    """One weight file per rank, in TensorRT-LLM layout; `marks` are parameters that only some have."""
+def _sharded_checkpoint(
+    recipe: Recipe, checkpoint: Step, weights: int, *, at_build: bool, names: str | None
+) -> Step:
+    """One weight file per rank, in TensorRT-LLM layout."""
     engine = recipe.engine
     return Step(
         kind="sharded_checkpoint",
         inputs={"checkpoint": checkpoint.key},
-        params={
-            "format": recipe.precision.as_param(),
-            "kv_cache": recipe.kv_cache,
-            "tp": engine.tp,
-            "pp": engine.pp,
-            "ep": engine.ep,
-            "layout_version": LAYOUT_VERSION,
-            **marks,
-        },
+        params=ShardedParams(
+            format=recipe.precision,
+            kv_cache=recipe.kv_cache,
+            tp=engine.tp,
+            pp=engine.pp,
+            ep=engine.ep,
+            layout_version=LAYOUT_VERSION,
+            at_build=at_build or None,
+            names=names,
+        ),
         what=f"tp {engine.tp}, pp {engine.pp}" + (f", ep {engine.ep}" if engine.ep > 1 else ""),
         size_bytes=weights,
     )
@@ -191,21 +210,21 @@ class _Maker:
             kind="engine",
             variant=engine.backend,
             inputs={backend.checkpoint: checkpoint.key} | ({"draft_checkpoint": draft.key} if draft else {}),
-            params={
-                "backend": engine.backend,
-                "format": self.recipe.precision.as_param(),
-                "target": engine.target,
-                "tp": engine.tp,
-                "pp": engine.pp,
-                "ep": engine.ep,
-                "kv_cache": self.recipe.kv_cache,
-                "max_batch_size": engine.max_batch_size,
-                "max_seq_len": engine.max_seq_len,
-                "options": backend.settings(wanted),
-                "toolchain": backend.identity(wanted),
-                **({"speculative": speculative.model_dump(include=PROPOSED)} if speculative else {}),
-            },
-            places=backend.places(wanted),
+            params=EngineParams(
+                backend=engine.backend,
+                format=self.recipe.precision,
+                target=engine.target,
+                tp=engine.tp,
+                pp=engine.pp,
+                ep=engine.ep,
+                kv_cache=self.recipe.kv_cache,
+                max_batch_size=engine.max_batch_size,
+                max_seq_len=engine.max_seq_len,
+                options=backend.settings(wanted),
+                toolchain=backend.identity(wanted),
+                speculative=head_steps.proposals(speculative) if speculative else None,
+            ),
+            places=EnginePlaces(toolchain=wanted.toolchain),
             what=f"{engine.backend}, batch {engine.max_batch_size}, {engine.max_seq_len} tokens"
             + (f", {speculative.mode} of {speculative.max_draft_len}" if speculative else ""),
             size_bytes=weights + twin,
@@ -244,11 +263,12 @@ class _Maker:
             kind="engine",
             variant="tuned",
             inputs=inputs,
-            params={
-                "points": [dict(trial.point) for trial in trials],
-                "objective": search.objective,
-                "slo": search.slo.model_dump(mode="json"),
-            },
+            params=TunedParams(
+                points=tuple(trial.point for trial in trials),
+                objective=search.objective,
+                slo=search.slo,
+            ),
+            places=TunedPlaces(),
             what=f"best of {len(trials)} points by {search.objective}",
             size_bytes=self.quantized_bytes,
         )
@@ -259,28 +279,30 @@ class _Maker:
         return Step(
             kind="measurement",
             inputs={"engine": engine.key},
-            params={
-                **MEASURE,
-                "host": {"cpu": host.cpu, "cores": host.cores, "gpus": [gpu.name for gpu in host.gpus]},
-            },
+            params=MeasurementParams(
+                prompt_len=TIMING.prompt_len,
+                new_tokens=TIMING.new_tokens,
+                repeats=TIMING.repeats,
+                host=TimedHost(cpu=host.cpu, cores=host.cores, gpus=tuple(gpu.name for gpu in host.gpus)),
+            ),
             what="batch 1 and the largest",
         )
 
     def baseline(self, source: Step) -> Step:
         """Scores of the source checkpoint on the gate's data."""
         gate = self.recipe.gate
-        data, places, inputs = data_steps.sources((gate.data,), self.facts)
+        (data,), places, inputs = data_steps.sources((gate.data,), self.facts)
         return Step(
             kind="baseline",
             inputs={"source": source.key, **inputs},
-            params={
-                "data": {**data[0], "date": self.recipe.date},
-                "seq_len": gate.seq_len,
-                "max_sequences": gate.max_sequences,
-                "top_k": TOP_K,
-                "tools": tools(self.facts, "baseline"),
-            },
-            places={**places, "model": self.facts.source.where},
+            params=BaselineParams(
+                data=data.drawn(gate.data.samples, self.recipe.date),
+                seq_len=gate.seq_len,
+                max_sequences=gate.max_sequences,
+                top_k=TOP_K,
+                tools=tools(self.facts, "baseline"),
+            ),
+            places=places,
             what=f"{self.facts.data[gate.data].what}, {gate.max_sequences} x {gate.seq_len} tokens",
             memory_bytes=2 * self.facts.source.weight_bytes,
         )
@@ -290,7 +312,7 @@ class _Maker:
         return Step(
             kind="evaluation",
             inputs={"engine": engine.key, "baseline": baseline.key},
-            params={"tools": tools(self.facts, "evaluation")},
+            params=EvaluationParams(tools=tools(self.facts, "evaluation")),
             what="perplexity, KL, top-1 agreement",
         )
 

@@ -146,7 +146,7 @@ def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
         elif engine.backend == "trtllm_torch":
             yield from third_reasons(held.config, held.tensors, shape, engine.pp)
         else:
-            net = eagle_heads.read(held.config, held.tensors, held.places["path"])
+            net = eagle_heads.read(held.config, held.tensors, str(held.places.path))
             yield from eagle_heads.reasons(net, shape, recipe.kv_cache, engine.tp, engine.pp)
     except SourceError as exc:
-        yield f"speculative.draft: {held.places['path']}: {exc}"
+        yield f"speculative.draft: {held.places.path}: {exc}"

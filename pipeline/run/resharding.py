@@ -1,19 +1,17 @@
 """Writes an existing quantized checkpoint in another layout: no recipe, no calibration, no rounding."""
 
-import json
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from artifacts.errors import NotFound
 from artifacts.registry.registry import Registry
 from artifacts.store import scratch, tree
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
 from artifacts.store.local import LocalStore
+from calibration.job import NoPlaces
 from pipeline.checkpoint import naming, stated
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout_checks import linears, reasons
@@ -25,9 +23,10 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.pages.artifact_view import find_key
 from pipeline.process import process
-from pipeline.process.host import child_env
+from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import require_inside
-from pipeline.step.step import Step
+from pipeline.step.child_job import child_job
+from pipeline.step.parameters import ShardedJob, ShardedParams
 from pipeline.weights.tensors import open_checkpoint
 from recipes.precision import Precision
 from recipes.regular import is_directory, user_path
@@ -86,20 +85,21 @@ class Order:
             for name in waiting
         ]
 
-    @property
-    def step(self) -> Step:
-        """The same work as a step of a plan, by the directory's name in the place of a key."""
-        return Step(
+    def job(self, out: Path) -> ShardedJob:
+        """The same work as of a plan's step, into the directory `out`."""
+        return ShardedJob(
             kind="sharded_checkpoint",
-            inputs={"checkpoint": str(self.checkpoint)},
-            params={
-                "format": self.precision.as_param(),
-                "kv_cache": self.kv_cache,
+            params=ShardedParams(
+                format=self.precision,
+                kv_cache=self.kv_cache,
                 **asdict(self.layout),
-                "layout_version": LAYOUT_VERSION,
-                **({"at_build": True} if self.at_build else {}),
-                **naming.params(self.shape.architecture, self.release),
-            },
+                layout_version=LAYOUT_VERSION,
+                at_build=self.at_build or None,
+                names=naming.param(self.shape.architecture, self.release),
+            ),
+            places=NoPlaces(),
+            inputs={"checkpoint": self.checkpoint},
+            out=out,
         )
 
 
@@ -181,7 +181,7 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     )
 
 
-def write(order: Order, target: Path, on_progress: process.OnProgress) -> process.Usage:
+def write(order: Order, target: Path, on_progress: Progress) -> process.Usage:
     """Writes the rank files beside `target`, which appears at once and complete; one that holds something
     is a DestinationTaken."""
     target = target.absolute()
@@ -194,25 +194,15 @@ def write(order: Order, target: Path, on_progress: process.OnProgress) -> proces
             scratch.sweep(target.parent, prefix)
         full.require()
         with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
-            usage = _convert({**order.step.as_dict(), "places": {}, "out": str(draft)}, on_progress)
+            usage = _convert(order.job(draft), on_progress)
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)
     return usage
 
 
-def _convert(job: Mapping[str, Any], on_progress: process.OnProgress) -> process.Usage:
+def _convert(job: ShardedJob, on_progress: Progress) -> process.Usage:
     """Converts in a child process, which dies with this one."""
-    with tempfile.TemporaryDirectory(prefix="enginery-") as place:
-        job_file = Path(place) / "job.json"
-        job_file.write_text(json.dumps(job))
-        return process.run(
-            process.Job(
-                name="reshard",
-                argv=[sys.executable, "-m", "pipeline.child.door", str(job_file)],
-                log=Path(place) / "log",
-                timeout_s=TIMEOUT_S,
-                env=child_env("sharded_checkpoint"),
-            ),
-            on_progress,
-        )
+    with tempfile.TemporaryDirectory(prefix="enginery-") as directory:
+        child = child_job(job, name="reshard", log=Path(directory) / "log", timeout_s=TIMEOUT_S)
+        return process.run(child, on_progress)

@@ -70,9 +70,5 @@ class Aoti:
         tools = {name: host.tools.get(name) for name in ("torch", "c++")}
         return {**tools, "cpu": host.cpu, "cores": host.cores}
 
-    def places(self, _wanted: Wanted) -> dict[str, Any]:
-        """Where things are: nowhere outside."""
-        return {}
-
 
 BACKEND = Aoti()

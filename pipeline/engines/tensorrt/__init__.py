@@ -77,10 +77,6 @@ class Tensorrt:
             return {"versions": versions, "gpu": None, "sm": support.sm(wanted), "driver": None}
         return {"versions": versions, "gpu": found[0].name, "sm": found[0].sm, "driver": found[0].driver}
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
-        """The toolchain; timing caches are with what builds learn, which the store keeps by key."""
-        return {"toolchain": wanted.toolchain.as_dict() if wanted.toolchain else None}
-
 
 def understood(wanted: Wanted) -> Capabilities:
     """The option table of the toolchain's version; the newest where there is no toolchain that has one.

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.checkpoint.with_heads import PLAIN
 from pipeline.engines.tensorrt import rules, support
 from pipeline.errors import SourceError
+from pipeline.step.parameters import EngineJob
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -49,21 +50,21 @@ class Part:
         return [self.checkpoint / f"rank{rank}.safetensors" for rank in range(self.world_size)]
 
 
-def parts_of(job: Mapping[str, Any]) -> list[Part]:
+def parts_of(job: EngineJob) -> list[Part]:
     """What a job builds, in order; SourceError where a checkpoint is not what the job says.
 
     An engine that checks draft tokens cannot return the logits of prompts. Its twin, of the same weights and
     settings without the drafts, can, and stands for it where scores are needed.
     """
-    params, inputs = job["params"], job["inputs"]
-    target = _part("", Path(inputs["sharded_checkpoint"]), params)
+    params, options, inputs = job.params.document(), job.params.options, job.inputs
+    target = _part("", inputs["sharded_checkpoint"], params)
     found = [target]
-    if params["options"].get("max_draft_len"):
-        twin = {**params, "options": rules.scoring(dict(params["options"]))}
+    if options.get("max_draft_len"):
+        twin = {**params, "options": rules.scoring(dict(options))}
         file = PLAIN if (target.checkpoint / PLAIN).is_file() else CONFIG
         found.append(_part(SCORING, target.checkpoint, twin, file))
-    if (settings := params["options"].get(DRAFT)) is not None:
-        checkpoint = Path(inputs["draft_checkpoint"])
+    if (settings := options.get(DRAFT)) is not None:
+        checkpoint = inputs["draft_checkpoint"]
         asked = {**params, "options": settings, "kv_cache": "auto", "format": _format(checkpoint)}
         found.append(_part(DRAFT, checkpoint, asked))
         _check_pair(target, found[-1])

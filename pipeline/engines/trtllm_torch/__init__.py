@@ -70,10 +70,6 @@ class TrtllmTorch:
             "driver": gpu.driver if gpu else None,
         }
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
-        """Where the toolchain is."""
-        return {"toolchain": wanted.toolchain.as_dict()} if wanted.toolchain is not None else {}
-
 
 def _table(wanted: Wanted) -> Table:
     """The table of the toolchain's version; the newest where it has none, which `reasons` then refuses."""
