@@ -56,7 +56,7 @@ def build(job: QuantizedJob, progress: Progress) -> None:
     maxima = weight_maxima(model, one_format(precision))
     tokens_ST = load_tokens(inputs["calibration_set"]) if "calibration_set" in inputs else None
     settings = configuration(precision, job.params.kv_cache, alpha, names)
-    calibrate(model, settings, tokens_ST, progress)
+    calibrate(model, settings, tokens_ST, 1, progress)
     findings = find(model, precision, maxima, alpha)
     del model
     write(source, findings, job.out, progress)
@@ -124,6 +124,7 @@ def calibrate(
     model: Any,
     settings: Mapping[str, Any],
     tokens_ST: torch.Tensor | None,
+    batch_size: int,
     progress: Progress,
 ) -> None:
     """Quantizes the model in place with ModelOpt's configuration, measuring on the tokens.
@@ -136,7 +137,7 @@ def calibrate(
         nonlocal done
         assert tokens_ST is not None
         total = tokens_ST.numel() * FORWARD_PASSES.get(settings["algorithm"]["method"], 1)
-        for batch_BT in torch.split(tokens_ST, 1):
+        for batch_BT in torch.split(tokens_ST, batch_size):
             progress(done, total, "tokens")
             # The base model ends before the head, which no preset quantizes.
             model.base_model(input_ids=batch_BT.to(model.device), use_cache=False)

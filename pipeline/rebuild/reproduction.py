@@ -1,7 +1,6 @@
 """Builds a published version again, from its recipe alone, and says file by file what came out otherwise."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pipeline.rebuild import file_differences
 from pipeline.rebuild.file_differences import Difference
 from pipeline.rebuild.step_differences import is_same, otherwise
 from pipeline.run.publish import lineage
-from pipeline.run.release import try_points
+from pipeline.run.release import tried
 from pipeline.step.realize import Listener, Made, Site, realize
 from pipeline.step.step import Step
 from recipes.load import Loaded
@@ -110,15 +109,15 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
 def rebuild(plan: Plan, site: Site, listener: Listener) -> list[Made]:
     """Builds the engine and what it is made of, measuring only what its tuning needs."""
 
-    def make(step: Step, places: Mapping[str, Any]) -> Made:
-        return realize(step, site, listener, places=places)
+    def make(step: Step) -> Made:
+        return realize(step, site, listener)
 
-    needed, made = _closure(plan), []
-    for step in plan.steps:
-        if step.key in needed:
-            failures = try_points(plan.trials, make) if step.kind == "engine" else {}
-            made.append(make(step, {"failures": failures}))
-    return made
+    needed = _closure(plan)
+    return [
+        make(tried(step, plan.trials, make) if step.kind == "engine" else step)
+        for step in plan.steps
+        if step.key in needed
+    ]
 
 
 def _closure(plan: Plan) -> set[str]:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from pipeline.cli.parameter_types import MOST, PATH, Finite
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit
-    from pipeline.plan.plan import Plan
     from pipeline.plan.planning import Draft
     from pipeline.run.release import Outcome
     from recipes.schema import Engine
@@ -90,13 +90,20 @@ def _shown(path: Path) -> str:
 
 def run_file(app: App, file: Path) -> "list[Outcome]":
     """Runs every recipe of a file, in order; one that fails does not keep the others from being built."""
+    from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.errors import EXIT_CODES
+    from pipeline.run.release import run_plan
+    from pipeline.step.realize import realize
 
     outcomes, failures = [], []
     plans = [made for _, made in app.plans(file)]
     for made in plans:
+        app.out.say(made.recipe.name)
         try:
-            outcomes.append(_run_one(app, made))
+            with Display(app.out) as display, app.announcing():
+                make = partial(realize, site=app.site, listener=display)
+                outcomes.append(run_plan(made, app.site, app.registry, make))
+            _tell(app, outcomes[-1])
         except tuple(EXIT_CODES) as exc:
             failures.append(exc)
             if len(plans) > 1:
@@ -106,17 +113,6 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
         raise failures[0]
     return outcomes
-
-
-def _run_one(app: App, made: "Plan") -> "Outcome":
-    from pipeline.cli.progress import Display  # rich's bars: only where something runs
-    from pipeline.run.release import run as run_plan
-
-    app.out.say(made.recipe.name)
-    with Display(app.out) as display, app.announcing():
-        outcome = run_plan(made, app.site, app.registry, display)
-    _tell(app, outcome)
-    return outcome
 
 
 def _tell(app: App, outcome: "Outcome") -> None:
