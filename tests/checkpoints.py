@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pipeline.checkpoint import source_checkpoint
 from pipeline.errors import SourceError
 from pipeline.sources import copying
 from pipeline.sources.snapshot import local_digest
 from tests import hub as hubs
+from tests.jobs import build_source
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN, VOCAB = 64, 512
@@ -130,7 +130,7 @@ def local_job(path: Path, digest: str | None = None) -> dict[str, Any]:
 def refused(job: dict[str, Any], out: Path, *said: str) -> None:
     """Builds and expects a SourceError that says all this and shows no draft path nor signed address."""
     with pytest.raises(SourceError) as caught:
-        source_checkpoint.build(job, out, Reports())
+        build_source(job, out, Reports())
     for text in (*said, ";"):
         assert text in str(caught.value)
     assert str(out) not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from artifacts.client import Client
 from artifacts.manifest import RESERVED
 from artifacts.store.local import open_store
-from pipeline.evaluate import tuned_engine
+from tests.jobs import build_tuned
 from tests.main_job import DEMO, write_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -212,7 +212,7 @@ def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(built, tmp
         },
     }
     seen = []
-    tuned_engine.build(job, tmp_path, lambda *event: seen.append(event))
+    build_tuned(job, tmp_path, lambda *event: seen.append(event))
     trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
     assert trials["chosen"] == 0
     assert trials["trials"][1]["why"] == "out of memory"

@@ -69,7 +69,7 @@ def everything(name: str, directory: Path, options: argparse.Namespace) -> tuple
 
 def statistics(record: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One pass, which reads the weights layer by layer within the caps."""
-    from calibration.statistics.statistics_pass import build
+    from tests.jobs import build_statistics as build
 
     config = synthetic.config(options.shape, options.layers)
     job = statistics_job(directory, config, options, record)

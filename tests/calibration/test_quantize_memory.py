@@ -14,7 +14,7 @@ from calibration.model.linears import layout
 CHILD = """
 import json, sys
 from pathlib import Path
-from calibration.quantize.quantize import build
+from tests.jobs import build_quantized as build
 
 def peak():
     status = Path("/proc/self/status").read_text()

@@ -91,7 +91,7 @@ from pathlib import Path
 from calibration.data import calibration_set
 job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-calibration_set.build(job, out, lambda *_: None)
+build_calibration_set(job, out, lambda *_: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout
-from calibration.modelopt.calibrate import build, calibrate, configuration, load, load_tokens
+from calibration.modelopt.calibrate import calibrate, configuration, load, load_tokens
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.coverage import SOURCE
@@ -26,6 +26,7 @@ from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
+from tests.jobs import build_modelopt as build
 
 QUANTIZED = [name for name, fmt in FORMATS.items() if fmt.modelopt_cfg]
 GROUPS = Layout("llama", 2).groups()

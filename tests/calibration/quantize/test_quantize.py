@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM
 
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.linears import Layout
-from calibration.modelopt import calibrate
-from calibration.quantize.quantize import build
 from calibration.statistics.statistics_artifact import Statistics, layer_file
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
+from tests.jobs import build_modelopt
+from tests.jobs import build_quantized as build
 
 MIXED = {
     "default": "fp8",
@@ -174,7 +174,7 @@ def test_both_methods_of_calibration_write_the_same_checkpoint(
     theirs.mkdir()
     inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
     own = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
-    calibrate.build(own, theirs, ignore)
+    build_modelopt(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()
     }

@@ -14,13 +14,14 @@ from transformers import LlamaForCausalLM
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout
-from calibration.sensitivity.measure_sensitivity import build, linears, measure, relative_error
+from calibration.sensitivity.measure_sensitivity import linears, measure, relative_error
 from calibration.sensitivity.proposal import Unit, propose
 from calibration.sensitivity.sensitivity_page import page
 from calibration.statistics.statistics_artifact import Statistics, layer_file
 from recipes.formats import FORMATS
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
+from tests.jobs import build_sensitivity as build
 from tests.pipeline.pages.browser import browser
 
 NAMES = [name for name in FORMATS if name != "none"]

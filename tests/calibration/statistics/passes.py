@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from calibration.model.linears import attention
-from calibration.statistics.statistics_pass import build
+from tests.jobs import build_statistics as build
 
 ROOT = Path(__file__).resolve().parents[3]
 FAMILIES: dict[str, dict[str, Any]] = {

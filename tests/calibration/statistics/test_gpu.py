@@ -9,8 +9,8 @@ import torch
 from calibration.statistics import hidden
 from calibration.statistics.budget import Budget
 from calibration.statistics.memory import Caps, sizes_of
-from calibration.statistics.statistics_pass import build
 from tests.calibration.statistics.passes import job, load, outputs, run, start, write_large, write_tokens
+from tests.jobs import build_statistics as build
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 4}

@@ -10,9 +10,9 @@ import copy
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
 
 DECODERS = {"gemma2": "gemma2", "gemma3_text": "gemma3", "phi3": "phi3"}

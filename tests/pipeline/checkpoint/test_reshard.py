@@ -14,7 +14,6 @@ import pytest
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import open_store
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
 from pipeline.run.resharding import Found, Layout, find, held, write
@@ -22,6 +21,7 @@ from pipeline.run.resharding import order as order_found
 from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
 from tests.checkpoints import until
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 from tests.pipeline.checkpoint.test_convert import MIXED
 from tests.pipeline.checkpoint.test_tensor_names import config_of

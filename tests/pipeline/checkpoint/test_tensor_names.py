@@ -8,7 +8,6 @@ import json
 import pytest
 
 from pipeline.checkpoint import naming
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.loadable import stored, unloadable
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.tensorrt.capabilities import releases
@@ -17,6 +16,7 @@ from pipeline.models.config_json import read_shape
 from recipes.formats import EXPERT_REFUSALS, FORMATS
 from recipes.precision import Precision
 from tests.contract import checkpoint as contract
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 
 SIZES = {"num_attention_heads": 4, "rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False}

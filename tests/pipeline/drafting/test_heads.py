@@ -16,6 +16,7 @@ from pipeline.run.publish import lineage
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.schema import Model
+from tests.jobs import build_heads
 from tests.medusa import demo_heads, write
 from tests.pipeline.plans import HOST, recipe_file
 
@@ -87,7 +88,7 @@ def test_the_copy_is_complete_and_changes_are_noticed(tmp_path, store):
     job = {"params": found.params, "places": found.places, "inputs": {}}
     out = tmp_path / "out"
     out.mkdir()
-    heads.build(job, out, lambda *_: None)
+    build_heads(job, out, lambda *_: None)
     names = ["LICENSE", "config.json", "medusa_lm_head.safetensors"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes() == (directory / name).read_bytes() for name in names)
@@ -95,7 +96,7 @@ def test_the_copy_is_complete_and_changes_are_noticed(tmp_path, store):
     again = tmp_path / "again"
     again.mkdir()
     with pytest.raises(SourceError, match="changed after the plan was made"):
-        heads.build(job, again, lambda *_: None)
+        build_heads(job, again, lambda *_: None)
 
 
 def test_heads_that_are_no_numbers_are_refused(tmp_path, store):
@@ -103,6 +104,6 @@ def test_heads_that_are_no_numbers_are_refused(tmp_path, store):
     found = heads.read_heads(Model(path=str(directory)), tmp_path, store)
     (tmp_path / "out").mkdir()
     with pytest.raises(SourceError, match=r"0\.0\.linear\.bias.*NaN"):
-        heads.build(
+        build_heads(
             {"params": found.params, "places": found.places, "inputs": {}}, tmp_path / "out", lambda *_: None
         )

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pipeline.engines.aoti.aoti_runner import Sampling, load
-from pipeline.engines.aoti.build_aoti import build
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
 

@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from artifacts import digest
-from calibration.data import calibration_set
-from pipeline.evaluate import baseline
+from tests.jobs import build_baseline, build_calibration_set
 
 WORDS, BOS, TEXT, QUERY = 30, 30, 40, 41
 """Words of the language, each followed by the next; BOS's id; hidden channels of any token and of BOS."""
@@ -97,7 +96,7 @@ def perplexity(source: Path, tokens: np.ndarray) -> float:
 
 def scored(source: Path, data: Path, out: Path) -> tuple[float, np.ndarray]:
     out.mkdir()
-    baseline.build(job(source, data), out, lambda *_: None)
+    build_baseline(job(source, data), out, lambda *_: None)
     found = json.loads((out / "scores.json").read_text())
     return found["perplexity"], load_file(out / "tokens.safetensors")["tokens"]
 
@@ -134,7 +133,7 @@ def test_calibration_windows_begin_with_bos_however_they_are_cut(how, tmp_path):
     out.mkdir()
     made = job(source, data, pack=True, truncate="right", seed=0, max_sequences="all")
     made["params"] |= {"data": [made["params"]["data"]]} | how
-    calibration_set.build(made, out, lambda *_: None)
+    build_calibration_set(made, out, lambda *_: None)
     held = load_file(out / "tokens.safetensors")
     tokens = held["tokens"]
     assert (tokens[:, 0] == BOS).all()

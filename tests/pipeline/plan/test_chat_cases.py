@@ -9,12 +9,12 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from artifacts.store.local import open_store
-from calibration.data.calibration_set import build
 from calibration.errors import DataError
 from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
+from tests.jobs import build_calibration_set as build
 from tests.pipeline.plans import HOST, keys, planned, recipe_file
 
 

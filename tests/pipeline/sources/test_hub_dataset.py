@@ -23,6 +23,7 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from tests import hub as hubs
 from tests.checkpoints import Reports, start_build, until
+from tests.jobs import build_dataset
 from tests.main_job import write_recipe
 from tests.odd import MANY_ALIASES
 
@@ -147,7 +148,7 @@ def held(out: Path) -> dict[str, bytes]:
 
 def test_only_the_planned_files_are_fetched(hub, tmp_path, out):
     reports = Reports()
-    hub_dataset.build(job(hub, tmp_path), out, reports)
+    build_dataset(job(hub, tmp_path), out, reports)
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert hub.requests.keys() == {"api", *TRAIN}
     total = sum(len(FILES[name]) for name in TRAIN)
@@ -157,7 +158,7 @@ def test_only_the_planned_files_are_fetched(hub, tmp_path, out):
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_dropped_download_goes_on_where_it_stopped(reset, hub, tmp_path, out):
     hub.faults[BIG] = [hubs.drop_after(500, reset=reset)]
-    hub_dataset.build(job(hub, tmp_path), out, Reports())
+    build_dataset(job(hub, tmp_path), out, Reports())
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert (BIG, 500) in hub.ranges
 
@@ -173,7 +174,7 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub, tmp_path, 
     kept = part.stat().st_size
     again = out.with_name("again")
     again.mkdir()
-    hub_dataset.build(job(hub, tmp_path), again, Reports())
+    build_dataset(job(hub, tmp_path), again, Reports())
     assert held(again) == {name: FILES[name] for name in TRAIN}
     assert (BIG, kept) in hub.ranges
 
@@ -181,10 +182,10 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub, tmp_path, 
 def test_wrong_bytes_and_files_that_lead_out_are_refused(hub, tmp_path, out):
     hub.faults[BIG] = [hubs.garble, hubs.garble]
     with pytest.raises(SourceError, match=rf"{BIG}: sha256:\w+ expected, sha256:\w+ found"):
-        hub_dataset.build(job(hub, tmp_path), out, Reports())
+        build_dataset(job(hub, tmp_path), out, Reports())
     hub.files["../../escape.jsonl"] = b"{}"
     with pytest.raises(SourceError, match="leads out of the repository"):
-        hub_dataset.build(job(hub, tmp_path / "other"), out, Reports())
+        build_dataset(job(hub, tmp_path / "other"), out, Reports())
     assert held(out) == {}
 
 

@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM
 
 from pipeline import engines
 from pipeline.backend.build_request import Wanted
-from pipeline.engines.trtllm_torch.build_trtllm_torch import build
 from pipeline.models.config_json import read_shape
 from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.discovery import discover
@@ -16,6 +15,7 @@ from pipeline.toolchains.toolchain import Choice, Toolchain
 from pipeline.trtllm.windows import attention_windows
 from recipes.precision import Precision
 from recipes.schema import Engine
+from tests.jobs import build_trtllm_torch as build
 from tests.pipeline.engines import checkpoints
 
 GPU = Gpu("NVIDIA H100 80GB HBM3", 90, 81559 << 20, "550.54.15")
