@@ -94,11 +94,11 @@ class Reports(list[tuple[int, int, str]]):
 
 
 def start_build(
-    job: dict[str, Any], out: Path, *, builder: str = "pipeline.checkpoint.source_checkpoint", **env: str
+    job: dict[str, Any], out: Path, *, builder: str = "build_source", **env: str
 ) -> "subprocess.Popen[bytes]":
     """Builds in another process."""
     code = (
-        f"import json, sys; from pathlib import Path; from {builder} import build; "
+        f"import json, sys; from pathlib import Path; from tests.jobs import {builder} as build; "
         "build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *_: None)"
     )
     argv = [sys.executable, "-c", code, json.dumps(job), str(out)]

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from pipeline.child.door import load
 from pipeline.child.kinds import maker
 from pipeline.process.meter import Progress
@@ -33,6 +35,7 @@ Build = Callable[[Mapping[str, Any], Path, Progress], None]
 
 def job_of(kind: str, document: Mapping[str, Any], out: Path) -> Any:
     """The job that a builder of the kind gets, of plain values."""
+    document = {name: plain(value) for name, value in document.items()}
     params = {**OMITTED.get(kind, {}), **document.get("params", {})}
     for field in ("data", "gate"):
         if isinstance(params.get(field), list):
@@ -42,6 +45,11 @@ def job_of(kind: str, document: Mapping[str, Any], out: Path) -> Any:
     whole = {"places": {}, "inputs": {}, **document, "kind": kind, "params": params, "out": out}
     known = {name: whole[name] for name in ("kind", "params", "places", "inputs", "out")}
     return maker(kind).job.model_validate_json(json.dumps(known, default=str))
+
+
+def plain(value: Any) -> Any:
+    """A value of a step as a test may change it."""
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def build(kind: str, document: Mapping[str, Any], out: Path, progress: Progress) -> None:

@@ -22,6 +22,7 @@ from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
 from tests.disks import fill, mounted
 from tests.main_job import write_recipe
+from tests.pipeline.toy import ToyParams
 from tests.pipeline.toy_steps import CHILD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -173,7 +174,7 @@ def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path, signum):
 
 def toy(function: str, **params: object) -> Step:
     """A step that a function of tests.pipeline.toy makes."""
-    return Step(kind="engine", variant=function, inputs={}, params=params)
+    return Step(kind="engine", variant=function, inputs={}, params=ToyParams(**params))
 
 
 def test_a_disk_that_fills_during_a_step_is_named_and_leaves_nothing(tmp_path):

@@ -1,7 +1,7 @@
 """Step measurement: how fast the built engine generates on this host; runs in a child process."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.backend.loaded_engine import LoadedEngine
@@ -23,17 +23,19 @@ def build(job: MeasurementJob, progress: Progress) -> None:
     """Writes measurement.json: how it was timed, and one row of figures per batch size."""
     directory = job.inputs["engine"]
     built = json.loads((directory / "engine.json").read_text())
-    timing, batch_sizes = within(built["max_seq_len"], job.params), sorted({1, built["max_batch_size"]})
+    timing, batch_sizes = within(built, job.params)
     with runner_of(directory).load(directory) as engine:
         document = {**measure(engine, batch_sizes, timing, progress), **build_of(directory)}
     (job.out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def within(max_seq_len: int, asked: Timing) -> Timing:
-    """How to time an engine of that limit: lengths shortened to fit."""
-    prompt_len = min(asked.prompt_len, max(1, max_seq_len // 2))
-    new_tokens = min(asked.new_tokens, max_seq_len - prompt_len)
-    return Timing(prompt_len=prompt_len, new_tokens=new_tokens, repeats=asked.repeats)
+def within(built: Mapping[str, Any], asked: Timing) -> tuple[Timing, list[int]]:
+    """How to time an engine of these limits: lengths shortened to fit, and batch sizes 1 and the largest."""
+    room = built["max_seq_len"]
+    prompt_len = min(asked.prompt_len, max(1, room // 2))
+    new_tokens = min(asked.new_tokens, room - prompt_len)
+    timing = Timing(prompt_len=prompt_len, new_tokens=new_tokens, repeats=asked.repeats)
+    return timing, sorted({1, built["max_batch_size"]})
 
 
 def measure(

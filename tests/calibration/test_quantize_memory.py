@@ -14,6 +14,7 @@ from calibration.model.linears import layout
 CHILD = """
 import json, sys
 from pathlib import Path
+import calibration.quantize.quantize
 from tests.jobs import build_quantized as build
 
 def peak():

@@ -88,7 +88,8 @@ def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from calibration.data import calibration_set
+import calibration.data.calibration_set
+from tests.jobs import build_calibration_set
 job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build_calibration_set(job, out, lambda *_: None)

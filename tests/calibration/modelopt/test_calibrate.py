@@ -199,7 +199,7 @@ def job(source, calibration_set, name):
     inputs = {"source": str(source)}
     if FORMATS[name].calibrated:
         inputs["calibration_set"] = str(calibration_set)
-    return {"params": {"format": name, "batch_size": 2}, "places": {}, "inputs": inputs}
+    return {"params": {"format": name}, "places": {}, "inputs": inputs}
 
 
 @pytest.mark.parametrize("name", ["none", "fp8", "int8_wo"])

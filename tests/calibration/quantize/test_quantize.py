@@ -173,7 +173,7 @@ def test_both_methods_of_calibration_write_the_same_checkpoint(
     ours, theirs = made(checkpoint, statistics, params, tmp_path / "ours"), tmp_path / "theirs"
     theirs.mkdir()
     inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
-    own = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
+    own = {"params": params, "places": {}, "inputs": inputs}
     build_modelopt(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()

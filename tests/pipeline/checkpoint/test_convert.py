@@ -373,6 +373,7 @@ def test_the_first_failure_is_the_one_reported(make_checkpoint, out):
 PEAK = """
 import json, resource, sys
 from pathlib import Path
+import pipeline.checkpoint.convert
 from tests.jobs import build_sharded as build
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *event: None)

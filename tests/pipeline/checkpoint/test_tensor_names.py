@@ -85,7 +85,7 @@ def convert(make_checkpoint, tmp_path):
         source = make_checkpoint(held.as_param(), config, kv_cache=kv_cache)
         params = {
             "format": fmt, "kv_cache": kv_cache, "tp": tp, "pp": pp, "ep": ep, "layout_version": LAYOUT_VERSION,
-            "at_build": held != precision, **naming.params(MODELS[model][0], release),
+            "at_build": held != precision, "names": naming.param(MODELS[model][0], release),
         }  # fmt: skip
         build({"params": params, "places": {}, "inputs": {"checkpoint": str(source)}}, out, lambda *_: None)
         return out, json.loads((out / "config.json").read_text())

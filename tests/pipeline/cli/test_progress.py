@@ -5,6 +5,7 @@ import json
 import pytest
 
 from artifacts.store.local import LocalStore
+from calibration.job import Parameters
 from pipeline.cli.output import Output
 from pipeline.cli.progress import Display
 from pipeline.cli.progress_bar import Moving
@@ -16,7 +17,7 @@ from pipeline.units import duration, size
 from recipes.load import load
 from tests.main_job import write_recipe
 
-STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
+STEP = Step(kind="engine", inputs={}, params=Parameters(), what="aoti, batch 4")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
+from pipeline.step.parameters import Proposals
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.schema import Model
@@ -45,7 +46,7 @@ def test_the_heads_have_a_step_of_their_own_and_come_into_the_sharded_checkpoint
     assert told(loaded, facts) == []
     source, sharded = made.step("heads_source"), made.step("sharded_checkpoint")
     assert sharded.inputs["heads"] == source.key
-    assert sharded.params["speculative"] == {"mode": "medusa", "max_draft_len": 8}
+    assert sharded.params.speculative == Proposals(mode="medusa", max_draft_len=8)
     assert made.steps.index(source) < made.steps.index(sharded)
     assert made.step("engine").inputs == {"sharded_checkpoint": sharded.key}
     assert lineage(made)["heads_source"] == source.key

@@ -4,8 +4,10 @@ import pytest
 
 from pipeline.errors import BuildFailed
 from pipeline.evaluate.measurement import FIGURES, measure, within
+from pipeline.step.parameters import Timing
 
-PARAMS = {"prompt_len": 16, "new_tokens": 8, "repeats": 3, "batch_sizes": [1, 4], "host": {"cores": 2}}
+TIMING = Timing(prompt_len=16, new_tokens=8, repeats=3)
+BATCHES = [1, 4]
 
 
 class SteadyEngine:
@@ -24,7 +26,7 @@ class SteadyEngine:
 
 def test_every_batch_size_is_a_row_with_all_figures():
     told = []
-    found = measure(SteadyEngine(), PARAMS, lambda *event: told.append(event))
+    found = measure(SteadyEngine(), BATCHES, TIMING, lambda *event: told.append(event))
     assert (found["prompt_len"], found["new_tokens"], found["repeats"]) == (16, 8, 3)
     assert [row["batch_size"] for row in found["rows"]] == [1, 4]
     assert found["rows"][1] == {"batch_size": 4, **dict.fromkeys(FIGURES, 4.0 * 16 * 8 * 3)}
@@ -35,13 +37,13 @@ def test_a_figure_that_is_not_there_is_a_key_error():
     engine = SteadyEngine()
     engine.figures = FIGURES[:-1]
     with pytest.raises(KeyError, match="peak_memory_bytes"):
-        measure(engine, PARAMS, lambda *_: None)
+        measure(engine, BATCHES, TIMING, lambda *_: None)
 
 
 @pytest.mark.parametrize("change", [{"new_tokens": 1}, {"repeats": 0}])
 def test_nothing_to_time_is_refused(change):
     with pytest.raises(BuildFailed, match="nothing to time with"):
-        measure(SteadyEngine(), {**PARAMS, **change}, lambda *_: None)
+        measure(SteadyEngine(), BATCHES, TIMING.model_copy(update=change), lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,8 @@ def test_nothing_to_time_is_refused(change):
     [(8, 512, (64, 32, [1, 8])), (1, 512, (64, 32, [1])), (4, 80, (40, 32, [1, 4])), (2, 4, (2, 2, [1, 2]))],
 )
 def test_an_engine_is_timed_within_its_own_limits(batch, length, expected):
-    params = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
-    how = within({"max_batch_size": batch, "max_seq_len": length}, params)
-    assert (how["prompt_len"], how["new_tokens"], how["batch_sizes"]) == expected
-    assert how["prompt_len"] + how["new_tokens"] <= length
+    timing, batch_sizes = within(
+        {"max_batch_size": batch, "max_seq_len": length}, Timing(prompt_len=64, new_tokens=32, repeats=3)
+    )
+    assert (timing.prompt_len, timing.new_tokens, batch_sizes) == expected
+    assert timing.prompt_len + timing.new_tokens <= length

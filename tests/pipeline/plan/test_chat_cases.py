@@ -100,9 +100,7 @@ def test_the_date_of_chat_templates_is_part_of_the_key(tmp_path, site):
     assert {"calibration_set", "baseline"} <= moved
     assert "source" not in moved
     by_kind = {step.kind: step.params for step in dated.steps}
-    assert (
-        by_kind["calibration_set"]["data"][0]["date"] == by_kind["baseline"]["data"]["date"] == "2025-03-09"
-    )
+    assert by_kind["calibration_set"].data[0].date == by_kind["baseline"].data.date == "2025-03-09"
     text = recipe_file(tmp_path).read_text().replace("calibration:\n", "calibration:\n  date: 2026-01-01\n")
     assert "date: 2026-01-01" in text
     (tmp_path / "recipe.yaml").write_text(text)

@@ -40,8 +40,8 @@ def recipe(tmp_path, model, **changes) -> Path:
 
 def test_expert_ranks_are_part_of_the_layout_and_of_the_engine(model, site, tmp_path):
     made = planned(recipe(tmp_path, model, **{"engine.tp": 2, "engine.ep": 2}), site)
-    assert made.step("sharded_checkpoint").params["ep"] == 2
-    assert made.step("engine").params["ep"] == 2
+    assert made.step("sharded_checkpoint").params.ep == 2
+    assert made.step("engine").params.ep == 2
     assert made.shape.experts is not None
 
 
@@ -81,7 +81,7 @@ def test_a_pass_ends_at_a_dead_expert_only_where_its_ranges_are_needed(model, si
     needed = planned(recipe(tmp_path, model, format="fp8"), site).step("statistics")
     weights = {"default": "fp8", "except": {"*expert*": "int8_wo"}}
     spared = planned(recipe(tmp_path, model, format=weights), site).step("statistics")
-    assert (needed.places["every_expert"], spared.places["every_expert"]) == (True, False)
+    assert (needed.places.every_expert, spared.places.every_expert) == (True, False)
     assert needed.key == spared.key
 
 
@@ -99,6 +99,6 @@ def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout(model, tmp_
         )
 
     last, newer = OLDER[model.parent.name.rstrip("0123456789")]
-    assert sharded(f"{last}.0").params["names"] == last
-    assert sharded(newer).params["names"] == "newest"
+    assert sharded(f"{last}.0").params.names == last
+    assert sharded(newer).params.names == "newest"
     assert sharded(newer).key == sharded("1.2.0").key != sharded(f"{last}.0").key

@@ -7,6 +7,8 @@ import pytest
 
 from artifacts.store.local import PARTIAL_MAX_AGE_S, LocalStore
 from calibration.errors import MemoryExceeded
+from calibration.parameters import StatisticsParams, StatisticsPlaces
+from calibration.statistics.budget import Budget
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
@@ -30,8 +32,8 @@ def step(host_bytes: int) -> Step:
     return Step(
         kind="statistics",
         inputs={"source": SOURCE, "calibration_set": TOKENS},
-        params={"record": "ranges", "batch_size": 4, "device": "cpu", "tools": {}},
-        places={"memory": ROOMY | {"host_bytes": host_bytes}},
+        params=StatisticsParams(record="ranges", batch_size=4, device="cpu", tools={}),
+        places=StatisticsPlaces(memory=Budget(**ROOMY | {"host_bytes": host_bytes})),
     )
 
 

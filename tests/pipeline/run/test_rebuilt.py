@@ -17,12 +17,11 @@ from artifacts.registry.retention import Names
 from artifacts.store.bring import bring
 from artifacts.store.repair import PulledSource
 from pipeline.process.host import probe
-from pipeline.run.release import run
 from pipeline.step.judged import judged
 from pipeline.step.realize import Site
 from recipes.schema import Recipe
 from tests.pipeline.cli.test_remote_store import RECIPE, Heard
-from tests.pipeline.toy_steps import CHILD, toy_plan
+from tests.pipeline.toy_steps import CHILD, run, toy_plan
 
 NOTHING_LASTS = Policy(keep_last=0, keep_pulled_days=0, min_age_days=0, litter_days=0, lineage=False)
 

@@ -165,7 +165,7 @@ def test_a_dropped_download_goes_on_where_it_stopped(reset, hub, tmp_path, out):
 
 def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub, tmp_path, out):
     hub.faults[BIG] = [hubs.drop_after(12_000, pause_s=5)]
-    child = start_build(job(hub, tmp_path), out, builder="pipeline.sources.hub_dataset")
+    child = start_build(job(hub, tmp_path), out, builder="build_dataset")
     name = f"{Path(BIG).name}.part"
     until(lambda: any(part.stat().st_size > 0 for part in tmp_path.rglob(name)))
     child.send_signal(signal.SIGKILL)
