@@ -16,6 +16,7 @@ from calibration.job import Job
 from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.process import full_disk, process
 from pipeline.process.host import Host
+from pipeline.process.meter import Progress
 from pipeline.step import reuse
 from pipeline.step.child_job import DOOR, child_job
 from pipeline.step.judged import SAID, judged
@@ -200,5 +201,5 @@ def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], No
     return lambda done, total: listener.progressed(step, done, total, f"bytes {how}")
 
 
-def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:
+def _progress(step: Step, listener: Listener) -> Progress:
     return lambda done, total, unit: listener.progressed(step, done, total, unit)
