@@ -1,6 +1,7 @@
 """Engines of both backends for a contract toolchain, and what transformers says of the same source."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -55,7 +56,7 @@ def torch_engine(
         "pp": made.pp, "ep": made.ep, "max_batch_size": made.max_batch_size, "max_seq_len": made.max_seq_len,
         "options": backend.settings(asked), "toolchain": backend.identity(asked),
     }  # fmt: skip
-    job = {"params": params, "places": {**backend.places(asked), **(places or {})}}
+    job = {"params": params, "places": {"toolchain": asdict(chain), **(places or {})}}
     out.mkdir()
     build({**job, "inputs": {"quantized_checkpoint": str(source)}}, out, lambda *_: None)
     return out
