@@ -19,7 +19,7 @@ from recipes.precision import Precision
 class Value(BaseModel):
     """A frozen value without unknown fields; types are taken as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Parameters(Value):
