@@ -44,17 +44,19 @@ class App(Workspace):
 
     def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
         """A plan for every recipe of a file, refused together with all reasons; warnings are told once."""
-        from pipeline.plan.planning import plan_file  # reads checkpoints and data: commands that plan only
+        from pipeline.plan.planning import plan_one  # reads checkpoints and data: commands that plan only
+        from recipes.load import load
 
-        planned = plan_file(file, self.site)
+        planned = [(loaded, plan_one(loaded, self.site)) for loaded in load(file)]
         self._warn([loaded for loaded, _ in planned])
         return planned
 
     def drafts(self, file: Path) -> "list[Draft]":
         """A plan for every recipe of a file, with what this host lacks to carry it out."""
-        from pipeline.plan.planning import draft_file  # as above
+        from pipeline.plan.planning import draft  # as above
+        from recipes.load import load
 
-        drafted = draft_file(file, self.site)
+        drafted = [draft(loaded, self.site) for loaded in load(file)]
         self._warn([one.loaded for one in drafted])
         return drafted
 

@@ -1,7 +1,6 @@
-"""From a recipe file to plans that nothing known in advance speaks against."""
+"""From a recipe to a plan that nothing known in advance speaks against."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline import engines
 from pipeline.fit.result import Fit
@@ -13,12 +12,7 @@ from pipeline.plan.request import request
 from pipeline.step.realize import Site, is_cached
 from pipeline.step.step import Step
 from recipes.errors import RecipeError
-from recipes.load import Loaded, load
-
-
-def plan_file(file: Path, site: Site) -> list[tuple[Loaded, Plan]]:
-    """Plans every recipe of a file; refuses before the first GPU-second what can be refused then."""
-    return [(loaded, plan_one(loaded, site)) for loaded in load(file)]
+from recipes.load import Loaded
 
 
 def plan_one(loaded: Loaded, site: Site) -> Plan:
@@ -43,11 +37,6 @@ class Draft:
     """What this host lacks."""
     unkeyed: frozenset[str]
     """Keys that are none yet, because they follow from what is lacking."""
-
-
-def draft_file(file: Path, site: Site) -> list[Draft]:
-    """Plans every recipe of a file, whatever this host lacks; a wrong recipe is refused."""
-    return [draft(loaded, site) for loaded in load(file)]
 
 
 def draft(loaded: Loaded, site: Site) -> Draft:

@@ -10,12 +10,11 @@ from transformers import AutoTokenizer
 
 from artifacts.store.local import open_store
 from calibration.errors import DataError
-from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
 from tests.jobs import build_calibration_set as build
-from tests.pipeline.plans import HOST, keys, planned, recipe_file
+from tests.pipeline.plans import HOST, draft_file, keys, planned, recipe_file
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ from artifacts.store.local import LocalStore
 from calibration.errors import DataError
 from pipeline.errors import EXIT_CODES
 from pipeline.evaluate import generation
-from pipeline.plan.planning import Draft, draft_file
+from pipeline.plan.planning import Draft
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
 from tests.jobs import Build, build_baseline, build_calibration_set, build_leakage, plain
-from tests.pipeline.plans import HOST
+from tests.pipeline.plans import HOST, draft_file
 
 
 def drafted(name: str, tmp_path: Path) -> Draft:
