@@ -117,12 +117,12 @@ def _score_batch(model: Any, tokens: torch.Tensor, top_k: int) -> tuple[np.ndarr
     tokens = tokens.to(model.device)
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
     targets = tokens[:, 1:].flatten()
-    found: list[tuple[torch.Tensor, ...]] = []
-    for rows, wanted in zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True):
+    scored: list[tuple[torch.Tensor, ...]] = []
+    for rows, batch_targets in zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True):
         logprob = torch.log_softmax(rows.float(), dim=-1)
         top = logprob.topk(top_k, dim=-1)
-        found.append((logprob.gather(1, wanted[:, None])[:, 0], top.indices.int(), top.values))
-    target, ids, top_logprob = (torch.cat(pieces).cpu().numpy() for pieces in zip(*found, strict=True))
+        scored.append((logprob.gather(1, batch_targets[:, None])[:, 0], top.indices.int(), top.values))
+    target, ids, top_logprob = (torch.cat(pieces).cpu().numpy() for pieces in zip(*scored, strict=True))
     shape = (tokens.shape[0], tokens.shape[1] - 1)
     return target.reshape(shape), ids.reshape(*shape, top_k), top_logprob.reshape(*shape, top_k)
 

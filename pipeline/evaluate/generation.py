@@ -59,19 +59,19 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
         raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
     chat = Chat(({"role": "user", "content": prompt},))
     try:
-        found = Reader(tokenizer, len(tokenizer)).rendered(chat, Rendering(date=chat_on), answer=True)
+        rendered = Reader(tokenizer, len(tokenizer)).rendered(chat, Rendering(date=chat_on), answer=True)
     except TemplateRefused as exc:
         raise SourceError(
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "
             "template and build again"
         ) from None
-    ids = tokenizer(found.text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SourceError(
             "the template makes no tokens of the prompt; generate without --chat, or repair the model's "
             "template and build again"
         )
-    return list(ids), chat_on if found.dated else None
+    return list(ids), chat_on if rendered.dated else None
 
 
 def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> None:
@@ -82,10 +82,10 @@ def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> Non
 
 def stops(tokenizer: Any, directory: Path) -> list[int]:
     """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
-    found = ends(directory)
-    if found is None:
-        found = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return found
+    tokens = ends(directory)
+    if tokens is None:
+        tokens = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tokens
 
 
 class Stream:

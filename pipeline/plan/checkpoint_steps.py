@@ -37,15 +37,15 @@ class CheckpointSteps:
 
     def source(self) -> Step:
         """The pinned snapshot."""
-        found, model = self.facts.source, self.recipe.model
-        what = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
+        facts, model = self.facts.source, self.recipe.model
+        title = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
         return Step(
             kind="source",
             inputs={},
-            params=found.params,
-            places=found.places,
-            what=what,
-            size_bytes=found.weight_bytes,
+            params=facts.params,
+            places=facts.places,
+            what=title,
+            size_bytes=facts.weight_bytes,
         )
 
     def datasets(self) -> list[Step]:
@@ -91,8 +91,8 @@ class CheckpointSteps:
         budget = memory_budget(calibration, self.facts.host)
         sizes = layer_sizes(self.facts.source.shape, calibration.seq_len)
         search = calibration.statistics == "all"
-        lacking = memory_shortage(calibration, self.facts)  # then the step is shown, and refused
-        batch = 1 if lacking else batch_size(sizes, calibration.seq_len, budget, search=search)
+        shortage = memory_shortage(calibration, self.facts)  # then the step is shown, and refused
+        batch = 1 if shortage else batch_size(sizes, calibration.seq_len, budget, search=search)
         return Step(
             kind="statistics",
             inputs={"source": source.key, "calibration_set": tokens.key},

@@ -113,13 +113,13 @@ def _template(base: Path, name: str) -> str:
     if len(data) > TEMPLATE_BYTES:
         raise DataError(f"template: {path}: more than {TEMPLATE_BYTES:,} bytes; give a Jinja template")
     try:
-        found = data.decode()
+        text = data.decode()
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
-    if not found.strip():
+    if not text.strip():
         raise DataError(f"template: {path}: the file is empty; give a Jinja template")
-    return found
+    return text
 
 
 def _quick_check(path: Path, kind: str, reading: TextSource) -> tuple[int | None, str]:
@@ -128,16 +128,16 @@ def _quick_check(path: Path, kind: str, reading: TextSource) -> tuple[int | None
     Returns the number of good rows where all were seen, and what the first holds where it was read.
     """
     if kind in KINDS:
-        found = scan(
+        scanned = scan(
             [KINDS[kind](path)],
             kind,
             reading.columns,
             allowed=reading.bad_rows,
             budget_bytes=SCAN_BYTES,
         )
-        first = next(found.read([0])).content
+        first = next(scanned.read([0])).content
         holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
-        return found.rows if found.complete else None, holds
+        return scanned.rows if scanned.complete else None, holds
     if kind == "parquet":
         _require_parquet(path)
     return None, ""

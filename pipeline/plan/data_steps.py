@@ -20,17 +20,17 @@ from recipes.schema import Gate
 
 def sources(items: tuple[Data, ...], facts: Facts) -> tuple[list[TextSource], TextPlaces, dict[str, str]]:
     """Sources by digest, where they are, and as inputs (role -> key of a dataset step)."""
-    found, inputs = [], {}
+    texts, inputs = [], {}
     for number, item in enumerate(items):
-        known = facts.data[item]
-        if known.hub is None:
-            found.append(known.source)
+        data_facts = facts.data[item]
+        if data_facts.hub is None:
+            texts.append(data_facts.source)
         else:
             role = f"dataset_{number}"
-            found.append(known.source.model_copy(update={"dataset": role}))
+            texts.append(data_facts.source.model_copy(update={"dataset": role}))
             inputs[role] = dataset(item, facts).key
     files = tuple(facts.data[item].files for item in items)
-    return found, TextPlaces(files=files, model=facts.source.where), inputs
+    return texts, TextPlaces(files=files, model=facts.source.where), inputs
 
 
 def names(items: tuple[Data, ...], facts: Facts) -> str:
@@ -40,15 +40,15 @@ def names(items: tuple[Data, ...], facts: Facts) -> str:
 
 def dataset(item: Data, facts: Facts) -> Step:
     """Data files of a hub dataset at a commit; beside `source`, the only step that has the network."""
-    found = facts.data[item].hub
-    assert found is not None
+    files = facts.data[item].hub
+    assert files is not None
     return Step(
         kind="dataset",
         inputs={},
-        params=found.params,
-        places=found.places,
-        what=f"{item.title}, files: {len(found.params.files)}",
-        size_bytes=found.size_bytes,
+        params=files.params,
+        places=files.places,
+        what=f"{item.title}, files: {len(files.params.files)}",
+        size_bytes=files.size_bytes,
     )
 
 

@@ -104,15 +104,15 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
             data[item] = read_data(loaded.base, item, store)
         except (DataError, SourceError, FileRefused, OSError) as exc:
             problems.append(f"{place}: {told(exc)}")
-    draft, found = draft_model(loaded.recipe), {}
+    draft, sources = draft_model(loaded.recipe), {}
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
         try:
             with _collecting_later():
-                found[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
+                sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
             problems.insert(number, f"{place}: {told(exc)}")
-    problems += _templates(loaded, data, store, whole="model" in found)
+    problems += _templates(loaded, data, store, whole="model" in sources)
     try:
         heads = _heads(loaded, store)
     except (SourceError, FileRefused, OSError) as exc:
@@ -121,11 +121,11 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
         raise RecipeError(loaded.file, problems)
     return Facts(
         host=host,
-        source=found["model"],
+        source=sources["model"],
         data=data,
         free_bytes=store.free_bytes(),
         choice=choose_toolchain(loaded.recipe, store),
-        draft=found.get("speculative.draft"),
+        draft=sources.get("speculative.draft"),
         heads=heads,
     )
 
@@ -159,10 +159,10 @@ def _templates(
 
 def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:
     """The heads that a recipe names; None for a mode without."""
-    wanted = loaded.recipe.speculative
-    if wanted is None or wanted.mode not in WITH_HEADS or wanted.draft is None:
+    speculative = loaded.recipe.speculative
+    if speculative is None or speculative.mode not in WITH_HEADS or speculative.draft is None:
         return None
-    return read_heads(wanted.draft, loaded.base, store)
+    return read_heads(speculative.draft, loaded.base, store)
 
 
 def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
@@ -175,8 +175,10 @@ def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
 
 def draft_model(recipe: Recipe) -> Model | None:
     """The draft model's checkpoint; heads beside a model are none."""
-    wanted = recipe.speculative
-    return wanted.draft if wanted is not None and wanted.mode == "draft_tokens_external" else None
+    speculative = recipe.speculative
+    return (
+        speculative.draft if speculative is not None and speculative.mode == "draft_tokens_external" else None
+    )
 
 
 def data_items(recipe: Recipe) -> Iterable[tuple[str, Data]]:
@@ -207,23 +209,23 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here
-        found = _source(
+        source = _source(
             open_checkpoint(directory),
             SourceParams(digest=local_digest(directory, store.digests.digest)),
             SourcePlaces(path=directory),
             (str(directory), [path.name for path in directory.iterdir()]),
         )
         require_texts(directory)
-        tokens = _tokens(directory, found.shape.vocab_size, store)
-        found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
-        return replace(found, vocabulary=vocabulary(directory)) if compared else found
+        tokens = _tokens(directory, source.shape.vocab_size, store)
+        source = replace(source, missing=tokens.missing, beyond=tokens.beyond)
+        return replace(source, vocabulary=vocabulary(directory)) if compared else source
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
     params = SourceParams(repo=model.repo, revision=model.revision)
     places = SourcePlaces(cache=remote.cache, endpoint=remote.endpoint)
     checkpoint = remote_checkpoint(remote)
     names = listed(remote)
-    found = _source(checkpoint, params, places, (remote.where, names))
-    return replace(found, missing=missing_package(names))
+    source = _source(checkpoint, params, places, (remote.where, names))
+    return replace(source, missing=missing_package(names))
 
 
 def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
@@ -233,9 +235,9 @@ def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     if missing := missing_package(list(files)):
         return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
-    known = memory.recall(key)
-    if known is not None:
-        return Tokens({text: int(number) for text, number in known.items()})
+    remembered = memory.recall(key)
+    if remembered is not None:
+        return Tokens({text: int(number) for text, number in remembered.items()})
     tokens = read_tokens(directory, vocab_size)
     memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
     return tokens
@@ -279,6 +281,6 @@ def _source(
 def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
     """Bytes of the weights: as they are stored, or once they are cast if that is more."""
     stored = sum(entry.nbytes for entry in checkpoint.entries.values())
-    odd = [entry for name, entry in checkpoint.entries.items() if name in cast]
-    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in odd)
+    cast_entries = [entry for name, entry in checkpoint.entries.items() if name in cast]
+    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in cast_entries)
     return stored + max(0, more)

@@ -48,9 +48,9 @@ def source(heads: Heads, mode: str) -> Step:
     )
 
 
-def _written(heads: Heads, shape: ModelShape, wanted: Speculative) -> int:
+def _written(heads: Heads, shape: ModelShape, speculative: Speculative) -> int:
     """Bytes of the heads in the rank files; EAGLE's net is there once per level, with the model's head."""
-    if wanted.mode != "eagle":
+    if speculative.mode != "eagle":
         return heads.weight_bytes
     table = shape.vocab_size * shape.hidden_size * item_bytes(SOURCE_TYPES[shape.dtype])
-    return eagle.depth(eagle.tree(wanted.max_draft_len)) * (heads.weight_bytes + table)
+    return eagle.depth(eagle.tree(speculative.max_draft_len)) * (heads.weight_bytes + table)

@@ -68,8 +68,8 @@ class Plan:
     def all_steps(self) -> tuple[Step, ...]:
         """The steps and the trials' steps, in the order they run."""
         cut = next(number for number, step in enumerate(self.steps) if step.kind == "engine")
-        tried = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
-        return (*self.steps[:cut], *tried, *self.steps[cut:])
+        trial_steps = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
+        return (*self.steps[:cut], *trial_steps, *self.steps[cut:])
 
 
 def plan(loaded: Loaded, facts: Facts) -> Plan:
@@ -89,12 +89,12 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
         baseline,
         maker.evaluation(engine, baseline),
     )
-    known = origins(steps)
+    names = origins(steps)
     return Plan(
         recipe=recipe,
         file=loaded.file,
-        steps=tuple(step.traced(known) for step in steps),
-        trials=tuple(replace(trial, engine=trial.engine.traced(known)) for trial in trials),
+        steps=tuple(step.traced(names) for step in steps),
+        trials=tuple(replace(trial, engine=trial.engine.traced(names)) for trial in trials),
         shape=facts.source.shape,
     )
 
@@ -103,13 +103,13 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
     """The steps, source first, up to the checkpoint that the recipe's backend builds from, and that one."""
     backend = engines.backend(recipe.engine.backend)
     sharded = backend.checkpoint == "sharded_checkpoint"
-    held = stored(recipe.precision) if sharded and backend.uses_toolchain else recipe.precision
-    weights = sum(rank_bytes(facts.source.shape, held, 1, 1, recipe.kv_cache))
-    first = CheckpointSteps(recipe, facts, weights, held)
+    precision = stored(recipe.precision) if sharded and backend.uses_toolchain else recipe.precision
+    weights = sum(rank_bytes(facts.source.shape, precision, 1, 1, recipe.kv_cache))
+    first = CheckpointSteps(recipe, facts, weights, precision)
     source = first.source()
     prepared = [source, *first.datasets()]
     checkpoint = measured = source
-    if held.quantizes or recipe.kv_cache != "auto":
+    if precision.quantizes or recipe.kv_cache != "auto":
         if recipe.needs_calibration:
             measuring, measured = first.calibration(source)
             prepared += measuring
@@ -122,7 +122,7 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
             recipe,
             checkpoint,
             weights,
-            at_build=held != recipe.precision,
+            at_build=precision != recipe.precision,
             names=naming.param(facts.source.shape.architecture, release),
         )
         prepared += head_steps.added(recipe, facts, checkpoint)
@@ -144,13 +144,17 @@ def _draft_steps(
         return [heads], heads
     if drafting is None or about is None:
         return [], None
-    known = {step.key for step in prepared}
+    prepared_keys = {step.key for step in prepared}
     steps, last = _up_to_checkpoint(drafting, about)
-    steps = [step for step in steps if step.key not in known and step.kind != "leakage" and step is not last]
+    steps = [
+        step
+        for step in steps
+        if step.key not in prepared_keys and step.kind != "leakage" and step is not last
+    ]
     if last.kind == "sharded_checkpoint":
         last = replace(last, inputs={**last.inputs, "target": target.inputs["checkpoint"]})
-    made = [replace(step, role="draft") for step in (*steps, last)]
-    return made, made[-1]
+    draft_steps = [replace(step, role="draft") for step in (*steps, last)]
+    return draft_steps, draft_steps[-1]
 
 
 def _sharded_checkpoint(
@@ -202,7 +206,7 @@ class _Maker:
 
     def engine(self, checkpoint: Step, engine: Engine) -> Step:
         """The engine for one set of settings."""
-        backend, wanted = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
+        backend, asked_for = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
         weights, draft, speculative = self.quantized_bytes, self.draft, self.recipe.speculative
         weights += draft.size_bytes if draft else 0
         twin = self.quantized_bytes if speculative and backend.checkpoint == "sharded_checkpoint" else 0
@@ -220,15 +224,15 @@ class _Maker:
                 kv_cache=self.recipe.kv_cache,
                 max_batch_size=engine.max_batch_size,
                 max_seq_len=engine.max_seq_len,
-                options=backend.settings(wanted),
-                toolchain=backend.identity(wanted),
+                options=backend.settings(asked_for),
+                toolchain=backend.identity(asked_for),
                 speculative=head_steps.proposals(speculative) if speculative else None,
             ),
-            places=EnginePlaces(toolchain=wanted.toolchain),
+            places=EnginePlaces(toolchain=asked_for.toolchain),
             what=f"{engine.backend}, batch {engine.max_batch_size}, {engine.max_seq_len} tokens"
             + (f", {speculative.mode} of {speculative.max_draft_len}" if speculative else ""),
             size_bytes=weights + twin,
-            memory_bytes=host_bytes(wanted)
+            memory_bytes=host_bytes(asked_for)
             if backend.uses_toolchain
             else weights + cache_bytes(engine, self.facts.source.shape, self.recipe.kv_cache),
         )
@@ -238,18 +242,18 @@ class _Maker:
         search = self.recipe.tune
         if search is None:
             return ()
-        made = []
+        trials = []
         for point in tuning_search.points(search.space, search.budget, default=self.recipe.engine):
             settings = tuning_search.apply(self.recipe.engine, point)
             engine = self.engine(checkpoint, settings)
-            made.append(
+            trials.append(
                 Trial(
                     point=point,
                     engine=engine,
                     measurement=self.measurement(engine),
                 )
             )
-        return tuple(made)
+        return tuple(trials)
 
     def tuned_engine(self, trials: tuple[Trial, ...]) -> Step:
         """The best feasible trial's engine, with every trial beside it."""

@@ -50,8 +50,8 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
 def origin(plan: Plan) -> dict[str, Any]:
     """Where the source checkpoint came from, and the recipe's file, whose relative paths start there."""
     model = plan.recipe.model
-    named = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
-    return {**named, "file": str(plan.file.resolve())}
+    place = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
+    return {**place, "file": str(plan.file.resolve())}
 
 
 def licences(plan: Plan, site: Site) -> dict[str, Any]:
@@ -68,11 +68,11 @@ def licences(plan: Plan, site: Site) -> dict[str, Any]:
 
 def lineage(plan: Plan) -> dict[str, str]:
     """Every step's key by its name; several of one name are numbered, the first is not."""
-    made: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for step in plan.steps:
-        number = sum(name.partition(":")[0] == step.name for name in made) + 1
-        made[step.name if number == 1 else f"{step.name}:{number}"] = step.key
-    return made
+        number = sum(name.partition(":")[0] == step.name for name in keys) + 1
+        keys[step.name if number == 1 else f"{step.name}:{number}"] = step.key
+    return keys
 
 
 def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
@@ -95,7 +95,7 @@ def compatibility(plan: Plan, site: Site) -> dict[str, Any]:
 
 def described(built: Mapping[str, Any]) -> dict[str, Any]:
     """What an engine's own description says of hosts and limits."""
-    kept = (
+    fields = (
         "backend",
         "format",
         "dtype",
@@ -107,7 +107,7 @@ def described(built: Mapping[str, Any]) -> dict[str, Any]:
         "max_seq_len",
     )
     return {
-        **{name: built[name] for name in kept},
+        **{name: built[name] for name in fields},
         "device": built["device"],
         "toolchain": built["toolchain"],
         "cpu": built["toolchain"].get("cpu"),
@@ -128,18 +128,21 @@ def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
 
     A built engine and its draft meet in the server: here the engine is timed alone.
     """
-    verdict, asked = judged.verdict, plan.recipe.speculative
-    alone = asked is not None and asked.mode == WITH_DRAFT and verdict.scored
-    said = {
+    verdict, speculative = judged.verdict, plan.recipe.speculative
+    alone = speculative is not None and speculative.mode == WITH_DRAFT and verdict.scored
+    marks = {
         "scored": verdict.scored,
         "sequences_begin_with": verdict.begin,
         "measured": WITHOUT_DRAFTS if alone else "",
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in marks.items() if value}
 
 
 def _accuracy(judged: Judged) -> list[Metric]:
-    return [Metric(name, found.value, found.low, found.high) for name, found in judged.estimates.items()]
+    return [
+        Metric(name, estimate.value, estimate.low, estimate.high)
+        for name, estimate in judged.estimates.items()
+    ]
 
 
 def _speed(measured: dict[str, Any]) -> list[Metric]:

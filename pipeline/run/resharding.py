@@ -69,17 +69,17 @@ class Order:
     @property
     def rank_bytes(self) -> list[int]:
         """Bytes of weights per rank."""
-        layout, held = self.layout, stored(self.precision) if self.at_build else self.precision
-        return rank_bytes(self.shape, held, layout.tp, layout.pp, self.kv_cache, layout.ep)
+        layout, precision = self.layout, stored(self.precision) if self.at_build else self.precision
+        return rank_bytes(self.shape, precision, layout.tp, layout.pp, self.kv_cache, layout.ep)
 
     @property
     def unloadable(self) -> list[str]:
         """Why TensorRT-LLM, of the release or in any version, cannot load what will be written."""
         layout = self.layout
-        found = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
+        reasons = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
         early = () if self.at_build else self.precision.formats
         waiting = [fmt.name for fmt in early if fmt.name in AT_BUILD]
-        return found + [
+        return reasons + [
             f"format: {name} weights are quantized already, and TensorRT-LLM wants to do that itself; "
             "plan a recipe with engine.backend tensorrt"
             for name in waiting
@@ -127,8 +127,8 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     made_of = next((record.lineage[kind] for kind in CHECKPOINTS if kind in record.lineage), None)
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
-    theirs = record.facts.get("backend") == "tensorrt"
-    recipe = Precision.parse(record.recipe.get("format", "none")) if theirs else None
+    quantized_at_build = record.facts.get("backend") == "tensorrt"
+    recipe = Precision.parse(record.recipe.get("format", "none")) if quantized_at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
 
@@ -163,17 +163,17 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     require_inside(found.path)
     opened = open_checkpoint(found.path)
     shape, block = read_shape(opened.config), quantization_block(opened)
-    held = stated.precision(block, linears(shape), opened.entries)
-    if problems := reasons(shape, held, layout.tp, layout.pp, layout.ep):
-        told = [f"  {problem.replace('engine.', '--')}" for problem in problems]
+    precision = stated.precision(block, linears(shape), opened.entries)
+    if problems := reasons(shape, precision, layout.tp, layout.pp, layout.ep):
+        lines = [f"  {problem.replace('engine.', '--')}" for problem in problems]
         raise SourceError(
-            "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *told])
+            "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *lines])
         )
     waiting = found.recipe is not None and stored(found.recipe) != found.recipe
     return Order(
         checkpoint=found.path,
         shape=shape,
-        precision=found.recipe if found.recipe is not None and waiting else held,
+        precision=found.recipe if found.recipe is not None and waiting else precision,
         kv_cache=stated.kv_cache(block),
         layout=layout,
         release=release,

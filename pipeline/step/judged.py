@@ -30,8 +30,8 @@ def judged(store: LocalStore, kind: str, key: str, engine: str | None, since: da
     Earlier versions wrote no digest down: what is younger than the engine is of it.
     """
     for address in store.contents(key):
-        said = _said(store, address, kind)
-        if said == engine or (said is None and store.manifest(address).created_at >= since):
+        build = _said(store, address, kind)
+        if build == engine or (build is None and store.manifest(address).created_at >= since):
             return address
     return None
 
@@ -39,9 +39,9 @@ def judged(store: LocalStore, kind: str, key: str, engine: str | None, since: da
 def _said(store: LocalStore, address: str, kind: str) -> str | None:
     """Which build a judgement is of; empty of a damaged one, which is of none."""
     try:
-        said = json.loads(store.file(address, SAID[kind]).read_text(encoding="utf-8")).get(ENGINE)
+        build = json.loads(store.file(address, SAID[kind]).read_text(encoding="utf-8")).get(ENGINE)
     except NotFound:
         return None
     except (ArtifactCorrupt, OSError, ValueError, AttributeError):
         return ""
-    return None if said is None else str(said)
+    return None if build is None else str(build)

@@ -133,8 +133,8 @@ def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
 
 def is_cached(step: Step, site: Site) -> bool:
     """Whether the step's artifact is in the store with its files intact."""
-    found = held(step, site)
-    return found is not None and site.store.intact(found)
+    address = held(step, site)
+    return address is not None and site.store.intact(address)
 
 
 def held(step: Step, site: Site) -> str | None:
@@ -153,11 +153,11 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
     while store.has(step.key) and not store.intact(step.key):
         listener.damaged(step, "; ".join(store.verify(step.key)))
         store.discard(step.key)
-    found = held(step, site)
-    if found is None or not store.intact(found):
+    address = held(step, site)
+    if address is None or not store.intact(address):
         return None
-    store.push(found, _moving(step, listener, "pushed"))
-    return Made(step=step, manifest=store.manifest(found), cached=True)
+    store.push(address, _moving(step, listener, "pushed"))
+    return Made(step=step, manifest=store.manifest(address), cached=True)
 
 
 @contextmanager
@@ -189,11 +189,11 @@ def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
     try:
         yield
     except BuildFailed as exc:
-        what = f"{step.kind} {step.key[:12]}"
-        found = full_disk.explained(exc, what, store=store.root, needed_bytes=step.size_bytes)
-        if found is exc:
+        name = f"{step.kind} {step.key[:12]}"
+        failure = full_disk.explained(exc, name, store=store.root, needed_bytes=step.size_bytes)
+        if failure is exc:
             raise
-        raise found from exc
+        raise failure from exc
 
 
 def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], None]:

@@ -94,8 +94,8 @@ class Step:
 
     def traced(self, origins: Mapping[str, str]) -> "Step":
         """The step with the user's names of the own copies that it makes or reads."""
-        mine = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
-        return replace(self, origins=mine)
+        own = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
+        return replace(self, origins=own)
 
     @property
     def key(self) -> str:
