@@ -64,7 +64,9 @@ def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools:
                 text.drawn(item.samples, calibration.date)
                 for text, item in zip(data, calibration.data, strict=True)
             ),
-            blend=total and Blend(samples=total.samples, tokens=total.tokens, weights=weights),
+            blend=None
+            if total is None
+            else Blend(samples=total.samples, tokens=total.tokens, weights=weights),
             seq_len=calibration.seq_len,
             max_sequences=calibration.max_sequences,
             pack=calibration.pack,

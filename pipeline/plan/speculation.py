@@ -72,11 +72,13 @@ def _mode(speculative: Speculative) -> Iterator[str]:
         yield f"speculative.draft: {speculative.mode} proposes tokens by itself; leave draft out"
     if speculative.mode in WITH_HEADS and speculative.draft_format != "none":
         yield (
-            f"speculative.draft_format: {speculative.draft_format!r} is for a draft model; heads stay in their "
-            "own type, leave it out"
+            f"speculative.draft_format: {speculative.draft_format!r} is for a draft model; heads stay in "
+            "their own type, leave it out"
         )
     elif speculative.draft is None and speculative.draft_format != "none":
-        yield f"speculative.draft_format: {speculative.draft_format!r} is for a draft model, and there is none"
+        yield (
+            f"speculative.draft_format: {speculative.draft_format!r} is for a draft model, and there is none"
+        )
 
 
 def _length(recipe: Recipe, speculative: Speculative) -> Iterator[str]:

@@ -11,7 +11,7 @@ from artifacts.registry.registry import Registry
 from artifacts.store import scratch, tree
 from artifacts.store.disk import FullDiskSaid, UnwritableSaid, refuse_taken
 from artifacts.store.local import LocalStore
-from calibration.job import NoPlaces
+from calibration.job import Job
 from pipeline.checkpoint import naming, stated
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout_checks import linears, reasons
@@ -26,7 +26,8 @@ from pipeline.process import process
 from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import require_inside
 from pipeline.step.child_job import child_job
-from pipeline.step.parameters import ShardedJob, ShardedParams
+from pipeline.step.parameters import ShardedParams
+from pipeline.step.step import Step
 from pipeline.weights.tensors import open_checkpoint
 from recipes.precision import Precision
 from recipes.regular import is_directory, user_path
@@ -85,10 +86,12 @@ class Order:
             for name in waiting
         ]
 
-    def job(self, out: Path) -> ShardedJob:
-        """The same work as of a plan's step, into the directory `out`."""
-        return ShardedJob(
+    @property
+    def step(self) -> Step:
+        """The same work as a step of a plan, by the directory's name in the place of a key."""
+        return Step(
             kind="sharded_checkpoint",
+            inputs={"checkpoint": str(self.checkpoint)},
             params=ShardedParams(
                 format=self.precision,
                 kv_cache=self.kv_cache,
@@ -97,9 +100,6 @@ class Order:
                 at_build=self.at_build or None,
                 names=naming.param(self.shape.architecture, self.release),
             ),
-            places=NoPlaces(),
-            inputs={"checkpoint": self.checkpoint},
-            out=out,
         )
 
 
@@ -194,15 +194,17 @@ def write(order: Order, target: Path, on_progress: Progress) -> process.Usage:
             scratch.sweep(target.parent, prefix)
         full.require()
         with UnwritableSaid(target.parent), scratch.scratch(target.parent, prefix) as draft:
-            usage = _convert(order.job(draft), on_progress)
+            usage = _convert(order, draft, on_progress)
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)
     return usage
 
 
-def _convert(job: ShardedJob, on_progress: Progress) -> process.Usage:
+def _convert(order: Order, out: Path, on_progress: Progress) -> process.Usage:
     """Converts in a child process, which dies with this one."""
+    step, inputs = order.step, {"checkpoint": order.checkpoint}
+    job = Job(kind=step.maker, params=step.params, places=step.places, inputs=inputs, out=out)
     with tempfile.TemporaryDirectory(prefix="enginery-") as directory:
         child = child_job(job, name="reshard", log=Path(directory) / "log", timeout_s=TIMEOUT_S)
         return process.run(child, on_progress)

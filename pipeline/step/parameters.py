@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from calibration.job import FormatParam, Job, NoPlaces, Parameters, Places
 from calibration.parameters import Count, DrawnSource, TextPlaces
@@ -101,7 +101,7 @@ class TunedParams(Parameters):
 
     points: tuple[Mapping[str, Any], ...]
     """Field of the recipe's engine -> value, of each point."""
-    objective: str
+    objective: Literal["throughput", "latency"]
     slo: Slo
 
 
