@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from artifacts.store.local import open_store
 from pipeline.checkpoint.named import source_tensors
+from pipeline.child.kinds import maker
 from pipeline.models.config_json import read_shape
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan, sensitivity
@@ -167,6 +168,14 @@ def test_what_the_keys_hash_is_what_it_was(tmp_path, monkeypatch):
     lost, new = golden.keys() - now.keys(), now.keys() - golden.keys()
     assert [golden[key] for key in sorted(lost)] == [now[key] for key in sorted(new)]
     assert GOLDEN.read_text() == written_again(now)
+
+
+def test_every_document_is_read_by_the_parameters_of_its_kind_and_written_the_same():
+    for document in json.loads(GOLDEN.read_text()).values():
+        model = maker(document["kind"]).job.model_fields["params"].annotation
+        assert model is not None
+        params = model.model_validate_json(json.dumps(document["params"]))
+        assert json.loads(json.dumps(params.document())) == document["params"], document["kind"]
 
 
 def written_again(now: dict[str, object]) -> str:
