@@ -103,7 +103,7 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
         try:
             data[item] = read_data(loaded.base, item, store)
         except (DataError, SourceError, FileRefused, OSError) as exc:
-            problems.append(f"{place}: {told(exc)}")
+            problems.append(f"{place}: {format_error(exc)}")
     draft, sources = draft_model(loaded.recipe), {}
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
@@ -111,12 +111,12 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
             with _collecting_later():
                 sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
-            problems.insert(number, f"{place}: {told(exc)}")
+            problems.insert(number, f"{place}: {format_error(exc)}")
     problems += _templates(loaded, data, store, whole="model" in sources)
     try:
         heads = _heads(loaded, store)
     except (SourceError, FileRefused, OSError) as exc:
-        problems.append(f"speculative.draft: {told(exc)}")
+        problems.append(f"speculative.draft: {format_error(exc)}")
     if problems:
         raise RecipeError(loaded.file, problems)
     return Facts(
@@ -130,8 +130,8 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
     )
 
 
-def told(exc: Exception) -> str:
-    """What an error says; of one of the file system the file, and the reason."""
+def format_error(exc: Exception) -> str:
+    """The error's message; of one of the file system the file, and the reason."""
     return f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)
 
 
@@ -194,7 +194,7 @@ def source_of(loaded: Loaded, store: LocalStore) -> Source:
     try:
         return read_source(loaded.recipe.model, loaded.base, store)
     except (SourceError, FileRefused, OSError) as exc:
-        raise RecipeError(loaded.file, [f"model: {told(exc)}"]) from exc
+        raise RecipeError(loaded.file, [f"model: {format_error(exc)}"]) from exc
 
 
 def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool = False) -> Source:

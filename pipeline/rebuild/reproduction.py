@@ -18,7 +18,7 @@ from pipeline.rebuild import file_differences
 from pipeline.rebuild.file_differences import Difference
 from pipeline.rebuild.step_differences import is_same, otherwise
 from pipeline.run.publish import lineage
-from pipeline.run.release import tried
+from pipeline.run.release import try_points
 from pipeline.step.realize import Listener, Made, Site, realize
 from pipeline.step.step import Step
 from recipes.load import Loaded
@@ -114,7 +114,7 @@ def rebuild(plan: Plan, site: Site, listener: Listener) -> list[Made]:
 
     needed = _closure(plan)
     return [
-        make(tried(step, plan.trials, make) if step.kind == "engine" else step)
+        make(try_points(step, plan.trials, make) if step.kind == "engine" else step)
         for step in plan.steps
         if step.key in needed
     ]

@@ -13,20 +13,20 @@ from artifacts.trust.licence import licence_of
 from pipeline.drafting.modes import WITH_DRAFT
 from pipeline.evaluate.gate import Estimate, Verdict
 from pipeline.plan.plan import Plan
-from pipeline.step.realize import Site, held
+from pipeline.step.realize import Site, find_address
 
 WITHOUT_DRAFTS = "without drafts"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judgement:
     """A verdict, and all the metrics that were estimated, limited or not."""
 
     verdict: Verdict
     estimates: Mapping[str, Estimate]
 
 
-def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
+def publish(plan: Plan, site: Site, registry: Registry, judged: Judgement) -> int:
     """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
     return registry.publish(
         Publication(
@@ -75,11 +75,11 @@ def lineage(plan: Plan) -> dict[str, str]:
     return keys
 
 
-def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
+def metrics(plan: Plan, site: Site, judged: Judgement) -> list[Metric]:
     """Every number that is registered with a version: accuracy with intervals, speed, size."""
     engine = site.store.manifest(plan.step("engine").key)
     step = plan.step("measurement")
-    timed = site.store.file(held(step, site) or step.key, "measurement.json")
+    timed = site.store.file(find_address(step, site) or step.key, "measurement.json")
     measured = json.loads(timed.read_text())
     return [*_accuracy(judged), *_speed(measured), *_size(engine, judged.verdict.scored)]
 
@@ -123,7 +123,7 @@ def per_rank(weight_bytes: Mapping[str, int]) -> list[int]:
     return [sum(size for file, size in weight_bytes.items() if Path(file).name == name) for name in names]
 
 
-def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
+def _apart(plan: Plan, judged: Judgement) -> dict[str, str]:
     """What was scored, after which tokens, and what was measured otherwise than it is served.
 
     A built engine and its draft meet in the server: here the engine is timed alone.
@@ -138,7 +138,7 @@ def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
     return {name: value for name, value in marks.items() if value}
 
 
-def _accuracy(judged: Judged) -> list[Metric]:
+def _accuracy(judged: Judgement) -> list[Metric]:
     return [
         Metric(name, estimate.value, estimate.low, estimate.high)
         for name, estimate in judged.estimates.items()

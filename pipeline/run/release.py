@@ -10,9 +10,9 @@ from pipeline.errors import BuildFailed
 from pipeline.evaluate import gate
 from pipeline.plan.plan import Plan, Trial
 from pipeline.run import publish
-from pipeline.run.publish import Judged
+from pipeline.run.publish import Judgement
 from pipeline.step.parameters import TunedPlaces
-from pipeline.step.realize import Made, Site, held, is_cached
+from pipeline.step.realize import Made, Site, find_address, is_cached
 from pipeline.step.step import Step
 
 
@@ -24,7 +24,7 @@ class Outcome:
     version: int
     alias: str
     engine_key: str
-    judged: Judged
+    judged: Judgement
     made: tuple[Made, ...]
 
 
@@ -42,7 +42,7 @@ def run_plan(plan: Plan, site: Site, registry: Registry, make: MakeStep) -> Outc
         made = []
         for step in plan.steps:
             search = step.kind == "engine" and plan.trials and not is_cached(step, site)
-            made.append(make(tried(step, plan.trials, make) if search else step))
+            made.append(make(try_points(step, plan.trials, make) if search else step))
         judged = judge(plan, site)
         judged.verdict.require()
         lease.require()  # else a sweep may have taken what is about to be named
@@ -64,7 +64,7 @@ def keys(plan: Plan) -> list[str]:
     return list(dict.fromkeys(key for step in steps for key in (step.key, *step.inputs.values())))
 
 
-def tried(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
+def try_points(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
     """Builds and measures every point of a search; the step that chooses knows which failed: a result too."""
     failures = {}
     for number, trial in enumerate(trials):
@@ -76,12 +76,12 @@ def tried(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
     return replace(engine, places=TunedPlaces(failures=failures)) if trials else engine
 
 
-def judge(plan: Plan, site: Site) -> Judged:
+def judge(plan: Plan, site: Site) -> Judgement:
     """The gate's verdict on the evaluated engine, and every metric with its interval."""
     step = plan.step("evaluation")
-    key = held(step, site) or step.key
+    key = find_address(step, site) or step.key
     records = gate.read_records(site.store.file(key, "samples.jsonl"))
     scores = json.loads(site.store.file(key, "scores.json").read_text())
     begin = scores.get("sequences_begin_with", {}).get("tokens") or ""
     verdict = gate.judge(plan.recipe.gate.limits, records, scores.get("scored", ""), begin)
-    return Judged(verdict, gate.estimates(records))
+    return Judgement(verdict, gate.estimates(records))

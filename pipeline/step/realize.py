@@ -19,7 +19,7 @@ from pipeline.process.host import Host
 from pipeline.process.meter import Progress
 from pipeline.step import reuse
 from pipeline.step.child_job import DOOR, child_job
-from pipeline.step.judged import SAID, judged
+from pipeline.step.judged import JUDGEMENTS, find_judgement
 from pipeline.step.step import Step
 
 WARNING = ("calibration_set", "statistics")
@@ -94,13 +94,15 @@ def realize(step: Step, site: Site, listener: Listener) -> Made:
                 inputs = _inputs(step, store, listener)
                 job = Job(kind=step.maker, params=step.params, places=places, inputs=inputs, out=draft.path)
                 name, log = f"{step.kind} {step.key[:12]}", store.log(step.key)
-                with _users_places(step, job), _full_disk_said(store, step):
+                with _naming_users_place(step, job), _naming_full_disk(store, step):
                     child = child_job(job, name=name, log=log, timeout_s=site.timeout_s, module=site.child)
                     usage = process.run(child, _progress(step, listener))
                 draft.peak_memory_bytes = usage.peak_memory_bytes
             reuse.keep(step, store, say)
             reuse.forget(step, store)
-            made = Made(step=step, manifest=store.manifest(held(step, site) or step.key), cached=False)
+            made = Made(
+                step=step, manifest=store.manifest(find_address(step, site) or step.key), cached=False
+            )
         made = replace(made, warnings=_warnings(made, store))
     listener.finished(made)
     return made
@@ -109,7 +111,7 @@ def realize(step: Step, site: Site, listener: Listener) -> Made:
 @contextmanager
 def _draft(step: Step, site: Site, listener: Listener) -> Iterator[Draft]:
     """The step's artifact as it is written; judgements of other builds of an engine stay beside it."""
-    store, document, beside = site.store, step.as_dict(), step.kind in SAID
+    store, document, beside = site.store, step.as_dict(), step.kind in JUDGEMENTS
     with store.write(
         step.key, kind=step.kind, step=document, host=site.host.as_dict(), beside=beside
     ) as draft:
@@ -133,19 +135,19 @@ def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
 
 def is_cached(step: Step, site: Site) -> bool:
     """Whether the step's artifact is in the store with its files intact."""
-    address = held(step, site)
+    address = find_address(step, site)
     return address is not None and site.store.intact(address)
 
 
-def held(step: Step, site: Site) -> str | None:
+def find_address(step: Step, site: Site) -> str | None:
     """Address of what the store has for a step: any content, but of a judgement only one of this engine."""
     store, engine = site.store, step.inputs.get("engine", "")
     if not store.has(step.key):
         return None
-    if step.kind not in SAID or not store.has(engine):
+    if step.kind not in JUDGEMENTS or not store.has(engine):
         return step.key
     built = store.manifest(engine)
-    return judged(store, step.kind, step.key, built.digest, built.created_at)
+    return find_judgement(store, step.kind, step.key, built.digest, built.created_at)
 
 
 def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
@@ -153,7 +155,7 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
     while store.has(step.key) and not store.intact(step.key):
         listener.damaged(step, "; ".join(store.verify(step.key)))
         store.discard(step.key)
-    address = held(step, site)
+    address = find_address(step, site)
     if address is None or not store.intact(address):
         return None
     store.push(address, _moving(step, listener, "pushed"))
@@ -161,7 +163,7 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
 
 
 @contextmanager
-def _users_places(step: Step, job: Job[Any, Any]) -> Iterator[None]:
+def _naming_users_place(step: Step, job: Job[Any, Any]) -> Iterator[None]:
     """Names the user's own place where an error names our copy of what is there.
 
     What is wrong with the store is not, nor is a crash while the copy is made, wrong with the user's place.
@@ -184,13 +186,13 @@ def _users_places(step: Step, job: Job[Any, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
+def _naming_full_disk(store: LocalStore, step: Step) -> Iterator[None]:
     """Says that the disk is full where that is why a child failed: then its log is empty too."""
     try:
         yield
     except BuildFailed as exc:
         name = f"{step.kind} {step.key[:12]}"
-        failure = full_disk.explained(exc, name, store=store.root, needed_bytes=step.size_bytes)
+        failure = full_disk.explain_failure(exc, name, store=store.root, needed_bytes=step.size_bytes)
         if failure is exc:
             raise
         raise failure from exc

@@ -18,7 +18,7 @@ from pipeline.models.config_json import read_shape
 from pipeline.plan.plan import Plan, Trial
 from pipeline.process.meter import Progress
 from pipeline.run.release import Outcome, run_plan
-from pipeline.step.judged import SAID, build_of
+from pipeline.step.judged import JUDGEMENTS, build_of
 from pipeline.step.parameters import EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Kind, Step
@@ -95,9 +95,9 @@ def build(job: ToyJob, progress: Progress) -> None:
         time.sleep(600)
     for name, text in FILES.get(kind, lambda _: {"toy.txt": kind})(params).items():
         (out / name).write_text(text)
-    if kind in SAID and "engine" in job.inputs:
-        said = json.loads((out / SAID[kind]).read_text())
-        (out / SAID[kind]).write_text(json.dumps({**said, **build_of(job.inputs["engine"])}))
+    if kind in JUDGEMENTS and "engine" in job.inputs:
+        said = json.loads((out / JUDGEMENTS[kind]).read_text())
+        (out / JUDGEMENTS[kind]).write_text(json.dumps({**said, **build_of(job.inputs["engine"])}))
     if kind == "engine":
         never_the_same(params, out)
     progress(10, 10, "tensors")
