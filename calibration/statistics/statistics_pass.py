@@ -37,6 +37,7 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     would be worthless, ResumeRefused for another pass's leftovers, MemoryExceeded above the host's cap.
     """
     params, places, out = job.params, job.places, job.out
+    assert places.resume is not None
     source = Source.open(job.inputs["source"])
     device, search = _device(params.device), params.record == "all"
     skeleton = Skeleton(source.root, device)
@@ -45,7 +46,7 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     sizes = sizes_of(skeleton.config, skeleton.dtype, seq_len)
     caps = Caps(places.memory, sizes, len(batches[0].tokens_BT) * seq_len, search=search)
     caps.impose(device)
-    partial, damage = Partial.open(places.resume or out / "partial", identity(job, _versions()))
+    partial, damage = Partial.open(places.resume, identity(job, _versions()))
     shapes = [(*batch.tokens_BT.shape, sizes.hidden_size) for batch in batches]
     whole = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
     hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(whole))
