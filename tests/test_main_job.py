@@ -11,8 +11,8 @@ import pytest
 from artifacts.client import Client
 from artifacts.manifest import RESERVED
 from artifacts.store.local import open_store
-from pipeline.evaluate import tuned_engine
 from tests.callables import Cli
+from tests.jobs import build_tuned
 from tests.main_job import DEMO, write_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -229,7 +229,7 @@ def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(
         },
     }
     seen = []
-    tuned_engine.build(job, tmp_path, lambda *event: seen.append(event))
+    build_tuned(job, tmp_path, lambda *event: seen.append(event))
     trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
     assert trials["chosen"] == 0
     assert trials["trials"][1]["why"] == "out of memory"

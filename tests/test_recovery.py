@@ -24,6 +24,7 @@ from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
 from tests.disks import fill, mounted
 from tests.main_job import write_recipe
+from tests.pipeline.toy import ToyParams
 from tests.pipeline.toy_steps import CHILD
 from tests.present import present
 
@@ -189,7 +190,7 @@ def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path: Path, signum
 
 def toy(function: str, **params: object) -> Step:
     """A step that a function of tests.pipeline.toy makes."""
-    return Step(kind="engine", variant=function, inputs={}, params=params)
+    return Step(kind="engine", variant=function, inputs={}, params=ToyParams(**params))
 
 
 @pytest.mark.slow

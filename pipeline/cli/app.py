@@ -43,19 +43,21 @@ class App(Workspace):
         self.odd_rows.clear()
 
     def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
-        """A plan for every recipe of a file; refusals are raised together, each warning prints once."""
-        from pipeline.plan.planning import plan_file  # reads checkpoints and data: commands that plan only
+        """A plan for every recipe of a file, refused together with all reasons; warnings are told once."""
+        from pipeline.plan.planning import plan_one  # reads checkpoints and data: commands that plan only
+        from recipes.load import load
 
-        planned = plan_file(file, self.site)
+        planned = [(loaded, plan_one(loaded, self.site)) for loaded in load(file)]
         self._warn([loaded for loaded, _ in planned])
         return planned
 
     def drafts(self, file: Path) -> "list[Draft]":
-        """A plan for every recipe of a file, with what this host lacks to run it."""
-        from pipeline.plan.planning import draft_file  # as above
+        """A plan for every recipe of a file, with what this host lacks to carry it out."""
+        from pipeline.plan.planning import draft  # as above
+        from recipes.load import load
 
-        drafted = draft_file(file, self.site)
-        self._warn([draft.loaded for draft in drafted])
+        drafted = [draft(loaded, self.site) for loaded in load(file)]
+        self._warn([one.loaded for one in drafted])
         return drafted
 
     def _warn(self, recipes: "list[Loaded]") -> None:

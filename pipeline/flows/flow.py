@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,7 +34,7 @@ from pipeline.plan.planning import pending, plan_one
 from pipeline.process.tether import tie_if_asked
 from pipeline.rebuild.find_stale import StaleQuery, list_stale_versions
 from pipeline.run import publish
-from pipeline.run.release import Outcome, judge, through
+from pipeline.run.release import Outcome, judge, run_plan
 from pipeline.run.workspace import Workspace
 from pipeline.step.realize import Listener, Made, Site, realize
 from pipeline.step.step import Step
@@ -129,23 +129,23 @@ def run_as_tasks(plan: Plan, site: Site, registry: Registry) -> Outcome:
     report_plan(plan, site)
     states: dict[str, State[Made]] = {}
 
-    def make(step: Step, places: Mapping[str, object]) -> Made:
+    def make(step: Step) -> Made:
         before = [states[key] for key in step.inputs.values() if key in states and states[key].is_completed()]
-        state = as_task(step)(step, site, places, wait_for=before, return_state=True)
+        state = as_task(step)(step, site, wait_for=before, return_state=True)
         states[step.key] = state
         artifact: Made = state.result()
         if step.kind == "evaluation":
             report_verdict(plan, judge(plan, site).verdict)
         return artifact
 
-    outcome = through(plan, site, registry, make)
+    outcome = run_plan(plan, site, registry, make)
     report_outcome(plan, site, outcome)
     return outcome
 
 
 def as_task(step: Step) -> Callable[..., Any]:
     """The task that makes a step, under the step's name; its tag is what concurrency limits count."""
-    downloads = "repo" in step.params
+    downloads = bool(step.commit)
     return make_step.with_options(
         name=step.kind,
         task_run_name=f"{step.name} {step.key[:12]}",
@@ -156,14 +156,14 @@ def as_task(step: Step) -> Callable[..., Any]:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
-    """Builds one step's artifact; an expected error becomes the message of the failed task."""
+def make_step(step: Step, site: Site) -> Any:
+    """Makes one step's artifact exist; an error that people can act on is the message of the failed task."""
     report = Progress(step)
     try:
-        return realize(step, site, report, places=places)
+        return realize(step, site, report)
     except tuple(EXIT_CODES) as exc:
         report.failed(step, exc)
-        if "repo" in step.params:
+        if step.commit:
             raise  # Prefect retries only what is raised
         return Failed(message=headline(exc), data=exc)
 

@@ -1,7 +1,6 @@
 """Builds a published version again from its recipe, and compares it file by file."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,15 +114,15 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
 def rebuild(plan: Plan, site: Site, listener: Listener) -> list[Made]:
     """Builds the engine and what it is made of, measuring only what its tuning needs."""
 
-    def make(step: Step, places: Mapping[str, Any]) -> Made:
-        return realize(step, site, listener, places=places)
+    def make(step: Step) -> Made:
+        return realize(step, site, listener)
 
-    needed, artifacts = _closure(plan), []
-    for step in plan.steps:
-        if step.key in needed:
-            failures = try_points(plan.trials, make) if step.kind == "engine" else {}
-            artifacts.append(make(step, {"failures": failures}))
-    return artifacts
+    needed = _closure(plan)
+    return [
+        make(try_points(step, plan.trials, make) if step.kind == "engine" else step)
+        for step in plan.steps
+        if step.key in needed
+    ]
 
 
 def _closure(plan: Plan) -> set[str]:

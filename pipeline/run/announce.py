@@ -64,7 +64,7 @@ def _environment(due: Due) -> dict[str, str]:
     event = due.event
     own = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     number = event.detail.get("number", event.detail.get("now"))
-    said = {
+    variables = {
         "ENGINERY_EVENT": body(event),
         "ENGINERY_EVENT_ID": message_id(event),
         "ENGINERY_EVENT_KIND": event.kind,
@@ -72,4 +72,4 @@ def _environment(due: Due) -> dict[str, str]:
         "ENGINERY_EVENT_VERSION": str(number) if isinstance(number, int) else "",
         "ENGINERY_EVENT_ALIAS": str(event.detail.get("alias", "")),
     }
-    return own | {name: value.replace("\0", "") for name, value in said.items()}
+    return own | {name: value.replace("\0", "") for name, value in variables.items()}

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from pipeline.cli.command_parameters import MOST, PATH, Finite
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit
-    from pipeline.plan.plan import Plan
     from pipeline.plan.planning import Draft
     from pipeline.run.release import Outcome
     from recipes.schema import Engine
@@ -92,13 +92,20 @@ def _relative(path: Path) -> str:
 
 def run_file(app: App, file: Path) -> "list[Outcome]":
     """Runs every recipe of a file, in order; one that fails does not keep the others from being built."""
+    from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.errors import EXIT_CODES
+    from pipeline.run.release import run_plan
+    from pipeline.step.realize import realize
 
     outcomes, failures = [], []
     plans = [plan for _, plan in app.plans(file)]
     for plan in plans:
+        app.out.say(plan.recipe.name)
         try:
-            outcomes.append(_run_one(app, plan))
+            with Display(app.out) as display, app.announcing():
+                make = partial(realize, site=app.site, listener=display)
+                outcomes.append(run_plan(plan, app.site, app.registry, make))
+            _print_outcome(app, outcomes[-1])
         except tuple(EXIT_CODES) as exc:
             failures.append(exc)
             if len(plans) > 1:
@@ -108,17 +115,6 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
         raise failures[0]
     return outcomes
-
-
-def _run_one(app: App, plan: "Plan") -> "Outcome":
-    from pipeline.cli.progress import Display  # rich's bars: only where something runs
-    from pipeline.run.release import run as run_plan
-
-    app.out.say(plan.recipe.name)
-    with Display(app.out) as display, app.announcing():
-        outcome = run_plan(plan, app.site, app.registry, display)
-    _print_outcome(app, outcome)
-    return outcome
 
 
 def _print_outcome(app: App, outcome: "Outcome") -> None:

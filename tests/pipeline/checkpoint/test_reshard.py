@@ -16,7 +16,6 @@ import pytest
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import LocalStore, open_store
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
 from pipeline.run.resharding import Found, Layout, Order, find, held, write
@@ -25,6 +24,7 @@ from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
 from tests.callables import Ask, Cli
 from tests.checkpoints import until
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 from tests.pipeline.checkpoint.test_convert import MIXED
 from tests.pipeline.checkpoint.test_tensor_names import config_of

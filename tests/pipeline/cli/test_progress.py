@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from artifacts.store.local import LocalStore
+from calibration.job import Parameters
 from pipeline.cli.output import Output
 from pipeline.cli.progress import Bar, Display
 from pipeline.plan.planning import plan_one
@@ -17,7 +18,7 @@ from pipeline.units import duration, size
 from recipes.load import load
 from tests.main_job import write_recipe
 
-STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
+STEP = Step(kind="engine", inputs={}, params=Parameters(), what="aoti, batch 4")
 
 
 @pytest.fixture

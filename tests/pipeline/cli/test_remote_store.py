@@ -17,11 +17,10 @@ from artifacts.store.sharing import share
 from pipeline.cli.boundary import report
 from pipeline.cli.main import enginery
 from pipeline.process.host import probe
-from pipeline.run.release import run
 from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
 from tests.artifacts.remotes import opened
-from tests.pipeline.toy_steps import CHILD, INPUTS, toy_plan
+from tests.pipeline.toy_steps import CHILD, INPUTS, run, toy_plan
 from tests.servers.s3 import Bucket, S3Server, environment
 
 RECIPE = {

@@ -72,7 +72,7 @@ def test_every_backend_answers_the_planner(name: str):
     assert backend.identity(request) != backend.identity(bare)
     decided = {option for option, value in model().model_dump().items() if value is not None}
     assert backend.settings(request).keys() >= decided
-    for found in (backend.settings(request), backend.identity(request), backend.places(request)):
+    for found in (backend.settings(request), backend.identity(request)):
         assert json.loads(json.dumps(found)) == found
     assert ":" in backend.build
 

@@ -47,15 +47,14 @@ LATER = ("params.layout_version was 2, is 3", "revision was 3, is 4", "revision 
 
 def undated(step: Step) -> Step:
     """The step without the date that chat templates are told since."""
-
-    def plain(item):
-        return {name: value for name, value in item.items() if name != "date"}
-
-    data = step.params.get("data")
+    data = getattr(step.params, "data", None)
     if data is None:
         return step
-    data = [plain(item) for item in data] if isinstance(data, list) else plain(data)
-    return dataclasses.replace(step, params={**step.params, "data": data})
+    plain = [
+        item.model_copy(update={"date": None}) for item in (data if isinstance(data, tuple) else (data,))
+    ]
+    params = step.params.model_copy(update={"data": tuple(plain) if isinstance(data, tuple) else plain[0]})
+    return dataclasses.replace(step, params=params)
 
 
 def said(where: Path, *argv) -> str:

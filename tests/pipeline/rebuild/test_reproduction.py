@@ -15,10 +15,9 @@ from pipeline.errors import ExchangeRefused
 from pipeline.process.host import probe
 from pipeline.rebuild import reproduction
 from pipeline.rebuild.reproduction import Reproduction, Stage
-from pipeline.run.release import run
 from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
-from tests.pipeline.toy_steps import CHILD, toy_plan
+from tests.pipeline.toy_steps import CHILD, run, toy_plan
 
 RECIPE = {
     "version": 1,
