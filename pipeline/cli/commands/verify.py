@@ -86,7 +86,7 @@ def _verify_store(app: App) -> None:
         raise error
     lines = [
         f"{survey.artifacts:,} artifacts, {survey.files:,} files, {size(survey.size_bytes)}{where}:"
-        " every file is as it was stored"
+        " all files are intact"
         for survey, where in zip(surveys, _places(app), strict=False)
     ]
     if audit is not None:

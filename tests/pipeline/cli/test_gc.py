@@ -38,7 +38,7 @@ EAGER = ("store", "gc", "--keep-last", "1", "--min-age", "0")
 def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli: Cli, store: LocalStore):
     refused = cli("--store", store.root, *EAGER)
     assert refused.returncode == 2
-    assert "look with --dry-run, then give --yes" in refused.stderr
+    assert "preview with --dry-run, then give --yes" in refused.stderr
     dry = cli("--store", store.root, *EAGER, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert re.fullmatch(

@@ -120,7 +120,7 @@ def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path:
     done = cli("--store", measured / "store", "tools", "sensitivity", measured / "recipe.yaml", "--keep", "3")
     assert done.returncode == 0, done.stderr
     assert "3 of 16 units stay at the source dtype: " in done.stdout
-    assert "a proxy: errors of linears add up" in done.stderr
+    assert "a proxy: it adds up the errors of linears" in done.stderr
     snippet = present(re.search(r"^format:\n(?: .*\n)+", done.stdout, re.MULTILINE)).group()
     plain = yaml.safe_load(write_recipe(tmp_path / "recipe.yaml").read_text())
     del plain["format"]

@@ -48,7 +48,7 @@ def test_weights_that_differ_are_counted_and_matter(differ):
     found = differ("rank0.safetensors", tensors(a=[1, 2], b=[3], c=[4]), tensors(a=[1, 2], b=[5], d=[4]))
     assert found.what == "3 of 4 tensors: b; c; d"
     assert found.matters
-    assert "gate it again" in found.why
+    assert "run the gate again" in found.why
 
 
 def test_tensors_that_only_moved_in_the_file_are_the_same(differ):

@@ -117,7 +117,6 @@ def test_a_card_that_cannot_be_written_is_said(file: Path, registry: Registry, t
     assert "cannot be written: no such file or directory" in str(result.exception)
 
 
-@pytest.mark.parametrize("command", ["card", "serve-registry"])
 @pytest.mark.parametrize("command", ["card", "registry serve"])
 def test_help_needs_no_registry(file: Path, command: str):
     result = run(file, *command.split(), "--help")
