@@ -50,6 +50,16 @@ def test_speculative_modes_are_read_as_numbers_and_as_names(tmp_path, mode, name
     assert published.deployment(version, tmp_path).limits.speculation == name
 
 
+def test_an_engine_of_a_backend_that_is_not_known_here_is_read_and_served_by_no_engine_server(tmp_path):
+    later = published.Version(backend="later", toolchain="1.1.0", name="demo/later", checkpoint=False)
+    deployment = published.deployment(later, tmp_path)
+    assert (deployment.limits, deployment.llm_options, deployment.draft) == (None, None, None)
+    for target in ("triton", "trtllm-serve"):
+        settings = parse_settings(exporters.exporter(target).settings, (), root="/srv")
+        with pytest.raises(ExportRefused, match="backend later runs in Enginery's own runtime"):
+            exporters.export(target, deployment, settings)
+
+
 def test_files_that_disagree_are_refused(tmp_path):
     store, record = published.publish(published.ENGINE_FP8_TP2, tmp_path)
     engine = store.path(record.engine_key)
