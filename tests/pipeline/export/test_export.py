@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -48,16 +49,6 @@ def test_a_deployment_is_read_from_the_engine(tmp_path):
 def test_speculative_modes_are_read_as_numbers_and_as_names(tmp_path, mode, name):
     version = published.Version(build={"speculative_decoding_mode": mode})
     assert published.deployment(version, tmp_path).limits.speculation == name
-
-
-def test_an_engine_of_a_backend_that_is_not_known_here_is_read_and_served_by_no_engine_server(tmp_path):
-    later = published.Version(backend="later", toolchain="1.1.0", name="demo/later", checkpoint=False)
-    deployment = published.deployment(later, tmp_path)
-    assert (deployment.limits, deployment.llm_options, deployment.draft) == (None, None, None)
-    for target in ("triton", "trtllm-serve"):
-        settings = parse_settings(exporters.exporter(target).settings, (), root="/srv")
-        with pytest.raises(ExportRefused, match="backend later runs in Enginery's own runtime"):
-            exporters.export(target, deployment, settings)
 
 
 def test_files_that_disagree_are_refused(tmp_path):
@@ -266,3 +257,15 @@ def test_an_export_outlives_the_store(cli, home):
     assert cli("--store", home / "store", "export", NAME, "--to", "triton", "--out", out).returncode == 0
     shutil.rmtree(home / "store")
     assert (out / "engine" / "rank0.engine").read_text() == "stands for the plan of rank 0\n"
+
+
+def test_an_engine_of_a_backend_that_is_not_known_here_is_read_and_served_by_no_engine_server(
+    tmp_path: Path,
+) -> None:
+    later = published.Version(backend="later", toolchain="1.1.0", name="demo/later", checkpoint=False)
+    deployment = published.deployment(later, tmp_path)
+    assert (deployment.limits, deployment.llm_options, deployment.draft) == (None, None, None)
+    for target in ("triton", "trtllm-serve"):
+        settings = parse_settings(exporters.exporter(target).settings, (), root="/srv")
+        with pytest.raises(ExportRefused, match="backend later runs in Enginery's own runtime"):
+            exporters.export(target, deployment, settings)
