@@ -264,3 +264,15 @@ def test_an_export_outlives_the_store(cli: Cli, home: Path):
     assert cli("--store", home / "store", "export", NAME, "--to", "triton", "--out", out).returncode == 0
     shutil.rmtree(home / "store")
     assert (out / "engine" / "rank0.engine").read_text() == "stands for the plan of rank 0\n"
+
+
+def test_an_engine_of_a_backend_that_is_not_known_here_is_read_and_served_by_no_engine_server(
+    tmp_path: Path,
+) -> None:
+    later = published.Version(backend="later", toolchain="1.1.0", name="demo/later", checkpoint=False)
+    deployment = published.deployment(later, tmp_path)
+    assert (deployment.limits, deployment.llm_options, deployment.draft) == (None, None, None)
+    for target in ("triton", "trtllm-serve"):
+        settings = parse_settings(exporters.exporter(target).settings, (), root="/srv")
+        with pytest.raises(ExportRefused, match="backend later runs in Enginery's own runtime"):
+            exporters.export(target, deployment, settings)
