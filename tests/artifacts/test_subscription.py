@@ -61,7 +61,9 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path: Path):
         write_secret(tmp_path / "s")
     with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set"):
         read_reference("env:NO", {"NO": " "})
-    with pytest.raises(SubscriptionRefused, match="no such file; the user who runs `enginery notify` must be able to read it"):
+    with pytest.raises(
+        SubscriptionRefused, match="no such file; the user who runs `enginery notify` must be able to read it"
+    ):
         read_reference(f"file:{tmp_path / 'absent'}", {})
 
 

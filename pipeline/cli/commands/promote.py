@@ -28,7 +28,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
 
     Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
-    from artifacts.registry.aliases import refusal, require_found  # SQLAlchemy: not for --help
+    from artifacts.registry.aliases import refusal, require_expected  # SQLAlchemy: not for --help
 
     if new and expect is not None:
         raise click.UsageError("--new expects no version, and --expect one; choose one")
@@ -36,7 +36,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
     found = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
     expected = None if new else expect if expect is not None else found
-    require_found(found, record.name, alias, expected)
+    require_expected(found, record.name, alias, expected)
     if dry_run and not judgement.allowed:
         raise refusal(judgement, record.name, alias, record.number, found)
     if not dry_run:

@@ -211,7 +211,7 @@ def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
 
     (record, manifest), kept = _version(app, reference), _endorsements(app)
     if keys is not None:
-        signing.require_some(keys)
+        signing.require_keys(keys)
     known = keys or {}
     every: list[tuple[str, Any, bool]] = [
         ("files", one, bool(signing.vouching_keys(manifest, [one.bundle], known)))
