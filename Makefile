@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 ENGINERY := $(VENV)/bin/enginery
 
-.PHONY: setup demo test test-fast coverage lint lint-text lint-types bench table schema lock clean
+.PHONY: setup demo test test-fast coverage lint lint-text lint-types docs site bench table schema lock clean
 
 setup: $(VENV)/.ready
 
@@ -45,6 +45,13 @@ lint-text:
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) codespell_lib
+
+# Reference pages from the code, console sessions as the commands print today.
+docs: setup
+	$(RUN) tests.docs
+
+site: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
 
 bench: setup
 	$(RUN) tests.benchmarks

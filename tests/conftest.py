@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess  # noqa: TID251 tests start programs as a shell would
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(pytestconfig):
+def compiled_once(pytestconfig: pytest.Config) -> Iterator[None]:
     """Compiles the same C++ file once, for all tests and their children; the cache is kept between sessions."""
     real = shutil.which("g++")
     if real is None or "CXX" in os.environ:

@@ -25,7 +25,7 @@ STARTERS = {
 STARTING_PARAMETERS = {("database_url", "postgresql"), ("any_store", "remote")}
 """Parameters with which a fixture starts one."""
 
-QUICK = {"trtllm-build", "nvidia-smi", "uname"}
+QUICK = {"trtllm-build", "nvidia-smi", "file", "uname"}
 """Programs that any test may start, as it may ask any for its version: they answer within a tenth of a second."""
 
 VERSION = {"--version", "-dumpfullversion"}
@@ -136,15 +136,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # a suite in the background; children would ignore it too
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what is in the background so, and children would ignore it too.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("markexpr") == FAST:
         config.pluginmanager.register(Programs())
     if config.getoption("share"):
         number, count = map(int, config.getoption("share").split("/"))
-        config.pluginmanager.register(Share(number, count, config.getoption("claims")))
+        config.pluginmanager.register(Share(number, count, config.getoption("claims").resolve()))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,6 +4,8 @@ import pytest
 
 from tests.promises import HERE, Row, functions, rows
 
+pytestmark = pytest.mark.slow
+
 PAGE = HERE.parent / "docs" / "faults.md"
 ROWS = [row for row in rows(PAGE.read_text()) if len(row.cells) == 3 and row.cells[0] != "attack or fault"]
 

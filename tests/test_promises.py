@@ -1,20 +1,16 @@
-"""PROMISES.md names a test for whatever README and --help advertise, or says why it is not executed."""
-
-import re
+"""PROMISES.md names a test for whatever the documents and --help advertise, or says why it is not executed."""
 
 import click
 import pytest
 
 from pipeline.cli.main import enginery
+from tests.docs.pages import SITE, documents, first_cells, name_of, text_of
 from tests.promises import HERE, PAGE, Row, advertised, functions, rows, words
-from tests.readme import ROOT, sessions
 
-README = (ROOT / "README.md").read_text()
 ROWS = rows(PAGE.read_text())
 COMMANDS = "Command line"
-SESSIONS = "Console sessions of the README"
 NOT_EXECUTED = "Not executed here"
-SILENT = "Sections of the README without a promise of their own"
+SILENT = "Pages without a promise of their own"
 PROMISING = [one for one in ROWS if one.section not in (NOT_EXECUTED, SILENT) and one.tests]
 CALLS = [one for one in ROWS if one.section.startswith(f"{COMMANDS}: ")]
 
@@ -39,6 +35,7 @@ def test_an_option_without_a_row_would_be_noticed():
     assert {"gc --new-option", "newcommand"} <= lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", PROMISING, ids=lambda row: row.cells[0])
 def test_every_test_that_is_named_exists(row: Row):
     for test in row.tests:
@@ -48,12 +45,11 @@ def test_every_test_that_is_named_exists(row: Row):
 
 
 def test_every_row_names_a_test_or_stands_among_the_not_executed():
-    untested = [
-        one.cells[0] for one in ROWS if not one.tests and one.section not in (NOT_EXECUTED, SILENT, SESSIONS)
-    ]
+    untested = [one.cells[0] for one in ROWS if not one.tests and one.section not in (NOT_EXECUTED, SILENT)]
     assert untested == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", CALLS, ids=lambda row: row.cells[0])
 def test_a_test_of_an_option_gives_it(row: Row):
     """The test, with its fixtures and helpers, holds the words of the command and of the option."""
@@ -85,26 +81,23 @@ def spellings(name: str) -> set[str]:
     return next(set(one.opts) for one in command.params if option in one.opts)
 
 
-def test_every_section_of_the_readme_is_covered():
-    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    headings = set(re.findall(r"^##+ (.*)$", text, re.MULTILINE))
-    covered = {one.section.removeprefix("README: ") for one in ROWS if one.section.startswith("README: ")}
-    silent = {one.cells[0] for one in ROWS if one.section == SILENT}
+def pages_of(section: str) -> set[str]:
+    """Pages that a section of PROMISES.md is about."""
+    names = section.removeprefix("Pages: ").split(", ") if section.startswith("Pages: ") else []
+    return {name for name in names if name.endswith(".md")}
+
+
+def test_every_page_is_covered():
+    pages = {name_of(page).removeprefix("docs/") for page in documents()} - {"CONTRIBUTING.md", "SECURITY.md"}
+    covered = {name for one in ROWS for name in pages_of(one.section)}
+    silent = {name for one in ROWS if one.section == SILENT for name in one.names}
     assert covered & silent == set()
-    assert covered | silent == headings
+    assert covered | silent == pages
 
 
-@pytest.mark.parametrize("section", ["Formats", "Calibration data", "Engines"])
-def test_every_name_in_a_table_of_the_readme_has_a_row(section: str):
-    text = README.partition(f"### {section}\n")[2].partition("\n##")[0]
-    text = re.sub(r"^.*\n(?=\| ---)", "", text, flags=re.MULTILINE)  # heads of tables
-    cells = re.findall(r"^\| (`[^|]*)\|", text, re.MULTILINE)
-    told = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
-    listed = {name for one in ROWS if one.section == f"README: {section}" for name in one.names}
+@pytest.mark.parametrize("name", ["formats.md", "calibration.md", "engines.md"])
+def test_every_name_in_a_table_of_these_pages_has_a_row(name: str):
+    told = first_cells(text_of(SITE / name))
+    listed = {name_ for one in ROWS if name in pages_of(one.section) for name_ in one.names}
     assert told
     assert told - listed == set()
-
-
-def test_every_command_in_a_console_session_is_executed_or_excused():
-    listed = [name for one in ROWS if one.section == SESSIONS for name in one.names[:1]]
-    assert listed == [one.command.replace("`", "'") for one in sessions(README)]

@@ -1,9 +1,9 @@
 """Judges a version by an alias's policy: reads what the rules need in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, select
 
@@ -66,7 +66,7 @@ def parse_rules(rules: Any) -> Policy:
     problem = columns.CHECKS["policy"]["rules"](rules)
     if problem is not None:
         raise PolicyInvalid(f"its rules: it {problem}")
-    return parse_policy(rules)
+    return parse_policy(cast("Mapping[str, Any]", rules))
 
 
 def judge(db: Connection, name: str, number: int, alias: str, verified: Verified) -> Judgement:

@@ -34,6 +34,7 @@ def turned(value: Any) -> Any:
     return [turned(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_the_order_of_keys_does_not_count(value):
     assert digest.of_json(turned(value)) == digest.of_json(value)

@@ -15,6 +15,8 @@ from artifacts.registry.retention import RetainedVersion
 from artifacts.store.remote.remote_layout import manifest_path
 from tests.artifacts.marking import NOW, ago, claim, removed
 
+pytestmark = pytest.mark.slow
+
 KEYS = tuple("abcdefgh")
 BLOBS = tuple("12345678")
 AGES = st.sampled_from([0.0, 1.0, 6.0, 8.0, 40.0])

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine.reflection import Inspector
 
 from artifacts.errors import StoreUnusable
 from artifacts.registry import tables
@@ -70,7 +71,7 @@ def anatomy(url: str) -> dict[str, object]:
     return found
 
 
-def table_anatomy(there, name: str) -> dict[str, object]:
+def table_anatomy(there: Inspector, name: str) -> dict[str, object]:
     columns = {one["name"]: {**one, "type": str(one["type"])} for one in there.get_columns(name)}
     keys = sorted(there.get_foreign_keys(name), key=str)
     indexes = [one for one in there.get_indexes(name) if not one.get("duplicates_constraint")]
@@ -139,6 +140,7 @@ def test_aliases_know_since_when_they_point_there(upgraded: str):
     assert {by for _, by in moved.values()} == {"unknown"}
 
 
+@pytest.mark.slow
 def test_versions_of_equal_facts_share_them(upgraded: str):
     engine = create_engine(upgraded)
     with engine.connect() as db:

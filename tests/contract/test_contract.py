@@ -40,6 +40,7 @@ def test_an_option_that_the_version_has_not_ends_with_2(
     assert told in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_has_its_own_options(version: str, tmp_path: Path):
     help_text = called(toolchain(tmp_path / "t", version), "--help").stdout
@@ -101,7 +102,7 @@ def test_what_the_command_refuses_is_refused(changed: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_the_probe_reads_its_metadata(tmp_path):
+def test_the_probe_reads_its_metadata(tmp_path: Path):
     root = toolchain(tmp_path / "t", "1.2.0")
     code = (
         "from importlib import metadata; print(metadata.version('tensorrt_llm'), metadata.version('torch'))"

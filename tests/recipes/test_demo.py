@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import recipes.demo
 from recipes.demo.demo_model import SHAPE, Training, new_model, perplexity, train
 from recipes.demo.outliers import add_outliers
-from recipes.demo.texts import Document, long_lines, read_rows, rows_of
+from recipes.demo.texts import Document, Row, long_lines, read_rows, rows_of
 
 DEMO = Path(recipes.demo.__file__).parent
 MODEL, DATA = DEMO / "model", DEMO / "data"
@@ -50,7 +50,7 @@ def gate_slice(tokenizer):
     return [tokenizer(row["text"])["input_ids"] for row in read_rows(DATA / "gate.jsonl")[::8]]
 
 
-def texts_of(name):
+def texts_of(name: str):
     return [row["text"] for row in read_rows(DATA / f"{name}.jsonl")]
 
 
@@ -72,6 +72,7 @@ def test_the_checkpoint_fits_the_repository():
     assert sum(path.stat().st_size for path in MODEL.iterdir()) <= 10_000_000
 
 
+@pytest.mark.slow
 def test_gate_perplexity_is_that_of_a_trained_model(model, tokenizer, gate_slice):
     untrained = perplexity(new_model(tokenizer, seed=0).to(torch.bfloat16).eval(), gate_slice)
     trained = perplexity(model, gate_slice)
@@ -162,6 +163,7 @@ def test_a_file_with_a_licence_of_its_own_only_trains():
     assert {Document(name, "# Copyright (c) Somebody").split for name in names} == {"train"}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_the_seed_decides_it(tokenizer):
     stream = torch.tensor(tokenizer(texts_of("calibration")[0])["input_ids"])
     settings = Training(steps=12, batch_size=2, seq_len=32, warmup_steps=1)
@@ -183,7 +185,7 @@ def test_naive_int8_hurts_smoothquant_helps_and_useless_text_misleads(model, gat
 
     presets = ("naive INT8", "INT8 SmoothQuant")
     found = quantized_perplexities(MODEL, read_rows(DATA / "calibration.jsonl"), gate_slice, presets)
-    useless = [{"text": line} for line in (DATA / "unrelated.txt").read_text().splitlines()]
+    useless: list[Row] = [{"text": line} for line in (DATA / "unrelated.txt").read_text().splitlines()]
     misled = quantized_perplexities(MODEL, useless, gate_slice, ("INT8 SmoothQuant",))
     trained = perplexity(model, gate_slice)
     assert found["naive INT8"] > 1.03 * trained

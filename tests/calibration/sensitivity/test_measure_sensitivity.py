@@ -3,7 +3,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import modelopt.torch.quantization as mtq
 import pytest
@@ -23,6 +23,9 @@ from recipes.formats import FORMATS
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
 from tests.pipeline.pages.browser import browser
+
+if TYPE_CHECKING:
+    from calibration.sensitivity.sensitivity_values import Sensitivity
 
 NAMES = [name for name in FORMATS if name != "none"]
 MODULE = "model.layers.0.mlp.down_proj"
@@ -173,6 +176,7 @@ def test_ranges_alone_leave_the_searched_formats_out(tmp_path: Path):
     assert found["formats"] == [name for name in NAMES if not name.endswith("awq")]
 
 
+@pytest.mark.slow
 def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path: Path):
     source, statistics = prepared(tmp_path, llama(num_hidden_layers=1, intermediate_size=192))
     job = {"inputs": {"source": str(source), "statistics": str(statistics)}, "params": PARAMS}
@@ -183,7 +187,7 @@ def test_a_linear_that_blocks_do_not_fit_has_no_error_in_that_format(tmp_path: P
     assert without == {MODULE}
     units = [Unit.of(one) for one in found["units"]]
     assert MODULE in propose(units, "int4_awq", keep=0).exceptions
-    assert MODULE in page(found, b"")
+    assert MODULE in page(cast("Sensitivity", found), b"")
 
 
 def test_statistics_of_another_model_are_refused(tmp_path: Path, bad_layer: tuple[Path, Path]):
@@ -197,6 +201,7 @@ def test_linears_come_from_the_statistics(bad_layer: tuple[Path, Path]):
     assert len(linears(Statistics(bad_layer[1]), Layout("llama", 2))) == 14
 
 
+@pytest.mark.slow
 def test_the_same_numbers_make_the_same_files(artifact: Path, bad_layer: tuple[Path, Path], tmp_path: Path):
     source, statistics = bad_layer
     build(

@@ -1,7 +1,6 @@
 """Proposals: most of the error for the fewest bytes, and YAML that loads."""
 
 import math
-from typing import Any
 
 import pytest
 import yaml
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from calibration.model.linears import Layout
 from calibration.sensitivity.proposal import Unit, bargains, natural, propose, ranked, units, widers
+from calibration.sensitivity.sensitivity_values import LinearValues
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -22,17 +22,23 @@ def unit(name: str, error: float, saved: int) -> Unit:
     return Unit(linears=(name,), errors={"none": 0.0, "fp8": error}, sizes={"none": 2 * saved, "fp8": saved})
 
 
-def linears(num_layers: int) -> list[dict[str, Any]]:
+def linears(num_layers: int) -> list[LinearValues]:
     """What is measured of a model; the error grows from linear to linear."""
     names = [f"model.layers.{layer}.{kind}" for layer in range(num_layers) for kind in KINDS]
     return [
-        {"module": name, "errors": {"none": 0.0, "fp8": 0.001 * (n + 1)}, "bytes": {"none": 200, "fp8": 100}}
+        {
+            "module": name,
+            "errors": {"none": 0.0, "fp8": 0.001 * (n + 1)},
+            "bytes": {"none": 200, "fp8": 100},
+            "rows": 1,
+            "shape": [1, 1],
+        }
         for n, name in enumerate(names)
     ]
 
 
 random_units = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(1, 10**6)), min_size=1, max_size=12
+    st.tuples(st.floats(0, 1, allow_subnormal=False), st.integers(1, 10**6)), min_size=1, max_size=12
 ).map(lambda drawn: [unit(f"model.layers.{n}.mlp.down_proj", *one) for n, one in enumerate(drawn)])  # fmt: skip
 
 

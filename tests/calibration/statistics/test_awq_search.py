@@ -111,6 +111,7 @@ def test_the_factors_are_values_of_the_source_dtype():
     assert torch.equal(found.smoothing_I.bfloat16().float(), found.smoothing_I)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [128, 700, 4096])
 def test_moments_are_the_products_sum(channels: int):
     x = inputs(300, channels)
@@ -146,6 +147,7 @@ def test_neither_the_inputs_nor_the_weights_scale_matters(seed, inputs_by, weigh
     torch.testing.assert_close(one.losses_C, other.losses_C, rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-4), ("bfloat16", 1e-3)])
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), order=st.permutations(range(8)))

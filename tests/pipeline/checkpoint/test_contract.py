@@ -32,6 +32,7 @@ def converted(
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fmt", ["none", "fp8", "fp8_rowwise", "int8_sq", "int4_awq", "int4_wo", "w4a8_awq", MIXED]
 )

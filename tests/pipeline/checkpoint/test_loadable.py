@@ -12,10 +12,11 @@ from tests.pipeline.checkpoint.test_layout_checks import CONFIG
 V016 = "0.16.0"
 
 
-def said(fmt="none", tp=1, pp=1, version=V016, **change):
+def said(fmt="none", tp=1, pp=1, version=V016, **change) -> list[str]:
     return unloadable(read_shape(CONFIG | change), Precision.parse(fmt), tp, pp, version)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fmt", FORMATS)
 @pytest.mark.parametrize(("tp", "pp"), [(1, 1), (2, 1), (4, 2), (8, 8)])
 @pytest.mark.parametrize("version", ["0.12.0", V016, "1.2.0", ""])

@@ -60,12 +60,12 @@ MIXED = {"default": "fp8", "except": {"*.0.self_attn.*": "none"}}
 RELEASES = contract.facts("releases")["releases"]
 
 
-def config_of(model):
+def config_of(model) -> dict[str, Any]:
     architecture, model_type, more = MODELS[model]
     return {**CONFIG, **SIZES, "architectures": [architecture], "model_type": model_type, **more}
 
 
-def formats_of(model):
+def formats_of(model: str):
     moe = "num_experts_per_tok" in MODELS[model][2]
     return [name for name in FORMATS if not (moe and name in EXPERT_REFUSALS)]
 
@@ -111,7 +111,7 @@ def by_names(architecture):
     return found.values()
 
 
-def held(directory, config, release, ranks):
+def held(directory, config, release, ranks) -> bool:
     """Asserts that every rank file holds the tensors that the release wants, exactly; else False: it refuses."""
     for rank in range(ranks):
         try:
@@ -125,7 +125,7 @@ def held(directory, config, release, ranks):
     return True
 
 
-def refused(model, fmt, pp, release):
+def refused(model: str, fmt, pp: int, release) -> bool:
     """Whether the plan refuses an engine of that release."""
     architecture, number = MODELS[model][0], contract.minor(release)
     shape, precision = read_shape(config_of(model)), Precision.parse(fmt)
@@ -159,6 +159,7 @@ def test_experts_that_ranks_divide_have_the_same_names(
         assert held(*convert(model, "fp8", (4, 1, 2), same[-1]), same[-1], 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("fmt", "kv_cache"), [("fp8", "fp8"), ("none", "int8"), (MIXED, "auto")], ids=str)
 def test_scales_of_caches_and_mixed_precision_have_their_names(

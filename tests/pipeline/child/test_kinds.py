@@ -60,6 +60,7 @@ def test_a_kind_that_does_not_exist_has_no_maker():
             maker(kind)
 
 
+@pytest.mark.slow
 def test_the_key_of_a_step_names_the_tools_that_the_table_says(steps: list[Step]):
     assert {step.kind for step in steps} == set(get_args(Kind)) - {"dataset"}  # no demo recipe reads the hub
     for step in steps:

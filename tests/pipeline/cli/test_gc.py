@@ -11,6 +11,8 @@ from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import LocalStore, open_store
 from tests.callables import Ask, Cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> LocalStore:

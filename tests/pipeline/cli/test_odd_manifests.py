@@ -13,6 +13,8 @@ import pytest
 from artifacts.manifest import MANIFEST, seal
 from tests.pipeline import odd_rows
 
+pytestmark = pytest.mark.slow
+
 FIELDS = (
     "version", "kind", "key", "digest", "step", "files", "host", "seconds", "peak_memory_bytes", "created_at",
     "step.inputs", "step.params", "step.kind", "files.engine.json", "host.tools", "host.cpu", "unheard_of",

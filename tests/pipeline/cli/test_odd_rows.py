@@ -6,6 +6,8 @@ import pytest
 
 from tests.pipeline import odd_rows
 
+pytestmark = pytest.mark.slow
+
 CASES = os.environ.get("ENGINERY_ODD_ROWS", "40")
 """How many values are tried; `all` takes as long as `python -m tests.pipeline.odd_rows`."""
 

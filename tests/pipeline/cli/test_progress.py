@@ -81,6 +81,7 @@ def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys: pytest
     assert second.startswith(".. gc  1/4 removed, ")
 
 
+@pytest.mark.slow
 def test_what_a_calibration_set_warns_of_is_said_when_it_was_built_and_shortly_when_it_was_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -96,7 +96,7 @@ def test_a_rollback_is_one_command_and_the_log_has_it(ask: Ask, published: Regis
     [
         (("policy", "--drop"), "rules need an ALIAS"),
         (("policy", "prod", "--drop", "--verdict", "PASS"), "choose one"),
-        (("policy", "prod", "--verdict", "FAIL"), "rule verdict: ['FAIL'] cannot be; have PASS, UNVERIFIED"),
+        (("policy", "prod", "--verdict", "FAIL"), "rule verdict: ['FAIL'] is invalid; have PASS, UNVERIFIED"),
         (("policy", "prod", "--metric", "kl=3"), "--metric 'kl=3' is no bound; write NAME>=X or NAME<=X"),
         (("policy", "prod", "--signed-by", "pyproject.toml"), "give public keys in PEM"),
         (("waive", "demo/fp8:1", "prod"), "give NAME:VERSION ALIAS RULE, or nothing"),

@@ -18,6 +18,8 @@ from tests.callables import Ask
 from tests.pipeline.published import publication
 from tests.present import present
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

@@ -17,6 +17,8 @@ from pipeline.run.announce import call
 from tests.artifacts.test_webhook import due_at
 from tests.callables import Ask, Cli
 
+pytestmark = pytest.mark.slow
+
 KEY = digest.of_json("engine")
 
 

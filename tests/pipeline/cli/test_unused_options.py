@@ -8,6 +8,8 @@ from artifacts.client import Client
 from tests.callables import Ask
 from tests.pipeline.published import NAME, publication
 
+pytestmark = pytest.mark.slow
+
 V = f"{NAME}:1"
 
 

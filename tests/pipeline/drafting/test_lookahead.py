@@ -4,6 +4,8 @@ import pytest
 
 from pipeline.drafting.lookahead import draft_tokens, sizes
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_example_of_the_documentation_needs_83_tokens():
     assert draft_tokens(7, 7, 7) == 83

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from pipeline.evaluate import baseline
 VOCAB, SEQ_LEN, SEQUENCES, TOP_K = 256, 32, 6, 16
 
 
-def make_checkpoint(directory, *, tied=False, dtype=torch.bfloat16, vocab_size=VOCAB):
+def make_checkpoint(directory: Path, *, tied: bool = False, dtype=torch.bfloat16, vocab_size=VOCAB) -> Path:
     """A two-layer Llama with random weights, and a tokenizer whose tokens are bytes."""
     torch.manual_seed(0)
     shape = {
@@ -60,7 +61,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def job(source, text, **params):
+def job(source, text, **params) -> dict[str, Any]:
     data = {
         "digests": [digest.of_file(text)],
         "kind": "jsonl",

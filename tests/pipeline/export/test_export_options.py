@@ -28,6 +28,7 @@ def weights(tmp_path: Path):
     return {"engine": store.path(record.engine_key), "checkpoint": store.path(checkpoint)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("files", ["--link", "--copy", "--reference"])
 def test_files_are_linked_copied_or_left(ask: Ask, weights, tmp_path: Path, target: str, files: str):

@@ -88,6 +88,7 @@ def test_a_class_that_drops_the_spaces_is_refused_with_what_differs(tmp_path: Pa
     assert theirs.decode(theirs(text, add_special_tokens=False)["input_ids"]) == text.replace(" ", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_plan_and_transformers_agree_about_a_byte_level_tokenizer_under_a_class(
     name: str | None, tmp_path: Path
@@ -98,6 +99,7 @@ def test_plan_and_transformers_agree_about_a_byte_level_tokenizer_under_a_class(
         assert bool(planned(tmp_path)) == bool(said), said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSES)
 def test_what_plan_refuses_of_a_converted_sentencepiece_model_transformers_reads_otherwise(
     name: str | None, tmp_path: Path
@@ -189,6 +191,7 @@ def test_tokens_that_are_in_no_table_get_the_ids_that_transformers_gives_them(
     assert sorted(found.values()) == sorted(added.values())
 
 
+@pytest.mark.slow
 def test_a_bos_that_the_model_lacks_is_no_fault_of_the_rows(tmp_path: Path):
     byte_level(tmp_path, "TokenizersBackend")
     about = json.loads((tmp_path / "tokenizer_config.json").read_text())

@@ -118,6 +118,7 @@ def test_what_tokenizers_in_use_ask_for_is_taken(name: str, tmp_path: Path):
     assert read_tokens(tmp_path, ROWS).missing == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [None, 5, "x", [5], {}, {"type": 5}, [[]], {"normalizers": 5},
                                    {"normalizers": [5, None]}, {"pattern": 5, "content": 5},
                                    {"pattern": {"Regex": 5}, "content": None}, {"prepend": 5},
@@ -143,6 +144,7 @@ def test_a_panic_of_the_library_is_said_in_words(tmp_path: Path):
     assert "cannot be used: a pattern, a template or a table in it does not work" in found
 
 
+@pytest.mark.slow
 def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path: Path):
     slow = {
         "normalizer": replace({"Regex": "a*b"}, ""),
@@ -153,6 +155,7 @@ def test_a_pattern_that_takes_minutes_on_an_added_token_is_refused(tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_pattern_that_takes_no_time_is_taken_and_a_broken_one_told(tmp_path: Path):
     quick = {"normalizer": replace({"Regex": " {2,}"}, " "), "added_tokens": [token(normalized=True)]}
     (tmp_path / "tokenizer.json").write_text(json.dumps({**GOOD, **quick}))

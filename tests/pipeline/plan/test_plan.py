@@ -27,6 +27,7 @@ def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", RECIPES, ids=lambda p: p.stem)
 def test_every_shipped_recipe_plans_and_is_named_after_its_path(file: Path, site: Site):
     for loaded in load(file):

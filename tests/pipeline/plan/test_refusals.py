@@ -34,6 +34,7 @@ def refused(file: Path, site: Site, kind: type[Exception]) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -14,6 +14,8 @@ import pytest
 from pipeline.errors import BuildFailed
 from pipeline.process.process import Job, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 
 FAMILY = """

@@ -17,6 +17,8 @@ from pipeline.errors import BuildFailed
 from pipeline.process.host import child_env
 from pipeline.process.process import Job, run
 
+pytestmark = pytest.mark.slow
+
 PROGRESS = "import json, os; send = lambda e: os.write(int(os.environ['ENGINERY_PROGRESS_FD']), json.dumps(e).encode() + b'\\n')\n"
 
 

@@ -19,6 +19,8 @@ from pipeline.cli.main import enginery
 from pipeline.pages.web.registry_view import Reading
 from tests.pipeline.export.published import ENGINE_FP8_TP2, write_engine
 
+pytestmark = pytest.mark.slow
+
 SOON_S = 60.0
 
 

@@ -14,6 +14,8 @@ from recipes.errors import RecipeError
 from tests.callables import Cli
 from tests.contract.toolchain import toolchain
 
+pytestmark = pytest.mark.slow
+
 NO_TOOLS = {"PATH": "/nonexistent"}
 
 

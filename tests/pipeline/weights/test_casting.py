@@ -27,7 +27,7 @@ def stored(directory):
     return load_file(directory / "model.safetensors")
 
 
-def mixed(architecture, directory, dtype, **changes):
+def mixed(architecture: str, directory: Path, dtype: str, **changes) -> Path:
     """A checkpoint of which config.json says one type, and every other tensor has another one."""
     tiny.source(architecture, directory, torch.float64, **changes)
     others = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -41,6 +41,7 @@ def mixed(architecture, directory, dtype, **changes):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_every_value_is_rounded_as_pytorch_rounds_it(dtype: str):
     wanted = {torch_dtype: name for name, torch_dtype in TYPES.items()}[getattr(torch, dtype)]
@@ -63,6 +64,7 @@ def test_every_value_is_rounded_as_pytorch_rounds_it(dtype: str):
         assert torch.equal(found, tensor.to(getattr(torch, dtype)).view(torch.uint8)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", sorted(readers()))
 def test_the_source_holds_what_transformers_loads(architecture: str, tmp_path: Path, out: Path):
     model = mixed(architecture, tmp_path / "model", "bfloat16", num_hidden_layers=1)
@@ -148,6 +150,7 @@ def test_a_head_beside_the_table_that_it_is_tied_to_must_equal_it(same: bool, tm
     assert list(report["not_read"]) == ["lm_head.weight"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2MoeForCausalLM", "Gemma2ForCausalLM"])
 def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(
     architecture: str, tmp_path: Path

@@ -39,6 +39,7 @@ def test_a_table_is_consistent_in_itself(name: str):
         assert option.name in DESCRIPTIONS or option.name in ELSEWHERE, option
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", {option for one in SNAPSHOTS for option in snapshot(one).options})
 def test_since_and_removed_say_where_an_option_comes_and_goes(name: str):
     having = [one for one in SNAPSHOTS if name in snapshot(one).options]

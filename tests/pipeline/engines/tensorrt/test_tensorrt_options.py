@@ -10,7 +10,7 @@ from pipeline.engines.tensorrt.descriptions import ELSEWHERE
 from pipeline.engines.tensorrt.tensorrt_options import options_model
 
 
-def refused(options, version="0.16.0"):
+def refused(options: dict[str, Any], version: str = "0.16.0"):
     """What is said of options that are refused, by place."""
     with pytest.raises(ValidationError) as caught:
         options_model(table(version)).model_validate(options)
@@ -104,6 +104,7 @@ def test_all_mistakes_are_told_at_once():
     assert found.keys() == {"tokens_per_block", "zzz", "max_num_tokens", "lora_target_modules.0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemm_plugin", "kv_cache_type", "use_paged_context_fmha", "use_fp8_context_fmha",
     "tokens_per_block", "multiple_profiles", "reduce_fusion", "user_buffer", "gemm_swiglu_plugin", "low_latency_gemm_plugin",
     "weight_streaming", "strip_plan", "lora_plugin", "max_lora_rank", "gather_context_logits", "profiling_verbosity",

@@ -22,6 +22,7 @@ def many(reading: Reading, registry: Registry) -> Reading:
     return reading
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "found"),
     [

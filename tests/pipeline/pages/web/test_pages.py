@@ -14,7 +14,7 @@ from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import NAME, publication
 
 
-def seen(client, address, status=200):
+def seen(client: Client, address: str, status: int = 200) -> str:
     """What people read on a page, tags left out."""
     answer = client.get(address)
     assert answer.status_code == status, answer.text
@@ -134,6 +134,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_text_and_their_links_lead_to_them(client: Client, file: Path, name: str):
     name = name.replace(" ", "/")  # with spaces nothing can be referred to

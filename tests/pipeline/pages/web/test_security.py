@@ -16,6 +16,7 @@ BODY = {"reference": f"{NAME}:3", "alias": "prod", "expect": 2}
 ADDRESS = "/api/v1/promote"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "header",
     [None, "", "Bearer", "Bearer ", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN],
@@ -41,6 +42,7 @@ def test_a_server_without_a_token_only_reads(reading: Reading, registry: Registr
     assert registry.aliases(NAME)["prod"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PURGE"])
 @pytest.mark.parametrize("address", ["/", ADDRESS, f"/engines/{NAME}", "/nowhere"])
 def test_whatever_is_no_reading_needs_the_token(client: Client, method: str, address: str):
@@ -61,6 +63,7 @@ def test_bodies_are_bounded_before_they_are_read(client: Client):
     assert client.ask("POST", ADDRESS, content=endless(), headers=headers).status_code == 411
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["/", f"/engines/{NAME}:1", "/nowhere", "/api/v1/engines", "/metrics"])
 def test_every_answer_has_the_headers(client: Client, address: str):
     headers = client.get(address).headers
