@@ -136,6 +136,8 @@ class Client:
         alias must not exist yet); PolicyRefused where the version violates the alias's policy.
         """
         record = self.resolve(reference)
+        # Read now and compared inside the transaction: a promotion by somebody else in between is an
+        # AliasMoved.
         expected = self.registry.aliases(record.name).get(alias) if expect is None else expect
         self.registry.promote(record.name, alias, to=record.number, expect=None if new else expected)
         return self.resolve(record.reference)
@@ -161,6 +163,7 @@ class Client:
         record, target = self.resolve(reference), Path(dest).absolute()
         self.require_own_store()
         with pulling(self.store, open_database(self._registry_url), record):
+            # Again, under the lease: a gc may have collected the version since.
             record = self.resolve(record.reference)
             manifest = self.manifest(record)
             signatures, attestations = self._endorsed(manifest)
@@ -181,6 +184,7 @@ class Client:
     def verify(self, reference: str | Path) -> list[str]:
         """Every problem of a version in the store, or of a pulled directory; reads every byte."""
         directory = Path(reference)
+        # A name of a version may look like a path.
         if isinstance(reference, Path) or (directory / VERSION).is_file():
             return verify_pulled(directory)
         record = self.resolve(str(reference))

@@ -133,7 +133,7 @@ class FileDigests:
     def digests(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Digests of several files; those not in the cache are hashed in parallel."""
         stats = {path: path.stat() for path in paths}
-        cached = self._known(stats)
+        cached = self._cached(stats)
         old_ns = time.time_ns() - RACY_NS
         fresh = of_files(path for path in stats if path not in cached)
         # Every write changes ctime, which programs cannot set, unlike mtime. A file with a recent ctime may
@@ -144,7 +144,7 @@ class FileDigests:
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Valid cached digests of the paths; reads no file."""
-        return self._known(_stats(paths))
+        return self._cached(_stats(paths))
 
     def vouch(self, digests: Mapping[Path, str], since_ns: int) -> None:
         """Cache digests of files that were read after `since_ns` and not written since.
@@ -182,7 +182,7 @@ class FileDigests:
                 # SQLite's among them.
                 os.truncate(self.cache, 0)
 
-    def _known(self, stats: Mapping[Path, os.stat_result]) -> dict[Path, str]:
+    def _cached(self, stats: Mapping[Path, os.stat_result]) -> dict[Path, str]:
         digests: dict[Path, str] = {}
         if self.cache.exists():
             with self._warned(), closing(self._connect()) as db:

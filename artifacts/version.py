@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict
 
 from artifacts.address import address
 from artifacts.errors import NotFound
@@ -44,6 +44,45 @@ class Metric:
     def __post_init__(self) -> None:
         if not all(math.isfinite(x) for x in (self.value, self.low, self.high) if x is not None):
             raise ValueError(f"metric {self.name!r} is not finite: {self.value} [{self.low}, {self.high}]")
+
+
+class Gpu(TypedDict, total=False):
+    """One GPU that an engine was built on."""
+
+    name: str
+    driver: str
+    sm: int
+    """Compute capability times ten."""
+
+
+class Facts(TypedDict, total=False):
+    """The registered facts of a version: requirements on the host, and what the engine was built for."""
+
+    backend: str
+    format: str
+    dtype: str
+    kv_cache: str
+    target: str
+    """GPU type it was built for; `host` is the machine that built it."""
+    tp: int
+    pp: int
+    world_size: int
+    max_batch_size: int
+    max_seq_len: int
+    device: str
+    cpu: str
+    """Vector set that it needs."""
+    gpus: list[Gpu]
+    """One per rank."""
+    sm: int
+    toolchain: dict[str, str]
+    """Program -> version."""
+    weight_bytes_per_rank: int | list[int]
+    memory_bytes_per_rank: int | list[int]
+    """Weights and KV cache; versions published before caches were counted have only the weights."""
+    scored: str
+    sequences_begin_with: str
+    measured: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

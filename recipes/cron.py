@@ -37,6 +37,7 @@ def check_cron(text: str) -> str:
     problems = [problem for index in range(len(fields)) if (problem := _problem(fields, index))]
     if problems or not _readable(text):
         raise ValueError(f"{shortened(text)!r} cannot be read: {', '.join(problems) or EXAMPLE}")
+    # E.g. `0 0 30 2 *`, which is well-formed.
     if fires_after(text, "UTC", datetime.now(UTC)) is None:
         raise ValueError(
             f"{shortened(text)!r} never fires: there is no such date; choose another day or month"
@@ -66,6 +67,7 @@ def check_timezone(zone: str) -> str:
     if zone in names:
         return zone
     by_sound = {name.rpartition("/")[2].lower(): name for name in sorted(names)}
+    # Last, so that a whole name counts more than a city's alone.
     by_sound |= {name.lower(): name for name in names}
     close = difflib.get_close_matches(shortened(zone).lower(), by_sound, n=1)
     hint = f"did you mean {by_sound[close[0]]!r}?" if close else "e.g. 'UTC' or 'Europe/Berlin'"
@@ -77,6 +79,7 @@ def _problem(fields: list[str], index: int) -> str | None:
     if fields[index].startswith("@"):
         return None
     alone = ["*"] * len(fields)
+    # One field at a time, because croniter names none in its errors.
     alone[index] = fields[index]
     name, values, low, high = FIELDS[index]
     if not fields[index].isascii() or not _readable(" ".join(alone)):

@@ -27,6 +27,7 @@ class Columns(Frozen):
     def one_content(self) -> "Columns":
         """Checks that the columns form one kind of content."""
         kinds = [self.text is not None, self.messages is not None, self.prompt is not None]
+        # A prompt without its completion would calibrate on text that the model never wrote.
         if sum(kinds) != 1 or (self.prompt is None) != (self.completion is None):
             raise ValueError("give 'text', or 'messages', or 'prompt' and 'completion'")
         if (self.tools is not None and self.messages is None) or (

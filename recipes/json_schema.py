@@ -20,6 +20,7 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": {"type": "array", "minItems": 1},
         "description": "Dotted key -> values: one recipe per combination, each named after its values.",
     }
+    # A matrix may set the format of each variant.
     required = [key for key in schema["required"] if key != "format"]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -206,10 +206,12 @@ class Tune(Frozen):
     def values_can_be_tried(cls, space: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
         """Checks that sizes are integers from 1, and that no value is repeated."""
         for name, values in space.items():
+            # `type`, since True is an int too.
             wrong = [value for value in values if name in SETTINGS and (type(value) is not int or value < 1)]
             if wrong:
                 raise ValueError(f"{name}: {shortened(repr(wrong[0]))} is not an integer from 1")
             seen: set[str] = set()
+            # As JSON: options may be lists and mappings, which no set can hold, and 1 is not True.
             for text in (json.dumps(value, sort_keys=True) for value in values):
                 if text in seen:
                     raise ValueError(f"{name}: {shortened(text)} is repeated; keep one")
@@ -253,6 +255,7 @@ class Gate(Frozen):
     @model_validator(mode="after")
     def not_a_blend(self) -> "Gate":
         """Checks that the gate's source has no weight, which belongs to blends."""
+        # The default: whether the recipe wrote it out makes no difference.
         if self.data.weight != 1.0:
             raise ValueError("data.weight is for calibration; a gate has one source: give 'samples'")
         return self
@@ -309,6 +312,7 @@ class Recipe(Frozen):
         """The format of each linear."""
         if isinstance(self.format, str):
             return Precision.parse(self.format)
+        # By alias: the field is called `exceptions`, since `except` is a keyword of Python.
         return Precision.parse(self.format.model_dump(by_alias=True))
 
     @property
@@ -331,6 +335,7 @@ class Recipe(Frozen):
                 "add 'calibration: {data: [{path: ...}]}'"
             )
         if self.calibration is not None and self.calibration.statistics == "ranges":
+            # Ranges are cheaper to record, and lack the second moments that the search needs.
             searched = [fmt.name for fmt in self.precision.formats if fmt.needs == "search"]
             if searched:
                 raise ValueError(

@@ -118,13 +118,13 @@ class Loader(yaml.SafeLoader):
             value = float(node.value) if node.tag == f"{TAG}float" else super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, ArithmeticError, TypeError):
             raise _value_error(node, "can be read; quote it if it is text") from None
-        if isinstance(value, int | float) and not isinstance(value, bool) and not self.meant(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and not self.is_accepted(value):
             raise _value_error(
                 node, "is accepted; it is too large or too close to zero; quote it if it is text"
             )
         return value
 
-    def meant(self, value: float) -> bool:
+    def is_accepted(self, value: float) -> bool:
         """Whether a number is within bounds; others overflow, or are rounded by readers of JSON."""
         if isinstance(value, int):
             return abs(value) <= LARGEST_INT
@@ -140,7 +140,7 @@ class CardLoader(Loader):
 
     most = 100_000
 
-    def meant(self, value: float) -> bool:
+    def is_accepted(self, value: float) -> bool:
         """Accept every number: cards are written for other programs."""
         return True
 

@@ -50,6 +50,7 @@ class Reader:
             matched = _MANIFEST.fullmatch(path)
             if isinstance(manifest, str):
                 problems.append(f"{path}: {manifest}; no file is removed until it is put right or deleted")
+            # Removed since the listing, or an object that is no manifest.
             if matched is None or manifest is None:
                 continue
             commit = Blob(size_bytes=meta.size)
@@ -66,11 +67,13 @@ class Reader:
     def _manifests(self, commits: Iterable[Meta], progress: ItemProgress) -> dict[str, "Manifest | str"]:
         """Path -> manifest, or its problem; manifests removed meanwhile are left out."""
         versions = {
+            # Tag and time: some servers have no tags, and times have a resolution of one second.
             meta.path: (meta.path, f"{meta.tag} {meta.modified}")
             for meta in commits
             if _MANIFEST.fullmatch(meta.path)
         }
         new = [path for path, version in versions.items() if version not in self._read]
+        # Requests wait for the server, not for this process.
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for number, (path, manifest) in enumerate(zip(new, pool.map(self._get, new), strict=True), 1):
                 progress(number, len(new), "manifests")

@@ -23,6 +23,7 @@ def place_of(url: str) -> str:
     parsed = make_url(url)
     kind, database = parsed.get_backend_name(), parsed.database
     if kind == "sqlite" and database:
+        # Users in different directories name the same file by different relative paths.
         database = str(Path(database).absolute())
     return URL.create(kind, host=parsed.host, port=parsed.port, database=database).render_as_string()
 
@@ -57,6 +58,7 @@ def remember_own(store: LocalStore, url: str) -> None:
     if marker.bound_at(marker_text) is None:
         with connect(url).reading() as db:
             binding = publishing.bound_at(db)
+        # A marker of an early version does not record the binding, and gets it with the next publication.
         if marker_text is None or binding is not None:
             with suppress(StoreUnusable):
                 write(store.shared, marker.MARKER, marker.text(binding))

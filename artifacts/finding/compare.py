@@ -89,6 +89,7 @@ def _accuracy(
         left, right = _metric(before, name), _metric(after, name)
         if left is None or right is None:
             continue
+        # A paired difference has the narrower interval.
         change = paired.get(name) or difference(left, right)
         if not comparable:
             reason = "scored on other text, or against another source checkpoint"
@@ -102,6 +103,7 @@ def _accuracy(
             reason = (
                 f"difference {change.value:+.2g}, 95 % from {change.low:+.2g} to {change.high:+.2g}; {method}"
             )
+            # The interval excludes zero.
             sure = change.low > 0 or change.high < 0
             judgement = _better(name, change.value) if sure else "noise"
             yield Measured(name, words, left, right, judgement, reason, change)
@@ -109,6 +111,7 @@ def _accuracy(
 
 def _speed(before: VersionRecord, after: VersionRecord) -> Iterator[Measured]:
     """Each batch size timed for both, largest first; the metrics without a batch size where none was."""
+    # The first obstacle is reported: other batch sizes do not matter on other hardware.
     elsewhere = "timed on other hardware" if _hardware(before.facts) != _hardware(after.facts) else ""
     batches = [_batches(record) for record in (before, after)]
     common = sorted(batches[0] & batches[1], reverse=True)
@@ -159,6 +162,7 @@ def _batches(record: VersionRecord) -> set[int]:
 
 def _hardware(facts: Mapping[str, Any]) -> tuple[Any, ...]:
     device = str(facts.get("device", "")).partition(":")[0]
+    # A GPU's number in the host does not matter, its name does.
     return (device, facts.get("cpu") if device == "cpu" else [gpu["name"] for gpu in facts.get("gpus", [])])
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from math import inf
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from artifacts.finding.listed import Listed, collected_note
-from artifacts.finding.needs import FACTS, Facts
-from artifacts.version import VersionRecord
+from artifacts.finding.needs import FACTS
+from artifacts.version import Facts, VersionRecord
 
 RANKS = {
     "speed": ("tokens_per_s", -1.0),
@@ -68,6 +68,7 @@ def match(records: Iterable[Version], criteria: Mapping[str, Any], rank: str = "
         reasons, value = judge.reasons(record), record.metric(metric)
         score = inf if value is None else sign * value
         ranked.append((len(reasons), score, record.name, -record.number, Match(record, reasons)))
+    # Without the match, which cannot be compared where all else is equal.
     ranked.sort(key=itemgetter(0, 1, 2, 3))
     return [entry[-1] for entry in ranked]
 
@@ -89,9 +90,9 @@ class Judge:
 
     def __init__(self, criteria: Mapping[str, Any]) -> None:
         self._identity = {fact: want for fact, want in criteria.items() if fact in IDENTITY}
-        self._wanted = {fact: want for fact, want in criteria.items() if fact in FACTS}
+        self._fact_criteria = {fact: want for fact, want in criteria.items() if fact in FACTS}
         self._slo: Mapping[str, float] = criteria.get("slo", {})
-        self._known: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
+        self._reasons_by_facts: dict[int, tuple[Facts, tuple[Reason, ...]]] = {}
 
     def reasons(self, record: Version) -> tuple[Reason, ...]:
         """Every reason against a version."""
@@ -99,20 +100,20 @@ class Judge:
             text = IDENTITY[fact](record, want)
             if text is not None:
                 return (Reason(fact, text),)
-        return (*self.by_facts(record.facts), *self.by_state(record))
+        return (*self.by_facts(cast("Facts", record.facts)), *self.by_state(record))
 
     def by_facts(self, facts: Facts) -> tuple[Reason, ...]:
         """Reasons against every version with these facts."""
-        cached = self._known.get(id(facts))
-        if cached is None and facts.get("backend") == CHECKPOINT != self._wanted.get("backend"):
-            cached = self._known[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
+        cached = self._reasons_by_facts.get(id(facts))
+        if cached is None and facts.get("backend") == CHECKPOINT != self._fact_criteria.get("backend"):
+            cached = self._reasons_by_facts[id(facts)] = (facts, (Reason("kind", IS_CHECKPOINT),))
         if cached is None:
             reasons = (
                 Reason(fact, text)
-                for fact, want in self._wanted.items()
+                for fact, want in self._fact_criteria.items()
                 if (text := FACTS[fact](fact, facts, want)) is not None
             )
-            cached = self._known[id(facts)] = (
+            cached = self._reasons_by_facts[id(facts)] = (
                 facts,
                 tuple(reasons),
             )  # facts stay, so that no other gets the id
@@ -202,6 +203,7 @@ def closest(matches: Iterable[Match], most: int = 3) -> list[Match]:
 
 def _alike(matches: Iterable[Match]) -> list[Match]:
     """One match per set of reasons; versions with the same facts share one set."""
+    # By identity: thousands of versions share a few sets, whose texts need not be compared.
     return list({id(match.reasons): match for match in matches}.values())
 
 

@@ -4,8 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-Facts = Mapping[str, Any]
-"""The registered facts of a version: requirements on the host, and what the engine was built for."""
+from artifacts.version import Facts
 
 INSTALLATION = ("tensorrt_llm", "tensorrt")
 """Packages of a TensorRT-LLM installation: the one that loads an engine, and the one beneath it."""
@@ -21,7 +20,7 @@ def _equal(fact: str, facts: Facts, want: Any) -> str | None:
 
 def _at_least(fact: str, facts: Facts, want: int) -> str | None:
     have = facts.get(fact)
-    if have is None:
+    if not isinstance(have, int):
         return f"{fact} is not recorded; the criterion is at least {want}"
     return None if have >= want else f"{fact} is {have}, less than {want}"
 
@@ -98,7 +97,8 @@ def _memory(_: str, facts: Facts, have: int) -> str | None:
     """Versions published before KV caches were counted have recorded only the bytes of weights."""
     counted = "memory_bytes_per_rank" in facts
     content = "weights and KV cache" if counted else "weights"
-    per_rank = facts.get("memory_bytes_per_rank" if counted else "weight_bytes_per_rank", 0)
+    weights = facts.get("weight_bytes_per_rank", 0)
+    per_rank = facts.get("memory_bytes_per_rank", weights)
     needs = max(per_rank, default=0) if isinstance(per_rank, list) else per_rank
     return None if needs <= have else f"a rank's {content} are {needs:,} bytes, more than {have:,}"
 

@@ -70,11 +70,11 @@ def _answer(response: httpx.Response, host: str) -> Outcome:
     if 300 <= status < 400:
         return Outcome(problem=f"{host} answers {status}; redirects are not followed: give the final address")
     return Outcome(
-        problem=f"{host} answers {status}", wait_s=_asked_wait(response.headers.get("retry-after"))
+        problem=f"{host} answers {status}", wait_s=_retry_after_s(response.headers.get("retry-after"))
     )
 
 
-def _asked_wait(text: str | None) -> float | None:
+def _retry_after_s(text: str | None) -> float | None:
     """Seconds until the time in a Retry-After header, which is a number or a date."""
     if text is None:
         return None

@@ -3,10 +3,10 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from artifacts import digest
 from artifacts.errors import ArtifactCorrupt
@@ -17,6 +17,7 @@ from artifacts.store.cached import CachedStore
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken
 from artifacts.store.local import LocalStore
 from artifacts.trust import papers
+from artifacts.trust.papers import LaterFields, PulledVersion
 from artifacts.trust.provenance import Attestation
 from artifacts.trust.signing import Signature
 from artifacts.version import VersionRecord
@@ -89,7 +90,7 @@ def verify_pulled(
         texts[name] = (directory / name).read_bytes().decode(errors="replace")
     try:
         manifest = read_manifest(texts[MANIFEST], MANIFEST)
-        version = unseal(texts[VERSION], VERSION)
+        version = cast("PulledVersion", unseal(texts[VERSION], VERSION))
     except ArtifactCorrupt as exc:
         return [str(exc)]
     problems = tree.problems(
@@ -112,19 +113,20 @@ def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
     draft.rename(target)
 
 
-def _version(record: VersionRecord, manifest: Manifest) -> dict[str, Any]:
+def _version(record: VersionRecord, manifest: Manifest) -> PulledVersion:
+    caches: LaterFields = {} if manifest.caches is None else {"caches": manifest.caches}
     return {
         "name": record.name,
         "number": record.number,
         "key": record.engine_key,
         "manifest_digest": manifest.digest,
-        **({"caches": manifest.caches} if manifest.caches is not None else {}),
+        **caches,
         "published_at": record.published_at.isoformat(),
         "facts": record.facts,
     }
 
 
-def _sealed_by(version: Mapping[str, Any]) -> tuple[Any, ...]:
+def _sealed_by(version: PulledVersion) -> tuple[str, str, str | None]:
     """Key and digests of the manifest that a version was pulled with; 0.1 recorded no caches."""
     return version["key"], version["manifest_digest"], version.get("caches")
 

@@ -81,11 +81,11 @@ def number_of(db: Connection, name: str, alias: str) -> int | None:
 def require_at(db: Connection, name: str, alias: str, expect: int | None) -> int | None:
     """Version number of the alias, if it is the expected one; otherwise AliasMoved."""
     number = number_of(db, name, alias)
-    require_found(number, name, alias, expect)
+    require_expected(number, name, alias, expect)
     return number
 
 
-def require_found(number: int | None, name: str, alias: str, expect: int | None) -> None:
+def require_expected(number: int | None, name: str, alias: str, expect: int | None) -> None:
     """Raise AliasMoved if the alias is not at the expected version; None stands for no alias."""
     if number != expect:
         actual, expected = (f"version {n}" if n else "no version" for n in (number, expect))

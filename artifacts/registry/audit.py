@@ -134,12 +134,12 @@ class _Audit:
         query = select(table).order_by(*table.primary_key.columns).execution_options(yield_per=AT_ONCE)
         for row in db.execute(query):
             self.rows += 1
-            problem = rows.row_problem(table, row._asdict()) or self._more(table, row)
+            problem = rows.row_problem(table, row._asdict()) or self._further_problem(table, row)
             if problem is not None:
                 self.note(rows.row_name(table, row._asdict()), problem)
             self._remember(table, row)
 
-    def _more(self, table: Table, row: Row[Any]) -> str | None:
+    def _further_problem(self, table: Table, row: Row[Any]) -> str | None:
         if table is tables.facts and digest.of_json(row.facts) != row.id:
             return "do not match their digest: they were changed after they were written"
         if table is tables.policy:

@@ -48,6 +48,7 @@ class Catalog:
         """
         records, odd_rows = self._records(VERSION.name == name)
         if not records:
+            # With only odd rows, "no such version" would be wrong.
             raise odd_rows[0] if odd_rows else self._unknown(name)
         for odd_row in odd_rows:
             rows.report_odd(odd_row)
@@ -72,6 +73,7 @@ class Catalog:
             raise odd_rows[0]
         if records:
             return records[0]
+        # Only for the message: the name may exist without this version.
         newest, count = self.listed(target.name, limit=1)
         if not count:
             raise self._unknown(target.name)

@@ -68,7 +68,7 @@ class Database:
             binding = marker.is_store_registry(_file_of(self._engine.url))
             schema = self.schema()
             marker.require_not_lost(self.url, was_known=binding, schema=schema)
-            self._ready = self._is_ours(schema)
+            self._ready = self._check_schema(schema)
         return self._ready
 
     def schema(self) -> int | None:
@@ -82,7 +82,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A read transaction, which sees one consistent state."""
-        with self._said(), self._reader.begin() as db:
+        with self._translate_errors(), self._reader.begin() as db:
             yield db
 
     @contextmanager
@@ -90,7 +90,7 @@ class Database:
         """A write transaction, all or nothing; in SQLite it holds the write lock from its start."""
         if not self.exists():
             self.create()
-        with self._with_room(), self._said(), self._writer.begin() as db:
+        with self._with_room(), self._translate_errors(), self._writer.begin() as db:
             yield db
 
     def create(self) -> None:
@@ -101,7 +101,7 @@ class Database:
             with ReportFullDisk(path.parent, "the registry"), ReportUnwritable(path.parent):
                 path.parent.mkdir(parents=True, exist_ok=True)
         # Two first users race for this. Each checks for the tables only after it holds the write lock.
-        with self._said(), self._writer.begin() as db:
+        with self._translate_errors(), self._writer.begin() as db:
             self.take_turns(db)
             if self._schema(db) is None:
                 tables.METADATA.create_all(db)
@@ -128,7 +128,10 @@ class Database:
         """
         from artifacts.registry import migrations  # Alembic: only for this
 
-        with self._said(), self._engine.execution_options(writes=True, remakes=True).begin() as db:
+        with (
+            self._translate_errors(),
+            self._engine.execution_options(writes=True, remakes=True).begin() as db,
+        ):
             self.take_turns(db)
             schema = self._schema(db)
             if schema is None:
@@ -169,7 +172,7 @@ class Database:
         if self.kind == "postgresql":  # SQLite has one write lock for the whole database
             db.execute(select(func.pg_advisory_xact_lock(CREATION)))
 
-    def _is_ours(self, schema: int | None) -> bool:
+    def _check_schema(self, schema: int | None) -> bool:
         present, where_ = tables.SCHEMA_VERSION, f"registry {self.url}"
         if schema is None and self.kind != "sqlite":
             raise StoreUnusable(
@@ -188,7 +191,7 @@ class Database:
         return schema is not None
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except IntegrityError:  # a conflict with another transaction, which callers handle

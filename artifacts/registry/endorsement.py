@@ -83,6 +83,7 @@ def _column(engine_key: str, content: str) -> str:
 
 
 def _replace_row(db: Connection, table: Table, row: dict[str, Any], key_column: str) -> None:
+    # Deleted and inserted rather than updated: the new row gets a new seal over all of its columns.
     db.execute(delete(table).where(table.c[key_column] == row[key_column], table.c.key_id == row["key_id"]))
     db.execute(insert(table), [seals.sealed(table, row)])
 

@@ -40,7 +40,7 @@ class Governance:
 
     def judge(self, name: str, number: int, alias: str) -> Judgement:
         """The present judgement of the alias's policy on the version; changes nothing."""
-        self._require_some(name)
+        self._require_published(name)
         with self._db.reading() as db:
             return judge(db, name, number, alias, self._verified)
 
@@ -61,12 +61,12 @@ class Governance:
                     number=row.number,
                     moved_at=datetime.fromisoformat(row.moved_at),
                     moved_by=row.moved_by,
-                    judgement=self._stands(db, row.name, row.number, row.alias),
+                    judgement=self._present_judgement(db, row.name, row.number, row.alias),
                 )
                 for row in alias_rows
             ]
 
-    def _stands(self, db: Connection, name: str, number: int, alias: str) -> Judgement:
+    def _present_judgement(self, db: Connection, name: str, number: int, alias: str) -> Judgement:
         """The judgement; where it cannot be made, that is a violation of the rule `readable`."""
         try:
             return judge(db, name, number, alias, self._verified)
@@ -102,7 +102,7 @@ class Governance:
     def waive(self, request: Request) -> Waiver:
         """Waive a rule of an alias's policy for one version until a moment, with a recorded reason."""
         check_alias(request.alias)
-        self._require_some(request.name)
+        self._require_published(request.name)
         with self._db.writing() as db:
             require_version(db, request.name, request.number)
             # A promotion that runs now is judged with this waiver or without it, never in between.
@@ -125,7 +125,7 @@ class Governance:
             all_waivers = rows.read_values(db.execute(waivers.of(name)), waivers.waiver)
         return [waiver for waiver in all_waivers if ended or waiver.is_open(now)]
 
-    def _require_some(self, name: str) -> None:
+    def _require_published(self, name: str) -> None:
         """Raise NotFound for a missing registry, before a write would create an empty one."""
         if not self._db.exists():
             raise NotFound(f"no version of {name!r} in {self.url}; nothing is published here yet")

@@ -113,7 +113,7 @@ def _subject(
     return Subject(
         at=now,
         newest=None if newest is None else newest.at,
-        newest_said="" if newest is None else newest.said,
+        newest_description="" if newest is None else newest.description,
         verdict=row.verdict,
         published_at=datetime.fromisoformat(row.published_at),
         collected_at=rows.moment(row.collected_at),

@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, Connection, Select, Text, and_, cast, func
 
 from artifacts.finding.listed import FIGURES, NO_FIGURES, Listed, Named
 from artifacts.finding.match import RANKS, Judge, Match
-from artifacts.finding.needs import Facts
 from artifacts.registry import rows, tables
 from artifacts.registry.columns import MOST
+from artifacts.version import Facts
 
 VERSION, METRIC, ALIAS = tables.version.c, tables.metric.c, tables.alias.c
 
@@ -170,7 +170,7 @@ def _one_of(columns: Any, where: ColumnElement[bool]) -> ColumnElement[bool]:
     return condition
 
 
-def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, dict[str, Any]]:
+def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, Facts]:
     """Facts of the versions that meet the condition, by their id."""
     query = select(tables.facts.c.id, tables.facts.c.facts)
     if where is not TRUE:
@@ -178,7 +178,7 @@ def _facts_of(db: Connection, where: ColumnElement[bool]) -> dict[str, dict[str,
     return rows.facts(db.execute(query))
 
 
-def _facts(db: Connection, lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
+def _facts(db: Connection, lines: Sequence[Line]) -> dict[str, Facts]:
     """Facts of these versions by their id."""
     query = select(tables.facts.c.id, tables.facts.c.facts)
     if len(lines) <= AT_ONCE:

@@ -31,7 +31,7 @@ class Latest:
     """The event with the latest time in a log."""
 
     at: datetime
-    said: str
+    description: str
     """Its number, name and author, for messages."""
 
 

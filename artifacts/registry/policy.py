@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from artifacts.errors import PolicyInvalid
+from artifacts.version import Facts
 
 SKEW = timedelta(minutes=5)
 """Largest accepted difference between the clocks of hosts that use one registry."""
@@ -60,14 +61,14 @@ class Subject:
     verdict: str
     published_at: datetime
     collected_at: datetime | None
-    facts: Mapping[str, Any]
+    facts: Facts
     metrics: Mapping[str, float]
     signed: Callable[[str], bool]
     """Whether there is a good signature by a public key (PEM)."""
     open_waivers: int
     newest: datetime | None = None
     """Time of the latest event in the registry's log, where a rule needs it."""
-    newest_said: str = ""
+    newest_description: str = ""
     """Number, name and author of that event."""
 
 
@@ -120,7 +121,7 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
     age = subject.at - subject.published_at
     latest, event = subject.published_at, "the version's publication"
     if subject.newest is not None and subject.newest >= latest:
-        latest, event = subject.newest, subject.newest_said
+        latest, event = subject.newest, subject.newest_description
     if latest - subject.at > SKEW:
         return (
             f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {event} is of "

@@ -110,7 +110,7 @@ def find_or_add(db: Connection, publication: Publication) -> tuple[int, bool]:
     # The sound rows have no such version; one that cannot be read may still be it, and a second number for it
     # would be wrong.
     identity = identity_of(publication, publication.manifest_digest)
-    _require_no_odd_one(db, name, identity)
+    _require_no_odd_twin(db, name, identity)
     number = _next_number(db, name)
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
     # The seal covers the metrics, so that they are known before the version's row is written.
@@ -152,7 +152,7 @@ def _existing_version(db: Connection, publication: Publication) -> int | None:
     return None
 
 
-def _require_no_odd_one(db: Connection, name: str, identity: str) -> None:
+def _require_no_odd_twin(db: Connection, name: str, identity: str) -> None:
     """Raise an ArtifactCorrupt if the publication already exists as a version whose row is odd."""
     table = tables.version
     number = db.scalar(select(table.c.number).where(table.c.name == name, table.c.identity == identity))

@@ -93,7 +93,7 @@ class Registry(Governance):
         PolicyRefused where the version violates the alias's policy; the log records the refusal.
         """
         check_alias(alias)
-        self._require_some(name)
+        self._require_published(name)
         with self._db.writing() as db:
             require_version(db, name, to)
             publishing.take_turn(db, name)
@@ -109,7 +109,7 @@ class Registry(Governance):
         The policy is not applied: a version that was accepted before is better than the present one. The log
         records the rules that it violates. AliasMoved where the alias is not at a given `expect`.
         """
-        self._require_some(name)
+        self._require_published(name)
         with self._db.writing() as db:
             # Before `take_turn`, which would add a row for an unknown name.
             require_version(db, name, 1)
@@ -118,7 +118,7 @@ class Registry(Governance):
                 aliases.require_at(db, name, alias, expect)
             moves = self._moves(db, name, alias, sure=to is None)
             was, now = aliases.roll_back(db, name, alias, aliases.path_of(moves), to)
-            detail = {"alias": alias, "was": was, "now": now, **self._would_say(db, name, now, alias)}
+            detail = {"alias": alias, "was": was, "now": now, **self._judgement_detail(db, name, now, alias)}
             log.record(db, name, "rolled_back", detail)
             *_, last = self._moves(db, name, alias)
         return last
@@ -166,7 +166,7 @@ class Registry(Governance):
 
     def rebuild_needed(self, name: str, number: int, reasons: Sequence[str]) -> None:
         """Log the reasons to build a version again, without those that were logged before."""
-        self._require_some(name)
+        self._require_published(name)
         with self._db.writing() as db:
             require_version(db, name, number)
             publishing.take_turn(db, name)
@@ -215,7 +215,7 @@ class Registry(Governance):
         if bound is not None:
             publishing.require_bound(self._db, bound, store)
 
-    def _would_say(self, db: Connection, name: str, number: int, alias: str) -> JudgementDetail:
+    def _judgement_detail(self, db: Connection, name: str, number: int, alias: str) -> JudgementDetail:
         """The policy's judgement for the log; a policy that cannot be applied does not stop a rollback."""
         try:
             return judge(db, name, number, alias, self._verified).detail()

@@ -104,6 +104,7 @@ def read(db: Connection, versions: Collection[Named]) -> dict[Named, Remarks]:
         db.execute(waivers.of().where(_rows_of(tables.waiver.c, versions))), waivers.waiver
     ):
         granted[waiver.name, waiver.number].append(waiver)
+    # Reading the newest event costs a query, which only waivers need.
     now = log.known_moment(db) if granted else log.moment(db)
     signed: defaultdict[Named, list[Signature]] = defaultdict(list)
     version, signature = tables.version.c, tables.signature

@@ -177,7 +177,7 @@ class _Odd:
     """Odd rows of the tables that refer to versions, and the versions that each may refer to."""
 
     def __init__(self) -> None:
-        self._found: list[tuple[object, object, str]] = []
+        self._notes: list[tuple[object, object, str]] = []
 
     def note(self, table: Table, row: Row[Any], problem: str) -> None:
         """Add an odd row: it may refer to the version it names, to any of its name, or to any version."""
@@ -190,7 +190,7 @@ class _Odd:
         )
         # The name alone counts for the others.
         number = number if table is tables.pulled else None  # an alias's number may be the damaged value
-        self._found.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
+        self._notes.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
 
     def without(self, table: Table, db: Connection, query: Select[Any] | None = None) -> list[Row[Any]]:
         """The valid rows of a table; notes the odd ones."""
@@ -206,7 +206,7 @@ class _Odd:
     def of(self, name: str, number: int) -> tuple[str, ...]:
         """The odd rows that may refer to a version."""
         scopes = ((None, None), (name, None), (name, number), (None, number))
-        return tuple(text for of_name, of_number, text in self._found if (of_name, of_number) in scopes)
+        return tuple(text for of_name, of_number, text in self._notes if (of_name, of_number) in scopes)
 
 
 def _aliases(db: Connection, odd_rows: _Odd) -> defaultdict[tuple[str, int], list[str]]:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, Select, Table
 
 from artifacts.errors import ArtifactCorrupt, RowRefused
 from artifacts.registry import columns, shapes, tables
+from artifacts.version import Facts
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def facts(rows: Iterable[Row[Any]]) -> dict[str, dict[str, Any]]:
+def facts(rows: Iterable[Row[Any]]) -> dict[str, Facts]:
     """Id -> facts; odd rows are reported and left out."""
     return {row.id: row.facts for row in sound_rows(tables.facts, rows)}
 

@@ -43,7 +43,7 @@ class Cache:
         with self._sole(key):
             if self._local.intact(key):  # another process fetched it while this one waited
                 return
-            manifest = self._wanted(key)
+            manifest = self._manifest_to_fetch(key)
             # Before the fetch, so that old artifacts make way for this one, and not for half of it.
             self.shrink(manifest.size_bytes)
             with self._remote.reading([key], f"the fetch of {manifest.kind} {key[:12]}"):
@@ -55,7 +55,7 @@ class Cache:
             with self._sole(key):
                 if not self._local.path(key).is_dir():  # no other process fetched it meanwhile
                     return self._single(key, name)
-        if not self._is_right(key, name):
+        if not self._is_intact(key, name):
             self.fetch(key)
         return self._local.file(key, name)
 
@@ -121,7 +121,7 @@ class Cache:
         shutil.rmtree(self._singles(key), ignore_errors=True)
         return freed + (self._local.remove(key) if self._local.path(key).is_dir() else 0)
 
-    def _wanted(self, key: str) -> Manifest:
+    def _manifest_to_fetch(self, key: str) -> Manifest:
         """The remote store's manifest; logs that the cached copy is damaged, if there is one."""
         directory, content = self._local.path(key), self.content(key)
         if not directory.is_dir():
@@ -140,7 +140,7 @@ class Cache:
         """Fetch the content; other contents stay, except a damaged first one, which lookups would find."""
         local, content_address = self._local, manifest.address
         staging = self.root / "partial" / f"{manifest.key}.fetch"
-        with self._said(manifest, staging, manifest.size_bytes):
+        with self._reporting_full_disk(manifest, staging, manifest.size_bytes):
             present = local.blobs.sound(manifest.files.values())
             missing = {name: file for name, file in manifest.files.items() if file.sha256 not in present}
             to_fetch = self._reuse(key, missing, staging)
@@ -175,7 +175,7 @@ class Cache:
             del to_fetch[name]
         return to_fetch
 
-    def _is_right(self, key: str, name: str) -> bool:
+    def _is_intact(self, key: str, name: str) -> bool:
         """Whether a file of a cached artifact has the bytes of its record."""
         try:
             record = self._local.manifest(key).file(name)
@@ -193,7 +193,7 @@ class Cache:
         manifest = self._described(folder, key, staging)
         record, target = manifest.file(name), folder / name
         if not self._has_bytes(target, record):
-            with self._said(manifest, staging, record.size):
+            with self._reporting_full_disk(manifest, staging, record.size):
                 self._remote.fetch_files({name: record}, staging)
                 _settle(staging / name, target)
         shutil.rmtree(staging, ignore_errors=True)
@@ -207,7 +207,7 @@ class Cache:
             manifest = read_manifest(path.read_bytes().decode(errors="replace"), str(path))
         except (FileNotFoundError, ArtifactCorrupt):
             manifest = self._remote.manifest(key)
-            with self._said(manifest, staging, 0):
+            with self._reporting_full_disk(manifest, staging, 0):
                 (staging / MANIFEST).write_text(manifest.to_text())
                 _settle(staging / MANIFEST, path)
         return manifest
@@ -230,7 +230,7 @@ class Cache:
             release(path, handle)
 
     @contextmanager
-    def _said(self, manifest: Manifest, staging: Path, needed_bytes: int) -> Iterator[None]:
+    def _reporting_full_disk(self, manifest: Manifest, staging: Path, needed_bytes: int) -> Iterator[None]:
         label = f"{manifest.kind} {manifest.key[:12]}"
         instead = "give $ENGINERY_CACHE another directory"
         full = ReportFullDisk(self.root, label, needed_bytes=needed_bytes, draft=staging, instead=instead)

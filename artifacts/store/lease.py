@@ -85,7 +85,7 @@ class Lease:
             # A sweep removes leases that it considers dead, e.g. after the store's clock was set forward.
             # Then writing the object again would hide that the protection was interrupted.
             if self._written:
-                self._lost = self._lost or not self._is_there()
+                self._lost = self._lost or not self._exists()
             obstore.put(self._objects, self.path, self._text)
             self._written = True
             written_at = obstore.head(self._objects, self.path)["last_modified"]
@@ -102,7 +102,7 @@ class Lease:
             return nullcontext()
         return ReportFullDisk(self._root, "a lease", needed_bytes=reserve.ROOM_BYTES)
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         try:
             obstore.head(self._objects, self.path)
         except FileNotFoundError:

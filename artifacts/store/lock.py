@@ -62,7 +62,7 @@ class Watch:
 
     def __init__(self, path: Path, waiting: Waiting | None, patience_s: float) -> None:
         self.path, self.waiting, self.patience_s = path, waiting, patience_s
-        self.since, self.told = time.monotonic(), ""
+        self.since, self.reported = time.monotonic(), ""
 
     def look(self, holder: str) -> None:
         """Record one failed attempt; `holder` has the lock, empty where it has not written its id yet."""
@@ -73,7 +73,7 @@ class Watch:
                 " process if it hangs, and run again"
             )
         message = f"{holder_name}, at most {_hours(self.patience_s)}"
-        if holder == self.told:
+        if holder == self.reported:
             return
         if self.waiting is not None:
             self.waiting(message)
@@ -81,7 +81,7 @@ class Watch:
             log.warning("waiting for %s, which holds %s", message, self.path)
         else:
             return
-        self.told = holder
+        self.reported = holder
 
 
 def _hours(seconds: float) -> str:

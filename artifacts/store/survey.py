@@ -99,7 +99,7 @@ class _Scan:
     store: LocalStore
     names: dict[Inode, list[Path]] = field(default_factory=dict)
     """Inode of a plain file -> all of its names."""
-    wanted: dict[Path, str] = field(default_factory=dict)
+    expected: dict[Path, str] = field(default_factory=dict)
     """Name -> expected digest."""
     records: dict[str, FileRecord] = field(default_factory=dict)
     """Every content that a manifest lists."""
@@ -150,8 +150,9 @@ class _Scan:
         """The damages of a file that was read, one per content that it should have."""
         paths_of: dict[str, list[str]] = {}
         for path in self.names[inode]:
-            if result != self.wanted[path] and not isinstance(result, FileNotFoundError):  # removed meanwhile
-                paths_of.setdefault(self.wanted[path], []).append(self.short(path))
+            removed = isinstance(result, FileNotFoundError)  # since the listing, which is no damage
+            if result != self.expected[path] and not removed:
+                paths_of.setdefault(self.expected[path], []).append(self.short(path))
         return [
             Damage(
                 paths=tuple(sorted(paths)),
@@ -177,7 +178,7 @@ class _Scan:
         if inode not in self.names:
             self.size_bytes += stat_.st_size
         self.names.setdefault(inode, []).append(path)
-        self.wanted[path] = sha256
+        self.expected[path] = sha256
         return True
 
     def _note(self, path: Path, problem: str, record: FileRecord | None = None) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypedDict
 
 from artifacts import digest
 from artifacts.errors import KeyUnusable
@@ -24,8 +24,26 @@ from artifacts.trust.signing import (
 )
 from artifacts.version import VersionRecord
 
-RECORDED = "beside"
+RECORDED: Final = "beside"
 """Field of `version.json`: name -> sha256 of each file that `accompany` wrote."""
+
+
+class LaterFields(TypedDict, total=False):
+    """Fields of `version.json` that 0.1 did not write."""
+
+    caches: str
+    beside: dict[str, str]
+
+
+class PulledVersion(LaterFields):
+    """Contents of `version.json` in a pulled directory."""
+
+    name: str
+    number: int
+    key: str
+    manifest_digest: str
+    published_at: str
+    facts: dict[str, Any]
 
 
 def accompany(
@@ -70,12 +88,12 @@ def accompany(
     return sums
 
 
-def extra_names(version: Mapping[str, Any]) -> tuple[str, ...]:
+def extra_names(version: PulledVersion) -> tuple[str, ...]:
     """Names in a pulled directory that are not files of the artifact: `version.json` and its records."""
     return (MANIFEST, VERSION, *_recorded(version))
 
 
-def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) -> list[str]:
+def problems(directory: Path, manifest: Manifest, version: PulledVersion) -> list[str]:
     """Every problem of the files beside a pulled engine; reads all of them.
 
     A signature must be of the engine's files; `require_trusted` checks its key.
@@ -115,7 +133,7 @@ def signatures_in(directory: Path) -> dict[str, str]:
         raise KeyUnusable(f"{directory / SIGNATURES}: has no signatures; pull the version again") from None
 
 
-def _recorded(version: Mapping[str, Any]) -> dict[str, str]:
+def _recorded(version: PulledVersion) -> dict[str, str]:
     recorded = version.get(RECORDED, {})
     return (
         {str(name): str(sha256) for name, sha256 in recorded.items()} if isinstance(recorded, Mapping) else {}

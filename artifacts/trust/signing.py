@@ -107,7 +107,7 @@ def require_vouched(
     subject: str, manifest: Manifest, bundles: Mapping[str, str], trusted_keys: Mapping[str, str]
 ) -> tuple[str, ...]:
     """`require_signed` for anything with a manifest; `bundles` is claimed key id -> bundle."""
-    require_some(trusted_keys)
+    require_keys(trusted_keys)
     keys = vouching_keys(manifest, bundles.values(), trusted_keys)
     if keys:
         return keys
@@ -121,7 +121,7 @@ def require_vouched(
     raise NotTrusted(f"{subject} {_untrusted_message(bundles, trusted_keys)}")
 
 
-def require_some(trusted_keys: Mapping[str, str]) -> None:
+def require_keys(trusted_keys: Mapping[str, str]) -> None:
     """Raise a KeyUnusable if there is no trusted key to check signatures with."""
     if not trusted_keys:
         raise KeyUnusable("no key is trusted; give --trusted-key FILE or set ENGINERY_TRUSTED_KEYS")

@@ -44,7 +44,7 @@ def chat(column: str, value: Any, tools: tuple[Any, ...] = ()) -> Chat:
         raise ValueError(f"{column} is an empty list; give at least one message")
     decoded_messages = [_message(column, number, message) for number, message in enumerate(value, start=1)]
     messages = tuple(message for message, _ in decoded_messages)
-    if not any(map(says, messages)):
+    if not any(map(message_text, messages)):
         raise ValueError(f"{column}: every message is empty; give text or drop the row")
     return Chat(messages, tools, any(decoded for _, decoded in decoded_messages))
 
@@ -71,11 +71,11 @@ def tools(column: str, value: Any) -> tuple[Any, ...]:
 
 def words(messages: Sequence[Mapping[str, Any]]) -> str:
     """The text of a chat without its system prompt, with reasoning and tool calls."""
-    parts = [says(message) for message in messages if message["role"] != "system"]
+    parts = [message_text(message) for message in messages if message["role"] != "system"]
     return "\n".join(parts)
 
 
-def says(message: Mapping[str, Any]) -> str:
+def message_text(message: Mapping[str, Any]) -> str:
     """Content, reasoning and tool calls of a message as one text."""
     parts = [str(message[name]) for name in REASONING if message.get(name)]
     content = message["content"]

@@ -127,14 +127,14 @@ class _Source:
     """One source, ready to be drawn from."""
 
     number: int
-    found: Scan
+    scan: Scan
     reader: Reader
     how: Rendering
     fit: Fit
 
     def rows(self, size: int | Literal["all"], seed: str, progress: Progress) -> list[TokenRow]:
         """`size` rows, or all."""
-        num_rows = self.found.rows
+        num_rows = self.scan.rows
         if size != "all" and num_rows < size:
             raise DataError(
                 f"{self._where()}: {num_rows} rows, fewer than the {size} samples wanted; add rows, or lower "
@@ -142,7 +142,7 @@ class _Source:
             )
         picks = pick(num_rows, size, seed)
         rows = []
-        for count, sample in enumerate(self.reader.ahead(self.found.read(picks), self.how)):
+        for count, sample in enumerate(self.reader.ahead(self.scan.read(picks), self.how)):
             if count % TICK_ROWS == 0:
                 progress(count, len(picks), "samples")
             rows.append(self._tokenized(sample))
@@ -151,7 +151,7 @@ class _Source:
 
     def tokens(self, size: int, seed: str, progress: Progress) -> list[TokenRow]:
         """Rows with `size` tokens in total, the last drawn one cut; in the order of the file."""
-        ranks, rows_of, num_tokens = order(self.found.rows, seed), dict[int, TokenRow](), 0
+        ranks, rows_of, num_tokens = order(self.scan.rows, seed), dict[int, TokenRow](), 0
         position, step = 0, FIRST_ROWS
         while num_tokens < size and position < len(ranks):
             # How many rows make `size` tokens is known only after they are tokenized; doubling bounds the
@@ -168,7 +168,7 @@ class _Source:
             position, step = position + step, 2 * step
         if num_tokens < size:
             raise DataError(
-                f"{self._where()}: {self.found.rows} rows hold {num_tokens} tokens, fewer than the {size}"
+                f"{self._where()}: {self.scan.rows} rows hold {num_tokens} tokens, fewer than the {size}"
                 " wanted; add rows, or lower the total or its weight"
             )
         progress(size, size, "tokens")
@@ -178,7 +178,7 @@ class _Source:
         rows = {}
         # In the order of the file, which readers pass once; the caller goes back to the drawn order.
         rising = sorted(picks)
-        samples = self.reader.ahead(self.found.read(rising), self.how)
+        samples = self.reader.ahead(self.scan.read(rising), self.how)
         for count, (index, sample) in enumerate(zip(rising, samples, strict=True)):
             if count % TICK_ROWS == 0:
                 tick()
@@ -217,7 +217,7 @@ class _Source:
         }
 
     def _where(self) -> Path:
-        return self.found.files[0].path
+        return self.scan.files[0].path
 
 
 def _source_report(

@@ -39,7 +39,7 @@ class Packed:
     lengths: npt.NDArray[np.int32] | None = None
     """[S]: tokens of each sequence before its padding; None where there is none."""
 
-    def begun(self, prefix: Prefix) -> int:
+    def count_with_prefix(self, prefix: Prefix) -> int:
         """Sequences that begin with the prefix; 0 where there is none."""
         return sum(begins(row, prefix) for row in self.tokens) if prefix else 0
 

@@ -65,7 +65,7 @@ def report(rows: TokenRows, packed: Packed, reader: Reader) -> Report:
 
 def begin(packed: Packed, reader: Reader) -> Beginning:
     """The tokenizer's prefix, if any, and the number of sequences that begin with it."""
-    return {"tokens": reader.prefix_text or None, "sequences": packed.begun(reader.prefix)}
+    return {"tokens": reader.prefix_text or None, "sequences": packed.count_with_prefix(reader.prefix)}
 
 
 def longest_share(samples: Sequence[TokenRow], packed: Packed) -> LongestShare:

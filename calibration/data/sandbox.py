@@ -52,15 +52,15 @@ class Templates:
         )
         self.env.filters["tojson"] = tojson
         self.env.globals["raise_exception"] = raise_exception
-        self.known = dict[int, tuple[jinja2.Template, bool]]()
+        self.compiled = dict[int, tuple[jinja2.Template, bool]]()
 
-    def answer(self, request: Mapping[str, Any], size: int) -> dict[str, Any]:
+    def answer(self, request: Mapping[str, Any], size: int) -> dict[str, str | bool]:
         """The text of a chat, and whether the template used the date."""
         if "source" in request:
             source = request["source"]
             takes = takes_parts(self.env.parse(source))
-            self.known[request["template"]] = self.env.from_string(source), takes
-        template, parts = self.known[request["template"]]
+            self.compiled[request["template"]] = self.env.from_string(source), takes
+        template, parts = self.compiled[request["template"]]
         date_formats = list[str]()
 
         def strftime_now(form: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 HELPER = Path(__file__).with_name("sandbox.py")
 
@@ -27,6 +27,14 @@ class Rendered:
     text: str
     dated: bool
     """Whether the template used today's date."""
+
+
+class Answer(TypedDict, total=False):
+    """The helper's answer: `error` alone, or the other fields of `Rendered`."""
+
+    error: str
+    text: str
+    dated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class Sandbox:
         """Send a request if the pipe has room even while the helper reads nothing; whether it was sent."""
         line = self._line(request)
         helper = self._started()
+        # A full pipe would block this process while the helper blocks on its own answers: neither would read.
         if sum(size for _, size in self._waiting) + len(line) > helper.room:
             return False
         self._send(request, line, owner)
@@ -90,6 +99,7 @@ class Sandbox:
     def _line(self, request: Request) -> bytes:
         fields = {"date": request.date, "values": request.values, "messages": request.messages}
         number_ = self._numbers.get(request.source)
+        # The text goes once; later requests name it by its number.
         source = {"source": request.source} if number_ is None else {}
         number = len(self._numbers) if number_ is None else number_
         return json.dumps({**fields, **source, "template": number}).encode() + b"\n"
@@ -97,6 +107,7 @@ class Sandbox:
     def _started(self) -> "_Helper":
         if self._helper is None:
             self._helper = _Helper.start()
+            # Also when the interpreter ends; a `__del__` may come too late for that.
             weakref.finalize(self, self._helper.end)
         return self._helper
 
@@ -105,13 +116,14 @@ class Sandbox:
         self._waiting.append((owner, len(line)))
         self._started().send(line)
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> Answer:
         assert self._helper is not None
         answer = self._helper.answer()
         self._waiting.popleft()
         if answer is not None:
             return answer
         code, self._helper = self._helper.end(), None
+        # A new helper knows no template, and requests sent ahead died with the old one.
         self._numbers.clear()
         self._waiting.clear()
         return {"error": _exit_message(code)}
@@ -139,6 +151,7 @@ class _Helper:
             os.environ,
             file_actions=[(os.POSIX_SPAWN_DUP2, child_stdin, 0), (os.POSIX_SPAWN_DUP2, child_stdout, 1)],
         )
+        # Else this process holds the helper's ends open, and its death would go unnoticed.
         os.close(child_stdin)
         os.close(child_stdout)
         room = (
@@ -152,9 +165,10 @@ class _Helper:
             self.requests.write(request)
             self.requests.flush()
 
-    def answer(self) -> dict[str, Any] | None:
+    def answer(self) -> Answer | None:
         """The next answer; None if the helper died."""
         line = self.answers.readline()
+        # A line without its end was cut by the helper's death.
         return json.loads(line) if line.endswith(b"\n") else None
 
     def end(self) -> int:

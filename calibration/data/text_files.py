@@ -233,7 +233,7 @@ class _Feed:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.offset, self.line = file, file.tell(), 0
-        self.begun = (self.offset, self.line)
+        self.record_start = (self.offset, self.line)
         """Start of the current record, in bytes and lines; the reader of records sets it."""
 
     def __iter__(self) -> "_Feed":
@@ -243,7 +243,7 @@ class _Feed:
         raw = self.file.readline(ROW_BYTES + 1)
         if not raw:
             raise StopIteration
-        offset, line = self.begun
+        offset, line = self.record_start
         if self.offset + len(raw) - offset > ROW_BYTES:
             raise _too_long(Path(self.file.name), line + 1)
         # Spreadsheets begin a file with a byte order mark, which would be part of the first column's name.
@@ -259,7 +259,7 @@ def _records(file: BinaryIO) -> Iterator[tuple[int, int, list[str] | ValueError]
     feed = _Feed(file)
     reader = csv.reader(feed, strict=True)
     while True:
-        feed.begun = offset, line = feed.offset, feed.line
+        feed.record_start = offset, line = feed.offset, feed.line
         try:
             cells = next(reader)
         except StopIteration:

@@ -101,14 +101,14 @@ class _Part:
     def __init__(self, path: Path) -> None:
         self.handle: BinaryIO = path.open("wb")
         self.entries: dict[str, TensorEntry] = {}
-        self.held: dict[str, torch.Tensor] = {}
-        self.held_bytes = self.data_bytes = self.header_bytes = 0
+        self.buffered: dict[str, torch.Tensor] = {}
+        self.buffered_bytes = self.data_bytes = self.header_bytes = 0
 
     def takes(self, name: str, tensor: torch.Tensor, max_bytes: int) -> bool:
         """Whether a tensor still fits."""
         return (
-            self.data_bytes + self.held_bytes + tensor.nbytes <= max_bytes
-            and self.held_bytes + tensor.nbytes * (not _large(tensor)) <= MAX_HELD_BYTES
+            self.data_bytes + self.buffered_bytes + tensor.nbytes <= max_bytes
+            and self.buffered_bytes + tensor.nbytes * (not _large(tensor)) <= MAX_HELD_BYTES
             and self.header_bytes + _entry_bytes(name) <= HEADER_BYTES
         )
 
@@ -116,8 +116,8 @@ class _Part:
         """Writes a large tensor, keeps a small one."""
         self.header_bytes += _entry_bytes(name)
         if not _large(tensor):
-            self.held[name] = tensor
-            self.held_bytes += tensor.nbytes
+            self.buffered[name] = tensor
+            self.buffered_bytes += tensor.nbytes
             return
         # The header's size is unknown until the file ends: its room is skipped, and filled at the end.
         if not self.entries:
@@ -129,10 +129,10 @@ class _Part:
         streamed = len(self.entries)
         # Wide elements first: each then starts at a multiple of its size, since all before it have such
         # sizes.
-        order = sorted(self.held, key=lambda name: (-self.held[name].element_size(), name))
+        order = sorted(self.buffered, key=lambda name: (-self.buffered[name].element_size(), name))
         start = self.data_bytes
         for name in order:
-            self._enter(name, self.held[name])
+            self._enter(name, self.buffered[name])
         header = json.dumps(
             {"__metadata__": {"format": "pt"}, **self.entries}, separators=(",", ":")
         ).encode()
@@ -141,7 +141,7 @@ class _Part:
         self.handle.write(size.to_bytes(8, "little") + header.ljust(size))
         self.handle.seek(8 + size + start)
         for name in order:
-            self.handle.write(_bytes(self.held[name]))
+            self.handle.write(_bytes(self.buffered[name]))
         self.handle.close()
         return list(self.entries)
 

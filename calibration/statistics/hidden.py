@@ -51,12 +51,12 @@ class HiddenStates:
         resident: bool,
     ) -> None:
         self.folder, self.shapes, self.dtype, self.device = folder, shapes, dtype, device
-        self.held: list[torch.Tensor | None] | None = [None] * len(shapes) if resident else None
+        self.resident_batches: list[torch.Tensor | None] | None = [None] * len(shapes) if resident else None
         """Batches on the GPU, each replaced by the next layer's; None where only files hold them."""
         self.batch_bytes = _nbytes(shapes[0], dtype)
-        self.keeping = not resident
+        self.saving = not resident
         """Whether `put` writes to the files."""
-        self._kept_layer, self._kept_at = 0, time.monotonic()
+        self._saved_layer, self._saved_at = 0, time.monotonic()
         on_gpu = device.type == "cuda"
         self._writers: Executor = ThreadPoolExecutor(SHARDS) if on_gpu else Inline()
         self._committer: Executor = ThreadPoolExecutor(1) if on_gpu else Inline()
@@ -71,7 +71,7 @@ class HiddenStates:
 
     def take_up(self, layer: int) -> bool:
         """Resume at a layer whose inputs an earlier pass saved; return whether its files are complete."""
-        self._kept_layer = layer
+        self._saved_layer = layer
         sizes = [0] * SHARDS
         for batch, shape in enumerate(self.shapes):
             _, offset = self._place(layer, batch)
@@ -88,23 +88,23 @@ class HiddenStates:
         The files of the last saved layer must stay complete until the new ones are, so outputs go to the
         other set, and only after the previous commit.
         """
-        if self.held is None or last:
-            self.keeping = self.held is None
+        if self.resident_batches is None or last:
+            self.saving = self.resident_batches is None
             return
         settled = self._committed is None or self._committed.done()
         # There are two sets of files, for even and for odd layers; the set of the last saved layer is still
         # needed.
-        other_side = (layer + 1 - self._kept_layer) % 2 == 1
+        other_side = (layer + 1 - self._saved_layer) % 2 == 1
         # Saving every layer would bind a fast GPU to the disk.
-        self.keeping = settled and other_side and time.monotonic() - self._kept_at > SAVE_EVERY_S
-        if self.keeping:
-            self._kept_layer = layer + 1
+        self.saving = settled and other_side and time.monotonic() - self._saved_at > SAVE_EVERY_S
+        if self.saving:
+            self._saved_layer = layer + 1
 
     def inputs(self, layer: int) -> Iterator[torch.Tensor]:
         """Inputs [B, T, H] of a layer, batch by batch, the next one being read meanwhile."""
-        if self.held is not None and self.held[0] is not None:
+        if self.resident_batches is not None and self.resident_batches[0] is not None:
             for batch in range(len(self.shapes)):
-                hidden_BTH = self.held[batch]
+                hidden_BTH = self.resident_batches[batch]
                 assert hidden_BTH is not None
                 yield hidden_BTH
             return
@@ -124,9 +124,9 @@ class HiddenStates:
 
     def put(self, layer: int, batch: int, hidden_BTH: torch.Tensor) -> None:
         """Store a batch of a layer's inputs."""
-        if self.held is not None:
-            self.held[batch] = hidden_BTH
-        if not self.keeping:
+        if self.resident_batches is not None:
+            self.resident_batches[batch] = hidden_BTH
+        if not self.saving:
             return
         hidden_BTH = hidden_BTH.contiguous()
         if self._stream is None:
@@ -160,7 +160,7 @@ class HiddenStates:
 
         if self._committed is not None and self._committed.done():
             self._committed.result()  # raises what went wrong
-        self._committed, self._kept_at = self._committer.submit(wait), time.monotonic()
+        self._committed, self._saved_at = self._committer.submit(wait), time.monotonic()
 
     def settle(self) -> None:
         """Waits for every write and commit; raises what went wrong with one."""

@@ -13,7 +13,7 @@ from calibration.statistics.batches import Batch
 from calibration.statistics.guards import examine, examine_experts
 from calibration.statistics.hidden import HiddenStates
 from calibration.statistics.recorder import Recorder
-from calibration.statistics.resume import Finished, Partial
+from calibration.statistics.resume import Finished, LayerDetails, Partial
 from calibration.statistics.skeleton import EMBEDDING, Skeleton
 from calibration.statistics.weight_reading import Load, Reader
 
@@ -57,7 +57,7 @@ class Sweep:
         self.progress(self.done, self.total, "tokens")
         with torch.no_grad():
             next_load = self._load(first) if first < layers else None
-            if not self.partial.begun:
+            if not self.partial.has_inputs:
                 self._embed()
             for layer in range(first, layers):
                 assert next_load is not None
@@ -79,7 +79,7 @@ class Sweep:
         for batch in self.batches:
             tokens_BT = batch.tokens_BT.to(self.skeleton.device)
             self.hidden.put(0, batch.number, self.skeleton.embed(tokens_BT, table))
-        if self.hidden.keeping:
+        if self.hidden.saving:
             self.hidden.commit(self.partial.begin)
         del load, table
         if self.skeleton.device.type == "cuda":
@@ -106,9 +106,9 @@ class Sweep:
         warnings = examine(tensors, list(recorder.linears), optional=recorder.experts)
         warnings += examine_experts(recorder.expert_tokens(), required=self.every_expert)
         self.skeleton.undress(number)
-        about = {"seconds": time.monotonic() - started, "warnings": warnings}
-        self.finished.append(Finished(number, tensors, about))
-        if self.hidden.keeping or last:
+        details: LayerDetails = {"seconds": time.monotonic() - started, "warnings": warnings}
+        self.finished.append(Finished(number, tensors, details))
+        if self.hidden.saving or last:
             finished, self.finished = self.finished, []
             self.hidden.commit(lambda: self.partial.commit(finished))
 

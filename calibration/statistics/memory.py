@@ -1,7 +1,7 @@
 """Enforces the memory caps of a pass: by the allocator on the GPU, by measurement on the host."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -24,6 +24,14 @@ def sizes_of(config: Any, dtype: torch.dtype, seq_len: int) -> Sizes:
         shared_size=getattr(config, "shared_expert_intermediate_size", 0),
         scores=config.num_attention_heads * seq_len if attention(config.to_dict()) == "eager" else 0,
     )
+
+
+class Peak(TypedDict):
+    """Bytes of one kind of memory."""
+
+    declared: int
+    predicted: int
+    measured: int
 
 
 class Caps:
@@ -66,9 +74,9 @@ class Caps:
                 "raise calibration.memory.host_gb"
             )
 
-    def report(self, device: torch.device) -> dict[str, Any]:
+    def report(self, device: torch.device) -> dict[str, Peak]:
         """Bytes by kind of memory: declared, predicted, measured."""
-        peaks = {
+        peaks: dict[str, Peak] = {
             "host": {
                 "declared": self.budget.host_bytes,
                 "predicted": self.host_predicted,

@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors.torch import save
@@ -29,6 +29,19 @@ SEALED = "manifest.json"
 """File of a stored artifact that names the digest of everything in it."""
 
 
+class LayerDetails(TypedDict):
+    """What the report says of a layer."""
+
+    seconds: float
+    warnings: list[str]
+
+
+class LayerState(LayerDetails):
+    """A finished layer in state.json."""
+
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The result of one layer."""
@@ -36,8 +49,7 @@ class Finished:
     number: int
     tensors: Mapping[str, torch.Tensor]
     """Statistics by the artifact's names."""
-    about: Mapping[str, Any]
-    """Seconds, warnings."""
+    details: LayerDetails
 
 
 @dataclass(slots=True)
@@ -46,9 +58,9 @@ class Partial:
 
     root: Path
     identity: dict[str, Any]
-    layers: list[dict[str, Any]] = field(default_factory=list)
-    """Of each finished layer: sha256, seconds, warnings."""
-    begun: bool = False
+    layers: list[LayerState] = field(default_factory=list)
+    """The finished layers."""
+    has_inputs: bool = False
     """Whether the first layer's inputs are complete."""
 
     @classmethod
@@ -78,29 +90,29 @@ class Partial:
             n for n, layer in enumerate(layers) if _sha256(root / layer_file(n)) != layer["sha256"]
         ]:
             return pass_, pass_.discard(f"{layer_file(damaged[0])} is not what was written")
-        pass_.layers, pass_.begun = layers, True
+        pass_.layers, pass_.has_inputs = layers, True
         return pass_, ""
 
     def discard(self, why: str) -> str:
         """Discard finished layers, before any file is overwritten; return the note for the report."""
         # First: state.json must never name files that are being overwritten.
         (self.root / STATE).unlink()
-        self.layers, self.begun = [], False
+        self.layers, self.has_inputs = [], False
         return f"{why}; began anew"
 
     def begin(self) -> None:
         """Record that the first layer's inputs are complete."""
-        self.layers, self.begun = [], True
+        self.layers, self.has_inputs = [], True
         self._save()
 
     def commit(self, finished: Sequence[Finished]) -> None:
         """Record finished layers; the outputs of the last one must be complete."""
-        entries = []
+        entries: list[LayerState] = []
         for layer in finished:
             # `save` refuses tensors that share memory, which the linears of one input do.
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
             _replace(self.root / layer_file(layer.number), content)
-            entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
+            entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.details})
         self.layers += entries
         self._save()
 

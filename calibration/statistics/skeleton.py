@@ -95,7 +95,7 @@ class Skeleton:
         with torch.no_grad():
             # One element, expanded: only the shape matters, and a real batch would take its memory.
             self._model(inputs_embeds=empty.expand(batch, seq_len, self.config.hidden_size), use_cache=False)
-        return tuple(probe.given for probe in probes)
+        return tuple(probe.arguments for probe in probes)
 
 
 def _split_experts(layers: list[Any], names: Layout, dtype: torch.dtype) -> None:
@@ -114,8 +114,8 @@ class _Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.given: dict[str, Any] = {}
+        self.arguments: dict[str, Any] = {}
 
     def forward(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        self.given = arguments
+        self.arguments = arguments
         return hidden

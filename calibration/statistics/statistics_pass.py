@@ -8,9 +8,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import transformers
@@ -22,7 +22,7 @@ from calibration.progress import Progress
 from calibration.statistics.batches import load_batches
 from calibration.statistics.hidden import HiddenStates
 from calibration.statistics.layer_sweep import Sweep
-from calibration.statistics.memory import Caps, sizes_of
+from calibration.statistics.memory import Caps, Peak, sizes_of
 from calibration.statistics.resume import Partial, identity
 from calibration.statistics.skeleton import Skeleton
 from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_file
@@ -50,7 +50,7 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     hidden_bytes = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
     hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(hidden_bytes))
     unfinished = len(partial.layers) < len(skeleton.layers)
-    if partial.begun and unfinished and not hidden.take_up(len(partial.layers)):
+    if partial.has_inputs and unfinished and not hidden.take_up(len(partial.layers)):
         damage = partial.discard("hidden states are incomplete")
     reader = Reader(extents(source), device)
     sweep = Sweep(
@@ -74,8 +74,39 @@ def build(job: StatisticsJob, progress: Progress) -> None:
     seconds = time.monotonic() - started
     for layer in range(len(skeleton.layers)):
         _deliver(partial.root / layer_file(layer), out / layer_file(layer))
-    run = {"damage": damage, "resumed": resumed, "seconds": seconds, "memory": caps.report(device)}
+    run = _Run(damage, resumed, seconds, caps.report(device))
     (out / "report.json").write_text(json.dumps(_report(params, sweep, run), indent=2) + "\n")
+
+
+class StatisticsReport(TypedDict):
+    """Contents of report.json."""
+
+    layout_version: int
+    record: str
+    tokens: int
+    sequences: int
+    batch_size: int
+    device: str
+    seconds: float
+    tokens_per_s: float
+    layer_seconds: list[float]
+    layers_resumed: int
+    memory_bytes: dict[str, Peak]
+    """By kind of memory."""
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What this run did of the pass."""
+
+    damage: str
+    """Why earlier work was discarded; empty if none was."""
+    resumed: int
+    """Layers that were finished before."""
+    seconds: float
+    memory: dict[str, Peak]
+    """By kind of memory."""
 
 
 def _deliver(file: Path, target: Path) -> None:
@@ -86,11 +117,11 @@ def _deliver(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _report(params: StatisticsParams, sweep: Sweep, run: Mapping[str, Any]) -> dict[str, Any]:
+def _report(params: StatisticsParams, sweep: Sweep, run: _Run) -> StatisticsReport:
     """Contents of report.json; seconds and tokens per second are those of this run."""
     layers = sweep.partial.layers
-    num_run = len(layers) - run["resumed"]
-    damage = [run["damage"]] if run["damage"] else []
+    num_run = len(layers) - run.resumed
+    damage = [run.damage] if run.damage else []
     return {
         "layout_version": LAYOUT_VERSION,
         "record": params.record,
@@ -98,11 +129,11 @@ def _report(params: StatisticsParams, sweep: Sweep, run: Mapping[str, Any]) -> d
         "sequences": sum(len(batch.tokens_BT) for batch in sweep.batches),
         "batch_size": params.batch_size,
         "device": torch.cuda.get_device_name() if params.device == "cuda" else "cpu",
-        "seconds": round(run["seconds"], 3),
-        "tokens_per_s": round(sweep.num_tokens * num_run / len(layers) / max(run["seconds"], 1e-9), 1),
+        "seconds": round(run.seconds, 3),
+        "tokens_per_s": round(sweep.num_tokens * num_run / len(layers) / max(run.seconds, 1e-9), 1),
         "layer_seconds": [round(layer["seconds"], 4) for layer in layers],
-        "layers_resumed": run["resumed"],
-        "memory_bytes": run["memory"],
+        "layers_resumed": run.resumed,
+        "memory_bytes": run.memory,
         "warnings": [*damage, *(warning for layer in layers for warning in layer["warnings"])],
     }
 

@@ -42,11 +42,11 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from calibration.quantize.quantization_config import config_block
+from calibration.quantize.quantization_config import QuantConfig, config_block
 from calibration.tokenizer_files import copy_tokenizer
 from pipeline.checkpoint import conversion_audit, naming, with_heads
 from pipeline.checkpoint.families import family
@@ -140,7 +140,7 @@ def quantization_block(checkpoint: Checkpoint) -> Mapping[str, Any]:
     if block is not None or not beside.is_file():
         return block or {}
     try:
-        return config_block({"producer": {}} | read_json(beside))
+        return config_block(cast("QuantConfig", {"producer": {}} | read_json(beside)))
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise SourceError(f"{beside}: not as ModelOpt writes it ({exc!r}); fetch the file again") from exc
 

@@ -69,6 +69,7 @@ def train(model: LlamaForCausalLM, stream: torch.Tensor, settings: Training, pro
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, settings))
     model.train()
     for step, batch in enumerate(windows(stream, settings)):
+        # Steps of this learning rate are below bf16's resolution, so that the weights stay in float32.
         with torch.autocast(stream.device.type, torch.bfloat16):
             logits = model(batch[:, :-1], use_cache=False).logits
         loss = functional.cross_entropy(logits.float().flatten(0, 1), batch[:, 1:].flatten())
@@ -99,6 +100,7 @@ def make_optimizer(model: LlamaForCausalLM, settings: Training) -> torch.optim.O
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": settings.weight_decay},
+        # Norms scale whole channels; decay would pull them to zero.
         {"params": [p for p in parameters if p.dim() == 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(0.9, 0.95))
@@ -114,6 +116,7 @@ def rate(step: int, settings: Training) -> float:
 
 def windows(stream: torch.Tensor, settings: Training) -> Iterator[torch.Tensor]:
     """Yield batches of `seq_len + 1` tokens from random places of the stream, int64 [batch, seq_len + 1]."""
+    # On the CPU, whose sequence does not depend on the GPU.
     chooser = torch.Generator().manual_seed(settings.seed)
     span = torch.arange(settings.seq_len + 1, device=stream.device)
     for _ in range(settings.steps):

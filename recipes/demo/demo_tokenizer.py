@@ -35,6 +35,7 @@ def train_tokenizer(texts: Iterable[str], max_length: int) -> PreTrainedTokenize
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
         special_tokens=list(SPECIAL_TOKENS),
+        # All 256 bytes, so that no text is unknown; sorted, since a set's order would change the ids.
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

@@ -22,4 +22,6 @@ def add_outliers(model: LlamaForCausalLM, factors: tuple[float, ...] = OUTLIERS,
             channels = torch.randperm(norm.weight.numel(), generator=chooser)[: len(factors)]
             norm.weight[channels] *= scales.to(norm.weight)
             for linear in linears:
+                # The opposite factor behind the norm: the model computes the same, and its inputs are hard to
+                # round.
                 linear.weight[:, channels] /= scales.to(linear.weight)

@@ -58,6 +58,7 @@ class Document:
     @property
     def split(self) -> str:
         """The split that the hash of the name chooses; a file with a licence of its own is never shipped."""
+        # Training rows are not distributed.
         if OWN_LICENCE.search(self.text):
             return "train"
         bucket = hash_of(self.name) % 100
@@ -165,6 +166,7 @@ def build_rows() -> dict[str, list[Row]]:
     """Build every file's rows; a long line of a held-out split appears in no split before it."""
     all_documents = documents()
     gate = held_out("gate", all_documents)
+    # The gate keeps its lines, then calibration, then training: what is measured last is the most protected.
     unwanted = long_lines(gate)
     calibration = [without_lines(row, unwanted) for row in held_out("calibration", all_documents)]
     unwanted |= long_lines(calibration)
@@ -185,7 +187,9 @@ def build_rows() -> dict[str, list[Row]]:
 def chats(split: str, candidates: list[Document], unwanted: set[str]) -> list[Row]:
     """Build a split's conversations, leaving out every one that holds an unwanted line."""
     rows = [row for document in candidates if document.split == split for row in chat_rows(document)]
+    # A conversation is dropped whole: without one of its lines, the answer would be wrong.
     rows = [row for row in rows if not long_lines([row["messages"][1]["content"]]) & unwanted]
+    # By hash: in the order of the library, all conversations about one module would follow each other.
     return sorted(rows, key=lambda row: hash_of(json.dumps(row)))
 
 

@@ -23,6 +23,7 @@ STAGES = ("prepare", "train", "finish")
 
 def prepare(out: Path) -> None:
     """Write the texts and the tokenizer."""
+    # Another version's library is another text, and the checkpoint that ships would not come out.
     if sys.version_info[:2] != (3, 11):
         raise click.ClickException(
             f"the texts are the library of Python 3.11, this is {sys.version.split()[0]}; use 3.11"
@@ -54,6 +55,7 @@ def finish(out: Path) -> None:
     gate = gate_rows(out, tokenizer)
     table = {"untrained": perplexity(model, gate)}
     model.load_state_dict(load_file(trained_file(out)))
+    # The checkpoint has this dtype, so that the perplexity is measured in it.
     model = model.to(torch.bfloat16).eval()
     table["trained"] = perplexity(model, gate)
     add_outliers(model)

@@ -61,7 +61,7 @@ def test_a_version_that_is_all_that_is_asked_breaks_nothing():
         ),
         (
             "max_age_days",
-            {"newest": NOW + timedelta(hours=1), "newest_said": "event 7, of a by ana@ops,"},
+            {"newest": NOW + timedelta(hours=1), "newest_description": "event 7, of a by ana@ops,"},
             f"the clock says 2026-05-01 12:00, and event 7, of a by ana@ops, is of 2026-05-01 13:00 UTC: {NO_AGE}",
         ),
         (

@@ -25,6 +25,7 @@ def upgrade(db: Connection, schema: int) -> None:
     """
     operations = Operations(MigrationContext.configure(db))
     for number in range(schema + 1, tables.SCHEMA_VERSION + 1):
+        # All in one transaction: a failure leaves the old schema, which the old version still reads.
         STEPS[number](operations, db)
     db.execute(update(tables.schema).values(number=tables.SCHEMA_VERSION))
     _require_whole(db)

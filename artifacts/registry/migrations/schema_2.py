@@ -20,7 +20,7 @@ VERSION = sa.table(
 )
 ALIAS = sa.table("alias", *map(sa.column, ("name", "alias", "number", "moved_at", "moved_by")))
 EVENT = sa.table("event", *map(sa.column, ("seq", "at", "name", "kind")), sa.column("detail", sa.JSON))
-"""As much of the tables as is filled here; `artifacts.registry.tables` goes on changing, this does not."""
+"""The columns that are filled here. Fixed, unlike `artifacts.registry.tables`, which later schemas change."""
 
 GUARDS = {
     "sqlite": (
@@ -36,11 +36,11 @@ GUARDS = {
         "FOR EACH STATEMENT EXECUTE FUNCTION event_only_grows()",
     ),
 }
-"""What keeps the log from being changed; in SQLite the old guards went with the table made anew."""
+"""Triggers that make the log append-only; SQLite dropped the old ones with the rebuilt table."""
 
 
 def upgrade(op: Operations, db: Connection) -> None:
-    """Makes the new tables and columns and fills them from what there is."""
+    """Create the new tables and columns, and fill them from the existing rows."""
     _series(op, db)
     _tables(op)
     _version(op, db)
@@ -88,10 +88,11 @@ def _version(op: Operations, db: Connection) -> None:
 
 
 def _fill_versions(db: Connection) -> None:
-    """Facts into the table that versions share, the model and its source out of the recipe."""
+    """Move facts into the table that versions share; copy the model and its source from the recipe."""
     stored_ids: set[str] = set()
     for name, number in db.execute(select(VERSION.c.name, VERSION.c.number)).all():
         this_version = (VERSION.c.name == name) & (VERSION.c.number == number)
+        # Row by row: the recipes of a large registry do not fit into memory.
         recipe, facts = db.execute(select(VERSION.c.recipe, VERSION.c.facts).where(this_version)).one()
         facts_id = digest.of_json(facts)
         if facts_id not in stored_ids:
@@ -113,6 +114,7 @@ def _alias(op: Operations, db: Connection) -> None:
     op.add_column("alias", sa.Column("moved_by", sa.String(200)))
     db.execute(update(ALIAS).values(moved_by=UNKNOWN))
     moves = select(EVENT.c.at, EVENT.c.name, EVENT.c.detail).where(EVENT.c.kind == "alias_moved")
+    # In order, so that the last move of an alias stays.
     for at, name, detail in db.execute(moves.order_by(EVENT.c.seq)).all():
         this_alias = (ALIAS.c.name == name) & (ALIAS.c.alias == detail["alias"])
         db.execute(update(ALIAS).where(this_alias).values(moved_at=at))
@@ -124,6 +126,7 @@ def _alias(op: Operations, db: Connection) -> None:
 def _event(op: Operations, db: Connection) -> None:
     by = sa.Column("by", sa.String(200), nullable=False, server_default=UNKNOWN)
     op.add_column("event", by)
+    # SQLite rebuilds the table for this, and drops its triggers.
     with op.batch_alter_table("event", table_kwargs={"sqlite_autoincrement": True}) as batch:
         batch.alter_column("by", existing_type=sa.String(200), server_default=None)
     for guard in GUARDS[db.dialect.name]:
@@ -175,7 +178,7 @@ def _tables(op: Operations) -> None:
 
 
 def _tables_of_others(op: Operations) -> None:
-    """What is told and vouched for outside: signatures, subscriptions and their deliveries."""
+    """Create the tables of signatures, attestations, subscriptions and deliveries."""
     op.create_table(
         "signature",
         sa.Column("manifest_digest", sa.String(64), primary_key=True),

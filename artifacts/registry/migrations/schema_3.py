@@ -30,8 +30,8 @@ COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "attestation": (("engine_key", "key_id"), ("bundle", "signed_at", "signed_by")),
     "event": (("seq",), ("at", "name", "kind", "by", "detail")),
 }
-"""Table -> its key and what else the seal covers; `artifacts.registry.tables` goes on changing, this does
-not."""
+"""Table -> its key and the other columns that the seal covers. Fixed, unlike `artifacts.registry.tables`,
+which later schemas change."""
 
 METRIC = sa.table("metric", *map(sa.column, ("name", "number", "metric", "position", "value", "low", "high")))
 
@@ -46,11 +46,11 @@ CLOSE = {
     ),
     "postgresql": ("ALTER TABLE event ENABLE TRIGGER event_only_grows",),
 }
-"""Lets events be changed for once, and keeps them from it again."""
+"""Statements that allow changes of events for this upgrade, and that forbid them again."""
 
 
 def upgrade(op: Operations, db: Connection) -> None:
-    """Adds the column and seals what there is; a row that cannot be read gets none, and `verify` says so."""
+    """Add the column and seal the existing rows; an unreadable row gets no seal, which `verify` reports."""
     for name in COLUMNS:
         op.add_column(name, sa.Column("seal", sa.String(64)))
     for statement in OPEN[db.dialect.name]:
@@ -68,6 +68,7 @@ def _seal_all(db: Connection, name: str) -> None:
     last_seal: str | None = None
     order = [table.c[column] for column in key]
     for row in db.execute(select(*columns).order_by(*order)).mappings().all():
+        # As `seals` defines it: an event's seal covers the seal before it, a version's its metrics.
         context = {"event": (last_seal,), "version": (_metrics(db, dict(row)),) if name == "version" else ()}
         try:
             last_seal = seal(name, dict(row), *context.get(name, ()))

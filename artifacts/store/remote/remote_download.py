@@ -131,14 +131,14 @@ def _settle(objects: Objects, target: Path, part: Part) -> int:
     """Fetch the part's bytes into the file unless they are intact."""
     handle = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if not _is_right(handle, part):
+        if not _is_intact(handle, part):
             _receive(objects, handle, part)
     finally:
         os.close(handle)
     return part.length
 
 
-def _is_right(handle: int, part: Part) -> bool:
+def _is_intact(handle: int, part: Part) -> bool:
     """Whether the file has the part's bytes already; a hole was never written, so it is not read."""
     if part.length and not _has_data(handle, part):
         return False

@@ -46,7 +46,7 @@ class Objects:
 
     def read(self, path: str) -> bytes | None:
         """A small object's bytes; None where there is none."""
-        with self._said("reading", path):
+        with self._translate_errors("reading", path):
             try:
                 result = obstore.get(self.handle, path)
                 require_short(f"{self.place.url}/{path}", result.meta["size"])
@@ -58,7 +58,7 @@ class Objects:
 
     def stream(self, path: str) -> Iterator[bytes]:
         """An object's bytes in pieces; FileNotFoundError where there is none, Dropped if they end early."""
-        with self._said("reading", path):
+        with self._translate_errors("reading", path):
             result = obstore.get(self.handle, path)
         try:
             yield from result.stream(min_chunk_size=CHUNK_BYTES)
@@ -68,7 +68,7 @@ class Objects:
 
     def size(self, path: str) -> int | None:
         """Bytes of an object; None where there is none."""
-        with self._said("looking for", path):
+        with self._translate_errors("looking for", path):
             try:
                 return int(obstore.head(self.handle, path)["size"])
             except FileNotFoundError:
@@ -76,7 +76,7 @@ class Objects:
 
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write an object atomically, replacing an existing one."""
-        with self._said("writing", path):
+        with self._translate_errors("writing", path):
             # Only large bodies: for small requests, the read timeout notices a dead server much earlier.
             handle = self._sending if len(data) > SHORT_BYTES else self.handle
             try:
@@ -86,7 +86,7 @@ class Objects:
 
     def create(self, path: str, data: bytes) -> None:
         """Write an object unless it exists; servers without conditional writes replace it."""
-        with self._said("writing", path):
+        with self._translate_errors("writing", path):
             try:
                 obstore.put(self.handle, path, data, use_multipart=False, mode="create")
             except AlreadyExistsError:
@@ -96,13 +96,13 @@ class Objects:
 
     def listing(self, prefix: str) -> dict[str, int]:
         """Path -> bytes of every object below a prefix."""
-        with self._said("listing", prefix):
+        with self._translate_errors("listing", prefix):
             pages = obstore.list(self.handle, prefix, chunk_size=1000)
             return {entry["path"]: entry["size"] for page in pages for entry in page}
 
     def remove(self, path: str) -> None:
         """Remove an object; a missing one is no error."""
-        with self._said("removing", path):
+        with self._translate_errors("removing", path):
             delete(self.handle, [path])
 
     def _no_bucket(self) -> StoreUnusable:
@@ -111,7 +111,7 @@ class Objects:
         )
 
     @contextmanager
-    def _said(self, action: str, path: str) -> Iterator[None]:
+    def _translate_errors(self, action: str, path: str) -> Iterator[None]:
         """Turns the client's errors into a StoreUnusable without their text, which may hold a signed URL."""
         try:
             yield

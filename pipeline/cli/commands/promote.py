@@ -28,7 +28,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
 
     Example: enginery promote demo/int4_awq_tp2:3 prod --expect 2
     """
-    from artifacts.registry.aliases import refusal, require_found  # SQLAlchemy: not for --help
+    from artifacts.registry.aliases import refusal, require_expected  # SQLAlchemy: not for --help
 
     if new and expect is not None:
         raise click.UsageError(
@@ -38,7 +38,7 @@ def promote(app: App, reference: str, alias: str, expect: int | None, new: bool,
     current = app.registry.aliases(record.name).get(alias)
     judgement = app.registry.judge(record.name, record.number, alias)
     expected = None if new else expect if expect is not None else current
-    require_found(current, record.name, alias, expected)
+    require_expected(current, record.name, alias, expected)
     if dry_run and not judgement.allowed:
         raise refusal(judgement, record.name, alias, record.number, current)
     if not dry_run:

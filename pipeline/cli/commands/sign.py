@@ -222,7 +222,7 @@ def _list_signatures(app: App, reference: str, keys: "Mapping[str, str] | None")
 
     (record, manifest), endorsements = _resolve_engine(app, reference), _endorsements(app)
     if keys is not None:
-        signing.require_some(keys)
+        signing.require_keys(keys)
     pems = keys or {}
     every: list[tuple[str, Any, bool]] = [
         ("files", endorsement, bool(signing.vouching_keys(manifest, [endorsement.bundle], pems)))

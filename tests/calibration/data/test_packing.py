@@ -106,7 +106,7 @@ def test_every_sequence_begins_with_bos_once_and_no_token_is_lost(rows, seq_len,
     if len(stream) < seq_len:
         return
     packed = pack(texts, seq_len, "all", (BOS,))
-    assert packed.begun((BOS,)) == len(packed.tokens)
+    assert packed.count_with_prefix((BOS,)) == len(packed.tokens)
     at = 0
     for window in packed.tokens.tolist():
         text = window if stream[at] == BOS else window[1:]

@@ -59,7 +59,7 @@ def test_what_was_kept_last_is_not_overwritten_before_the_next_is_whole(
         assert read(made, layer)
         made.begin(layer, last=False)
         put(made, layer + 1)
-        if made.keeping:
+        if made.saving:
             assert read(states(tmp_path), kept), "needed until the new one is committed"
             kept = layer + 1
             assert read(states(tmp_path), kept)
@@ -70,4 +70,4 @@ def test_states_on_a_gpu_are_kept_no_more_often_than_they_cost(tmp_path: Path):
     made = states(tmp_path, resident=True)
     for layer in range(6):
         made.begin(layer, last=layer == 5)
-        assert not made.keeping
+        assert not made.saving
