@@ -143,7 +143,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Programs())
     if config.getoption("share"):
         number, count = map(int, config.getoption("share").split("/"))
-        config.pluginmanager.register(Share(number, count, config.getoption("claims")))
+        config.pluginmanager.register(Share(number, count, config.getoption("claims").resolve()))
 
 
 @pytest.hookimpl(tryfirst=True)

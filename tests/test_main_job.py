@@ -113,7 +113,7 @@ def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(
     )
 
 
-def made_elsewhere(engine):
+def made_elsewhere(engine: Path) -> None:
     """Takes away what says that a pulled directory was published, so that its files may change."""
     for name in RESERVED:
         (engine / name).unlink(missing_ok=True)

@@ -40,7 +40,7 @@ def test_every_exemption_is_needed(place):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="sources without their history")
-def test_an_older_commit_is_a_checkout_too(tmp_path):
+def test_an_older_commit_is_a_checkout_too(tmp_path: Path):
     place = unpack_commit("HEAD", tmp_path / "commit")
     assert len(read_checkout(place).modules) > 100
     assert [file.name for file in tmp_path.iterdir()] == ["commit"]

@@ -91,6 +91,7 @@ def _check_webhook(target: str, secret: str | None) -> None:
         _require_no_secret(target)
     for source in (secret, target):
         if source.startswith("file:"):  # a variable may be set later
+            # Now, so that a wrong path is noticed by whoever subscribes, not by whoever delivers.
             read_secret(source.removeprefix("file:"))
 
 

@@ -79,6 +79,7 @@ def _asked_wait(text: str | None) -> float | None:
     if text is None:
         return None
     if text.strip().isdecimal():
+        # Cut: a number of thousands of digits would be infinite.
         return float(text.strip()[:9])
     try:
         until = email.utils.parsedate_to_datetime(text)

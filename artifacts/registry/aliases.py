@@ -59,6 +59,7 @@ def path_of(moves: Sequence[Move]) -> list[int]:
     """
     path: list[int] = []
     for move in moves:
+        # Else a rollback whose target's own move is missing, e.g. as an odd row: it counts as a promotion.
         if move.rolled_back and move.now in path[:-1]:
             while path[-1] != move.now:
                 path.pop()
@@ -145,5 +146,6 @@ def _point_alias(db: Connection, name: str, alias: str, number: int) -> None:
     row = seals.sealed(table, {"name": name, "alias": alias, **values})
     this_alias = (table.c.name == name) & (table.c.alias == alias)
     if db.execute(update(table).where(this_alias).values(**row)).rowcount == 0:
+        # Only a new alias can differ from an existing one by case.
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
         db.execute(insert(table).values(**row))

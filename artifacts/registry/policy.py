@@ -148,6 +148,7 @@ def _measured(policy: Policy, subject: Subject) -> str | None:
     target, facts = str(subject.facts.get("target", "host")), subject.facts
     if "tokens_per_s" not in subject.metrics:
         return "its speed was not measured"
+    # Set where the speed is of another configuration than the served one, e.g. without draft models.
     if "measured" in facts:
         return f"it was measured {facts['measured']}, not as it is served"
     names = [str(gpu["name"]) for gpu in facts.get("gpus", [])]

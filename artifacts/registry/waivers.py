@@ -89,6 +89,7 @@ def grant(db: Connection, request: Request) -> Waiver:
         insert(tables.waiver).values(**rows.check_row(tables.waiver, row))
     ).inserted_primary_key
     assert primary_key is not None  # the table has one
+    # The seal covers the id, which the database gives with the insertion.
     _seal(db, primary_key[0])
     granted = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == primary_key[0])).one())
     log.record(db, request.name, "waived", {**granted.as_dict(), "waiver": granted.id})

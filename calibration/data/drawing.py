@@ -145,6 +145,8 @@ class _Source:
         ranks, rows_of, num_tokens = order(self.found.rows, seed), dict[int, TokenRow](), 0
         position, step = 0, FIRST_ROWS
         while num_tokens < size and position < len(ranks):
+            # How many rows make `size` tokens is known only after they are tokenized; doubling bounds the
+            # surplus.
             chunk = ranks[position : position + step]
             rows = self._chunk(chunk, partial(progress, num_tokens, size, "tokens"))
             for index in chunk:
@@ -165,6 +167,7 @@ class _Source:
 
     def _chunk(self, picks: Sequence[int], tick: Callable[[], None]) -> dict[int, TokenRow]:
         rows = {}
+        # In the order of the file, which readers pass once; the caller goes back to the drawn order.
         rising = sorted(picks)
         samples = self.reader.ahead(self.found.read(rising), self.how)
         for count, (index, sample) in enumerate(zip(rising, samples, strict=True)):

@@ -143,6 +143,7 @@ class Reader:
         """The samples in order; the helper renders the next chats while the caller processes one."""
         pending = deque[Sample]()
         for sample in samples:
+            # The helper takes no more, or the row is no chat: rows before it go first, which keeps the order.
             while not self._send_ahead(sample.content, rendering) and pending:
                 yield pending.popleft()
             if not self.sandbox.sent_for(sample.content):
@@ -214,6 +215,7 @@ class Reader:
     def _request(self, chat: Chat, rendering: Rendering, *, answer: bool = False) -> Request:
         messages = list(chat.messages)
         if rendering.system is not None and messages[0]["role"] != "system":
+            # A system message of the row itself counts more than the recipe's.
             messages.insert(0, {"role": "system", "content": rendering.system})
         values = {"tools": chat.tools or None, "documents": None, "add_generation_prompt": answer}
         return Request(
@@ -277,6 +279,7 @@ def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
     if not file.is_file():
         return ""
     reference = Tokenizer.from_file(str(file))
+    # Settings in the file that apply to batches, not to the tokens of a text.
     reference.no_truncation()
     reference.no_padding()
     for text in PROBES:
@@ -311,5 +314,6 @@ def _prefix(tokenizer: Any) -> tuple[int, ...]:
 
 def joined(content: Exchange) -> str:
     """Prompt and completion as one text, separated by a line end unless white space separates them."""
+    # Without a separator the tokenizer would join the last word and the first.
     parted = content.prompt[-1:].isspace() or content.completion[:1].isspace()
     return content.prompt + ("" if parted else "\n") + content.completion

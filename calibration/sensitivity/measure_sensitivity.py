@@ -60,6 +60,7 @@ def measure(
     measured_linears: list[LinearValues] = []
     for names in fused(modules, names_of):
         scales = pass_.scales(names)
+        # Linears of a group have their scales from the group, and are measured one by one.
         for name in names:
             progress(len(measured_linears), len(modules), "linears")
             measured_linears.append(pass_.linear(name, {fmt: scales[fmt][name] for fmt in scales}))
@@ -132,6 +133,8 @@ class Pass:
         y_RO = x_RI.float() @ weight_OI.float().T
         errors, sizes = {"none": 0.0}, {"none": weight_OI.nbytes}
         for name, measurement in scales.items():
+            # A format that does not fit is absent from both, so that a proposal keeps the linear at the wider
+            # one.
             if fits(tuple(weight_OI.shape), measurement.fmt):
                 parts = quantized(weight_OI, measurement.to(self.device))
                 rounded_RO = rounded(x_RI.float(), measurement.to(self.device), parts) @ dequantized(parts).T

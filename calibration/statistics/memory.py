@@ -39,6 +39,7 @@ class Caps:
         """Makes the GPU's allocator refuse what is above the cap."""
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
+            # The allocator's limit is a share of the device, and does not count CUDA's own context.
             fraction = min(1.0, (self.budget.gpu_bytes - CONTEXT_BYTES) / total)
             torch.cuda.set_per_process_memory_fraction(fraction, device)
             torch.cuda.reset_peak_memory_stats(device)

@@ -57,6 +57,7 @@ class Partial:
         ResumeRefused for an interrupted pass with another identity.
         """
         root.mkdir(parents=True, exist_ok=True)
+        # Through JSON, so that it compares equal with what state.json returns: tuples become lists.
         pass_ = cls(root, json.loads(json.dumps(identity)))
         if not (root / STATE).is_file():
             return pass_, ""
@@ -66,6 +67,8 @@ class Partial:
         except (ValueError, KeyError, TypeError):
             return pass_, pass_.discard(f"{STATE} is broken")
         pass_._require_same(earlier)
+        # After a power failure a renamed file may be empty: nothing here waits for the disk, which would cost
+        # more than it saves.
         if state.get("boot") != boot():
             return pass_, pass_.discard(
                 "the machine was started anew since, files may not be what was written"
@@ -79,6 +82,7 @@ class Partial:
 
     def discard(self, why: str) -> str:
         """Discard finished layers, before any file is overwritten; return the note for the report."""
+        # First: state.json must never name files that are being overwritten.
         (self.root / STATE).unlink()
         self.layers, self.begun = [], False
         return f"{why}; began anew"
@@ -92,6 +96,7 @@ class Partial:
         """Record finished layers; the outputs of the last one must be complete."""
         entries = []
         for layer in finished:
+            # `save` refuses tensors that share memory, which the linears of one input do.
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
             _replace(self.root / layer_file(layer.number), content)
             entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
@@ -133,6 +138,7 @@ def content(folder: Path) -> str:
     if (folder / SEALED).is_file():
         return str(json.loads((folder / SEALED).read_bytes())["digest"])
     files = sorted(path for path in folder.iterdir() if path.is_file())
+    # Not their bytes: hashing a checkpoint takes as long as a pass on it.
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
@@ -140,6 +146,7 @@ def content(folder: Path) -> str:
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.aside")
     temporary.write_bytes(data)
+    # A killed process leaves the old file or the new one, never a part.
     temporary.replace(path)
 
 

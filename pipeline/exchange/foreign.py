@@ -1,7 +1,6 @@
 """What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
 from artifacts.store.tree import is_plain, list_files
 from artifacts.trust import licence as terms
+from pipeline import engines
+from pipeline.backend.foreign_engine import ForeignFormat
 from pipeline.checkpoint import stated
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout_checks import linears
@@ -28,13 +29,10 @@ from pipeline.sources.snapshot import (
     require_sizes,
 )
 from pipeline.weights.tensors import open_checkpoint
-from recipes.formats import FORMATS
 
 ENGINE, CHECKPOINT, SOURCE = "engine", "quantized_checkpoint", "source"
 
 UNKNOWN_GPU = "a GPU that nobody named at its import"
-
-RANK_ENGINE = re.compile(r"rank(\d+)\.engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,8 @@ def recognise(directory: Path) -> Foreign:
         return _pulled(directory)
     if "engine.json" in files:
         return _ours(directory, names)
-    return _tensorrt(directory, names) if _is_engine(files) else _checkpoint(directory)
+    written = _format_of(files)
+    return _built_elsewhere(directory, names, written) if written is not None else _checkpoint(directory)
 
 
 def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
@@ -95,7 +94,15 @@ def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 def _is_engine(names: Iterable[str]) -> bool:
-    return any(name in (VERSION, "engine.json") or RANK_ENGINE.fullmatch(name) for name in names)
+    held = set(names)
+    return bool(held & {VERSION, "engine.json"}) or _format_of(held) is not None
+
+
+def _format_of(names: Collection[str]) -> ForeignFormat | None:
+    """The builder that wrote these files without Enginery; None where no backend's did."""
+    # Backends are asked one after another: their files do not resemble one another's.
+    written = (engines.backend(name).foreign for name in engines.names())
+    return next((one for one in written if one is not None and one.recognise(names)), None)
 
 
 def _pulled(directory: Path) -> Foreign:
@@ -128,55 +135,23 @@ def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
         ) from None
     facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
     names = tuple(name for name in names if name not in (MANIFEST, VERSION))
-    return Foreign(
-        kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=about["backend"] == "aoti"
-    )
+    backend = engines.find_backend(about["backend"])
+    code = backend is not None and backend.holds_code
+    return Foreign(kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=code)
 
 
-def _tensorrt(directory: Path, names: tuple[str, ...]) -> Foreign:
-    """What `trtllm-build` wrote: `config.json` and an engine per rank."""
-    config = _json(directory / "config.json")
-    try:
-        model, built = config["pretrained_config"], config["build_config"]
-        mapping, quantization = model["mapping"], model.get("quantization") or {}
-        ranks = sorted(name for name in names if RANK_ENGINE.fullmatch(name))
-        facts = {
-            "backend": "tensorrt",
-            "format": format_of(quantization.get("quant_algo")),
-            "dtype": model["dtype"],
-            "kv_cache": str(quantization.get("kv_cache_quant_algo") or model["dtype"]).lower(),
-            "tp": mapping.get("tp_size", 1),
-            "pp": mapping.get("pp_size", 1),
-            "world_size": mapping.get("world_size", 1),
-            "max_batch_size": built["max_batch_size"],
-            "max_seq_len": built["max_seq_len"],
-            "toolchain": {"tensorrt_llm": config.get("version")},
-        }
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ExchangeRefused(
-            f"{directory / 'config.json'}: is not as trtllm-build writes it ({exc!r}); give its --output_dir"
-        ) from None
-    if len(ranks) != facts["world_size"]:
-        raise ExchangeRefused(
-            f"{directory}: {len(ranks)} rank(s) are there, config.json says {facts['world_size']}; add the "
-            "others"
-        )
-    sizes = per_rank({name: (directory / name).stat().st_size for name in ranks})
+def _built_elsewhere(directory: Path, names: tuple[str, ...], written: ForeignFormat) -> Foreign:
+    """What a builder wrote without Enginery."""
+    engine = written.describe(directory, names)
+    sizes = per_rank({name: (directory / name).stat().st_size for name in engine.weight_files})
     where = {"target": "unknown", "device": "cuda", "sm": None, "cpu": None, "gpus": [{"name": UNKNOWN_GPU}]}
     return Foreign(
         kind=ENGINE,
         names=names,
-        facts={**facts, **where, "weight_bytes_per_rank": sizes},
-        model=str(model.get("architecture", "")),
+        facts={**engine.facts, **where, "weight_bytes_per_rank": sizes},
+        model=engine.model,
         licence=_licence(directory),
     )
-
-
-def format_of(algorithm: str | None) -> str:
-    """Our name of TensorRT-LLM's quantization; its own where we have none."""
-    if not algorithm:
-        return "none"
-    return next((fmt.name for fmt in FORMATS.values() if fmt.quant_algo == algorithm), algorithm)
 
 
 def _checkpoint(directory: Path) -> Foreign:

@@ -92,7 +92,7 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
     """The steps, source first, up to the checkpoint that the recipe's backend builds from, and that one."""
     backend = engines.backend(recipe.engine.backend)
     sharded = backend.checkpoint == "sharded_checkpoint"
-    held = stored(recipe.precision) if sharded and backend.uses_toolchain else recipe.precision
+    held = stored(recipe.precision) if backend.quantizes_at_build else recipe.precision
     weights = sum(rank_bytes(facts.source.shape, held, 1, 1, recipe.kv_cache))
     first = CheckpointSteps(recipe, facts, weights, held)
     source = first.source()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from pipeline.engines import backend
 from pipeline.fit import predict
 from pipeline.fit.result import Fit
 from pipeline.plan.facts import Facts
@@ -13,7 +14,7 @@ from recipes.schema import Engine, Recipe
 def predicted(recipe: Recipe, facts: Facts, engine: Engine) -> Fit | None:
     """How an engine without problems of its own fits; None where the recipe names no GPU type."""
     target = TARGETS.get(engine.target)
-    if target is None or engine.backend == "aoti":
+    if target is None or not backend(engine.backend).on_gpu:
         return None
     return predict(request(recipe, facts, engine), target)
 

@@ -7,12 +7,14 @@ calibrates on the recipe's data, and its KV cache stays in its own dtype.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from pipeline.checkpoint import eagle_heads, medusa_heads
+from pipeline import engines
+from pipeline.backend.draft_net import DraftNet
+from pipeline.checkpoint import medusa_heads
 from pipeline.checkpoint.layout_checks import reasons as layout_reasons
-from pipeline.drafting.eagle import third_reasons
 from pipeline.drafting.modes import BUILT, WITH_DRAFT, WITH_HEADS
 from pipeline.errors import SourceError
 from pipeline.plan.facts import Facts, Source
+from pipeline.plan.request import request
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from recipes.schema import Recipe, Speculative
@@ -138,15 +140,13 @@ def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
     wanted, engine = recipe.speculative, recipe.engine
     if facts.heads is None or wanted is None:
         return
-    shape, held = facts.source.shape, facts.heads
+    shape, held, backend = facts.source.shape, facts.heads, engines.backend(engine.backend)
     try:
         if wanted.mode == "medusa":
             heads = medusa_heads.read(held.tensors)
             yield from medusa_heads.reasons(heads, shape, wanted.max_draft_len, engine.tp, engine.pp)
-        elif engine.backend == "trtllm_torch":
-            yield from third_reasons(held.config, held.tensors, shape, engine.pp)
         else:
-            net = eagle_heads.read(held.config, held.tensors, held.places["path"])
-            yield from eagle_heads.reasons(net, shape, recipe.kv_cache, engine.tp, engine.pp)
+            net = DraftNet(config=held.config, tensors=held.tensors, path=held.places["path"])
+            yield from backend.eagle_reasons(net, request(recipe, facts, engine))
     except SourceError as exc:
         yield f"speculative.draft: {held.places['path']}: {exc}"

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.process.host import Host
-from pipeline.toolchains.toolchain import Toolchain
+from pipeline.toolchains.toolchain import BOUND, Toolchain
 
 CPU_ISAS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")
 """Vector sets, each host that has one also has those before it."""
 
 
-TOOLCHAIN = frozenset({"tensorrt_llm", "tensorrt"})
+TOOLCHAIN = frozenset(BOUND)
 """Programs of a TensorRT-LLM installation."""
 
 

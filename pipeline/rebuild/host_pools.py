@@ -46,6 +46,11 @@ class Pool(Frozen):
     usd_per_gpu_hour: PositiveFloat | None = None
     """What an hour of one GPU costs, to put a price on a rebuild."""
 
+    def versions(self, program: str) -> tuple[str, ...]:
+        """Versions of a program that loads engines there; none: not compared."""
+        installed: str | tuple[str, ...] | None = getattr(self, program)
+        return (installed,) if isinstance(installed, str) else tuple(installed or ())
+
 
 class Pools(Frozen):
     """A file of pools."""

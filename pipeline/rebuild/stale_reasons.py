@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from artifacts.finding.needs import TOOLCHAIN_BACKENDS
+from artifacts.finding.needs import loaders
 from artifacts.registry.policy import SKEW
 from artifacts.version import VersionRecord
 from pipeline.process.gpus import TARGETS
@@ -113,14 +113,9 @@ def _branch(driver: str) -> int:
 
 def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     """TensorRT-LLM and TensorRT load what their very own version built; so does AOTInductor's run time."""
-    theirs = record.facts.get("backend") in TOOLCHAIN_BACKENDS
-    have = (
-        {"tensorrt_llm": pool.tensorrt_llm, "tensorrt": pool.tensorrt}
-        if theirs
-        else {"torch": (pool.torch,) if pool.torch else ()}
-    )
     built = record.facts.get("toolchain", {})
-    for name, versions in have.items():
+    for name in loaders(record.facts):
+        versions = pool.versions(name)
         if versions and name in built and built[name] not in versions:
             text = f"built with {name} {built[name]}; pool {pool.name!r} has {', '.join(versions)}"
             yield Reason("toolchain", text, loads=False)

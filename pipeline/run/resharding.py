@@ -20,6 +20,7 @@ from pipeline.checkpoint.layout_checks import linears, reasons
 from pipeline.checkpoint.loadable import AT_BUILD, numbers, stored, unloadable
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.slicing import rank_bytes
+from pipeline.engines import find_backend
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
@@ -127,8 +128,9 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     made_of = next((record.lineage[kind] for kind in CHECKPOINTS if kind in record.lineage), None)
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
-    theirs = record.facts.get("backend") == "tensorrt"
-    recipe = Precision.parse(record.recipe.get("format", "none")) if theirs else None
+    backend = find_backend(record.facts.get("backend"))
+    at_build = backend is not None and backend.quantizes_at_build
+    recipe = Precision.parse(record.recipe.get("format", "none")) if at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
 

@@ -10,7 +10,7 @@ from pipeline.errors import BackendUnavailable
 from pipeline.toolchains import declared
 from pipeline.toolchains.declared import ON_PATH, Declared
 from pipeline.toolchains.probe import Memory, probed
-from pipeline.toolchains.toolchain import Choice, Toolchain
+from pipeline.toolchains.toolchain import BOUND, Choice, Toolchain
 
 PROGRAMS = ("trtllm-build", "trtllm-serve", "trtllm-bench")
 """Any of them makes a toolchain; versions without engines have no trtllm-build."""
@@ -80,7 +80,7 @@ def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None
     Versions of TensorRT-LLM and TensorRT must be the same to the patch: an engine is refused by any other.
     """
     have = discover(None, os.environ) if toolchains is None else toolchains
-    names = [name for name in ("tensorrt_llm", "tensorrt") if versions.get(name)]
+    names = [name for name in BOUND if versions.get(name)]
     for toolchain in have:
         if not toolchain.problem and all(toolchain.versions.get(name) == versions[name] for name in names):
             return toolchain

@@ -5,7 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from artifacts.finding.needs import INSTALLATION
 from pipeline.toolchains import containers
+
+BOUND = INSTALLATION
+"""Packages of an installation, by the names of their versions, that an engine is bound to: TensorRT refuses
+plans of other patches (tensorrtllm_backend#194, #424), and TensorRT-LLM's plugins come with it."""
 
 Kind = Literal["path", "environment", "container"]
 

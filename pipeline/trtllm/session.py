@@ -36,10 +36,10 @@ def command(
 
     Our PYTHONPATH is dropped: the toolchain's Python must not find our packages.
     """
-    given = [f"{name}={value}" for name, value in env.items()]
+    variables = [f"{name}={value}" for name, value in env.items()]
     if toolchain.kind == "container":
-        return toolchain.argv("env", *given, toolchain.program(program), *arguments, mounts=mounts)
-    return ["env", "-u", "PYTHONPATH", *given, *toolchain.argv(program, *arguments)]
+        return toolchain.argv("env", *variables, toolchain.program(program), *arguments, mounts=mounts)
+    return ["env", "-u", "PYTHONPATH", *variables, *toolchain.argv(program, *arguments)]
 
 
 class Session:

@@ -17,7 +17,7 @@ from tests.artifacts.governing import FAST, ONE, change, version, waiver
 KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
 
 
-def kinds(registry) -> list[str]:
+def kinds(registry: Registry) -> list[str]:
     return [event.kind for event in registry.events("demo/fp8")][3:]
 
 

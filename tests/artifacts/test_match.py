@@ -33,7 +33,13 @@ TENSORRT = {
 }
 
 
-def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
+def record(
+    name: str = "demo/fp8",
+    number=1,
+    facts: dict[str, Any] | None = None,
+    collected_at: datetime | None = None,
+    **metrics,
+) -> VersionRecord:
     return VersionRecord(
         name=name,
         number=number,

@@ -15,8 +15,9 @@ from sqlalchemy import insert
 
 from artifacts.errors import NotFound
 from artifacts.notify.deliver import deliver_due
-from artifacts.notify.message import Outcome, message_id
+from artifacts.notify.message import Deliver, Outcome, message_id
 from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
+from artifacts.notify.subscription import Way
 from artifacts.registry import tables
 from artifacts.registry.database import connect, open_database
 from artifacts.registry.registry import Metric, Publication, Registry, open_registry
@@ -75,7 +76,7 @@ def at(moment: datetime) -> Callable[[], datetime]:
     return lambda: moment
 
 
-def ways(tell):
+def ways(tell: Deliver) -> dict[Way, Deliver]:
     return {"command": tell, "webhook": tell}
 
 

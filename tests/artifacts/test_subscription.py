@@ -30,7 +30,7 @@ def outbox(tmp_path: Path) -> Outbox:
         ("https://me:hunter2@host/x", "env:S", [], "at host has a user or password in it"),
         ("https://host/x?access_token=hunter2", "env:S", [], r"at host has a secret \(access_token\) in it"),
         ("https://host/x?a=1&X-Api-Key=hunter2", "env:S", [], r"a secret \(X-Api-Key\)"),
-        ("https://host/x", "whsec_hunter2", [], "not the secret itself"),
+        ("https://host/x", "whsec_hunter2", [], "takes a reference, not the secret itself"),
         ("https://host/x", None, [], "needs a secret that signs its messages"),
         ("https://host/x", "env:S", ["publised"], "unknown kind of event 'publised'; have published"),
         ("  ", "env:S", [], "the target is empty"),

@@ -51,7 +51,7 @@ def make(root: Path, family: str, dtype: torch.dtype = torch.bfloat16, **changes
     return AutoModelForCausalLM.from_pretrained(root, dtype="auto", experts_implementation="eager").eval()
 
 
-def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2):
+def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2) -> None:
     """Lets the router of a layer never choose an expert where it chooses one: others' mean is never the most."""
     tensors = load_file(root / "model.safetensors")
     router = tensors[f"model.layers.{layer}.{NAMES[family][0]}.gate.weight"]
@@ -69,7 +69,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, model, tokens_ST, Statistics(root / "out")
 
 
-def routed(model, tokens_ST, layer):
+def routed(model, tokens_ST, layer: int):
     """Inputs of every expert of a layer over all tokens but padding, as the whole model routes them."""
     lengths, seen = [48, 48, 20, 48, 48, 48, 31], []
     experts = model.model.layers[layer].mlp.experts
@@ -134,14 +134,14 @@ def test_layout_names_the_linears_of_the_checkpoint(family: str, tmp_path: Path)
     )
 
 
-def measured(tmp_path, family, **places):
+def measured(tmp_path: Path, family: str, **places) -> Path:
     write_tokens(tmp_path / "tokens")
     work = job(tmp_path / "source", tmp_path / "tokens", tmp_path / "resume", record="ranges")
     work["places"] |= places
     return run(work, tmp_path / "statistics")
 
 
-def quantized(tmp_path, fmt, *, statistics=True, **params):
+def quantized(tmp_path: Path, fmt, *, statistics: bool = True, **params):
     inputs = {"source": str(tmp_path / "source")}
     inputs |= {"statistics": str(tmp_path / "statistics")} if statistics else {}
     out = tmp_path / "ours"

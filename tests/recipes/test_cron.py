@@ -109,7 +109,7 @@ def test_a_wrong_expression_is_told_by_its_field(text: str, told: str):
         ("utc", "UTC"),
     ],
 )
-def test_a_wrong_time_zone_is_told_the_nearest(zone, near):
+def test_a_wrong_time_zone_is_told_the_nearest(zone: str, near: str):
     with pytest.raises(ValueError, match=f"is not an IANA time zone; did you mean '{near}'"):
         check_timezone(zone)
 

@@ -91,7 +91,9 @@ def _toolchain_lines(app: App) -> list[dict[str, Any]]:
 
 
 def _toolchain_row(one: "Toolchain", driver: str | None) -> dict[str, Any]:
-    names = ("tensorrt_llm", "tensorrt", "cuda", "torch", "python")
+    from pipeline.toolchains.toolchain import BOUND  # with the toolchains
+
+    names = (*BOUND, "cuda", "torch", "python")
     return {
         "name": one.name,
         "kind": one.runtime or one.kind,

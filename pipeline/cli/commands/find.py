@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from artifacts.finding.needs import INSTALLATION
 from pipeline.cli.app import App
 from pipeline.cli.commands.generate import facts_here
 from pipeline.cli.commands.show import rows_of, tabulate
@@ -24,7 +25,7 @@ FEW = 8
 CLOSEST = 3
 """Versions that a recipe is tried to be made from."""
 
-PROGRAMS = ("tensorrt_llm", "tensorrt", "torch")
+PROGRAMS = (*INSTALLATION, "torch")
 
 
 def _runtime(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str] | None:

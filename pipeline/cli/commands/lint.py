@@ -9,7 +9,7 @@ from pipeline.cli.app import App
 from pipeline.cli.parameter_types import PATH
 
 if TYPE_CHECKING:
-    from pipeline.advice.lint.advice import Advice
+    from pipeline.backend.lint_rule import Advice
 
 
 @click.command()
@@ -22,8 +22,8 @@ def lint(app: App, recipe: Path) -> None:
 
     Example: enginery lint recipes/production/70b_fp8_kv_h200.yaml
     """
-    from pipeline.advice.lint import RULES
     from pipeline.advice.lint import lint as advise
+    from pipeline.advice.lint import rule_names
     from pipeline.plan.facts import source_of  # reads headers
     from recipes.load import load
 
@@ -35,7 +35,7 @@ def lint(app: App, recipe: Path) -> None:
             app.out.rows([one.as_dict() for one in found], id_column="id")
         else:
             _tell(app, name, found)
-        app.out.say(f"{name}: {len(found)} of {len(RULES)} rules have advice")
+        app.out.say(f"{name}: {len(found)} of {len(rule_names())} rules have advice")
 
 
 def _tell(app: App, name: str, found: "list[Advice]") -> None:

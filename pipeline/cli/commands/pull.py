@@ -105,13 +105,16 @@ def _tell(app: App, record: "VersionRecord", path: Path) -> None:
 
 def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     """Commands that run or serve a pulled version, by what they do."""
+    from pipeline.engines import find_backend  # pydantic: not for --help
+
     shown = shlex.quote(str(path))
     if record.facts.get("backend") == "checkpoint":
         return {"build an engine of it": f"enginery init recipe.yaml --model {shown}"}
     commands = {"run it": f"enginery generate {shown} 'def '"}
-    if record.facts.get("backend") != "aoti":
+    backend = find_backend(record.facts.get("backend"))
+    if backend is not None and backend.server is not None:
         out = shlex.quote(f"{path}-server")
-        commands["serve it"] = f"enginery export {record.reference} --to trtllm-serve --out {out}"
+        commands["serve it"] = f"enginery export {record.reference} --to {backend.server} --out {out}"
     return commands
 
 

@@ -18,7 +18,8 @@ from calibration.tokenizer_files import copy_tokenizer
 from pipeline.drafting.eagle import net_shape
 from pipeline.engines.trtllm_torch import autotuner
 from pipeline.engines.trtllm_torch.llm_options import table_of
-from pipeline.engines.trtllm_torch.torch_runner import CHECKPOINT, OPTIONS, TUNING, runtime
+from pipeline.engines.trtllm_torch.served_options import OPTIONS
+from pipeline.engines.trtllm_torch.torch_runner import CHECKPOINT, TUNING, runtime
 from pipeline.engines.trtllm_torch.torch_settings import DRAFT, SPECULATIVE, passed
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
@@ -122,7 +123,7 @@ def tuning_key(checkpoint: Path, options: Mapping[str, Any]) -> str:
 def _warm_up(
     job: Mapping[str, Any], out: Path, toolchain: Toolchain, key: str, env: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Fills `tuning/` by loading the engine for one prompt; says what is there, and why where nothing is.
+    """Fills `tuning/` by loading the engine for one prompt; returns its files, or why there are none.
 
     The autotuner reads and writes the file that an environment variable names.
     """

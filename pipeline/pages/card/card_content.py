@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from shlex import quote
 from typing import Any
 
-from artifacts.finding.needs import TOOLCHAIN_BACKENDS
 from artifacts.registry import remarks
 from artifacts.registry.remarks import Notice, Remarks
 from artifacts.registry.telling import describe_event
 from artifacts.version import Event, VersionRecord
+from pipeline.engines import find_backend
 from pipeline.pages.card.card_words import NONE, moment, number, size
 
 Pairs = list[tuple[str, str]]
@@ -219,10 +219,12 @@ def history(card: Card) -> list[tuple[str, str, str]]:
 def commands(record: VersionRecord) -> list[str]:
     """How to look at it, fetch it and serve it."""
     reference = quote(record.reference)
-    served = f"enginery export {reference} --to trtllm-serve --out ./serving"
+    backend = find_backend(record.facts.get("backend"))
+    server = backend.server if backend is not None else None
+    served = f"enginery export {reference} --to {server} --out ./serving"
     tried = f"enginery generate {reference} 'Once upon a time'"
     return [
         f"enginery pull {reference} ./engine",
         f"enginery verify {reference}",
-        served if record.facts.get("backend") in TOOLCHAIN_BACKENDS else tried,
+        served if server is not None else tried,
     ]

@@ -64,7 +64,7 @@ def pieces(tmp_path: Path, name: str):
     return AutoTokenizer.from_pretrained(tmp_path)
 
 
-def whole(tokenizer, text, special):
+def whole(tokenizer, text: str, special: bool):
     return tokenizer(text, add_special_tokens=special)["input_ids"]
 
 
@@ -117,7 +117,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
 
 
 @pytest.mark.slow
-def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path):
+def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path: Path):
     small, _ = growth("a short row", tmp_path / "small")
     text = " ".join(ROWS * 150)[:3_000_000]
     large, out = growth(text, tmp_path / "large")

@@ -2,6 +2,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def sampled(root, *texts):
     return root
 
 
-def job(tmp_path, calibrated, gate, **changes):
+def job(tmp_path: Path, calibrated, gate, **changes) -> dict[str, Any]:
     path = tmp_path / "gate.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in gate))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -79,7 +80,7 @@ def test_the_check_needs_no_tokenizer(run_python: Callable[[str], str]):
     assert said.strip() == "set()"
 
 
-def said_in(file):
+def said_in(file: Path):
     found = scan([KINDS[file.suffix[1:]](file)], file.suffix[1:], {})
     return {loose_fingerprint(words(sample.content)) for sample in found.read(range(found.rows))}
 

@@ -26,9 +26,9 @@ def test_sequences_beyond_the_limit_are_counted():
 @pytest.mark.parametrize(
     ("rows", "limit", "complaint"),
     [
-        ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, 1 wanted"),
+        ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, not 1"),
         ([], "all", "0 tokens make 0 whole sequences of 4"),
-        ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, 3 wanted"),
+        ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, not 3"),
     ],
 )
 def test_too_few_tokens_are_an_error_and_never_a_smaller_set(

@@ -38,7 +38,7 @@ PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad
 NONE = Precision.parse("none")
 
 
-def tensors_of(config, fmt="none", tp=1, pp=1):
+def tensors_of(config: dict[str, Any], fmt: str = "none", tp: int = 1, pp: int = 1):
     ranks = plan(read_shape(config), Precision.parse(fmt), tp, pp)
     return [{tensor.name: tensor for tensor in tensors} for tensors in ranks]
 
@@ -81,7 +81,7 @@ def test_the_sum_is_rounded_once_to_the_nearest_even_value(tmp_path: Path):
     assert told in audit["computed"]
 
 
-def sources(tensor):
+def sources(tensor: LocalTensor) -> list[Slice | Any]:
     return [part.source if isinstance(part, PlusOne) else part for part in tensor.parts] + list(tensor.equal)
 
 

@@ -8,18 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
-from artifacts.store.local import open_store
+from artifacts.store.local import LocalStore, open_store
 from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
-from pipeline.run.resharding import Found, Layout, find, held, write
+from pipeline.run.resharding import Found, Layout, Order, find, held, write
 from pipeline.run.resharding import order as order_found
 from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
@@ -34,15 +34,15 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def order(checkpoint, layout):
+def order(checkpoint: Path, layout: Layout) -> Order:
     return order_found(Found(checkpoint), layout)
 
 
-def quietly(*event):
+def quietly(*event) -> None:
     """Hears progress."""
 
 
-def no_registry():
+def no_registry() -> NoReturn:
     raise AssertionError("nothing is looked up in the registry")
 
 
@@ -54,7 +54,7 @@ def files(directory):
     }
 
 
-def stored(store, kind, fill, key):
+def stored(store: LocalStore, kind: str, fill, key):
     """Commits an artifact."""
     with store.write(key, kind=kind, step={"kind": kind, "inputs": {}, "params": {}}, host={}) as draft:
         fill(draft.path)

@@ -60,12 +60,12 @@ MIXED = {"default": "fp8", "except": {"*.0.self_attn.*": "none"}}
 RELEASES = contract.facts("releases")["releases"]
 
 
-def config_of(model):
+def config_of(model) -> dict[str, Any]:
     architecture, model_type, more = MODELS[model]
     return {**CONFIG, **SIZES, "architectures": [architecture], "model_type": model_type, **more}
 
 
-def formats_of(model):
+def formats_of(model: str):
     moe = "num_experts_per_tok" in MODELS[model][2]
     return [name for name in FORMATS if not (moe and name in EXPERT_REFUSALS)]
 
@@ -111,7 +111,7 @@ def by_names(architecture):
     return found.values()
 
 
-def held(directory, config, release, ranks):
+def held(directory, config, release, ranks) -> bool:
     """Asserts that every rank file holds the tensors that the release wants, exactly; else False: it refuses."""
     for rank in range(ranks):
         try:
@@ -125,7 +125,7 @@ def held(directory, config, release, ranks):
     return True
 
 
-def refused(model, fmt, pp, release):
+def refused(model: str, fmt, pp: int, release) -> bool:
     """Whether the plan refuses an engine of that release."""
     architecture, number = MODELS[model][0], contract.minor(release)
     shape, precision = read_shape(config_of(model)), Precision.parse(fmt)

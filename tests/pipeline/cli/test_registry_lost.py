@@ -15,6 +15,7 @@ from artifacts.store.local import open_store
 from tests.checkpoints import checkpoint, lay
 from tests.main_job import write_recipe
 from tests.pipeline import odd_rows
+from tests.pipeline.odd_rows import Place
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +197,7 @@ def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(
     assert ("kept for an odd or missing row" in done.out, "leased" in done.out) == (True, False), done
 
 
-def foreign_engine(folder) -> None:
+def foreign_engine(folder: Path) -> None:
     folder.mkdir()
     lay(folder, checkpoint())
 
@@ -243,7 +244,7 @@ def test_a_registry_that_was_given_up_is_made_anew(place: odd_rows.Place):
         marker.write_bytes(kept)
 
 
-def remade(place) -> None:
+def remade(place: Place) -> None:
     """What an enginery that did not look for the marker made of a lost registry."""
     place.file.unlink()
     other = place.root / "remade.db"
@@ -289,7 +290,7 @@ def apart(place: odd_rows.Place, tmp_path: Path) -> odd_rows.Place:
     return odd_rows.Place(tmp_path, open_store(tmp_path / "store"))
 
 
-def damage(place, key: str) -> None:
+def damage(place: Place, key: str) -> None:
     for file in (place.store.path(key) / "engine.json", *place.store.root.glob("blobs/*/*")):
         file.chmod(0o644)
         file.write_text("X" * file.stat().st_size)

@@ -38,13 +38,13 @@ class Heard(Listener):
         self.moved: set[tuple[str, str]] = set()
         self.problems: list[str] = []
 
-    def progressed(self, step, done, total, unit):
+    def progressed(self, step, done, total, unit) -> None:
         self.moved |= {(step.kind, unit)} if unit.startswith("bytes") else set()
 
-    def damaged(self, step, problems):
+    def damaged(self, step, problems) -> None:
         self.problems.append(problems)
 
-    def finished(self, made):
+    def finished(self, made) -> None:
         self.built += [] if made.cached else [made.step.kind]
 
 

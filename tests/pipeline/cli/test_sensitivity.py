@@ -33,7 +33,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def steps(file, site):
+def steps(file: Path, site: Site):
     """Kinds and keys of a recipe's sensitivity."""
     (loaded,) = load(file)
     return {step.kind: step.key for step in plan_sensitivity(loaded, site)}

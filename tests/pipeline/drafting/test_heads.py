@@ -26,14 +26,14 @@ def store(tmp_path: Path) -> LocalStore:
     return open_store(tmp_path / "store")
 
 
-def planned(tmp_path, store, directory, **changes):
+def planned(tmp_path: Path, store: LocalStore, directory, **changes):
     asked = {"mode": "medusa", "max_draft_len": 8, "draft": {"path": str(directory)}}
     asked |= changes.pop("speculative", {})
     (loaded,) = load(recipe_file(tmp_path, speculative=asked, **changes))
     return loaded, gather(loaded, HOST, store)
 
 
-def told(loaded, facts):
+def told(loaded, facts) -> list[str]:
     found = speculation.reasons(loaded.recipe, facts)
     assert set(found) <= set(refusals(loaded.recipe, facts).recipe)
     return found

@@ -69,7 +69,7 @@ def test_every_layout_equals_transformers_in_both_graphs(
     assert_close(torch.cat(steps, 1), expected[:1, 2:8], exact=fmt in ("none", "int8_wo", "int4_wo"))
 
 
-def assert_close(found, expected, *, exact):
+def assert_close(found: torch.Tensor, expected, *, exact: bool) -> None:
     """Compares logits (B, T, V) in float32; of rounded inputs, some take the neighbouring value.
 
     Sums in another order differ by 1e-6 of their size. Where an input lies that close to the boundary between

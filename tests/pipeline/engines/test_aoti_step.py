@@ -47,10 +47,10 @@ with temporary_cache_dir(sys.argv[1]):
 class Heard(Listener):
     """Remembers what was remarked."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def remarked(self, step, text):
+    def remarked(self, step, text) -> None:
         self.texts.append(text)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt import rules
 from pipeline.engines.tensorrt.capabilities import table
 from pipeline.engines.tensorrt.tensorrt_options import options_model
@@ -54,7 +54,7 @@ def job(
     asked = Engine(
         backend="tensorrt", target="h100", **{"max_batch_size": 4, "max_seq_len": 64, "tp": 1, **engine}
     )
-    wanted = Wanted(
+    wanted = BuildRequest(
         engine=asked,
         shape=_shape(source),
         precision=Precision.parse(format),
@@ -68,7 +68,7 @@ def job(
     params = {
         "backend": "tensorrt", "format": format, "kv_cache": "auto", "target": asked.target, "tp": asked.tp,
         "pp": asked.pp, "ep": asked.ep, "max_batch_size": asked.max_batch_size,
-        "max_seq_len": asked.max_seq_len, "options": rules.effective(wanted, options).settings,
+        "max_seq_len": asked.max_seq_len, "options": rules.resolve_settings(wanted, options).as_param(),
         "toolchain": {"versions": dict(toolchain.versions), "gpu": H100.name, "sm": 90, "driver": H100.driver},
     }  # fmt: skip
     inputs = {"sharded_checkpoint": str(checkpoint)}

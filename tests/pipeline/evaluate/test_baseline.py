@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from pipeline.evaluate import baseline
 VOCAB, SEQ_LEN, SEQUENCES, TOP_K = 256, 32, 6, 16
 
 
-def make_checkpoint(directory, *, tied=False, dtype=torch.bfloat16, vocab_size=VOCAB):
+def make_checkpoint(directory: Path, *, tied: bool = False, dtype=torch.bfloat16, vocab_size=VOCAB) -> Path:
     """A two-layer Llama with random weights, and a tokenizer whose tokens are bytes."""
     torch.manual_seed(0)
     shape = {
@@ -60,7 +61,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def job(source, text, **params):
+def job(source, text, **params) -> dict[str, Any]:
     data = {
         "digests": [digest.of_file(text)],
         "kind": "jsonl",
@@ -150,7 +151,7 @@ def test_top_k_is_cut_to_the_vocabulary(source: Path):
 
 
 def test_too_little_text_is_refused_with_both_numbers(source: Path, text: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="make 16 whole sequences of 32, 999 wanted"):
+    with pytest.raises(DataError, match="make 16 whole sequences of 32, not 999"):
         baseline.build(job(source, text, max_sequences=999), tmp_path, lambda *_: None)
 
 

@@ -1,6 +1,6 @@
 """Which figures are taken of an engine."""
 
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 
@@ -16,10 +16,10 @@ class SteadyEngine:
 
     figures: tuple[str, ...] = FIGURES
 
-    def score(self, tokens, targets, indices):
+    def score(self, tokens, targets, indices) -> NoReturn:
         raise AssertionError("not asked for")
 
-    def measure(self, batch, prompt_len, new_tokens, repeats):
+    def measure(self, batch, prompt_len, new_tokens, repeats) -> dict[str, float]:
         return {name: float(batch * prompt_len * new_tokens * repeats) for name in self.figures} | {
             "extra": 0
         }

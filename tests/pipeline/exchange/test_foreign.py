@@ -7,8 +7,9 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.errors import ArtifactCorrupt
+from pipeline.engines.tensorrt.tensorrt_files import format_of
 from pipeline.errors import ExchangeRefused, SourceError
-from pipeline.exchange.foreign import UNKNOWN_GPU, format_of, recognise
+from pipeline.exchange.foreign import UNKNOWN_GPU, recognise
 from pipeline.exchange.register import adopt
 from pipeline.process.host import Host
 from tests.checkpoints import CONFIG, checkpoint, lay

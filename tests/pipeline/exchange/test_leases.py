@@ -36,7 +36,7 @@ class Late(Registry):
 
     client: Client
 
-    def publish(self, publication, *, store=None):
+    def publish(self, publication, *, store=None) -> int:
         collect(self.client)
         return super().publish(publication, store=store)
 

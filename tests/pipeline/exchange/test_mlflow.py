@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield running
 
 
-def ask(address, path, **query):
+def ask(address: str, path: str, **query):
     answer = httpx.get(f"{address}/{API}/{path}", params=query, timeout=60)
     assert answer.is_success, answer.text
     return answer.json()
@@ -89,7 +90,7 @@ def answering(*answers):
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self):
+        def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("content-length") or 0))
             asked.append((self.command, self.path, self.headers.get("authorization")))
             status, body = left.pop(0) if len(left) > 1 else left[0]
@@ -101,7 +102,7 @@ def answering(*answers):
 
         do_POST = do_PUT = do_GET  # noqa: N815 names that the library calls
 
-        def log_message(self, *_):
+        def log_message(self, *_) -> None:
             """Keeps quiet."""
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -170,7 +171,7 @@ def test_a_listed_name_that_leads_elsewhere_is_refused(
 VERSION = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
 
 
-def listed(**sizes):
+def listed(**sizes) -> dict[str, Any]:
     return {"files": [{"path": name, "is_dir": False, "file_size": size} for name, size in sizes.items()]}
 
 

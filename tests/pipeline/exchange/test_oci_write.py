@@ -39,12 +39,12 @@ def blob(layout, descriptor):
     return data
 
 
-def manifest_of(layout, number=0):
+def manifest_of(layout: Path, number: int = 0):
     assert json.loads((layout / "oci-layout").read_text()) == {"imageLayoutVersion": "1.0.0"}
     return json.loads(blob(layout, json.loads((layout / "index.json").read_text())["manifests"][number]))
 
 
-def put(layout, data):
+def put(layout, data) -> dict[str, Any]:
     """Adds a blob; returns its descriptor without a type."""
     home = layout / "blobs" / "sha256"
     home.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def lay(layout, layers, **changes):
     return layout
 
 
-def raw(layout, name, data):
+def raw(layout, name, data) -> dict[str, Any]:
     return put(layout, data) | {"mediaType": modelpack.WEIGHT, "annotations": {modelpack.FILEPATH: name}}
 
 
@@ -196,7 +196,7 @@ ENGINE = ("engine.json", b"{}")
 TAR, GZIP = (f"application/vnd.cncf.model.weight.v1.tar{end}" for end in ("", "+gzip"))
 
 
-def archive(*members, mode="w:gz", **links):
+def archive(*members, mode="w:gz", **links) -> bytes:
     held = io.BytesIO()
     with tarfile.open(fileobj=held, mode=mode) as tar:
         for name, data in (ENGINE, *members):
@@ -210,7 +210,7 @@ def archive(*members, mode="w:gz", **links):
     return held.getvalue()
 
 
-def packed(layout, data, kind=GZIP):
+def packed(layout: Path, data: bytes, kind=GZIP):
     return lay(layout, [put(layout, data) | {"mediaType": kind}])
 
 
@@ -229,7 +229,7 @@ def test_archives_of_other_tools_are_read_and_kept_inside(tmp_path: Path):
     assert not (tmp_path / "x").exists()
 
 
-def sparse(name, size):
+def sparse(name: str, size: int) -> bytes:
     """A member in GNU's sparse form, all of it a hole."""
     about = tarfile.TarInfo(name)
     about.type, about.size = tarfile.GNUTYPE_SPARSE, 0
@@ -242,14 +242,14 @@ def sparse(name, size):
     return bytes(header)
 
 
-def zeros(name, size):
+def zeros(name: str, size: int) -> bytes:
     """A header that declares so many bytes, without them."""
     about = tarfile.TarInfo(name)
     about.size = size
     return about.tobuf(tarfile.GNU_FORMAT)
 
 
-def extended(size):
+def extended(size: int) -> bytes:
     """An extended header of so many bytes, which tarfile would hold in memory."""
     about = tarfile.TarInfo("pax")
     about.type, about.size = tarfile.XHDTYPE, size

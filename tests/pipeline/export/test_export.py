@@ -23,7 +23,7 @@ from tests.pipeline.export.published import Version
 from tests.present import present
 
 
-def change(file, edit):
+def change(file: Path, edit) -> None:
     """Edits a committed file as a wrong build would have written it."""
     file.chmod(0o644)
     if file.suffix == ".yaml":
@@ -138,7 +138,7 @@ def test_settings_are_closed_and_located(pairs: list[str], reason: str):
     assert reason in str(refused.value)
 
 
-def exported(tmp_path, files):
+def exported(tmp_path: Path, files: str):
     deployment = published.deployment(published.ENGINE_FP8_TP2, tmp_path / "store")
     chosen = exporters.exporter("triton")
     settings = parse_settings(chosen.settings, [], root=str(tmp_path / "out"), files=files)

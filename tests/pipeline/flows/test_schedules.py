@@ -104,7 +104,7 @@ def site(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(Prefect.at(f"http://127.0.0.1:{port}"), base, path, answers)
 
 
-def server_rows(done) -> dict[str, dict[str, str]]:
+def server_rows(done: Finished) -> dict[str, dict[str, str]]:
     """What `doctor` says of the server."""
     document = json.loads(done.stdout)
     rows = document["answer"] if done.returncode else document

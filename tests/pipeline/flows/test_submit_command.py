@@ -26,7 +26,7 @@ __all__ = ["site"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def call(site: Site, cli, recipe, *options: str):
+def call(site: Site, cli: Cli, recipe: Path, *options: str):
     """`enginery submit` to the server of the fixture; stdout is a document."""
     at = ("--store", site.store, "--json", "submit", recipe, "--server", site.server.ui_url)
     done = cli(*at, *options)

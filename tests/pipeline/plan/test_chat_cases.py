@@ -115,7 +115,7 @@ def test_the_date_of_chat_templates_is_part_of_the_key(tmp_path: Path, site: Sit
 
 
 @pytest.mark.parametrize("date", ["2026-02-30", "yesterday", 20260101])
-def test_a_date_that_is_no_day_is_refused(tmp_path, site, date):
+def test_a_date_that_is_no_day_is_refused(tmp_path: Path, site: Site, date: int | str):
     with pytest.raises(RecipeError, match=r"calibration\.date: .*(not a date|string)"):
         planned(recipe_file(tmp_path, **{"calibration.date": date}), site)
 

@@ -18,7 +18,7 @@ from tests.pipeline.plans import HOST
 BROKEN = "{% for one in messages %}\n{{ one.content }}\n{% endfro %}\n"
 
 
-def planned(recipe, tmp_path):
+def planned(recipe: Path, tmp_path) -> str:
     """Plans a recipe; returns what is said against it."""
     try:
         draft_file(recipe, Site(store=LocalStore(tmp_path / "store"), host=HOST))
@@ -32,7 +32,7 @@ def recipe(tmp_path: Path) -> Path:
     return lay_out("system-empty", tmp_path)
 
 
-def without_template(tmp_path):
+def without_template(tmp_path: Path) -> None:
     (tmp_path / "model" / "chat_template.jinja").unlink()
 
 

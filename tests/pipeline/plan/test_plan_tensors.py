@@ -57,7 +57,7 @@ def recipe(tmp_path: Path) -> Path:
     return made
 
 
-def weights(recipe):
+def weights(recipe: Path) -> Path:
     return recipe.parent / "model" / "model.safetensors"
 
 

@@ -11,6 +11,7 @@ from artifacts.store.local import open_store
 from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.step.realize import Site
+from pipeline.step.step import Step
 from pipeline.toolchains.toolchain import Choice
 from recipes.errors import RecipeError
 from recipes.load import load
@@ -98,7 +99,7 @@ def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout(model: Path
     (loaded,) = load(recipe(tmp_path, model, **{"engine.backend": "tensorrt", "engine.target": "h100"}))
     facts = gather(loaded, host(H100), open_store(tmp_path / "store"))
 
-    def sharded(version):
+    def sharded(version) -> Step:
         return plan(loaded, dataclasses.replace(facts, choice=Choice(toolchain=toolchain(version)))).step(
             "sharded_checkpoint"
         )

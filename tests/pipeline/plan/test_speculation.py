@@ -16,7 +16,7 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.vocabulary import require_same, vocabulary
 from pipeline.plan import speculation
 from pipeline.plan.facts import gather
-from pipeline.plan.plan import plan
+from pipeline.plan.plan import Plan, plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
 from recipes.errors import RecipeError
@@ -59,7 +59,7 @@ def planned(tmp_path, store, draft, **changes):
     return loaded, gather(loaded, HOST, store)
 
 
-def steps(tmp_path, store, draft, **changes):
+def steps(tmp_path, store, draft, **changes) -> Plan:
     return plan(*planned(tmp_path, store, draft, **changes))
 
 
@@ -129,7 +129,7 @@ def test_lookahead_needs_no_draft(tmp_path: Path, store: LocalStore):
     assert not [step for step in plan(*made).steps if step.role]
 
 
-def said(tmp_path, store, draft, **changes):
+def said(tmp_path, store, draft, **changes) -> list[str]:
     loaded, facts = planned(tmp_path, store, draft, **changes)
     found = speculation.reasons(loaded.recipe, facts)
     assert set(found) <= set(refusals(loaded.recipe, facts).recipe)
@@ -208,7 +208,7 @@ def test_a_missing_draft_is_told_with_its_place(tmp_path: Path, store: LocalStor
 
 
 def test_a_vocabulary_is_its_tokens_and_nothing_else(tmp_path: Path):
-    def digest(name, **changes):
+    def digest(name, **changes) -> str:
         directory = tmp_path / name
         directory.mkdir()
         table = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"content": "<s>", "id": 2}]}

@@ -9,13 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.rebuild import file_differences
+from pipeline.rebuild.file_differences import Difference
 
 
 @pytest.fixture
 def differ(tmp_path: Path):
     """Compares two files that are written by functions of their path."""
 
-    def compare(name, was, now, kind="engine"):
+    def compare(name, was, now, kind="engine") -> Difference:
         for place, write in (("was", was), ("now", now)):
             path = tmp_path / place / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def tensors(**values):
 
 
 def archive(stamp, **members):
-    def write(path):
+    def write(path) -> None:
         with zipfile.ZipFile(path, "w") as made:
             for name, data in members.items():
                 made.writestr(zipfile.ZipInfo(f"package/{name}", stamp), data)
@@ -55,7 +56,7 @@ def test_tensors_that_only_moved_in_the_file_are_the_same(differ):
     assert found.what == "the same tensors; only the file's header differs"
 
 
-def _reordered():
+def _reordered() -> bytes:
     header = json.dumps(
         {
             "b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},

@@ -22,6 +22,7 @@ from pipeline.rebuild.replan import changed_inputs
 from pipeline.rebuild.step_differences import is_same, otherwise
 from pipeline.run.publish import lineage
 from pipeline.step.realize import Site
+from pipeline.step.step import Step
 from tests.callables import Cli
 from tests.published_0_1 import BUILDERS, lay_out
 
@@ -44,7 +45,7 @@ LATER = ("params.layout_version was 2, is 3", "revision was 3, is 4", "revision 
 """What later releases write otherwise under parameters that 0.1 had."""
 
 
-def undated(step):
+def undated(step: Step) -> Step:
     """The step without the date that chat templates are told since."""
 
     def plain(item):
@@ -57,14 +58,14 @@ def undated(step):
     return dataclasses.replace(step, params={**step.params, "data": data})
 
 
-def said(where, *argv):
+def said(where: Path, *argv) -> str:
     """What a command prints; it succeeds."""
     done = CliRunner().invoke(enginery, ["--no-color", "--store", str(where / "store"), *argv])
     assert done.exit_code == 0, (argv, done.output, done.exception)
     return done.stdout
 
 
-def planned(client, where, name) -> tuple[Plan, Site]:
+def planned(client: Client, where: Path, name: str) -> tuple[Plan, Site]:
     """Today's plan of a version's recipe, on the host that built it."""
     record = client.resolve(name)
     built_on = dict(client.store.manifest(record.engine_key).host)

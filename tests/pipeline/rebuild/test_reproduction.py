@@ -77,7 +77,7 @@ def _with(recipe, **options):
 def stage(tmp_path: Path):
     """Compares two artifacts of a kind, given as files."""
 
-    def compare(kind, was, now):
+    def compare(kind, was, now) -> Stage:
         stores = []
         for place, files in (("was", was), ("now", now)):
             store = LocalStore(tmp_path / place)
@@ -104,7 +104,7 @@ def weights(value):
     return save({"a": np.array([value], np.float32)})
 
 
-def outcome(*stages):
+def outcome(*stages) -> str:
     return Reproduction(reference="x:1", stages=stages).outcome
 
 

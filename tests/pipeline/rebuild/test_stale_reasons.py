@@ -26,7 +26,9 @@ def record(facts, **more) -> VersionRecord:
     )  # fmt: skip
 
 
-def found(facts, *pools, heads=None, days=90, **more) -> list[str]:
+def found(
+    facts: dict[str, Any], *pools, heads: dict[str, Any] | None = None, days: int = 90, **more
+) -> list[str]:
     world = World(now=NOW, pools=pools, heads=heads or {}, gate_max_age=timedelta(days=days))
     return [reason.text for reason in reasons(record(facts, **more), BUILT, world)]
 

@@ -9,6 +9,7 @@ import pytest
 
 from artifacts.registry.registry import Metric, Publication, open_registry
 from artifacts.store.local import open_store
+from artifacts.version import VersionRecord
 from pipeline.plan.plan import Plan
 from pipeline.rebuild.find_stale import write_recipe
 from pipeline.rebuild.host_pools import Pool
@@ -37,7 +38,7 @@ def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=HOST)
 
 
-def publish_plan(plan: Plan, site: Site, *, alias: str | None = "prod", **more):
+def publish_plan(plan: Plan, site: Site, *, alias: str | None = "prod", **more) -> VersionRecord:
     """A version whose steps are in the store with small files, as if each had taken no time."""
     for step in plan.steps:
         if not site.store.has(step.key):

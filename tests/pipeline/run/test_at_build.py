@@ -7,7 +7,7 @@ import pytest
 
 from artifacts.store.local import open_store
 from pipeline.plan.facts import gather
-from pipeline.plan.plan import plan
+from pipeline.plan.plan import Plan, plan
 from pipeline.toolchains.toolchain import Choice
 from recipes.load import load
 from tests.pipeline.engines.tensorrt.asked import H100, host, toolchain
@@ -18,7 +18,7 @@ from tests.pipeline.plans import TOOLS, recipe_file
 def planned(tmp_path: Path):
     """Plans the demo recipe for a backend with changes."""
 
-    def make(backend, **changes):
+    def make(backend, **changes) -> Plan:
         target = {} if backend == "aoti" else {"engine.target": "h100"}
         (loaded,) = load(recipe_file(tmp_path, **{"engine.backend": backend} | target | changes))
         here = dataclasses.replace(host(H100, H100), tools=TOOLS)

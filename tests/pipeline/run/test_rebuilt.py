@@ -4,6 +4,7 @@ import json
 import shutil
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,7 +37,7 @@ class Workshop:
     def __init__(self, store: Path) -> None:
         self.client = Client(store)
 
-    def run(self, options: dict, **fields) -> tuple[int, list[str]]:
+    def run(self, options: dict[str, Any], **fields) -> tuple[int, list[str]]:
         """Number of the version that a run comes to, and which steps it built."""
         heard, recipe = Heard(), {**RECIPE, "engine": {"options": options}, **fields}
         plan = toy_plan(Recipe.model_validate(recipe), Path("recipe.yaml"))

@@ -120,7 +120,7 @@ def test_a_broken_tokenizer_is_refused_by_the_step_that_fetches_it(tmp_path: Pat
 class Listed(bytes):
     """Bytes that a hub lists as more."""
 
-    def __len__(self):
+    def __len__(self) -> int:
         return 1 << 60
 
 

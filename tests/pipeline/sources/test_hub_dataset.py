@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import yaml
 from artifacts.store.local import open_store
 from calibration.errors import DataError
 from pipeline.errors import SourceError
+from pipeline.plan.plan import Plan
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.sources import hub_dataset
@@ -76,7 +78,7 @@ def hub() -> Iterator[hubs.Hub]:
         yield server
 
 
-def item(**changes):
+def item(**changes) -> Data:
     return Data(**({"repo": hubs.REPO, "revision": hubs.COMMIT} | changes))
 
 
@@ -137,7 +139,7 @@ def test_a_card_may_hold_any_number_key_and_date():
     assert hub_dataset.configurations(f"---\n{front}\n---\n", "x") == [{"config_name": "a"}]
 
 
-def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN):
+def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN) -> dict[str, Any]:
     return {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT, "files": files},
             "places": {"endpoint": hub.address, "cache": str(cache)}, "inputs": {}}  # fmt: skip
 
@@ -208,7 +210,7 @@ def recipe_with(tmp_path: Path, **changes: object) -> Path:
     return file
 
 
-def made(plan, site):
+def made(plan: Plan, site: Site):
     """Makes all steps up to the one that would use a GPU."""
     kinds = ("source", "dataset", "calibration_set", "leakage")
     return [realize(step, site, Listener()) for step in plan.steps if step.kind in kinds]

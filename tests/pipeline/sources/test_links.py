@@ -35,7 +35,7 @@ def model(tmp_path: Path) -> Path:
     return shutil.copytree(DEMO / "model", tmp_path / "model")
 
 
-def kept(tmp_path):
+def kept(tmp_path: Path):
     """Files of the test, the store's among them, that hold the secret's bytes."""
     places = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
     return [path for path in places if SECRET.encode() in path.read_bytes()]
@@ -153,7 +153,7 @@ def test_a_template_must_be_one(name: str, text: str, said: str, ask: Ask, tmp_p
     assert kept(tmp_path) == [tmp_path / name] * (text == SECRET)
 
 
-def with_template(tmp_path, name):
+def with_template(tmp_path: Path, name: str) -> Path:
     data = [{"path": str(DEMO / "data" / "calibration.jsonl"), "template": name}]
     return recipe_file(tmp_path, **{"calibration.data": data})
 

@@ -28,7 +28,7 @@ def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
-def steps(path, **params):
+def steps(path, **params) -> tuple[Any, ...]:
     """An own copy of a checkpoint, and a step that complains about it."""
     source = Step(
         kind="source",

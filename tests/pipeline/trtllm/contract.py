@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch.build_trtllm_torch import build
 from pipeline.models.config_json import read_shape
 from pipeline.process.host import Gpu, Host
@@ -31,9 +31,9 @@ def found(directory: Path) -> Toolchain:
     return one
 
 
-def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
+def wanted(source: Path, chain: Toolchain, **engine: object) -> BuildRequest:
     """What a recipe asks of the PyTorch backend."""
-    return Wanted(
+    return BuildRequest(
         engine=Engine(backend="trtllm_torch", **{**LIMITS, **engine}),
         shape=read_shape(json.loads((source / "config.json").read_text())),
         precision=Precision.parse("none"),
@@ -44,7 +44,7 @@ def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
 
 
 def torch_engine(
-    source: Path, chain: Toolchain, out: Path, places: dict | None = None, **engine: object
+    source: Path, chain: Toolchain, out: Path, places: dict[str, Any] | None = None, **engine: object
 ) -> Path:
     """Builds an engine of the PyTorch backend, as its step does."""
     backend, asked = engines.backend("trtllm_torch"), wanted(source, chain, **engine)
@@ -101,7 +101,7 @@ def logprobs(source: Path, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens).logits.log_softmax(-1)
 
 
-def scores_are(engine, tokens, expected):
+def scores_are(engine, tokens, expected) -> None:
     """Compares an engine's scores of all tokens with log-probabilities (B, T, V)."""
     ids = expected.topk(3).indices
     parts = list(engine.score(tokens, tokens, ids))

@@ -54,7 +54,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], P
     """Puts one toolchain of a version on PATH for the module's tests; gives its directory."""
     made, before = {}, os.environ["PATH"]
 
-    def use(version):
+    def use(version) -> Path:
         if version not in made:
             made[version] = runtime.toolchain(tmp_path_factory.mktemp("trtllm") / version, version)
         os.environ["PATH"] = f"{made[version] / 'bin'}:{before}"

@@ -27,7 +27,7 @@ def stored(directory):
     return load_file(directory / "model.safetensors")
 
 
-def mixed(architecture, directory, dtype, **changes):
+def mixed(architecture: str, directory: Path, dtype: str, **changes) -> Path:
     """A checkpoint of which config.json says one type, and every other tensor has another one."""
     tiny.source(architecture, directory, torch.float64, **changes)
     others = [torch.float64, torch.float32, torch.float16, torch.bfloat16]

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 
 from pipeline import engines
-from pipeline.engines.tensorrt import gpus
 from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
+from pipeline.trtllm.target_gpus import gpus
 from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
 from tests.present import present
 
 BACKEND = engines.backend("tensorrt")
 
 
-def gpu(name, target, driver="550.54.15"):
+def gpu(name: str, target, driver: str = "550.54.15") -> Gpu:
     return Gpu(name, TARGETS[target].sm, TARGETS[target].memory_bytes, driver)
 
 

@@ -12,7 +12,7 @@ from tests.pipeline.pages.card.conftest import NOW, signature, waiver
 from tests.pipeline.published import FACTS
 
 
-def said(card):
+def said(card: Card):
     """Notices as (tone, text)."""
     return [(one.tone, one.text) for one in card_content.notices(card)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from artifacts.registry.registry import Registry
 from pipeline.cli.main import enginery
@@ -72,7 +72,7 @@ def test_it_listens_where_it_is_told_with_the_token_of_a_file(file: Path, regist
         assert answer.json()["number"] == 3
 
 
-def run(file, *more: str):
+def run(file: Path, *more: str) -> Result:
     """A command in this process."""
     store = str(file.parent / "store")
     return CliRunner().invoke(enginery, ["--store", store, "--registry", f"sqlite:///{file}", *more])
