@@ -227,7 +227,7 @@ class Client:
             else ""
         )
         return (
-            f"{record.reference}: {error}{holder}; bring its files back (enginery repair {record.reference}"
+            f"{record.reference}: {error}{holder}; bring its files back (enginery store repair {record.reference}"
             " --from STORE|DIRECTORY), or build its recipe again: a build that differs becomes a new version"
         )
 

@@ -97,14 +97,14 @@ def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(
     template.write_text("{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}")
     made_elsewhere(engine)
     at = ("--store", tmp_path / "store", "--json")
-    assert cli(*at, "import", engine, "test/dated").returncode == 0
+    assert cli(*at, "registry", "import", engine, "test/dated").returncode == 0
     command = (*at, "generate", "test/dated", "def main(", "-n", "2", "--chat")
     leap = cli(*command, "--date", "2024-02-29")
     assert leap.returncode == 0, leap.stderr
     assert json.loads(leap.stdout)["date"] == "2024-02-29"
-    assert "the chat template was told that today is 2024-02-29" in leap.stderr
+    assert "the chat template's date is 2024-02-29" in leap.stderr
     template.write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
-    assert cli(*at, "import", engine, "test/dated").returncode == 0
+    assert cli(*at, "registry", "import", engine, "test/dated").returncode == 0
     endless = cli(*command)
     assert endless.returncode == 2
     assert (

@@ -143,7 +143,7 @@ def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
         problems.append(
             f"disk: the steps to build need about {needed / 1e9:.1f} GB; the store has "
             f"{facts.free_bytes / 1e9:.1f} GB free; free {(needed - facts.free_bytes) / 1e9:.1f} GB more "
-            "there (`enginery gc --dry-run` shows what can go), or choose another --store"
+            "there (`enginery store gc --dry-run` shows what can go), or choose another --store"
         )
     hungriest = max(steps, key=lambda step: step.memory_bytes, default=None)
     if hungriest is not None and hungriest.memory_bytes > facts.host.memory_bytes:

@@ -54,7 +54,8 @@ def soon(registry: Registry, registry_url: str, environ: Mapping[str, str]) -> b
         return False
     # by the environment, which others cannot read: the URL may hold a password
     process.detach(
-        [sys.executable, "-m", "pipeline.cli", "notify"], env={**environ, "ENGINERY_REGISTRY": registry_url}
+        [sys.executable, "-m", "pipeline.cli", "registry", "notify"],
+        env={**environ, "ENGINERY_REGISTRY": registry_url},
     )
     return True
 

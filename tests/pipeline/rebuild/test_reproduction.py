@@ -57,7 +57,7 @@ def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measure
     changed = toy_plan(
         made.recipe.model_copy(update={"engine": _with(made.recipe, note="x")}), Path("recipe.yaml")
     )
-    assert reproduction.given_otherwise(record, changed) == ["source"]
+    assert reproduction.changed_sources(record, changed) == ["source"]
     reproduction.rebuild(changed, again, Listener())
     other = reproduction.compare(record, changed, site.store, again.store)
     assert other.stages[-1].asked == ("params.note was absent, is x",)

@@ -23,7 +23,7 @@ def gpu(name: str, target, driver: str = "550.54.15") -> Gpu:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"choice": Choice(problem="no TensorRT-LLM: it is not on PATH; see `enginery toolchains`")},
+        ({"choice": Choice(problem="no TensorRT-LLM: it is not on PATH; see `enginery tools toolchains`")},
          "backend tensorrt needs a TensorRT-LLM toolchain: no TensorRT-LLM: it is not on PATH; see"),
         ({"choice": Choice(problem="several toolchains: a (0.16.0), b (1.2.0); name one of them with engine.toolchain")},
          "name one of them with engine.toolchain"),
