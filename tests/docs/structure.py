@@ -17,7 +17,7 @@ def write(page: Path = PAGE) -> None:
     """Puts today's table between the marks of the page."""
     before, _, rest = page.read_text().partition(START)
     _, _, after = rest.partition(END)
-    figures = table(read_checkout(ROOT), read_commit(BEFORE))
+    figures = table(read_commit(BEFORE), read_checkout(ROOT))
     today = f"Counted on {datetime.now(UTC):%Y-%m-%d}.\n"
     page.write_text(f"{before}{START}{today}\n{figures.strip()}\n{END}{after}")
 
