@@ -49,6 +49,7 @@ def _refuse_other_keys(value: Any) -> None:
 
 def of_file(path: str | os.PathLike[str], on_bytes: Callable[[int], None] | None = None) -> str:
     """Digest of a file's bytes; `on_bytes` is told the number of bytes of every piece."""
+    # One buffer for the whole file, and no second one in Python's own reader.
     hasher, piece = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
     with Path(path).open("rb", buffering=0) as file:
         while num_bytes := file.readinto(piece):
@@ -81,6 +82,7 @@ def of_still_file(path: Path) -> str:
     before = path.stat()
     sha256 = of_file(path)
     after = path.stat()
+    # Only a file with one link all the time has a ctime that no other process may move.
     linked = max(before.st_nlink, after.st_nlink) > 1
     if _written(before) != _written(after) or (not linked and before.st_ctime_ns != after.st_ctime_ns):
         raise FileChanged(f"{path} changed while it was being read; run again when nothing writes it")
@@ -156,6 +158,7 @@ class FileDigests:
                 stat = path.stat()
             except FileNotFoundError:
                 continue
+            # A younger file may have been written after it was read, with the same time stamp.
             if stat.st_mtime_ns < since_ns - RACY_NS:
                 rows.append((stat, sha256))
         self._remember(rows)

@@ -63,6 +63,7 @@ UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
 
 def fold(name: str) -> str:
     """The name as seen by a file system that ignores case and the Unicode composition of letters."""
+    # Twice, since folding may take a composed letter apart.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
@@ -179,6 +180,7 @@ class Manifest(Frozen):
         """Checks the names against each other, and the digests against the listed files."""
         check_names(self.files)
         files = {name: record.sha256 for name, record in self.files.items()}
+        # Layout 1 counts caches too; its keys and addresses must go on to hold.
         expected = (digest.of_tree(files), None) if self.version == 1 else digests_of(files)
         if self.digest != expected[0]:
             raise ValueError(f"digest {self.digest} is not the digest of the files listed")

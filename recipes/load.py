@@ -56,6 +56,7 @@ def combinations(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 def variant(document: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """The document with each dotted key of `point` set, and the point appended to its name."""
+    # Each variant sets keys in mappings of its own.
     result = {key: _copy(value) for key, value in document.items()}
     for dotted, value in point.items():
         *parents, leaf = dotted.split(".")
@@ -73,6 +74,7 @@ def variant(document: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, 
 def _label(dotted: str, value: Any) -> str:
     """The part of a variant's name for one axis: `fp8`, `fp8_mixed` for a format with exceptions, `tp2`."""
     leaf = dotted.rpartition(".")[2]
+    # The exceptions are too long for a name.
     if leaf == "format" and isinstance(value, dict):
         return f"{value['default']}_mixed" if isinstance(value.get("default"), str) else "mixed"
     text = shortened(value if isinstance(value, str) else repr(value))
@@ -97,6 +99,7 @@ def _matrix_problem(document: Mapping[str, Any], matrix: Any) -> str:
         if not all(parts) or parts[0] in ("matrix", "name"):
             return f"{shortened(dotted)!r} is not a key that can vary; matrix {MATRIX}"
         prefixes = [".".join(parts[:cut]) for cut in range(1, len(parts))]
+        # `a` and `a.b` cannot both vary: one sets the mapping that the other sets a key of.
         blocking = next(
             (prefix for prefix in prefixes if prefix in matrix or not _is_table(document, prefix)), None
         )

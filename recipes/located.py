@@ -191,6 +191,7 @@ def _lower(text: str) -> str:
 def _unknown_value(error: ErrorDetails) -> str:
     parts = error.get("ctx", {}).get("expected", "").replace(" or ", ", ").split(", ")
     allowed = [part.strip("'\"") for part in parts]
+    # `expected` quotes strings and leaves numbers bare, so that a bare match is a number.
     if isinstance(error["input"], str) and error["input"] in parts:  # a number, as text
         return (
             f"{_input_text(error)} is text; a number is required, write it without quotes: {error['input']}"

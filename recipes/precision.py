@@ -54,6 +54,7 @@ class Precision:
 
     def as_param(self) -> str | dict[str, Any]:
         """The JSON value that `parse` reads; equal precisions have equal values, since keys hash them."""
+        # Exceptions that change nothing must not change the key.
         if self.uniform:
             return self.default.name
         return {

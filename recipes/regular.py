@@ -56,6 +56,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise FileRefused(path, f"cannot be read ({why})") from None
     with os.fdopen(descriptor, "rb") as file:
+        # The opened file, which no other process can exchange any more.
         _require_regular(path, os.fstat(descriptor).st_mode)
         yield file
 
@@ -64,6 +65,7 @@ def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
     """The bytes of a regular file; FileRefused for anything else, and for more than `limit` bytes."""
     with open_regular(path) as file:
         try:
+            # One byte more, to tell a file at the limit from a longer one.
             data = file.read(limit + 1)
         except OSError as exc:
             raise FileRefused(path, f"cannot be read ({exc.strerror})") from None

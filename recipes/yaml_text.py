@@ -79,11 +79,13 @@ class Loader(yaml.SafeLoader):
         if node is None:
             return None
         count, height = self._extent(event, node)
+        # A few anchors that contain each other expand to billions of values.
         self.nodes += count if isinstance(event, yaml.AliasEvent) else 1
         if self.nodes > self.most:
             raise _error(
                 event, f"more than {self.most} values, with aliases counted in full; shorten the document"
             )
+        # `level` counts what the parser has opened; an alias brings the depth of its node with it.
         if self.level + height > DEPTH:
             raise _error(event, f"lists or mappings nested too deep; at most {DEPTH} levels are read")
         return node
@@ -151,6 +153,7 @@ def compose(text: str) -> yaml.Node | None:
 def parse(text: str) -> Any:
     """The value of a document; YAMLError, with problem and place, beyond the limits."""
     node = compose(text)
+    # An empty document has no node.
     return None if node is None else value_of(node)
 
 

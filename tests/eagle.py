@@ -31,7 +31,7 @@ def sizes(layer="layers.0", *, captured=1):
     }
 
 
-def write(directory: Path, held, **config):
+def write(directory: Path, held, **config) -> Path:
     """A directory with a net of those tensors, without bias or tokenizer."""
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(CONFIG | config))

@@ -21,7 +21,7 @@ def tensors(hidden, vocab, *, heads=2, layers=1, dtype=torch.bfloat16):
     return {name: tensor.to(dtype) for name, tensor in made.items()}
 
 
-def write(directory: Path, held, **config):
+def write(directory: Path, held, **config) -> Path:
     """A directory with those tensors; its config.json says less heads than there are, as published ones do."""
     directory.mkdir()
     said = {"medusa_num_heads": 1, "medusa_num_layers": 1, "base_model_name_or_path": "demo"} | config
@@ -30,7 +30,7 @@ def write(directory: Path, held, **config):
     return directory
 
 
-def demo_heads(directory: Path, **change):
+def demo_heads(directory: Path, **change) -> Path:
     """Heads for the demo model, in its type."""
     said = json.loads((DEMO / "model" / "config.json").read_text())
     sizes = {"hidden": said["hidden_size"], "vocab": said["vocab_size"]} | change

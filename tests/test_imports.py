@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import engines
 from tests.structure import imports
 from tests.structure.contract import CONTRACT
 from tests.structure.tree import read_checkout
@@ -83,6 +84,50 @@ def test_every_module_of_pipeline_stands_in_a_room():
         p.stem for p in (ROOT / "pipeline").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()
     }
     assert names == {*CONTRACT, "__init__"}
+
+
+def backends_imported(path: Path) -> set[str]:
+    """Backends whose modules a file imports, wherever the import stands."""
+    backends = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.ImportFrom(module="pipeline.engines", names=names):
+                backends |= {alias.name for alias in names} & {*engines.names()}
+            case ast.ImportFrom(module=str(module)) if module.startswith("pipeline.engines."):
+                backends.add(module.split(".")[2])
+            case ast.Import(names=names):
+                dotted = [alias.name.split(".") for alias in names]
+                backends |= {
+                    parts[2] for parts in dotted if parts[:2] == ["pipeline", "engines"] and parts[2:]
+                }
+    return backends
+
+
+@pytest.mark.parametrize("backend", engines.names())
+def test_no_backend_imports_another(backend):
+    for path in (ROOT / "pipeline" / "engines" / backend).rglob("*.py"):
+        assert backends_imported(path) <= {backend}, path
+
+
+def test_no_other_room_imports_a_backend():
+    for package in LAYERS:
+        for path in (ROOT / package).rglob("*.py"):
+            if not path.is_relative_to(ROOT / "pipeline" / "engines"):
+                assert backends_imported(path) == set(), path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from pipeline.engines.aoti import BACKEND",
+        "from pipeline.engines import aoti",
+        "import pipeline.engines.aoti.arch",
+        "def late():\n    from pipeline.engines.aoti.arch import Arch",
+    ],
+)
+def test_an_import_of_a_backend_is_seen_however_it_is_written(tmp_path: Path, line: str):
+    (tmp_path / "module.py").write_text(line)
+    assert backends_imported(tmp_path / "module.py") == {"aoti"}
 
 
 @pytest.mark.slow

@@ -68,11 +68,11 @@ def tool(cli: Cli, tmp_path: Path):
     return of
 
 
-def pair(draft):
+def pair(draft: Path) -> dict[str, Any]:
     return {"mode": "draft_tokens_external", "max_draft_len": 4, "draft": {"path": str(draft)}}
 
 
-def size(directory):
+def size(directory: Path):
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
 
 

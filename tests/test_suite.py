@@ -35,7 +35,7 @@ def run():
 
 
 @pytest.fixture
-def suite(tmp_path):
+def suite(tmp_path: Path):
     """Runs pytest on these files with these options; returns what it printed."""
 
     def run(files: dict[str, str], *options: str) -> str:
@@ -53,7 +53,15 @@ def suite(tmp_path):
             "-o",
             "addopts=",
         ]
-        where = ["--rootdir", tmp_path, "-c", tmp_path / "pytest.ini", tmp_path, "-o", f"pythonpath={ROOT}"]
+        where = [
+            "--rootdir",
+            str(tmp_path),
+            "-c",
+            str(tmp_path / "pytest.ini"),
+            str(tmp_path),
+            "-o",
+            f"pythonpath={ROOT}",
+        ]
         done = subprocess.run(
             [*argv, *where, *options], cwd=ROOT, capture_output=True, text=True, check=False
         )
@@ -98,7 +106,7 @@ def test_long(): time.sleep(2.1)
 
 
 @pytest.mark.slow
-def test_processes_run_every_test_once_and_files_of_one_fixture_together(suite, tmp_path):
+def test_processes_run_every_test_once_and_files_of_one_fixture_together(suite, tmp_path: Path):
     files = {f"test_{n}.py": f"def test_it({'built' if n in (1, 4) else ''}): pass" for n in range(6)}
     claims = tmp_path / "claims"
     claims.mkdir()
@@ -123,7 +131,7 @@ def test_it(): assert signal.getsignal(signal.SIGINT) is signal.default_int_hand
 
 
 @pytest.mark.slow
-def test_the_same_source_is_compiled_once_and_another_anew(tmp_path):
+def test_the_same_source_is_compiled_once_and_another_anew(tmp_path: Path):
     real, count = tmp_path / "real" / "g++", tmp_path / "count"
     real.parent.mkdir()
     real.write_text(f'#!/bin/sh\necho x >> {count}\n[ "$1" = -c ] || exit 3\ncp "$2" "$4"\n')
@@ -151,7 +159,9 @@ def test_hooks_fetch_nothing():
         assert hook["entry"].startswith(".venv/bin/")
 
 
-def test_a_large_file_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_large_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     small, large = tmp_path / "small", tmp_path / "large"
     small.write_bytes(bytes(500_000))
     large.write_bytes(bytes(500_001))

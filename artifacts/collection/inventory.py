@@ -108,6 +108,7 @@ def local(root: Path, now: datetime, progress: ItemProgress) -> Inventory:
         if is_address(folder.name):
             inodes = [(_inode(stat), stat) for _, stat in _files(folder)]
             names.update(inode for inode, _ in inodes)
+            # One content per inode, however many artifacts link to it.
             stats |= inodes
             artifacts[folder.name] = _artifact(folder, tuple(dict(inodes)), now_s)
     places: defaultdict[str, list[str]] = defaultdict(list)
@@ -117,6 +118,7 @@ def local(root: Path, now: datetime, progress: ItemProgress) -> Inventory:
     blobs = {
         inode: Blob(
             size_bytes=stat.st_size,
+            # Links that are neither in an artifact nor among the contents.
             strangers=max(0, stat.st_nlink - names[inode] - len(places[inode])),
             places=tuple(places[inode]),
         )

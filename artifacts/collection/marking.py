@@ -114,11 +114,14 @@ def mark(
     removed_versions = [
         version
         for version in versions
+        # A lease may keep the engine of a version that the policy lets go: then the version is not collected
+        # either.
         if version not in retained_versions and not _has_content(kept_by_key, version)
     ]
     collected = tuple(version for version in removed_versions if not version.collected)
     blobs = _unneeded_blobs(inventory, reason_of, claims, policy)
     litter = tuple(version for version in inventory.litter if _is_expired(version, reason_of, leased, policy))
+    # A hard link from outside the store keeps the bytes on the disk.
     freed_blob_bytes = sum(blob.size_bytes for blob in blobs.values() if not blob.strangers)
     return Plan(
         policy=policy,
@@ -147,6 +150,7 @@ def retained(
             of_name[version.name].append(version)
     reasons_of = {}
     for name in sorted(of_name):
+        # By number, not by time: a clock that was wrong must not make an old version the newest.
         ranked = sorted(of_name[name], key=lambda item: -item.number)
         for rank, version in enumerate(ranked):
             if reasons := _reasons(version, rank, policy, now):
@@ -294,6 +298,7 @@ def _unneeded_blobs(
 
 
 def _is_expired(litter: Litter, kept_names: Collection[str], leased: Collection[str], policy: Policy) -> bool:
+    # The partial build of a leased key belongs to a build that may be running.
     kept_keys = {*map(key_of, kept_names), *leased}
     owned = any(key in kept_keys for key in litter.owners)
     return not owned and litter.age_s >= policy.litter_days * DAY_S

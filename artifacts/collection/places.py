@@ -65,6 +65,8 @@ class LocalPlace:
     def remove(self, plan: Plan, marker: Lease, later: ExitStack, progress: ItemProgress) -> None:
         """Rename artifacts into a trash directory, which is fast and atomic; `later` frees the bytes."""
         shared = [self.store.blobs.path(sha256) for sha256 in self.store.blobs.digests()]
+        # Registered before the trash, so that it runs after it: only then do contents without users show as
+        # such.
         later.callback(self._tidy, self.store.digests.known(shared) if plan.removed else {}, time.time_ns())
         with ReportFullDisk(self.root, "a collection"), ReportUnwritable(self.root):
             self.store.make_room()

@@ -50,6 +50,7 @@ def collect(
     registries.require_all(place.objects, [names.database.url, *(database.url for database in also)])
     place.prepare(progress)
     with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
+        # Ages count by the store's clock, which the renewal returns.
         inventory = place.inventory(marker.renew(), progress)
         with _registry_transaction(names, dry_run=dry_run) as db:
             _require_its_own(db, names, place)
@@ -60,6 +61,8 @@ def collect(
                 policy,
             )
             if db is not None and not dry_run:
+                # Recorded before any file goes: a version may say "collected" and still have its files, never
+                # the reverse.
                 retention.collect(db, plan.collected)
         if not dry_run:
             place.remove(plan, marker, later, progress)
@@ -94,6 +97,7 @@ def tidy(
     progress: ItemProgress = lambda done, total, unit: None,
 ) -> Plan:
     """Remove the litter of a cache, and contents that no artifact uses; keep all artifacts."""
+    # With an infinite age every artifact counts as recently used.
     lasting = replace(policy, min_age_days=math.inf)
     with ExitStack() as later, lease.sweeping(place.objects, WHAT) as (marker, claims):
         plan = _make_plan(place.inventory(marker.renew(), progress), None, claims, lasting)

@@ -7,8 +7,8 @@ from typing import Any
 Facts = Mapping[str, Any]
 """The registered facts of a version: requirements on the host, and what the engine was built for."""
 
-TOOLCHAIN_BACKENDS = ("tensorrt", "trtllm_torch")
-"""Backends whose engines are loaded by a TensorRT-LLM installation."""
+INSTALLATION = ("tensorrt_llm", "tensorrt")
+"""Packages of a TensorRT-LLM installation: the one that loads an engine, and the one beneath it."""
 
 FORMS = frozenset({"pcie", "nvl", "40gb", "mig"})
 """Parts of a GPU's name that distinguish it from the GPU without them."""
@@ -71,17 +71,22 @@ def _branch(driver: str) -> int:
     return int(first) if first.isdigit() else 0
 
 
+def loaders(facts: Facts) -> tuple[str, ...]:
+    """The programs that load an engine, by what its build recorded: TensorRT-LLM's, or our environment's."""
+    return INSTALLATION if INSTALLATION[0] in facts.get("toolchain", {}) else ("torch",)
+
+
 def _toolchain(fact: str, facts: Facts, versions: Iterable[str]) -> str | None:
     """TensorRT and TensorRT-LLM's plugins load only plans of their exact version, patch included."""
     needs, have = facts.get("toolchain", {}).get(fact), list(versions)
-    if facts.get("backend") not in TOOLCHAIN_BACKENDS or needs is None or needs in have:
+    if fact not in loaders(facts) or needs is None or needs in have:
         return None
     return f"needs {fact} {needs}; the host has {', '.join(have) or 'none'}"
 
 
 def _torch(_: str, facts: Facts, have: str | None) -> str | None:
-    """For engines that run in this environment; toolchain engines bring their own torch."""
-    if facts.get("backend") in TOOLCHAIN_BACKENDS:
+    """Of engines that run in our own environment; others bring theirs."""
+    if "torch" not in loaders(facts):
         return None
     needs = facts.get("toolchain", {}).get("torch")
     if needs is None or needs == have:
@@ -131,8 +136,8 @@ def _gpu_count(_: str, facts: Facts, have: int) -> str | None:
 def _runtime(_: str, facts: Facts, programs: Mapping[str, str]) -> str | None:
     """The program that will load the engine, and its version."""
     toolchain = facts.get("toolchain", {})
-    loader = "tensorrt_llm" if facts.get("backend") in TOOLCHAIN_BACKENDS else "torch"
-    needs = {loader, "tensorrt"} if facts.get("backend") == "tensorrt" else {loader}
+    needs = loaders(facts)
+    loader = needs[0]
     for name, version in programs.items():
         if name not in needs:
             return f"is loaded by {loader} {toolchain.get(loader, 'of a version not recorded')}, not {name}"

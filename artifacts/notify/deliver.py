@@ -30,6 +30,7 @@ def deliver_due(outbox: Outbox, ways: Mapping[Way, Deliver], clock: Callable[[],
     while (due := outbox.claim(clock(), failing)) is not None:
         answer, again_at = ways[due.subscription.way](due), None
         if answer.problem:
+            # Its later events wait too: they must arrive in order.
             failing.add(due.subscription.id)
             again_at = outbox.failed(
                 due, clock(), answer.problem, wait_s=answer.wait_s, forever=answer.forever

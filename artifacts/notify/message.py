@@ -27,6 +27,7 @@ Deliver = Callable[[Due], Outcome]
 
 def message_id(event: Event) -> str:
     """Id of an event, the same for every attempt, so that receivers can drop duplicates."""
+    # With the time, since a registry restored from a backup gives numbers a second time.
     text = f"{event.at.isoformat()} {event.name} {event.seq}"
     return f"evt_{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 

@@ -99,6 +99,7 @@ class Outbox:
     def unsubscribe(self, number: int) -> None:
         """Remove a subscriber and its pending deliveries; NotFound for an unknown number."""
         with self._db.writing() as db:
+            # Deliveries first: they refer to the subscriber.
             db.execute(delete(tables.delivery).where(tables.delivery.c.subscription == number))
             if (
                 db.execute(delete(tables.subscription).where(tables.subscription.c.id == number)).rowcount
@@ -107,7 +108,9 @@ class Outbox:
                 raise self._unknown(number)
 
     def _unknown(self, number: int) -> NotFound:
-        return NotFound(f"no subscriber {number} in {self._db.url}; list them with `enginery subscribe`")
+        return NotFound(
+            f"no subscriber {number} in {self._db.url}; list them with `enginery registry subscribe`"
+        )
 
     def subscriptions(self) -> list[Subscription]:
         """Every subscriber, oldest first."""
@@ -156,6 +159,7 @@ class Outbox:
         """
         next_at = None
         if not forever and due.attempt <= len(WAITS_S):
+            # A receiver may ask for a longer delay, never for a shorter one.
             wait = WAITS_S[due.attempt - 1] * random.uniform(1, 1 + JITTER)
             next_at = now + timedelta(seconds=max(wait, min(wait_s or 0, LONGEST_WAIT_S)))
         self._settle(due, done_at=None, next_at=_text(next_at) if next_at else None, problem=problem[:1000])
@@ -186,10 +190,14 @@ class Outbox:
                 # Checked again inside the write transaction: another process may have claimed since the read.
                 if db.scalar(_in_flight(due.subscription, now)):
                     return False
+                # The row of a delivery exists from its first attempt on; two processes that insert it collide
+                # at its primary key.
                 if due.attempt == 1 and db.scalar(select(table.c.seq).where(this_delivery)) is None:
                     row = {"subscription": due.subscription.id, "seq": due.event.seq, "attempts": 1}
                     db.execute(insert(table).values(**rows.check_row(table, {**row, "next_at": until})))
                     return True
+                # The number of attempts is compared and raised in one statement, so one of two processes
+                # changes the row.
                 open_ = this_delivery & (table.c.attempts == due.attempt - 1) & _is_due(now)
                 claim = {"attempts": due.attempt, "next_at": until, "problem": None}
                 result = db.execute(update(table).where(open_).values(**claim))
@@ -222,6 +230,8 @@ def _next_due(db: Connection, now: datetime, without: Collection[int]) -> Due | 
                         event=event,
                         attempt=(attempts if isinstance(attempts, int) else 0) + 1,
                     )
+            # None of these events is for the subscriber, e.g. its glob is narrower than LIKE can say; go on
+            # behind them.
             after = waiting[-1].seq
     return None
 

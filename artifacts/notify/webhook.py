@@ -57,7 +57,7 @@ def _signer(secret: str, source: str) -> Webhook:
         return Webhook(secret)
     except (ValueError, RuntimeError):  # no base64, or nothing in it
         raise SubscriptionRefused(
-            f"{source} is not a webhook secret; make one with `enginery subscribe --new-secret FILE`"
+            f"{source} is not a webhook secret; make one with `enginery registry subscribe --new-secret FILE`"
         ) from None
 
 
@@ -79,6 +79,7 @@ def _asked_wait(text: str | None) -> float | None:
     if text is None:
         return None
     if text.strip().isdecimal():
+        # Cut: a number of thousands of digits would be infinite.
         return float(text.strip()[:9])
     try:
         until = email.utils.parsedate_to_datetime(text)

@@ -24,6 +24,7 @@ def pulling(store: LocalStore, database: Database, record: VersionRecord) -> Ite
     """
     with ExitStack() as stack:
         stack.enter_context(store.reading([record.engine_key], f"the pull of {record.reference}"))
+        # Inside the lease: a gc that runs now either sees it or has already recorded the collection.
         if record.collected_at is not None and not store.has(record.address):
             raise NotFound(retention.collected_message(record.reference, record.collected_at))
         yield

@@ -45,6 +45,7 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
     """
     refuse_taken(target)
     manifest, staging = parcel.manifest, target.with_name(f".{target.name}.fetch")
+    # An interrupted pull has some of the bytes already.
     needed = manifest.size_bytes - disk.allocated_bytes(staging)
     full = ReportFullDisk(
         target.parent, parcel.record.reference, needed_bytes=needed, instead="pull to another directory"
@@ -59,6 +60,7 @@ def place(parcel: Parcel, store: LocalStore, target: Path, progress: Progress | 
                 try:
                     _copy(store.path(manifest.address), draft, manifest, progress)
                 except ArtifactCorrupt:
+                    # What is there may be of the damaged file: the next attempt starts with none of it.
                     shutil.rmtree(draft)
                     raise
             _finish(parcel, draft, target)
@@ -104,6 +106,7 @@ def _finish(parcel: Parcel, draft: Path, target: Path) -> None:
     (draft / MANIFEST).write_text(manifest.to_text())
     recorded = papers.accompany(draft, record, manifest, parcel.signatures, parcel.attestations)
     (draft / VERSION).write_text(seal({**_version(record, manifest), papers.RECORDED: recorded}))
+    # On disk before the rename: after a crash, a directory with the target's name is whole.
     tree.sync_all(draft)
     refuse_taken(target)
     draft.rename(target)
@@ -165,6 +168,7 @@ def _copy_file(source: Path, name: str, target: Path, offset: int, hasher: "Hash
     if not target.is_file():
         target.touch()
     with source_file, target.open("r+b") as out:
+        # The second attempt drops what the first one kept.
         if out.seek(0, os.SEEK_END) != offset:
             out.truncate(offset)
         out.seek(0)
@@ -180,6 +184,6 @@ def _copy_file(source: Path, name: str, target: Path, offset: int, hasher: "Hash
 
 def _damage_message(source: Path, name: str, damage: str) -> str:
     return (
-        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE)"
-        ", or build its recipe again"
+        f"{source / name} {damage}; nothing was pulled: repair the store (enginery store repair --all "
+        "--from STORE), or build its recipe again"
     )

@@ -83,11 +83,13 @@ def watch(
 def _place_version(client: Puller, record: VersionRecord, root: Path) -> Path:
     """Make the version current: pull it unless its directory is intact, then replace the link."""
     directory = root / str(record.number)
+    # Cheap test first; `verify` reads every byte.
     if directory.is_dir() and (not _holds_build(directory, record) or client.verify(directory)):
         shutil.rmtree(directory)
     if not directory.is_dir():
         client.pull(record.reference, directory)
     os.utime(directory)  # when it became current, for `_remove_old`
+    # A link cannot be changed in place, but a rename replaces it at once: readers always find a version.
     link = root / f".{CURRENT}.{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(directory.name)

@@ -59,6 +59,7 @@ def path_of(moves: Sequence[Move]) -> list[int]:
     """
     path: list[int] = []
     for move in moves:
+        # Else a rollback whose target's own move is missing, e.g. as an odd row: it counts as a promotion.
         if move.rolled_back and move.now in path[:-1]:
             while path[-1] != move.now:
                 path.pop()
@@ -112,7 +113,7 @@ def refusal(judgement: Judgement, name: str, alias: str, number: int, at: int | 
     if waivable:
         error.add_note(
             "fix the version, or waive the rule: "
-            f"enginery waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
+            f"enginery registry waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
         )
     return error
 
@@ -124,7 +125,7 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
     """
     was = number_of(db, name, alias)
     if was is None:
-        raise NotFound(f"{name} has no alias @{alias}; `enginery aliases {name}` lists those it has")
+        raise NotFound(f"{name} has no alias @{alias}; `enginery registry aliases {name}` lists those it has")
     table = tables.version
     collected = set(
         db.scalars(select(table.c.number).where(table.c.name == name, table.c.collected_at.is_not(None)))
@@ -145,5 +146,6 @@ def _point_alias(db: Connection, name: str, alias: str, number: int) -> None:
     row = seals.sealed(table, {"name": name, "alias": alias, **values})
     this_alias = (table.c.name == name) & (table.c.alias == alias)
     if db.execute(update(table).where(this_alias).values(**row)).rowcount == 0:
+        # Only a new alias can differ from an existing one by case.
         check_apart("alias", alias, db.scalars(select(table.c.alias).where(table.c.name == name)))
         db.execute(insert(table).values(**row))

@@ -68,6 +68,7 @@ def audit(database: Database, store: LocalStore | None = None) -> Audit:
         reading.note("registry", str(exc))
         unreadable = True
     if bound_here and store is not None:
+        # After the transaction, since reading a store may take long.
         reading.engines(store)
     return Audit(
         rows=reading.rows,
@@ -121,6 +122,7 @@ class _Audit:
         target = key.referred_table
         pairs = [(element.parent, element.column) for element in key.elements]
         joined = table.outerjoin(target, and_(*(child == parent for child, parent in pairs)))
+        # PostgreSQL enforces these references; SQLite does so only for programs that switch it on.
         orphans = select(table).select_from(joined).where(pairs[0][1].is_(None), pairs[0][0].is_not(None))
         for row in db.execute(orphans.limit(MOST_SAID)):
             self.note(
@@ -170,10 +172,12 @@ class _Audit:
         elif table is tables.series:
             self._last[row.name] = row.last
         elif table is tables.log:
+            # Rows come in the order of their numbers, which are the primary key.
             self._before = row.seal
             if row.kind == "published" and isinstance(row.detail, dict):
                 self._published.add((row.name, str(row.detail.get("number"))))
         elif table is tables.version:
+            # Memory stays bounded by the metrics, which are read first, and shrinks with each version.
             self._metrics.pop((row.name, row.number), None)
             self._numbers[row.name].add(row.number)
             if rows.row_problem(table, row._asdict()) is None:

@@ -42,6 +42,7 @@ def _text(longest: int, least: int = 0) -> Check:
         problem = text_problem(value, longest)
         return "is empty" if problem is None and len(value) < least else problem
 
+    # Names repeat in thousands of rows. `typed`, since 1 and True and 1.0 are equal keys.
     return lru_cache(maxsize=4096, typed=True)(check) if longest <= 1000 else check
 
 
@@ -68,6 +69,7 @@ def _moment(value: Any) -> str | None:
 
 def _number(least: int) -> Check:
     def check(value: Any) -> str | None:
+        # Not `isinstance`: True is an int.
         if type(value) is int and least <= value <= MOST:
             return None
         return f"is {shapes.brief(value)}, not a whole number from {least}"

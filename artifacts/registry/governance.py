@@ -86,6 +86,7 @@ class Governance:
         check_alias(alias)
         rules = None if policy is None else policy.as_dict()
         with self._db.writing() as db:
+            # A policy concerns all names, so no lock of a name covers it.
             self._db.take_turns(db)
             db.execute(delete(tables.policy).where(tables.policy.c.alias == alias))
             if rules is not None:
@@ -104,6 +105,7 @@ class Governance:
         self._require_some(request.name)
         with self._db.writing() as db:
             require_version(db, request.name, request.number)
+            # A promotion that runs now is judged with this waiver or without it, never in between.
             publishing.take_turn(db, request.name)
             return waivers.grant(db, request)
 

@@ -31,6 +31,7 @@ def judged_by(recipe: Mapping[str, Any], lineage: Mapping[str, str]) -> dict[str
     the recipe itself counts.
     """
     evaluation = lineage.get("evaluation")
+    # Nothing was scored, so that no key covers what the recipe wanted.
     if evaluation is None:
         return {"recipe": {name: value for name, value in recipe.items() if name not in UNJUDGED}}
     gate = recipe.get("gate")

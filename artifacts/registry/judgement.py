@@ -61,7 +61,7 @@ def policy_of(db: Connection, alias: str) -> Policy:
         raise PolicyInvalid(f"the policy of @{alias} cannot be applied by this version: {exc}") from None
 
 
-def parse_rules(rules: object) -> Policy:
+def parse_rules(rules: Any) -> Policy:
     """The policy that a row holds; a PolicyInvalid for anything else."""
     problem = columns.CHECKS["policy"]["rules"](rules)
     if problem is not None:

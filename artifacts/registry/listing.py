@@ -56,6 +56,7 @@ def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | 
     reasons_of = {key: judge.by_facts(values) for key, values in facts.items()}
     suitable = _without([key for key, reasons in reasons_of.items() if reasons], facts)
     if not slo:
+        # Without an SLO, the database can judge the state too, and limit the list.
         suitable &= VERSION.collected_at.is_(None)
     aliases_of = _aliases(db)
     dropped = []
@@ -66,6 +67,8 @@ def search(db: Connection, criteria: Mapping[str, Any], rank: str, limit: int | 
         dropped.append(Match(version, reasons_of[row.facts_id] or judge.by_state(version)))
     if slo:
         values = _values(db, (RANKS[rank][0], *slo), _one_of(METRIC, in_scope))
+        # An SLO compares several metrics of one version, and a version may fail by its state alone, so they
+        # are judged here.
         every = _read(db, _versions().where(in_scope, suitable), facts)
         judged = [(row, judge.by_state(_listed_version(row, facts, aliases_of, values))) for row in every]
         first = _ranked([row for row, reasons in judged if not reasons], values, rank)[:limit]
@@ -103,6 +106,7 @@ def _best(where: ColumnElement[bool], rank: str, dialect: str) -> Select[Any]:
     """Query for these versions in the order of a rank, the same as `_ranked`: unmeasured ones last."""
     metric, sign = RANKS[rank]
     same = (METRIC.name == VERSION.name) & (METRIC.number == VERSION.number) & (METRIC.metric == metric)
+    # A server sorts by its locale; the order must be that of `_ranked`.
     name = VERSION.name.collate("C") if dialect == "postgresql" else VERSION.name  # by code points
     order = (METRIC.value.is_(None), METRIC.value * sign, name, VERSION.number.desc())
     return _versions().outerjoin(tables.metric, same).where(where).order_by(*order)

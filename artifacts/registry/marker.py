@@ -25,6 +25,7 @@ def bound_at(text: bytes | None) -> str | None:
 
 def is_store_registry(file: Path | None) -> bool:
     """Whether a file is, or was, a store's own registry with publications."""
+    # Other databases may be in the directory of a store; only this one belongs to it.
     return file is not None and file.name == FILE and (file.parent / MARKER).exists()
 
 

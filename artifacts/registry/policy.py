@@ -126,7 +126,7 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
             f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {event} is of "
             f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC: this clock was set back, or that one was ahead, "
             "so the age is unknown; if this clock is wrong, correct it; if it is right, wait until then, or "
-            "`enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
+            "`enginery registry waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
         )
     if age <= timedelta(days=policy.max_age_days):
         return None
@@ -148,6 +148,7 @@ def _measured(policy: Policy, subject: Subject) -> str | None:
     target, facts = str(subject.facts.get("target", "host")), subject.facts
     if "tokens_per_s" not in subject.metrics:
         return "its speed was not measured"
+    # Set where the speed is of another configuration than the served one, e.g. without draft models.
     if "measured" in facts:
         return f"it was measured {facts['measured']}, not as it is served"
     names = [str(gpu["name"]) for gpu in facts.get("gpus", [])]

@@ -46,6 +46,7 @@ def bind(database: Database, db: Connection, binding: Binding) -> None:
     """Bind the registry to the store for good; StoreMismatch if it is bound to another one."""
     bound = bound_to(db)
     if bound is None:
+        # Two first publications to different stores would both find no binding.
         database.take_turns(db)
         bound = bound_to(db)  # another process may have bound it while this one waited
     if bound is None:
@@ -106,10 +107,13 @@ def find_or_add(db: Connection, publication: Publication) -> tuple[int, bool]:
     if existing is not None:
         retention.restore(db, name, existing)  # gc may have removed its files, which were built again
         return existing, False
+    # The sound rows have no such version; one that cannot be read may still be it, and a second number for it
+    # would be wrong.
     identity = identity_of(publication, publication.manifest_digest)
     _require_no_odd_one(db, name, identity)
     number = _next_number(db, name)
     metrics = [_metric_row(name, number, *item) for item in enumerate(publication.metrics)]
+    # The seal covers the metrics, so that they are known before the version's row is written.
     row = _version_row(db, publication, number, identity)
     db.execute(insert(table), [seals.sealed(table, row, seals.of_metrics(metrics))])
     if metrics:

@@ -79,6 +79,8 @@ class Registry(Governance):
                 alias_at = aliases.number_of(db, name, alias)
                 judgement = judge(db, name, number, alias, self._verified)
                 aliases.move_or_refuse(db, name, alias, number, judgement)
+        # Raised after the transaction: an exception inside it would take the publication and the record of
+        # the refusal back.
         if judgement is not None and alias is not None and not judgement.allowed:
             error = aliases.refusal(judgement, name, alias, number, alias_at)
             error.add_note(f"{name}:{number} is published; nothing has to be built again")
@@ -109,6 +111,7 @@ class Registry(Governance):
         """
         self._require_some(name)
         with self._db.writing() as db:
+            # Before `take_turn`, which would add a row for an unknown name.
             require_version(db, name, 1)
             publishing.take_turn(db, name)
             if expect is not None:

@@ -124,6 +124,7 @@ def _missing(
     absent = dict.fromkeys([*key_of, *aliased])
     for row in db.execute(select(tables.series.c.name, tables.series.c.last)):
         if rows.row_problem(tables.series, row._asdict()) is None:
+            # Lazily: a damaged `last` may be any number.
             between = ((row.name, number) for number in range(1, row.last + 1))
             missing = list(
                 islice((version for version in between if version not in present), MOST_MISSING + 1)
@@ -187,6 +188,7 @@ class _Odd:
             else values[column]
             for column in ("name", "number")
         )
+        # The name alone counts for the others.
         number = number if table is tables.pulled else None  # an alias's number may be the damaged value
         self._found.append((name, number, f"{rows.row_name(table, values)}: {problem}"))
 
@@ -226,6 +228,7 @@ def _rollback_aliases(
     aliases_of: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
     for (name, alias), alias_moves in moves.items():
         path = aliases.path_of(alias_moves)
+        # The last one that still has its files: a rollback goes there.
         back = [number for number in path[:-1] if number != path[-1] and (name, number) not in collected]
         if back:
             aliases_of[name, back[-1]].append(alias)
@@ -246,6 +249,7 @@ def collect(db: Connection, versions: Iterable[RetainedVersion]) -> None:
     table, now = tables.version, log.moment(db).isoformat()
     for version in versions:
         this_version = (table.c.name == version.name) & (table.c.number == version.number)
+        # The condition makes the event appear once, even if two sweeps plan the same version.
         marked = db.execute(
             update(table).where(this_version, table.c.collected_at.is_(None)).values(collected_at=now)
         )

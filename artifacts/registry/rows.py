@@ -62,6 +62,7 @@ def report_odd(problem: object) -> None:
     if messages is None:
         logger.warning("%s; the row is left out, see `enginery verify --all`", message)
     else:
+        # A dictionary keeps the order and drops repetitions.
         messages.setdefault(message)
 
 
@@ -140,12 +141,14 @@ def sound_tuples(
     repeated_texts = itemgetter(*(place for place, name in enumerate(names) if name in REPEATED))
     valid_texts: set[Any] = set()  # combinations of repeated texts that passed: each is checked once
     for row in rows:
+        # A plain tuple: access by name costs more than the checks.
         values = tuple(row)
         texts = repeated_texts(values)
         for place, check in checked:
             if check(values[place]) is not None:
                 break
         else:
+            # The fast way: only the columns that differ from row to row were checked.
             if texts in valid_texts:
                 yield row
                 continue

@@ -52,6 +52,7 @@ def of_metrics(measured: Iterable[tables.Values]) -> list[list[Any]]:
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
+    # A column of floats returns 1 as 1.0, and JSON would write the two differently.
     return float(value) + 0.0  # SQLite keeps -0.0 as 0
 
 

@@ -89,6 +89,7 @@ def grant(db: Connection, request: Request) -> Waiver:
         insert(tables.waiver).values(**rows.check_row(tables.waiver, row))
     ).inserted_primary_key
     assert primary_key is not None  # the table has one
+    # The seal covers the id, which the database gives with the insertion.
     _seal(db, primary_key[0])
     granted = waiver(db.execute(select(tables.waiver).where(tables.waiver.c.id == primary_key[0])).one())
     log.record(db, request.name, "waived", {**granted.as_dict(), "waiver": granted.id})
@@ -100,7 +101,7 @@ def end(db: Connection, number: int) -> Waiver:
     now, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None or not waiver(row).is_open(now):
-        raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
+        raise NotFound(f"no waiver {number} is open; `enginery registry waive` lists those that are")
     db.execute(update(table).where(table.c.id == number).values(until=now.isoformat()))
     _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())

@@ -88,6 +88,7 @@ class Blobs:
                 raise
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
+        # A link cannot replace a file; a rename can, and readers see the old file or the new one.
         temporary.replace(target)
         return True
 
@@ -98,6 +99,7 @@ class Blobs:
             try:
                 os.link(path, blob)
             except FileExistsError:
+                # Another artifact has brought this content since `draw`, or the one there is damaged.
                 if path.samefile(blob):
                     return
                 if record.sha256 in self.sound([record]):
@@ -118,6 +120,7 @@ class Blobs:
     def _replace(self, path: Path, blob: Path, temporary: Path) -> None:
         """Replace a damaged content by the file's bytes."""
         log.warning("%s is damaged and is replaced; artifacts that link to it stay damaged", blob)
+        # The new link takes the name in one step: at no moment is the content missing.
         os.link(path, temporary)
         temporary.replace(blob)
 
@@ -127,6 +130,7 @@ class Blobs:
         for blob in map(self.path, digests):
             try:
                 stat_ = blob.lstat()
+                # A process may link it before `unlink`: its link keeps the bytes, only this name is gone.
                 if stat_.st_nlink == 1:
                     blob.unlink()
                     freed += stat_.st_size

@@ -44,6 +44,7 @@ class Cache:
             if self._local.intact(key):  # another process fetched it while this one waited
                 return
             manifest = self._wanted(key)
+            # Before the fetch, so that old artifacts make way for this one, and not for half of it.
             self.shrink(manifest.size_bytes)
             with self._remote.reading([key], f"the fetch of {manifest.kind} {key[:12]}"):
                 self._fetch(key, manifest, progress)
@@ -66,6 +67,7 @@ class Cache:
         """
         excess = needed_bytes - disk.free_bytes(self.root)
         if self.max_bytes is not None:
+            # The stricter of both bounds decides.
             excess = max(excess, self.held_bytes() + needed_bytes - self.max_bytes)
         evicted: list[str] = []
         if excess <= 0:
@@ -74,6 +76,7 @@ class Cache:
             leased = {key_of(key) for claim in leases for key in claim.keys}
             for key in self._by_last_use():
                 if excess > 0 and key_of(key) not in leased and self._remote.has(self.content(key)):
+                    # A marker that was not renewed in time does not hold new leases back any more.
                     marker.require()
                     excess -= self._evict(key)
                     evicted.append(key)
@@ -95,6 +98,7 @@ class Cache:
         alone = [path.name for path in (self.root / "files").glob("*")]
         used = {key: self._used(key) for key in (*self._local.keys(), *alone)}
         for parent in (*self.root.glob("objects/??"), self.root / "files"):
+            # Time stamps from a clock that ran ahead would make artifacts look used for ever.
             age_anew(parent)
         old = time.time() - self.idle_s
         return [key for key in sorted(used, key=used.__getitem__) if used[key] <= old]
@@ -145,10 +149,13 @@ class Cache:
                 local.discard(content_address) if local.path(content_address).is_dir() else None
             )  # its right files stay
             if local.path(key).is_dir() and not local.intact(key):
+                # A damaged first content stands where lookups by key go; `receive` could only commit beside
+                # it.
                 local.discard(key)
             with local.receive(manifest) as draft:
                 for name in missing:
                     (draft.path / name).parent.mkdir(parents=True, exist_ok=True)
+                    # Both are on one disk, so that no bytes are copied.
                     (staging / name).rename(draft.path / name)
                 draft.digests.update({name: file.sha256 for name, file in to_fetch.items()})
             for folder in (staging, self._singles(key), *([damaged] if damaged else [])):

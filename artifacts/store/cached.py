@@ -78,6 +78,7 @@ class CachedStore(LocalStore):
 
         For a damaged copy in the cache it is the remote store's manifest, whose caches may differ.
         """
+        # An address names one content, so the cache's copy counts only if it is that content, intact.
         right = self.local.has(key) and (parse_address(key)[1] is None or self.local.intact(key))
         first, second = (self.local, self.remote) if right else (self.remote, self.local)
         try:
@@ -133,6 +134,7 @@ class CachedStore(LocalStore):
             key, kind=kind, step=step, host=host, needed_bytes=needed_bytes, beside=beside
         ) as draft:
             yield draft
+        # All contents, not only this draft's: an earlier push of another one may have failed.
         for address in self.local.contents(key):
             self.push(address, draft.progress)
         self.cache.shrink()

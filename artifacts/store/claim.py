@@ -99,6 +99,7 @@ def _date_anew(objects: ObjectStore, path: str, content: bytes | str) -> None:
 
 def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
     try:
+        # A string is the reason why the bytes could not be read.
         if isinstance(text, str):
             raise ValueError(text)
         fields = json.loads(text)
@@ -114,6 +115,7 @@ def _claim(path: str, text: bytes | str, age_s: float) -> Claim:
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
         damage = " ".join(_damage(exc).split())[:WORD]
         return Claim(
+            # Not skipped: a sweep that cannot read what it protects must not go on.
             path=path, keys=(), blobs=(), what=f"what {path} stands for, which cannot be read,",
             holder="somebody", ttl_s=LONGEST_TTL_S, age_s=age_s, damage=damage,
         )  # fmt: skip
@@ -137,6 +139,7 @@ def _ttl(value: object) -> float:
     """Time to live in seconds, capped; ValueError for anything but a positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise ValueError(f"ttl_s is {str(value)[:WORD]}, and not a number of seconds above 0")
+    # Capped, so that one absurd lease cannot stop all sweeps for ever.
     return float(min(value, LONGEST_TTL_S))
 
 

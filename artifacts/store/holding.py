@@ -58,6 +58,7 @@ class Holding:
         """Protect artifacts, committed or not yet, from every sweep until the block ends."""
         key_list = list(keys)
         with lease.hold(self.objects, key_list, purpose, blobs=blobs, waiting=waiting) as lease_:
+            # Inside the lease: a sweep that began before it has ended by now.
             self.touch(key_list)
             yield lease_
 
@@ -90,6 +91,7 @@ class Holding:
 
     def _may_lease(self) -> bool:
         folder = self.root / claim.FOLDER
+        # The folder of leases decides: an administrator may open only that one to readers.
         return os.access(folder if folder.is_dir() else self.root, os.W_OK)
 
     @contextmanager

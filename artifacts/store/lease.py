@@ -89,7 +89,10 @@ class Lease:
             obstore.put(self._objects, self.path, self._text)
             self._written = True
             written_at = obstore.head(self._objects, self.path)["last_modified"]
+        # A renewal that comes too late does not help: a sweep may have run in the gap.
         self._lost = self._lost or asked_at - self._renewed_at > self.ttl_s
+        # The time before the request: the renewal took effect no earlier, so the lease never seems younger
+        # than it is.
         self._renewed_at = asked_at
         return written_at
 
@@ -114,6 +117,7 @@ class Lease:
 
     def end(self) -> None:
         """Stop renewing and remove the object; if the removal fails, the lease expires by itself."""
+        # Join before the removal; otherwise a renewal in flight would write the object again.
         self._ended.set()
         self._thread.join()
         try:
@@ -130,6 +134,7 @@ class Lease:
             except FileNotFoundError:  # a sweep removed it between the write and the request for its time
                 self._lost = True
             except StoreUnusable as exc:
+                # Several attempts fit into the time to live, so a short outage loses nothing.
                 log.warning("%s could not be renewed, trying again: %s", self.path, exc)
 
 
@@ -154,6 +159,8 @@ def hold(
         "ttl_s": ttl_s or TTL_S,
     }
     lease = Lease(objects, uuid.uuid4().hex, {**document, "holder": whoami()})
+    # Written before sweeps are listed, as a sweep writes its marker before it lists leases: one of them sees
+    # the other.
     now = lease.begin()
     try:
         _wait_for_sweeps(objects, lease, now, waiting or _log_waiting)
@@ -173,10 +180,14 @@ def sweeping(
     """
     document = {"keys": [], "blobs": [], "what": purpose, "holder": whoami(), "ttl_s": ttl_s or TTL_S}
     marker = Lease(objects, SWEEP + uuid.uuid4().hex, document)
+    # Written before leases are listed: a lease that is missing in the list began later, sees the marker, and
+    # waits.
     now = marker.begin()
     try:
         all_claims = list(claims(objects, now))
         for claim in all_claims:
+            # All leases are read before any is removed: one that cannot be read may protect anything, and
+            # stops the sweep.
             if not claim.is_sweep:
                 claim.require_readable()
         for claim in all_claims:
@@ -202,6 +213,8 @@ def _wait_for_sweeps(objects: ObjectStore, lease: Lease, now: datetime, waiting:
             )
         time.sleep(pause)
         pause = min(2 * pause, POLL_S[1])
+        # Only sweeps from the first list count: a later one has listed this lease, so waiting for it is
+        # needless and could go on for ever.
         current = _sweeps(objects, lease.renew())
         sweeps = {path: sweep for path, sweep in sweeps.items() if path in current}
 

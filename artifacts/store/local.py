@@ -84,8 +84,8 @@ class LocalStore(Contents):
                 "\n".join(
                     [
                         f"{label} is damaged in the store {self.url}; repair it from another store or a"
-                        " pulled directory (enginery repair --all --from STORE|DIRECTORY), or run its recipe"
-                        " again",
+                        " pulled directory (enginery store repair --all --from STORE|DIRECTORY), or run "
+                        "its recipe again",
                         *problems,
                     ]
                 )
@@ -156,6 +156,8 @@ class LocalStore(Contents):
             yield draft
             with ReportUnwritable(self.root):
                 draft.complete(manifest, self.blobs)
+                # Contents that are not bit-identical are all worth keeping here: another registry may point
+                # at this one.
                 self._commit(draft, manifest, beside=True)
 
     @contextmanager
@@ -167,6 +169,7 @@ class LocalStore(Contents):
                 full.require()
                 self.path(key).parent.mkdir(parents=True, exist_ok=True)
                 draft = Draft(stack.enter_context(scratch(self._staging, key[:12])))
+            # From here on, the message about a full disk counts what the block has written.
             full_disk.draft = draft.path
             with full_disk:
                 yield draft
@@ -180,11 +183,13 @@ class LocalStore(Contents):
 
         if is_committed():  # another process committed it first
             return
+        # All files are on disk before the rename: after a crash, a directory with a name is complete.
         draft.seal(manifest, self.blobs)
         identify(self.root, self._staging)
         # A rename onto an existing directory fails, so that exactly one of several writers gets each name.
         for target in (self.slot(manifest.key), self.slot(manifest.address)):
             if self._take_slot(draft, target):
+                # The rename itself is durable only after its directory is.
                 tree.sync(target.parent)
                 self.blobs.add(target, manifest.files, draft.aside, draft.read_ns)
                 return
@@ -200,6 +205,7 @@ class LocalStore(Contents):
                 raise
             if (target / MANIFEST).is_file():
                 return False
+            # Moved, not deleted: it may hold what somebody needs to find the cause.
             self._set_aside(target)  # a directory without a manifest is a damaged leftover
             draft.path.rename(target)
         return True
@@ -253,8 +259,12 @@ class LocalStore(Contents):
         digests_of = self.digests.known(blobs)
         self.make_room()
         with ReportUnwritable(self.root), scratch(self._staging, f"{key[:12]}.removed") as directory:
+            # One rename ends the artifact for readers; the deletion of its files may then take as long as it
+            # likes.
             root.rename(directory / root.name)
             removed = [path.lstat() for path in tree.list_files(directory).values()]
+            # Files with further links keep their bytes on the disk; `release` counts those whose last user
+            # this was.
             freed = sum(stat.st_size for stat in removed if stat.st_nlink == 1)
         freed += self.blobs.release(digests)
         # Removing hard links changed the ctime of contents that other artifacts use: confirm their digests.

@@ -39,6 +39,7 @@ def acquire(path: Path, waiting: Waiting | None = None, patience_s: float = PATI
     """
     watch = Watch(path, waiting, patience_s)
     while True:
+        # Opened anew in every round: the holder removes the file, and the next one creates another.
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             # A holder unlinks the file when it releases the lock. A lock on an unlinked file excludes nobody,
@@ -118,6 +119,8 @@ def alone(directory: Path) -> Iterator[None]:
 
 def _try_lock(handle: int) -> bool:
     try:
+        # Unlike `lockf`, it belongs to the open file: closing another descriptor of it in this process keeps
+        # it.
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -113,6 +113,7 @@ class _Copies:
 
     def of(self, sha256: str) -> list[Path]:
         """Files that should have the content, one per inode; some may be damaged."""
+        # Names of one inode have the same bytes, so that one of them is enough.
         path_of = {path.stat().st_ino: path for path in self._named.get(sha256, ()) if path.is_file()}
         blob = self._store.blobs.path(sha256)
         return [*([blob] if blob.is_file() else []), *path_of.values()]
@@ -207,6 +208,7 @@ class _Tools:
     def _replace(self, path: Path, restored: Path) -> None:
         temporary = restored.with_name("aside")
         _link_or_copy(restored, temporary)
+        # A file cannot replace a directory.
         if path.is_dir() and not path.is_symlink():
             self._quarantined(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -219,6 +221,7 @@ class _Tools:
             manifest = self._source.manifest(key) if self._source is not None else None
         except (NotFound, ArtifactCorrupt):
             manifest = None
+        # A pulled directory may be of another artifact.
         if manifest is None or manifest.key != key_of(key):
             return Repair(damage=damage, repaired=False, how="there is no other copy; run the recipe again")
         self._write(manifest.to_text(), self._store.slot(key) / MANIFEST)

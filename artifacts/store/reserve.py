@@ -76,6 +76,7 @@ def _fits(folder: Path, nbytes: int) -> bool:
         return False
     probe = folder / f"{PROBE}{os.getpid()}.{threading.get_native_id()}"
     try:
+        # The name holds the thread too: two probes of one process must not remove each other's file.
         _write(probe, nbytes)
         probe.unlink()
     except OSError as exc:

@@ -35,6 +35,7 @@ def scratch(parent: Path, prefix: str) -> Iterator[Path]:
             claim.rmdir()
             raise
         fcntl.flock(handle, fcntl.LOCK_EX)
+    # The files have a directory of their own, which a commit renames away while the lock stays.
     files = claim / FILES
     try:
         files.mkdir()

@@ -38,6 +38,7 @@ def measure(store: LocalStore) -> Sharing:
             path = store.path(key) / name
             if path.is_file():
                 stat = path.stat()
+                # By inode: hard links of one file count once.
                 size_of[stat.st_dev, stat.st_ino] = stat.st_size
     blobs = (store.blobs.path(sha256).stat() for sha256 in store.blobs.digests())
     return Sharing(
@@ -56,6 +57,7 @@ def share(store: LocalStore, progress: Progress | None = None) -> list[Path]:
     store, damaged = store.local, list[Path]()
     keys = store.keys()
     for done, key in enumerate(keys, 1):
+        # Under the lock, so that no build replaces the artifact meanwhile.
         with ReportUnwritable(store.root), store.lock(key):
             if store.has(key):
                 damaged += _adopt(store, key)

@@ -78,6 +78,7 @@ def identify(root: Path, staging: Path) -> Identity:
             with scratch(staging, "store") as directory:
                 (directory / STORE).write_text(identity.to_text())
                 sync(directory / STORE)
+                # Complete before it has its name: other processes never read half of it.
                 (directory / STORE).replace(root / STORE)
     finally:
         release(lock, handle)

@@ -69,6 +69,7 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
         scan.artifact(key)
     if keys is None:
         scan.whole()
+    # Before the reading: a file that is written later than this is not vouched for.
     since_ns = time.time_ns()
     digest_of = _read({inode: names[0] for inode, names in scan.names.items()}, scan.size_bytes, progress)
     damages = [
@@ -76,6 +77,7 @@ def survey(store: LocalStore, keys: Iterable[str] | None = None, progress: Progr
         *(damage for inode, result in digest_of.items() for damage in scan.judge(inode, result)),
     ]
     bad = {path for damage in damages for path in damage.paths}
+    # A cached digest may say that a damaged file is intact, e.g. after a disk error that no write caused.
     store.digests.forget(store.root / path for path in sorted(bad))
     sound = {scan.names[inode][0]: result for inode, result in digest_of.items() if isinstance(result, str)}
     store.digests.vouch(

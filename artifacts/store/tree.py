@@ -16,6 +16,8 @@ def list_files(root: Path) -> dict[str, Path]:
     """Relative POSIX name -> path of every file below `root`, sorted; without directories."""
     files: dict[str, Path] = {}
     for folder, folders, names in os.walk(root):
+        # `os.walk` lists links to directories as directories, and does not enter them; here they count as
+        # files, which `settle` refuses.
         links = [name for name in folders if Path(folder, name).is_symlink()]
         for name in [*names, *links]:
             path = Path(folder, name)

@@ -75,6 +75,8 @@ def keep(place: Path, learned: Path, files: Mapping[str, FileRecord], staging: P
             if entries.get(name) == record and not _file_problem(content, record):
                 continue
             if not _copy_verified(learned / name, record, directory / record.sha256):
+                # Contents before the index that names them: a killed builder leaves only contents that nobody
+                # uses.
                 _put(directory / record.sha256, content)
                 entries[name] = record
         _write(place, entries, directory)
@@ -101,6 +103,7 @@ def offer(place: Path, target: Path, staging: Path) -> list[str]:
             problems += [f"{path.name}: {UNLISTED}" for path in foreign]
         if problems:
             _write(place, sound, directory)
+        # After the index, so that the files of 0.1 go only once there is a sealed one.
         for path in foreign:
             _remove(path)
         _tidy(place, sound)
@@ -221,6 +224,7 @@ def _copy_verified(path: Path, record: FileRecord, copy: Path) -> str:
         return problem
     try:
         with _open_plain(path) as file:
+            # Read once, hashed and written from memory: between two reads the file could change.
             content = file.read()
     except OSError as exc:
         return f"cannot be read: {exc.strerror}"

@@ -56,6 +56,8 @@ def make_key(path: Path, passphrase: str) -> str:
         for place, text, mode in ((path, private, 0o600), (public_path, public, 0o644)):
             try:
                 with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+                    # O_EXCL with the mode: at no moment can others read the key, and no existing one is
+                    # replaced.
                     file.write(text)
             except OSError:  # e.g. a full disk: half a key would block the next attempt
                 path.unlink(missing_ok=True)
@@ -68,6 +70,7 @@ def read_private_key(path: Path, passphrase: str = "") -> PrivateKey:
     """The private key in a file that is not readable by everybody; otherwise a KeyUnusable."""
     try:
         key = PrivateKey(read_bytes(path), passphrase)
+        # The group may read it, e.g. on a shared build server.
         others = path.stat().st_mode & 0o007
     except FileRefused as exc:
         raise KeyUnusable(f"the key cannot be read: {exc}; give its file") from None
@@ -100,7 +103,9 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
         files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if is_directory(path) else [path]
         pems = [pem for file in files for pem in _pems(file)]
         if not pems:
-            raise KeyUnusable(f"{path}: has no public key; give PEM files such as `enginery keygen` writes")
+            raise KeyUnusable(
+                f"{path}: has no public key; give PEM files such as `enginery trust keygen` writes"
+            )
         for pem in pems:
             try:
                 keys[envelope.key_id(pem)] = pem
@@ -113,6 +118,7 @@ def sign_statement(statement: Mapping[str, Any], key: PrivateKey) -> str:
     """The statement signed by the key, as the text of a bundle."""
     from artifacts.trust import envelope  # as above
 
+    # The signature covers these bytes, which the bundle carries; no reader has to write the same JSON.
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     envelope_ = envelope.wrap(payload, PAYLOAD, key.pem, key.passphrase)
     material = {"publicKey": {"hint": key.id}, "tlogEntries": []}
@@ -142,7 +148,9 @@ def read_claims(bundle: str) -> tuple[str, dict[str, Any]]:
     statement = None if parsed is None else _statement(parsed.payload)
     hint = None if parsed is None else parsed.hint
     if statement is None or hint is None:
-        raise KeyUnusable("not a signature bundle; give one that `enginery sign` or model_signing wrote")
+        raise KeyUnusable(
+            "not a signature bundle; give one that `enginery trust sign` or model_signing wrote"
+        )
     return hint, statement
 
 

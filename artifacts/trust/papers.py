@@ -60,6 +60,7 @@ def accompany(
     written |= {f"{LICENCES}/{name}": text for name, text in texts_of(record.source).items()}
     sums = {}
     for name, text in written.items():
+        # The artifact's own file counts: it is in the manifest.
         if name.partition("/")[0] in top_names:
             continue
         target, content = directory / name, text.encode()
@@ -81,6 +82,7 @@ def problems(directory: Path, manifest: Manifest, version: Mapping[str, Any]) ->
     """
     problems_ = []
     for name, expected in _recorded(version).items():
+        # `version.json` is sealed, not signed: its names may lead anywhere.
         if not _is_paper(name):
             problems_.append(f"{VERSION}: records {name!r}, a name that pull never writes")
         elif not (directory / name).is_file() or not tree.is_plain(directory / name):

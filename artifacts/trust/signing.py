@@ -112,6 +112,7 @@ def require_vouched(
     if keys:
         return keys
     for key, pem in trusted_keys.items():
+        # Only for the message: the engine itself may be signed.
         if any(verified(bundle, manifest.digest, pem) for bundle in bundles.values()):
             raise NotTrusted(
                 f"{subject} has caches (tuning/) that {key[:16]} did not sign: its engine was signed, but"
@@ -147,7 +148,8 @@ def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
 def _untrusted_message(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     trusted = ", ".join(key[:16] for key in trusted_keys)
     if not bundles:
-        return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
+        return f"is not signed; have it signed with `enginery trust sign` by a trusted key: {trusted}"
+    # A bundle names its key itself; that the name is a trusted one proves nothing.
     false = [key[:16] for key in bundles if key in trusted_keys]
     if false:
         return f"has a signature by {', '.join(false)} that is of other files, or invalid; do not use it"
@@ -157,6 +159,7 @@ def _untrusted_message(bundles: Mapping[str, str], trusted_keys: Mapping[str, st
 
 def _statement(manifest: Manifest) -> dict[str, Any]:
     """The signed statement as `model_signing` 1.1 reads it: resources sorted by the parts of paths."""
+    # By parts: "a/b" comes before "a-b/c", unlike in the order of the text.
     names = sorted(manifest.files, key=lambda name: PurePosixPath(name).parts)
     sums = [manifest.files[name].sha256 for name in names]
     total = hashlib.sha256(b"".join(bytes.fromhex(sum_) for sum_ in sums)).hexdigest()
@@ -222,6 +225,7 @@ def _listed_files(statement: Mapping[str, Any]) -> tuple[dict[str, str], ...]:
     except ValidationError:
         return ()
     files = {resource.name: resource.digest for resource in resources}
+    # A name listed twice has two digests: no telling which one was meant.
     if len(files) != len(resources):
         return ()
     own_files = {name: resource for name, resource in files.items() if name.partition("/")[0] not in BESIDE}

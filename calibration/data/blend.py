@@ -36,4 +36,5 @@ def pick(count: int, samples: int | Literal["all"], seed: str) -> list[int]:
 
 
 def _rank(seed: str, index: int) -> bytes:
+    # A hash, not `random`: its sequence for a seed may change between versions of Python.
     return hashlib.sha256(f"{seed}:{index}".encode()).digest()

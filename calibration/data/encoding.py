@@ -40,6 +40,7 @@ def encode(tokenizer: Any, text: str, *, special: bool) -> Ids:
             ),
             None,
         )
+        # The tokenizer's special tokens depend on the text around them.
         if index is None:
             return _encode_whole(tokenizer, text, special=True)
         parts = [with_special[:index], *parts, with_special[index + len(without_special) :]]
@@ -71,6 +72,7 @@ def _encode_pieces(tokenizer: Any, text: str) -> list[Ids]:
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:
     """Start and text of each piece, with the overlap into the next one."""
+    # A rest within the overlap belongs to the last piece.
     for start in range(0, len(text) - OVERLAP, PIECE):
         yield start, text[start : start + PIECE + OVERLAP]
 
@@ -95,4 +97,6 @@ def _find_join(
     ]
     alike = all(np.array_equal(*pair) for pair in zip(*around, strict=True))
     enough = min(cuts) >= AGREEING and len(around[0][0]) == 2 * AGREEING
+    # Far from both ends, a token depends only on its neighbourhood: where many agree, both pieces are as the
+    # whole is.
     return (cuts[0], cuts[1]) if alike and enough else None

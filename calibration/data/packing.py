@@ -70,13 +70,14 @@ def pack(
     num_whole, num_required = len(starts) - 1, 1 if max_sequences == "all" else max_sequences
     if num_whole < num_required:
         raise DataError(
-            f"{len(stream)} tokens make {num_whole} whole sequences of {seq_len}, {num_required} wanted; add "
+            f"{len(stream)} tokens make {num_whole} whole sequences of {seq_len}, not {num_required}; add "
             "data, or lower max_sequences or seq_len"
         )
     num_kept = num_whole if max_sequences == "all" else max_sequences
     tokens = np.empty((num_kept, seq_len), np.int32)
     for target, start, end in zip(tokens, starts, starts[1:], strict=False):
         target[: len(prefix)] = prefix
+        # Right-aligned: it overwrites the prefix just written where the stream brings its own.
         target[seq_len - (end - start) :] = stream[start:end]
     return Packed(
         tokens=tokens,
@@ -89,6 +90,7 @@ def pack(
 def _starts(stream: Ids, seq_len: int, prefix: Prefix) -> "array[int]":
     """Positions in a stream of tokens at which complete sequences start, and the end of the last one."""
     starts, room = array("Q", [0]), _room(seq_len, prefix)
+    # Where the row's own text has the prefix in place, the sequence needs no room for another.
     while (end := starts[-1] + (seq_len if begins(stream[starts[-1] :], prefix) else room)) <= len(stream):
         starts.append(end)
     return starts

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from calibration.data.fields import Content, Exchange
 from calibration.data.scan import Sample
 from calibration.data.templates import Rendered, Request, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
+from calibration.parameters import DrawnSource
 from recipes.calibration import DATE
 
 SHOWN = 5
@@ -51,11 +52,9 @@ class Rendering:
     """Date for templates that print today's date, ISO 8601."""
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Rendering":
-        """The options in a source's params."""
-        return cls(
-            data.get("template"), data.get("system"), data.get("render", "auto"), data.get("date", DATE)
-        )
+    def of(cls, data: DrawnSource) -> "Rendering":
+        """What a source's parameters say."""
+        return cls(data.template, data.system, data.render, data.date or DATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +142,7 @@ class Reader:
         """The samples in order; the helper renders the next chats while the caller processes one."""
         pending = deque[Sample]()
         for sample in samples:
+            # The helper takes no more, or the row is no chat: rows before it go first, which keeps the order.
             while not self._send_ahead(sample.content, rendering) and pending:
                 yield pending.popleft()
             if not self.sandbox.sent_for(sample.content):
@@ -214,6 +214,7 @@ class Reader:
     def _request(self, chat: Chat, rendering: Rendering, *, answer: bool = False) -> Request:
         messages = list(chat.messages)
         if rendering.system is not None and messages[0]["role"] != "system":
+            # A system message of the row itself counts more than the recipe's.
             messages.insert(0, {"role": "system", "content": rendering.system})
         values = {"tools": chat.tools or None, "documents": None, "add_generation_prompt": answer}
         return Request(
@@ -277,6 +278,7 @@ def _tokenizer_difference(tokenizer: Any, file: Path) -> str:
     if not file.is_file():
         return ""
     reference = Tokenizer.from_file(str(file))
+    # Settings in the file that apply to batches, not to the tokens of a text.
     reference.no_truncation()
     reference.no_padding()
     for text in PROBES:
@@ -311,5 +313,6 @@ def _prefix(tokenizer: Any) -> tuple[int, ...]:
 
 def joined(content: Exchange) -> str:
     """Prompt and completion as one text, separated by a line end unless white space separates them."""
+    # Without a separator the tokenizer would join the last word and the first.
     parted = content.prompt[-1:].isspace() or content.completion[:1].isspace()
     return content.prompt + ("" if parted else "\n") + content.completion

@@ -38,6 +38,7 @@ def _blocks(text: str) -> Iterator[str]:
     """Yield the text in pieces that end with white space, across which no Unicode normalization reaches."""
     start = 0
     while start < len(text):
+        # Combining characters and case rules reach over letters, never over these three characters.
         space = SPACE.search(text, start + BLOCK)
         end = space.end() if space else len(text)
         yield text[start:end]
@@ -50,6 +51,7 @@ def duplicates(places: Sequence[str], fingerprints: Sequence[str]) -> Duplicates
     pairs = []
     for place, fingerprint_ in zip(places, fingerprints, strict=True):
         earlier = first.setdefault(fingerprint_, place)
+        # By identity: two rows may have the same place, in files of one name.
         if earlier is not place:
             pairs.append([place, earlier])
     return {"count": len(pairs), "examples": pairs[:EXAMPLES]}

@@ -71,7 +71,9 @@ class Templates:
         values["messages"] = [join_parts(message, parts=parts) for message in request["messages"]]
         text = template.render(**values)
         if len(text) > TEXT_FACTOR * size + TEXT_BYTES:
+            # A long text fits into the memory, but the tokenizer's work on it has no limit.
             raise MemoryError
+        # Half a surrogate pair would fail only where the text is written.
         text.encode()
         return {"text": text, "dated": bool(date_formats)}
 
@@ -146,6 +148,7 @@ def confine() -> None:
     with open("/proc/self/statm") as file:  # noqa: PTH123 pathlib is not needed for anything else
         used_bytes = int(file.read().split()[0]) * resource.getpagesize()
     limit = used_bytes + MEMORY_BYTES
+    # Relative to the present size, which depends on the versions of Python and of its libraries.
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
@@ -156,6 +159,8 @@ def main() -> None:
     confine()
     templates = Templates()
     for line in sys.stdin.buffer:
+        # CPU time, not wall time: a busy machine must not make templates fail. The signal ends the process,
+        # since Python code could catch an exception.
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             answer = json.dumps(templates.answer(json.loads(line), len(line)))

@@ -133,6 +133,7 @@ class Parquet(Table):
 
     def row(self, position: int, columns: list[str]) -> Any:
         """One row; its row group is kept for the next."""
+        # Positions rise, so that each row group is decoded once.
         number = next(index for index, end in enumerate(self.starts[1:]) if position < end)
         if self.group[:2] != (number, columns):
             self.group = (number, columns, self.file.read_row_group(number, columns=columns))
@@ -194,6 +195,7 @@ class _ReportBrokenFile:
 
 def _values(batch: Any) -> Iterator[Fields | ValueError]:
     """A batch's rows as Python values; a ValueError in place of a row that is too long or not UTF-8."""
+    # The fast way for whole batches; one by one only where a row is too long or not UTF-8.
     if _decoded_bytes(batch) <= ROW_BYTES:
         try:
             yield from [_present(row) for row in batch.to_pylist()]
@@ -216,6 +218,7 @@ def _decoded_bytes(value: Any) -> int:
     elif types.is_struct(kind):
         parts = value.flatten()
     elif types.is_dictionary(kind) and str(kind.value_type) in TEXTS:
+        # A text shared by many rows is in memory once here, but once per row as Python values.
         lengths = pc.binary_length(value.dictionary)
         return int(pc.sum(lengths.take(value.indices)).as_py() or 0)
     else:

@@ -189,6 +189,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
                 yield from blank  # blank lines before a row are invalid rows
                 blank.clear()
                 yield offset, number, raw
+            # The first of a run of blank lines stands for all of them.
             elif not blank:
                 blank.append((offset, number, raw))
             offset += len(raw)
@@ -197,6 +198,7 @@ def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
 def _bounded_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """Every line of a file; DataError for one that is too long, without reading its rest."""
     number = 1
+    # A file without line breaks must not be read into memory as one line.
     while raw := file.readline(ROW_BYTES + 1):
         if len(raw) > ROW_BYTES:
             raise _too_long(path, number)
@@ -244,6 +246,7 @@ class _Feed:
         offset, line = self.begun
         if self.offset + len(raw) - offset > ROW_BYTES:
             raise _too_long(Path(self.file.name), line + 1)
+        # Spreadsheets begin a file with a byte order mark, which would be part of the first column's name.
         codec = "utf-8-sig" if self.offset == 0 else "utf-8"
         self.offset += len(raw)
         self.line += 1

@@ -28,6 +28,7 @@ def dequantized(parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
 def _int4_codes(packed: torch.Tensor) -> torch.Tensor:
     """Signed codes [O, I] of bytes [O/2, I]; output channel 2k is in the low half."""
     halves = torch.stack([packed & 0x0F, packed >> 4], dim=1).flatten(0, 1).to(torch.int8)
+    # Two's complement of four bits.
     return torch.where(halves > 7, halves - 16, halves)
 
 
@@ -41,12 +42,15 @@ def rounded(x_RI: torch.Tensor, measurement: Measured, parts: Mapping[str, torch
     bound = FP8_E4M3_MAX if fmt.activation == "float8_e4m3fn" else INT8_MAX
     dynamic = fmt.input_scale == "dynamic"
     scale = x_RI.abs().amax(dim=1, keepdim=True) / bound if dynamic else parts["input_scale"]
+    # A row of zeros stays zeros.
     scale = torch.where(scale == 0, 1.0, scale)
     if fmt.activation == "float8_e4m3fn":
         return _e4m3(x_RI, scale)
+    # int8 reaches one further below zero, as kernels saturate.
     return (x_RI / scale).round().clamp(-bound - 1, bound) * scale
 
 
 def _e4m3(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    # torch's cast makes NaN of values beyond the range; kernels saturate.
     steps = (values / scale).clamp(-FP8_E4M3_MAX, FP8_E4M3_MAX)
     return steps.to(torch.float8_e4m3fn).float() * scale

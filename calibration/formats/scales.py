@@ -156,10 +156,12 @@ def quantized(weight_OI: torch.Tensor, measurement: Measured) -> dict[str, torch
             f"{tuple(weight_OI.shape)}; record them for this checkpoint"
         )
     require_whole_blocks(tuple(weight_OI.shape), fmt)
+    # An even number of rows, since int4 packs two output channels into one byte.
     rows = max(2, ELEMENTS_AT_ONCE[weight_OI.device.type] // weight_OI.shape[1] // 2 * 2)
     pieces = [_piece(piece_OI, measurement) for piece_OI in torch.split(weight_OI, rows)]
     tensors = {"weight": torch.cat([codes for codes, _ in pieces])}
     if fmt.granularity == "tensor":
+        # All pieces have the same one, from `weight_amax`.
         tensors["weight_scale"] = pieces[0][1]
     else:
         tensors["weight_scale"] = torch.cat([scale for _, scale in pieces])
@@ -194,7 +196,9 @@ def _piece(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor
 def smoothed(weight_OI: torch.Tensor, own_I: torch.Tensor, shared_I: torch.Tensor) -> torch.Tensor:
     """The weight for inputs multiplied by `shared_I`, rounded where ModelOpt rounds."""
     dtype = weight_OI.dtype
+    # Times the inverse, not divided, as ModelOpt does: the bits differ.
     weight_OI = (weight_OI * (1.0 / own_I)[None, :]).to(dtype)
+    # ModelOpt stores its factors in the model's dtype, and undoes them with the stored ones.
     own_rounded_I = own_I.to(dtype)
     if torch.equal(own_rounded_I, shared_I):
         return weight_OI
@@ -225,6 +229,7 @@ def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor,
     blocks = weight_OI.view(len(weight_OI), -1, measurement.fmt.block_size)
     scale_OB = _scale(blocks.abs().amax(dim=2), INT4_MAX)
     codes = (blocks / scale_OB[:, :, None]).round_().clamp_(-INT4_MAX - 1, INT4_MAX).to(torch.int8).flatten(1)
+    # Without the sign's upper bits, which would spill into the other half.
     low, high = codes[0::2] & 0x0F, codes[1::2] & 0x0F
     return (low | (high << 4)).view(torch.uint8), scale_OB
 
@@ -232,6 +237,7 @@ def _int4(weight_OI: torch.Tensor, measurement: Measured) -> tuple[torch.Tensor,
 def _scale(amax: torch.Tensor, bound: float) -> torch.Tensor:
     """Scales for the largest magnitudes; one where all weights are zero."""
     amax = torch.where(amax == 0, torch.full_like(amax, bound), amax)
+    # Denormal magnitudes would give a scale whose inverse is infinite.
     return _divide(amax.clamp(min=torch.finfo(amax.dtype).tiny), bound)
 
 

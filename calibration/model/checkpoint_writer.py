@@ -64,6 +64,7 @@ class CheckpointWriter:
             self._end()
         if self.part is None:
             self.part = _Part(self._path(len(self.files) + 1))
+        # The file has the bytes in the order of the elements; a view may have another.
         self.part.add(name, tensor.detach().cpu().contiguous())
         self.total_bytes += tensor.nbytes
 
@@ -118,6 +119,7 @@ class _Part:
             self.held[name] = tensor
             self.held_bytes += tensor.nbytes
             return
+        # The header's size is unknown until the file ends: its room is skipped, and filled at the end.
         if not self.entries:
             self.handle.seek(8 + HEADER_BYTES)
         self._write(name, tensor)
@@ -125,6 +127,8 @@ class _Part:
     def end(self) -> list[str]:
         """Writes the small tensors and the header; returns all names."""
         streamed = len(self.entries)
+        # Wide elements first: each then starts at a multiple of its size, since all before it have such
+        # sizes.
         order = sorted(self.held, key=lambda name: (-self.held[name].element_size(), name))
         start = self.data_bytes
         for name in order:

@@ -182,6 +182,7 @@ class Layout:
         """Linears that must have one format: fused groups, and stacks instead of experts' groups."""
         stacks = self.stacks()
         stacked = {name for stack in stacks for name in stack}
+        # A stack contains the groups of its experts, so those are not units of their own.
         return (*(each.linears for each in self.groups() if each.linears[0] not in stacked), *stacks)
 
     def in_experts(self, linear: str) -> bool:

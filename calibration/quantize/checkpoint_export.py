@@ -91,6 +91,7 @@ def _write_tensors(
             continue
         source.require_finite(name, tensor)
         value, module = tensor.to(source.dtype), name.removesuffix(".weight")
+        # `removesuffix` returns a bias unchanged.
         if module != name and module in findings.measured:
             # On the CPU: the key does not name a device, and quotients on a GPU have been seen to differ.
             tensors = _quantize_linear(module, value, findings.measured[module])
@@ -118,6 +119,7 @@ def _quantize_linear(module: str, weight: torch.Tensor, measurement: Measured) -
 
 def _folded_norms(fused: Sequence[Group], measured: Mapping[str, Measured]) -> dict[str, torch.Tensor]:
     """Norm weight -> smoothing factors [I] that are folded into it."""
+    # The linears of a group share their factors, so the first one speaks for all.
     firsts = ((group.norm, measured.get(group.linears[0])) for group in fused)
     return {f"{norm}.weight": f.shared for norm, f in firsts if f and f.folded and f.shared is not None}
 
@@ -133,6 +135,7 @@ def _with_scales(linear: Linear, weight: torch.Tensor, tensors: Mapping[str, tor
     }
     if not scale.dim():
         return replace(linear, scales=scales)
+    # The weights that one scale covers: a row, or a block of it.
     covered = weight.reshape(*scale.shape, -1)
     return replace(linear, scales=scales, zero_scales=int((~covered.any(dim=-1)).sum()))
 

@@ -123,6 +123,7 @@ def smoothquant_factors(
     """
     input_amax_I = input_amax_I.float()
     factors_I = (weight_in_amax_I.pow(1 - alpha) / input_amax_I.pow(alpha)).float()
+    # As ModelOpt has it: only if some factor vanishes are silent channels set to one.
     if factors_I.min() <= SILENT:
         factors_I[input_amax_I <= SILENT] = 1
     return factors_I.nan_to_num(nan=1.0, posinf=torch.inf).clamp(*SMOOTHING_RANGE)
@@ -148,6 +149,7 @@ def kv_cache(statistics: Statistics | None, kv_type: str, layout: Layout) -> KvC
     for layer in range(layout.num_layers):
         attention = f"model.layers.{layer}.self_attn"
         for kind in ("key", "value"):
+            # One scale per layer; the statistics are per head.
             amax = _read(statistics, f"{attention}.{kind}_amax").max()
             if amax == 0:
                 raise QuantizationIncomplete(

@@ -47,6 +47,7 @@ def _panel(figure: Figure, axes: Axes, name: str, cells: Sequence[Sequence[float
     """One format; an error of zero is drawn in the colour of the smallest."""
     positive = [error for row in cells for error in row if error > 0]
     low, high = (min(positive), max(positive)) if positive else (1.0, 1.0)
+    # A logarithmic scale needs two different bounds.
     norm = LogNorm(low, max(high, 1.01 * low), clip=True)
     axes.set_facecolor(MISSING)
     values = [[max(error, low) if not math.isnan(error) else math.nan for error in row] for row in cells]

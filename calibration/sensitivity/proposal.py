@@ -121,6 +121,7 @@ def units(linears: Sequence[LinearValues], together: Sequence[tuple[str, ...]]) 
 
 
 def _unit(linears: Sequence[LinearValues]) -> Unit:
+    # A unit has one format, which must fit each of its linears.
     common = [name for name in linears[0]["errors"] if all(name in linear["errors"] for linear in linears)]
     return Unit(
         linears=tuple(linear["module"] for linear in linears),
@@ -140,6 +141,7 @@ def bargains(all_units: Sequence[Unit], name: str, wider: str) -> list[Unit]:
     improving = [unit for unit in comparable if unit.errors[name] > unit.errors[wider]]
 
     def per_byte(unit: Unit) -> float:
+        # A wider format may take no more bytes; then its gain counts as if it cost one.
         return (unit.errors[name] - unit.errors[wider]) / max(unit.sizes[wider] - unit.sizes[name], 1)
 
     return sorted(improving, key=per_byte, reverse=True)

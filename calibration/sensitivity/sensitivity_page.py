@@ -127,6 +127,7 @@ def _script_data(units: Sequence[Unit], proposal: Proposal) -> ScriptData:
 
 def _embedded(value: Mapping[str, ScriptData]) -> str:
     """JSON that cannot end the script element it stands in."""
+    # A module's name could contain "</script>".
     return json.dumps(value).replace("<", "\\u003c")
 
 

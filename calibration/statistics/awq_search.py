@@ -75,7 +75,10 @@ class Moments:
         for start, end in _stripes(len(self._sum_II)):
             self._sum_II[start:end, :start] = self._sum_II[:start, start:end].T
             square = self._sum_II[start:end, start:end]
+            # The square on the diagonal was computed in whole; its rounded halves may differ, so one is
+            # mirrored.
             square.copy_(square.triu() + square.triu(1).T)
+        # The diagonal was summed apart, in float32: its rounding errors do not cancel.
         self._sum_II.diagonal().copy_(self._squares_I)
         return self._sum_II
 
@@ -98,8 +101,10 @@ def best(
             "a format without blocks"
         )
     scales_CI = _scales(input_mean_I, _weight_share(weights, block_size))
+    # Rounded as the checkpoint will hold them, so that the search judges what a runtime computes.
     factors_CI = (1.0 / scales_CI).to(dtype).float()
     form, change = _Form(gram_II, dtype), _error_on(gram_II.device)
+    # Sums over many pieces: in float32 the candidates' small differences could drown.
     losses_C = torch.zeros(len(EXPONENTS), dtype=torch.float64, device=gram_II.device)
     output = torch.zeros((), dtype=torch.float64, device=gram_II.device)
     for rows_RI in _pieces(weights):
@@ -107,7 +112,9 @@ def best(
         for number, factors_I in enumerate(factors_CI):
             losses_C[number] += form.trace(change(rows_RI, factors_I, block_size, form.dtype))
     losses_C /= output.clamp(min=torch.finfo(torch.float32).tiny)
+    # A candidate whose loss is not a number must not win; `argmin` would take it.
     choice = losses_C.nan_to_num(nan=torch.inf).argmin()
+    # Selected on the device: `factors_CI[int(choice)]` would wait for it.
     return SearchResult(factors_CI.index_select(0, choice.view(1))[0], losses_C.float())
 
 
@@ -126,6 +133,7 @@ class _Form:
     def _stripe(self, gram_II: torch.Tensor, start: int, end: int) -> torch.Tensor:
         """Columns of G above the diagonal; those above their own square twice, for both sides."""
         stripe = gram_II[:end, start:end].to(self.dtype, copy=True)
+        # G is symmetric, so an entry above the diagonal stands for its mirror image too.
         stripe[:start] *= 2
         stripe[start:].fill_diagonal_(0)
         return stripe
@@ -178,6 +186,7 @@ def _weight_share(weights: Sequence[torch.Tensor], block_size: int) -> torch.Ten
     for rows_RI in _pieces(weights):
         blocks_RBI = rows_RI.float().abs().view(len(rows_RI), -1, block_size)
         amax = blocks_RBI.amax(dim=2, keepdim=True) + torch.finfo(rows_RI.dtype).tiny
+        # Summed over all linears with this input: they get one scale.
         total_I += (blocks_RBI / amax).flatten(1).sum(dim=0)
     return total_I / sum(len(weight) for weight in weights)
 

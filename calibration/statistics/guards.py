@@ -47,6 +47,7 @@ def examine_experts(tokens: Mapping[str, int], *, required: bool) -> list[str]:
 
     Raises ActivationsUnusable that names experts without any, where every one's ranges are required.
     """
+    # The fewest tokens first, since a message names only some.
     rare = sorted((num_tokens, name) for name, num_tokens in tokens.items() if num_tokens < FEW_TOKENS)
     unreached = [name for num_tokens, name in rare if not num_tokens]
     if unreached and required:

@@ -92,7 +92,10 @@ class HiddenStates:
             self.keeping = self.held is None
             return
         settled = self._committed is None or self._committed.done()
+        # There are two sets of files, for even and for odd layers; the set of the last saved layer is still
+        # needed.
         other_side = (layer + 1 - self._kept_layer) % 2 == 1
+        # Saving every layer would bind a fast GPU to the disk.
         self.keeping = settled and other_side and time.monotonic() - self._kept_at > SAVE_EVERY_S
         if self.keeping:
             self._kept_layer = layer + 1
@@ -111,6 +114,8 @@ class HiddenStates:
             loaded_BTH, copied = next_load.result()
             if copied is not None:
                 torch.cuda.current_stream(self.device).wait_event(copied)
+                # The allocator then knows of the second stream, and does not hand out the memory while it
+                # computes.
                 loaded_BTH.record_stream(torch.cuda.current_stream(self.device))
             if batch + 1 < len(self.shapes):
                 next_load = self._ahead.submit(self._read, layer, batch + 1)
@@ -129,10 +134,13 @@ class HiddenStates:
             return
         staging = self._staged()
         flat = staging[: hidden_BTH.nbytes]
+        # The copy begins when the layer has computed the batch, and the next layer does not wait for the
+        # copy.
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._stream):
             flat.copy_(hidden_BTH.view(-1).view(torch.uint8), non_blocking=True)
             copied = self._stream.record_event()
+        # Else the caller could drop the tensor and its memory be used again before the copy has run.
         hidden_BTH.record_stream(self._stream)
         earlier_commit = self._committed
         self._writes.append(
@@ -170,6 +178,7 @@ class HiddenStates:
         """A pinned buffer that is free; raises what went wrong with a write that should have freed one."""
         while True:
             try:
+                # A failed writer never gives its buffer back to a waiter that does not look for failures.
                 return self._staging.get(timeout=1.0)
             except queue.Empty:
                 for write in self._writes:
@@ -184,6 +193,7 @@ class HiddenStates:
         try:
             if earlier_commit is not None:
                 earlier_commit.result()
+            # In this thread, so that the caller goes on to launch kernels.
             copied.synchronize()
             self._write(layer, batch, flat)
         finally:

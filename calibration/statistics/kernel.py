@@ -36,11 +36,14 @@ def _error(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917 a kernel t
 ):
     row = (tl.program_id(0) * TILE + tl.arange(0, TILE))[:, None]
     column = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[None, :]
+    # 64 bits: an element's index may exceed what int32 counts.
     place = row.to(tl.int64) * num_in + column
     inside = row < num_rows
     weight = tl.load(weights + place, mask=inside, other=0.0)
+    # Rounded to the weight's dtype and back, as a smoothed weight is stored.
     scaled = (weight.to(tl.float32) * tl.load(inverses + column)).to(weight.dtype).to(tl.float32)
     amax = tl.max(tl.abs(scaled), axis=1, keep_dims=True)
+    # A block of zeros gets a scale of one.
     amax = tl.where(amax == 0.0, bound, tl.maximum(amax, tiny))
     # `/` is an approximation here; where a quotient lies half-way between codes, its last bit decides.
     step = tl.div_rn(amax, tl.zeros_like(amax) + bound)

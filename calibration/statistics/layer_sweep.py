@@ -62,6 +62,7 @@ class Sweep:
             for layer in range(first, layers):
                 assert next_load is not None
                 load = next_load.result()
+                # Read the next layer's weights while this one computes.
                 next_load = self._load(layer + 1) if layer + 1 < layers else None
                 self._layer(layer, load)
                 self.reader.release(load)
@@ -98,6 +99,7 @@ class Sweep:
             self.hidden.put(number + 1, batch.number, out_BTH)
             self.done += batch.num_valid
             self.progress(self.done, self.total, "tokens")
+        # None: what runs from here on is not recorded.
         recorder.begin(None)
         recorder.close()
         tensors = {name: tensor.cpu() for name, tensor in recorder.tensors().items()}

@@ -1,6 +1,5 @@
 """Enforces the memory caps of a pass: by the allocator on the GPU, by measurement on the host."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ def sizes_of(config: Any, dtype: torch.dtype, seq_len: int) -> Sizes:
 class Caps:
     """Declared, predicted and measured peaks."""
 
-    def __init__(self, declared: Mapping[str, Any], sizes: Sizes, batch_tokens: int, *, search: bool) -> None:
-        self.budget = Budget(**declared)
+    def __init__(self, budget: Budget, sizes: Sizes, batch_tokens: int, *, search: bool) -> None:
+        self.budget = budget
         self.host_predicted = host_bytes(sizes, batch_tokens, self.budget, search=search)
         self.gpu_predicted = gpu_bytes(sizes, batch_tokens, self.budget, search=search)
 
@@ -39,6 +38,7 @@ class Caps:
         """Makes the GPU's allocator refuse what is above the cap."""
         if device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
+            # The allocator's limit is a share of the device, and does not count CUDA's own context.
             fraction = min(1.0, (self.budget.gpu_bytes - CONTEXT_BYTES) / total)
             torch.cuda.set_per_process_memory_fraction(fraction, device)
             torch.cuda.reset_peak_memory_stats(device)

@@ -36,6 +36,7 @@ class Input:
         for part_NI in _parts(x_NI):
             amax_I = torch.linalg.vector_norm(part_NI, ord=torch.inf, dim=0)
             torch.maximum(self.amax_I, amax_I.float(), out=self.amax_I)
+            # The sum of magnitudes, in float32 whatever the input's dtype.
             self.sum_I += torch.linalg.vector_norm(part_NI, ord=1, dim=0, dtype=torch.float32)
         if len(sample_R):
             self.sample.append(x_NI.index_select(0, sample_R))
@@ -100,6 +101,8 @@ class Recorder:
 
     def _see(self, name: str, _module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
         x = args[0]
+        # Linears that runtimes fuse are called one after another with the same tensor: one record serves them
+        # all.
         if x is not self._last:
             self._last, self._holder = x, name
             assert self._batch is not None
@@ -108,6 +111,7 @@ class Recorder:
                 self.inputs[name] = self._input(name, x)
             if len(x_NI):
                 self.inputs[name].add(x_NI, self._batch.sample_R)
+        # An expert without tokens has no record.
         if self._holder in self.inputs and name not in self.inputs[self._holder].linears:
             self.inputs[self._holder].linears.append(name)
 
@@ -119,6 +123,7 @@ class Recorder:
             return x_NI.index_select(0, valid_N)
         rows_N = self.experts[name].rows
         assert rows_N is not None
+        # The router sends padding to experts too.
         return x_NI[torch.isin(rows_N, valid_N)]
 
     def _input(self, name: str, x: torch.Tensor) -> Input:
@@ -147,6 +152,7 @@ class Recorder:
                 amax_H = torch.linalg.vector_norm(states, ord=torch.inf, dim=(0, 2, 3))
             earlier_H = self.heads.get(name)
             self.heads[name] = amax_H if earlier_H is None else torch.maximum(earlier_H, amax_H)
+        # Nothing is kept: a pass sees each sequence in one piece, so that there is no earlier context to add.
         return key, value
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -169,6 +175,7 @@ class Recorder:
     def expert_tokens(self) -> dict[str, int]:
         """Expert -> tokens that it was sent, padding aside."""
         tokens_of = {record.linears[0]: record.tokens for record in self.inputs.values()}
+        # Backwards, so that the first linear of each expert is the one that stays: its input is the expert's.
         firsts = {name.rpartition(".")[0]: name for name in reversed(self.experts)}
         return {expert: tokens_of.get(first, 0) for expert, first in reversed(firsts.items())}
 

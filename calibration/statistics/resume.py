@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save
 
 from calibration.errors import ResumeRefused
+from calibration.parameters import StatisticsJob
 from calibration.statistics.statistics_artifact import layer_file
 
 STATE = "state.json"
@@ -57,6 +58,7 @@ class Partial:
         ResumeRefused for an interrupted pass with another identity.
         """
         root.mkdir(parents=True, exist_ok=True)
+        # Through JSON, so that it compares equal with what state.json returns: tuples become lists.
         pass_ = cls(root, json.loads(json.dumps(identity)))
         if not (root / STATE).is_file():
             return pass_, ""
@@ -66,6 +68,8 @@ class Partial:
         except (ValueError, KeyError, TypeError):
             return pass_, pass_.discard(f"{STATE} is broken")
         pass_._require_same(earlier)
+        # After a power failure a renamed file may be empty: nothing here waits for the disk, which would cost
+        # more than it saves.
         if state.get("boot") != boot():
             return pass_, pass_.discard(
                 "the machine was started anew since, files may not be what was written"
@@ -79,6 +83,7 @@ class Partial:
 
     def discard(self, why: str) -> str:
         """Discard finished layers, before any file is overwritten; return the note for the report."""
+        # First: state.json must never name files that are being overwritten.
         (self.root / STATE).unlink()
         self.layers, self.begun = [], False
         return f"{why}; began anew"
@@ -92,6 +97,7 @@ class Partial:
         """Record finished layers; the outputs of the last one must be complete."""
         entries = []
         for layer in finished:
+            # `save` refuses tensors that share memory, which the linears of one input do.
             content = save({name: tensor.clone() for name, tensor in layer.tensors.items()})
             _replace(self.root / layer_file(layer.number), content)
             entries.append({"sha256": hashlib.sha256(content).hexdigest(), **layer.about})
@@ -121,11 +127,11 @@ def boot() -> str:
     return BOOT.read_text(encoding="ascii").strip()
 
 
-def identity(job: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that the result of a pass depends on, flat: name -> value or digest."""
-    fields: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
-    fields |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
-    return fields | {f"version.{name}": version for name, version in versions.items()}
+def identity(job: StatisticsJob, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a pass's outcome depends on, flat: name -> value or digest."""
+    made: dict[str, Any] = {f"params.{name}": value for name, value in job.params.document().items()}
+    made |= {f"inputs.{role}": content(folder) for role, folder in job.inputs.items()}
+    return made | {f"version.{name}": version for name, version in versions.items()}
 
 
 def content(folder: Path) -> str:
@@ -133,6 +139,7 @@ def content(folder: Path) -> str:
     if (folder / SEALED).is_file():
         return str(json.loads((folder / SEALED).read_bytes())["digest"])
     files = sorted(path for path in folder.iterdir() if path.is_file())
+    # Not their bytes: hashing a checkpoint takes as long as a pass on it.
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps(stats).encode()).hexdigest()
 
@@ -140,6 +147,7 @@ def content(folder: Path) -> str:
 def _replace(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.aside")
     temporary.write_bytes(data)
+    # A killed process leaves the old file or the new one, never a part.
     temporary.replace(path)
 
 

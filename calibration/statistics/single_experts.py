@@ -50,8 +50,10 @@ class Experts(nn.Module):
         out_NH = torch.zeros_like(x_NH)
         for number, expert in enumerate(self.children()):
             rows_N, place_N = torch.where(chosen_NK == number)
+            # An expert that no token chose is not called: its hooks would see an empty input.
             if len(rows_N):
                 weighted_NH = expert(x_NH[rows_N], rows_N) * weights_NK[rows_N, place_N, None]
+                # Expert after expert: the order of the sum, and with it its rounding, is always the same.
                 out_NH.index_add_(0, rows_N, weighted_NH.to(out_NH.dtype))
         return out_NH
 
@@ -65,11 +67,13 @@ class Sample:
 
     def add(self, x_NI: torch.Tensor) -> None:
         """Takes the rows whose number in the stream is a multiple of the stride."""
+        # Distance to the next multiple of the stride.
         first = -self.seen % self.stride
         self.seen += len(x_NI)
         if len(kept_rows := x_NI[first :: self.stride]):
             self._rows.append(kept_rows.clone())
         while sum(map(len, self._rows)) > self.most:
+            # Every second row that was kept has a number that the doubled stride divides.
             self._rows, self.stride = [self.rows()[::2].clone()], 2 * self.stride
 
     def rows(self) -> torch.Tensor:

@@ -34,6 +34,7 @@ class Skeleton:
         _split_experts(self.layers, self.layout, self.dtype)
         # The rotary module computes on the host and moves, as a loaded model's does.
         model.rotary_emb = type(model.rotary_emb)(config=model.config).to(device)
+        # Only the layers run, so that the norm behind them needs no weight.
         model.norm = nn.Identity()
         # As Gemma's embedding multiplies: by a factor of the model's dtype.
         self.embedding_scale = torch.tensor(getattr(model.embed_tokens, "scalar_embed_scale", 1.0)).to(
@@ -71,6 +72,7 @@ class Skeleton:
         """A decoder layer with weights."""
         decoder_layer: nn.Module = self.layers[layer]
         state = {name: tensors[self._name(layer, name)].to(self.dtype) for name in decoder_layer.state_dict()}
+        # Assigned, not copied: the tensors are views of the reader's buffer.
         decoder_layer.load_state_dict(state, assign=True)
         return decoder_layer.requires_grad_(False)  # noqa: FBT003 PyTorch's own
 
@@ -86,9 +88,12 @@ class Skeleton:
     def context(self, batch: int, seq_len: int) -> tuple[dict[str, Any], ...]:
         """Each layer's arguments other than the hidden states: mask, positions, rotary embeddings."""
         probes = [_Probe() for _ in self.layers]
+        # The model itself prepares mask, positions and rotary embeddings; probes in place of its layers
+        # receive them.
         self._model.layers = nn.ModuleList(probes)
         empty = torch.empty(1, 1, 1, dtype=self.dtype, device=self.device)
         with torch.no_grad():
+            # One element, expanded: only the shape matters, and a real batch would take its memory.
             self._model(inputs_embeds=empty.expand(batch, seq_len, self.config.hidden_size), use_cache=False)
         return tuple(probe.given for probe in probes)
 

@@ -90,6 +90,7 @@ class Reader:
         spans, size = {}, 0
         for name in names:
             spans[name] = size
+            # Rounded up to the alignment.
             size += -(-self.places[name].nbytes // ALIGNMENT) * ALIGNMENT
         return spans, size
 
@@ -132,6 +133,7 @@ class Reader:
         read_into(path, offset, staging)
         with torch.cuda.stream(self._local.stream):
             piece.copy_(staging, non_blocking=True)
+        # The thread's one buffer is written again by its next piece.
         self._local.stream.synchronize()
 
 

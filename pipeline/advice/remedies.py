@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from artifacts.finding.comparison import Setting
-from artifacts.finding.needs import TOOLCHAIN_BACKENDS, same_gpu
+from artifacts.finding.needs import same_gpu
+from pipeline import engines
 from pipeline.process.gpus import TARGETS
 
 KV_CACHES = {"float8_e4m3fn": "fp8", "int8": "int8"}
@@ -17,9 +18,6 @@ TUNABLE = ("ttft_ms_p95", "itl_ms_p95", "tokens_per_s_per_user")
 
 TRIALS = 4
 """Batch sizes that a search for a service level tries: the version's, and its halves."""
-
-LAST_WITH_ENGINES = (1, 2)
-"""Last TensorRT-LLM release whose engines are built ahead; later ones load checkpoints."""
 
 COMMIT = re.compile(r"(?P<repo>[^@\s]+)@(?P<revision>[0-9a-f]{40})")
 
@@ -64,11 +62,11 @@ class Draft:
 
 
 def _model(draft: Draft, want: str) -> None:
-    found = COMMIT.fullmatch(want)
-    if found is None:
+    match = COMMIT.fullmatch(want)
+    if match is None:
         draft.open.append(f"model: {want!r} names no commit; ask for REPO@COMMIT to get a recipe for it")
         return
-    draft.set("model", found.groupdict())
+    draft.set("model", match.groupdict())
 
 
 def _format(draft: Draft, want: str) -> None:
@@ -96,7 +94,8 @@ def _backend(draft: Draft, want: str) -> None:
         name for name in draft.recipe.get("tune", {}).get("space", {}) if name.startswith("options.")
     ]:
         draft.fix_setting(name, None)
-    if want == "aoti" and draft.engine("target") != "host":
+    backend = engines.find_backend(want)
+    if backend is not None and not backend.on_gpu and draft.engine("target") != "host":
         draft.set("engine.target", "host")
 
 
@@ -128,14 +127,14 @@ def _gpu(draft: Draft, want: str) -> None:
     if not kinds:
         draft.open.append(f"gpu: {want!r} is no known GPU type; have {', '.join(TARGETS)}")
         return
-    if draft.engine("backend") == "aoti":
-        runtime = draft.wanted.get("runtime", {})
-        _backend(draft, _loader(runtime.get("tensorrt_llm", "")))
+    backend = engines.find_backend(draft.engine("backend"))
+    if backend is not None and not backend.on_gpu:
+        _backend(draft, engines.suggest(draft.wanted.get("runtime", {}), on_gpu=True))
     draft.set("engine.target", kinds[0])
 
 
 def _gpu_count(draft: Draft, have: int) -> None:
-    """Powers of two split heads most often; whether the weights still fit is the planner's to say."""
+    """Powers of two split heads most often; the planner then checks whether the weights fit."""
     _degree("pp")(draft, 1)
     _degree("tp")(draft, 1 << (have.bit_length() - 1))
 
@@ -143,7 +142,7 @@ def _gpu_count(draft: Draft, have: int) -> None:
 def _gpus(draft: Draft, names: Sequence[str]) -> None:
     """This host's own."""
     if not names:
-        _backend(draft, "aoti")
+        _backend(draft, engines.suggest({}, on_gpu=False))
         return
     _gpu(draft, names[0])
     if draft.facts.get("world_size", 1) > len(names):
@@ -159,42 +158,38 @@ def _memory(draft: Draft, have: int) -> None:
     _degree("tp")(draft, wider)
 
 
-def _runtime(draft: Draft, wanted: Mapping[str, str]) -> None:
-    if "torch" in wanted and draft.engine("backend") in TOOLCHAIN_BACKENDS:
-        _backend(draft, "aoti")
-    elif "torch" not in wanted and draft.engine("backend") not in TOOLCHAIN_BACKENDS:
-        _backend(draft, _loader(wanted.get("tensorrt_llm", "")))
+def _runtime(draft: Draft, programs: Mapping[str, str]) -> None:
+    backend = engines.find_backend(draft.engine("backend"))
+    outside = backend is not None and backend.uses_toolchain
+    if "torch" in programs and outside:
+        _backend(draft, engines.suggest(programs, on_gpu=False))
+    elif "torch" not in programs and not outside:
+        _backend(draft, engines.suggest(programs, on_gpu=True))
         if draft.engine("target") == "host" and "gpu" not in draft.wanted:
             draft.open.append("engine.target: TensorRT-LLM needs a GPU; ask for one with --gpu")
     if draft.engine("toolchain"):
         draft.set("engine.toolchain", None)
     draft.notes.append(
-        f"Build it with {' and '.join(f'{name} {version}' for name, version in wanted.items())}."
+        f"Build it with {' and '.join(f'{name} {version}' for name, version in programs.items())}."
     )
 
 
-def _loader(version: str) -> str:
-    """The backend that makes what a TensorRT-LLM release serves."""
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    return "tensorrt" if not numbers or numbers <= LAST_WITH_ENGINES else "trtllm_torch"
-
-
 def _built_here(draft: Draft, want: Any) -> None:
-    said = "Build it on the host that is to load it."
-    if said not in draft.notes:
-        draft.notes.append(said)
+    note = "Build it on the host that is to load it."
+    if note not in draft.notes:
+        draft.notes.append(note)
 
 
 def _driver(draft: Draft, have: str) -> None:
     draft.notes.append(f"Build it with driver {have}, or an older one.")
 
 
-def _slo(draft: Draft, wanted: Mapping[str, float]) -> None:
+def _slo(draft: Draft, bounds: Mapping[str, float]) -> None:
     """Speeds are searched for, accuracy becomes the gate's limit."""
     speeds = {
-        name.partition("@")[0]: bound for name, bound in wanted.items() if name.partition("@")[0] in TUNABLE
+        name.partition("@")[0]: bound for name, bound in bounds.items() if name.partition("@")[0] in TUNABLE
     }
-    for name, bound in wanted.items():
+    for name, bound in bounds.items():
         if name in ("kl", "top1_agreement", "perplexity_ratio"):
             draft.set(f"gate.limits.{name}", bound)
             draft.notes.append(f"Whether {name} is within {bound:g}, the gate tells; a milder format helps.")

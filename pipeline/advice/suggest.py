@@ -42,7 +42,11 @@ class Suggestion:
         """The recipe as a file, headed by where it came from; a ValueError where there is none."""
         if self.recipe is None:
             raise ValueError(f"there is no recipe: {'; '.join(self.open)}")
-        heading = [f"Made from {self.of}; changed:", *(f"  {one.text}" for one in self.changes), *self.notes]
+        heading = [
+            f"Made from {self.of}; changed:",
+            *(f"  {change.text}" for change in self.changes),
+            *self.notes,
+        ]
         document = self.recipe.model_dump(
             mode="json", by_alias=True, exclude_none=True, exclude_defaults=True
         )
@@ -53,20 +57,22 @@ class Suggestion:
 def suggest(
     record: VersionRecord,
     missed: Sequence[str],
-    wanted: Mapping[str, Any],
+    request: Mapping[str, Any],
     siblings: Sequence[VersionRecord] = (),
 ) -> Suggestion:
-    """Changes a version's recipe so that an engine built from it suits what is `wanted`.
+    """Changes a version's recipe so that an engine built from it suits a `request`, fact -> value.
 
     `missed` are the facts that the version does not suit; `siblings` are other versions of the model, whose
     calibration is taken where the version had none and the new format needs it.
     """
-    draft = Draft(copy.deepcopy(record.recipe), record.facts, wanted)
-    if said := _problems(draft.recipe):  # nothing can be changed in what is no recipe of this version
-        open_ = tuple(f"the recipe of {record.reference} is not one of this version ({one})" for one in said)
+    draft = Draft(copy.deepcopy(record.recipe), record.facts, request)
+    if problems := _problems(draft.recipe):  # nothing can be changed in what is no recipe of this version
+        open_ = tuple(
+            f"the recipe of {record.reference} is not one of this version ({problem})" for problem in problems
+        )
         return Suggestion(of=record.reference, recipe=None, changes=(), notes=(), open=open_)
     for fact in [name for name in FIXES if name in missed]:
-        FIXES[fact](draft, wanted.get(fact))
+        FIXES[fact](draft, request.get(fact))
     draft.open += [f"{fact}: no recipe changes that" for fact in missed if fact not in FIXES]
     _feed(draft, siblings)
     _rename(draft)
@@ -99,8 +105,8 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 def formats_like(recipe: Mapping[str, Any]) -> list[str]:
     """The other formats, those with weights of a like size first; the unquantized one is the last resort."""
-    said = recipe.get("format", "none")
-    have = said if isinstance(said, str) else said["default"]
+    format_ = recipe.get("format", "none")
+    have = format_ if isinstance(format_, str) else format_["default"]
     if have not in FORMATS:
         return []
     bits = FORMATS[have].weight_bits
@@ -122,8 +128,8 @@ def _problems(recipe: Mapping[str, Any]) -> list[str]:
     try:
         Recipe.model_validate(recipe)
     except ValidationError as exc:
-        places = [(".".join(map(str, one["loc"])), one["msg"]) for one in exc.errors(include_url=False)]
-        return [f"{place}: {said}" if place else said for place, said in places]
+        places = [(".".join(map(str, error["loc"])), error["msg"]) for error in exc.errors(include_url=False)]
+        return [f"{place}: {message}" if place else message for place, message in places]
     return []
 
 
@@ -131,7 +137,7 @@ def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:
     """Gives a format with calibrated scales what a sibling was calibrated on."""
     if draft.recipe.get("calibration") is not None:
         return
-    fed = next((one for one in siblings if one.recipe.get("calibration") is not None), None)
+    fed = next((sibling for sibling in siblings if sibling.recipe.get("calibration") is not None), None)
     if fed is None:
         return
     try:
@@ -142,13 +148,13 @@ def _feed(draft: Draft, siblings: Sequence[VersionRecord]) -> None:
 
 
 def _rename(draft: Draft) -> None:
-    """Another engine gets another name: the old name with what it said of the changed places, or more."""
+    """Names another engine otherwise: the old name with the changed values in it, or behind it."""
     if "name" in draft.wanted:
         return
     name = before = str(draft.recipe["name"])
-    for one in draft.changes:
-        leaf = one.place.rpartition(".")[2]
-        if one.place not in (
+    for change in draft.changes:
+        leaf = change.place.rpartition(".")[2]
+        if change.place not in (
             "format",
             "kv_cache",
             "engine.tp",
@@ -159,10 +165,10 @@ def _rename(draft: Draft) -> None:
             continue
         old, new = (
             (str(value) if leaf not in ("tp", "pp") else f"{leaf}{value}")
-            for value in (one.before, one.after)
+            for value in (change.before, change.after)
         )
-        said = re.search(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])", name)
-        name = name[: said.start()] + new + name[said.end() :] if said else f"{name}_{new}"
+        match = re.search(rf"(?<![A-Za-z0-9]){re.escape(old)}(?![A-Za-z0-9])", name)
+        name = name[: match.start()] + new + name[match.end() :] if match else f"{name}_{new}"
     draft.set("name", name[:200])
     if name == before and draft.changes:
         draft.notes.append(f"It keeps its name: the build is the next version of {name}.")

@@ -1,4 +1,4 @@
-"""What a recipe asks of an engine backend, for one set of engine settings; a value."""
+"""What a recipe requests of an engine backend, for one set of engine settings; a value."""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +10,8 @@ from recipes.schema import Engine, Speculative, Traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Everything that a backend may look at before anything is built."""
+class BuildRequest:
+    """Everything that a backend may read before anything is built."""
 
     engine: Engine
     shape: ModelShape

@@ -1,7 +1,6 @@
 """What an engine or checkpoint that was built elsewhere is, read from its directory alone."""
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from artifacts.errors import ArtifactCorrupt
 from artifacts.manifest import MANIFEST, VERSION, read_manifest, unseal
 from artifacts.store.tree import is_plain, list_files
 from artifacts.trust import licence as terms
+from pipeline import engines
+from pipeline.backend.foreign_engine import ForeignFormat
 from pipeline.checkpoint import stated
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout_checks import linears
@@ -28,13 +29,10 @@ from pipeline.sources.snapshot import (
     require_sizes,
 )
 from pipeline.weights.tensors import open_checkpoint
-from recipes.formats import FORMATS
 
 ENGINE, CHECKPOINT, SOURCE = "engine", "quantized_checkpoint", "source"
 
 UNKNOWN_GPU = "a GPU that nobody named at its import"
-
-RANK_ENGINE = re.compile(r"rank(\d+)\.engine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class Foreign:
     model: str = ""
     licence: Mapping[str, Any] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
-    """What it says of where it comes from, which nobody has checked."""
+    """What it states about its origin, unverified."""
     code: bool = False
     """Loading it runs compiled code that is part of it."""
 
@@ -70,12 +68,13 @@ def recognise(directory: Path) -> Foreign:
     if _is_engine(files):
         links = [name for name in names if not is_plain(files[name])]
         if links:
-            raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it leads to (cp -rL)")
+            raise ExchangeRefused(f"{directory}: {links[0]} is not a plain file; copy its target (cp -rL)")
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
-        return _ours(directory, names)
-    return _tensorrt(directory, names) if _is_engine(files) else _checkpoint(directory)
+        return _own_engine(directory, names)
+    written = _format_of(files)
+    return _built_elsewhere(directory, names, written) if written is not None else _checkpoint(directory)
 
 
 def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
@@ -83,11 +82,11 @@ def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
 
     Neither is an ExchangeRefused, an incomplete checkpoint a SourceError.
     """
-    held = set(names)
-    if _is_engine(held):
-        return tuple(sorted(held))
-    if "config.json" in held:
-        return tuple(sorted({*check_names(held, where), *(held & {QUANTIZATION})}))
+    present = set(names)
+    if _is_engine(present):
+        return tuple(sorted(present))
+    if "config.json" in present:
+        return tuple(sorted({*check_names(present, where), *(present & {QUANTIZATION})}))
     raise ExchangeRefused(
         f"{where} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
         "checkpoint (config.json with safetensors); nothing was imported"
@@ -95,7 +94,15 @@ def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 def _is_engine(names: Iterable[str]) -> bool:
-    return any(name in (VERSION, "engine.json") or RANK_ENGINE.fullmatch(name) for name in names)
+    held = set(names)
+    return bool(held & {VERSION, "engine.json"}) or _format_of(held) is not None
+
+
+def _format_of(names: Collection[str]) -> ForeignFormat | None:
+    """The builder that wrote these files without Enginery; None where no backend's did."""
+    # Backends are asked one after another: their files do not resemble one another's.
+    written = (engines.backend(name).foreign for name in engines.names())
+    return next((one for one in written if one is not None and one.recognise(names)), None)
 
 
 def _pulled(directory: Path) -> Foreign:
@@ -107,84 +114,52 @@ def _pulled(directory: Path) -> Foreign:
     version = unseal((directory / VERSION).read_text(), VERSION)
     manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
     if "engine.json" in manifest.files:
-        found = _ours(directory, tuple(manifest.files))
+        foreign = _own_engine(directory, tuple(manifest.files))
     else:
-        found = replace(_checkpoint(directory), names=tuple(manifest.files))
-    said = version.get("facts", {})
-    told = {name: said[name] for name in ("target", "gpus") if name in said}
+        foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
+    stated_facts = version.get("facts", {})
+    kept_facts = {name: stated_facts[name] for name in ("target", "gpus") if name in stated_facts}
     claims = {
         name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
     }
-    return replace(found, facts={**found.facts, **told}, claims=claims)
+    return replace(foreign, facts={**foreign.facts, **kept_facts}, claims=claims)
 
 
-def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
+def _own_engine(directory: Path, names: tuple[str, ...]) -> Foreign:
     about = _json(directory / "engine.json")
     try:
         facts = described(about)
     except (KeyError, TypeError) as exc:
         raise ExchangeRefused(
-            f"{directory / 'engine.json'}: is not as this version writes it ({exc!r}); build it again"
+            f"{directory / 'engine.json'}: is not as this enginery writes it ({exc!r}); build it again"
         ) from None
     facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
     names = tuple(name for name in names if name not in (MANIFEST, VERSION))
-    return Foreign(
-        kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=about["backend"] == "aoti"
-    )
+    backend = engines.find_backend(about["backend"])
+    code = backend is not None and backend.holds_code
+    return Foreign(kind=ENGINE, names=names, facts=facts, licence=_licence(directory), code=code)
 
 
-def _tensorrt(directory: Path, names: tuple[str, ...]) -> Foreign:
-    """What `trtllm-build` wrote: `config.json` and an engine per rank."""
-    config = _json(directory / "config.json")
-    try:
-        model, built = config["pretrained_config"], config["build_config"]
-        mapping, quantization = model["mapping"], model.get("quantization") or {}
-        ranks = sorted(name for name in names if RANK_ENGINE.fullmatch(name))
-        facts = {
-            "backend": "tensorrt",
-            "format": format_of(quantization.get("quant_algo")),
-            "dtype": model["dtype"],
-            "kv_cache": str(quantization.get("kv_cache_quant_algo") or model["dtype"]).lower(),
-            "tp": mapping.get("tp_size", 1),
-            "pp": mapping.get("pp_size", 1),
-            "world_size": mapping.get("world_size", 1),
-            "max_batch_size": built["max_batch_size"],
-            "max_seq_len": built["max_seq_len"],
-            "toolchain": {"tensorrt_llm": config.get("version")},
-        }
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise ExchangeRefused(
-            f"{directory / 'config.json'}: is not as trtllm-build writes it ({exc!r}); give its --output_dir"
-        ) from None
-    if len(ranks) != facts["world_size"]:
-        raise ExchangeRefused(
-            f"{directory}: {len(ranks)} rank(s) are there, config.json says {facts['world_size']}; add the "
-            "others"
-        )
-    sizes = per_rank({name: (directory / name).stat().st_size for name in ranks})
+def _built_elsewhere(directory: Path, names: tuple[str, ...], written: ForeignFormat) -> Foreign:
+    """What a builder wrote without Enginery."""
+    engine = written.describe(directory, names)
+    sizes = per_rank({name: (directory / name).stat().st_size for name in engine.weight_files})
     where = {"target": "unknown", "device": "cuda", "sm": None, "cpu": None, "gpus": [{"name": UNKNOWN_GPU}]}
     return Foreign(
         kind=ENGINE,
         names=names,
-        facts={**facts, **where, "weight_bytes_per_rank": sizes},
-        model=str(model.get("architecture", "")),
+        facts={**engine.facts, **where, "weight_bytes_per_rank": sizes},
+        model=engine.model,
         licence=_licence(directory),
     )
-
-
-def format_of(algorithm: str | None) -> str:
-    """Our name of TensorRT-LLM's quantization; its own where we have none."""
-    if not algorithm:
-        return "none"
-    return next((fmt.name for fmt in FORMATS.values() if fmt.quant_algo == algorithm), algorithm)
 
 
 def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
     require_inside(directory, terms.TEXT)
-    taken = local_names(directory)
+    local = local_names(directory)
     try:
-        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in taken})
+        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in local})
         require_json(directory)
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)
@@ -192,9 +167,9 @@ def _checkpoint(directory: Path) -> Foreign:
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:
         raise SourceError(f"{exc}; nothing was imported") from None
-    names = [*taken, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
-    said = front_matter(directory)
-    base = said.get("base_model")
+    names = [*local, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
+    front = front_matter(directory)
+    base = front.get("base_model")
     return Foreign(
         kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
         names=tuple(names),
@@ -221,8 +196,8 @@ def _checkpoint(directory: Path) -> Foreign:
 
 def _licence(directory: Path) -> Mapping[str, Any] | None:
     """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
-    found = terms.licence_in(directory)
-    return found if found["stated"] or found["texts"] else None
+    licence = terms.licence_in(directory)
+    return licence if licence["stated"] or licence["texts"] else None
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,20 +1,15 @@
 """From a registered version to a deployment: reads what the engine itself says, and checks that it agrees."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
-
-import yaml
 
 from artifacts.store.local import LocalStore
 from artifacts.version import VersionRecord
+from pipeline.backend.deployment import Checkpoint, Deployment, Measured, ServedFiles
+from pipeline.backend.engine_files import read_object
+from pipeline.engines import find_backend
 from pipeline.errors import ExportRefused
-from pipeline.export.deployment import Checkpoint, Deployment, EngineLimits, Measured, Mode
-
-MODES = {2: "draft_tokens_external", 4: "medusa", 8: "lookahead_decoding", 32: "eagle"}
-"""Number of TensorRT-LLM's SpeculativeDecodingMode (v0.16, an integer flag in config.json) -> its name."""
 
 
 def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
@@ -32,127 +27,48 @@ def read_deployment(record: VersionRecord, store: LocalStore) -> Deployment:
 
 def read_engine(directory: Path, record: VersionRecord) -> Deployment:
     """Reads `engine.json` and what TensorRT-LLM itself wrote beside it."""
-    engine_record = _json(directory / "engine.json")
-    backend = engine_record["backend"]
-    built = _json(directory / "config.json") if backend == "tensorrt" else None
-    options = directory / "llm_options.yaml"
+    said = read_object(directory / "engine.json")
+    backend = find_backend(said["backend"])
+    # What an unknown backend wrote is described by engine.json alone, and exporters refuse it.
+    served = backend.read_served(directory, said) if backend is not None else ServedFiles()
     deployment = Deployment(
         name=record.name,
         number=record.number,
         engine_key=record.engine_key,
         engine=directory,
-        backend=backend,
-        format=engine_record["format"] if isinstance(engine_record["format"], str) else "mixed",
-        dtype=engine_record["dtype"],
-        kv_cache=engine_record["kv_cache"],
-        tp=engine_record["tp"],
-        pp=engine_record["pp"],
-        ep=engine_record.get("ep", 1),
-        max_batch_size=engine_record["max_batch_size"],
-        max_seq_len=engine_record["max_seq_len"],
-        versions={name: str(value) for name, value in engine_record["toolchain"].items()},
-        gpu=engine_record.get("gpu") or _first_gpu(record),
-        sm=engine_record.get("sm"),
-        memory_bytes_per_rank=tuple(engine_record.get("memory_bytes_per_rank", ())),
-        limits=_limits(built, engine_record) if built is not None else None,
-        llm_options=_mapping(options) if backend == "trtllm_torch" else None,
-        draft=_draft(directory / "draft", record) if backend == "tensorrt" else None,
+        backend=said["backend"],
+        format=said["format"] if isinstance(said["format"], str) else "mixed",
+        dtype=said["dtype"],
+        kv_cache=said["kv_cache"],
+        tp=said["tp"],
+        pp=said["pp"],
+        ep=said.get("ep", 1),
+        max_batch_size=said["max_batch_size"],
+        max_seq_len=said["max_seq_len"],
+        versions={name: str(value) for name, value in said["toolchain"].items()},
+        gpu=said.get("gpu") or _first_gpu(record),
+        sm=said.get("sm"),
+        memory_bytes_per_rank=tuple(said.get("memory_bytes_per_rank", ())),
+        limits=served.limits,
+        llm_options=served.llm_options,
+        draft=read_engine(served.draft, record) if served.draft is not None else None,
     )
-    _check(deployment, built)
+    _check(deployment, served.stated)
     return deployment
 
 
-def _draft(directory: Path, record: VersionRecord) -> Deployment | None:
-    """The draft model's engine, built as a pair with this one."""
-    return read_engine(directory, record) if directory.is_dir() else None
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise ExportRefused(f"{file}: missing; the engine is incomplete, build its recipe again") from None
-    except ValueError as exc:
-        raise ExportRefused(f"{file}: is not JSON ({exc}); build its recipe again") from None
-    if not isinstance(document, dict):
-        raise ExportRefused(f"{file}: holds no JSON object; build its recipe again")
-    return document
-
-
-def _mapping(file: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(file.read_text())
-    except FileNotFoundError:
-        raise ExportRefused(f"{file}: missing; the engine is incomplete, build its recipe again") from None
-    if not isinstance(document, dict):
-        raise ExportRefused(f"{file}: holds no options; build its recipe again")
-    return document
-
-
-def _limits(built: Mapping[str, Any], engine_record: Mapping[str, Any]) -> EngineLimits:
-    """What `config.json` says; `pretrained_config` is the model, `build_config` what trtllm-build did."""
-    model, build = built["pretrained_config"], built["build_config"]
-    windows = engine_record["attention_windows"]
-    plugins = build["plugin_config"]
-    return EngineLimits(
-        max_beam_width=build["max_beam_width"],
-        max_input_len=build["max_input_len"],
-        max_num_tokens=build["max_num_tokens"],
-        max_draft_len=build.get("max_draft_len") or 0,
-        logits_dtype=model["logits_dtype"],
-        paged_context=plugins.get("use_paged_context_fmha") is True,
-        context_logits=build.get("gather_context_logits") is True,
-        weight_streaming=build.get("weight_streaming") is True,
-        gpus_per_node=model["mapping"].get("gpus_per_node", 8),
-        speculation=_mode(build.get("speculative_decoding_mode"), engine_record.get("settings", {})),
-        medusa_heads=model.get("num_medusa_heads") or 0,
-        windows=tuple(windows) if windows is not None else None,
-    )
-
-
-def _mode(stated_mode: Any, settings: Mapping[str, Any]) -> Mode | None:
-    """The speculative mode: a number or a name in config.json, by version; ours says it by name."""
-    name = MODES.get(stated_mode) if isinstance(stated_mode, int) else str(stated_mode or "").lower()
-    name = name or settings.get("speculative_decoding_mode")
-    return cast("Mode", name) if name in get_args(Mode) else None
-
-
-def _check(deployment: Deployment, built: Mapping[str, Any] | None) -> None:
+def _check(deployment: Deployment, stated: Mapping[str, int]) -> None:
     """Our description and what the toolchain wrote must be of the same engine."""
-    in_engine = _built(built) if built is not None else _asked(deployment.llm_options or {})
     wrong = [
-        f"{name} is {getattr(deployment, name)} there and {engine_value} here"
-        for name, engine_value in in_engine.items()
-        if _differs(name, getattr(deployment, name), engine_value)
+        f"{name} is {getattr(deployment, name)} there and {theirs} here"
+        for name, theirs in stated.items()
+        if _differs(name, getattr(deployment, name), theirs)
     ]
     if wrong:
         raise ExportRefused(
             f"{deployment.engine}: engine.json and what the toolchain wrote disagree ({'; '.join(wrong)}); "
             "build the recipe again"
         )
-
-
-def _built(built: Mapping[str, Any]) -> dict[str, int]:
-    """What TensorRT-LLM's `config.json` says, under our names."""
-    mapping, build = built["pretrained_config"]["mapping"], built["build_config"]
-    return {
-        "tp": mapping["tp_size"],
-        "pp": mapping["pp_size"],
-        "world_size": mapping["world_size"],
-        "max_batch_size": build["max_batch_size"],
-        "max_seq_len": build["max_seq_len"],
-    }
-
-
-def _asked(options: Mapping[str, Any]) -> dict[str, int]:
-    """What the options of the LLM API say, under our names."""
-    names = {
-        "tp": "tensor_parallel_size",
-        "pp": "pipeline_parallel_size",
-        "max_batch_size": "max_batch_size",
-        "max_seq_len": "max_seq_len",
-    }
-    return {field: options[option] for field, option in names.items() if option in options}
 
 
 def _differs(name: str, registered: int, engine_value: int) -> bool:
@@ -172,11 +88,11 @@ def _checkpoint(record: VersionRecord, store: LocalStore) -> Checkpoint | None:
     if key is None or not store.has(key):
         return None
     path = store.directory(key)
-    quant_config = path / "hf_quant_config.json"
-    quantization = _json(quant_config)["quantization"] if quant_config.is_file() else {}
+    stated = path / "hf_quant_config.json"
+    quantization = read_object(stated)["quantization"] if stated.is_file() else {}
     return Checkpoint(
         path=path,
-        architecture=_json(path / "config.json")["architectures"][0],
+        architecture=read_object(path / "config.json")["architectures"][0],
         quant_algo=quantization.get("quant_algo"),
         kv_cache_quant_algo=quantization.get("kv_cache_quant_algo"),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.export.deployment import Deployment
+from pipeline.backend.deployment import Deployment
 
 CONTAINERS = {
     "0.12.0": "24.08", "0.13.0": "24.09", "0.14.0": "24.10", "0.15.0": "24.11", "0.16.0": "24.12",

@@ -1,6 +1,6 @@
 """Why a version cannot be exported, where several servers have the same reason; pure."""
 
-from pipeline.export.deployment import Deployment, EngineLimits
+from pipeline.backend.deployment import Deployment, EngineLimits
 
 
 def several_hosts(deployment: Deployment) -> list[str]:

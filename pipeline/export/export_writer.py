@@ -9,7 +9,7 @@ from pathlib import Path
 from artifacts.manifest import MANIFEST
 from artifacts.store import disk, scratch, tree
 from artifacts.store.disk import refuse_taken
-from pipeline.engines.tensorrt.engine_parts import SCORING
+from pipeline.backend.engine_files import SCORING
 from pipeline.errors import ExportRefused
 from pipeline.export.export_settings import Settings
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.export.deployment import Deployment
+from pipeline.backend.deployment import Deployment
 from pipeline.export.export_refusals import several_hosts
 from pipeline.export.export_settings import Settings
 from pipeline.step.reuse import TUNING

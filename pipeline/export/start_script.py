@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterable, Sequence
 
-from pipeline.export.deployment import Deployment
+from pipeline.backend.deployment import Deployment
 
 HEAD = """#!/usr/bin/env bash
 # {what}

@@ -16,13 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.checkpoint.layout_checks import reasons
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.fit.result import Fit, Fix, Verdict
 from pipeline.process.gpus import TARGETS, GpuType
-from recipes.formats import E4M3, FORMATS, Format
+from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 
 FP8_SM = 89
@@ -40,105 +39,108 @@ SMALLER = ("fp8", "int4_awq")
 class _Candidate:
     """A changed request and where it would run."""
 
-    wanted: Wanted
+    request: BuildRequest
     target: GpuType
     change: dict[str, Any]
     why: str
 
 
-def cheapest(wanted: Wanted, target: GpuType, fit: Fit) -> Fix | None:
+def cheapest(request: BuildRequest, target: GpuType, fit: Fit) -> Fix | None:
     """The first change, in order of cost, with a better verdict; for a queue, the one that ends it."""
     order = get_args(Verdict)
+    # An engine that cannot be built may come to queue; one that queues has to fit.
     needed = min(order.index(fit.verdict) + 1, len(order) - 1)
-    for candidate in _candidates(wanted, target, fit):
-        if _refused(candidate.wanted):
+    for candidate in _candidates(request, target, fit):
+        if _refused(candidate.request):
             continue
-        planner = Planner(candidate.wanted, candidate.target)
-        verdict = planner.verdict(planner.ranks(candidate.wanted.engine))
+        planner = Planner(candidate.request, candidate.target)
+        verdict = planner.verdict(planner.ranks(candidate.request.engine))
         if order.index(verdict) >= needed:
             return Fix(change=candidate.change, verdict=verdict, why=candidate.why)
     return None
 
 
-def _refused(wanted: Wanted) -> bool:
+def _refused(request: BuildRequest) -> bool:
     """Whether the backend would refuse the recipe so changed."""
-    return bool(engines.backend(wanted.engine.backend).reasons(wanted))
+    return bool(engines.backend(request.engine.backend).reasons(request))
 
 
-def _candidates(wanted: Wanted, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
-    yield from _eight_bit_cache(wanted, target)
-    yield from _limits(wanted, target, fit)
-    split = list(_more_ranks(wanted, target))
+def _candidates(request: BuildRequest, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
+    yield from _eight_bit_cache(request, target)
+    yield from _limits(request, target, fit)
+    split = list(_more_ranks(request, target))  # tried alone first, and later with fewer bits each
     yield from split
-    yield from _fewer_bits(wanted, target)
-    for one in split:
-        for two in _fewer_bits(one.wanted, target):
-            yield replace(two, change={**one.change, **two.change}, why="more GPUs and fewer bits per weight")
-    yield from _larger_gpu(wanted, target)
+    yield from _fewer_bits(request, target)
+    for wider in split:
+        for smaller in _fewer_bits(wider.request, target):
+            yield replace(
+                smaller, change={**wider.change, **smaller.change}, why="more GPUs and fewer bits per weight"
+            )
+    yield from _larger_gpu(request, target)
 
 
-def _eight_bit_cache(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
-    """An FP8 cache; TensorRT-LLM's builder refuses one beside weights that are not FP8."""
-    allowed = wanted.engine.backend != "tensorrt" or all(
-        fmt.activation == E4M3 for fmt in wanted.precision.formats
-    )
-    if wanted.kv_cache == "auto" and target.sm >= FP8_SM and allowed:
+def _eight_bit_cache(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
+    """An FP8 cache, where the backend builds one beside the recipe's weights."""
+    memory = engines.backend(request.engine.backend).memory
+    allowed = all(memory.fp8_cache_beside(fmt) for fmt in request.precision.formats)
+    if request.kv_cache == "auto" and target.sm >= FP8_SM and allowed:
         yield _Candidate(
-            replace(wanted, kv_cache="fp8"), target, {"kv_cache": "fp8"}, "half the bytes per key and value"
+            replace(request, kv_cache="fp8"), target, {"kv_cache": "fp8"}, "half the bytes per key and value"
         )
 
 
-def _limits(wanted: Wanted, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
+def _limits(request: BuildRequest, target: GpuType, fit: Fit) -> Iterator[_Candidate]:
     """Smaller limits; with the largest batch that is served whole, else shorter passes or requests."""
-    engine, traffic = wanted.engine, wanted.traffic
+    engine, traffic = request.engine, request.traffic
     requests = max(engine.max_batch_size // 2, (traffic and traffic.concurrency) or 1)
     length = max(engine.max_seq_len // 2, traffic.input_tokens + traffic.output_tokens if traffic else 1)
     if requests <= fit.largest_batch < engine.max_batch_size:
-        yield _changed(wanted, target, "max_batch_size", fit.largest_batch, "fewer requests at once")
-    tokens = limits(wanted).num_tokens
+        yield _changed(request, target, "max_batch_size", fit.largest_batch, "fewer requests at once")
+    tokens = engines.backend(engine.backend).memory.limits(request).num_tokens
     while (tokens := tokens // 2) >= max(LEAST_TOKENS, engine.max_batch_size):
         shorter = engine.model_copy(update={"options": {**engine.options, "max_num_tokens": tokens}})
         change = {"engine.options.max_num_tokens": tokens}
-        yield _Candidate(replace(wanted, engine=shorter), target, change, "fewer tokens per pass")
+        yield _Candidate(replace(request, engine=shorter), target, change, "fewer tokens per pass")
     if length <= fit.largest_seq_len < engine.max_seq_len:
-        yield _changed(wanted, target, "max_seq_len", fit.largest_seq_len, "shorter requests")
+        yield _changed(request, target, "max_seq_len", fit.largest_seq_len, "shorter requests")
 
 
-def _changed(wanted: Wanted, target: GpuType, name: str, value: int | str, why: str) -> _Candidate:
-    engine = wanted.engine.model_copy(update={name: value})
-    return _Candidate(replace(wanted, engine=engine), target, {f"engine.{name}": value}, why)
+def _changed(request: BuildRequest, target: GpuType, name: str, value: int | str, why: str) -> _Candidate:
+    engine = request.engine.model_copy(update={name: value})
+    return _Candidate(replace(request, engine=engine), target, {f"engine.{name}": value}, why)
 
 
-def _more_ranks(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
+def _more_ranks(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     """Twice, four times and so on the tensor-parallel ranks, where the model can be split so."""
-    tp = wanted.engine.tp
-    while (tp := 2 * tp) * wanted.engine.pp <= HOST_GPUS:
-        if not reasons(wanted.shape, wanted.precision, tp, wanted.engine.pp, wanted.engine.ep):
-            yield _changed(wanted, target, "tp", tp, f"{tp * wanted.engine.pp} GPUs")
+    tp = request.engine.tp
+    while (tp := 2 * tp) * request.engine.pp <= HOST_GPUS:
+        if not reasons(request.shape, request.precision, tp, request.engine.pp, request.engine.ep):
+            yield _changed(request, target, "tp", tp, f"{tp * request.engine.pp} GPUs")
 
 
-def _fewer_bits(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
+def _fewer_bits(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     """Every linear in a format of fewer bits than the recipe's largest."""
-    engine, most = wanted.engine, max(fmt.weight_bits for fmt in wanted.precision.formats)
+    engine, most = request.engine, max(fmt.weight_bits for fmt in request.precision.formats)
     for fmt in (FORMATS[name] for name in SMALLER):
         smaller, why = Precision(fmt), f"{fmt.weight_bits}-bit weights"
-        if fmt.weight_bits >= most or not _serves(fmt, wanted, target):
+        if fmt.weight_bits >= most or not _serves(fmt, request, target):
             continue
-        if not reasons(wanted.shape, smaller, engine.tp, engine.pp, engine.ep):
-            yield _Candidate(replace(wanted, precision=smaller), target, {"format": fmt.name}, why)
+        if not reasons(request.shape, smaller, engine.tp, engine.pp, engine.ep):
+            yield _Candidate(replace(request, precision=smaller), target, {"format": fmt.name}, why)
 
 
-def _serves(fmt: Format, wanted: Wanted, target: GpuType) -> bool:
-    """Whether the GPU computes a format; an FP8 cache beside other weights is refused by the builder."""
-    cache = wanted.engine.backend != "tensorrt" or wanted.kv_cache == "auto" or fmt.activation == E4M3
-    return target.sm >= fmt.min_sm and cache
+def _serves(fmt: Format, request: BuildRequest, target: GpuType) -> bool:
+    """Whether the GPU computes a format, and the backend builds the recipe's cache beside it."""
+    memory = engines.backend(request.engine.backend).memory
+    return target.sm >= fmt.min_sm and (request.kv_cache == "auto" or memory.fp8_cache_beside(fmt))
 
 
-def _larger_gpu(wanted: Wanted, target: GpuType) -> Iterator[_Candidate]:
+def _larger_gpu(request: BuildRequest, target: GpuType) -> Iterator[_Candidate]:
     """GPUs with more memory, smallest first, that serve the recipe's formats."""
-    served = [FP8_SM * (wanted.kv_cache == "fp8"), *(fmt.min_sm for fmt in wanted.precision.formats)]
+    served = [FP8_SM * (request.kv_cache == "fp8"), *(fmt.min_sm for fmt in request.precision.formats)]
     larger = {name: gpu for name, gpu in TARGETS.items() if gpu.memory_bytes > target.memory_bytes}
     for name, gpu in sorted(larger.items(), key=lambda item: item[1].memory_bytes):
-        joined = gpu.nvlink or not target.nvlink or wanted.engine.tp == 1
+        # Ranks that are joined by NVLink today are not moved to GPUs that share PCIe.
+        joined = gpu.nvlink or not target.nvlink or request.engine.tp == 1
         if gpu.sm >= max(served) and joined:
-            yield _changed(wanted, gpu, "target", name, f"{gpu.memory_bytes / 1e9:.0f} GB per GPU")
+            yield _changed(request, gpu, "target", name, f"{gpu.memory_bytes / 1e9:.0f} GB per GPU")

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from pipeline.backend.build_request import Wanted
+from pipeline import engines
+from pipeline.backend import memory_formulas as formulas
+from pipeline.backend.build_request import BuildRequest
+from pipeline.backend.engine_memory import Limits
+from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.rank_place import Place
-from pipeline.checkpoint.slicing import padded_vocab, rank_bytes, stage_layers
-from pipeline.drafting import eagle
-from pipeline.fit import formulas
-from pipeline.fit.limits import Limits, held, limits
+from pipeline.checkpoint.slicing import rank_bytes, stage_layers
 from pipeline.fit.result import Fit, RankMemory, Verdict
-from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import GpuType
 from recipes.precision import Precision
 from recipes.schema import Engine
@@ -24,22 +24,22 @@ MAX_BATCH = 65536
 class Planner:
     """One engine on one type of GPU; what does not change with its limits is computed once."""
 
-    wanted: Wanted
+    request: BuildRequest
     target: GpuType
 
     def fit(self) -> Fit:
-        """Answers everything but the fix."""
-        ranks = self.ranks(self.wanted.engine)
-        fullest = max(ranks, key=lambda rank: rank.held)
+        """Predicts everything but the fix."""
+        ranks = self.ranks(self.request.engine)
+        fullest = max(ranks, key=lambda rank: rank.used_bytes)
         requests = min(rank.requests for rank in ranks)
         fit = Fit(
             ranks=ranks,
-            build_gpu_bytes=self._wanted_to_build(ranks),
+            build_gpu_bytes=self._build_gpu_bytes(ranks),
             build_host_bytes=formulas.build_host_bytes(max(rank.weights for rank in ranks)),
             kv_tokens=min(self.tokens(rank) for rank in ranks),
             requests=requests,
             largest_batch=self._largest("max_batch_size", MAX_BATCH),
-            largest_seq_len=self._largest("max_seq_len", self.wanted.shape.max_position_embeddings),
+            largest_seq_len=self._largest("max_seq_len", self.request.shape.max_position_embeddings),
             traffic_requests=self._traffic(fullest),
             verdict="fits",
             reason="",
@@ -47,59 +47,60 @@ class Planner:
         return replace(fit, verdict=self.verdict(ranks), reason=self._reason(fit))
 
     def verdict(self, ranks: Sequence[RankMemory]) -> Verdict:
-        """The short answer."""
+        """The verdict alone."""
         requests = min(rank.requests for rank in ranks)
-        if requests < 1 or self._wanted_to_build(ranks) > ranks[0].room:
+        if requests < 1 or self._build_gpu_bytes(ranks) > ranks[0].room:
             return "impossible"
-        return "fits" if requests >= self.wanted.engine.max_batch_size else "queues"
+        return "fits" if requests >= self.request.engine.max_batch_size else "queues"
 
     def ranks(self, engine: Engine) -> tuple[RankMemory, ...]:
         """The memory of every rank, at these limits; the layout is the planner's own."""
-        wanted = replace(self.wanted, engine=engine)
-        stages = self.stages(wanted, limits(wanted))
+        request = replace(self.request, engine=engine)
+        stages = self.stages(request, self._backend.memory.limits(request))
         places = [Place(engine.tp, engine.pp, rank, engine.ep) for rank in range(engine.world_size)]
         return tuple(replace(stages[place.pp_rank], rank=place.rank) for place in places)
 
-    def stages(self, wanted: Wanted, sizes: Limits) -> list[RankMemory]:
+    def stages(self, request: BuildRequest, sizes: Limits) -> list[RankMemory]:
         """The memory of the first rank of every stage."""
-        return [self.stage(wanted, sizes, stage) for stage in range(wanted.engine.pp)]
+        return [self.stage(request, sizes, stage) for stage in range(request.engine.pp)]
 
-    def _wanted_to_build(self, ranks: Sequence[RankMemory]) -> int:
-        """GPU memory that building a rank wants; the other backends build nothing on a GPU.
+    def _build_gpu_bytes(self, ranks: Sequence[RankMemory]) -> int:
+        """GPU memory that building a rank wants; 0 where the backend builds nothing on a GPU.
 
         The twin of an engine that checks drafts is built too: it computes the logits of every token.
         """
-        if self.wanted.engine.backend != "tensorrt":
-            return 0
-        every = [*ranks, *(self._twin.ranks(self._twin.wanted.engine) if self._twin else ())]
-        return max(formulas.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
+        every = [*ranks, *(self._twin.ranks(self._twin.request.engine) if self._twin else ())]
+        memory = self._backend.memory
+        return max(memory.build_gpu_bytes(rank.weights, rank.activations) for rank in every)
 
     @cached_property
     def _twin(self) -> "Planner | None":
         """The same engine without drafts, which the gate scores."""
-        if self.wanted.speculative is None:
+        if self.request.speculative is None:
             return None
-        return Planner(replace(self.wanted, speculative=None, draft=None, heads_bytes=0), self.target)
+        return Planner(replace(self.request, speculative=None, draft=None, heads_bytes=0), self.target)
 
-    @property
-    def _on_gpu(self) -> bool:
-        return self.wanted.engine.backend != "aoti"
+    @cached_property
+    def _backend(self) -> Backend:
+        return engines.backend(self.request.engine.backend)
 
     @cached_property
     def _weights(self) -> list[int]:
         """Weights per stage."""
-        wanted, engine = self.wanted, self.wanted.engine
-        every = rank_bytes(wanted.shape, wanted.precision, engine.tp, engine.pp, wanted.kv_cache, engine.ep)
+        request, engine = self.request, self.request.engine
+        every = rank_bytes(
+            request.shape, request.precision, engine.tp, engine.pp, request.kv_cache, engine.ep
+        )
         return every[:: engine.tp]
 
     @cached_property
     def _drafting(self) -> "Planner | None":
         """The draft model's engine: cut as the target's, with a cache in its own dtype."""
-        spec, draft, engine = self.wanted.speculative, self.wanted.draft, self.wanted.engine
+        spec, draft, engine = self.request.speculative, self.request.draft, self.request.engine
         if spec is None or draft is None or spec.mode != "draft_tokens_external":
             return None
         alone = replace(
-            self.wanted,
+            self.request,
             shape=draft,
             precision=Precision.parse(spec.draft_format),
             engine=engine if draft.experts else engine.model_copy(update={"ep": 1}),
@@ -112,107 +113,77 @@ class Planner:
     @cached_property
     def _head_weights(self) -> int:
         """Heads that propose tokens, on a rank of the last stage."""
-        spec, engine, shape = self.wanted.speculative, self.wanted.engine, self.wanted.shape
+        spec, engine, shape = self.request.speculative, self.request.engine, self.request.shape
         if spec is None:
             return 0
-        built = engine.backend == "tensorrt"
-        copies = eagle.depth(eagle.tree(spec.max_draft_len)) if built and spec.mode == "eagle" else 1
+        copies = self._backend.memory.head_copies(spec)
         return formulas.head_weight_bytes(shape, spec.mode, engine.tp, self._one_layer, copies)
 
     def _one_layer(self) -> int:
         """Weights of one unquantized layer on a rank."""
-        plain, tp = Precision.parse("none"), self.wanted.engine.tp
+        plain, tp = Precision.parse("none"), self.request.engine.tp
         sizes = [
-            rank_bytes(replace(self.wanted.shape, num_layers=layers), plain, tp, 1)[0] for layers in (1, 2)
+            rank_bytes(replace(self.request.shape, num_layers=layers), plain, tp, 1)[0] for layers in (1, 2)
         ]
         return sizes[1] - sizes[0]
 
-    def stage(self, wanted: Wanted, sizes: Limits, stage: int) -> RankMemory:
+    def stage(self, request: BuildRequest, sizes: Limits, stage: int) -> RankMemory:
         """The memory of the ranks of one stage."""
-        shape, engine = wanted.shape, wanted.engine
-        per_token = formulas.kv_token_bytes(shape, wanted.kv_cache, engine.tp, engine.pp)
+        shape, engine = request.shape, request.engine
+        per_token = formulas.kv_token_bytes(shape, request.kv_cache, engine.tp, engine.pp)
         layers = stage_layers(shape.num_layers, engine.pp, stage)
         per_request = formulas.kv_request_bytes(
-            held(wanted)[layers.start : layers.stop],
-            formulas.kv_layer_bytes(shape, wanted.kv_cache, engine.tp),
+            self._backend.memory.cached_tokens(request)[layers.start : layers.stop],
+            formulas.kv_layer_bytes(shape, request.kv_cache, engine.tp),
             sizes.seq_len,
             sizes.tokens_per_block,
         )
-        proposing = self._proposing(sizes, stage)
+        proposals = self._proposals(sizes, stage)
         memory = RankMemory(
             rank=0,
             room=self._room(),
             weights=self._weights[stage],
-            draft=proposing.held,
+            draft=proposals.used_bytes,
             activations=self._activations(sizes, stage),
-            buffers=self._buffers(sizes, stage),
-            context=self._context(),
-            kv_per_token=per_token + proposing.kv_per_token,
-            kv_per_request=per_request + proposing.kv_per_request,
-            kv_pool=0,
+            buffers=self._backend.memory.buffer_bytes(self.request, sizes, last_stage=stage == engine.pp - 1),
+            context=self._backend.memory.context_bytes(self.request.engine.world_size),
+            kv_per_token=per_token + proposals.kv_per_token,
+            kv_per_request=per_request + proposals.kv_per_request,
+            kv_pool=0,  # follows from all the others
         )
-        return replace(memory, kv_pool=max(0, int(sizes.free_fraction * (memory.room - memory.held))))
+        return replace(memory, kv_pool=max(0, int(sizes.free_fraction * (memory.room - memory.used_bytes))))
 
-    def _proposing(self, sizes: Limits, stage: int) -> "_Proposing":
+    def _proposals(self, sizes: Limits, stage: int) -> "_Proposals":
         """What the draft model, or heads beside the last layer, add to the ranks of a stage."""
-        spec, engine = self.wanted.speculative, self.wanted.engine
+        spec, engine = self.request.speculative, self.request.engine
         if self._drafting is not None:
-            memory = self._drafting.stage(self._drafting.wanted, sizes, stage)
-            return _Proposing(memory.held - memory.context, memory.kv_per_token, memory.kv_per_request)
+            memory = self._drafting.stage(self._drafting.request, sizes, stage)
+            return _Proposals(memory.used_bytes - memory.context, memory.kv_per_token, memory.kv_per_request)
         if spec is None or stage < engine.pp - 1:
-            return _Proposing(0, 0, 0)
+            return _Proposals(0, 0, 0)
         layers = 1 if spec.mode == "eagle" else 0
-        per_token = layers * formulas.kv_layer_bytes(self.wanted.shape, self.wanted.kv_cache, engine.tp)
-        read = -(-self.wanted.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
-        return _Proposing(read or self._head_weights, per_token, per_token * sizes.seq_len)
+        per_token = layers * formulas.kv_layer_bytes(self.request.shape, self.request.kv_cache, engine.tp)
+        read = -(-self.request.heads_bytes // engine.tp) if spec.mode == "medusa" else 0
+        return _Proposals(read or self._head_weights, per_token, per_token * sizes.seq_len)
 
     def _activations(self, sizes: Limits, stage: int) -> int:
-        shape, engine = self.wanted.shape, self.wanted.engine
+        shape, engine = self.request.shape, self.request.engine
         head = formulas.head_bytes(shape, engine.tp, sizes.logit_rows if stage == engine.pp - 1 else 0)
-        if engine.backend == "tensorrt":
-            tensors = formulas.activation_bytes(
-                shape, self.wanted.precision, engine.tp, engine.ep, sizes.num_tokens
-            )
-        else:
-            tensors = formulas.torch_activation_bytes(shape, engine.tp, engine.ep, sizes.num_tokens)
-        return tensors + head
-
-    def _buffers(self, sizes: Limits, stage: int) -> int:
-        shape, engine = self.wanted.shape, self.wanted.engine
-        if engine.backend == "aoti":
-            return 3 * 4 * sizes.logit_rows * shape.vocab_size if stage == engine.pp - 1 else 0
-        if stage < engine.pp - 1:
-            return formulas.runtime_bytes(0, 0, sizes.batch * engine.pp, sizes.seq_len)
-        return self._runtime(shape, sizes, engine.tp)
-
-    def _runtime(self, shape: ModelShape, sizes: Limits, tp: int) -> int:
-        """Runtime buffers and decoder; each stage works on a batch of its own, the last decodes them all."""
-        vocab, sequences = padded_vocab(shape, tp), sizes.batch * self.wanted.engine.pp
-        rows = max(sizes.logit_rows, sizes.batch)
-        runtime = formulas.runtime_bytes(rows, vocab, sequences, sizes.seq_len)
-        return runtime + formulas.decoder_bytes(sequences, vocab)
-
-    def _context(self) -> int:
-        engine = self.wanted.engine
-        if engine.backend == "aoti":
-            return formulas.PROCESS_BYTES
-        talking = formulas.NCCL_BYTES if engine.world_size > 1 else 0
-        graphs = formulas.CUDA_GRAPH_BYTES if engine.backend == "trtllm_torch" else 0
-        return formulas.CUDA_CONTEXT_BYTES + talking + graphs
+        return self._backend.memory.activation_bytes(self.request, sizes.num_tokens) + head
 
     def _room(self) -> int:
         """What a rank can have: a GPU less its driver; of a host's memory, an equal part."""
-        if self._on_gpu:
+        if self._backend.on_gpu:
             return self.target.memory_bytes - formulas.DRIVER_BYTES
-        return self.target.memory_bytes // self.wanted.engine.world_size
+        return self.target.memory_bytes // self.request.engine.world_size
 
     def tokens(self, rank: RankMemory) -> int:
         """Tokens in the KV cache, which TensorRT-LLM rounds up to a block."""
-        block = limits(self.wanted).tokens_per_block
+        block = self._backend.memory.limits(self.request).tokens_per_block
         return -(-rank.kv_pool // (rank.kv_per_token * block)) * block
 
     def _traffic(self, rank: RankMemory) -> int | None:
-        traffic = self.wanted.traffic
+        traffic = self.request.traffic
         if traffic is None:
             return None
         return rank.kv_pool // (rank.kv_per_token * (traffic.input_tokens + traffic.output_tokens))
@@ -221,9 +192,10 @@ class Planner:
         """Largest value of one of the engine's limits at which the whole batch is served; 0: none."""
 
         def served(value: int) -> bool:
-            engine = self.wanted.engine.model_copy(update={name: value})
+            engine = self.request.engine.model_copy(update={name: value})
             return min(rank.requests for rank in self.ranks(engine)) >= engine.max_batch_size
 
+        # Smaller limits never need more memory, so the served values are all those up to one of them.
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
@@ -232,11 +204,11 @@ class Planner:
 
     def _reason(self, fit: Fit) -> str:
         """Why it does not fit, with the numbers."""
-        rank, engine = fit.fullest, self.wanted.engine
-        if rank.held > rank.room:
+        rank, engine = fit.fullest, self.request.engine
+        if rank.used_bytes > rank.room:
             return (
-                f"rank {rank.rank} needs {_gb(rank.held)} before any key or value, {_gb(rank.weights)} of it "
-                f"weights; the device has {_gb(rank.room)}"
+                f"rank {rank.rank} needs {_gb(rank.used_bytes)} before any key or value, "
+                f"{_gb(rank.weights)} of it weights; the device has {_gb(rank.room)}"
             )
         if not fit.builds:
             return f"building wants {_gb(fit.build_gpu_bytes)} free; the device has {_gb(rank.room)}"
@@ -254,10 +226,10 @@ class Planner:
 
 
 @dataclass(frozen=True, slots=True)
-class _Proposing:
-    """What proposing tokens costs a rank, in bytes."""
+class _Proposals:
+    """Memory of a rank for proposing tokens."""
 
-    held: int
+    used_bytes: int
     kv_per_token: int
     kv_per_request: int
 

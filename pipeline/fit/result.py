@@ -1,4 +1,4 @@
-"""What the planner answers, as values."""
+"""How an engine fits its GPUs, as values."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -33,7 +33,7 @@ class RankMemory:
     """What the runtime takes for keys and values: its share of what is left."""
 
     @property
-    def held(self) -> int:
+    def used_bytes(self) -> int:
         """Everything but keys and values."""
         return self.weights + self.draft + self.activations + self.buffers + self.context
 
@@ -76,7 +76,7 @@ class Fit:
     largest_seq_len: int
     """Largest `max_seq_len` at which `max_batch_size` is served whole; 0: none."""
     traffic_requests: int | None
-    """Requests of the recipe's typical length that are served at once; None: the recipe does not say."""
+    """Requests of the recipe's typical length that are served at once; None: the recipe has no `traffic`."""
     verdict: Verdict
     reason: str
     """Why it does not fit; empty where it does."""
@@ -86,7 +86,7 @@ class Fit:
     @property
     def fullest(self) -> RankMemory:
         """The rank with the least left."""
-        return max(self.ranks, key=lambda rank: rank.held)
+        return max(self.ranks, key=lambda rank: rank.used_bytes)
 
     @property
     def builds(self) -> bool:

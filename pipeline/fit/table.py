@@ -1,4 +1,4 @@
-"""A fit as people read it."""
+"""A fit as a table and sentences."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +13,7 @@ def rows(fit: Fit, target: GpuType) -> list[dict[str, Any]]:
     """One row per kind of rank, in units of 10^9 bytes; ranks that are alike share one."""
     alike: dict[tuple[int, ...], list[RankMemory]] = {}
     for rank in fit.ranks:
-        alike.setdefault((rank.held, rank.kv_pool), []).append(rank)
+        alike.setdefault((rank.used_bytes, rank.kv_pool), []).append(rank)
     return [_row(ranks, target) for ranks in alike.values()]
 
 
@@ -27,7 +27,7 @@ def _row(ranks: list[RankMemory], target: GpuType) -> dict[str, Any]:
         "buffers": rank.buffers,
         "context": rank.context,
         "keys_and_values": rank.kv_pool,
-        "total": rank.held + rank.kv_pool,
+        "total": rank.used_bytes + rank.kv_pool,
         "gpu": target.memory_bytes,
     }
     return {
@@ -51,7 +51,7 @@ def sentences(fit: Fit, engine: Engine) -> Iterator[str]:
             f"building a rank wants {size(fit.build_gpu_bytes)} free on its GPU "
             f"and {size(fit.build_host_bytes)} of host memory"
         )
-    told = {"fits": "fits", "queues": "serves, with a queue", "impossible": "does not fit"}[fit.verdict]
-    yield f"{told} on {engine.world_size} x {engine.target}" + (f": {fit.reason}" if fit.reason else "")
+    verdict = {"fits": "fits", "queues": "serves, with a queue", "impossible": "does not fit"}[fit.verdict]
+    yield f"{verdict} on {engine.world_size} x {engine.target}" + (f": {fit.reason}" if fit.reason else "")
     if fit.fix:
         yield f"cheapest change: {fit.fix}"

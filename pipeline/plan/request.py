@@ -1,13 +1,13 @@
 """From a recipe and facts to what is asked of an engine backend; pure."""
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.plan.facts import Facts
 from recipes.schema import Engine, Recipe
 
 
-def request(recipe: Recipe, facts: Facts, engine: Engine) -> Wanted:
+def request(recipe: Recipe, facts: Facts, engine: Engine) -> BuildRequest:
     """What the recipe asks of its backend with these settings."""
-    return Wanted(
+    return BuildRequest(
         engine=engine,
         shape=facts.source.shape,
         precision=recipe.precision,

@@ -10,7 +10,7 @@ from pipeline.errors import BackendUnavailable
 from pipeline.toolchains import declared
 from pipeline.toolchains.declared import ON_PATH, Declared
 from pipeline.toolchains.probe import Memory, probed
-from pipeline.toolchains.toolchain import Choice, Toolchain
+from pipeline.toolchains.toolchain import BOUND, Choice, Toolchain
 
 PROGRAMS = ("trtllm-build", "trtllm-serve", "trtllm-bench")
 """Any of them makes a toolchain; versions without engines have no trtllm-build."""
@@ -60,7 +60,7 @@ def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     broken = "".join(f"; {toolchain.name}: {toolchain.problem}" for toolchain in toolchains)
     return Choice(
         problem="no TensorRT-LLM: none is on PATH and none is declared that works; "
-        f"see `enginery toolchains`{broken}"
+        f"see `enginery tools toolchains`{broken}"
     )
 
 
@@ -68,7 +68,7 @@ def _named(toolchains: Sequence[Toolchain], name: str) -> Choice:
     toolchain = next((toolchain for toolchain in toolchains if toolchain.name == name), None)
     if toolchain is None:
         listing = ", ".join(toolchain.name for toolchain in toolchains) or "none"
-        return Choice(problem=f"no toolchain {name!r}; have {listing} (see `enginery toolchains`)")
+        return Choice(problem=f"no toolchain {name!r}; have {listing} (see `enginery tools toolchains`)")
     if toolchain.problem:
         return Choice(problem=f"toolchain {name!r}: {toolchain.problem}")
     return Choice(toolchain=toolchain)
@@ -80,7 +80,7 @@ def matching(versions: Mapping[str, str], toolchains: Sequence[Toolchain] | None
     Versions of TensorRT-LLM and TensorRT must be the same to the patch: an engine is refused by any other.
     """
     have = discover(None, os.environ) if toolchains is None else toolchains
-    names = [name for name in ("tensorrt_llm", "tensorrt") if versions.get(name)]
+    names = [name for name in BOUND if versions.get(name)]
     for toolchain in have:
         if not toolchain.problem and all(toolchain.versions.get(name) == versions[name] for name in names):
             return toolchain

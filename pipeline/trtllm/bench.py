@@ -117,6 +117,6 @@ def run(bench: Bench, load: Load, scratch: Path) -> dict[str, float]:
     )
     process.run(job, on_line=lambda line: print(line, flush=True))  # noqa: T201 into the step's log
     if not report.is_file():
-        told = "\n".join(f"  | {line}" for line in process.tail(job.log))
-        raise BuildFailed(f"trtllm-bench ended well without a report\n{told}")
+        tail = "\n".join(f"  | {line}" for line in process.tail(job.log))
+        raise BuildFailed(f"trtllm-bench ended well without a report\n{tail}")
     return figures.of_report(json.loads(report.read_text()))

@@ -90,8 +90,8 @@ class Engine:
         out = str(self.scratch / "scores.npz")
         params: dict[str, Any] = {**files, "out": out, "vocab_size": self.about["vocab_size"]}
         self._loaded(self.runtime.scoring).call("score", **params)
-        with np.load(out) as found:
-            return Scores(**{name: torch.from_numpy(found[name]) for name in ("targets", "indices", "top1")})
+        with np.load(out) as saved:
+            return Scores(**{name: torch.from_numpy(saved[name]) for name in ("targets", "indices", "top1")})
 
     def generate(
         self,
@@ -104,22 +104,22 @@ class Engine:
         self._check(len(prompts), max(len(prompt) for prompt in prompts) + 1)
         room = [self.about["max_seq_len"] - len(prompt) for prompt in prompts]
 
-        def hear(event: Mapping[str, Any]) -> None:
+        def on_event(event: Mapping[str, Any]) -> None:
             for token in event["tokens"]:
                 step: list[int | None] = [None] * len(prompts)
                 step[event["request"]] = token
                 on_tokens(step)
 
-        found = self._loaded().call(
+        answer = self._loaded().call(
             "generate",
-            hear,
+            on_event,
             prompts=[list(prompt) for prompt in prompts],
             num_new=[min(max_new_tokens, most) for most in room],
             temperature=sampling.temperature,
             seed=sampling.seed,
             stop=list(sampling.stop),
         )
-        texts: list[list[int]] = found["texts"]
+        texts: list[list[int]] = answer["texts"]
         return texts
 
     def measure(self, batch: int, prompt_len: int, new_tokens: int, repeats: int) -> dict[str, float]:
@@ -135,12 +135,12 @@ class Engine:
         if self.runtime.bench is not None:
             self.close()
             with Peak(self.idle_bytes) as peak:
-                found = run(self.runtime.bench, load, self.scratch)
+                speeds = run(self.runtime.bench, load, self.scratch)
         else:
             session = self._loaded()
             with Peak(self.idle_bytes) as peak:
-                found = figures.of_runs(_timed(session, load))
-        return {**found, "peak_memory_bytes": peak.bytes}
+                speeds = figures.of_runs(_timed(session, load))
+        return {**speeds, "peak_memory_bytes": peak.bytes}
 
     def close(self) -> None:
         """Ends the engine's process, if it runs."""
@@ -154,10 +154,10 @@ class Engine:
             session, self.session = self.session, None
             session.stop()
 
-    def _loaded(self, wanted: Mapping[str, Any] | None = None) -> Session:
+    def _loaded(self, twin: Mapping[str, Any] | None = None) -> Session:
         """The process that holds the engine, or its twin that is scored; there is room for one of them."""
         runtime = self.runtime
-        job = wanted or runtime.job
+        job = twin or runtime.job
         if self.loaded is not job:
             self.close()
         if self.session is None:
@@ -167,9 +167,9 @@ class Engine:
         return self.session
 
     def _check(self, batch: int, length: int) -> None:
-        for name, asked in (("max_batch_size", batch), ("max_seq_len", length)):
-            if asked > self.about[name]:
-                raise SourceError(f"{name}: {asked} is asked for, the engine is built for {self.about[name]}")
+        for name, size in (("max_batch_size", batch), ("max_seq_len", length)):
+            if size > self.about[name]:
+                raise SourceError(f"{name}: {size} is asked for, the engine is built for {self.about[name]}")
 
 
 def _timed(session: Session, load: Load) -> list[dict[str, Any]]:

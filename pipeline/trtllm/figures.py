@@ -19,9 +19,9 @@ def of_runs(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         raise BuildFailed("a request got less than two tokens; there is no time between tokens to measure")
     first = [1000 * request[0] for run in runs for request in run["times"]]
     gaps = [1000 * gap for run in runs for request in run["times"] for gap in spread(request)]
-    made = median(sum(len(request) for request in run["times"]) / run["total_s"] for run in runs)
+    rate = median(sum(len(request) for request in run["times"]) / run["total_s"] for run in runs)
     return {
-        "tokens_per_s": made,
+        "tokens_per_s": rate,
         "tokens_per_s_per_user": 1000 / median(gaps),
         "ttft_ms_p50": float(np.percentile(first, 50)),
         "ttft_ms_p95": float(np.percentile(first, 95)),

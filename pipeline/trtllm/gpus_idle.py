@@ -8,14 +8,14 @@ slower, and another one each time.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import BackendUnavailable
 from pipeline.process import process
 from pipeline.process.gpus import TARGETS
+from pipeline.step.parameters import EngineParams
 
 IDLE_BYTES = 1 << 30
-"""Used memory of a GPU that nobody uses: driver and display take some hundred MiB."""
+"""Used memory of an idle GPU, at most: driver and display take some hundred MiB."""
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -39,15 +39,15 @@ class Device:
     """Processes that compute on it, in words; none are seen from inside a container."""
 
 
-def idle(params: Mapping[str, Any], at_most: int) -> tuple[Device, ...]:
+def idle(params: EngineParams, at_most: int) -> tuple[Device, ...]:
     """Idle GPUs of the type that an engine step's plan saw and its target asks for, one at least."""
-    target = params["target"]
-    sm = TARGETS[target].sm if target != "host" else None
-    return take(devices(os.environ), params["toolchain"].get("gpu"), sm, at_most)
+    sm = TARGETS[params.target].sm if params.target != "host" else None
+    return take(devices(os.environ), params.toolchain.get("gpu"), sm, at_most)
 
 
-def one_per_rank(params: Mapping[str, Any], ranks: int) -> tuple[Device, ...]:
+def one_per_rank(params: EngineParams) -> tuple[Device, ...]:
     """As many idle GPUs as there are ranks; BackendUnavailable where there are fewer."""
+    ranks = params.tp * params.pp
     found = idle(params, ranks)
     if len(found) < ranks:
         free = ", ".join(f"GPU {one.index}" for one in found)
@@ -60,7 +60,7 @@ def one_per_rank(params: Mapping[str, Any], ranks: int) -> tuple[Device, ...]:
 
 def visible(chosen: Sequence[Device]) -> str:
     """Value of CUDA_VISIBLE_DEVICES that leaves these GPUs to a process."""
-    return ",".join(one.uuid for one in chosen)
+    return ",".join(device.uuid for device in chosen)
 
 
 def devices(env: Mapping[str, str]) -> tuple[Device, ...]:
@@ -77,27 +77,27 @@ def devices(env: Mapping[str, str]) -> tuple[Device, ...]:
     return _visible([_device(row, users) for row in rows], env.get(VISIBLE))
 
 
-def take(found: Sequence[Device], gpu: str | None, sm: int | None, at_most: int) -> tuple[Device, ...]:
+def take(candidates: Sequence[Device], gpu: str | None, sm: int | None, at_most: int) -> tuple[Device, ...]:
     """Idle GPUs of one type: of the name `gpu`, else of the first one's; `at_most` of them.
 
     BackendUnavailable if there is none of the type, if it has not the compute capability `sm`, or if all are
     in use, with who uses them.
     """
-    kind = gpu or found[0].name
-    of_kind = [one for one in found if one.name == kind]
+    kind = gpu or candidates[0].name
+    of_kind = [device for device in candidates if device.name == kind]
     if not of_kind or (sm is not None and of_kind[0].sm != sm):
-        asked = gpu or f"sm_{sm}"
-        have = ", ".join(sorted({f"{one.name} (sm_{one.sm})" for one in found}))
+        expected = gpu or f"sm_{sm}"
+        have = ", ".join(sorted({f"{device.name} (sm_{device.sm})" for device in candidates}))
         raise BackendUnavailable(
-            f"the engine is for {asked}, the GPUs here are {have}; an engine is built on the type of GPU "
+            f"the engine is for {expected}, the GPUs here are {have}; an engine is built on the type of GPU "
             "that serves it: build there, or change engine.target"
         )
-    free = [one for one in of_kind if not one.users and one.used_bytes <= IDLE_BYTES]
+    free = [device for device in of_kind if not device.users and device.used_bytes <= IDLE_BYTES]
     if not free:
-        told = "; ".join(f"GPU {one.index} ({one.name}): {_use(one)}" for one in of_kind)
+        uses = "; ".join(f"GPU {device.index} ({device.name}): {_use(device)}" for device in of_kind)
         raise BackendUnavailable(
             "the build needs idle GPUs, because it times kernels and skips those that do not fit beside "
-            f"others, saying so only in its log; in use: {told}; end that, or choose others with {VISIBLE}"
+            f"others, saying so only in its log; in use: {uses}; end that, or choose others with {VISIBLE}"
         )
     return tuple(free[:at_most])
 
@@ -123,16 +123,21 @@ def _device(row: Sequence[str], users: Mapping[str, list[str]]) -> Device:
     )
 
 
-def _visible(found: Sequence[Device], chosen: str | None) -> tuple[Device, ...]:
+def _visible(every: Sequence[Device], chosen: str | None) -> tuple[Device, ...]:
     """Those that the environment leaves visible: by index or by the beginning of the UUID."""
     if chosen is None:
-        return tuple(found)
+        return tuple(every)
     names = [name.strip() for name in chosen.split(",") if name.strip()]
-    kept = [one for name in names for one in found if str(one.index) == name or one.uuid.startswith(name)]
-    if not kept:
+    chosen_devices = [
+        device
+        for name in names
+        for device in every
+        if str(device.index) == name or device.uuid.startswith(name)
+    ]
+    if not chosen_devices:
         raise BackendUnavailable(f"{VISIBLE} is {chosen!r}, which leaves no GPU; name one of this host's")
-    return tuple(kept)
+    return tuple(chosen_devices)
 
 
-def _use(one: Device) -> str:
-    return ", ".join(one.users) or f"{one.used_bytes >> 20} MiB by processes that are not visible here"
+def _use(device: Device) -> str:
+    return ", ".join(device.users) or f"{device.used_bytes >> 20} MiB by processes that are not visible here"

@@ -4,11 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.process.host import Host
-from pipeline.toolchains.toolchain import Toolchain
-
-EXACT = ("tensorrt_llm", "tensorrt")
-"""Versions that must be those of the build to the last digit: TensorRT refuses plans of other patches
-(tensorrtllm_backend#194, #424), and TensorRT-LLM's plugins come with it."""
+from pipeline.toolchains.toolchain import BOUND, Toolchain
 
 
 def mismatches(about: Mapping[str, Any], host: Host, toolchain: Toolchain) -> list[str]:
@@ -20,13 +16,13 @@ def _gpus(about: Mapping[str, Any], host: Host) -> list[str]:
     count, built = about["world_size"], _built(about)
     if len(host.gpus) < count:
         return [f"it has {count} ranks, this host has {len(host.gpus)} GPUs"]
-    found = []
-    for name, said in (("sm", "compute capability"), ("gpu", "GPU")):
-        here = {getattr(gpu, "name" if name == "gpu" else name) for gpu in host.gpus[:count]}
-        if built.get(name) is not None and here != {built[name]}:
-            told = ", ".join(str(one) for one in sorted(here))
-            found.append(f"{said}: built on {built[name]}, this host has {told}")
-    return found
+    problems = []
+    for name, label in (("sm", "compute capability"), ("gpu", "GPU")):
+        values = {getattr(gpu, "name" if name == "gpu" else name) for gpu in host.gpus[:count]}
+        if built.get(name) is not None and values != {built[name]}:
+            text = ", ".join(str(value) for value in sorted(values))
+            problems.append(f"{label}: built on {built[name]}, this host has {text}")
+    return problems
 
 
 def _driver(about: Mapping[str, Any], host: Host) -> list[str]:
@@ -34,17 +30,17 @@ def _driver(about: Mapping[str, Any], host: Host) -> list[str]:
     built = _built(about).get("driver")
     if built is None or not host.gpus:
         return []
-    here = host.gpus[0].driver
-    if _branch(here) >= _branch(built):
+    installed = host.gpus[0].driver
+    if _branch(installed) >= _branch(built):
         return []
-    return [f"driver: built with {built}, this host has the older {here}"]
+    return [f"driver: built with {built}, this host has the older {installed}"]
 
 
 def _versions(about: Mapping[str, Any], toolchain: Toolchain) -> list[str]:
     built = _built(about)
     return [
         f"{name}: built with {built[name]}, toolchain {toolchain.name} has {toolchain.versions.get(name)}"
-        for name in EXACT
+        for name in BOUND
         if built.get(name) and toolchain.versions.get(name) != built[name]
     ]
 

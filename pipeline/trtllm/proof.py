@@ -18,19 +18,19 @@ def prove(engine: LoadedEngine, vocab_size: int, max_seq_len: int) -> dict[str, 
     """Generates from a fixed prompt and scores the same tokens; BuildFailed unless the two agree."""
     prompt = [(number * 31 + 1) % vocab_size for number in range(min(PROMPT_TOKENS, max_seq_len // 2))]
     count = min(NEW_TOKENS, max_seq_len - len(prompt) - 1)
-    (made,) = engine.generate([prompt], count, Sampling(), lambda tokens: None)
-    if len(made) != count or any(not 0 <= token < vocab_size for token in made):
-        raise BuildFailed(f"the engine loads, but answers {count} tokens of a prompt with {made}")
-    whole = torch.tensor([prompt + made])
+    (generated,) = engine.generate([prompt], count, Sampling(), lambda tokens: None)
+    if len(generated) != count or any(not 0 <= token < vocab_size for token in generated):
+        raise BuildFailed(f"the engine loads, but answers {count} tokens of a prompt with {generated}")
+    whole = torch.tensor([prompt + generated])
     tokens, targets = whole[:, :-1], whole[:, 1:]
     (scores,) = engine.score(tokens, targets, targets.unsqueeze(-1))
     if not torch.isfinite(scores.targets).all():
         raise BuildFailed("the engine loads, but its log-probabilities are not finite")
     likely = scores.top1[0, len(prompt) - 1 :].tolist()
-    agree = sum(one == other for one, other in zip(likely, made, strict=True)) / count
+    agree = sum(expected == token for expected, token in zip(likely, generated, strict=True)) / count
     if agree < AGREE:
         raise BuildFailed(
-            f"the engine loads, but generates {made} where it scores {likely} as most likely; "
+            f"the engine loads, but generates {generated} where it scores {likely} as most likely; "
             "its weights or its positions are wrong"
         )
-    return {"prompt": prompt, "tokens": made, "agreement": agree}
+    return {"prompt": prompt, "tokens": generated, "agreement": agree}

@@ -36,10 +36,10 @@ def command(
 
     Our PYTHONPATH is dropped: the toolchain's Python must not find our packages.
     """
-    given = [f"{name}={value}" for name, value in env.items()]
+    variables = [f"{name}={value}" for name, value in env.items()]
     if toolchain.kind == "container":
-        return toolchain.argv("env", *given, toolchain.program(program), *arguments, mounts=mounts)
-    return ["env", "-u", "PYTHONPATH", *given, *toolchain.argv(program, *arguments)]
+        return toolchain.argv("env", *variables, toolchain.program(program), *arguments, mounts=mounts)
+    return ["env", "-u", "PYTHONPATH", *variables, *toolchain.argv(program, *arguments)]
 
 
 class Session:
@@ -142,4 +142,4 @@ class Session:
     def _failure(self, name: str, reason: str) -> BuildFailed | StoreUnusable:
         quoted = [f"  | {line}" for line in process.tail(self.log)]
         who = f"TensorRT-LLM {self.toolchain.version}, {name}"
-        return full_disk.explained(BuildFailed("\n".join([f"{who}: {reason}", *quoted])), who)
+        return full_disk.explain_failure(BuildFailed("\n".join([f"{who}: {reason}", *quoted])), who)

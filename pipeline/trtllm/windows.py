@@ -1,8 +1,8 @@
-"""Attention windows as TensorRT-LLM's runtimes are told them; pure.
+"""Attention windows as settings of TensorRT-LLM's runtimes; pure.
 
-Engines do not hold their windows. The runtime is told one length per layer (`max_attention_window` of
+Engines do not store their windows. The runtime gets one length per layer (`max_attention_window` of
 KvCacheConfig), cuts what is longer than the engine's sequences with a warning, repeats a list that is shorter
-than the layers, and lets every layer see everything where it is told nothing
+than the layers, and lets every layer see everything where the setting is absent
 (`cpp/tensorrt_llm/batch_manager/trtGptModelInflightBatching.cpp`, read about 0.19 and 1.0; never executed).
 """
 

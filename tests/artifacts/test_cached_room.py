@@ -80,7 +80,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int):
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GB", "1 PB", "1e9", "12 34"])
-def test_other_sizes_are_refused(text):
+def test_other_sizes_are_refused(text: str):
     with pytest.raises(StoreUnknown, match=r"is not a size; write e\.g\. 200GB"):
         parse_size(text)
 

@@ -49,7 +49,7 @@ BEFORE = VersionRecord(
 )
 
 
-def after(**changes):
+def after(**changes) -> VersionRecord:
     metrics = {metric.name: metric for metric in BEFORE.metrics}
     metrics |= {metric.name: metric for metric in changes.pop("metrics", ())}
     whole = {"number": 2, "engine_key": "2" * 64, "metrics": tuple(metrics.values()), **changes}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def built(key, files, folder):
     return other.manifest(key), other
 
 
-def arrive(store, key, files, folder):
+def arrive(store: LocalStore, key: str, files: dict[str, Any], folder: Path):
     """A build from elsewhere is taken into the store as it is."""
     manifest, _ = built(key, files, folder)
     with store.receive(manifest) as draft:
@@ -275,7 +276,7 @@ def test_a_damaged_copy_that_only_another_build_could_replace_is_not_called_inta
 def test_gc_of_a_remote_store_keeps_the_content_that_a_version_names(
     remote: RemoteStore, far: list[Manifest], key: str, named: int
 ):
-    def version(manifest, number):
+    def version(manifest, number) -> RetainedVersion:
         at = datetime(2026, 1, number, tzinfo=UTC)
         return RetainedVersion(name="demo", number=number, engine_key=key, lineage=(key,), published_at=at,
                      manifest_digest=manifest.digest, aliases=("prod",) if manifest is far[named] else ())  # fmt: skip

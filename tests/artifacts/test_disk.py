@@ -118,7 +118,7 @@ def test_a_pull_that_does_not_fit_leaves_nothing(
     assert list(small_disk.iterdir()) == []
 
 
-def unusable(store, key) -> list[str]:
+def unusable(store: LocalStore, key: str) -> list[str]:
     """What every way of writing says."""
     said = []
     for act in (

@@ -206,7 +206,7 @@ def test_a_pull_elsewhere_holds_its_lease_where_gc_here_sees_it(
     assert {one.key for one in fleet.collect().removed} == {engine(1)[0]}
 
 
-def finished_with(child) -> str:
+def finished_with(child: Forked) -> str:
     """Lets a child go on; returns what it says in the end."""
     out, err = child.communicate("go\n", timeout=60)
     assert child.returncode == 0, err

@@ -13,8 +13,11 @@ from tests.artifacts.marking import EAGER, NOW, ago, claim, removed, version
 
 
 def inventory(
-    blobs: dict[str, tuple[str, ...]], *, inputs: dict[str, tuple[str, ...]] | None = None, age_days=100.0
-):
+    blobs: dict[str, tuple[str, ...]],
+    *,
+    inputs: dict[str, tuple[str, ...]] | None = None,
+    age_days: float = 100.0,
+) -> Inventory:
     artifacts = {
         key: Artifact(
             key=key,
@@ -66,7 +69,7 @@ def test_what_a_kept_version_was_made_from_stays_unless_the_policy_says_otherwis
 
 def test_a_young_artifact_stays_with_what_it_was_made_from():
     held = inventory({"a": (), "b": (), "c": ()}, inputs={"a": ("b",)})
-    held.artifacts["a"] = replace(held.artifacts["a"], age_s=marking.DAY_S)
+    held = replace(held, artifacts={**held.artifacts, "a": replace(held.artifacts["a"], age_s=marking.DAY_S)})
     assert removed(mark(held, [], [], replace(EAGER, min_age_days=2), NOW)) == {"c"}
 
 
@@ -87,7 +90,7 @@ def test_bytes_that_others_share_are_not_freed_and_shared_ones_count_once():
 
 def test_bytes_with_a_name_elsewhere_are_not_freed():
     held = inventory({"a": ("1",)})
-    held.blobs["1"] = replace(held.blobs["1"], strangers=1)
+    held = replace(held, blobs={**held.blobs, "1": replace(held.blobs["1"], strangers=1)})
     assert mark(held, [], [], EAGER, NOW).freed_bytes == 0
 
 

@@ -17,7 +17,7 @@ from tests.artifacts.governing import FAST, ONE, change, version, waiver
 KEY = "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
 
 
-def kinds(registry) -> list[str]:
+def kinds(registry: Registry) -> list[str]:
     return [event.kind for event in registry.events("demo/fp8")][3:]
 
 
@@ -30,7 +30,9 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
         "demo/fp8@prod stays at version 1: version 2 violates its policy\n"
         "  metrics: tokens_per_s is 100, less than 200"
     )
-    assert "enginery waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
+    assert (
+        "enginery registry waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
+    )
     assert registry.aliases("demo/fp8") == {"prod": 1}
     last = registry.events("demo/fp8")[-1]
     why = "tokens_per_s is 100, less than 200"
@@ -59,7 +61,7 @@ def test_a_publication_that_the_alias_refuses_is_published_and_asks_again_when_r
             PolicyRefused, match="demo/fp8@prod stays at version 1: version 4 violates"
         ) as caught:
             registry.publish(version(4, alias="prod"))
-        assert caught.value.__notes__[-1] == "demo/fp8:4 is published: nothing has to be built again"
+        assert caught.value.__notes__[-1] == "demo/fp8:4 is published; nothing has to be built again"
     assert [record.number for record in registry.versions("demo/fp8")] == [1, 2, 3, 4]
     registry.waive(waiver(4))
     assert registry.publish(version(4, alias="prod")) == 4

@@ -35,7 +35,7 @@ SPELLED = [
 ]
 
 
-def of(recipe=RECIPE, lineage=LINEAGE, content="d" * 64, verdict="PASS", key="1" * 64):
+def of(recipe=RECIPE, lineage=LINEAGE, content="d" * 64, verdict: str = "PASS", key="1" * 64) -> str:
     return identity(key, content, verdict, recipe, lineage)
 
 

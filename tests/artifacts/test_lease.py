@@ -16,6 +16,8 @@ from obstore.store import MemoryStore
 from artifacts.errors import LeaseLost, StoreBusy, StoreUnusable
 from artifacts.store import lease
 from artifacts.store.local import LocalStore
+from tests.forked import Forked
+from tests.present import present
 
 SHORT_S = 1.0
 """Renewed four times within: a busy host may keep a holder waiting for most of it."""
@@ -127,10 +129,12 @@ with lease.hold(open_store(sys.argv[1]).objects, [sys.argv[2]], "build", ttl_s=f
 """
 
 
-def test_the_lease_of_a_killed_process_dies_and_that_of_a_working_one_does_not(store, key, other_key, start):
+def test_the_lease_of_a_killed_process_dies_and_that_of_a_working_one_does_not(
+    store: LocalStore, key: str, other_key: str, start: Callable[..., Forked]
+):
     killed, works = start(HOLDER, store.root, key, SHORT_S), start(HOLDER, store.root, other_key, SHORT_S)
     assert [child.stdout.readline() for child in (killed, works)] == ["held\n"] * 2
-    os.kill(killed.pid, signal.SIGKILL)
+    os.kill(present(killed.pid), signal.SIGKILL)
     time.sleep(3 * SHORT_S)
     with lease.sweeping(store.objects, "gc") as (_, claims):
         assert [claim.keys for claim in claims] == [(other_key,)]
@@ -163,11 +167,11 @@ ABSURD = {
 }
 
 
-def place(objects, name: str, text: bytes, age_s: float = 0.0) -> None:
+def place(objects: Directory, name: str, text: bytes, age_s: float = 0.0) -> None:
     """An object in the folder of leases of a directory, written so long ago."""
     obstore.put(objects, f"leases/{name}", text)
     then = time.time() - age_s
-    os.utime(objects.prefix / "leases" / name, (then, then))
+    os.utime(present(objects.prefix) / "leases" / name, (then, then))
 
 
 @pytest.mark.parametrize("kind", ABSURD)

@@ -65,7 +65,7 @@ def test_only_the_papers_of_an_artifact_are_asked_for(store: LocalStore, put: Ca
     )
     asked = []
 
-    def file(name):
+    def file(name) -> Path:
         asked.append(name)
         return store.file(key, name)
 

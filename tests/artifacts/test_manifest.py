@@ -161,7 +161,7 @@ def test_names_that_lead_elsewhere_are_refused(name: str):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\nb", "a\x1b[2Jb", "a\u202egpj.exe", "a\u2028b", "\x7f"])
-def test_names_that_do_not_look_as_they_are_are_refused(name):
+def test_names_that_do_not_look_as_they_are_are_refused(name: str):
     with pytest.raises(ValueError, match="invisible characters"):
         check_name(name)
 

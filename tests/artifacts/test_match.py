@@ -33,7 +33,13 @@ TENSORRT = {
 }
 
 
-def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
+def record(
+    name: str = "demo/fp8",
+    number=1,
+    facts: dict[str, Any] | None = None,
+    collected_at: datetime | None = None,
+    **metrics,
+) -> VersionRecord:
     return VersionRecord(
         name=name,
         number=number,
@@ -105,6 +111,13 @@ def record(name="demo/fp8", number=1, facts=None, collected_at=None, **metrics):
         (TENSORRT, {"runtime": {"tensorrt_llm": "0.16.0", "tensorrt": "10.7.0"}}, None),
         (TENSORRT, {"runtime": {"tensorrt_llm": "1.2.1"}}, "needs tensorrt_llm 0.16.0, not 1.2.1"),
         (TENSORRT, {"runtime": {"torch": "2.13.0"}}, "is loaded by tensorrt_llm 0.16.0, not torch"),
+        (TENSORRT | {"backend": "later"}, {"runtime": {"tensorrt": "10.7.0"}}, None),
+        (TENSORRT | {"backend": "later"}, {"torch": "2.13.0"}, None),
+        (
+            TENSORRT | {"backend": "later"},
+            {"tensorrt_llm": ["1.2.1"]},
+            "needs tensorrt_llm 0.16.0; the host has 1.2.1",
+        ),
         (CPU, {"runtime": {"torch": "2.13.0"}}, None),
         (CPU, {"runtime": {"tensorrt_llm": "1.2.1"}}, "is loaded by torch 2.13.0, not tensorrt_llm"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine.reflection import Inspector
 
 from artifacts.errors import StoreUnusable
 from artifacts.registry import tables
@@ -70,7 +71,7 @@ def anatomy(url: str) -> dict[str, object]:
     return found
 
 
-def table_anatomy(there, name: str) -> dict[str, object]:
+def table_anatomy(there: Inspector, name: str) -> dict[str, object]:
     columns = {one["name"]: {**one, "type": str(one["type"])} for one in there.get_columns(name)}
     keys = sorted(there.get_foreign_keys(name), key=str)
     indexes = [one for one in there.get_indexes(name) if not one.get("duplicates_constraint")]

@@ -15,8 +15,9 @@ from sqlalchemy import insert
 
 from artifacts.errors import NotFound
 from artifacts.notify.deliver import deliver_due
-from artifacts.notify.message import Outcome, message_id
+from artifacts.notify.message import Deliver, Outcome, message_id
 from artifacts.notify.outbox import CLAIM_S, WAITS_S, Due, Outbox, _like
+from artifacts.notify.subscription import Way
 from artifacts.registry import tables
 from artifacts.registry.database import connect, open_database
 from artifacts.registry.registry import Metric, Publication, Registry, open_registry
@@ -75,7 +76,7 @@ def at(moment: datetime) -> Callable[[], datetime]:
     return lambda: moment
 
 
-def ways(tell):
+def ways(tell: Deliver) -> dict[Way, Deliver]:
     return {"command": tell, "webhook": tell}
 
 
@@ -93,7 +94,7 @@ def test_a_subscriber_hears_what_happens_from_then_on_once_and_in_order(
     ]  # fmt: skip
     assert deliver_due(outbox, ways(heard), at(NOW)) == []
     assert {(one.subscription, one.state, one.attempts) for one in outbox.deliveries()} == {
-        (number, "delivered", 1)
+        (number, "told", 1)
     }
 
 
@@ -190,7 +191,7 @@ def test_a_process_that_dies_while_telling_is_followed_by_another(
     outbox.failed(dead, NOW, "the dead one wakes up")  # and its word does not count any more
     outbox.delivered(later, NOW)
     (one,) = outbox.deliveries()
-    assert (one.state, one.attempts, one.problem) == ("delivered", 2, None)
+    assert (one.state, one.attempts, one.problem) == ("told", 2, None)
 
 
 @on_both

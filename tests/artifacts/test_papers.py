@@ -157,7 +157,7 @@ def test_each_build_of_a_key_keeps_its_own_provenance_and_hears_of_its_own_signa
     assert told == [1, 1, 2]
 
 
-def cut(path):
+def cut(path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
 
 
@@ -189,7 +189,7 @@ def test_a_signature_of_other_files_is_named_even_where_sums_were_made_to_fit(
     ]
 
 
-def rewrite(pulled, change) -> None:
+def rewrite(pulled: Path, change) -> None:
     version = unseal((pulled / VERSION).read_text(), VERSION)
     version.pop("seal", None)
     change(version)

@@ -177,7 +177,9 @@ def test_the_sizes_of_parts_are_the_stores_own(
 
 
 @pytest.mark.slow
-def test_a_store_in_google_cloud_storage_is_the_same(store, made, tmp_path, monkeypatch):
+def test_a_store_in_google_cloud_storage_is_the_same(
+    store: LocalStore, made: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Its XML API, which our client speaks, is that of S3 but for the signature."""
     (tmp_path / "gcs").mkdir()
     with serving(tmp_path / "gcs", keys=False) as server:

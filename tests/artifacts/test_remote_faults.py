@@ -182,7 +182,7 @@ def test_a_part_that_arrived_short_is_noticed_before_the_commit(
     """The server says that it has taken a part, and has less."""
     sha256 = made.files["rank0.bin"].sha256
 
-    def cut(handler, request):
+    def cut(handler, request) -> None:
         answer = handler.ask(request)
         (part,) = (path for path in bucket.objects("blobs") if path in request.path)
         (bucket.root / part).write_bytes(b"short")

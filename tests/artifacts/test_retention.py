@@ -23,7 +23,7 @@ def database(registry: Registry, database_url: str) -> Database:
     return open_database(database_url)
 
 
-def publish(registry, number: int, **values: object) -> None:
+def publish(registry: Registry, number: int, **values: object) -> None:
     made: dict[str, Any] = {
         "name": "demo/fp8",
         "recipe": {"n": number},
@@ -33,7 +33,7 @@ def publish(registry, number: int, **values: object) -> None:
     registry.publish(Publication(engine_key=f"{number:064x}", **{**made, **values}))
 
 
-def known(database) -> dict[str, retention.RetainedVersion]:
+def known(database: Database) -> dict[str, retention.RetainedVersion]:
     with database.reading() as db:
         return {one.reference: one for one in retention.read_retention(db).versions}
 
@@ -55,12 +55,12 @@ def test_a_version_knows_its_artifacts_its_aliases_and_its_last_pull(registry: R
         assert [row.times for row in db.execute(tables.pulled.select())] == [2]
 
 
-def move(registry, *numbers: int) -> None:
+def move(registry: Registry, *numbers: int) -> None:
     for number in numbers:
         registry.promote("demo/fp8", "prod", to=number, expect=registry.aliases("demo/fp8").get("prod"))
 
 
-def roll_back(database, number: int) -> None:
+def roll_back(database: Database, number: int) -> None:
     with database.writing() as db:
         row = {"at": datetime.now(UTC).isoformat(), "name": "demo/fp8", "by": "x@y"}
         db.execute(

@@ -96,7 +96,9 @@ def test_text_that_is_no_bundle_is_not_verified(text: str, keys: dict[str, Path]
     assert not verified(text, key, public(keys["ours"]))
 
 
-def test_a_signed_statement_of_another_kind_is_no_signature(store, key, signature, keys):
+def test_a_signed_statement_of_another_kind_is_no_signature(
+    store: LocalStore, key: str, signature: Signature, keys: dict[str, Path]
+):
     from artifacts.trust.bundle import open_bundle, sign_statement
 
     digest, pem, ours = store.manifest(key).digest, public(keys["ours"]), read_private_key(keys["ours"])
@@ -167,10 +169,10 @@ def test_a_key_with_a_passphrase_needs_it(
 def test_a_key_is_never_replaced(tmp_path: Path):
     make_key(tmp_path / "key", "")
     before = (tmp_path / "key").read_bytes()
-    with pytest.raises(KeyUnusable, match="key is there already"):
+    with pytest.raises(KeyUnusable, match="key exists; a key is never replaced"):
         make_key(tmp_path / "key", "")
     (tmp_path / "key").rename(tmp_path / "moved")
-    with pytest.raises(KeyUnusable, match=r"key\.pub is there already"):
+    with pytest.raises(KeyUnusable, match=r"key\.pub exists"):
         make_key(tmp_path / "key", "")
     assert (tmp_path / "moved").read_bytes() == before
     assert not (tmp_path / "key").exists()
@@ -206,7 +208,7 @@ def pulled(client: Client, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_openssl_verifies_what_was_signed(signature, keys, tmp_path):
+def test_openssl_verifies_what_was_signed(signature: Signature, keys: dict[str, Path], tmp_path: Path):
     envelope = json.loads(signature.bundle)["dsseEnvelope"]
     payload, kind = base64.b64decode(envelope["payload"]), envelope["payloadType"].encode()
     (tmp_path / "said").write_bytes(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
@@ -226,7 +228,9 @@ def model_signing(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(signature, pulled, keys, tmp_path):
+def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(
+    signature: Signature, pulled: Path, keys: dict[str, Path], tmp_path: Path
+):
     (tmp_path / "model.sig").write_text(signature.bundle)
     command = (
         "verify",
@@ -248,7 +252,9 @@ def test_model_signing_verifies_a_pulled_directory_and_sees_a_changed_byte(signa
 
 
 @pytest.mark.slow
-def test_what_model_signing_signed_is_received(client, store, key, pulled, keys, tmp_path):
+def test_what_model_signing_signed_is_received(
+    client: Client, store: LocalStore, key: str, pulled: Path, keys: dict[str, Path], tmp_path: Path
+):
     done = model_signing(
         "sign", "key", pulled, "--signature", tmp_path / "sig", "--private_key", keys["ours"]
     )

@@ -30,7 +30,7 @@ def outbox(tmp_path: Path) -> Outbox:
         ("https://me:hunter2@host/x", "env:S", [], "at host has a user or password in it"),
         ("https://host/x?access_token=hunter2", "env:S", [], r"at host has a secret \(access_token\) in it"),
         ("https://host/x?a=1&X-Api-Key=hunter2", "env:S", [], r"a secret \(X-Api-Key\)"),
-        ("https://host/x", "whsec_hunter2", [], "the secret itself is never stored"),
+        ("https://host/x", "whsec_hunter2", [], "takes a reference, not the secret itself"),
         ("https://host/x", None, [], "needs a secret that signs its messages"),
         ("https://host/x", "env:S", ["publised"], "unknown kind of event 'publised'; have published"),
         ("  ", "env:S", [], "the target is empty"),
@@ -61,7 +61,10 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path: Path):
         write_secret(tmp_path / "s")
     with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set"):
         read_reference("env:NO", {"NO": " "})
-    with pytest.raises(SubscriptionRefused, match="no such file; `enginery notify` must be able to read it"):
+    with pytest.raises(
+        SubscriptionRefused,
+        match="no such file; the user who runs `enginery registry notify` must be able to read it",
+    ):
         read_reference(f"file:{tmp_path / 'absent'}", {})
 
 
@@ -91,6 +94,6 @@ def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox: Outbox, tmp_path
     places(tmp_path / "odd")
     where = f"file:{what if what[0] in '/~' else tmp_path / 'odd' / what}"
     for target, secret in (("https://host/x", where), (where, "env:S")):
-        with pytest.raises(SubscriptionRefused, match="`enginery notify` must be able to read it"):
+        with pytest.raises(SubscriptionRefused, match="`enginery registry notify` must be able to read it"):
             outbox.subscribe("webhook", target, secret=secret)
     assert outbox.subscriptions() == []

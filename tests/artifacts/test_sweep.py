@@ -12,6 +12,7 @@ from sqlalchemy import insert
 from artifacts import digest
 from artifacts.client import Client
 from artifacts.collection import sweep
+from artifacts.collection.inventory import Inventory
 from artifacts.collection.marking import Policy
 from artifacts.collection.places import LocalPlace
 from artifacts.errors import LeaseLost, NotFound, PolicyRefused, StoreMismatch, StoreUnusable
@@ -151,7 +152,7 @@ def test_a_sweep_that_others_think_dead_removes_nothing_more(
     put(key, {"a": b"a"})
 
     class Slow(LocalPlace):
-        def inventory(self, now: datetime, progress):
+        def inventory(self, now: datetime, progress) -> Inventory:
             found = super().inventory(now, progress)
             time.sleep(0.3)
             return found

@@ -286,7 +286,7 @@ def keep_many(root: Path, number: int) -> int:
 
 
 @pytest.mark.slow
-def test_builders_at_once_lose_no_entry_and_readers_see_whole_ones(store, tmp_path):
+def test_builders_at_once_lose_no_entry_and_readers_see_whole_ones(store: LocalStore, tmp_path: Path):
     store.prepare()
     with ProcessPoolExecutor(4) as pool:
         running = [pool.submit(keep_many, store.root, number) for number in range(4)]
@@ -315,7 +315,9 @@ for number in range(10, 200):
 
 
 @pytest.mark.slow
-def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(store, place, tmp_path):
+def test_a_builder_killed_at_any_moment_leaves_what_was_kept_before(
+    store: LocalStore, place: Path, tmp_path: Path
+):
     for turn in range(6):
         argv = [sys.executable, "-c", KEEPING, str(store.root)]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as builder:

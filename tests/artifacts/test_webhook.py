@@ -77,7 +77,7 @@ def hook_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hook_secret")
-def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver):
+def test_a_receiver_verifies_the_webhook_with_the_standard_library_for_it(receiver: Receiver):
     assert webhook.post_event(due_at(receiver.url, name="dém\u202eo/fp8")) == Outcome()
     ((headers, content),) = receiver.requests
     said = Webhook(SECRET).verify(content, headers)
@@ -126,11 +126,13 @@ def test_a_date_to_come_back_at_is_understood(receiver: Receiver):
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:9/x", "http://nowhere.invalid/x", "env:UNSET_URL", "http://a\u0000b/x"]
 )
-def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url):
+def test_an_address_that_cannot_be_reached_is_a_problem_and_no_crash(url: str):
     assert webhook.post_event(due_at(url)).problem
 
 
-def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(receiver, monkeypatch):
+def test_a_secret_that_is_missing_or_none_is_a_problem_and_no_crash(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
     assert "env:HOOK_SECRET is empty or not set" in webhook.post_event(due_at(receiver.url)).problem
     monkeypatch.setenv("HOOK_SECRET", "whsec_é")
     assert "is not a webhook secret" in webhook.post_event(due_at(receiver.url)).problem

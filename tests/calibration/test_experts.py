@@ -14,12 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from calibration.errors import ActivationsUnusable, CheckpointError, QuantizationIncomplete
 from calibration.model.linears import layout
-from calibration.modelopt import calibrate
-from calibration.quantize.quantize import build as quantize
-from calibration.sensitivity import measure_sensitivity
 from calibration.statistics.single_experts import Sample
 from calibration.statistics.statistics_artifact import Statistics
 from tests.calibration.statistics.passes import job, run, write_tokens
+from tests.jobs import build_modelopt, build_sensitivity
+from tests.jobs import build_quantized as quantize
 
 SIZES = {
     "vocab_size": 384, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -51,7 +50,7 @@ def make(root: Path, family: str, dtype: torch.dtype = torch.bfloat16, **changes
     return AutoModelForCausalLM.from_pretrained(root, dtype="auto", experts_implementation="eager").eval()
 
 
-def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2):
+def kill_expert(root: Path, family: str, layer: int = 1, expert: int = 2) -> None:
     """Lets the router of a layer never choose an expert where it chooses one: others' mean is never the most."""
     tensors = load_file(root / "model.safetensors")
     router = tensors[f"model.layers.{layer}.{NAMES[family][0]}.gate.weight"]
@@ -69,7 +68,7 @@ def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param, model, tokens_ST, Statistics(root / "out")
 
 
-def routed(model, tokens_ST, layer):
+def routed(model, tokens_ST, layer: int):
     """Inputs of every expert of a layer over all tokens but padding, as the whole model routes them."""
     lengths, seen = [48, 48, 20, 48, 48, 48, 31], []
     experts = model.model.layers[layer].mlp.experts
@@ -134,14 +133,14 @@ def test_layout_names_the_linears_of_the_checkpoint(family: str, tmp_path: Path)
     )
 
 
-def measured(tmp_path, family, **places):
+def measured(tmp_path: Path, family: str, **places) -> Path:
     write_tokens(tmp_path / "tokens")
     work = job(tmp_path / "source", tmp_path / "tokens", tmp_path / "resume", record="ranges")
     work["places"] |= places
     return run(work, tmp_path / "statistics")
 
 
-def quantized(tmp_path, fmt, *, statistics=True, **params):
+def quantized(tmp_path: Path, fmt, *, statistics: bool = True, **params):
     inputs = {"source": str(tmp_path / "source")}
     inputs |= {"statistics": str(tmp_path / "statistics")} if statistics else {}
     out = tmp_path / "ours"
@@ -174,7 +173,7 @@ def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_
     params = {"formats": ["fp8", "int8_wo", "int4_awq"], "smoothing": 1.0, "device": "cpu"}
     work = {"params": params, "inputs": {"source": str(tmp_path / "source"), "statistics": str(out)}}
     (tmp_path / "sensitivity").mkdir()
-    measure_sensitivity.build(work, tmp_path / "sensitivity", lambda *_: None)
+    build_sensitivity(work, tmp_path / "sensitivity", lambda *_: None)
     document = json.loads((tmp_path / "sensitivity" / "sensitivity.json").read_text())
     measured_linears = {each["module"] for each in document["linears"]}
     assert "model.layers.1.mlp.experts.0.up_proj" not in measured_linears  # its stack has one input scale
@@ -250,7 +249,7 @@ def test_modelopts_own_calibration_is_refused(tmp_path: Path):
     make(tmp_path / "source", "mixtral")
     work = {"params": {"format": "int8_wo"}, "inputs": {"source": str(tmp_path / "source")}}
     with pytest.raises(CheckpointError, match="fuses the experts"):
-        calibrate.build(work, tmp_path, lambda *_: None)
+        build_modelopt(work, tmp_path, lambda *_: None)
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 300], [128], [129], [50] * 40])

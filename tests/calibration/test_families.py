@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import KINDS, Layout
 from calibration.modelopt.calibrate import load
-from calibration.quantize.quantize import build
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
 from tests.calibration import oracle
 from tests.calibration.families import CONFIGS
 from tests.calibration.recorded import record
+from tests.jobs import build_quantized as build
 
 SIZES = {
     "vocab_size": 64,
@@ -81,7 +81,7 @@ def test_a_family_is_quantized_as_modelopt_does(family, params, tmp_path: Path):
     assert all(torch.equal(after[n], before[n]) for n in own)
 
 
-def unfolded(names):
+def unfolded(names: Layout):
     """Smoothing that stays beside the linears -> the norm that ModelOpt folds it into."""
     return {f"{linear}.pre_quant_scale": f"{g.norm}.weight" for g in names.groups() for linear in g.linears}
 
@@ -106,7 +106,7 @@ def test_gemmas_norms_stay_and_modelopts_carry_the_same_factors(family, tmp_path
         assert not torch.equal(theirs[norm], before[norm])
 
 
-def fp8_exceptions(names):
+def fp8_exceptions(names: Layout):
     """Tensors of fp8 that ModelOpt rounds twice, or leaves different within a group."""
     grouped = [linear for group in names.groups() for linear in group.linears]
     return {f"{linear}.weight" for linear in names.linears()} | {

@@ -19,7 +19,7 @@ def root(tmp_path: Path) -> Path:
     return model
 
 
-def read(root, name):
+def read(root: Path, name: str) -> str:
     with os.fdopen(open_inside(root, name)) as file:
         return file.read()
 

@@ -102,7 +102,7 @@ def test_what_the_command_refuses_is_refused(changed: dict[str, Any]):
 
 
 @pytest.mark.slow
-def test_the_probe_reads_its_metadata(tmp_path):
+def test_the_probe_reads_its_metadata(tmp_path: Path):
     root = toolchain(tmp_path / "t", "1.2.0")
     code = (
         "from importlib import metadata; print(metadata.version('tensorrt_llm'), metadata.version('torch'))"

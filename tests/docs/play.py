@@ -153,7 +153,8 @@ def split(shown: tuple[str, ...]) -> list[list[str]]:
 def renewed(command: Command, printed: list[str]) -> list[str]:
     """What the page shows from now on: as printed, cut where it was.
 
-    A chunk between cuts keeps its length, from the line on that begins with the same word.
+    A chunk between cuts keeps its number of lines, empty ones not counted, from the line on that begins with
+    the same word. A line that was cut stays where it is still the beginning of what is printed.
     """
     lines: list[str] = []
     at = 0
@@ -162,15 +163,26 @@ def renewed(command: Command, printed: list[str]) -> list[str]:
             lines.append(CUT)
         if not chunk:
             continue
-        first = chunk[0].split()[0]
+        first = chunk[0].removesuffix(CUT).split()[:1]
         starts = (
-            [0] if number == 0 else [n for n in range(at, len(printed)) if printed[n].split()[:1] == [first]]
+            [0] if number == 0 else [n for n in range(at, len(printed)) if printed[n].split()[:1] == first]
         )
         if not starts:
             return printed
-        at = starts[0] + len(chunk)
-        lines += printed[starts[0] : at]
+        at = starts[0]
+        for shown in chunk:
+            while at < len(printed) and not printed[at]:
+                lines.append(printed[at])
+                at += 1
+            if at < len(printed):
+                lines.append(shown if _is_beginning(shown, printed[at]) else printed[at])
+                at += 1
     return lines if CUT in lines else printed
+
+
+def _is_beginning(shown: str, line: str) -> bool:
+    """Whether a line that is cut at its end is how another one begins."""
+    return shown.endswith(CUT) and line.startswith(shown.removesuffix(CUT))
 
 
 def play(group: list[Session], place: Place) -> tuple[list[str], list[list[str]]]:

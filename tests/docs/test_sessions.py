@@ -135,8 +135,11 @@ def test_numbers_vary_only_where_the_block_says_so():
 def test_a_refreshed_session_is_cut_where_it_was():
     command = Command(("$ x",), ("a 2 2.5 s", "...", "d of 4", "..."))
     assert renewed(command, PRINTED) == ["a 1 2.5 s", "...", "d of 3", "..."]
-    right = Command(("$ x",), ("...", "c", "..."))
-    assert renewed(right, PRINTED) == ["...", "c", "..."]
+    middle = Command(("$ x",), ("...", "c", "..."))
+    assert renewed(middle, PRINTED) == ["...", "c", "..."]
+    ends = Command(("$ x",), ("a...", "...", "d 9", "e"))
+    assert renewed(ends, [*PRINTED[:4], "", PRINTED[4]]) == ["a...", "...", "d of 3", "", "e"]
+    assert renewed(Command(("$ x",), ("a 1 2.5 s",)), PRINTED) == PRINTED
 
 
 def test_the_documents_have_sessions():

@@ -50,7 +50,7 @@ def gate_slice(tokenizer):
     return [tokenizer(row["text"])["input_ids"] for row in read_rows(DATA / "gate.jsonl")[::8]]
 
 
-def texts_of(name):
+def texts_of(name: str):
     return [row["text"] for row in read_rows(DATA / f"{name}.jsonl")]
 
 

@@ -142,7 +142,7 @@ def test_a_calibrated_format_needs_data(tmp_path: Path):
     assert "calibration is required: format 'fp8'" in problems(tmp_path, yaml.safe_dump(data))[0]
 
 
-def test_a_repeated_key_is_refused(tmp_path):
+def test_a_repeated_key_is_refused(tmp_path: Path):
     assert problems(tmp_path, GOOD + "format: none\n") == ["13:1: key 'format' is duplicate; keep one"]
 
 
@@ -380,7 +380,7 @@ def test_a_matrix_that_cannot_be_expanded_is_refused(tmp_path: Path, matrix: str
     assert told.startswith(f"13:1: matrix: {said}")
 
 
-def test_an_axis_whose_name_is_a_number_is_told_by_its_place(tmp_path):
+def test_an_axis_whose_name_is_a_number_is_told_by_its_place(tmp_path: Path):
     assert problems(tmp_path, f"{GOOD}matrix: {{1: [a]}}\n") == ["13:10: key '1' is not text; quote it"]
 
 

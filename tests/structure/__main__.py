@@ -18,6 +18,7 @@ from tests.structure import backends, comments, functions, imports, mappings, na
 from tests.structure.contract import CONTRACT
 from tests.structure.figures import FIGURES, Figure
 from tests.structure.hits import Hit, rank_files
+from tests.structure.reach import reach
 from tests.structure.tree import Checkout, read_checkout
 
 PLACES: Mapping[str, Callable[[Checkout], list[Hit]]] = {
@@ -40,6 +41,7 @@ LISTS: Mapping[str, Callable[[Checkout], list[str]]] = {
     ],
     "order": lambda checkout: imports.order(imports.room_graph(checkout)),
     "road": lambda checkout: [f"{each.calls:3} {' -> '.join(each.path)}" for each in road.roads(checkout)],
+    "reach": lambda checkout: [*reach(checkout).modules, *map(" -> ".join, reach(checkout).climbs)],
 }
 """What `--of` lists otherwise; `order` is a contract that holds where rooms have no circles."""
 

@@ -1,7 +1,7 @@
 """Comparisons with a backend's name outside `engines/`: what differs there is to be asked of the backend."""
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tests.structure.hits import Hit
 from tests.structure.tree import Checkout, Module, owner
@@ -103,6 +103,7 @@ def _lists_backends(strings: Iterable[str]) -> bool:
 
 def _strings(node: ast.expr) -> frozenset[str]:
     """The strings of a display that holds nothing else: keys of a dictionary, items of a tuple, list or set."""
+    items: Sequence[ast.expr | None]
     match node:
         case ast.Constant(value=str(value)):
             return frozenset({value})

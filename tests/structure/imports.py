@@ -49,7 +49,10 @@ def imports_of(module: Module, names: Iterable[str]) -> list[tuple[int, str]]:
     """
     modules = frozenset(names)
     targets = (
-        (getattr(node, "lineno", 0), target) for node in module.nodes for target in _targets(node, modules)
+        (node.lineno, target)
+        for node in module.nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for target in _targets(node, modules)
     )
     return sorted((line, target) for line, target in targets if target in modules)
 
@@ -144,7 +147,7 @@ def _contract_room(module: Module, contract: tuple[str, ...]) -> str:
     return room or folder
 
 
-def _targets(node: ast.AST, names: frozenset[str]) -> Iterator[str]:
+def _targets(node: ast.Import | ast.ImportFrom, names: frozenset[str]) -> Iterator[str]:
     match node:
         case ast.Import(names=aliases):
             yield from (alias.name for alias in aliases)

@@ -30,19 +30,18 @@ def untyped_annotations(checkout: Checkout) -> list[Hit]:
 def params_subscripts(checkout: Checkout) -> list[Hit]:
     """Reads and writes of an untyped parameter by key: `params["name"]`, `step.params["name"]`, `.get("name")`."""
     return sorted(
-        Hit(module.path, getattr(node, "lineno", 0), ast.unparse(node))
+        Hit(module.path, node.lineno, ast.unparse(node))
         for module in checkout.modules
         for node in module.nodes
-        if _reads_params(node)
+        if isinstance(node, ast.expr) and _reads_params(node)
     )
 
 
 def _untyped(module: Module) -> Iterator[ast.expr]:
     bare = {id(part) for part in _bare_annotations(module)}
     for node in (*module.nodes, *_quoted(module)):
-        if isinstance(node, ast.expr) and (
-            (isinstance(node, ast.Subscript) and _holds_any(node)) or id(node) in bare
-        ):
+        untyped = isinstance(node, ast.Subscript) and _holds_any(node)
+        if isinstance(node, ast.expr) and (untyped or id(node) in bare):
             yield node
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tests.structure.symbols import Meaning, Symbols
+from tests.structure.symbols import PROPERTIES, Meaning, Symbols
 from tests.structure.tree import Checkout
 from tests.structure.units import Unit
 
@@ -129,7 +129,8 @@ def call_graph(symbols: Symbols, starts: list[str]) -> Mapping[str, set[str]]:
 
     What it does not say is no call: a missing call makes a road longer, never shorter. Seen are functions,
     classes (their `__init__` and `__post_init__`), methods of values whose class annotations or constructors
-    say, properties, and functions that are passed as arguments and called through the parameter.
+    say, methods of a protocol in each class that has them all, properties, and functions that are passed as
+    arguments and called through the parameter.
     """
     calls: dict[str, set[str]] = defaultdict(set)
     passed: dict[str, set[str]] = defaultdict(set)
@@ -181,6 +182,7 @@ class CallSites:
         match meaning:
             case Meaning(sort="function" | "foreign" | "parameter", name=name):
                 yield name
+                yield from self.symbols.implementations(name)
             case Meaning(sort="class", name=name):
                 yield from self._methods(name, "__init__", "__post_init__")
             case Meaning(sort="instance", name=name):
@@ -193,7 +195,7 @@ class CallSites:
     def _property(self, node: ast.Attribute) -> Iterator[str]:
         base = self.symbols.meaning(node.value, self.unit)
         method = self.symbols.method(base.name, node.attr) if base and base.sort == "instance" else None
-        if method is not None and method.decorators & {"property", "cached_property"}:
+        if method is not None and method.decorators & PROPERTIES:
             yield method.name
 
     def _pass(self, target: str, call: ast.Call) -> None:

@@ -18,6 +18,9 @@ class Meaning:
     name: str
 
 
+PROPERTIES = {"property", "cached_property"}
+
+
 class Symbols:
     """Every unit and class of a checkout, and what expressions mean in them."""
 
@@ -143,7 +146,7 @@ class Symbols:
         """A method, the type of a field or of a property's value; looked up in base classes too."""
         method = self.method(name, attr)
         if method is not None:
-            if method.decorators & {"property", "cached_property"}:
+            if method.decorators & PROPERTIES:
                 return self.returned(method)
             return Meaning("function", method.name)
         for ancestor in self.ancestors(name):
@@ -167,6 +170,23 @@ class Symbols:
     def method(self, name: str, attr: str) -> Unit | None:
         """A method of a class or of its nearest base that has it."""
         return next((base.methods[attr] for base in self.ancestors(name) if attr in base.methods), None)
+
+    def implementations(self, method: str) -> list[str]:
+        """Methods that a call of a protocol's method may run: of the classes that have all its methods."""
+        protocol = self.classes.get(method.rpartition(".")[0])
+        if protocol is None or not any(
+            ast.unparse(base).endswith("Protocol") for base in protocol.node.bases
+        ):
+            return []
+        needed = {name for name, unit in protocol.methods.items() if not unit.decorators & PROPERTIES}
+        classes = [
+            each for each in self.classes.values() if each is not protocol and needed <= each.methods.keys()
+        ]
+        return (
+            [each.methods[name].name for each in classes for name in needed & {method.rpartition(".")[2]}]
+            if len(needed) > 1
+            else []
+        )
 
     def ancestors(self, name: str) -> Iterator[Class]:
         """A class and its base classes, as far as they are the product's."""

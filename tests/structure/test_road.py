@@ -70,7 +70,7 @@ def test_the_boundary_is_one_call_and_the_touch_is_one():
     ],
     ids=["function", "method", "constructor", "property", "lambda", "inner", "partial"],
 )  # fmt: skip
-def test_a_forwarding_layer_adds_one(text):
+def test_a_forwarding_layer_adds_one(text: str):
     assert calls(work=text) == 6
 
 

@@ -51,7 +51,8 @@ class Unit:
     @cached_property
     def body(self) -> list[ast.AST]:
         """The nodes that run when the unit does: nothing of functions and lambdas inside it."""
-        nodes, waiting = [], list(self._statements())
+        nodes: list[ast.AST] = []
+        waiting = list(self._statements())
         while waiting:
             node = waiting.pop()
             nodes.append(node)

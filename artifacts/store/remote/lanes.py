@@ -22,6 +22,8 @@ def in_order(calls: Iterable[Callable[[], Result]], lanes: int = LANES) -> Itera
         try:
             for call in calls:
                 waiting.append(pool.submit(call))
+                # Wait for the oldest, even if a later one is ready: results keep their order, and at most
+                # `lanes` of them exist.
                 if len(waiting) >= lanes:
                     yield waiting.popleft().result()
             while waiting:

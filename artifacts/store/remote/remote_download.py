@@ -43,6 +43,7 @@ def fetch(
         target = directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         _size(target, file.size)
+    # Short files share the lanes; a long file fills all of them with its own parts.
     short = {name: file for name, file in files.items() if file.size <= part_bytes}
     calls = (partial(_settle, objects, directory / name, _single_part(file)) for name, file in short.items())
     for length in in_order(calls):
@@ -153,6 +154,7 @@ def _is_right(handle: int, part: Part) -> bool:
 
 def _has_data(handle: int, part: Part) -> bool:
     try:
+        # `ftruncate` made holes where nothing was fetched yet; reading them would hash gigabytes of zeros.
         return os.lseek(handle, part.offset, os.SEEK_DATA) < part.offset + part.length
     except OSError:  # a hole up to the end of the file, or a file system without SEEK_DATA
         return os.fstat(handle).st_blocks > 0

@@ -63,6 +63,7 @@ class Objects:
         try:
             yield from result.stream(min_chunk_size=CHUNK_BYTES)
         except BaseError as exc:
+            # The caller repeats the request: the client retries requests, not bodies that end early.
             raise Dropped(_reason(exc)) from None
 
     def size(self, path: str) -> int | None:
@@ -76,6 +77,7 @@ class Objects:
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Write an object atomically, replacing an existing one."""
         with self._said("writing", path):
+            # Only large bodies: for small requests, the read timeout notices a dead server much earlier.
             handle = self._sending if len(data) > SHORT_BYTES else self.handle
             try:
                 obstore.put(handle, path, data, use_multipart=False)
@@ -138,5 +140,6 @@ def _reason(exc: BaseError) -> str:
     if status is not None:
         return f"status {status}"
     head = str(exc).partition("\n")[0]
+    # Addresses may be signed, and then let their reader in.
     cause = re.sub(r"\S+://\S+", "the server", head.rpartition(" - ")[2]).strip()
     return cause or type(exc).__name__

@@ -37,6 +37,8 @@ def push_files(
 
 def _send_short(objects: Objects, path: Path, file: FileRecord) -> int:
     target = remote_layout.blob_path(file.sha256)
+    # The path names the digest, so an object of the right size is the content, or a damaged one that `verify`
+    # finds.
     if objects.size(target) != file.size:
         data = path.read_bytes()
         _require(path, file, hashlib.sha256(data).hexdigest())
@@ -58,6 +60,7 @@ def _send_long(objects: Objects, part_bytes: int, path: Path, file: FileRecord, 
     _require(path, file, hasher.hexdigest())
     index = remote_layout.PartIndex(version=1, size=file.size, part_bytes=part_bytes, parts=tuple(parts))
     _require_parts(objects, file, index)
+    # Last: an index in the store means that all of its parts are there.
     objects.write(target, index.to_text().encode())
 
 
@@ -72,6 +75,8 @@ def _parts(
     """One call per part that sends it unless `sizes` has it; every byte also goes through `hasher`."""
     with path.open("rb") as reader:
         for index, (_, length) in enumerate(remote_layout.spans(file.size, part_bytes)):
+            # Read one after another, since one hash runs over the whole file; sending is what runs in
+            # parallel.
             data = reader.read(length)
             hasher.update(data)
             yield partial(_send_part, objects, file.sha256, index, data, sizes)

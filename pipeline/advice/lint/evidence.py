@@ -1,6 +1,6 @@
 """Advice on what ranges are measured on, and on what accuracy is judged by."""
 
-from pipeline.advice.lint.advice import Advice
+from pipeline.backend.lint_rule import Advice
 from pipeline.models.shape import ModelShape
 from recipes.schema import Recipe
 

@@ -1,19 +1,23 @@
 """export: a published engine as the configuration of a server."""
 
 from pathlib import Path
+from pkgutil import iter_modules
 
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH
 from pipeline.cli.commands.generate import engine_of
-from pipeline.cli.parameter_types import PATH
+
+EXPORTERS = Path(__file__).parents[2] / "export" / "exporters"
+"""Its files are the targets; they are listed without an import, which would slow `--help` down."""
+
+TARGETS = "|".join(sorted(module.name.replace("_", "-") for module in iter_modules([str(EXPORTERS)])))
 
 
 @click.command()
 @click.argument("reference", metavar="NAME[@ALIAS|:VERSION]")
-@click.option(
-    "--to", "target", required=True, metavar="triton|trtllm-serve|vllm|k8s", help="Server to export to."
-)
+@click.option("--to", "target", required=True, metavar=TARGETS, help="Server to export to.")
 @click.option("--out", type=PATH, help="Directory to make; default: NAME-VERSION-TARGET here.")
 @click.option("--root", help="Path that the directory has where it is served; default: where it is written.")
 @click.option(

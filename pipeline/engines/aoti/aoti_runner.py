@@ -53,8 +53,8 @@ class Engine:
         batches = (torch.split(each, self.about["max_batch_size"]) for each in (tokens, targets, indices))
         for part in zip(*batches, strict=True):
             arrays = dict(zip(("tokens", "targets", "indices"), (each.numpy() for each in part), strict=True))
-            found = self.ranks.call("score", **arrays)[self.leader]
-            yield Scores(**{name: torch.from_numpy(array) for name, array in found.items()})
+            answers = self.ranks.call("score", **arrays)[self.leader]
+            yield Scores(**{name: torch.from_numpy(array) for name, array in answers.items()})
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Returns logits (B, T, V) float32 of tokens (B, T) int64."""
@@ -87,9 +87,9 @@ class Engine:
         return {**_speed(timed, batch, new_tokens), "peak_memory_bytes": peak}
 
     def _check(self, batch: int, length: int) -> None:
-        for name, asked in (("max_batch_size", batch), ("max_seq_len", length)):
-            if asked > self.about[name]:
-                raise SourceError(f"{name}: {asked} is asked for, the engine is built for {self.about[name]}")
+        for name, size in (("max_batch_size", batch), ("max_seq_len", length)):
+            if size > self.about[name]:
+                raise SourceError(f"{name}: {size} is asked for, the engine is built for {self.about[name]}")
 
 
 def _speed(runs: Sequence[Mapping[str, Any]], batch: int, new_tokens: int) -> dict[str, float]:

@@ -134,14 +134,14 @@ class Graph:
     def __init__(self, package: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
         # torch's own wrapper parses a tree specification at every call, and takes a second to import.
         self.loader = AOTIModelPackageLoader(str(package), name, *LOADING)
-        wanted = self.loader.get_constant_fqns()
-        if missing := [fqn for fqn in wanted if fqn not in tensors]:
+        names = self.loader.get_constant_fqns()
+        if missing := [fqn for fqn in names if fqn not in tensors]:
             raise SourceError(
                 f"{package.parent}: tensors {missing} are missing; convert the checkpoint again"
             )
-        held = {fqn: tensors[fqn] for fqn in wanted}
+        constants = {fqn: tensors[fqn] for fqn in names}
         use_inactive, check_full_update, user_managed = False, True, True
-        self.loader.load_constants(held, use_inactive, check_full_update, user_managed)
+        self.loader.load_constants(constants, use_inactive, check_full_update, user_managed)
 
     def __call__(
         self, x: Tensor, positions: Tensor, window: Tensor, rows: Tensor, caches: list[Tensor]

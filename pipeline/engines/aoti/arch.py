@@ -1,4 +1,4 @@
-"""What config.json of a sharded checkpoint says about the network, as one value."""
+"""The network that config.json of a sharded checkpoint describes, as one value."""
 
 import json
 from collections.abc import Mapping

@@ -118,7 +118,7 @@ class Decoder:
         return new
 
     def _choose(self, logits: Tensor | None) -> Tensor:
-        """Picks the next tokens (B,) on the last stage; the others are told."""
+        """Picks the next tokens (B,) on the last stage, which sends them to the others."""
         chosen = torch.zeros(len(self.texts), dtype=torch.int64)
         if logits is not None:
             chosen = logits.argmax(-1)

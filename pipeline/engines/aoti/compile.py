@@ -128,6 +128,6 @@ def kernel_options(plan: Plan) -> dict[str, Any]:
         # The CPU says what it can. Inductor would compile a program to see, and take a damaged file in its
         # cache, or a host busy for a minute, for a CPU without vectors (torch 2.13, `cpu_vec_isa.py`).
         "cpp.vec_isa_ok": True,
-        # Headers would be read from a directory in /tmp that nobody verifies and nothing removes.
+        # Headers would be read from an unverified directory in /tmp that is never removed.
         "cpp_cache_precompile_headers": False,
     }

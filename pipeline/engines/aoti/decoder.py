@@ -72,8 +72,8 @@ class Layer(nn.Module):
             attended: Tensor = x + seen
             return attended + cast("Tensor", self.mlp(self.post_layernorm(attended), single=step.single))
         attended = x + self.post_layernorm(seen)
-        made = self.mlp(self.pre_feedforward_layernorm(attended), single=step.single)
-        return attended + cast("Tensor", self.post_feedforward_layernorm(made))
+        update = self.mlp(self.pre_feedforward_layernorm(attended), single=step.single)
+        return attended + cast("Tensor", self.post_feedforward_layernorm(update))
 
 
 class Embedding(nn.Module):
@@ -89,16 +89,16 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Looks tokens up: (B, T) -> (B, T, H)."""
-        found = self._looked_up(tokens)
-        return found if self.scale == 1 else found * self.scale
+        rows = self._looked_up(tokens)
+        return rows if self.scale == 1 else rows * self.scale
 
     def _looked_up(self, tokens: Tensor) -> Tensor:
         if self.tp == 1:
             return F.embedding(tokens, self.weight)
         local = tokens - cast("Tensor", self.start)
-        mine = (local >= 0) & (local < self.rows)
-        found = F.embedding(torch.where(mine, local, 0), self.weight)
-        return rank_sum(found * mine.unsqueeze(-1), self.tp)
+        local_mask = (local >= 0) & (local < self.rows)
+        rows = F.embedding(torch.where(local_mask, local, 0), self.weight)
+        return rank_sum(rows * local_mask.unsqueeze(-1), self.tp)
 
 
 class Transformer(nn.Module):

@@ -58,14 +58,14 @@ def use_faster_ways(stage: nn.Module, tuning: Tuning, options: Mapping[str, Any]
     """
     cpu, ways = cpu_name(), {}
     for linear in (each for each in _linears(stage) if len(each.ways) > 1):
-        found = known(linear, cpu, tuning)
-        if found is None:
+        times = known(linear, cpu, tuning)
+        if times is None:
             seconds = {way: _seconds(linear, way, options) for way in linear.ways}
-            found = Times(cpu=cpu, layer=linear.key, seconds=seconds)
-        linear.way = ways[linear.key] = min(linear.ways, key=found.seconds.__getitem__)
-        file = tuning.kept / found.file
+            times = Times(cpu=cpu, layer=linear.key, seconds=seconds)
+        linear.way = ways[linear.key] = min(linear.ways, key=times.seconds.__getitem__)
+        file = tuning.kept / times.file
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(found.model_dump_json(indent=1) + "\n")
+        file.write_text(times.model_dump_json(indent=1) + "\n")
     return ways
 
 
@@ -84,11 +84,11 @@ def known(linear: Linear, cpu: str, tuning: Tuning) -> Times | None:
     name = Times(cpu=cpu, layer=linear.key, seconds={}).file
     for directory in (tuning.kept, tuning.earlier):
         try:
-            found = Times.model_validate_json((directory / name).read_bytes()) if directory else None
+            times = Times.model_validate_json((directory / name).read_bytes()) if directory else None
         except (OSError, ValidationError):
             continue
-        if found and (found.cpu, found.layer, {*found.seconds}) == (cpu, linear.key, {*linear.ways}):
-            return found
+        if times and (times.cpu, times.layer, {*times.seconds}) == (cpu, linear.key, {*linear.ways}):
+            return times
     return None
 
 

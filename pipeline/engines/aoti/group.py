@@ -43,12 +43,12 @@ class Ranks:
         """Starts the ranks and waits until all have loaded."""
         context, port = get_context("spawn"), _free_port()
         for rank in range(self.world_size):
-            ours, theirs = context.Pipe()
-            args = (self.directory, rank, (self.world_size, port), theirs, self.log(rank))
+            pipe, rank_end = context.Pipe()
+            args = (self.directory, rank, (self.world_size, port), rank_end, self.log(rank))
             process = context.Process(target=serve, args=args, daemon=True)
             process.start()
-            theirs.close()
-            self.pipes.append(ours)
+            rank_end.close()
+            self.pipes.append(pipe)
             self.processes.append(process)
         try:
             self._collect(lambda event: None)
@@ -124,11 +124,11 @@ class Ranks:
         lines = self.log(rank).read_text(errors="replace").splitlines() if self.log(rank).exists() else []
         tail = "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (nothing)"
         who = f"rank {rank} of {self.world_size} of the engine"
-        return full_disk.explained(BuildFailed(f"{who} {how}; the end of its log:\n{tail}"), who)
+        return full_disk.explain_failure(BuildFailed(f"{who} {how}; the end of its log:\n{tail}"), who)
 
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:
-    """Body of a rank's process: loads, says so, answers calls until the pipe closes."""
+    """Body of a rank's process: loads, reports that, and answers calls until the pipe closes."""
     tie(os.getppid())
     _redirect(log)
     try:

@@ -164,8 +164,8 @@ class SharedExpert(nn.Module):
     def forward(self, x: Tensor, *, single: bool) -> Tensor:
         """Applies the expert: (B, T, H) -> (B, T, H), this rank's part of the sum."""
         up, gate = self.fc(x, single=single).chunk(2, -1)
-        made: Tensor = self.proj(F.silu(gate) * up, single=single)
-        return made
+        out: Tensor = self.proj(F.silu(gate) * up, single=single)
+        return out
 
 
 class Moe(nn.Module):
@@ -192,35 +192,35 @@ class Moe(nn.Module):
         """Applies the experts: (B, T, H) -> (B, T, H)."""
         tokens = x.flatten(0, -2)
         weights, experts = self.router(tokens)
-        made = self._one(tokens, weights, experts) if single else self._many(tokens, weights, experts)
-        made = made.to(x.dtype).view(x.shape)
+        out = self._one(tokens, weights, experts) if single else self._many(tokens, weights, experts)
+        out = out.to(x.dtype).view(x.shape)
         if self.shared_expert is not None and self.shared_expert_gate is not None:
-            made = made + torch.sigmoid(self.shared_expert_gate(x, single=single)) * self.shared_expert(
+            out = out + torch.sigmoid(self.shared_expert_gate(x, single=single)) * self.shared_expert(
                 x, single=single
             )
-        return rank_sum(made, self.tp)
+        return rank_sum(out, self.tp)
 
     def _many(self, tokens: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Sends all tokens through all experts of the rank, and weighs what comes out: (N, H) float32."""
-        held = torch.arange(self.held, device=tokens.device)
+        numbers = torch.arange(self.held, device=tokens.device)
         if self.start is not None:
-            held = held + cast("Tensor", self.start)
-        share = ((experts.unsqueeze(-1) == held) * weights.unsqueeze(-1)).sum(-2)
-        made = torch.zeros(tokens.shape, device=tokens.device)
+            numbers = numbers + cast("Tensor", self.start)
+        share = ((experts.unsqueeze(-1) == numbers) * weights.unsqueeze(-1)).sum(-2)
+        total = torch.zeros(tokens.shape, device=tokens.device)
         for first in range(0, self.held, AT_ONCE):
             some = slice(first, min(first + AT_ONCE, self.held))
             up, gate = self.fc.many(tokens, some).to(tokens.dtype).chunk(2, -1)
             out = self.proj.many(F.silu(gate) * up, some)
-            made = made + (out * share[:, some].t().unsqueeze(-1)).sum(0)
-        return made
+            total = total + (out * share[:, some].t().unsqueeze(-1)).sum(0)
+        return total
 
     def _one(self, tokens: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
         """Sends the one token through its experts, those of other ranks with no weight: (1, H) float32."""
         share, chosen = weights[0], experts[0]
         if self.start is not None:
             chosen = chosen - cast("Tensor", self.start)
-            mine = (chosen >= 0) & (chosen < self.held)
-            share, chosen = share * mine, torch.where(mine, chosen, 0)
+            on_rank = (chosen >= 0) & (chosen < self.held)
+            share, chosen = share * on_rank, torch.where(on_rank, chosen, 0)
         up, gate = self.fc.one(tokens[0], chosen).to(tokens.dtype).chunk(2, -1)
         out = self.proj.one(F.silu(gate) * up, chosen)
         return (out * share.unsqueeze(-1)).sum(0, keepdim=True)

@@ -1,4 +1,4 @@
-"""What a sharded checkpoint says about the format of each linear and of the KV cache."""
+"""Formats of the linears and of the KV cache in a sharded checkpoint."""
 
 import json
 import re
@@ -90,15 +90,15 @@ def linears_of(
     """
     names = {name_of(layer, linear) for layer in range(num_layers) for linear in sources}
     if quantization.get("quant_algo") == MIXED:
-        found = _each(checkpoint / MIXED_FILE, names)
+        formats = _each(checkpoint / MIXED_FILE, names)
     else:
         default, excluded = _format(quantization, "config.json"), quantization.get("exclude_modules") or ()
         excluded = [newest(pattern) for pattern in excluded]
-        found = {
+        formats = {
             name: default for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)
         }
     return tuple(
-        {linear: found.get(name_of(layer, linear), UNQUANTIZED) for linear in sources}
+        {linear: formats.get(name_of(layer, linear), UNQUANTIZED) for linear in sources}
         for layer in range(num_layers)
     )
 
@@ -106,8 +106,8 @@ def linears_of(
 def _each(path: Path, names: set[str]) -> dict[str, LinearFormat]:
     if not path.is_file():
         raise SourceError(f"{path}: missing, and config.json says {MIXED}; convert the checkpoint again")
-    told: dict[str, Any] = json.loads(path.read_text())["quantized_layers"]
-    layers = {newest(name): block for name, block in told.items()}
+    blocks: dict[str, Any] = json.loads(path.read_text())["quantized_layers"]
+    layers = {newest(name): block for name, block in blocks.items()}
     if unknown := sorted(layers.keys() - names):
         raise SourceError(
             f"{path}: the model has no linear {unknown[0]}; linears are named like {min(names)}"
@@ -120,8 +120,8 @@ def _format(block: Mapping[str, Any], where: str) -> LinearFormat:
     if algorithm is None:
         return UNQUANTIZED
     if algorithm not in ALGORITHMS:
-        known = ", ".join(ALGORITHMS)
-        raise SourceError(f"{where}: quant_algo {algorithm!r} is not built by backend aoti; have {known}")
+        names = ", ".join(ALGORITHMS)
+        raise SourceError(f"{where}: quant_algo {algorithm!r} is not built by backend aoti; have {names}")
     fmt = FORMATS[ALGORITHMS[algorithm]]
     if fmt.name == "int4_awq" and not block.get("pre_quant_scale", True):
         fmt = FORMATS["int4_wo"]  # TensorRT-LLM has one name for int4 blocks, smoothed or not
@@ -132,9 +132,9 @@ def kv_cache_of(quantization: Mapping[str, Any]) -> str:
     """Reads the KV cache's type; SourceError for one that this backend does not build."""
     algorithm = quantization.get("kv_cache_quant_algo")
     if algorithm not in KV_CACHES:
-        known = ", ".join(name for name in KV_CACHES if name)
+        names = ", ".join(name for name in KV_CACHES if name)
         raise SourceError(
-            f"config.json: kv_cache_quant_algo {algorithm!r} is not built by backend aoti; have {known}"
+            f"config.json: kv_cache_quant_algo {algorithm!r} is not built by backend aoti; have {names}"
         )
     return KV_CACHES[algorithm]
 
@@ -146,7 +146,7 @@ def differences(
 ) -> Iterator[tuple[str, str, str]]:
     """Yields linears whose format is not what a recipe asks: name, format found, format asked for."""
     for number, layer in enumerate(linears):
-        for linear, found in layer.items():
-            asked = precision.of(f"model.layers.{number}.{sources[linear]}").name
-            if asked != found.format:
-                yield name_of(number, linear), found.format, asked
+        for linear, fmt in layer.items():
+            expected = precision.of(f"model.layers.{number}.{sources[linear]}").name
+            if expected != fmt.format:
+                yield name_of(number, linear), fmt.format, expected

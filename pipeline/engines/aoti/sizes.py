@@ -27,8 +27,9 @@ class Limits:
 
 def new_caches(arch: Arch, dtype: torch.dtype, batch: int, capacity: int) -> list[Tensor]:
     """Returns a rank's empty KV cache: K and V of every layer of the stage, (batch, S, heads, head size)."""
-    shape, kept = (batch, capacity, arch.rank_kv_heads, arch.head_size), cache_dtype(arch.kv_cache, dtype)
-    return [torch.zeros(shape, dtype=kept) for _ in range(2 * arch.stage_layers)]
+    shape = (batch, capacity, arch.rank_kv_heads, arch.head_size)
+    cached = cache_dtype(arch.kv_cache, dtype)
+    return [torch.zeros(shape, dtype=cached) for _ in range(2 * arch.stage_layers)]
 
 
 def cache_bytes(arch: Arch, dtype: torch.dtype, limits: Limits) -> int:

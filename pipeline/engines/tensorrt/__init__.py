@@ -1,150 +1,170 @@
 """Backend `tensorrt`: engines that a TensorRT-LLM installation outside our environment builds."""
 
-import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
+from pipeline.backend.deployment import ServedFiles, release_of
+from pipeline.backend.draft_net import DraftNet, rank_file_reasons
+from pipeline.backend.lint_rule import Rule
+from pipeline.backend.protocol import Backend
 from pipeline.checkpoint.layout_checks import reasons as impossible
 from pipeline.checkpoint.loadable import unloadable
-from pipeline.engines.tensorrt import profiles, support
+from pipeline.engines.tensorrt import kernel_advice, profiles, prompt_advice, support
 from pipeline.engines.tensorrt.capabilities import NEWEST, Capabilities, snapshot, table
-from pipeline.engines.tensorrt.rules import draft_request, effective, worked_out
+from pipeline.engines.tensorrt.rules import apply_rules, draft_request, resolve_settings
+from pipeline.engines.tensorrt.served_engine import read_served
+from pipeline.engines.tensorrt.tensorrt_files import TensorrtFiles
+from pipeline.engines.tensorrt.tensorrt_memory import TensorrtMemory
 from pipeline.engines.tensorrt.tensorrt_options import Options, options_model
 from pipeline.engines.tensorrt.tensorrt_refusals import reasons
 from pipeline.errors import BackendUnavailable
-from pipeline.process.gpus import TARGETS
-from pipeline.process.host import Gpu
+from pipeline.trtllm import cache_advice, gpu_advice, serving_advice
+from pipeline.trtllm.target_gpus import identity, lacking_gpus
 
-FORMS = {"pcie", "nvl"}
-"""Words in names of GPUs and of targets for other forms than SXM, which have other clocks."""
+PURPOSE = "to choose kernels on and to score the engine"
+"""What the building host needs GPUs for."""
 
-MEMORY_TOLERANCE = 0.03
-"""By how much drivers differ in a type's memory."""
+ADVICE: tuple[Rule, ...] = (
+    gpu_advice.fp8_weights,
+    cache_advice.fp8_cache,
+    kernel_advice.multiple_profiles,
+    kernel_advice.gemm_plugin_on,
+    kernel_advice.gemm_plugin_off,
+    prompt_advice.paged_context,
+    prompt_advice.chunked_context,
+    prompt_advice.host_offload,
+    kernel_advice.reduce_fusion,
+    kernel_advice.user_buffer,
+    kernel_advice.gemm_swiglu,
+    kernel_advice.low_latency_gemm,
+    kernel_advice.low_latency_alone,
+    kernel_advice.fast_build,
+    gpu_advice.ranks_without_nvlink,
+    serving_advice.batch_for_throughput,
+    serving_advice.batch_for_latency,
+    serving_advice.tokens_per_pass,
+    prompt_advice.speculation,
+    prompt_advice.queue_delay,
+)
+"""Rules of `enginery lint`, what gains most first."""
+
+LAST_RELEASE = (1, 2)
+"""Last release of TensorRT-LLM that builds engines ahead; later ones load checkpoints."""
 
 
 class Tensorrt:
-    """What the planner asks of this backend."""
+    """What is asked of this backend."""
 
     uses_toolchain = True
+    on_gpu = True
+    quantizes_at_build = True
+    holds_code = False
+    server = "trtllm-serve"
+    advice = ADVICE
+    foreign = TensorrtFiles()
     checkpoint: Final = "sharded_checkpoint"
     build = "pipeline.engines.tensorrt.build_tensorrt:build"
     runner = "pipeline.engines.tensorrt.tensorrt_runner"
 
-    def options(self, wanted: Wanted) -> type[Options]:
-        """Model of `engine.options` for the toolchain's version."""
-        return options_model(understood(wanted))
+    @property
+    def memory(self) -> TensorrtMemory:
+        """Memory that building and serving take."""
+        return TensorrtMemory(self.settings)  # sizes follow from the options' effective values
 
-    def missing(self, wanted: Wanted) -> str | None:
+    def options(self, request: BuildRequest) -> type[Options]:
+        """Model of `engine.options` for the toolchain's version."""
+        return options_model(understood(request))
+
+    def missing(self, request: BuildRequest) -> str | None:
         """Says which toolchain or GPUs the host lacks; engines are built and scored on what they are for."""
-        toolchain = wanted.toolchain
+        toolchain = request.toolchain
         if toolchain is None:
-            why = wanted.choice.problem or "none was looked for"
+            why = request.choice.problem or "none was looked for"
             return f"backend tensorrt needs a TensorRT-LLM toolchain: {why}"
         try:
             table(toolchain.version)
         except BackendUnavailable as exc:
             return f"toolchain {toolchain.name}: {exc}"
-        return _lacking_gpus(wanted)
+        return lacking_gpus(request, PURPOSE)
 
-    def reasons(self, wanted: Wanted) -> list[str]:
+    def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
-        engine = wanted.engine
-        made = worked_out(wanted, _parsed(wanted))
+        engine = request.engine
+        sheet = apply_rules(request, _parsed(request))
         return [
-            *_unsupported(wanted, made.table),
-            *_unsupported_draft(wanted, made.table),
-            *profiles.problems(wanted.traffic, engine.max_batch_size, engine.max_seq_len),
-            *reasons(made),
+            *_unsupported(request, sheet.table),
+            *_unsupported_draft(request, sheet.table),
+            *profiles.problems(request.traffic, engine.max_batch_size, engine.max_seq_len),
+            *reasons(sheet),
         ]
 
-    def notes(self, wanted: Wanted) -> list[str]:
-        """Says which table is used and which settings trtllm-build would change without a word."""
-        known = understood(wanted)
-        about = [known.note] if wanted.toolchain is not None and known.note else []
-        if wanted.toolchain is None:
-            about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {known.snapshot}"]
-        return [*about, *effective(wanted, _parsed(wanted)).notes]
+    def notes(self, request: BuildRequest) -> list[str]:
+        """The option table that is used, and the settings that trtllm-build would silently override."""
+        options = understood(request)
+        about = [options.note] if request.toolchain is not None and options.note else []
+        if request.toolchain is None:
+            about = [f"engine.toolchain: there is none; options are those of TensorRT-LLM {options.snapshot}"]
+        return [*about, *resolve_settings(request, _parsed(request)).notes]
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """Every option with its effective value."""
-        return effective(wanted, _parsed(wanted)).settings
+        return resolve_settings(request, _parsed(request)).as_param()
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What tactics and compatibility depend on: the toolchain's versions, the GPU and its driver."""
-        found = gpus(wanted)
-        versions = dict(wanted.toolchain.versions) if wanted.toolchain else {}
-        if not found:
-            return {"versions": versions, "gpu": None, "sm": support.sm(wanted), "driver": None}
-        return {"versions": versions, "gpu": found[0].name, "sm": found[0].sm, "driver": found[0].driver}
+        return identity(request)
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
-        """The toolchain; timing caches are with what builds learn, which the store keeps by key."""
-        return {"toolchain": wanted.toolchain.as_dict() if wanted.toolchain else None}
+    def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
+        """Why a net cannot be built into the engine, which takes EAGLE-1."""
+        return rank_file_reasons(net, request)
+
+    def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
+        """The limits in trtllm-build's config.json, and the draft model's engine."""
+        return read_served(directory, about)
+
+    def suggested_for(self, programs: Mapping[str, str], *, on_gpu: bool) -> bool:
+        """On GPUs, for releases of TensorRT-LLM that load engines, or for any."""
+        version = programs.get("tensorrt_llm", "")
+        return on_gpu and (not version or release_of(version) <= LAST_RELEASE)
 
 
-def understood(wanted: Wanted) -> Capabilities:
+def understood(request: BuildRequest) -> Capabilities:
     """The option table of the toolchain's version; the newest where there is no toolchain that has one.
 
     So a recipe is checked on hosts that cannot build it; `missing` says what they lack.
     """
-    if wanted.toolchain is None:
+    if request.toolchain is None:
         return snapshot(NEWEST)
     try:
-        return table(wanted.toolchain.version)
+        return table(request.toolchain.version)
     except BackendUnavailable:
         return snapshot(NEWEST)
 
 
-def _unsupported(wanted: Wanted, known: Capabilities) -> list[str]:
-    """What the version does not build or load; of a layout that is impossible anyway the planner tells."""
-    found, engine = list(support.problems(wanted, known)), wanted.engine
-    layout = (wanted.shape, wanted.precision, engine.tp, engine.pp)
-    if wanted.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
-        found += unloadable(*layout, known.version, engine.ep)
-    return found
+def _unsupported(request: BuildRequest, options: Capabilities) -> list[str]:
+    """What the version does not build or load; the planner reports impossible layouts itself."""
+    problems, engine = list(support.problems(request, options)), request.engine
+    layout = (request.shape, request.precision, engine.tp, engine.pp)
+    if request.shape.architecture in support.FAMILIES and not impossible(*layout, engine.ep):
+        problems += unloadable(*layout, options.version, engine.ep)
+    return problems
 
 
-def _unsupported_draft(wanted: Wanted, known: Capabilities) -> list[str]:
-    """The same of the draft model, but for what is said of the target already."""
-    draft = draft_request(wanted)
+def _unsupported_draft(request: BuildRequest, options: Capabilities) -> list[str]:
+    """The same for the draft model, without what holds for the target too."""
+    draft = draft_request(request)
     if draft is None:
         return []
-    told = _unsupported(wanted, known)
-    return [f"speculative.draft: {reason}" for reason in _unsupported(draft, known) if reason not in told]
+    of_target = _unsupported(request, options)
+    return [
+        f"speculative.draft: {reason}" for reason in _unsupported(draft, options) if reason not in of_target
+    ]
 
 
-def gpus(wanted: Wanted) -> list[Gpu]:
-    """The host's GPUs of the target's type; all of the first one's kind for `host`."""
-    target, found = wanted.engine.target, wanted.host.gpus
-    if target == "host":
-        return [gpu for gpu in found if (gpu.name, gpu.sm) == (found[0].name, found[0].sm)]
-    return [gpu for gpu in found if _is_of(target, gpu)]
+def _parsed(request: BuildRequest) -> Options:
+    return options_model(understood(request)).model_validate(request.engine.options)
 
 
-def _is_of(target: str, gpu: Gpu) -> bool:
-    """Whether a GPU is of a type: its name has the type's words, and capability and memory agree."""
-    kind = TARGETS.get(target)
-    if kind is None or gpu.sm != kind.sm or abs(gpu.memory_bytes / kind.memory_bytes - 1) > MEMORY_TOLERANCE:
-        return False
-    base, *forms = target.split("-")
-    named = set(re.split(r"[\s-]+", gpu.name.lower()))
-    return base in named and named & FORMS == set(forms) & FORMS
-
-
-def _lacking_gpus(wanted: Wanted) -> str | None:
-    engine, have = wanted.engine, gpus(wanted)
-    if len(have) >= engine.world_size:
-        return None
-    found = ", ".join(f"{gpu.name} (sm_{gpu.sm})" for gpu in wanted.host.gpus) or "none"
-    kind = "NVIDIA" if engine.target == "host" else engine.target
-    return (
-        f"backend tensorrt needs {engine.world_size} {kind} GPU(s) here, to choose kernels on and to "
-        f"score the engine; this host has {found}; build on another host, or change engine.target, tp or pp"
-    )
-
-
-def _parsed(wanted: Wanted) -> Options:
-    return options_model(understood(wanted)).model_validate(wanted.engine.options)
-
-
-BACKEND = Tensorrt()
+BACKEND: Backend = Tensorrt()

@@ -1,4 +1,4 @@
-"""What the log of `trtllm-build` says, line by line: phases, memory, kernels left out, warnings, errors.
+"""Reads the log of `trtllm-build`, line by line: phases, memory, kernels left out, warnings, errors.
 
 The lines are those of public logs of TensorRT-LLM 0.9 to 1.0 (github.com/NVIDIA/TensorRT-LLM issue 493; build
 logs that users published of 0.20.0 and 1.0.0) and of `builder.py` and `commands/build.py` of 0.16.0. A line
@@ -49,7 +49,7 @@ class BuildLog:
 
     def __init__(self) -> None:
         self.version = ""
-        """Version that the builder says it is."""
+        """Version in the builder's banner."""
         self.phases: dict[str, list[float]] = {name: [] for name in PHASES}
         self.memory: dict[str, int] = {}
         self.skipped: list[int] = []
@@ -59,15 +59,15 @@ class BuildLog:
         self.errors: Counter[str] = Counter()
         self.out_of_memory = False
 
-    def hear(self, line: str) -> None:
+    def on_line(self, line: str) -> None:
         """Takes one line of the log."""
         if banner := VERSION.search(line):
             self.version = banner.group(1)
         self.out_of_memory |= OUT_OF_MEMORY.search(line) is not None
-        found = LINE.search(line)
-        if found is None:
+        match = LINE.search(line)
+        if match is None:
             return
-        level, text = found.group(2), found.group(3).strip()
+        level, text = match.group(2), match.group(3).strip()
         if level == "W":
             self._warning(text)
         elif level in ("E", "F"):
@@ -88,13 +88,13 @@ class BuildLog:
 
     def _figure(self, text: str) -> None:
         for name, pattern in PHASES.items():
-            if found := pattern.search(text):
-                self.phases[name].append(_seconds(found.group(1)))
+            if match := pattern.search(text):
+                self.phases[name].append(_seconds(match.group(1)))
         for name, (pattern, unit) in MEMORY.items():
-            if found := pattern.search(text):
-                self.memory[name] = max(self.memory.get(name, 0), round(float(found.group(1)) * unit))
-        if found := ENTRIES.search(text):
-            self.cache_entries = max(self.cache_entries, int(found.group(1)))
+            if match := pattern.search(text):
+                self.memory[name] = max(self.memory.get(name, 0), round(float(match.group(1)) * unit))
+        if match := ENTRIES.search(text):
+            self.cache_entries = max(self.cache_entries, int(match.group(1)))
 
     def report(self) -> dict[str, Any]:
         """Everything as JSON; seconds of each phase in the order in which ranks finished it."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import psutil
 
 from pipeline.engines.tensorrt import timing_cache
 from pipeline.engines.tensorrt.build_log import MARKS, BuildLog
-from pipeline.engines.tensorrt.command import command
+from pipeline.engines.tensorrt.command import BuildRun, command
 from pipeline.engines.tensorrt.description import (
     Built,
     add_draft,
@@ -27,22 +27,20 @@ from pipeline.engines.tensorrt.description import (
     relative_places,
     write_json,
 )
-from pipeline.engines.tensorrt.engine_parts import DRAFT, Part, parts_of, viewed
+from pipeline.engines.tensorrt.engine_parts import Part, parts_of, viewed
+from pipeline.engines.tensorrt.engine_settings import DRAFT
 from pipeline.engines.tensorrt.timing_cache import Reuse
 from pipeline.engines.tensorrt.workers import Workers, workers
 from pipeline.errors import BuildFailed
 from pipeline.process import process
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import EngineJob
 from pipeline.step.reuse import REPORT, TUNING
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.gpus_idle import Device
 
-Progress = Callable[[int, int, str], None]
-
 SHOWN_ERRORS = 5
-
-INPUT_CACHE = "--input_timing_cache"
-"""Absent before 0.9, where one option names both files."""
 
 GPU_MEMORY = (
     "the GPU ran out of memory: lower engine.max_batch_size, engine.max_seq_len or options.max_num_tokens, "
@@ -62,24 +60,24 @@ class _Site:
     earlier: Path | None
     """Tuning directory of an earlier build."""
     scratch: Path
-    """Directory for logs until they are told."""
+    """Directory for the logs of parts that are being built."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Builds the engine, and what belongs to it; `job` follows the child-process contract.
+def build(job: EngineJob, progress: Progress) -> None:
+    """Builds the engine, and what belongs to it.
 
     Nothing of a part that fails is worth keeping: the caller discards `out`.
     """
-    params, places = job["params"], job["places"]
+    toolchain, out = job.places.toolchain, job.out
+    assert toolchain is not None
     parts = parts_of(job)
-    devices = gpus_idle.idle(params, max(part.world_size for part in parts))
-    earlier = Path(places[TUNING]) if TUNING in places else None
+    devices = gpus_idle.idle(job.params, max(part.world_size for part in parts))
     total = len(MARKS) * sum(part.world_size for part in parts)
     with tempfile.TemporaryDirectory(prefix="enginery-build-") as scratch:
         site = _Site(
-            toolchain=Toolchain.of(places["toolchain"]),
+            toolchain=toolchain,
             devices=devices,
-            earlier=earlier,
+            earlier=job.places.tuning,
             scratch=Path(scratch),
         )
         done = 0
@@ -108,7 +106,9 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     """Builds one engine into its directory."""
     device, tuning = site.devices[0], out / TUNING
     out.mkdir(exist_ok=True)
-    key = timing_cache.key_of(device, site.toolchain.versions, {**part.asked, "part": part.name})
+    timed = {**part.asked, "options": part.settings.as_param(), "part": part.name}
+    key = timing_cache.key_of(device, site.toolchain.versions, timed)
+    # Builds keep the timing cache of the served engine only: twins and drafts have other kernels.
     reuse = timing_cache.bring(site.earlier if not part.name else None, tuning, key)
     sizes = [file.stat().st_size for file in part.rank_files]
     free = psutil.virtual_memory().available
@@ -116,21 +116,21 @@ def _build_part(part: Part, site: _Site, out: Path, meter: _Meter) -> None:
     log = BuildLog()
     usage = _run(part, site, out, at_once, log, meter)
     timing_cache.finish(tuning, key)
-    found = checked(part, out, log, site.toolchain.version)
+    differences = checked(part, out, log, site.toolchain.version)
     relative_places(out)
     shutil.copytree(part.checkpoint / "tokenizer", out / "tokenizer")
-    built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=found)
+    built = Built(part=part, toolchain=site.toolchain, device=device, log=log, differences=differences)
     write_json(out / "engine.json", describe(built, out))
-    report = {"gpus": [one.index for one in site.devices], **_report(log, usage, at_once, reuse)}
+    report = {"gpus": [gpu.index for gpu in site.devices], **_report(log, usage, at_once, reuse)}
     write_json(tuning / REPORT, report)
 
 
 def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, meter: _Meter) -> process.Usage:
     """Runs trtllm-build; BuildFailed with its own errors, the end of its log, and what may help."""
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         sys.stdout.write(line + "\n")
-        log.hear(line)
+        log.on_line(line)
         meter(log.marks)
 
     work = process.Job(
@@ -142,7 +142,7 @@ def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, me
         guarded=True,
     )
     try:
-        return process.run(work, on_line=hear)
+        return process.run(work, on_line=on_line)
     except BuildFailed as exc:
         raise BuildFailed("\n  ".join([str(exc), *_causes(log)])) from None
     finally:
@@ -150,16 +150,16 @@ def _run(part: Part, site: _Site, out: Path, at_once: Workers, log: BuildLog, me
 
 
 def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str]:
-    """The command that builds a part, `count` ranks at once; pure.
-
-    One after another, ranks share the timing cache that the first one writes. At once, one rank might read
-    the file while another writes it, so all of them read a copy.
-    """
-    settings, cache = part.asked["options"], out / TUNING / timing_cache.CACHE
-    arguments = command(settings, part.checkpoint, out, timing_cache=cache, workers=count)
-    if count > 1 and INPUT_CACHE in arguments:
-        arguments[arguments.index(INPUT_CACHE) + 1] = str(out / TUNING / timing_cache.COPY)
-    mounts = (part.checkpoint, *part.linked, out)
+    """The command that builds a part, `count` ranks at once; pure."""
+    cache = out / TUNING / timing_cache.CACHE
+    run = BuildRun(
+        checkpoint=part.checkpoint,
+        out=out,
+        timing_cache=cache,
+        input_cache=out / TUNING / timing_cache.COPY if count > 1 else cache,
+        workers=count,
+    )
+    arguments, mounts = command(part.settings, run), (part.checkpoint, *part.linked, out)
     if toolchain.launcher == "mpirun":
         ranks = ("-n", str(count), "--allow-run-as-root", toolchain.program("trtllm-build"))
         return toolchain.argv("mpirun", *ranks, *arguments, mounts=mounts)
@@ -168,15 +168,15 @@ def argv_of(part: Part, toolchain: Toolchain, out: Path, count: int) -> list[str
 
 def clean_env(env: Mapping[str, str], devices: Sequence[Device]) -> dict[str, str]:
     """Our environment without what leads a foreign Python to our packages, and with these GPUs only."""
-    kept = {name: value for name, value in env.items() if name != "PYTHONPATH"}
-    return {**kept, gpus_idle.VISIBLE: gpus_idle.visible(devices)}
+    cleaned = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    return {**cleaned, gpus_idle.VISIBLE: gpus_idle.visible(devices)}
 
 
 def _causes(log: BuildLog) -> list[str]:
-    """What the log says of a failure, and what to do about it."""
+    """Errors in the log, and what to do about them."""
     errors = list(log.errors)[:SHOWN_ERRORS]
-    told = [f"error in the log: {text}" for text in errors]
-    return [*told, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
+    lines = [f"error in the log: {text}" for text in errors]
+    return [*lines, GPU_MEMORY if log.out_of_memory else HOST_MEMORY]
 
 
 def _report(log: BuildLog, usage: process.Usage, at_once: Workers, reuse: Reuse) -> dict[str, Any]:

@@ -3,40 +3,60 @@
 Written from the option tables; never run against the real command.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.engines.tensorrt.capabilities import Capabilities, Option, snapshot
-from pipeline.engines.tensorrt.sheet import AT_BUILD
+from pipeline.engines.tensorrt.capabilities import Option
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 
 
-def command(
-    settings: Mapping[str, Any], checkpoint: Path, out: Path, *, timing_cache: Path, workers: int
-) -> list[str]:
-    """The arguments after the program's name.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRun:
+    """Where and how one build runs; in no key."""
 
-    `settings` are those of `rules.effective`. `timing_cache` is one file, read if it is there and written by
-    rank 0, so that ranks built one after another share timings. Missing and unknown settings are a KeyError.
+    checkpoint: Path
+    out: Path
+    timing_cache: Path
+    """Written by rank 0, and read by the ranks that are built after it."""
+    input_cache: Path
+    """Read by every rank. Ranks built one after another share `timing_cache`; those built at once read a
+    copy, because one might read the file while another writes it."""
+    workers: int
+    """Ranks built at once."""
+
+    def arguments(self) -> dict[str, Any]:
+        """Option -> value, under the names of every version; 0.8 has one option for both caches."""
+        return {
+            "checkpoint_dir": str(self.checkpoint),
+            "output_dir": str(self.out),
+            "workers": self.workers,
+            "timing_cache": str(self.timing_cache),
+            "input_timing_cache": str(self.input_cache),
+            "output_timing_cache": str(self.timing_cache),
+        }
+
+
+def command(settings: EngineSettings, run: BuildRun) -> list[str]:
+    """The arguments after the program's name, in the order of the version's table.
+
+    Missing and unknown settings are a KeyError.
     """
-    table = snapshot(settings["table"])
-    values = {name: value for name, value in settings.items() if name not in ("table", "draft")}
-    values |= {"checkpoint_dir": str(checkpoint), "output_dir": str(out), "workers": workers}
-    values |= _caches(table, timing_cache)
-    expected = {option.name for option in table.options.values() if not option.deprecated}
+    options = settings.table.options
+    values = {
+        **settings.values,
+        **{name: value for name, value in run.arguments().items() if name in options},
+    }
+    expected = {option.name for option in options.values() if not option.deprecated}
     if values.keys() != expected:
         raise KeyError(
-            f"settings of {table.snapshot}: missing {sorted(expected - values.keys())}, "
+            f"settings of {settings.table.snapshot}: missing {sorted(expected - values.keys())}, "
             f"unknown {sorted(values.keys() - expected)}"
         )
-    ordered = [option for option in table.options.values() if option.name in values]
+    # The table keeps the order of the command's own help, so a changed setting changes its own words only.
+    ordered = [option for option in options.values() if option.name in values]
     return [word for option in ordered for word in _words(option, values[option.name])]
-
-
-def _caches(table: Capabilities, timing_cache: Path) -> dict[str, str]:
-    """The timing cache, by the one name of 0.8 or the two names since."""
-    names = [name for name in AT_BUILD if name.endswith("timing_cache")]
-    return {name: str(timing_cache) for name in names if name in table.options}
 
 
 def _words(option: Option, value: Any) -> Iterator[str]:
@@ -46,4 +66,4 @@ def _words(option: Option, value: Any) -> Iterator[str]:
     yield f"--{option.name}"
     if value is True:
         return
-    yield from (str(one) for one in (value if isinstance(value, list) else [value]))
+    yield from (str(word) for word in (value if isinstance(value, list) else [value]))

@@ -1,4 +1,4 @@
-"""Looks at what `trtllm-build` wrote, and says in `engine.json` what was really built."""
+"""Checks what `trtllm-build` wrote, and describes the built engine in `engine.json`."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.backend.engine_files import SCORING
 from pipeline.engines.tensorrt.build_log import BuildLog
-from pipeline.engines.tensorrt.engine_parts import DRAFT, SCORING, Part
+from pipeline.engines.tensorrt.engine_parts import Part
+from pipeline.engines.tensorrt.engine_settings import DRAFT
 from pipeline.engines.tensorrt.read_back import Difference, differences
 from pipeline.errors import BackendUnavailable, BuildFailed
 from pipeline.toolchains.toolchain import Toolchain
@@ -42,15 +44,15 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
             f"trtllm-build ended well but wrote no {', '.join(missing) or 'config.json'}; see its log above"
         )
     config = json.loads((out / "config.json").read_text())
-    said = {"log": log.version, "config.json": config.get("version", "")}
-    for where, found in said.items():
-        if found and found != version:
+    versions = {"log": log.version, "config.json": config.get("version", "")}
+    for where, built_by in versions.items():
+        if built_by and built_by != version:
             raise BackendUnavailable(
-                f"the {where} of the build says TensorRT-LLM {found}, the toolchain was probed as {version}; "
-                "run again: `enginery toolchains` asks it anew"
+                f"the {where} of the build says TensorRT-LLM {built_by}, the toolchain was probed as "
+                f"{version}; run again: `enginery tools toolchains` asks it anew"
             )
-    found_differences = differences(part.asked, config)
-    reducing = [str(one) for one in found_differences if one.reduces]
+    found_differences = differences(part.asked, part.settings, config)
+    reducing = [str(difference) for difference in found_differences if difference.reduces]
     if reducing:
         raise BuildFailed(
             f"the engine does less than was asked: {'; '.join(reducing)}; ask for what the builder gives, or "
@@ -62,30 +64,30 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
 def describe(built: Built, out: Path) -> dict[str, Any]:
     """Says what was built, for readers and for the runner."""
     part, device = built.part, built.device
-    config, asked = part.config, part.asked
+    config, params = part.config, part.asked
     weights = {name: _bytes(out, name) for name in _engine_files(part)}
     return {
         "backend": "tensorrt",
         "part": part.name or TARGET,
-        "scored": SCORING if not part.name and asked["options"].get("max_draft_len") else "",
-        "format": asked["format"],
+        "scored": SCORING if not part.name and part.settings.max_draft_len else "",
+        "format": params["format"],
         "dtype": config["dtype"],
         "kv_cache": _kv_type(part),
         "device": "cuda",
-        "tp": asked["tp"],
-        "pp": asked["pp"],
-        "ep": asked["ep"],
+        "tp": params["tp"],
+        "pp": params["pp"],
+        "ep": params["ep"],
         "world_size": part.world_size,
-        "max_batch_size": asked["max_batch_size"],
-        "max_seq_len": asked["max_seq_len"],
+        "max_batch_size": params["max_batch_size"],
+        "max_seq_len": params["max_seq_len"],
         "attention_windows": attention_windows(config["layer_windows"], _longest(part, out)),
         "vocab_size": config["vocab_size"],
         "gpu": device.name,
         "sm": device.sm,
         "driver": device.driver,
         "toolchain": dict(built.toolchain.versions),
-        "settings": asked["options"],
-        "differences": [asdict(one) for one in built.differences],
+        "settings": part.settings.as_param(),
+        "differences": [asdict(difference) for difference in built.differences],
         "weight_bytes": weights,
         "kv_bytes_per_token_per_rank": kv_bytes_per_token(config, part),
         "memory_bytes_per_rank": [_memory(built, size) for size in weights.values()],
@@ -109,18 +111,18 @@ def _relative(value: Any, out: Path) -> Any:
 
 
 def _longest(part: Part, out: Path) -> int:
-    """Tokens of a sequence as the runtime will see it, with draft tokens; older builders do not say."""
+    """Tokens of a sequence as the runtime will see it, with draft tokens; older builders do not write it."""
     built = json.loads((out / "config.json").read_text())["build_config"]
     return int(built.get("max_seq_len") or part.asked["max_seq_len"])
 
 
 def add_draft(out: Path) -> None:
     """Counts the draft model's engine in the description of the one it runs beside, on the same GPUs."""
-    ours, theirs = (json.loads((place / "engine.json").read_text()) for place in (out, out / DRAFT))
-    ours["weight_bytes"] |= {f"{DRAFT}/{name}": size for name, size in theirs["weight_bytes"].items()}
-    pairs = zip(ours["memory_bytes_per_rank"], theirs["memory_bytes_per_rank"], strict=True)
-    ours["memory_bytes_per_rank"] = [sum(pair) for pair in pairs]
-    write_json(out / "engine.json", ours)
+    target, draft = (json.loads((place / "engine.json").read_text()) for place in (out, out / DRAFT))
+    target["weight_bytes"] |= {f"{DRAFT}/{name}": size for name, size in draft["weight_bytes"].items()}
+    pairs = zip(target["memory_bytes_per_rank"], draft["memory_bytes_per_rank"], strict=True)
+    target["memory_bytes_per_rank"] = [sum(pair) for pair in pairs]
+    write_json(out / "engine.json", target)
 
 
 def kv_bytes_per_token(config: Mapping[str, Any], part: Part) -> int:

@@ -1,4 +1,4 @@
-"""What each option of `trtllm-build` does, in one line; and who sets those that recipes do not."""
+"""What each option of `trtllm-build` does, in one line; and what sets those that recipes do not."""
 
 DESCRIPTIONS = {
     "max_input_len": "Tokens of the longest prompt; `auto`: from `traffic`, else `engine.max_seq_len`.",

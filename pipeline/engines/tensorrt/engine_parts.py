@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.backend.engine_files import SCORING
 from pipeline.checkpoint.with_heads import PLAIN
-from pipeline.engines.tensorrt import rules, support
+from pipeline.engines.tensorrt import support
+from pipeline.engines.tensorrt.engine_settings import DRAFT, EngineSettings
 from pipeline.errors import SourceError
+from pipeline.step.parameters import EngineJob
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
 CONFIG = "config.json"
-DRAFT, SCORING = "draft", "scoring"
-"""Directories of the other engines, below the engine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,8 @@ class Part:
     config: Mapping[str, Any]
     """The checkpoint's config.json."""
     asked: Mapping[str, Any]
-    """`options`, `format`, `kv_cache`, `tp`, `pp` and `ep`, as read-back compares them."""
+    """`format`, `kv_cache`, `tp`, `pp`, `ep` and limits, as read-back compares them."""
+    settings: EngineSettings
 
     config_file: str = CONFIG
     """Name of its config.json in the checkpoint."""
@@ -49,31 +51,31 @@ class Part:
         return [self.checkpoint / f"rank{rank}.safetensors" for rank in range(self.world_size)]
 
 
-def parts_of(job: Mapping[str, Any]) -> list[Part]:
+def parts_of(job: EngineJob) -> list[Part]:
     """What a job builds, in order; SourceError where a checkpoint is not what the job says.
 
     An engine that checks draft tokens cannot return the logits of prompts. Its twin, of the same weights and
     settings without the drafts, can, and stands for it where scores are needed.
     """
-    params, inputs = job["params"], job["inputs"]
-    target = _part("", Path(inputs["sharded_checkpoint"]), params)
-    found = [target]
-    if params["options"].get("max_draft_len"):
-        twin = {**params, "options": rules.scoring(dict(params["options"]))}
+    params, inputs = job.params.document(), job.inputs
+    settings = EngineSettings.parse(job.params.options)
+    target = _part("", inputs["sharded_checkpoint"], params, settings)
+    parts = [target]
+    if settings.max_draft_len:
         file = PLAIN if (target.checkpoint / PLAIN).is_file() else CONFIG
-        found.append(_part(SCORING, target.checkpoint, twin, file))
-    if (settings := params["options"].get(DRAFT)) is not None:
-        checkpoint = Path(inputs["draft_checkpoint"])
-        asked = {**params, "options": settings, "kv_cache": "auto", "format": _format(checkpoint)}
-        found.append(_part(DRAFT, checkpoint, asked))
-        _check_pair(target, found[-1])
-    return found
+        parts.append(_part(SCORING, target.checkpoint, params, settings.scored_twin(), file))
+    if settings.draft is not None:
+        checkpoint = inputs["draft_checkpoint"]
+        asked = {**params, "kv_cache": "auto", "format": _format(checkpoint)}
+        parts.append(_part(DRAFT, checkpoint, asked, settings.draft))
+        _check_pair(target, parts[-1])
+    return parts
 
 
 def read_config(checkpoint: Path, file: str = CONFIG) -> dict[str, Any]:
     """A checkpoint's config.json."""
-    found: dict[str, Any] = json.loads((checkpoint / file).read_text())
-    return found
+    config: dict[str, Any] = json.loads((checkpoint / file).read_text())
+    return config
 
 
 def viewed(part: Part, scratch: Path) -> Part:
@@ -93,22 +95,32 @@ def viewed(part: Part, scratch: Path) -> Part:
     return replace(part, checkpoint=view)
 
 
-def _part(name: str, checkpoint: Path, asked: Mapping[str, Any], file: str = CONFIG) -> Part:
+def _part(
+    name: str, checkpoint: Path, params: Mapping[str, Any], settings: EngineSettings, file: str = CONFIG
+) -> Part:
     config = read_config(checkpoint, file)
-    part = Part(name=name, checkpoint=checkpoint, config=config, asked=asked, config_file=file)
+    asked = {param: value for param, value in params.items() if param != "options"}
+    part = Part(
+        name=name,
+        checkpoint=checkpoint,
+        config=config,
+        asked=asked,
+        settings=settings,
+        config_file=file,
+    )
     mapping, quantization = part.config["mapping"], part.config["quantization"]
     algorithm = support.algorithm(Precision.parse(asked["format"]))
-    stated = [
+    facts = [
         ("tp", mapping["tp_size"], asked["tp"]),
         ("pp", mapping["pp_size"], asked["pp"]),
         ("ep", mapping.get("moe_ep_size", 1), asked["ep"]),
         ("quant_algo", quantization["quant_algo"], algorithm),
     ]
-    for what, found, wanted in stated:
-        if found != wanted:
+    for field, stated, expected in facts:
+        if stated != expected:
             raise SourceError(
-                f"{checkpoint.name}/config.json: {what} is {found!r}, the {name or 'target'} engine asks for "
-                f"{wanted!r}; give the checkpoint of that layout and format"
+                f"{checkpoint.name}/config.json: {field} is {stated!r}, the {name or 'target'} engine asks "
+                f"for {expected!r}; give the checkpoint of that layout and format"
             )
     missing = [file.name for file in part.rank_files if not file.is_file()]
     if missing:
@@ -118,12 +130,12 @@ def _part(name: str, checkpoint: Path, asked: Mapping[str, Any], file: str = CON
 
 def _format(checkpoint: Path) -> str:
     """A format that a checkpoint of one format has; TensorRT-LLM knows no other difference between two."""
-    stated = read_config(checkpoint)["quantization"]["quant_algo"]
+    algorithm = read_config(checkpoint)["quantization"]["quant_algo"]
     for name in FORMATS:
-        if support.algorithm(Precision.parse(name)) == stated:
+        if support.algorithm(Precision.parse(name)) == algorithm:
             return name
     raise SourceError(
-        f"{checkpoint}: quant_algo {stated!r} is that of no format; convert the checkpoint again"
+        f"{checkpoint}: quant_algo {algorithm!r} is that of no format; convert the checkpoint again"
     )
 
 
@@ -132,13 +144,13 @@ def _check_pair(target: Part, draft: Part) -> None:
     pairs = [
         ("vocab_size", target.config["vocab_size"], draft.config["vocab_size"]),
         *(
-            (name, target.asked["options"].get(name), draft.asked["options"].get(name))
+            (name, target.settings.get(name), draft.settings.get(name))
             for name in ("tokens_per_block", "use_paged_context_fmha", "max_batch_size")
         ),
     ]
-    for name, ours, theirs in pairs:
-        if ours != theirs:
+    for name, of_target, of_draft in pairs:
+        if of_target != of_draft:
             raise SourceError(
-                f"speculative.draft: {name} is {theirs!r} in the draft model, {ours!r} in the target; "
+                f"speculative.draft: {name} is {of_draft!r} in the draft model, {of_target!r} in the target; "
                 "the two run as a pair and need the same"
             )

@@ -59,17 +59,17 @@ def problems(traffic: Traffic | None, max_batch_size: int, max_seq_len: int) -> 
     """What of `traffic` the engine's limits do not serve, each with the field to change."""
     if traffic is None:
         return []
-    found = []
+    lines = []
     longest = (traffic.max_input_tokens or traffic.input_tokens) + 1
     if max(longest, traffic.input_tokens + traffic.output_tokens) > max_seq_len:
-        found.append(
+        lines.append(
             f"engine.max_seq_len: {max_seq_len} tokens do not hold what traffic says: prompts of up to "
             f"{longest - 1}, and {traffic.input_tokens} with an answer of {traffic.output_tokens}; "
             f"raise it to {max(longest, traffic.input_tokens + traffic.output_tokens)}"
         )
     if traffic.concurrency is not None and traffic.concurrency > max_batch_size:
-        found.append(
+        lines.append(
             f"engine.max_batch_size: {max_batch_size} requests at once are fewer than traffic.concurrency "
             f"{traffic.concurrency}; raise the one or lower the other"
         )
-    return found
+    return lines

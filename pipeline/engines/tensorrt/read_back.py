@@ -1,4 +1,4 @@
-"""Compares what an engine says of itself with what was asked; pure.
+"""Compares a built engine's config.json with the settings that it was built with; pure.
 
 The layout of `config.json` was read in `builder.py` of TensorRT-LLM 0.12 and 1.0 to 1.2; no engine's was at
 hand.
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.checkpoint.rank_layout import KV_ALGORITHMS
-from pipeline.engines.tensorrt.capabilities import Option, snapshot
+from pipeline.engines.tensorrt.capabilities import Option
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.support import algorithm
 from recipes.precision import Precision
 
@@ -73,44 +74,45 @@ class Difference:
         return f"{self.name}: asked {self.asked}, built {self.built}"
 
 
-def differences(asked: Mapping[str, Any], config_json: Mapping[str, Any]) -> list[Difference]:
+def differences(
+    params: Mapping[str, Any], settings: EngineSettings, config_json: Mapping[str, Any]
+) -> list[Difference]:
     """Every difference between the parameters of an engine step and the engine's config.json.
 
-    `asked` has `options` (of `rules.effective`), `format`, `kv_cache`, `tp`, `pp` and `ep`. What the builder
-    adds to `max_seq_len` for draft tokens is no difference.
+    `asked` has `format`, `kv_cache`, `tp`, `pp` and `ep`. What the builder adds to `max_seq_len` for draft
+    tokens is no difference.
     """
-    settings = asked["options"]
-    found = list(_mapping(asked, config_json)) + list(_quantization(asked, config_json))
-    for option in snapshot(settings["table"]).options.values():
-        if option.name in settings and not _is_left_out(option, settings):
-            found += _compared(option, settings, config_json)
-    return found
+    differing = list(_mapping(params, config_json)) + list(_quantization(params, config_json))
+    for option in settings.table.options.values():
+        if option.name in settings.values and not _is_left_out(option, settings):
+            differing += _compared(option, settings, config_json)
+    return differing
 
 
-def _is_left_out(option: Option, settings: Mapping[str, Any]) -> bool:
-    """Whether config.json says nothing of the option; of LoRA it does where the plugin is on."""
+def _is_left_out(option: Option, settings: EngineSettings) -> bool:
+    """Whether config.json lacks the option; options of LoRA are written where the plugin is on."""
     lora = option.name.startswith(("lora_", "max_lora")) and option.name != "lora_plugin"
     return option.name in NOT_WRITTEN or (lora and settings.get("lora_plugin", "disable") == "disable")
 
 
 def _compared(
-    option: Option, settings: Mapping[str, Any], config_json: Mapping[str, Any]
+    option: Option, settings: EngineSettings, config_json: Mapping[str, Any]
 ) -> Iterator[Difference]:
-    name, wanted = option.name, settings[option.name]
+    name, setting = option.name, settings.values[option.name]
     built = _built(option, config_json)
-    if wanted is None and name in ("builder_opt", "builder_force_num_profiles", "opt_num_tokens"):
+    if setting is None and name in ("builder_opt", "builder_force_num_profiles", "opt_num_tokens"):
         return
-    expected = _expected(name, wanted, settings, config_json)
+    expected = _expected(name, setting, settings, config_json)
     if built in expected:
         return
     less = name in LIMITS and isinstance(built, int) and built < expected[0]
     yield Difference(
-        name=name, asked=wanted, built=built, reduces=less or (name in NEEDED and built != ABSENT)
+        name=name, asked=setting, built=built, reduces=less or (name in NEEDED and built != ABSENT)
     )
 
 
 def _expected(
-    name: str, wanted: Any, settings: Mapping[str, Any], config_json: Mapping[str, Any]
+    name: str, setting: Any, settings: EngineSettings, config_json: Mapping[str, Any]
 ) -> tuple[Any, ...]:
     """The values that config.json may have for one setting."""
     pretrained = config_json["pretrained_config"]
@@ -119,15 +121,15 @@ def _expected(
         "disable": (False, None, "disable"),
         "auto": ("auto", pretrained.get("dtype")),
     }
-    if isinstance(wanted, str) and wanted in words:
-        return words[wanted]
+    if isinstance(setting, str) and setting in words:
+        return words[setting]
     if name == "kv_cache_type":
-        return (wanted.upper(), wanted)
+        return (setting.upper(), setting)
     if name == "speculative_decoding_mode":
-        return (MODES.get(wanted, 1), (wanted or "none").upper())
+        return (MODES.get(setting, 1), (setting or "none").upper())
     if name == "max_seq_len" and settings.get("speculative_decoding_mode"):
-        return (wanted + settings["max_draft_len"] + pretrained.get("num_eagle_layers", 0),)
-    return (wanted,)
+        return (setting + settings.max_draft_len + pretrained.get("num_eagle_layers", 0),)
+    return (setting,)
 
 
 def _built(option: Option, config_json: Mapping[str, Any]) -> Any:
@@ -136,9 +138,9 @@ def _built(option: Option, config_json: Mapping[str, Any]) -> Any:
         return _at(config_json, PLACES[option.name])
     place: tuple[str, ...] = ("build_config", option.name)
     if option.kind == "plugin":
-        found = _at(config_json, ("build_config", "plugin_config", option.name))
-        if found != ABSENT:
-            return found
+        value = _at(config_json, ("build_config", "plugin_config", option.name))
+        if value != ABSENT:
+            return value
     return _at(config_json, place)
 
 
@@ -150,21 +152,21 @@ def _at(value: Any, place: tuple[str, ...]) -> Any:
     return value
 
 
-def _mapping(asked: Mapping[str, Any], config_json: Mapping[str, Any]) -> Iterator[Difference]:
-    """Ranks; what old versions do not say of experts is no difference."""
+def _mapping(params: Mapping[str, Any], config_json: Mapping[str, Any]) -> Iterator[Difference]:
+    """Ranks; old versions do not write the experts' ranks, which is no difference."""
     names = {"tp": "tp_size", "pp": "pp_size", "ep": "moe_ep_size"}
-    for name, theirs in names.items():
-        built = _at(config_json, ("pretrained_config", "mapping", theirs))
-        if built != asked[name] and not (name == "ep" and built in (ABSENT, -1)):
-            yield Difference(name=name, asked=asked[name], built=built, reduces=True)
+    for name, field_name in names.items():
+        built = _at(config_json, ("pretrained_config", "mapping", field_name))
+        if built != params[name] and not (name == "ep" and built in (ABSENT, -1)):
+            yield Difference(name=name, asked=params[name], built=built, reduces=True)
 
 
-def _quantization(asked: Mapping[str, Any], config_json: Mapping[str, Any]) -> Iterator[Difference]:
-    wanted = {
-        "quant_algo": algorithm(Precision.parse(asked["format"])),
-        "kv_cache_quant_algo": KV_ALGORITHMS[asked["kv_cache"]],
+def _quantization(params: Mapping[str, Any], config_json: Mapping[str, Any]) -> Iterator[Difference]:
+    expected = {
+        "quant_algo": algorithm(Precision.parse(params["format"])),
+        "kv_cache_quant_algo": KV_ALGORITHMS[params["kv_cache"]],
     }
-    for name, value in wanted.items():
+    for name, value in expected.items():
         built = _at(config_json, ("pretrained_config", "quantization", name))
         if built != value:
             yield Difference(name=name, asked=value, built=built, reduces=True)

@@ -1,10 +1,11 @@
-"""The settings of one engine while they are worked out: a value per option, and a note per change."""
+"""The settings of one engine while rules change them: a value per option, and a note per change."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt.capabilities import Capabilities, Option
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.tensorrt_options import Options, default_of
 
 AT_BUILD = (
@@ -17,7 +18,7 @@ AT_BUILD = (
 class Sheet:
     """Every option of the version's table that the engine depends on."""
 
-    wanted: Wanted
+    request: BuildRequest
     table: Capabilities
     given: frozenset[str]
     """Options that the recipe gives."""
@@ -42,8 +43,8 @@ class Sheet:
         if name not in self.values or self.values[name] == value:
             return
         before, self.values[name] = self.values[name], value
-        what = f"{_said(value)}" if before == "auto" else f"{_said(value)} instead of {_said(before)}"
-        self.notes.append(f"engine.options.{name}: {what}, because {why}")
+        text = f"{_word(value)}" if before == "auto" else f"{_word(value)} instead of {_word(before)}"
+        self.notes.append(f"engine.options.{name}: {text}, because {why}")
 
     def switch(self, name: str, *, on: bool, why: str) -> None:
         """Changes a switch or flag, in the version's own spelling."""
@@ -51,16 +52,22 @@ class Sheet:
             flag = self.table.options[name].type == "flag"
             self.change(name, on if flag else ("enable" if on else "disable"), why)
 
+    def resolved(self, draft: EngineSettings | None = None) -> EngineSettings:
+        """The settings that the sheet came to."""
+        return EngineSettings(
+            table=self.table, values=dict(self.values), draft=draft, notes=tuple(self.notes)
+        )
 
-def sheet(wanted: Wanted, options: Options) -> Sheet:
+
+def open_sheet(request: BuildRequest, options: Options) -> Sheet:
     """The settings as the recipe gives them, defaults for the others."""
-    table, asked = options.table, options.model_dump(mode="json")
+    table, plain = options.table, options.model_dump(mode="json")
     values = {
-        option.name: asked.get(option.name, _plain(option))
+        option.name: plain.get(option.name, _plain(option))
         for option in table.options.values()
         if option.name not in AT_BUILD and not option.deprecated
     }
-    return Sheet(wanted=wanted, table=table, given=frozenset(options.model_fields_set), values=values)
+    return Sheet(request=request, table=table, given=frozenset(options.model_fields_set), values=values)
 
 
 def _plain(option: Option) -> Any:
@@ -69,7 +76,7 @@ def _plain(option: Option) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _said(value: Any) -> str:
+def _word(value: Any) -> str:
     if value is None:
         return "unset"
     if isinstance(value, bool):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt.capabilities import Capabilities
-from pipeline.process.gpus import TARGETS
+from pipeline.trtllm.target_gpus import sm
 from recipes.precision import Precision
 
 Number = tuple[int, int]
@@ -66,7 +66,7 @@ MODES: dict[str, Number] = {
 
 
 def algorithm(precision: Precision) -> str | None:
-    """TensorRT-LLM's name of the checkpoint's format, as its config.json says it; None: not quantized."""
+    """TensorRT-LLM's name of the checkpoint's format, as in its config.json; None: not quantized."""
     names = {_algorithm(fmt.quant_algo) for fmt in precision.formats if fmt.quant_algo}
     if len(names) > 1:
         return "MIXED_PRECISION"
@@ -78,29 +78,21 @@ def _algorithm(name: str) -> str:
     return "W4A16_AWQ" if name == "W4A16" else name
 
 
-def sm(wanted: Wanted) -> int | None:
-    """Compute capability times ten of the GPU that the engine is for; None: this host has no GPU."""
-    target = wanted.engine.target
-    if target != "host":
-        return TARGETS[target].sm if target in TARGETS else None
-    return wanted.host.gpus[0].sm if wanted.host.gpus else None
-
-
-def problems(wanted: Wanted, table: Capabilities) -> Iterator[str]:
+def problems(request: BuildRequest, table: Capabilities) -> Iterator[str]:
     """What the toolchain's version does not build, each with the recipe field to change."""
-    yield from _model(wanted, table)
-    yield from _format(wanted, table)
-    yield from _gpu(wanted, table)
-    yield from _parallel(wanted, table)
-    yield from _speculative(wanted, table)
+    yield from _model(request, table)
+    yield from _format(request, table)
+    yield from _gpu(request, table)
+    yield from _parallel(request, table)
+    yield from _speculative(request, table)
 
 
 def _since(number: Number) -> str:
     return f"{number[0]}.{number[1]}"
 
 
-def _model(wanted: Wanted, table: Capabilities) -> Iterator[str]:
-    architecture = wanted.shape.architecture
+def _model(request: BuildRequest, table: Capabilities) -> Iterator[str]:
+    architecture = request.shape.architecture
     since = FAMILIES.get(architecture)
     if since is None:
         yield (
@@ -112,49 +104,49 @@ def _model(wanted: Wanted, table: Capabilities) -> Iterator[str]:
             f"model: {architecture} needs TensorRT-LLM {_since(since)}; this toolchain is {table.version}; "
             "choose a newer one with engine.toolchain"
         )
-    scaling = (wanted.shape.rope_scaling or {}).get("rope_type")
+    scaling = (request.shape.rope_scaling or {}).get("rope_type")
     if scaling is None:
         return
     first = ROTARY.get(scaling)
     if first is None or table.number < first:
-        known = [name for name, number in ROTARY.items() if table.number >= number]
+        rotary = [name for name, number in ROTARY.items() if table.number >= number]
         yield (
             f"model: TensorRT-LLM {table.version} is not given rope_type {scaling!r}; "
-            f"it is given none, {', '.join(known)}"
+            f"it is given none, {', '.join(rotary)}"
         )
 
 
-def _format(wanted: Wanted, table: Capabilities) -> Iterator[str]:
-    name = algorithm(wanted.precision)
+def _format(request: BuildRequest, table: Capabilities) -> Iterator[str]:
+    name = algorithm(request.precision)
     since = ALGORITHMS.get(name or "", (0, 0))
-    what = "model"
-    if wanted.shape.experts is not None and EXPERT_ALGORITHMS.get(name or "", (0, 0)) > since:
-        since, what = EXPERT_ALGORITHMS[name or ""], "mixture of experts"
+    kind = "model"
+    if request.shape.experts is not None and EXPERT_ALGORITHMS.get(name or "", (0, 0)) > since:
+        since, kind = EXPERT_ALGORITHMS[name or ""], "mixture of experts"
     if table.number < since:
         yield (
-            f"format: {wanted.precision} of a {what} needs TensorRT-LLM {_since(since)}, where {name} is "
+            f"format: {request.precision} of a {kind} needs TensorRT-LLM {_since(since)}, where {name} is "
             f"first read; this toolchain is {table.version}; choose a newer one, or another format"
         )
-    yield from _ada(wanted, table)
+    yield from _ada(request, table)
 
 
-def _ada(wanted: Wanted, table: Capabilities) -> Iterator[str]:
+def _ada(request: BuildRequest, table: Capabilities) -> Iterator[str]:
     """Formats that sm_89 got later than sm_90."""
-    name, dtype = algorithm(wanted.precision), wanted.shape.dtype
+    name, dtype = algorithm(request.precision), request.shape.dtype
     since = ADA.get((name, dtype)) or ADA.get((name, ""))
-    if sm(wanted) == 89 and since is not None and table.number < since:
+    if sm(request) == 89 and since is not None and table.number < since:
         yield (
-            f"format: {wanted.precision} on sm_89 needs TensorRT-LLM {_since(since)}; this toolchain is "
+            f"format: {request.precision} on sm_89 needs TensorRT-LLM {_since(since)}; this toolchain is "
             f"{table.version}; choose a newer one, or another format"
         )
 
 
-def _gpu(wanted: Wanted, table: Capabilities) -> Iterator[str]:
-    capability = sm(wanted)
-    least = max(fmt.min_sm for fmt in wanted.precision.formats)
-    if wanted.engine.target == "host" and capability is not None and capability < least:
+def _gpu(request: BuildRequest, table: Capabilities) -> Iterator[str]:
+    capability = sm(request)
+    least = max(fmt.min_sm for fmt in request.precision.formats)
+    if request.engine.target == "host" and capability is not None and capability < least:
         yield (
-            f"format: {wanted.precision} needs sm_{least}; this host's GPU is sm_{capability}; "
+            f"format: {request.precision} needs sm_{least}; this host's GPU is sm_{capability}; "
             "choose another format, or build on another host"
         )
     if capability is None or not 100 <= capability < 120:
@@ -164,17 +156,17 @@ def _gpu(wanted: Wanted, table: Capabilities) -> Iterator[str]:
             f"engine.target: sm_{capability} needs TensorRT-LLM {_since(BLACKWELL)}; this toolchain is "
             f"{table.version}; choose a newer one with engine.toolchain"
         )
-    if {fmt.quant_algo for fmt in wanted.precision.formats} - BLACKWELL_ALGORITHMS:
+    if {fmt.quant_algo for fmt in request.precision.formats} - BLACKWELL_ALGORITHMS:
         yield (
-            f"format: {wanted.precision} is not built for sm_{capability}, where TensorRT-LLM refuses int8, "
+            f"format: {request.precision} is not built for sm_{capability}, where TensorRT-LLM refuses int8, "
             "int4 and scales per channel; choose fp8 or none"
         )
-    if wanted.kv_cache == "int8":
+    if request.kv_cache == "int8":
         yield f"kv_cache: int8 is not built for sm_{capability}; choose fp8 or auto"
 
 
-def _parallel(wanted: Wanted, table: Capabilities) -> Iterator[str]:
-    engine = wanted.engine
+def _parallel(request: BuildRequest, table: Capabilities) -> Iterator[str]:
+    engine = request.engine
     if engine.ep not in (1, engine.tp) and table.number < TP_WITH_EP:
         yield (
             f"engine.ep: {engine.ep} of {engine.tp} ranks needs TensorRT-LLM {_since(TP_WITH_EP)}; this "
@@ -182,14 +174,14 @@ def _parallel(wanted: Wanted, table: Capabilities) -> Iterator[str]:
         )
 
 
-def _speculative(wanted: Wanted, table: Capabilities) -> Iterator[str]:
-    asked = wanted.speculative
-    if asked is None:
+def _speculative(request: BuildRequest, table: Capabilities) -> Iterator[str]:
+    speculative = request.speculative
+    if speculative is None:
         return
     option = table.options.get("speculative_decoding_mode")
-    first = MODES[asked.mode]
-    if option is None or asked.mode not in option.choices or table.number < first:
+    first = MODES[speculative.mode]
+    if option is None or speculative.mode not in option.choices or table.number < first:
         yield (
-            f"speculative.mode: {asked.mode} needs TensorRT-LLM {_since(first)}; this toolchain is "
+            f"speculative.mode: {speculative.mode} needs TensorRT-LLM {_since(first)}; this toolchain is "
             f"{table.version}; choose a newer one with engine.toolchain"
         )

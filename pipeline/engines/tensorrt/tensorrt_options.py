@@ -26,7 +26,7 @@ AUTO = {
     "max_input_len", "max_num_tokens", "opt_num_tokens", "logits_dtype", "builder_opt",
     "builder_force_num_profiles", "multiple_profiles",
 }  # fmt: skip
-"""Options that may be left to us; `auto` says so."""
+"""Options that Enginery chooses where they are `auto`."""
 
 ALWAYS = {"kv_cache_type": "paged", "gather_context_logits": True}
 """Defaults that are ours."""
@@ -69,9 +69,9 @@ def _model(name: str, version: str) -> type[Options]:
     fields: dict[str, Any] = {
         option.name: _field(option) for option in table.options.values() if _is_open(option)
     }
-    made = create_model("Options", __base__=Options, __doc__=f"Options of trtllm-build {version}.", **fields)
-    made.table = table
-    return made
+    model = create_model("Options", __base__=Options, __doc__=f"Options of trtllm-build {version}.", **fields)
+    model.table = table
+    return model
 
 
 def _is_open(option: Option) -> bool:
@@ -109,10 +109,10 @@ def _type(option: Option) -> Any:
         return Annotated[Literal["enable", "disable"], BeforeValidator(_word)]
     if option.type == "int" and not option.choices:
         return _integer(option)
-    one: Any = Literal.__getitem__(option.choices)
+    choice: Any = Literal.__getitem__(option.choices)
     if option.many:
-        return Several[one]
-    return Annotated[one, BeforeValidator(_off)] if "disable" in option.choices else one
+        return Several[choice]
+    return Annotated[choice, BeforeValidator(_off)] if "disable" in option.choices else choice
 
 
 def _integer(option: Option) -> Any:
@@ -158,14 +158,14 @@ def unknown(name: str, table: Capabilities) -> str:
         return f"is not an option here: {hint}"
     if name in table.options:
         return f"is deprecated in TensorRT-LLM {table.version}; give kv_cache_type"
-    having = [one for one in SNAPSHOTS if name in snapshot(one).options]
+    having = [release for release in SNAPSHOTS if name in snapshot(release).options]
     if not having:
-        known = [option.name for option in table.options.values() if _is_open(option)]
-        near = difflib.get_close_matches(name, known, n=1)
+        names = [option.name for option in table.options.values() if _is_open(option)]
+        near = difflib.get_close_matches(name, names, n=1)
         return f"is no option of trtllm-build{f'; did you mean {near[0]!r}?' if near else ''}"
     if SNAPSHOTS.index(having[-1]) < SNAPSHOTS.index(table.snapshot):
-        gone = snapshot(having[-1]).options[name].removed
-        return f"was removed in TensorRT-LLM {gone}; this toolchain is {table.version}, {_span(having)}"
+        removed_in = snapshot(having[-1]).options[name].removed
+        return f"was removed in TensorRT-LLM {removed_in}; this toolchain is {table.version}, {_span(having)}"
     return f"is not in TensorRT-LLM {table.version}; {_span(having)}"
 
 

@@ -30,13 +30,13 @@ def load(directory: Path) -> Iterator[Engine]:
         yield engine
 
 
-def require(directory: Path, here: Host, toolchain: Toolchain) -> None:
+def require(directory: Path, this_host: Host, toolchain: Toolchain) -> None:
     """Raises BackendUnavailable with every reason why the engine must not be loaded here.
 
     SourceError for an engine whose windows are unknown.
     """
-    if found := mismatches(description(directory), here, toolchain):
-        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *found]))
+    if problems := mismatches(description(directory), this_host, toolchain):
+        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *problems]))
     if "attention_windows" not in description(directory):
         raise SourceError(f"{directory}: its description lacks the attention windows; build its recipe again")
 
@@ -71,12 +71,12 @@ def unscored(directory: Path) -> str:
 
 
 def _job(directory: Path, about: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the worker loads: windows are told, because the engine does not hold them.
+    """What the worker loads; windows are passed as settings, because engines do not store them.
 
     Lookahead engines propose with sizes, Medusa's and EAGLE's with a tree, that they have room for.
     """
     job = {
-        "kind": "tensorrt",
+        "kind": "engine",
         "model": str(directory),
         "kv_cache_fraction": KV_CACHE_FRACTION,
         "attention_windows": about["attention_windows"],
@@ -98,7 +98,7 @@ def _medusa(directory: Path, max_draft_len: int) -> dict[str, Any]:
 
 
 def _eagle(directory: Path, max_draft_len: int) -> dict[str, Any]:
-    """Fields of TensorRT-LLM's EagleDecodingConfig; it wants to hear of a net, which the engine holds."""
+    """Fields of TensorRT-LLM's EagleDecodingConfig, which requires a net's name; the engine holds the net."""
     paths = tree(max_draft_len)
     return {
         "max_draft_len": max_draft_len,

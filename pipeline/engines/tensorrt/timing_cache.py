@@ -46,21 +46,21 @@ def key_of(device: Device, versions: Mapping[str, str], built: Mapping[str, Any]
 
 
 def bring(earlier: Path | None, tuning: Path, key: Mapping[str, Any]) -> Reuse:
-    """Copies an earlier build's cache into `tuning` if it is valid for `key`; says why not otherwise."""
+    """Copies an earlier build's cache into `tuning` if it is valid for `key`; else gives the reason."""
     tuning.mkdir(exist_ok=True)
     if earlier is None or not (earlier / CACHE).is_file():
         return Reuse(used=False, reason="no earlier build of these settings kept one")
     if not (earlier / KEY).is_file():
         return Reuse(used=False, reason=f"{KEY} is missing beside it")
-    stated = json.loads((earlier / KEY).read_text())
+    valid_for = json.loads((earlier / KEY).read_text())
     differing = [
-        f"{name} {stated.get(name)!r}, now {value!r}"
+        f"{name} {valid_for.get(name)!r}, now {value!r}"
         for name, value in key.items()
-        if stated.get(name) != value
+        if valid_for.get(name) != value
     ]
     if differing:
         return Reuse(used=False, reason=f"it is for {'; '.join(differing)}")
-    if digest.of_file(earlier / CACHE) != stated.get("sha256"):
+    if digest.of_file(earlier / CACHE) != valid_for.get("sha256"):
         return Reuse(used=False, reason="its bytes are not those that were kept")
     for name in (CACHE, COPY):
         shutil.copyfile(earlier / CACHE, tuning / name)
@@ -72,5 +72,5 @@ def finish(tuning: Path, key: Mapping[str, Any]) -> None:
     (tuning / COPY).unlink(missing_ok=True)
     cache = tuning / CACHE
     if cache.is_file():
-        stated = {**key, "sha256": digest.of_file(cache)}
-        (tuning / KEY).write_text(json.dumps(stated, indent=1, sort_keys=True) + "\n")
+        sealed = {**key, "sha256": digest.of_file(cache)}
+        (tuning / KEY).write_text(json.dumps(sealed, indent=1, sort_keys=True) + "\n")

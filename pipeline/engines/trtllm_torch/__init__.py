@@ -1,84 +1,119 @@
 """Backend `trtllm_torch`: a quantized checkpoint, LLM API options and the autotuner's findings for it."""
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from pipeline.backend.build_request import Wanted
-from pipeline.engines.tensorrt import gpus
+from pipeline.backend.build_request import BuildRequest
+from pipeline.backend.deployment import ServedFiles, release_of
+from pipeline.backend.draft_net import DraftNet
+from pipeline.backend.lint_rule import Rule
+from pipeline.backend.protocol import Backend
+from pipeline.drafting.eagle import third_reasons
+from pipeline.engines.trtllm_torch import torch_advice
 from pipeline.engines.trtllm_torch.llm_options import Table, newest, table_of
+from pipeline.engines.trtllm_torch.served_options import read_served
+from pipeline.engines.trtllm_torch.torch_memory import TorchMemory
 from pipeline.engines.trtllm_torch.torch_options import Options, model
-from pipeline.engines.trtllm_torch.torch_refusals import reasons, sm_of
+from pipeline.engines.trtllm_torch.torch_refusals import reasons
 from pipeline.engines.trtllm_torch.torch_settings import (
     longest_prompt,
     max_num_tokens,
     needs_chunks,
     settings,
 )
+from pipeline.trtllm import cache_advice, gpu_advice, serving_advice
+from pipeline.trtllm.target_gpus import identity, lacking_gpus
+
+PURPOSE = "to warm up on"
+"""What the building host needs GPUs for."""
+
+ADVICE: tuple[Rule, ...] = (
+    gpu_advice.fp8_weights,
+    cache_advice.fp8_cache,
+    torch_advice.chunked_context,
+    torch_advice.block_reuse,
+    torch_advice.host_offload,
+    gpu_advice.ranks_without_nvlink,
+    serving_advice.batch_for_throughput,
+    serving_advice.batch_for_latency,
+    serving_advice.tokens_per_pass,
+    torch_advice.speculation,
+)
+"""Rules of `enginery lint`, what gains most first."""
+
+FIRST_RELEASE = (1, 3)
+"""First release of TensorRT-LLM that only loads checkpoints."""
 
 
 class TrtllmTorch:
-    """What the planner asks of this backend."""
+    """What is asked of this backend."""
 
     uses_toolchain = True
+    on_gpu = True
+    quantizes_at_build = False
+    holds_code = False
+    server = "trtllm-serve"
+    advice = ADVICE
+    foreign = None
     checkpoint: Final = "quantized_checkpoint"
     build = "pipeline.engines.trtllm_torch.build_trtllm_torch:build"
     runner = "pipeline.engines.trtllm_torch.torch_runner"
 
-    def options(self, wanted: Wanted) -> type[Options]:
+    @property
+    def memory(self) -> TorchMemory:
+        """Memory that serving takes."""
+        return TorchMemory(self.settings)
+
+    def options(self, request: BuildRequest) -> type[Options]:
         """Model of `engine.options`, of the toolchain's version; without one, of the newest that is known."""
-        return model(_table(wanted).version)
+        return model(_table(request).version)
 
-    def missing(self, wanted: Wanted) -> str | None:
+    def missing(self, request: BuildRequest) -> str | None:
         """Says what the host lacks: a toolchain, or the GPUs on which the autotuner warms up."""
-        engine, have = wanted.engine, gpus(wanted)
-        if wanted.toolchain is None:
-            why = wanted.choice.problem or "none was looked for"
+        if request.toolchain is None:
+            why = request.choice.problem or "none was looked for"
             return f"backend trtllm_torch needs a TensorRT-LLM toolchain of 1.0 or newer: {why}"
-        if len(have) >= engine.world_size:
-            return None
-        found = ", ".join(f"{gpu.name} (sm_{gpu.sm})" for gpu in wanted.host.gpus) or "none"
-        kind = "NVIDIA" if engine.target == "host" else engine.target
-        return (
-            f"backend trtllm_torch needs {engine.world_size} {kind} GPU(s) here, to warm up on; this host "
-            f"has {found}; build on another host, or change engine.target, tp or pp"
-        )
+        return lacking_gpus(request, PURPOSE)
 
-    def reasons(self, wanted: Wanted) -> list[str]:
+    def reasons(self, request: BuildRequest) -> list[str]:
         """Lists why this backend cannot build the engine, each with the recipe field to change."""
-        return reasons(wanted)
+        return reasons(request)
 
-    def notes(self, wanted: Wanted) -> list[str]:
+    def notes(self, request: BuildRequest) -> list[str]:
         """Says which settings follow from others."""
-        if not needs_chunks(wanted):
+        if not needs_chunks(request):
             return []
         return [
-            f"enable_chunked_prefill: on, because prompts of up to {longest_prompt(wanted)} tokens do not "
-            f"fit max_num_tokens {max_num_tokens(wanted)}"
+            f"enable_chunked_prefill: on, because prompts of up to {longest_prompt(request)} tokens do not "
+            f"fit max_num_tokens {max_num_tokens(request)}"
         ]
 
-    def settings(self, wanted: Wanted) -> dict[str, Any]:
+    def settings(self, request: BuildRequest) -> dict[str, Any]:
         """Every option with its effective value."""
-        return settings(wanted, _table(wanted))
+        return settings(request, _table(request))
 
-    def identity(self, wanted: Wanted) -> dict[str, Any]:
+    def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What decides the tactics that the autotuner picks: the toolchain, the GPU and its driver."""
-        versions = wanted.toolchain.versions if wanted.toolchain is not None else {}
-        gpu = next(iter(gpus(wanted)), None)
-        return {
-            "versions": dict(versions),
-            "gpu": gpu.name if gpu else None,
-            "sm": gpu.sm if gpu else sm_of(wanted),
-            "driver": gpu.driver if gpu else None,
-        }
+        return identity(request)
 
-    def places(self, wanted: Wanted) -> dict[str, Any]:
-        """Where the toolchain is."""
-        return {"toolchain": wanted.toolchain.as_dict()} if wanted.toolchain is not None else {}
+    def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
+        """Why the library cannot load a net beside the model; it loads EAGLE-3."""
+        return third_reasons(net.config, net.tensors, request.shape, request.engine.pp)
+
+    def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
+        """The options that it was measured with."""
+        return read_served(directory)
+
+    def suggested_for(self, programs: Mapping[str, str], *, on_gpu: bool) -> bool:
+        """On GPUs, for releases of TensorRT-LLM that load no engines."""
+        return on_gpu and release_of(programs.get("tensorrt_llm", "")) >= FIRST_RELEASE
 
 
-def _table(wanted: Wanted) -> Table:
+def _table(request: BuildRequest) -> Table:
     """The table of the toolchain's version; the newest where it has none, which `reasons` then refuses."""
-    found = table_of(wanted.toolchain.version) if wanted.toolchain is not None else None
-    return found or newest()
+    table = table_of(request.toolchain.version) if request.toolchain is not None else None
+    return table or newest()
 
 
-BACKEND = TrtllmTorch()
+BACKEND: Backend = TrtllmTorch()

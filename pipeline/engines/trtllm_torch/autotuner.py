@@ -30,14 +30,14 @@ def identity(toolchain: Mapping[str, Any], world_size: int, key: str) -> dict[st
     }  # fmt: skip
 
 
-def stale(identity: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def stale(identity: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """Why findings made under one identity must not be used under another; empty: they may be."""
     different = [
-        f"{said} is {here.get(name)}, they were made on {identity.get(name)}"
+        f"{label} is {current.get(name)}, they were made on {identity.get(name)}"
         if name in ("gpu", "sm")
-        else f"{said} differ: {identity.get(name)} then, {here.get(name)} now"
-        for name, said in NAMES.items()
-        if identity.get(name) != here.get(name)
+        else f"{label} differ: {identity.get(name)} then, {current.get(name)} now"
+        for name, label in NAMES.items()
+        if identity.get(name) != current.get(name)
     ]
     return "; ".join(different)
 
@@ -59,18 +59,20 @@ def usable(tuning: Path, world_size: int) -> str:
     whole = tuning / FILE
     if not whole.is_file():
         stem, suffix = FILE.rsplit(".", 1)
-        lacking = [r for r in range(world_size) if not (tuning / f"{stem}.rank{r}.{suffix}").is_file()]
-        return f"no file of rank {lacking[0]}" if lacking else ""
+        missing_ranks = [r for r in range(world_size) if not (tuning / f"{stem}.rank{r}.{suffix}").is_file()]
+        return f"no file of rank {missing_ranks[0]}" if missing_ranks else ""
     entries = json.loads(whole.read_text())
     missing = [f"rank_{r}" for r in range(world_size) if f"rank_{r}" not in entries]
     return f"{FILE} has no {missing[0]}" if missing else ""
 
 
-def offered(earlier: Path | None, here: Mapping[str, Any]) -> str:
+def offered(earlier: Path | None, current: Mapping[str, Any]) -> str:
     """Why an earlier build's findings cannot be the start of a new warm-up; empty: they can."""
     if earlier is None or not (earlier / IDENTITY).is_file() or not cache_files(earlier):
         return "there are none"
-    return stale(json.loads((earlier / IDENTITY).read_text()), here) or usable(earlier, here["world_size"])
+    return stale(json.loads((earlier / IDENTITY).read_text()), current) or usable(
+        earlier, current["world_size"]
+    )
 
 
 def copy(source: Path, target: Path) -> None:

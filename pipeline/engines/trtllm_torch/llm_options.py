@@ -47,8 +47,8 @@ class Table:
 def tables() -> Mapping[str, Table]:
     """Every table, by `major.minor`, oldest first."""
     place = files(__package__).joinpath("llm_options")
-    found = [json.loads(file.read_text()) for file in place.iterdir() if file.name.endswith(".json")]
-    return {raw["version"]: _table(raw) for raw in sorted(found, key=lambda raw: minor(raw["version"]))}
+    documents = [json.loads(file.read_text()) for file in place.iterdir() if file.name.endswith(".json")]
+    return {raw["version"]: _table(raw) for raw in sorted(documents, key=lambda raw: minor(raw["version"]))}
 
 
 def table_of(version: str) -> Table | None:
@@ -71,11 +71,11 @@ def minor(version: str) -> tuple[int, int]:
 
 def versions_with(name: str, config: str = "") -> list[str]:
     """Versions that have a key of that name, at the top level or in a nested configuration."""
-    held = {
+    options_by_version = {
         version: table.options if not config else table.configs.get(config, {})
         for version, table in tables().items()
     }
-    return [version for version, options in held.items() if name in options]
+    return [version for version, options in options_by_version.items() if name in options]
 
 
 def _table(raw: Mapping[str, Any]) -> Table:

@@ -6,7 +6,7 @@ executed: a model with a switch that its class does not read is loaded without a
 
 from collections.abc import Iterator
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch.llm_options import minor
 from pipeline.trtllm.windows import attention_windows
 from recipes.formats import Format
@@ -32,28 +32,28 @@ SPLITS_SCALES = (1, 1)
 """First version that loads scales of such linears (pull request 6761); those before take weights alone."""
 
 
-def problems(wanted: Wanted) -> Iterator[str]:
+def problems(request: BuildRequest) -> Iterator[str]:
     """What the PyTorch backend would compute otherwise, each with the recipe field to change."""
-    architecture = wanted.shape.architecture
+    architecture = request.shape.architecture
     if architecture not in SERVED:
         yield (
             f"model: {architecture} is not served by TensorRT-LLM's PyTorch backend up to 1.3; choose one of "
             f"{', '.join(SERVED)}, or engine.backend 'tensorrt'"
         )
         return
-    yield from _windows(wanted)
-    for fmt in wanted.precision.formats:
-        yield from _fused(wanted, fmt) if wanted.shape.fused_source else _smoothed(wanted, fmt)
-        if wanted.shape.experts is not None and fmt.name not in EXPERTS:
+    yield from _windows(request)
+    for fmt in request.precision.formats:
+        yield from _fused(request, fmt) if request.shape.fused_source else _smoothed(request, fmt)
+        if request.shape.experts is not None and fmt.name not in EXPERTS:
             yield (
                 f"format: {fmt.name} experts are not loaded by TensorRT-LLM's PyTorch backend; "
                 f"choose one of {', '.join(EXPERTS)}, or engine.backend 'tensorrt'"
             )
 
 
-def _windows(wanted: Wanted) -> Iterator[str]:
+def _windows(request: BuildRequest) -> Iterator[str]:
     """Layers that would see more than the model's own do."""
-    shape, longest = wanted.shape, wanted.engine.max_seq_len
+    shape, longest = request.shape, request.engine.max_seq_len
     if shape.architecture in WINDOWED or attention_windows(shape.windows, longest) is None:
         return
     yield (
@@ -63,9 +63,9 @@ def _windows(wanted: Wanted) -> Iterator[str]:
     )
 
 
-def _fused(wanted: Wanted, fmt: Format) -> Iterator[str]:
+def _fused(request: BuildRequest, fmt: Format) -> Iterator[str]:
     """Formats of a checkpoint with fused projections; its loader hands on no `pre_quant_scale` at all."""
-    architecture, chain = wanted.shape.architecture, wanted.toolchain
+    architecture, chain = request.shape.architecture, request.toolchain
     if fmt.name not in SPLITS:
         yield (
             f"format: {fmt.name} of {architecture}'s fused projections is not cut rightly by TensorRT-LLM's "
@@ -78,15 +78,15 @@ def _fused(wanted: Wanted, fmt: Format) -> Iterator[str]:
         )
 
 
-def _smoothed(wanted: Wanted, fmt: Format) -> Iterator[str]:
+def _smoothed(request: BuildRequest, fmt: Format) -> Iterator[str]:
     """Smoothing that stays beside the linears: the loader of W4A16_AWQ drops that of fused linears.
 
     It looks for `pre_quant_scale` only where a linear is loaded alone; that of W4A8_AWQ takes it for query,
     key and value, and for gate and up projection too.
     """
-    if fmt.name == "int4_awq" and not wanted.shape.folds_smoothing:
+    if fmt.name == "int4_awq" and not request.shape.folds_smoothing:
         yield (
-            f"format: int4_awq of {wanted.shape.architecture} keeps its smoothing beside the linears, and "
+            f"format: int4_awq of {request.shape.architecture} keeps its smoothing beside the linears, and "
             "TensorRT-LLM's PyTorch backend drops that of query, key, value, gate and up projection; choose "
             "fp8 or w4a8_awq, or engine.backend 'tensorrt'"
         )

@@ -16,7 +16,7 @@ OWNED: Mapping[tuple[str, ...], str] = {
     ("max_seq_len",): "engine.max_seq_len",
     ("kv_cache_config", "dtype"): "kv_cache",
 }
-"""Keys that the recipe says elsewhere."""
+"""Keys that follow from other fields of the recipe."""
 
 OURS = (
     "model",
@@ -53,20 +53,20 @@ def problems(options: Mapping[str, Any], table: Table) -> list[Problem]:
 
 
 def _mapping(
-    given: Mapping[str, Any], known: Options, path: tuple[str, ...], table: Table, config: str = ""
+    options: Mapping[str, Any], allowed: Options, path: tuple[str, ...], table: Table, config: str = ""
 ) -> Iterator[Problem]:
-    for name, value in given.items():
-        here = (*path, str(name))
-        if here in OWNED:
-            yield Problem(here, f"is set by the recipe; use {OWNED[here]}", value)
+    for name, value in options.items():
+        key_path = (*path, str(name))
+        if key_path in OWNED:
+            yield Problem(key_path, f"is set by the recipe; use {OWNED[key_path]}", value)
         elif not path and name in OURS:
-            yield Problem(here, "is set by Enginery; leave it out", value)
+            yield Problem(key_path, "is set by Enginery; leave it out", value)
         elif not path and name in OBJECTS:
-            yield Problem(here, "holds an object of Python, which no file can; leave it out", value)
-        elif name not in known:
-            yield Problem(here, _unknown(str(name), known, table, config), value)
+            yield Problem(key_path, "holds an object of Python, which no file can; leave it out", value)
+        elif name not in allowed:
+            yield Problem(key_path, _unknown(str(name), allowed, table, config), value)
         elif value is not None:
-            yield from _value(value, known[name], here, table)
+            yield from _value(value, allowed[name], key_path, table)
 
 
 def _value(value: Any, option: Option, path: tuple[str, ...], table: Table) -> Iterator[Problem]:
@@ -88,15 +88,15 @@ def _value(value: Any, option: Option, path: tuple[str, ...], table: Table) -> I
 def _speculative(value: Mapping[str, Any], path: tuple[str, ...], table: Table) -> Iterator[Problem]:
     kind = value.get("decoding_type")
     if not isinstance(kind, str) or kind not in table.speculative:
-        known = ", ".join(table.speculative)
-        yield Problem((*path, "decoding_type"), f"must be one of {known} in {table.version}", kind)
+        names = ", ".join(table.speculative)
+        yield Problem((*path, "decoding_type"), f"must be one of {names} in {table.version}", kind)
         return
-    rest = {name: one for name, one in value.items() if name != "decoding_type"}
+    rest = {name: entry for name, entry in value.items() if name != "decoding_type"}
     yield from _mapping(rest, table.speculative[kind], path, table)
 
 
-def _unknown(name: str, known: Options, table: Table, config: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
+def _unknown(name: str, allowed: Options, table: Table, config: str) -> str:
+    near = difflib.get_close_matches(name, allowed, n=1)
     others = versions_with(name, config)
     return (
         f"is no key of TensorRT-LLM {table.version}"

@@ -12,45 +12,45 @@ from recipes.frozen import Frozen
 
 
 class Options(Frozen):
-    """Keys that a version takes and that the recipe does not say elsewhere; base of each version's model."""
+    """Keys that a version takes and that no other field of the recipe gives; base of each version's model."""
 
     version: ClassVar[str]
 
     @model_validator(mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
+    def _known(cls, options: Any) -> Any:
         """Checks every key, nested ones too, against the version's table."""
-        if not isinstance(given, dict):
-            return given
-        found = problems(given, tables()[cls.version])
-        if found:
+        if not isinstance(options, dict):
+            return options
+        wrong = problems(options, tables()[cls.version])
+        if wrong:
             raise ValidationError.from_exception_data(
                 cls.__name__,
                 [
                     InitErrorDetails(
-                        type=PydanticCustomError("llm_api", "{told}", {"told": one.message}),
-                        loc=one.path,
-                        input=one.value,
+                        type=PydanticCustomError("llm_api", "{message}", {"message": problem.message}),
+                        loc=problem.path,
+                        input=problem.value,
                     )
-                    for one in found
+                    for problem in wrong
                 ],
             )
-        return given
+        return options
 
 
 @cache
 def model(version: str) -> type[Options]:
     """The model of a version that has a table."""
     table = tables()[version]
-    taken = {path[0] for path in OWNED if len(path) == 1} | {*OURS, *OBJECTS}
+    owned = {path[0] for path in OWNED if len(path) == 1} | {*OURS, *OBJECTS}
     fields: dict[str, Any] = {
         name: (Any, Field(default=None, description=_described(option, table)))
         for name, option in table.options.items()
-        if name not in taken
+        if name not in owned
     }
-    made = create_model(f"Options{version.replace('.', '_')}", __base__=Options, **fields)
-    made.version = version
-    return cast("type[Options]", made)
+    options = create_model(f"Options{version.replace('.', '_')}", __base__=Options, **fields)
+    options.version = version
+    return cast("type[Options]", options)
 
 
 def _described(option: Option, table: Table) -> str:

@@ -6,7 +6,7 @@ Formats by GPU are those of the hardware matrix in `docs/source/features/quantiz
 
 from collections.abc import Iterator
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.drafting.modes import BUILT
 from pipeline.engines.trtllm_torch import models
 from pipeline.engines.trtllm_torch.llm_options import minor, table_of, tables
@@ -17,7 +17,7 @@ from pipeline.engines.trtllm_torch.torch_settings import (
     max_num_tokens,
     needs_chunks,
 )
-from pipeline.process.gpus import TARGETS
+from pipeline.trtllm import target_gpus
 
 FIRST = (1, 0)
 """The first version whose PyTorch backend is the default and stable one."""
@@ -31,23 +31,16 @@ SERVED = {80: AMPERE, 86: AMPERE, 89: ADA, 90: HOPPER, 100: BLACKWELL, 103: BLAC
 """Compute capability times ten -> formats."""
 
 
-def reasons(wanted: Wanted) -> list[str]:
+def reasons(request: BuildRequest) -> list[str]:
     """Lists them, each with the recipe field to change."""
-    asked = [*_version(wanted), *_formats(wanted), *_kv_cache(wanted), *_speculative(wanted)]
-    return [*asked, *_tokens(wanted), *models.problems(wanted)]
+    problems = [*_version(request), *_formats(request), *_kv_cache(request), *_speculative(request)]
+    return [*problems, *_tokens(request), *models.problems(request)]
 
 
-def sm_of(wanted: Wanted) -> int | None:
-    """Compute capability of the GPUs that the engine is for; None where none is known."""
-    if wanted.engine.target in TARGETS:
-        return TARGETS[wanted.engine.target].sm
-    return wanted.host.gpus[0].sm if wanted.host.gpus else None
-
-
-def _version(wanted: Wanted) -> Iterator[str]:
-    if wanted.toolchain is None:
+def _version(request: BuildRequest) -> Iterator[str]:
+    if request.toolchain is None:
         return
-    version = wanted.toolchain.version
+    version = request.toolchain.version
     if minor(version) < FIRST:
         yield (
             f"engine.toolchain: TensorRT-LLM {version} has no PyTorch backend to build for; "
@@ -60,8 +53,8 @@ def _version(wanted: Wanted) -> Iterator[str]:
         )
 
 
-def _formats(wanted: Wanted) -> Iterator[str]:
-    precision, sm = wanted.precision, sm_of(wanted)
+def _formats(request: BuildRequest) -> Iterator[str]:
+    precision, sm = request.precision, target_gpus.sm(request)
     if not precision.uniform:
         yield (
             f"format: {precision} is not served by trtllm_torch in this version; "
@@ -84,36 +77,36 @@ def _formats(wanted: Wanted) -> Iterator[str]:
         )
 
 
-def _kv_cache(wanted: Wanted) -> Iterator[str]:
-    if wanted.kv_cache == "int8":
+def _kv_cache(request: BuildRequest) -> Iterator[str]:
+    if request.kv_cache == "int8":
         yield (
             "kv_cache: int8 is not in the hardware matrix of TensorRT-LLM's PyTorch backend; "
             "choose auto or fp8, or engine.backend 'tensorrt'"
         )
 
 
-def _speculative(wanted: Wanted) -> Iterator[str]:
-    if wanted.speculative is None:
+def _speculative(request: BuildRequest) -> Iterator[str]:
+    if request.speculative is None:
         return
-    if wanted.speculative.mode not in SPECULATIVE:
+    if request.speculative.mode not in SPECULATIVE:
         able = ", ".join(mode for mode in SPECULATIVE if mode in BUILT)
         yield (
-            f"speculative.mode: {wanted.speculative.mode} is served by built engines only; choose {able}, "
+            f"speculative.mode: {request.speculative.mode} is served by built engines only; choose {able}, "
             "set engine.options.speculative_config, or choose engine.backend 'tensorrt'"
         )
-    if "speculative_config" in wanted.engine.options:
+    if "speculative_config" in request.engine.options:
         yield "engine.options.speculative_config: the recipe has `speculative` too; give one of the two"
 
 
-def _tokens(wanted: Wanted) -> Iterator[str]:
-    asked, least = max_num_tokens(wanted), least_num_tokens(wanted)
-    if asked < least:
+def _tokens(request: BuildRequest) -> Iterator[str]:
+    most, least = max_num_tokens(request), least_num_tokens(request)
+    if most < least:
         yield (
-            f"engine.options.max_num_tokens: {asked} is less than one step of {least} tokens takes; "
+            f"engine.options.max_num_tokens: {most} is less than one step of {least} tokens takes; "
             f"give at least {least}, or lower engine.max_batch_size"
         )
-    if needs_chunks(wanted) and wanted.engine.options.get("enable_chunked_prefill") is False:
+    if needs_chunks(request) and request.engine.options.get("enable_chunked_prefill") is False:
         yield (
-            f"engine.options.enable_chunked_prefill: prompts of {longest_prompt(wanted)} tokens do not fit "
-            f"max_num_tokens {asked} without it; leave it out, or raise max_num_tokens"
+            f"engine.options.enable_chunked_prefill: prompts of {longest_prompt(request)} tokens do not fit "
+            f"max_num_tokens {most} without it; leave it out, or raise max_num_tokens"
         )

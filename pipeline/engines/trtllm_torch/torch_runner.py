@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline.engines.trtllm_torch import autotuner
+from pipeline.engines.trtllm_torch.served_options import OPTIONS
 from pipeline.engines.trtllm_torch.torch_settings import DRAFT
 from pipeline.errors import BackendUnavailable
 from pipeline.process import host
@@ -20,7 +21,6 @@ from pipeline.trtllm.host_check import mismatches
 from pipeline.trtllm.session import AUTOTUNER_CACHE
 
 CHECKPOINT = "checkpoint"
-OPTIONS = "llm_options.yaml"
 TUNING = "tuning"
 
 
@@ -33,18 +33,23 @@ def load(directory: Path) -> Iterator[Engine]:
         yield engine
 
 
-def require(directory: Path, here: Host, toolchain: Toolchain) -> None:
+def require(directory: Path, this_host: Host, toolchain: Toolchain) -> None:
     """Raises BackendUnavailable with every reason why the engine must not be loaded here."""
     about = description(directory)
-    found = mismatches(about, here, toolchain)
-    made = autotuner.read_identity(directory / TUNING)
-    if made is not None and not found:
-        now = {**made, "gpu": here.gpus[0].name, "sm": here.gpus[0].sm, "tensorrt_llm": toolchain.version}
+    problems = mismatches(about, this_host, toolchain)
+    tuned_for = autotuner.read_identity(directory / TUNING)
+    if tuned_for is not None and not problems:
+        now = {
+            **tuned_for,
+            "gpu": this_host.gpus[0].name,
+            "sm": this_host.gpus[0].sm,
+            "tensorrt_llm": toolchain.version,
+        }
         now |= {"world_size": about["world_size"], "key": about["tuning_key"]}
-        reason = autotuner.stale(made, now)
-        found += [f"autotuner cache: {reason}"] if reason else []
-    if found:
-        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *found]))
+        reason = autotuner.stale(tuned_for, now)
+        problems += [f"autotuner cache: {reason}"] if reason else []
+    if problems:
+        raise BackendUnavailable("\n  ".join([f"{directory} cannot be loaded here", *problems]))
 
 
 def runtime(directory: Path, toolchain: Toolchain, scratch: Path) -> Runtime:

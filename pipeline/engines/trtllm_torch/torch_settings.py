@@ -7,8 +7,9 @@ nobody asked for. Only CUDA graphs are switched off by passing a null.
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch.llm_options import Table
+from pipeline.engines.trtllm_torch.torch_options import model
 
 OFF_BY_NULL = ("cuda_graph_config",)
 """Options whose null is passed on."""
@@ -32,10 +33,10 @@ SPECULATIVE = {
 """Mode of the recipe -> its `decoding_type`, under the names that versions give it."""
 
 
-def settings(wanted: Wanted, table: Table) -> dict[str, Any]:
-    """Every option with its effective value, as JSON."""
-    options, engine = dict(wanted.engine.options), wanted.engine
-    kept = {
+def settings(request: BuildRequest, table: Table) -> dict[str, Any]:
+    """Every option with its effective value, as JSON; a ValidationError for options that are none."""
+    engine, options = request.engine, validated(request, table)
+    defaults = {
         name: option.default if option.status in KEPT or name == "enable_autotuner" else None
         for name, option in table.options.items()
     }
@@ -46,17 +47,22 @@ def settings(wanted: Wanted, table: Table) -> dict[str, Any]:
         "max_seq_len": engine.max_seq_len,
         "max_input_len": engine.max_seq_len,
         "max_beam_width": 1,
-        "max_num_tokens": max_num_tokens(wanted),
-        "enable_chunked_prefill": needs_chunks(wanted),
+        "max_num_tokens": max_num_tokens(request),
+        "enable_chunked_prefill": needs_chunks(request),
     }
-    if wanted.shape.experts is not None:
+    if request.shape.experts is not None:
         sizes |= {
             "moe_expert_parallel_size": engine.ep,
             "moe_tensor_parallel_size": engine.tp // engine.ep,
         }
-    parts = {name: part for name, part in _parts(wanted, table).items() if part is not None}
+    parts = {name: part for name, part in _parts(request, table).items() if part is not None}
     merged = {name: _merged(part, options, name) for name, part in parts.items()}
-    return dict(sorted((kept | sizes | options | merged).items()))
+    return dict(sorted((defaults | sizes | options | merged).items()))
+
+
+def validated(request: BuildRequest, table: Table) -> dict[str, Any]:
+    """The options that the recipe gives, after the version's model accepted them."""
+    return model(table.version).model_validate(request.engine.options).model_dump(exclude_unset=True)
 
 
 def passed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,28 +70,28 @@ def passed(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None or name in OFF_BY_NULL}
 
 
-def _parts(wanted: Wanted, table: Table) -> dict[str, dict[str, Any] | None]:
-    """Nested configurations, each with the keys that are always said."""
-    known = table.configs["KvCacheConfig"]
+def _parts(request: BuildRequest, table: Table) -> dict[str, dict[str, Any] | None]:
+    """Nested configurations, each with the keys that are always passed."""
+    options = table.configs["KvCacheConfig"]
     kv_cache = {
-        name: known[name].default
+        name: options[name].default
         for name in (
             "enable_block_reuse",
             "enable_partial_reuse",
             "free_gpu_memory_fraction",
             "tokens_per_block",
         )
-        if name in known
+        if name in options
     }
-    kv_cache["dtype"] = "fp8" if wanted.kv_cache == "fp8" else "auto"
+    kv_cache["dtype"] = "fp8" if request.kv_cache == "fp8" else "auto"
     policy = table.configs["SchedulerConfig"]["capacity_scheduler_policy"].default
     experts = {"backend": table.configs["MoeConfig"]["backend"].default}
     return {
         "kv_cache_config": kv_cache,
-        "cuda_graph_config": {"batch_sizes": batch_sizes(wanted), "enable_padding": True},
+        "cuda_graph_config": {"batch_sizes": batch_sizes(request), "enable_padding": True},
         "scheduler_config": {"capacity_scheduler_policy": policy},
-        "moe_config": experts if wanted.shape.experts is not None else None,
-        "speculative_config": _speculative(wanted, table),
+        "moe_config": experts if request.shape.experts is not None else None,
+        "speculative_config": _speculative(request, table),
     }
 
 
@@ -96,55 +102,55 @@ def _merged(part: Mapping[str, Any], options: Mapping[str, Any], name: str) -> A
     return dict(sorted({**part, **options.get(name, {})}.items()))
 
 
-def _speculative(wanted: Wanted, table: Table) -> dict[str, Any] | None:
-    if wanted.speculative is None or wanted.speculative.mode not in SPECULATIVE:
+def _speculative(request: BuildRequest, table: Table) -> dict[str, Any] | None:
+    if request.speculative is None or request.speculative.mode not in SPECULATIVE:
         return None
-    names = SPECULATIVE[wanted.speculative.mode]
+    names = SPECULATIVE[request.speculative.mode]
     kind = next(name for name in names if name in table.speculative)
     return {
         "decoding_type": kind,
-        "max_draft_len": wanted.speculative.max_draft_len,
+        "max_draft_len": request.speculative.max_draft_len,
         "speculative_model_dir": DRAFT,
     }
 
 
-def longest_prompt(wanted: Wanted) -> int:
+def longest_prompt(request: BuildRequest) -> int:
     """Tokens of the longest prompt that the engine must take."""
-    traffic = wanted.traffic
+    traffic = request.traffic
     if traffic is not None and traffic.max_input_tokens is not None:
         return traffic.max_input_tokens
     answer = traffic.output_tokens if traffic is not None else 1
-    return max(1, wanted.engine.max_seq_len - answer)
+    return max(1, request.engine.max_seq_len - answer)
 
 
-def least_num_tokens(wanted: Wanted) -> int:
+def least_num_tokens(request: BuildRequest) -> int:
     """Tokens of one step when every request decodes: what is drafted, and one."""
-    drafted = wanted.speculative.max_draft_len if wanted.speculative is not None else 0
-    return wanted.engine.max_batch_size * (drafted + 1)
+    drafted = request.speculative.max_draft_len if request.speculative is not None else 0
+    return request.engine.max_batch_size * (drafted + 1)
 
 
-def max_num_tokens(wanted: Wanted) -> int:
+def max_num_tokens(request: BuildRequest) -> int:
     """Tokens of all requests in one pass: as the recipe says, else as many as can come together."""
-    asked = wanted.engine.options.get("max_num_tokens")
-    if asked is not None:
-        return int(asked)
-    together = wanted.engine.max_batch_size * wanted.engine.max_seq_len
-    return max(least_num_tokens(wanted), min(MAX_NUM_TOKENS, together))
+    option = request.engine.options.get("max_num_tokens")
+    if option is not None:
+        return int(option)
+    together = request.engine.max_batch_size * request.engine.max_seq_len
+    return max(least_num_tokens(request), min(MAX_NUM_TOKENS, together))
 
 
-def needs_chunks(wanted: Wanted) -> bool:
+def needs_chunks(request: BuildRequest) -> bool:
     """Whether the longest prompt passes through the model in pieces; without them it would be refused."""
-    return longest_prompt(wanted) > max_num_tokens(wanted)
+    return longest_prompt(request) > max_num_tokens(request)
 
 
-def batch_sizes(wanted: Wanted) -> list[int]:
+def batch_sizes(request: BuildRequest) -> list[int]:
     """Batch sizes with a CUDA graph: powers of two, and a few about the usual number of requests.
 
     Batches are padded to the next one. Each graph takes up to 200 MB (the library's own figure), which speaks
     for few.
     """
-    largest = wanted.engine.max_batch_size
-    traffic = wanted.traffic
+    largest = request.engine.max_batch_size
+    traffic = request.traffic
     usual = min(largest, traffic.concurrency) if traffic is not None and traffic.concurrency else largest
     powers = {1 << power for power in range(largest.bit_length())}
     near = {max(1, round(share * usual)) for share in NEAR} if usual < largest else {usual}

@@ -11,8 +11,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Protocol
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import BackendUnavailable, ExportRefused
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import Settings
 
 EXTRAS = {"tritonclient": "triton", "google": "triton", "grpc": "triton"}

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import NonNegativeInt, PositiveInt, StringConstraints
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import ServedPath, Settings, parse_settings
 from pipeline.export.exporters import exporter
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.export.deployment import Deployment
+from pipeline.backend.deployment import Deployment
 from pipeline.export.export_readme import container, notes
 from pipeline.export.export_refusals import own_runtime
 from pipeline.export.triton import (
@@ -30,15 +30,15 @@ class Triton:
 
     def reasons(self, deployment: Deployment, settings: TritonSettings) -> list[str]:
         """Every reason why Triton cannot serve it with these settings."""
-        if deployment.backend == "tensorrt":
+        if deployment.limits is not None:
             return triton_values.reasons(deployment, settings)
-        if deployment.backend == "trtllm_torch":
+        if deployment.llm_options is not None:
             return triton_llm_api.reasons(deployment, settings)
         return [own_runtime(deployment)]
 
     def files(self, deployment: Deployment, settings: TritonSettings) -> dict[str, str]:
         """The repository, its start script and a README."""
-        if deployment.backend == "trtllm_torch":
+        if deployment.llm_options is not None:
             return triton_llm_api.files(
                 deployment, settings, _question(deployment, settings, triton_configs.LLM)
             )
@@ -48,13 +48,13 @@ class Triton:
         """The engine, with its tokenizer and its draft inside."""
         return (
             triton_llm_api.trees(deployment)
-            if deployment.backend == "trtllm_torch"
+            if deployment.llm_options is not None
             else {"engine": deployment.engine}
         )
 
     def next_steps(self, deployment: Deployment, settings: TritonSettings) -> list[str]:
         """How the server is started, and asked."""
-        model = triton_configs.LLM if deployment.backend == "trtllm_torch" else _entry(deployment)
+        model = triton_configs.LLM if deployment.llm_options is not None else _entry(deployment)
         return [
             f"in {container(deployment)}: {settings.root}/serve.sh",
             _question(deployment, settings, model),
@@ -101,12 +101,12 @@ def _entry(deployment: Deployment) -> str:
 
 def _question(deployment: Deployment, settings: TritonSettings, model: str) -> str:
     """A request for this repository; the LLM API has its own names."""
-    length = "sampling_param_max_tokens" if deployment.backend == "trtllm_torch" else "max_tokens"
+    length = "sampling_param_max_tokens" if deployment.llm_options is not None else "max_tokens"
     body: dict[str, object] = {"text_input": "def main(", length: 32}
     if deployment.draft is not None and deployment.limits is not None:
         body["num_draft_tokens"] = deployment.limits.max_draft_len
     if settings.decoupled:
-        body["streaming" if deployment.backend == "trtllm_torch" else "stream"] = True
+        body["streaming" if deployment.llm_options is not None else "stream"] = True
     ask = "generate_stream" if settings.decoupled else "generate"
     return f"curl -s localhost:{settings.http_port}/v2/models/{model}/{ask} -d '{json.dumps(body)}'"
 

@@ -11,14 +11,17 @@ from typing import Any, Literal
 
 import yaml
 
+from pipeline.backend.deployment import Deployment, EngineLimits
 from pipeline.export import llm_api, start_script
-from pipeline.export.deployment import Deployment, EngineLimits
 from pipeline.export.export_readme import notes
 from pipeline.export.export_refusals import own_runtime, paged, reusable, several_hosts
 from pipeline.export.export_settings import Host, MemoryFraction, Port, Settings
 
 OLDEST, YAML_SINCE, REMOVED = (0, 18), (1, 0), (1, 3)
 """Releases: first whose options we know, first that certainly reads a YAML file, first without engines."""
+
+SERVED_ENGINES = "tensorrt"
+"""The server's own word, after --backend, for engines of trtllm-build."""
 
 TELEMETRY_SINCE = (1, 3)
 """First release with telemetry and the option against it."""
@@ -51,7 +54,7 @@ class TrtllmServe:
 
     def reasons(self, deployment: Deployment, settings: ServeSettings) -> list[str]:
         """Every reason why trtllm-serve cannot serve it with these settings."""
-        if deployment.backend == "trtllm_torch":
+        if deployment.llm_options is not None:
             chosen = sorted(settings.model_fields_set & OF_ENGINES)
             return [
                 *llm_api.reasons(deployment),
@@ -81,7 +84,7 @@ class TrtllmServe:
 
     def trees(self, deployment: Deployment, settings: ServeSettings) -> Mapping[str, Path]:
         """The engine with its tokenizer, or the checkpoint with the autotuner's cache."""
-        if deployment.backend == "trtllm_torch":
+        if deployment.llm_options is not None:
             return llm_api.trees(deployment)
         return {"engine": deployment.engine}
 
@@ -147,7 +150,7 @@ def arguments(deployment: Deployment, settings: ServeSettings, document: Mapping
     if limits is not None:
         place = settings.place("engine", deployment.engine)
         model = [place, "--tokenizer", f"{place}/tokenizer"]
-        backend = ["--backend", "tensorrt"] if deployment.release >= YAML_SINCE else []
+        backend = ["--backend", SERVED_ENGINES] if deployment.release >= YAML_SINCE else []
         sizes = {
             "--max_num_tokens": limits.max_num_tokens,
             "--max_beam_width": limits.max_beam_width,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import PositiveInt
 
+from pipeline.backend.deployment import Checkpoint, Deployment
 from pipeline.export import start_script
-from pipeline.export.deployment import Checkpoint, Deployment
 from pipeline.export.export_readme import notes
 from pipeline.export.export_settings import Host, MemoryFraction, Port, Settings
 

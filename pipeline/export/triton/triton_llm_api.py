@@ -5,8 +5,8 @@ from pathlib import Path
 
 import yaml
 
+from pipeline.backend.deployment import Deployment
 from pipeline.export import llm_api, start_script
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_readme import container, notes
 from pipeline.export.triton import triton_configs
 from pipeline.export.triton.triton_settings import TritonSettings

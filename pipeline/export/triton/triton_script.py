@@ -2,8 +2,8 @@
 
 import shlex
 
+from pipeline.backend.deployment import Deployment
 from pipeline.export import start_script
-from pipeline.export.deployment import Deployment
 from pipeline.export.triton.triton_configs import BLS, LLM, POSTPROCESSING, PREPROCESSING
 from pipeline.export.triton.triton_settings import TritonSettings
 from pipeline.export.triton.triton_tensors import Dialect

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import get_args
 
+from pipeline.backend.deployment import Deployment, EngineLimits
 from pipeline.drafting.eagle import tree
 from pipeline.drafting.lookahead import draft_tokens, sizes
 from pipeline.drafting.medusa_tree import choices, misfit, spelt
-from pipeline.export.deployment import Deployment, EngineLimits
 from pipeline.export.export_refusals import paged, reusable, several_hosts
 from pipeline.export.triton.triton_settings import TritonSettings
 from pipeline.export.triton.triton_tensors import TYPED_LOGITS, LogitsType

@@ -64,24 +64,24 @@ def check_version(expected: str) -> None:
 
 
 def load(job: Mapping[str, Any]) -> Any:
-    """The LLM object of a built engine (`kind` tensorrt) or of a checkpoint with options (pytorch)."""
+    """The LLM object of a built engine (`kind` engine) or of a checkpoint with options (pytorch)."""
     check_version(job["version"])
-    if job["kind"] == "tensorrt":
+    if job["kind"] == "engine":
         cache = found("KvCacheConfig", HELPER_PLACES)
-        told = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
+        windows = {"max_attention_window": job["attention_windows"]} if job["attention_windows"] else {}
         fraction = job["kv_cache_fraction"]
-        config = cache(enable_block_reuse=False, free_gpu_memory_fraction=fraction, **told)
+        config = cache(enable_block_reuse=False, free_gpu_memory_fraction=fraction, **windows)
         early = job["version"].startswith("0.")
         llm = found("LLM", EARLY_ENGINE_PLACES if early else ENGINE_PLACES)
-        made = lookahead(job["lookahead"]) if job.get("lookahead") else {}
-        made |= proposing("MedusaDecodingConfig", job["medusa"]) if job.get("medusa") else {}
-        made |= proposing("EagleDecodingConfig", job["eagle"]) if job.get("eagle") else {}
-        return llm(model=job["model"], skip_tokenizer_init=True, kv_cache_config=config, **made)
+        more = lookahead(job["lookahead"]) if job.get("lookahead") else {}
+        more |= proposing("MedusaDecodingConfig", job["medusa"]) if job.get("medusa") else {}
+        more |= proposing("EagleDecodingConfig", job["eagle"]) if job.get("eagle") else {}
+        return llm(model=job["model"], skip_tokenizer_init=True, kv_cache_config=config, **more)
     options = dict(job["options"])
     # A reused block has no logits: context logits need every prompt computed.
     options["kv_cache_config"] = {**options.get("kv_cache_config", {}), "enable_block_reuse": False}
-    made = found("update_llm_args_with_extra_dict", UPDATE_PLACES)({}, options)
-    return found("LLM", ("tensorrt_llm",))(model=job["model"], skip_tokenizer_init=True, **made)
+    more = found("update_llm_args_with_extra_dict", UPDATE_PLACES)({}, options)
+    return found("LLM", ("tensorrt_llm",))(model=job["model"], skip_tokenizer_init=True, **more)
 
 
 def lookahead(sizes: Sequence[int]) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def lookahead(sizes: Sequence[int]) -> dict[str, Any]:
     return {"speculative_config": config(**dict(zip(names, sizes, strict=True)))}
 
 
-def proposing(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
+def proposing(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """The tree of proposals of an engine with heads, under the field names of this version."""
     config = found(name, HELPER_PLACES)
-    known = getattr(config, "model_fields", None) or {field.name for field in dataclasses.fields(config)}
-    return {"speculative_config": config(**{name: value for name, value in told.items() if name in known})}
+    names = getattr(config, "model_fields", None) or {field.name for field in dataclasses.fields(config)}
+    return {"speculative_config": config(**{name: value for name, value in fields.items() if name in names})}
 
 
 def sampling(num_new: int, how: Mapping[str, Any], *, context_logits: bool = False) -> Any:
@@ -103,16 +103,16 @@ def sampling(num_new: int, how: Mapping[str, Any], *, context_logits: bool = Fal
     kind = importlib.import_module("tensorrt_llm").SamplingParams
     names = {field.name for field in dataclasses.fields(kind)}
     stop = how.get("stop") or [NO_END]
-    given: dict[str, Any] = {"max_tokens" if "max_tokens" in names else "max_new_tokens": num_new}
-    given |= {"end_id": stop[0], "pad_id": stop[0]}
+    fields: dict[str, Any] = {"max_tokens" if "max_tokens" in names else "max_new_tokens": num_new}
+    fields |= {"end_id": stop[0], "pad_id": stop[0]}
     if len(stop) > 1:
-        given["stop_token_ids"] = stop[1:]
+        fields["stop_token_ids"] = stop[1:]
     if how.get("temperature"):
-        given |= {"temperature": how["temperature"], "top_p": 1.0}
-        given["seed" if "seed" in names else "random_seed"] = how["seed"]
+        fields |= {"temperature": how["temperature"], "top_p": 1.0}
+        fields["seed" if "seed" in names else "random_seed"] = how["seed"]
     else:
-        given["top_k"] = 1
-    return kind(return_context_logits=context_logits, **given)
+        fields["top_k"] = 1
+    return kind(return_context_logits=context_logits, **fields)
 
 
 def score(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +121,8 @@ def score(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any]:
     `tokens` (B, T), `targets` (B, T) and `indices` (B, T, K) are .npy files of int64.
     """
     tokens, targets, indices = (np.load(params[name]) for name in ("tokens", "targets", "indices"))
-    asked = sampling(1, {}, context_logits=True)
-    answers = llm.generate([row.tolist() for row in tokens], asked, use_tqdm=False)
+    one_token = sampling(1, {}, context_logits=True)
+    answers = llm.generate([row.tolist() for row in tokens], one_token, use_tqdm=False)
     rows = [
         scored(answer.context_logits, targets[row], indices[row], params["vocab_size"])
         for row, answer in enumerate(answers)
@@ -149,22 +149,25 @@ def scored(logits: Any, targets: Array, indices: Array, vocab_size: int) -> dict
     }
 
 
-async def stream(llm: Any, prompt: list[int], params: Any, hear: Callable[[list[int]], None]) -> None:
-    """Continues one prompt; `hear` gets the new tokens of every step."""
-    said = 0
+async def stream(llm: Any, prompt: list[int], params: Any, on_tokens: Callable[[list[int]], None]) -> None:
+    """Continues one prompt; `on_tokens` gets the new tokens of every step."""
+    count = 0
     async for answer in llm.generate_async(prompt, params, streaming=True):
         ids = list(answer.outputs[0].token_ids)
-        hear(ids[said:])
-        said = len(ids)
+        on_tokens(ids[count:])
+        count = len(ids)
 
 
 async def together(
-    llm: Any, prompts: Sequence[list[int]], params: Sequence[Any], hear: Callable[[int, list[int]], None]
+    llm: Any, prompts: Sequence[list[int]], params: Sequence[Any], on_tokens: Callable[[int, list[int]], None]
 ) -> None:
-    """Continues all prompts at once; `hear` gets the request's number and its new tokens."""
+    """Continues all prompts at once; `on_tokens` gets the request's number and its new tokens."""
     pairs = enumerate(zip(prompts, params, strict=True))
     await asyncio.gather(
-        *(stream(llm, prompt, one, partial(hear, number)) for number, (prompt, one) in pairs)
+        *(
+            stream(llm, prompt, sampling_params, partial(on_tokens, number))
+            for number, (prompt, sampling_params) in pairs
+        )
     )
 
 
@@ -172,12 +175,12 @@ def generate(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, An
     """New tokens of each prompt, at most its `num_new`; each step's tokens are sent as they come."""
     texts: list[list[int]] = [[] for _ in params["prompts"]]
 
-    def hear(number: int, new: list[int]) -> None:
+    def on_tokens(number: int, new: list[int]) -> None:
         texts[number] += new
         event({"request": number, "tokens": new})
 
-    asked = [sampling(count, params) for count in params["num_new"]]
-    asyncio.run(together(llm, params["prompts"], asked, hear))
+    samplings = [sampling(count, params) for count in params["num_new"]]
+    asyncio.run(together(llm, params["prompts"], samplings, on_tokens))
     return {"texts": texts}
 
 
@@ -186,11 +189,11 @@ def measure(llm: Any, event: Answer, params: Mapping[str, Any]) -> dict[str, Any
     times: list[list[float]] = [[] for _ in params["prompts"]]
     start = time.perf_counter()
 
-    def hear(number: int, new: list[int]) -> None:
+    def on_tokens(number: int, new: list[int]) -> None:
         times[number] += [time.perf_counter() - start] * len(new)
 
-    asked = [sampling(params["num_new"], {}) for _ in times]
-    asyncio.run(together(llm, params["prompts"], asked, hear))
+    samplings = [sampling(params["num_new"], {}) for _ in times]
+    asyncio.run(together(llm, params["prompts"], samplings, on_tokens))
     return {"times": times, "total_s": time.perf_counter() - start}
 
 
@@ -226,7 +229,7 @@ def requests(file: str) -> Iterator[dict[str, Any]]:
 
 
 def serve(job: Mapping[str, Any], answer: Answer) -> None:
-    """Loads, says so, and answers calls until one is `stop`."""
+    """Loads the engine, reports that, and answers calls until one is `stop`."""
     llm = load(job)
     answer({"result": {}})
     for request in requests(job["requests"]):
@@ -238,7 +241,7 @@ def serve(job: Mapping[str, Any], answer: Answer) -> None:
 
 
 def main() -> None:
-    """Runs the job; a failure is answered in one line and told in full on standard error."""
+    """Runs the job; a failure is answered in one line, with its traceback on standard error."""
     job = json.loads(Path(sys.argv[1]).read_text())
     threading.Thread(target=watch, args=(job["alive"],), daemon=True).start()
     with Path(job["answers"]).open("a", buffering=1) as out:
@@ -248,7 +251,7 @@ def main() -> None:
 
         try:
             serve(job, answer)
-        except Exception as exc:  # noqa: BLE001 whatever it is, the caller is told
+        except Exception as exc:  # noqa: BLE001 every failure goes to the caller
             traceback.print_exc()
             sys.stderr.flush()
             answer({"error": f"{type(exc).__name__}: {exc}"})

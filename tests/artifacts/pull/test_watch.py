@@ -43,7 +43,7 @@ def moving(client: Client, *numbers: int):
     return sleep, waits
 
 
-def content(tmp_path) -> str:
+def content(tmp_path: Path) -> str:
     return (tmp_path / CURRENT / "engine.json").read_text()
 
 

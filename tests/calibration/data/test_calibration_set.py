@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from calibration.data.calibration_set import build
 from calibration.errors import CheckpointError, DataError
 from tests.calibration.data.written import KINDS, files_of, write
+from tests.jobs import build_calibration_set as build
 
 CHAT = [{"role": "user", "content": "read the recipe"}, {"role": "model", "content": "reads"}]
 
@@ -19,7 +19,7 @@ def source_of(path, **changes):
     return plain | changes
 
 
-def job(checkpoint, *files, **params):
+def job(checkpoint, *files, **params) -> dict[str, Any]:
     data = params.pop("data", None) or [source_of(file) for file in files]
     settings = {
         "data": data,
@@ -37,7 +37,7 @@ def job(checkpoint, *files, **params):
     }
 
 
-def built(tmp_path, made_job):
+def built(tmp_path: Path, made_job):
     seen = []
     out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
     out.mkdir()
@@ -48,7 +48,7 @@ def built(tmp_path, made_job):
     return load_file(out / "tokens.safetensors")["tokens"], report, samples, out
 
 
-def decoded(checkpoint, tokens):
+def decoded(checkpoint: Path, tokens):
     from transformers import AutoTokenizer  # the module under test has loaded it
 
     return AutoTokenizer.from_pretrained(checkpoint).decode(tokens.flatten().tolist())
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
 
 
 @pytest.mark.slow
-def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path, checkpoint):
+def test_messages_go_through_the_chat_template_which_brings_its_own_bos(tmp_path: Path, checkpoint: Path):
     path = tmp_path / "chat.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n")
     tokens, *_ = built(tmp_path, job(checkpoint, path, seq_len=8, max_sequences=1))
@@ -120,7 +120,7 @@ def test_max_sequences_keeps_that_many_and_counts_the_rest(tmp_path: Path, check
     assert report["left_out_sequences"] > 0
 
 
-def refused(tmp_path, made_job, error, complaint):
+def refused(tmp_path: Path, made_job, error, complaint: str) -> None:
     out = tmp_path / "refused"
     out.mkdir()
     with pytest.raises(error, match=complaint):
@@ -145,7 +145,7 @@ def test_a_shortage_of_sequences_is_an_error(tmp_path: Path, checkpoint: Path, t
         tmp_path,
         job(checkpoint, texts, seq_len=10_000),
         DataError,
-        "make 0 whole sequences of 10000, 1 wanted",
+        "make 0 whole sequences of 10000, not 1",
     )
 
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_not_the_planned_one_is_refused(tmp_path: Path, checkpoin
 
 
 @pytest.mark.slow
-def test_messages_that_the_template_refuses_name_their_line(tmp_path, checkpoint):
+def test_messages_that_the_template_refuses_name_their_line(tmp_path: Path, checkpoint: Path):
     path = tmp_path / "chat.jsonl"
     bad = [{"role": "robot", "content": "beep"}]
     path.write_text(json.dumps({"messages": CHAT}) + "\n" + json.dumps({"messages": bad}) + "\n")
@@ -206,7 +206,7 @@ def chat_file(path, *rows):
 
 
 @pytest.mark.slow
-def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path, checkpoint):
+def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path: Path, checkpoint: Path):
     own = [{"role": "system", "content": "own rule"}, *CHAT]
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT}, {"messages": own})
     data = [source_of(path, system="be brief")]
@@ -220,7 +220,7 @@ def test_a_system_prompt_is_put_in_front_of_chats_that_have_none(tmp_path, check
 
 
 @pytest.mark.slow
-def test_tools_reach_the_template(tmp_path, checkpoint):
+def test_tools_reach_the_template(tmp_path: Path, checkpoint: Path):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT, "tools": [{"name": "add"}]})
     template = "{% for tool in tools %}tool {{ tool.name }} {% endfor %}{{ messages[0].content }}"
     tokens, *_ = built(tmp_path, job(checkpoint, path, data=[source_of(path, template=template)], seq_len=8))
@@ -333,7 +333,7 @@ def test_the_report_shows_what_deserves_a_look(tmp_path: Path, checkpoint: Path)
 
 
 @pytest.mark.slow
-def test_chats_without_bos_are_warned_of(tmp_path, checkpoint):
+def test_chats_without_bos_are_warned_of(tmp_path: Path, checkpoint: Path):
     path = chat_file(tmp_path / "chat.jsonl", {"messages": CHAT})
     data = [source_of(path, template="{{ messages[0].content }} and so on")]
     _, report, *_ = built(tmp_path, job(checkpoint, path, data=data, seq_len=2))

@@ -64,7 +64,7 @@ def pieces(tmp_path: Path, name: str):
     return AutoTokenizer.from_pretrained(tmp_path)
 
 
-def whole(tokenizer, text, special):
+def whole(tokenizer, text: str, special: bool):
     return tokenizer(text, add_special_tokens=special)["input_ids"]
 
 
@@ -90,10 +90,11 @@ def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path: Path):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from calibration.data import calibration_set
+import calibration.data.calibration_set
+from tests.jobs import build_calibration_set
 job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-calibration_set.build(job, out, lambda *_: None)
+build_calibration_set(job, out, lambda *_: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -117,7 +118,7 @@ def growth(row: str, where: Path) -> tuple[int, Path]:
 
 
 @pytest.mark.slow
-def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path):
+def test_a_long_row_takes_at_most_twenty_times_its_size_and_is_warned_of(tmp_path: Path):
     small, _ = growth("a short row", tmp_path / "small")
     text = " ".join(ROWS * 150)[:3_000_000]
     large, out = growth(text, tmp_path / "large")

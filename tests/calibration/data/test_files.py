@@ -310,7 +310,7 @@ def test_a_directory_that_was_not_saved_or_is_damaged_is_refused(tmp_path: Path)
 def test_keys_that_only_other_rows_of_a_table_have_are_absent_and_nulls_in_json_text_stay(
     kind: str, tmp_path: Path
 ):
-    def row(function):
+    def row(function) -> dict[str, Any]:
         call = {"role": "assistant", "content": None, "tool_calls": [{"function": function}]}
         return {"messages": [TURNS[0], call], "tools": json.dumps([{"name": "f", "default": None}])}
 

@@ -2,15 +2,16 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from calibration.data import leakage
 from calibration.data.fields import words
 from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
+from tests.jobs import build_leakage
 
 
 def sampled(root, *texts):
@@ -24,7 +25,7 @@ def sampled(root, *texts):
     return root
 
 
-def job(tmp_path, calibrated, gate, **changes):
+def job(tmp_path: Path, calibrated, gate, **changes) -> dict[str, Any]:
     path = tmp_path / "gate.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in gate))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -39,7 +40,7 @@ def job(tmp_path, calibrated, gate, **changes):
 def test_disjoint_data_passes_and_is_counted(tmp_path: Path):
     events = []
     made = job(tmp_path, ["one", "two", "two"], [{"text": "three"}, {"text": "four"}])
-    leakage.build(made, tmp_path, lambda *event: events.append(event))
+    build_leakage(made, tmp_path, lambda *event: events.append(event))
     found = json.loads((tmp_path / "leakage.json").read_text())
     assert found == {"calibration_samples": 2, "gate_rows": 2, "leaks": 0}
     assert events[-1] == (2, 2, "rows compared")
@@ -50,7 +51,7 @@ def test_a_row_in_both_is_an_error_that_names_both_places(tmp_path: Path):
     with pytest.raises(
         DataError, match=r"1 of \d+ rows of the gate's data are calibration samples too; "
     ) as caught:
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
     assert f"calibration.jsonl:2 is also {tmp_path / 'gate.jsonl'}:3" in str(caught.value)
     assert not (tmp_path / "leakage.json").exists()
 
@@ -63,13 +64,13 @@ def test_the_same_words_as_a_chat_are_found(tmp_path: Path):
     ]
     made = job(tmp_path, ["p c"], [{"messages": chat}])
     with pytest.raises(DataError, match="1 rows"):
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
 
 
 def test_a_gate_file_that_changed_is_refused(tmp_path: Path):
     made = job(tmp_path, ["one"], [{"text": "two"}], digests=["0" * 64])
     with pytest.raises(DataError, match=r"gate\.jsonl: the file changed after the plan was made"):
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
 
 
 def test_the_check_needs_no_tokenizer(run_python: Callable[[str], str]):
@@ -79,7 +80,7 @@ def test_the_check_needs_no_tokenizer(run_python: Callable[[str], str]):
     assert said.strip() == "set()"
 
 
-def said_in(file):
+def said_in(file: Path):
     found = scan([KINDS[file.suffix[1:]](file)], file.suffix[1:], {})
     return {loose_fingerprint(words(sample.content)) for sample in found.read(range(found.rows))}
 

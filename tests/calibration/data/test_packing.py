@@ -26,9 +26,9 @@ def test_sequences_beyond_the_limit_are_counted():
 @pytest.mark.parametrize(
     ("rows", "limit", "complaint"),
     [
-        ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, 1 wanted"),
+        ([[1, 2, 3]], "all", "3 tokens make 0 whole sequences of 4, not 1"),
         ([], "all", "0 tokens make 0 whole sequences of 4"),
-        ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, 3 wanted"),
+        ([list(range(9))], 3, "9 tokens make 2 whole sequences of 4, not 3"),
     ],
 )
 def test_too_few_tokens_are_an_error_and_never_a_smaller_set(
@@ -64,7 +64,7 @@ def test_padding_keeps_each_row_by_itself_and_says_how_long_it_is():
 def test_too_few_rows_to_pad_are_an_error():
     with pytest.raises(DataError, match="2 rows make as many sequences, not 3"):
         pad([row(1), row(2)], 4, 3, pad_id=0)
-    with pytest.raises(DataError, match="0 rows make as many sequences, 1 wanted"):
+    with pytest.raises(DataError, match="0 rows make as many sequences, not 1"):
         pad([], 4, "all", pad_id=0)
 
 

@@ -41,7 +41,7 @@ def test_a_long_text_is_compared_in_blocks_as_it_is_at_once(text, at):
 
 
 def test_what_a_chat_says_counts_reasoning_and_calls_but_no_ids():
-    def said(number, gauge=1):
+    def said(number, gauge=1) -> str:
         function = {"name": "read", "arguments": {"gauge": gauge}}
         call = {
             "role": "assistant",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from calibration.data.templates import Request, Sandbox, TemplateRefused
+from calibration.data.templates import Rendered, Request, Sandbox, TemplateRefused
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ MESSAGES = [{"role": "user", "content": "hi"}]
 DATE = "2026-01-01"
 
 
-def render(source, sandbox=None, messages=MESSAGES):
+def render(source: str, sandbox: Sandbox | None = None, messages=MESSAGES) -> Rendered:
     return (sandbox or Sandbox()).render(Request(source, messages, DATE, {"bos_token": "<s>"}))
 
 

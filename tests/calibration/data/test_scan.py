@@ -4,19 +4,19 @@ from typing import Any
 
 import pytest
 
-from calibration.data.scan import MAX_PROBLEMS, scan
+from calibration.data.scan import MAX_PROBLEMS, Scan, scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
 
 GOOD = json.dumps({"text": "fine"}).encode()
 
 
-def scanned(path, roles=None, **options):
+def scanned(path, roles: dict[str, Any] | None = None, **options) -> Scan:
     kind = path.suffix[1:]
     return scan([KINDS[kind](path)], kind, roles or {}, **options)
 
 
-def contents(found, picks=None):
+def contents(found: Scan, picks=None):
     return [sample.content for sample in found.read(range(found.rows) if picks is None else picks)]
 
 
@@ -29,7 +29,7 @@ TALK = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
 ASKED = json.dumps({"prompt": "p", "completion": "c"}).encode()
 
 
-def _said(field):
+def _said(field: str) -> bytes:
     return ('{"messages": [{"role": "user", "content": "a", ' + field + "}]}").encode()
 
 
@@ -38,7 +38,7 @@ def _calls(calls):
     return ('{"messages": [{"role": "user", "content": "a"}, ' + turn + "]}").encode()
 
 
-def _arguments(arguments):
+def _arguments(arguments: str):
     return _calls('[{"type": "function", "function": {"name": "f", "arguments": ' + arguments + "}}]")
 
 

@@ -8,17 +8,18 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jinja2.exceptions import TemplateError
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from calibration.data.calibration_set import build
 from calibration.data.chats import Chat, chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
 from calibration.errors import DataError
+from tests.jobs import build_calibration_set as build
 
 pytestmark = pytest.mark.slow
 
@@ -46,7 +47,7 @@ TOOL = {
 }
 
 
-def call(place, arguments, number=1):
+def call(place: str, arguments, number: int = 1) -> dict[str, Any]:
     return {
         "id": f"call0000{number}",
         "type": "function",
@@ -58,7 +59,7 @@ def called(*arguments):
     return [call("weather", one, number) for number, one in enumerate(arguments, start=1)]
 
 
-def result(text, number=1):
+def result(text: str | None, number: int = 1) -> dict[str, Any]:
     return {"role": "tool", "tool_call_id": f"call0000{number}", "name": "weather", "content": text}
 
 
@@ -66,7 +67,7 @@ BERN, BASEL = {"place": "Bern", "unit": None}, {"place": "Basel"}
 BERN_TEXT, BASEL_TEXT = '{"place": "Bern", "unit": null}', '{"place":"Basel"}'
 THOUGHT = "The tool said four."
 
-CHATS = {
+CHATS: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
     # name: (the row's messages, the messages that a server hands to the template, tools)
     "text": ([SYSTEM, ASK, DONE], [SYSTEM, ASK, DONE], []),
     "turns": ([ASK, DONE, ASK, DONE], [ASK, DONE, ASK, DONE], []),
@@ -163,7 +164,7 @@ def tokenizer(checkpoint: Path):
     return AutoTokenizer.from_pretrained(checkpoint)
 
 
-def witness(tokenizer, template, messages, tools, **more):
+def witness(tokenizer, template: str, messages, tools, **more):
     """What transformers renders, or None where the template refuses the chat."""
     values = {"strftime_now": datetime.fromisoformat(DATE).strftime, **more}
     try:
@@ -174,13 +175,13 @@ def witness(tokenizer, template, messages, tools, **more):
         return None
 
 
-def source(file, template):
+def source(file, template) -> dict[str, Any]:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     plain = {"kind": "jsonl", "digests": [digest], "samples": "all", "columns": {}, "bad_rows": 0}
     return {**plain, "template": template, "date": DATE}
 
 
-def rendered_by_the_step(tmp_path, checkpoint, files):
+def rendered_by_the_step(tmp_path: Path, checkpoint, files):
     """Runs the calibration step over files with their templates: (file, line) -> tokens; and its report."""
     out = tmp_path / "out"
     out.mkdir()

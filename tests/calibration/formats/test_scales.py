@@ -1,6 +1,7 @@
 """Properties of quantized weights, whatever the weights are; and the same bits on every device."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +21,14 @@ STEP = {"float8_e4m3fn": 16.0, "int8": 0.5, "int4": 0.5}
 """Largest rounding error in units of the scale; e4m3's coarsest step is 32."""
 
 
-def weights(seed, spread, num_out=6, num_in=256):
+def weights(seed, spread, num_out: int = 6, num_in: int = 256) -> torch.Tensor:
     """Bfloat16 weights of very different magnitudes."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(num_out, num_in, generator=generator)
     return (values * torch.exp(spread * torch.randn(num_in, generator=generator))).to(torch.bfloat16)
 
 
-def measured(weight, fmt):
+def measured(weight: torch.Tensor, fmt: Format) -> Measured:
     """What would be found for a linear whose inputs are all one."""
     factors = torch.linspace(0.5, 2.0, weight.shape[1]) if fmt.smoothed else None
     found = Measured(
@@ -112,7 +113,7 @@ def test_a_gpu_makes_the_same_bits(fmt: Format):
     assert same(quantized(weight.to(device), found.to(device)), quantized(weight, found))
 
 
-def same(made, others):
+def same(made: dict[str, Any], others):
     return made.keys() == others.keys() and all(
         torch.equal(made[name].cpu().view(torch.uint8), others[name].view(torch.uint8))
         for name in made

@@ -13,7 +13,7 @@ from calibration.model.checkpoint_writer import DTYPES, SMALL_BYTES, CheckpointW
 TENSORS = {name: torch.full((10,), float(number)) for number, name in enumerate("abcde")}
 
 
-def written(out, max_file_bytes, tensors=TENSORS):
+def written(out: Path, max_file_bytes: int, tensors=TENSORS):
     out.mkdir()
     with CheckpointWriter(out, max_file_bytes) as made:
         for name, tensor in tensors.items():
@@ -21,11 +21,11 @@ def written(out, max_file_bytes, tensors=TENSORS):
     return sorted(path.name for path in out.iterdir())
 
 
-def loaded(out):
+def loaded(out: Path):
     return {name: t for path in out.glob("*.safetensors") for name, t in load_file(path).items()}
 
 
-def same(one, other):
+def same(one, other: torch.Tensor):
     return one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 

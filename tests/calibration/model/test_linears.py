@@ -11,7 +11,7 @@ from recipes.formats import FORMATS
 from tests.calibration.families import CONFIGS
 
 
-def enabled(module, rules):
+def enabled(module: str, rules) -> bool:
     """Whether a preset's rules, of which the last match counts, quantize a linear's weight."""
     found = False
     for rule in rules:

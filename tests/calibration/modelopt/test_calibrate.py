@@ -9,6 +9,7 @@ Everything else is equal, byte for byte.
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout
-from calibration.modelopt.calibrate import build, calibrate, configuration, load, load_tokens
+from calibration.modelopt.calibrate import calibrate, configuration, load, load_tokens
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.coverage import SOURCE
@@ -26,6 +27,7 @@ from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
+from tests.jobs import build_modelopt as build
 
 QUANTIZED = [name for name, fmt in FORMATS.items() if fmt.modelopt_cfg]
 GROUPS = Layout("llama", 2).groups()
@@ -48,12 +50,12 @@ class Pair:
         return load_file(self.ours / "model.safetensors"), load_file(self.theirs / "model.safetensors")
 
 
-def logits(model, tokens):
+def logits(model, tokens: torch.Tensor):
     with torch.no_grad():
         return model(input_ids=tokens).logits.float()
 
 
-def simulation(model, fmt):
+def simulation(model, fmt: Format):
     """A float32 copy of the calibrated model, whose fused groups share a scale per tensor as ours do."""
     copied = copy.deepcopy(model).float()
     for group in GROUPS if fmt.granularity == "tensor" else ():
@@ -199,11 +201,11 @@ def test_fp8_weights_are_correctly_rounded_and_modelopts_are_not(fmt: Format, pa
     assert 0.01 < wrong / total < 0.1
 
 
-def job(source, calibration_set, name):
+def job(source, calibration_set, name: str) -> dict[str, Any]:
     inputs = {"source": str(source)}
     if FORMATS[name].calibrated:
         inputs["calibration_set"] = str(calibration_set)
-    return {"params": {"format": name, "batch_size": 2}, "places": {}, "inputs": inputs}
+    return {"params": {"format": name}, "places": {}, "inputs": inputs}
 
 
 @pytest.mark.parametrize("name", ["none", "fp8", "int8_wo"])
@@ -231,7 +233,7 @@ def test_format_none_copies_every_tensor(checkpoint: Path, tmp_path: Path):
     assert reference.read_json(tmp_path / "config.json") == reference.read_json(checkpoint / "config.json")
 
 
-def saved(tmp_path, change=lambda model: None, **settings):
+def saved(tmp_path: Path, change=lambda model: None, **settings):
     """A changed checkpoint, and an empty directory for the result."""
     root, out = tmp_path / "source", tmp_path / "out"
     model = llama(**settings)
@@ -263,7 +265,7 @@ def test_weights_in_several_files_are_read_through_their_index(
 
 
 def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
     root, out = saved(tmp_path, silence)
@@ -276,7 +278,7 @@ def test_zero_channels_get_a_scale_of_one_and_are_counted(tmp_path: Path):
 
 
 def test_a_weight_of_zeros_is_a_failure_that_names_the_module(calibration_set: Path, tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[1].mlp.down_proj.weight.zero_()
 
     root, out = saved(tmp_path, silence)
@@ -295,7 +297,7 @@ def test_blocks_that_do_not_fit_are_refused_before_calibration(calibration_set: 
 
 
 def test_activations_that_overflow_are_a_failure(calibration_set: Path, tmp_path: Path):
-    def blow_up(model):
+    def blow_up(model) -> None:
         model.model.layers[0].mlp.down_proj.weight.fill_(3e38)
 
     root, out = saved(tmp_path, blow_up)

@@ -9,7 +9,7 @@ from recipes.precision import Precision
 LAYOUT = Layout("llama", 2)
 
 
-def precision(default="fp8", **exceptions):
+def precision(default="fp8", **exceptions) -> Precision:
     return Precision.parse({"default": default, "except": exceptions} if exceptions else default)
 
 

@@ -10,7 +10,7 @@ from calibration.quantize.coverage import SOURCE, Linear, document, require
 HEAD = Linear(module="lm_head", intended=SOURCE, actual=SOURCE, reason="excluded by the preset")
 
 
-def linear(**changes):
+def linear(**changes) -> Linear:
     values = {
         "module": "model.layers.0.mlp.up_proj",
         "intended": "fp8",

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.linears import Layout
-from calibration.modelopt import calibrate
-from calibration.quantize.quantize import build
 from calibration.statistics.statistics_artifact import Statistics, layer_file
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
+from tests.jobs import build_modelopt
+from tests.jobs import build_quantized as build
 
 MIXED = {
     "default": "fp8",
@@ -69,12 +69,12 @@ def statistics(checkpoint: Path, tokens: torch.Tensor, tmp_path_factory: pytest.
     return record(model, tokens, tmp_path_factory.mktemp("statistics"), batch_size=2)
 
 
-def job(source, statistics, params):
+def job(source, statistics, params) -> dict[str, Any]:
     inputs = {"source": str(source)} | ({"statistics": str(statistics)} if statistics else {})
     return {"params": params, "places": {}, "inputs": inputs}
 
 
-def made(source, statistics, params, out: Path) -> Path:
+def made(source, statistics, params: dict[str, Any], out: Path) -> Path:
     out.mkdir()
     build(job(source, statistics, params), out, ignore)
     return out
@@ -109,7 +109,7 @@ def pair(
 
 
 @pytest.mark.slow
-def test_names_dtypes_and_shapes_are_modelopts(pair):
+def test_names_dtypes_and_shapes_are_modelopts(pair: Pair):
     ours, theirs = pair.tensors()
     assert {n: (t.dtype, t.shape) for n, t in ours.items()} == {
         n: (t.dtype, t.shape) for n, t in theirs.items()
@@ -160,7 +160,7 @@ KL_WITHIN = {  # nats; about twice what is seen
 }
 
 
-def kl(original, quantized):
+def kl(original, quantized) -> float:
     p, q = original.log_softmax(-1), quantized.log_softmax(-1)
     return float((p.exp() * (p - q)).sum(-1).mean())
 
@@ -182,9 +182,9 @@ def test_both_methods_of_calibration_write_the_same_checkpoint(
     save_file({"tokens": tokens.int()}, tmp_path / "tokens.safetensors")
     ours, theirs = made(checkpoint, statistics, params, tmp_path / "ours"), tmp_path / "theirs"
     theirs.mkdir()
-    inputs: dict[str, Any] = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
-    own: dict[str, Any] = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
-    calibrate.build(own, theirs, ignore)
+    inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
+    own = {"params": params, "places": {}, "inputs": inputs}
+    build_modelopt(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()
     }
@@ -318,7 +318,7 @@ def test_a_tied_head_is_written_once(statistics: Path, tmp_path: Path):
     assert ours["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
-def saved(tmp_path, change=lambda model: None, **settings):
+def saved(tmp_path: Path, change=lambda model: None, **settings) -> Path:
     """A changed checkpoint."""
     model = llama(**settings)
     with torch.no_grad():
@@ -329,7 +329,7 @@ def saved(tmp_path, change=lambda model: None, **settings):
 
 @pytest.mark.parametrize("name", ["int8_wo", "fp8_rowwise", "int4_wo"])
 def test_zero_channels_get_a_scale_of_one_and_are_counted(name: str, tmp_path: Path):
-    def silence(model):
+    def silence(model) -> None:
         model.model.layers[0].mlp.up_proj.weight[3:5] = 0
 
     out = made(saved(tmp_path, silence), None, {"format": name}, tmp_path / "out")
@@ -340,7 +340,7 @@ def test_zero_channels_get_a_scale_of_one_and_are_counted(name: str, tmp_path: P
     assert entries["model.layers.0.mlp.gate_proj"]["zero_scales"] == 0
 
 
-def rewritten(statistics, out, change):
+def rewritten(statistics: Path, out, change):
     """Statistics of which `change` made something else."""
     out.mkdir()
     for path in statistics.glob("*.safetensors"):
@@ -350,8 +350,8 @@ def rewritten(statistics, out, change):
     return out
 
 
-def put(name, value):
-    def change(tensors):
+def put(name: str, value: float):
+    def change(tensors) -> None:
         if name in tensors:
             tensors[name] = torch.full_like(tensors[name], value)
 
@@ -447,7 +447,7 @@ def test_blocks_that_do_not_fit_are_refused_with_the_linear(name: str, statistic
 
 
 def test_a_source_that_is_not_finite_is_refused(tmp_path: Path):
-    def poison(model):
+    def poison(model) -> None:
         model.model.layers[1].mlp.up_proj.weight[2, 3] = float("nan")
 
     with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight holds 1 NaN"):

@@ -20,7 +20,7 @@ LINEARS = [
 EXACT = ("input_amax", "input_sample", "weight_amax", "weight_in_amax", "key_amax", "value_amax")
 
 
-def whole_model(model, tokens_ST, batch_size):
+def whole_model(model, tokens_ST: torch.Tensor, batch_size: int) -> torch.Tensor:
     """Hidden states after the last decoder layer, of the whole model at once."""
     model.model.norm = torch.nn.Identity()
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_key_and_value_maxima_are_modelopts_bit_for_bit(tmp_path: Path, family: 
             assert ours.equal(getattr(layer.self_attn, quantizer).amax.float())
 
 
-def measured(tmp_path, family):
+def measured(tmp_path: Path, family: str):
     """A model and the ranges that a pass over it found."""
     model = make(tmp_path / "source", family)
     write_tokens(tmp_path / "tokens")
@@ -111,11 +111,11 @@ def measured(tmp_path, family):
     return model, Statistics(run(work, tmp_path / "out"))
 
 
-def calibrate(model, tmp_path, preset):
+def calibrate(model, tmp_path: Path, preset) -> None:
     """Runs ModelOpt's own calibration on the same batches."""
     tokens_ST = load_file(tmp_path / "tokens" / "tokens.safetensors")["tokens"].long()
 
-    def forward(model):
+    def forward(model) -> None:
         for batch_BT in tokens_ST.split(3):
             model.base_model(input_ids=batch_BT, use_cache=False)
 

@@ -65,7 +65,9 @@ class Answer:
     context_logits: torch.Tensor | None = None
 
 
-def update_llm_args_with_extra_dict(llm_args: dict, llm_args_dict: dict) -> dict:
+def update_llm_args_with_extra_dict(
+    llm_args: dict[str, Any], llm_args_dict: dict[str, Any]
+) -> dict[str, Any]:
     """What trtllm-serve does with a YAML file: the file's values over the others."""
     return {**llm_args, **llm_args_dict}
 
@@ -150,7 +152,7 @@ def _common(one: list[int], other: list[int]) -> int:
     return next(different, min(len(one), len(other)))
 
 
-def _check_lookahead(built: dict, config: LookaheadDecodingConfig | None) -> None:
+def _check_lookahead(built: dict[str, Any], config: LookaheadDecodingConfig | None) -> None:
     """What the C++ runtime checks of a lookahead engine."""
     if built.get("speculative_decoding_mode") not in (LOOKAHEAD, "LOOKAHEAD_DECODING"):
         return
@@ -164,7 +166,7 @@ def _check_lookahead(built: dict, config: LookaheadDecodingConfig | None) -> Non
         )
 
 
-def _check_medusa(config: dict, told: MedusaDecodingConfig | None) -> None:
+def _check_medusa(config: dict[str, Any], told: MedusaDecodingConfig | None) -> None:
     """What the C++ runtime needs of a tree: room for its nodes, and a head for each level."""
     built, pretrained = config["build_config"], config["pretrained_config"]
     if built.get("speculative_decoding_mode") not in (MEDUSA, "MEDUSA"):
@@ -177,7 +179,7 @@ def _check_medusa(config: dict, told: MedusaDecodingConfig | None) -> None:
     assert len(nodes) <= built["max_draft_len"] == pretrained["max_draft_len"]
 
 
-def _check_eagle(config: dict, told: EagleDecodingConfig | None) -> None:
+def _check_eagle(config: dict[str, Any], told: EagleDecodingConfig | None) -> None:
     """What the C++ runtime needs of EAGLE-1's tree: a net for each level, room for nodes and for parents."""
     built, pretrained = config["build_config"], config["pretrained_config"]
     if built.get("speculative_decoding_mode") not in (EAGLE, "EAGLE"):
@@ -256,7 +258,7 @@ ALSO = (
 )  # fmt: skip
 
 
-def _refuse_unknown(options: dict, table: dict) -> None:
+def _refuse_unknown(options: dict[str, Any], table: dict[str, Any]) -> None:
     for name, value in options.items():
         if name not in table["options"] and name not in ALSO:
             raise ValueError(f"1 validation error for TorchLlmArgs\n{name}\n  Extra inputs are not permitted")

@@ -3,16 +3,17 @@
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save_file
 
-from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import new_caches
 from pipeline.engines.aoti.weights import bind
+from tests.jobs import build_sharded as convert
 
 KV_CACHES = {None: "auto", "FP8": "fp8", "INT8": "int8"}
 FORMATS = {
@@ -46,7 +47,7 @@ class Plain:
         return x
 
 
-def of_engine(directory: Path, config: dict, capacity: int) -> Plain:
+def of_engine(directory: Path, config: dict[str, Any], capacity: int) -> Plain:
     """The model in the engine files of a directory: rank files behind a line of JSON."""
     pretrained = config["pretrained_config"]
     mapping = pretrained["mapping"]
@@ -85,14 +86,14 @@ def of_checkpoint(directory: Path, capacity: int) -> Plain:
         return Plain(out, capacity)
 
 
-def joined(ranks: list[dict[str, torch.Tensor]], config: dict) -> dict[str, torch.Tensor]:
+def joined(ranks: list[dict[str, torch.Tensor]], config: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The tensors of one rank that hold what those of several tensor-parallel ranks hold."""
     if len(ranks) == 1:
         return ranks[0]
     return {name: _join(name, [rank[name] for rank in ranks], config) for name in ranks[0]}
 
 
-def _join(name: str, parts: list[torch.Tensor], config: dict) -> torch.Tensor:
+def _join(name: str, parts: list[torch.Tensor], config: dict[str, Any]) -> torch.Tensor:
     linear, tensor = name.rsplit(".", 1)
     if linear.endswith(("vocab_embedding", "lm_head")):
         return torch.cat(parts)[: config["vocab_size"]].contiguous()
@@ -107,7 +108,7 @@ def _join(name: str, parts: list[torch.Tensor], config: dict) -> torch.Tensor:
     return _join_qkv(parts, config) if linear.endswith("qkv") else torch.cat(parts)
 
 
-def _join_qkv(parts: list[torch.Tensor], config: dict) -> torch.Tensor:
+def _join_qkv(parts: list[torch.Tensor], config: dict[str, Any]) -> torch.Tensor:
     """Queries, keys and values of all ranks; heads that several ranks hold count once."""
     tp, heads = len(parts), config["num_attention_heads"]
     kv_heads = config["num_key_value_heads"]

@@ -9,10 +9,11 @@ import yaml
 
 from artifacts.finding.match import match
 from artifacts.version import VersionRecord
-from pipeline.advice.suggest import formats_like, placed, suggest
+from pipeline.advice.suggest import Suggestion, formats_like, placed, suggest
 from recipes.formats import FORMATS
 from recipes.schema import Recipe
 from tests.pipeline import published
+from tests.present import present
 
 CALIBRATION = {"data": [{"path": "calibration.jsonl"}]}
 RECIPE: dict[str, Any] = {
@@ -68,7 +69,7 @@ RECORD = VersionRecord(
 )
 
 
-def suggested(record=RECORD, siblings=(), **wanted):
+def suggested(record=RECORD, siblings=(), **wanted) -> Suggestion:
     (found,) = match([record], wanted)
     return suggest(record, list(dict.fromkeys(reason.fact for reason in found.reasons)), wanted, siblings)
 
@@ -100,7 +101,7 @@ def test_what_is_missing_is_changed_and_nothing_else(wanted: dict[str, Any], cha
 
 def test_another_backend_takes_nothing_of_the_old_one_along():
     found = suggested(runtime={"torch": "2.13.0"})
-    engine = found.recipe.engine
+    engine = present(found.recipe).engine
     assert (engine.backend, engine.target, engine.toolchain, engine.options) == ("aoti", "host", None, {})
     assert found.notes[0] == "Build it with torch 2.13.0."
 
@@ -113,14 +114,15 @@ def test_a_run_time_without_engines_of_its_own_gets_a_checkpoint():
     )
     for version, backend in (("1.2.1", "tensorrt"), ("1.3.0", "trtllm_torch")):
         found = suggested(cpu, gpu="h200", runtime={"tensorrt_llm": version})
-        assert (found.recipe.engine.backend, found.recipe.engine.target) == (backend, "h200")
+        engine = present(found.recipe).engine
+        assert (engine.backend, engine.target) == (backend, "h200")
     assert "ask for one with --gpu" in suggested(cpu, runtime={"tensorrt_llm": "1.2.1"}).open[0]
 
 
 def test_a_service_level_is_searched_for_within_what_is_asked():
     found = suggested(slo={"ttft_ms_p95": 300.0}, max_batch_size=8)
-    assert found.recipe.tune.slo.ttft_ms_p95 == 300.0
-    assert found.recipe.tune.space == {"max_batch_size": (16, 8)}
+    assert present(present(found.recipe).tune).slo.ttft_ms_p95 == 300.0
+    assert present(present(found.recipe).tune).space == {"max_batch_size": (16, 8)}
     assert any("by measuring" in note for note in found.notes)
 
 
@@ -128,9 +130,9 @@ def test_a_setting_that_is_asked_for_is_no_longer_searched():
     tuned = {"space": {"max_batch_size": [4, 16], "options.max_num_tokens": [2048]}, "budget": {"trials": 2}}
     record = dataclasses.replace(RECORD, recipe={**RECIPE, "tune": tuned})
     found = suggested(record, max_batch_size=32)
-    assert found.recipe.engine.max_batch_size == 32
-    assert list(found.recipe.tune.space) == ["options.max_num_tokens"]
-    assert suggested(record, max_batch_size=32, runtime={"torch": "2.13.0"}).recipe.tune is None
+    assert present(found.recipe).engine.max_batch_size == 32
+    assert list(present(present(found.recipe).tune).space) == ["options.max_num_tokens"]
+    assert present(suggested(record, max_batch_size=32, runtime={"torch": "2.13.0"}).recipe).tune is None
 
 
 def test_a_format_that_needs_calibration_gets_a_siblings():
@@ -141,7 +143,7 @@ def test_a_format_that_needs_calibration_gets_a_siblings():
     assert alone.recipe is None
     assert "calibration is required" in alone.open[0]
     fed = suggested(plain, [RECORD], format="int4_awq")
-    assert fed.recipe.calibration.data[0].path == "calibration.jsonl"
+    assert present(present(fed.recipe).calibration).data[0].path == "calibration.jsonl"
     assert "Its calibration is that of llama/fp8_tp2_h100:3." in fed.notes
 
 

@@ -9,11 +9,11 @@ from pipeline.checkpoint.tensor_parts import Fill, Largest, LocalTensor, Slice
 from pipeline.errors import SourceError
 
 
-def use(ranges, *, rank=0, reason="", shape=(4, 2)):
+def use(ranges, *, rank: int = 0, reason: str = "", shape=(4, 2)) -> Use:
     return Use(rank, "local", Slice("w", "F32", shape, ranges, reason))
 
 
-def local(name, *parts, equal=()):
+def local(name: str, *parts, equal=()) -> LocalTensor:
     return LocalTensor(name, "F32", (4, 2), parts, equal)
 
 

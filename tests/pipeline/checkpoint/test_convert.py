@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.tensor_parts import Fill, Largest
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
-from pipeline.weights.tensors import NUMPY_TYPES, open_checkpoint, read_header
+from pipeline.weights.tensors import NUMPY_TYPES, Checkpoint, open_checkpoint, read_header
 from recipes.formats import FORMATS
 from recipes.precision import Precision
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import LINEARS
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)]
 ONE = {"BF16": 0x3F80, "F32": 0x3F800000}
 
 
-def job(checkpoint, fmt="none", tp=1, pp=1, **changed):
+def job(checkpoint, fmt="none", tp=1, pp=1, **changed) -> dict[str, Any]:
     params = {"format": fmt, "kv_cache": "auto", "tp": tp, "pp": pp, "layout_version": LAYOUT_VERSION}
     return {"params": params | changed, "places": {}, "inputs": {"checkpoint": str(checkpoint)}}
 
@@ -37,13 +37,13 @@ def out(tmp_path: Path) -> Path:
     return directory
 
 
-def convert(checkpoint, out, *args, **kwargs):
+def convert(checkpoint, out, *args, **kwargs) -> list[tuple[Any, ...]]:
     seen = []
     build(job(checkpoint, *args, **kwargs), out, lambda *event: seen.append(event))
     return seen
 
 
-def read(path):
+def read(path: Path):
     """Reads a rank file without the code under test's mapping: name -> array of unsigned integers."""
     data = path.read_bytes()
     return {
@@ -52,7 +52,7 @@ def read(path):
     }
 
 
-def expected(source, tensor):
+def expected(source: Checkpoint, tensor):
     parts = []
     for part in tensor.parts:
         if isinstance(part, Fill):
@@ -184,8 +184,8 @@ def test_tied_head_is_the_embedding(make_checkpoint: Callable[..., Path], config
         np.testing.assert_array_equal(first["transformer.vocab_embedding.weight"], last["lm_head.weight"])
 
 
-def with_head(same):
-    def change(tensors):
+def with_head(same: bool):
+    def change(tensors) -> None:
         dtype, table = tensors["model.embed_tokens.weight"]
         tensors["lm_head.weight"] = (dtype, table.copy() if same else table ^ 1)
 
@@ -207,19 +207,19 @@ def test_a_tied_head_that_differs_is_refused(
         convert(checkpoint, out)
 
 
-def setting(name, value):
-    def change(tensors):
+def setting(name: str, value: float):
+    def change(tensors) -> None:
         dtype, array = tensors[f"model.layers.1.{name}"]
         tensors[f"model.layers.1.{name}"] = (dtype, np.full_like(array, value))
 
     return change
 
 
-def removing(name):
+def removing(name: str):
     return lambda tensors: tensors.pop(name)
 
 
-def adding(name):
+def adding(name: str):
     return lambda tensors: tensors.update({name: ("F32", np.ones((), np.float32))})
 
 
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_another_format_is_refused(make_checkpoint: Callable[...
         convert(make_checkpoint("none"), out, "fp8")
 
 
-def restating(checkpoint, **changed):
+def restating(checkpoint: Path, **changed) -> Path:
     """Changes what a checkpoint says of its precision."""
     config = json.loads((checkpoint / "config.json").read_text())
     config["quantization_config"] |= changed
@@ -392,7 +392,8 @@ def test_the_first_failure_is_the_one_reported(make_checkpoint: Callable[..., Pa
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from pipeline.checkpoint.convert import build
+import pipeline.checkpoint.convert
+from tests.jobs import build_sharded as build
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *event: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
@@ -401,7 +402,9 @@ assert "torch" not in sys.modules
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_checkpoint(make_checkpoint, config, out):
+def test_memory_does_not_grow_with_the_checkpoint(
+    make_checkpoint: Callable[..., Path], config: dict[str, Any], out: Path
+):
     big = config | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 3}
     checkpoint = make_checkpoint(config=big)
     size_mib = (checkpoint / "model.safetensors").stat().st_size / 2**20

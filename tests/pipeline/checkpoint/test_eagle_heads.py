@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from pipeline.checkpoint import conversion_audit, eagle_heads
+from pipeline.checkpoint.eagle_heads import Eagle
 from pipeline.checkpoint.rank_layout import engine_config
 from pipeline.checkpoint.rank_place import Place
 from pipeline.checkpoint.slicing import plan
 from pipeline.drafting import eagle as trees
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
 from recipes.precision import Precision
 from tests.pipeline.checkpoint import test_slicing
 from tests.pipeline.checkpoint.test_slicing import materialise
@@ -23,11 +25,11 @@ NODES = 6
 TOY = test_slicing.TOY | {"hidden_size": 12}
 
 
-def toy(**change):
+def toy(**change) -> ModelShape:
     return test_slicing.toy(**(TOY | change))
 
 
-def config_of(**change):
+def config_of(**change) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -50,11 +52,11 @@ def kinds(*without, bias=True, hidden=12, dtype="BF16", **more):
     return found | ({"fc.bias": (dtype, (hidden,))} if bias else {}) | more
 
 
-def net(**change):
+def net(**change) -> Eagle:
     return eagle_heads.read(config_of(), kinds(**change))
 
 
-def on_ranks(found, shape, tp):
+def on_ranks(found: Eagle, shape, tp: int):
     return [eagle_heads.tensors(found, shape, Place(tp, 1, rank), NODES) for rank in range(tp)]
 
 

@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline.checkpoint.conversion_audit import report, uses
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION, engine_config
 from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.tensor_parts import LocalTensor, PlusOne, Slice
 from pipeline.models.config_json import read_shape
 from recipes.precision import Precision
+from tests.jobs import build_sharded as build
 
 SIZES = {
     "dtype": "bfloat16", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -38,7 +38,7 @@ PHI = {**SIZES, "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "pad
 NONE = Precision.parse("none")
 
 
-def tensors_of(config, fmt="none", tp=1, pp=1):
+def tensors_of(config: dict[str, Any], fmt: str = "none", tp: int = 1, pp: int = 1):
     ranks = plan(read_shape(config), Precision.parse(fmt), tp, pp)
     return [{tensor.name: tensor for tensor in tensors} for tensors in ranks]
 
@@ -81,7 +81,7 @@ def test_the_sum_is_rounded_once_to_the_nearest_even_value(tmp_path: Path):
     assert told in audit["computed"]
 
 
-def sources(tensor):
+def sources(tensor: LocalTensor) -> list[Slice | Any]:
     return [part.source if isinstance(part, PlusOne) else part for part in tensor.parts] + list(tensor.equal)
 
 

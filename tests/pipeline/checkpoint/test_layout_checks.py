@@ -25,7 +25,7 @@ CONFIG = {
 DOWN = {"default": "fp8", "except": {"model.layers.[01].mlp.down_proj": "int4_awq"}}
 
 
-def said(fmt="none", tp=1, pp=1, **change):
+def said(fmt="none", tp=1, pp=1, **change) -> list[str]:
     return reasons(read_shape(CONFIG | change), Precision.parse(fmt), tp, pp)
 
 

@@ -12,7 +12,7 @@ from tests.pipeline.checkpoint.test_layout_checks import CONFIG
 V016 = "0.16.0"
 
 
-def said(fmt="none", tp=1, pp=1, version=V016, **change):
+def said(fmt="none", tp=1, pp=1, version=V016, **change) -> list[str]:
     return unloadable(read_shape(CONFIG | change), Precision.parse(fmt), tp, pp, version)
 
 

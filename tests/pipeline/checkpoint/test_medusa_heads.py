@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import conversion_audit, medusa_heads
-from pipeline.checkpoint.convert import build
+from pipeline.checkpoint.medusa_heads import Medusa
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.rank_place import Place
 from pipeline.checkpoint.with_heads import PLAIN
@@ -20,13 +20,14 @@ from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
 from tests import medusa as made
 from tests.contract import checkpoint as contract
+from tests.jobs import build_sharded as build
 from tests.main_job import DEMO
 
 CONFIG = json.loads((DEMO / "model" / "config.json").read_text())
 SHAPE = read_shape(CONFIG)
 
 
-def heads_of(tmp_path, **change):
+def heads_of(tmp_path, **change) -> Medusa:
     return medusa_heads.read(kinds(open_heads(made.demo_heads(tmp_path / "heads", **change))))
 
 
@@ -90,7 +91,7 @@ def test_tensors_that_are_no_medusa_heads_are_refused():
         medusa_heads.read({name: kind for name, kind in held.items() if name != "1.1.weight"})
 
 
-def job(checkpoint, heads, **params):
+def job(checkpoint, heads, **params) -> dict[str, Any]:
     params = {
         "format": "none",
         "kv_cache": "auto",

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.loadable import UNTOUCHED
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.weights.tensors import NUMPY_TYPES, read_header
 from recipes.formats import FORMATS
+from tests.jobs import build_sharded as build
 
 DECODERS = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen", "Qwen3": "qwen"}
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2)]
@@ -152,7 +152,7 @@ def preset(fmt, kv_cache):
     return made
 
 
-def write_quantized(model, fmt, directory):
+def write_quantized(model, fmt, directory) -> None:
     """Writes the unified Hugging Face layout."""
     with quiet():
         from modelopt.torch.export import export_hf_checkpoint
@@ -166,7 +166,7 @@ def write_quantized(model, fmt, directory):
     (directory / "tokenizer.json").write_text("{}")
 
 
-def round_once(model, path):
+def round_once(model, path) -> None:
     """Rewrites FP8 weights of one scale, rounded once, with the scales that fused modules share."""
     import torch
     from safetensors.torch import load_file, save_file
@@ -186,7 +186,7 @@ def round_once(model, path):
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def write_quantized_int8_cache(model, fmt, directory):
+def write_quantized_int8_cache(model, fmt, directory: Path) -> None:
     """Writes the layout with int8 scales of keys and values, which ModelOpt's own export cannot."""
     from safetensors.torch import load_file, save_file
 
@@ -271,7 +271,7 @@ ABSENT = "k_cache_scaling_factor, v_cache_scaling_factor"
 TABLES = ("transformer.vocab_embedding.weight", "lm_head.weight")
 
 
-def assert_same(fmt, theirs, ours):
+def assert_same(fmt: str, theirs, ours) -> int:
     """Compares every tensor of every rank; returns how many were excepted."""
     skipped = 0
     for oracle, mine in zip(theirs, ours, strict=True):

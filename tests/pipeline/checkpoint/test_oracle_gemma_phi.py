@@ -7,13 +7,14 @@ through our own quantized checkpoint.
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ EXCEPTIONS = {
 """What differs from the oracle's files, and why; the test says what it is instead."""
 
 
-def random_checkpoint(family, directory):
+def random_checkpoint(family, directory: Path) -> None:
     """Writes a tiny model whose norms are not trivial."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -52,7 +53,7 @@ def random_checkpoint(family, directory):
     (directory / "tokenizer.json").write_text("{}")
 
 
-def calibrated(directory, fmt):
+def calibrated(directory: Path, fmt):
     """ModelOpt's calibrated model of a checkpoint, and what our quantized checkpoint is made with."""
     import modelopt.torch.quantization as mtq
     import torch
@@ -81,7 +82,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     """Returns a function that gives a family's calibrated model and quantized checkpoint, made once."""
     sources, cases = {}, {}
 
-    def make(family, fmt):
+    def make(family, fmt) -> tuple[Any, Path]:
         from calibration.model.checkpoint_reader import Source
         from calibration.quantize.checkpoint_export import write
 
@@ -100,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-def described_by_rank(model_config, quant_config, **_):
+def described_by_rank(model_config, quant_config, **_) -> dict[str, Any]:
     """What the export asks of a config.json before it writes tensors."""
     world = {"world_size": model_config.tensor_parallel * model_config.pipeline_parallel}
     return {"rank": model_config.rank, "mapping": world, "quantization": quant_config, "decoder": "none"}
@@ -147,7 +148,7 @@ def test_every_byte_is_the_oracles(both, family: str, fmt: str, tp: int, pp: int
         assert_same_halves(*(ranks[stage * tp : (stage + 1) * tp] for ranks in (theirs, ours)))
 
 
-def assert_same_halves(theirs, ours):
+def assert_same_halves(theirs, ours) -> None:
     """The ranks' up projections in their order, and then their gate projections, are what the oracle cut."""
     for name in (name for name in theirs[0] if ".mlp.fc." in name):
         pieces = [rank[name][1] for rank in ours]

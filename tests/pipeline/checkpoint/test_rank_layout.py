@@ -25,7 +25,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 LLAMA3["original_max_position_embeddings"] = 8192
 
 
-def written(fmt="none", tp=1, pp=1, kv_cache="auto", **change):
+def written(fmt="none", tp: int = 1, pp=1, kv_cache: str = "auto", **change):
     return engine_config(read_shape(CONFIG | change), Precision.parse(fmt), tp, pp, kv_cache)
 
 

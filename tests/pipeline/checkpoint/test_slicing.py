@@ -15,6 +15,7 @@ from pipeline.checkpoint.slicing import plan as plan_of
 from pipeline.checkpoint.slicing import rank_bytes, stage_layers
 from pipeline.checkpoint.tensor_parts import Fill, Largest, Slice
 from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -33,7 +34,7 @@ TOY: dict[str, Any] = {
 """4 query heads, 2 key/value heads of 2 channels."""
 
 
-def toy(architecture="LlamaForCausalLM", **change):
+def toy(architecture="LlamaForCausalLM", **change) -> ModelShape:
     """A shape of any hidden size; transformers asks Llama's to be a multiple of the heads."""
     sizes, model_type = TOY | change, architecture.removesuffix("ForCausalLM").lower()
     named = {"architectures": [architecture], "model_type": model_type}
@@ -64,7 +65,7 @@ def ranks(shape, fmt="none", tp=1, pp=1):
     return [{tensor.name: materialise(tensor) for tensor in rank} for rank in plan(shape, fmt, tp, pp)]
 
 
-def layer(rank, name, index=0):
+def layer(rank, name: str, index=0):
     return rank[f"transformer.layers.{index}.{name}"]
 
 

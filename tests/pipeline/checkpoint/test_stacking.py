@@ -13,8 +13,9 @@ from pipeline.checkpoint import conversion_audit
 from pipeline.checkpoint.layout_checks import reasons
 from pipeline.checkpoint.slicing import plan as plan_of
 from pipeline.checkpoint.slicing import rank_bytes
-from pipeline.checkpoint.tensor_parts import Slice
+from pipeline.checkpoint.tensor_parts import LocalTensor, Slice
 from pipeline.models.config_json import read_shape
+from pipeline.models.shape import ModelShape
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -36,11 +37,11 @@ QWEN = {
 BUILT = ("none", "fp8", "int8_wo", "int4_wo")
 
 
-def toy(family=None, **change):
+def toy(family=None, **change) -> ModelShape:
     return read_shape({**TOY, **(family or MIXTRAL), **change})
 
 
-def plan(shape, fmt="none", tp=1, pp=1, ep=1):
+def plan(shape, fmt="none", tp=1, pp=1, ep=1) -> list[list[LocalTensor]]:
     return plan_of(shape, Precision.parse(fmt), tp, pp, "auto", ep)
 
 
@@ -140,7 +141,7 @@ def test_the_shared_expert_is_divided_by_all_ranks_whatever_ep_is():
     assert tensors["transformer.layers.0.attention.qkv.bias"].shape == (12,)
 
 
-def said(family=None, fmt="none", tp=1, ep=1, **change):
+def said(family=None, fmt="none", tp=1, ep=1, **change) -> list[str]:
     return reasons(toy(family, **change), Precision.parse(fmt), tp, 1, ep)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pipeline.checkpoint import naming
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.loadable import stored, unloadable
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.tensorrt.capabilities import releases
@@ -20,6 +19,7 @@ from pipeline.models.config_json import read_shape
 from recipes.formats import EXPERT_REFUSALS, FORMATS
 from recipes.precision import Precision
 from tests.contract import checkpoint as contract
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 
 SIZES: dict[str, Any] = {
@@ -60,12 +60,12 @@ MIXED = {"default": "fp8", "except": {"*.0.self_attn.*": "none"}}
 RELEASES = contract.facts("releases")["releases"]
 
 
-def config_of(model):
+def config_of(model) -> dict[str, Any]:
     architecture, model_type, more = MODELS[model]
     return {**CONFIG, **SIZES, "architectures": [architecture], "model_type": model_type, **more}
 
 
-def formats_of(model):
+def formats_of(model: str):
     moe = "num_experts_per_tok" in MODELS[model][2]
     return [name for name in FORMATS if not (moe and name in EXPERT_REFUSALS)]
 
@@ -95,7 +95,7 @@ def convert(
         source = make_checkpoint(held.as_param(), config, kv_cache=kv_cache)
         params = {
             "format": fmt, "kv_cache": kv_cache, "tp": tp, "pp": pp, "ep": ep, "layout_version": LAYOUT_VERSION,
-            "at_build": held != precision, **naming.params(MODELS[model][0], release),
+            "at_build": held != precision, "names": naming.param(MODELS[model][0], release),
         }  # fmt: skip
         build({"params": params, "places": {}, "inputs": {"checkpoint": str(source)}}, out, lambda *_: None)
         return out, json.loads((out / "config.json").read_text())
@@ -111,7 +111,7 @@ def by_names(architecture):
     return found.values()
 
 
-def held(directory, config, release, ranks):
+def held(directory, config, release, ranks) -> bool:
     """Asserts that every rank file holds the tensors that the release wants, exactly; else False: it refuses."""
     for rank in range(ranks):
         try:
@@ -125,7 +125,7 @@ def held(directory, config, release, ranks):
     return True
 
 
-def refused(model, fmt, pp, release):
+def refused(model: str, fmt, pp: int, release) -> bool:
     """Whether the plan refuses an engine of that release."""
     architecture, number = MODELS[model][0], contract.minor(release)
     shape, precision = read_shape(config_of(model)), Precision.parse(fmt)

@@ -29,11 +29,11 @@ class Pages:
     then: str = ""
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes in all."""
         return 4096 * self.pages
 
-    def write(self, wrote):
+    def write(self, wrote) -> None:
         """Writes page after page."""
         with self.path.open("xb") as out:
             for _ in range(self.pages):
@@ -49,7 +49,7 @@ class Pages:
                 time.sleep(0.1)
 
 
-def tasks(directory, *then):
+def tasks(directory: Path, *then):
     return [Pages(directory / f"rank{number}", then=each) for number, each in enumerate(then)]
 
 

@@ -26,7 +26,7 @@ FACTS = {
 }  # fmt: skip
 
 
-def scored(store, kl):
+def scored(store: Path, kl: float) -> str:
     """Commits an evaluation of 16 sequences, whose divergence varies far more than it differs between two."""
     key = digest.of_json(kl)
     rows = [

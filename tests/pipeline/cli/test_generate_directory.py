@@ -33,7 +33,7 @@ def pulled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return client.pull("demo:2", tmp_path / "pulled")
 
 
-def change(file):
+def change(file: Path) -> None:
     """Other bytes in the same size and with the same time of the last write."""
     before = file.stat()
     file.chmod(0o644)

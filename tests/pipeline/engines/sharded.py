@@ -62,7 +62,7 @@ class Toy:
     kv_cache: str = "auto"
 
     @property
-    def config(self) -> dict:
+    def config(self) -> dict[str, Any]:
         """The source's config.json."""
         return json.loads((self.source / "config.json").read_text())
 
@@ -126,7 +126,7 @@ class Toy:
             made[f"{here}.attention.kv_cache_scaling_factor"] = self.kv_scale(number)
         return made
 
-    def _engine_config(self, tp: int, pp: int) -> dict:
+    def _engine_config(self, tp: int, pp: int) -> dict[str, Any]:
         config = self.config
         rope = config.get("rope_parameters", {})
         same = (
@@ -152,7 +152,7 @@ class Toy:
             "quantization": {**block, "kv_cache_quant_algo": algorithm},
         }
 
-    def _quant_cfg(self) -> dict:
+    def _quant_cfg(self) -> dict[str, Any]:
         found = {}
         for number in range(self.config["num_hidden_layers"]):
             for linear, parts in PARTS.items():
@@ -205,7 +205,7 @@ def eight(x: Tensor, scale: Tensor, kind: str) -> Tensor:
     return (x / scale).round().clamp(-128, 127) * scale
 
 
-def described(fmt: Format) -> dict:
+def described(fmt: Format) -> dict[str, Any]:
     """The layout's words for one format; int4 blocks have one name, smoothed or not."""
     block: dict[str, Any] = {"quant_algo": "W4A16_AWQ" if fmt.name == "int4_wo" else fmt.quant_algo or None}
     if fmt.block_size:

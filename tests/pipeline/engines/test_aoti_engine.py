@@ -12,10 +12,10 @@ import torch
 
 from pipeline.backend.loaded_engine import Sampling
 from pipeline.engines.aoti.aoti_runner import load
-from pipeline.engines.aoti.build_aoti import build
 from pipeline.engines.aoti.group import Ranks
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
 
@@ -74,7 +74,7 @@ def mixed(make, tokens: torch.Tensor):
     return make(MIXED, tokens, tp=2, pp=2, layers=2, kv_cache="fp8")
 
 
-def close(found, expected):
+def close(found: torch.Tensor, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
@@ -173,7 +173,7 @@ def test_a_missing_weight_is_named_before_anything_runs(plain, tmp_path: Path):
         pass
 
 
-def nearly(found, expected):
+def nearly(found: torch.Tensor, expected) -> None:
     """Compares logits whose inputs were rounded: one on the boundary of two values may take the other."""
     error = (found - expected).abs() / expected.std()
     assert error.amax(-1).median() < 1e-3  # most tokens have none

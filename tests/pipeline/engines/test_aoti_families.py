@@ -1,6 +1,7 @@
 """Every family in every layout: all ranks of the plain modules together against transformers, unsharded."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,13 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from calibration.model.checkpoint_reader import Source
 from calibration.modelopt.calibrate import load
-from calibration.quantize.quantize import build as quantize
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build_aoti import _role
 from pipeline.engines.aoti.weights import rotary_tables
 from pipeline.errors import SourceError
 from tests.calibration import reference
 from tests.calibration.recorded import record
+from tests.jobs import build_quantized as quantize
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.ranks import Ranks
 
@@ -31,7 +32,7 @@ def source(tmp_path_factory: pytest.TempPathFactory):
     """Returns a function that gives a family's checkpoint, tokens, and transformers' logits of them."""
     made = {}
 
-    def make(family):
+    def make(family) -> tuple[Path, torch.Tensor, Any]:
         if family not in made:
             directory = checkpoints.source(tmp_path_factory.mktemp(family), family)
             tokens = torch.randint(0, 251, (2, LENGTH), generator=torch.manual_seed(1))
@@ -82,7 +83,7 @@ def test_a_quantized_family_equals_its_checkpoint_in_transformers(
     assert error.mean() < 1e-2
 
 
-def close(found, expected):
+def close(found: torch.Tensor, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
@@ -103,7 +104,7 @@ def test_stages_share_their_code_only_where_their_windows_are_the_same(tmp_path:
     )  # middle ones of two kinds
 
 
-def roles(directory, pp):
+def roles(directory: Path, pp: int):
     arch = read_arch(directory)
     return {_role(arch, stage) for stage in range(pp)}
 

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.engines.aoti.blocks import linear_of
 from pipeline.engines.aoti.kv_cache import stored, values
+from pipeline.engines.aoti.linear import Linear
 from pipeline.engines.aoti.quantization import LinearFormat
 from pipeline.engines.aoti.weights import flip_nibbles, widen
 from recipes.formats import FORMATS
@@ -25,7 +26,7 @@ def x() -> torch.Tensor:
     return torch.randn((1, 32, INPUTS), generator=generator) * outliers
 
 
-def quantized(fmt, x):
+def quantized(fmt: str, x: torch.Tensor):
     """A linear that ModelOpt fake-quantizes, and its tensors by their names in the layout."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -55,7 +56,7 @@ def quantized(fmt, x):
             return model(x), {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-def bound(fmt, tensors):
+def bound(fmt: str, tensors) -> Linear:
     """The layer of our model with those tensors, as `weights.bind` prepares them."""
     row = FORMATS[fmt]
     with torch.device("meta"):

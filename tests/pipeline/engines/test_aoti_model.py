@@ -1,6 +1,7 @@
 """The stage module, run eagerly: every fmt and family against transformers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 LIMITS = Limits(max_batch_size=3, max_seq_len=32)
 
 
-def stages(directory, pp=1, *, single):
+def stages(directory: Path, pp: int = 1, *, single: bool):
     arch = read_arch(directory)
     for stage in range(pp):
         module = Stage(arch, torch.float32, stage, LIMITS.capacity, single=single)
@@ -31,7 +32,7 @@ def stages(directory, pp=1, *, single):
         yield module
 
 
-def run(modules, tokens, start, caches):
+def run(modules, tokens: torch.Tensor, start: int, caches):
     """Logits (B, T, V) of tokens (B, T) at positions from `start`."""
     batch, time = tokens.shape
     positions = torch.arange(start, start + time).repeat(batch, 1)
@@ -47,7 +48,7 @@ def tokens() -> torch.Tensor:
     return torch.randint(0, 251, (3, 20), generator=torch.Generator().manual_seed(1))
 
 
-def caches_of(modules, batch):
+def caches_of(modules, batch: int):
     return [new_caches(m.arch, torch.float32, batch, LIMITS.capacity) for m in modules]
 
 
@@ -78,7 +79,7 @@ def test_each_format_equals_its_emulation_in_both_graphs(
     assert_close(torch.cat(steps, 1), expected[:1, 12:])
 
 
-def assert_close(found, expected):
+def assert_close(found, expected) -> None:
     """Compares logits (B, T, V) in float32: most tokens equal, the rest within a rounding step.
 
     Sums in another order differ by 1e-6 of their size. Where an input lies that close to the boundary
@@ -115,7 +116,7 @@ def test_known_times_decide_without_being_measured_again(tmp_path: Path):
     assert {each.layer: each.seconds for each in kept} == times
 
 
-def keep_times(directory, times, cpu=None):
+def keep_times(directory: Path, times: dict[str, Any], cpu: str | None = None) -> None:
     """Writes times as a build on the CPU keeps them."""
     for layer, seconds in times.items():
         found = Times(cpu=cpu or cpu_name(), layer=layer, seconds=seconds)

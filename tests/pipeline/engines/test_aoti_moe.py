@@ -11,6 +11,7 @@ from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build_aoti import _check_same
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
+from tests.jobs import job_of
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
 from tests.present import present
@@ -69,7 +70,7 @@ def test_every_layout_equals_transformers_in_both_graphs(
     assert_close(torch.cat(steps, 1), expected[:1, 2:8], exact=fmt in ("none", "int8_wo", "int4_wo"))
 
 
-def assert_close(found, expected, *, exact):
+def assert_close(found: torch.Tensor, expected, *, exact: bool) -> None:
     """Compares logits (B, T, V) in float32; of rounded inputs, some take the neighbouring value.
 
     Sums in another order differ by 1e-6 of their size. Where an input lies that close to the boundary between
@@ -97,7 +98,10 @@ def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path: Path):
     arch = read_arch(experts.shard(checkpoint, "none", (2, 1, 2), tmp_path / "sharded"))
     assert (arch.ep, present(arch.experts).count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
-        _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
+        _check_same(
+            job_of("engine.aoti", {"params": {"tp": 2, "pp": 1, "ep": 1, "format": "none"}}, tmp_path).params,
+            arch,
+        )
 
 
 @pytest.mark.parametrize(

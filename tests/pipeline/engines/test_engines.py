@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.errors import BackendUnavailable
 from pipeline.models.config_json import read_shape
 from pipeline.plan.plan import cache_bytes
@@ -18,7 +19,10 @@ from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
 from recipes.schema import Engine, Speculative
 from tests.present import present
+from tests.structure.backends import backend_comparisons
+from tests.structure.tree import read_checkout
 
+ROOT = Path(__file__).resolve().parents[3]
 LOOKAHEAD = Speculative(mode="lookahead_decoding", max_draft_len=4)
 PRECISION = Precision.parse("none")
 H100 = Gpu("NVIDIA H100 80GB HBM3", 90, TARGETS["h100"].memory_bytes, "550.54.15")
@@ -34,7 +38,7 @@ CONFIG = {
 }  # fmt: skip
 
 
-def wanted(config=CONFIG, **changes):
+def wanted(config=CONFIG, **changes) -> BuildRequest:
     """What a plain recipe asks of a backend."""
     given: dict[str, Any] = {
         "engine": Engine(),
@@ -43,10 +47,10 @@ def wanted(config=CONFIG, **changes):
         "kv_cache": "auto",
         "host": HOST,
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
-def asked(name, host=HOST):
+def asked(name, host=HOST) -> BuildRequest:
     """The same of one backend, with a toolchain where it builds with one."""
     choice = Choice(toolchain=TOOLCHAIN) if engines.backend(name).uses_toolchain else Choice()
     return wanted(engine=Engine(backend=name), host=host, choice=choice)
@@ -68,7 +72,7 @@ def test_every_backend_answers_the_planner(name: str):
     assert backend.identity(request) != backend.identity(bare)
     decided = {option for option, value in model().model_dump().items() if value is not None}
     assert backend.settings(request).keys() >= decided
-    for found in (backend.settings(request), backend.identity(request), backend.places(request)):
+    for found in (backend.settings(request), backend.identity(request)):
         assert json.loads(json.dumps(found)) == found
     assert ":" in backend.build
 
@@ -80,6 +84,24 @@ def test_a_backend_with_a_toolchain_says_why_there_is_none(name: Any):
     assert "several toolchains: a, b; name one" in present(backend.missing(without))
     assert backend.identity(asked(name)) != backend.identity(without)
     assert backend.options(without)().model_config["frozen"]  # a recipe can be checked all the same
+
+
+def test_no_room_outside_of_the_engines_decides_by_a_backends_name():
+    assert backend_comparisons(read_checkout(ROOT)) == []
+
+
+def test_the_schema_declares_the_names_of_all_backends():
+    assert sorted(get_args(Engine.model_fields["backend"].annotation)) == engines.names()
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+@pytest.mark.parametrize("version", ["", "0.16.0", "1.2.1", "1.3.0rc22", "2.0"])
+def test_one_backend_suits_what_a_recipe_is_suggested_for(version: str, on_gpu: bool):
+    programs = {"tensorrt_llm": version} if version else {}
+    suggested = [
+        one for one in engines.names() if engines.backend(one).suggested_for(programs, on_gpu=on_gpu)
+    ]
+    assert suggested == [engines.suggest(programs, on_gpu=on_gpu)]
 
 
 def test_an_unknown_backend_lists_the_known_ones():

@@ -1,5 +1,6 @@
 """Engine steps of backend `tensorrt` in a real store: what stays, what is offered again, what leaves nothing."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +11,16 @@ from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
 from pipeline.plan.facts import choose_toolchain
+from pipeline.step.parameters import EngineParams, EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
+from pipeline.toolchains.toolchain import Choice
 from recipes.load import load
 from tests.contract.toolchain import behave, toolchain
 from tests.pipeline.engines import trt
 from tests.pipeline.engines.checkpoints import shard, source
 from tests.pipeline.plans import recipe_file
+from tests.present import present
 
 pytestmark = pytest.mark.slow
 
@@ -49,8 +53,8 @@ def step(site: Site, model: tuple[Path, Path], key: str) -> Step:
         kind="engine",
         variant="tensorrt",
         inputs={"sharded_checkpoint": key},
-        params=work["params"],
-        places=work["places"],
+        params=EngineParams.model_validate(work["params"]),
+        places=EnginePlaces.model_validate_json(json.dumps(work["places"])),
     )
 
 
@@ -67,10 +71,10 @@ def test_what_one_build_timed_is_offered_to_the_next_of_the_same_settings(
 class Heard(Listener):
     """Remembers what was remarked."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.texts: list[str] = []
 
-    def remarked(self, step, text):
+    def remarked(self, step, text) -> None:
         self.texts.append(text)
 
 
@@ -132,12 +136,12 @@ def test_a_recipe_gets_the_toolchain_that_it_names_and_others_none(
     file.write_text(f"version: 1\ntoolchains:\n  old: {{environment: {tmp_path / 'trtllm'}}}\n")
     monkeypatch.setenv("ENGINERY_TOOLCHAINS", str(file))
 
-    def choice(**changes):
+    def choice(**changes) -> Choice:
         (loaded,) = load(recipe_file(tmp_path, **changes))
         return choose_toolchain(loaded.recipe, site.store)
 
     built = {"engine.backend": "tensorrt", "engine.options": {}}
-    assert choice(**built, **{"engine.toolchain": "old"}).toolchain.version == "0.16.0"
+    assert present(choice(**built, **{"engine.toolchain": "old"}).toolchain).version == "0.16.0"
     assert "no toolchain 'new'; have old" in choice(**built, **{"engine.toolchain": "new"}).problem
-    assert choice(**built).toolchain.name == "old"
+    assert present(choice(**built).toolchain).name == "old"
     assert choice() == type(choice())()

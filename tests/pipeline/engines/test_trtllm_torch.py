@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.trtllm_torch import autotuner
 from pipeline.engines.trtllm_torch.llm_options import table_of, tables, versions_with
 from pipeline.engines.trtllm_torch.torch_settings import passed
@@ -28,7 +28,7 @@ NAMES = {80: "NVIDIA A100-SXM4-80GB", 89: "NVIDIA L40S", 90: "NVIDIA H100 80GB H
 DRAFT = Model(repo="a/b", revision="0" * 40)
 
 
-def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes):
+def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes) -> BuildRequest:
     """What a recipe asks; `changes` are fields of its engine, else of the request."""
     fields = {name: changes.pop(name) for name in Engine.model_fields.keys() & changes.keys()}
     gpus = (Gpu(NAMES.get(sm, "NVIDIA GPU"), sm, 81559 << 20, "550.54.15"),) * 2
@@ -41,10 +41,10 @@ def wanted(version="1.2.0", sm=90, fmt="none", options=None, **changes):
         "host": Host(gpus=gpus, cpu="avx2", cores=2, memory_bytes=1 << 34, tools={}),
         "choice": Choice(toolchain=chain),
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
-def mistakes(options, version="1.2.0"):
+def mistakes(options: dict[str, Any], version: str = "1.2.0"):
     """Path -> message of everything that is wrong with options."""
     with pytest.raises(ValidationError) as caught:
         BACKEND.options(wanted(version)).model_validate(options)
@@ -193,7 +193,7 @@ def test_formats_are_those_of_the_hardware_matrix(fmt: str, sm: int, served: boo
 
 
 def test_what_the_pytorch_backend_does_not_serve_is_refused():
-    def only(**changes):
+    def only(**changes) -> str:
         [reason] = BACKEND.reasons(wanted(**changes))
         return reason
 

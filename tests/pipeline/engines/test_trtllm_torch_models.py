@@ -29,7 +29,7 @@ FAMILIES: dict[str, Any] = {
 }
 
 
-def reasons(family, fmt="none", **more):
+def reasons(family: str, fmt="none", **more) -> list[str]:
     """What speaks against an engine of the family."""
     shape = read_shape(plain.CONFIG | FAMILIES[family])
     return BACKEND.reasons(plain.wanted(fmt=fmt, shape=shape, **{"max_seq_len": 2047, **more}))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt import rules
 from pipeline.engines.tensorrt.capabilities import table
 from pipeline.engines.tensorrt.tensorrt_options import options_model
@@ -19,6 +19,7 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process import process
 from pipeline.process.host import Gpu, Host
+from pipeline.process.meter import Progress
 from pipeline.toolchains.discovery import discover
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
@@ -54,7 +55,7 @@ def job(
     asked = Engine(
         backend="tensorrt", target="h100", **{"max_batch_size": 4, "max_seq_len": 64, "tp": 1, **engine}
     )
-    wanted = Wanted(
+    wanted = BuildRequest(
         engine=asked,
         shape=_shape(source),
         precision=Precision.parse(format),
@@ -68,7 +69,7 @@ def job(
     params = {
         "backend": "tensorrt", "format": format, "kv_cache": "auto", "target": asked.target, "tp": asked.tp,
         "pp": asked.pp, "ep": asked.ep, "max_batch_size": asked.max_batch_size,
-        "max_seq_len": asked.max_seq_len, "options": rules.effective(wanted, options).settings,
+        "max_seq_len": asked.max_seq_len, "options": rules.resolve_settings(wanted, options).as_param(),
         "toolchain": {"versions": dict(toolchain.versions), "gpu": H100.name, "sm": 90, "driver": H100.driver},
     }  # fmt: skip
     inputs = {"sharded_checkpoint": str(checkpoint)}
@@ -80,7 +81,7 @@ def job(
     }  # fmt: skip
 
 
-def run(work: Mapping[str, Any], out: Path, on_progress: process.OnProgress | None = None) -> process.Usage:
+def run(work: Mapping[str, Any], out: Path, on_progress: Progress | None = None) -> process.Usage:
     """Runs a step as the pipeline does; its toolchain's programs stand first on PATH, for nvidia-smi."""
     return process.run(_job(work, out), on_progress)
 

@@ -4,11 +4,12 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import numpy as np
 import pytest
 import torch
+from numpy.random._generator import Generator
 from safetensors.numpy import save_file
 
 from pipeline.backend.loaded_engine import LoadedEngine
@@ -81,11 +82,11 @@ class FixedEngine:
                 said.gather(-1, wanted[..., None])[..., 0], said.gather(-1, indices[part]), said.argmax(-1)
             )
 
-    def measure(self, batch, prompt_len, new_tokens, repeats):
+    def measure(self, batch, prompt_len, new_tokens, repeats) -> NoReturn:
         raise AssertionError("not asked for")
 
 
-def run(tmp_path, rng, base, cand, top_k):
+def run(tmp_path: Path, rng: Generator, base, cand, top_k: int):
     out = tmp_path / "out"
     out.mkdir()
     told = []

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from recipes.schema import Limits
 ALL = Limits(kl=0.05, top1_agreement=0.9, perplexity_ratio=1.1)
 
 
-def records(num=64, *, kl=0.01, drop=0.02, worse=0.01, noise=0.2, seed=0):
+def records(num=64, *, kl: float = 0.01, drop=0.02, worse: float = 0.01, noise=0.2, seed=0) -> list[Record]:
     """Samples of 255 tokens around the given per-token figures, with relative noise from sample to sample."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -40,7 +41,7 @@ def records(num=64, *, kl=0.01, drop=0.02, worse=0.01, noise=0.2, seed=0):
 
 @st.composite
 def any_records(draw, min_size=1):
-    def one():
+    def one() -> Record:
         tokens = draw(st.integers(1, 300))
         loss = st.floats(0, 12)
         return Record(
@@ -160,7 +161,8 @@ def test_a_value_on_its_limit_promises_no_number_of_samples():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_one_value_that_is_not_finite_fails_every_check(field: str, value: float):
     rows = records(64)
-    rows[17] = replace(rows[17], **{field: value})
+    change: dict[str, Any] = {field: value}
+    rows[17] = replace(rows[17], **change)
     verdict = judge(ALL, rows)
     assert [c.outcome for c in verdict.checks] == ["FAIL"] * 3
     assert "1 of 64 samples" in verdict.checks[0].why

@@ -15,7 +15,7 @@ from recipes.demo.demo_tokenizer import CHAT_TEMPLATE
 pytestmark = pytest.mark.slow
 
 DEMO = Path(__file__).resolve().parents[3] / "recipes" / "demo" / "model"
-TEMPLATES = Path(__file__).resolve().parents[2] / "calibration" / "data" / "templates"
+TEMPLATES = Path(__file__).resolve().parents[3] / "tests" / "calibration" / "data" / "templates"
 DATE = "2024-02-29"
 
 

@@ -12,7 +12,7 @@ from recipes.schema import Slo
 PNG = b"\x89PNG\r\n"
 
 
-def row(batch, speed):
+def row(batch, speed) -> dict[str, Any]:
     names = ("ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95")
     return {
         "batch_size": batch,
@@ -22,7 +22,7 @@ def row(batch, speed):
     }
 
 
-def trial(batch, *rows, why=""):
+def trial(batch: int, *rows, why: str = "") -> Trial:
     measurement = {"rows": list(rows)} if rows else None
     return Trial(point={"max_batch_size": batch}, engine=None, measurement=measurement, why=why)
 
@@ -55,7 +55,7 @@ def test_the_same_search_gives_the_same_bytes_and_another_one_does_not(tmp_path:
     assert pictures[0] != pictures[2]
 
 
-def check(label, metric, value, half, outcome):
+def check(label: str, metric: str, value: float | None, half: float, outcome) -> dict[str, Any]:
     low, high = (None, None) if value is None else (value - half, value + half)
     limit = {"kl": 0.02, "top1_agreement": 0.97, "perplexity_ratio": 1.01}[metric]
     return {

@@ -3,7 +3,7 @@
 import json
 import math
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -18,7 +18,7 @@ ENGINE = Engine(max_batch_size=16, options={"autotune": True, "threads": 2})
 SPACE = {"max_batch_size": (4, 16, 64), "max_seq_len": (128, 512), "options.autotune": (False, True)}
 
 
-def row(batch, speed, *, ttft=50.0, itl=5.0, per_user=None):
+def row(batch, speed, *, ttft=50.0, itl=5.0, per_user=None) -> dict[str, Any]:
     return {
         "batch_size": batch,
         "tokens_per_s": speed,
@@ -30,7 +30,7 @@ def row(batch, speed, *, ttft=50.0, itl=5.0, per_user=None):
     }
 
 
-def trial(batch, *rows, why=""):
+def trial(batch: int, *rows, why: str = "") -> Trial:
     measurement = {"rows": list(rows)} if rows else None
     return Trial(
         point={"max_batch_size": batch},

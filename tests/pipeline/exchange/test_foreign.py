@@ -7,8 +7,9 @@ import pytest
 
 from artifacts.client import Client
 from artifacts.errors import ArtifactCorrupt
+from pipeline.engines.tensorrt.tensorrt_files import format_of
 from pipeline.errors import ExchangeRefused, SourceError
-from pipeline.exchange.foreign import UNKNOWN_GPU, format_of, recognise
+from pipeline.exchange.foreign import UNKNOWN_GPU, recognise
 from pipeline.exchange.register import adopt
 from pipeline.process.host import Host
 from tests.checkpoints import CONFIG, checkpoint, lay
@@ -97,7 +98,7 @@ def test_links_and_directories_without_a_model_are_refused(tensorrt: Path, tmp_p
     with pytest.raises(ExchangeRefused, match="neither an engine"):
         recognise(tmp_path / "empty")
     (tensorrt / "shadow").symlink_to("/etc/passwd")
-    with pytest.raises(ExchangeRefused, match=r"shadow is no plain file; .*cp -rL"):
+    with pytest.raises(ExchangeRefused, match=r"shadow is not a plain file; .*cp -rL"):
         recognise(tensorrt)
 
 

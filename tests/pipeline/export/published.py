@@ -17,7 +17,7 @@ from artifacts import digest
 from artifacts.registry.registry import Metric, Publication, open_registry
 from artifacts.store.local import LocalStore, open_store
 from artifacts.version import VersionRecord
-from pipeline.export.deployment import Deployment
+from pipeline.backend.deployment import Deployment
 from pipeline.export.engine_reader import read_deployment
 
 TOOLCHAINS = {

@@ -23,7 +23,7 @@ from tests.pipeline.export.published import Version
 from tests.present import present
 
 
-def change(file, edit):
+def change(file: Path, edit) -> None:
     """Edits a committed file as a wrong build would have written it."""
     file.chmod(0o644)
     if file.suffix == ".yaml":
@@ -138,7 +138,7 @@ def test_settings_are_closed_and_located(pairs: list[str], reason: str):
     assert reason in str(refused.value)
 
 
-def exported(tmp_path, files):
+def exported(tmp_path: Path, files: str):
     deployment = published.deployment(published.ENGINE_FP8_TP2, tmp_path / "store")
     chosen = exporters.exporter("triton")
     settings = parse_settings(chosen.settings, [], root=str(tmp_path / "out"), files=files)
@@ -264,3 +264,15 @@ def test_an_export_outlives_the_store(cli: Cli, home: Path):
     assert cli("--store", home / "store", "export", NAME, "--to", "triton", "--out", out).returncode == 0
     shutil.rmtree(home / "store")
     assert (out / "engine" / "rank0.engine").read_text() == "stands for the plan of rank 0\n"
+
+
+def test_an_engine_of_a_backend_that_is_not_known_here_is_read_and_served_by_no_engine_server(
+    tmp_path: Path,
+) -> None:
+    later = published.Version(backend="later", toolchain="1.1.0", name="demo/later", checkpoint=False)
+    deployment = published.deployment(later, tmp_path)
+    assert (deployment.limits, deployment.llm_options, deployment.draft) == (None, None, None)
+    for target in ("triton", "trtllm-serve"):
+        settings = parse_settings(exporters.exporter(target).settings, (), root="/srv")
+        with pytest.raises(ExportRefused, match="backend later runs in Enginery's own runtime"):
+            exporters.export(target, deployment, settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.backend.deployment import Deployment
 from pipeline.export import exporters
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.export_writer import write_export
@@ -42,7 +43,7 @@ while true; do sleep 0.05; done
 MODELS = ("preprocessing", "postprocessing", "tensorrt_llm_bls")
 
 
-def program(path, text):
+def program(path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(0o755)
@@ -65,7 +66,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment(root, *, version, capabilities=("9.0", "9.0")):
+def environment(root: Path, *, version: str, capabilities=("9.0", "9.0")) -> None:
     """What the scripts ask the environment: TensorRT-LLM's version, and the GPUs."""
     rows = " ".join(capabilities)
     real = "#!/usr/bin/env bash\n"
@@ -74,14 +75,14 @@ def environment(root, *, version, capabilities=("9.0", "9.0")):
     program(root / "asked" / "nvidia-smi", f'{real}printf "%s\\n" {rows}\n')
 
 
-def write(place, deployment, target, *pairs, files="link"):
+def write(place: Path, deployment: Deployment, target: str, *pairs, files: str = "link") -> list[str]:
     chosen = exporters.exporter(target)
     settings = parse_settings(chosen.settings, pairs, root=str(place / "out"), files=files)
     texts, trees = exporters.export(target, deployment, settings)
     return write_export(place / "out", texts, trees, settings)
 
 
-def start(place, **env):
+def start(place: Path, **env):
     """Runs serve.sh; returns the finished process and what the server recorded."""
     record = place / "record.json"
     path = f"{place / 'asked'}:{place / 'bin'}:{os.environ['PATH']}"

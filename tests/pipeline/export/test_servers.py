@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from pipeline.backend.deployment import Checkpoint, Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Checkpoint, Deployment
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.exporters import trtllm_serve, vllm
 from tests.pipeline.export import published
@@ -29,12 +30,12 @@ def torch_engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.TORCH_FP8_TP2, tmp_path_factory.mktemp("torch"))
 
 
-def export(target, deployment, *pairs):
+def export(target, deployment, *pairs) -> dict[str, str]:
     settings = parse_settings(exporters.exporter(target).settings, pairs, root="/models/x")
     return exporters.export(target, deployment, settings)[0]
 
 
-def words(module, deployment, *pairs):
+def words(module: ModuleType, deployment, *pairs):
     """Option -> value of a command line."""
     settings = parse_settings(module.EXPORTER.settings, pairs, root="/models/x")
     assert module.EXPORTER.reasons(deployment, settings) == []
@@ -49,11 +50,13 @@ def words(module, deployment, *pairs):
     }
 
 
-def checkpoint_of(deployment, *, architecture="LlamaForCausalLM", **algorithms):
+def checkpoint_of(
+    deployment: Deployment, *, architecture: str = "LlamaForCausalLM", **algorithms
+) -> Checkpoint:
     return Checkpoint(path=deployment.engine, architecture=architecture, **algorithms)
 
 
-def version(deployment, text):
+def version(deployment: Deployment, text: str) -> Deployment:
     return replace(deployment, versions={**deployment.versions, "tensorrt_llm": text})
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
-from pipeline.export.deployment import Deployment
 from tests.pipeline.export import published
 from tests.pipeline.export.exporters.test_triton import changed, export, parameters, repository
 from tests.present import present

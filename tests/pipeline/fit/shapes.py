@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline import engines
+from pipeline.backend.build_request import BuildRequest
+from pipeline.backend.engine_memory import Limits
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process.host import Host
@@ -35,10 +37,15 @@ QWEN_05B = model(896, 24, (14, 2), 4864, 151936, **QWEN)
 QWEN_15B = model(1536, 28, (12, 2), 8960, 151936, **QWEN)
 
 
-def wanted(shape: ModelShape, fmt: str = "none", *, kv_cache: str = "auto", **settings: Any) -> Wanted:
+def limits(request: BuildRequest) -> Limits:
+    """The sizes of a request's engine, as its backend gives them."""
+    return engines.backend(request.engine.backend).memory.limits(request)
+
+
+def wanted(shape: ModelShape, fmt: str = "none", *, kv_cache: str = "auto", **settings: Any) -> BuildRequest:
     """A request for a TensorRT-LLM engine, unless `settings` names another backend."""
     more = {name: settings.pop(name) for name in ("traffic", "speculative", "draft") if name in settings}
     engine = Engine(**{"backend": "tensorrt", "target": "h100", **settings})
-    return Wanted(
+    return BuildRequest(
         engine=engine, shape=shape, precision=Precision.parse(fmt), kv_cache=kv_cache, host=HOST, **more
     )

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoint.slicing import rank_bytes
 from pipeline.fit import predict
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
+from pipeline.fit.result import RankMemory
 from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
-from tests.pipeline.fit.shapes import model, wanted
+from tests.pipeline.fit.shapes import limits, model, wanted
 
 MIXTRAL = model(
     4096, 32, (32, 8), 14336, 32000, architectures=["MixtralForCausalLM"], model_type="mixtral",
@@ -46,18 +46,18 @@ PARAMETERS = {"Mixtral": 46.7e9, "Qwen2-MoE": 14.3e9, "Gemma 2": 9.24e9, "Gemma 
 SMALL: dict[str, Any] = {"max_batch_size": 4, "max_seq_len": 8192}
 
 
-def first_rank(shape, fmt="none", **more):
+def first_rank(shape, fmt="none", **more) -> RankMemory:
     """The memory of rank 0 on a B200."""
     return Planner(wanted(shape, fmt, **more), TARGETS["b200"]).ranks(wanted(shape, fmt, **more).engine)[0]
 
 
-def choice(version):
+def choice(version) -> Choice:
     return Choice(
         toolchain=Toolchain(name="x", kind="path", location="/x", versions={"tensorrt_llm": version})
     )
 
 
-def told(shape, version, **more):
+def told(shape, version, **more) -> RankMemory:
     """The memory of rank 0 with a toolchain of a version."""
     request = replace(wanted(shape, **more), choice=choice(version))
     return Planner(request, TARGETS["b200"]).ranks(request.engine)[0]
@@ -144,7 +144,7 @@ def test_more_never_takes_less(name, fmt, batch, length, more):
     sizes = {"max_batch_size": batch, "max_seq_len": length}
     less = first_rank(FAMILIES[name], fmt, **sizes)
     much = first_rank(FAMILIES[name], fmt, **{**sizes, more: 2 * sizes[more]})
-    assert much.held >= less.held
+    assert much.used_bytes >= less.used_bytes
     assert much.kv_per_request >= less.kv_per_request
     assert much.requests <= less.requests
     split = first_rank(FAMILIES[name], fmt, tp=2, **sizes)

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.fit import predict
-from pipeline.fit.limits import limits
 from pipeline.fit.planner import Planner
 from pipeline.process.gpus import TARGETS, GpuType
 from recipes.precision import Precision
 from recipes.schema import Model, Speculative, Traffic
-from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, wanted
+from tests.pipeline.fit.shapes import HOST, LLAMA3_8B, LLAMA3_70B, limits, wanted
 
 EIGHT: dict[str, Any] = {"max_batch_size": 64, "max_seq_len": 8192}
 EXTERNAL = Speculative(mode="draft_tokens_external", max_draft_len=5, draft=Model(path="draft"))
@@ -75,7 +74,7 @@ def test_the_largest_limit_is_served_and_one_more_is_not(name: str):
     ],
 )  # fmt: skip
 def test_the_cheapest_change_that_helps_is_named_and_holds(
-    request_: Wanted, gpu: str, change: dict[str, Any]
+    request_: BuildRequest, gpu: str, change: dict[str, Any]
 ):
     found = predict(request_, TARGETS[gpu])
     assert found.fix is not None

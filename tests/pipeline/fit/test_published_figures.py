@@ -7,9 +7,9 @@ import dataclasses
 
 import pytest
 
+from pipeline.backend import memory_formulas as formulas
+from pipeline.backend.engine_memory import Limits
 from pipeline.checkpoint.slicing import rank_bytes
-from pipeline.fit import formulas
-from pipeline.fit.limits import Limits
 from pipeline.fit.planner import Planner
 from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
@@ -125,5 +125,5 @@ def test_the_log_of_the_memory_guide_from_its_recipe():
     sizes = Limits(
         batch=256, seq_len=2048, num_tokens=8192, logit_rows=256, tokens_per_block=64, free_fraction=0.9
     )
-    (rank,) = plan.stages(plan.wanted, sizes)
+    (rank,) = plan.stages(plan.request, sizes)
     assert plan.tokens(rank) == pytest.approx(259_840, rel=0.01)

@@ -26,7 +26,7 @@ __all__ = ["site"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def call(site: Site, cli, recipe, *options: str):
+def call(site: Site, cli: Cli, recipe: Path, *options: str):
     """`enginery submit` to the server of the fixture; stdout is a document."""
     at = ("--store", site.store, "--json", "submit", recipe, "--server", site.server.ui_url)
     done = cli(*at, *options)
@@ -77,7 +77,7 @@ def test_rebuilds_of_what_is_stale_are_sent(site: Site, cli: Cli, tmp_path: Path
     record = publish_plan(planned(with_own_data(tmp_path), here), here)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    at = ("--store", site.store, "--json", "stale", record.name, "--offline")
+    at = ("--store", site.store, "--json", "registry", "stale", record.name, "--offline")
     done = cli(*at, "--submit", "--server", site.server.ui_url)
     assert done.returncode == 0, done.stderr
     (url,) = re.findall(rf"sent {record.name}: (\S+)", done.stderr)

@@ -52,7 +52,7 @@ def bounded(field):
     return [f"float at most {bounds['max']}"]
 
 
-def anything(annotation):
+def anything(annotation) -> bool:
     """Whether no type is checked: a union with a ForwardRef takes every value."""
     return any(isinstance(each, ForwardRef | str) for each in (annotation, *get_args(annotation)))
 
@@ -70,7 +70,7 @@ def generated():
     }
 
 
-def text():
+def text() -> str:
     """The table as the file holds it: a line for each field."""
     blocks = (
         f" {json.dumps(kind)}: {{\n"

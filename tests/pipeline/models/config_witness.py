@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import torch
 import transformers
@@ -33,12 +34,12 @@ SCALED = {
 """Fields of a rotary block that `modeling_rope_utils` of transformers 5.14 computes with, by type."""
 
 
-class Recording(dict):
+class Recording(dict[str, Any]):
     """A config.json that notes which of its fields are read."""
 
-    def __init__(self, fields):
+    def __init__(self, fields) -> None:
         super().__init__(fields)
-        self.read = set()
+        self.read: set[str] = set()
 
     def __getitem__(self, key):
         self.read.add(key)
@@ -48,12 +49,12 @@ class Recording(dict):
         self.read.add(key)
         return super().get(key, default)
 
-    def __contains__(self, key):
+    def __contains__(self, key) -> bool:
         self.read.add(key)
         return super().__contains__(key)
 
 
-def bare(architecture):
+def bare(architecture) -> dict[str, Any]:
     """No more than what must be there."""
     model_type = getattr(transformers, architecture).config_class.model_type
     return {
@@ -64,7 +65,7 @@ def bare(architecture):
     }
 
 
-def built(config, directory):
+def built(config, directory) -> dict[str, Any]:
     """The fields of a ModelShape that transformers' model has; what it raises is raised."""
     (directory / "config.json").write_text(json.dumps(config))
     read = AutoConfig.from_pretrained(directory)
@@ -104,7 +105,7 @@ def _window(read, number, attention):
     return None if whole or read.model_type == "llama" else read.sliding_window
 
 
-def _rotary(read):
+def _rotary(read) -> dict[str, Any]:
     read.standardize_rope_params()  # as each model does before it computes
     block, local = read.rope_parameters, None
     if read.model_type == "gemma3_text":
@@ -121,7 +122,7 @@ def _rotary(read):
     }
 
 
-def _mlp(read, layers):
+def _mlp(read, layers) -> dict[str, Any]:
     mlp = layers[0].mlp
     if not hasattr(mlp, "experts"):
         return {"intermediate_size": mlp.down_proj.in_features, "experts": None}

@@ -115,7 +115,7 @@ main()
 """The command line in a process that gets no more memory; its peak would count that of the test before it."""
 
 
-def limited(arguments, place) -> tuple[int, str, float]:
+def limited(arguments, place: Path) -> tuple[int, str, float]:
     """Exit code, output and processor seconds of `enginery ARGUMENTS`."""
     with (place / "out").open("w+b") as out:
         child = subprocess.Popen(

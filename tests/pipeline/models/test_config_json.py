@@ -81,7 +81,7 @@ OTHER_TYPES = {
     str: lambda value: [1, [value]],
 }
 
-TOGETHER = [
+TOGETHER: list[dict[str, Any]] = [
     {"use_sliding_window": True, "max_window_layers": 3},
     {"use_sliding_window": True, "sliding_window": None},
     {"use_sliding_window": True, "layer_types": KINDS * 3},
@@ -140,7 +140,7 @@ def fields_of(architecture, directory):
     return read, {key: value for key, value in written.items() if key in read} | config
 
 
-def variations(architecture, directory):
+def variations(architecture: str, directory: Path):
     """Yields every configuration to compare, and what it differs in from the bare or the full one."""
     read, full = fields_of(architecture, directory)
     yield from (("full", full), ("bare", bare(architecture)))
@@ -185,12 +185,12 @@ def outcome(read, *arguments):
         return exc
 
 
-def deviations(refusal):
+def deviations(refusal: SourceError):
     """Which of the deviations a refusal is."""
     return {each for each in DEVIATIONS if re.search(each, str(refusal))}
 
 
-def calibrated(shape, config):
+def calibrated(shape, config) -> str:
     """What calibration, which cannot be given a shape, reads otherwise of the same file."""
     if isinstance(shape, Exception):
         return ""
@@ -207,7 +207,7 @@ def calibrated(shape, config):
     )
 
 
-def difference(ours, theirs):
+def difference(ours, theirs) -> str:
     """What is wrong with our reading; empty where nothing is."""
     if isinstance(ours, Exception):
         if not isinstance(ours, SourceError):

@@ -59,12 +59,12 @@ def test_a_value_is_refused_where_transformers_refuses_it(architecture: str, tmp
     assert not wrong, "\n".join(wrong)
 
 
-def loaded(config, directory):
+def loaded(config, directory: Path):
     (directory / "config.json").write_text(json.dumps(config))
     return AutoConfig.from_pretrained(directory)
 
 
-def raised(read):
+def raised(read) -> Exception | None:
     try:
         read()
     except Exception as exc:  # noqa: BLE001 transformers raises whatever it meets first

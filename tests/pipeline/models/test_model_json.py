@@ -21,7 +21,7 @@ def test_a_link_to_a_file_is_read(tmp_path: Path):
     assert read_json(tmp_path / "config.json") == {}
 
 
-def make_socket(path):
+def make_socket(path) -> None:
     os.chdir(path.parent)  # a socket's path has 107 bytes at most
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path.name)

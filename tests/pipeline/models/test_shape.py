@@ -31,12 +31,12 @@ LLAMA: dict[str, Any] = {
 """The published `config.json` of Llama-3.1-8B-Instruct, without the fields nobody reads."""
 
 
-def named(model_type):
+def named(model_type: str) -> dict[str, Any]:
     """What a config.json says of its class."""
     return {"architectures": [f"{model_type.capitalize()}ForCausalLM"], "model_type": model_type}
 
 
-def without(config, *keys):
+def without(config: dict[str, Any], *keys):
     return {key: value for key, value in config.items() if key not in keys}
 
 

@@ -9,16 +9,15 @@ import pytest
 
 from artifacts.store.local import LocalStore
 from pipeline.errors import EXIT_CODES
-from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
-from tests.pipeline.plans import HOST
+from tests.pipeline.plans import HOST, draft_file
 
 BROKEN = "{% for one in messages %}\n{{ one.content }}\n{% endfro %}\n"
 
 
-def planned(recipe, tmp_path):
+def planned(recipe: Path, tmp_path) -> str:
     """Plans a recipe; returns what is said against it."""
     try:
         draft_file(recipe, Site(store=LocalStore(tmp_path / "store"), host=HOST))
@@ -32,7 +31,7 @@ def recipe(tmp_path: Path) -> Path:
     return lay_out("system-empty", tmp_path)
 
 
-def without_template(tmp_path):
+def without_template(tmp_path: Path) -> None:
     (tmp_path / "model" / "chat_template.jinja").unlink()
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 SLEEP = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
 
 
-def wait_until(there, timeout_s=20):
+def wait_until(there, timeout_s: int = 20) -> None:
     """Waits for a condition."""
     deadline = time.monotonic() + timeout_s
     while not there():

@@ -10,11 +10,11 @@ from pipeline.toolchains.toolchain import Toolchain
 H100 = Gpu("NVIDIA H100 80GB HBM3", 90, 80 << 30, "560.35.05")
 
 
-def host(*gpus, cpu="avx512f"):
+def host(*gpus, cpu="avx512f") -> Host:
     return Host(gpus=gpus, cpu=cpu, cores=2, memory_bytes=1 << 30, tools={"torch": "2.13.0"})
 
 
-def toolchain(name, **versions):
+def toolchain(name: str, **versions) -> Toolchain:
     return Toolchain(name=name, kind="path", location="", versions=versions)
 
 

@@ -9,13 +9,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from pipeline.rebuild import file_differences
+from pipeline.rebuild.file_differences import Difference
 
 
 @pytest.fixture
 def differ(tmp_path: Path):
     """Compares two files that are written by functions of their path."""
 
-    def compare(name, was, now, kind="engine"):
+    def compare(name, was, now, kind="engine") -> Difference:
         for place, write in (("was", was), ("now", now)):
             path = tmp_path / place / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +32,7 @@ def tensors(**values):
 
 
 def archive(stamp, **members):
-    def write(path):
+    def write(path) -> None:
         with zipfile.ZipFile(path, "w") as made:
             for name, data in members.items():
                 made.writestr(zipfile.ZipInfo(f"package/{name}", stamp), data)
@@ -47,7 +48,7 @@ def test_weights_that_differ_are_counted_and_matter(differ):
     found = differ("rank0.safetensors", tensors(a=[1, 2], b=[3], c=[4]), tensors(a=[1, 2], b=[5], d=[4]))
     assert found.what == "3 of 4 tensors: b; c; d"
     assert found.matters
-    assert "gate it again" in found.why
+    assert "run the gate again" in found.why
 
 
 def test_tensors_that_only_moved_in_the_file_are_the_same(differ):
@@ -55,7 +56,7 @@ def test_tensors_that_only_moved_in_the_file_are_the_same(differ):
     assert found.what == "the same tensors; only the file's header differs"
 
 
-def _reordered():
+def _reordered() -> bytes:
     header = json.dumps(
         {
             "b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},

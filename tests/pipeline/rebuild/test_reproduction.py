@@ -15,10 +15,9 @@ from pipeline.errors import ExchangeRefused
 from pipeline.process.host import probe
 from pipeline.rebuild import reproduction
 from pipeline.rebuild.reproduction import Reproduction, Stage
-from pipeline.run.release import run
 from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
-from tests.pipeline.toy_steps import CHILD, toy_plan
+from tests.pipeline.toy_steps import CHILD, run, toy_plan
 
 RECIPE = {
     "version": 1,
@@ -57,7 +56,7 @@ def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measure
     changed = toy_plan(
         made.recipe.model_copy(update={"engine": _with(made.recipe, note="x")}), Path("recipe.yaml")
     )
-    assert reproduction.given_otherwise(record, changed) == ["source"]
+    assert reproduction.changed_sources(record, changed) == ["source"]
     reproduction.rebuild(changed, again, Listener())
     other = reproduction.compare(record, changed, site.store, again.store)
     assert other.stages[-1].asked == ("params.note was absent, is x",)
@@ -77,7 +76,7 @@ def _with(recipe, **options):
 def stage(tmp_path: Path):
     """Compares two artifacts of a kind, given as files."""
 
-    def compare(kind, was, now):
+    def compare(kind, was, now) -> Stage:
         stores = []
         for place, files in (("was", was), ("now", now)):
             store = LocalStore(tmp_path / place)
@@ -104,7 +103,7 @@ def weights(value):
     return save({"a": np.array([value], np.float32)})
 
 
-def outcome(*stages):
+def outcome(*stages) -> str:
     return Reproduction(reference="x:1", stages=stages).outcome
 
 

@@ -26,7 +26,9 @@ def record(facts, **more) -> VersionRecord:
     )  # fmt: skip
 
 
-def found(facts, *pools, heads=None, days=90, **more) -> list[str]:
+def found(
+    facts: dict[str, Any], *pools, heads: dict[str, Any] | None = None, days: int = 90, **more
+) -> list[str]:
     world = World(now=NOW, pools=pools, heads=heads or {}, gate_max_age=timedelta(days=days))
     return [reason.text for reason in reasons(record(facts, **more), BUILT, world)]
 
@@ -77,7 +79,7 @@ def test_a_newer_commit_of_the_model_makes_it_stale():
 
 def test_a_verdict_holds_for_its_days_and_no_longer():
     assert found(CPU, days=30) == []
-    assert found(CPU, days=29) == ["its accuracy was judged 30 days ago; a verdict holds 29 days"]
+    assert found(CPU, days=29) == ["its accuracy was judged 30 days ago; a verdict is valid for 29 days"]
 
 
 def test_a_verdict_of_a_day_to_come_is_named():
@@ -85,7 +87,7 @@ def test_a_verdict_of_a_day_to_come_is_named():
     (reason,) = reasons(record(CPU), BUILT, world)
     assert (
         reason.text
-        == f"its accuracy was judged on {BUILT:%Y-%m-%d}, which is still to come: a clock is wrong"
+        == f"its accuracy was judged on {BUILT:%Y-%m-%d}, which is in the future: a clock is wrong"
     )
 
 

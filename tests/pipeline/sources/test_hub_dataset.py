@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ import yaml
 from artifacts.store.local import open_store
 from calibration.errors import DataError
 from pipeline.errors import SourceError
+from pipeline.plan.plan import Plan
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.sources import hub_dataset
@@ -24,6 +26,7 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from tests import hub as hubs
 from tests.checkpoints import Reports, start_build, until
+from tests.jobs import build_dataset
 from tests.main_job import write_recipe
 from tests.odd import MANY_ALIASES
 
@@ -76,7 +79,7 @@ def hub() -> Iterator[hubs.Hub]:
         yield server
 
 
-def item(**changes):
+def item(**changes) -> Data:
     return Data(**({"repo": hubs.REPO, "revision": hubs.COMMIT} | changes))
 
 
@@ -137,7 +140,7 @@ def test_a_card_may_hold_any_number_key_and_date():
     assert hub_dataset.configurations(f"---\n{front}\n---\n", "x") == [{"config_name": "a"}]
 
 
-def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN):
+def job(hub: hubs.Hub, cache: Path, files: list[str] = TRAIN) -> dict[str, Any]:
     return {"params": {"repo": hubs.REPO, "revision": hubs.COMMIT, "files": files},
             "places": {"endpoint": hub.address, "cache": str(cache)}, "inputs": {}}  # fmt: skip
 
@@ -148,7 +151,7 @@ def held(out: Path) -> dict[str, bytes]:
 
 def test_only_the_planned_files_are_fetched(hub: hubs.Hub, tmp_path: Path, out: Path):
     reports = Reports()
-    hub_dataset.build(job(hub, tmp_path), out, reports)
+    build_dataset(job(hub, tmp_path), out, reports)
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert hub.requests.keys() == {"api", *TRAIN}
     total = sum(len(FILES[name]) for name in TRAIN)
@@ -158,7 +161,7 @@ def test_only_the_planned_files_are_fetched(hub: hubs.Hub, tmp_path: Path, out: 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(500, reset=reset)]
-    hub_dataset.build(job(hub, tmp_path), out, Reports())
+    build_dataset(job(hub, tmp_path), out, Reports())
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert (BIG, 500) in hub.ranges
 
@@ -166,7 +169,7 @@ def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub,
 @pytest.mark.slow
 def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(12_000, pause_s=5)]
-    child = start_build(job(hub, tmp_path), out, builder="pipeline.sources.hub_dataset")
+    child = start_build(job(hub, tmp_path), out, builder="build_dataset")
     name = f"{Path(BIG).name}.part"
     until(lambda: any(part.stat().st_size > 0 for part in tmp_path.rglob(name)))
     child.send_signal(signal.SIGKILL)
@@ -175,7 +178,7 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, 
     kept = part.stat().st_size
     again = out.with_name("again")
     again.mkdir()
-    hub_dataset.build(job(hub, tmp_path), again, Reports())
+    build_dataset(job(hub, tmp_path), again, Reports())
     assert held(again) == {name: FILES[name] for name in TRAIN}
     assert (BIG, kept) in hub.ranges
 
@@ -183,10 +186,10 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, 
 def test_wrong_bytes_and_files_that_lead_out_are_refused(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.garble, hubs.garble]
     with pytest.raises(SourceError, match=rf"{BIG}: sha256:\w+ expected, sha256:\w+ found"):
-        hub_dataset.build(job(hub, tmp_path), out, Reports())
+        build_dataset(job(hub, tmp_path), out, Reports())
     hub.files["../../escape.jsonl"] = b"{}"
     with pytest.raises(SourceError, match="leads out of the repository"):
-        hub_dataset.build(job(hub, tmp_path / "other"), out, Reports())
+        build_dataset(job(hub, tmp_path / "other"), out, Reports())
     assert held(out) == {}
 
 
@@ -208,7 +211,7 @@ def recipe_with(tmp_path: Path, **changes: object) -> Path:
     return file
 
 
-def made(plan, site):
+def made(plan: Plan, site: Site):
     """Makes all steps up to the one that would use a GPU."""
     kinds = ("source", "dataset", "calibration_set", "leakage")
     return [realize(step, site, Listener()) for step in plan.steps if step.kind in kinds]

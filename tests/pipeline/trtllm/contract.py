@@ -1,6 +1,7 @@
 """Engines of both backends for a contract toolchain, and what transformers says of the same source."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline import engines
-from pipeline.backend.build_request import Wanted
-from pipeline.engines.trtllm_torch.build_trtllm_torch import build
+from pipeline.backend.build_request import BuildRequest
 from pipeline.models.config_json import read_shape
 from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.discovery import discover
@@ -17,6 +17,7 @@ from pipeline.toolchains.toolchain import Choice, Toolchain
 from pipeline.trtllm.windows import attention_windows
 from recipes.precision import Precision
 from recipes.schema import Engine
+from tests.jobs import build_trtllm_torch as build
 from tests.pipeline.engines import checkpoints
 
 GPU = Gpu("NVIDIA H100 80GB HBM3", 90, 81559 << 20, "550.54.15")
@@ -31,9 +32,9 @@ def found(directory: Path) -> Toolchain:
     return one
 
 
-def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
+def wanted(source: Path, chain: Toolchain, **engine: object) -> BuildRequest:
     """What a recipe asks of the PyTorch backend."""
-    return Wanted(
+    return BuildRequest(
         engine=Engine(backend="trtllm_torch", **{**LIMITS, **engine}),
         shape=read_shape(json.loads((source / "config.json").read_text())),
         precision=Precision.parse("none"),
@@ -44,7 +45,7 @@ def wanted(source: Path, chain: Toolchain, **engine: object) -> Wanted:
 
 
 def torch_engine(
-    source: Path, chain: Toolchain, out: Path, places: dict | None = None, **engine: object
+    source: Path, chain: Toolchain, out: Path, places: dict[str, Any] | None = None, **engine: object
 ) -> Path:
     """Builds an engine of the PyTorch backend, as its step does."""
     backend, asked = engines.backend("trtllm_torch"), wanted(source, chain, **engine)
@@ -56,7 +57,7 @@ def torch_engine(
         "pp": made.pp, "ep": made.ep, "max_batch_size": made.max_batch_size, "max_seq_len": made.max_seq_len,
         "options": backend.settings(asked), "toolchain": backend.identity(asked),
     }  # fmt: skip
-    job = {"params": params, "places": {**backend.places(asked), **(places or {})}}
+    job = {"params": params, "places": {"toolchain": asdict(chain), **(places or {})}}
     out.mkdir()
     build({**job, "inputs": {"quantized_checkpoint": str(source)}}, out, lambda *_: None)
     return out
@@ -101,7 +102,7 @@ def logprobs(source: Path, tokens: torch.Tensor) -> torch.Tensor:
         return model(tokens).logits.log_softmax(-1)
 
 
-def scores_are(engine, tokens, expected):
+def scores_are(engine, tokens, expected) -> None:
     """Compares an engine's scores of all tokens with log-probabilities (B, T, V)."""
     ids = expected.topk(3).indices
     parts = list(engine.score(tokens, tokens, ids))

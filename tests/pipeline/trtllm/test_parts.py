@@ -99,7 +99,9 @@ ABOUT = {
 }  # fmt: skip
 
 
-def host(name="NVIDIA H100 80GB HBM3", sm=90, driver="550.54.15", count=2):
+def host(
+    name: str = "NVIDIA H100 80GB HBM3", sm: int = 90, driver: str = "550.54.15", count: int = 2
+) -> Host:
     gpus = (Gpu(name, sm, 1 << 36, driver),) * count
     return Host(gpus=gpus, cpu="avx2", cores=2, memory_bytes=1 << 34, tools={})
 

@@ -18,7 +18,7 @@ from pipeline.weights.tensors import item_bytes, read_header
 NAMES = {"float32": "F32", "int8": "I8", "float16": "F16", "int64": "I64", "uint8": "U8"}
 
 
-def planned(name, array, pieces=1):
+def planned(name, array, pieces=1) -> TensorPlan:
     """A plan that hands out an array in pieces."""
     flat = array.reshape(-1)
     return TensorPlan(name, NAMES[array.dtype.name], array.shape, lambda: iter(np.array_split(flat, pieces)))

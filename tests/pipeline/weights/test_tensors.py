@@ -18,7 +18,7 @@ TENSORS = {
 }
 
 
-def raw_file(path, header, data=b""):
+def raw_file(path: Path, header, data: bytes = b"") -> Path:
     text = json.dumps(header).encode() if isinstance(header, dict) else header
     path.write_bytes(len(text).to_bytes(8, "little") + text + data)
     return path
@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def split(directory):
+def split(directory) -> dict[str, Any]:
     """Turns the one-file checkpoint into one of two files with an index."""
     (directory / "model.safetensors").unlink()
     save_file({"w": TENSORS["w"]}, directory / "a.safetensors")
@@ -40,7 +40,7 @@ def split(directory):
     return {"w": "a.safetensors", "b": "b.safetensors", "s": "b.safetensors"}
 
 
-def write_index(directory, weight_map):
+def write_index(directory: Path, weight_map) -> None:
     (directory / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 

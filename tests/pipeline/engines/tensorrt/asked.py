@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pipeline.backend.build_request import Wanted
+from pipeline.backend.build_request import BuildRequest
 from pipeline.engines.tensorrt.capabilities import table
-from pipeline.engines.tensorrt.rules import effective
+from pipeline.engines.tensorrt.rules import resolve_settings
 from pipeline.engines.tensorrt.tensorrt_options import options_model
 from pipeline.models.config_json import read_shape
 from pipeline.process.gpus import TARGETS
@@ -34,7 +34,7 @@ def toolchain(version: str) -> Toolchain:
     return Toolchain(name="path", kind="path", location="/opt/bin", versions=versions)
 
 
-def wanted(version: str = "0.16.0", **changes: Any) -> Wanted:
+def wanted(version: str = "0.16.0", **changes: Any) -> BuildRequest:
     """An 8B Llama on two H100s, with changes; `engine`, `shape` and `precision` by their plain spellings."""
     engine = {"backend": "tensorrt", "target": "h100", "max_batch_size": 64, "max_seq_len": 4096}
     given: dict[str, Any] = {
@@ -45,12 +45,12 @@ def wanted(version: str = "0.16.0", **changes: Any) -> Wanted:
         "host": host(H100, H100),
         "choice": Choice(toolchain=toolchain(version)),
     }
-    return Wanted(**(given | changes))
+    return BuildRequest(**(given | changes))
 
 
 def built(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
     """The effective settings of a request."""
-    return made(version, options, **changes).settings
+    return made(version, options, **changes).as_param()
 
 
 def said(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes: Any) -> str:
@@ -60,7 +60,9 @@ def said(version: str = "0.16.0", options: dict[str, Any] | None = None, **chang
 
 def made(version: str, options: dict[str, Any] | None, **changes: Any) -> Any:
     """What the rules make of a request."""
-    return effective(wanted(version, **changes), options_model(table(version)).model_validate(options or {}))
+    return resolve_settings(
+        wanted(version, **changes), options_model(table(version)).model_validate(options or {})
+    )
 
 
 TRAFFIC = Traffic(input_tokens=2048, output_tokens=512, max_input_tokens=3000, concurrency=32)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.engines.tensorrt.build_tensorrt import argv_of, clean_env
 from pipeline.engines.tensorrt.capabilities import snapshot
 from pipeline.engines.tensorrt.engine_parts import Part
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.sheet import AT_BUILD
 from pipeline.engines.tensorrt.tensorrt_options import default_of
 from pipeline.toolchains.toolchain import Toolchain
@@ -24,7 +25,8 @@ def part() -> Part:
         name="",
         checkpoint=CHECKPOINT,
         config={"mapping": {"world_size": 2}},
-        asked={"options": {"table": "0.16.0", **options}},
+        asked={},
+        settings=EngineSettings(table=table, values=options),
     )
 
 

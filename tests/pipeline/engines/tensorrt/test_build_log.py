@@ -21,7 +21,7 @@ LINES = (
 def heard(*lines: str) -> BuildLog:
     log = BuildLog()
     for line in lines:
-        log.hear(line)
+        log.on_line(line)
     return log
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, Option, snapshot
-from pipeline.engines.tensorrt.command import command
-from pipeline.engines.tensorrt.rules import effective
+from pipeline.engines.tensorrt.command import BuildRun, command
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
+from pipeline.engines.tensorrt.rules import resolve_settings
 from pipeline.engines.tensorrt.tensorrt_options import AUTO, options_model
 from pipeline.models.config_json import read_shape
 from tests.pipeline.engines.tensorrt.asked import CONFIG, EXTERNAL, TRAFFIC, built, wanted
@@ -20,9 +21,10 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECKPOINT, OUT, CACHE = Path("/checkpoint"), Path("/out"), Path("/tuning/timing.cache")
 
 
-def argv(found):
+def argv(found) -> list[str]:
     """The arguments for settings."""
-    return command(found, CHECKPOINT, OUT, timing_cache=CACHE, workers=2)
+    run = BuildRun(checkpoint=CHECKPOINT, out=OUT, timing_cache=CACHE, input_cache=CACHE, workers=2)
+    return command(EngineSettings.parse(found), run)
 
 
 @pytest.mark.slow
@@ -79,7 +81,7 @@ def test_whatever_a_recipe_gives_the_version_takes_and_gets_as_it_is(request_, f
         draft=DRAFT if drafted else None,
     )
     model = options_model(table).model_validate(options)
-    found = effective(asked, model).settings
+    found = resolve_settings(asked, model).as_param()
     taken = parse(table, argv(found))
     set_ = {key: one for key, one in found.items() if key not in ("table", "draft")}
     expected = {key: one for key, one in set_.items() if one is not None and one is not False and one != []}
@@ -88,7 +90,7 @@ def test_whatever_a_recipe_gives_the_version_takes_and_gets_as_it_is(request_, f
         key: one for key, one in taken.items() if not key.endswith("timing_cache")
     } == expected | given_at_build
     assert {one for key, one in taken.items() if key.endswith("timing_cache")} == {str(CACHE)}
-    again = effective(asked, model).settings
+    again = resolve_settings(asked, model).as_param()
     assert again == found
     if drafted:
         parse(table, argv(found["draft"]))
@@ -100,10 +102,10 @@ def test_the_rules_leave_nothing_for_a_second_time(request_, fmt, cache, several
     name, options = request_
     asked = wanted(name, format=fmt, kv_cache=cache, traffic=TRAFFIC, engine={"tp": 1 + several})
     model = options_model(snapshot(name))
-    first = effective(asked, model.model_validate(options)).settings
+    first = resolve_settings(asked, model.model_validate(options)).as_param()
     again = {key: one for key, one in first.items() if key in model.model_fields and one is not None}
-    second = effective(asked, model.model_validate(again))
-    assert second.settings == first
+    second = resolve_settings(asked, model.model_validate(again))
+    assert second.as_param() == first
     derived = (
         "max_output_len",
         "opt_num_tokens",

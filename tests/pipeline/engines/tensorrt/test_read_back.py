@@ -1,10 +1,12 @@
 """An engine's config.json is compared with what was asked, setting by setting."""
 
 import copy
+from typing import Any
 
 import pytest
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, snapshot
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.read_back import ABSENT, Difference, differences
 from recipes.schema import Traffic
 from tests.pipeline.engines.tensorrt.asked import EAGLE, LOOKAHEAD, TRAFFIC, built
@@ -21,7 +23,7 @@ DROPPED = {
 }
 
 
-def asked(version="0.16.0", options=None, **changes):
+def asked(version: str = "0.16.0", options: dict[str, Any] | None = None, **changes) -> dict[str, Any]:
     """Parameters of an engine step, as far as they are compared."""
     engine = changes.get("engine", {})
     return {
@@ -32,6 +34,11 @@ def asked(version="0.16.0", options=None, **changes):
         "ep": engine.get("ep", 1),
         "options": built(version, options, **changes),
     }
+
+
+def compare(params, config):
+    """The differences of an engine from the parameters that it was built with."""
+    return differences(params, EngineSettings.parse(params["options"]), config)
 
 
 def config_json(params, algorithm=None):
@@ -77,21 +84,19 @@ def config_json(params, algorithm=None):
 @pytest.mark.parametrize("traffic", [None, TRAFFIC])
 def test_an_engine_as_asked_differs_in_nothing(version: str, traffic: Traffic | None):
     params = asked(version, traffic=traffic, engine={"tp": 2, "pp": 2})
-    assert differences(params, config_json(params)) == []
+    assert compare(params, config_json(params)) == []
 
 
 def test_what_the_builder_adds_for_draft_tokens_is_no_difference():
     params = asked(speculative=LOOKAHEAD)
-    assert differences(params, config_json(params)) == []
+    assert compare(params, config_json(params)) == []
     params = asked(speculative=EAGLE)
     found = config_json(params)
     found["pretrained_config"]["num_eagle_layers"] = 4
     found["build_config"]["max_seq_len"] += 4
-    assert differences(params, found) == []
+    assert compare(params, found) == []
     found["build_config"]["max_seq_len"] -= 5
-    assert differences(params, found) == [
-        Difference(name="max_seq_len", asked=4096, built=4155, reduces=True)
-    ]
+    assert compare(params, found) == [Difference(name="max_seq_len", asked=4096, built=4155, reduces=True)]
 
 
 @pytest.mark.parametrize(
@@ -124,24 +129,24 @@ def test_a_difference_is_told_and_says_whether_less_is_served(
         table = table[name]
     assert place[-1] in table
     table[place[-1]] = value
-    assert differences(params, found) == ([expected] if expected else [])
+    assert compare(params, found) == ([expected] if expected else [])
 
 
 def test_lora_is_compared_where_it_is_on():
     params = asked(options={"lora_plugin": "auto", "lora_target_modules": ["attn_q"], "max_lora_rank": 16})
     found = config_json(params)
-    assert differences(params, found) == []
+    assert compare(params, found) == []
     found["build_config"]["lora_config"]["max_lora_rank"] = 8
-    assert [one.name for one in differences(params, found) if one.reduces] == ["max_lora_rank"]
+    assert [one.name for one in compare(params, found) if one.reduces] == ["max_lora_rank"]
 
 
 def test_ranks_and_formats_have_to_be_those_asked_for():
     params = asked(format="fp8", kv_cache="fp8", engine={"tp": 2})
-    assert differences(params, config_json(params, "FP8")) == []
+    assert compare(params, config_json(params, "FP8")) == []
     found = config_json(params)
     found["pretrained_config"]["mapping"]["tp_size"] = 1
     found["pretrained_config"]["quantization"]["kv_cache_quant_algo"] = None
-    assert {(one.name, one.reduces) for one in differences(params, found)} == {
+    assert {(one.name, one.reduces) for one in compare(params, found)} == {
         ("tp", True), ("quant_algo", True), ("kv_cache_quant_algo", True),
     }  # fmt: skip
 
@@ -151,18 +156,18 @@ def test_what_config_json_does_not_say_is_reported_and_no_reduction():
     found = config_json(params)
     del found["build_config"]["plugin_config"]["paged_state"]
     del found["build_config"]["max_batch_size"]
-    assert differences(params, found) == [
+    assert compare(params, found) == [
         Difference(name="max_batch_size", asked=64, built=ABSENT, reduces=False),
         Difference(name="paged_state", asked="enable", built=ABSENT, reduces=False),
     ]
-    assert str(differences(params, found)[0]) == "max_batch_size: asked 64, built not said"
+    assert str(compare(params, found)[0]) == "max_batch_size: asked 64, built not said"
     old = config_json(asked("0.8.0"))
     del old["pretrained_config"]["mapping"]["moe_ep_size"]
-    assert differences(asked("0.8.0"), old) == []
+    assert compare(asked("0.8.0"), old) == []
 
 
 def test_a_fused_mlp_outside_of_the_plugins_is_found():
     params = asked()
     found = config_json(params)
     found["build_config"]["use_fused_mlp"] = found["build_config"]["plugin_config"].pop("use_fused_mlp")
-    assert differences(params, found) == []
+    assert compare(params, found) == []

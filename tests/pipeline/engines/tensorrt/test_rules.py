@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.engines.tensorrt.capabilities import SNAPSHOTS, snapshot
-from pipeline.engines.tensorrt.rules import scoring
+from pipeline.engines.tensorrt.engine_settings import EngineSettings
 from pipeline.engines.tensorrt.sheet import AT_BUILD
 from pipeline.models.config_json import read_shape
 from recipes.schema import Speculative, Traffic
@@ -27,6 +27,11 @@ def test_nothing_is_left_open(version: str, traffic: Traffic | None):
     plugins = {name for name, option in snapshot(version).options.items() if "auto" in option.choices}
     assert not [name for name, value in found.items() if value == "auto" and name not in plugins]
     assert found["gather_context_logits"] is True
+
+
+def twin_of(param):
+    """The key's settings of the twin that is scored."""
+    return EngineSettings.parse(param).scored_twin().as_param()
 
 
 def test_the_recipes_limits_are_the_settings():
@@ -266,12 +271,12 @@ def test_a_speculative_engine_is_scored_by_a_twin():
     assert "gather_context_logits: off instead of on, because trtllm-build refuses" in said(
         speculative=LOOKAHEAD
     )
-    twin = scoring(found)
+    twin = twin_of(found)
     assert twin["gather_context_logits"] is True
     assert (twin["max_draft_len"], twin["speculative_decoding_mode"]) == (0, None)
     changed = {name for name in found if found[name] != twin[name]}
     assert changed == {"gather_context_logits", "max_draft_len", "speculative_decoding_mode"}
-    assert scoring(built()) == built()
+    assert twin_of(built()) == built()
 
 
 # facts of 0.16: eagle forces paged context FMHA; a target with a draft model reuses the cache
@@ -303,7 +308,7 @@ def test_a_draft_model_is_built_to_match_its_target():
     assert draft["use_fp8_context_fmha"] == "disable"
     assert draft["gather_context_logits"] is False
     assert "draft" not in built(speculative=LOOKAHEAD)
-    assert "draft" not in scoring(found)
+    assert "draft" not in twin_of(found)
 
 
 def test_every_change_has_one_note_and_no_change_none():

@@ -10,7 +10,7 @@ from pipeline.engines.tensorrt.descriptions import ELSEWHERE
 from pipeline.engines.tensorrt.tensorrt_options import options_model
 
 
-def refused(options, version="0.16.0"):
+def refused(options: dict[str, Any], version: str = "0.16.0"):
     """What is said of options that are refused, by place."""
     with pytest.raises(ValidationError) as caught:
         options_model(table(version)).model_validate(options)

@@ -21,7 +21,7 @@ B200 = {"engine": {"target": "b200"}}
 TP2 = {"engine": {"tp": 2}}
 
 
-def reasons(version, options=None, **changes):
+def reasons(version, options=None, **changes) -> list[str]:
     """What speaks against a request."""
     engine = changes.pop("engine", {}) | {"options": options or {}}
     return engines.backend("tensorrt").reasons(wanted(version, engine=engine, **changes))

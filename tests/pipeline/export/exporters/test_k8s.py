@@ -1,14 +1,15 @@
 """Kubernetes manifests: valid for the API's own schema, and of the engine that was measured."""
 
 from dataclasses import replace
+from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import parse_settings
 from tests.pipeline.export import published
 from tests.pipeline.export.golden_files import stored
@@ -27,12 +28,12 @@ def torch_engine(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     return published.deployment(published.TORCH_FP8_TP2, tmp_path_factory.mktemp("torch"))
 
 
-def export(deployment, *pairs, **given):
+def export(deployment, *pairs, **given) -> dict[str, str]:
     settings = parse_settings(exporters.exporter("k8s").settings, [*GIVEN, *pairs], **given)
     return exporters.export("k8s", deployment, settings)[0]
 
 
-def manifest(files):
+def manifest(files: dict[str, Any]):
     """Kind -> document."""
     return {document["kind"]: document for document in yaml.safe_load_all(files["manifest.yaml"])}
 

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import model_config_pb2 as schema
 
+from pipeline.backend.deployment import Deployment
 from pipeline.errors import ExportRefused
 from pipeline.export import exporters
-from pipeline.export.deployment import Deployment
 from pipeline.export.export_settings import UNSAFE, parse_settings
 from pipeline.export.triton.triton_settings import TritonSettings
 from tests.pipeline.export import published
@@ -27,7 +27,7 @@ def parse(text):
     return text_format.Parse(text, schema.ModelConfig())
 
 
-def repository(files):
+def repository(files: dict[str, Any]):
     """Model -> parsed configuration."""
     return {name.split("/")[1]: parse(text) for name, text in files.items() if name.endswith("config.pbtxt")}
 
@@ -36,7 +36,7 @@ def parameters(config):
     return {name: value.string_value for name, value in config.parameters.items()}
 
 
-def export(deployment, *pairs, root="/models/x"):
+def export(deployment, *pairs, root="/models/x") -> dict[str, str]:
     return exporters.export("triton", deployment, parse_settings(TritonSettings, pairs, root=root))[0]
 
 

@@ -7,12 +7,12 @@ import pytest
 
 from pipeline.pages.card import card_content
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import NONE
+from pipeline.units import NONE
 from tests.pipeline.pages.card.conftest import NOW, signature, waiver
 from tests.pipeline.published import FACTS
 
 
-def said(card):
+def said(card: Card):
     """Notices as (tone, text)."""
     return [(one.tone, one.text) for one in card_content.notices(card)]
 

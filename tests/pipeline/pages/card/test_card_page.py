@@ -26,11 +26,11 @@ class Seen(HTMLParser):
         self.text = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs) -> None:
         self.tags.append(tag)
         self.attributes += attrs
 
-    def handle_data(self, data):
+    def handle_data(self, data) -> None:
         self.text += data
 
 

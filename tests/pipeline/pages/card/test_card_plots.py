@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 POSITIVE = st.floats(1e-9, 1e12)
 
 
-def drawn(text):
+def drawn(text: str):
     """The picture parsed, and the words in it."""
     picture = ET.fromstring(text)
     return picture, [one.text for one in picture.iter(f"{SVG}text")]

@@ -63,10 +63,10 @@ def client(reading: Reading) -> Client:
 
 
 @pytest.fixture
-def change(client: Client) -> Callable[..., tuple[int, dict]]:
+def change(client: Client) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Posts a change with the token; status and answer."""
 
-    def post(what: str, **body: object) -> tuple[int, dict]:
+    def post(what: str, **body: object) -> tuple[int, dict[str, Any]]:
         headers = {"authorization": f"Bearer {TOKEN}"}
         answer = client.ask("POST", f"/api/v1/{what}", json=body, headers=headers)
         return answer.status_code, answer.json()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,9 @@ def test_find_keeps_what_loads_and_says_why_not(client: Client):
     assert one["dropped"] == ["needs a CPU with avx2; this one has sse2"]
 
 
-def test_the_log_can_be_followed(client: Client, registry: Registry, change: Callable[..., tuple[int, dict]]):
+def test_the_log_can_be_followed(
+    client: Client, registry: Registry, change: Callable[..., tuple[int, dict[str, Any]]]
+):
     last = client.get("/api/v1/events?limit=1").json()[0]["seq"]
     assert client.get(f"/api/v1/events?after={last}").json() == []
     change("promote", reference=f"{NAME}:3", alias="prod", expect=2)
@@ -84,7 +87,7 @@ def test_the_log_can_be_followed(client: Client, registry: Registry, change: Cal
 
 
 def test_a_promotion_is_a_compare_and_swap(
-    client: Client, change: Callable[..., tuple[int, dict]], registry: Registry
+    client: Client, change: Callable[..., tuple[int, dict[str, Any]]], registry: Registry
 ):
     assert change("promote", reference=f"{NAME}:3", alias="prod", expect=2) == (
         200, {"name": NAME, "alias": "prod", "number": 3, "was": 2}
@@ -98,7 +101,9 @@ def test_a_promotion_is_a_compare_and_swap(
     assert registry.aliases(NAME) == {"candidate": 3, "canary": 3, "prod": 3}
 
 
-def test_a_rollback_goes_to_where_the_alias_was(change: Callable[..., tuple[int, dict]], registry: Registry):
+def test_a_rollback_goes_to_where_the_alias_was(
+    change: Callable[..., tuple[int, dict[str, Any]]], registry: Registry
+):
     assert change("rollback", name=NAME, alias="prod", expect=3)[0] == 409
     assert change("rollback", name=NAME, alias="prod", expect=2) == (
         200, {"name": NAME, "alias": "prod", "number": 1, "was": 2}

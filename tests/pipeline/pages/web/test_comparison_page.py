@@ -4,13 +4,13 @@ import dataclasses
 from typing import Any
 
 from artifacts.finding.compare import compare
-from artifacts.version import Metric
-from pipeline.pages.card.card_words import NONE
+from artifacts.version import Metric, VersionRecord
 from pipeline.pages.web.comparison_page import sections
+from pipeline.units import NONE
 from tests.pipeline.published import FACTS, record
 
 
-def rows(before, after):
+def rows(before: VersionRecord, after):
     """Rows by section and what."""
     found = sections(compare(before, after))
     assert list(found)[:3] == ["accuracy", "speed", "size"]

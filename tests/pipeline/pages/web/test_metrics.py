@@ -10,7 +10,7 @@ from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import NAME, publication
 
 
-def scraped(client) -> dict[tuple, float]:
+def scraped(client: Client) -> dict[tuple[str | tuple[str, str], ...], float]:
     """(sample, sorted labels) -> value."""
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")

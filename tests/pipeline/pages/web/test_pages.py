@@ -14,7 +14,7 @@ from tests.pipeline.pages.web.conftest import Client
 from tests.pipeline.published import NAME, publication
 
 
-def seen(client, address, status=200):
+def seen(client: Client, address: str, status: int = 200) -> str:
     """What people read on a page, tags left out."""
     answer = client.get(address)
     assert answer.status_code == status, answer.text

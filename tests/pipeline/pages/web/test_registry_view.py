@@ -9,13 +9,13 @@ from artifacts.errors import AliasMoved, NotFound
 from artifacts.registry.registry import Registry, open_registry
 from artifacts.store.local import open_store
 from pipeline.pages.web.paged_lists import Wanted
-from pipeline.pages.web.registry_view import Reading
+from pipeline.pages.web.registry_view import AliasNow, Reading
 from tests.pipeline import published
 from tests.pipeline.published import NAME
 from tests.present import present
 
 
-def alias(reading, name):
+def alias(reading: Reading, name: str) -> AliasNow:
     """One alias of the three versions."""
     (found,) = [one for one in reading.aliases(NAME) if one.alias == name]
     return found
@@ -69,7 +69,7 @@ def test_a_rollback_recorded_as_one_goes_back_along_the_way(reading: Reading, fi
     assert (candidate.was, candidate.back) == (3, 1), "not to 3, which was left for a reason"
 
 
-def test_a_rollback_moves_only_what_is_where_it_is_expected(reading):
+def test_a_rollback_moves_only_what_is_where_it_is_expected(reading: Reading):
     with pytest.raises(AliasMoved, match="is at version 2, not version 3; check it"):
         reading.rollback(NAME, "prod", expect=3)
     with pytest.raises(AliasMoved, match="staging is at no version, not version 3"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from artifacts.registry.registry import Registry
 from pipeline.cli.main import enginery
@@ -30,7 +30,7 @@ def argv(file, *more: str) -> list[str]:
 @contextmanager
 def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server's process and its URL."""
-    command = argv(file, "-q", "serve-registry", "--port", "0", *more)
+    command = argv(file, "-q", "registry", "serve", "--port", "0", *more)
     environment = os.environ | {"ENGINERY_TOKEN": token}
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -72,7 +72,7 @@ def test_it_listens_where_it_is_told_with_the_token_of_a_file(file: Path, regist
         assert answer.json()["number"] == 3
 
 
-def run(file, *more: str):
+def run(file: Path, *more: str) -> Result:
     """A command in this process."""
     store = str(file.parent / "store")
     return CliRunner().invoke(enginery, ["--store", store, "--registry", f"sqlite:///{file}", *more])
@@ -81,14 +81,14 @@ def run(file, *more: str):
 def test_an_address_that_is_taken_is_said(file: Path, registry: Registry):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run(file, "serve-registry", "--port", str(port))
+        result = run(file, "registry", "serve", "--port", str(port))
     assert type(result.exception).__name__ == "AddressUnusable"
     assert f"cannot listen on 127.0.0.1 port {port}: " in str(result.exception)
 
 
 def test_a_weak_token_starts_no_server(file: Path, registry: Registry, tmp_path: Path):
     (tmp_path / "token").write_text("short")
-    result = run(file, "serve-registry", "--port", "0", "--token-file", str(tmp_path / "token"))
+    result = run(file, "registry", "serve", "--port", "0", "--token-file", str(tmp_path / "token"))
     assert type(result.exception).__name__ == "TokenUnusable"
 
 
@@ -117,7 +117,7 @@ def test_a_card_that_cannot_be_written_is_said(file: Path, registry: Registry, t
     assert "cannot be written: no such file or directory" in str(result.exception)
 
 
-@pytest.mark.parametrize("command", ["card", "serve-registry"])
+@pytest.mark.parametrize("command", ["card", "registry serve"])
 def test_help_needs_no_registry(file: Path, command: str):
-    result = run(file, command, "--help")
+    result = run(file, *command.split(), "--help")
     assert (result.exit_code, "Example: enginery" in result.output) == (0, True)

@@ -1,9 +1,9 @@
-"""Advice on batch sizes, tokens per pass, and how requests are served."""
+"""Advice on batch sizes, tokens per pass and proposed tokens, for both backends of TensorRT-LLM."""
 
-from pipeline.advice.lint.advice import Advice, latency, num_tokens, searched, tensorrt
-from pipeline.advice.lint.guide import SOURCE, effect
-from pipeline.fit.formulas import decoder_bytes
+from pipeline.backend.lint_rule import Advice, latency, num_tokens, searched
+from pipeline.backend.memory_formulas import decoder_bytes
 from pipeline.models.shape import ModelShape
+from pipeline.trtllm.tuning_guide import SOURCE, effect
 from recipes.schema import Recipe
 
 SMALL_BATCH, LARGE_BATCH = 128, 2048
@@ -17,7 +17,7 @@ def batch_for_throughput(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     """A batch at the end of what is sensible, when throughput is the goal."""
     batch, traffic = recipe.engine.max_batch_size, recipe.traffic
     wrong = batch < SMALL_BATCH or batch >= LARGE_BATCH
-    if recipe.engine.backend == "aoti" or traffic is None or traffic.goal != "throughput" or not wrong:
+    if traffic is None or traffic.goal != "throughput" or not wrong:
         return None
     if searched(recipe, "max_batch_size"):
         return None
@@ -34,12 +34,7 @@ def batch_for_throughput(recipe: Recipe, _shape: ModelShape) -> Advice | None:
 def batch_for_latency(recipe: Recipe, shape: ModelShape) -> Advice | None:
     """Buffers for many more requests than there will be."""
     traffic, batch = recipe.traffic, recipe.engine.max_batch_size
-    if (
-        recipe.engine.backend == "aoti"
-        or traffic is None
-        or not latency(recipe)
-        or traffic.concurrency is None
-    ):
+    if traffic is None or not latency(recipe) or traffic.concurrency is None:
         return None
     if batch < 4 * traffic.concurrency:
         return None
@@ -49,18 +44,14 @@ def batch_for_latency(recipe: Recipe, shape: ModelShape) -> Advice | None:
         text=f"batches of {batch} are built for, {traffic.concurrency} requests come: give the memory to "
         "keys and values",
         effect=f"{spared:.1f} GB per GPU; " + effect("batch_512", "batch_64"),
-        source="pipeline/fit/formulas.py; " + SOURCE,
+        source="pipeline/backend/memory_formulas.py; " + SOURCE,
         change=f"engine.max_batch_size: {2 * traffic.concurrency}",
     )
 
 
 def tokens_per_pass(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     """Passes of more tokens than helped."""
-    if (
-        recipe.engine.backend == "aoti"
-        or num_tokens(recipe) <= 8192
-        or searched(recipe, "options.max_num_tokens")
-    ):
+    if num_tokens(recipe) <= 8192 or searched(recipe, "options.max_num_tokens"):
         return None
     return Advice(
         id="tokens_per_pass",
@@ -71,23 +62,10 @@ def tokens_per_pass(recipe: Recipe, _shape: ModelShape) -> Advice | None:
     )
 
 
-def queue_delay(recipe: Recipe, _shape: ModelShape) -> Advice | None:
-    """Triton's waiting for more requests, which in-flight batching makes pointless."""
-    if not tensorrt(recipe) or not latency(recipe):
-        return None
-    return Advice(
-        id="queue_delay",
-        text="let Triton hand requests over at once: the engine's own scheduler batches them in flight",
-        effect="every microsecond of delay is added to the first token; not measured",
-        source="triton-inference-server/tensorrtllm_backend, model configuration: default 0",
-        change=f"enginery export {recipe.name}@{recipe.publish.alias} --to triton --set queue_delay_us=0",
-    )
-
-
-def speculation(recipe: Recipe, _shape: ModelShape) -> Advice | None:
-    """Proposed tokens, where most of the time goes into generating."""
+def speculation(recipe: Recipe, change: str) -> Advice | None:
+    """Proposed tokens, where most of the time goes into generating; `change` turns them on."""
     traffic = recipe.traffic
-    if recipe.engine.backend == "aoti" or traffic is None or recipe.speculative is not None:
+    if traffic is None or recipe.speculative is not None:
         return None
     few = latency(recipe) or (traffic.concurrency or recipe.engine.max_batch_size) <= FEW
     if traffic.output_tokens < traffic.input_tokens or not few:
@@ -98,7 +76,5 @@ def speculation(recipe: Recipe, _shape: ModelShape) -> Advice | None:
         "propose several tokens per step",
         effect="depends on how many proposals are right; not measured",
         source="the recipe's traffic",
-        change="speculative: {mode: lookahead_decoding, max_draft_len: 8}"
-        if tensorrt(recipe)
-        else "speculative: {mode: draft_tokens_external, max_draft_len: 4, draft: {path: ...}}",
+        change=change,
     )

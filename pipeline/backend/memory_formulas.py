@@ -71,12 +71,12 @@ def kv_token_bytes(shape: ModelShape, kv_cache: str, tp: int, pp: int) -> int:
     return shape.num_layers // pp * kv_layer_bytes(shape, kv_cache, tp)
 
 
-def kv_request_bytes(held: Sequence[int | None], layer_bytes: int, seq_len: int, block: int) -> int:
+def kv_request_bytes(cached: Sequence[int | None], layer_bytes: int, seq_len: int, block: int) -> int:
     """Keys and values of a request of `seq_len` tokens in layers that hold so many at most; None: all.
 
     They hold whole blocks, of `layer_bytes` per token.
     """
-    seen = [seq_len if most is None else min(seq_len, most) for most in held]
+    seen = [seq_len if most is None else min(seq_len, most) for most in cached]
     return sum(math.ceil(each / block) * block for each in seen) * layer_bytes
 
 

@@ -40,12 +40,12 @@ STEPS = {
 def effect(before: str, after: str) -> str:
     """What one step of the guide changed, e.g. `1,564 -> 1,861 tokens/s (+19.0 %)`."""
     old, new = STEPS[before], STEPS[after]
-    told = [_change(old.tokens_per_s, new.tokens_per_s, "tokens/s", ",.0f")]
+    changes = [_change(old.tokens_per_s, new.tokens_per_s, "tokens/s", ",.0f")]
     if old.itl_ms and new.itl_ms:
-        told.append(_change(old.itl_ms, new.itl_ms, "ms between tokens", ".1f"))
+        changes.append(_change(old.itl_ms, new.itl_ms, "ms between tokens", ".1f"))
     if old.ttft_ms and new.ttft_ms:
-        told.append(_change(old.ttft_ms, new.ttft_ms, "ms to the first", ".0f"))
-    return "; ".join(told)
+        changes.append(_change(old.ttft_ms, new.ttft_ms, "ms to the first", ".0f"))
+    return "; ".join(changes)
 
 
 def _change(old: float, new: float, unit: str, form: str) -> str:

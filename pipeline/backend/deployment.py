@@ -37,7 +37,21 @@ class EngineLimits:
     medusa_heads: int = 0
     """Heads that propose tokens in an engine for Medusa."""
     windows: tuple[int, ...] | None = None
-    """Positions that each layer sees, which the runtime must be told; None: all."""
+    """Positions that each layer sees, a setting of the runtime; None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFiles:
+    """Contents of an engine's files beside its `engine.json`; they decide which servers load it."""
+
+    limits: EngineLimits | None = None
+    """Of an engine that trtllm-build wrote."""
+    llm_options: Mapping[str, Any] | None = None
+    """Options of TensorRT-LLM's LLM API, for a checkpoint that it loads."""
+    draft: Path | None = None
+    """Directory of the draft model's engine, built as a pair with this one."""
+    stated: Mapping[str, int] = field(default_factory=dict)
+    """Layout and limits as the toolchain wrote them, under the names of `Deployment`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +68,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """One version of the registry, with what its files say of it."""
+    """One version of the registry, with the contents of its files."""
 
     name: str
     number: int
@@ -74,14 +88,14 @@ class Deployment:
     versions: Mapping[str, str]
     """Of what built it: `tensorrt_llm`, `tensorrt`, `cuda`, ..."""
     gpu: str | None
-    """Name of the GPU that it was built on, as the driver says it."""
+    """Name of the GPU that it was built on, as the driver reports it."""
     sm: int | None
     """Compute capability times ten."""
     memory_bytes_per_rank: tuple[int, ...] = ()
     limits: EngineLimits | None = None
-    """Of backend `tensorrt`."""
+    """Of a TensorRT engine; None where it is none."""
     llm_options: Mapping[str, Any] | None = None
-    """Of backend `trtllm_torch`: the options that it was measured with."""
+    """Options of TensorRT-LLM's LLM API that it was measured with; None where it is not served by that."""
     draft: "Deployment | None" = None
     """Engine of the draft model, in `draft/`."""
     checkpoint: Checkpoint | None = None

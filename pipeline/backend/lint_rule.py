@@ -1,8 +1,10 @@
-"""What a rule says, and how rules read a recipe."""
+"""A rule of `enginery lint`: what it returns, and how rules read a recipe; pure."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pipeline.models.shape import ModelShape
 from pipeline.process.gpus import TARGETS
 from recipes.formats import E4M3
 from recipes.schema import Recipe
@@ -31,6 +33,10 @@ class Advice:
         return asdict(self)
 
 
+Rule = Callable[[Recipe, ModelShape], Advice | None]
+"""Its advice on a recipe for a model of that shape; None where the recipe needs none."""
+
+
 def option(recipe: Recipe, dotted: str) -> Any:
     """A backend's option, nested ones by dots; None where the recipe does not give it."""
     value: Any = recipe.engine.options
@@ -47,11 +53,6 @@ def on(recipe: Recipe, dotted: str) -> bool:
 def off(recipe: Recipe, dotted: str) -> bool:
     """Whether the recipe turns an option off itself."""
     return option(recipe, dotted) in (False, "disable")
-
-
-def tensorrt(recipe: Recipe) -> bool:
-    """Whether trtllm-build makes the engine."""
-    return recipe.engine.backend == "tensorrt"
 
 
 def fp8(recipe: Recipe) -> bool:
@@ -76,9 +77,9 @@ def latency(recipe: Recipe) -> bool:
 
 
 def num_tokens(recipe: Recipe) -> int:
-    """Tokens of one pass, as far as the recipe says it."""
-    given = option(recipe, "max_num_tokens")
-    return given if isinstance(given, int) else DEFAULT_NUM_TOKENS
+    """Tokens of one pass: the recipe's, else the default."""
+    tokens = option(recipe, "max_num_tokens")
+    return tokens if isinstance(tokens, int) else DEFAULT_NUM_TOKENS
 
 
 def longest_prompt(recipe: Recipe) -> int:
