@@ -40,6 +40,7 @@ def test_every_exemption_is_needed(place):
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="sources without their history")
+@pytest.mark.slow
 def test_an_older_commit_is_a_checkout_too(tmp_path: Path):
     place = unpack_commit("HEAD", tmp_path / "commit")
     assert len(read_checkout(place).modules) > 100
