@@ -4,7 +4,7 @@ from artifacts.finding.compare import same_samples
 from artifacts.store.local import LocalStore
 from artifacts.version import Metric, VersionRecord
 from pipeline.evaluate import gate
-from pipeline.step.judged import judged
+from pipeline.step.judged import find_judgement
 
 
 def paired(store: LocalStore, before: VersionRecord, after: VersionRecord) -> dict[str, Metric]:
@@ -23,4 +23,4 @@ def _scores(store: LocalStore, record: VersionRecord) -> str | None:
     if key is None or not store.has(key):
         return None
     engine = store.manifest(record.address).created_at if store.has(record.address) else record.published_at
-    return judged(store, "evaluation", key, record.manifest_digest, engine)
+    return find_judgement(store, "evaluation", key, record.manifest_digest, engine)
