@@ -219,8 +219,8 @@ def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], lab
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
     for row in rows:
         if row not in finite:
-            text = axes.text(0.5, labels.index(str(row["label"])), "not finite")
-            text.set(transform=axes.get_yaxis_transform(), color=BAD, ha="center", va="center")
+            note = axes.text(0.5, labels.index(str(row["label"])), "not finite")
+            note.set(transform=axes.get_yaxis_transform(), color=BAD, ha="center", va="center")
     _frame_metric(axes, metric, [*ends, *limits], limits)
 
 

@@ -8,6 +8,7 @@ from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build_aoti import _check_same
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
+from tests.jobs import job_of
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
 
@@ -84,12 +85,16 @@ def test_the_transformers_reference_is_transformers(tokens, tmp_path):
             )
 
 
+LIMITS = {"max_batch_size": 1, "max_seq_len": 8}
+
+
 def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path):
     checkpoint = experts.source(tmp_path / "source", "mixtral")
     arch = read_arch(experts.shard(checkpoint, "none", (2, 1, 2), tmp_path / "sharded"))
     assert (arch.ep, arch.experts.count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
-        _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
+        job = job_of("engine.aoti", {"params": {"tp": 2, "format": "none"} | LIMITS}, tmp_path)
+        _check_same(job.params, arch)
 
 
 @pytest.mark.parametrize(
