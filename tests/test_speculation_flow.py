@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -16,6 +16,9 @@ from tests.callables import Cli
 from tests.contract import runtime
 from tests.main_job import DEMO, write_recipe
 from tests.medusa import demo_heads
+
+if TYPE_CHECKING:
+    from artifacts.trust.papers import PulledVersion
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -103,7 +106,9 @@ def test_a_pair_of_engines_is_one_version_that_is_scored_by_its_twin_and_served_
     assert (tmp_path / "served" / "engine" / "draft" / "rank1.engine").is_file()
     assert not (tmp_path / "served" / "engine" / "scoring").exists()
     version = unseal((pulled / "version.json").read_text(), "version.json")
-    written = size(pulled) - sum((pulled / name).stat().st_size for name in extra_names(version))
+    written = size(pulled) - sum(
+        (pulled / name).stat().st_size for name in extra_names(cast("PulledVersion", version))
+    )
     assert told["size_bytes"] == written - told["scoring_bytes"]
 
 

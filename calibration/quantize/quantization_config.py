@@ -1,7 +1,7 @@
 """The quantization blocks of a checkpoint, as ModelOpt 0.47's Hugging Face export writes them; pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from recipes.formats import Format
 
@@ -125,7 +125,8 @@ def quantization_block(
     if len(kinds) == 1:
         (layer,) = kinds.values()
         # Its `quant_algo` takes the place of None, which fixes the order of the fields.
-        block = {"quant_algo": None, "kv_cache_quant_algo": kv_algorithm, **layer}
+        fields = {"quant_algo": None, "kv_cache_quant_algo": kv_algorithm, **layer}
+        block = cast("QuantizationBlock", fields)
         block["exclude_modules"] = summary(unquantized, layers)
     else:
         algorithm = "MIXED_PRECISION" if kinds else None

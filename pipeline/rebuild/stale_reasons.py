@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, cast
 
 from artifacts.finding.needs import loaders
 from artifacts.registry.policy import SKEW
-from artifacts.version import VersionRecord
+from artifacts.version import Facts, VersionRecord
 from pipeline.process.gpus import TARGETS
 from pipeline.rebuild.compatibility import CPU_ISAS
 from pipeline.rebuild.host_pools import Pool
@@ -118,7 +118,7 @@ def _branch(driver: str) -> int:
 def _tools(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     """TensorRT-LLM and TensorRT load what their very own version built; so does AOTInductor's run time."""
     built = record.facts.get("toolchain", {})
-    for name in loaders(record.facts):
+    for name in loaders(cast("Facts", record.facts)):
         versions = pool.versions(name)
         if versions and name in built and built[name] not in versions:
             text = f"built with {name} {built[name]}; pool {pool.name!r} has {', '.join(versions)}"
