@@ -14,6 +14,7 @@ from pipeline.errors import SourceError
 from tests.jobs import job_of
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
+from tests.present import present
 
 pytestmark = [
     pytest.mark.slow,
