@@ -29,11 +29,11 @@ test test-fast: setup
 	$(MAKE) --no-print-directory --keep-going --jobs 3 $(PROCESSES:%=pytest-%) SELECT='$(SELECT)'
 
 pytest-%:
-	$(RUN) pytest $(SELECT) --share $(subst -,/,$*) --claims $(CLAIMS)
+	$(RUN) pytest tests $(SELECT) --share=$(subst -,/,$*) --claims=$(CLAIMS)
 
 # Of the product, by the tests that start no program: what runs in a child process is not counted.
 coverage: setup
-	$(RUN) pytest -m "not slow" --cov --cov-report=term
+	$(RUN) pytest tests -m "not slow" --cov --cov-report=term
 
 lint: setup
 	$(MAKE) --no-print-directory --keep-going --jobs 2 lint-types lint-text
