@@ -2,7 +2,7 @@
 
 CONTRACT: tuple[str, ...] = (
     "cli", "flows", "exchange", "rebuild", "run", "pages", "advice", "plan", "export", "child", "fit", "evaluate",
-    "engines", "trtllm", "backend", "checkpoint", "drafting", "sources", "weights", "models", "toolchains", "step",
+    "engines", "trtllm", "backend", "checkpoint", "drafting", "sources", "weights", "models", "step", "toolchains",
     "process", "errors", "units",
 )  # fmt: skip
 """Rooms of `pipeline`, top floor first, each a folder as `pipeline` would import it: "cli", "export.triton".
