@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from prefect.flows import load_flow_from_entrypoint
 
 from pipeline.errors import BackendUnavailable
-from pipeline.flows.deployments import Order
+from pipeline.flows.deployments import ENTRYPOINT, STALE, Order
 from pipeline.flows.prefect_server import Prefect
 from recipes.load import Loaded
 from recipes.schema import Recipe
@@ -51,3 +52,17 @@ def test_no_server_is_said_with_what_to_do():
 def test_planning_and_running_import_no_prefect(run_python: Callable[[str], str]):
     code = "import sys, pipeline.cli.main, pipeline.plan.planning, pipeline.run.release, pipeline.cli.commands.run, pipeline.cli.commands.submit"
     assert run_python(f"{code}; print('prefect' in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "name", "parameters"),
+    [
+        (ENTRYPOINT, "release", {"recipe", "file", "store_url", "registry_url"}),
+        (STALE, "rebuild_stale", {"asked", "store_url", "registry_url", "server_url"}),
+    ],
+)
+def test_a_registered_deployment_still_loads_its_flow(entrypoint, name, parameters):
+    """Servers keep entrypoints and parameters by name: neither may change."""
+    assert entrypoint == f"pipeline.flows.{name}"
+    flow = load_flow_from_entrypoint(entrypoint)
+    assert (flow.name, flow.parameters.properties.keys()) == (name, parameters)
