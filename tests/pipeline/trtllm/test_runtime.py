@@ -278,7 +278,7 @@ def test_the_worker_ends_when_its_caller_is_killed(path: Callable[[str], Path], 
     directory = path("0.16.0")
     out = contract.tensorrt_engine(source, contract.found(directory), tmp_path)
     code = (
-        "import os, sys; from pathlib import Path; from pipeline.engines.tensorrt import runner\n"
+        "import os, sys; from pathlib import Path; from pipeline.engines.tensorrt import tensorrt_runner as runner\n"
         "with runner.load(Path(sys.argv[1])) as engine:\n"
         "    engine.generate([[1]], 1)\n"
         "    print(engine.session.service.child.pid, flush=True); sys.stdin.read()\n"
