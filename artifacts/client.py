@@ -231,8 +231,9 @@ class Client:
             else ""
         )
         return (
-            f"{record.reference}: {error}{holder}; bring its files back (enginery repair {record.reference}"
-            " --from STORE|DIRECTORY), or build its recipe again: a build that differs becomes a new version"
+            f"{record.reference}: {error}{holder}; bring its files back (enginery store repair "
+            f"{record.reference} --from STORE|DIRECTORY), or build its recipe again: "
+            "a build that differs becomes a new version"
         )
 
     def require_own_store(self) -> None:

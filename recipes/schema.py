@@ -109,7 +109,7 @@ class Engine(Frozen):
     ep: PositiveInt = 1
     """Expert-parallel degree: of the `tp` ranks, how many hold different experts; 1 splits every expert."""
     toolchain: str | None = None
-    """Name of the toolchain that builds and serves, as `enginery toolchains` lists it; else the only one."""
+    """Toolchain that builds and serves, by its name in `enginery tools toolchains`; else the only one."""
     max_batch_size: PositiveInt = 8
     """Requests served at once."""
     max_seq_len: PositiveInt = 512

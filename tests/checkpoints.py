@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pipeline.checkpoint import source_checkpoint
 from pipeline.errors import SourceError
 from pipeline.sources import copying
 from pipeline.sources.snapshot import local_digest
 from tests import hub as hubs
+from tests.jobs import build_source
 
 ROOT = Path(__file__).resolve().parents[1]
 HIDDEN, VOCAB = 64, 512
@@ -94,11 +94,11 @@ class Reports(list[tuple[int, int, str]]):
 
 
 def start_build(
-    job: dict[str, Any], out: Path, *, builder: str = "pipeline.checkpoint.source_checkpoint", **env: str
+    job: dict[str, Any], out: Path, *, builder: str = "build_source", **env: str
 ) -> "subprocess.Popen[bytes]":
     """Builds in another process."""
     code = (
-        f"import json, sys; from pathlib import Path; from {builder} import build; "
+        f"import json, sys; from pathlib import Path; from tests.jobs import {builder} as build; "
         "build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *_: None)"
     )
     argv = [sys.executable, "-c", code, json.dumps(job), str(out)]
@@ -130,7 +130,7 @@ def local_job(path: Path, digest: str | None = None) -> dict[str, Any]:
 def refused(job: dict[str, Any], out: Path, *said: str) -> None:
     """Builds and expects a SourceError that says all this and shows no draft path nor signed address."""
     with pytest.raises(SourceError) as caught:
-        source_checkpoint.build(job, out, Reports())
+        build_source(job, out, Reports())
     for text in (*said, ";"):
         assert text in str(caught.value)
     assert str(out) not in str(caught.value)

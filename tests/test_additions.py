@@ -21,7 +21,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
-def product(tmp_path_factory) -> Path:
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the product with both toys in it; the schema declares the backend's name."""
     copy: Path = tmp_path_factory.mktemp("product")
     for package in PACKAGES:
@@ -38,7 +38,7 @@ def product(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(product) -> Run:
+def run(product: Path) -> Run:
     """Runs the copy's command line."""
 
     def command(*args: object) -> "subprocess.CompletedProcess[str]":
@@ -55,14 +55,16 @@ def run(product) -> Run:
 
 
 @pytest.fixture
-def recipe(tmp_path) -> Path:
+def recipe(tmp_path: Path) -> Path:
     """The demo recipe for the toy."""
     return recipe_file(
         tmp_path, **{"engine.backend": "toy", "engine.target": "h100", "engine.tp": 1, "engine.options": {}}
     )
 
 
-def test_a_backend_in_a_folder_is_planned_with_its_settings_and_its_memory(run, recipe, tmp_path):
+def test_a_backend_in_a_folder_is_planned_with_its_settings_and_its_memory(
+    run: Run, recipe: Path, tmp_path: Path
+):
     done = run("--store", tmp_path / "store", "--json", "plan", recipe)
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
@@ -72,7 +74,7 @@ def test_a_backend_in_a_folder_is_planned_with_its_settings_and_its_memory(run, 
     assert "engine.options.speed: as the recipe says" in plan["notes"]
 
 
-def test_a_backend_in_a_folder_validates_its_options(run, recipe, tmp_path):
+def test_a_backend_in_a_folder_validates_its_options(run: Run, recipe: Path, tmp_path: Path):
     recipe.write_text(recipe.read_text().replace("options: {}", "options: {spede: 1}"))
     done = run("--store", tmp_path / "store", "plan", recipe)
     assert done.returncode == 2
@@ -80,19 +82,19 @@ def test_a_backend_in_a_folder_validates_its_options(run, recipe, tmp_path):
     assert "allowed: speed" in done.stderr
 
 
-def test_a_backend_in_a_folder_gives_its_own_advice(run, recipe, tmp_path):
+def test_a_backend_in_a_folder_gives_its_own_advice(run: Run, recipe: Path, tmp_path: Path):
     done = run("--store", tmp_path / "store", "-q", "lint", recipe)
     assert "faster" in done.stdout.split()
 
 
-def test_an_exporter_in_a_file_is_listed(run, tmp_path):
+def test_an_exporter_in_a_file_is_listed(run: Run, tmp_path: Path):
     assert "|toy-server|" in run("export", "--help").stdout
     published.publish(published.ENGINE_WITH_DRAFT, tmp_path)
     done = run("--store", tmp_path / "store", "export", published.ENGINE_WITH_DRAFT.name, "--to", "none")
     assert "unknown target 'none'; have k8s, toy-server, triton, trtllm-serve, vllm" in done.stderr
 
 
-def test_an_exporter_in_a_file_exports(run, tmp_path):
+def test_an_exporter_in_a_file_exports(run: Run, tmp_path: Path):
     store, record = published.publish(published.ENGINE_WITH_DRAFT, tmp_path)
     done = run(
         "--store", store.root, "export", record.reference, "--to", "toy-server", "--out", tmp_path / "out",
@@ -103,7 +105,7 @@ def test_an_exporter_in_a_file_exports(run, tmp_path):
     assert (tmp_path / "out" / "engine" / "config.json").is_file()
 
 
-def test_an_exporter_in_a_file_refuses_with_its_reason(run, tmp_path):
+def test_an_exporter_in_a_file_refuses_with_its_reason(run: Run, tmp_path: Path):
     store, record = published.publish(published.ENGINE_FP8_TP2, tmp_path)
     done = run(
         "--store", store.root, "export", record.reference, "--to", "toy-server", "--out", tmp_path / "out"

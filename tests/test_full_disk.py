@@ -41,7 +41,7 @@ def test_a_full_store_is_run_again_pulled_from_and_collected(
     fill(full.parent / "more")
     promoted = cli("--store", full, "promote", "test/mixed:1", "prod")
     assert promoted.returncode == 0, promoted.stderr
-    swept = cli("--store", full, "--json", "gc", "--yes", *EAGER)
+    swept = cli("--store", full, "--json", "store", "gc", "--yes", *EAGER)
     assert swept.returncode == 0, swept.stderr
     assert json.loads(swept.stdout)["freed_bytes"] > 10_000_000
     assert cli("--store", full, "verify", "--all").returncode == 0
@@ -57,7 +57,8 @@ def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(
     done = cli("--store", full, "run", recipe)
     assert done.returncode == 4
     assert (
-        "GB more there (`enginery gc --dry-run` shows what can go), or choose another --store" in done.stderr
+        "GB more there (`enginery store gc --dry-run` shows what can go), or choose another --store"
+        in done.stderr
     )
     assert "delete it" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -66,7 +67,7 @@ def test_a_build_on_a_full_disk_says_which_disk_and_how_much_more_it_needs(
 def test_a_full_disk_that_nobody_thought_of_is_no_bug_and_leaves_no_half_of_a_key(cli: Cli, tmp_path: Path):
     with mounted(tmp_path / "disk", "1m") as disk:
         fill(disk / "ballast")
-        done = cli("keygen", disk / "key", "--no-passphrase")
+        done = cli("trust", "keygen", disk / "key", "--no-passphrase")
         assert done.returncode == 4, done.stderr
         assert "disk full: [Errno 28] No space left on device; bytes free: " in done.stderr.replace("\n", " ")
         assert "Traceback" not in done.stderr

@@ -125,7 +125,7 @@ def test_no_other_room_imports_a_backend():
         "def late():\n    from pipeline.engines.aoti.arch import Arch",
     ],
 )
-def test_an_import_of_a_backend_is_seen_however_it_is_written(tmp_path, line):
+def test_an_import_of_a_backend_is_seen_however_it_is_written(tmp_path: Path, line: str):
     (tmp_path / "module.py").write_text(line)
     assert backends_imported(tmp_path / "module.py") == {"aoti"}
 

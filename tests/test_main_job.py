@@ -11,8 +11,8 @@ import pytest
 from artifacts.client import Client
 from artifacts.manifest import RESERVED
 from artifacts.store.local import open_store
-from pipeline.evaluate import tuned_engine
 from tests.callables import Cli
+from tests.jobs import build_tuned
 from tests.main_job import DEMO, write_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -97,14 +97,14 @@ def test_a_chat_is_rendered_with_the_day_that_is_asked_for_and_within_limits(
     template.write_text("{{ strftime_now('%d %B %Y') }}: {{ messages[0].content }}")
     made_elsewhere(engine)
     at = ("--store", tmp_path / "store", "--json")
-    assert cli(*at, "import", engine, "test/dated").returncode == 0
+    assert cli(*at, "registry", "import", engine, "test/dated").returncode == 0
     command = (*at, "generate", "test/dated", "def main(", "-n", "2", "--chat")
     leap = cli(*command, "--date", "2024-02-29")
     assert leap.returncode == 0, leap.stderr
     assert json.loads(leap.stdout)["date"] == "2024-02-29"
-    assert "the chat template was told that today is 2024-02-29" in leap.stderr
+    assert "the chat template's date is 2024-02-29" in leap.stderr
     template.write_text("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}")
-    assert cli(*at, "import", engine, "test/dated").returncode == 0
+    assert cli(*at, "registry", "import", engine, "test/dated").returncode == 0
     endless = cli(*command)
     assert endless.returncode == 2
     assert (
@@ -229,7 +229,7 @@ def test_the_best_trial_becomes_the_engine_and_failed_trials_are_kept(
         },
     }
     seen = []
-    tuned_engine.build(job, tmp_path, lambda *event: seen.append(event))
+    build_tuned(job, tmp_path, lambda *event: seen.append(event))
     trials = json.loads((tmp_path / "tuning" / "trials.json").read_text())
     assert trials["chosen"] == 0
     assert trials["trials"][1]["why"] == "out of memory"

@@ -41,8 +41,8 @@ GIVEN = {"recipe": "good.yaml", "files": "good.yaml", "file": "new", "alias": "p
          "directory": "pulled", "target": "oci:x", "source": "oci:x", "name": "a/b"}  # fmt: skip
 """What other arguments are, where one is odd; references are `demo/fp8`."""
 
-BESIDE = {"sign --output": ["--key", "key"], "sign --add": ["--trusted-key", "key.pub"], "attest --output": ["--key", "key"],
-          "export --out": ["--to", "triton"], "policy --signed-by": ["--", "prod"], "keygen file": ["--no-passphrase"]}  # fmt: skip
+BESIDE = {"trust sign --output": ["--key", "key"], "trust sign --add": ["--trusted-key", "key.pub"], "trust attest --output": ["--key", "key"],
+          "export --out": ["--to", "triton"], "registry policy --signed-by": ["--", "prod"], "trust keygen file": ["--no-passphrase"]}  # fmt: skip
 """What has to be given beside an argument, so that it is read."""
 
 PLACED = ("reference", "checkpoint", "source", "target")
@@ -71,7 +71,7 @@ def path_calls() -> Iterator[list[str]]:
             name = one.opts[-1] if isinstance(one, click.Option) else one.name
             beside = BESIDE.get(f"{' '.join(words)} {name}", [])
             for place in PLACES:
-                if words == ["import"] and place == "/":  # all of this machine would be hashed
+                if words == ["registry", "import"] and place == "/":  # all of this machine would be hashed
                     continue
                 given = [
                     place if other is one else GIVEN.get(other.name, NAME)
@@ -198,7 +198,7 @@ def test_a_number_that_none_can_be_is_a_wrong_call(site: Path):
 
 
 def test_every_path_of_the_click_tree_is_of_our_type():
-    from pipeline.cli.parameter_types import PathType
+    from pipeline.cli.command_parameters import PathType
 
     paths = [one for _, command in commands() for one in command.params if isinstance(one.type, click.Path)]
     assert len(paths) > 20

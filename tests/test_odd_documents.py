@@ -27,7 +27,6 @@ from pipeline.errors import EXIT_CODES
 from pipeline.export.export_settings import parse_settings
 from pipeline.export.exporters.vllm import VllmSettings
 from pipeline.plan.data_facts import read_data
-from pipeline.plan.planning import draft_file
 from pipeline.process.host import probe
 from pipeline.rebuild.host_pools import load_pools
 from pipeline.step.realize import Site
@@ -38,6 +37,7 @@ from tests.artifacts.caches import commit
 from tests.main_job import DEMO, write_recipe
 from tests.mutants import flipped, mutant
 from tests.odd import VALUES, places
+from tests.pipeline.plans import draft_file
 
 pytestmark = pytest.mark.slow
 

@@ -24,6 +24,7 @@ from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
 from tests.disks import fill, mounted
 from tests.main_job import write_recipe
+from tests.pipeline.toy import ToyParams
 from tests.pipeline.toy_steps import CHILD
 from tests.present import present
 
@@ -37,9 +38,18 @@ TIMES = {("measurement", "measurement.json"), ("statistics", "report.json")}
 
 
 def start(store: Path, recipe: Path, command: str = "run") -> subprocess.Popen[str]:
-    """`enginery run` in the background, its story in a pipe."""
+    """`enginery run`, or another command, in the background, its story in a pipe."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", "--store", str(store), "--json", command, str(recipe)],
+        [
+            sys.executable,
+            "-m",
+            "pipeline.cli",
+            "--store",
+            str(store),
+            "--json",
+            *command.split(),
+            str(recipe),
+        ],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -133,14 +143,14 @@ def test_statistics_killed_after_a_layer_continue_from_it_with_the_same_bits(und
     recipe, keys, expected = undisturbed
     store, key = tmp_path / "store", {"statistics": keys["statistics"]}
     state = open_store(store).partial(keys["statistics"]) / "state.json"
-    run = start(store, recipe, "sensitivity")
+    run = start(store, recipe, "tools sensitivity")
     wait_until(lambda: state.is_file() and json.loads(state.read_bytes())["layers"])
     run.kill()
     run.communicate()
     wait_until(lambda: no_process_of(store), 20)
     finished = len(json.loads(state.read_bytes())["layers"])
     assert not open_store(store).has(keys["statistics"])
-    again = start(store, recipe, "sensitivity")
+    again = start(store, recipe, "tools sensitivity")
     _, err = again.communicate(timeout=200)
     assert again.returncode == 0, err
     report = json.loads((open_store(store).path(keys["statistics"]) / "report.json").read_text())
@@ -180,7 +190,7 @@ def test_an_interrupt_exits_130_and_leaves_nothing_behind(tmp_path: Path, signum
 
 def toy(function: str, **params: object) -> Step:
     """A step that a function of tests.pipeline.toy makes."""
-    return Step(kind="engine", variant=function, inputs={}, params=params)
+    return Step(kind="engine", variant=function, inputs={}, params=ToyParams(**params))
 
 
 @pytest.mark.slow

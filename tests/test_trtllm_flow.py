@@ -34,7 +34,7 @@ def test_a_recipe_is_built_judged_and_published(backend: str, version: str, cli:
     assert "needs 1 x NVIDIA H100 80GB HBM3; the host has" in elsewhere.stdout + elsewhere.stderr
 
     recipe.rename(tmp_path / "moved.yaml")  # a version has its recipe in itself
-    again = cli("--store", store, "--json", "reproduce", "test/x:1", "--base", tmp_path, **env)
+    again = cli("--store", store, "--json", "trust", "reproduce", "test/x:1", "--base", tmp_path, **env)
     assert again.returncode == 0, again.stdout
     *before, engine = json.loads(again.stdout)["stages"]
     assert [one["differences"] for one in before] == [[]] * len(before)

@@ -1,1 +1,1 @@
-"""Notifications: an outbox in the registry, which `enginery notify` delivers."""
+"""Notifications: an outbox in the registry, which `enginery registry notify` delivers."""

@@ -108,7 +108,9 @@ class Outbox:
                 raise self._unknown(number)
 
     def _unknown(self, number: int) -> NotFound:
-        return NotFound(f"no subscriber {number} in {self._db.url}; list them with `enginery subscribe`")
+        return NotFound(
+            f"no subscriber {number} in {self._db.url}; list them with `enginery registry subscribe`"
+        )
 
     def subscriptions(self) -> list[Subscription]:
         """Every subscriber, oldest first."""

@@ -81,7 +81,7 @@ def _check_webhook(target: str, secret: str | None) -> None:
     if secret is None:
         raise SubscriptionRefused(
             "a webhook needs a secret that signs its messages; give --secret env:NAME or file:PATH, "
-            "and make one with `enginery subscribe --new-secret FILE`"
+            "and make one with `enginery registry subscribe --new-secret FILE`"
         )
     if not is_secret_reference(secret):
         raise SubscriptionRefused(
@@ -145,7 +145,7 @@ def read_secret(path: str) -> str:
         return read_bytes(user_path(path), SECRET_BYTES).decode(errors="replace")
     except FileRefused as exc:
         raise SubscriptionRefused(
-            f"file:{exc}; the user who runs `enginery notify` must be able to read it"
+            f"file:{exc}; the user who runs `enginery registry notify` must be able to read it"
         ) from None
 
 
@@ -154,7 +154,7 @@ def read_reference(text: str, environ: Mapping[str, str]) -> str:
     kind, _, source = text.partition(":")
     secret = environ.get(source, "") if kind == "env" else read_secret(source)
     if not secret.strip():
-        raise SubscriptionRefused(f"{text} is empty or not set; set it where `enginery notify` runs")
+        raise SubscriptionRefused(f"{text} is empty or not set; set it where `enginery registry notify` runs")
     return secret.strip()
 
 

@@ -57,7 +57,7 @@ def _signer(secret: str, source: str) -> Webhook:
         return Webhook(secret)
     except (ValueError, RuntimeError):  # no base64, or nothing in it
         raise SubscriptionRefused(
-            f"{source} is not a webhook secret; make one with `enginery subscribe --new-secret FILE`"
+            f"{source} is not a webhook secret; make one with `enginery registry subscribe --new-secret FILE`"
         ) from None
 
 

@@ -186,6 +186,6 @@ def _copy_file(source: Path, name: str, target: Path, offset: int, hasher: "Hash
 
 def _damage_message(source: Path, name: str, damage: str) -> str:
     return (
-        f"{source / name} {damage}; nothing was pulled: repair the store (enginery repair --all --from STORE)"
-        ", or build its recipe again"
+        f"{source / name} {damage}; nothing was pulled: repair the store (enginery store repair --all "
+        "--from STORE), or build its recipe again"
     )

@@ -113,7 +113,7 @@ def refusal(judgement: Judgement, name: str, alias: str, number: int, at: int | 
     if waivable:
         error.add_note(
             "fix the version, or waive the rule: "
-            f"enginery waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
+            f"enginery registry waive {name}:{number} {alias} {waivable[0]} --reason WHY --for 7d"
         )
     return error
 
@@ -125,7 +125,7 @@ def roll_back(db: Connection, name: str, alias: str, path: Sequence[int], to: in
     """
     was = number_of(db, name, alias)
     if was is None:
-        raise NotFound(f"{name} has no alias @{alias}; `enginery aliases {name}` lists those it has")
+        raise NotFound(f"{name} has no alias @{alias}; `enginery registry aliases {name}` lists those it has")
     table = tables.version
     collected = set(
         db.scalars(select(table.c.number).where(table.c.name == name, table.c.collected_at.is_not(None)))

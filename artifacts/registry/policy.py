@@ -127,7 +127,7 @@ def _max_age(policy: Policy, subject: Subject) -> str | None:
             f"the clock says {subject.at:%Y-%m-%d %H:%M}, and {event} is of "
             f"{latest.astimezone(UTC):%Y-%m-%d %H:%M} UTC: this clock was set back, or that one was ahead, "
             "so the age is unknown; if this clock is wrong, correct it; if it is right, wait until then, or "
-            "`enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
+            "`enginery registry waive NAME:NUMBER ALIAS max_age_days --reason WHY --for TIME` past then"
         )
     if age <= timedelta(days=policy.max_age_days):
         return None

@@ -101,7 +101,7 @@ def end(db: Connection, number: int) -> Waiver:
     now, table = log.known_moment(db), tables.waiver
     row = db.execute(select(table).where(table.c.id == number)).one_or_none()
     if row is None or not waiver(row).is_open(now):
-        raise NotFound(f"no waiver {number} is open; `enginery waive` lists those that are")
+        raise NotFound(f"no waiver {number} is open; `enginery registry waive` lists those that are")
     db.execute(update(table).where(table.c.id == number).values(until=now.isoformat()))
     _seal(db, number)
     ended = waiver(db.execute(select(table).where(table.c.id == number)).one())

@@ -84,7 +84,7 @@ def full_disk_message(
     remedy = f"free {missing:,} bytes more there" if needed_bytes and missing > 0 else "free space there"
     # gc needs a little room itself
     can_collect = (root / "objects").is_dir() and (free > GC_BYTES or any(root.glob("reserve/*")))
-    collect = f" (`enginery --store {root} gc` shows what can go)" if can_collect else ""
+    collect = f" (`enginery --store {root} store gc` shows what can go)" if can_collect else ""
     return (
         f"disk full: {content} {requirement} {free:,}{unit} are free at {root}, on the disk mounted at"
         f" {disk_of(root)}; {remedy}{collect}{f', or {instead}' if instead else ''}"

@@ -84,8 +84,8 @@ class LocalStore(Contents):
                 "\n".join(
                     [
                         f"{label} is damaged in the store {self.url}; repair it from another store or a"
-                        " pulled directory (enginery repair --all --from STORE|DIRECTORY), or run its recipe"
-                        " again",
+                        " pulled directory (enginery store repair --all --from STORE|DIRECTORY), or run "
+                        "its recipe again",
                         *problems,
                     ]
                 )

@@ -103,7 +103,9 @@ def trusted_keys(paths: Iterable[Path]) -> dict[str, str]:
         files = sorted(path.glob(f"*{PUBLIC_SUFFIX}")) if is_directory(path) else [path]
         pems = [pem for file in files for pem in _pems(file)]
         if not pems:
-            raise KeyUnusable(f"{path}: has no public key; give PEM files such as `enginery keygen` writes")
+            raise KeyUnusable(
+                f"{path}: has no public key; give PEM files such as `enginery trust keygen` writes"
+            )
         for pem in pems:
             try:
                 keys[envelope.key_id(pem)] = pem
@@ -146,7 +148,9 @@ def read_claims(bundle: str) -> tuple[str, dict[str, Any]]:
     statement = None if parsed is None else _statement(parsed.payload)
     hint = None if parsed is None else parsed.hint
     if statement is None or hint is None:
-        raise KeyUnusable("not a signature bundle; give one that `enginery sign` or model_signing wrote")
+        raise KeyUnusable(
+            "not a signature bundle; give one that `enginery trust sign` or model_signing wrote"
+        )
     return hint, statement
 
 

@@ -86,7 +86,9 @@ def _private(pem: bytes, passphrase: str) -> ec.EllipticCurvePrivateKey:
     except ValueError:
         raise KeyUnusable("the private key cannot be read; give its own passphrase, and a PEM file") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, CURVES):
-        raise KeyUnusable("the private key is not on P-256, P-384 or P-521; make one with `enginery keygen`")
+        raise KeyUnusable(
+            "the private key is not on P-256, P-384 or P-521; make one with `enginery trust keygen`"
+        )
     return key
 
 

@@ -148,7 +148,7 @@ def _is_of(bundle: str, manifest: Manifest, public_key_pem: str) -> bool:
 def _untrusted_message(bundles: Mapping[str, str], trusted_keys: Mapping[str, str]) -> str:
     trusted = ", ".join(key[:16] for key in trusted_keys)
     if not bundles:
-        return f"is not signed; have it signed with `enginery sign` by a trusted key: {trusted}"
+        return f"is not signed; have it signed with `enginery trust sign` by a trusted key: {trusted}"
     # A bundle names its key itself; that the name is a trusted one proves nothing.
     false = [key[:16] for key in bundles if key in trusted_keys]
     if false:

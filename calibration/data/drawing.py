@@ -1,6 +1,6 @@
 """Draws the rows of a blend and tokenizes them; runs in a child process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from calibration.data.report_values import ChatChanges, SourceReport
 from calibration.data.sameness import fingerprint, loose_fingerprint
 from calibration.data.scan import Sample, Scan
 from calibration.errors import DataError
+from calibration.parameters import Blend, DrawnSource
 from calibration.progress import Progress
 
 FIRST_ROWS = 256
@@ -73,37 +74,45 @@ class TokenRows:
     sources: tuple[SourceReport, ...]
 
 
-def draw(job: Mapping[str, Any], params: Mapping[str, Any], reader: Reader, progress: Progress) -> TokenRows:
-    """Check, draw, render and tokenize the rows of `params["data"]`, shuffled by `params["seed"]`.
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What is drawn: the sources with their files on this host, and the seed of the shuffle."""
 
-    `params` may have a `blend` (total `samples` or `tokens`, and `weights`) and a `fit`. DataError for a
-    source that cannot be used or has too few rows or tokens.
+    data: Sequence[DrawnSource]
+    files: Sequence[Sequence[Path]]
+    seed: int
+    blend: Blend | None = None
+    """How much of all sources together is taken; without, each source says how much of it."""
+    fit: Fit = Fit()
+
+
+def draw(drawing: Drawing, reader: Reader, progress: Progress) -> TokenRows:
+    """Checks, draws, renders and tokenizes rows, and shuffles them.
+
+    Raises DataError for a source that cannot be used, or gives too little.
     """
-    data, seed = params["data"], params["seed"]
-    fit = Fit(**params.get("fit", {}))
-    scans = open_sources(job, data, job["places"]["files"], progress)
-    blend = params.get("blend") or {}
+    data, seed, blend = drawing.data, drawing.seed, drawing.blend
+    scans = open_sources(data, drawing.files, progress)
     sizes = _sizes(blend, data, scans)
     rows: list[TokenRow] = []
     sources = []
     for number, (scan_, size) in enumerate(zip(scans, sizes, strict=True)):
-        source = _Source(number, scan_, reader, Rendering.of(data[number]), fit)
+        source = _Source(number, scan_, reader, Rendering.of(data[number]), drawing.fit)
         key = f"{seed}:{number}"
-        source_rows = (
-            source.tokens(size, key, progress) if "tokens" in blend else source.rows(size, key, progress)
-        )
+        by_tokens = blend is not None and blend.tokens is not None
+        source_rows = source.tokens(size, key, progress) if by_tokens else source.rows(size, key, progress)
         rows += source_rows
         sources.append(_source_report(data[number], scan_, source_rows, source.chats(source_rows)))
     shuffled = [rows[index] for index in order(len(rows), f"{seed}:blend")]
     return TokenRows(tuple(shuffled), tuple(sources))
 
 
-def _sizes(blend: Mapping[str, Any], data: Sequence[Mapping[str, Any]], scans: Sequence[Scan]) -> list[Any]:
+def _sizes(blend: Blend | None, data: Sequence[DrawnSource], scans: Sequence[Scan]) -> list[Any]:
     """Number of rows or tokens to draw from each source."""
-    if not blend:
-        return [item["samples"] for item in data]
-    total = blend["tokens"] if "tokens" in blend else blend["samples"]
-    sizes = shares(total, blend["weights"])
+    if blend is None:
+        return [source.samples for source in data]
+    total = blend.tokens or blend.samples or 0
+    sizes = shares(total, blend.weights)
     for size, scan_ in zip(sizes, scans, strict=True):
         if size == 0:
             raise DataError(
@@ -212,13 +221,13 @@ class _Source:
 
 
 def _source_report(
-    data: Mapping[str, Any], scan_: Scan, rows: Sequence[TokenRow], chats: ChatChanges
+    data: DrawnSource, scan_: Scan, rows: Sequence[TokenRow], chats: ChatChanges
 ) -> SourceReport:
     """Files, shape and counts of a source, for reports."""
     names = [file.path.name for file in scan_.files]
     return {
         "file": names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more",
-        "digests": data.get("digests", []),
+        "digests": list(data.digests or ()),
         "read_as": scan_.shape.as_dict(),
         "rows": scan_.rows,
         "skipped": list(scan_.skipped),

@@ -1,7 +1,7 @@
 """Step leakage: checks, before a GPU is used, that no calibration sample is in the gate's data."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,25 @@ from calibration.data.origin import open_sources
 from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import MAX_PROBLEMS, Scan
 from calibration.errors import DataError
+from calibration.parameters import Draw, LeakageJob, located
 from calibration.progress import Progress
 
 TICK_ROWS = 1024
 """Rows compared between two progress reports."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Write leakage.json with the numbers of samples and rows compared.
+def build(job: LeakageJob, progress: Progress) -> None:
+    """Writes leakage.json: how many samples and rows were compared.
 
-    DataError, with both places, for every sample that is also in the gate's data, ignoring case and white
-    space; all of that data is compared, not only the rows that the gate draws. If the job has a `source`,
-    whose tokenizer has more tokens than the model, a row with such a token is a DataError too.
+    Raises DataError that names both places of every sample that also stands in the gate's data, but for
+    case and white space; the whole of that data counts, not only what the gate draws from it. Where the
+    tokenizer of the input `source` has more tokens than the model, also for a row `drawn` with such a token.
     """
-    if "source" in job["inputs"]:
-        _require_known_tokens(job, progress)
-    (gate,) = open_sources(job, [job["params"]["gate"]], job["places"]["files"], progress)
-    samples = Path(job["inputs"]["calibration_set"]) / "samples.jsonl"
+    files = located([job.params.gate], job.places, job.inputs)
+    if job.params.drawn is not None:
+        _require_known_tokens(job, job.params.drawn, progress)
+    (gate,) = open_sources([job.params.gate], files, progress)
+    samples = job.inputs["calibration_set"] / "samples.jsonl"
     calibrated = {row["normalised"]: f"{row['file']}:{row['line']}" for row in _lines(samples)}
     leaks = [(calibrated[text], place) for text, place in _rows(gate, progress) if text in calibrated]
     if leaks:
@@ -36,19 +38,22 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
             "from one of the two: the gate must not score the engine on text that it was calibrated with\n"
             + "\n".join(listed)
         )
-    counts = {"calibration_samples": len(calibrated), "gate_rows": gate.rows, "leaks": 0}
-    (out / "leakage.json").write_text(json.dumps(counts, indent=2) + "\n")
+    found = {"calibration_samples": len(calibrated), "gate_rows": gate.rows, "leaks": 0}
+    (job.out / "leakage.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
-def _require_known_tokens(job: Mapping[str, Any], progress: Progress) -> None:
-    """Draw the gate's rows now, as the gate will after the build, to find unusable rows early."""
-    from calibration.data.drawing import draw  # transformers costs seconds, and few tokenizers need this
+def _require_known_tokens(job: LeakageJob, drawn: Draw, progress: Progress) -> None:
+    """Draws the gate's rows as the gate will, much later."""
+    from calibration.data.drawing import (  # transformers costs seconds, and few tokenizers need this
+        Drawing,
+        draw,
+    )
     from calibration.data.rendering import Reader
 
-    drawn = job["params"]["drawn"]
-    data = {**job["params"]["gate"], "samples": drawn["samples"]}
-    reader = Reader.open(Path(job["inputs"]["source"]), job["places"].get("model", ""))
-    draw(job, {"data": [data], "seed": drawn["seed"]}, reader, progress)
+    gate = job.params.gate.drawn(drawn.samples)
+    files = located([gate], job.places, job.inputs)
+    reader = Reader.open(job.inputs["source"], job.places.model)
+    draw(Drawing([gate], files, drawn.seed), reader, progress)
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from calibration.data.fields import Content, Exchange
 from calibration.data.scan import Sample
 from calibration.data.templates import Rendered, Request, Sandbox, TemplateRefused
 from calibration.errors import CheckpointError, DataError
+from calibration.parameters import DrawnSource
 from recipes.calibration import DATE
 
 SHOWN = 5
@@ -51,11 +52,9 @@ class Rendering:
     """Date for templates that print today's date, ISO 8601."""
 
     @classmethod
-    def of(cls, data: Mapping[str, Any]) -> "Rendering":
-        """The options in a source's params."""
-        return cls(
-            data.get("template"), data.get("system"), data.get("render", "auto"), data.get("date", DATE)
-        )
+    def of(cls, data: DrawnSource) -> "Rendering":
+        """What a source's parameters say."""
+        return cls(data.template, data.system, data.render, data.date or DATE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,11 @@ from calibration.formats.scales import require_whole_blocks
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, attention, layout
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
+from calibration.parameters import QuantizedJob
 from calibration.progress import Progress
 from calibration.quantize.assignment import assign_formats, reason_left
 from calibration.quantize.checkpoint_export import write
-from calibration.quantize.quantize import FULL_SMOOTHING
+from calibration.quantize.quantize import alpha_of
 from recipes.formats import Format
 from recipes.precision import Precision
 
@@ -35,15 +36,14 @@ NOTHING = {"quant_cfg": [{"quantizer_name": "*", "enable": False}], "algorithm":
 KV_BITS = {"fp8": (4, 3), "int8": 8}
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Write the quantized checkpoint of `inputs["source"]` and its coverage.json.
+def build(job: QuantizedJob, progress: Progress) -> None:
+    """Writes the quantized checkpoint of the input `source` and its coverage.json.
 
     CheckpointError for a source that cannot be quantized, QuantizationIncomplete for deviations from the
     intended formats.
     """
-    params, inputs = job["params"], job["inputs"]
-    precision, alpha = Precision.parse(params["format"]), params.get("smoothing", FULL_SMOOTHING)
-    source = Source.open(Path(inputs["source"]))
+    inputs, precision, alpha = job.inputs, job.params.format, alpha_of(job.params)
+    source = Source.open(inputs["source"])
     names = layout(source.config)
     if names.num_experts:
         raise CheckpointError(
@@ -54,12 +54,12 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     model = load(source)
     require_blocks(model, precision)
     maxima = weight_maxima(model, one_format(precision))
-    tokens_ST = load_tokens(Path(inputs["calibration_set"])) if "calibration_set" in inputs else None
-    settings = configuration(precision, params.get("kv_cache", "auto"), alpha, names)
-    calibrate(model, settings, tokens_ST, params.get("batch_size", 1), progress)
+    tokens_ST = load_tokens(inputs["calibration_set"]) if "calibration_set" in inputs else None
+    settings = configuration(precision, job.params.kv_cache, alpha, names)
+    calibrate(model, settings, tokens_ST, 1, progress)
     findings = find(model, precision, maxima, alpha)
     del model
-    write(source, findings, out, progress)
+    write(source, findings, job.out, progress)
 
 
 def one_format(precision: Precision) -> Format:

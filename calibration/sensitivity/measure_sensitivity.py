@@ -13,8 +13,6 @@ page.html          the same for people, with the proposal; needs no other file
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -24,6 +22,7 @@ from calibration.formats.rounding import dequantized, rounded
 from calibration.formats.scales import Measured, quantized
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout, layout
+from calibration.parameters import SensitivityJob, SensitivityParams
 from calibration.progress import Progress
 from calibration.quantize.derive import measured
 from calibration.sensitivity import proposal
@@ -37,26 +36,25 @@ LAYOUT_VERSION = 1
 """Raised when files, names or units change."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+def build(job: SensitivityJob, progress: Progress) -> None:
     """Writes sensitivity.json, heatmap.png and page.html; inputs are a source and its statistics."""
-    source = Source.open(Path(job["inputs"]["source"]))
-    statistics = Statistics(Path(job["inputs"]["statistics"]))
-    document = measure(source, statistics, job["params"], progress)
+    out, source, statistics = job.out, Source.open(job.inputs["source"]), Statistics(job.inputs["statistics"])
+    document = measure(source, statistics, job.params, progress)
     (out / "sensitivity.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     draw(document, out / "heatmap.png")
     (out / "page.html").write_text(page(document, (out / "heatmap.png").read_bytes()), encoding="utf-8")
 
 
 def measure(
-    source: Source, statistics: Statistics, params: Mapping[str, Any], progress: Progress
+    source: Source, statistics: Statistics, params: SensitivityParams, progress: Progress
 ) -> Sensitivity:
     """Contents of sensitivity.json; holds one linear's weight at a time."""
-    requested = [FORMATS[name] for name in params["formats"]]
+    requested = [FORMATS[name] for name in params.formats]
     left_out = unmet(statistics, requested)
     formats = [fmt for fmt in requested if fmt.name not in left_out]
     names_of = layout(source.config)
     modules = linears(statistics, names_of)
-    pass_ = Pass(source, statistics, formats, params["smoothing"], torch.device(params["device"]))
+    pass_ = Pass(source, statistics, formats, params.smoothing, torch.device(params.device))
     measured_linears: list[LinearValues] = []
     for names in fused(modules, names_of):
         scales = pass_.scales(names)

@@ -5,8 +5,8 @@ table and the first layer); the activations of one batch inside a layer; with AW
 of the layer's inputs. The hidden states of the whole set are in files.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from calibration.errors import DataError
 
@@ -94,10 +94,6 @@ class Budget:
     """Cap of GPU memory; 0 where the device is the CPU."""
     host_bytes: int
     """Cap of resident host memory."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON, for the child."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

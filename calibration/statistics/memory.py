@@ -1,6 +1,5 @@
 """Enforces the memory caps of a pass: by the allocator on the GPU, by measurement on the host."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -38,8 +37,8 @@ class Peak(TypedDict):
 class Caps:
     """Declared, predicted and measured peaks."""
 
-    def __init__(self, declared: Mapping[str, Any], sizes: Sizes, batch_tokens: int, *, search: bool) -> None:
-        self.budget = Budget(**declared)
+    def __init__(self, budget: Budget, sizes: Sizes, batch_tokens: int, *, search: bool) -> None:
+        self.budget = budget
         self.host_predicted = host_bytes(sizes, batch_tokens, self.budget, search=search)
         self.gpu_predicted = gpu_bytes(sizes, batch_tokens, self.budget, search=search)
 

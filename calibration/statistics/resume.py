@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import save
 
 from calibration.errors import ResumeRefused
+from calibration.parameters import StatisticsJob
 from calibration.statistics.statistics_artifact import layer_file
 
 STATE = "state.json"
@@ -138,11 +139,11 @@ def boot() -> str:
     return BOOT.read_text(encoding="ascii").strip()
 
 
-def identity(job: Mapping[str, Any], versions: Mapping[str, str]) -> dict[str, Any]:
-    """Everything that the result of a pass depends on, flat: name -> value or digest."""
-    fields: dict[str, Any] = {f"params.{name}": value for name, value in job["params"].items()}
-    fields |= {f"inputs.{role}": content(Path(folder)) for role, folder in job["inputs"].items()}
-    return fields | {f"version.{name}": version for name, version in versions.items()}
+def identity(job: StatisticsJob, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a pass's outcome depends on, flat: name -> value or digest."""
+    made: dict[str, Any] = {f"params.{name}": value for name, value in job.params.document().items()}
+    made |= {f"inputs.{role}": content(folder) for role, folder in job.inputs.items()}
+    return made | {f"version.{name}": version for name, version in versions.items()}
 
 
 def content(folder: Path) -> str:

@@ -1,14 +1,13 @@
 """Records statistics for all formats in one pass over the calibration set: step statistics.
 
-Runs in a child process, layer by layer: it needs the memory of two layers, whatever the model's size.
-Finished layers are in `places["resume"]` and survive kill -9 (resume.py).
+Runs in a child process. Layer by layer: memory is that of two layers, whatever the model's size. What is
+finished survives kill -9 in the place `resume` (resume.py).
 """
 
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -18,6 +17,7 @@ import transformers
 
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
+from calibration.parameters import StatisticsJob, StatisticsParams
 from calibration.progress import Progress
 from calibration.statistics.batches import load_batches
 from calibration.statistics.hidden import HiddenStates
@@ -29,21 +29,23 @@ from calibration.statistics.statistics_artifact import LAYOUT_VERSION, layer_fil
 from calibration.statistics.weight_reading import Reader, extents
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+def build(job: StatisticsJob, progress: Progress) -> None:
     """Writes the layers' files and report.json; artifact.py says what is in them.
 
     Raises CheckpointError or DataError for inputs that cannot be used, ActivationsUnusable where statistics
     would be worthless, ResumeRefused for another pass's leftovers, MemoryExceeded above the host's cap.
     """
-    params, source = job["params"], Source.open(Path(job["inputs"]["source"]))
-    device, search = _device(params["device"]), params["record"] == "all"
+    params, places, out = job.params, job.places, job.out
+    assert places.resume is not None
+    source = Source.open(job.inputs["source"])
+    device, search = _device(params.device), params.record == "all"
     skeleton = Skeleton(source.root, device)
-    batches = load_batches(Path(job["inputs"]["calibration_set"]), params["batch_size"], device)
+    batches = load_batches(job.inputs["calibration_set"], params.batch_size, device)
     seq_len = batches[0].tokens_BT.shape[1]
     sizes = sizes_of(skeleton.config, skeleton.dtype, seq_len)
-    caps = Caps(job["places"]["memory"], sizes, len(batches[0].tokens_BT) * seq_len, search=search)
+    caps = Caps(places.memory, sizes, len(batches[0].tokens_BT) * seq_len, search=search)
     caps.impose(device)
-    partial, damage = Partial.open(Path(job["places"]["resume"]), identity(job, _versions()))
+    partial, damage = Partial.open(places.resume, identity(job, _versions()))
     shapes = [(*batch.tokens_BT.shape, sizes.hidden_size) for batch in batches]
     hidden_bytes = sum(torch.Size(shape).numel() for shape in shapes) * sizes.element_bytes
     hidden = HiddenStates(partial.root, shapes, skeleton.dtype, device, resident=caps.hold(hidden_bytes))
@@ -59,7 +61,7 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
         partial=partial,
         search=search,
         progress=progress,
-        every_expert=bool(job["places"].get("every_expert", False)),
+        every_expert=places.every_expert,
     )
     resumed, started = len(partial.layers), time.monotonic()
     try:
@@ -115,18 +117,18 @@ def _deliver(file: Path, target: Path) -> None:
         shutil.copyfile(file, target)
 
 
-def _report(params: Mapping[str, Any], sweep: Sweep, run: _Run) -> StatisticsReport:
+def _report(params: StatisticsParams, sweep: Sweep, run: _Run) -> StatisticsReport:
     """Contents of report.json; seconds and tokens per second are those of this run."""
     layers = sweep.partial.layers
     num_run = len(layers) - run.resumed
     damage = [run.damage] if run.damage else []
     return {
         "layout_version": LAYOUT_VERSION,
-        "record": params["record"],
+        "record": params.record,
         "tokens": sweep.num_tokens,
         "sequences": sum(len(batch.tokens_BT) for batch in sweep.batches),
-        "batch_size": params["batch_size"],
-        "device": torch.cuda.get_device_name() if params["device"] == "cuda" else "cpu",
+        "batch_size": params.batch_size,
+        "device": torch.cuda.get_device_name() if params.device == "cuda" else "cpu",
         "seconds": round(run.seconds, 3),
         "tokens_per_s": round(sweep.num_tokens * num_run / len(layers) / max(run.seconds, 1e-9), 1),
         "layer_seconds": [round(layer["seconds"], 4) for layer in layers],

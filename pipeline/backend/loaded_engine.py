@@ -8,8 +8,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-Progress = Callable[[int, int, str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -82,9 +82,6 @@ class Backend(Protocol):
     def identity(self, request: BuildRequest) -> dict[str, Any]:
         """What of the host and of the toolchain enters the engine's key."""
 
-    def places(self, request: BuildRequest) -> dict[str, Any]:
-        """Where this host keeps what the build needs; not part of the key."""
-
     def read_served(self, directory: Path, about: Mapping[str, Any]) -> ServedFiles:
         """Reads an engine's files for servers; `about` is its engine.json. ExportRefused for broken files."""
 

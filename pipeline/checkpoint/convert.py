@@ -64,6 +64,8 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.model_json import read_json, shortened
 from pipeline.models.shape import ModelShape
 from pipeline.models.vocabulary import require_same
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import ShardedJob
 from pipeline.weights.casting import narrowed
 from pipeline.weights.tensor_writer import PIECE_BYTES, Chunk, Span, TensorPlan, write_safetensors
 from pipeline.weights.tensors import NUMPY_TYPES, Array, Checkpoint, open_checkpoint
@@ -78,37 +80,29 @@ WIDENED = ("BF16", "F16")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """At least one of them makes a tokenizer."""
 
-Progress = Callable[[int, int, str], None]
 
-
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Converts the checkpoint in `inputs` to the layout in `params`; checks come before the first byte.
+def build(job: ShardedJob, progress: Progress) -> None:
+    """Converts the input `checkpoint` to the layout in `params`; checks come before the first byte.
 
     A `target` among the inputs is the checkpoint of the model that this one, a draft, proposes tokens to.
-    `heads` propose tokens to this model and come with it; params then have `speculative`.
-
-    `params` are `format` (as Precision.parse reads it), `kv_cache` (`auto` if absent), `tp`, `pp`, `ep` (1 if
-    absent), `layout_version`, `at_build`: true if the builder quantizes what `loadable.stored` leaves, and
-    `names`: the last release with the names that are wanted, the newest if absent.
+    `heads` propose tokens to this model and come with it.
     """
-    params = job["params"]
-    tp, pp, ep = int(params["tp"]), int(params["pp"]), int(params.get("ep", 1))
-    kv_cache = str(params.get("kv_cache", "auto"))
-    precision = Precision.parse(params["format"])
-    stored_precision = stored(precision) if params.get("at_build") else precision
-    if params["layout_version"] != LAYOUT_VERSION:
-        raise ValueError(f"layout_version {params['layout_version']}; this code writes {LAYOUT_VERSION}")
-    checkpoint = open_checkpoint(Path(job["inputs"]["checkpoint"]))
+    params, inputs, out = job.params, job.inputs, job.out
+    tp, pp, ep, kv_cache, precision = params.tp, params.pp, params.ep, params.kv_cache, params.format
+    held = stored(precision) if params.at_build else precision
+    if params.layout_version != LAYOUT_VERSION:
+        raise ValueError(f"layout_version {params.layout_version}; this code writes {LAYOUT_VERSION}")
+    checkpoint = open_checkpoint(inputs["checkpoint"])
     shape = read_shape(checkpoint.config)
-    if "target" in job["inputs"]:
-        require_same(Path(job["inputs"]["target"]), checkpoint.directory)
-    if impossible := reasons(shape, stored_precision, tp, pp, ep):
+    if "target" in inputs:
+        require_same(inputs["target"], checkpoint.directory)
+    if impossible := reasons(shape, held, tp, pp, ep):
         layout = f"tp {tp}, pp {pp}" + (f", ep {ep}" if ep > 1 else "")
-        lines = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
-        raise BuildFailed("\n  ".join(lines))
-    _check_precision(checkpoint, shape, stored_precision, kv_cache)
-    old = naming.older(shape.architecture, str(params.get("names", naming.NEWEST)))
-    ranks = naming.renamed(plan(shape, stored_precision, tp, pp, kv_cache, ep), old)
+        told = [f"{layout}, format {str(precision)!r} does not fit the model", *impossible]
+        raise BuildFailed("\n  ".join(told))
+    _check_precision(checkpoint, shape, held, kv_cache)
+    old = naming.older(shape.architecture, params.names or naming.NEWEST)
+    ranks = naming.renamed(plan(shape, held, tp, pp, kv_cache, ep), old)
     heads = with_heads.read(job, shape)
     if heads is not None:
         checkpoint, ranks = heads.beside(checkpoint), heads.extended(ranks)

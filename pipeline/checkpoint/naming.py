@@ -23,9 +23,9 @@ def names(architecture: str, version: str) -> str:
     return next((each.last for each in family(architecture).older if release <= numbers(each.last)), NEWEST)
 
 
-def params(architecture: str, version: str) -> dict[str, str]:
-    """The parameter of a sharded checkpoint for that version; none for a family whose names never changed."""
-    return {"names": names(architecture, version)} if family(architecture).older else {}
+def param(architecture: str, version: str) -> str | None:
+    """The `names` of a sharded checkpoint for that version; None for a family whose names never changed."""
+    return names(architecture, version) if family(architecture).older else None
 
 
 def older(architecture: str, release: str) -> Older:

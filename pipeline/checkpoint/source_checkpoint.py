@@ -2,9 +2,7 @@
 
 import errno
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from artifacts.errors import StoreUnusable
 from pipeline.checkpoint.families import family
@@ -17,6 +15,7 @@ from pipeline.models.tokenizer_check import read_tokens
 from pipeline.process.meter import Meter, Progress
 from pipeline.sources.copying import copy, place, require_room, sha256
 from pipeline.sources.snapshot import Remote, local_digest, local_names, require_json, unreadable
+from pipeline.step.parameters import SourceJob
 from pipeline.weights.casting import cast
 from pipeline.weights.finite import check_finite
 from pipeline.weights.tensors import Checkpoint, open_checkpoint, read_config
@@ -25,15 +24,15 @@ REPORT = "report.json"
 """Says which tensors were cast and which are not read, where there are any."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Fills `out` with the wanted files of the checkpoint, complete, verified and finite, or raises."""
-    params, places = job["params"], job["places"]
+def build(job: SourceJob, progress: Progress) -> None:
+    """Makes an own copy of the checkpoint's files, complete, verified and finite, or raises."""
+    digest, path, out = job.params.digest, job.places.path, job.out
     try:
-        if params.get("repo"):
-            where = _from_hub(params, places, out, progress)
+        if path is None or digest is None:
+            where = _from_hub(job, progress)
             _require_tokenizer(out, where)
         else:
-            where = _from_directory(Path(places["path"]), params["digest"], out, progress)
+            where = _from_directory(path, digest, out, progress)
         _validate(out, where, progress)
     except OSError as exc:
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
@@ -66,11 +65,12 @@ def _from_directory(path: Path, digest: str, out: Path, progress: Progress) -> s
     return str(path)
 
 
-def _from_hub(params: Mapping[str, Any], places: Mapping[str, Any], out: Path, progress: Progress) -> str:
+def _from_hub(job: SourceJob, progress: Progress) -> str:
     from pipeline.sources import hub, hub_download  # they need huggingface_hub, a local checkpoint does not
 
-    cache = Path(places.get("cache") or out.parent / ".hub")
-    remote = Remote(params["repo"], params["revision"], cache, places.get("endpoint"))
+    params, places, out = job.params, job.places, job.out
+    cache = places.cache or out.parent / ".hub"
+    remote = Remote(str(params.repo), str(params.revision), cache, places.endpoint)
     files = hub.listing(remote)
     require_room(out, sum(file.size for file in files))
     for path in hub_download.fetch(remote, files, progress):

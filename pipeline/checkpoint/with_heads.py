@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipeline.checkpoint import eagle_heads, medusa_heads
@@ -11,6 +10,7 @@ from pipeline.checkpoint.tensor_parts import LocalTensor
 from pipeline.drafting.heads import beside, kinds, open_heads
 from pipeline.errors import BuildFailed
 from pipeline.models.shape import ModelShape
+from pipeline.step.parameters import ShardedJob
 from pipeline.weights.tensors import Checkpoint
 
 PLAIN = "plain_config.json"
@@ -49,16 +49,17 @@ class WithHeads:
         return medusa_heads.tensors(self.heads, self.shape, place)
 
 
-def read(job: Mapping[str, Any], shape: ModelShape) -> WithHeads | None:
+def read(job: ShardedJob, shape: ModelShape) -> WithHeads | None:
     """Opens the heads among a job's inputs; None without, BuildFailed where they do not go with the model."""
-    if "heads" not in job["inputs"]:
+    params, proposals = job.params, job.params.speculative
+    if "heads" not in job.inputs or proposals is None:
         return None
-    params, source = job["params"], open_heads(Path(job["inputs"]["heads"]))
-    tp, pp, length = int(params["tp"]), int(params["pp"]), int(params["speculative"]["max_draft_len"])
+    source = open_heads(job.inputs["heads"])
+    tp, pp, length = params.tp, params.pp, proposals.max_draft_len
     heads: medusa_heads.Medusa | eagle_heads.Eagle
-    if params["speculative"]["mode"] == "eagle":
+    if proposals.mode == "eagle":
         heads = eagle_heads.read(source.config, kinds(source))
-        impossible = list(eagle_heads.reasons(heads, shape, str(params.get("kv_cache", "auto")), tp, pp))
+        impossible = list(eagle_heads.reasons(heads, shape, params.kv_cache, tp, pp))
     else:
         heads = medusa_heads.read(kinds(source))
         impossible = list(medusa_heads.reasons(heads, shape, length, tp, pp))

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import psutil
 
 from pipeline.errors import BuildFailed, SourceError
+from pipeline.process.meter import Progress
 from pipeline.process.process import describe_exit
 from pipeline.process.tether import tie
 
@@ -37,7 +38,6 @@ PROCESS_BYTES = 128 << 20
 
 REPORT_S = 0.5
 
-Progress = Callable[[int, int, str], None]
 Wrote = Callable[[int], None]
 
 

@@ -26,10 +26,11 @@ def main(job_file: Path, find: Callable[[str], Maker] = maker) -> int:
     What a user can act on goes to the parent as a typed message, bugs as a traceback.
     """
     tie(int(os.environ[PARENT]))
-    job = json.loads(job_file.read_text())
     progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
+    text = job_file.read_text(encoding="utf-8")
+    row = find(json.loads(text)["kind"])
     try:
-        load(find(job["kind"]).function)(job, Path(job["out"]), progress)
+        load(row.function)(row.job.model_validate_json(text), progress)
     except tuple(EXIT_CODES) as exc:
         progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
         return 1

@@ -1,4 +1,4 @@
-"""The table of kinds: the function that makes each kind of step, and the tools that decide its bytes.
+"""The table of kinds: what makes each kind of step, its job, and the tools that decide its bytes.
 
 Nothing else says where the code of a step stands: keys, manifests and jobs name the kind. So a function may
 move: then one row changes here, and no key.
@@ -8,13 +8,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from calibration.job import Job
+from calibration.parameters import (
+    CalibrationSetJob,
+    LeakageJob,
+    QuantizedJob,
+    SensitivityJob,
+    StatisticsJob,
+)
+from pipeline.step.parameters import (
+    BaselineJob,
+    DatasetJob,
+    EngineJob,
+    EvaluationJob,
+    GenerationJob,
+    MeasurementJob,
+    ShardedJob,
+    SourceJob,
+    TunedJob,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Maker:
     """What makes the steps of one kind."""
 
     function: str
-    """`module:function` that a child process calls with the job, the output's directory and progress."""
+    """`module:function` that a child process calls with the job and progress."""
+    job: type[Job[Any, Any]]
+    """What the job's file is read as."""
     tools: tuple[str, ...] = ()
     """Packages whose versions are in the key, because they decide what is written."""
 
@@ -23,23 +45,27 @@ TEXT = ("transformers", "tokenizers", "jinja2")
 """What turns rows into tokens: chat templates are Jinja."""
 
 KINDS: Mapping[str, Maker] = {
-    # kind                          function                             tools that decide the bytes
-    "source":                Maker("pipeline.checkpoint.source_checkpoint:build"),
-    "source.heads":          Maker("pipeline.drafting.heads:build"),
-    "dataset":               Maker("pipeline.sources.hub_dataset:build"),
-    "calibration_set":       Maker("calibration.data.calibration_set:build",          TEXT),
-    "leakage":               Maker("calibration.data.leakage:build"),
-    "statistics":            Maker("calibration.statistics.statistics_pass:build", ("torch", "transformers")),
-    "sensitivity":           Maker("calibration.sensitivity.measure_sensitivity:build",      ("torch",)),
-    "quantized_checkpoint":  Maker("calibration.quantize.quantize:build", ("nvidia-modelopt", "torch")),
+    # kind                          function, job                                tools that decide the bytes
+    "source":               Maker("pipeline.checkpoint.source_checkpoint:build", SourceJob),
+    "source.heads":         Maker("pipeline.drafting.heads:build", SourceJob),
+    "dataset":              Maker("pipeline.sources.hub_dataset:build", DatasetJob),
+    "calibration_set":      Maker("calibration.data.calibration_set:build", CalibrationSetJob, TEXT),
+    "leakage":              Maker("calibration.data.leakage:build", LeakageJob),
+    "statistics":
+        Maker("calibration.statistics.statistics_pass:build", StatisticsJob, ("torch", "transformers")),
+    "sensitivity":
+        Maker("calibration.sensitivity.measure_sensitivity:build", SensitivityJob, ("torch",)),
+    "quantized_checkpoint":
+        Maker("calibration.quantize.quantize:build", QuantizedJob, ("nvidia-modelopt", "torch")),
     "quantized_checkpoint.modelopt":
-        Maker("calibration.modelopt.calibrate:build", ("nvidia-modelopt", "torch", "transformers")),
-    "sharded_checkpoint":    Maker("pipeline.checkpoint.convert:build"),
-    "engine.tuned":          Maker("pipeline.evaluate.tuned_engine:build"),
-    "measurement":           Maker("pipeline.evaluate.measurement:build"),
-    "baseline":              Maker("pipeline.evaluate.baseline:build",            ("torch", *TEXT)),
-    "evaluation":            Maker("pipeline.evaluate.evaluation:build",          ("numpy",)),
-    "generation":            Maker("pipeline.evaluate.generation:build"),
+        Maker("calibration.modelopt.calibrate:build", QuantizedJob,
+              ("nvidia-modelopt", "torch", "transformers")),
+    "sharded_checkpoint":   Maker("pipeline.checkpoint.convert:build", ShardedJob),
+    "engine.tuned":         Maker("pipeline.evaluate.tuned_engine:build", TunedJob),
+    "measurement":          Maker("pipeline.evaluate.measurement:build", MeasurementJob),
+    "baseline":             Maker("pipeline.evaluate.baseline:build", BaselineJob, ("torch", *TEXT)),
+    "evaluation":           Maker("pipeline.evaluate.evaluation:build", EvaluationJob, ("numpy",)),
+    "generation":           Maker("pipeline.evaluate.generation:build", GenerationJob),
 }  # fmt: skip
 """Kind, dotted with a variant where it has several makers, -> what makes it.
 
@@ -55,11 +81,11 @@ def maker(kind: str) -> Maker:
     first, _, variant = kind.partition(".")
     if kind in KINDS or first != "engine":
         return KINDS[kind]
-    from pipeline import engines  # pydantic and a backend's checks: only the engines' children need them
+    from pipeline import engines  # a backend's checks: only the engines' children need them
 
     if variant not in engines.names():
         raise KeyError(kind)
-    return Maker(engines.backend(variant).build)
+    return Maker(engines.backend(variant).build, EngineJob)
 
 
 PUBLISHED: Mapping[str, str] = {

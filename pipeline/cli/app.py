@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 ODD_SHOWN = 20
-"""Odd rows of the registry that a command names; `verify --all` names every one."""
+"""Invalid rows of the registry that a command names; `verify --all` names all of them."""
 
 
 class App(Workspace):
@@ -33,35 +33,37 @@ class App(Workspace):
         place = store_url if "://" in store_url else str(user_path(store_url))
         super().__init__(place, registry_url, self.out.warn)
 
-    def tell_odd(self) -> None:
-        """Names the rows of the registry that answers left out."""
-        found = list(self.odd_rows)
-        for one in found[:ODD_SHOWN]:
-            self.out.warn(f"{one}; the row is left out, see `enginery verify --all`")
-        if len(found) > ODD_SHOWN:
-            self.out.warn(f"{len(found) - ODD_SHOWN} more rows of the registry are odd and left out")
+    def warn_of_invalid_rows(self) -> None:
+        """Prints the invalid rows that answers left out."""
+        rows = list(self.odd_rows)
+        for row in rows[:ODD_SHOWN]:
+            self.out.warn(f"{row}; the row is left out, see `enginery verify --all`")
+        if len(rows) > ODD_SHOWN:
+            self.out.warn(f"{len(rows) - ODD_SHOWN} more invalid rows of the registry are left out")
         self.odd_rows.clear()
 
     def plans(self, file: Path) -> "list[tuple[Loaded, Plan]]":
         """A plan for every recipe of a file, refused together with all reasons; warnings are told once."""
-        from pipeline.plan.planning import plan_file  # reads checkpoints and data: commands that plan only
+        from pipeline.plan.planning import plan_one  # reads checkpoints and data: commands that plan only
+        from recipes.load import load
 
-        planned = plan_file(file, self.site)
+        planned = [(loaded, plan_one(loaded, self.site)) for loaded in load(file)]
         self._warn([loaded for loaded, _ in planned])
         return planned
 
     def drafts(self, file: Path) -> "list[Draft]":
         """A plan for every recipe of a file, with what this host lacks to carry it out."""
-        from pipeline.plan.planning import draft_file  # as above
+        from pipeline.plan.planning import draft  # as above
+        from recipes.load import load
 
-        drafted = draft_file(file, self.site)
+        drafted = [draft(loaded, self.site) for loaded in load(file)]
         self._warn([one.loaded for one in drafted])
         return drafted
 
     def _warn(self, recipes: "list[Loaded]") -> None:
-        """Says what may be meant as it is, once for all recipes."""
+        """Prints each warning once, however many recipes share it."""
         from pipeline.plan.refusals import warnings  # with the plans
 
-        said = dict.fromkeys(text for loaded in recipes for text in warnings(loaded.recipe))
-        for text in said if not self.out.quiet else ():
+        texts = dict.fromkeys(text for loaded in recipes for text in warnings(loaded.recipe))
+        for text in texts if not self.out.quiet else ():
             self.out.warn(text)

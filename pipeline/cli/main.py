@@ -1,134 +1,135 @@
-"""The command line: which commands there are, and what an error looks like from the shell."""
+"""The command line: its groups, its global options, and how an error looks from the shell."""
 
 import keyword
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from io import StringIO, TextIOWrapper
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.command_table import COMMANDS, GROUPS, OLD_SPELLINGS, SECTIONS, Entry
 from recipes.regular import is_text, shortened
 
 if TYPE_CHECKING:
     from pipeline.cli.app import App
     from pipeline.cli.output import Output
 
-SECTIONS = {
-    "Build": {
-        "init": ("check", "Write a first recipe."),
-        "check": ("check", "Check recipes without planning them."),
-        "plan": ("run", "Show the steps of a recipe, what is cached, what would run."),
-        "lint": ("lint", "Say what of a recipe is worth changing, and why."),
-        "sensitivity": ("sensitivity", "Say what quantization costs, linear by linear."),
-        "run": ("run", "Build, gate and publish what a recipe describes."),
-        "demo": ("run", "Run the demo recipe and let the published engine talk."),
-        "up": ("submit", "Start a Prefect server, a work pool and a worker."),
-        "submit": ("submit", "Send a recipe to the running server."),
-        "reshard": ("reshard", "Write a quantized checkpoint for another number of ranks."),
-    },
-    "Find and use": {
-        "ls": ("show", "List published names and versions."),
-        "show": ("show", "Show one version, or one artifact by its key."),
-        "find": ("find", "Find versions that load, and say why others do not."),
-        "diff": ("show", "Say in words what differs between two versions."),
-        "card": ("card", "Say everything about a version on one page."),
-        "pull": ("pull", "Copy a version to a directory, verified; follow an alias."),
-        "generate": ("generate", "Let a published engine continue a prompt."),
-        "export": ("export", "Write what Triton, trtllm-serve, vLLM or k8s needs."),
-        "serve-registry": ("card", "Show the registry in a browser and as a JSON API."),
-    },
-    "Release": {
-        "promote": ("promote", "Point an alias at a version, if its policy allows."),
-        "rollback": ("promote", "Point an alias back at the version before."),
-        "aliases": ("promote", "List aliases, who moved them, and whether they may stay."),
-        "policy": ("policy", "Show or set what an alias asks of versions."),
-        "waive": ("policy", "Let a version break a rule for a time, and say why."),
-        "log": ("promote", "Say what happened to a name, and who did it."),
-        "subscribe": ("notify", "Tell somebody of events by signed webhook or command."),
-        "notify": ("notify", "Tell subscribers what they are to be told."),
-        "stale": ("stale", "Show engines that no longer match, and what a rebuild costs."),
-        "reproduce": ("reproduce", "Build a version again and compare it file by file."),
-    },
-    "Trust": {
-        "keygen": ("sign", "Make a key to sign versions with."),
-        "sign": ("sign", "Sign the files of a version, or list who did."),
-        "attest": ("sign", "Sign how a version came to be, as in-toto provenance."),
-    },
-    "Exchange": {
-        "push": ("push", "Hand a version to a Hugging Face repository, OCI or MLflow."),
-        "import": ("push", "Register what was built elsewhere, as unverified."),
-    },
-    "Store and host": {
-        "verify": ("verify", "Hash a version, a pulled directory or the whole store again."),
-        "repair": ("verify", "Replace damaged files by right bytes from another copy."),
-        "gc": ("gc", "Remove artifacts that no version, lease or policy keeps."),
-        "store": ("verify", "Say what the store holds and shares."),
-        "registry": ("registry", "Make, upgrade or show the registry's database."),
-        "toolchains": ("doctor", "List the TensorRT-LLM installations of this host."),
-        "doctor": ("doctor", "Say what this host has, what is missing and what to do."),
-    },
-}
-"""Section of `--help` -> command -> module in `pipeline.cli.commands`, and its line."""
-
-COMMANDS = {name: said for section in SECTIONS.values() for name, said in section.items()}
-
-EPILOG = """Exit codes: 0 done, 1 a build failed, 2 recipe or usage, 3 the gate said no,
+EPILOG = """Exit codes: 0 done, 1 a build failed, 2 recipe or usage, 3 refused by the gate or a policy,
 4 this host cannot, 70 a bug, 130 interrupted."""
 
 INTERRUPTED = "interrupted; finished steps are kept, run the same command again to continue"
 
 
-class Lazy(click.Group):
-    """A group whose commands are imported when they are called, so that `--help` needs none of them."""
+class LazyGroup(click.Group):
+    """Commands that are imported when they are called, so that `--help` imports none of them."""
+
+    def __init__(self, *args: Any, table: Mapping[str, Entry], **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order people meet them."""
-        return list(COMMANDS)
+        """Names in the order of the table, which is that of a reader's first use."""
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports one command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module = import_module(f"pipeline.cli.commands.{COMMANDS[cmd_name][0]}")
-        attribute = cmd_name.replace("-", "_") + ("_" if keyword.iskeyword(cmd_name) else "")
-        command: click.Command = getattr(module, attribute)
+        module = import_module(f"pipeline.cli.commands.{self.table[cmd_name].module}")
+        command: click.Command = getattr(module, f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name)
         return command
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuses words that are no text: no registry, JSON document or log could hold them."""
-        for word in args:
-            if not is_text(word):
-                ctx.fail(
-                    f"{shortened(word)!a} is not UTF-8 text, or holds a NUL; rename the file, or give text"
-                )
-        return super().parse_args(ctx, args)
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Lists the commands from the table, importing none."""
-        widest = max(map(len, COMMANDS))
-        for title, commands in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(f"{name:<{widest}}", line) for name, (_, line) in commands.items()])
+        """Lists the commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.line) for name, entry in self.table.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Names the nearest command for a typo."""
-        import difflib  # a typo is rare; --help should not pay for it
-
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            ctx.fail(f"no such command {args[0]!r}{hint} (have {', '.join(COMMANDS)})")
+        """The command of the first word; raises UsageError, with the nearest command, for an unknown word."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            nearest = _nearest(args[0], self.list_commands(ctx), ctx)
+            hint = f"; did you mean {nearest!r}?" if nearest else ""
+            ctx.fail(f"no such command {args[0]!r}{hint} (have {', '.join(self.list_commands(ctx))})")
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+class FirstScreen(LazyGroup):
+    """The whole command line: the commands of most days, the groups, and the spellings of 0.1."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands of the first screen, then groups; spellings of 0.1 are hidden."""
+        return [*COMMANDS, *GROUPS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A group, a command of the first screen, or the command that 0.1 spelled so."""
+        if cmd_name in OLD_SPELLINGS:
+            group, name = OLD_SPELLINGS[cmd_name]
+            return _group(group).get_command(ctx, name)
+        return _group(cmd_name) if cmd_name in GROUPS else super().get_command(ctx, cmd_name)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses arguments that are no text: no registry, JSON document or log could store them."""
+        for word in args:
+            if not is_text(word):
+                ctx.fail(
+                    f"{shortened(word)!a} is not UTF-8 text, or contains a NUL; rename the file, or give text"
+                )
+        return super().parse_args(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the sections of the first screen, then the groups."""
+        widest = max(map(len, self.list_commands(ctx)))
+        sections = {title: dict(section) for title, section in SECTIONS.items()}
+        for title, entries in (sections | {"Groups (enginery GROUP --help)": GROUPS}).items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{widest}}", entry.line) for name, entry in entries.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As of any group; a spelling of 0.1 is answered with a note on stderr."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in OLD_SPELLINGS and not ctx.params["json_mode"] and not ctx.params["quiet"]:
+            click.echo(
+                f"note: `enginery {name}` is now `enginery {' '.join(OLD_SPELLINGS[name])}`; "
+                "the next release drops the old spelling",
+                err=True,
+            )
+        return name, command, rest
+
+
+def _group(name: str) -> LazyGroup:
+    line, example, table = GROUPS[name]
+    return LazyGroup(name, table=table, help=f"{line}\n\nExample: {example}")
+
+
+def _nearest(word: str, siblings: list[str], ctx: click.Context) -> str | None:
+    """The command nearest to a mistyped word, as it is spelled today; a sibling wins over its namesakes."""
+    import difflib  # a typo is rare; --help should not pay for it
+
+    spellings = {
+        **{old: " ".join(new) for old, new in OLD_SPELLINGS.items()},
+        **{name: f"{group} {name}" for group in GROUPS for name in GROUPS[group].commands},
+        **{name: name for name in (*COMMANDS, *GROUPS)},
+        **{name: name if ctx.parent is None else f"{ctx.info_name} {name}" for name in siblings},
+    }
+    near = difflib.get_close_matches(word, spellings, n=1)
+    return spellings[near[0]] if near else None
+
+
+@click.group(
+    cls=FirstScreen,
+    table=COMMANDS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="enginery")
 @click.option(
     "--store",
@@ -160,7 +161,7 @@ def enginery(
     else:
         ctx.call_on_close(app.out.flush)
     ctx.obj = app
-    ctx.call_on_close(app.tell_odd)
+    ctx.call_on_close(app.warn_of_invalid_rows)
 
 
 def main() -> None:
@@ -172,54 +173,54 @@ def main() -> None:
 
 
 def _run() -> int:
-    made: list[App] = []
+    apps: list[App] = []
     try:
-        return _guarded(made)
+        return _guarded(apps)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        return _failed(made, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
+        return _failed(apps, 130, INTERRUPTED, lambda: click.echo(INTERRUPTED, err=True))
     except click.ClickException as exc:
-        from pipeline.cli.brief import brief  # only after an error
+        from pipeline.cli.boundary import shorten_message  # only after an error
 
         written = StringIO()
         exc.show(written)
-        message, shown = brief(exc.format_message()), brief(written.getvalue())
-        return _failed(made, 2, message, lambda: click.echo(shown, err=True))
+        message, text = shorten_message(exc.format_message()), shorten_message(written.getvalue())
+        return _failed(apps, 2, message, lambda: click.echo(text, err=True))
     except BrokenPipeError:  # the reader of our stdout has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _guarded(made: "list[App]") -> int:
-    """Runs the command; imports the error table only once something was raised."""
+def _guarded(apps: "list[App]") -> int:
+    """Runs the command; imports the error table only after an exception."""
     try:
-        result = enginery(standalone_mode=False, obj=made)
+        result = enginery(standalone_mode=False, obj=apps)
     except Exception as exc:
         if isinstance(exc, click.ClickException | click.exceptions.Abort | BrokenPipeError):
             raise
         from pipeline.cli.boundary import report  # rich and pydantic: only after an error
 
-        return report(exc, _output(made))
-    for app in made:
+        return report(exc, _output(apps))
+    for app in apps:
         app.out.flush()
     return result if isinstance(result, int) else 0
 
 
-def _failed(made: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
-    """Tells of a failure that is no exception of ours, as a document too where one was asked for."""
+def _failed(apps: "list[App]", code: int, message: str, show: Callable[[], None]) -> int:
+    """Prints a failure that is no exception of ours; with --json as a document too."""
     show()
     if _asked_for_json():
         from pipeline.cli.boundary import failure  # as above
 
-        _output(made).failed(failure(code, message))
+        _output(apps).failed(failure(code, message))
     return code
 
 
-def _output(made: "list[App]") -> "Output":
-    """Where the call prints; a call that failed before it had options is read as far as that needs."""
+def _output(apps: "list[App]") -> "Output":
+    """The output of the call; for one that failed before its options were parsed, as argv asks for it."""
     from pipeline.cli.output import Output
 
-    if made:
-        return made[0].out
+    if apps:
+        return apps[0].out
     return Output(
         json_mode=_asked_for_json(), color="--no-color" not in sys.argv and not os.environ.get("NO_COLOR")
     )

@@ -1,4 +1,4 @@
-"""The one place that prints: stdout is the answer, stderr is the story."""
+"""The only module that prints: answers on stdout, progress and messages on stderr."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 WIDE = 200
-"""Columns of a table that no terminal bounds."""
+"""Width of tables where stdout is not a terminal."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Output:
 
     @cached_property
     def stderr(self) -> Console:
-        """Where the story goes."""
+        """Where progress and messages go."""
         return Console(stderr=True, no_color=not self.color, highlight=False)
 
     def rows(self, rows: Sequence[Mapping[str, Any]], *, id_column: str, title: str = "") -> None:
@@ -51,7 +51,7 @@ class Output:
             self.stdout.print(_table(rows, title))
 
     def value(self, value: Mapping[str, Any], *, text: str, short: str = "") -> None:
-        """Prints one answer: `value` as JSON, `text` for people, `short` when quiet."""
+        """Prints one answer: `value` as JSON, `short` when quiet, else `text`."""
         if self.json_mode:
             self.documents.append(dict(value))
         else:
@@ -76,7 +76,7 @@ class Output:
             self.answered = True
 
     def failed(self, failure: Mapping[str, Any]) -> None:
-        """Prints the document of a JSON run that failed; what it had to answer stands beside, as `answer`."""
+        """Prints the error document of a JSON run; answers so far stand beside it, as `answer`."""
         if self.json_mode and not self.answered:
             answer = {"answer": self._whole()} if self.documents else {}
             self.documents[:] = [{**failure, **answer}]
@@ -86,23 +86,23 @@ class Output:
         return self.documents[0] if len(self.documents) == 1 else list(self.documents)
 
     def say(self, text: str) -> None:
-        """Tells the story."""
+        """Prints a message, unless quiet."""
         if not self.quiet:
             self.stderr.print(visible(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Tells what the user may want to act on."""
+        """Prints a warning."""
         self.stderr.print(f"[yellow]warning:[/] {escape(visible(text))}", soft_wrap=True)
 
     def notice(self, tone: str, text: str) -> None:
-        """Tells what must be known of an answer: `info` as the story, the rest as a warning."""
+        """Prints a notice about an answer: `info` as a message, other tones as a warning."""
         if tone == "info":
             self.say(text)
         else:
             self.warn(text)
 
     def error(self, text: str, notes: Sequence[str] = ()) -> None:
-        """Says why the command ends; hints follow after an empty line."""
+        """Prints why the command failed; hints follow after an empty line."""
         self.stderr.print(f"[red]error:[/] {escape(visible(text))}", soft_wrap=True)
         for note in notes:
             self.stderr.print(f"\n[cyan]hint:[/] {escape(visible(note))}", soft_wrap=True)
@@ -129,7 +129,7 @@ def _cell(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """Text in which nothing moves the cursor or changes colours: what cannot be seen is spelt out."""
+    """The text with every control character and other unprintable character escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)

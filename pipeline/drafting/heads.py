@@ -12,6 +12,7 @@ from pipeline.errors import SourceError
 from pipeline.process.meter import Meter, Progress
 from pipeline.sources.copying import copy, require_room, sha256
 from pipeline.sources.snapshot import PAPERS, PICKLES, require_sizes, unreadable
+from pipeline.step.parameters import SourceJob, SourceParams, SourcePlaces
 from pipeline.weights.finite import check_finite
 from pipeline.weights.tensors import Checkpoint, read_config, read_header
 from recipes.regular import resolved
@@ -34,9 +35,8 @@ class Heads:
     config: Mapping[str, Any]
     tensors: Mapping[str, Kind]
     weight_bytes: int
-    params: Mapping[str, Any]
-    """What the key of their source hashes."""
-    places: Mapping[str, Any]
+    params: SourceParams
+    places: SourcePlaces
 
 
 def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
@@ -51,8 +51,8 @@ def read_heads(model: Model, base: Path, store: LocalStore) -> Heads:
         config=checkpoint.config,
         tensors=kinds(checkpoint),
         weight_bytes=sum(entry.nbytes for entry in checkpoint.entries.values()),
-        params={"digest": _digest(directory, store.digests.digest)},
-        places={"path": str(directory)},
+        params=SourceParams(digest=_digest(directory, store.digests.digest)),
+        places=SourcePlaces(path=directory),
     )
 
 
@@ -99,9 +99,10 @@ def beside(checkpoint: Checkpoint, heads: Checkpoint) -> Checkpoint:
     return Checkpoint(checkpoint.directory, checkpoint.config, {**checkpoint.entries, **added})
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Fills `out` with an own, verified and finite copy of the heads in `places`, or raises."""
-    path, expected = Path(job["places"]["path"]), job["params"]["digest"]
+def build(job: SourceJob, progress: Progress) -> None:
+    """Makes an own, verified and finite copy of the heads in `places`, or raises."""
+    path, out = job.places.path, job.out
+    assert path is not None
     names = _names(path)
     total = sum((path / name).stat().st_size for name in names)
     require_room(out, total)
@@ -109,10 +110,10 @@ def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
     for name in names:
         copy(path / name, out / name, copied.add)
     hashed = Meter(progress, total, "bytes hashed")
-    copied_digest = _digest(out, lambda file: sha256(file, hashed.add))
-    if copied_digest != expected:
+    found = _digest(out, lambda file: sha256(file, hashed.add))
+    if found != job.params.digest:
         raise SourceError(
-            f"{path}: digest {expected} expected, {copied_digest} found; "
+            f"{path}: digest {job.params.digest} expected, {found} found; "
             "the directory changed after the plan was made: run again"
         )
     check_finite(open_heads(out), progress)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,17 @@ import torch
 from safetensors.numpy import save_file
 from transformers import AutoModelForCausalLM
 
-from calibration.data.drawing import TokenRows, draw
+from calibration.data.drawing import Drawing, TokenRows, draw
 from calibration.data.packing import Packed, pack
 from calibration.data.rendering import Reader
 from calibration.data.report import begin
 from calibration.model.linears import attention
+from calibration.parameters import located
 from pipeline.errors import SourceError
 from pipeline.evaluate.divergence import Baseline, tail_mass
 from pipeline.evaluate.gate import GATE_SEED
-
-Progress = Callable[[int, int, str], None]
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import BaselineJob
 
 LOGIT_BYTES = 32 << 20
 """Float32 logits of one forward pass, unless a single sequence needs more; small, for steady progress."""
@@ -29,21 +30,22 @@ ROWS = 512
 """Positions turned into log-probabilities at a time."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+def build(job: BaselineJob, progress: Progress) -> None:
     """Writes tokens.safetensors (`tokens` [S, T] int32), records.safetensors, scores.json and report.json.
 
     records.safetensors holds `target_logprob` [S, T-1] f32, `top_ids` [S, T-1, K] int32 and `top_logprob`
     [S, T-1, K] f32, best first. Raises DataError for gate data that cannot be used or does not suffice, and
     SourceError for a checkpoint that cannot score it.
     """
-    params, source = job["params"], Path(job["inputs"]["source"])
-    reader = Reader.open(source, job["places"].get("model", ""))
-    rows = draw(job, {"data": [params["data"]], "seed": GATE_SEED}, reader, progress)
+    params, source, out = job.params, job.inputs["source"], job.out
+    reader = Reader.open(source, job.places.model)
+    files = located([params.data], job.places, job.inputs)
+    rows = draw(Drawing([params.data], files, GATE_SEED), reader, progress)
     token_ids = [sample.token_ids for sample in rows.samples]
-    packed = pack(token_ids, params["seq_len"], params["max_sequences"], reader.prefix)
+    packed = pack(token_ids, params.seq_len, params.max_sequences, reader.prefix)
     progress(0, packed.tokens.size, "tokens")
     model = load(source)
-    baseline = score(model, packed.tokens, params["top_k"], progress)
+    baseline = score(model, packed.tokens, params.top_k, progress)
     save_file({"tokens": packed.tokens}, out / "tokens.safetensors")
     save_file(
         {
@@ -115,12 +117,12 @@ def _score_batch(model: Any, tokens: torch.Tensor, top_k: int) -> tuple[np.ndarr
     tokens = tokens.to(model.device)
     logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].flatten(0, 1)
     targets = tokens[:, 1:].flatten()
-    found: list[tuple[torch.Tensor, ...]] = []
-    for rows, wanted in zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True):
+    scored: list[tuple[torch.Tensor, ...]] = []
+    for rows, batch_targets in zip(torch.split(logits, ROWS), torch.split(targets, ROWS), strict=True):
         logprob = torch.log_softmax(rows.float(), dim=-1)
         top = logprob.topk(top_k, dim=-1)
-        found.append((logprob.gather(1, wanted[:, None])[:, 0], top.indices.int(), top.values))
-    target, ids, top_logprob = (torch.cat(pieces).cpu().numpy() for pieces in zip(*found, strict=True))
+        scored.append((logprob.gather(1, batch_targets[:, None])[:, 0], top.indices.int(), top.values))
+    target, ids, top_logprob = (torch.cat(pieces).cpu().numpy() for pieces in zip(*scored, strict=True))
     shape = (tokens.shape[0], tokens.shape[1] - 1)
     return target.reshape(shape), ids.reshape(*shape, top_k), top_logprob.reshape(*shape, top_k)
 

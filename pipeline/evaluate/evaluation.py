@@ -12,23 +12,24 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from pipeline.backend.loaded_engine import LoadedEngine, Progress
+from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.evaluate.divergence import Baseline, Candidate, records, tail_mass
 from pipeline.evaluate.gate import CONFIDENCE, Record, estimates
 from pipeline.evaluate.load_engine import runner_of
+from pipeline.process.meter import Progress
 from pipeline.step.judged import build_of
+from pipeline.step.parameters import EvaluationJob
 from pipeline.trtllm.proof import prove
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+def build(job: EvaluationJob, progress: Progress) -> None:
     """Writes scores.json (every metric with its interval) and samples.jsonl (one record per sequence)."""
-    directory = Path(job["inputs"]["engine"])
+    directory, baseline = job.inputs["engine"], job.inputs["baseline"]
     about = json.loads((directory / "engine.json").read_text())
-    baseline = Path(job["inputs"]["baseline"])
     begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
         said = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
-        evaluate(engine, baseline, out, progress, said=said)
+        evaluate(engine, baseline, job.out, progress, said=said)
 
 
 def proven_twin(engine: LoadedEngine, about: Mapping[str, Any]) -> dict[str, Any]:

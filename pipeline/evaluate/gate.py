@@ -129,8 +129,8 @@ def differences(before: Sequence[Record], after: Sequence[Record]) -> dict[str, 
     Both are resampled together, so what makes a sequence hard for both is no noise of the difference. Other
     sequences, or another source checkpoint, are a ValueError.
     """
-    asked = [[(record.tokens, record.baseline_nll) for record in records] for records in (before, after)]
-    if not before or asked[0] != asked[1]:
+    identities = [[(record.tokens, record.baseline_nll) for record in records] for records in (before, after)]
+    if not before or identities[0] != identities[1]:
         raise ValueError("the two were not scored on the same sequences by the same source checkpoint")
     left, right = _columns(before), _columns(after)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -212,24 +212,24 @@ class Verdict:
     @property
     def outcome(self) -> Outcome:
         """FAIL when any check fails, else INCONCLUSIVE when any is, else PASS."""
-        found = {check.outcome for check in self.checks}
-        if "FAIL" in found or not found:
+        outcomes = {check.outcome for check in self.checks}
+        if "FAIL" in outcomes or not outcomes:
             return "FAIL"
-        return "INCONCLUSIVE" if "INCONCLUSIVE" in found else "PASS"
+        return "INCONCLUSIVE" if "INCONCLUSIVE" in outcomes else "PASS"
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as JSON; values that are not finite become null."""
         about = {"scored": self.scored, "sequences_begin_with": self.begin}
-        said = {name: value for name, value in about.items() if value}
-        return {"outcome": self.outcome, "samples": self.samples, "checks": self.rows(), **said}
+        marks = {name: value for name, value in about.items() if value}
+        return {"outcome": self.outcome, "samples": self.samples, "checks": self.rows(), **marks}
 
     @classmethod
     def of_dict(cls, data: Mapping[str, Any]) -> "Verdict":
         """The verdict that `as_dict` wrote; a missing field is a KeyError or TypeError."""
         nan = dict.fromkeys(("value", "low", "high"), math.nan)
         rows = [{**row, **{k: v for k, v in nan.items() if row[k] is None}} for row in data["checks"]]
-        said = (data.get(name, "") for name in ("scored", "sequences_begin_with"))
-        return cls(tuple(Check(**row) for row in rows), int(data["samples"]), *said)
+        marks = (data.get(name, "") for name in ("scored", "sequences_begin_with"))
+        return cls(tuple(Check(**row) for row in rows), int(data["samples"]), *marks)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per check, for tables."""
@@ -261,10 +261,10 @@ def judge(limits: Limits, records: Sequence[Record], scored: str = "", begin: st
     A value that is not finite, anywhere in the records, is FAIL for every check. `scored` names a twin,
     `begin` the tokens in front of every sequence.
     """
-    found = estimates(records)
+    estimated = estimates(records)
     broken = sum(not record.finite for record in records)
     checks = [
-        _check(metric, found[metric], limit, samples=len(records), broken=broken)
+        _check(metric, estimated[metric], limit, samples=len(records), broken=broken)
         for metric, limit in limits.model_dump(exclude_none=True).items()
     ]
     return Verdict(tuple(checks), len(records), scored, begin)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,22 @@ from pipeline.errors import SourceError
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.models.generation_config import ends
 from pipeline.process.progress_pipe import ProgressPipe
+from pipeline.step.parameters import GenerationJob
 
 
-def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
+def build(job: GenerationJob, pipe: ProgressPipe) -> None:
     """Streams text through the pipe; writes generation.json: text, token counts, speed, and the
     date where the chat template printed one."""
-    engine, params = Path(job["inputs"]["engine"]), job["params"]
+    engine, params = job.inputs["engine"], job.params
     tokenizer = AutoTokenizer.from_pretrained(engine / "tokenizer")
-    prompt, date = encode(tokenizer, params["prompt"], params["date"] if params["chat"] else None)
+    prompt, date = encode(tokenizer, params.prompt, params.date if params.chat else None)
     require_known(tokenizer, prompt, json.loads((engine / "engine.json").read_text())["vocab_size"])
     stream = Stream(tokenizer, pipe)
     stopping = stops(tokenizer, engine / "tokenizer")
-    sampling = Sampling(params["temperature"], params["seed"], tuple(stopping))
+    sampling = Sampling(params.temperature, params.seed, tuple(stopping))
     with runner_of(engine).load(engine) as loaded:
         started = time.perf_counter()
-        (tokens,) = loaded.generate([prompt], params["max_new_tokens"], sampling, stream.hear)
+        (tokens,) = loaded.generate([prompt], params.max_new_tokens, sampling, stream.hear)
     stream.end()
     result = {
         "prompt_tokens": len(prompt),
@@ -41,7 +42,7 @@ def build(job: Mapping[str, Any], out: Path, pipe: ProgressPipe) -> None:
         "tokens_per_s": stream.tokens_per_s(),
         "date": date,
     }
-    (out / "generation.json").write_text(json.dumps(result, indent=2))
+    (job.out / "generation.json").write_text(json.dumps(result, indent=2))
 
 
 def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int], str | None]:
@@ -58,19 +59,19 @@ def encode(tokenizer: Any, prompt: str, chat_on: str | None) -> tuple[list[int],
         raise SourceError("the engine's tokenizer has no chat template; generate without --chat")
     chat = Chat(({"role": "user", "content": prompt},))
     try:
-        found = Reader(tokenizer, len(tokenizer)).rendered(chat, Rendering(date=chat_on), answer=True)
+        rendered = Reader(tokenizer, len(tokenizer)).rendered(chat, Rendering(date=chat_on), answer=True)
     except TemplateRefused as exc:
         raise SourceError(
             f"{exc}, for the prompt as a user's message; generate without --chat, or repair the model's "
             "template and build again"
         ) from None
-    ids = tokenizer(found.text, add_special_tokens=False)["input_ids"]
+    ids = tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise SourceError(
             "the template makes no tokens of the prompt; generate without --chat, or repair the model's "
             "template and build again"
         )
-    return list(ids), chat_on if found.dated else None
+    return list(ids), chat_on if rendered.dated else None
 
 
 def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> None:
@@ -81,10 +82,10 @@ def require_known(tokenizer: Any, prompt: Sequence[int], vocab_size: int) -> Non
 
 def stops(tokenizer: Any, directory: Path) -> list[int]:
     """Tokens that end a text: the checkpoint's own list, else the tokenizer's end-of-sequence token."""
-    found = ends(directory)
-    if found is None:
-        found = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return found
+    tokens = ends(directory)
+    if tokens is None:
+        tokens = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tokens
 
 
 class Stream:

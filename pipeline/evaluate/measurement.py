@@ -1,14 +1,15 @@
 """Step measurement: how fast the built engine generates on this host; runs in a child process."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.backend.loaded_engine import LoadedEngine, Progress
+from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed
 from pipeline.evaluate.load_engine import runner_of
+from pipeline.process.meter import Progress
 from pipeline.step.judged import build_of
+from pipeline.step.parameters import MeasurementJob, Timing
 
 FIGURES = (
     "tokens_per_s", "tokens_per_s_per_user", "ttft_ms_p50", "ttft_ms_p95", "itl_ms_p50", "itl_ms_p95",
@@ -18,36 +19,36 @@ FIGURES = (
 sees per second once they come; time to first token; inter-token latency; memory of all ranks together."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
+def build(job: MeasurementJob, progress: Progress) -> None:
     """Writes measurement.json: how it was timed, and one row of figures per batch size."""
-    directory = Path(job["inputs"]["engine"])
-    params = within(json.loads((directory / "engine.json").read_text()), job["params"])
+    directory = job.inputs["engine"]
+    built = json.loads((directory / "engine.json").read_text())
+    timing, batch_sizes = within(built, job.params)
     with runner_of(directory).load(directory) as engine:
-        document = {**measure(engine, params, progress), **build_of(directory)}
-    (out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
+        document = {**measure(engine, batch_sizes, timing, progress), **build_of(directory)}
+    (job.out / "measurement.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
-def within(built: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """How to time an engine of these limits: batch 1 and the largest, lengths shortened to fit."""
+def within(built: Mapping[str, Any], asked: Timing) -> tuple[Timing, list[int]]:
+    """How to time an engine of these limits: lengths shortened to fit, and batch sizes 1 and the largest."""
     room = built["max_seq_len"]
-    prompt_len = min(params["prompt_len"], max(1, room // 2))
-    return {
-        "prompt_len": prompt_len,
-        "new_tokens": min(params["new_tokens"], room - prompt_len),
-        "repeats": params["repeats"],
-        "batch_sizes": sorted({1, built["max_batch_size"]}),
-    }
+    prompt_len = min(asked.prompt_len, max(1, room // 2))
+    new_tokens = min(asked.new_tokens, room - prompt_len)
+    timing = Timing(prompt_len=prompt_len, new_tokens=new_tokens, repeats=asked.repeats)
+    return timing, sorted({1, built["max_batch_size"]})
 
 
-def measure(engine: LoadedEngine, params: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """Times every batch size in `params`; a figure that the runner does not give is a KeyError."""
-    how = {name: int(params[name]) for name in ("prompt_len", "new_tokens", "repeats")}
-    if how["new_tokens"] < 2 or how["repeats"] < 1:
+def measure(
+    engine: LoadedEngine, batch_sizes: Sequence[int], timing: Timing, progress: Progress
+) -> dict[str, Any]:
+    """Times every batch size; a figure that the runner does not give is a KeyError."""
+    how = timing.document()
+    if timing.new_tokens < 2 or timing.repeats < 1:
         raise BuildFailed(f"nothing to time with {how}; at least 1 repeat of 2 new tokens is needed")
     rows = []
-    for done, batch in enumerate(params["batch_sizes"]):
-        progress(done, len(params["batch_sizes"]), "batch sizes")
-        found = engine.measure(batch, **how)
-        rows.append({"batch_size": batch, **{name: found[name] for name in FIGURES}})
+    for done, batch in enumerate(batch_sizes):
+        progress(done, len(batch_sizes), "batch sizes")
+        figures = engine.measure(batch, **how)
+        rows.append({"batch_size": batch, **{name: figures[name] for name in FIGURES}})
     progress(len(rows), len(rows), "batch sizes")
     return {**how, "rows": rows}

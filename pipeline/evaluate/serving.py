@@ -1,7 +1,6 @@
 """Runs a built engine in a child process for one prompt."""
 
 import json
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,9 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from calibration.job import NoPlaces
 from pipeline.errors import SourceError
 from pipeline.process import process
-from pipeline.process.host import child_env
+from pipeline.step.child_job import child_job
+from pipeline.step.parameters import GenerationJob, GenerationParams
 
 TIMEOUT_S = 3600.0
 
@@ -52,25 +53,16 @@ def generate(
     """Continues `prompt` with the engine in `directory`, streaming text; returns counts and speed."""
     require_engine(directory)
     with tempfile.TemporaryDirectory(prefix="enginery-") as scratch:
-        out, job_file = Path(scratch) / "out", Path(scratch) / "job.json"
+        out = Path(scratch) / "out"
         out.mkdir()
-        job = {
-            "kind": "generation",
-            "params": {"prompt": prompt, **asdict(options)},
-            "places": {},
-            "inputs": {"engine": str(directory.resolve())},
-            "out": str(out),
-        }
-        job_file.write_text(json.dumps(job))
-        process.run(
-            process.Job(
-                name="generation",
-                argv=[sys.executable, "-m", "pipeline.child.door", str(job_file)],
-                log=Path(scratch) / "log",
-                timeout_s=TIMEOUT_S,
-                env=child_env("generation"),
-            ),
-            on_text=on_text,
+        job = GenerationJob(
+            kind="generation",
+            params=GenerationParams(prompt=prompt, **asdict(options)),
+            places=NoPlaces(),
+            inputs={"engine": directory.resolve()},
+            out=out,
         )
+        child = child_job(job, name="generation", log=Path(scratch) / "log", timeout_s=TIMEOUT_S)
+        process.run(child, on_text=on_text)
         result: dict[str, Any] = json.loads((out / "generation.json").read_text())
     return result

@@ -3,24 +3,25 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from artifacts.address import key_of
 from artifacts.manifest import MANIFEST
 from pipeline.evaluate import tuning_plots, tuning_search
-from recipes.schema import Slo
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import TunedJob
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
-    """Chooses the best feasible trial and makes `out` its engine, with `tuning/trials.json` and a plot."""
-    objective, slo = job["params"]["objective"], Slo.model_validate(job["params"]["slo"])
-    trials = [_trial(number, point, job) for number, point in enumerate(job["params"]["points"])]
+def build(job: TunedJob, progress: Progress) -> None:
+    """Chooses the best feasible trial and takes its engine, with `tuning/trials.json` and a plot."""
+    objective, slo = job.params.objective, job.params.slo
+    trials = [_trial(number, point, job) for number, point in enumerate(job.params.points)]
     best = tuning_search.choose(trials, objective, slo)
     number = trials.index(best)
-    _take(Path(job["inputs"][f"engine_{number}"]), out, progress)
-    tuning = out / "tuning"
+    _take(job.inputs[f"engine_{number}"], job.out, progress)
+    tuning = job.out / "tuning"
     tuning.mkdir(exist_ok=True)
     document = {
         "objective": objective,
@@ -32,20 +33,19 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
     tuning_plots.throughput_plot(trials, objective, slo, tuning / "trials.png")
 
 
-def _trial(number: int, point: Mapping[str, Any], job: Mapping[str, Any]) -> tuning_search.Trial:
+def _trial(number: int, point: Mapping[str, Any], job: TunedJob) -> tuning_search.Trial:
     """One trial, from its artifacts or from why there are none."""
-    engine = job["inputs"].get(f"engine_{number}")
-    measured = job["inputs"].get(f"measurement_{number}")
-    why = job["places"].get("failures", {}).get(str(number), "")
+    engine = job.inputs.get(f"engine_{number}")
+    measured = job.inputs.get(f"measurement_{number}")
     return tuning_search.Trial(
         point=point,
-        engine=key_of(Path(engine).name) if engine else None,
-        measurement=json.loads((Path(measured) / "measurement.json").read_text()) if measured else None,
-        why=why,
+        engine=key_of(engine.name) if engine else None,
+        measurement=json.loads((measured / "measurement.json").read_text()) if measured else None,
+        why=job.places.failures.get(number, ""),
     )
 
 
-def _take(engine: Path, out: Path, progress: Callable[[int, int, str], None]) -> None:
+def _take(engine: Path, out: Path, progress: Progress) -> None:
     """Fills `out` with the engine's files; sealed files of one file system are shared, not copied."""
     files = [path for path in sorted(engine.rglob("*")) if path.is_file() and path.name != MANIFEST]
     for done, path in enumerate(files, 1):

@@ -203,12 +203,12 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
     """One metric: a dot with its interval per engine, the limit as a line, what is beyond it shaded."""
-    known = [row for row in rows if None not in (row["value"], row["low"], row["high"])]
-    ends = [row[end] for row in known for end in ("low", "high")]
+    finite = [row for row in rows if None not in (row["value"], row["low"], row["high"])]
+    ends = [row[end] for row in finite for end in ("low", "high")]
     limits = sorted({row["limit"] for row in rows if row["limit"] is not None})
     if metric == "kl" and _wide([*ends, *limits]):
         axes.set_xscale("log")
-    for row in known:
+    for row in finite:
         marker, color = MARKS[row["outcome"]]
         y = labels.index(str(row["label"]))
         axes.plot([row["low"], row["high"]], [y, y], color=color, linewidth=2.2, solid_capstyle="butt")
@@ -218,9 +218,9 @@ def _draw_metric(axes: Axes, metric: str, rows: Sequence[Mapping[str, Any]], lab
         text.set(color=color, fontsize=8.5, ha="center")
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8})
     for row in rows:
-        if row not in known:
-            said = axes.text(0.5, labels.index(str(row["label"])), "not finite")
-            said.set(transform=axes.get_yaxis_transform(), color=BAD, ha="center", va="center")
+        if row not in finite:
+            note = axes.text(0.5, labels.index(str(row["label"])), "not finite")
+            note.set(transform=axes.get_yaxis_transform(), color=BAD, ha="center", va="center")
     _frame_metric(axes, metric, [*ends, *limits], limits)
 
 

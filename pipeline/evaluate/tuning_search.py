@@ -202,7 +202,7 @@ def _nearest(trials: Sequence[Trial], slo: Slo) -> str:
             f"none of {len(trials)} points could be built and measured; change tune.space as the reasons say"
         )
         return "\n".join([head, *(f"  {trial.label}: {trial.why}" for trial in trials)])
-    _, number, row = min(measured, key=lambda found: found[:2])
+    _, number, row = min(measured, key=lambda entry: entry[:2])
     missed = [
         f"{name} {have:.4g}, wanted at {'most' if name in AT_MOST else 'least'} {want:g}"
         for name, (have, want) in misses(row, slo).items()
@@ -234,9 +234,9 @@ def trial_rows(trials: Sequence[Trial], objective: Objective, slo: Slo) -> list[
     rows = []
     for trial in trials:
         best = best_row(trial, objective, slo)
-        shown = best or min(_rows(trial), key=lambda row: _excess(row, slo), default={})
+        row = best or min(_rows(trial), key=lambda row: _excess(row, slo), default={})
         missed = (
-            ", ".join(f"{name} {have:.4g}" for name, (have, _) in misses(shown, slo).items()) if shown else ""
+            ", ".join(f"{name} {have:.4g}" for name, (have, _) in misses(row, slo).items()) if row else ""
         )
-        rows.append({"point": trial.label, "feasible": best is not None, **shown, "why": trial.why or missed})
+        rows.append({"point": trial.label, "feasible": best is not None, **row, "why": trial.why or missed})
     return rows

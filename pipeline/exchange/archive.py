@@ -1,4 +1,4 @@
-"""Tar archives of strangers: what is in one before a byte is written, and those bytes and no more after.
+"""Untrusted tar archives: checked before a byte is written, and never more bytes than declared.
 
 Members are plain files and directories. What a compressed archive may unpack to is bounded by its own size,
 so that neither disk nor memory depends on what it declares.
@@ -64,15 +64,15 @@ class _Bounded:
 
 def members(blob: Path, *, compressed: bool) -> dict[str, int]:
     """Name -> bytes of every file in an archive, by its headers; a link in it is an ExchangeRefused."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for member, _ in _plain(blob, compressed=compressed):
         name = _name(member)
-        if name in found:
-            raise ExchangeRefused(f"{blob}: {name!r} is there twice; push it again")
-        if len(found) >= MAX_FILES:
-            raise ExchangeRefused(f"{blob}: more than {MAX_FILES:,} files; no model has as many")
-        found[name] = member.size
-    return found
+        if name in sizes:
+            raise ExchangeRefused(f"{blob}: {name!r} is in the archive twice; push it again")
+        if len(sizes) >= MAX_FILES:
+            raise ExchangeRefused(f"{blob}: more than {MAX_FILES:,} files, the most that an import takes")
+        sizes[name] = member.size
+    return sizes
 
 
 def extract(blob: Path, place: Callable[[str], Path | None], *, compressed: bool) -> None:
@@ -91,11 +91,13 @@ def _plain(blob: Path, *, compressed: bool) -> Iterator[tuple[tarfile.TarInfo, t
     with _opened(blob, compressed=compressed) as archive:
         for number, member in enumerate(archive):
             if number > 2 * MAX_FILES:
-                raise ExchangeRefused(f"{blob}: more than {2 * MAX_FILES:,} members; no model has as many")
+                raise ExchangeRefused(
+                    f"{blob}: more than {2 * MAX_FILES:,} members, the most that an import takes"
+                )
             if member.isdir():
                 continue
             if not member.isfile() or member.issparse():
-                raise ExchangeRefused(f"{blob}: {member.name!r} is no plain file; push what it stands for")
+                raise ExchangeRefused(f"{blob}: {member.name!r} is not a plain file; push the file itself")
             yield member, archive
 
 
@@ -110,7 +112,7 @@ def _opened(blob: Path, *, compressed: bool) -> Iterator[tarfile.TarFile]:
             with tarfile.open(fileobj=bounded, mode="r:") as archive:
                 yield archive
     except BROKEN as exc:
-        raise ExchangeRefused(f"{blob}: is no tar archive that can be read ({exc}); push it again") from None
+        raise ExchangeRefused(f"{blob}: is not a readable tar archive ({exc}); push it again") from None
 
 
 def _name(member: tarfile.TarInfo) -> str:

@@ -1,4 +1,4 @@
-"""Pushes a version to a place outside, and imports from one: the place's kind decides how."""
+"""Pushes a version to another system, and imports from one."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from pipeline.process.host import Host
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
-    """What a push came to."""
+    """The result of a push."""
 
     what: str
     """`engine` or `checkpoint`."""
@@ -51,39 +51,45 @@ def push(
         return _push(content(record, part or default_part(target), client), target, client, progress)
 
 
-def _push(what: Content, target: Target, client: Client, progress: Progress | None) -> Pushed:
+def _push(content: Content, target: Target, client: Client, progress: Progress | None) -> Pushed:
     if isinstance(target, Directory):
-        path = hf.write_directory(what, client, target.path, progress)
-        return Pushed(what=what.part, where=str(path), facts={"directory": str(path)})
+        path = hf.write_directory(content, client, target.path, progress)
+        return Pushed(what=content.part, where=str(path), facts={"directory": str(path)})
     if isinstance(target, Repository):
-        url = hf.upload(what, client, target, progress)
-        return Pushed(what=what.part, where=url, facts={"commit": url})
+        url = hf.upload(content, client, target, progress)
+        return Pushed(what=content.part, where=url, facts={"commit": url})
     if isinstance(target, Layout):
         digest, tag = (
-            oci_write.write_layout(what, client, target, progress),
-            target.tag or oci_write.default_tag(what),
+            oci_write.write_layout(content, client, target, progress),
+            target.tag or oci_write.default_tag(content),
         )
         where = f"oci:{target.path}:{tag}"
-        return Pushed(what=what.part, where=where, facts={"digest": digest, "tag": tag})
-    made = mlflow_push.push(what, client, target, progress)
-    where = f"mlflow:{target.address}#{made.model}/{made.number}"
+        return Pushed(what=content.part, where=where, facts={"digest": digest, "tag": tag})
+    registered = mlflow_push.push(content, client, target, progress)
+    where = f"mlflow:{target.address}#{registered.model}/{registered.number}"
     return Pushed(
-        what=what.part, where=where, facts={"model": made.model, "number": made.number, "new": made.new}
+        what=content.part,
+        where=where,
+        facts={"model": registered.model, "number": registered.number, "new": registered.new},
     )
 
 
-def take(source: str, name: str, client: Client, host: Host, progress: Progress | None = None) -> Adopted:
+def import_version(
+    source: str, name: str, client: Client, host: Host, progress: Progress | None = None
+) -> Adopted:
     """Imports what is at a place; `source` is as `pipeline.exchange.target.parse_source` reads it."""
     where = parse_source(source)
-    with _here(where, client, progress) as (directory, said):
+    with _fetched(where, client, progress) as (directory, origin):
         try:
-            return adopt(directory, name, {"from": source, **said}, client, host)
+            return adopt(directory, name, {"from": source, **origin}, client, host)
         except (SourceError, ExchangeRefused) as exc:
             raise type(exc)(str(exc).replace(str(directory), source)) from exc
 
 
 @contextmanager
-def _here(where: Target, client: Client, progress: Progress | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _fetched(
+    where: Target, client: Client, progress: Progress | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields a directory with the files of a place, and what the place says of them."""
     if isinstance(where, Directory):
         yield where.path.absolute(), {}
@@ -105,10 +111,10 @@ def _here(where: Target, client: Client, progress: Progress | None) -> Iterator[
     with working_beside(client.store.root / "import") as draft:
         version = mlflow.fetch(where, draft, progress)
         (draft / mlflow_push.MLMODEL).unlink(missing_ok=True)
-        yield draft, _said_by_mlflow(version)
+        yield draft, _mlflow_origin(version)
 
 
-def _said_by_mlflow(version: Mapping[str, Any]) -> dict[str, Any]:
+def _mlflow_origin(version: Mapping[str, Any]) -> dict[str, Any]:
     tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
     licence = {"licence": tags["enginery.licence"]} if "enginery.licence" in tags else {}
     return {"model": f"{version['name']}/{version['version']}", **licence}

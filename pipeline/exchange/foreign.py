@@ -48,7 +48,7 @@ class Foreign:
     model: str = ""
     licence: Mapping[str, Any] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
-    """What it says of where it comes from, which nobody has checked."""
+    """What it states about its origin, unverified."""
     code: bool = False
     """Loading it runs compiled code that is part of it."""
 
@@ -68,11 +68,11 @@ def recognise(directory: Path) -> Foreign:
     if _is_engine(files):
         links = [name for name in names if not is_plain(files[name])]
         if links:
-            raise ExchangeRefused(f"{directory}: {links[0]} is no plain file; copy what it leads to (cp -rL)")
+            raise ExchangeRefused(f"{directory}: {links[0]} is not a plain file; copy its target (cp -rL)")
     if VERSION in files:
         return _pulled(directory)
     if "engine.json" in files:
-        return _ours(directory, names)
+        return _own_engine(directory, names)
     written = _format_of(files)
     return _built_elsewhere(directory, names, written) if written is not None else _checkpoint(directory)
 
@@ -82,11 +82,11 @@ def expected(names: Iterable[str], where: str) -> tuple[str, ...]:
 
     Neither is an ExchangeRefused, an incomplete checkpoint a SourceError.
     """
-    held = set(names)
-    if _is_engine(held):
-        return tuple(sorted(held))
-    if "config.json" in held:
-        return tuple(sorted({*check_names(held, where), *(held & {QUANTIZATION})}))
+    present = set(names)
+    if _is_engine(present):
+        return tuple(sorted(present))
+    if "config.json" in present:
+        return tuple(sorted({*check_names(present, where), *(present & {QUANTIZATION})}))
     raise ExchangeRefused(
         f"{where} holds neither an engine (engine.json, or config.json with rank0.engine) nor a "
         "checkpoint (config.json with safetensors); nothing was imported"
@@ -114,24 +114,24 @@ def _pulled(directory: Path) -> Foreign:
     version = unseal((directory / VERSION).read_text(), VERSION)
     manifest = read_manifest((directory / MANIFEST).read_text(), MANIFEST)
     if "engine.json" in manifest.files:
-        found = _ours(directory, tuple(manifest.files))
+        foreign = _own_engine(directory, tuple(manifest.files))
     else:
-        found = replace(_checkpoint(directory), names=tuple(manifest.files))
-    said = version.get("facts", {})
-    told = {name: said[name] for name in ("target", "gpus") if name in said}
+        foreign = replace(_checkpoint(directory), names=tuple(manifest.files))
+    stated_facts = version.get("facts", {})
+    kept_facts = {name: stated_facts[name] for name in ("target", "gpus") if name in stated_facts}
     claims = {
         name: version.get(name) for name in ("name", "number", "key", "manifest_digest", "published_at")
     }
-    return replace(found, facts={**found.facts, **told}, claims=claims)
+    return replace(foreign, facts={**foreign.facts, **kept_facts}, claims=claims)
 
 
-def _ours(directory: Path, names: tuple[str, ...]) -> Foreign:
+def _own_engine(directory: Path, names: tuple[str, ...]) -> Foreign:
     about = _json(directory / "engine.json")
     try:
         facts = described(about)
     except (KeyError, TypeError) as exc:
         raise ExchangeRefused(
-            f"{directory / 'engine.json'}: is not as this version writes it ({exc!r}); build it again"
+            f"{directory / 'engine.json'}: is not as this enginery writes it ({exc!r}); build it again"
         ) from None
     facts |= {"target": "unknown", "gpus": [{"name": about.get("gpu") or UNKNOWN_GPU, "sm": about.get("sm")}]}
     names = tuple(name for name in names if name not in (MANIFEST, VERSION))
@@ -157,9 +157,9 @@ def _built_elsewhere(directory: Path, names: tuple[str, ...], written: ForeignFo
 def _checkpoint(directory: Path) -> Foreign:
     """A checkpoint in Hugging Face layout, quantized as ModelOpt writes it, or not at all."""
     require_inside(directory, terms.TEXT)
-    taken = local_names(directory)
+    local = local_names(directory)
     try:
-        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in taken})
+        require_sizes(f"{directory}/", {name: (directory / name).stat().st_size for name in local})
         require_json(directory)
         opened = open_checkpoint(directory)
         shape, block = read_shape(opened.config, directory), quantization_block(opened)
@@ -167,9 +167,9 @@ def _checkpoint(directory: Path) -> Foreign:
         kv_cache = stated.kv_cache(block)
     except SourceError as exc:
         raise SourceError(f"{exc}; nothing was imported") from None
-    names = [*taken, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
-    said = front_matter(directory)
-    base = said.get("base_model")
+    names = [*local, *(n for n in (QUANTIZATION,) if (directory / n).is_file())]
+    front = front_matter(directory)
+    base = front.get("base_model")
     return Foreign(
         kind=CHECKPOINT if precision.quantizes or kv_cache != "auto" else SOURCE,
         names=tuple(names),
@@ -196,8 +196,8 @@ def _checkpoint(directory: Path) -> Foreign:
 
 def _licence(directory: Path) -> Mapping[str, Any] | None:
     """What the card says, as a version's own source says it, with the texts; None where nothing is said."""
-    found = terms.licence_in(directory)
-    return found if found["stated"] or found["texts"] else None
+    licence = terms.licence_in(directory)
+    return licence if licence["stated"] or licence["texts"] else None
 
 
 def _json(path: Path) -> dict[str, Any]:

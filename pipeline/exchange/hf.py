@@ -29,26 +29,26 @@ README = "README.md"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def write_directory(what: Content, client: Client, target: Path, progress: Progress | None = None) -> Path:
+def write_directory(content: Content, client: Client, target: Path, progress: Progress | None = None) -> Path:
     """Writes what a repository of the part would hold, with its card, to the new directory `target`."""
     where = target.absolute()
     refuse_taken(where)
-    with working_beside(where, what.manifest.size_bytes) as draft:
+    with working_beside(where, content.manifest.size_bytes) as draft:
         repository = draft / "repository"
-        _write(what, client, repository, progress)
+        _write(content, client, repository, progress)
         tree.sync_all(repository)
         refuse_taken(where)
         repository.rename(where)
     return where
 
 
-def _write(what: Content, client: Client, directory: Path, progress: Progress | None) -> None:
+def _write(content: Content, client: Client, directory: Path, progress: Progress | None) -> None:
     """Writes the part, and the card in the place of the one that its source may have."""
-    write(what, client, directory, progress)
-    (directory / README).write_text(card(what))
+    write(content, client, directory, progress)
+    (directory / README).write_text(card(content))
 
 
-def upload(what: Content, client: Client, to: Repository, progress: Progress | None = None) -> str:
+def upload(content: Content, client: Client, to: Repository, progress: Progress | None = None) -> str:
     """Commits the part and its card to a repository, which is made private where it is new; returns its URL.
 
     Token, proxy and address are those that huggingface_hub is set up for.
@@ -56,33 +56,36 @@ def upload(what: Content, client: Client, to: Repository, progress: Progress | N
     if to.revision != "main":
         raise ExchangeRefused(f"hf://{to.repo}@{to.revision} names a commit; push to hf://{to.repo}")
     api = HfApi(library_name="enginery")
-    with working_beside(client.store.root / "push", what.manifest.size_bytes) as draft, _said(to.repo):
-        _write(what, client, draft / "repo", progress)
+    with (
+        working_beside(client.store.root / "push", content.manifest.size_bytes) as draft,
+        _hub_errors(to.repo),
+    ):
+        _write(content, client, draft / "repo", progress)
         api.create_repo(to.repo, private=True, exist_ok=True)
-        made = api.upload_folder(
+        commit = api.upload_folder(
             repo_id=to.repo,
             folder_path=draft / "repo",
-            commit_message=f"{what.record.reference} by enginery",
+            commit_message=f"{content.record.reference} by enginery",
         )
-    return str(made.commit_url)
+    return str(commit.commit_url)
 
 
 def fetch(source: Repository, cache: Path, progress: Ticks) -> tuple[Path, str]:
     """Downloads a checkpoint from a hub, each file verified; returns its directory and the commit's hash."""
-    with _said(source.repo):
+    with _hub_errors(source.repo):
         commit = source.revision
         if not COMMIT.fullmatch(commit):
             commit = str(HfApi(library_name="enginery").model_info(source.repo, revision=commit).sha)
     remote = Remote(source.repo, commit, cache)
     files = hub.listing(remote)
-    left = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
-    disk.ReportFullDisk(cache, f"hf://{source.repo}", needed_bytes=left).require()
+    needed = IMPORT_COPIES * sum(file.size for file in files) - disk.allocated_bytes(remote.directory)
+    disk.ReportFullDisk(cache, f"hf://{source.repo}", needed_bytes=needed).require()
     hub_download.fetch(remote, files, progress)
     return remote.directory / "files", commit
 
 
 @contextmanager
-def _said(repo: str) -> Iterator[None]:
+def _hub_errors(repo: str) -> Iterator[None]:
     """Turns what a hub or the way to it refuses into an ExchangeFailed without addresses or tokens."""
     try:
         yield
@@ -105,9 +108,9 @@ def front_matter(directory: Path) -> dict[str, Any]:
     path = directory / README
     if not path.is_file():
         return {}
-    found = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
+    match = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(errors="replace"), re.DOTALL)
     try:
-        said = yaml_text.parse_card(found[1]) if found else None
+        front = yaml_text.parse_card(match[1]) if match else None
     except yaml.YAMLError:
         return {}
-    return json.loads(json.dumps(said, default=str)) if isinstance(said, dict) else {}
+    return json.loads(json.dumps(front, default=str)) if isinstance(front, dict) else {}

@@ -69,13 +69,13 @@ class Server:
         return self.patiently(once)
 
     def require(self, response: httpx.Response) -> None:
-        """Raises Said for an error that MLflow explains, httpx.HTTPStatusError for one that may pass."""
+        """Raises MlflowError for an error that MLflow explains, httpx.HTTPStatusError for a transient one."""
         if response.is_success:
             return
         if response.status_code in PASSING:
             response.raise_for_status()
         response.read()
-        raise Said(self.address, response)
+        raise MlflowError(self.address, response)
 
     def patiently(self, call: Callable[[], T]) -> T:
         """Calls again, a few times, after failures that may pass."""
@@ -107,7 +107,7 @@ class Server:
 
         self.patiently(once)
 
-    def download(self, from_: str, path: Path, size: int, got: Callable[[int], None]) -> None:
+    def download(self, from_: str, path: Path, size: int, received: Callable[[int], None]) -> None:
         """Writes one artifact of a size to `path`, and no byte more; tells the bytes of each piece."""
 
         def once() -> None:
@@ -120,43 +120,43 @@ class Server:
                                 f"{self.address}: {from_} is listed with {size:,} bytes, and more come"
                             )
                         out.write(chunk)
-                        got(len(chunk))
+                        received(len(chunk))
 
         self.patiently(once)
 
     def files(self, folder: str) -> dict[str, int]:
         """Name relative to `folder` -> bytes of every artifact below it."""
-        found, open_ = {}, [""]
+        sizes, open_ = {}, [""]
         while open_:
             below = open_.pop()
             path = f"{folder}/{below}".rstrip("/")
-            for one in self.get("mlflow-artifacts/artifacts", path=path).get("files", []):
-                name = f"{below}/{one['path']}" if below else str(one["path"])
+            for entry in self.get("mlflow-artifacts/artifacts", path=path).get("files", []):
+                name = f"{below}/{entry['path']}" if below else str(entry["path"])
                 _check(name, self.address)
-                if one.get("is_dir"):
+                if entry.get("is_dir"):
                     open_.append(name)
                 else:
-                    found[name] = int(one.get("file_size", 0))
-                if len(found) + len(open_) > MAX_FILES:
+                    sizes[name] = int(entry.get("file_size", 0))
+                if len(sizes) + len(open_) > MAX_FILES:
                     raise ExchangeRefused(
-                        f"{self.address}: more than {MAX_FILES:,} files; no model has as many"
+                        f"{self.address}: more than {MAX_FILES:,} files, the most that an import takes"
                     )
-        return dict(sorted(found.items()))
+        return dict(sorted(sizes.items()))
 
     def _place(self, path: str) -> str:
         return f"{self.address}/api/2.0/mlflow-artifacts/artifacts/{quote(path)}"
 
 
-class Said(ExchangeFailed):
-    """MLflow's refusal, in its words."""
+class MlflowError(ExchangeFailed):
+    """An error that MLflow reports."""
 
     def __init__(self, address: str, response: httpx.Response) -> None:
         try:
-            said = response.json()
+            document = response.json()
         except ValueError:
-            said = {}
-        self.code = str(said.get("error_code", "")) if isinstance(said, Mapping) else ""
-        text = str(said.get("message", "")) if isinstance(said, Mapping) else ""
+            document = {}
+        self.code = str(document.get("error_code", "")) if isinstance(document, Mapping) else ""
+        text = str(document.get("message", "")) if isinstance(document, Mapping) else ""
         hint = "set MLFLOW_TRACKING_TOKEN" if response.status_code in (401, 403) else "check the address"
         super().__init__(f"{address}: HTTP {response.status_code} {self.code}: {text[:500]}; {hint}")
 
@@ -204,30 +204,32 @@ def _version(server: Server, source: RegisteredModel) -> dict[str, Any]:
     """The version that is meant: by number, by alias, or the newest."""
     name = str(source.model)
     if source.alias is not None:
-        found = server.get("mlflow/registered-models/alias", name=name, alias=source.alias)["model_version"]
+        version_document = server.get("mlflow/registered-models/alias", name=name, alias=source.alias)[
+            "model_version"
+        ]
     elif source.number is not None:
-        found = server.get("mlflow/model-versions/get", name=name, version=str(source.number))[
+        version_document = server.get("mlflow/model-versions/get", name=name, version=str(source.number))[
             "model_version"
         ]
     else:
         every = versions(server, name)
         if not every:
             raise ExchangeRefused(f"mlflow:{source.address}#{name}: it has no version; check the name")
-        found = max(every, key=lambda one: int(one["version"]))
-    version: dict[str, Any] = found
+        version_document = max(every, key=lambda candidate: int(candidate["version"]))
+    version: dict[str, Any] = version_document
     return version
 
 
 def versions(server: Server, name: str) -> list[dict[str, Any]]:
     """Every version of a registered model."""
-    wanted, found, page = json.dumps(name), [], ""
+    quoted, documents, page = json.dumps(name), [], ""
     while True:
         more = {"page_token": page} if page else {}
-        answer = server.get("mlflow/model-versions/search", filter=f"name={wanted}", **more)
-        found += answer.get("model_versions", [])
+        answer = server.get("mlflow/model-versions/search", filter=f"name={quoted}", **more)
+        documents += answer.get("model_versions", [])
         page = answer.get("next_page_token", "")
         if not page:
-            return found
+            return documents
 
 
 def location(uri: str, address: str) -> str:
@@ -246,7 +248,7 @@ def _check_all(names: Iterable[str], address: str) -> None:
     try:
         check_names(name for name in names if name not in RESERVED)
     except ValueError as exc:
-        raise ExchangeRefused(f"{address}: {exc}; nothing of this model is taken") from None
+        raise ExchangeRefused(f"{address}: {exc}; nothing was imported") from None
 
 
 def _check(name: str, address: str) -> None:
@@ -255,4 +257,4 @@ def _check(name: str, address: str) -> None:
         if name not in RESERVED:
             check_name(name)
     except ValueError as exc:
-        raise ExchangeRefused(f"{address}: {exc}; nothing of this model is taken") from None
+        raise ExchangeRefused(f"{address}: {exc}; nothing was imported") from None

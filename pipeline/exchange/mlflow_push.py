@@ -14,7 +14,7 @@ from artifacts.client import Client
 from artifacts.store import tree
 from artifacts.version import VersionRecord
 from pipeline.errors import ExchangeFailed, ExchangeRefused
-from pipeline.exchange.mlflow import Said, Server, connect, location, versions
+from pipeline.exchange.mlflow import MlflowError, Server, connect, location, versions
 from pipeline.exchange.model_card import body
 from pipeline.exchange.pushed_content import Content, Progress, working_beside, write
 from pipeline.exchange.target import RegisteredModel
@@ -51,7 +51,7 @@ class Pushed:
     """False where it was there already."""
 
 
-def push(what: Content, client: Client, to: RegisteredModel, progress: Progress | None = None) -> Pushed:
+def push(content: Content, client: Client, to: RegisteredModel, progress: Progress | None = None) -> Pushed:
     """Registers the part as a new version of a model, with the files, metrics and card of ours.
 
     The version is made last, when every file is there in its size. The same version again is the one that is
@@ -59,17 +59,17 @@ def push(what: Content, client: Client, to: RegisteredModel, progress: Progress 
     """
     if to.number is not None or to.alias is not None:
         raise ExchangeRefused(f"mlflow: numbers versions itself; push to mlflow:{to.address}#{to.model}")
-    server, model = connect(to.address), to.model or model_name(what.record)
+    server, model = connect(to.address), to.model or model_name(content.record)
     with server.client:
-        if (found := _there(server, model, what)) is not None:
-            return Pushed(model=model, number=found, new=False)
-        with working_beside(client.store.root / "push", what.manifest.size_bytes) as draft:
-            write(what, client, draft / "files", progress)
-            with _run(server, what.record) as run:
-                _describe(draft / "files", what, str(run["run_id"]))
+        if (existing := _existing_version(server, model, content)) is not None:
+            return Pushed(model=model, number=existing, new=False)
+        with working_beside(client.store.root / "push", content.manifest.size_bytes) as draft:
+            write(content, client, draft / "files", progress)
+            with _run(server, content.record) as run:
+                _describe(draft / "files", content, str(run["run_id"]))
                 _upload(server, draft / "files", str(run["artifact_uri"]), progress)
-                _log(server, str(run["run_id"]), what)
-                number = _register(server, model, what, run)
+                _log(server, str(run["run_id"]), content)
+                number = _register(server, model, content, run)
     return Pushed(model=model, number=number, new=True)
 
 
@@ -78,18 +78,18 @@ def model_name(record: VersionRecord) -> str:
     return re.sub(r"[/:]", ".", record.name)
 
 
-def _there(server: Server, model: str, what: Content) -> int | None:
+def _existing_version(server: Server, model: str, content: Content) -> int | None:
     """Number of the version that has these files already."""
     try:
         server.get("mlflow/registered-models/get", name=model)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    for one in versions(server, model):
-        tags: dict[str, str] = {tag["key"]: tag["value"] for tag in one.get("tags", [])}
-        if (tags.get(REFERENCE), tags.get(KEY)) == (what.record.reference, what.manifest.key):
-            return int(one["version"])
+    for version in versions(server, model):
+        tags: dict[str, str] = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        if (tags.get(REFERENCE), tags.get(KEY)) == (content.record.reference, content.manifest.key):
+            return int(version["version"])
     return None
 
 
@@ -98,7 +98,7 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
     """A run that ends as FINISHED with the block, and as FAILED with an exception."""
     try:
         server.post("mlflow/experiments/create", name=EXPERIMENT)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code != EXISTS:
             raise
     experiment = server.get("mlflow/experiments/get-by-name", experiment_name=EXPERIMENT)["experiment"]
@@ -116,18 +116,18 @@ def _run(server: Server, record: VersionRecord) -> Iterator[dict[str, Any]]:
         server.post("mlflow/runs/update", run_id=run["run_id"], status=status, end_time=_now_ms())
 
 
-def _describe(files: Path, what: Content, run: str) -> None:
+def _describe(files: Path, content: Content, run: str) -> None:
     """Writes the file that makes it a model of MLflow's; it loads in none of MLflow's own flavors."""
-    facts = what.record.facts
+    facts = content.record.facts
     flavor = {name: facts[name] for name in ("backend", "format", "tp", "pp", "toolchain") if name in facts}
-    said: dict[str, Any] = {
+    document: dict[str, Any] = {
         "artifact_path": FOLDER,
-        "flavors": {FLAVOR: {"part": what.part, "version": what.record.reference, **flavor}},
-        "model_size_bytes": what.manifest.size_bytes,
+        "flavors": {FLAVOR: {"part": content.part, "version": content.record.reference, **flavor}},
+        "model_size_bytes": content.manifest.size_bytes,
         "run_id": run,
-        "utc_time_created": f"{what.record.published_at:%Y-%m-%d %H:%M:%S.%f}",
+        "utc_time_created": f"{content.record.published_at:%Y-%m-%d %H:%M:%S.%f}",
     }
-    (files / MLMODEL).write_text(yaml.safe_dump(said, sort_keys=True))
+    (files / MLMODEL).write_text(yaml.safe_dump(document, sort_keys=True))
 
 
 def _upload(server: Server, files: Path, uri: str, progress: Progress | None) -> None:
@@ -145,14 +145,14 @@ def _upload(server: Server, files: Path, uri: str, progress: Progress | None) ->
     for name in sizes:
         server.upload(files / name, f"{folder}/{name}", sent)
     listed = server.files(folder)
-    odd = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
-    if odd:
-        raise ExchangeFailed(f"{server.address}: {odd[0]} is not there in full after its upload; push again")
+    differing = sorted(name for name in {*sizes, *listed} if sizes.get(name) != listed.get(name))
+    if differing:
+        raise ExchangeFailed(f"{server.address}: {differing[0]} is incomplete after its upload; push again")
 
 
-def _log(server: Server, run: str, what: Content) -> None:
+def _log(server: Server, run: str, content: Content) -> None:
     """Gives the run our metrics and, as parameters, what was built."""
-    now, record = _now_ms(), what.record
+    now, record = _now_ms(), content.record
     metrics = [
         {"key": metric.name.replace("@", "/"), "value": metric.value, "timestamp": now, "step": 0}
         for metric in record.metrics
@@ -164,32 +164,32 @@ def _log(server: Server, run: str, what: Content) -> None:
         server.post("mlflow/runs/log-batch", run_id=run, metrics=metrics[start : start + METRICS])
 
 
-def _register(server: Server, model: str, what: Content, run: dict[str, Any]) -> int:
+def _register(server: Server, model: str, content: Content, run: dict[str, Any]) -> int:
     """Makes the version, and the model where it is new; returns its number."""
     try:
         server.post("mlflow/registered-models/create", name=model)
-    except Said as exc:
+    except MlflowError as exc:
         if exc.code != EXISTS:
             raise
-    record = what.record
+    record = content.record
     tags = {
         REFERENCE: record.reference,
-        KEY: what.manifest.key,
-        "enginery.part": what.part,
-        "enginery.manifest_digest": what.manifest.digest,
+        KEY: content.manifest.key,
+        "enginery.part": content.part,
+        "enginery.manifest_digest": content.manifest.digest,
         "enginery.verdict": record.verdict,
         "enginery.model": record.model,
-        "enginery.licence": what.licence or "",
+        "enginery.licence": content.licence or "",
     }
-    made = server.post(
+    answer = server.post(
         "mlflow/model-versions/create",
         name=model,
         source=f"{run['artifact_uri']}/{FOLDER}",
         run_id=run["run_id"],
-        description=body(what),
+        description=body(content),
         tags=[{"key": key, "value": value[:TAG_CHARACTERS]} for key, value in tags.items() if value],
     )
-    return int(made["model_version"]["version"])
+    return int(answer["model_version"]["version"])
 
 
 def _now_ms() -> int:

@@ -16,24 +16,24 @@ OF_CHECKPOINT = ("Accuracy", "Where it comes from", "Lineage", "Recipe")
 """Sections that are true of the checkpoint too; the others are the engine's."""
 
 OF_ENGINE = ("Accuracy", "Speed", "What it needs, and its limits", "Where it comes from", "Lineage", "Recipe")
-"""Sections for those who have no registry of ours."""
+"""Sections for readers without access to the registry."""
 
 
-def card(what: Content) -> str:
+def card(content: Content) -> str:
     """The card as Markdown with YAML front matter."""
-    front = yaml.safe_dump(front_matter(what), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n{body(what)}"
+    front = yaml.safe_dump(front_matter(content), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{body(content)}"
 
 
-def body(what: Content) -> str:
+def body(content: Content) -> str:
     """The card without front matter: the facts and words of the engine card."""
-    of = Card(record=_public_record(what.record), remarks=what.remarks)
-    found = card_markdown.sections(of)
-    if what.part == "checkpoint" and found["Accuracy"]:
+    of = Card(record=_public_record(content.record), remarks=content.remarks)
+    sections = card_markdown.sections(of)
+    if content.part == "checkpoint" and sections["Accuracy"]:
         backend = card_markdown.plain(str(of.record.facts.get("backend")))
-        found["Accuracy"] += f"\n\nScored as the engine ({backend}) that was built from this checkpoint."
-    chosen = OF_ENGINE if what.part == "engine" else OF_CHECKPOINT
-    return card_markdown.page(of, {title: found[title] for title in chosen})
+        sections["Accuracy"] += f"\n\nScored as the engine ({backend}) that was built from this checkpoint."
+    chosen = OF_ENGINE if content.part == "engine" else OF_CHECKPOINT
+    return card_markdown.page(of, {title: sections[title] for title in chosen})
 
 
 def _public_record(record: VersionRecord) -> VersionRecord:
@@ -46,13 +46,13 @@ def _public_record(record: VersionRecord) -> VersionRecord:
     )
 
 
-def front_matter(what: Content) -> dict[str, Any]:
+def front_matter(content: Content) -> dict[str, Any]:
     """What the hub indexes: licence, base model, task and tags."""
-    record = what.record
+    record = content.record
     repo = record.source.get("repo")
     base = {"base_model": repo, "base_model_relation": "quantized"} if repo else {}
     return {
-        **licence(what.licence),
+        **licence(content.licence),
         **base,
         "pipeline_tag": "text-generation",
         "library_name": "transformers",
@@ -60,21 +60,21 @@ def front_matter(what: Content) -> dict[str, Any]:
     }
 
 
-def licence(said: str | None) -> dict[str, Any]:
+def licence(expression: str | None) -> dict[str, Any]:
     """A licence as hubs index it: lower-case names, a list of those to choose from, `other` with its name."""
-    if said in (None, UNSTATED):  # which hubs would take for a licence's name
+    if expression in (None, UNSTATED):  # which hubs would take for a licence's name
         return {}
-    if " OR " in said:
-        return {"license": [licence(one)["license"] for one in said.split(" OR ")]}
-    if said.startswith(REFERENCE):
-        name = said.removeprefix(REFERENCE)
+    if " OR " in expression:
+        return {"license": [licence(choice)["license"] for choice in expression.split(" OR ")]}
+    if expression.startswith(REFERENCE):
+        name = expression.removeprefix(REFERENCE)
         return {"license": "other", **({"license_name": name} if name != "other" else {})}
-    return {"license": said.lower() if said.lower() in SPDX else said}
+    return {"license": expression.lower() if expression.lower() in SPDX else expression}
 
 
 def _formats(record: VersionRecord) -> list[str]:
-    said = record.recipe.get("format", "none")
-    names = [said] if isinstance(said, str) else [said["default"], *said["except"].values()]
+    format_ = record.recipe.get("format", "none")
+    names = [format_] if isinstance(format_, str) else [format_["default"], *format_["except"].values()]
     return [name for name in dict.fromkeys(names) if name != "none"]
 
 

@@ -64,10 +64,10 @@ def order(layer: Mapping[str, Any]) -> tuple[int, str]:
     return kind, layer["annotations"][FILEPATH]
 
 
-def config_of(what: Content, layers: list[dict[str, Any]]) -> dict[str, Any]:
+def config_of(content: Content, layers: list[dict[str, Any]]) -> dict[str, Any]:
     """The model's configuration, of the fields that its schema has."""
-    record, facts = what.record, what.record.facts
-    said = facts.get("format", "none")
+    record, facts = content.record, content.record.facts
+    format_ = facts.get("format", "none")
     repo = record.source.get("repo")
     descriptor = {
         "createdAt": record.published_at.isoformat(),
@@ -75,14 +75,14 @@ def config_of(what: Content, layers: list[dict[str, Any]]) -> dict[str, Any]:
         "version": str(record.number),
         "sourceURL": f"https://huggingface.co/{repo}" if repo else None,
         "revision": record.source.get("revision"),
-        "licenses": [what.licence] if what.licence else None,
-        "description": f"{what.part} of {record.reference}, verdict {record.verdict}",
+        "licenses": [content.licence] if content.licence else None,
+        "description": f"{content.part} of {record.reference}, verdict {record.verdict}",
     }
     config = {
         "architecture": "transformer",
-        "format": facts.get("backend") if what.part == "engine" else "safetensors",
+        "format": facts.get("backend") if content.part == "engine" else "safetensors",
         "precision": facts.get("dtype"),
-        "quantization": said if isinstance(said, str) else "mixed",
+        "quantization": format_ if isinstance(format_, str) else "mixed",
         "capabilities": {"inputTypes": ["text"], "outputTypes": ["text"]},
     }
     return {
@@ -92,7 +92,7 @@ def config_of(what: Content, layers: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def manifest_of(what: Content, config: dict[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
+def manifest_of(content: Content, config: dict[str, Any], layers: list[dict[str, Any]]) -> dict[str, Any]:
     """The manifest over the descriptors of configuration and layers."""
     return {
         "schemaVersion": 2,
@@ -101,12 +101,12 @@ def manifest_of(what: Content, config: dict[str, Any], layers: list[dict[str, An
         "config": config,
         "layers": layers,
         "annotations": {
-            "org.opencontainers.image.created": what.record.published_at.isoformat(),
-            "org.opencontainers.image.title": what.record.name,
-            "org.opencontainers.image.version": str(what.record.number),
-            **({LICENCES: what.licence} if what.licence else {}),
-            "enginery.part": what.part,
-            "enginery.key": what.manifest.key,
-            "enginery.manifest.digest": what.manifest.digest,
+            "org.opencontainers.image.created": content.record.published_at.isoformat(),
+            "org.opencontainers.image.title": content.record.name,
+            "org.opencontainers.image.version": str(content.record.number),
+            **({LICENCES: content.licence} if content.licence else {}),
+            "enginery.part": content.part,
+            "enginery.key": content.manifest.key,
+            "enginery.manifest.digest": content.manifest.digest,
         },
     }

@@ -55,20 +55,20 @@ def survey(source: Layout) -> Packed:
     """
     where = source.path.absolute()
     manifest = _manifest(where, chosen(where, source.tag))
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for layer in manifest["layers"]:
-        for name, size in _held(where, layer).items():
-            if name in found and (_compressed(layer) is not None or not _note(layer, FILE)):
+        for name, size in _layer_files(where, layer).items():
+            if name in sizes and (_compressed(layer) is not None or not _annotation(layer, FILE)):
                 raise ExchangeRefused(f"{where}: {name!r} is in two layers; push the model again")
-            found[name] = found.get(name, 0) + size
-    if len(found) > archive.MAX_FILES:
-        raise ExchangeRefused(f"{where}: {len(found):,} files; no model has more than {archive.MAX_FILES:,}")
+            sizes[name] = sizes.get(name, 0) + size
+    if len(sizes) > archive.MAX_FILES:
+        raise ExchangeRefused(f"{where}: {len(sizes):,} files; no model has more than {archive.MAX_FILES:,}")
     try:
-        check_names(name for name in found if name not in RESERVED)
+        check_names(name for name in sizes if name not in RESERVED)
     except ValueError as exc:
-        raise ExchangeRefused(f"{where}: {exc}; nothing of this model is taken") from None
-    taken = expected(found, str(where))
-    return Packed(where=where, manifest=manifest, files={name: found[name] for name in taken})
+        raise ExchangeRefused(f"{where}: {exc}; nothing was imported") from None
+    names = expected(sizes, str(where))
+    return Packed(where=where, manifest=manifest, files={name: sizes[name] for name in names})
 
 
 def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> None:
@@ -79,10 +79,14 @@ def unpack(packed: Packed, target: Path, progress: Progress | None = None) -> No
         done += layer["size"]
         if progress is not None:
             progress(done, sum(each["size"] for each in layers))
-    for name, said in {_note(one, FILE): _note(one, FILE_SHA) for one in layers if _note(one, FILE)}.items():
-        if name in packed.files and (found := _sha256(target / name)) != said:
+    for name, expected_sha in {
+        _annotation(descriptor, FILE): _annotation(descriptor, FILE_SHA)
+        for descriptor in layers
+        if _annotation(descriptor, FILE)
+    }.items():
+        if name in packed.files and (actual_sha := _sha256(target / name)) != expected_sha:
             raise ArtifactCorrupt(
-                f"{packed.where}: {name}: sha256 {found} of its joined parts, {said} expected"
+                f"{packed.where}: {name}: sha256 {actual_sha} of its joined parts, {expected_sha} expected"
             )
 
 
@@ -93,24 +97,24 @@ def _manifest(where: Path, descriptor: Mapping[str, Any]) -> dict[str, Any]:
         raise ExchangeRefused(f"{path}: {path.stat().st_size:,} bytes; a manifest has at most {JSON_BYTES:,}")
     data = path.read_bytes()
     _require(path, descriptor, hashlib.sha256(data).hexdigest(), len(data))
-    found = parse_json(data, str(path))
-    kind, layers = found.get("artifactType"), found.get("layers")
+    document = parse_json(data, str(path))
+    kind, layers = document.get("artifactType"), document.get("layers")
     if not isinstance(layers, list) or not all(
-        isinstance(one, dict) and "mediaType" in one for one in layers
+        isinstance(item, dict) and "mediaType" in item for item in layers
     ):
-        raise ExchangeRefused(f"{path}: layers is no list of layers; push the model again")
-    problems = [problem for layer in layers if (problem := _refused(layer))]
+        raise ExchangeRefused(f"{path}: layers is not a list of layers; push the model again")
+    problems = [problem for layer in layers if (problem := _layer_problem(layer))]
     if kind not in TYPES:
         raise ExchangeRefused(f"{path}: artifactType is {kind!r}; only ModelPack is read: {', '.join(TYPES)}")
     if problems:
         raise ExchangeRefused(f"{path}: {problems[0]}")
     if len(layers) > archive.MAX_FILES:
         raise ExchangeRefused(f"{path}: {len(layers):,} layers; no model has more than {archive.MAX_FILES:,}")
-    manifest: dict[str, Any] = found
+    manifest: dict[str, Any] = document
     return manifest
 
 
-def _refused(layer: Mapping[str, Any]) -> str | None:
+def _layer_problem(layer: Mapping[str, Any]) -> str | None:
     """Why a layer is not read."""
     kind, size = str(layer["mediaType"]), layer.get("size")
     if type(size) is not int or not 0 <= size < 1 << 63:
@@ -127,7 +131,7 @@ def _compressed(layer: Mapping[str, Any]) -> bool | None:
     return next((packed for end, packed in ARCHIVES.items() if layer["mediaType"].endswith(end)), None)
 
 
-def _held(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
+def _layer_files(where: Path, layer: Mapping[str, Any]) -> dict[str, int]:
     """Name -> bytes of what a layer holds; its blob must have the size that is declared."""
     blob, compressed = _blob(where, layer), _compressed(layer)
     if (size := blob.stat().st_size) != layer["size"]:
@@ -163,32 +167,32 @@ def _unpack(packed: Packed, layer: Mapping[str, Any], target: Path) -> None:
 
 
 def _name(layer: Mapping[str, Any]) -> str:
-    return _note(layer, FILE) or _note(layer, FILEPATH) or _note(layer, TITLE)
+    return _annotation(layer, FILE) or _annotation(layer, FILEPATH) or _annotation(layer, TITLE)
 
 
-def _note(layer: Mapping[str, Any], key: str) -> str:
+def _annotation(layer: Mapping[str, Any], key: str) -> str:
     return str((layer.get("annotations") or {}).get(key) or "")
 
 
 def _blob(where: Path, descriptor: Mapping[str, Any]) -> Path:
     """The blob's file; ExchangeRefused for a digest that is none, ArtifactCorrupt where it is missing."""
-    found = re.fullmatch(r"sha256:([0-9a-f]{64})", str(descriptor.get("digest")))
-    if found is None:
+    match = re.fullmatch(r"sha256:([0-9a-f]{64})", str(descriptor.get("digest")))
+    if match is None:
         raise ExchangeRefused(
-            f"{where}: digest {descriptor.get('digest')!r} is no sha256; only those are read"
+            f"{where}: digest {descriptor.get('digest')!r} is not a sha256 digest; only those are read"
         )
-    path = where / "blobs" / "sha256" / found[1]
+    path = where / "blobs" / "sha256" / match[1]
     if not path.exists() or not tree.is_plain(path):
         raise ArtifactCorrupt(
-            f"{path} is missing or is no plain file; the layout is incomplete, fetch it again"
+            f"{path} is missing or not a plain file; the layout is incomplete, fetch it again"
         )
     return path
 
 
-def _require(blob: Path, descriptor: Mapping[str, Any], found: str, size: int) -> None:
-    if (f"sha256:{found}", size) != (descriptor["digest"], descriptor.get("size")):
+def _require(blob: Path, descriptor: Mapping[str, Any], actual_sha: str, size: int) -> None:
+    if (f"sha256:{actual_sha}", size) != (descriptor["digest"], descriptor.get("size")):
         raise ArtifactCorrupt(
-            f"{blob}: {size:,} bytes with sha256 {found}; {descriptor.get('size')} bytes with "
+            f"{blob}: {size:,} bytes with sha256 {actual_sha}; {descriptor.get('size')} bytes with "
             f"{descriptor['digest']} expected: fetch the layout again"
         )
 

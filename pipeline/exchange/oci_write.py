@@ -37,7 +37,7 @@ JSON_BYTES = 16 << 20
 
 
 def write_layout(
-    what: Content,
+    content: Content,
     client: Client,
     target: Layout,
     progress: Progress | None = None,
@@ -49,17 +49,17 @@ def write_layout(
     Blobs that are there already are shared. The index is written last, at once. A tag of something else is a
     DestinationTaken.
     """
-    where, tag = target.path.absolute(), target.tag or default_tag(what)
+    where, tag = target.path.absolute(), target.tag or default_tag(content)
     _index(where)
-    with working_beside(where, what.manifest.size_bytes) as draft:
-        write(what, client, draft / "files", progress)
+    with working_beside(where, content.manifest.size_bytes) as draft:
+        write(content, client, draft / "files", progress)
         blobs = draft / "blobs"
         blobs.mkdir()
         files = tree.list_files(draft / "files").items()
         layers = [layer for name, path in files for layer in _layers(name, path, blobs, layer_bytes)]
         layers.sort(key=modelpack.order)
-        config = _blob(_json(modelpack.config_of(what, layers)), blobs, modelpack.CONFIG_TYPE)
-        about = modelpack.manifest_of(what, config, layers)
+        config = _blob(_json(modelpack.config_of(content, layers)), blobs, modelpack.CONFIG_TYPE)
+        about = modelpack.manifest_of(content, config, layers)
         manifest = _blob(_json(about), blobs, modelpack.MANIFEST_TYPE)
         tagged = manifest | {"artifactType": modelpack.ARTIFACT_TYPE, "annotations": {TAGGED: tag}}
         tree.sync_all(blobs)
@@ -67,26 +67,30 @@ def write_layout(
     return str(manifest["digest"])
 
 
-def default_tag(what: Content) -> str:
+def default_tag(content: Content) -> str:
     """`NAME-NUMBER` in the letters of a tag."""
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", what.record.name).strip(".-") or "model"
-    return f"{name[:100]}-{what.record.number}"
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", content.record.name).strip(".-") or "model"
+    return f"{name[:100]}-{content.record.number}"
 
 
 def read_index(where: Path) -> list[dict[str, Any]]:
     """Descriptors in a layout's index; ExchangeRefused unless the directory is an OCI image layout."""
     if not (where / LAYOUT).is_file() or not (where / INDEX).is_file():
-        raise ExchangeRefused(f"{where} is no OCI image layout (no {LAYOUT} and {INDEX}); give its directory")
+        raise ExchangeRefused(
+            f"{where} is not an OCI image layout (no {LAYOUT} and {INDEX}); give its directory"
+        )
     if (size := (where / INDEX).stat().st_size) > JSON_BYTES:
         raise ExchangeRefused(f"{where / INDEX}: {size:,} bytes; an index has at most {JSON_BYTES:,}")
-    found = parse_json((where / INDEX).read_bytes(), str(where / INDEX)).get("manifests")
-    if not isinstance(found, list) or not all(map(_is_descriptor, found)):
-        raise ExchangeRefused(f"{where / INDEX}: manifests is no list of descriptors; write the layout again")
-    return found
+    manifests = parse_json((where / INDEX).read_bytes(), str(where / INDEX)).get("manifests")
+    if not isinstance(manifests, list) or not all(map(_is_descriptor, manifests)):
+        raise ExchangeRefused(
+            f"{where / INDEX}: manifests is not a list of descriptors; write the layout again"
+        )
+    return manifests
 
 
-def _is_descriptor(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("annotations") or {}, dict)
+def _is_descriptor(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict)
 
 
 def _index(where: Path) -> list[dict[str, Any]]:
@@ -97,7 +101,7 @@ def _index(where: Path) -> list[dict[str, Any]]:
         return read_index(where)
     except ExchangeRefused:
         raise DestinationTaken(
-            f"{where} holds something that is no OCI image layout; give a new directory, or one that is"
+            f"{where} is not empty and not an OCI image layout; give a new directory, or a layout"
         ) from None
 
 
@@ -107,25 +111,25 @@ def _layers(name: str, path: Path, blobs: Path, layer_bytes: int) -> list[dict[s
     if size <= layer_bytes:
         path.replace(blobs / whole)
         return [modelpack.layer(name, whole, size)]
-    starts, made = range(0, size, layer_bytes), []
+    starts, layers = range(0, size, layer_bytes), []
     with path.open("rb") as file:
         for number, start in enumerate(starts, 1):
             length = min(layer_bytes, size - start)
             part = f"{name}.part-{number:05d}-of-{len(starts):05d}"
             about = {FILE: name, FILE_SHA: whole, PART: f"{number}/{len(starts)}"}
-            made.append(modelpack.layer(part, _piece(file, length, blobs), length, about))
+            layers.append(modelpack.layer(part, _piece(file, length, blobs), length, about))
     path.unlink()
-    return made
+    return layers
 
 
 def _piece(file: BinaryIO, length: int, blobs: Path) -> str:
     """Makes a blob of the next bytes of a file; returns its digest."""
-    draft, seen, left = blobs / "draft", hashlib.sha256(), length
+    draft, seen, remaining = blobs / "draft", hashlib.sha256(), length
     with draft.open("wb") as out:
-        while chunk := file.read(min(COPY_BYTES, left)):
+        while chunk := file.read(min(COPY_BYTES, remaining)):
             seen.update(chunk)
             out.write(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
     draft.replace(blobs / seen.hexdigest())
     return seen.hexdigest()
 
@@ -135,34 +139,34 @@ def _json(value: Any) -> bytes:
 
 
 def _blob(data: bytes, blobs: Path, media_type: str) -> dict[str, Any]:
-    found = hashlib.sha256(data).hexdigest()
-    (blobs / found).write_bytes(data)
-    return {"mediaType": media_type, "digest": f"sha256:{found}", "size": len(data)}
+    sha256 = hashlib.sha256(data).hexdigest()
+    (blobs / sha256).write_bytes(data)
+    return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": len(data)}
 
 
 def _commit(where: Path, draft: Path, tagged: dict[str, Any]) -> None:
     """Moves new blobs into the layout, then names the manifest in its index."""
     home, tag = where / "blobs" / "sha256", tagged["annotations"][TAGGED]
-    _found(where, draft / "layout")
+    _create_layout(where, draft / "layout")
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):  # two would lose one's line of the index
         index = read_index(where)
-        for one in index:
-            if _tag(one) == tag and one.get("digest") != tagged["digest"]:
+        for entry in index:
+            if _tag(entry) == tag and entry.get("digest") != tagged["digest"]:
                 raise DestinationTaken(
-                    f"{where} has {tag!r} already, as {one.get('digest')}; give another tag: oci:DIR:TAG"
+                    f"{where} has {tag!r} already, as {entry.get('digest')}; give another tag: oci:DIR:TAG"
                 )
         for blob in (draft / "blobs").iterdir():
             blob.replace(home / blob.name)
         tree.sync(home)
-        written = _write_index(draft, [*(one for one in index if _tag(one) != tag), tagged])
+        written = _write_index(draft, [*(entry for entry in index if _tag(entry) != tag), tagged])
         tree.sync(written)
         written.replace(where / INDEX)
         tree.sync(where)
 
 
-def _found(where: Path, draft: Path) -> None:
-    """Makes a layout of nothing where there is none, at once, so that whoever dies later leaves a layout."""
+def _create_layout(where: Path, draft: Path) -> None:
+    """Creates an empty layout where there is none, at once: a process killed later leaves a valid layout."""
     if (where / INDEX).exists():
         return
     (draft / "blobs" / "sha256").mkdir(parents=True)
@@ -172,7 +176,7 @@ def _found(where: Path, draft: Path) -> None:
     try:
         draft.rename(where)
     except OSError:
-        if not (where / INDEX).exists():  # nobody else was first
+        if not (where / INDEX).exists():  # no other process created it meanwhile
             raise
 
 
@@ -183,20 +187,20 @@ def _write_index(directory: Path, manifests: list[dict[str, Any]]) -> Path:
     return written
 
 
-def _tag(one: dict[str, Any]) -> str | None:
-    found: str | None = (one.get("annotations") or {}).get(TAGGED)
-    return found
+def _tag(descriptor: dict[str, Any]) -> str | None:
+    tag: str | None = (descriptor.get("annotations") or {}).get(TAGGED)
+    return tag
 
 
 def chosen(where: Path, tag: str | None) -> dict[str, Any]:
     """The descriptor that a tag names, or the only one; ExchangeRefused with the tags where there is none."""
     index = read_index(where)
-    tags = [_tag(one) for one in index]
-    found = [one for one, name in zip(index, tags, strict=True) if tag in (None, name)]
-    if len(found) != 1:
+    tags = [_tag(entry) for entry in index]
+    matching = [entry for entry, name in zip(index, tags, strict=True) if tag in (None, name)]
+    if len(matching) != 1:
         raise ExchangeRefused(
-            f"{where} has {len(found)} manifests{f' of tag {tag}' if tag else ''}; name one by its tag,"
+            f"{where} has {len(matching)} manifests{f' of tag {tag}' if tag else ''}; name one by its tag,"
             " oci:DIR:TAG; "
             f"tags there: {', '.join(name for name in tags if name) or 'none'}"
         )
-    return found[0]
+    return matching[0]

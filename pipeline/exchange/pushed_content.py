@@ -1,4 +1,4 @@
-"""What of a version is handed to other systems: its engine as pulled, or the checkpoint it was built from."""
+"""The part of a version that is pushed: its engine as pulled, or the checkpoint it was built from."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ IMPORT_COPIES = 2
 """How often an import has its bytes on disk at once: as they came, and in the store."""
 
 Progress = Callable[[int, int], None]
-"""Told bytes done and bytes in all."""
+"""Receives bytes done and bytes in total."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +52,15 @@ class Content:
         return licence_id(self.record.source.get("licence"))
 
 
-def licence_id(said: Any) -> str | None:
+def licence_id(stated: Any) -> str | None:
     """A licence as one SPDX expression: said alone, as `id` beside its texts, or as a list to choose from.
 
     None where none is stated: `other` without a name is stated, NOASSERTION is not.
     """
-    found = said.get("id") if isinstance(said, Mapping) else said
-    every = found if isinstance(found, list | tuple) else [found]
-    named = dict.fromkeys(one.strip() for one in every if isinstance(one, str))
-    return " OR ".join(one for one in named if one not in ("", UNSTATED)) or None
+    identifiers = stated.get("id") if isinstance(stated, Mapping) else stated
+    every = identifiers if isinstance(identifiers, list | tuple) else [identifiers]
+    names = dict.fromkeys(name.strip() for name in every if isinstance(name, str))
+    return " OR ".join(name for name in names if name not in ("", UNSTATED)) or None
 
 
 def content(record: VersionRecord, part: Part, client: Client) -> Content:
@@ -72,29 +72,31 @@ def content(record: VersionRecord, part: Part, client: Client) -> Content:
         raise ExchangeRefused(
             f"{record.reference}: its lineage names no checkpoint; push its engine: --part engine"
         )
-    here = (record.name, record.number)
-    remarks = client.registry.remarks([here])[here]
+    version = (record.name, record.number)
+    remarks = client.registry.remarks([version])[version]
     manifest = client.manifest(record) if part == "engine" else client.store.manifest(key)
     return Content(record=record, part=part, remarks=remarks, manifest=manifest)
 
 
-def write(what: Content, client: Client, target: Path, progress: Progress | None = None) -> None:
+def write(content: Content, client: Client, target: Path, progress: Progress | None = None) -> None:
     """Writes the part's files to the new directory `target`, each byte verified on the way.
 
     An engine comes as `Client.pull` writes it. A checkpoint comes as loaders want it, with the papers of its
     source, without our reports.
     """
-    if what.part == "engine":
-        client.pull(what.record.reference, target, progress=progress)
+    if content.part == "engine":
+        client.pull(content.record.reference, target, progress=progress)
         return
     target.mkdir()
-    names = [*wanted(what.manifest.files), *sorted(BESIDE & what.manifest.files.keys())]
-    copy(client, what.manifest, names, target, progress)
-    source = what.record.lineage.get("source")
-    if source and source != what.manifest.key and client.store.has(source):
-        theirs = client.store.manifest(source)
-        papers = [n for n in theirs.files if PAPERS.fullmatch(n) and n not in names and not _is_card(n)]
-        copy(client, theirs, papers, target)
+    names = [*wanted(content.manifest.files), *sorted(BESIDE & content.manifest.files.keys())]
+    copy(client, content.manifest, names, target, progress)
+    source = content.record.lineage.get("source")
+    if source and source != content.manifest.key and client.store.has(source):
+        source_manifest = client.store.manifest(source)
+        papers = [
+            n for n in source_manifest.files if PAPERS.fullmatch(n) and n not in names and not _is_card(n)
+        ]
+        copy(client, source_manifest, papers, target)
 
 
 def copy(

@@ -19,7 +19,7 @@ from pipeline.exchange.foreign import Foreign, recognise
 from pipeline.process.host import Host
 
 BUILDER = "import"
-"""Says in an artifact's step that nobody here can build it again; keys have had it since 0.1, and keep it."""
+"""Marks in an artifact's step that it was imported and cannot be rebuilt; part of the key since 0.1."""
 
 COPY_BYTES = 4 << 20
 
@@ -39,49 +39,49 @@ def adopt(directory: Path, name: str, came_from: Mapping[str, Any], client: Clie
 
     `came_from` is kept with the version: the place without secrets, and what it says of the `licence`.
     """
-    found = recognise(directory)
-    step, files = _described(directory, found)
+    foreign = recognise(directory)
+    step, files = _described(directory, foreign)
     key = digest.of_json(step)
-    with client.store.lease([key], f"the import of {name}") as held:
+    with client.store.lease([key], f"the import of {name}") as lease:
         registries.remember(client.store, client.registry.url)
         size = _take(directory, files, step, client.store, host)
-        held.require()  # else a sweep may have taken what is about to be named
-        number = _publish(found, name, key, size, came_from, client)
+        lease.require()  # else a sweep may have taken what is about to be named
+        number = _publish(foreign, name, key, size, came_from, client)
     registries.remember_own(client.store, client.registry.url)
-    return Adopted(name=name, number=number, key=key, found=found)
+    return Adopted(name=name, number=number, key=key, found=foreign)
 
 
 def _publish(
-    found: Foreign, name: str, key: str, size: int, came_from: Mapping[str, Any], client: Client
+    foreign: Foreign, name: str, key: str, size: int, came_from: Mapping[str, Any], client: Client
 ) -> int:
-    licence = found.licence or came_from.get("licence")
+    licence = foreign.licence or came_from.get("licence")
     return client.registry.publish(
         Publication(
             name=name,
             engine_key=key,
             manifest_digest=client.store.manifest(key).digest,
-            model=found.model,
+            model=foreign.model,
             origin=IMPORTED,
             verdict=UNVERIFIED,
-            recipe={"name": name, "format": found.facts["format"]},
+            recipe={"name": name, "format": foreign.facts["format"]},
             source={
                 **({"licence": licence} if licence else {}),
-                "imported": {**came_from, **({"claims": dict(found.claims)} if found.claims else {})},
+                "imported": {**came_from, **({"claims": dict(foreign.claims)} if foreign.claims else {})},
             },
-            lineage={found.kind: key},
-            facts=found.facts,
+            lineage={foreign.kind: key},
+            facts=foreign.facts,
             metrics=[Metric("size_bytes", float(size))],
         ),
         store=Binding(client.store.id, client.store.url),
     )
 
 
-def _described(directory: Path, found: Foreign) -> tuple[dict[str, Any], dict[str, str]]:
+def _described(directory: Path, foreign: Foreign) -> tuple[dict[str, Any], dict[str, str]]:
     """The step that stands for the import, by which the same files are the same artifact; and the digests."""
-    seen = digest.of_files(directory / name for name in found.names)
-    files = {name: seen[directory / name] for name in found.names}
+    seen = digest.of_files(directory / name for name in foreign.names)
+    files = {name: seen[directory / name] for name in foreign.names}
     step = {
-        "kind": found.kind,
+        "kind": foreign.kind,
         "revision": 1,
         "builder": BUILDER,
         "inputs": {},

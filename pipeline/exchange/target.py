@@ -60,7 +60,7 @@ Target = Directory | Repository | Layout | RegisteredModel
 def parse(text: str) -> Target:
     """The place that a text names; ExchangeRefused, without repeating secrets, where it names none."""
     if not text.isprintable():
-        raise ExchangeRefused(f"{text!r} holds a control character; give {FORMS}")
+        raise ExchangeRefused(f"{text!r} contains a control character; give {FORMS}")
     kind, _, rest = text.partition(":")
     if kind == "hf" and rest.startswith("//"):
         return _repository(rest.removeprefix("//"))
@@ -70,7 +70,9 @@ def parse(text: str) -> Target:
         return _layout(rest)
     if kind == "mlflow" and rest:
         return _registered(rest)
-    raise ExchangeRefused(f"{text.partition('://')[0]!r} is no place to exchange with; give {FORMS}")
+    raise ExchangeRefused(
+        f"{text.partition('://')[0]!r} is not a place to push to or import from; give {FORMS}"
+    )
 
 
 def parse_source(text: str) -> Target:
@@ -84,17 +86,17 @@ def _repository(text: str) -> Repository:
     repo, _, revision = text.partition("@")
     if not REPOSITORY.fullmatch(repo):
         raise ExchangeRefused(
-            f"hf://{repo!r} is no repository; give hf://OWNER/NAME or hf://OWNER/NAME@COMMIT"
+            f"hf://{repo!r} is not a repository; give hf://OWNER/NAME or hf://OWNER/NAME@COMMIT"
         )
     return Repository(repo, revision or "main")
 
 
 def _layout(text: str) -> Layout:
-    path, found, tag = text.rpartition(":")
-    if not found or "/" in tag:
+    path, separator, tag = text.rpartition(":")
+    if not separator or "/" in tag:
         return Layout(user_path(text))
     if not TAG.fullmatch(tag):
-        raise ExchangeRefused(f"oci tag {tag!r} is none; use up to 128 letters, digits, '.', '_' and '-'")
+        raise ExchangeRefused(f"{tag!r} is not an OCI tag; use up to 128 letters, digits, '.', '_' and '-'")
     return Layout(user_path(path), tag)
 
 
@@ -113,7 +115,7 @@ def _registered(text: str) -> RegisteredModel:
     model = MODEL.fullmatch(url.fragment)
     if model is None:
         raise ExchangeRefused(
-            f"#{url.fragment!r} is no model of MLflow; give #MODEL, #MODEL/NUMBER or #MODEL@ALIAS"
+            f"#{url.fragment!r} is not a model of MLflow; give #MODEL, #MODEL/NUMBER or #MODEL@ALIAS"
         )
     name, number, alias = model.groups()
     return RegisteredModel(address, name, int(number) if number else None, alias)

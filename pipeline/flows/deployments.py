@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -10,10 +11,10 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.schedules import CronSchedule
+from sqlalchemy.engine import make_url
 
 from pipeline.errors import BackendUnavailable
 from pipeline.flows.prefect_server import POLL_S, POOL, TAG, Prefect, has_pool
-from pipeline.flows.registry_url import shown
 from recipes.load import Loaded
 from recipes.schema import Schedule
 
@@ -27,7 +28,7 @@ STALE = "pipeline.flows.rebuild_stale"
 """The flow that looks for stale versions and sends their rebuilds."""
 
 COMMAND = "python -m prefect.engine"
-"""What a worker starts for a run; without it, Prefect prepares a workspace first: seconds for nothing."""
+"""The command that a worker starts for a run; Prefect's default first prepares a workspace, for seconds."""
 
 REFUSED = "Refused"
 """Name of the failed state of a run that was built but did not pass its gate."""
@@ -48,18 +49,18 @@ class Order:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The flow's parameters as JSON; everybody who sees the UI reads them, so they hold no password."""
+        """The flow's parameters as JSON; the UI shows them, so they contain no password."""
         return {
             "recipe": self.loaded.recipe.model_dump(mode="json", exclude_none=True),
             "file": str(self.loaded.file.resolve()),
             "store_url": self.store_url,
-            "registry_url": None if self.registry_url is None else shown(self.registry_url),
+            "registry_url": None if self.registry_url is None else public_url(self.registry_url),
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
-    """What came of sending a recipe."""
+    """A recipe that was sent: its deployment and its run."""
 
     name: str
     deployment_id: UUID
@@ -70,7 +71,7 @@ class Sent:
 
 
 def schedules(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
-    """A schedule in Prefect's words."""
+    """A schedule as Prefect's type."""
     if schedule is None:
         return []
     cron = CronSchedule(cron=schedule.cron, timezone=schedule.timezone)
@@ -98,34 +99,36 @@ def send_rebuilds(
 ) -> list[Sent]:
     """Starts a run for each stale version whose rebuild was planned; its recipe's schedule stays as it is."""
     orders = [
-        Order(loaded=one.rebuild.loaded, store_url=store_url, registry_url=registry_url)
-        for one in findings
-        if one.rebuild is not None
+        Order(loaded=finding.rebuild.loaded, store_url=store_url, registry_url=registry_url)
+        for finding in findings
+        if finding.rebuild is not None
     ]
     return [send(order, server) for order in orders]
 
 
 def schedule_stale(
-    asked: Mapping[str, Any], store_url: str, registry_url: str | None, schedule: Schedule, server: Prefect
+    query: Mapping[str, Any], store_url: str, registry_url: str | None, schedule: Schedule, server: Prefect
 ) -> Sent:
     """Registers the flow that rebuilds what is stale, and its schedule; starts nothing."""
     parameters = {
-        "asked": dict(asked),
+        "asked": dict(query),
         "store_url": store_url,
-        "registry_url": None if registry_url is None else shown(registry_url),
+        "registry_url": None if registry_url is None else public_url(registry_url),
         "server_url": server.api_url,
     }
     with server.client() as client:
-        made = _deploy(client, STALE, "stale", parameters, schedules(schedule), "rebuilds what is stale")
-    page = f"{server.ui_url}/deployments/deployment/{made}"
-    return Sent(name="stale", deployment_id=made, flow_run_id=None, url=page)
+        deployment_id = _deploy(
+            client, STALE, "stale", parameters, schedules(schedule), "rebuilds what is stale"
+        )
+    page = f"{server.ui_url}/deployments/deployment/{deployment_id}"
+    return Sent(name="stale", deployment_id=deployment_id, flow_run_id=None, url=page)
 
 
 def _register(client: SyncPrefectClient, order: Order, entrypoint: str) -> UUID:
     recipe, engine = order.loaded.recipe, order.loaded.recipe.engine
-    told = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
+    description = f"{recipe.precision}, {engine.backend}, tp {engine.tp}, pp {engine.pp}"
     when = schedules(recipe.schedule)
-    return _deploy(client, entrypoint, order.deployment, order.parameters, when, told)
+    return _deploy(client, entrypoint, order.deployment, order.parameters, when, description)
 
 
 def _deploy(
@@ -134,13 +137,13 @@ def _deploy(
     name: str,
     parameters: dict[str, Any],
     when: list[DeploymentScheduleCreate],
-    told: str,
+    description: str,
 ) -> UUID:
     """Registers a flow of ours under a name; the worker imports it, no code travels."""
     flow_id = client.create_flow_from_name(entrypoint.rpartition(".")[2])
     if not has_pool(client):
         raise BackendUnavailable(
-            f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker that makes it"
+            f"no work pool {POOL!r} on this Prefect server; `enginery up` starts a worker, which creates it"
         )
     return client.create_deployment(
         flow_id=flow_id,
@@ -149,7 +152,7 @@ def _deploy(
         work_pool_name=POOL,
         parameters=parameters,
         schedules=when,
-        description=told,
+        description=description,
         tags=[TAG],
         job_variables={"command": COMMAND},
     )
@@ -168,3 +171,16 @@ def follow(sent: Sent, server: Prefect, tell: Callable[[State[Any]], None]) -> S
                 if state.is_final():
                     return state
             time.sleep(POLL_S)
+
+
+def public_url(url: str) -> str:
+    """The URL without password, and with a database file by its absolute path: safe to send and to show."""
+    parsed = make_url(url)._replace(password=None).difference_update_query(["password", "sslpassword"])
+    if parsed.get_backend_name() == "sqlite" and parsed.database and parsed.database != ":memory:":
+        parsed = parsed.set(database=str(Path(parsed.database).absolute()))
+    return parsed.render_as_string(hide_password=False)
+
+
+def restore_password(url: str | None, own: str | None) -> str | None:
+    """`url`, or `own` where that is the same database and has the password."""
+    return own if own is not None and url == public_url(own) else url

@@ -1,8 +1,8 @@
-"""A run as Prefect shows it: one flow per plan, one task per step, and reports for the people who watch."""
+"""A run as a Prefect flow: one flow per plan, one task per step, and reports in the UI."""
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,17 +25,16 @@ from artifacts.registry.registry import Registry
 from pipeline.errors import EXIT_CODES, GateFailed
 from pipeline.evaluate.gate import Verdict
 from pipeline.flows import reports
-from pipeline.flows.deployments import REFUSED, send_rebuilds
+from pipeline.flows.deployments import REFUSED, restore_password, send_rebuilds
 from pipeline.flows.prefect_server import Prefect
-from pipeline.flows.registry_url import usable
 from pipeline.flows.reports import headline, progress_key, slug
 from pipeline.flows.schedules import SUPERSEDED, drop_superseded, superseded
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import pending, plan_one
 from pipeline.process.tether import tie_if_asked
-from pipeline.rebuild.find_stale import Asked, ask
+from pipeline.rebuild.find_stale import StaleQuery, list_stale_versions
 from pipeline.run import publish
-from pipeline.run.release import Outcome, judge, through
+from pipeline.run.release import Outcome, judge, run_plan
 from pipeline.run.workspace import Workspace
 from pipeline.step.realize import Listener, Made, Site, realize
 from pipeline.step.step import Step
@@ -58,11 +57,11 @@ RETRY_AFTER_S = [60.0, 600.0]
 @flow(name="release", flow_run_name="{recipe.name}", persist_result=False)
 def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None = None) -> Any:
     """Builds, gates and publishes what the recipe describes; returns `name:version`."""
-    registry_url = usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    registry_url = restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, get_run_logger().warning)
     with workspace.announcing():
         return reported(
-            lambda: carry_out(
+            lambda: run_as_tasks(
                 plan_one(Loaded(recipe, Path(file)), workspace.site), workspace.site, workspace.registry
             )
         )
@@ -74,18 +73,22 @@ def rebuild_stale(asked: dict[str, Any], store_url: str, registry_url: str | Non
     tie_if_asked()
     if (refused := superseded_run()) is not None:
         return refused
-    log, registry_url = get_run_logger(), usable(registry_url, os.environ.get("ENGINERY_REGISTRY"))
+    log, registry_url = get_run_logger(), restore_password(registry_url, os.environ.get("ENGINERY_REGISTRY"))
     workspace = Workspace(store_url, registry_url, log.warning)
     with workspace.announcing():
-        findings = [one for one in ask(Asked.of(asked), workspace, log.info) if one.reasons]
+        findings = [
+            finding
+            for finding in list_stale_versions(StaleQuery.of(asked), workspace, log.info)
+            if finding.reasons
+        ]
     create_table_artifact(
-        [reports.stale_row(one) for one in findings],
+        [reports.stale_row(finding) for finding in findings],
         key="stale",
         description=f"{len(findings)} stale versions",
     )
     sent = send_rebuilds(findings, store_url, registry_url, Prefect.at(server_url))
-    for one in sent:
-        log.info("sent %s: %s", one.name, one.url)
+    for finding in sent:
+        log.info("sent %s: %s", finding.name, finding.url)
     return Completed(message=f"{len(findings)} versions are stale, {len(sent)} rebuilds sent")
 
 
@@ -115,34 +118,34 @@ def superseded_run() -> "State[None] | None":
         if not superseded(run, deployment):
             return None
         drop_superseded(client, deployment)
-    told = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
+    moment = f"{deployment.updated:%Y-%m-%d %H:%M:%S %Z}, after this run was planned and before it was due"
     return Cancelled(
-        name=SUPERSEDED, message=f"nothing was built: its schedule was replaced or removed {told}"
+        name=SUPERSEDED, message=f"nothing was built: its schedule was replaced or removed {moment}"
     )
 
 
-def carry_out(plan: Plan, site: Site, registry: Registry) -> Outcome:
+def run_as_tasks(plan: Plan, site: Site, registry: Registry) -> Outcome:
     """Runs the plan with every step as a task; the edges between tasks are the inputs of the steps."""
     report_plan(plan, site)
     states: dict[str, State[Made]] = {}
 
-    def make(step: Step, places: Mapping[str, object]) -> Made:
+    def make(step: Step) -> Made:
         before = [states[key] for key in step.inputs.values() if key in states and states[key].is_completed()]
-        state = as_task(step)(step, site, places, wait_for=before, return_state=True)
+        state = as_task(step)(step, site, wait_for=before, return_state=True)
         states[step.key] = state
-        made: Made = state.result()
+        artifact: Made = state.result()
         if step.kind == "evaluation":
             report_verdict(plan, judge(plan, site).verdict)
-        return made
+        return artifact
 
-    outcome = through(plan, site, registry, make)
+    outcome = run_plan(plan, site, registry, make)
     report_outcome(plan, site, outcome)
     return outcome
 
 
 def as_task(step: Step) -> Callable[..., Any]:
     """The task that makes a step, under the step's name; its tag is what concurrency limits count."""
-    downloads = "repo" in step.params
+    downloads = bool(step.commit)
     return make_step.with_options(
         name=step.kind,
         task_run_name=f"{step.name} {step.key[:12]}",
@@ -153,14 +156,14 @@ def as_task(step: Step) -> Callable[..., Any]:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def make_step(step: Step, site: Site, places: Mapping[str, object]) -> Any:
+def make_step(step: Step, site: Site) -> Any:
     """Makes one step's artifact exist; an error that people can act on is the message of the failed task."""
     report = Progress(step)
     try:
-        return realize(step, site, report, places=places)
+        return realize(step, site, report)
     except tuple(EXIT_CODES) as exc:
         report.failed(step, exc)
-        if "repo" in step.params:
+        if step.commit:
             raise  # Prefect retries only what is raised
         return Failed(message=headline(exc), data=exc)
 
@@ -182,11 +185,11 @@ class Progress(Listener):
         now = time.monotonic()
         if total > 0 and now - self.sent_at >= PUBLISH_EVERY_S:
             self.sent_at = now
-            left = duration((total - done) * (now - self.since) / done) if done else "unknown"
-            self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {left}")
+            remaining = duration((total - done) * (now - self.since) / done) if done else "unknown"
+            self._send(100 * done / total, f"{step.kind}: {done:,} of {total:,} {unit}, eta {remaining}")
 
     def waiting(self, step: Step, whom: str) -> None:
-        """Says whom the step waits for."""
+        """Prints which run the step waits for."""
         self.log.info("%s %s: waits for %s, to make it", step.kind, step.key, whom)
 
     def damaged(self, step: Step, problems: str) -> None:
@@ -194,16 +197,16 @@ class Progress(Listener):
         self.log.warning("stored files of %s are damaged and will be built again: %s", step.key, problems)
 
     def remarked(self, step: Step, text: str) -> None:
-        """Warns of what the build goes on without."""
+        """Prints a warning of the build."""
         self.log.warning("%s %s: %s", step.kind, step.key, text)
 
-    def finished(self, made: Made) -> None:
+    def finished(self, artifact: Made) -> None:
         """Fills the bar."""
-        took = "cached" if made.cached else f"built in {duration(made.manifest.seconds)}"
-        self.log.info("%s %s %s", made.step.kind, made.step.key, took)
-        for text in made.remarks():
+        took = "cached" if artifact.cached else f"built in {duration(artifact.manifest.seconds)}"
+        self.log.info("%s %s %s", artifact.step.kind, artifact.step.key, took)
+        for text in artifact.remarks():
             self.log.warning("%s", text)
-        self._send(100.0, f"{made.step.kind}: {made.step.what}; {took}")
+        self._send(100.0, f"{artifact.step.kind}: {artifact.step.what}; {took}")
 
     def failed(self, step: Step, error: Exception) -> None:
         """Says why, with the end of the step's log."""

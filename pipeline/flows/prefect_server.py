@@ -56,7 +56,7 @@ class Prefect:
 
     @property
     def ui_url(self) -> str:
-        """What people open."""
+        """Address of the UI."""
         return self.api_url.removesuffix("/api")
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What people read about a run: rows of tables and pages of Markdown, from plans, verdicts and artifacts."""
+"""Reports of a run in Prefect's UI: tables and Markdown, from plans, verdicts and artifacts."""
 
 import base64
 import json
@@ -34,18 +34,20 @@ def plan_rows(plan: "Plan", to_run: Collection[str]) -> list[Row]:
     ]
 
 
-def stale_row(one: "Finding") -> Row:
+def stale_row(finding: "Finding") -> Row:
     """A version that no longer matches, why, and what a rebuild takes."""
-    made = one.rebuild
+    rebuild = finding.rebuild
     return {
-        "version": one.record.reference,
-        "aliases": " ".join(f"@{alias}" for alias in one.record.aliases),
-        "loads": "yes" if one.loads else "no",
-        "why": "; ".join(reason.text for reason in one.reasons),
-        "steps": len(made.to_run) if made else None,
-        "takes": duration(made.seconds) + (" or more" if made.unknown else "") if made else "unknown",
-        "gpu_hours": round(made.gpu_hours, 2) if made else None,
-        "usd": None if one.usd is None else round(one.usd, 2),
+        "version": finding.record.reference,
+        "aliases": " ".join(f"@{alias}" for alias in finding.record.aliases),
+        "loads": "yes" if finding.loads else "no",
+        "why": "; ".join(reason.text for reason in finding.reasons),
+        "steps": len(rebuild.to_run) if rebuild else None,
+        "takes": duration(rebuild.seconds) + (" or more" if rebuild.unknown else "")
+        if rebuild
+        else "unknown",
+        "gpu_hours": round(rebuild.gpu_hours, 2) if rebuild else None,
+        "usd": None if finding.usd is None else round(finding.usd, 2),
     }
 
 
@@ -57,8 +59,13 @@ def verdict_rows(verdict: "Verdict") -> list[Row]:
 def metric_rows(metrics: Sequence["Metric"]) -> list[Row]:
     """Every metric, with its interval where it has one."""
     return [
-        {"metric": one.name, "value": _short(one.value), "low": _short(one.low), "high": _short(one.high)}
-        for one in metrics
+        {
+            "metric": metric.name,
+            "value": _short(metric.value),
+            "low": _short(metric.low),
+            "high": _short(metric.high),
+        }
+        for metric in metrics
     ]
 
 
@@ -69,15 +76,15 @@ def coverage_rows(checkpoint: Path) -> list[Row]:
 
 def tuning_page(tuning: Path) -> str:
     """The trials of a search as Markdown that carries its plot, because a Prefect server keeps no files."""
-    found = json.loads((tuning / "trials.json").read_text())
+    document = json.loads((tuning / "trials.json").read_text())
     picture = base64.b64encode((tuning / "trials.png").read_bytes()).decode()
     rows = [
-        _trial_row(number, trial, chosen=number == found["chosen"])
-        for number, trial in enumerate(found["trials"])
+        _trial_row(number, trial, chosen=number == document["chosen"])
+        for number, trial in enumerate(document["trials"])
     ]
     return "\n".join(
         [
-            f"Best of {len(rows)} points by {found['objective']}.",
+            f"Best of {len(rows)} points by {document['objective']}.",
             "",
             f"![tokens/s against tokens/s per user](data:image/png;base64,{picture})",
             "",
@@ -96,7 +103,7 @@ def _trial_row(number: int, trial: Mapping[str, Any], *, chosen: bool) -> tuple[
 def version_page(outcome: "Outcome", ui_url: str) -> str:
     """The published version as Markdown; each key links to the progress of its step."""
     reference, verdict = f"{outcome.name}@{outcome.alias}", outcome.judged.verdict
-    rows = [_made_row(made, ui_url) for made in outcome.made]
+    rows = [_made_row(artifact, ui_url) for artifact in outcome.made]
     return "\n".join(
         [
             f"# {outcome.name}:{outcome.version}",
@@ -112,12 +119,12 @@ def version_page(outcome: "Outcome", ui_url: str) -> str:
     )
 
 
-def _made_row(made: "Made", ui_url: str) -> tuple[str, ...]:
-    manifest = made.manifest
+def _made_row(artifact: "Made", ui_url: str) -> tuple[str, ...]:
+    manifest = artifact.manifest
     return (
-        made.step.name,
-        f"[{made.step.key[:12]}]({ui_url}/artifacts/key/{progress_key(made.step)})",
-        "cached" if made.cached else duration(manifest.seconds),
+        artifact.step.name,
+        f"[{artifact.step.key[:12]}]({ui_url}/artifacts/key/{progress_key(artifact.step)})",
+        "cached" if artifact.cached else duration(manifest.seconds),
         size(sum(file.size for file in manifest.files.values())),
         size(manifest.peak_memory_bytes) if manifest.peak_memory_bytes else "",
     )

@@ -61,15 +61,15 @@ def next_runs(client: SyncPrefectClient, deployments: Iterable[UUID]) -> dict[UU
 
     Runs of schedules that a deployment had before are not counted.
     """
-    found: dict[UUID, datetime | None] = {}
+    starts: dict[UUID, datetime | None] = {}
     for deployment in deployments:
-        wanted = _planned([deployment])
-        wanted.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
+        run_filter = _planned([deployment])
+        run_filter.created_by = FlowRunFilterCreatedBy(id_=_schedules(client.read_deployment(deployment)))
         runs = client.read_flow_runs(
-            flow_run_filter=wanted, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
+            flow_run_filter=run_filter, sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC, limit=1
         )
-        found[deployment] = runs[0].next_scheduled_start_time if runs else None
-    return found
+        starts[deployment] = runs[0].next_scheduled_start_time if runs else None
+    return starts
 
 
 def superseded(run: FlowRun, deployment: DeploymentResponse) -> bool:
@@ -108,18 +108,26 @@ def wait_for_next_runs(
     """
     deadline = time.monotonic() + within_s
     with server.client() as client:
-        now, read = datetime.now(UTC), [client.read_deployment(one) for one in deployments]
-        wanted = [one.id for one in read if _expects_runs(one, now)]
-        later = {one.id: first for one in read if one.id not in wanted and (first := _first(one, now))}
+        now, read = datetime.now(UTC), [client.read_deployment(deployment) for deployment in deployments]
+        expecting = [deployment.id for deployment in read if _expects_runs(deployment, now)]
+        later = {
+            deployment.id: first
+            for deployment in read
+            if deployment.id not in expecting and (first := _first(deployment, now))
+        }
         while True:
-            starts = {one: start for one, start in next_runs(client, wanted).items() if start is not None}
-            if len(starts) == len(wanted):
+            starts = {
+                deployment: start
+                for deployment, start in next_runs(client, expecting).items()
+                if start is not None
+            }
+            if len(starts) == len(expecting):
                 return Awaited(starts, later=later)
             reasons = failing()
             if reasons or time.monotonic() > deadline:
-                told = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
-                told = f"the Prefect server at {server.ui_url} runs no schedule: {told}"
-                return Awaited(starts, told, later)
+                problem = "; ".join(reasons) or f"it planned no run within {within_s:g} s"
+                problem = f"the Prefect server at {server.ui_url} runs no schedule: {problem}"
+                return Awaited(starts, problem, later)
             time.sleep(POLL_S)
 
 
@@ -138,29 +146,33 @@ class Active:
 def active(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> Active:
     """What has an active schedule, by whether the server must have planned its runs."""
     now = datetime.now(UTC)
-    held = [one for one in _ours(client, None) if _is_active(one)]
-    due = [one for one in held if _expects_runs(one, now)]
-    settled = tuple(one for one in due if _changed(one) < now - timedelta(seconds=settled_s))
-    return Active(settled=settled, young=len(due) - len(settled), later=len(held) - len(due))
+    scheduled = [deployment for deployment in _read_deployments(client, None) if _is_active(deployment)]
+    due = [deployment for deployment in scheduled if _expects_runs(deployment, now)]
+    settled = tuple(
+        deployment for deployment in due if _changed(deployment) < now - timedelta(seconds=settled_s)
+    )
+    return Active(settled=settled, young=len(due) - len(settled), later=len(scheduled) - len(due))
 
 
 def unplanned(client: SyncPrefectClient, settled_s: float = PLANNED_WITHIN_S) -> list[str]:
     """Names of those of which the server has planned no run."""
-    planned = {one.id for one in _ours(client, _planned(None))}
-    return sorted(one.name for one in active(client, settled_s).settled if one.id not in planned)
+    planned = {deployment.id for deployment in _read_deployments(client, _planned(None))}
+    return sorted(
+        deployment.name for deployment in active(client, settled_s).settled if deployment.id not in planned
+    )
 
 
-def _ours(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
+def _read_deployments(client: SyncPrefectClient, having: FlowRunFilter | None) -> list[DeploymentResponse]:
     """Every deployment of ours, or those that have a run of some kind."""
-    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
-    found: list[DeploymentResponse] = []
+    filter_ = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    deployments: list[DeploymentResponse] = []
     while True:
         page = client.read_deployments(
-            deployment_filter=ours, flow_run_filter=having, limit=PAGE, offset=len(found)
+            deployment_filter=filter_, flow_run_filter=having, limit=PAGE, offset=len(deployments)
         )
-        found += page
+        deployments += page
         if len(page) < PAGE:
-            return found
+            return deployments
 
 
 def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
@@ -174,7 +186,7 @@ def _planned(deployments: list[UUID] | None) -> FlowRunFilter:
 
 
 def _schedules(deployment: DeploymentResponse) -> list[UUID]:
-    return [one.id for one in deployment.schedules]
+    return [schedule.id for schedule in deployment.schedules]
 
 
 def _changed(deployment: DeploymentResponse) -> datetime:
@@ -182,27 +194,27 @@ def _changed(deployment: DeploymentResponse) -> datetime:
 
 
 def _expects_runs(deployment: DeploymentResponse, now: datetime) -> bool:
-    return not deployment.paused and any(_fires_soon(one, now) for one in deployment.schedules)
+    return not deployment.paused and any(_fires_soon(schedule, now) for schedule in deployment.schedules)
 
 
 def _is_active(deployment: DeploymentResponse) -> bool:
-    return not deployment.paused and any(one.active for one in deployment.schedules)
+    return not deployment.paused and any(schedule.active for schedule in deployment.schedules)
 
 
 def _first(deployment: DeploymentResponse, now: datetime) -> datetime | None:
     """When the first of a deployment's active cron schedules fires."""
     if deployment.paused:
         return None
-    crons = [one.schedule for one in deployment.schedules if one.active]
-    zoned = [(one.cron, one.timezone or "UTC") for one in crons if isinstance(one, CronSchedule)]
+    crons = [entry.schedule for entry in deployment.schedules if entry.active]
+    zoned = [(entry.cron, entry.timezone or "UTC") for entry in crons if isinstance(entry, CronSchedule)]
     return min((first for cron, zone in zoned if (first := fires_after(cron, zone, now))), default=None)
 
 
-def _fires_soon(one: DeploymentSchedule, now: datetime) -> bool:
+def _fires_soon(schedule: DeploymentSchedule, now: datetime) -> bool:
     """Whether an active schedule fires within the horizon; a recurrence rule may have ended, and need not."""
-    if not one.active:
+    if not schedule.active:
         return False
-    if isinstance(one.schedule, CronSchedule):
-        first = fires_after(one.schedule.cron, one.schedule.timezone or "UTC", now)
+    if isinstance(schedule.schedule, CronSchedule):
+        first = fires_after(schedule.schedule.cron, schedule.schedule.timezone or "UTC", now)
         return first is not None and first < now + HORIZON
-    return isinstance(one.schedule, IntervalSchedule) and one.schedule.interval < HORIZON
+    return isinstance(schedule.schedule, IntervalSchedule) and schedule.schedule.interval < HORIZON

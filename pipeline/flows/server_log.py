@@ -69,26 +69,26 @@ def failing_services(log: Path, since: datetime, times: int = REPEATED) -> list[
     return failing(failures(text), since, times)
 
 
-def failing(found: Iterable[Failure], since: datetime, times: int = REPEATED) -> list[Failing]:
+def failing(entries: Iterable[Failure], since: datetime, times: int = REPEATED) -> list[Failing]:
     """The services that failed so often since then, by name."""
     by_service: dict[str, list[Failure]] = {}
-    for one in found:
-        if one.at >= since:
-            by_service.setdefault(one.service, []).append(one)
+    for failure in entries:
+        if failure.at >= since:
+            by_service.setdefault(failure.service, []).append(failure)
     return [
-        Failing(service=service, times=len(held), first=held[0], last=held[-1])
-        for service, held in sorted(by_service.items())
-        if len(held) >= times
+        Failing(service=service, times=len(failures), first=failures[0], last=failures[-1])
+        for service, failures in sorted(by_service.items())
+        if len(failures) >= times
     ]
 
 
 def failures(text: str) -> Iterator[Failure]:
     """Every entry of level ERROR or CRITICAL, in order."""
-    for at, level, logger, told, below in _entries(text):
+    for at, level, logger, message, below in _entries(text):
         if level in ("ERROR", "CRITICAL"):
-            loop = LOOP.match(told)
+            loop = LOOP.match(message)
             service = loop[1] if loop else logger.removeprefix("prefect.server.")
-            yield Failure(service, datetime.strptime(at, DATE_FORMAT), _error(below) or told)  # noqa: DTZ007 local
+            yield Failure(service, datetime.strptime(at, DATE_FORMAT), _error(below) or message)  # noqa: DTZ007 local
 
 
 def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
@@ -96,13 +96,13 @@ def _entries(text: str) -> Iterator[tuple[str, str, str, str, list[str]]]:
     head: re.Match[str] | None = None
     below: list[str] = []
     for line in text.splitlines():
-        found = HEAD.match(line)
-        if found is None:
+        match = HEAD.match(line)
+        if match is None:
             below.append(line)
             continue
         if head is not None:
             yield head[1], head[2], head[3], head[4], below
-        head, below = found, []
+        head, below = match, []
     if head is not None:
         yield head[1], head[2], head[3], head[4], below
 
@@ -112,9 +112,9 @@ def _error(below: list[str]) -> str | None:
     starts = [index for index, line in enumerate(below) if line.strip() == TRACEBACK]
     if not starts:
         return None
-    told = next((line for line in below[starts[-1] + 1 :] if line and not line[0].isspace()), None)
-    if told is None:
+    text = next((line for line in below[starts[-1] + 1 :] if line and not line[0].isspace()), None)
+    if text is None:
         return None
-    kind, _, message = told.partition(": ")
+    kind, _, message = text.partition(": ")
     name = kind.rpartition(".")[2]
     return f"{name}: {message}" if message else name

@@ -19,8 +19,8 @@ SCHEDULES_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """One thing that was looked at."""
+class PartState:
+    """The state of one part of a server."""
 
     what: str
     status: str
@@ -30,7 +30,7 @@ class Found:
 
 @dataclass(slots=True)
 class Watch:
-    """Tells each problem of a server that we started once."""
+    """Reports each problem of a server that we started, once."""
 
     server: Prefect
     log: Path
@@ -39,7 +39,7 @@ class Watch:
     next_schedules: float = field(default_factory=lambda: time.monotonic() + SCHEDULES_EVERY_S)
 
     def news(self) -> list[str]:
-        """Problems that were not there before; cheap enough to ask every second."""
+        """Problems that are new since the last call; cheap enough to call every second."""
         news = [(key, text) for key, text in self._problems() if key not in self.told]
         self.told |= {key for key, _ in news}
         return [text for _, text in news]
@@ -48,28 +48,33 @@ class Watch:
         now = time.monotonic()
         if now >= self.next_log:
             self.next_log = now + LOG_EVERY_S
-            for one in _failing(self.log):
-                yield f"{one.service} {one.last.error}", f"Prefect's service {one}; log: {self.log}"
+            for service in _failing(self.log):
+                yield (
+                    f"{service.service} {service.last.error}",
+                    f"Prefect's service {service}; log: {self.log}",
+                )
         if now >= self.next_schedules:
             self.next_schedules = now + SCHEDULES_EVERY_S
-            found = _schedules(self.server)
-            if found.status != "ok":
-                yield found.told, f"{found.told}; log: {self.log}"
+            state = _schedules(self.server)
+            if state.status != "ok":
+                yield state.told, f"{state.told}; log: {self.log}"
 
 
-def look(server: Prefect, log: Path | None) -> list[Found]:
-    """What can be seen of a server from outside, and in its log where that is here."""
+def inspect_server(server: Prefect, log: Path | None) -> list[PartState]:
+    """The state of a server: its API, its worker, its schedules and, where it is on this host, its log."""
     try:
         with server.client() as client:
             version, workers = client.api_version(), online_workers(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
-        return [Found("Prefect server", "missing", str(exc))]
+        return [PartState("Prefect server", "missing", str(exc))]
     worker = (
-        Found("Prefect worker", "ok", f"{workers} online in pool {POOL!r}")
+        PartState("Prefect worker", "ok", f"{workers} online in pool {POOL!r}")
         if workers
-        else Found("Prefect worker", "missing", f"none is online in pool {POOL!r}; `enginery up` starts one")
+        else PartState(
+            "Prefect worker", "missing", f"none is online in pool {POOL!r}; `enginery up` starts one"
+        )
     )
-    server_found = Found("Prefect server", "ok", f"{server.ui_url}, Prefect {version}")
+    server_found = PartState("Prefect server", "ok", f"{server.ui_url}, Prefect {version}")
     return [server_found, worker, _schedules(server), *_services(log)]
 
 
@@ -77,12 +82,16 @@ def scheduler_failures(server: Prefect, home: Home) -> Callable[[], list[str]]:
     """What its log says of the scheduler from now on, if the server was started from this store."""
     since = _now()
 
-    def told() -> list[str]:
+    def problems() -> list[str]:
         if home.api_url() != server.api_url:
             return []
-        return [str(one) for one in failing_services(home.log("server"), since, times=2) if one.schedules]
+        return [
+            str(service)
+            for service in failing_services(home.log("server"), since, times=2)
+            if service.schedules
+        ]
 
-    return told
+    return problems
 
 
 def _failing(log: Path) -> list[Failing]:
@@ -93,30 +102,34 @@ def _now() -> datetime:
     return datetime.now().replace(microsecond=0)  # noqa: DTZ005 logs are in the host's time, without a zone
 
 
-def _services(log: Path | None) -> list[Found]:
+def _services(log: Path | None) -> list[PartState]:
     if log is None:
         return []
     failing = _failing(log)
     if not failing:
-        return [Found("Prefect services", "ok", f"none fails repeatedly, says {log}")]
-    return [Found("Prefect services", "failing", f"{'; '.join(map(str, failing))}; log: {log}")]
+        return [PartState("Prefect services", "ok", f"none fails repeatedly, says {log}")]
+    return [PartState("Prefect services", "failing", f"{'; '.join(map(str, failing))}; log: {log}")]
 
 
-def _schedules(server: Prefect) -> Found:
-    what = "Prefect schedules"
+def _schedules(server: Prefect) -> PartState:
+    subject = "Prefect schedules"
     try:
         with server.client() as client:
-            held, waiting = active(client), unplanned(client)
+            deployments, waiting = active(client), unplanned(client)
     except (BackendUnavailable, httpx.HTTPError) as exc:
-        return Found(what, "failing", f"the Prefect server does not answer: {exc}")
+        return PartState(subject, "failing", f"the Prefect server does not answer: {exc}")
     if waiting:
-        told = f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
-        return Found(what, "failing", told)
-    return Found(what, "ok", _told(held))
+        problem = (
+            f"the scheduler has planned no run of {', '.join(waiting)}, though their schedules are active"
+        )
+        return PartState(subject, "failing", problem)
+    return PartState(subject, "ok", _describe_schedules(deployments))
 
 
-def _told(held: Active) -> str:
-    total = len(held.settled) + held.young + held.later
-    parts = [f"{held.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if held.young else []
-    parts += [f"{held.later} due in more than {HORIZON.days} days"] if held.later else []
+def _describe_schedules(deployments: Active) -> str:
+    total = len(deployments.settled) + deployments.young + deployments.later
+    parts = (
+        [f"{deployments.young} registered less than {PLANNED_WITHIN_S:g} s ago"] if deployments.young else []
+    )
+    parts += [f"{deployments.later} due in more than {HORIZON.days} days"] if deployments.later else []
     return ", ".join([f"{total} active", *(parts or ["their next runs are planned"])])

@@ -1,1 +1,1 @@
-"""What people read of artifacts and versions: cards, web pages, API."""
+"""Presentations of artifacts and versions: cards, web pages, API."""

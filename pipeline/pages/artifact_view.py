@@ -1,4 +1,4 @@
-"""What people see of one artifact, by its kind: lines, tables and warnings, read from its files."""
+"""The contents of one artifact, by its kind: lines, tables and warnings, read from its files."""
 
 import json
 import re
@@ -41,13 +41,13 @@ def find_key(store: LocalStore, beginning: str) -> str | None:
     if not KEY_PREFIX.fullmatch(beginning):
         return None
     every = dict.fromkeys(key_of(name) for name in store.keys())  # noqa: SIM118 a store is no dict
-    found = [key for key in every if key.startswith(beginning)]
-    if len(found) > 1:
+    keys = [key for key in every if key.startswith(beginning)]
+    if len(keys) > 1:
         raise NotFound(
-            f"{len(found)} keys begin with {beginning!r}; give more of one: "
-            + ", ".join(key[:16] for key in found)
+            f"{len(keys)} keys begin with {beginning!r}; give more of one: "
+            + ", ".join(key[:16] for key in keys)
         )
-    return found[0] if found else None
+    return keys[0] if keys else None
 
 
 def root_of(store: LocalStore, key: str, kind: str) -> Path:
@@ -57,8 +57,8 @@ def root_of(store: LocalStore, key: str, kind: str) -> Path:
     if kind not in READS:
         return store.directory(key)
     files = store.manifest(key).files
-    (*_, found) = (store.file(key, name).parent for name in READS[kind] if name in files)
-    return found
+    (*_, directory) = (store.file(key, name).parent for name in READS[kind] if name in files)
+    return directory
 
 
 def exhibit(kind: str, root: Path) -> Exhibit:
@@ -96,14 +96,14 @@ def folded(modules: Sequence[Mapping[str, Any]]) -> list[Row]:
     scales = list(dict.fromkeys(name for module in modules for name in module["scales"]))
     return [
         {
-            "linear": _over_layers([one["module"] for one in members]),
+            "linear": _over_layers([member["module"] for member in members]),
             "intended": intended,
             "actual": actual,
             **{
-                name: _range(value for one in members for value in one["scales"].get(name, ()))
+                name: _range(value for member in members for value in member["scales"].get(name, ()))
                 for name in scales
             },
-            "zero_scales": sum(one["zero_scales"] for one in members),
+            "zero_scales": sum(member["zero_scales"] for member in members),
             "left_because": reason,
         }
         for (_, intended, actual, reason, *_), members in together.items()
@@ -112,26 +112,26 @@ def folded(modules: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 def _over_layers(names: Sequence[str]) -> str:
     """Names that differ in their layer as one: `model.layers.{0..3,7}.mlp.up_proj`."""
-    found = [LAYER.fullmatch(name) for name in names]
-    first = found[0]
+    matches = [LAYER.fullmatch(name) for name in names]
+    first = matches[0]
     if first is None or len(names) == 1:
         return names[0]
-    layers = sorted(int(match.group(2)) for match in found if match)
+    layers = sorted(int(match.group(2)) for match in matches if match)
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:
             runs[-1].append(layer)
         else:
             runs.append([layer])
-    said = ",".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-    return f"{first.group(1)}{{{said}}}{first.group(3)}"
+    ranges = ",".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+    return f"{first.group(1)}{{{ranges}}}{first.group(3)}"
 
 
 def _range(values: Iterable[float]) -> str:
-    found = list(values)
-    if not found:
+    numbers = list(values)
+    if not numbers:
         return ""
-    low, high = min(found), max(found)
+    low, high = min(numbers), max(numbers)
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
@@ -155,8 +155,8 @@ def widest(root: Path) -> list[Row]:
     for file in files:
         with safe_open(file, framework="np") as handle:
             for name in handle.keys():  # noqa: SIM118 a handle is no dict
-                linear, _, what = name.rpartition(".")
-                if what == "input_amax" and linear.rpartition(".")[2] not in FIRST:
+                linear, _, statistic = name.rpartition(".")
+                if statistic == "input_amax" and linear.rpartition(".")[2] not in FIRST:
                     amax = handle.get_tensor(name)
                     rows.append(
                         {
@@ -183,7 +183,7 @@ def calibration_set(root: Path) -> Exhibit:
 def sensitivity(root: Path) -> Exhibit:
     """What each format costs in all, and which unit most of it."""
     document = _read(root / "sensitivity.json")
-    units = [Unit.of(found) for found in document["units"]]
+    units = [Unit.of(unit) for unit in document["units"]]
     rows = []
     for name in document["formats"]:
         ranking = ranked(units, propose(units, name))
@@ -211,8 +211,8 @@ def _facts(report: Mapping[str, Any], under: str = "") -> list[Row]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
 
 
 KINDS: Mapping[str, Callable[[Path], Exhibit]] = {

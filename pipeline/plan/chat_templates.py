@@ -25,11 +25,11 @@ def template_problems(
     Rows hold `chat`, `exchange` or anything else; a `model` of None is not here, and its templates unknown.
     `memory` keeps which templates were parsed before.
     """
-    for place, (item, known) in sources.items():
-        holds = known.holds
+    for place, (item, data_facts) in sources.items():
+        holds = data_facts.holds
         if item.template is not None:  # whatever the rows hold: its text is part of what is published
-            if said := _syntax(known.params["template"], memory, named=True):
-                yield f"{place}: template: {base / item.template}:{said}"
+            if fault := _syntax(str(data_facts.source.template), memory, named=True):
+                yield f"{place}: template: {base / item.template}:{fault}"
         elif holds not in ("chat", "exchange") or item.render == "plain":
             continue
         elif model is not None and (holds == "chat" or item.render == "chat") and not _held(model):
@@ -38,7 +38,7 @@ def template_problems(
                 "has a chat template; name one in 'template', or give text rows"
             )
     if model is not None:
-        yield from (f"model: {said}" for said in _own_problems(model, memory))
+        yield from (f"model: {fault}" for fault in _own_problems(model, memory))
 
 
 def _files(model: Path) -> list[Path]:
@@ -59,14 +59,20 @@ def _configured(model: Path) -> Any:
 def _own_problems(model: Path, memory: Memory) -> Iterator[str]:
     files = _files(model)
     for path in files:
-        if said := _syntax(path.read_bytes().decode(), memory):
-            yield f"{path}:{said}"
-    held = None if files else _configured(model)
-    entries = held.values() if isinstance(held, dict) else held if isinstance(held, list) else [held]
+        if fault := _syntax(path.read_bytes().decode(), memory):
+            yield f"{path}:{fault}"
+    template = None if files else _configured(model)
+    entries = (
+        template.values()
+        if isinstance(template, dict)
+        else template
+        if isinstance(template, list)
+        else [template]
+    )
     for entry in entries:
         text = entry.get("template") if isinstance(entry, dict) else entry
-        if isinstance(text, str) and (said := _syntax(text, memory)):
-            yield f"{model / 'tokenizer_config.json'}: chat_template, line {said}"
+        if isinstance(text, str) and (fault := _syntax(text, memory)):
+            yield f"{model / 'tokenizer_config.json'}: chat_template, line {fault}"
 
 
 def _syntax(text: str, memory: Memory, *, named: bool = False) -> str:
@@ -77,8 +83,8 @@ def _syntax(text: str, memory: Memory, *, named: bool = False) -> str:
     key = digest.of_json({"template": text, **({"named": True} if named else {})})
     if (len(text) > PARSED and not named) or memory.recall(key) is not None:
         return ""
-    if said := _fault(text, named=named):
-        return f"{said}, or get the file again"
+    if fault := _fault(text, named=named):
+        return f"{fault}, or get the file again"
     memory.keep(key, {}, [])
     return ""
 

@@ -1,9 +1,9 @@
 """The steps of a plan up to the quantized checkpoint; pure."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from calibration.model.linears import Layout
+from calibration.parameters import QuantizedParams, SensitivityParams, StatisticsParams, StatisticsPlaces
 from calibration.statistics.budget import batch_size, host_bytes
 from pipeline.child.kinds import KINDS
 from pipeline.plan import data_steps
@@ -37,15 +37,15 @@ class CheckpointSteps:
 
     def source(self) -> Step:
         """The pinned snapshot."""
-        found, model = self.facts.source, self.recipe.model
-        what = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
+        facts, model = self.facts.source, self.recipe.model
+        title = str(model.path) if model.path else f"{model.repo} @ {str(model.revision)[:12]}"
         return Step(
             kind="source",
             inputs={},
-            params=found.params,
-            places=found.places,
-            what=what,
-            size_bytes=found.weight_bytes,
+            params=facts.params,
+            places=facts.places,
+            what=title,
+            size_bytes=facts.weight_bytes,
         )
 
     def datasets(self) -> list[Step]:
@@ -91,18 +91,18 @@ class CheckpointSteps:
         budget = memory_budget(calibration, self.facts.host)
         sizes = layer_sizes(self.facts.source.shape, calibration.seq_len)
         search = calibration.statistics == "all"
-        lacking = memory_shortage(calibration, self.facts)  # then the step is shown, and refused
-        batch = 1 if lacking else batch_size(sizes, calibration.seq_len, budget, search=search)
+        shortage = memory_shortage(calibration, self.facts)  # then the step is shown, and refused
+        batch = 1 if shortage else batch_size(sizes, calibration.seq_len, budget, search=search)
         return Step(
             kind="statistics",
             inputs={"source": source.key, "calibration_set": tokens.key},
-            params={
-                "record": calibration.statistics,
-                "batch_size": batch,
-                "device": budget.device,
-                "tools": tools(self.facts, "statistics"),
-            },
-            places={"memory": budget.as_dict(), "every_expert": self._every_expert()},
+            params=StatisticsParams(
+                record=calibration.statistics,
+                batch_size=batch,
+                device=budget.device,
+                tools=tools(self.facts, "statistics"),
+            ),
+            places=StatisticsPlaces(memory=budget, every_expert=self._every_expert()),
             what=f"{calibration.statistics}, {batch} x {calibration.seq_len} tokens at once",
             size_bytes=hidden_bytes(calibration, self.facts.source.shape),
             memory_bytes=host_bytes(sizes, batch * calibration.seq_len, budget, search=search),
@@ -126,12 +126,12 @@ class CheckpointSteps:
         return Step(
             kind="sensitivity",
             inputs={"source": source.key, "statistics": statistics.key},
-            params={
-                "formats": [name for name in FORMATS if name != "none"],
-                "smoothing": calibration.smoothing,
-                "device": statistics.params["device"],
-                "tools": tools(self.facts, "sensitivity"),
-            },
+            params=SensitivityParams(
+                formats=tuple(name for name in FORMATS if name != "none"),
+                smoothing=calibration.smoothing,
+                device=memory_budget(calibration, self.facts.host).device,
+                tools=tools(self.facts, "sensitivity"),
+            ),
             what=f"{len(FORMATS) - 1} formats",
             memory_bytes=FLOAT32_COPIES * 4 * shape.intermediate_size * shape.hidden_size,
         )
@@ -140,19 +140,18 @@ class CheckpointSteps:
         """The weights in the recipe's format; `measured` is the source where nothing is calibrated."""
         recipe, calibration = self.recipe, self.recipe.calibration
         variant = "modelopt" if measured.kind == "calibration_set" else ""
-        params: dict[str, Any] = {
-            "format": self.precision.as_param(),
-            "kv_cache": recipe.kv_cache,
-            "tools": tools(self.facts, f"quantized_checkpoint.{variant}".rstrip(".")),
-        }
-        if calibration is not None and any(fmt.smoothing == "alpha" for fmt in self.precision.formats):
-            params["smoothing"] = calibration.smoothing
+        by_alpha = any(fmt.smoothing == "alpha" for fmt in self.precision.formats)
         return Step(
             kind="quantized_checkpoint",
             variant=variant,
             inputs={"source": source.key}
             | ({} if measured is source else {str(measured.kind): measured.key}),
-            params=params,
+            params=QuantizedParams(
+                format=self.precision,
+                kv_cache=recipe.kv_cache,
+                smoothing=calibration.smoothing if calibration is not None and by_alpha else None,
+                tools=tools(self.facts, f"quantized_checkpoint.{variant}".rstrip(".")),
+            ),
             what=f"{self.precision} by ModelOpt's own calibration" if variant else str(self.precision),
             size_bytes=self.quantized_bytes,
             memory_bytes=2 * self.facts.source.weight_bytes if variant else 0,

@@ -2,10 +2,8 @@
 
 import os
 import stat
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from artifacts.store.local import LocalStore
 from calibration.data.chats import Chat
@@ -16,8 +14,10 @@ from calibration.data.scan import scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
 from calibration.links import LeadsOut, leads_out, open_inside
+from calibration.parameters import TextSource
 from pipeline.sources.hub_dataset import choose, contents
 from pipeline.sources.snapshot import TEMPLATE_BYTES, Remote
+from pipeline.step.parameters import DatasetParams, DatasetPlaces
 from recipes.data import Data, Skip
 
 SCAN_BYTES = 32 << 20
@@ -34,9 +34,8 @@ FOOTER = b"\x15"
 class HubFiles:
     """Data files of a hub dataset, before any is fetched."""
 
-    params: Mapping[str, Any]
-    """What the dataset step's key hashes."""
-    places: Mapping[str, Any]
+    params: DatasetParams
+    places: DatasetPlaces
     size_bytes: int
 
 
@@ -44,9 +43,9 @@ class HubFiles:
 class DataFacts:
     """One source of text that a recipe names."""
 
-    params: Mapping[str, Any]
-    """What a step's key hashes: what is in the files and how it is read, not how much is taken."""
-    files: tuple[str, ...] = ()
+    source: TextSource
+    """What is in the files and how it is read, not how much is taken."""
+    files: tuple[Path, ...] = ()
     """Where they are; empty for a hub dataset."""
     hub: HubFiles | None = None
     rows: int | None = None
@@ -79,26 +78,23 @@ def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:
         raise DataError(f"{item.path} has {rows} rows; the recipe asks for {item.samples}")
     digests = [store.digests.digest(file) for file in files]
     return DataFacts(
-        params={"kind": kind, "digests": digests, **reading},
-        files=tuple(str(file.resolve()) for file in files),
+        source=reading.model_copy(update={"kind": kind, "digests": tuple(digests)}),
+        files=tuple(file.resolve() for file in files),
         rows=rows,
         holds=holds,
         what=path.name,
     )
 
 
-def _reading(base: Path, item: Data) -> dict[str, Any]:
-    """How rows are read and rendered, as the params of a step."""
-    reading: dict[str, Any] = {
-        "columns": item.roles,
-        "bad_rows": item.bad_rows.skip if isinstance(item.bad_rows, Skip) else 0,
-        "render": item.render,
-    }
-    if item.system is not None:
-        reading["system"] = item.system
-    if item.template is not None:
-        reading["template"] = _template(base, item.template)
-    return reading
+def _reading(base: Path, item: Data) -> TextSource:
+    """How rows are read and rendered; the files are not known yet."""
+    return TextSource(
+        columns=item.roles,
+        bad_rows=item.bad_rows.skip if isinstance(item.bad_rows, Skip) else 0,
+        render=item.render,
+        system=item.system,
+        template=None if item.template is None else _template(base, item.template),
+    )
 
 
 def _template(base: Path, name: str) -> str:
@@ -117,31 +113,31 @@ def _template(base: Path, name: str) -> str:
     if len(data) > TEMPLATE_BYTES:
         raise DataError(f"template: {path}: more than {TEMPLATE_BYTES:,} bytes; give a Jinja template")
     try:
-        found = data.decode()
+        text = data.decode()
     except UnicodeDecodeError as exc:
         line = data.count(b"\n", 0, exc.start) + 1
         raise DataError(f"template: {path}:{line}: not UTF-8 ({exc.reason}); save it as UTF-8") from None
-    if not found.strip():
+    if not text.strip():
         raise DataError(f"template: {path}: the file is empty; give a Jinja template")
-    return found
+    return text
 
 
-def _quick_check(path: Path, kind: str, reading: Mapping[str, Any]) -> tuple[int | None, str]:
+def _quick_check(path: Path, kind: str, reading: TextSource) -> tuple[int | None, str]:
     """Looks at the rows of a text file (of a huge one, the first) and at the ends of a Parquet file.
 
     Returns the number of good rows where all were seen, and what the first holds where it was read.
     """
     if kind in KINDS:
-        found = scan(
+        scanned = scan(
             [KINDS[kind](path)],
             kind,
-            reading["columns"],
-            allowed=reading["bad_rows"],
+            reading.columns,
+            allowed=reading.bad_rows,
             budget_bytes=SCAN_BYTES,
         )
-        first = next(found.read([0])).content
+        first = next(scanned.read([0])).content
         holds = "chat" if isinstance(first, Chat) else "exchange" if isinstance(first, Exchange) else "text"
-        return found.rows if found.complete else None, holds
+        return scanned.rows if scanned.complete else None, holds
     if kind == "parquet":
         _require_parquet(path)
     return None, ""
@@ -162,16 +158,16 @@ def _require_parquet(path: Path) -> None:
             )
 
 
-def _from_hub(item: Data, reading: Mapping[str, Any], store: LocalStore) -> DataFacts:
+def _from_hub(item: Data, reading: TextSource, store: LocalStore) -> DataFacts:
     endpoint = os.environ.get("HF_ENDPOINT")
     remote = Remote(str(item.repo), str(item.revision), store.root / "hub", endpoint, "dataset")
     sizes, configs = contents(remote)
     names = choose(item, sizes, configs, remote.where)
     return DataFacts(
-        params={"files": names, **reading},
+        source=reading.model_copy(update={"files": tuple(names)}),
         hub=HubFiles(
-            params={"repo": item.repo, "revision": item.revision, "files": names},
-            places={"cache": str(remote.cache), "endpoint": remote.endpoint},
+            params=DatasetParams(repo=remote.repo, revision=remote.revision, files=tuple(names)),
+            places=DatasetPlaces(cache=remote.cache, endpoint=remote.endpoint),
             size_bytes=sum(sizes[name] for name in names),
         ),
         what=remote.where,

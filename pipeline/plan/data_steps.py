@@ -1,8 +1,15 @@
 """The steps that bring text into a plan: hub datasets, the calibration set, the check for leakage; pure."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from calibration.parameters import (
+    Blend,
+    CalibrationSetParams,
+    Draw,
+    LeakageParams,
+    TextPlaces,
+    TextSource,
+)
 from pipeline.evaluate.gate import GATE_SEED
 from pipeline.plan.facts import Facts
 from pipeline.step.step import Step
@@ -11,20 +18,19 @@ from recipes.data import Data
 from recipes.schema import Gate
 
 
-def sources(
-    items: tuple[Data, ...], facts: Facts
-) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
-    """Sources as params (by digest), as places (by path), and as inputs (role -> key of a dataset step)."""
-    params, files, inputs = [], [], {}
+def sources(items: tuple[Data, ...], facts: Facts) -> tuple[list[TextSource], TextPlaces, dict[str, str]]:
+    """Sources by digest, where they are, and as inputs (role -> key of a dataset step)."""
+    texts, inputs = [], {}
     for number, item in enumerate(items):
-        found = facts.data[item]
-        one = {**found.params, "samples": item.samples}
-        if found.hub is not None:
+        data_facts = facts.data[item]
+        if data_facts.hub is None:
+            texts.append(data_facts.source)
+        else:
             role = f"dataset_{number}"
-            one["dataset"], inputs[role] = role, dataset(item, facts).key
-        params.append(one)
-        files.append(list(found.files))
-    return params, {"files": files}, inputs
+            texts.append(data_facts.source.model_copy(update={"dataset": role}))
+            inputs[role] = dataset(item, facts).key
+    files = tuple(facts.data[item].files for item in items)
+    return texts, TextPlaces(files=files, model=facts.source.where), inputs
 
 
 def names(items: tuple[Data, ...], facts: Facts) -> str:
@@ -34,38 +40,41 @@ def names(items: tuple[Data, ...], facts: Facts) -> str:
 
 def dataset(item: Data, facts: Facts) -> Step:
     """Data files of a hub dataset at a commit; beside `source`, the only step that has the network."""
-    found = facts.data[item].hub
-    assert found is not None
+    files = facts.data[item].hub
+    assert files is not None
     return Step(
         kind="dataset",
         inputs={},
-        params=found.params,
-        places=found.places,
-        what=f"{item.title}, files: {len(found.params['files'])}",
-        size_bytes=found.size_bytes,
+        params=files.params,
+        places=files.places,
+        what=f"{item.title}, files: {len(files.params.files)}",
+        size_bytes=files.size_bytes,
     )
 
 
 def calibration_set(calibration: Calibration, facts: Facts, source: Step, tools: Mapping[str, str]) -> Step:
     """Token sequences to measure ranges on; its key knows nothing of the gate."""
     data, places, inputs = sources(calibration.data, facts)
-    params: dict[str, Any] = {
-        "data": [{**one, "date": calibration.date} for one in data],
-        "seq_len": calibration.seq_len,
-        "max_sequences": calibration.max_sequences,
-        "pack": calibration.pack,
-        "truncate": calibration.truncate,
-        "seed": calibration.seed,
-        "tools": tools,
-    }
-    if calibration.total is not None:
-        weights = [item.weight for item in calibration.data]
-        params["blend"] = {**calibration.total.model_dump(exclude_none=True), "weights": weights}
+    weights, total = tuple(item.weight for item in calibration.data), calibration.total
     return Step(
         kind="calibration_set",
         inputs={"source": source.key, **inputs},
-        params=params,
-        places={**places, "model": facts.source.where},
+        params=CalibrationSetParams(
+            data=tuple(
+                text.drawn(item.samples, calibration.date)
+                for text, item in zip(data, calibration.data, strict=True)
+            ),
+            blend=None
+            if total is None
+            else Blend(samples=total.samples, tokens=total.tokens, weights=weights),
+            seq_len=calibration.seq_len,
+            max_sequences=calibration.max_sequences,
+            pack=calibration.pack,
+            truncate=calibration.truncate,
+            seed=calibration.seed,
+            tools=tools,
+        ),
+        places=places,
         what=f"{names(calibration.data, facts)}, {calibration.seq_len} tokens",
     )
 
@@ -76,14 +85,13 @@ def leakage(gate: Gate, facts: Facts, source: Step, tokens: Step) -> Step:
     Where the tokenizer has tokens that the model lacks, also that no row which the gate will draw uses one.
     """
     (data,), places, inputs = sources((gate.data,), facts)
-    params: dict[str, Any] = {"gate": {name: value for name, value in data.items() if name != "samples"}}
-    if facts.source.beyond:
-        inputs["source"] = source.key
-        params["drawn"] = {"samples": data["samples"], "seed": GATE_SEED}
+    draws = bool(facts.source.beyond)
     return Step(
         kind="leakage",
-        inputs={"calibration_set": tokens.key, **inputs},
-        params=params,
-        places={**places, "model": facts.source.where},
+        inputs={"calibration_set": tokens.key, **inputs} | ({"source": source.key} if draws else {}),
+        params=LeakageParams(
+            gate=data, drawn=Draw(samples=gate.data.samples, seed=GATE_SEED) if draws else None
+        ),
+        places=places,
         what=f"calibration samples not in {names((gate.data,), facts)}",
     )

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from artifacts import digest
 from artifacts.store.local import LocalStore
@@ -38,6 +37,7 @@ from pipeline.sources.snapshot import (
     require_texts,
     unread,
 )
+from pipeline.step.parameters import SourceParams, SourcePlaces
 from pipeline.toolchains.discovery import choose, discover
 from pipeline.toolchains.probe import Memory
 from pipeline.toolchains.toolchain import Choice
@@ -56,9 +56,8 @@ class Source:
 
     shape: ModelShape
     weight_bytes: int
-    params: Mapping[str, Any]
-    """What its key hashes."""
-    places: Mapping[str, Any]
+    params: SourceParams
+    places: SourcePlaces
     vocabulary: str = ""
     """Digest of the tokens; empty where nobody compares them, or only the download will tell."""
     lacking: str = ""
@@ -75,8 +74,7 @@ class Source:
     @property
     def where(self) -> str:
         """The checkpoint as messages name it: a path, or a commit."""
-        commit = f"{self.params.get('repo')}@{str(self.params.get('revision'))[:12]}"
-        return str(self.places.get("path") or commit)
+        return str(self.places.path or f"{self.params.repo}@{str(self.params.revision)[:12]}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,35 +103,35 @@ def gather(loaded: Loaded, host: Host, store: LocalStore) -> Facts:
         try:
             data[item] = read_data(loaded.base, item, store)
         except (DataError, SourceError, FileRefused, OSError) as exc:
-            problems.append(f"{place}: {told(exc)}")
-    draft, found = draft_model(loaded.recipe), {}
+            problems.append(f"{place}: {format_error(exc)}")
+    draft, sources = draft_model(loaded.recipe), {}
     models = {"model": loaded.recipe.model} | ({"speculative.draft": draft} if draft else {})
     for number, (place, model) in enumerate(models.items()):
         try:
             with _collecting_later():
-                found[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
+                sources[place] = read_source(model, loaded.base, store, compared=len(models) > 1)
         except (SourceError, FileRefused, OSError) as exc:
-            problems.insert(number, f"{place}: {told(exc)}")
-    problems += _templates(loaded, data, store, whole="model" in found)
+            problems.insert(number, f"{place}: {format_error(exc)}")
+    problems += _templates(loaded, data, store, whole="model" in sources)
     try:
         heads = _heads(loaded, store)
     except (SourceError, FileRefused, OSError) as exc:
-        problems.append(f"speculative.draft: {told(exc)}")
+        problems.append(f"speculative.draft: {format_error(exc)}")
     if problems:
         raise RecipeError(loaded.file, problems)
     return Facts(
         host=host,
-        source=found["model"],
+        source=sources["model"],
         data=data,
         free_bytes=store.free_bytes(),
         choice=choose_toolchain(loaded.recipe, store),
-        draft=found.get("speculative.draft"),
+        draft=sources.get("speculative.draft"),
         heads=heads,
     )
 
 
-def told(exc: Exception) -> str:
-    """What an error says; of one of the file system the file, and the reason."""
+def format_error(exc: Exception) -> str:
+    """The error's message; of one of the file system the file, and the reason."""
     return f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) and exc.filename else str(exc)
 
 
@@ -161,10 +159,10 @@ def _templates(
 
 def _heads(loaded: Loaded, store: LocalStore) -> Heads | None:
     """The heads that a recipe names; None for a mode without."""
-    wanted = loaded.recipe.speculative
-    if wanted is None or wanted.mode not in WITH_HEADS or wanted.draft is None:
+    speculative = loaded.recipe.speculative
+    if speculative is None or speculative.mode not in WITH_HEADS or speculative.draft is None:
         return None
-    return read_heads(wanted.draft, loaded.base, store)
+    return read_heads(speculative.draft, loaded.base, store)
 
 
 def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
@@ -177,8 +175,10 @@ def choose_toolchain(recipe: Recipe, store: LocalStore) -> Choice:
 
 def draft_model(recipe: Recipe) -> Model | None:
     """The draft model's checkpoint; heads beside a model are none."""
-    wanted = recipe.speculative
-    return wanted.draft if wanted is not None and wanted.mode == "draft_tokens_external" else None
+    speculative = recipe.speculative
+    return (
+        speculative.draft if speculative is not None and speculative.mode == "draft_tokens_external" else None
+    )
 
 
 def data_items(recipe: Recipe) -> Iterable[tuple[str, Data]]:
@@ -194,7 +194,7 @@ def source_of(loaded: Loaded, store: LocalStore) -> Source:
     try:
         return read_source(loaded.recipe.model, loaded.base, store)
     except (SourceError, FileRefused, OSError) as exc:
-        raise RecipeError(loaded.file, [f"model: {told(exc)}"]) from exc
+        raise RecipeError(loaded.file, [f"model: {format_error(exc)}"]) from exc
 
 
 def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool = False) -> Source:
@@ -209,23 +209,23 @@ def read_source(model: Model, base: Path, store: LocalStore, *, compared: bool =
         if holds_config_only(directory):
             return _config_only(directory, model.path)
         ends(directory)  # read where text is generated, and refused here
-        found = _source(
+        source = _source(
             open_checkpoint(directory),
-            {"digest": local_digest(directory, store.digests.digest)},
-            {"path": str(directory)},
+            SourceParams(digest=local_digest(directory, store.digests.digest)),
+            SourcePlaces(path=directory),
             (str(directory), [path.name for path in directory.iterdir()]),
         )
         require_texts(directory)
-        tokens = _tokens(directory, found.shape.vocab_size, store)
-        found = replace(found, missing=tokens.missing, beyond=tokens.beyond)
-        return replace(found, vocabulary=vocabulary(directory)) if compared else found
+        tokens = _tokens(directory, source.shape.vocab_size, store)
+        source = replace(source, missing=tokens.missing, beyond=tokens.beyond)
+        return replace(source, vocabulary=vocabulary(directory)) if compared else source
     remote = Remote(str(model.repo), str(model.revision), store.root / "hub", os.environ.get("HF_ENDPOINT"))
-    params = {"repo": model.repo, "revision": model.revision}
-    places = {"cache": str(remote.cache), "endpoint": remote.endpoint}
+    params = SourceParams(repo=model.repo, revision=model.revision)
+    places = SourcePlaces(cache=remote.cache, endpoint=remote.endpoint)
     checkpoint = remote_checkpoint(remote)
     names = listed(remote)
-    found = _source(checkpoint, params, places, (remote.where, names))
-    return replace(found, missing=missing_package(names))
+    source = _source(checkpoint, params, places, (remote.where, names))
+    return replace(source, missing=missing_package(names))
 
 
 def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
@@ -235,9 +235,9 @@ def _tokens(directory: Path, vocab_size: int, store: LocalStore) -> Tokens:
     if missing := missing_package(list(files)):
         return Tokens({}, missing)
     memory, key = Memory(store.root / "tokenizers.json"), digest.of_json({**files, "vocab_size": vocab_size})
-    known = memory.recall(key)
-    if known is not None:
-        return Tokens({text: int(number) for text, number in known.items()})
+    remembered = memory.recall(key)
+    if remembered is not None:
+        return Tokens({text: int(number) for text, number in remembered.items()})
     tokens = read_tokens(directory, vocab_size)
     memory.keep(key, {text: str(number) for text, number in tokens.beyond.items()}, [])
     return tokens
@@ -250,8 +250,8 @@ def _config_only(directory: Path, named: str) -> Source:
     return Source(
         shape=shape,
         weight_bytes=sum(rank_bytes(shape, Precision.parse("none"), 1, 1)),
-        params={"config": digest.of_file(directory / "config.json")},
-        places={"path": str(directory)},
+        params=SourceParams(config=digest.of_file(directory / "config.json")),
+        places=SourcePlaces(path=directory),
         lacking=f"{named} holds config.json and no weights; add safetensors files and tokenizer",
         problems=tuple(f"{directory}/config.json: {told}" for told in config_problems(shape, config)),
     )
@@ -259,8 +259,8 @@ def _config_only(directory: Path, named: str) -> Source:
 
 def _source(
     checkpoint: Checkpoint,
-    params: Mapping[str, Any],
-    places: Mapping[str, Any],
+    params: SourceParams,
+    places: SourcePlaces,
     at: tuple[str, Iterable[str]],
 ) -> Source:
     """What is known of a checkpoint; `at` is what its user calls it, and the names of all files there."""
@@ -281,6 +281,6 @@ def _source(
 def _bytes(checkpoint: Checkpoint, cast: Collection[str], dtype: str) -> int:
     """Bytes of the weights: as they are stored, or once they are cast if that is more."""
     stored = sum(entry.nbytes for entry in checkpoint.entries.values())
-    odd = [entry for name, entry in checkpoint.entries.items() if name in cast]
-    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in odd)
+    cast_entries = [entry for name, entry in checkpoint.entries.items() if name in cast]
+    more = sum(math.prod(entry.shape) * item_bytes(dtype) - entry.nbytes for entry in cast_entries)
     return stored + max(0, more)

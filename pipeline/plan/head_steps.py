@@ -7,12 +7,10 @@ from pipeline.drafting import eagle
 from pipeline.drafting.heads import Heads
 from pipeline.models.shape import ModelShape
 from pipeline.plan.facts import Facts
+from pipeline.step.parameters import Proposals
 from pipeline.step.step import Step
 from pipeline.weights.tensors import item_bytes
 from recipes.schema import Recipe, Speculative
-
-PROPOSED = {"mode", "max_draft_len"}
-"""What of speculative decoding enters keys, beside the checkpoint of what proposes."""
 
 
 def added(recipe: Recipe, facts: Facts, checkpoint: Step) -> list[Step]:
@@ -24,11 +22,16 @@ def added(recipe: Recipe, facts: Facts, checkpoint: Step) -> list[Step]:
     both = replace(
         checkpoint,
         inputs={**checkpoint.inputs, "heads": heads.key},
-        params={**checkpoint.params, "speculative": recipe.speculative.model_dump(include=PROPOSED)},
+        params=checkpoint.params.model_copy(update={"speculative": proposals(recipe.speculative)}),
         what=f"{checkpoint.what}, with {mode} heads",
         size_bytes=checkpoint.size_bytes + _written(facts.heads, facts.source.shape, recipe.speculative),
     )
     return [heads, both]
+
+
+def proposals(speculative: Speculative) -> Proposals:
+    """What of speculative decoding enters keys, beside the checkpoint of what proposes."""
+    return Proposals(mode=speculative.mode, max_draft_len=speculative.max_draft_len)
 
 
 def source(heads: Heads, mode: str) -> Step:
@@ -39,15 +42,15 @@ def source(heads: Heads, mode: str) -> Step:
         inputs={},
         params=heads.params,
         places=heads.places,
-        what=f"{mode} heads in {heads.places['path']}",
+        what=f"{mode} heads in {heads.places.path}",
         size_bytes=heads.weight_bytes,
         role="heads",
     )
 
 
-def _written(heads: Heads, shape: ModelShape, wanted: Speculative) -> int:
+def _written(heads: Heads, shape: ModelShape, speculative: Speculative) -> int:
     """Bytes of the heads in the rank files; EAGLE's net is there once per level, with the model's head."""
-    if wanted.mode != "eagle":
+    if speculative.mode != "eagle":
         return heads.weight_bytes
     table = shape.vocab_size * shape.hidden_size * item_bytes(SOURCE_TYPES[shape.dtype])
-    return eagle.depth(eagle.tree(wanted.max_draft_len)) * (heads.weight_bytes + table)
+    return eagle.depth(eagle.tree(speculative.max_draft_len)) * (heads.weight_bytes + table)

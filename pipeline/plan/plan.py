@@ -16,8 +16,19 @@ from pipeline.models.shape import ModelShape
 from pipeline.plan import data_steps, head_steps, speculation
 from pipeline.plan.checkpoint_steps import CheckpointSteps, tools
 from pipeline.plan.facts import Facts
-from pipeline.plan.head_steps import PROPOSED
 from pipeline.plan.request import request
+from pipeline.step.parameters import (
+    BaselineParams,
+    EngineParams,
+    EnginePlaces,
+    EvaluationParams,
+    MeasurementParams,
+    ShardedParams,
+    TimedHost,
+    Timing,
+    TunedParams,
+    TunedPlaces,
+)
 from pipeline.step.step import Step, origins
 from recipes.load import Loaded
 from recipes.schema import Engine, Recipe
@@ -25,7 +36,7 @@ from recipes.schema import Engine, Recipe
 TOP_K = 64
 """Most likely tokens per position that the baseline keeps for the KL divergence."""
 
-MEASURE = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
+TIMING = Timing(prompt_len=64, new_tokens=32, repeats=3)
 """How an engine is timed, where its limits allow."""
 
 
@@ -57,8 +68,8 @@ class Plan:
     def all_steps(self) -> tuple[Step, ...]:
         """The steps and the trials' steps, in the order they run."""
         cut = next(number for number, step in enumerate(self.steps) if step.kind == "engine")
-        tried = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
-        return (*self.steps[:cut], *tried, *self.steps[cut:])
+        trial_steps = [step for trial in self.trials for step in (trial.engine, trial.measurement)]
+        return (*self.steps[:cut], *trial_steps, *self.steps[cut:])
 
 
 def plan(loaded: Loaded, facts: Facts) -> Plan:
@@ -78,12 +89,12 @@ def plan(loaded: Loaded, facts: Facts) -> Plan:
         baseline,
         maker.evaluation(engine, baseline),
     )
-    known = origins(steps)
+    names = origins(steps)
     return Plan(
         recipe=recipe,
         file=loaded.file,
-        steps=tuple(step.traced(known) for step in steps),
-        trials=tuple(replace(trial, engine=trial.engine.traced(known)) for trial in trials),
+        steps=tuple(step.traced(names) for step in steps),
+        trials=tuple(replace(trial, engine=trial.engine.traced(names)) for trial in trials),
         shape=facts.source.shape,
     )
 
@@ -92,13 +103,13 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
     """The steps, source first, up to the checkpoint that the recipe's backend builds from, and that one."""
     backend = engines.backend(recipe.engine.backend)
     sharded = backend.checkpoint == "sharded_checkpoint"
-    held = stored(recipe.precision) if backend.quantizes_at_build else recipe.precision
-    weights = sum(rank_bytes(facts.source.shape, held, 1, 1, recipe.kv_cache))
-    first = CheckpointSteps(recipe, facts, weights, held)
+    precision = stored(recipe.precision) if backend.quantizes_at_build else recipe.precision
+    weights = sum(rank_bytes(facts.source.shape, precision, 1, 1, recipe.kv_cache))
+    first = CheckpointSteps(recipe, facts, weights, precision)
     source = first.source()
     prepared = [source, *first.datasets()]
     checkpoint = measured = source
-    if held.quantizes or recipe.kv_cache != "auto":
+    if precision.quantizes or recipe.kv_cache != "auto":
         if recipe.needs_calibration:
             measuring, measured = first.calibration(source)
             prepared += measuring
@@ -106,9 +117,14 @@ def _up_to_checkpoint(recipe: Recipe, facts: Facts) -> tuple[list[Step], Step]:
         prepared.append(checkpoint)
     if sharded:
         toolchain = facts.choice.toolchain if backend.uses_toolchain else None
-        marks: dict[str, Any] = {"at_build": True} if held != recipe.precision else {}
-        marks |= naming.params(facts.source.shape.architecture, toolchain.version if toolchain else "")
-        checkpoint = _sharded_checkpoint(recipe, checkpoint, weights, marks)
+        release = toolchain.version if toolchain else ""
+        checkpoint = _sharded_checkpoint(
+            recipe,
+            checkpoint,
+            weights,
+            at_build=precision != recipe.precision,
+            names=naming.param(facts.source.shape.architecture, release),
+        )
         prepared += head_steps.added(recipe, facts, checkpoint)
         checkpoint = prepared[-1]
     return prepared, checkpoint
@@ -128,30 +144,37 @@ def _draft_steps(
         return [heads], heads
     if drafting is None or about is None:
         return [], None
-    known = {step.key for step in prepared}
+    prepared_keys = {step.key for step in prepared}
     steps, last = _up_to_checkpoint(drafting, about)
-    steps = [step for step in steps if step.key not in known and step.kind != "leakage" and step is not last]
+    steps = [
+        step
+        for step in steps
+        if step.key not in prepared_keys and step.kind != "leakage" and step is not last
+    ]
     if last.kind == "sharded_checkpoint":
         last = replace(last, inputs={**last.inputs, "target": target.inputs["checkpoint"]})
-    made = [replace(step, role="draft") for step in (*steps, last)]
-    return made, made[-1]
+    draft_steps = [replace(step, role="draft") for step in (*steps, last)]
+    return draft_steps, draft_steps[-1]
 
 
-def _sharded_checkpoint(recipe: Recipe, checkpoint: Step, weights: int, marks: Mapping[str, Any]) -> Step:
-    """One weight file per rank, in TensorRT-LLM layout; `marks` are parameters that only some have."""
+def _sharded_checkpoint(
+    recipe: Recipe, checkpoint: Step, weights: int, *, at_build: bool, names: str | None
+) -> Step:
+    """One weight file per rank, in TensorRT-LLM layout."""
     engine = recipe.engine
     return Step(
         kind="sharded_checkpoint",
         inputs={"checkpoint": checkpoint.key},
-        params={
-            "format": recipe.precision.as_param(),
-            "kv_cache": recipe.kv_cache,
-            "tp": engine.tp,
-            "pp": engine.pp,
-            "ep": engine.ep,
-            "layout_version": LAYOUT_VERSION,
-            **marks,
-        },
+        params=ShardedParams(
+            format=recipe.precision,
+            kv_cache=recipe.kv_cache,
+            tp=engine.tp,
+            pp=engine.pp,
+            ep=engine.ep,
+            layout_version=LAYOUT_VERSION,
+            at_build=at_build or None,
+            names=names,
+        ),
         what=f"tp {engine.tp}, pp {engine.pp}" + (f", ep {engine.ep}" if engine.ep > 1 else ""),
         size_bytes=weights,
     )
@@ -183,7 +206,7 @@ class _Maker:
 
     def engine(self, checkpoint: Step, engine: Engine) -> Step:
         """The engine for one set of settings."""
-        backend, wanted = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
+        backend, asked_for = engines.backend(engine.backend), request(self.recipe, self.facts, engine)
         weights, draft, speculative = self.quantized_bytes, self.draft, self.recipe.speculative
         weights += draft.size_bytes if draft else 0
         twin = self.quantized_bytes if speculative and backend.checkpoint == "sharded_checkpoint" else 0
@@ -191,25 +214,25 @@ class _Maker:
             kind="engine",
             variant=engine.backend,
             inputs={backend.checkpoint: checkpoint.key} | ({"draft_checkpoint": draft.key} if draft else {}),
-            params={
-                "backend": engine.backend,
-                "format": self.recipe.precision.as_param(),
-                "target": engine.target,
-                "tp": engine.tp,
-                "pp": engine.pp,
-                "ep": engine.ep,
-                "kv_cache": self.recipe.kv_cache,
-                "max_batch_size": engine.max_batch_size,
-                "max_seq_len": engine.max_seq_len,
-                "options": backend.settings(wanted),
-                "toolchain": backend.identity(wanted),
-                **({"speculative": speculative.model_dump(include=PROPOSED)} if speculative else {}),
-            },
-            places=backend.places(wanted),
+            params=EngineParams(
+                backend=engine.backend,
+                format=self.recipe.precision,
+                target=engine.target,
+                tp=engine.tp,
+                pp=engine.pp,
+                ep=engine.ep,
+                kv_cache=self.recipe.kv_cache,
+                max_batch_size=engine.max_batch_size,
+                max_seq_len=engine.max_seq_len,
+                options=backend.settings(asked_for),
+                toolchain=backend.identity(asked_for),
+                speculative=head_steps.proposals(speculative) if speculative else None,
+            ),
+            places=EnginePlaces(toolchain=asked_for.toolchain),
             what=f"{engine.backend}, batch {engine.max_batch_size}, {engine.max_seq_len} tokens"
             + (f", {speculative.mode} of {speculative.max_draft_len}" if speculative else ""),
             size_bytes=weights + twin,
-            memory_bytes=host_bytes(wanted)
+            memory_bytes=host_bytes(asked_for)
             if backend.uses_toolchain
             else weights + cache_bytes(engine, self.facts.source.shape, self.recipe.kv_cache),
         )
@@ -219,18 +242,18 @@ class _Maker:
         search = self.recipe.tune
         if search is None:
             return ()
-        made = []
+        trials = []
         for point in tuning_search.points(search.space, search.budget, default=self.recipe.engine):
             settings = tuning_search.apply(self.recipe.engine, point)
             engine = self.engine(checkpoint, settings)
-            made.append(
+            trials.append(
                 Trial(
                     point=point,
                     engine=engine,
                     measurement=self.measurement(engine),
                 )
             )
-        return tuple(made)
+        return tuple(trials)
 
     def tuned_engine(self, trials: tuple[Trial, ...]) -> Step:
         """The best feasible trial's engine, with every trial beside it."""
@@ -244,11 +267,12 @@ class _Maker:
             kind="engine",
             variant="tuned",
             inputs=inputs,
-            params={
-                "points": [dict(trial.point) for trial in trials],
-                "objective": search.objective,
-                "slo": search.slo.model_dump(mode="json"),
-            },
+            params=TunedParams(
+                points=tuple(trial.point for trial in trials),
+                objective=search.objective,
+                slo=search.slo,
+            ),
+            places=TunedPlaces(),
             what=f"best of {len(trials)} points by {search.objective}",
             size_bytes=self.quantized_bytes,
         )
@@ -259,28 +283,30 @@ class _Maker:
         return Step(
             kind="measurement",
             inputs={"engine": engine.key},
-            params={
-                **MEASURE,
-                "host": {"cpu": host.cpu, "cores": host.cores, "gpus": [gpu.name for gpu in host.gpus]},
-            },
+            params=MeasurementParams(
+                prompt_len=TIMING.prompt_len,
+                new_tokens=TIMING.new_tokens,
+                repeats=TIMING.repeats,
+                host=TimedHost(cpu=host.cpu, cores=host.cores, gpus=tuple(gpu.name for gpu in host.gpus)),
+            ),
             what="batch 1 and the largest",
         )
 
     def baseline(self, source: Step) -> Step:
         """Scores of the source checkpoint on the gate's data."""
         gate = self.recipe.gate
-        data, places, inputs = data_steps.sources((gate.data,), self.facts)
+        (data,), places, inputs = data_steps.sources((gate.data,), self.facts)
         return Step(
             kind="baseline",
             inputs={"source": source.key, **inputs},
-            params={
-                "data": {**data[0], "date": self.recipe.date},
-                "seq_len": gate.seq_len,
-                "max_sequences": gate.max_sequences,
-                "top_k": TOP_K,
-                "tools": tools(self.facts, "baseline"),
-            },
-            places={**places, "model": self.facts.source.where},
+            params=BaselineParams(
+                data=data.drawn(gate.data.samples, self.recipe.date),
+                seq_len=gate.seq_len,
+                max_sequences=gate.max_sequences,
+                top_k=TOP_K,
+                tools=tools(self.facts, "baseline"),
+            ),
+            places=places,
             what=f"{self.facts.data[gate.data].what}, {gate.max_sequences} x {gate.seq_len} tokens",
             memory_bytes=2 * self.facts.source.weight_bytes,
         )
@@ -290,7 +316,7 @@ class _Maker:
         return Step(
             kind="evaluation",
             inputs={"engine": engine.key, "baseline": baseline.key},
-            params={"tools": tools(self.facts, "evaluation")},
+            params=EvaluationParams(tools=tools(self.facts, "evaluation")),
             what="perplexity, KL, top-1 agreement",
         )
 

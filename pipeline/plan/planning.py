@@ -1,7 +1,6 @@
-"""From a recipe file to plans that nothing known in advance speaks against."""
+"""From a recipe to a plan that nothing known in advance speaks against."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline import engines
 from pipeline.fit.result import Fit
@@ -13,12 +12,7 @@ from pipeline.plan.request import request
 from pipeline.step.realize import Site, is_cached
 from pipeline.step.step import Step
 from recipes.errors import RecipeError
-from recipes.load import Loaded, load
-
-
-def plan_file(file: Path, site: Site) -> list[tuple[Loaded, Plan]]:
-    """Plans every recipe of a file; refuses before the first GPU-second what can be refused then."""
-    return [(loaded, plan_one(loaded, site)) for loaded in load(file)]
+from recipes.load import Loaded
 
 
 def plan_one(loaded: Loaded, site: Site) -> Plan:
@@ -45,41 +39,36 @@ class Draft:
     """Keys that are none yet, because they follow from what is lacking."""
 
 
-def draft_file(file: Path, site: Site) -> list[Draft]:
-    """Plans every recipe of a file, whatever this host lacks; a wrong recipe is refused."""
-    return [draft(loaded, site) for loaded in load(file)]
-
-
 def draft(loaded: Loaded, site: Site) -> Draft:
     """Plans one recipe, or raises RecipeError with every reason against the recipe itself."""
     recipe, facts = loaded.recipe, gather(loaded, site.host, site.store)
-    found = checks.refusals(recipe, facts)
-    replace(found, host=()).require_none(loaded)
-    made = plan(loaded, facts)
+    refusals = checks.refusals(recipe, facts)
+    replace(refusals, host=()).require_none(loaded)
+    planned = plan(loaded, facts)
     return Draft(
         loaded=loaded,
-        plan=made,
+        plan=planned,
         fit=predicted(recipe, facts, recipe.engine),
         notes=(
             *checks.notes(facts),
             *engines.backend(recipe.engine.backend).notes(request(recipe, facts, recipe.engine)),
         ),
-        refusals=replace(found, host=(*found.host, *checks.capacity(pending(made, site), facts))),
-        unkeyed=unkeyed(made, facts),
+        refusals=replace(refusals, host=(*refusals.host, *checks.capacity(pending(planned, site), facts))),
+        unkeyed=unkeyed(planned, facts),
     )
 
 
-def unkeyed(made: Plan, facts: Facts) -> frozenset[str]:
+def unkeyed(planned: Plan, facts: Facts) -> frozenset[str]:
     """Keys that are none yet: of steps that follow from weights, or a toolchain, that are not here."""
-    toolchain = engines.backend(made.recipe.engine.backend).uses_toolchain and not facts.choice.toolchain
+    toolchain = engines.backend(planned.recipe.engine.backend).uses_toolchain and not facts.choice.toolchain
     models = {"": facts.source, "draft": facts.draft}
-    found: set[str] = set()
-    for step in made.all_steps:
+    keys: set[str] = set()
+    for step in planned.all_steps:
         model = models.get(step.role) if step.kind == "source" else None
         open_ = (model and model.lacking) or (step.kind == "engine" and toolchain)
-        if open_ or found & set(step.inputs.values()):
-            found.add(step.key)
-    return frozenset(found)
+        if open_ or keys & set(step.inputs.values()):
+            keys.add(step.key)
+    return frozenset(keys)
 
 
 def plan_sensitivity(loaded: Loaded, site: Site) -> tuple[Step, ...]:
@@ -101,7 +90,7 @@ def plan_sensitivity(loaded: Loaded, site: Site) -> tuple[Step, ...]:
     return steps
 
 
-def pending(made: Plan, site: Site) -> tuple[Step, ...]:
+def pending(planned: Plan, site: Site) -> tuple[Step, ...]:
     """The steps that would run: those of the plan, and of its trials unless the tuned engine is there."""
-    steps = made.steps if is_cached(made.step("engine"), site) else made.all_steps
+    steps = planned.steps if is_cached(planned.step("engine"), site) else planned.all_steps
     return tuple(step for step in steps if not is_cached(step, site))

@@ -22,10 +22,10 @@ def predicted(recipe: Recipe, facts: Facts, engine: Engine) -> Fit | None:
 def misfits(recipe: Recipe, facts: Facts, engines: Iterable[Engine]) -> Iterator[str]:
     """Engines that their GPUs cannot build, load, or serve one request with; each with what to change."""
     for engine in engines:
-        found = predicted(recipe, facts, engine)
-        if found is not None and found.verdict == "impossible":
+        fit = predicted(recipe, facts, engine)
+        if fit is not None and fit.verdict == "impossible":
             limits = (
                 f"batch {engine.max_batch_size}, {engine.max_seq_len} tokens, tp {engine.tp}, pp {engine.pp}"
             )
-            change = f"cheapest change: {found.fix}" if found.fix else "no one change helps: use more GPUs"
-            yield f"engine: does not fit {engine.target} ({limits}): {found.reason}; {change}"
+            change = f"cheapest change: {fit.fix}" if fit.fix else "no one change helps: use more GPUs"
+            yield f"engine: does not fit {engine.target} ({limits}): {fit.reason}; {change}"

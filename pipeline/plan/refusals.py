@@ -105,11 +105,11 @@ def notes(facts: Facts) -> Iterator[str]:
     for place, source in models(facts).items():
         yield from (f"{place}: {note}" for note in source.notes)
         if source.beyond:
-            told = ", ".join(f"{text} = {number}" for text, number in list(source.beyond.items())[:SHOWN])
+            tokens = ", ".join(f"{text} = {number}" for text, number in list(source.beyond.items())[:SHOWN])
             more = len(source.beyond) - SHOWN
             yield (
                 f"{place}: the model has {source.shape.vocab_size} tokens, its tokenizer gives higher ids to "
-                f"{told}{f', {more} more' if more > 0 else ''}; rows that use them are refused"
+                f"{tokens}{f', {more} more' if more > 0 else ''}; rows that use them are refused"
             )
 
 
@@ -143,7 +143,7 @@ def capacity(steps: tuple[Step, ...], facts: Facts) -> tuple[str, ...]:
         problems.append(
             f"disk: the steps to build need about {needed / 1e9:.1f} GB; the store has "
             f"{facts.free_bytes / 1e9:.1f} GB free; free {(needed - facts.free_bytes) / 1e9:.1f} GB more "
-            "there (`enginery gc --dry-run` shows what can go), or choose another --store"
+            "there (`enginery store gc --dry-run` shows what can go), or choose another --store"
         )
     hungriest = max(steps, key=lambda step: step.memory_bytes, default=None)
     if hungriest is not None and hungriest.memory_bytes > facts.host.memory_bytes:
@@ -194,12 +194,12 @@ def _caps(recipe: Recipe, facts: Facts, *, declared: bool) -> Iterator[str]:
     calibration = recipe.calibration
     if calibration is None:
         return
-    lacking = memory_shortage(calibration, facts)
-    if lacking is None:
+    shortage = memory_shortage(calibration, facts)
+    if shortage is None:
         return
     caps = {"host": calibration.memory.host_gb, "gpu": calibration.memory.gpu_gb}
-    if declared == (caps[lacking.kind] is not None):
-        yield f"calibration.memory: {lacking}"
+    if declared == (caps[shortage.kind] is not None):
+        yield f"calibration.memory: {shortage}"
 
 
 def _engine_lengths(engine: Engine, recipe: Recipe, shape: ModelShape) -> Iterator[str]:
@@ -259,14 +259,14 @@ def _settings(recipe: Recipe, facts: Facts) -> Iterator[str]:
     except ValueError as exc:
         yield f"tune.space: {exc}"
         return
-    found = [
+    problems = [
         reason for engine in candidates for reason in _engine_lengths(engine, recipe, facts.source.shape)
     ]
     backend = engines.backend(recipe.engine.backend)
     for engine in candidates:
         wanted = request(recipe, facts, engine)
-        found += _options(engine, backend.options(wanted)) or backend.reasons(wanted)
-    yield from dict.fromkeys(found)
+        problems += _options(engine, backend.options(wanted)) or backend.reasons(wanted)
+    yield from dict.fromkeys(problems)
 
 
 def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
@@ -286,8 +286,8 @@ def _options(engine: Engine, model: type[BaseModel]) -> list[str]:
 def _source(facts: Facts) -> Iterator[str]:
     """What of the models is not here."""
     for place, source in models(facts).items():
-        if told := source.lacking or source.missing:
-            yield f"{place}.path: {told}"
+        if reason := source.lacking or source.missing:
+            yield f"{place}.path: {reason}"
 
 
 def _tensors(facts: Facts) -> Iterator[str]:
@@ -303,14 +303,14 @@ def models(facts: Facts) -> dict[str, Source]:
 
 
 def _backend(recipe: Recipe, facts: Facts) -> Iterator[str]:
-    lacking = engines.backend(recipe.engine.backend).missing(request(recipe, facts, recipe.engine))
-    if lacking is not None:
-        yield lacking
+    reason = engines.backend(recipe.engine.backend).missing(request(recipe, facts, recipe.engine))
+    if reason is not None:
+        yield reason
 
 
 def _tools(recipe: Recipe, facts: Facts) -> Iterator[str]:
     """Every tool that a key names; ModelOpt only where a checkpoint is quantized or its KV cache is."""
-    needed = {name for made in KINDS.values() for name in made.tools}
+    needed = {name for maker in KINDS.values() for name in maker.tools}
     if not recipe.precision.quantizes and recipe.kv_cache == "auto":
         needed -= {"nvidia-modelopt"}
     for name in sorted(needed - facts.host.tools.keys()):

@@ -22,13 +22,13 @@ from recipes.schema import Recipe, Speculative
 
 def draft_recipe(recipe: Recipe, facts: Facts) -> Recipe | None:
     """The recipe as if its draft model were all there is; None without one."""
-    wanted = recipe.speculative
-    if wanted is None or wanted.draft is None or facts.draft is None:
+    speculative = recipe.speculative
+    if speculative is None or speculative.draft is None or facts.draft is None:
         return None
     changed = {
-        "model": wanted.draft,
+        "model": speculative.draft,
         "engine": recipe.engine.model_copy(update={"ep": _ep(recipe, facts.draft)}),
-        "format": wanted.draft_format,
+        "format": speculative.draft_format,
         "kv_cache": "auto",
         "speculative": None,
         "tune": None,
@@ -48,53 +48,55 @@ def _ep(recipe: Recipe, draft: Source) -> int:
 
 def reasons(recipe: Recipe, facts: Facts) -> list[str]:
     """Lists why not, each with the recipe field to change; empty without speculative decoding."""
-    wanted = recipe.speculative
-    if wanted is None:
+    speculative = recipe.speculative
+    if speculative is None:
         return []
     return [
-        *_mode(wanted),
-        *_length(recipe, wanted),
-        *_data(recipe, wanted),
+        *_mode(speculative),
+        *_length(recipe, speculative),
+        *_data(recipe, speculative),
         *_pair(recipe, facts),
         *_heads(recipe, facts),
     ]
 
 
-def _mode(wanted: Speculative) -> Iterator[str]:
-    if wanted.mode not in BUILT:
+def _mode(speculative: Speculative) -> Iterator[str]:
+    if speculative.mode not in BUILT:
         yield (
-            f"speculative.mode: the heads of {wanted.mode!r} are not converted by this version; "
+            f"speculative.mode: the heads of {speculative.mode!r} are not converted by this version; "
             f"choose one of {', '.join(BUILT)}"
         )
-    elif wanted.mode == WITH_DRAFT and wanted.draft is None:
+    elif speculative.mode == WITH_DRAFT and speculative.draft is None:
         yield f"speculative.draft: {WITH_DRAFT} needs a smaller model; add 'draft: {{path: ...}}'"
-    elif wanted.mode in WITH_HEADS and wanted.draft is None:
-        yield f"speculative.draft: {wanted.mode} needs heads of the model; add 'draft: {{path: ...}}'"
-    elif wanted.mode not in (WITH_DRAFT, *WITH_HEADS) and wanted.draft is not None:
-        yield f"speculative.draft: {wanted.mode} proposes tokens by itself; leave draft out"
-    if wanted.mode in WITH_HEADS and wanted.draft_format != "none":
+    elif speculative.mode in WITH_HEADS and speculative.draft is None:
+        yield f"speculative.draft: {speculative.mode} needs heads of the model; add 'draft: {{path: ...}}'"
+    elif speculative.mode not in (WITH_DRAFT, *WITH_HEADS) and speculative.draft is not None:
+        yield f"speculative.draft: {speculative.mode} proposes tokens by itself; leave draft out"
+    if speculative.mode in WITH_HEADS and speculative.draft_format != "none":
         yield (
-            f"speculative.draft_format: {wanted.draft_format!r} is for a draft model; heads stay in their "
-            "own type, leave it out"
+            f"speculative.draft_format: {speculative.draft_format!r} is for a draft model; heads stay in "
+            "their own type, leave it out"
         )
-    elif wanted.draft is None and wanted.draft_format != "none":
-        yield f"speculative.draft_format: {wanted.draft_format!r} is for a draft model, and there is none"
-
-
-def _length(recipe: Recipe, wanted: Speculative) -> Iterator[str]:
-    if wanted.max_draft_len >= recipe.engine.max_seq_len:
+    elif speculative.draft is None and speculative.draft_format != "none":
         yield (
-            f"speculative.max_draft_len: {wanted.max_draft_len} leaves nothing of engine.max_seq_len "
+            f"speculative.draft_format: {speculative.draft_format!r} is for a draft model, and there is none"
+        )
+
+
+def _length(recipe: Recipe, speculative: Speculative) -> Iterator[str]:
+    if speculative.max_draft_len >= recipe.engine.max_seq_len:
+        yield (
+            f"speculative.max_draft_len: {speculative.max_draft_len} leaves nothing of engine.max_seq_len "
             f"{recipe.engine.max_seq_len}; give less than that, usually 3 to 10"
         )
 
 
-def _data(recipe: Recipe, wanted: Speculative) -> Iterator[str]:
-    fmt = FORMATS[wanted.draft_format]
+def _data(recipe: Recipe, speculative: Speculative) -> Iterator[str]:
+    fmt = FORMATS[speculative.draft_format]
     if fmt.calibrated and recipe.calibration is None:
         yield (
             f"speculative.draft_format: {fmt.name!r} has calibrated scales; add 'calibration', or choose one "
-            f"of {', '.join(name for name, one in FORMATS.items() if not one.calibrated)}"
+            f"of {', '.join(name for name, known in FORMATS.items() if not known.calibrated)}"
         )
     elif (
         recipe.calibration is not None and recipe.calibration.statistics == "ranges" and fmt.needs == "search"
@@ -107,8 +109,8 @@ def _data(recipe: Recipe, wanted: Speculative) -> Iterator[str]:
 
 def _pair(recipe: Recipe, facts: Facts) -> Iterator[str]:
     """What keeps the two models from working together; every rank holds a part of both."""
-    draft, target, wanted = facts.draft, facts.source, recipe.speculative
-    if draft is None or wanted is None:
+    draft, target, speculative = facts.draft, facts.source, recipe.speculative
+    if draft is None or speculative is None:
         return
     if draft.shape.vocab_size != target.shape.vocab_size:
         yield (
@@ -130,23 +132,25 @@ def _pair(recipe: Recipe, facts: Facts) -> Iterator[str]:
             f"speculative.draft: it knows {draft.shape.max_position_embeddings} positions, "
             f"engine.max_seq_len is {recipe.engine.max_seq_len}; choose another draft or a shorter length"
         )
-    engine, precision = recipe.engine, Precision.parse(wanted.draft_format)
+    engine, precision = recipe.engine, Precision.parse(speculative.draft_format)
     for reason in layout_reasons(draft.shape, precision, engine.tp, engine.pp, _ep(recipe, draft)):
         yield f"speculative.draft: {reason}"
 
 
 def _heads(recipe: Recipe, facts: Facts) -> Iterator[str]:
     """What keeps heads from working beside the model."""
-    wanted, engine = recipe.speculative, recipe.engine
-    if facts.heads is None or wanted is None:
+    speculative, engine = recipe.speculative, recipe.engine
+    if facts.heads is None or speculative is None:
         return
-    shape, held, backend = facts.source.shape, facts.heads, engines.backend(engine.backend)
+    shape, heads_facts, backend = facts.source.shape, facts.heads, engines.backend(engine.backend)
     try:
-        if wanted.mode == "medusa":
-            heads = medusa_heads.read(held.tensors)
-            yield from medusa_heads.reasons(heads, shape, wanted.max_draft_len, engine.tp, engine.pp)
+        if speculative.mode == "medusa":
+            heads = medusa_heads.read(heads_facts.tensors)
+            yield from medusa_heads.reasons(heads, shape, speculative.max_draft_len, engine.tp, engine.pp)
         else:
-            net = DraftNet(config=held.config, tensors=held.tensors, path=held.places["path"])
+            net = DraftNet(
+                config=heads_facts.config, tensors=heads_facts.tensors, path=str(heads_facts.places.path)
+            )
             yield from backend.eagle_reasons(net, request(recipe, facts, engine))
     except SourceError as exc:
-        yield f"speculative.draft: {held.places['path']}: {exc}"
+        yield f"speculative.draft: {heads_facts.places.path}: {exc}"

@@ -12,7 +12,7 @@ FULL_BYTES = 1 << 20
 """A disk with less room than this is full, and a store's reserve may have been given up for so much."""
 
 
-def explained(
+def explain_failure(
     exc: BuildFailed, what: str, *, store: Path | None = None, needed_bytes: int = 0
 ) -> BuildFailed | StoreUnusable:
     """The failure of `what` as a full disk, where one is: that of its store, or of temporary files.

@@ -65,18 +65,18 @@ def probe() -> Host:
 
 def _cuda_build() -> bool:
     """Looks for PyTorch's CUDA library; its version does not always tell the builds apart."""
-    found = find_spec("torch")
-    return found is not None and (Path(str(found.origin)).parent / "lib" / "libtorch_cuda.so").exists()
+    spec = find_spec("torch")
+    return spec is not None and (Path(str(spec.origin)).parent / "lib" / "libtorch_cuda.so").exists()
 
 
 def _packages() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache
@@ -95,8 +95,8 @@ def _isa() -> str:
         flags = set(Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split())
     except OSError:
         return platform.machine()
-    known = ("amx_tile", "avx512_bf16", "avx512f", "avx2")
-    return next((name for name in known if name in flags), platform.machine())
+    vector_sets = ("amx_tile", "avx512_bf16", "avx512f", "avx2")
+    return next((name for name in vector_sets if name in flags), platform.machine())
 
 
 @cache

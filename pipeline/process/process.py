@@ -17,6 +17,7 @@ import psutil
 
 from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.process import tether
+from pipeline.process.meter import Progress
 
 PROGRESS_FD = "ENGINERY_PROGRESS_FD"
 """Environment variable that tells a child where its progress lines go."""
@@ -31,7 +32,6 @@ SAMPLE_S = 0.2
 NEWBORN_S = 0.1
 """Younger descendants are not counted yet."""
 
-OnProgress = Callable[[int, int, str], None]
 OnText = Callable[[str], None]
 OnLine = Callable[[str], None]
 
@@ -65,7 +65,7 @@ class Job:
 
 def run(
     job: Job,
-    on_progress: OnProgress | None = None,
+    on_progress: Progress | None = None,
     *,
     on_text: OnText | None = None,
     on_line: OnLine | None = None,
@@ -168,7 +168,7 @@ class _Watch:
         child: subprocess.Popen[bytes],
         fd: int,
         deadline: float,
-        hear: "tuple[OnProgress | None, OnText | None, _Follow | None]",
+        hear: "tuple[Progress | None, OnText | None, _Follow | None]",
     ) -> None:
         self.child, self.fd, self.deadline = child, fd, deadline
         self.on_progress, self.on_text, self.follow = hear

@@ -48,11 +48,11 @@ def guard(parent: int, program: Sequence[str]) -> int:
 
     This process leads the group. Ends as the program ended: with its exit code, or by the same signal.
     """
-    child, told = 0, False
+    child, asked_to_end = 0, False
 
     def end(signum: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
+        nonlocal asked_to_end
+        asked_to_end = True
         if child:
             os.kill(child, signal.SIGTERM)
         signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
@@ -62,7 +62,7 @@ def guard(parent: int, program: Sequence[str]) -> int:
     tie(parent, signal.SIGTERM)
     child = os.posix_spawnp(program[0], list(program), os.environ)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if told:
+    if asked_to_end:
         os.killpg(0, signal.SIGKILL)
     if code < 0:
         with suppress(OSError):  # SIGKILL has only its default

@@ -16,32 +16,32 @@ TOOLCHAIN = frozenset(BOUND)
 
 def facts_here(host: Host, toolchains: Iterable[Toolchain] = ()) -> dict[str, Any]:
     """This host and its working TensorRT-LLM installations, in the words of what published versions need."""
-    known = CPU_ISAS[: CPU_ISAS.index(host.cpu) + 1] if host.cpu in CPU_ISAS else (host.cpu,)
-    found = [one for one in toolchains if not one.problem]
+    isas = CPU_ISAS[: CPU_ISAS.index(host.cpu) + 1] if host.cpu in CPU_ISAS else (host.cpu,)
+    working = [toolchain for toolchain in toolchains if not toolchain.problem]
     return {
-        "cpu": known,
+        "cpu": isas,
         "torch": host.tools.get("torch"),
         "gpus": [gpu.name for gpu in host.gpus],
         "sm": [gpu.sm for gpu in host.gpus],
         "driver": host.gpus[0].driver if host.gpus else None,
-        **{name: _versions(found, name) for name in sorted(TOOLCHAIN)},
+        **{name: _versions(working, name) for name in sorted(TOOLCHAIN)},
     }
 
 
-def elsewhere(here: dict[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def elsewhere(facts: dict[str, Any], query: Mapping[str, Any]) -> dict[str, Any]:
     """What of this host counts where some host is asked for: nothing beside a `gpu`, else what is not asked.
 
     A `runtime` takes the place of this host's versions. A host without GPUs is no place for what TensorRT-LLM
-    loads: asked about that or about a `driver`, somebody means another one, of which no GPU is known.
+    loads: a query for those or for a `driver` is about another host, whose GPUs are unknown.
     """
-    if "gpu" in wanted:
+    if "gpu" in query:
         return {}
-    programs = wanted.get("runtime", {}).keys()
-    dropped = {"driver"} & wanted.keys() | ({"torch", *TOOLCHAIN} if programs else set())
-    if not here["gpus"] and ("driver" in wanted or programs & TOOLCHAIN):
+    programs = query.get("runtime", {}).keys()
+    dropped = {"driver"} & query.keys() | ({"torch", *TOOLCHAIN} if programs else set())
+    if not facts["gpus"] and ("driver" in query or programs & TOOLCHAIN):
         dropped |= {"gpus", "sm", "driver", "cpu", "torch", *TOOLCHAIN}
-    return {fact: have for fact, have in here.items() if fact not in dropped}
+    return {fact: have for fact, have in facts.items() if fact not in dropped}
 
 
 def _versions(toolchains: Iterable[Toolchain], name: str) -> list[str]:
-    return sorted({one.versions[name] for one in toolchains if name in one.versions})
+    return sorted({toolchain.versions[name] for toolchain in toolchains if name in toolchain.versions})

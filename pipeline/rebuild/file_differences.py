@@ -1,4 +1,4 @@
-"""What is different between two files of one name, and whether it matters to those who serve the engine."""
+"""Differences between two files of one name, and whether they matter for serving."""
 
 import json
 import zipfile
@@ -17,12 +17,12 @@ SHOWN = 4
 LONGEST = 60
 """Characters of a value that are shown, at most."""
 
-WEIGHTS = "the engine computes with other numbers: gate it again before you trust it"
+WEIGHTS = "the engine computes with other weights: run the gate again"
 CODE = "the weights are the same, compiled code is not: results may differ in their last bits, and speed may"
-BEFORE = "what follows from it is compared by itself"
-NOTES = "it describes the build, and no number that is served depends on it"
+BEFORE = "later steps are compared by themselves"
+NOTES = "it describes the build; served results do not depend on it"
 TUNING = "it is what building measured: times, and choices for the next build; no weight depends on it"
-LIMITS = "servers and readers go by it: look at what changed"
+LIMITS = "servers and readers use it: check what changed"
 
 ENGINES = (".engine", ".plan", ".pt2", ".so")
 
@@ -56,7 +56,7 @@ no runtime reads them."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One file that came out otherwise."""
+    """One file that differs."""
 
     name: str
     what: str
@@ -73,16 +73,16 @@ def file(kind: str, name: str, was: Path, now: Path) -> Difference:
     if matters and name.endswith("config.json") and _only_notes(was, now):
         why, matters = NOTES, False
     if not was.exists() or not now.exists():
-        what = "only published" if was.exists() else "only in the rebuild"
+        description = "only published" if was.exists() else "only in the rebuild"
     elif name.endswith(".safetensors"):
-        what = _tensors(was, now)
+        description = _tensors(was, now)
     elif name.endswith(".json"):
-        what = _json(was, now)
+        description = _json(was, now)
     elif zipfile.is_zipfile(was) and zipfile.is_zipfile(now):
-        what = _members(was, now)
+        description = _members(was, now)
     else:
-        what = f"{was.stat().st_size:,} bytes, now {now.stat().st_size:,}"
-    return Difference(name=name, what=what, why=why, matters=matters)
+        description = f"{was.stat().st_size:,} bytes, now {now.stat().st_size:,}"
+    return Difference(name=name, what=description, why=why, matters=matters)
 
 
 def _importance(name: str) -> tuple[str, bool]:
@@ -104,42 +104,46 @@ def _tensors(was: Path, now: Path) -> str:
     except SourceError as exc:
         return str(exc)
     names = sorted({*before, *after})
-    odd = [name for name in names if not _same(name, before, after)]
-    if not odd:
+    differing = [name for name in names if not _same(name, before, after)]
+    if not differing:
         return "the same tensors; only the file's header differs"
-    return f"{len(odd)} of {len(names)} tensors: {_few(odd)}"
+    return f"{len(differing)} of {len(names)} tensors: {_few(differing)}"
 
 
 def _same(name: str, before: Mapping[str, TensorEntry], after: Mapping[str, TensorEntry]) -> bool:
-    ours, theirs = before.get(name), after.get(name)
-    if ours is None or theirs is None or (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+    before_entry, after_entry = before.get(name), after.get(name)
+    if (
+        before_entry is None
+        or after_entry is None
+        or (before_entry.dtype, before_entry.shape) != (after_entry.dtype, after_entry.shape)
+    ):
         return False
-    with ours.file.open("rb") as first, theirs.file.open("rb") as second:
-        first.seek(ours.start)
-        second.seek(theirs.start)
-        left = ours.nbytes
-        while left:
-            count = min(COMPARED_BYTES, left)
+    with before_entry.file.open("rb") as first, after_entry.file.open("rb") as second:
+        first.seek(before_entry.start)
+        second.seek(after_entry.start)
+        remaining = before_entry.nbytes
+        while remaining:
+            count = min(COMPARED_BYTES, remaining)
             if first.read(count) != second.read(count):
                 return False
-            left -= count
+            remaining -= count
     return True
 
 
 def _json(was: Path, now: Path) -> str:
     try:
-        odd = list(values(json.loads(was.read_bytes()), json.loads(now.read_bytes())))
+        differing = list(values(json.loads(was.read_bytes()), json.loads(now.read_bytes())))
     except ValueError as exc:
         return f"no JSON ({exc})"
-    if not odd:
+    if not differing:
         return "the same values, written otherwise"
-    return _few([f"{place} was {before}, is {after}" for place, before, after in odd])
+    return _few([f"{place} was {before}, is {after}" for place, before, after in differing])
 
 
 def _only_notes(was: Path, now: Path) -> bool:
     try:
-        odd = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
-        return all(place in (*BUILT_AT, *BUILT_BY) for place, _, _ in odd)
+        differing = values(json.loads(was.read_bytes()), json.loads(now.read_bytes()))
+        return all(place in (*BUILT_AT, *BUILT_BY) for place, _, _ in differing)
     except (OSError, ValueError):
         return False
 
@@ -158,25 +162,28 @@ def _short(value: Any) -> str:
     text = str(value)
     if len(text) <= LONGEST:
         return text
-    kept = ""
+    items = ""
     for item in value if isinstance(value, list) else ():
-        if len(kept) + len(f"{item!r}, ") + len("[...]") > LONGEST:
+        if len(items) + len(f"{item!r}, ") + len("[...]") > LONGEST:
             break
-        kept += f"{item!r}, "
-    return f"[{kept}...]" if kept else f"{text[: LONGEST - 3]}..."
+        items += f"{item!r}, "
+    return f"[{items}...]" if items else f"{text[: LONGEST - 3]}..."
 
 
 def _members(was: Path, now: Path) -> str:
     """Counts the members of two archives whose bytes differ."""
     before, after = (
-        {_inner(one.filename): (one.file_size, one.CRC) for one in zipfile.ZipFile(path).infolist()}
+        {
+            _inner(member.filename): (member.file_size, member.CRC)
+            for member in zipfile.ZipFile(path).infolist()
+        }
         for path in (was, now)
     )
     names = sorted({*before, *after})
-    odd = [name for name in names if before.get(name) != after.get(name)]
-    if not odd:
+    differing = [name for name in names if before.get(name) != after.get(name)]
+    if not differing:
         return "an archive of the same members; only dates or their order differ"
-    return f"{len(odd)} of {len(names)} members of the archive: {_few(odd)}"
+    return f"{len(differing)} of {len(names)} members of the archive: {_few(differing)}"
 
 
 def _inner(name: str) -> str:
@@ -184,5 +191,5 @@ def _inner(name: str) -> str:
     return name.partition("/")[2] or name
 
 
-def _few(told: Sequence[str]) -> str:
-    return "; ".join(told[:SHOWN]) + ("; ..." if len(told) > SHOWN else "")
+def _few(texts: Sequence[str]) -> str:
+    return "; ".join(texts[:SHOWN]) + ("; ..." if len(texts) > SHOWN else "")

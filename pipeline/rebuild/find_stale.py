@@ -1,4 +1,4 @@
-"""One question about stale versions, from what is asked for to findings; records what it finds."""
+"""Finds stale versions, from a query to findings, and records them as events."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.rebuild.host_pools import Pool, here, load_pools
+from pipeline.rebuild.host_pools import Pool, load_pools, pool_of_host
 from pipeline.rebuild.replan import Rebuild
 from pipeline.rebuild.stale_reasons import World
 from pipeline.rebuild.upstream import newest_commits
@@ -19,7 +19,7 @@ from pipeline.toolchains.discovery import discover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class StaleQuery:
     """What to look at, and what counts as old."""
 
     names: tuple[str, ...] = ()
@@ -36,25 +36,25 @@ class Asked:
         return {**asdict(self), "pools": str(self.pools.resolve()) if self.pools else None}
 
     @classmethod
-    def of(cls, document: dict[str, Any]) -> "Asked":
+    def of(cls, document: dict[str, Any]) -> "StaleQuery":
         """What `as_dict` wrote."""
         pools = document["pools"]
         return cls(**{**document, "names": tuple(document["names"]), "pools": Path(pools) if pools else None})
 
 
-def ask(asked: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
+def list_stale_versions(query: StaleQuery, workspace: Workspace, say: Callable[[str], None]) -> list[Finding]:
     """Findings of every version asked for; for what is stale, an event `rebuild_needed`, once per reason."""
-    named = (record for name in asked.names for record in workspace.registry.versions(name))
-    records = chosen(list(named if asked.names else workspace.registry.every()), every=asked.every)
+    selected = (record for name in query.names for record in workspace.registry.versions(name))
+    records = chosen(list(selected if query.names else workspace.registry.every()), every=query.every)
     repos = {str(record.source["repo"]) for record in records if record.source.get("repo")}
-    heads, unasked = ({}, {}) if asked.offline else newest_commits(repos)
+    heads, unasked = ({}, {}) if query.offline else newest_commits(repos)
     for problem in unasked.values():
         say(f"newer commits are unknown: {problem}")
     world = World(
         now=datetime.now(UTC),
-        pools=_pools(asked, workspace),
+        pools=_pools(query, workspace),
         heads=heads,
-        gate_max_age=timedelta(days=asked.gate_days),
+        gate_max_age=timedelta(days=query.gate_days),
     )
     findings = survey(
         records,
@@ -62,17 +62,17 @@ def ask(asked: Asked, workspace: Workspace, say: Callable[[str], None]) -> list[
         world,
         lambda done, total: say(f"looked at {done} of {total}") if done % 20 == 0 else None,
     )
-    for one in findings:
-        if one.reasons:
-            told = [reason.text for reason in one.reasons]
-            workspace.registry.rebuild_needed(one.record.name, one.record.number, told)
+    for finding in findings:
+        if finding.reasons:
+            texts = [reason.text for reason in finding.reasons]
+            workspace.registry.rebuild_needed(finding.record.name, finding.record.number, texts)
     return findings
 
 
-def _pools(asked: Asked, workspace: Workspace) -> tuple[Pool, ...]:
-    if asked.pools is not None:
-        return load_pools(asked.pools)
-    return (here(workspace.site.host, discover(workspace.site.store.root, os.environ)),)
+def _pools(query: StaleQuery, workspace: Workspace) -> tuple[Pool, ...]:
+    if query.pools is not None:
+        return load_pools(query.pools)
+    return (pool_of_host(workspace.site.host, discover(workspace.site.store.root, os.environ)),)
 
 
 def write_recipe(rebuild: Rebuild, folder: Path) -> Path:

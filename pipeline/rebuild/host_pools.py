@@ -62,17 +62,17 @@ class Pools(Frozen):
 def load_pools(file: Path) -> tuple[Pool, ...]:
     """Pools of a file, all of its mistakes told at once with line and column, as a RecipeError."""
     root = compose(file, "a file of pools", "write `version: 1` and `pools: [{name: ..., gpu: h200}]`")
-    found = validate(Pools, file, root, construct(file, root)).pools
-    names = [pool.name for pool in found]
+    pools = validate(Pools, file, root, construct(file, root)).pools
+    names = [pool.name for pool in pools]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RecipeError(file, [f"{place(root, ('pools',))}pools: two are named {twice!r}; rename one"])
-    return found
+    return pools
 
 
-def here(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
+def pool_of_host(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
     """This host as a pool of its own."""
-    working = [one for one in toolchains if not one.problem]
+    working = [toolchain for toolchain in toolchains if not toolchain.problem]
     return Pool(
         name="this host",
         gpu=_type_of(host.gpus[0].name) if host.gpus else None,
@@ -85,7 +85,7 @@ def here(host: Host, toolchains: tuple[Toolchain, ...]) -> Pool:
 
 
 def _versions(toolchains: list[Toolchain], name: str) -> tuple[str, ...]:
-    return tuple(sorted({one.versions[name] for one in toolchains if name in one.versions}))
+    return tuple(sorted({toolchain.versions[name] for toolchain in toolchains if name in toolchain.versions}))
 
 
 def _type_of(gpu_name: str) -> str | None:

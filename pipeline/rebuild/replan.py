@@ -120,9 +120,9 @@ def changed_inputs(record: VersionRecord, plan: Plan, site: Site) -> tuple[Reaso
         then, now = comparable(before, steps[key])
         if rekeyed and (not before or then == now):  # its key says nothing: keys are made otherwise since 0.1
             continue
-        what = list(differences(then["params"], now["params"])) if before else []
-        told = "; ".join(what[:4]) or "its inputs or our own code of it changed"
-        return (Reason("inputs", f"today's plan makes another {name}: {told}"),)
+        changes = list(differences(then["params"], now["params"])) if before else []
+        summary = "; ".join(changes[:4]) or "its inputs or our own code of it changed"
+        return (Reason("inputs", f"today's plan makes another {name}: {summary}"),)
     return ()
 
 

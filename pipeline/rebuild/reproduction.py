@@ -1,7 +1,6 @@
-"""Builds a published version again, from its recipe alone, and says file by file what came out otherwise."""
+"""Builds a published version again from its recipe, and compares it file by file."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ class Stage:
     """Key of the published artifact."""
     key: str
     asked: tuple[str, ...]
-    """What is asked for otherwise than then, e.g. another tool; other inputs are told where they are made."""
+    """Parameters that differ from the published step's, e.g. another tool; inputs are steps of their own."""
     identical: int
     """Files that are the same, byte for byte."""
     differences: tuple[Difference, ...]
@@ -50,12 +49,14 @@ class Stage:
     @property
     def same(self) -> bool:
         """Whether every file is as published, but for caches and timings."""
-        return not self.missing and all(one.why == file_differences.TUNING for one in self.differences)
+        return not self.missing and all(
+            difference.why == file_differences.TUNING for difference in self.differences
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
-    """What a rebuild came to."""
+    """The comparison of a rebuild with the published version."""
 
     reference: str
     stages: tuple[Stage, ...]
@@ -70,10 +71,13 @@ class Reproduction:
         checkpoints = [stage for stage in self.stages if "checkpoint" in stage.kind]
         unsure = not checkpoints or any(stage.missing for stage in checkpoints)
         weights = any(
-            one.why == file_differences.WEIGHTS for stage in checkpoints for one in stage.differences
+            difference.why == file_differences.WEIGHTS
+            for stage in checkpoints
+            for difference in stage.differences
         )
         if weights or any(
-            one.matters or (unsure and one.why == file_differences.CODE) for one in engine.differences
+            difference.matters or (unsure and difference.why == file_differences.CODE)
+            for difference in engine.differences
         ):
             return "different"
         return "equivalent"
@@ -92,7 +96,7 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
     if record.origin == IMPORTED:
         raise ExchangeRefused(
             f"{record.reference} was imported, and its recipe did not come along; "
-            "only who built it can build it again"
+            "rebuild it where it was built"
         )
     built = {key: value for key, value in record.recipe.items() if key != "schedule"}
     try:
@@ -110,27 +114,27 @@ def recipe_of(record: VersionRecord, base: Path) -> Loaded:
 def rebuild(plan: Plan, site: Site, listener: Listener) -> list[Made]:
     """Builds the engine and what it is made of, measuring only what its tuning needs."""
 
-    def make(step: Step, places: Mapping[str, Any]) -> Made:
-        return realize(step, site, listener, places=places)
+    def make(step: Step) -> Made:
+        return realize(step, site, listener)
 
-    needed, made = _closure(plan), []
-    for step in plan.steps:
-        if step.key in needed:
-            failures = try_points(plan.trials, make) if step.kind == "engine" else {}
-            made.append(make(step, {"failures": failures}))
-    return made
+    needed = _closure(plan)
+    return [
+        make(try_points(step, plan.trials, make) if step.kind == "engine" else step)
+        for step in plan.steps
+        if step.key in needed
+    ]
 
 
 def _closure(plan: Plan) -> set[str]:
     """Keys of the engine and of everything that goes into it."""
     steps = {step.key: step for step in plan.all_steps}
-    found, open_ = set(), [plan.step("engine").key]
+    keys, open_ = set(), [plan.step("engine").key]
     while open_:
         key = open_.pop()
-        if key in steps and key not in found:
-            found.add(key)
+        if key in steps and key not in keys:
+            keys.add(key)
             open_ += steps[key].inputs.values()
-    return found
+    return keys
 
 
 def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: LocalStore) -> Reproduction:
@@ -144,7 +148,7 @@ def compare(record: VersionRecord, plan: Plan, published: LocalStore, rebuilt: L
     ]
     engine = next(stage for stage in stages if stage.kind == "engine")
     return Reproduction(
-        reference=record.reference, stages=(*(one for one in stages if one is not engine), engine)
+        reference=record.reference, stages=(*(other for other in stages if other is not engine), engine)
     )
 
 
@@ -155,7 +159,7 @@ def _published(record: VersionRecord, name: str) -> str:
 
 
 def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: LocalStore) -> Stage:
-    made = rebuilt.manifest(step.key)
+    rebuilt_manifest = rebuilt.manifest(step.key)
     stage = Stage(
         kind=name, was=key_of(was), key=step.key, asked=(), identical=0, differences=(), missing=True
     )
@@ -163,31 +167,31 @@ def _stage(name: str, was: str, step: Step, published: LocalStore, rebuilt: Loca
         if is_same(stage.was, step):
             return replace(stage, rekeyed=stage.was != step.key)
         return replace(stage, asked=("its key, and the artifact is gone",))
-    theirs = published.manifest(was)
-    identical, differences = _files(theirs, made, published, rebuilt)
+    manifest = published.manifest(was)
+    identical, differences = _files(manifest, rebuilt_manifest, published, rebuilt)
     return replace(
         stage,
-        asked=tuple(otherwise(theirs.step, step)),
+        asked=tuple(otherwise(manifest.step, step)),
         identical=identical,
         differences=tuple(differences),
-        rekeyed=of_0_1(theirs.step),
+        rekeyed=of_0_1(manifest.step),
         missing=False,
     )
 
 
 def _files(
-    theirs: Manifest, ours: Manifest, published: LocalStore, rebuilt: LocalStore
+    manifest: Manifest, rebuilt_manifest: Manifest, published: LocalStore, rebuilt: LocalStore
 ) -> tuple[int, list[Difference]]:
     """How many files are the same, and what is different in each of the others."""
-    names = sorted({*theirs.files, *ours.files})
-    odd = [name for name in names if theirs.files.get(name) != ours.files.get(name)]
-    was, is_ = published.directory(theirs.address), rebuilt.directory(ours.key)
-    return len(names) - len(odd), [
-        file_differences.file(theirs.kind, name, was / name, is_ / name) for name in odd
+    names = sorted({*manifest.files, *rebuilt_manifest.files})
+    differing = [name for name in names if manifest.files.get(name) != rebuilt_manifest.files.get(name)]
+    was, is_ = published.directory(manifest.address), rebuilt.directory(rebuilt_manifest.key)
+    return len(names) - len(differing), [
+        file_differences.file(manifest.kind, name, was / name, is_ / name) for name in differing
     ]
 
 
-def given_otherwise(record: VersionRecord, plan: Plan) -> list[str]:
+def changed_sources(record: VersionRecord, plan: Plan) -> list[str]:
     """Which of the sources that the plan would read are not those of the version."""
     steps = {step.key: step for step in plan.steps}
     now = {name: steps[key] for name, key in lineage(plan).items()}

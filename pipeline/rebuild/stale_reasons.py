@@ -38,17 +38,17 @@ class World:
 
 
 def reasons(record: VersionRecord, judged_at: datetime, world: World) -> tuple[Reason, ...]:
-    """Everything that speaks against a version, worst first; none while it matches.
+    """Every reason why a version no longer matches, worst first; empty while it matches.
 
     `judged_at` is when its engine was evaluated.
     """
-    found = [
+    every = [
         *_collected(record),
         *(reason for pool in world.pools if serves(pool, record) for reason in _at(pool, record)),
         *_upstream(record, world.heads),
         *_gate(judged_at, world),
     ]
-    return tuple(sorted(found, key=lambda reason: reason.loads))
+    return tuple(sorted(every, key=lambda reason: reason.loads))
 
 
 def serves(pool: Pool, record: VersionRecord) -> bool:
@@ -91,8 +91,8 @@ def _gpu(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     built = record.facts.get("sm")
     have = TARGETS[pool.gpu].sm if pool.gpu else None
     if built is not None and built != have:
-        told = f"has {pool.gpu}, sm_{have}" if pool.gpu else "has no GPUs"
-        yield Reason("hardware", f"built for sm_{built}; pool {pool.name!r} {told}", loads=False)
+        offer = f"has {pool.gpu}, sm_{have}" if pool.gpu else "has no GPUs"
+        yield Reason("hardware", f"built for sm_{built}; pool {pool.name!r} {offer}", loads=False)
 
 
 def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
@@ -101,8 +101,12 @@ def _driver(pool: Pool, record: VersionRecord) -> Iterable[Reason]:
     if pool.driver is None or not built or pool.driver in built:
         return
     older = _branch(pool.driver) < min(map(_branch, built))
-    what = "older, so it may not load" if older else "its speed and tuned kernels were measured with another"
-    text = f"built with driver {', '.join(sorted(built))}; pool {pool.name!r} has {pool.driver}: {what}"
+    consequence = (
+        "older, so it may not load" if older else "its speed and tuned kernels were measured with another"
+    )
+    text = (
+        f"built with driver {', '.join(sorted(built))}; pool {pool.name!r} has {pool.driver}: {consequence}"
+    )
     yield Reason("driver", text, loads=not older)
 
 
@@ -131,11 +135,13 @@ def _upstream(record: VersionRecord, heads: Mapping[str, str]) -> Iterable[Reaso
 def _gate(judged_at: datetime, world: World) -> Iterable[Reason]:
     age = world.now - judged_at
     if age < -SKEW:
-        text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is still to come: a clock is wrong"
+        text = f"its accuracy was judged on {judged_at:%Y-%m-%d}, which is in the future: a clock is wrong"
         yield Reason("gate", text)
     if age > world.gate_max_age:
         limit = world.gate_max_age.days
-        yield Reason("gate", f"its accuracy was judged {age.days} days ago; a verdict holds {limit} days")
+        yield Reason(
+            "gate", f"its accuracy was judged {age.days} days ago; a verdict is valid for {limit} days"
+        )
 
 
 def _collected(record: VersionRecord) -> Iterable[Reason]:

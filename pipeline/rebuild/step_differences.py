@@ -16,15 +16,15 @@ def comparable(then: Mapping[str, Any], now: Step) -> tuple[Asked, Asked]:
 
     Enginery 0.1 did not name the same tools for every kind: of its steps, those are compared that both name.
     """
-    was, is_ = _asked(then), _asked(now.as_dict())
+    was, is_ = _comparable_fields(then), _comparable_fields(now.as_dict())
     if of_0_1(then):
         both = was["params"].get("tools", {}).keys() & is_["params"].get("tools", {}).keys()
-        was, is_ = (_with_tools(one, both) for one in (was, is_))
+        was, is_ = (_with_tools(step, both) for step in (was, is_))
     return was, is_
 
 
 def otherwise(then: Mapping[str, Any], now: Step) -> Iterator[str]:
-    """What two steps ask for differently, dotted; other inputs are told where they are made."""
+    """Yields the parameters in which two steps differ, dotted; inputs are steps of their own."""
     for place, was, is_ in file_differences.values(*comparable(then, now)):
         yield f"{place} was {was}, is {is_}"
 
@@ -41,10 +41,10 @@ def _keys_of_0_1(step: Step) -> Iterator[str]:
             yield digest.of_json({**step.as_dict(), "kind": step.kind, "builder": builder, "revision": 1})
 
 
-def _asked(step: Mapping[str, Any]) -> Asked:
+def _comparable_fields(step: Mapping[str, Any]) -> Asked:
     return {"kind": kind_of(step), "revision": step.get("revision"), "params": dict(step.get("params", {}))}
 
 
-def _with_tools(asked: Asked, names: set[str]) -> Asked:
-    params = {name: value for name, value in asked["params"].items() if name != "tools"}
-    return {**asked, "params": params | {"tools": {name: asked["params"]["tools"][name] for name in names}}}
+def _with_tools(step: Asked, names: set[str]) -> Asked:
+    params = {name: value for name, value in step["params"].items() if name != "tools"}
+    return {**step, "params": params | {"tools": {name: step["params"]["tools"][name] for name in names}}}

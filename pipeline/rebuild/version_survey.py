@@ -1,4 +1,4 @@
-"""Looks at published versions one by one: what speaks against each, and what a rebuild would take."""
+"""Surveys published versions: why each no longer matches, and what a rebuild would take."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from pipeline.step.realize import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """A version, what speaks against it, and the way to a new one."""
+    """A version, why it no longer matches, and its planned rebuild."""
 
     record: VersionRecord
     reasons: tuple[Reason, ...]
@@ -33,59 +33,66 @@ class Finding:
 
 def chosen(records: Iterable[VersionRecord], *, every: bool) -> list[VersionRecord]:
     """The versions to look at: those that an alias points at and, of names without aliases, the newest."""
-    held = list(records)
+    versions = list(records)
     if every:
-        return held
-    aliased = [record for record in held if record.aliases]
+        return versions
+    aliased = [record for record in versions if record.aliases]
     names = {record.name for record in aliased}
-    newest = {record.name: record for record in held if record.name not in names}
+    newest = {record.name: record for record in versions if record.name not in names}
     return [*aliased, *newest.values()]
 
 
 def survey(
     records: Sequence[VersionRecord], site: Site, world: World, tell: Callable[[int, int], None]
 ) -> list[Finding]:
-    """One finding per version, those that cannot be loaded first; `tell` hears how many are done."""
-    found = []
+    """One finding per version, those that cannot be loaded first; `tell` receives done and total."""
+    findings = []
     for number, record in enumerate(records):
-        found.append(look(record, site, world))
+        findings.append(examine(record, site, world))
         tell(number + 1, len(records))
-    return sorted(found, key=lambda one: (one.loads, not one.reasons, one.record.name, one.record.number))
+    return sorted(
+        findings,
+        key=lambda finding: (finding.loads, not finding.reasons, finding.record.name, finding.record.number),
+    )
 
 
-def look(record: VersionRecord, site: Site, world: World) -> Finding:
-    """What speaks against one version; a rebuild is planned only where something does."""
-    known = reasons(record, _judged_at(record, site), world)
+def examine(record: VersionRecord, site: Site, world: World) -> Finding:
+    """The finding of one version; a rebuild is planned only for a stale one."""
+    why_stale = reasons(record, _judged_at(record, site), world)
     try:
         loaded = recipe_of(record)
     except SourceError as exc:
-        return Finding(record=record, reasons=known, rebuild=None, problem=str(exc), usd=None)
+        return Finding(record=record, reasons=why_stale, rebuild=None, problem=str(exc), usd=None)
     plan = replanned(loaded, site)
     if isinstance(plan, str):
-        return Finding(record=record, reasons=known, rebuild=None, problem=plan, usd=None)
-    known = (*known, *changed_inputs(record, plan, site))
+        return Finding(record=record, reasons=why_stale, rebuild=None, problem=plan, usd=None)
+    why_stale = (*why_stale, *changed_inputs(record, plan, site))
     newer = world.heads.get(str(record.source.get("repo")))
     if newer is not None and newer != record.source.get("revision"):
         loaded = recipe_of(record, newer)
         plan = replanned(loaded, site)
         if isinstance(plan, str):
-            return Finding(record=record, reasons=known, rebuild=None, problem=plan, usd=None)
-    made = rebuild(record, loaded, plan, site) if known else None
-    if made is not None and not made.to_run:
-        return Finding(record=record, reasons=known, rebuild=None, problem=_no_cure(known), usd=None)
+            return Finding(record=record, reasons=why_stale, rebuild=None, problem=plan, usd=None)
+    new_build = rebuild(record, loaded, plan, site) if why_stale else None
+    if new_build is not None and not new_build.to_run:
+        return Finding(record=record, reasons=why_stale, rebuild=None, problem=_no_cure(why_stale), usd=None)
     return Finding(
-        record=record, reasons=known, rebuild=made, problem="", usd=_usd(made, record, world.pools)
+        record=record,
+        reasons=why_stale,
+        rebuild=new_build,
+        problem="",
+        usd=_usd(new_build, record, world.pools),
     )
 
 
-def _no_cure(known: Iterable[Reason]) -> str:
+def _no_cure(why_stale: Iterable[Reason]) -> str:
     """What to do where the recipe makes the very same engine and verdict on this host."""
-    kinds = {reason.kind for reason in known}
+    kinds = {reason.kind for reason in why_stale}
     cures = {
         "build it on a host of its pool": kinds & {"toolchain", "driver", "hardware"},
         "give its recipe newer gate data": kinds & {"gate"},
     }
-    cure = " and ".join(cure for cure, asked in cures.items() if asked)
+    cure = " and ".join(cure for cure, applicable in cures.items() if applicable)
     return f"its recipe makes the same engine and verdict here; {cure or 'change its recipe'}"
 
 
@@ -97,6 +104,6 @@ def _judged_at(record: VersionRecord, site: Site) -> datetime:
         return record.published_at
 
 
-def _usd(made: Rebuild | None, record: VersionRecord, pools: Iterable[Pool]) -> float | None:
+def _usd(new_build: Rebuild | None, record: VersionRecord, pools: Iterable[Pool]) -> float | None:
     prices = [pool.usd_per_gpu_hour for pool in pools if pool.usd_per_gpu_hour and serves(pool, record)]
-    return max(prices) * made.gpu_hours if made is not None and prices else None
+    return max(prices) * new_build.gpu_hours if new_build is not None and prices else None

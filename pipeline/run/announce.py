@@ -54,7 +54,8 @@ def soon(registry: Registry, registry_url: str, environ: Mapping[str, str]) -> b
         return False
     # by the environment, which others cannot read: the URL may hold a password
     process.detach(
-        [sys.executable, "-m", "pipeline.cli", "notify"], env={**environ, "ENGINERY_REGISTRY": registry_url}
+        [sys.executable, "-m", "pipeline.cli", "registry", "notify"],
+        env={**environ, "ENGINERY_REGISTRY": registry_url},
     )
     return True
 
@@ -63,7 +64,7 @@ def _environment(due: Due) -> dict[str, str]:
     event = due.event
     own = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     number = event.detail.get("number", event.detail.get("now"))
-    said = {
+    variables = {
         "ENGINERY_EVENT": body(event),
         "ENGINERY_EVENT_ID": message_id(event),
         "ENGINERY_EVENT_KIND": event.kind,
@@ -71,4 +72,4 @@ def _environment(due: Due) -> dict[str, str]:
         "ENGINERY_EVENT_VERSION": str(number) if isinstance(number, int) else "",
         "ENGINERY_EVENT_ALIAS": str(event.detail.get("alias", "")),
     }
-    return own | {name: value.replace("\0", "") for name, value in said.items()}
+    return own | {name: value.replace("\0", "") for name, value in variables.items()}

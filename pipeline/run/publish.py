@@ -13,20 +13,20 @@ from artifacts.trust.licence import licence_of
 from pipeline.drafting.modes import WITH_DRAFT
 from pipeline.evaluate.gate import Estimate, Verdict
 from pipeline.plan.plan import Plan
-from pipeline.step.realize import Site, held
+from pipeline.step.realize import Site, find_address
 
 WITHOUT_DRAFTS = "without drafts"
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Judgement:
     """A verdict, and all the metrics that were estimated, limited or not."""
 
     verdict: Verdict
     estimates: Mapping[str, Estimate]
 
 
-def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
+def publish(plan: Plan, site: Site, registry: Registry, judged: Judgement) -> int:
     """Registers the engine and moves its alias; the same engine and recipe again is the same version."""
     return registry.publish(
         Publication(
@@ -50,8 +50,8 @@ def publish(plan: Plan, site: Site, registry: Registry, judged: Judged) -> int:
 def origin(plan: Plan) -> dict[str, Any]:
     """Where the source checkpoint came from, and the recipe's file, whose relative paths start there."""
     model = plan.recipe.model
-    named = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
-    return {**named, "file": str(plan.file.resolve())}
+    place = {"repo": model.repo, "revision": model.revision} if model.repo else {"path": str(model.path)}
+    return {**place, "file": str(plan.file.resolve())}
 
 
 def licences(plan: Plan, site: Site) -> dict[str, Any]:
@@ -68,18 +68,18 @@ def licences(plan: Plan, site: Site) -> dict[str, Any]:
 
 def lineage(plan: Plan) -> dict[str, str]:
     """Every step's key by its name; several of one name are numbered, the first is not."""
-    made: dict[str, str] = {}
+    keys: dict[str, str] = {}
     for step in plan.steps:
-        number = sum(name.partition(":")[0] == step.name for name in made) + 1
-        made[step.name if number == 1 else f"{step.name}:{number}"] = step.key
-    return made
+        number = sum(name.partition(":")[0] == step.name for name in keys) + 1
+        keys[step.name if number == 1 else f"{step.name}:{number}"] = step.key
+    return keys
 
 
-def metrics(plan: Plan, site: Site, judged: Judged) -> list[Metric]:
+def metrics(plan: Plan, site: Site, judged: Judgement) -> list[Metric]:
     """Every number that is registered with a version: accuracy with intervals, speed, size."""
     engine = site.store.manifest(plan.step("engine").key)
     step = plan.step("measurement")
-    timed = site.store.file(held(step, site) or step.key, "measurement.json")
+    timed = site.store.file(find_address(step, site) or step.key, "measurement.json")
     measured = json.loads(timed.read_text())
     return [*_accuracy(judged), *_speed(measured), *_size(engine, judged.verdict.scored)]
 
@@ -95,7 +95,7 @@ def compatibility(plan: Plan, site: Site) -> dict[str, Any]:
 
 def described(built: Mapping[str, Any]) -> dict[str, Any]:
     """What an engine's own description says of hosts and limits."""
-    kept = (
+    fields = (
         "backend",
         "format",
         "dtype",
@@ -107,7 +107,7 @@ def described(built: Mapping[str, Any]) -> dict[str, Any]:
         "max_seq_len",
     )
     return {
-        **{name: built[name] for name in kept},
+        **{name: built[name] for name in fields},
         "device": built["device"],
         "toolchain": built["toolchain"],
         "cpu": built["toolchain"].get("cpu"),
@@ -123,23 +123,26 @@ def per_rank(weight_bytes: Mapping[str, int]) -> list[int]:
     return [sum(size for file, size in weight_bytes.items() if Path(file).name == name) for name in names]
 
 
-def _apart(plan: Plan, judged: Judged) -> dict[str, str]:
+def _apart(plan: Plan, judged: Judgement) -> dict[str, str]:
     """What was scored, after which tokens, and what was measured otherwise than it is served.
 
     A built engine and its draft meet in the server: here the engine is timed alone.
     """
-    verdict, asked = judged.verdict, plan.recipe.speculative
-    alone = asked is not None and asked.mode == WITH_DRAFT and verdict.scored
-    said = {
+    verdict, speculative = judged.verdict, plan.recipe.speculative
+    alone = speculative is not None and speculative.mode == WITH_DRAFT and verdict.scored
+    marks = {
         "scored": verdict.scored,
         "sequences_begin_with": verdict.begin,
         "measured": WITHOUT_DRAFTS if alone else "",
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in marks.items() if value}
 
 
-def _accuracy(judged: Judged) -> list[Metric]:
-    return [Metric(name, found.value, found.low, found.high) for name, found in judged.estimates.items()]
+def _accuracy(judged: Judgement) -> list[Metric]:
+    return [
+        Metric(name, estimate.value, estimate.low, estimate.high)
+        for name, estimate in judged.estimates.items()
+    ]
 
 
 def _speed(measured: dict[str, Any]) -> list[Metric]:

@@ -1,8 +1,8 @@
 """Runs a plan: every step, the gate, publication. Prefect and the command line both come through here."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from artifacts.collection import registries
 from artifacts.registry.registry import Registry
@@ -10,8 +10,9 @@ from pipeline.errors import BuildFailed
 from pipeline.evaluate import gate
 from pipeline.plan.plan import Plan, Trial
 from pipeline.run import publish
-from pipeline.run.publish import Judged
-from pipeline.step.realize import Listener, Made, Site, held, is_cached, realize
+from pipeline.run.publish import Judgement
+from pipeline.step.parameters import TunedPlaces
+from pipeline.step.realize import Made, Site, find_address, is_cached
 from pipeline.step.step import Step
 
 
@@ -23,30 +24,28 @@ class Outcome:
     version: int
     alias: str
     engine_key: str
-    judged: Judged
+    judged: Judgement
     made: tuple[Made, ...]
 
 
-Realize = Callable[[Step, Mapping[str, object]], Made]
-"""Makes one step's artifact exist; the second argument adds places."""
+MakeStep = Callable[[Step], Made]
+"""Makes one step's artifact exist: directly, or as a Prefect task."""
 
 
-def run(plan: Plan, site: Site, registry: Registry, listener: Listener) -> Outcome:
-    """Builds, gates and publishes what the plan describes; a verdict other than PASS publishes nothing."""
-    return through(plan, site, registry, lambda step, places: realize(step, site, listener, places=places))
-
-
-def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcome:
-    """The run with the way a step is made left open: directly, or as a Prefect task.
+def run_plan(plan: Plan, site: Site, registry: Registry, make: MakeStep) -> Outcome:
+    """Builds, gates and publishes what the plan describes; a verdict other than PASS publishes nothing.
 
     What it finds and what it makes is leased from here until it is published.
     """
-    with site.store.lease(keys(plan), f"the run of {plan.recipe.name}") as held:
+    with site.store.lease(keys(plan), f"the run of {plan.recipe.name}") as lease:
         registries.remember(site.store, registry.url)
-        made = _made(plan, site, make)
+        made = []
+        for step in plan.steps:
+            search = step.kind == "engine" and plan.trials and not is_cached(step, site)
+            made.append(make(try_points(step, plan.trials, make) if search else step))
         judged = judge(plan, site)
         judged.verdict.require()
-        held.require()  # else a sweep may have taken what is about to be named
+        lease.require()  # else a sweep may have taken what is about to be named
         version = publish.publish(plan, site, registry, judged)
     registries.remember_own(site.store, registry.url)
     return Outcome(
@@ -55,45 +54,34 @@ def through(plan: Plan, site: Site, registry: Registry, make: Realize) -> Outcom
         alias=plan.recipe.publish.alias,
         engine_key=plan.step("engine").key,
         judged=judged,
-        made=made,
+        made=tuple(made),
     )
 
 
 def keys(plan: Plan) -> list[str]:
     """Every artifact that a run may find, make or read."""
-    tried = [step for trial in plan.trials for step in (trial.engine, trial.measurement)]
-    steps = [*plan.steps, *tried]
+    steps = plan.all_steps
     return list(dict.fromkeys(key for step in steps for key in (step.key, *step.inputs.values())))
 
 
-def _made(plan: Plan, site: Site, make: Realize) -> tuple[Made, ...]:
-    """Every step in order; before an engine that is searched for, all points of the search."""
-    made = []
-    for step in plan.steps:
-        search = step.kind == "engine" and plan.trials and not is_cached(step, site)
-        failures = try_points(plan.trials, make) if search else {}
-        made.append(make(step, {"failures": failures}))
-    return tuple(made)
-
-
-def try_points(trials: tuple[Trial, ...], make: Realize) -> dict[str, str]:
-    """Builds and measures every point; returns number -> why for those that failed, which is a result too."""
+def try_points(engine: Step, trials: tuple[Trial, ...], make: MakeStep) -> Step:
+    """Builds and measures every point of a search; the step that chooses knows which failed: a result too."""
     failures = {}
     for number, trial in enumerate(trials):
         try:
-            make(trial.engine, {})
-            make(trial.measurement, {})
+            make(trial.engine)
+            make(trial.measurement)
         except BuildFailed as exc:
-            failures[str(number)] = str(exc).splitlines()[0]
-    return failures
+            failures[number] = str(exc).splitlines()[0]
+    return replace(engine, places=TunedPlaces(failures=failures)) if trials else engine
 
 
-def judge(plan: Plan, site: Site) -> Judged:
+def judge(plan: Plan, site: Site) -> Judgement:
     """The gate's verdict on the evaluated engine, and every metric with its interval."""
     step = plan.step("evaluation")
-    key = held(step, site) or step.key
+    key = find_address(step, site) or step.key
     records = gate.read_records(site.store.file(key, "samples.jsonl"))
     scores = json.loads(site.store.file(key, "scores.json").read_text())
     begin = scores.get("sequences_begin_with", {}).get("tokens") or ""
     verdict = gate.judge(plan.recipe.gate.limits, records, scores.get("scored", ""), begin)
-    return Judged(verdict, gate.estimates(records))
+    return Judgement(verdict, gate.estimates(records))

@@ -1,19 +1,17 @@
 """Writes an existing quantized checkpoint in another layout: no recipe, no calibration, no rounding."""
 
-import json
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from artifacts.errors import NotFound
 from artifacts.registry.registry import Registry
 from artifacts.store import scratch, tree
 from artifacts.store.disk import ReportFullDisk, ReportUnwritable, refuse_taken
 from artifacts.store.local import LocalStore
+from calibration.job import Job
 from pipeline.checkpoint import naming, stated
 from pipeline.checkpoint.convert import quantization_block
 from pipeline.checkpoint.layout_checks import linears, reasons
@@ -26,8 +24,10 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.pages.artifact_view import find_key
 from pipeline.process import process
-from pipeline.process.host import child_env
+from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import require_inside
+from pipeline.step.child_job import child_job
+from pipeline.step.parameters import ShardedParams
 from pipeline.step.step import Step
 from pipeline.weights.tensors import open_checkpoint
 from recipes.precision import Precision
@@ -71,17 +71,17 @@ class Order:
     @property
     def rank_bytes(self) -> list[int]:
         """Bytes of weights per rank."""
-        layout, held = self.layout, stored(self.precision) if self.at_build else self.precision
-        return rank_bytes(self.shape, held, layout.tp, layout.pp, self.kv_cache, layout.ep)
+        layout, precision = self.layout, stored(self.precision) if self.at_build else self.precision
+        return rank_bytes(self.shape, precision, layout.tp, layout.pp, self.kv_cache, layout.ep)
 
     @property
     def unloadable(self) -> list[str]:
         """Why TensorRT-LLM, of the release or in any version, cannot load what will be written."""
         layout = self.layout
-        found = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
+        reasons = unloadable(self.shape, self.precision, layout.tp, layout.pp, self.release, layout.ep)
         early = () if self.at_build else self.precision.formats
         waiting = [fmt.name for fmt in early if fmt.name in AT_BUILD]
-        return found + [
+        return reasons + [
             f"format: {name} weights are quantized already, and TensorRT-LLM wants to do that itself; "
             "plan a recipe with engine.backend tensorrt"
             for name in waiting
@@ -93,14 +93,14 @@ class Order:
         return Step(
             kind="sharded_checkpoint",
             inputs={"checkpoint": str(self.checkpoint)},
-            params={
-                "format": self.precision.as_param(),
-                "kv_cache": self.kv_cache,
+            params=ShardedParams(
+                format=self.precision,
+                kv_cache=self.kv_cache,
                 **asdict(self.layout),
-                "layout_version": LAYOUT_VERSION,
-                **({"at_build": True} if self.at_build else {}),
-                **naming.params(self.shape.architecture, self.release),
-            },
+                layout_version=LAYOUT_VERSION,
+                at_build=self.at_build or None,
+                names=naming.param(self.shape.architecture, self.release),
+            ),
         )
 
 
@@ -129,8 +129,8 @@ def find(reference: str, store: LocalStore, registry: Callable[[], Registry]) ->
     if made_of is None:
         raise NotFound(f"{reference}: its lineage names no {' or '.join(CHECKPOINTS)}")
     backend = find_backend(record.facts.get("backend"))
-    at_build = backend is not None and backend.quantizes_at_build
-    recipe = Precision.parse(record.recipe.get("format", "none")) if at_build else None
+    quantized_at_build = backend is not None and backend.quantizes_at_build
+    recipe = Precision.parse(record.recipe.get("format", "none")) if quantized_at_build else None
     return Found(store.path(made_of), recipe, _checkpoint(store, made_of))
 
 
@@ -165,17 +165,17 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     require_inside(found.path)
     opened = open_checkpoint(found.path)
     shape, block = read_shape(opened.config), quantization_block(opened)
-    held = stated.precision(block, linears(shape), opened.entries)
-    if problems := reasons(shape, held, layout.tp, layout.pp, layout.ep):
-        told = [f"  {problem.replace('engine.', '--')}" for problem in problems]
+    precision = stated.precision(block, linears(shape), opened.entries)
+    if problems := reasons(shape, precision, layout.tp, layout.pp, layout.ep):
+        lines = [f"  {problem.replace('engine.', '--')}" for problem in problems]
         raise SourceError(
-            "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *told])
+            "\n".join([f"{found.path} does not fit tp {layout.tp}, pp {layout.pp}, ep {layout.ep}", *lines])
         )
     waiting = found.recipe is not None and stored(found.recipe) != found.recipe
     return Order(
         checkpoint=found.path,
         shape=shape,
-        precision=found.recipe if found.recipe is not None and waiting else held,
+        precision=found.recipe if found.recipe is not None and waiting else precision,
         kv_cache=stated.kv_cache(block),
         layout=layout,
         release=release,
@@ -183,7 +183,7 @@ def order(found: Found, layout: Layout, release: str = "") -> Order:
     )
 
 
-def write(order: Order, target: Path, on_progress: process.OnProgress) -> process.Usage:
+def write(order: Order, target: Path, on_progress: Progress) -> process.Usage:
     """Writes the rank files beside `target`, which appears at once and complete; one that holds something
     is a DestinationTaken."""
     target = target.absolute()
@@ -196,25 +196,17 @@ def write(order: Order, target: Path, on_progress: process.OnProgress) -> proces
             scratch.sweep(target.parent, prefix)
         full.require()
         with ReportUnwritable(target.parent), scratch.scratch(target.parent, prefix) as draft:
-            usage = _convert({**order.step.as_dict(), "places": {}, "out": str(draft)}, on_progress)
+            usage = _convert(order, draft, on_progress)
             tree.sync_all(draft)
             refuse_taken(target)
             draft.rename(target)
     return usage
 
 
-def _convert(job: Mapping[str, Any], on_progress: process.OnProgress) -> process.Usage:
+def _convert(order: Order, out: Path, on_progress: Progress) -> process.Usage:
     """Converts in a child process, which dies with this one."""
-    with tempfile.TemporaryDirectory(prefix="enginery-") as place:
-        job_file = Path(place) / "job.json"
-        job_file.write_text(json.dumps(job))
-        return process.run(
-            process.Job(
-                name="reshard",
-                argv=[sys.executable, "-m", "pipeline.child.door", str(job_file)],
-                log=Path(place) / "log",
-                timeout_s=TIMEOUT_S,
-                env=child_env("sharded_checkpoint"),
-            ),
-            on_progress,
-        )
+    step, inputs = order.step, {"checkpoint": order.checkpoint}
+    job = Job(kind=step.maker, params=step.params, places=step.places, inputs=inputs, out=out)
+    with tempfile.TemporaryDirectory(prefix="enginery-") as directory:
+        child = child_job(job, name="reshard", log=Path(directory) / "log", timeout_s=TIMEOUT_S)
+        return process.run(child, on_progress)

@@ -27,7 +27,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 from pipeline.errors import SourceError
 from pipeline.models.model_json import MODEL
 from pipeline.sources.snapshot import HEADERS_ONLY, INDEX, NAMES, Remote, check_names, require_sizes
-from pipeline.weights.tensors import MAX_HEADER_BYTES
+from pipeline.weights.tensors import MAX_HEADER_BYTES, header_end
 
 T = TypeVar("T")
 
@@ -236,10 +236,10 @@ def _fetch_header(remote: Remote, file: RemoteFile, target: Path) -> None:
             raise mismatch(remote, file, received)
         return
     prefix = patience.until_done(lambda: read(remote, file.name, min(file.size, PREFIX_BYTES)))
-    header = 8 + int.from_bytes(prefix[:8], "little")
-    if len(prefix) < header <= min(file.size, MAX_HEADER_BYTES):
-        prefix = patience.until_done(lambda: read(remote, file.name, header))
-    target.write_bytes(prefix[:header])
+    end = header_end(prefix)
+    if len(prefix) < end <= min(file.size, MAX_HEADER_BYTES):
+        prefix = patience.until_done(lambda: read(remote, file.name, end))
+    target.write_bytes(prefix[:end])
     os.truncate(target, file.size)
 
 

@@ -14,6 +14,7 @@ from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.process.meter import Progress
 from pipeline.sources.snapshot import PAPERS, Remote
+from pipeline.step.parameters import DatasetJob
 from recipes import yaml_text
 from recipes.data import Data
 
@@ -33,21 +34,21 @@ SHARD = re.compile(r"(?:.*/)?(?P<split>[\w.]+)-\d{5}-of-\d{5}(?:-[0-9a-f]+)?\.\w
 """A file as `push_to_hub` names it."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Fills `out` with the planned files, verified, going on where an earlier download stopped."""
+def build(job: DatasetJob, progress: Progress) -> None:
+    """Fetches the planned files, verified, going on where an earlier download stopped."""
     from pipeline.sources import (  # huggingface_hub, which choosing files does not need
         copying,
         hub,
         hub_download,
     )
 
-    params, places = job["params"], job["places"]
-    remote = Remote(params["repo"], params["revision"], Path(places["cache"]), places["endpoint"], "dataset")
-    names = set(params["files"])
-    files = [file for file in hub.listing(remote) if file.name in names]
-    if len(files) < len(names):
-        missing = sorted(names - {file.name for file in files})
-        raise SourceError(f"{remote.where}: {missing[0]} is not in the commit; plan again")
+    params, places, out = job.params, job.places, job.out
+    remote = Remote(params.repo, params.revision, places.cache, places.endpoint, "dataset")
+    wanted = set(params.files)
+    files = [file for file in hub.listing(remote) if file.name in wanted]
+    if len(files) < len(wanted):
+        lacking = sorted(wanted - {file.name for file in files})
+        raise SourceError(f"{remote.where}: {lacking[0]} is not in the commit; plan again")
     copying.require_room(out, sum(file.size for file in files))
     shelf = remote.directory / "files"
     for path in hub_download.fetch(remote, files, progress):

@@ -11,8 +11,8 @@ from artifacts.errors import ArtifactCorrupt, NotFound
 from artifacts.manifest import MANIFEST
 from artifacts.store.local import LocalStore
 
-SAID = {"evaluation": "scores.json", "measurement": "measurement.json"}
-"""Kind of each step that judges an engine -> its file that says which build that was."""
+JUDGEMENTS = {"evaluation": "scores.json", "measurement": "measurement.json"}
+"""Kind of each step that judges an engine -> its file that names the build."""
 
 ENGINE = "engine_digest"
 """Field of that file: the digest that the engine's manifest states."""
@@ -24,24 +24,24 @@ def build_of(directory: Path) -> dict[str, str]:
     return {ENGINE: json.loads(manifest.read_text())["digest"]} if manifest.is_file() else {}
 
 
-def judged(store: LocalStore, kind: str, key: str, engine: str | None, since: datetime) -> str | None:
+def find_judgement(store: LocalStore, kind: str, key: str, engine: str | None, since: datetime) -> str | None:
     """Address of the judgement of the engine with that digest, built `since` then; None where none is of it.
 
     Earlier versions wrote no digest down: what is younger than the engine is of it.
     """
     for address in store.contents(key):
-        said = _said(store, address, kind)
-        if said == engine or (said is None and store.manifest(address).created_at >= since):
+        build = _engine_of(store, address, kind)
+        if build == engine or (build is None and store.manifest(address).created_at >= since):
             return address
     return None
 
 
-def _said(store: LocalStore, address: str, kind: str) -> str | None:
+def _engine_of(store: LocalStore, address: str, kind: str) -> str | None:
     """Which build a judgement is of; empty of a damaged one, which is of none."""
     try:
-        said = json.loads(store.file(address, SAID[kind]).read_text(encoding="utf-8")).get(ENGINE)
+        build = json.loads(store.file(address, JUDGEMENTS[kind]).read_text(encoding="utf-8")).get(ENGINE)
     except NotFound:
         return None
     except (ArtifactCorrupt, OSError, ValueError, AttributeError):
         return ""
-    return None if said is None else str(said)
+    return None if build is None else str(build)

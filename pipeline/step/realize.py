@@ -1,8 +1,7 @@
 """Makes the output of one step exist: found in the store, or built by a child process."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,12 +10,16 @@ from typing import Any
 
 from artifacts.errors import StoreUnusable
 from artifacts.manifest import Manifest
+from artifacts.store.draft import Draft
 from artifacts.store.local import LocalStore
+from calibration.job import Job
 from pipeline.errors import EXIT_CODES, BuildFailed
 from pipeline.process import full_disk, process
-from pipeline.process.host import Host, child_env
+from pipeline.process.host import Host
+from pipeline.process.meter import Progress
 from pipeline.step import reuse
-from pipeline.step.judged import SAID, judged
+from pipeline.step.child_job import DOOR, child_job
+from pipeline.step.judged import JUDGEMENTS, find_judgement
 from pipeline.step.step import Step
 
 WARNING = ("calibration_set", "statistics")
@@ -32,8 +35,8 @@ class Site:
     store: LocalStore
     host: Host
     timeout_s: float = 24 * 3600.0
-    child: str = "pipeline.child.door"
-    """Module that a step's process runs; it knows what makes each kind."""
+    child: str = DOOR
+    """Module that a step's process runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,17 +83,46 @@ class Listener:
         """The step did not succeed."""
 
 
-def realize(step: Step, site: Site, listener: Listener, *, places: Mapping[str, Any] | None = None) -> Made:
+def realize(step: Step, site: Site, listener: Listener) -> Made:
     """Makes the step's artifact exist; concurrent callers of one key build it once."""
     listener.started(step)
-    with site.store.lock(
-        step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s
-    ):
-        found = _stored(step, site, listener)
-        made = found or _build(step, site, listener, places or {})
-        made = replace(made, warnings=_warnings(made, site.store))
+    store, say = site.store, partial(listener.remarked, step)
+    with store.lock(step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s):
+        made = _stored(step, site, listener)
+        if made is None:
+            with _draft(step, site, listener) as draft, reuse.offered(step, store, say) as places:
+                inputs = _inputs(step, store, listener)
+                job = Job(kind=step.maker, params=step.params, places=places, inputs=inputs, out=draft.path)
+                name, log = f"{step.kind} {step.key[:12]}", store.log(step.key)
+                with _naming_users_place(step, job), _naming_full_disk(store, step):
+                    child = child_job(job, name=name, log=log, timeout_s=site.timeout_s, module=site.child)
+                    usage = process.run(child, _progress(step, listener))
+                draft.peak_memory_bytes = usage.peak_memory_bytes
+            reuse.keep(step, store, say)
+            reuse.forget(step, store)
+            made = Made(
+                step=step, manifest=store.manifest(find_address(step, site) or step.key), cached=False
+            )
+        made = replace(made, warnings=_warnings(made, store))
     listener.finished(made)
     return made
+
+
+@contextmanager
+def _draft(step: Step, site: Site, listener: Listener) -> Iterator[Draft]:
+    """The step's artifact as it is written; judgements of other builds of an engine stay beside it."""
+    store, document, beside = site.store, step.as_dict(), step.kind in JUDGEMENTS
+    with store.write(
+        step.key, kind=step.kind, step=document, host=site.host.as_dict(), beside=beside
+    ) as draft:
+        draft.progress = _moving(step, listener, "pushed")
+        yield draft
+
+
+def _inputs(step: Step, store: LocalStore, listener: Listener) -> dict[str, Path]:
+    """The directories of the step's inputs that the store has, fetched where they are remote."""
+    fetching = _moving(step, listener, "fetched")
+    return {role: store.directory(key, fetching) for role, key in step.inputs.items() if store.has(key)}
 
 
 def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
@@ -103,19 +135,19 @@ def _warnings(made: Made, store: LocalStore) -> tuple[str, ...]:
 
 def is_cached(step: Step, site: Site) -> bool:
     """Whether the step's artifact is in the store with its files intact."""
-    found = held(step, site)
-    return found is not None and site.store.intact(found)
+    address = find_address(step, site)
+    return address is not None and site.store.intact(address)
 
 
-def held(step: Step, site: Site) -> str | None:
+def find_address(step: Step, site: Site) -> str | None:
     """Address of what the store has for a step: any content, but of a judgement only one of this engine."""
     store, engine = site.store, step.inputs.get("engine", "")
     if not store.has(step.key):
         return None
-    if step.kind not in SAID or not store.has(engine):
+    if step.kind not in JUDGEMENTS or not store.has(engine):
         return step.key
     built = store.manifest(engine)
-    return judged(store, step.kind, step.key, built.digest, built.created_at)
+    return find_judgement(store, step.kind, step.key, built.digest, built.created_at)
 
 
 def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
@@ -123,55 +155,16 @@ def _stored(step: Step, site: Site, listener: Listener) -> Made | None:
     while store.has(step.key) and not store.intact(step.key):
         listener.damaged(step, "; ".join(store.verify(step.key)))
         store.discard(step.key)
-    found = held(step, site)
-    if found is None or not store.intact(found):
+    address = find_address(step, site)
+    if address is None or not store.intact(address):
         return None
-    store.push(found, _moving(step, listener, "pushed"))
-    return Made(step=step, manifest=store.manifest(found), cached=True)
-
-
-def _build(step: Step, site: Site, listener: Listener, places: Mapping[str, Any]) -> Made:
-    store, say = site.store, partial(listener.remarked, step)
-    beside = step.kind in SAID  # what judged another build of the engine stays
-    with (
-        store.write(
-            step.key, kind=step.kind, step=step.as_dict(), host=site.host.as_dict(), beside=beside
-        ) as draft,
-        reuse.offered(step, store, say) as learned,
-    ):
-        job_file = store.log(step.key).with_suffix(".job.json")
-        inputs = {
-            role: store.directory(key, _moving(step, listener, "fetched"))
-            for role, key in step.inputs.items()
-            if store.has(key)
-        }
-        job = {
-            **step.as_dict(),
-            "places": {**step.places, **learned, **places},
-            "inputs": {role: str(directory) for role, directory in inputs.items()},
-            "out": str(draft.path),
-        }
-        copies = {step.inputs[role]: directory for role, directory in inputs.items()} | {step.key: draft.path}
-        job_file.write_text(json.dumps(job, indent=2))
-        work = process.Job(
-            name=f"{step.kind} {step.key[:12]}",
-            argv=[sys.executable, "-m", site.child, str(job_file)],
-            log=store.log(step.key),
-            timeout_s=site.timeout_s,
-            env=child_env(step.kind),
-        )
-        with _users_places(step, copies), _full_disk_said(store, step):
-            usage = process.run(work, _progress(step, listener))
-        draft.peak_memory_bytes = usage.peak_memory_bytes
-        draft.progress = _moving(step, listener, "pushed")
-    reuse.keep(step, store, say)
-    reuse.forget(step, store)
-    return Made(step=step, manifest=store.manifest(held(step, site) or step.key), cached=False)
+    store.push(address, _moving(step, listener, "pushed"))
+    return Made(step=step, manifest=store.manifest(address), cached=True)
 
 
 @contextmanager
-def _users_places(step: Step, copies: Mapping[str, Path]) -> Iterator[None]:
-    """Names the user's own place where an error names our copy of what is there; `copies` are by key.
+def _naming_users_place(step: Step, job: Job[Any, Any]) -> Iterator[None]:
+    """Names the user's own place where an error names our copy of what is there.
 
     What is wrong with the store is not, nor is a crash while the copy is made, wrong with the user's place.
     """
@@ -180,27 +173,29 @@ def _users_places(step: Step, copies: Mapping[str, Path]) -> Iterator[None]:
     except StoreUnusable:
         raise
     except tuple(EXIT_CODES) as exc:
-        told = str(exc)
-        ours = set(copies) - ({step.key} if isinstance(exc, BuildFailed) else set())
-        for key in ours & step.origins.keys():
+        message = str(exc)
+        copies = {step.inputs[role]: directory for role, directory in job.inputs.items()}
+        if not isinstance(exc, BuildFailed):
+            copies[step.key] = job.out
+        for key in copies.keys() & step.origins.keys():
             for copy in {str(copies[key]), str(copies[key].resolve())}:
-                told = told.replace(copy, step.origins[key])
-        if told == str(exc):
+                message = message.replace(copy, step.origins[key])
+        if message == str(exc):
             raise
-        raise type(exc)(told) from exc
+        raise type(exc)(message) from exc
 
 
 @contextmanager
-def _full_disk_said(store: LocalStore, step: Step) -> Iterator[None]:
+def _naming_full_disk(store: LocalStore, step: Step) -> Iterator[None]:
     """Says that the disk is full where that is why a child failed: then its log is empty too."""
     try:
         yield
     except BuildFailed as exc:
-        what = f"{step.kind} {step.key[:12]}"
-        found = full_disk.explained(exc, what, store=store.root, needed_bytes=step.size_bytes)
-        if found is exc:
+        name = f"{step.kind} {step.key[:12]}"
+        failure = full_disk.explain_failure(exc, name, store=store.root, needed_bytes=step.size_bytes)
+        if failure is exc:
             raise
-        raise found from exc
+        raise failure from exc
 
 
 def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], None]:
@@ -208,5 +203,5 @@ def _moving(step: Step, listener: Listener, how: str) -> Callable[[int, int], No
     return lambda done, total: listener.progressed(step, done, total, f"bytes {how}")
 
 
-def _progress(step: Step, listener: Listener) -> Callable[[int, int, str], None]:
+def _progress(step: Step, listener: Listener) -> Progress:
     return lambda done, total, unit: listener.progressed(step, done, total, unit)

@@ -8,17 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from artifacts import digest
 from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from artifacts.store.scratch import scratch
+from calibration.job import Places
+from calibration.parameters import StatisticsPlaces
+from pipeline.step.parameters import EnginePlaces
 from pipeline.step.step import Step
 
 TUNING = tuning_cache.FOLDER
-RESUME = "resume"
-"""Place of a directory that a build interrupted finds again."""
 REPORT = "build_report.json"
 """File of an engine's `tuning/` that says how its build went: seconds, memory, what was reused."""
 SHOWN = 4
@@ -29,35 +29,30 @@ Say = Callable[[str], None]
 
 def directory(step: Step, store: LocalStore) -> Path:
     """Where the store keeps what builds with the step's settings learned."""
-    return store.root / TUNING / digest.of_json(dict(step.params))
+    return store.root / TUNING / digest.of_json(step.params.document())
 
 
 @contextmanager
-def offered(step: Step, store: LocalStore, say: Say) -> Iterator[dict[str, Any]]:
-    """Places of a step: a verified copy of what earlier builds learned; of statistics, where to resume.
+def offered(step: Step, store: LocalStore, say: Say) -> Iterator[Places]:
+    """The step's places with a verified copy of what earlier builds learned; of statistics, where to resume.
 
-    `say` is told of what does not match its seal; it is removed.
+    `say` hears of what does not match its seal; it is removed.
     """
-    place, staging = directory(step, store), store.root / "staging"
-    if step.kind == "statistics":
-        yield {RESUME: str(store.partial(step.key))}
-    elif not _learns(step) or not (place.exists() or place.is_symlink()):
-        yield {}
+    learned, staging = directory(step, store), store.root / "staging"
+    if isinstance(step.places, StatisticsPlaces):
+        yield step.places.model_copy(update={"resume": store.partial(step.key)})
+    elif not isinstance(step.places, EnginePlaces) or not (learned.exists() or learned.is_symlink()):
+        yield step.places
     else:
         with scratch(staging, TUNING) as copy:
             try:
-                problems = tuning_cache.offer(place, copy, staging)
+                problems = tuning_cache.offer(learned, copy, staging)
             except (PermissionError, FileNotFoundError) as exc:  # another user's, or collected meanwhile
                 problems = [str(exc)]
             if problems:
                 more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-                say(f"what earlier builds left in {place} is not used: {'; '.join(problems[:SHOWN])}{more}")
-            yield {TUNING: str(copy)}
-
-
-def _learns(step: Step) -> bool:
-    """Whether a step's build learns: one that chooses among built engines does not."""
-    return step.kind == "engine" and step.variant != "tuned"
+                say(f"what earlier builds left in {learned} is not used: {'; '.join(problems[:SHOWN])}{more}")
+            yield step.places.model_copy(update={"tuning": copy})
 
 
 def forget(step: Step, store: LocalStore) -> None:
@@ -67,7 +62,7 @@ def forget(step: Step, store: LocalStore) -> None:
 
 def keep(step: Step, store: LocalStore, say: Say) -> None:
     """Adds to the store's copy what the step's build learned; `say` is told where that is impossible."""
-    if not _learns(step):
+    if not isinstance(step.places, EnginePlaces):
         return
     files = {
         name.removeprefix(f"{TUNING}/"): record

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from artifacts import digest
+from calibration.job import NoPlaces, Parameters, Places
+from pipeline.step.parameters import DatasetParams, SourceParams, SourcePlaces
 
 Kind = Literal[
     "source",
@@ -51,10 +53,10 @@ class Step:
     """Which of the makers of its kind, where it has several (`pipeline.child.kinds`): an engine's backend."""
     inputs: Mapping[str, str]
     """Role -> key of the artifact that this one reads."""
-    params: Mapping[str, Any]
-    """Everything else the output depends on, versions of the tools that decide it included; JSON."""
-    places: Mapping[str, Any] = field(default_factory=dict)
-    """Where this host keeps what the params name by digest; not part of the key."""
+    params: Parameters
+    """Everything else the output depends on, versions of the tools that decide it included."""
+    places: Places = field(default_factory=NoPlaces)
+    """What this host knows of the params: where things are, and caps; not part of the key."""
     what: str = ""
     """One line for people."""
     size_bytes: int = 0
@@ -77,18 +79,23 @@ class Step:
         return f"{self.kind}.{self.variant}" if self.variant else self.kind
 
     @property
+    def commit(self) -> str:
+        """The commit of the hub that the step downloads; empty for a step that downloads nothing."""
+        params = self.params
+        if not isinstance(params, SourceParams | DatasetParams) or params.repo is None:
+            return ""
+        return f"{params.repo}@{str(params.revision)[:12]}"
+
+    @property
     def origin(self) -> str:
         """What the user calls that of which this step makes an own copy; empty for any other step."""
-        if self.kind not in ("source", "dataset"):
-            return ""
-        if "repo" in self.params:
-            return f"{self.params['repo']}@{self.params['revision'][:12]}"
-        return str(self.places.get("path", ""))
+        path = self.places.path if isinstance(self.places, SourcePlaces) else None
+        return self.commit or str(path or "")
 
     def traced(self, origins: Mapping[str, str]) -> "Step":
         """The step with the user's names of the own copies that it makes or reads."""
-        mine = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
-        return replace(self, origins=mine)
+        own = {key: origins[key] for key in (self.key, *self.inputs.values()) if key in origins}
+        return replace(self, origins=own)
 
     @property
     def key(self) -> str:
@@ -101,7 +108,7 @@ class Step:
             "kind": self.maker,
             "revision": REVISIONS[self.kind],
             "inputs": dict(self.inputs),
-            "params": dict(self.params),
+            "params": self.params.document(),
         }
 
 

@@ -60,7 +60,7 @@ def choose(toolchains: Sequence[Toolchain], name: str | None) -> Choice:
     broken = "".join(f"; {toolchain.name}: {toolchain.problem}" for toolchain in toolchains)
     return Choice(
         problem="no TensorRT-LLM: none is on PATH and none is declared that works; "
-        f"see `enginery toolchains`{broken}"
+        f"see `enginery tools toolchains`{broken}"
     )
 
 
@@ -68,7 +68,7 @@ def _named(toolchains: Sequence[Toolchain], name: str) -> Choice:
     toolchain = next((toolchain for toolchain in toolchains if toolchain.name == name), None)
     if toolchain is None:
         listing = ", ".join(toolchain.name for toolchain in toolchains) or "none"
-        return Choice(problem=f"no toolchain {name!r}; have {listing} (see `enginery toolchains`)")
+        return Choice(problem=f"no toolchain {name!r}; have {listing} (see `enginery tools toolchains`)")
     if toolchain.problem:
         return Choice(problem=f"toolchain {name!r}: {toolchain.problem}")
     return Choice(toolchain=toolchain)

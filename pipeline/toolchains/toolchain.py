@@ -38,18 +38,13 @@ class Toolchain:
     problem: str = ""
     """Why it cannot be used and what to do about it; empty when it can."""
 
-    @classmethod
-    def of(cls, mapping: Mapping[str, Any]) -> "Toolchain":
-        """The toolchain that `as_dict` wrote."""
-        return cls(**mapping)
-
     @property
     def version(self) -> str:
         """Version of TensorRT-LLM."""
         return self.versions.get("tensorrt_llm", "")
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON, for a child process's places."""
+        """As JSON."""
         return asdict(self)
 
     def program(self, name: str) -> str:

@@ -8,11 +8,11 @@ slower, and another one each time.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.errors import BackendUnavailable
 from pipeline.process import process
 from pipeline.process.gpus import TARGETS
+from pipeline.step.parameters import EngineParams
 
 IDLE_BYTES = 1 << 30
 """Used memory of an idle GPU, at most: driver and display take some hundred MiB."""
@@ -39,15 +39,15 @@ class Device:
     """Processes that compute on it, in words; none are seen from inside a container."""
 
 
-def idle(params: Mapping[str, Any], at_most: int) -> tuple[Device, ...]:
+def idle(params: EngineParams, at_most: int) -> tuple[Device, ...]:
     """Idle GPUs of the type that an engine step's plan saw and its target asks for, one at least."""
-    target = params["target"]
-    sm = TARGETS[target].sm if target != "host" else None
-    return take(devices(os.environ), params["toolchain"].get("gpu"), sm, at_most)
+    sm = TARGETS[params.target].sm if params.target != "host" else None
+    return take(devices(os.environ), params.toolchain.get("gpu"), sm, at_most)
 
 
-def one_per_rank(params: Mapping[str, Any], ranks: int) -> tuple[Device, ...]:
+def one_per_rank(params: EngineParams) -> tuple[Device, ...]:
     """As many idle GPUs as there are ranks; BackendUnavailable where there are fewer."""
+    ranks = params.tp * params.pp
     found = idle(params, ranks)
     if len(found) < ranks:
         free = ", ".join(f"GPU {one.index}" for one in found)

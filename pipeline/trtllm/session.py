@@ -142,4 +142,4 @@ class Session:
     def _failure(self, name: str, reason: str) -> BuildFailed | StoreUnusable:
         quoted = [f"  | {line}" for line in process.tail(self.log)]
         who = f"TensorRT-LLM {self.toolchain.version}, {name}"
-        return full_disk.explained(BuildFailed("\n".join([f"{who}: {reason}", *quoted])), who)
+        return full_disk.explain_failure(BuildFailed("\n".join([f"{who}: {reason}", *quoted])), who)

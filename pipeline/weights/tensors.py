@@ -66,11 +66,16 @@ class TensorEntry:
         return self.end - self.start
 
 
+def header_end(prefix: bytes) -> int:
+    """Where the header of a safetensors file ends and its data starts, from the file's first eight bytes."""
+    return 8 + int.from_bytes(prefix[:8], "little")
+
+
 def read_header(path: Path) -> dict[str, TensorEntry]:
     """Reads and checks the header of a safetensors file; a truncated or broken file is a SourceError."""
     with open_regular(path) as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        data_start = 8 + int.from_bytes(file.read(8), "little")
+        data_start = header_end(file.read(8))
         if size_bytes < 8 or data_start > min(size_bytes, 8 + MAX_HEADER_BYTES):
             raise SourceError(
                 f"{path}: {data_start} bytes expected for the header alone, {size_bytes} found, at most "

@@ -43,7 +43,7 @@ def at(
         shifted: dict[str, Any] = clock.shifted(made, days)
         return cli("--store", store.root, *command, **shifted)
 
-    assert run(0, "policy", "prod", "--max-age-days", "30").returncode == 0
+    assert run(0, "registry", "policy", "prod", "--max-age-days", "30").returncode == 0
     return run
 
 
@@ -58,7 +58,9 @@ def test_an_age_limit_that_was_passed_once_is_passed_by_no_clock_that_is_set_bac
     assert "max_age_days: the clock says 20" in again.stderr
     assert "UTC: this clock was set back, or that one was ahead, so the age is unknown" in again.stderr
     assert (
-        at(10, "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d").returncode
+        at(
+            10, "registry", "waive", "demo:1", "prod", "max_age_days", "--reason", "agreed", "--for", "60d"
+        ).returncode
         == 0
     )
     assert at(10, "promote", "demo:1", "prod").returncode == 0
@@ -76,14 +78,36 @@ def test_a_version_from_the_future_has_no_age(
 def test_one_command_by_a_clock_that_was_ahead_is_named_with_what_can_be_done(
     at: Callable[..., Finished], store: LocalStore
 ):
-    assert at(5, "policy", "staging", "--max-age-days", "9").returncode == 0
+    assert at(5, "registry", "policy", "staging", "--max-age-days", "9").returncode == 0
     now = at(0, "promote", "demo:1", "prod")
     assert now.returncode == 3
     assert re.search(r"and event \d+, by \S+@\S+, is of 20\d\d-\d\d-\d\d \d\d:\d\d UTC", now.stderr)
-    assert "wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days" in now.stderr
-    short = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "2d")
+    assert "wait until then, or `enginery registry waive NAME:NUMBER ALIAS max_age_days" in now.stderr
+    short = at(
+        0,
+        "registry",
+        "waive",
+        "demo:1",
+        "prod",
+        "max_age_days",
+        "--reason",
+        "a clock was ahead",
+        "--for",
+        "2d",
+    )
     assert "is over; give a later moment than 20" in short.stderr
-    waived = at(0, "waive", "demo:1", "prod", "max_age_days", "--reason", "a clock was ahead", "--for", "9d")
+    waived = at(
+        0,
+        "registry",
+        "waive",
+        "demo:1",
+        "prod",
+        "max_age_days",
+        "--reason",
+        "a clock was ahead",
+        "--for",
+        "9d",
+    )
     assert waived.returncode == 0
     assert at(0, "promote", "demo:1", "prod").returncode == 0
 
@@ -96,13 +120,13 @@ def test_an_event_of_no_believable_year_costs_itself_only(at: Callable[..., Fini
 
 
 def test_a_waiver_that_was_over_stays_over(at: Callable[..., Finished], store: LocalStore):
-    asked = ("waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
+    asked = ("registry", "waive", "demo:1", "prod", "verdict", "--reason", "agreed", "--for", "2d")
     assert at(40, *asked).returncode == 0
-    assert len(json.loads(at(41, "--json", "waive").stdout)) == 1
+    assert len(json.loads(at(41, "--json", "registry", "waive").stdout)) == 1
     assert (
-        at(50, "policy", "staging", "--max-age-days", "9").returncode == 0
+        at(50, "registry", "policy", "staging", "--max-age-days", "9").returncode == 0
     )  # something happens, after its end
-    assert json.loads(at(41, "--json", "waive").stdout) == []
+    assert json.loads(at(41, "--json", "registry", "waive").stdout) == []
     assert at(41, *asked).returncode == 2  # until 43, and it is 50 at least
     assert "is over; give a later moment" in at(41, *asked).stderr
 

@@ -30,7 +30,9 @@ def test_a_promotion_that_the_policy_refuses_moves_nothing_and_is_remembered(reg
         "demo/fp8@prod stays at version 1: version 2 violates its policy\n"
         "  metrics: tokens_per_s is 100, less than 200"
     )
-    assert "enginery waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
+    assert (
+        "enginery registry waive demo/fp8:2 prod metrics --reason WHY --for 7d" in caught.value.__notes__[0]
+    )
     assert registry.aliases("demo/fp8") == {"prod": 1}
     last = registry.events("demo/fp8")[-1]
     why = "tokens_per_s is 100, less than 200"

@@ -34,7 +34,7 @@ STRICT = Policy(
 
 NO_AGE = (
     "this clock was set back, or that one was ahead, so the age is unknown; if this clock is wrong, correct "
-    "it; if it is right, wait until then, or `enginery waive NAME:NUMBER ALIAS max_age_days --reason WHY "
+    "it; if it is right, wait until then, or `enginery registry waive NAME:NUMBER ALIAS max_age_days --reason WHY "
     "--for TIME` past then"
 )
 

@@ -153,7 +153,7 @@ def test_a_build_that_does_not_fit_says_how_much_more_is_needed_and_that_gc_may_
 ):
     said = (
         r"disk full: engine 0{12} needs 50,000,000 bytes, and [\d,]+ are free at .*; free [\d,]+ bytes more"
-        rf" there \(`enginery --store {full.root} gc` shows what can go\), or choose another store"
+        rf" there \(`enginery --store {full.root} store gc` shows what can go\), or choose another store"
     )
     with (
         pytest.raises(StoreUnusable, match=said),

@@ -62,7 +62,8 @@ def test_a_new_secret_is_for_its_owner_and_never_replaced(tmp_path: Path):
     with pytest.raises(SubscriptionRefused, match="env:NO is empty or not set"):
         read_reference("env:NO", {"NO": " "})
     with pytest.raises(
-        SubscriptionRefused, match="no such file; the user who runs `enginery notify` must be able to read it"
+        SubscriptionRefused,
+        match="no such file; the user who runs `enginery registry notify` must be able to read it",
     ):
         read_reference(f"file:{tmp_path / 'absent'}", {})
 
@@ -93,6 +94,6 @@ def test_a_secret_in_what_is_no_file_is_refused_at_once(outbox: Outbox, tmp_path
     places(tmp_path / "odd")
     where = f"file:{what if what[0] in '/~' else tmp_path / 'odd' / what}"
     for target, secret in (("https://host/x", where), (where, "env:S")):
-        with pytest.raises(SubscriptionRefused, match="`enginery notify` must be able to read it"):
+        with pytest.raises(SubscriptionRefused, match="`enginery registry notify` must be able to read it"):
             outbox.subscribe("webhook", target, secret=secret)
     assert outbox.subscriptions() == []

@@ -7,6 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from recipes.precision import Precision
 from tests.benchmarks import synthetic
 
 WARM = {"num_hidden_layers": 1, "vocab_size": 1024}
@@ -69,7 +71,7 @@ def everything(name: str, directory: Path, options: argparse.Namespace) -> tuple
 
 def statistics(record: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One pass, which reads the weights layer by layer within the caps."""
-    from calibration.statistics.statistics_pass import build
+    from tests.jobs import build_statistics as build
 
     config = synthetic.config(options.shape, options.layers)
     job = statistics_job(directory, config, options, record)
@@ -105,19 +107,21 @@ def statistics_job(
     batch = batch_size(sizes, options.seq_len, budget, search=record == "all")
     params = {"record": record, "batch_size": batch, "device": options.device, "tools": {}}
     inputs = {name: str(root / name) for name in ("source", "calibration_set")}
-    places = {"memory": budget.as_dict(), "resume": str(emptied(root / "resume"))}
+    places = {"memory": asdict(budget), "resume": str(emptied(root / "resume"))}
     return {"params": params, "places": places, "inputs": inputs}
 
 
 def derive(name: str, directory: Path, options: argparse.Namespace) -> tuple[float, str]:
     """One format's scales from the recorded statistics; the weights are rounded when they are written."""
     from calibration.model.checkpoint_reader import Source
+    from calibration.parameters import QuantizedParams
     from calibration.quantize.quantize import derive_findings
     from calibration.statistics.statistics_artifact import Statistics
 
     def work() -> None:
         source = Source.open(directory / "source")
-        derive_findings(source, Statistics(directory / "statistics-all"), {"format": name})
+        params = QuantizedParams(format=Precision.parse(name), kv_cache="auto", tools={})
+        derive_findings(source, Statistics(directory / "statistics-all"), params)
 
     return seconds_of(work), "scales; rounding the weights is part of writing them"
 

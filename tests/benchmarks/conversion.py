@@ -53,7 +53,8 @@ ROOT = Path(__file__).resolve().parents[2]
 CONVERT = """
 import json, sys, time
 from pathlib import Path
-from pipeline.checkpoint.convert import build
+import pipeline.checkpoint.convert
+from tests.jobs import build_sharded as build
 job_file = Path(sys.argv[1])
 job = json.loads(job_file.read_text())
 start = time.perf_counter()

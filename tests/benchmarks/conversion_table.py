@@ -29,9 +29,6 @@ import transformers
 from safetensors.torch import save_file
 from torch._C._distributed_c10d import FileStore
 
-from calibration.quantize.quantize import build as quantize
-from calibration.statistics.statistics_pass import build as measure
-from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.layout_checks import reasons
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.aoti.arch import read_arch
@@ -44,6 +41,9 @@ from pipeline.weights.tensors import open_checkpoint
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 from tests import tiny
+from tests.jobs import build_quantized as quantize
+from tests.jobs import build_sharded as convert
+from tests.jobs import build_statistics as measure
 from tests.pipeline.checkpoint import test_oracle as oracle
 
 LAYOUTS = [(1, 1, 1), (2, 1, 1), (1, 2, 1), (2, 2, 1), (4, 1, 1), (2, 1, 2), (4, 1, 2)]

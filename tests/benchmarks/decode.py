@@ -21,10 +21,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, StaticCache
 
 from pipeline.engines.aoti.aoti_worker import Rank
-from pipeline.engines.aoti.build_aoti import build
 from pipeline.engines.aoti.calls import Decoder
 from recipes.formats import FORMATS
 from recipes.precision import Precision
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines.sharded import Toy
 
 LENGTH, PROMPT, STEPS, ROUNDS = 256, 64, 32, 8

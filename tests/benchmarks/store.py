@@ -19,9 +19,10 @@ from artifacts.store.local import LocalStore, open_store
 from artifacts.store.sharing import measure
 from artifacts.store.survey import survey
 from pipeline.plan.plan import Plan
-from pipeline.plan.planning import plan_file
+from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize
+from recipes.load import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "recipes" / "demo"
@@ -135,8 +136,8 @@ def plan_of(file: Path, site: Site, fmt: str, tp: int, pp: int) -> Plan:
     if fmt == "none":
         del recipe["calibration"]
     file.write_text(yaml.safe_dump(recipe))
-    ((_, plan),) = plan_file(file, site)
-    return plan
+    (loaded,) = load(file)
+    return plan_one(loaded, site)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

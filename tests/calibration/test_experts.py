@@ -14,12 +14,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from calibration.errors import ActivationsUnusable, CheckpointError, QuantizationIncomplete
 from calibration.model.linears import layout
-from calibration.modelopt import calibrate
-from calibration.quantize.quantize import build as quantize
-from calibration.sensitivity import measure_sensitivity
 from calibration.statistics.single_experts import Sample
 from calibration.statistics.statistics_artifact import Statistics
 from tests.calibration.statistics.passes import job, run, write_tokens
+from tests.jobs import build_modelopt, build_sensitivity
+from tests.jobs import build_quantized as quantize
 
 SIZES = {
     "vocab_size": 384, "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -174,7 +173,7 @@ def test_an_expert_that_no_token_reached_is_told_and_only_weight_formats_can_be_
     params = {"formats": ["fp8", "int8_wo", "int4_awq"], "smoothing": 1.0, "device": "cpu"}
     work = {"params": params, "inputs": {"source": str(tmp_path / "source"), "statistics": str(out)}}
     (tmp_path / "sensitivity").mkdir()
-    measure_sensitivity.build(work, tmp_path / "sensitivity", lambda *_: None)
+    build_sensitivity(work, tmp_path / "sensitivity", lambda *_: None)
     document = json.loads((tmp_path / "sensitivity" / "sensitivity.json").read_text())
     measured_linears = {each["module"] for each in document["linears"]}
     assert "model.layers.1.mlp.experts.0.up_proj" not in measured_linears  # its stack has one input scale
@@ -250,7 +249,7 @@ def test_modelopts_own_calibration_is_refused(tmp_path: Path):
     make(tmp_path / "source", "mixtral")
     work = {"params": {"format": "int8_wo"}, "inputs": {"source": str(tmp_path / "source")}}
     with pytest.raises(CheckpointError, match="fuses the experts"):
-        calibrate.build(work, tmp_path, lambda *_: None)
+        build_modelopt(work, tmp_path, lambda *_: None)
 
 
 @pytest.mark.parametrize("sizes", [[1], [3, 0, 300], [128], [129], [50] * 40])

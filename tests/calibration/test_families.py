@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import KINDS, Layout
 from calibration.modelopt.calibrate import load
-from calibration.quantize.quantize import build
 from calibration.statistics.statistics_artifact import Statistics
 from recipes.precision import Precision
 from tests.calibration import oracle
 from tests.calibration.families import CONFIGS
 from tests.calibration.recorded import record
+from tests.jobs import build_quantized as build
 
 SIZES = {
     "vocab_size": 64,

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 CHILD = """
 import json, sys
 from pathlib import Path
-from calibration.quantize.quantize import build
+import calibration.quantize.quantize
+from tests.jobs import build_quantized as build
 
 def peak():
     status = Path("/proc/self/status").read_text()

@@ -61,12 +61,12 @@ EVENTS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
         {},
     ),
     "collected": (
-        "`enginery gc` removed the files of a version.",
+        "`enginery store gc` removed the files of a version.",
         {"number": 1, "engine_key": KEY},
         {},
     ),
     "rebuild_needed": (
-        "`enginery stale` found new reasons to build a version again.",
+        "`enginery registry stale` found new reasons to build a version again.",
         {"number": 2, "reasons": ["the gate's verdict is 31 days old, more than 30"]},
         {},
     ),

@@ -23,7 +23,8 @@ from artifacts.registry import tables
 from artifacts.registry.registry import Judgement, Move
 from artifacts.registry.telling import describe_event
 from artifacts.version import Event, Metric, VersionRecord
-from pipeline.cli.main import SECTIONS, enginery
+from pipeline.cli.command_table import SECTIONS
+from pipeline.cli.main import enginery
 from pipeline.errors import EXIT_CODES
 from recipes.json_schema import json_schema
 from tests.docs.events import EVENTS
@@ -277,9 +278,9 @@ def events() -> str:
     return "\n".join(
         [
             "# Event kinds\n",
-            "Every change of a registry adds an event to its log, in the transaction of the change. `enginery log` prints events, "
-            "`enginery subscribe` delivers them.\n",
-            table(["kind", "recorded when", "line of `enginery log`"], rows),
+            "Every change of a registry adds an event to its log, in the transaction of the change. `enginery registry log` prints events, "
+            "`enginery registry subscribe` delivers them.\n",
+            table(["kind", "recorded when", "line of `enginery registry log`"], rows),
             "Fields of `detail`:\n",
             *parts,
             "\n## What a subscriber receives\n",

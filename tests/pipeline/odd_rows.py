@@ -44,11 +44,11 @@ AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 COMMANDS: tuple[tuple[str, ...], ...] = (
     ("ls",), ("ls", NAME), ("ls", OTHER), ("--json", "ls", NAME), ("show", f"{NAME}:2"), ("show", f"{NAME}@prod"),
-    ("log",), ("log", NAME), ("--json", "log"), ("aliases",), ("aliases", NAME, "--history"), ("find", "--any-host"),
+    ("registry", "log",), ("registry", "log", NAME), ("--json", "registry", "log"), ("registry", "aliases",), ("registry", "aliases", NAME, "--history"), ("find", "--any-host"),
     ("find", "--model", "llama-8b", "--any-host", "--slo", "ttft_ms_p95=1", "--rank", "accuracy"),
-    ("--json", "find", "--gpu", "h200"), ("diff", f"{NAME}:1", f"{NAME}:2"), ("policy",), ("waive",),
-    ("gc", "--dry-run"), ("stale", "--offline", "--all"), ("card", f"{NAME}:2"), ("subscribe",), ("notify", "--list"),
-    ("promote", f"{NAME}:2", "prod", "--dry-run"), ("sign", f"{NAME}:2"), ("registry", "show"),
+    ("--json", "find", "--gpu", "h200"), ("diff", f"{NAME}:1", f"{NAME}:2"), ("registry", "policy",), ("registry", "waive",),
+    ("store", "gc", "--dry-run"), ("registry", "stale", "--offline", "--all"), ("card", f"{NAME}:2"), ("registry", "subscribe",), ("registry", "notify", "--list"),
+    ("promote", f"{NAME}:2", "prod", "--dry-run"), ("trust", "sign", f"{NAME}:2"), ("registry", "show"),
     ("verify", f"{NAME}:2"), ("pull", f"{NAME}:2", "{pulled}"), ("export", f"{NAME}:2", "--to", "trtllm-serve", "--out", "{out}"),
     ("verify", "--all"),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from pipeline.plan.plan import Plan
-from pipeline.plan.planning import plan_one
+from pipeline.plan.planning import Draft, draft, plan_one
 from pipeline.process.host import Host
 from pipeline.step.realize import Site
 from recipes.load import load
@@ -42,6 +42,11 @@ def planned(file: Path, site: Site) -> Plan:
     """The plan of a file with one recipe."""
     (loaded,) = load(file)
     return plan_one(loaded, site)
+
+
+def draft_file(file: Path, site: Site) -> list[Draft]:
+    """The plans of a file, whatever the host lacks."""
+    return [draft(loaded, site) for loaded in load(file)]
 
 
 def keys(made: Plan) -> dict[str, str]:

@@ -10,13 +10,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.registry.registry import Registry
+from calibration.job import NoPlaces
 from calibration.quantize.coverage import Linear, document
 from pipeline.errors import SourceError
 from pipeline.models.config_json import read_shape
 from pipeline.plan.plan import Plan, Trial
-from pipeline.step.judged import SAID, build_of
+from pipeline.process.meter import Progress
+from pipeline.run.release import Outcome, run_plan
+from pipeline.step.judged import JUDGEMENTS, build_of
+from pipeline.step.parameters import EnginePlaces
+from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Kind, Step
 from recipes.schema import Recipe
+from tests.pipeline.toy import ToyJob, ToyParams
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
@@ -52,7 +59,14 @@ def toy_plan(recipe: Recipe, file: Path) -> Plan:
 def step(kind: Kind, inputs: Mapping[str, str], params: Mapping[str, Any]) -> Step:
     """One small step."""
     what = f"a toy of a {kind}"
-    return Step(kind=kind, variant="toy", inputs=inputs, params={"kind": kind, **params}, what=what)
+    places = EnginePlaces() if kind == "engine" else NoPlaces()
+    asked = ToyParams(kind=kind, **params)
+    return Step(kind=kind, variant="toy", inputs=inputs, params=asked, places=places, what=what)
+
+
+def run(plan: Plan, site: Site, registry: Registry, listener: Listener) -> Outcome:
+    """Runs a plan as the command line does."""
+    return run_plan(plan, site, registry, lambda step: realize(step, site, listener))
 
 
 def trials(recipe: Recipe) -> tuple[Trial, ...]:
@@ -65,9 +79,9 @@ def trials(recipe: Recipe) -> tuple[Trial, ...]:
     return tuple(made)
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str], None]) -> None:
+def build(job: ToyJob, progress: Progress) -> None:
     """Writes what the gate and the registry read of an artifact of this kind."""
-    params = job["params"]
+    params, out = job.params.asked, job.out
     kind = params["kind"]
     for done in range(10):
         progress(done, 10, "tensors")
@@ -81,9 +95,9 @@ def build(job: Mapping[str, Any], out: Path, progress: Callable[[int, int, str],
         time.sleep(600)
     for name, text in FILES.get(kind, lambda _: {"toy.txt": kind})(params).items():
         (out / name).write_text(text)
-    if kind in SAID and "engine" in job["inputs"]:
-        said = json.loads((out / SAID[kind]).read_text())
-        (out / SAID[kind]).write_text(json.dumps({**said, **build_of(Path(job["inputs"]["engine"]))}))
+    if kind in JUDGEMENTS and "engine" in job.inputs:
+        said = json.loads((out / JUDGEMENTS[kind]).read_text())
+        (out / JUDGEMENTS[kind]).write_text(json.dumps({**said, **build_of(job.inputs["engine"])}))
     if kind == "engine":
         never_the_same(params, out)
     progress(10, 10, "tensors")

@@ -149,7 +149,9 @@ def test_every_command_that_reads_a_recipe_refuses_it(cli: Cli, tmp_path: Path, 
 
 
 def test_a_wrong_schedule_of_stale_is_a_usage_error(cli: Cli, tmp_path: Path):
-    done = cli("--store", tmp_path, "stale", "--schedule", "0 25 * * *", "--server", "http://127.0.0.1:1")
+    done = cli(
+        "--store", tmp_path, "registry", "stale", "--schedule", "0 25 * * *", "--server", "http://127.0.0.1:1"
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert (
         "Invalid value for '--schedule': '0 25 * * *' cannot be read: hour '25' is not 0 to 23" in done.stderr

@@ -1,1 +1,1 @@
-"""The commands, by what people come to do; imported only when one is called."""
+"""The commands of the command line; each module is imported when one of its commands is called."""

@@ -1,4 +1,4 @@
-"""card, serve-registry: a version on one page, and the registry in a browser."""
+"""card: everything about a version on one page."""
 
 import os
 from pathlib import Path
@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH, PathType
+from pipeline.cli.command_parameters import PathType
 
 if TYPE_CHECKING:
     from pipeline.pages.web.registry_view import Reading
 
 SUFFIXES = (".md", ".html")
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Hosts that only this machine reaches."""
 
 
 @click.command()
@@ -23,7 +20,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @click.option("-o", "--out", type=PathType(dir_okay=False), help="File to write, .md or .html.")
 @click.pass_obj
 def card(app: App, reference: str, out: Path | None) -> None:
-    """Say everything about a version on one page: as Markdown, or as HTML that needs nothing else.
+    """Write everything about a version on one page: Markdown, or self-contained HTML.
 
     Example: enginery card demo/int4_awq_tp2@candidate -o card.html
     """
@@ -31,50 +28,20 @@ def card(app: App, reference: str, out: Path | None) -> None:
         raise click.BadParameter(f"{out} ends in neither {' nor '.join(SUFFIXES)}", param_hint="--out")
     from pipeline.pages.card import card_markdown, card_page  # jinja2 and SQLAlchemy: not for --help
 
-    found = _reading(app).card(reference)
+    content = read_registry(app).card(reference)
     if out is None:
-        text = card_markdown.card(found)
-        app.out.value({"reference": found.record.reference, "markdown": text}, text=text.rstrip("\n"))
+        text = card_markdown.card(content)
+        app.out.value({"reference": content.record.reference, "markdown": text}, text=text.rstrip("\n"))
         return
-    _write(out, card_page.card(found) if out.suffix == ".html" else card_markdown.card(found))
+    _write(out, card_page.card(content) if out.suffix == ".html" else card_markdown.card(content))
     app.out.value(
-        {"reference": found.record.reference, "path": str(out)},
-        text=f"{out} is the card of {found.record.reference}",
+        {"reference": content.record.reference, "path": str(out)},
+        text=f"{out} is the card of {content.record.reference}",
         short=str(out),
     )
 
 
-@click.command("serve-registry")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8484, show_default=True,
-              help="Port to listen on; 0: any that is free.")  # fmt: skip
-@click.option(
-    "--token-file",
-    type=PATH,
-    help="File with the token for changes; default: $ENGINERY_TOKEN; neither: read-only.",
-)
-@click.pass_obj
-def serve_registry(app: App, host: str, port: int, token_file: Path | None) -> None:
-    """Show the registry in a browser and as a JSON API, with health and metrics; Ctrl-C stops it.
-
-    Example: enginery serve-registry --port 8484
-    """
-    from pipeline.pages.web.security import read_token  # FastAPI: not for --help
-    from pipeline.pages.web.web_server import serve
-
-    token = read_token(token_file, os.environ.get("ENGINERY_TOKEN"))
-    if token is not None and host not in LOOPBACK:
-        app.out.warn(f"the token travels unencrypted to {host}; let a proxy in front of it speak TLS")
-    writes = "promotion and rollback need the token" if token else "read-only: there is no token"
-
-    def ready(url: str) -> None:
-        app.out.value({"url": url, "writes": token is not None}, text=f"{url} is up, {writes}", short=url)
-        app.out.flush()
-
-    serve(_reading(app), token, (host, port), ready)
-
-
-def _reading(app: App) -> "Reading":
+def read_registry(app: App) -> "Reading":
     from pipeline.pages.web.registry_view import Reading  # SQLAlchemy: not for --help
 
     store = app.client.store

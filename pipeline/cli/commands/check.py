@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
+from pipeline.cli.command_parameters import PATH
 
 FIRST = """\
 # yaml-language-server: $schema={schema}
@@ -13,7 +13,7 @@ version: 1
 name: {name}
 model:
   path: {model}
-format: fp8   # or {{default: fp8, except: {{"model.layers.0.*": none}}}}; see `enginery sensitivity`
+format: fp8   # or {{default: fp8, except: {{"model.layers.0.*": none}}}}; see `enginery tools sensitivity`
 calibration:
   data:
     - {{path: calibration.jsonl}}   # rows {{"text": ...}} or {{"messages": [...]}}: your own traffic
@@ -55,16 +55,16 @@ def init(app: App, file: Path, name: str, model: str) -> None:
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @click.pass_obj
 def check(app: App, files: tuple[Path, ...]) -> None:
-    """Check that FILES are valid recipes, without looking at models or data.
+    """Validate recipes without reading models or data.
 
     Example: enginery check recipes/demo/*.yaml
     """
     from recipes.load import load  # pydantic: not for --help
 
     rows = [
-        {"name": one.recipe.name, "format": str(one.recipe.precision), "tp": one.recipe.engine.tp,
-         "pp": one.recipe.engine.pp, "backend": one.recipe.engine.backend, "file": str(file)}
+        {"name": loaded.recipe.name, "format": str(loaded.recipe.precision), "tp": loaded.recipe.engine.tp,
+         "pp": loaded.recipe.engine.pp, "backend": loaded.recipe.engine.backend, "file": str(file)}
         for file in files
-        for one in load(file)
+        for loaded in load(file)
     ]  # fmt: skip
     app.out.rows(rows, id_column="name")

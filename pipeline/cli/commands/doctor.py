@@ -1,4 +1,4 @@
-"""doctor, toolchains: what this host has, what is missing, and what to do about it."""
+"""doctor, toolchains: checks of this host, and its TensorRT-LLM installations."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ADDRESS
+from pipeline.cli.command_parameters import ADDRESS
 
 if TYPE_CHECKING:
     from pipeline.toolchains.toolchain import Toolchain
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
               help="Prefect server; default: the one that `up` started from this store.")  # fmt: skip
 @click.pass_obj
 def doctor(app: App, url: str | None) -> None:
-    """Say what this host and its Prefect server have, what is missing or fails, and what to do.
+    """Check this host and its Prefect server: what works, what is missing or fails, and what to do.
 
-    Exit 4 if a build cannot work, or the server does not do its work.
+    Exit 4 if this host cannot build, or the server does not work.
 
     Example: enginery doctor
     """
@@ -42,28 +42,28 @@ def doctor(app: App, url: str | None) -> None:
         *_server_rows(app, url),
     ]  # fmt: skip
     app.out.rows(rows, id_column="what")
-    lacking = [row for row in rows if row["status"] in ("missing", "failing")]
-    if lacking:
-        raise BackendUnavailable("; ".join(f"{row['what']}: {row['found']}" for row in lacking))
+    failing = [row for row in rows if row["status"] in ("missing", "failing")]
+    if failing:
+        raise BackendUnavailable("; ".join(f"{row['what']}: {row['found']}" for row in failing))
 
 
 @click.command()
 @click.pass_obj
 def toolchains(app: App) -> None:
-    """List the TensorRT-LLM installations of this host, their versions, and what they lack.
+    """List the TensorRT-LLM installations of this host, their versions and their problems.
 
     They are found on PATH, and declared in the file that $ENGINERY_TOOLCHAINS names, else in
     ~/.config/enginery/toolchains.yaml. Exit 4 if none of them works.
 
-    Example: enginery toolchains
+    Example: enginery tools toolchains
     """
     from pipeline.errors import BackendUnavailable  # pydantic: not for --help
     from pipeline.toolchains import declared
 
-    found = toolchains_of(app)
+    toolchains = toolchains_of(app)
     driver = next((gpu.driver for gpu in app.site.host.gpus), None)
-    app.out.rows([_toolchain_row(one, driver) for one in found], id_column="name")
-    if all(one.problem for one in found):
+    app.out.rows([_toolchain_row(toolchain, driver) for toolchain in toolchains], id_column="name")
+    if all(toolchain.problem for toolchain in toolchains):
         raise BackendUnavailable(
             "no TensorRT-LLM works here; put trtllm-build on PATH, or declare an environment or an image "
             f"in {declared.place(os.environ)}"
@@ -81,31 +81,31 @@ def _toolchain_lines(app: App) -> list[dict[str, Any]]:
     """A line per toolchain; one that is broken stops no other build."""
     lines = [
         {
-            "what": f"toolchain {one.name}",
-            "status": "broken" if one.problem else "ok",
-            "found": one.problem or f"TensorRT-LLM {one.version}",
+            "what": f"toolchain {toolchain.name}",
+            "status": "broken" if toolchain.problem else "ok",
+            "found": toolchain.problem or f"TensorRT-LLM {toolchain.version}",
         }
-        for one in toolchains_of(app)
+        for toolchain in toolchains_of(app)
     ]
-    return lines or [_row("toolchains", "no TensorRT-LLM: see `enginery toolchains`")]
+    return lines or [_row("toolchains", "no TensorRT-LLM: see `enginery tools toolchains`")]
 
 
-def _toolchain_row(one: "Toolchain", driver: str | None) -> dict[str, Any]:
+def _toolchain_row(toolchain: "Toolchain", driver: str | None) -> dict[str, Any]:
     from pipeline.toolchains.toolchain import BOUND  # with the toolchains
 
     names = (*BOUND, "cuda", "torch", "python")
     return {
-        "name": one.name,
-        "kind": one.runtime or one.kind,
-        **{name: one.versions.get(name) or None for name in names},
+        "name": toolchain.name,
+        "kind": toolchain.runtime or toolchain.kind,
+        **{name: toolchain.versions.get(name) or None for name in names},
         "driver": driver,
-        "where": one.location,
-        "problem": one.problem or None,
+        "where": toolchain.location,
+        "problem": toolchain.problem or None,
     }
 
 
-def _row(what: str, found: str | None, cure: str = "") -> dict[str, Any]:
-    return {"what": what, "status": "ok" if found else "missing", "found": found or cure}
+def _row(subject: str, state: str | None, cure: str = "") -> dict[str, Any]:
+    return {"what": subject, "status": "ok" if state else "missing", "found": state or cure}
 
 
 def _store_row(app: App) -> dict[str, Any]:
@@ -132,8 +132,8 @@ def _cache_rows(app: App) -> list[dict[str, Any]]:
         return []
     cache = store.cache
     bound = f" of at most {size(cache.max_bytes)}" if cache.max_bytes is not None else ""
-    told = f"{store.root}, {size(cache.held_bytes())}{bound}, {size(store.free_bytes())} free"
-    return [_row("cache", told)]
+    text = f"{store.root}, {size(cache.held_bytes())}{bound}, {size(store.free_bytes())} free"
+    return [_row("cache", text)]
 
 
 def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
@@ -147,14 +147,14 @@ def _server_rows(app: App, url: str | None) -> list[dict[str, Any]]:
     from pipeline.flows.prefect_server import (
         Prefect,  # Prefect costs a second to import: only where there is a server
     )
-    from pipeline.flows.server_watch import look
+    from pipeline.flows.server_watch import inspect_server
 
     server = Prefect.at(url or str(started))
-    ours = server.api_url == started
+    is_own = server.api_url == started
     rows = [
-        {"what": one.what, "status": one.status, "found": one.told}
-        for one in look(server, home.log("server") if ours else None)
+        {"what": state.what, "status": state.status, "found": state.told}
+        for state in inspect_server(server, home.log("server") if is_own else None)
     ]
-    if ours and rows[0]["status"] == "missing":
+    if is_own and rows[0]["status"] == "missing":
         rows[0]["found"] += f"; `up` was killed while it ran: without need of it, delete {home.address}"
     return rows

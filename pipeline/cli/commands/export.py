@@ -6,8 +6,8 @@ from pkgutil import iter_modules
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH
 from pipeline.cli.commands.generate import engine_of
-from pipeline.cli.parameter_types import PATH
 
 EXPORTERS = Path(__file__).parents[2] / "export" / "exporters"
 """Its files are the targets; they are listed without an import, which would slow `--help` down."""

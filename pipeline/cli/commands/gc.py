@@ -1,4 +1,4 @@
-"""gc: removes what no version, no lease and no policy keeps."""
+"""store gc: removes artifacts that no version, lease or policy keeps."""
 
 import sys
 from functools import partial
@@ -7,39 +7,39 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import DAYS, ORDINAL
+from pipeline.cli.command_parameters import DAYS, ORDINAL
 
 if TYPE_CHECKING:
     from artifacts.collection.marking import Plan, Policy
     from artifacts.store.local import LocalStore
 
 SHOWN = 20
-"""Rows of each kind that people see; `--json` has all."""
+"""Rows of each kind on a terminal; `--json` has all."""
 
 
 @click.command()
 @click.option("--keep-last", type=ORDINAL, default=3, show_default=True,
-              help="Keep so many of the newest versions of every name.")  # fmt: skip
+              help="Newest versions to keep of every name.")  # fmt: skip
 @click.option("--keep-pulled", "keep_pulled_days", type=DAYS, default=30.0, show_default=True,
-              metavar="DAYS", help="Keep versions that were pulled since.")  # fmt: skip
+              metavar="DAYS", help="Keep versions pulled within DAYS.")  # fmt: skip
 @click.option("--min-age", "min_age_days", type=DAYS, default=7.0, show_default=True,
-              metavar="DAYS", help="Keep what was made, used or published since.")  # fmt: skip
+              metavar="DAYS", help="Keep artifacts created, used or published within DAYS.")  # fmt: skip
 @click.option("--litter", "litter_days", type=DAYS, default=14.0, show_default=True, metavar="DAYS",
-              help="Keep logs, caches, partial builds and quarantined artifacts used since.")  # fmt: skip
-@click.option("--drop-lineage", is_flag=True, help="Of kept versions keep the engine only.")
+              help="Keep logs, caches, partial builds and quarantine used within DAYS.")  # fmt: skip
+@click.option("--drop-lineage", is_flag=True, help="For retained versions, delete everything but the engine.")
 @click.option("--also", multiple=True, metavar="URL",
-              help="Another registry of this store; all that it names stays.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+              help="Another registry of this store; artifacts that it names stay.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print what would be removed, and remove nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.pass_obj
 def gc(
     app: App, /, drop_lineage: bool, dry_run: bool, yes: bool, also: tuple[str, ...], **numbers: Any
 ) -> None:
     """Remove artifacts that no version, lease or policy keeps.
 
-    What an alias points at, what a rollback leads to and what a build, push or pull uses always stays.
+    Targets of aliases and of rollbacks, and artifacts in use by a build, push or pull, always stay.
 
-    Example: enginery gc --keep-last 2 --dry-run
+    Example: enginery store gc --keep-last 2 --dry-run
     """
     from artifacts.collection.marking import Policy  # SQLAlchemy: not for --help
 
@@ -47,17 +47,17 @@ def gc(
     collect = partial(run, app, policy, also)
     if not dry_run and not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("gc removes artifacts; look with --dry-run, then give --yes")
-        tell(app, collect(dry_run=True), dry_run=True)
+            raise click.UsageError("gc removes artifacts; preview with --dry-run, then give --yes")
+        print_plan(app, collect(dry_run=True), dry_run=True)
         click.confirm("remove them?", abort=True, err=True)
     plan = collect(dry_run=dry_run)
     if plan.collected and not dry_run:
         app.announce()
     if app.out.json_mode or app.out.quiet:
         answer = {"dry_run": dry_run, **plan.as_dict()}
-        app.out.value(answer, text="", short="\n".join(one.key for one in plan.removed))
+        app.out.value(answer, text="", short="\n".join(artifact.key for artifact in plan.removed))
     else:
-        tell(app, plan, dry_run=dry_run)
+        print_plan(app, plan, dry_run=dry_run)
     clean_cache(app, store, policy, dry_run=dry_run)
 
 
@@ -68,7 +68,7 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     from artifacts.errors import NotFound
     from artifacts.registry.database import open_database
     from artifacts.registry.retention import Names
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
 
     store = app.client.store
     own = None if store.remote is not None else store.registry_url
@@ -78,9 +78,11 @@ def run(app: App, policy: "Policy", also: tuple[str, ...], *, dry_run: bool) -> 
     for url in also:
         if not open_database(url).exists():
             raise NotFound(f"no registry at {url}, so --also keeps nothing; give its URL")
-    asked = [open_database(url) for url in others]
-    with Moving(app.out, "gc") as moving:
-        return sweep.collect(place_of(store), names, policy, also=asked, dry_run=dry_run, progress=moving)
+    other_databases = [open_database(url) for url in others]
+    with Bar(app.out, "gc") as progress:
+        return sweep.collect(
+            place_of(store), names, policy, also=other_databases, dry_run=dry_run, progress=progress
+        )
 
 
 def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: bool) -> None:
@@ -95,42 +97,44 @@ def clean_cache(app: App, store: "LocalStore", policy: "Policy", *, dry_run: boo
         app.out.say(f"cache {store.root}: {verb} {size(plan.freed_bytes)} of litter")
 
 
-def tell(app: App, plan: "Plan", *, dry_run: bool) -> None:
-    """Prints what goes and what stays, and why."""
+def print_plan(app: App, plan: "Plan", *, dry_run: bool) -> None:
+    """Prints what is removed, what stays, and why."""
     from artifacts.collection.marking import DAY_S
     from pipeline.units import size
 
-    kept = [
-        {"stays": one.reference, "engine": one.engine_key[:12], "because": ", ".join(one.reasons)}
-        for one in plan.versions
+    kept_rows = [
+        {"stays": version.reference, "engine": version.engine_key[:12], "because": ", ".join(version.reasons)}
+        for version in plan.versions
     ]
-    gone = [
+    removed_rows = [
         {
-            "goes": one.kind,
-            "key": one.key[:12],
-            "size": size(one.size_bytes),
-            "unused for": f"{one.age_s / DAY_S:.1f} days",
-            "of": ", ".join(one.versions) or "no version",
+            "goes": version.kind,
+            "key": version.key[:12],
+            "size": size(version.size_bytes),
+            "unused for": f"{version.age_s / DAY_S:.1f} days",
+            "of": ", ".join(version.versions) or "no version",
         }
-        for one in plan.removed
+        for version in plan.removed
     ]
-    litter = [{"goes": one.place, "size": size(one.size_bytes)} for one in plan.litter]
-    for rows in (kept, gone, litter):
+    litter = [{"goes": version.place, "size": size(version.size_bytes)} for version in plan.litter]
+    for rows in (kept_rows, removed_rows, litter):
         app.out.rows(rows[:SHOWN], id_column="")
         if len(rows) > SHOWN:
             app.out.line(f"... and {len(rows) - SHOWN} more; --json lists them")
     for problem in plan.problems:
         app.out.warn(problem)
-    app.out.line(said(plan, dry_run=dry_run))
+    app.out.line(summarize(plan, dry_run=dry_run))
 
 
-def said(plan: "Plan", *, dry_run: bool) -> str:
+def summarize(plan: "Plan", *, dry_run: bool) -> str:
     """What a collection comes to, in a line."""
     from pipeline.units import size
 
-    collected = ", ".join(one.reference for one in plan.collected) or "none"
+    collected = ", ".join(version.reference for version in plan.collected) or "none"
     stays = ", ".join(f"{number} {why}" for why, number in plan.kept.items()) or "none"
-    whole = sum(one.size_bytes for one in plan.removed) + sum(one.size_bytes for one in plan.litter)
+    whole = sum(version.size_bytes for version in plan.removed) + sum(
+        version.size_bytes for version in plan.litter
+    )
     shared = whole - plan.freed_bytes
     return (
         f"{'would free' if dry_run else 'freed'} {size(plan.freed_bytes)}"

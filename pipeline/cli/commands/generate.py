@@ -1,4 +1,4 @@
-"""generate, and what this host offers: for those who use what was published."""
+"""generate: text from a published engine; and the facts of this host that decide what loads."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import COUNT, MOST, Finite
+from pipeline.cli.command_parameters import COUNT, MOST, Finite
 from recipes.regular import is_directory
 
 if TYPE_CHECKING:
@@ -36,31 +36,31 @@ def _text(context: click.Context, parameter: click.Parameter, value: str) -> str
     type=COUNT,
     default=64,
     show_default=True,
-    help="Tokens to add at most.",
+    help="Most tokens to generate.",
 )
 @click.option(
     "--temperature",
     type=Finite(0, MOST),
     default=0.0,
     show_default=True,
-    help="0 takes the likeliest token.",
+    help="Sampling temperature; 0 takes the likeliest token.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(-(1 << 63), (1 << 63) - 1),
     default=0,
     show_default=True,
-    help="Of drawing tokens, where --temperature is above 0.",
+    help="Seed of the sampling, where --temperature is above 0.",
 )
 @click.option("--chat", is_flag=True, help="Send PROMPT as a user message through the chat template.")
 @click.option(
     "--date",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="Today, to a chat template that prints the date; this day without it.",
+    help="Date for chat templates that print it; default: today.",
 )
 @click.pass_obj
 def generate(app: App, /, reference: str, prompt: str, **options: Any) -> None:
-    """Let a published engine, or a pulled directory, continue PROMPT.
+    """Continue PROMPT with a published engine or a pulled directory.
 
     Example: enginery generate demo/int4_awq_tp2@candidate "def main("
     """
@@ -84,7 +84,7 @@ def generate_text(app: App, reference: str, prompt: str, **options: Any) -> None
     app.out.say(
         f"{result['new_tokens']} tokens, {result['tokens_per_s']:.1f} tokens/s, "
         f"first after {result['ttft_ms']:.0f} ms"
-        + (f"; the chat template was told that today is {result['date']}" if result["date"] else "")
+        + (f"; the chat template's date is {result['date']}" if result["date"] else "")
     )
 
 
@@ -111,13 +111,13 @@ def _engine_of(app: App, reference: str) -> Iterator[Path]:
 @contextmanager
 def engine_of(app: App, record: "VersionRecord", keys: Iterable[str], use: str) -> Iterator[Path]:
     """A version's engine in the store, whole; the artifacts of `keys` stay while the block runs."""
-    from pipeline.cli.progress_bar import Moving  # rich: not for --help
+    from pipeline.cli.progress import Bar  # rich: not for --help
 
     app.client.require_own_store()
     with app.client.store.reading(keys, f"the {use} of {record.reference}"):
         app.client.manifest(record)
-        with Moving(app.out, f"fetch {record.reference}") as moving:
-            directory = app.client.store.require(record.address, record.reference, moving)
+        with Bar(app.out, f"fetch {record.reference}") as progress:
+            directory = app.client.store.require(record.address, record.reference, progress)
         yield directory
 
 

@@ -1,4 +1,4 @@
-"""lint: the tuning checklist, before anything is built."""
+"""lint: the tuning checklist, applied to a recipe."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
+from pipeline.cli.command_parameters import PATH
 
 if TYPE_CHECKING:
     from pipeline.backend.lint_rule import Advice
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=PATH)
 @click.pass_obj
 def lint(app: App, recipe: Path) -> None:
-    """Say what of RECIPE is worth changing, why, and what it gained where it was measured; builds nothing.
+    """Suggest changes to RECIPE, with reasons and measured effects; builds nothing.
 
-    Advice is no error: the exit code is 0. The model's config.json suffices.
+    Advice is not an error: the exit code is 0. Of the model only config.json is read.
 
     Example: enginery lint recipes/production/70b_fp8_kv_h200.yaml
     """
@@ -28,18 +28,18 @@ def lint(app: App, recipe: Path) -> None:
     from recipes.load import load
 
     for loaded in load(recipe):
-        name, found = loaded.recipe.name, advise(loaded.recipe, source_of(loaded, app.site.store).shape)
+        name, advice = loaded.recipe.name, advise(loaded.recipe, source_of(loaded, app.site.store).shape)
         if app.out.json_mode:
-            app.out.value({"name": name, "advice": [one.as_dict() for one in found]}, text="")
+            app.out.value({"name": name, "advice": [item.as_dict() for item in advice]}, text="")
         elif app.out.quiet:
-            app.out.rows([one.as_dict() for one in found], id_column="id")
+            app.out.rows([item.as_dict() for item in advice], id_column="id")
         else:
-            _tell(app, name, found)
-        app.out.say(f"{name}: {len(found)} of {len(rule_names())} rules have advice")
+            _print_advice(app, name, advice)
+        app.out.say(f"{name}: {len(advice)} of {len(rule_names())} rules have advice")
 
 
-def _tell(app: App, name: str, found: "list[Advice]") -> None:
+def _print_advice(app: App, name: str, advice: "list[Advice]") -> None:
     """Prints what to change as a table, then why, one paragraph each."""
-    app.out.rows([{"rule": one.id, "change": one.change} for one in found], id_column="rule", title=name)
-    for one in found:
-        app.out.line(f"\n{one.id}: {one.text}\n  effect: {one.effect}\n  source: {one.source}")
+    app.out.rows([{"rule": item.id, "change": item.change} for item in advice], id_column="rule", title=name)
+    for item in advice:
+        app.out.line(f"\n{item.id}: {item.text}\n  effect: {item.effect}\n  source: {item.source}")

@@ -1,4 +1,4 @@
-"""subscribe, notify: who is told of events, and telling them."""
+"""subscribe, notify: subscribers of events, and deliveries to them."""
 
 import time
 from collections.abc import Sequence
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ORDINAL, PATH, SECONDS
-from pipeline.cli.unused_options import refuse_unused
+from pipeline.cli.command_parameters import ORDINAL, PATH, SECONDS, refuse_unused
 
 if TYPE_CHECKING:
     from artifacts.notify.deliver import Attempt
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--webhook", metavar="URL", help="Address that gets a signed POST; or env:NAME, file:PATH.")
-@click.option("--secret", metavar="WHERE", help="Where the webhook's secret is: env:NAME or file:PATH.")
-@click.option("--command", metavar="LINE", help="Program to start, without a shell.")
+@click.option("--webhook", metavar="URL", help="Address that receives a signed POST; or env:NAME, file:PATH.")
+@click.option("--secret", metavar="WHERE", help="Location of the webhook's secret: env:NAME or file:PATH.")
+@click.option("--command", metavar="LINE", help="Program to start for each event, without a shell.")
 @click.option("--names", default="*", show_default=True, help="Only names that match this glob.")
 @click.option("--kind", "kinds", multiple=True, help="Only this kind of event; repeatable. Default: all.")
 @click.option("--remove", type=ORDINAL, metavar="ID", help="Remove a subscriber.")
@@ -34,14 +33,14 @@ def subscribe(
     command: str | None,
     remove: int | None,
     new_secret: Path | None,
-    **asked: "str | tuple[str, ...] | None",
+    **options: "str | tuple[str, ...] | None",
 ) -> None:
-    """Tell somebody of events from now on; without an option, list who is told.
+    """Send future events to a webhook or a command; without an option, list the subscribers.
 
-    Example: enginery subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET --kind published
+    Example: enginery registry subscribe --webhook https://ci.example/hook --secret env:HOOK_SECRET
     """
-    given = [one for one in (webhook, command, remove, new_secret) if one is not None]
-    if len(given) > 1:
+    actions = [action for action in (webhook, command, remove, new_secret) if action is not None]
+    if len(actions) > 1:
         raise click.UsageError("give one of --webhook, --command, --remove and --new-secret")
     if webhook is None and command is None:
         refuse_unused("without --webhook or --command", "secret", "names", "kinds")
@@ -49,90 +48,94 @@ def subscribe(
         _make_secret(app, new_secret)
     elif remove is not None:
         _outbox(app).unsubscribe(remove)
-        app.out.value({"removed": remove}, text=f"subscriber {remove} is told no more", short=str(remove))
+        app.out.value({"removed": remove}, text=f"subscriber {remove} is removed", short=str(remove))
     elif webhook is not None:
-        _subscribe(app, "webhook", webhook, asked)
+        _subscribe(app, "webhook", webhook, options)
     elif command is not None:
-        _subscribe(app, "command", command, asked)
+        _subscribe(app, "command", command, options)
     else:
-        _list(app)
+        _list_subscribers(app)
 
 
 @click.command()
-@click.option("--follow", is_flag=True, help="Go on until stopped, instead of trying once.")
-@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between looks.")
-@click.option("--list", "list_", is_flag=True, help="Show what became of every event, and tell nobody.")
-@click.option("--retry", type=ORDINAL, metavar="ID", help="Try again what was given up for a subscriber.")
+@click.option("--follow", is_flag=True, help="Deliver until stopped, instead of once.")
+@click.option("--every", type=SECONDS, default=5.0, show_default=True, help="Seconds between deliveries.")
+@click.option("--list", "list_", is_flag=True, help="List the state of every delivery, and deliver nothing.")
+@click.option(
+    "--retry", type=ORDINAL, metavar="ID", help="Retry the deliveries that were given up for a subscriber."
+)
 @click.pass_obj
 def notify(app: App, follow: bool, every: float, list_: bool, retry: int | None) -> None:
-    """Tell subscribers what they are to be told; what fails is tried again later, for about three days.
+    """Deliver pending notifications; failed deliveries are retried for about three days.
 
-    Commands that publish and promote start this by themselves. Run it with --follow, or from cron, so that
-    what failed is tried again.
+    Commands that publish or promote start this themselves. Run it with --follow, or from cron, to retry
+    failed deliveries.
 
-    Example: enginery notify --follow
+    Example: enginery registry notify --follow
     """
     if not follow:
         refuse_unused("without --follow", "every")
     outbox = _outbox(app)
     if list_:
-        refuse_unused("with --list, which tells nobody", "follow", "every", "retry")
+        refuse_unused("with --list, which delivers nothing", "follow", "every", "retry")
         _list_deliveries(app, outbox)
         return
     if retry is not None:
         count = outbox.retry(retry, datetime.now(UTC))
-        app.out.say(f"{count} events are tried again for subscriber {retry}")
+        app.out.say(f"{count} events are retried for subscriber {retry}")
     if follow:
         _follow(app, outbox, every)
-    elif not _tell(app, outbox):
+    elif not _deliver(app, outbox):
         app.out.rows([], id_column="event")
-        app.out.say("nobody is to be told anything now")
+        app.out.say("no pending notifications")
 
 
 def _follow(app: App, outbox: "Outbox", every_s: float) -> None:
-    """Tells what is due, again and again until Ctrl-C; as JSON, a document whenever somebody was told."""
+    """Delivers what is due until Ctrl-C; as JSON, one document per round with deliveries."""
     try:
         while True:
-            _tell(app, outbox)
+            _deliver(app, outbox)
             app.out.flush()
             time.sleep(every_s)
     except KeyboardInterrupt:
-        app.out.say("stopped; what is due waits for the next `enginery notify`")
+        app.out.say("stopped; the next `enginery registry notify` delivers what is pending")
 
 
-def _tell(app: App, outbox: "Outbox") -> "Sequence[Attempt]":
+def _deliver(app: App, outbox: "Outbox") -> "Sequence[Attempt]":
     from artifacts.notify.deliver import deliver_due  # httpx: not for --help
     from pipeline.run.announce import WAYS
 
-    tried = deliver_due(outbox, WAYS, lambda: datetime.now(UTC))
-    if tried and app.out.json_mode:
-        app.out.rows([_row(one) for one in tried], id_column="event")
-    for one in tried if not app.out.json_mode else ():
-        who, event = one.due.subscription, one.due.event
-        what = f"{event.kind} {event.name}"
-        if not one.problem:
-            app.out.line(f"told {who.id} ({who.shown}) of {what}")
-        elif one.again_at:
-            when = f"{one.again_at:%Y-%m-%d %H:%M:%S} UTC"
-            app.out.warn(f"subscriber {who.id} was not told of {what}: {one.problem}; again at {when}")
+    deliveries = deliver_due(outbox, WAYS, lambda: datetime.now(UTC))
+    if deliveries and app.out.json_mode:
+        app.out.rows([_row(delivery) for delivery in deliveries], id_column="event")
+    for delivery in deliveries if not app.out.json_mode else ():
+        who, event = delivery.due.subscription, delivery.due.event
+        event_text = f"{event.kind} {event.name}"
+        if not delivery.problem:
+            app.out.line(f"delivered {event_text} to {who.id} ({who.shown})")
+        elif delivery.again_at:
+            when = f"{delivery.again_at:%Y-%m-%d %H:%M:%S} UTC"
+            app.out.warn(
+                f"subscriber {who.id} did not receive {event_text}: {delivery.problem}; next try {when}"
+            )
         else:
-            app.out.warn(f"subscriber {who.id} is told of {what} no more: {one.problem}")
-    return tried
+            app.out.warn(f"subscriber {who.id} will not receive {event_text}: {delivery.problem}")
+    return deliveries
 
 
-def _subscribe(app: App, way: "Way", target: str, asked: "dict[str, str | tuple[str, ...] | None]") -> None:
-    names, secret, kinds = asked["names"], asked["secret"], asked["kinds"]
+def _subscribe(app: App, way: "Way", target: str, options: "dict[str, str | tuple[str, ...] | None]") -> None:
+    names, secret, kinds = options["names"], options["secret"], options["kinds"]
     assert isinstance(names, str)
     assert isinstance(kinds, tuple)
     outbox = _outbox(app)
     number = outbox.subscribe(
         way, target, secret=secret if isinstance(secret, str) else None, kinds=kinds, names=names
     )
-    made = next(one for one in outbox.subscriptions() if one.id == number)
-    what = ", ".join(kinds) or "every event"
+    subscription = next(candidate for candidate in outbox.subscriptions() if candidate.id == number)
+    kinds_text = ", ".join(kinds) or "every event"
     app.out.value(
-        {"id": number, "way": way, "target": made.shown, "kinds": list(kinds), "names": names},
-        text=f"subscriber {number} ({made.shown}) is told of {what} of {names}",
+        {"id": number, "way": way, "target": subscription.shown, "kinds": list(kinds), "names": names},
+        text=f"subscriber {number} ({subscription.shown}) receives {kinds_text} of {names}",
         short=str(number),
     )
 
@@ -143,59 +146,61 @@ def _make_secret(app: App, path: Path) -> None:
     write_secret(path)
     app.out.value(
         {"secret": str(path)},
-        text=f"a new secret is in {path}; give it to the receiver, and say --secret file:{path.absolute()}",
+        text=f"new secret in {path}; give it to the receiver, and give --secret file:{path.absolute()}",
         short=str(path),
     )
 
 
-def _list(app: App) -> None:
+def _list_subscribers(app: App) -> None:
     outbox = _outbox(app)
     every = outbox.deliveries()
     rows = [
         {
-            "id": one.id,
-            "way": one.way,
-            "target": one.shown,
-            "names": one.names,
-            "kinds": ", ".join(one.kinds) or "all",
-            "added_by": one.added_by,
-            "told": sum(item.state == "told" for item in every if item.subscription == one.id),
-            "waiting": sum(item.state == "waits" for item in every if item.subscription == one.id),
-            "given_up": sum(item.state == "given up" for item in every if item.subscription == one.id),
+            "id": subscription.id,
+            "way": subscription.way,
+            "target": subscription.shown,
+            "names": subscription.names,
+            "kinds": ", ".join(subscription.kinds) or "all",
+            "added_by": subscription.added_by,
+            "told": sum(item.state == "told" for item in every if item.subscription == subscription.id),
+            "waiting": sum(item.state == "waits" for item in every if item.subscription == subscription.id),
+            "given_up": sum(
+                item.state == "given up" for item in every if item.subscription == subscription.id
+            ),
         }
-        for one in outbox.subscriptions()
+        for subscription in outbox.subscriptions()
     ]
     app.out.rows(rows, id_column="id")
     if not rows:
-        app.out.say("nobody is told of events; see enginery subscribe --help")
+        app.out.say("no subscribers; see `enginery registry subscribe --help`")
 
 
 def _list_deliveries(app: App, outbox: "Outbox") -> None:
     rows = [
         {
-            "event": one.seq,
-            "subscriber": one.subscription,
-            "state": one.state,
-            "attempts": one.attempts,
-            "next_at": f"{one.next_at:%Y-%m-%d %H:%M:%S}" if one.next_at else None,
-            "problem": one.problem,
+            "event": delivery.seq,
+            "subscriber": delivery.subscription,
+            "state": delivery.state,
+            "attempts": delivery.attempts,
+            "next_at": f"{delivery.next_at:%Y-%m-%d %H:%M:%S}" if delivery.next_at else None,
+            "problem": delivery.problem,
         }
-        for one in outbox.deliveries()
+        for delivery in outbox.deliveries()
     ]
     app.out.rows(rows, id_column="event")
     if not rows:
-        app.out.say("nobody was told anything yet")
+        app.out.say("no deliveries yet")
 
 
-def _row(one: "Attempt") -> dict[str, object]:
+def _row(delivery: "Attempt") -> dict[str, object]:
     return {
-        "event": one.due.event.seq,
-        "subscriber": one.due.subscription.id,
-        "kind": one.due.event.kind,
-        "name": one.due.event.name,
-        "attempt": one.due.attempt,
-        "problem": one.problem or None,
-        "again_at": one.again_at.isoformat() if one.again_at else None,
+        "event": delivery.due.event.seq,
+        "subscriber": delivery.due.subscription.id,
+        "kind": delivery.due.event.kind,
+        "name": delivery.due.event.name,
+        "attempt": delivery.due.attempt,
+        "problem": delivery.problem or None,
+        "again_at": delivery.again_at.isoformat() if delivery.again_at else None,
     }
 
 

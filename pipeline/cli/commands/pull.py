@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
+from pipeline.cli.command_parameters import PATH, SECONDS
 from pipeline.cli.commands.generate import REFERENCE, facts_here
 from pipeline.cli.commands.sign import trust_options, trusted
-from pipeline.cli.parameter_types import PATH, SECONDS
 
 if TYPE_CHECKING:
     from artifacts.pull.watch import Change
@@ -27,9 +27,11 @@ AFTER_S = 600.0
 @trust_options
 @click.option(
     "--watch", "every", is_flag=False, flag_value=30.0, type=SECONDS, metavar="[SECONDS]",
-    help="Follow the alias, look this often (30): versions side by side, DIRECTORY/current is the one.",
+    help="Follow the alias, checking this often (30); DIRECTORY/current links to its version.",
 )  # fmt: skip
-@click.option("--then", metavar="COMMAND", help="With --watch: run after each change, e.g. to reload.")
+@click.option(
+    "--then", metavar="COMMAND", help="Command to run after each change, with --watch; e.g. a reload."
+)
 @click.pass_obj
 def pull(  # noqa: PLR0913, PLR0917 what click hands over
     app: App,
@@ -42,13 +44,13 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 ) -> None:
     """Copy a version to DIRECTORY, every byte verified on the way.
 
-    An interrupted pull goes on where it was.
+    An interrupted pull resumes where it stopped.
 
     Example: enginery pull demo/int4_awq_tp2@candidate ./engine
     """
     app.client.trusted_keys = trusted(trusted_key, require_signed)
     if then is not None and every is None:
-        raise click.UsageError("--then runs after a change, and nothing is watched; add --watch")
+        raise click.UsageError("--then runs after a change of the alias; add --watch")
     if every is None:
         _once(app, reference, directory)
         return
@@ -61,43 +63,43 @@ def pull(  # noqa: PLR0913, PLR0917 what click hands over
 def _follow(app: App, reference: str, directory: Path, every_s: float, then: str | None) -> None:
     app.out.say(f"following {reference}; Ctrl-C ends it and leaves {directory / 'current'} as it is")
     for change in app.client.watch(reference, directory, every_s=every_s):
-        _tell(app, change.record, change.directory)
+        _print_pulled(app, change.record, change.directory)
         app.out.flush()
         if then is not None:
-            _after(app, change, then)
+            _run_then(app, change, then)
 
 
 def _once(app: App, reference: str, directory: Path) -> None:
-    from pipeline.cli.progress_bar import Moving  # rich: not for --help
+    from pipeline.cli.progress import Bar  # rich: not for --help
 
     record = app.client.resolve(reference)
-    with Moving(app.out, f"pull {reference}") as moving:
-        path = app.client.pull(reference, directory, progress=moving)
-    _tell(app, record, path)
+    with Bar(app.out, f"pull {reference}") as progress:
+        path = app.client.pull(reference, directory, progress=progress)
+    _print_pulled(app, record, path)
 
 
-def _tell(app: App, record: "VersionRecord", path: Path) -> None:
-    """What came where, how to serve it, and what speaks against serving it here."""
+def _print_pulled(app: App, record: "VersionRecord", path: Path) -> None:
+    """Prints where the version is, how to serve it, and why this host might not load it."""
     from artifacts.finding.match import match  # not for --help
     from artifacts.registry.remarks import notices  # with the registry
 
     remarks = app.registry.remarks([(record.name, record.number)])[record.name, record.number]
-    said = notices(record, remarks)
-    for notice in said:
+    version_notices = notices(record, remarks)
+    for notice in version_notices:
         app.out.notice(notice.tone, f"{record.reference}: {notice.text}")
-    (found,) = match([record], facts_here(app))
-    if found.dropped:
-        app.out.warn(f"this host cannot load {record.reference}: {'; '.join(found.dropped)}")
+    (result,) = match([record], facts_here(app))
+    if result.dropped:
+        app.out.warn(f"this host cannot load {record.reference}: {'; '.join(result.dropped)}")
     serve = serving(record, path)
     app.out.value(
         {
             "version": record.reference,
             "directory": str(path),
             "serve": serve,
-            "notices": [one.text for one in said],
+            "notices": [item.text for item in version_notices],
         },
         text="\n".join(
-            [f"pulled {record.reference} to {path}", *(f"{what}: {how}" for what, how in serve.items())]
+            [f"pulled {record.reference} to {path}", *(f"{label}: {how}" for label, how in serve.items())]
         ),
         short=str(path),
     )
@@ -107,10 +109,10 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     """Commands that run or serve a pulled version, by what they do."""
     from pipeline.engines import find_backend  # pydantic: not for --help
 
-    shown = shlex.quote(str(path))
+    quoted = shlex.quote(str(path))
     if record.facts.get("backend") == "checkpoint":
-        return {"build an engine of it": f"enginery init recipe.yaml --model {shown}"}
-    commands = {"run it": f"enginery generate {shown} 'def '"}
+        return {"build an engine of it": f"enginery init recipe.yaml --model {quoted}"}
+    commands = {"run it": f"enginery generate {quoted} 'def '"}
     backend = find_backend(record.facts.get("backend"))
     if backend is not None and backend.server is not None:
         out = shlex.quote(f"{path}-server")
@@ -118,8 +120,8 @@ def serving(record: "VersionRecord", path: Path) -> dict[str, str]:
     return commands
 
 
-def _after(app: App, change: "Change", then: str) -> None:
-    """Runs the command of `--then`; its failure is a warning, because the next change may mend it."""
+def _run_then(app: App, change: "Change", then: str) -> None:
+    """Runs the command of `--then`; a failure is a warning: it may succeed after the next change."""
     from pipeline.errors import BuildFailed
     from pipeline.process import process  # starts programs
 

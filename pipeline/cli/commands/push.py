@@ -1,4 +1,4 @@
-"""push, import: versions for other systems, and what was built elsewhere."""
+"""push, import: versions to and from other systems."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from pipeline.cli.app import App
 )
 @click.pass_obj
 def push(app: App, /, reference: str, target: str, part: Any) -> None:
-    """Hand a version to another system: every byte verified on the way, visible there once it is complete.
+    """Copy a version to another system: every byte is verified, and it appears there once complete.
 
     \b
     TARGET is one of
@@ -26,18 +26,18 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
       oci:DIR[:TAG]        a manifest of an OCI image layout, in the CNCF ModelPack format
       mlflow:URL[#MODEL]   a new version of a registered model
 
-    Example: enginery push demo/int4_awq_tp2@candidate oci:./layout:v1
+    Example: enginery registry push demo/int4_awq_tp2@candidate oci:./layout:v1
     """
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
-    with Moving(app.out, f"pushing {reference}") as progress:
-        made = exchange.push(reference, target, app.client, part, progress)
+    with Bar(app.out, f"pushing {reference}") as progress:
+        pushed = exchange.push(reference, target, app.client, part, progress)
     app.out.value(
-        {"reference": reference, "part": made.what, "where": made.where, **made.facts},
-        text=f"pushed the {made.what} of {reference} to {made.where}"
-        + ("" if made.facts.get("new", True) else ", where it was already"),
-        short=made.where,
+        {"reference": reference, "part": pushed.what, "where": pushed.where, **pushed.facts},
+        text=f"pushed the {pushed.what} of {reference} to {pushed.where}"
+        + ("" if pushed.facts.get("new", True) else ", which has it already"),
+        short=pushed.where,
     )
 
 
@@ -46,7 +46,7 @@ def push(app: App, /, reference: str, target: str, part: Any) -> None:
 @click.argument("name")
 @click.pass_obj
 def import_(app: App, /, source: str, name: str) -> None:
-    """Register an engine or a checkpoint that was built elsewhere as a version of NAME, verdict UNVERIFIED.
+    """Register an engine or checkpoint built elsewhere as a version of NAME, verdict UNVERIFIED.
 
     \b
     SOURCE is one of
@@ -55,29 +55,29 @@ def import_(app: App, /, source: str, name: str) -> None:
       oci:DIR[:TAG]                a manifest of an OCI image layout
       mlflow:URL#MODEL             a version of a registered model
 
-    Example: enginery import ./engine-from-elsewhere team/llama
+    Example: enginery registry import ./engine-from-elsewhere team/llama
     """
-    from pipeline.cli.progress_bar import Moving
+    from pipeline.cli.progress import Bar
     from pipeline.exchange import exchange  # httpx, huggingface_hub: not for --help
 
-    with Moving(app.out, f"importing {source}") as progress:
-        made = exchange.take(source, name, app.client, app.site.host, progress)
+    with Bar(app.out, f"importing {source}") as progress:
+        adopted = exchange.import_version(source, name, app.client, app.site.host, progress)
     app.announce()
-    if made.found.code:
+    if adopted.found.code:
         app.out.warn(
-            "it holds compiled code, which runs with your rights; use it only if you trust its origin"
+            "it contains compiled code, which runs with your permissions; use it only if you trust its origin"
         )
-    facts = made.found.facts
+    facts = adopted.found.facts
     app.out.value(
         {
-            "name": made.name,
-            "version": made.number,
-            "key": made.key,
-            "kind": made.found.kind,
+            "name": adopted.name,
+            "version": adopted.number,
+            "key": adopted.key,
+            "kind": adopted.found.kind,
             "verdict": "UNVERIFIED",
             "facts": dict(facts),
         },
-        text=f"imported {made.found.kind} {made.name}:{made.number}, UNVERIFIED: {facts['backend']}, "
-        f"{facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
-        short=f"{made.name}:{made.number}",
+        text=f"imported {adopted.found.kind} {adopted.name}:{adopted.number}, UNVERIFIED: "
+        f"{facts['backend']}, {facts['format']}, tp {facts['tp']}, pp {facts['pp']}",
+        short=f"{adopted.name}:{adopted.number}",
     )

@@ -1,4 +1,4 @@
-"""reproduce: a published version, built again and compared."""
+"""trust reproduce: builds a published version again and compares it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PathType
+from pipeline.cli.command_parameters import PathType
 
 if TYPE_CHECKING:
     from artifacts.version import VersionRecord
@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 SAID = {
     "identical": "every byte of the engine is as published, but for caches and timings",
     "equivalent": "the weights are as published; only compiled code, or what describes it, is different",
-    "different": "the rebuild has other weights, or a file that servers or readers go by is different",
+    "different": "the rebuild has other weights, or a file that servers or readers use is different",
 }
 
 
-REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the same parameters have other keys"
+REKEYED = (
+    "enginery 0.1 published it, and keys are computed differently since: the same parameters have other keys"
+)
 
 
 @click.command()
@@ -37,20 +39,22 @@ REKEYED = "enginery 0.1 published it, and keys are made otherwise since: the sam
 )
 @click.pass_obj
 def reproduce(app: App, /, reference: str, base: Path | None, strict: bool) -> None:
-    """Build a version again in a store of its own, and say file by file what came out otherwise.
+    """Build a version again in a temporary store, and compare it file by file.
 
-    Nothing of the rebuild is kept. Exit 1 if weights came out otherwise, or a file of the engine that
-    servers or readers go by: config.json, the tokenizer. Compiled code and reports may differ.
+    The rebuild is deleted. Exit 1 if weights differ, or an engine file that servers and readers use:
+    config.json, the tokenizer. Compiled code and reports may differ.
 
-    Example: enginery reproduce demo/int4_awq_tp2:1 --base recipes/demo
+    Example: enginery trust reproduce demo/int4_awq_tp2:1 --base recipes/demo
     """
     from pipeline.errors import NotReproduced  # pydantic: not for --help
 
     record = app.client.resolve(reference)
-    found = _rebuilt(app, record, (base or _folder(record)).absolute())
-    _tell(app, found)
-    if found.outcome == "different" or (strict and found.outcome != "identical"):
-        raise NotReproduced(f"{found.reference}: {SAID[found.outcome]}; the table says where it begins")
+    reproduction = _rebuilt(app, record, (base or _folder(record)).absolute())
+    _print_reproduction(app, reproduction)
+    if reproduction.outcome == "different" or (strict and reproduction.outcome != "identical"):
+        raise NotReproduced(
+            f"{reproduction.reference}: {SAID[reproduction.outcome]}; the table says where it begins"
+        )
 
 
 def _folder(record: "VersionRecord") -> Path:
@@ -70,35 +74,35 @@ def _rebuilt(app: App, record: "VersionRecord", base: Path) -> "Reproduction":
     loaded, published = again.recipe_of(record, base), app.site.store
     app.client.require_own_store()
     app.client.manifest(record)
-    kept = published.reading(
+    lease = published.reading(
         [record.engine_key, *record.lineage.values()], f"the rebuild of {record.reference}"
     )
-    with kept, working_beside(published.root / "reproduce") as scratch:
+    with lease, working_beside(published.root / "reproduce") as scratch:
         site = replace(app.site, store=LocalStore(scratch))
-        made = plan_one(loaded, site)
-        if odd := again.given_otherwise(record, made):
+        plan = plan_one(loaded, site)
+        if changed := again.changed_sources(record, plan):
             raise ExchangeRefused(
-                f"{record.reference} was built from another {odd[0]} than {base} leads to; "
+                f"{record.reference} was built from another {changed[0]} than {base} leads to; "
                 "put that one there, or give its place with --base"
             )
         with Display(app.out) as display:
-            again.rebuild(made, site, display)
-        return again.compare(record, made, published, site.store)
+            again.rebuild(plan, site, display)
+        return again.compare(record, plan, published, site.store)
 
 
-def _tell(app: App, found: "Reproduction") -> None:
+def _print_reproduction(app: App, reproduction: "Reproduction") -> None:
     if app.out.json_mode:
-        app.out.value(found.as_dict(), text="")
+        app.out.value(reproduction.as_dict(), text="")
         return
-    app.out.rows([_row(stage) for stage in found.stages], id_column="key")
-    if any(stage.rekeyed for stage in found.stages):
+    app.out.rows([_row(stage) for stage in reproduction.stages], id_column="key")
+    if any(stage.rekeyed for stage in reproduction.stages):
         app.out.line(REKEYED)
-    for stage in found.stages:
+    for stage in reproduction.stages:
         for text in stage.asked:
             app.out.line(f"{stage.kind}: {text}")
-        for one in stage.differences:
-            app.out.line(f"{stage.kind}/{one.name}: {one.what}\n  {one.why}")
-    app.out.line(f"{found.reference}: {found.outcome}: {SAID[found.outcome]}")
+        for difference in stage.differences:
+            app.out.line(f"{stage.kind}/{difference.name}: {difference.what}\n  {difference.why}")
+    app.out.line(f"{reproduction.reference}: {reproduction.outcome}: {SAID[reproduction.outcome]}")
 
 
 def _row(stage: "Stage") -> dict[str, object]:
@@ -106,13 +110,13 @@ def _row(stage: "Stage") -> dict[str, object]:
     return {
         "step": stage.kind,
         "key": stage.key[:12],
-        "asked": _asked(stage),
+        "asked": _parameters_cell(stage),
         "identical": compared,
         "different": len(stage.differences),
     }
 
 
-def _asked(stage: "Stage") -> str:
+def _parameters_cell(stage: "Stage") -> str:
     if stage.rekeyed and not stage.asked:
         return "the same parameters"
     return "the same" if stage.key == stage.was else "otherwise"

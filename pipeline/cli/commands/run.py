@@ -2,17 +2,17 @@
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import MOST, PATH, Finite
+from pipeline.cli.command_parameters import MOST, PATH, Finite
 
 if TYPE_CHECKING:
     from pipeline.fit.result import Fit
-    from pipeline.plan.plan import Plan
     from pipeline.plan.planning import Draft
     from pipeline.run.release import Outcome
     from recipes.schema import Engine
@@ -24,25 +24,27 @@ RECIPE = click.argument("recipe", type=PATH)
 @RECIPE
 @click.pass_obj
 def plan(app: App, recipe: Path) -> None:
-    """Show the steps of RECIPE, what is cached and what would run, and whether it fits its GPUs.
+    """Show the steps of RECIPE, which are cached and which would run, and whether it fits its GPUs.
 
-    The steps are shown on any machine; what this one lacks to run them is said last, with exit code 4.
+    Plans print on any machine. If this host cannot run one, the reasons follow, with exit code 4.
 
     Example: enginery plan recipes/demo/int4_awq_tp2.yaml
     """
     drafts = app.drafts(recipe)
     for drafted in drafts:
-        _show(app, drafted)
-    _refuse(drafts)
+        _print_plan(app, drafted)
+    _require_host(drafts)
 
 
 @click.command()
 @RECIPE
 @click.option("--dry-run", is_flag=True, help="Plan and stop.")
-@click.option("--step-timeout", type=Finite(0, MOST, min_open=True), help="Hours that one step may take.")
+@click.option(
+    "--step-timeout", type=Finite(0, MOST, min_open=True), help="Most hours that one step may take."
+)
 @click.pass_context
 def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | None) -> None:
-    """Build, gate and publish what RECIPE describes.
+    """Build the engine of RECIPE, gate it on accuracy and publish it.
 
     Example: enginery run recipes/demo/int4_awq_tp2.yaml
     """
@@ -55,10 +57,10 @@ def run(ctx: click.Context, recipe: Path, dry_run: bool, step_timeout: float | N
 
 
 @click.command()
-@click.option("--prompt", default="def read_text(path):", help="What the engine continues.")
+@click.option("--prompt", default="def read_text(path):", help="Prompt for the engine.")
 @click.pass_obj
 def demo(app: App, prompt: str) -> None:
-    """Run the demo recipe and let the published engine talk.
+    """Run the demo recipe, then generate text with the published engine.
 
     Example: enginery --store .demo/store demo
     """
@@ -71,18 +73,18 @@ def demo(app: App, prompt: str) -> None:
         app.out.say(f"\n$ {command} generate {reference} {prompt!r}")
         generate_text(app, reference, prompt, max_new_tokens=64)
         app.out.say(
-            f"\nGo on with:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
+            f"\nNext:\n  {command} show {reference}\n  {command} pull {reference} ./engine\n"
             f"  {command} generate --chat {reference} 'Write a Python function `close`. Close the file.'\n"
-            f"  {command} plan {_shown(recipe.parent / 'all.yaml')}"
+            f"  {command} plan {_relative(recipe.parent / 'all.yaml')}"
         )
 
 
 def _program() -> str:
     """How this program was called."""
-    return _shown(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
+    return _relative(Path(sys.argv[0])) if sys.argv[0].endswith("enginery") else "enginery"
 
 
-def _shown(path: Path) -> str:
+def _relative(path: Path) -> str:
     """A path as short as it can be typed from here."""
     absolute = path.absolute()
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
@@ -90,17 +92,24 @@ def _shown(path: Path) -> str:
 
 def run_file(app: App, file: Path) -> "list[Outcome]":
     """Runs every recipe of a file, in order; one that fails does not keep the others from being built."""
+    from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.errors import EXIT_CODES
+    from pipeline.run.release import run_plan
+    from pipeline.step.realize import realize
 
     outcomes, failures = [], []
-    plans = [made for _, made in app.plans(file)]
-    for made in plans:
+    plans = [plan for _, plan in app.plans(file)]
+    for plan in plans:
+        app.out.say(plan.recipe.name)
         try:
-            outcomes.append(_run_one(app, made))
+            with Display(app.out) as display, app.announcing():
+                make = partial(realize, site=app.site, listener=display)
+                outcomes.append(run_plan(plan, app.site, app.registry, make))
+            _print_outcome(app, outcomes[-1])
         except tuple(EXIT_CODES) as exc:
             failures.append(exc)
             if len(plans) > 1:
-                app.out.say(f"failed {made.recipe.name}: {exc}")
+                app.out.say(f"failed {plan.recipe.name}: {exc}")
     if failures:
         if len(plans) > 1:
             failures[0].add_note(f"{len(failures)} of {len(plans)} recipes failed; the others are published")
@@ -108,18 +117,7 @@ def run_file(app: App, file: Path) -> "list[Outcome]":
     return outcomes
 
 
-def _run_one(app: App, made: "Plan") -> "Outcome":
-    from pipeline.cli.progress import Display  # rich's bars: only where something runs
-    from pipeline.run.release import run as run_plan
-
-    app.out.say(made.recipe.name)
-    with Display(app.out) as display, app.announcing():
-        outcome = run_plan(made, app.site, app.registry, display)
-    _tell(app, outcome)
-    return outcome
-
-
-def _tell(app: App, outcome: "Outcome") -> None:
+def _print_outcome(app: App, outcome: "Outcome") -> None:
     checks = outcome.judged.verdict.rows()
     if not app.out.json_mode and not app.out.quiet:
         columns = ("metric", "value", "low", "high", "limit", "outcome")
@@ -142,12 +140,12 @@ def _tell(app: App, outcome: "Outcome") -> None:
                 for m in outcome.made
             ],
         },
-        text=_published(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
+        text=_publication_text(outcome, app.registry.aliases(outcome.name).get(outcome.alias)),
         short=f"{outcome.name}:{outcome.version}",
     )
 
 
-def _published(outcome: "Outcome", at: int | None) -> str:
+def _publication_text(outcome: "Outcome", at: int | None) -> str:
     """What came of a run, whose alias is at that version: one that somebody moved away since stays there."""
     version = f"{outcome.name}:{outcome.version}"
     if at == outcome.version:
@@ -156,10 +154,10 @@ def _published(outcome: "Outcome", at: int | None) -> str:
     return f"{version} was published before; @{outcome.alias} stays at {stays}"
 
 
-def _show(app: App, drafted: "Draft") -> None:
+def _print_plan(app: App, drafted: "Draft") -> None:
     """Prints a plan and its fit; as JSON, in one object."""
-    made, rows = drafted.plan, _rows(app, drafted)
-    name = made.recipe.name
+    plan, rows = drafted.plan, _rows(app, drafted)
+    name = plan.recipe.name
     if app.out.json_mode:
         fit = drafted.fit.as_dict() if drafted.fit else None
         answer = {"name": name, "steps": rows, "fit": fit, "notes": list(drafted.notes)}
@@ -171,16 +169,16 @@ def _show(app: App, drafted: "Draft") -> None:
     for note in () if app.out.quiet else drafted.notes:
         app.out.line(note)
     if drafted.fit and not app.out.quiet:
-        _show_fit(app, drafted.fit, made.recipe.engine)
+        _print_fit(app, drafted.fit, plan.recipe.engine)
     to_run = sum(row["status"] == "run" for row in rows)
     app.out.say(
         f"{name}: {to_run} of {len(rows)} steps would run, then the gate "
-        f"and publication as @{made.recipe.publish.alias}"
-        + ("; a step without a key gets one from what is lacking" if drafted.unkeyed else "")
+        f"and publication as @{plan.recipe.publish.alias}"
+        + ("; keys are missing where this host lacks what they depend on" if drafted.unkeyed else "")
     )
 
 
-def _show_fit(app: App, fit: "Fit", engine: "Engine") -> None:
+def _print_fit(app: App, fit: "Fit", engine: "Engine") -> None:
     from pipeline.fit import table  # with the plan
     from pipeline.process.gpus import TARGETS
 
@@ -190,26 +188,26 @@ def _show_fit(app: App, fit: "Fit", engine: "Engine") -> None:
         app.out.line(sentence)
 
 
-def _refuse(drafts: "list[Draft]") -> None:
+def _require_host(drafts: "list[Draft]") -> None:
     """Raises what this host lacks for the first recipe that it lacks anything for."""
     from pipeline.errors import BackendUnavailable  # an error is rare
 
-    lacking = [drafted for drafted in drafts if drafted.refusals.host]
-    if not lacking:
+    unbuildable = [drafted for drafted in drafts if drafted.refusals.host]
+    if not unbuildable:
         return
     try:
-        lacking[0].refusals.require_none(lacking[0].loaded)
+        unbuildable[0].refusals.require_none(unbuildable[0].loaded)
     except BackendUnavailable as exc:
         if len(drafts) > 1:
-            exc.add_note(f"{len(lacking)} of {len(drafts)} recipes cannot be built on this host")
+            exc.add_note(f"{len(unbuildable)} of {len(drafts)} recipes cannot be built on this host")
         raise
 
 
 def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
     from pipeline.plan.planning import pending  # with the plan
 
-    made = drafted.plan
-    to_run = {step.key for step in pending(made, app.site)}
+    plan = drafted.plan
+    to_run = {step.key for step in pending(plan, app.site)}
     length = None if app.out.json_mode else 12
     return [
         {
@@ -218,5 +216,5 @@ def _rows(app: App, drafted: "Draft") -> list[dict[str, Any]]:
             "status": "run" if step.key in to_run else "cached",
             "what": step.what,
         }
-        for step in made.all_steps
+        for step in plan.all_steps
     ]

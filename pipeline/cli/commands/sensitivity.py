@@ -1,4 +1,4 @@
-"""sensitivity: what quantization costs where, before anything is built."""
+"""tools sensitivity: the quantization error of each linear, before an engine is built."""
 
 import json
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ORDINAL, PATH, Finite
+from pipeline.cli.command_parameters import ORDINAL, PATH, Finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,30 +38,30 @@ class Question:
 @click.command()
 @click.argument("recipe", type=PATH)
 @click.option("--format", "formats", multiple=True, metavar="FORMAT",
-              help="Format to ask about, again for more; default: the recipe's, or fp8.")  # fmt: skip
+              help="Format to measure, repeatable; default: the recipe's, or fp8.")  # fmt: skip
 @click.option("--wider", default="none", show_default=True, help="Format that exceptions get.")
 @click.option("--keep", type=ORDINAL, help="Exceptions to propose; default: a tenth of the units.")
 @click.option("--gain", type=Finite(0, 1), help="Share of the error to remove, instead of --keep.")
 @click.pass_obj
-def sensitivity(app: App, /, recipe: Path, **asked: Any) -> None:
-    """Say what quantization costs, linear by linear, and propose exceptions; builds no engine.
+def sensitivity(app: App, /, recipe: Path, **options: Any) -> None:
+    """Measure the quantization error of each linear, and propose exceptions; builds no engine.
 
-    Example: enginery sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
+    Example: enginery tools sensitivity recipes/demo/int4_awq_tp2.yaml --keep 3
     """
     from pipeline.plan.planning import plan_sensitivity  # reads checkpoints and data
     from recipes.load import load
 
-    question = Question(**asked)
+    question = Question(**options)
     if question.keep is not None and question.gain is not None:
-        raise click.UsageError("--keep and --gain both say how much to except; give one")
+        raise click.UsageError("--keep and --gain both set the number of exceptions; give one")
     answers: dict[tuple[str, tuple[str, ...]], tuple[Loaded, tuple[Step, ...]]] = {}
     for loaded in load(recipe):
         formats = formats_of(loaded, question)
         steps = plan_sensitivity(loaded, app.site)
         answers.setdefault((steps[-1].key, formats), (loaded, steps))
     for (key, formats), (loaded, steps) in answers.items():
-        make(app, loaded, steps)
-        tell(app, loaded, app.site.store.directory(key), replace(question, formats=formats))
+        build_artifacts(app, loaded, steps)
+        print_proposals(app, loaded, app.site.store.directory(key), replace(question, formats=formats))
 
 
 def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def formats_of(loaded: "Loaded", question: Question) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def make(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
+def build_artifacts(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
     """Makes the steps' artifacts exist."""
     from pipeline.cli.progress import Display  # rich's bars: only where something runs
     from pipeline.step.realize import realize
@@ -105,12 +105,12 @@ def make(app: App, loaded: "Loaded", steps: "Sequence[Step]") -> None:
             realize(step, app.site, display)
 
 
-def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None:
+def print_proposals(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None:
     """Prints the ranking and the proposal of every format asked about."""
     from calibration.sensitivity.proposal import Unit, propose
 
     document = json.loads((artifact / "sensitivity.json").read_text(encoding="utf-8"))
-    units = [Unit.of(found) for found in document["units"]]
+    units = [Unit.of(unit) for unit in document["units"]]
     proposals = [
         propose(units, name, question.wider, keep=question.keep, gain=question.gain)
         for name in question.formats
@@ -121,29 +121,29 @@ def tell(app: App, loaded: "Loaded", artifact: Path, question: Question) -> None
             "name": loaded.recipe.name,
             "key": artifact.name,
             "page": str(page),
-            "proposals": [{"wider": one.wider, **one.as_dict()} for one in proposals],
+            "proposals": [{"wider": entry.wider, **entry.as_dict()} for entry in proposals],
             "units": document["units"],
             "linears": document["linears"],
         }
         app.out.value(answer, text="", short=artifact.name)
         return
     for proposal in proposals:
-        _tell_format(app, units, proposal)
+        _print_format(app, units, proposal)
         if question.gain is not None and proposal.gain < question.gain:
-            app.out.warn(f"{proposal.format}: leaving everything at {proposal.wider} removes less than asked")
+            app.out.warn(
+                f"{proposal.format}: leaving everything at {proposal.wider} removes less than --gain"
+            )
     app.out.say(
-        "a proxy: errors of linears add up, measured on a few rows of the calibration set; what the "
-        f"exceptions are worth for the model is what the gate measures\npicture and all formats: {page}"
+        "a proxy: it adds up the errors of linears, measured on a few rows of the calibration set; the gate "
+        f"measures what the exceptions gain for the model\npicture and all formats: {page}"
     )
 
 
-def _tell_format(app: App, units: "Sequence[Unit]", proposal: "Proposal") -> None:
+def _print_format(app: App, units: "Sequence[Unit]", proposal: "Proposal") -> None:
     from calibration.sensitivity.proposal import ranked
 
     if not proposal.fitting:
-        raise click.UsageError(
-            f"blocks of {proposal.format} fit no linear of the model; ask about another format"
-        )
+        raise click.UsageError(f"blocks of {proposal.format} fit no linear of the model; give another format")
     rows = ranked(units, proposal)
     app.out.rows(rows[:SHOWN], id_column="unit", title=f"{proposal.format}: relative output error")
     if len(rows) > SHOWN:

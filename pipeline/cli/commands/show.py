@@ -1,4 +1,4 @@
-"""ls, show, diff: what is published, seen as lists, one by one, and side by side."""
+"""ls, show, diff: lists, details and comparisons of what is published."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import COUNT
+from pipeline.cli.command_parameters import COUNT
 
 if TYPE_CHECKING:
     from artifacts.finding.match import Version
@@ -25,18 +25,18 @@ SHOWN = (
     "sequences_begin_with",
     "measured",
 )
-"""Facts of a version that people see first."""
+"""Facts of a version that `show` prints first."""
 
 USUAL = ("perplexity_ratio", "kl", "top1_agreement", "tokens_per_s", "size_bytes")
 """Metrics that every list of versions shows."""
 
 FIRST = 50
-"""Versions that people see of a longer list; programs get all."""
+"""Versions that a terminal shows of a longer list; JSON has all."""
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST} to people.")
+@click.option("--limit", type=COUNT, help=f"Versions to show; default: {FIRST}, or all with --json or -q.")
 @click.pass_obj
 def ls(app: App, name: str | None, limit: int | None) -> None:
     """List the newest version of every name and those with an alias, or the versions of NAME.
@@ -45,15 +45,15 @@ def ls(app: App, name: str | None, limit: int | None) -> None:
     """
     people = not (app.out.json_mode or app.out.quiet)
     most = limit or (FIRST if people else None)
-    found, count = app.registry.listed(name, limit=most)
-    if name and not found:
+    versions, count = app.registry.listed(name, limit=most)
+    if name and not versions:
         app.registry.versions(name)  # says which names are close
-    tabulate(app, found)
-    if not found:
+    tabulate(app, versions)
+    if not versions:
         app.out.say(f"nothing is published in {app.store_url}; run a recipe with `enginery run RECIPE`")
-    elif count > len(found):
+    elif count > len(versions):
         more = "older ones" if name else "others"
-        app.out.say(f"{len(found):,} of {count:,} are shown; `--limit {count}` shows the {more} too")
+        app.out.say(f"{len(versions):,} of {count:,} are shown; `--limit {count}` shows the {more} too")
 
 
 @click.command()
@@ -74,7 +74,7 @@ def show(app: App, reference: str) -> None:
 
 
 def _show_artifact(app: App, key: str) -> None:
-    """What an artifact is made of and what people see of it."""
+    """Prints an artifact: its kind, files, report and inputs."""
     from pipeline.pages.artifact_view import exhibit, root_of  # with find_key
     from pipeline.units import duration, size
 
@@ -118,10 +118,10 @@ def _show_version(app: App, reference: str) -> None:
     app.out.line("aliases " + (", ".join(aliases) or "none"))
     facts = record.facts
     app.out.line("   ".join(f"{name} {facts[name]}" for name in SHOWN if name in facts))
-    wanted = record.recipe.get("format", "none")
-    if not isinstance(wanted, str):
-        exceptions = ", ".join(f"{pattern}: {name}" for pattern, name in wanted["except"].items())
-        app.out.line(f"linears {wanted['default']}, except {exceptions}")
+    format_ = record.recipe.get("format", "none")
+    if not isinstance(format_, str):
+        exceptions = ", ".join(f"{pattern}: {name}" for pattern, name in format_["except"].items())
+        app.out.line(f"linears {format_['default']}, except {exceptions}")
     speeds = _speeds(record)
     figures = speeds[0] if speeds else {}
     plain = [m for m in record.metrics if "@" not in m.name and m.name not in figures]
@@ -142,7 +142,7 @@ def _show_version(app: App, reference: str) -> None:
 @click.argument("after", metavar="AFTER")
 @click.pass_obj
 def diff(app: App, before: str, after: str) -> None:
-    """Say in words what differs between two versions, and whether it is more than noise.
+    """Show what differs between two versions, and whether it is more than noise.
 
     Example: enginery diff demo/int4_awq_tp2@prod demo/int4_awq_tp2@candidate
     """
@@ -150,16 +150,16 @@ def diff(app: App, before: str, after: str) -> None:
     from pipeline.pages.sample_difference import paired  # numpy
 
     left, right = app.client.resolve(before), app.client.resolve(after)
-    found = compare(left, right, paired(app.client.store, left, right))
+    comparison = compare(left, right, paired(app.client.store, left, right))
     if app.out.json_mode or app.out.quiet:
-        app.out.value(found.as_dict(), text="", short=found.summary)
+        app.out.value(comparison.as_dict(), text="", short=comparison.summary)
         return
-    app.out.line(found.summary)
-    for title, differences in found.sections:
+    app.out.line(comparison.summary)
+    for title, differences in comparison.sections:
         if differences:
             app.out.line(f"\n{title}{f' ({NOTES[title]})' if title in NOTES else ''}")
-            for one in differences:
-                app.out.line(f"  {one.text}")
+            for difference in differences:
+                app.out.line(f"  {difference.text}")
 
 
 def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
@@ -172,42 +172,42 @@ def _speeds(record: "VersionRecord") -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def tabulate(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> None:
+def tabulate(app: App, versions: "Sequence[Version]", metrics: Sequence[str] = ()) -> None:
     """Lists versions with what was asked; remarks stand in the last column, waivers in full below."""
-    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
-    rows = [row(app, one, remarks[one.name, one.number], asked) for one in versions]
-    if not app.out.json_mode and not any(one["notes"] for one in rows):
-        rows = [{name: value for name, value in one.items() if name != "notes"} for one in rows]
+    remarks = app.registry.remarks([(version.name, version.number) for version in versions])
+    rows = [row(app, version, remarks[version.name, version.number], metrics) for version in versions]
+    if not app.out.json_mode and not any(version["notes"] for version in rows):
+        rows = [{name: value for name, value in version.items() if name != "notes"} for version in rows]
     app.out.rows(rows, id_column="version")
     if not app.out.json_mode:
-        for one in versions:
-            for waiver in remarks[one.name, one.number].open_waivers:
-                app.out.warn(f"{one.reference}: {waiver}")
+        for version in versions:
+            for waiver in remarks[version.name, version.number].open_waivers:
+                app.out.warn(f"{version.reference}: {waiver}")
 
 
-def rows_of(app: App, versions: "Sequence[Version]", asked: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Versions as lines of a list; `asked` are metrics that have columns beside the usual ones."""
-    remarks = app.registry.remarks([(one.name, one.number) for one in versions])
-    return [row(app, one, remarks[one.name, one.number], asked) for one in versions]
+def rows_of(app: App, versions: "Sequence[Version]", metrics: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Versions as lines of a list; `metrics` are metrics that have columns beside the usual ones."""
+    remarks = app.registry.remarks([(version.name, version.number) for version in versions])
+    return [row(app, version, remarks[version.name, version.number], metrics) for version in versions]
 
 
-def row(app: App, one: "Version", remarks: "Remarks", asked: Sequence[str] = ()) -> dict[str, Any]:
+def row(app: App, version: "Version", remarks: "Remarks", metrics: Sequence[str] = ()) -> dict[str, Any]:
     """A version as a line of a list."""
     from artifacts.registry.remarks import marks  # SQLAlchemy: not for --help
 
     figures = {
-        "version": one.reference,
-        "aliases": " ".join(f"@{alias}" for alias in one.aliases),
-        "format": one.facts.get("format"),
-        "tp": one.facts.get("tp"),
-        "pp": one.facts.get("pp"),
-        "verdict": one.verdict,
-        "perplexity_ratio": one.metric("perplexity_ratio"),
-        "kl": one.metric("kl"),
-        "top1": one.metric("top1_agreement"),
-        "tokens_per_s": one.metric("tokens_per_s"),
-        **{name: one.metric(name) for name in asked if name not in USUAL},
-        "MB": (one.metric("size_bytes") or 0.0) / 1e6,
-        "notes": marks(one, remarks) or None,
+        "version": version.reference,
+        "aliases": " ".join(f"@{alias}" for alias in version.aliases),
+        "format": version.facts.get("format"),
+        "tp": version.facts.get("tp"),
+        "pp": version.facts.get("pp"),
+        "verdict": version.verdict,
+        "perplexity_ratio": version.metric("perplexity_ratio"),
+        "kl": version.metric("kl"),
+        "top1": version.metric("top1_agreement"),
+        "tokens_per_s": version.metric("tokens_per_s"),
+        **{name: version.metric(name) for name in metrics if name not in USUAL},
+        "MB": (version.metric("size_bytes") or 0.0) / 1e6,
+        "notes": marks(version, remarks) or None,
     }
-    return {**figures, "origin": one.origin, **remarks.as_dict()} if app.out.json_mode else figures
+    return {**figures, "origin": version.origin, **remarks.as_dict()} if app.out.json_mode else figures

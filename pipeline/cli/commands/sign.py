@@ -1,4 +1,4 @@
-"""keygen, sign, attest: who vouches for a version."""
+"""trust keygen, sign, attest: signatures over a version and its provenance."""
 
 import os
 import sys
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import PATH
-from pipeline.cli.unused_options import refuse_unused
+from pipeline.cli.command_parameters import PATH, refuse_unused
 from recipes.regular import is_directory, read_bytes, require_writable, user_path
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ SIGNATURE_BYTES = 64 << 20
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFERENCE = click.argument("reference", metavar="NAME[@ALIAS|:VERSION]|DIRECTORY")
-KEY = click.option("--key", type=PATH, help="Private key file; its passphrase is asked for.")
+KEY = click.option("--key", type=PATH, help="Private key file; its passphrase is prompted for.")
 OUTPUT = click.option("--output", type=PATH, help="Also write the signature bundle to this file.")
 
 
@@ -42,17 +41,17 @@ def trust_options(command: F) -> F:
         help=f"Public key file or directory; one of them must have signed. Default: ${TRUSTED}.",
     )
     required = click.option(
-        "--require-signed", is_flag=True, help="Fail if no trusted key is named anywhere."
+        "--require-signed", is_flag=True, help="Fail if no trusted key is given or configured."
     )
     return paths(required(command))
 
 
 def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, str] | None":
-    """The keys that are trusted here, of which one must have signed; None where nobody asked for that."""
+    """The trusted keys, of which one must have signed; None where no signature is required."""
     from artifacts.trust import bundle  # pydantic: not for --help
 
-    named = os.environ.get(TRUSTED, "")
-    paths = [*trusted_key] or [user_path(part) for part in named.split(os.pathsep) if part]
+    configured = os.environ.get(TRUSTED, "")
+    paths = [*trusted_key] or [user_path(part) for part in configured.split(os.pathsep) if part]
     if not paths and not require_signed:
         return None
     return bundle.trusted_keys(paths)
@@ -63,54 +62,54 @@ def trusted(trusted_key: Iterable[Path], require_signed: bool) -> "Mapping[str, 
 @click.option("--no-passphrase", is_flag=True, help="Leave the private key unencrypted.")
 @click.pass_obj
 def keygen(app: App, file: Path, no_passphrase: bool) -> None:
-    """Make a key to sign with: FILE keeps the private half, FILE.pub the public one.
+    """Generate a key pair for signatures: the private key in FILE, the public key in FILE.pub.
 
-    The passphrase is asked for, or taken from ENGINERY_KEY_PASSPHRASE. Whoever has FILE.pub can check
-    signatures; keep FILE where nothing is built.
+    The passphrase is prompted for, or read from ENGINERY_KEY_PASSPHRASE. FILE.pub is enough to check
+    signatures; keep FILE off build machines.
 
-    Example: enginery keygen ~/keys/release
+    Example: enginery trust keygen ~/keys/release
     """
     from artifacts.trust import bundle  # pydantic: not for --help
 
     secret = "" if no_passphrase else _passphrase(confirm=True)
     if not secret and not no_passphrase:
-        raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or say --no-passphrase")
-    made = bundle.make_key(file, secret)
+        raise click.UsageError(f"the passphrase is empty; set {PASSPHRASE}, or give --no-passphrase")
+    key_id = bundle.make_key(file, secret)
     public = f"{file}{bundle.PUBLIC_SUFFIX}"
     app.out.value(
-        {"key_id": made, "private": str(file), "public": public, "encrypted": bool(secret)},
-        text=f"key {made[:16]}: private {file}{'' if secret else ' (not encrypted)'}, public {public}",
-        short=made,
+        {"key_id": key_id, "private": str(file), "public": public, "encrypted": bool(secret)},
+        text=f"key {key_id[:16]}: private {file}{'' if secret else ' (not encrypted)'}, public {public}",
+        short=key_id,
     )
 
 
 @click.command()
 @REFERENCE
 @KEY
-@click.option("--add", type=PATH, help="Keep a signature that was made elsewhere.")
+@click.option("--add", type=PATH, help="Store a signature that was made elsewhere.")
 @OUTPUT
 @trust_options
 @click.pass_obj
-def sign(app: App, /, reference: str, **asked: Any) -> None:
-    """Sign the files of a version, keep a signature made elsewhere, or list the signatures there are.
+def sign(app: App, /, reference: str, **options: Any) -> None:
+    """Sign the files of a version, store a signature made elsewhere, or list the signatures.
 
     A pulled directory is verified, signed, and the signature written to --output: that needs no registry.
-    Any tool for OpenSSF model signatures can check it.
+    Any tool for OpenSSF model signatures can verify it.
 
-    Example: enginery sign demo/int4_awq_tp2@candidate --key ~/keys/release
+    Example: enginery trust sign demo/int4_awq_tp2@candidate --key ~/keys/release
     """
     if is_directory(reference):
         refuse_unused("on a directory, which is signed", "add", "trusted_key", "require_signed")
-        _sign_directory(app, Path(reference), asked)
-    elif asked["add"] is not None:
-        refuse_unused("with --add, which keeps a signature and makes none", "key", "output")
-        _add(app, reference, asked)
-    elif asked["key"] is not None:
+        _sign_directory(app, Path(reference), options)
+    elif options["add"] is not None:
+        refuse_unused("with --add, which stores a signature and makes none", "key", "output")
+        _store_signature(app, reference, options)
+    elif options["key"] is not None:
         refuse_unused("with --key, which signs and checks no signature", "trusted_key", "require_signed")
-        _sign_version(app, reference, asked["key"], asked["output"])
+        _sign_version(app, reference, options["key"], options["output"])
     else:
         refuse_unused("without --key", "output")
-        _list(app, reference, trusted(asked["trusted_key"], asked["require_signed"]))
+        _list_signatures(app, reference, trusted(options["trusted_key"], options["require_signed"]))
 
 
 @click.command()
@@ -119,29 +118,29 @@ def sign(app: App, /, reference: str, **asked: Any) -> None:
 @OUTPUT
 @click.pass_obj
 def attest(app: App, reference: str, key: Path | None, output: Path | None) -> None:
-    """Sign how a version came to be: recipe, inputs, tools and times, as in-toto provenance.
+    """Sign the provenance of a version, as in-toto: recipe, inputs, tools and times.
 
     Without --key the statement is printed and not signed.
 
-    Example: enginery attest demo/int4_awq_tp2@candidate --key ~/keys/release
+    Example: enginery trust attest demo/int4_awq_tp2@candidate --key ~/keys/release
     """
     from artifacts.actor import whoami
     from artifacts.trust import provenance  # pydantic: not for --help
 
-    record, manifest = _version(app, reference)
+    record, manifest = _resolve_engine(app, reference)
     if key is None:
         refuse_unused("without --key: the statement is printed and not signed", "output")
-        said = provenance.statement(record, manifest)
-        app.out.value(said, text=_json(said), short=manifest.key)
+        statement = provenance.statement(record, manifest)
+        app.out.value(statement, text=_json(statement), short=manifest.key)
         return
-    made = provenance.attest(record, manifest, _private(key), by=whoami())
-    _endorsements(app).add_attestation(made, manifest.digest)
+    attestation = provenance.attest(record, manifest, _read_private_key(key), by=whoami())
+    _endorsements(app).add_attestation(attestation, manifest.digest)
     app.announce()
-    _write(output, made.bundle)
+    _write(output, attestation.bundle)
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "engine_key": made.engine_key},
-        text=f"{record.reference}: how it was built is signed by {made.key_id[:16]}",
-        short=made.key_id,
+        {"version": record.reference, "key_id": attestation.key_id, "engine_key": attestation.engine_key},
+        text=f"{record.reference}: provenance signed by {attestation.key_id[:16]}",
+        short=attestation.key_id,
     )
 
 
@@ -149,99 +148,114 @@ def _sign_version(app: App, reference: str, key: Path, output: Path | None) -> N
     from artifacts.actor import whoami
     from artifacts.trust import signing  # pydantic: not for --help
 
-    record, manifest = _version(app, reference)
-    made = signing.sign(manifest, _private(key), by=whoami())
-    _endorsements(app).add_signature(made, record.engine_key)
+    record, manifest = _resolve_engine(app, reference)
+    signature = signing.sign(manifest, _read_private_key(key), by=whoami())
+    _endorsements(app).add_signature(signature, record.engine_key)
     app.announce()
-    _write(output, made.bundle)
+    _write(output, signature.bundle)
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{record.reference} is signed by {made.key_id[:16]}: {len(manifest.files)} files, "
-        f"digest {made.manifest_digest[:16]}",
-        short=made.key_id,
+        {
+            "version": record.reference,
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{record.reference} is signed by {signature.key_id[:16]}: {len(manifest.files)} files, "
+        f"digest {signature.manifest_digest[:16]}",
+        short=signature.key_id,
     )
 
 
-def _sign_directory(app: App, directory: Path, asked: Mapping[str, Any]) -> None:
+def _sign_directory(app: App, directory: Path, options: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
     from artifacts.manifest import MANIFEST, read_manifest
     from artifacts.pull.pulled import require_published, verify_pulled
     from artifacts.trust import signing  # pydantic: not for --help
 
-    if asked["key"] is None or asked["output"] is None:
+    if options["key"] is None or options["output"] is None:
         raise click.UsageError("to sign a directory, give --key FILE and --output FILE")
     require_published(str(directory), verify_pulled(directory))
     manifest = read_manifest((directory / MANIFEST).read_text(), str(directory / MANIFEST))
-    made = signing.sign(manifest, _private(asked["key"]), by=whoami())
-    _write(asked["output"], made.bundle)
+    signature = signing.sign(manifest, _read_private_key(options["key"]), by=whoami())
+    _write(options["output"], signature.bundle)
     app.out.value(
-        {"directory": str(directory), "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{directory} is signed by {made.key_id[:16]}; keep it with: enginery sign NAME:VERSION "
-        f"--add {asked['output']} --trusted-key FILE.pub",
-        short=made.key_id,
+        {
+            "directory": str(directory),
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{directory} is signed by {signature.key_id[:16]}; store it with: "
+        f"enginery trust sign NAME:VERSION --add {options['output']} --trusted-key FILE.pub",
+        short=signature.key_id,
     )
 
 
-def _add(app: App, reference: str, asked: Mapping[str, Any]) -> None:
+def _store_signature(app: App, reference: str, options: Mapping[str, Any]) -> None:
     from artifacts.actor import whoami
     from artifacts.errors import KeyUnusable
     from artifacts.trust import signing  # pydantic: not for --help
 
-    keys = trusted(asked["trusted_key"], True) or {}
-    record, manifest = _version(app, reference)
-    text = read_bytes(asked["add"], SIGNATURE_BYTES).decode(errors="replace")
+    keys = trusted(options["trusted_key"], True) or {}
+    record, manifest = _resolve_engine(app, reference)
+    text = read_bytes(options["add"], SIGNATURE_BYTES).decode(errors="replace")
     key_id = signing.vouching_keys(manifest, [text], keys)
     if not key_id:
         raise KeyUnusable(
-            f"{asked['add']}: not a signature of {record.reference} by a trusted key; give the version that "
-            "was signed, and with --trusted-key the public half of the key"
+            f"{options['add']}: not a signature of {record.reference} by a trusted key; give the version "
+            "that was signed, and with --trusted-key the public half of the key"
         )
-    made = signing.accept_signature(text, manifest, keys[key_id[0]], by=whoami())
-    _endorsements(app).add_signature(made, record.engine_key)
+    signature = signing.accept_signature(text, manifest, keys[key_id[0]], by=whoami())
+    _endorsements(app).add_signature(signature, record.engine_key)
     app.announce()
     app.out.value(
-        {"version": record.reference, "key_id": made.key_id, "manifest_digest": made.manifest_digest},
-        text=f"{record.reference}: the signature by {made.key_id[:16]} is kept",
-        short=made.key_id,
+        {
+            "version": record.reference,
+            "key_id": signature.key_id,
+            "manifest_digest": signature.manifest_digest,
+        },
+        text=f"{record.reference}: the signature by {signature.key_id[:16]} is stored",
+        short=signature.key_id,
     )
 
 
-def _list(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
+def _list_signatures(app: App, reference: str, keys: "Mapping[str, str] | None") -> None:
     from artifacts.trust import provenance, signing  # pydantic: not for --help
 
-    (record, manifest), kept = _version(app, reference), _endorsements(app)
+    (record, manifest), endorsements = _resolve_engine(app, reference), _endorsements(app)
     if keys is not None:
         signing.require_keys(keys)
-    known = keys or {}
+    pems = keys or {}
     every: list[tuple[str, Any, bool]] = [
-        ("files", one, bool(signing.vouching_keys(manifest, [one.bundle], known)))
-        for one in kept.signatures(manifest.digest)
+        ("files", endorsement, bool(signing.vouching_keys(manifest, [endorsement.bundle], pems)))
+        for endorsement in endorsements.signatures(manifest.digest)
     ]
     every += [
         (
             "provenance",
-            one,
-            any(provenance.verified_predicate(one.bundle, manifest, pem) for pem in known.values()),
+            endorsement,
+            any(provenance.verified_predicate(endorsement.bundle, manifest, pem) for pem in pems.values()),
         )
-        for one in kept.attestations(manifest.key, manifest.digest)
+        for endorsement in endorsements.attestations(manifest.key, manifest.digest)
     ]
     rows = [
         {
             "version": record.reference,
-            "key_id": one.key_id if app.out.json_mode else one.key_id[:16],
-            "what": what,
-            "signed_at": f"{one.signed_at:%Y-%m-%d %H:%M}",
-            "signed_by": one.signed_by,
+            "key_id": endorsement.key_id if app.out.json_mode else endorsement.key_id[:16],
+            "what": subject,
+            "signed_at": f"{endorsement.signed_at:%Y-%m-%d %H:%M}",
+            "signed_by": endorsement.signed_by,
             "trusted": None if keys is None else trusted,
         }
-        for what, one, trusted in every
+        for subject, endorsement, trusted in every
     ]
     app.out.rows(rows, id_column="key_id")
     if not rows:
-        app.out.say(f"nobody signed {record.reference}; enginery sign {record.reference} --key FILE does")
+        app.out.say(
+            f"{record.reference} has no signatures; "
+            f"sign it: enginery trust sign {record.reference} --key FILE"
+        )
 
 
-def _version(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
+def _resolve_engine(app: App, reference: str) -> "tuple[VersionRecord, Manifest]":
     """The version and the manifest of its engine, which must be the one that was published."""
     record = app.client.resolve(reference)
     return record, app.client.manifest(record)
@@ -253,7 +267,7 @@ def _endorsements(app: App) -> "Endorsements":
     return Endorsements(app.registry.database)
 
 
-def _private(path: Path) -> "PrivateKey":
+def _read_private_key(path: Path) -> "PrivateKey":
     """The key in the file, with the passphrase that it asks for."""
     from artifacts.trust import bundle  # pydantic: not for --help
 
@@ -264,7 +278,7 @@ def _passphrase(*, confirm: bool = False) -> str:
     if PASSPHRASE in os.environ:
         return os.environ[PASSPHRASE]
     if not sys.stdin.isatty():
-        raise click.UsageError(f"the key has a passphrase and nobody can be asked; set {PASSPHRASE}")
+        raise click.UsageError(f"the key has a passphrase, and stdin is not a terminal; set {PASSPHRASE}")
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
     return answer
 

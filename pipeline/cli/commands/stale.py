@@ -1,4 +1,4 @@
-"""stale: which published engines no longer match, and what rebuilding them would take."""
+"""registry stale: published engines that no longer match, and the cost of rebuilding them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ADDRESS, MOST_DAYS, PATH
+from pipeline.cli.command_parameters import ADDRESS, MOST_DAYS, PATH
 
 if TYPE_CHECKING:
-    from pipeline.rebuild.find_stale import Asked
+    from pipeline.rebuild.find_stale import StaleQuery
     from pipeline.rebuild.version_survey import Finding
 
 
@@ -37,7 +37,7 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
     default=90,
     show_default=True,
     metavar="DAYS",
-    help="Days that an accuracy verdict is relied on.",
+    help="Days that an accuracy verdict stays valid.",
 )
 @click.option("--all", "every", is_flag=True, help="Every version, not only aliased and newest ones.")
 @click.option("--offline", is_flag=True, help="Do not ask the hub for newer commits.")
@@ -49,57 +49,60 @@ def cron(ctx: click.Context, param: click.Parameter, value: str | None) -> str |
 )
 @click.option("--submit", is_flag=True, help="Send the rebuilds to a Prefect server.")
 @click.option("--schedule", metavar="CRON", callback=cron,
-              help="Have a Prefect server do all this, rebuilds included, on a schedule in UTC.")  # fmt: skip
+              help="Run this check and its rebuilds on a Prefect server, on a schedule in UTC.")  # fmt: skip
 @click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
               show_default=True, help="Prefect server.")  # fmt: skip
 @click.pass_obj
 def stale(
-    app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **asked: Any
+    app: App, /, folder: Path | None, submit: bool, schedule: str | None, url: str, **filters: Any
 ) -> None:
-    """Show published engines that no longer match their model, hosts or gate data, and what a rebuild costs.
+    """List engines that no longer match their model, hosts or gate data, and the cost of a rebuild.
 
-    Example: enginery stale --pools pools.yaml --gate-max-age 60
+    Example: enginery registry stale --pools pools.yaml --gate-max-age 60
     """
-    from pipeline.rebuild.find_stale import Asked, ask  # SQLAlchemy and planning: not for --help
+    from pipeline.rebuild.find_stale import (  # SQLAlchemy and planning: not for --help
+        StaleQuery,
+        list_stale_versions,
+    )
 
-    wanted = Asked(**asked)
+    query = StaleQuery(**filters)
     if schedule is not None:
-        _schedule(app, wanted, schedule, url)
+        _schedule_check(app, query, schedule, url)
         return
     with app.announcing():
-        findings = ask(wanted, app, app.out.say)
-    app.out.rows([_row(one) for one in findings if one.reasons], id_column="version")
-    _tell(app, findings)
+        findings = list_stale_versions(query, app, app.out.say)
+    app.out.rows([_row(finding) for finding in findings if finding.reasons], id_column="version")
+    _print_summary(app, findings)
     if folder is not None:
-        _write(app, findings, folder)
+        _write_recipes(app, findings, folder)
     if submit:
-        _submit(app, findings, url)
+        _send_rebuilds(app, findings, url)
 
 
-def _row(one: "Finding") -> dict[str, Any]:
+def _row(finding: "Finding") -> dict[str, Any]:
     from pipeline.flows.reports import stale_row  # rich: not for --help
 
-    return stale_row(one)
+    return stale_row(finding)
 
 
-def _tell(app: App, findings: "list[Finding]") -> None:
+def _print_summary(app: App, findings: "list[Finding]") -> None:
     """The story beside the table: how many match, and why some cannot be planned here."""
-    old = [one for one in findings if one.reasons]
+    old = [finding for finding in findings if finding.reasons]
     app.out.say(f"{len(findings) - len(old)} of {len(findings)} versions match")
-    for one in old:
-        if one.problem:
-            app.out.say(f"{one.record.reference}: no rebuild from here: {one.problem}")
+    for finding in old:
+        if finding.problem:
+            app.out.say(f"{finding.record.reference}: cannot be rebuilt here: {finding.problem}")
 
 
-def _write(app: App, findings: "list[Finding]", folder: Path) -> None:
+def _write_recipes(app: App, findings: "list[Finding]", folder: Path) -> None:
     from pipeline.rebuild.find_stale import write_recipe  # as above
 
-    for one in findings:
-        if one.rebuild is not None:
-            app.out.say(f"wrote {write_recipe(one.rebuild, folder)}")
+    for finding in findings:
+        if finding.rebuild is not None:
+            app.out.say(f"wrote {write_recipe(finding.rebuild, folder)}")
 
 
-def _submit(app: App, findings: "list[Finding]", url: str) -> None:
+def _send_rebuilds(app: App, findings: "list[Finding]", url: str) -> None:
     from pipeline.flows.deployments import send_rebuilds  # Prefect costs a second to import
     from pipeline.flows.prefect_server import Prefect
 
@@ -107,17 +110,17 @@ def _submit(app: App, findings: "list[Finding]", url: str) -> None:
         app.out.say(f"sent {sent.name}: {sent.url}")
 
 
-def _schedule(app: App, wanted: "Asked", cron: str, url: str) -> None:
+def _schedule_check(app: App, query: "StaleQuery", cron: str, url: str) -> None:
     from pipeline.cli.commands.submit import await_schedules, report, require_planned
     from pipeline.flows.deployments import schedule_stale  # Prefect costs a second to import
     from pipeline.flows.prefect_server import Prefect
     from pipeline.rebuild.host_pools import load_pools
     from recipes.schema import Schedule
 
-    if wanted.pools is not None:
-        load_pools(wanted.pools)  # refused now, not each night
+    if query.pools is not None:
+        load_pools(query.pools)  # refused now, not each night
     server = Prefect.at(url)
-    sent = schedule_stale(wanted.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
+    sent = schedule_stale(query.as_dict(), app.store_url, app.registry_url, Schedule(cron=cron), server)
     awaited = await_schedules(app, [sent], server)
     report(app, sent, server, awaited, wait=False)
     require_planned(awaited, server)

@@ -1,4 +1,4 @@
-"""up, submit: runs on a Prefect server, for those who share machines or build on a schedule."""
+"""up, submit: runs on a Prefect server, for shared machines and schedules."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.parameter_types import ADDRESS, COUNT, PATH
+from pipeline.cli.command_parameters import ADDRESS, COUNT, PATH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ FAILED_CODE = 1
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Port of API and UI."
 )
-@click.option("--runs", type=COUNT, default=1, show_default=True, help="Runs at once on this host.")
+@click.option("--runs", type=COUNT, default=1, show_default=True, help="Concurrent runs on this host.")
 @click.pass_obj
 def up(app: App, port: int, runs: int) -> None:
     """Start a Prefect server, a work pool and a worker; Ctrl-C stops them.
@@ -46,7 +46,7 @@ def up(app: App, port: int, runs: int) -> None:
         url = services.server.ui_url
         app.out.value(
             {"ui": url, "api": services.server.api_url, "pool": POOL, "logs": [str(s.log) for s in running]},
-            text=f"{url} is up: pool {POOL!r}, {runs} run(s) at once; send recipes with `enginery submit`",
+            text=f"{url} is up: pool {POOL!r}, {runs} concurrent run(s); send recipes with `enginery submit`",
             short=url,
         )
         app.out.flush()
@@ -59,7 +59,7 @@ def up(app: App, port: int, runs: int) -> None:
                     app.out.warn(problem)
                 time.sleep(1)
         except KeyboardInterrupt:
-            app.out.say("stopping; runs under way are cancelled, their finished steps are kept")
+            app.out.say("stopping; running flows are cancelled, their finished steps are kept")
 
 
 @click.command()
@@ -67,12 +67,14 @@ def up(app: App, port: int, runs: int) -> None:
 @click.option("--server", "url", type=ADDRESS, envvar="PREFECT_API_URL", default="http://127.0.0.1:4200",
               show_default=True, help="Prefect server.")  # fmt: skip
 @click.option("--wait", is_flag=True, help="Wait for the runs; the exit code is that of `enginery run`.")
-@click.option("--schedule-only", is_flag=True, help="Register recipe and schedule, start nothing now.")
+@click.option(
+    "--schedule-only", is_flag=True, help="Register the recipe and its schedule, and start no run now."
+)
 @click.pass_obj
 def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) -> int:
     """Send RECIPE to a Prefect server that `enginery up` started; its schedule goes with it.
 
-    A wrong recipe is refused; what this host lacks to build it is a warning, for the worker's host counts.
+    An invalid recipe is refused; if this host cannot build it, that is a warning, because the worker builds.
 
     Example: enginery submit recipes/demo/int4_awq_tp2.yaml --wait
     """
@@ -95,16 +97,16 @@ def submit(app: App, recipe: Path, url: str, wait: bool, schedule_only: bool) ->
         for drafted in drafts
     ]
     awaited = await_schedules(app, sent, server)
-    codes = [report(app, one, server, awaited, wait=wait) for one in sent]
+    codes = [report(app, item, server, awaited, wait=wait) for item in sent]
     require_planned(awaited, server)
     return max(codes)
 
 
 def _warn_of_lacking(app: App, drafted: "Draft") -> None:
-    lacking = "; ".join(drafted.refusals.host)
-    if lacking:
+    problems = "; ".join(drafted.refusals.host)
+    if problems:
         name = drafted.loaded.recipe.name
-        app.out.warn(f"this host cannot build {name}: {lacking}; the worker's host must be able to")
+        app.out.warn(f"this host cannot build {name}: {problems}; the worker's host must be able to")
 
 
 def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awaited":
@@ -114,11 +116,11 @@ def await_schedules(app: App, sent: "Sequence[Sent]", server: "Prefect") -> "Awa
     from pipeline.flows.server_watch import scheduler_failures
 
     home = Home(app.site.store.root)
-    return wait_for_next_runs(server, [one.deployment_id for one in sent], scheduler_failures(server, home))
+    return wait_for_next_runs(server, [item.deployment_id for item in sent], scheduler_failures(server, home))
 
 
 def require_planned(awaited: "Awaited", server: "Prefect") -> None:
-    """Raises BackendUnavailable where a schedule was registered that nobody runs."""
+    """Raises BackendUnavailable if the server does not run the registered schedule."""
     from pipeline.errors import BackendUnavailable  # pydantic: not for --help
 
     if awaited.problem:
@@ -129,7 +131,7 @@ def require_planned(awaited: "Awaited", server: "Prefect") -> None:
 
 
 def report(app: App, sent: "Sent", server: "Prefect", awaited: "Awaited | None" = None, *, wait: bool) -> int:
-    """Tells what was sent and, when waiting, how it ended; returns the exit code."""
+    """Prints what was sent and, when waiting, how the run ended; returns the exit code."""
     from pipeline.flows.deployments import REFUSED, follow  # with the rest of Prefect
 
     next_run, when = _next_run(sent, awaited)

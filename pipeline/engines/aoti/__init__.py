@@ -84,10 +84,6 @@ class Aoti:
         tools = {name: host.tools.get(name) for name in ("torch", "c++")}
         return {**tools, "cpu": host.cpu, "cores": host.cores}
 
-    def places(self, _request: BuildRequest) -> dict[str, Any]:
-        """Where things are: nowhere outside."""
-        return {}
-
     def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why a net cannot be written into the rank files; no engine uses one yet, see `reasons`."""
         return rank_file_reasons(net, request)

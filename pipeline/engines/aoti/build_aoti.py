@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,23 @@ from pipeline.engines.aoti.quantization import MIXED_FILE, differences
 from pipeline.engines.aoti.sizes import GRAPHS, Limits, cache_bytes
 from pipeline.engines.aoti.weights import bind, loaded_bytes
 from pipeline.errors import SourceError
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import EngineJob, EngineParams
 from pipeline.step.reuse import TUNING
-from recipes.precision import Precision
-
-Progress = Callable[[int, int, str], None]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Compiles every stage and puts the weights beside; `job` follows the child-process contract."""
-    params, checkpoint = job["params"], Path(job["inputs"]["sharded_checkpoint"])
-    arch, options = read_arch(checkpoint), Options.model_validate(params["options"])
-    earlier = Path(job["places"][TUNING]) if TUNING in job["places"] else None
+def build(job: EngineJob, progress: Progress) -> None:
+    """Compiles every stage and puts the weights beside."""
+    params, checkpoint, out = job.params, job.inputs["sharded_checkpoint"], job.out
+    arch, options = read_arch(checkpoint), Options.model_validate(params.options)
     _check_same(params, arch)
     plan = Plan(
         arch=arch,
-        limits=Limits(max_batch_size=params["max_batch_size"], max_seq_len=params["max_seq_len"]),
+        limits=Limits(max_batch_size=params.max_batch_size, max_seq_len=params.max_seq_len),
         dtype=DTYPES[arch.dtype if options.dtype == "auto" else options.dtype],
-        tuning=Tuning(kept=out / TUNING, earlier=earlier) if options.autotune else None,
+        tuning=Tuning(kept=out / TUNING, earlier=job.places.tuning) if options.autotune else None,
         threads=rank_threads(options, arch),
     )
     with _compilers_place(out, name_of(job)):
@@ -69,12 +67,9 @@ def rank_threads(options: Options, arch: Arch) -> int:
     return max(1, len(os.sched_getaffinity(0)) // arch.world_size)
 
 
-def _check_same(params: Mapping[str, Any], arch: Arch) -> None:
-    asked = [(name, getattr(arch, name), params.get(name, 1)) for name in ("tp", "pp", "ep")]
-    for name, found, wanted in [
-        *asked,
-        *differences(arch.linears, Precision.parse(params["format"]), arch.sources),
-    ]:
+def _check_same(params: EngineParams, arch: Arch) -> None:
+    layout = [("tp", arch.tp, params.tp), ("pp", arch.pp, params.pp), ("ep", arch.ep, params.ep)]
+    for name, found, wanted in [*layout, *differences(arch.linears, params.format, arch.sources)]:
         if found != wanted:
             raise SourceError(
                 f"config.json: {name} is {found!r}, the engine asks for {wanted!r}; "
@@ -127,7 +122,7 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: Path) -> dict[str, Any]:
+def _description(plan: Plan, params: EngineParams, stages: list[str], out: Path) -> dict[str, Any]:
     """Says what was built, for readers and for the runner."""
     arch, kept = plan.arch, cache_dtype(plan.arch.kv_cache, plan.dtype)
     cache = cache_bytes(arch, plan.dtype, plan.limits)
@@ -158,6 +153,6 @@ def _description(plan: Plan, params: Mapping[str, Any], stages: list[str], out: 
         "kv_bytes_per_token": arch.kv_bytes_per_token(kept.itemsize),
         "kv_cache_bytes": cache,
         "memory_bytes_per_rank": [loaded_bytes(out, arch, rank) + cache for rank in range(arch.world_size)],
-        "toolchain": {**params["toolchain"], "torch": torch.__version__},
+        "toolchain": {**params.toolchain, "torch": torch.__version__},
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
     }

@@ -3,19 +3,19 @@
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from artifacts import digest
 from pipeline.errors import BuildFailed
+from pipeline.step.parameters import EngineJob
 
 
-def name_of(job: Mapping[str, Any]) -> str:
+def name_of(job: EngineJob) -> str:
     """Name of a build: the same for the same settings and checkpoint, whatever store it is for."""
-    checkpoint = Path(job["inputs"]["sharded_checkpoint"]).name
-    return digest.of_json({"params": dict(job["params"]), "checkpoint": checkpoint})[:16]
+    checkpoint = job.inputs["sharded_checkpoint"].name
+    return digest.of_json({"params": job.params.document(), "checkpoint": checkpoint})[:16]
 
 
 @contextmanager

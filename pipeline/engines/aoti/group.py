@@ -124,7 +124,7 @@ class Ranks:
         lines = self.log(rank).read_text(errors="replace").splitlines() if self.log(rank).exists() else []
         tail = "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (nothing)"
         who = f"rank {rank} of {self.world_size} of the engine"
-        return full_disk.explained(BuildFailed(f"{who} {how}; the end of its log:\n{tail}"), who)
+        return full_disk.explain_failure(BuildFailed(f"{who} {how}; the end of its log:\n{tail}"), who)
 
 
 def serve(directory: Path, rank: int, meeting: tuple[int, int], pipe: Connection, log: Path) -> None:

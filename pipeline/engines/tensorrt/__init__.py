@@ -116,10 +116,6 @@ class Tensorrt:
         """What tactics and compatibility depend on: the toolchain's versions, the GPU and its driver."""
         return identity(request)
 
-    def places(self, request: BuildRequest) -> dict[str, Any]:
-        """The toolchain; timing caches are with what builds learn, which the store keeps by key."""
-        return {"toolchain": request.toolchain.as_dict() if request.toolchain else None}
-
     def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why a net cannot be built into the engine, which takes EAGLE-1."""
         return rank_file_reasons(net, request)

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,12 @@ from pipeline.engines.tensorrt.timing_cache import Reuse
 from pipeline.engines.tensorrt.workers import Workers, workers
 from pipeline.errors import BuildFailed
 from pipeline.process import process
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import EngineJob
 from pipeline.step.reuse import REPORT, TUNING
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
 from pipeline.trtllm.gpus_idle import Device
-
-Progress = Callable[[int, int, str], None]
 
 SHOWN_ERRORS = 5
 
@@ -63,21 +63,21 @@ class _Site:
     """Directory for the logs of parts that are being built."""
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Builds the engine, and what belongs to it; `job` follows the child-process contract.
+def build(job: EngineJob, progress: Progress) -> None:
+    """Builds the engine, and what belongs to it.
 
     Nothing of a part that fails is worth keeping: the caller discards `out`.
     """
-    params, places = job["params"], job["places"]
+    toolchain, out = job.places.toolchain, job.out
+    assert toolchain is not None
     parts = parts_of(job)
-    devices = gpus_idle.idle(params, max(part.world_size for part in parts))
-    earlier = Path(places[TUNING]) if TUNING in places else None
+    devices = gpus_idle.idle(job.params, max(part.world_size for part in parts))
     total = len(MARKS) * sum(part.world_size for part in parts)
     with tempfile.TemporaryDirectory(prefix="enginery-build-") as scratch:
         site = _Site(
-            toolchain=Toolchain.of(places["toolchain"]),
+            toolchain=toolchain,
             devices=devices,
-            earlier=earlier,
+            earlier=job.places.tuning,
             scratch=Path(scratch),
         )
         done = 0

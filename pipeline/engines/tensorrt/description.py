@@ -49,7 +49,7 @@ def checked(part: Part, out: Path, log: BuildLog, version: str) -> list[Differen
         if built_by and built_by != version:
             raise BackendUnavailable(
                 f"the {where} of the build says TensorRT-LLM {built_by}, the toolchain was probed as "
-                f"{version}; run again: `enginery toolchains` asks it anew"
+                f"{version}; run again: `enginery tools toolchains` asks it anew"
             )
     found_differences = differences(part.asked, part.settings, config)
     reducing = [str(difference) for difference in found_differences if difference.reduces]

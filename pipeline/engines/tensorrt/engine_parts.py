@@ -12,6 +12,7 @@ from pipeline.checkpoint.with_heads import PLAIN
 from pipeline.engines.tensorrt import support
 from pipeline.engines.tensorrt.engine_settings import DRAFT, EngineSettings
 from pipeline.errors import SourceError
+from pipeline.step.parameters import EngineJob
 from recipes.formats import FORMATS
 from recipes.precision import Precision
 
@@ -50,25 +51,25 @@ class Part:
         return [self.checkpoint / f"rank{rank}.safetensors" for rank in range(self.world_size)]
 
 
-def parts_of(job: Mapping[str, Any]) -> list[Part]:
-    """What a job builds, in order; SourceError where a checkpoint is not the one that the job describes.
+def parts_of(job: EngineJob) -> list[Part]:
+    """What a job builds, in order; SourceError where a checkpoint is not what the job says.
 
     An engine that checks draft tokens cannot return the logits of prompts. Its twin, of the same weights and
     settings without the drafts, can, and stands for it where scores are needed.
     """
-    params, inputs = job["params"], job["inputs"]
-    settings = EngineSettings.parse(params["options"])
-    target = _part("", Path(inputs["sharded_checkpoint"]), params, settings)
-    found = [target]
+    params, inputs = job.params.document(), job.inputs
+    settings = EngineSettings.parse(job.params.options)
+    target = _part("", inputs["sharded_checkpoint"], params, settings)
+    parts = [target]
     if settings.max_draft_len:
         file = PLAIN if (target.checkpoint / PLAIN).is_file() else CONFIG
-        found.append(_part(SCORING, target.checkpoint, params, settings.scored_twin(), file))
+        parts.append(_part(SCORING, target.checkpoint, params, settings.scored_twin(), file))
     if settings.draft is not None:
-        checkpoint = Path(inputs["draft_checkpoint"])
+        checkpoint = inputs["draft_checkpoint"]
         asked = {**params, "kv_cache": "auto", "format": _format(checkpoint)}
-        found.append(_part(DRAFT, checkpoint, asked, settings.draft))
-        _check_pair(target, found[-1])
-    return found
+        parts.append(_part(DRAFT, checkpoint, asked, settings.draft))
+        _check_pair(target, parts[-1])
+    return parts
 
 
 def read_config(checkpoint: Path, file: str = CONFIG) -> dict[str, Any]:

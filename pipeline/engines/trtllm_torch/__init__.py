@@ -97,10 +97,6 @@ class TrtllmTorch:
         """What decides the tactics that the autotuner picks: the toolchain, the GPU and its driver."""
         return identity(request)
 
-    def places(self, request: BuildRequest) -> dict[str, Any]:
-        """Where the toolchain is."""
-        return {"toolchain": request.toolchain.as_dict()} if request.toolchain is not None else {}
-
     def eagle_reasons(self, net: DraftNet, request: BuildRequest) -> Iterable[str]:
         """Why the library cannot load a net beside the model; it loads EAGLE-3."""
         return third_reasons(net.config, net.tensors, request.shape, request.engine.pp)

@@ -24,6 +24,8 @@ from pipeline.engines.trtllm_torch.torch_settings import DRAFT, SPECULATIVE, pas
 from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
+from pipeline.process.meter import Progress
+from pipeline.step.parameters import EngineJob, EngineParams
 from pipeline.step.reuse import REPORT
 from pipeline.toolchains.toolchain import Toolchain
 from pipeline.trtllm import gpus_idle
@@ -33,34 +35,29 @@ from pipeline.trtllm.proof import prove
 from pipeline.trtllm.session import AUTOTUNER_CACHE
 from pipeline.trtllm.windows import attention_windows
 from pipeline.weights.tensors import read_config
-from recipes.precision import Precision
-
-Progress = Callable[[int, int, str], None]
 
 PHASES = ("link", "warm up", "prove")
 MIXED = "mixed"
 
 
-def build(job: Mapping[str, Any], out: Path, progress: Progress) -> None:
-    """Writes `checkpoint/`, `tokenizer/`, `llm_options.yaml`, `tuning/` and `engine.json`.
-
-    `job` follows the child-process contract; params are those of every engine step.
-    """
-    params, toolchain = job["params"], Toolchain.of(job["places"]["toolchain"])
-    chosen = gpus_idle.one_per_rank(params, params["tp"] * params["pp"])
+def build(job: EngineJob, progress: Progress) -> None:
+    """Writes `checkpoint/`, `tokenizer/`, `llm_options.yaml`, `tuning/` and `engine.json`."""
+    params, toolchain, out = job.params, job.places.toolchain, job.out
+    assert toolchain is not None
+    chosen = gpus_idle.one_per_rank(params)
     env = {gpus_idle.VISIBLE: gpus_idle.visible(chosen)}
     clock = Clock(progress)
     with clock.phase("link"):
-        _place(job, out)
+        _place(job)
     shape = read_shape(read_config(out / CHECKPOINT))
-    key = tuning_key(out / CHECKPOINT, params["options"])
+    key = tuning_key(out / CHECKPOINT, params.options)
     (out / "engine.json").write_text(_json(_description(params, shape, out, key)))
     before = used_bytes()
     with Peak(before) as peak:
         with clock.phase("warm up"):
-            made = _warm_up(job, out, toolchain, key, env)
+            made = _warm_up(job, toolchain, key, env)
         with clock.phase("prove"), opened(_loading(out, toolchain, env)) as engine:
-            proof = prove(engine, shape.vocab_size, params["max_seq_len"])
+            proof = prove(engine, shape.vocab_size, params.max_seq_len)
     report = {
         "seconds": clock.seconds,
         "peak_gpu_memory_bytes": peak.bytes,
@@ -87,18 +84,18 @@ class Clock:
         self.seconds[name] = round(time.monotonic() - start, 3)
 
 
-def _place(job: Mapping[str, Any], out: Path) -> None:
+def _place(job: EngineJob) -> None:
     """Puts everything but the autotuner's findings in its place."""
-    source, options = Path(job["inputs"]["quantized_checkpoint"]), job["params"]["options"]
+    source, options, out = job.inputs["quantized_checkpoint"], job.params.options, job.out
     link_tree(source, out / CHECKPOINT)
     (out / "tokenizer").mkdir()
     copy_tokenizer(source, out / "tokenizer")
     speculative = options.get("speculative_config") or {}
     if speculative.get("speculative_model_dir") == DRAFT:
-        draft = job["inputs"].get("draft_checkpoint")
+        draft = job.inputs.get("draft_checkpoint")
         if draft is None:
             raise BuildFailed("speculative: the plan made no draft checkpoint; name one in speculative.draft")
-        link_tree(Path(draft), out / DRAFT)
+        link_tree(draft, out / DRAFT)
     (out / OPTIONS).write_text(yaml.safe_dump(passed(options), sort_keys=True))
 
 
@@ -120,22 +117,20 @@ def tuning_key(checkpoint: Path, options: Mapping[str, Any]) -> str:
     return digest.of_json({"config": config, "options": dict(options)})
 
 
-def _warm_up(
-    job: Mapping[str, Any], out: Path, toolchain: Toolchain, key: str, env: Mapping[str, str]
-) -> dict[str, Any]:
-    """Fills `tuning/` by loading the engine for one prompt; returns its files, or why there are none.
+def _warm_up(job: EngineJob, toolchain: Toolchain, key: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """Fills `tuning/` by loading the engine for one prompt; says what is there, and why where nothing is.
 
     The autotuner reads and writes the file that an environment variable names.
     """
-    params, tuning = job["params"], out / TUNING
-    world_size = params["tp"] * params["pp"]
-    here = autotuner.identity(params["toolchain"], world_size, key)
+    params, out, tuning = job.params, job.out, job.out / TUNING
+    world_size = params.tp * params.pp
+    here = autotuner.identity(params.toolchain, world_size, key)
     table = table_of(toolchain.version)
     if table is None or not table.autotuner_cache:
         return {"files": [], "why": f"TensorRT-LLM {toolchain.version} keeps no autotuner cache on disk"}
-    if not params["options"]["enable_autotuner"]:
+    if not params.options["enable_autotuner"]:
         return {"files": [], "why": "engine.options.enable_autotuner is off"}
-    earlier = Path(job["places"]["tuning"]) if "tuning" in job["places"] else None
+    earlier = job.places.tuning
     refused = autotuner.offered(earlier, here)
     tuning.mkdir()
     if earlier is not None and not refused:
@@ -161,44 +156,44 @@ def _loading(out: Path, toolchain: Toolchain, env: Mapping[str, str]) -> Callabl
     return make
 
 
-def _description(params: Mapping[str, Any], shape: ModelShape, out: Path, key: str) -> dict[str, Any]:
+def _description(params: EngineParams, shape: ModelShape, out: Path, key: str) -> dict[str, Any]:
     """Says what was built, for readers and for the runner."""
-    precision, options = Precision.parse(params["format"]), params["options"]
+    precision, options = params.format, params.options
     weights = weight_files(out / CHECKPOINT)
     if not weights:
         raise SourceError(f"{out / CHECKPOINT}: no safetensors files; build from a quantized checkpoint")
-    world_size = params["tp"] * params["pp"]
+    world_size = params.tp * params.pp
     dtype = options.get("dtype", "auto")
-    cache, draft = kv_cache_bytes(params, shape), out / DRAFT
+    cache, draft = kv_cache_bytes(params, shape, params.kv_cache), out / DRAFT
     if draft.is_dir():
         weights |= {f"{DRAFT}/{name}": size for name, size in weight_files(draft).items()}
-        cache += kv_cache_bytes({**params, "kv_cache": "auto"}, _drafting(draft, options))
+        cache += kv_cache_bytes(params, _drafting(draft, options), "auto")
     return {
         "backend": "trtllm_torch",
         "format": precision.default.name if precision.uniform else MIXED,
         "device": "cuda",
         "dtype": shape.dtype if dtype == "auto" else dtype,
-        "kv_cache": params["kv_cache"],
-        "tp": params["tp"],
-        "pp": params["pp"],
-        "ep": params["ep"],
+        "kv_cache": params.kv_cache,
+        "tp": params.tp,
+        "pp": params.pp,
+        "ep": params.ep,
         "world_size": world_size,
         "vocab_size": shape.vocab_size,
-        "max_batch_size": params["max_batch_size"],
-        "max_seq_len": params["max_seq_len"],
+        "max_batch_size": params.max_batch_size,
+        "max_seq_len": params.max_seq_len,
         "max_num_tokens": options["max_num_tokens"],
-        "attention_windows": attention_windows(shape.windows, params["max_seq_len"]),
-        "target": params["target"],
-        "gpu": params["toolchain"]["gpu"],
-        "sm": params["toolchain"]["sm"],
-        "driver": params["toolchain"]["driver"],
+        "attention_windows": attention_windows(shape.windows, params.max_seq_len),
+        "target": params.target,
+        "gpu": params.toolchain["gpu"],
+        "sm": params.toolchain["sm"],
+        "driver": params.toolchain["driver"],
         "settings": dict(options),
         "differences": [],
         "tuning_key": key,
         "weight_bytes": weights,
         "kv_cache_bytes": cache,
         "memory_bytes_per_rank": [sum(weights.values()) // world_size + cache] * world_size,
-        "toolchain": dict(params["toolchain"]["versions"]),
+        "toolchain": dict(params.toolchain["versions"]),
     }
 
 
@@ -214,12 +209,12 @@ def weight_files(checkpoint: Path) -> dict[str, int]:
     return {file.name: file.stat().st_size for file in sorted(checkpoint.glob("*.safetensors"))}
 
 
-def kv_cache_bytes(params: Mapping[str, Any], shape: ModelShape) -> int:
+def kv_cache_bytes(params: EngineParams, shape: ModelShape, kv_cache: str) -> int:
     """A rank's KV cache when every request is as long as it may be; the library's pool is what is left."""
-    element = 1 if params["kv_cache"] == "fp8" else 2
-    heads = max(1, shape.num_kv_heads // params["tp"])
-    per_token = 2 * -(-shape.num_layers // params["pp"]) * heads * shape.head_dim * element
-    return int(params["max_batch_size"] * params["max_seq_len"] * per_token)
+    element = 1 if kv_cache == "fp8" else 2
+    heads = max(1, shape.num_kv_heads // params.tp)
+    per_token = 2 * -(-shape.num_layers // params.pp) * heads * shape.head_dim * element
+    return params.max_batch_size * params.max_seq_len * per_token
 
 
 def _json(document: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a card says, apart from how it looks: a version, its standing, its history, its bytes; pure."""
+"""The content of a card, apart from its layout: a version, its standing, its history, its bytes; pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from artifacts.registry.remarks import Notice, Remarks
 from artifacts.registry.telling import describe_event
 from artifacts.version import Event, VersionRecord
 from pipeline.engines import find_backend
-from pipeline.pages.card.card_words import NONE, moment, number, size
+from pipeline.units import NONE, moment, number, size
 
 Pairs = list[tuple[str, str]]
 """What, and its value in words."""
@@ -41,10 +41,10 @@ def concerns(event: Event, number: int) -> bool:
 
 def notices(card: Card) -> list[Notice]:
     """Everything in the way of using the version without a second look, worst first."""
-    said = remarks.notices(card.record, card.remarks)
+    stated = remarks.notices(card.record, card.remarks)
     damage = [Notice(tone="bad", text=problem) for problem in card.problems]
-    found = [*said, *damage, *_explained(card)]
-    return sorted(found, key=lambda one: TONES.index(one.tone))
+    every = [*stated, *damage, *_explained(card)]
+    return sorted(every, key=lambda notice: TONES.index(notice.tone))
 
 
 def _explained(card: Card) -> Iterator[Notice]:
@@ -67,8 +67,8 @@ def summary(record: VersionRecord) -> str:
     """The version in half a line: `int4_awq · aoti · tp 2, pp 1 · cpu`."""
     facts = record.facts
     ranks = ", ".join(f"{axis} {facts[axis]}" for axis in ("tp", "pp") if axis in facts)
-    known = (facts.get("format"), facts.get("backend"), ranks, hardware(facts))
-    return " · ".join(str(one) for one in known if one)
+    parts = (facts.get("format"), facts.get("backend"), ranks, hardware(facts))
+    return " · ".join(str(part) for part in parts if part)
 
 
 def hardware(facts: Mapping[str, Any]) -> str:
@@ -106,11 +106,11 @@ def built_for(record: VersionRecord) -> Pairs:
         ("requests at once", facts.get("max_batch_size")),
         ("tokens per request", facts.get("max_seq_len")),
     )
-    return [(what, str(value)) for what, value in rows if value not in (None, "")]
+    return [(label, str(value)) for label, value in rows if value not in (None, "")]
 
 
 def origin(card: Card) -> Pairs:
-    """Where it came from, and who vouches for it."""
+    """Its origin, and its signatures."""
     record, source = card.record, card.record.source
     licence = source.get("licence")
     rows = (
@@ -122,7 +122,7 @@ def origin(card: Card) -> Pairs:
         ("engine key", record.engine_key),
         ("manifest digest", record.manifest_digest),
     )
-    return [(what, str(value)) for what, value in rows if value]
+    return [(label, str(value)) for label, value in rows if value]
 
 
 NAMES = {
@@ -132,7 +132,7 @@ NAMES = {
     "baseline_perplexity": "perplexity of the source",
     "engine_perplexity": "perplexity of the engine",
 }
-"""Accuracy metrics in the order people read them."""
+"""Accuracy metrics, in the order of the card."""
 
 
 def accuracy(record: VersionRecord) -> list[dict[str, str]]:
@@ -140,11 +140,11 @@ def accuracy(record: VersionRecord) -> list[dict[str, str]]:
     checks = {check["metric"]: check for check in record.checks}
     rows = []
     for name in (*NAMES, *(extra for extra in checks if extra not in NAMES)):
-        found = next((metric for metric in record.metrics if metric.name == name), None)
-        if found is None and name not in checks:
+        match = next((metric for metric in record.metrics if metric.name == name), None)
+        if match is None and name not in checks:
             continue
         check = checks.get(name, {})
-        values = (found.value, found.low, found.high) if found else _values(check)
+        values = (match.value, match.low, match.high) if match else _values(check)
         rows.append(
             {
                 "metric": NAMES.get(name, name),
@@ -187,16 +187,16 @@ STORED = {
     "quantized_checkpoint": "quantized checkpoint",
     "engine": "engine",
 }
-"""Artifacts whose bytes people compare."""
+"""Artifacts whose sizes the card compares."""
 
 
 def on_disk(card: Card) -> list[tuple[str, int]]:
     """What is compared on disk, in bytes; the engine's size is known without a store."""
-    found = dict(card.stored)
+    stored = dict(card.stored)
     recorded = card.record.metric("size_bytes")
     if recorded is not None:
-        found["engine"] = int(recorded)
-    return [(STORED[kind], found[kind]) for kind in STORED if kind in found]
+        stored["engine"] = int(recorded)
+    return [(STORED[kind], stored[kind]) for kind in STORED if kind in stored]
 
 
 def in_memory(record: VersionRecord) -> list[tuple[str, int, int]]:
@@ -222,9 +222,9 @@ def commands(record: VersionRecord) -> list[str]:
     backend = find_backend(record.facts.get("backend"))
     server = backend.server if backend is not None else None
     served = f"enginery export {reference} --to {server} --out ./serving"
-    tried = f"enginery generate {reference} 'Once upon a time'"
+    example = f"enginery generate {reference} 'Once upon a time'"
     return [
         f"enginery pull {reference} ./engine",
         f"enginery verify {reference}",
-        served if server is not None else tried,
+        served if server is not None else example,
     ]

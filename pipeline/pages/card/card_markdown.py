@@ -7,7 +7,7 @@ import yaml
 
 from pipeline.pages.card import card_content
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import number, size
+from pipeline.units import number, size
 
 SPECIAL = re.compile(r"[\\`*\[\]>|#~!]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something in Markdown; an underscore inside a word does not."""
@@ -28,13 +28,13 @@ def page(of: Card, parts: Mapping[str, str]) -> str:
     """The title, what must be known, and these sections; empty ones are left out."""
     record = of.record
     aliases = ", ".join(f"@{alias}" for alias in record.aliases) or "no alias"
-    found = [
+    blocks = [
         f"# {plain(record.reference)}",
         f"**{plain(record.verdict)}** · {plain(aliases)} · {plain(card_content.summary(record))}",
-        "\n".join(f"> **{one.tone}**: {plain(one.text)}  " for one in card_content.notices(of)),
+        "\n".join(f"> **{notice.tone}**: {plain(notice.text)}  " for notice in card_content.notices(of)),
         *(f"## {title}\n\n{body}" for title, body in parts.items() if body),
     ]
-    return "\n\n".join(part for part in found if part) + "\n"
+    return "\n\n".join(part for part in blocks if part) + "\n"
 
 
 def sections(of: Card) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _speeds(of: Card) -> str:
 
 
 def _sizes(of: Card) -> str:
-    disk = [(what, size(num_bytes)) for what, num_bytes in card_content.on_disk(of)]
+    disk = [(label, size(num_bytes)) for label, num_bytes in card_content.on_disk(of)]
     ranks = [
         (f"memory, {rank}", f"{size(weights)} weights, {size(cache)} KV cache")
         for rank, weights, cache in card_content.in_memory(of.record)

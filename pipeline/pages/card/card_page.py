@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from pipeline.pages.card import card_content, card_plots
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import moment, number, size
+from pipeline.units import moment, number, size
 
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
@@ -31,16 +31,16 @@ def policy() -> str:
 
 
 def environment(*folders: Path) -> Environment:
-    """Templates that escape whatever they are given, and refuse a name that nobody gave."""
-    found = Environment(
+    """Templates that escape every value, and raise for an undefined name."""
+    environment = Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(number=number, size=size, moment=moment)
-    return found
+    environment.filters.update(number=number, size=size, moment=moment)
+    return environment
 
 
 @cache
@@ -50,8 +50,10 @@ def _templates() -> Environment:
 
 def both(draw: Callable[[float], str]) -> Markup:
     """A picture for desks and one for phones, of which the style shows one; nothing where there is none."""
-    found = [(css, draw(width)) for css, width in (("desk", card_plots.WIDE), ("phone", card_plots.NARROW))]
-    return Markup("".join(f'<div class="{css}">{drawn}</div>' for css, drawn in found if drawn))
+    drawings = [
+        (css, draw(width)) for css, width in (("desk", card_plots.WIDE), ("phone", card_plots.NARROW))
+    ]
+    return Markup("".join(f'<div class="{css}">{drawn}</div>' for css, drawn in drawings if drawn))
 
 
 def body(of: Card) -> Markup:

@@ -5,8 +5,8 @@ from typing import Any
 
 from artifacts.version import VersionRecord
 from pipeline.pages.card.card_content import in_memory, speeds
-from pipeline.pages.card.card_words import number, size
 from pipeline.pages.card.svg import Axis, around, box, from_zero, line, mark, path, picture, short, text
+from pipeline.units import number, size
 
 PANEL = 300
 """Width of an accuracy panel, pixels."""
@@ -32,16 +32,16 @@ def accuracy(records: Sequence[VersionRecord]) -> list[str]:
 
 
 def _check(record: VersionRecord, metric: str) -> Mapping[str, Any] | None:
-    found = next((check for check in record.checks if check.get("metric") == metric), None)
-    whole = found is not None and all(found.get(name) is not None for name in ("value", "low", "high"))
-    return found if whole else None
+    match = next((check for check in record.checks if check.get("metric") == metric), None)
+    whole = match is not None and all(match.get(name) is not None for name in ("value", "low", "high"))
+    return match if whole else None
 
 
 def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     name, better, side = SHOWN[metric]
-    known = [check for check in checks if check is not None]
-    limits = sorted({check["limit"] for check in known if check.get("limit") is not None})
-    ends = [check[end] for check in known for end in ("low", "high")]
+    measured = [check for check in checks if check is not None]
+    limits = sorted({check["limit"] for check in measured if check.get("limit") is not None})
+    ends = [check[end] for check in measured for end in ("low", "high")]
     axis = around([*ends, *limits], 12, PANEL - 12)
     bottom = 58 + 40 * len(checks)
     shapes = [text(12, 16, name, "strong"), text(12, 32, better, "faint")]
@@ -51,7 +51,7 @@ def _panel(metric: str, checks: Sequence[Mapping[str, Any] | None]) -> str:
     for series, check in enumerate(checks):
         if check is not None:
             shapes += _interval(axis, check, 68 + 40 * series, series)
-    values = "; ".join(f"{number(c['value'])} ({number(c['low'])} to {number(c['high'])})" for c in known)
+    values = "; ".join(f"{number(c['value'])} ({number(c['low'])} to {number(c['high'])})" for c in measured)
     limit = f", limit {number(limits[0])}" if len(limits) == 1 else ""
     return picture(PANEL, bottom + 30, f"{name}: {values}{limit}", shapes)
 
@@ -95,24 +95,26 @@ def throughput(records: Sequence[VersionRecord], width: float = WIDE) -> str:
         [row for row in speeds(record) if {"tokens_per_s", "tokens_per_s_per_user"} <= row.keys()]
         for record in records
     ]
-    rows = [row for found in lines for row in found]
+    rows = [row for points in lines for row in points]
     if not rows:
         return ""
     height, left, bottom = 300.0, 64.0, 250.0
     x = from_zero([row["tokens_per_s_per_user"] for row in rows], left, width - 70)
     y = from_zero([row["tokens_per_s"] for row in rows], bottom, 24)
     shapes = _grid(x, y)
-    for series, found in enumerate(lines):
-        places = [(x.at(row["tokens_per_s_per_user"]), y.at(row["tokens_per_s"])) for row in found]
+    for series, points in enumerate(lines):
+        places = [(x.at(row["tokens_per_s_per_user"]), y.at(row["tokens_per_s"])) for row in points]
         shapes.append(path(places, f"curve s{series}"))
-        for (px, py), row in zip(places, found, strict=True):
+        for (px, py), row in zip(places, points, strict=True):
             shapes += [mark(px, py, series), text(px + 10, py - 8, f"batch {row['batch_size']:.0f}")]
     shapes += [
         text((left + width - 20) / 2, height - 8, "output tokens/s that each user sees", "faint", "middle"),
         text(left - 50, 14, "output tokens/s, all users", "faint"),
     ]
-    said = "; ".join(f"batch {row['batch_size']:.0f}: {number(row['tokens_per_s'])} tokens/s" for row in rows)
-    return picture(width, height, f"Throughput against speed per user: {said}", shapes)
+    values = "; ".join(
+        f"batch {row['batch_size']:.0f}: {number(row['tokens_per_s'])} tokens/s" for row in rows
+    )
+    return picture(width, height, f"Throughput against speed per user: {values}", shapes)
 
 
 def _grid(x: Axis, y: Axis) -> list[str]:
@@ -144,8 +146,8 @@ def bars(rows: Sequence[tuple[str, int, int]], width: float = WIDE) -> str:
             box(left, y, length, 20, f"bar s{series}"),
             text(left + length + 8, y + 15, size(num_bytes), "strong"),
         ]
-    said = "; ".join(f"{label} {size(num_bytes)}" for label, num_bytes, _ in rows)
-    return picture(width, 12 + 30 * len(rows), f"Size: {said}", shapes)
+    values = "; ".join(f"{label} {size(num_bytes)}" for label, num_bytes, _ in rows)
+    return picture(width, 12 + 30 * len(rows), f"Size: {values}", shapes)
 
 
 def memory(record: VersionRecord, width: float = WIDE) -> str:
@@ -160,13 +162,13 @@ def memory(record: VersionRecord, width: float = WIDE) -> str:
     shapes = []
     for index, (label, weights, cache) in enumerate(rows):
         y = 8.0 + 30 * index
-        said = f"{size(weights)} weights" + (f" + {size(cache)} KV cache" if cache else "")
-        said = size(weights + cache) if narrow else said
+        label_text = f"{size(weights)} weights" + (f" + {size(cache)} KV cache" if cache else "")
+        label_text = size(weights + cache) if narrow else label_text
         shapes += [
             text(left - 10, y + 15, label, "", "end"),
             box(left, y, scale * weights, 20, "bar s0"),
             box(left + scale * weights, y, scale * cache, 20, "bar cache"),
-            text(left + scale * (weights + cache) + 8, y + 15, said),
+            text(left + scale * (weights + cache) + 8, y + 15, label_text),
         ]
     whole = "; ".join(f"{label}: {size(weights + cache)}" for label, weights, cache in rows)
     return picture(width, 12 + 30 * len(rows), f"Memory per rank: {whole}", shapes)

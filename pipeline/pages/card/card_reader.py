@@ -9,11 +9,11 @@ from pipeline.pages.card.card_content import STORED, Card, concerns
 
 def card_of(record: VersionRecord, registry: Registry, store: LocalStore | None) -> Card:
     """Everything known about a version; sizes only of what the store has."""
-    here = (record.name, record.number)
+    version = (record.name, record.number)
     stored, problems = _stored(record, store)
     return Card(
         record=record,
-        remarks=registry.remarks([here])[here],
+        remarks=registry.remarks([version])[version],
         events=tuple(event for event in registry.events(record.name) if concerns(event, record.number)),
         stored=stored,
         problems=problems,

@@ -39,9 +39,9 @@ def mark(x: float, y: float, series: int) -> str:
     return f'<polygon points="{corners}" class="mark s{series}"/>'
 
 
-def picture(width: float, height: float, what: str, shapes: Iterable[str]) -> str:
-    """The whole picture; `what` is read to those who cannot see it."""
-    label = escape(what)
+def picture(width: float, height: float, title: str, shapes: Iterable[str]) -> str:
+    """The whole picture; screen readers read `title`."""
+    label = escape(title)
     return (
         f'<svg class="plot" role="img" aria-label="{label}" viewBox="0 0 {width:.0f} {height:.0f}" '
         f'width="{width:.0f}" height="{height:.0f}" xmlns="http://www.w3.org/2000/svg">'
@@ -62,8 +62,8 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Where a value is, in pixels."""
-        low, high, here = (math.log10(x) if self.log else x for x in (self.low, self.high, value))
-        return self.start + (here - low) / (high - low) * (self.end - self.start)
+        low, high, position = (math.log10(x) if self.log else x for x in (self.low, self.high, value))
+        return self.start + (position - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int = 4) -> list[float]:
         """Round values along the axis, about `count`."""

@@ -131,13 +131,13 @@ def _reads(routes: APIRouter, reading: Reading) -> None:
         return Engines(total, offset, rows)
 
     @routes.get("/versions", tags=["read"])
-    def list_versions(wanted: Annotated[Wanted, Depends()], offset: Offset = 0, limit: Limit = 50) -> Page:
+    def list_versions(query: Annotated[Wanted, Depends()], offset: Offset = 0, limit: Limit = 50) -> Page:
         """Versions, without their recipes."""
-        return reading.versions(wanted, offset=offset, limit=limit)
+        return reading.versions(query, offset=offset, limit=limit)
 
     @routes.get("/versions/{reference:path}", tags=["read"])
     def show_version(reference: str) -> Document:
-        """One version in full: NAME, NAME:NUMBER or NAME@ALIAS."""
+        """One version with all its data: NAME, NAME:NUMBER or NAME@ALIAS."""
         card = reading.card(reference)
         return Document(card.record.as_dict(), notices(card), **card.remarks.as_dict(), events=card.events)
 
@@ -161,29 +161,29 @@ def _more_reads(routes: APIRouter, reading: Reading) -> None:
 
     @routes.get("/find", tags=["read"])
     def find_for_host(host: Annotated[Host, Query()]) -> list[Found]:
-        """Versions that load on a host, best first; then the others, each with why it was dropped."""
-        wanted = host.model_dump(exclude_none=True, exclude={"rank", "limit"})
+        """Versions that load on a host, best first; then the others, each with its reasons."""
+        query = host.model_dump(exclude_none=True, exclude={"rank", "limit"})
         return [
-            Found(one.record.reference, one.dropped, _figures(one.record))
-            for one in reading.find(wanted, host.rank, host.limit)[: host.limit]
+            Found(match.record.reference, match.dropped, _figures(match.record))
+            for match in reading.find(query, host.rank, host.limit)[: host.limit]
         ]
 
 
 def _figures(record: Listed | VersionRecord) -> dict[str, float]:
     if isinstance(record, Listed):
         return dict(record.figures)
-    return {one.name: one.value for one in record.metrics if "@" not in one.name}
+    return {metric.name: metric.value for metric in record.metrics if "@" not in metric.name}
 
 
 def _writes(routes: APIRouter, reading: Reading) -> None:
     @routes.post("/promote", tags=["change"], dependencies=[BEARER])
-    def promote(asked: Promotion) -> Moved:
-        """Point an alias at a version, unless somebody moved it first."""
-        record = reading.promote(asked.reference, asked.alias, expect=asked.expect)
-        return Moved(name=record.name, alias=asked.alias, number=record.number, was=asked.expect)
+    def promote(request: Promotion) -> Moved:
+        """Point an alias at a version, if it still points where `expect` says."""
+        record = reading.promote(request.reference, request.alias, expect=request.expect)
+        return Moved(name=record.name, alias=request.alias, number=record.number, was=request.expect)
 
     @routes.post("/rollback", tags=["change"], dependencies=[BEARER])
-    def rollback(asked: Rollback) -> Moved:
-        """Point an alias at the version before its last move."""
-        number = reading.rollback(asked.name, asked.alias, expect=asked.expect)
-        return Moved(name=asked.name, alias=asked.alias, number=number, was=asked.expect)
+    def rollback(request: Rollback) -> Moved:
+        """Point an alias at its previous version."""
+        number = reading.rollback(request.name, request.alias, expect=request.expect)
+        return Moved(name=request.name, alias=request.alias, number=number, was=request.expect)

@@ -6,7 +6,7 @@ from typing import Any
 
 from artifacts.finding.comparison import Comparison, Measured, Setting
 from artifacts.version import Metric
-from pipeline.pages.card.card_words import NONE, number, size
+from pipeline.units import NONE, number, size
 
 VERDICTS: Mapping[str, str] = {"noise": "within noise", "unsure": "not comparable"}
 """Judgements whose own word would not do on a page."""
@@ -29,31 +29,37 @@ class Row:
 
 def sections(comparison: Comparison) -> dict[str, list[Row]]:
     """Title -> rows, figures before settings: what people look for comes first."""
-    found = {
-        title: [_measured(one) if isinstance(one, Measured) else _setting(one) for one in rows]
+    rows_by_title = {
+        title: [
+            _measured(difference) if isinstance(difference, Measured) else _setting(difference)
+            for difference in rows
+        ]
         for title, rows in comparison.sections
     }
     first = ("accuracy", "speed", "size")
-    return {title: found[title] for title in (*first, *(rest for rest in found if rest not in first))}
+    return {
+        title: rows_by_title[title]
+        for title in (*first, *(rest for rest in rows_by_title if rest not in first))
+    }
 
 
-def _measured(one: Measured) -> Row:
-    figure, _, batch = one.name.partition("@")
-    before, after = one.before.value, one.after.value
+def _measured(measurement: Measured) -> Row:
+    figure, _, batch = measurement.name.partition("@")
+    before, after = measurement.before.value, measurement.after.value
     return Row(
-        what=f"{one.words}, batch {batch}" if batch else one.words,
-        a=_value(figure, one.before),
-        b=_value(figure, one.after),
-        verdict=VERDICTS.get(one.judgement, one.judgement),
+        what=f"{measurement.words}, batch {batch}" if batch else measurement.words,
+        a=_value(figure, measurement.before),
+        b=_value(figure, measurement.after),
+        verdict=VERDICTS.get(measurement.judgement, measurement.judgement),
         by=_share(before, after),
-        why=one.why,
+        why=measurement.why,
     )
 
 
 def _share(before: float, after: float) -> str:
     """The change as a share; empty where it rounds to nothing."""
-    said = f"{after / before - 1:+.0%}" if before > 0 else ""
-    return "" if said in ("+0%", "-0%") else said
+    change = f"{after / before - 1:+.0%}" if before > 0 else ""
+    return "" if change in ("+0%", "-0%") else change
 
 
 def _value(figure: str, metric: Metric) -> str:
@@ -63,9 +69,11 @@ def _value(figure: str, metric: Metric) -> str:
     return f"{number(metric.value)}{interval}"
 
 
-def _setting(one: Setting) -> Row:
-    return Row(what=one.place, a=_shown(one.before), b=_shown(one.after), verdict="differs")
+def _setting(setting: Setting) -> Row:
+    return Row(
+        what=setting.place, a=_setting_text(setting.before), b=_setting_text(setting.after), verdict="differs"
+    )
 
 
-def _shown(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     return NONE if value in (None, "") else str(value)

@@ -1,4 +1,4 @@
-"""Connections that end: nobody who sends or reads slowly, or not at all, keeps others out."""
+"""Connections with deadlines: slow or silent clients do not block others."""
 
 import asyncio
 from typing import Any, Literal
@@ -12,14 +12,14 @@ WITHIN_S: dict[Phase, float] = {"request": 10.0, "body": 10.0, "answer": 60.0}
 through; an idle connection is closed by the server after 5 s."""
 
 MOST = 200
-"""Connections at once. The last tenth is for newcomers: for each of them, whoever has owed its request for
-longest goes."""
+"""Connections at once. The last tenth is for newcomers: for each of them, the connection that
+has waited longest for its request is closed."""
 
 TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class Connection(H11Protocol):
-    """One connection, with a clock for what its client owes."""
+    """One connection, with a deadline for each phase of a request."""
 
     _phase: Phase = "request"
     _since = 0.0
@@ -52,12 +52,12 @@ class Connection(H11Protocol):
 
     @property
     def waits_since(self) -> float | None:
-        """Since when its client owes a request, by the loop's clock; None where we are at work for it."""
+        """Loop time since which we wait for its request; None while a request is processed."""
         return self._since if self._phase == "request" else None
 
     def end(self) -> None:
         """Ends it at once, whatever the client does."""
-        self._phase = "answer"  # it owes nothing any more
+        self._phase = "answer"  # no deadline applies any more
         self.connections.discard(self)
         self.transport.abort()
 
@@ -81,7 +81,7 @@ class Connection(H11Protocol):
 
 
 def _end_longest(connections: "set[Any]") -> None:
-    """Ends the connection that has owed a request for longest, if there is one."""
-    waiting = [one for one in connections if one.waits_since is not None]
+    """Closes the connection that has waited longest for its request, if there is one."""
+    waiting = [connection for connection in connections if connection.waits_since is not None]
     if waiting:
-        min(waiting, key=lambda one: one.waits_since).end()
+        min(waiting, key=lambda connection: connection.waits_since).end()

@@ -80,7 +80,7 @@ class Meter:
     """Counts and times requests by route, so that names in addresses make no series of their own."""
 
     def __init__(self, reading: Reading) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series, and nobody asks when a counter began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series for no use
         self._registry = CollectorRegistry()
         self._registry.register(RegistryCollector(reading))
         self._requests = Counter(

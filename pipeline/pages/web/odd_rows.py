@@ -1,4 +1,4 @@
-"""Rows of the registry that are left out of an answer because they are odd: said on pages and in a header."""
+"""Invalid rows of the registry, left out of an answer: named on pages and in a header."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,11 +15,11 @@ def with_odd_rows(app: ASGIApp) -> ASGIApp:
     """Answers with a header that names the rows an answer leaves out; none where it leaves out none."""
 
     async def answered(scope: Scope, receive: Receive, send: Send) -> None:
-        with rows.collecting() as found:
+        with rows.collecting() as problems:
 
             async def told(message: Message) -> None:
-                if message["type"] == "http.response.start" and found:
-                    MutableHeaders(scope=message)[HEADER] = _line(list(found))
+                if message["type"] == "http.response.start" and problems:
+                    MutableHeaders(scope=message)[HEADER] = _line(list(problems))
                 await send(message)
 
             await app(scope, receive, told)
@@ -27,13 +27,13 @@ def with_odd_rows(app: ASGIApp) -> ASGIApp:
     return answered
 
 
-def _line(found: list[str]) -> str:
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ("; ".join(found[:SHOWN]) + more).encode("ascii", "backslashreplace").decode()
+def _line(problems: list[str]) -> str:
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return ("; ".join(problems[:SHOWN]) + more).encode("ascii", "backslashreplace").decode()
 
 
 def on_page() -> list[str]:
     """What a page says of the rows that it leaves out."""
-    found = rows.collected()
-    more = [f"and {len(found) - SHOWN} more: see `enginery verify --all`"] if len(found) > SHOWN else []
-    return [*found[:SHOWN], *more]
+    problems = rows.collected()
+    more = [f"and {len(problems) - SHOWN} more: see `enginery verify --all`"] if len(problems) > SHOWN else []
+    return [*problems[:SHOWN], *more]

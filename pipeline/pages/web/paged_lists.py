@@ -96,16 +96,16 @@ class Page:
     rows: list[Summary]
 
 
-def versions(database: Database, wanted: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
+def versions(database: Database, query: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
     """The versions wanted, from `offset` on, and how many there are."""
     if not database.exists():
         return Page(0, offset, [])
     with database.reading() as db:
-        known = rows.facts(db.execute(select(facts)))
-        suits = _conditions(wanted, known)
+        version_facts = rows.facts(db.execute(select(facts)))
+        suits = _conditions(query, version_facts)
         total = db.scalar(select(func.count()).select_from(version).where(*suits)) or 0
-        found = rows.select_rows(db, version, _ordered(wanted.sort, suits).offset(offset).limit(limit))
-        return Page(total, offset, _summaries(db, _with_facts(found, known), known))
+        records = rows.select_rows(db, version, _ordered(query.sort, suits).offset(offset).limit(limit))
+        return Page(total, offset, _summaries(db, _with_facts(records, version_facts), version_facts))
 
 
 def engines(
@@ -114,7 +114,7 @@ def engines(
     """How many names contain the words, and some of them, those published to last first."""
     if not database.exists():
         return 0, []
-    said = _contains(text, version.c.name)
+    matches = _contains(text, version.c.name)
     grouped = (
         select(
             version.c.name,
@@ -122,19 +122,19 @@ def engines(
             func.max(version.c.number).label("newest"),
             func.max(version.c.published_at).label("published_at"),
         )
-        .where(*said)
+        .where(*matches)
         .group_by(version.c.name)
     )
     with database.reading() as db:
-        total = db.scalar(select(func.count(version.c.name.distinct())).where(*said)) or 0
+        total = db.scalar(select(func.count(version.c.name.distinct())).where(*matches)) or 0
         latest = grouped.order_by(func.max(version.c.published_at).desc(), version.c.name)
-        found = db.execute(latest.offset(offset).limit(limit)).all()
-        named = [row.name for row in found if rows.row_problem(version, {"name": row.name}) is None]
+        page = db.execute(latest.offset(offset).limit(limit)).all()
+        names = [row.name for row in page if rows.row_problem(version, {"name": row.name}) is None]
         pointing: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        here = select(alias).where(alias.c.name.in_(named)).order_by(alias.c.alias)
-        for row in rows.select_rows(db, alias, here):
+        pointed = select(alias).where(alias.c.name.in_(names)).order_by(alias.c.alias)
+        for row in rows.select_rows(db, alias, pointed):
             pointing[row.name][row.alias] = row.number
-        return total, [one for row in found if (one := _engine(db, row, pointing)) is not None]
+        return total, [engine_row for row in page if (engine_row := _engine(db, row, pointing)) is not None]
 
 
 def _engine(db: Connection, row: Row[Any], pointing: Mapping[str, dict[str, int]]) -> Engine | None:
@@ -142,11 +142,11 @@ def _engine(db: Connection, row: Row[Any], pointing: Mapping[str, dict[str, int]
     newest, at = row.newest, row.published_at
     seen = {"name": row.name, "number": newest, "published_at": at}
     if rows.row_problem(version, seen) is not None:
-        mine = select(version.c.name, version.c.number, version.c.published_at)
-        others = rows.select_rows(db, version, mine.where(version.c.name == row.name))
+        own = select(version.c.name, version.c.number, version.c.published_at)
+        others = rows.select_rows(db, version, own.where(version.c.name == row.name))
         if not others:
             return None
-        newest, at = max(one.number for one in others), max(one.published_at for one in others)
+        newest, at = max(other.number for other in others), max(other.published_at for other in others)
     return Engine(
         name=row.name,
         versions=row.versions,
@@ -173,8 +173,8 @@ def events(
     query = query.where(table.c.seq < before) if before is not None else query
     query = query.where(table.c.seq > after) if after is not None else query
     with database.reading() as db:
-        found = db.execute(query.order_by(table.c.seq.desc() if after is None else table.c.seq))
-        return rows.read_values(found, log.event)
+        result = db.execute(query.order_by(table.c.seq.desc() if after is None else table.c.seq))
+        return rows.read_values(result, log.event)
 
 
 def choices(database: Database) -> dict[str, list[str]]:
@@ -182,17 +182,17 @@ def choices(database: Database) -> dict[str, list[str]]:
     if not database.exists():
         return {"format": [], "backend": []}
     with database.reading() as db:
-        known = rows.facts(db.execute(select(facts)))
+        version_facts = rows.facts(db.execute(select(facts)))
     return {
-        what: sorted({str(one[what]) for one in known.values() if one.get(what)})
-        for what in ("format", "backend")
+        field: sorted({str(facts_row[field]) for facts_row in version_facts.values() if facts_row.get(field)})
+        for field in ("format", "backend")
     }
 
 
-def _with_facts(found: Iterable[Row[Any]], known: Collection[str]) -> list[Row[Any]]:
+def _with_facts(page: Iterable[Row[Any]], version_facts: Collection[str]) -> list[Row[Any]]:
     sound = []
-    for row in found:
-        if row.facts_id in known:
+    for row in page:
+        if row.facts_id in version_facts:
             sound.append(row)
         else:
             rows.report_odd(rows.missing_facts_message(row._asdict()))
@@ -204,18 +204,22 @@ def _contains(text: str, *columns: ColumnElement[str]) -> list[ColumnElement[boo
     return [or_(*(column.icontains(word, autoescape=True) for column in columns)) for word in text.split()]
 
 
-def _conditions(wanted: Wanted, known: Mapping[str, Mapping[str, Any]]) -> list[ColumnElement[bool]]:
-    found = _contains(wanted.text, version.c.name, version.c.model)
+def _conditions(query: Wanted, version_facts: Mapping[str, Mapping[str, Any]]) -> list[ColumnElement[bool]]:
+    condition = _contains(query.text, version.c.name, version.c.model)
     for column in (version.c.name, version.c.verdict, version.c.origin):
-        value = getattr(wanted, column.name)
+        value = getattr(query, column.name)
         if value:
-            found.append(column == value)
-    asked = {"format": wanted.format, "backend": wanted.backend, "tp": wanted.tp}
-    asked = {what: value for what, value in asked.items() if value not in ("", None)}
-    if asked:  # versions of one layout share their facts: each set is looked at once
-        suits = [one for one, has in known.items() if all(has.get(what) == v for what, v in asked.items())]
-        found.append(version.c.facts_id.in_(suits))
-    return found
+            condition.append(column == value)
+    filters = {"format": query.format, "backend": query.backend, "tp": query.tp}
+    filters = {field: value for field, value in filters.items() if value not in ("", None)}
+    if filters:  # versions of one layout share their facts: each set is looked at once
+        suits = [
+            key
+            for key, has in version_facts.items()
+            if all(has.get(field) == v for field, v in filters.items())
+        ]
+        condition.append(version.c.facts_id.in_(suits))
+    return condition
 
 
 COLUMNS = tuple(
@@ -237,27 +241,27 @@ def _ordered(sort: Sort, suits: Iterable[ColumnElement[bool]]) -> Any:
 
 
 def _summaries(
-    db: Connection, found: Sequence[Row[Any]], known: Mapping[str, Mapping[str, Any]]
+    db: Connection, page: Sequence[Row[Any]], version_facts: Mapping[str, Mapping[str, Any]]
 ) -> list[Summary]:
-    keys = [(row.name, row.number) for row in found]
+    keys = [(row.name, row.number) for row in page]
     measured: defaultdict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-    here = tuple_(metric.c.name, metric.c.number).in_(keys)
-    for row in rows.select_rows(db, metric, select(metric).where(here, metric.c.metric.in_(METRICS))):
+    is_listed = tuple_(metric.c.name, metric.c.number).in_(keys)
+    for row in rows.select_rows(db, metric, select(metric).where(is_listed, metric.c.metric.in_(METRICS))):
         measured[row.name, row.number][row.metric] = row.value
     pointing: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
-    there = tuple_(alias.c.name, alias.c.number).in_(keys)
-    for row in rows.select_rows(db, alias, select(alias).where(there).order_by(alias.c.alias)):
+    has_alias = tuple_(alias.c.name, alias.c.number).in_(keys)
+    for row in rows.select_rows(db, alias, select(alias).where(has_alias).order_by(alias.c.alias)):
         pointing[row.name, row.number].append(row.alias)
     others = remarks.read(db, keys)
     return [
         _summary(
             row,
-            known[row.facts_id],
+            version_facts[row.facts_id],
             measured[row.name, row.number],
             tuple(pointing[row.name, row.number]),
             others[row.name, row.number],
         )
-        for row in found
+        for row in page
     ]
 
 
@@ -266,7 +270,7 @@ def _summary(
     has: Mapping[str, Any],
     measured: Mapping[str, float],
     aliases: tuple[str, ...],
-    said: Remarks,
+    remarks: Remarks,
 ) -> Summary:
     return Summary(
         name=row.name,
@@ -282,8 +286,8 @@ def _summary(
         published_by=row.published_by,
         collected_at=rows.moment(row.collected_at),
         aliases=aliases,
-        waivers=len(said.open_waivers),
-        signatures=len(said.signatures),
+        waivers=len(remarks.open_waivers),
+        signatures=len(remarks.signatures),
         tokens_per_s=measured.get("tokens_per_s"),
         kl=measured.get("kl"),
         size_bytes=measured.get("size_bytes"),

@@ -16,13 +16,13 @@ from artifacts.finding.compare import NOTES
 from artifacts.registry.telling import describe_event
 from artifacts.version import VersionRecord, parse_reference
 from pipeline.pages.card import card_markdown, card_page, card_plots
-from pipeline.pages.card.card_words import ago
 from pipeline.pages.web import security
 from pipeline.pages.web.api import Offset, Seq, Text
 from pipeline.pages.web.comparison_page import sections
 from pipeline.pages.web.odd_rows import on_page
 from pipeline.pages.web.paged_lists import Wanted
 from pipeline.pages.web.registry_view import Reading
+from pipeline.units import ago
 
 PER_PAGE = 50
 MOST_WAIVERS = 20
@@ -32,9 +32,9 @@ MOST_WAIVERS = 20
 @cache
 def templates() -> Environment:
     """Templates of the pages."""
-    found = card_page.environment(Path(__file__).parent / "templates")
-    found.filters.update(link=link, said=describe_event)
-    return found
+    environment = card_page.environment(Path(__file__).parent / "templates")
+    environment.filters.update(link=link, said=describe_event)
+    return environment
 
 
 def link(reference: str) -> str:
@@ -45,8 +45,8 @@ def link(reference: str) -> str:
 def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page."""
     now = datetime.now(UTC)
-    found = templates().get_template(template)
-    return HTMLResponse(found.render(ago=lambda at: ago(at, now), now=now, odd=on_page(), **values), status)
+    page = templates().get_template(template)
+    return HTMLResponse(page.render(ago=lambda at: ago(at, now), now=now, odd=on_page(), **values), status)
 
 
 def router(reading: Reading) -> APIRouter:
@@ -70,11 +70,13 @@ def _lists(routes: APIRouter, reading: Reading) -> None:
 
     @routes.get("/find")
     def find(request: Request, offset: Offset = 0) -> Response:
-        asked = {name: value for name, value in request.query_params.items() if value and name != "offset"}
-        wanted = _wanted(asked)
-        found = reading.versions(wanted, offset=offset, limit=PER_PAGE)
-        paging = _paging("/find", asked, offset, found.total)
-        return render("find.html", found=found, wanted=wanted, choices=reading.choices(), paging=paging)
+        parameters = {
+            name: value for name, value in request.query_params.items() if value and name != "offset"
+        }
+        query = _parse_query(parameters)
+        listing = reading.versions(query, offset=offset, limit=PER_PAGE)
+        paging = _paging("/find", parameters, offset, listing.total)
+        return render("find.html", found=listing, wanted=query, choices=reading.choices(), paging=paging)
 
     @routes.get("/log")
     def log(name: Text = "", before: Seq = None) -> Response:
@@ -91,14 +93,14 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
         if not (a and b):
             return render("compare.html", a=a, b=b, records=())
         records = [reading.resolve(a), reading.resolve(b)]
-        found = reading.compare(records[0], records[1])
+        comparison = reading.compare(records[0], records[1])
         return render(
             "compare.html",
             a=a,
             b=b,
             records=records,
-            summary=found.summary,
-            sections=sections(found),
+            summary=comparison.summary,
+            sections=sections(comparison),
             notes=NOTES,
             pictures=_pictures(records),
         )
@@ -107,11 +109,11 @@ def _comparison(routes: APIRouter, reading: Reading) -> None:
 def _one(routes: APIRouter, reading: Reading) -> None:
     @routes.get("/engines/{reference:path}")
     def engine(reference: str, offset: Offset = 0) -> Response:
-        wanted = parse_reference(reference)
-        if wanted.alias is not None:
+        target = parse_reference(reference)
+        if target.alias is not None:
             exact = reading.resolve(reference).reference
             return RedirectResponse(link(exact), 302, {"cache-control": "no-store"})
-        if wanted.number is None:
+        if target.number is None:
             return _name(reading, reference, offset)
         card = reading.card(reference)
         return render("version.html", record=card.record, body=card_page.body(card))
@@ -133,15 +135,15 @@ def _one(routes: APIRouter, reading: Reading) -> None:
 def _name(reading: Reading, name: str, offset: int) -> Response:
     """The page of a name: its aliases, its versions, what happened."""
     reading.resolve(name)
-    found = reading.versions(Wanted(name=name), offset=offset, limit=PER_PAGE)
+    listing = reading.versions(Wanted(name=name), offset=offset, limit=PER_PAGE)
     events = reading.events(name, limit=PER_PAGE)
     return render(
         "name.html",
         name=name,
         aliases=reading.aliases(name),
-        found=found,
+        found=listing,
         events=events,
-        paging=_paging(link(name), {}, offset, found.total),
+        paging=_paging(link(name), {}, offset, listing.total),
     )
 
 
@@ -153,30 +155,32 @@ def _pictures(records: list[VersionRecord]) -> dict[str, Any]:
         if (bytes_ := record.metric("size_bytes")) is not None
     ]
     drawn = {
-        "accuracy": [Markup(one) for one in card_plots.accuracy(records)],
+        "accuracy": [Markup(picture) for picture in card_plots.accuracy(records)],
         "speed": [card_page.both(lambda width: card_plots.throughput(records, width))],
         "size": [card_page.both(lambda width: card_plots.bars(sizes, width))],
     }
-    return {group: [one for one in found if one] for group, found in drawn.items()}
+    return {group: [picture for picture in pictures if picture] for group, pictures in drawn.items()}
 
 
-def _wanted(asked: Mapping[str, str]) -> Wanted:
+def _parse_query(parameters: Mapping[str, str]) -> Wanted:
     """What the form asks for; what makes no sense is left out."""
-    tp = asked.get("tp", "")
-    sort: Any = asked.get("sort") if asked.get("sort") in ("fastest", "smallest", "closest") else "newest"
+    tp = parameters.get("tp", "")
+    sort: Any = (
+        parameters.get("sort") if parameters.get("sort") in ("fastest", "smallest", "closest") else "newest"
+    )
     return Wanted(
-        text=asked.get("q", "")[:200],
+        text=parameters.get("q", "")[:200],
         tp=int(tp) if tp.isdecimal() and len(tp) < 6 else None,
         sort=sort,
-        **{name: asked.get(name, "")[:100] for name in ("format", "backend", "verdict", "origin")},
+        **{name: parameters.get(name, "")[:100] for name in ("format", "backend", "verdict", "origin")},
     )
 
 
-def _paging(address: str, asked: Mapping[str, str], offset: int, total: int) -> dict[str, Any]:
+def _paging(address: str, parameters: Mapping[str, str], offset: int, total: int) -> dict[str, Any]:
     """What the foot of a list says, and where its links lead."""
 
     def at(place: int) -> str:
-        return f"{address}?{urlencode({**asked, 'offset': place})}"
+        return f"{address}?{urlencode({**parameters, 'offset': place})}"
 
     last = min(offset + PER_PAGE, total)
     return {

@@ -92,9 +92,9 @@ class Reading:
         """How many names contain the words, and some of them."""
         return paged_lists.engines(self._db, text, offset=offset, limit=limit)
 
-    def versions(self, wanted: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
+    def versions(self, query: Wanted, *, offset: int = 0, limit: int = 50) -> Page:
         """Versions, page by page."""
-        return paged_lists.versions(self._db, wanted, offset=offset, limit=limit)
+        return paged_lists.versions(self._db, query, offset=offset, limit=limit)
 
     def choices(self) -> dict[str, list[str]]:
         """What can be searched for."""
@@ -108,9 +108,9 @@ class Reading:
         """The version meant; otherwise NotFound."""
         return self.registry.resolve(reference)
 
-    def find(self, wanted: Mapping[str, Any], rank: str = "speed", limit: int | None = None) -> list[Match]:
+    def find(self, query: Mapping[str, Any], rank: str = "speed", limit: int | None = None) -> list[Match]:
         """The first `limit` versions that suit, best first, then the others with the reasons."""
-        return self.registry.find(rank=rank, limit=limit, **wanted)
+        return self.registry.find(rank=rank, limit=limit, **query)
 
     def aliases(self, name: str) -> list[AliasNow]:
         """Every alias of a name, with its history."""
@@ -118,36 +118,38 @@ class Reading:
             return []
         alias, version = tables.alias, tables.version
         with self._db.reading() as db:
-            here = rows.select_rows(
+            aliases = rows.select_rows(
                 db, alias, select(alias).where(alias.c.name == name).order_by(alias.c.alias)
             )
-            gone = set(
+            collected = set(
                 db.scalars(
                     select(version.c.number).where(
                         version.c.name == name, version.c.collected_at.is_not(None)
                     )
                 )
             )
-        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if here else []
+        moved = [event for event in self.registry.events(name) if event.kind in MOVES] if aliases else []
         waivers = self.open_waivers(name)
-        found = []
-        for row in here:
+        standings = []
+        for row in aliases:
             moves = [event for event in moved if event.detail["alias"] == row.alias]
             at = (row.number, row.alias)
-            found.append(
+            standings.append(
                 AliasNow(
                     name=row.name,
                     alias=row.alias,
                     number=row.number,
                     moved_at=datetime.fromisoformat(row.moved_at),
                     moved_by=row.moved_by,
-                    collected=row.number in gone,
-                    **_way_back(moves, gone),
-                    waivers=tuple(one for one in waivers if (one.number, one.alias) == at),
+                    collected=row.number in collected,
+                    **_way_back(moves, collected),
+                    waivers=tuple(
+                        candidate for candidate in waivers if (candidate.number, candidate.alias) == at
+                    ),
                     moves=tuple(reversed(moves)),
                 )
             )
-        return found
+        return standings
 
     def card(self, reference: str) -> Card:
         """Everything known about a version."""
@@ -159,21 +161,21 @@ class Reading:
 
     def open_waivers(self, name: str | None = None) -> list[Waiver]:
         """Waivers that count now, of a name or of all; the one that lasts longest first."""
-        return sorted(self.registry.waivers(name), key=lambda one: one.until, reverse=True)
+        return sorted(self.registry.waivers(name), key=lambda waiver: waiver.until, reverse=True)
 
     def census(self, now: datetime) -> Census:
         """What there is, counted by the database."""
         if not self._db.exists():
             return Census(names=0, versions={}, events={}, waivers_open=0, aliases=[])
         version, alias, log, waiver = tables.version, tables.alias, tables.log, tables.waiver
-        gone = version.c.collected_at.is_not(None).label("gone")
+        is_collected = version.c.collected_at.is_not(None).label("gone")
         pointed = (version.c.name == alias.c.name) & (version.c.number == alias.c.number)
         with self._db.reading() as db:
-            counted = select(version.c.verdict, version.c.origin, gone, func.count().label("times"))
-            grouped = counted.group_by(version.c.verdict, version.c.origin, gone)
+            counted = select(version.c.verdict, version.c.origin, is_collected, func.count().label("times"))
+            grouped = counted.group_by(version.c.verdict, version.c.origin, is_collected)
             kinds = select(log.c.kind, func.count().label("times")).group_by(log.c.kind)
-            found = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, gone)
-            every = found.join(version, pointed).order_by(alias.c.name, alias.c.alias)
+            pointers = select(alias.c.name, alias.c.alias, alias.c.number, alias.c.moved_at, is_collected)
+            every = pointers.join(version, pointed).order_by(alias.c.name, alias.c.alias)
             return Census(
                 names=db.scalar(select(func.count(version.c.name.distinct()))) or 0,
                 versions={
@@ -207,7 +209,7 @@ class Reading:
         return move.now
 
 
-def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:
+def _way_back(moves: list[Event], collected: set[int]) -> dict[str, Any]:
     """Where an alias was, where a rollback goes, and why it cannot.
 
     A rollback goes back along the way that promotions led, so that a second one goes further back.
@@ -222,9 +224,9 @@ def _way_back(moves: list[Event], gone: set[int]) -> dict[str, Any]:
             way.append(now)
     was = moves[-1].detail["was"] if moves else None
     before = [number for number in way[:-1] if number != way[-1]]
-    kept = [number for number in before if number not in gone]
-    if kept:
-        return {"was": was, "back": kept[-1], "obstacle": ""}
+    reachable = [number for number in before if number not in collected]
+    if reachable:
+        return {"was": was, "back": reachable[-1], "obstacle": ""}
     lost = (
         f"the files of version {before[-1]} were collected"
         if before

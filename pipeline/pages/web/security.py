@@ -1,4 +1,4 @@
-"""Who may write, and what a browser may do with what it gets."""
+"""Authorization of changes, and the security headers of every answer."""
 
 import hmac
 from hashlib import sha256
@@ -38,22 +38,22 @@ CARD_POLICY = f"{policy()}; frame-ancestors 'none'"
 
 def read_token(file: Path | None, environment: str | None) -> str | None:
     """The token in a file, else in the environment, else None; one that is weak is a TokenUnusable."""
-    where, found = ("$ENGINERY_TOKEN", environment) if file is None else (str(file), None)
+    where, token = ("$ENGINERY_TOKEN", environment) if file is None else (str(file), None)
     if file is not None:
         try:
-            found = read_text(file).strip()
+            token = read_text(file).strip()
         except FileRefused as exc:
             raise TokenUnusable(
                 f"the token cannot be read: {exc}; give a file with the token in it"
             ) from None
-    if found is None or (found == "" and file is None):
+    if token is None or (token == "" and file is None):
         return None
-    if not MIN_TOKEN <= len(found) <= MAX_TOKEN or not found.isascii() or any(c.isspace() for c in found):
+    if not MIN_TOKEN <= len(token) <= MAX_TOKEN or not token.isascii() or any(c.isspace() for c in token):
         raise TokenUnusable(
-            f"the token in {where} has {len(found)} characters; give {MIN_TOKEN} to {MAX_TOKEN} ASCII "
+            f"the token in {where} has {len(token)} characters; give {MIN_TOKEN} to {MAX_TOKEN} ASCII "
             "characters without spaces, e.g. of `openssl rand -hex 32`"
         )
-    return found
+    return token
 
 
 def with_heads(app: ASGIApp) -> ASGIApp:
@@ -91,10 +91,10 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> JSONResponse | None:
         if self._expected is None:
-            return _refused(403, "this server only reads; start it with a token to allow changes")
-        way, _, given = headers.get("authorization", "").partition(" ")
+            return _refused(403, "this server is read-only; start it with a token to allow changes")
+        way, _, offered = headers.get("authorization", "").partition(" ")
         # digests are as long as each other, so that the time taken says nothing about the token
-        right = hmac.compare_digest(sha256(given.strip().encode()).digest(), self._expected)
+        right = hmac.compare_digest(sha256(offered.strip().encode()).digest(), self._expected)
         if way.lower() != "bearer" or not right:
             return _refused(401, "a change needs the token: send `Authorization: Bearer TOKEN`")
         length = headers.get("content-length", "")

@@ -59,20 +59,20 @@ def _operations(app: FastAPI, reading: Reading, meter: Meter) -> None:
     def describe() -> Response:
         schema = app.openapi()
         rows = [
-            (method.upper(), path, one.get("summary", ""), one.get("description", ""))
+            (method.upper(), path, operation.get("summary", ""), operation.get("description", ""))
             for path, methods in schema["paths"].items()
-            for method, one in methods.items()
+            for method, operation in methods.items()
         ]
         return pages.render("api.html", rows=rows)
 
 
 def _failures(app: FastAPI, reading: Reading) -> None:
-    """Turns every expected error into an answer: JSON where a program asked, a page where a person did."""
+    """Turns every expected error into an answer: JSON below /api, /healthz and /metrics, else a page."""
 
     async def known(request: Request, exc: Exception) -> Response:
-        # where the registry is on this host is nobody's business outside
-        said = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
-        message = said.replace(reading.url, "this registry")
+        # clients must not learn where the registry is on this host
+        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+        message = text.replace(reading.url, "this registry")
         return answer(request, status_of(exc), type(exc).__name__, message)
 
     async def http(request: Request, exc: Exception) -> Response:
@@ -80,9 +80,9 @@ def _failures(app: FastAPI, reading: Reading) -> None:
         return answer(request, status, "Http", f"{HTTPStatus(status).phrase.lower()}: {request.url.path}")
 
     async def invalid(request: Request, exc: Exception) -> Response:
-        found = exc.errors() if isinstance(exc, RequestValidationError) else ()
-        said = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in found)
-        return answer(request, 422, "Invalid", said)
+        errors = exc.errors() if isinstance(exc, RequestValidationError) else ()
+        text = "; ".join(f"{'.'.join(map(str, error['loc'][1:]))}: {error['msg']}" for error in errors)
+        return answer(request, 422, "Invalid", text)
 
     handlers: dict[type[Exception], Callable[..., object]] = {
         HTTPException: http, RequestValidationError: invalid, **dict.fromkeys(EXIT_CODES, known)
@@ -102,7 +102,7 @@ def status_of(exc: Exception) -> int:
 
 
 def answer(request: Request, status: int, kind: str, message: str) -> Response:
-    """An error as JSON for programs, as a page for people."""
+    """An error as JSON below /api, /healthz and /metrics, else as a page."""
     if request.url.path.startswith(("/api/", "/healthz", "/metrics")):
         return JSONResponse({"error": {"kind": kind, "message": message}}, status)
     return pages.render("error.html", status, code=status, phrase=HTTPStatus(status).phrase, message=message)

@@ -1,4 +1,4 @@
-"""Serving until told to stop."""
+"""Serves the application until it is stopped."""
 
 import socket
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as exc:  # a name that no host can have is a UnicodeError
-        why = exc.strerror if isinstance(exc, OSError) else "no host can have that name"
+        why = exc.strerror if isinstance(exc, OSError) else "it is not a valid host name"
         raise AddressUnusable(
             f"cannot listen on {host} port {port}: {why}; give another --host or --port"
         ) from None

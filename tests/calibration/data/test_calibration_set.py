@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
-from calibration.data.calibration_set import build
 from calibration.errors import CheckpointError, DataError
 from tests.calibration.data.written import KINDS, files_of, write
+from tests.jobs import build_calibration_set as build
 
 CHAT = [{"role": "user", "content": "read the recipe"}, {"role": "model", "content": "reads"}]
 

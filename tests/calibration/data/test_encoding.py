@@ -90,10 +90,11 @@ def test_pieces_that_do_not_agree_are_encoded_at_once(tmp_path: Path):
 MEASURE = """
 import json, resource, sys
 from pathlib import Path
-from calibration.data import calibration_set
+import calibration.data.calibration_set
+from tests.jobs import build_calibration_set
 job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-calibration_set.build(job, out, lambda *_: None)
+build_calibration_set(job, out, lambda *_: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

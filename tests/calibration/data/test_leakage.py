@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from calibration.data import leakage
 from calibration.data.fields import words
 from calibration.data.sameness import loose_fingerprint
 from calibration.data.scan import scan
 from calibration.data.text_files import KINDS
 from calibration.errors import DataError
+from tests.jobs import build_leakage
 
 
 def sampled(root, *texts):
@@ -40,7 +40,7 @@ def job(tmp_path: Path, calibrated, gate, **changes) -> dict[str, Any]:
 def test_disjoint_data_passes_and_is_counted(tmp_path: Path):
     events = []
     made = job(tmp_path, ["one", "two", "two"], [{"text": "three"}, {"text": "four"}])
-    leakage.build(made, tmp_path, lambda *event: events.append(event))
+    build_leakage(made, tmp_path, lambda *event: events.append(event))
     found = json.loads((tmp_path / "leakage.json").read_text())
     assert found == {"calibration_samples": 2, "gate_rows": 2, "leaks": 0}
     assert events[-1] == (2, 2, "rows compared")
@@ -51,7 +51,7 @@ def test_a_row_in_both_is_an_error_that_names_both_places(tmp_path: Path):
     with pytest.raises(
         DataError, match=r"1 of \d+ rows of the gate's data are calibration samples too; "
     ) as caught:
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
     assert f"calibration.jsonl:2 is also {tmp_path / 'gate.jsonl'}:3" in str(caught.value)
     assert not (tmp_path / "leakage.json").exists()
 
@@ -64,13 +64,13 @@ def test_the_same_words_as_a_chat_are_found(tmp_path: Path):
     ]
     made = job(tmp_path, ["p c"], [{"messages": chat}])
     with pytest.raises(DataError, match="1 rows"):
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
 
 
 def test_a_gate_file_that_changed_is_refused(tmp_path: Path):
     made = job(tmp_path, ["one"], [{"text": "two"}], digests=["0" * 64])
     with pytest.raises(DataError, match=r"gate\.jsonl: the file changed after the plan was made"):
-        leakage.build(made, tmp_path, lambda *_: None)
+        build_leakage(made, tmp_path, lambda *_: None)
 
 
 def test_the_check_needs_no_tokenizer(run_python: Callable[[str], str]):

@@ -15,11 +15,11 @@ from jinja2.exceptions import TemplateError
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
-from calibration.data.calibration_set import build
 from calibration.data.chats import Chat, chat
 from calibration.data.rendering import Reader, Rendering
 from calibration.data.scan import Sample
 from calibration.errors import DataError
+from tests.jobs import build_calibration_set as build
 
 pytestmark = pytest.mark.slow
 

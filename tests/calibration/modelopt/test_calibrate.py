@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout
-from calibration.modelopt.calibrate import build, calibrate, configuration, load, load_tokens
+from calibration.modelopt.calibrate import calibrate, configuration, load, load_tokens
 from calibration.modelopt.findings import find, linear_modules, weight_maxima
 from calibration.quantize.checkpoint_export import write
 from calibration.quantize.coverage import SOURCE
@@ -27,6 +27,7 @@ from recipes.formats import FORMATS, Format
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
+from tests.jobs import build_modelopt as build
 
 QUANTIZED = [name for name, fmt in FORMATS.items() if fmt.modelopt_cfg]
 GROUPS = Layout("llama", 2).groups()
@@ -204,7 +205,7 @@ def job(source, calibration_set, name: str) -> dict[str, Any]:
     inputs = {"source": str(source)}
     if FORMATS[name].calibrated:
         inputs["calibration_set"] = str(calibration_set)
-    return {"params": {"format": name, "batch_size": 2}, "places": {}, "inputs": inputs}
+    return {"params": {"format": name}, "places": {}, "inputs": inputs}
 
 
 @pytest.mark.parametrize("name", ["none", "fp8", "int8_wo"])

@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 
 from calibration.errors import CheckpointError, QuantizationIncomplete
 from calibration.model.linears import Layout
-from calibration.modelopt import calibrate
-from calibration.quantize.quantize import build
 from calibration.statistics.statistics_artifact import Statistics, layer_file
 from recipes.precision import Precision
 from tests.calibration import oracle, reference
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
+from tests.jobs import build_modelopt
+from tests.jobs import build_quantized as build
 
 MIXED = {
     "default": "fp8",
@@ -182,9 +182,9 @@ def test_both_methods_of_calibration_write_the_same_checkpoint(
     save_file({"tokens": tokens.int()}, tmp_path / "tokens.safetensors")
     ours, theirs = made(checkpoint, statistics, params, tmp_path / "ours"), tmp_path / "theirs"
     theirs.mkdir()
-    inputs: dict[str, Any] = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
-    own: dict[str, Any] = {"params": params | {"batch_size": 2}, "places": {}, "inputs": inputs}
-    calibrate.build(own, theirs, ignore)
+    inputs = {"source": str(checkpoint), "calibration_set": str(tmp_path)}
+    own = {"params": params, "places": {}, "inputs": inputs}
+    build_modelopt(own, theirs, ignore)
     assert {path.name: path.read_bytes() for path in ours.iterdir()} == {
         path.name: path.read_bytes() for path in theirs.iterdir()
     }

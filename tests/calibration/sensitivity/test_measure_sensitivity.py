@@ -15,13 +15,15 @@ from transformers import LlamaForCausalLM
 from calibration.errors import CheckpointError
 from calibration.model.checkpoint_reader import Source
 from calibration.model.linears import Layout
-from calibration.sensitivity.measure_sensitivity import build, linears, measure, relative_error
+from calibration.parameters import SensitivityParams
+from calibration.sensitivity.measure_sensitivity import linears, measure, relative_error
 from calibration.sensitivity.proposal import Unit, propose
 from calibration.sensitivity.sensitivity_page import page
 from calibration.statistics.statistics_artifact import Statistics, layer_file
 from recipes.formats import FORMATS
 from tests.calibration.conftest import llama
 from tests.calibration.recorded import record
+from tests.jobs import build_sensitivity as build
 from tests.pipeline.pages.browser import browser
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 NAMES = [name for name in FORMATS if name != "none"]
 MODULE = "model.layers.0.mlp.down_proj"
-PARAMS = {"formats": NAMES, "smoothing": 1.0, "device": "cpu"}
+PARAMS = SensitivityParams(formats=tuple(NAMES), smoothing=1.0, device="cpu", tools={})
 
 
 def quiet(_done: int, _total: int, _unit: str) -> None:
@@ -97,7 +99,7 @@ def test_the_error_is_that_of_modelopts_fake_quantization(
         tmp_path / "statistics" / layer_file(0),
     )
     source, statistics = Source.open(tmp_path), Statistics(tmp_path / "statistics")
-    (found,) = measure(source, statistics, {**PARAMS, "formats": [name]}, quiet)["linears"]
+    (found,) = measure(source, statistics, PARAMS.model_copy(update={"formats": (name,)}), quiet)["linears"]
     assert wanted > 1e-6
     # scales in bfloat16 move single roundings, 2**-9 of a step each
     assert found["errors"][name] == pytest.approx(wanted, rel=0.02)
@@ -194,7 +196,12 @@ def test_statistics_of_another_model_are_refused(tmp_path: Path, bad_layer: tupl
     small, _ = prepared(tmp_path, llama(num_hidden_layers=1))
     _, statistics = bad_layer
     with pytest.raises(CheckpointError, match=r"no model.layers.1.mlp.down_proj.weight"):
-        measure(Source.open(small), Statistics(statistics), {**PARAMS, "formats": ["int8_wo"]}, quiet)
+        measure(
+            Source.open(small),
+            Statistics(statistics),
+            PARAMS.model_copy(update={"formats": ("int8_wo",)}),
+            quiet,
+        )
 
 
 def test_linears_come_from_the_statistics(bad_layer: tuple[Path, Path]):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from calibration.model.linears import attention
-from calibration.statistics.statistics_pass import build
+from tests.jobs import build_statistics as build
 
 ROOT = Path(__file__).resolve().parents[3]
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ def start(work: dict[str, Any], out: Path) -> "subprocess.Popen[str]":
     """Starts a pass in another process, which prints its progress."""
     out.mkdir(parents=True, exist_ok=True)
     code = (
-        "import json, sys; from pathlib import Path; from calibration.statistics.statistics_pass import build\n"
+        "import json, sys; from pathlib import Path; from tests.jobs import build_statistics as build\n"
         "say = lambda done, total, unit: print(done, total, flush=True)\n"
         "try: build(json.loads(sys.argv[1]), Path(sys.argv[2]), say)\n"
         "except Exception as exc: print(f'{type(exc).__name__}: {exc}', file=sys.stderr); sys.exit(1)\n"

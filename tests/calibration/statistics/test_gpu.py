@@ -1,6 +1,7 @@
 """What only a GPU has: hidden states that stay on it, and a cap on its memory."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,16 @@ import torch
 from calibration.statistics import hidden
 from calibration.statistics.budget import Budget
 from calibration.statistics.memory import Caps, sizes_of
-from calibration.statistics.statistics_pass import build
 from tests.calibration.statistics.passes import job, load, outputs, run, start, write_large, write_tokens
+from tests.jobs import build_statistics as build
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 WIDE = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_key_value_heads": 4}
 SEQUENCES, SEQ_LEN, BATCH, LAYERS = 22, 512, 4, 5
 
 
-def memory(gpu_bytes: int) -> dict[str, object]:
-    return Budget(device="cuda", gpu_bytes=gpu_bytes, host_bytes=1 << 40).as_dict()
+def memory(gpu_bytes: int) -> Budget:
+    return Budget(device="cuda", gpu_bytes=gpu_bytes, host_bytes=1 << 40)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -33,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def work(root: Path, name: str, gpu_bytes: int, record: str = "all"):
-    caps = memory(gpu_bytes)
+    caps = asdict(memory(gpu_bytes))
     params = {"record": record, "batch_size": BATCH, "device": "cuda"}
     return job(root / "source", root / "tokens", root / name, memory=caps, **params)
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from calibration.errors import ActivationsUnusable, CheckpointError, ResumeRefused
 from calibration.statistics.statistics_artifact import layer_file
-from calibration.statistics.statistics_pass import build
 from tests.calibration.statistics.passes import job, make, run, start, write_tokens
+from tests.jobs import build_statistics as build
 
 
 @pytest.fixture

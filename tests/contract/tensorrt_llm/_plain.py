@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from safetensors.torch import load, save_file
 
-from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.decoder import Stage
 from pipeline.engines.aoti.sizes import new_caches
 from pipeline.engines.aoti.weights import bind
+from tests.jobs import build_sharded as convert
 
 KV_CACHES = {None: "auto", "FP8": "fp8", "INT8": "int8"}
 FORMATS = {

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from tests.contract import checkpoint
+from tests.jobs import build_sharded as build
 
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
 MIXED = {"default": "fp8", "except": {"model.layers.0.mlp.*": "int4_awq", "model.layers.1.*": "none"}}

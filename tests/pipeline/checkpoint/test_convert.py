@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.tensor_parts import Fill, Largest
@@ -19,6 +18,7 @@ from pipeline.models.config_json import read_shape
 from pipeline.weights.tensors import NUMPY_TYPES, Checkpoint, open_checkpoint, read_header
 from recipes.formats import FORMATS
 from recipes.precision import Precision
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import LINEARS
 
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)]
@@ -392,7 +392,8 @@ def test_the_first_failure_is_the_one_reported(make_checkpoint: Callable[..., Pa
 PEAK = """
 import json, resource, sys
 from pathlib import Path
-from pipeline.checkpoint.convert import build
+import pipeline.checkpoint.convert
+from tests.jobs import build_sharded as build
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 build(json.loads(sys.argv[1]), Path(sys.argv[2]), lambda *event: None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline.checkpoint.conversion_audit import report, uses
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION, engine_config
 from pipeline.checkpoint.slicing import plan
 from pipeline.checkpoint.tensor_parts import LocalTensor, PlusOne, Slice
 from pipeline.models.config_json import read_shape
 from recipes.precision import Precision
+from tests.jobs import build_sharded as build
 
 SIZES = {
     "dtype": "bfloat16", "hidden_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,

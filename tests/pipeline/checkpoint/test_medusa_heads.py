@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.checkpoint import conversion_audit, medusa_heads
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.medusa_heads import Medusa
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.checkpoint.rank_place import Place
@@ -21,6 +20,7 @@ from pipeline.errors import BuildFailed, SourceError
 from pipeline.models.config_json import read_shape
 from tests import medusa as made
 from tests.contract import checkpoint as contract
+from tests.jobs import build_sharded as build
 from tests.main_job import DEMO
 
 CONFIG = json.loads((DEMO / "model" / "config.json").read_text())

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.loadable import UNTOUCHED
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.weights.tensors import NUMPY_TYPES, read_header
 from recipes.formats import FORMATS
+from tests.jobs import build_sharded as build
 
 DECODERS = {"Llama": "llama", "Mistral": "llama", "Qwen2": "qwen", "Qwen3": "qwen"}
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2)]

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.formats import FORMATS
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.test_oracle import LAYOUTS, quiet, rank_files
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,6 @@ import pytest
 from artifacts.errors import ArtifactCorrupt, DestinationTaken, NotFound
 from artifacts.registry.registry import Publication, open_registry
 from artifacts.store.local import LocalStore, open_store
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.errors import SourceError
 from pipeline.run.resharding import Found, Layout, Order, find, held, write
@@ -25,6 +24,7 @@ from pipeline.weights.tensors import read_header
 from recipes.formats import FORMATS
 from tests.callables import Ask, Cli
 from tests.checkpoints import until
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 from tests.pipeline.checkpoint.test_convert import MIXED
 from tests.pipeline.checkpoint.test_tensor_names import config_of
@@ -239,11 +239,13 @@ def test_a_version_whose_weights_wait_for_the_builder_is_written_as_one(
 def test_the_command_says_what_it_wrote_and_what_comes_next(
     make_checkpoint: Callable[..., Path], tmp_path: Path, cli: Cli
 ):
-    done = cli("--store", tmp_path / "s", "reshard", make_checkpoint("fp8"), tmp_path / "out", "--tp", "2")
+    done = cli(
+        "--store", tmp_path / "s", "tools", "reshard", make_checkpoint("fp8"), tmp_path / "out", "--tp", "2"
+    )
     assert done.returncode == 0, done.stderr
     assert f"wrote 2 rank(s) to {tmp_path / 'out'}" in done.stdout
     assert f"trtllm-build --checkpoint_dir {tmp_path / 'out'} --output_dir" in done.stdout
-    again = cli("--store", tmp_path / "s", "reshard", tmp_path, tmp_path / "out")
+    again = cli("--store", tmp_path / "s", "tools", "reshard", tmp_path, tmp_path / "out")
     assert again.returncode == 2
     assert "is not empty" in again.stderr
 
@@ -252,13 +254,17 @@ def test_stages_and_experts_are_split_as_the_command_is_told(
     make_checkpoint: Callable[..., Path], tmp_path: Path, ask: Ask
 ):
     stages = ("--pp", "2", "--tp", "2")
-    code, out, err = ask("--json", "reshard", str(make_checkpoint("fp8")), str(tmp_path / "pp"), *stages)
+    code, out, err = ask(
+        "--json", "tools", "reshard", str(make_checkpoint("fp8")), str(tmp_path / "pp"), *stages
+    )
     assert code == 0, err
     assert (json.loads(out)["pp"], len(list((tmp_path / "pp").glob("rank*.safetensors")))) == (2, 4)
     experts: dict[str, Any] = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
     experts |= {"num_local_experts": 4, "num_experts_per_tok": 2}
     mixture = make_checkpoint("fp8", config=CONFIG | experts)
-    code, out, err = ask("--json", "reshard", str(mixture), str(tmp_path / "ep"), "--tp", "2", "--ep", "2")
+    code, out, err = ask(
+        "--json", "tools", "reshard", str(mixture), str(tmp_path / "ep"), "--tp", "2", "--ep", "2"
+    )
     assert code == 0, err
     written = json.loads((tmp_path / "ep" / "config.json").read_text())["mapping"]
     assert (written["moe_ep_size"], written["moe_tp_size"], json.loads(out)["ep"]) == (2, 1, 2)
@@ -269,7 +275,9 @@ def test_stages_and_experts_are_split_as_the_command_is_told(
 def test_what_tensorrt_llm_would_not_load_is_said(
     make_checkpoint: Callable[..., Path], tmp_path: Path, cli: Cli
 ):
-    done = cli("--store", tmp_path / "s", "--json", "reshard", make_checkpoint("int8_wo"), tmp_path / "out")
+    done = cli(
+        "--store", tmp_path / "s", "--json", "tools", "reshard", make_checkpoint("int8_wo"), tmp_path / "out"
+    )
     answer = json.loads(done.stdout)
     assert answer["format"] == "int8_wo"
     assert "TensorRT-LLM does not load this: format: int8_wo weights are quantized already" in " ".join(
@@ -284,7 +292,7 @@ def test_a_kill_in_the_middle_leaves_nothing_under_the_target_and_the_next_run_s
 ):
     big = CONFIG | {"hidden_size": 1024, "intermediate_size": 8192, "num_hidden_layers": 4}
     checkpoint, target = make_checkpoint(config=big), tmp_path / "out"
-    argv = [sys.executable, "-m", "pipeline.cli", "--store", str(tmp_path / "s"), "reshard"]
+    argv = [sys.executable, "-m", "pipeline.cli", "--store", str(tmp_path / "s"), "tools", "reshard"]
     argv += [str(checkpoint), str(target), "--tp", "2"]
     with subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ) as command:
         deadline = time.monotonic() + 30
@@ -309,7 +317,7 @@ def test_the_names_are_those_of_the_release_that_reads_it(
     make_checkpoint: Callable[..., Path], tmp_path: Path, ask: Ask
 ):
     checkpoint = make_checkpoint(config=config_of("qwen2_moe"))
-    code, _, err = ask("reshard", str(checkpoint), str(tmp_path / "told"), "--release", "0.15")
+    code, _, err = ask("tools", "reshard", str(checkpoint), str(tmp_path / "told"), "--release", "0.15")
     assert code == 0, err
     names = read_header(tmp_path / "told" / "rank0.safetensors")
     assert "transformer.layers.0.shared_expert.fc.weight" in names

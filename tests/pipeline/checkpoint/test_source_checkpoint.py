@@ -12,7 +12,6 @@ from huggingface_hub import snapshot_download
 from safetensors.numpy import save
 
 from artifacts.errors import StoreUnusable
-from pipeline.checkpoint import source_checkpoint
 from pipeline.errors import SourceError
 from pipeline.sources import copying
 from pipeline.sources.snapshot import local_digest, wanted
@@ -29,12 +28,13 @@ from tests.checkpoints import (
     local_job,
     refused,
 )
+from tests.jobs import build_source
 
 
 def test_a_local_checkpoint_is_copied_and_not_linked(tmp_path: Path, out: Path):
     path = lay(tmp_path / "model", checkpoint() | LEFT_BEHIND)
     reports = Reports()
-    source_checkpoint.build(local_job(path), out, reports)
+    build_source(local_job(path), out, reports)
     assert held(out) == checkpoint()
     (path / FIRST).write_bytes(b"changed later")
     assert held(out) == checkpoint()
@@ -50,7 +50,7 @@ def test_links_are_followed_as_a_hub_cache_needs(hub: hubs.Hub, tmp_path: Path, 
     assert len(links) == len(checkpoint() | LEFT_BEHIND)
     latest = tmp_path / "latest"
     latest.symlink_to(path)
-    source_checkpoint.build(local_job(latest), out, Reports())
+    build_source(local_job(latest), out, Reports())
     assert held(out) == checkpoint()
     assert not any(file.is_symlink() for file in out.rglob("*"))
     (path / "LICENSE").unlink()
@@ -191,5 +191,5 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_copy(tmp_path: Path, out
     with pytest.raises(
         StoreUnusable, match=r"disk full: the copy of .* needs [\d,]+ bytes, and [\d,]+ are free"
     ):
-        source_checkpoint.build(local_job(path, "-"), out, Reports())
+        build_source(local_job(path, "-"), out, Reports())
     assert list(out.iterdir()) == []

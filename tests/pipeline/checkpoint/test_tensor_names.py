@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from pipeline.checkpoint import naming
-from pipeline.checkpoint.convert import build
 from pipeline.checkpoint.loadable import stored, unloadable
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.engines.tensorrt.capabilities import releases
@@ -20,6 +19,7 @@ from pipeline.models.config_json import read_shape
 from recipes.formats import EXPERT_REFUSALS, FORMATS
 from recipes.precision import Precision
 from tests.contract import checkpoint as contract
+from tests.jobs import build_sharded as build
 from tests.pipeline.checkpoint.conftest import CONFIG
 
 SIZES: dict[str, Any] = {
@@ -95,7 +95,7 @@ def convert(
         source = make_checkpoint(held.as_param(), config, kv_cache=kv_cache)
         params = {
             "format": fmt, "kv_cache": kv_cache, "tp": tp, "pp": pp, "ep": ep, "layout_version": LAYOUT_VERSION,
-            "at_build": held != precision, **naming.params(MODELS[model][0], release),
+            "at_build": held != precision, "names": naming.param(MODELS[model][0], release),
         }  # fmt: skip
         build({"params": params, "places": {}, "inputs": {"checkpoint": str(source)}}, out, lambda *_: None)
         return out, json.loads((out / "config.json").read_text())

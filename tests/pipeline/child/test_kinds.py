@@ -21,6 +21,7 @@ from pipeline.process.host import PACKAGES
 from pipeline.step.realize import Site
 from pipeline.step.step import REVISIONS, Kind, Step
 from recipes.load import load as load_recipes
+from tests.jobs import params_of
 from tests.pipeline.plans import DEMO, HOST, ROOT
 
 ONLY_THE_TABLE = ("calibration.data.leakage", "pipeline.evaluate.measurement", "pipeline.evaluate.evaluation", "pipeline.evaluate.baseline",
@@ -64,7 +65,7 @@ def test_a_kind_that_does_not_exist_has_no_maker():
 def test_the_key_of_a_step_names_the_tools_that_the_table_says(steps: list[Step]):
     assert {step.kind for step in steps} == set(get_args(Kind)) - {"dataset"}  # no demo recipe reads the hub
     for step in steps:
-        assert set(step.params.get("tools", {})) == set(maker(step.maker).tools), step.maker
+        assert set(step.params.document().get("tools", {})) == set(maker(step.maker).tools), step.maker
     assert {tool for kind in KINDS.values() for tool in kind.tools} <= set(PACKAGES)
 
 
@@ -80,7 +81,7 @@ def test_a_new_version_of_a_tool_moves_the_keys_of_what_it_decides_and_of_what_f
         moved.append({step.kind: step for step in made})
     before, after = moved
     own = {kind for kind in before if before[kind].params != after[kind].params}
-    engine = {"engine"} if tool in before["engine"].params["toolchain"] else set()
+    engine = {"engine"} if tool in params_of(before["engine"]).toolchain else set()
     assert own == engine | {kind for kind in before if tool in maker(before[kind].maker).tools}
 
 

@@ -1,4 +1,4 @@
-"""`enginery gc`: asks before it removes, and says what it keeps for whom."""
+"""`enginery store gc`: asks before it removes, and says what it keeps for whom."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> LocalStore:
     return made
 
 
-EAGER = ("gc", "--keep-last", "1", "--min-age", "0")
+EAGER = ("store", "gc", "--keep-last", "1", "--min-age", "0")
 
 
 def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli: Cli, store: LocalStore):
@@ -59,7 +59,7 @@ def test_a_collection_is_shown_then_done_and_the_promoted_stays(cli: Cli, store:
 
 
 def test_by_default_what_is_young_stays(cli: Cli, store: LocalStore):
-    done = cli("--store", store.root, "gc", "--yes")
+    done = cli("--store", store.root, "store", "gc", "--yes")
     assert "published 0.0 days ago" in done.stdout
     assert "versions collected: none; artifacts that stay: 4 published" in done.stdout
     assert len(store.keys()) == 4
@@ -103,5 +103,5 @@ def test_litter_is_kept_for_as_long_as_asked(ask: Ask, store: LocalStore):
     log.write_text("long ago")
     os.utime(log, (1e9, 1e9))
     for days, left in (("1e9", True), ("1", False)):
-        assert ask("gc", "--yes", "--litter", days)[0] == 0
+        assert ask("store", "gc", "--yes", "--litter", days)[0] == 0
         assert log.exists() is left

@@ -48,18 +48,18 @@ def test_a_rollback_goes_to_the_version_that_is_named_if_the_alias_is_where_it_i
 
 def test_a_policy_asks_for_a_signature_by_a_key_and_gets_it(ask: Ask, client: Client, tmp_path: Path):
     for name in ("ours", "theirs"):
-        ask("keygen", str(tmp_path / name), "--no-passphrase")
-    assert ask("policy", "prod", "--signed-by", str(tmp_path / "ours.pub"))[0] == 0
+        ask("trust", "keygen", str(tmp_path / name), "--no-passphrase")
+    assert ask("registry", "policy", "prod", "--signed-by", str(tmp_path / "ours.pub"))[0] == 0
     refused = ("promote", f"{NAME}:2", "prod")
     assert "signed_by: it has no good signature" in ask(*refused)[2]
-    ask("sign", f"{NAME}:2", "--key", str(tmp_path / "theirs"))
+    ask("trust", "sign", f"{NAME}:2", "--key", str(tmp_path / "theirs"))
     assert ask(*refused)[0] == 3
-    ask("sign", f"{NAME}:2", "--key", str(tmp_path / "ours"))
+    ask("trust", "sign", f"{NAME}:2", "--key", str(tmp_path / "ours"))
     assert ask(*refused)[:2] == (0, f"{NAME}@prod is version 2 (was 1)\n")
 
 
 def test_a_policy_asks_for_figures_of_the_target_and_for_verdicts(ask: Ask, client: Client):
-    assert ask("policy", "prod", "--measured-on-target", "--verdict", "UNVERIFIED")[0] == 0
+    assert ask("registry", "policy", "prod", "--measured-on-target", "--verdict", "UNVERIFIED")[0] == 0
     code, _, err = ask("promote", f"{NAME}:2", "prod")
     assert (code, "verdict: " in err) == (3, True)
     facts = {**FACTS, "target": "h200"}
@@ -68,24 +68,24 @@ def test_a_policy_asks_for_figures_of_the_target_and_for_verdicts(ask: Ask, clie
     code, _, err = ask("promote", f"{NAME}:{number}", "prod")
     assert (code, "measured_on_target: it was built for h200 and measured on no GPU" in err) == (3, True)
     assert "verdict: " not in err
-    assert ask("policy", "prod", "--drop")[0] == 0
-    assert ask("--json", "policy")[1] == "[]\n"
+    assert ask("registry", "policy", "prod", "--drop")[0] == 0
+    assert ask("--json", "registry", "policy")[1] == "[]\n"
     assert ask("promote", f"{NAME}:2", "prod")[0] == 0
 
 
 def test_waivers_are_listed_by_version_by_name_and_all(ask: Ask, client: Client):
-    ask("policy", "prod", "--metric", "kl<=0.0001")
+    ask("registry", "policy", "prod", "--metric", "kl<=0.0001")
     for number in (1, 2):
-        waive = ("waive", f"{NAME}:{number}", "prod", "metrics", "--reason", "r", "--for", "12h")
+        waive = ("registry", "waive", f"{NAME}:{number}", "prod", "metrics", "--reason", "r", "--for", "12h")
         assert ask(*waive)[0] == 0
 
     def listed(*args: str) -> list[str]:
-        return [row["version"] for row in json.loads(ask("--json", "waive", *args)[1])]
+        return [row["version"] for row in json.loads(ask("--json", "registry", "waive", *args)[1])]
 
     assert listed() == listed(NAME) == [f"{NAME}:1", f"{NAME}:2"]
     assert listed(f"{NAME}:2") == [f"{NAME}:2"]
     assert listed(f"{NAME}@prod") == [f"{NAME}:1"]
-    ask("waive", "--end", "2")
+    ask("registry", "waive", "--end", "2")
     assert listed(f"{NAME}:2") == []
     assert listed(f"{NAME}:2", "--all") == [f"{NAME}:2"]
-    assert "similar names" in ask("waive", "llama/fp8")[2]
+    assert "similar names" in ask("registry", "waive", "llama/fp8")[2]

@@ -34,8 +34,8 @@ CASES = [(field, value) for field in FIELDS for value in VALUES]
 TRIED = CASES if os.environ.get("ENGINERY_ODD_ROWS") == "all" else random.Random(3).sample(CASES, 20)
 
 COMMANDS = (
-    ("gc", "--dry-run", "--min-age", "0"), ("verify", "--all"), ("store", "show"), ("show", "{key}"),
-    ("ls",), ("card", f"{odd_rows.NAME}:2"), ("stale", "--offline", "--all"), ("verify", f"{odd_rows.NAME}:2"),
+    ("store", "gc", "--dry-run", "--min-age", "0"), ("verify", "--all"), ("store", "show"), ("show", "{key}"),
+    ("ls",), ("card", f"{odd_rows.NAME}:2"), ("registry", "stale", "--offline", "--all"), ("verify", f"{odd_rows.NAME}:2"),
     ("pull", f"{odd_rows.NAME}:2", "{pulled}"), ("pull", f"{odd_rows.NAME}:1", "{good}"),
 )  # fmt: skip
 

@@ -35,7 +35,12 @@ def test_an_odd_row_is_named_wherever_it_is_left_out(place: odd_rows.Place):
     assert not odd_rows.complaints(place, [case])
     odd_rows.lay(place, [case])
     said = f"{name}:2: verdict is 'PASX'; it is one of PASS, UNVERIFIED"
-    for command in (("ls", name), ("log", name), ("stale", "--offline", "--all"), ("find", "--any-host")):
+    for command in (
+        ("ls", name),
+        ("registry", "log", name),
+        ("registry", "stale", "--offline", "--all"),
+        ("find", "--any-host"),
+    ):
         done = odd_rows.ask(place, *command)
         assert (done.code, said in done.err) == (0, True), command
     for command in (
@@ -45,7 +50,7 @@ def test_an_odd_row_is_named_wherever_it_is_left_out(place: odd_rows.Place):
         ("diff", f"{name}:1", f"{name}:2"),
         ("promote", f"{name}:2", "prod"),
         ("verify", "--all"),
-        ("repair", "--all"),
+        ("store", "repair", "--all"),
     ):
         done = odd_rows.ask(place, *command)
         assert (done.code, said in done.err) == (1, True), command
@@ -68,7 +73,7 @@ def test_gc_keeps_what_an_odd_row_names_and_everything_where_it_cannot_be_read_w
         case = odd_rows.Case("version", column, value, value)
         odd_rows.lay(place, [case])
         strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--dry-run")
-        done = odd_rows.ask(place, "--json", "gc", *strict)
+        done = odd_rows.ask(place, "--json", "store", "gc", *strict)
         assert done.code == 0, done.err
         assert key[:12] not in [one["key"][:12] for one in odd_rows.json.loads(done.out)["removed"]]
         removed = len(odd_rows.json.loads(done.out)["removed"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.cli.brief import LINE, LINES, WORD, brief
+from pipeline.cli.boundary import LINE, LINES, WORD, shorten_message
 from pipeline.cli.output import Output
 
 HOSTILE = "a\x1b[31m\x9b2J\u202eb\r"
@@ -25,9 +25,9 @@ def test_columns_of_numbers_with_gaps_are_aligned_at_the_right(capsys: pytest.Ca
 
 
 def test_a_message_shows_the_ends_of_long_words_and_lines_and_the_first_of_many():
-    assert brief("a message\n  of two lines") == "a message\n  of two lines"
+    assert shorten_message("a message\n  of two lines") == "a message\n  of two lines"
     word = "x" * 5000 + "end"
-    assert brief(f"a {word}: b") == f"a {'x' * 225}...{'x' * 71}end: b"
-    assert len(brief("x y " * 5000)) == LINE + 3
-    assert brief("line\n" * 5000).splitlines()[LINES:] == ["... 4800 more lines"]
-    assert brief("x" * WORD) == "x" * WORD
+    assert shorten_message(f"a {word}: b") == f"a {'x' * 225}...{'x' * 71}end: b"
+    assert len(shorten_message("x y " * 5000)) == LINE + 3
+    assert shorten_message("line\n" * 5000).splitlines()[LINES:] == ["... 4800 more lines"]
+    assert shorten_message("x" * WORD) == "x" * WORD

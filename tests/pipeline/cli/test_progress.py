@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from artifacts.store.local import LocalStore
+from calibration.job import Parameters
 from pipeline.cli.output import Output
-from pipeline.cli.progress import Display
-from pipeline.cli.progress_bar import Moving
+from pipeline.cli.progress import Bar, Display
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
 from pipeline.step.realize import Site, realize
@@ -18,7 +18,7 @@ from pipeline.units import duration, size
 from recipes.load import load
 from tests.main_job import write_recipe
 
-STEP = Step(kind="engine", inputs={}, params={}, what="aoti, batch 4")
+STEP = Step(kind="engine", inputs={}, params=Parameters(), what="aoti, batch 4")
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def display(capsys: pytest.CaptureFixture[str]) -> Iterator[Display]:
     """A display whose every progress line is due."""
     with Display(Output(color=False)) as shown:
         shown.started(STEP)
-        shown.said[STEP.key] -= 3600
-        shown.since[STEP.key] -= 10
+        shown.paces[STEP.key].last_line -= 3600
+        shown.paces[STEP.key].since -= 10
         yield shown
 
 
@@ -69,13 +69,13 @@ def test_sizes_are_said_as_people_say_them(count: float, text: str):
 
 
 def test_what_moves_says_a_line_per_phase_and_leaves_no_empty_one(capsys: pytest.CaptureFixture[str]):
-    with Moving(Output(color=False), "gc") as moving:
-        moving(1, 10, "manifests")
-        moving.said -= 3600
-        moving.since -= 10
-        moving(5, 10, "manifests")
-        moving.said -= 3600
-        moving(1, 4, "removed")  # another phase, timed from now
+    with Bar(Output(color=False), "gc") as progress:
+        progress(1, 10, "manifests")
+        progress.pace.last_line -= 3600
+        progress.pace.since -= 10
+        progress(5, 10, "manifests")
+        progress.pace.last_line -= 3600
+        progress(1, 4, "removed")  # another phase, timed from now
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(".. gc  5/10 manifests, 0.5/s, eta 10")
     assert second.startswith(".. gc  1/4 removed, ")

@@ -81,16 +81,16 @@ def test_a_registry_that_met_its_fate_is_a_finding_and_no_file_is_called_damaged
     assert done.code == 1, done
     assert "in the registry:" in done.err
     assert any(part in done.err for part in said.split("|")), done.err
-    assert "every file is as it was stored" not in done.out
-    done = odd_rows.ask(place, "repair", "--all")
-    assert (done.code, "repair cannot put the registry right:" in done.err) == (1, True), done
+    assert "all files are intact" not in done.out
+    done = odd_rows.ask(place, "store", "repair", "--all")
+    assert (done.code, "repair cannot restore the registry:" in done.err) == (1, True), done
     assert (place.file.read_bytes() if place.file.exists() else None) == before
 
 
 def test_gc_does_not_take_a_lost_registry_for_one_that_never_was(place: odd_rows.Place):
     place.file.unlink()
     strict = ("--keep-last", "0", "--keep-pulled", "0", "--min-age", "0", "--yes")
-    done = odd_rows.ask(place, "gc", *strict)
+    done = odd_rows.ask(place, "store", "gc", *strict)
     assert done.code == 4
     assert (
         "is missing, or has no tables, but registry.json in the store records that versions were" in done.err
@@ -110,7 +110,7 @@ def test_a_sound_registry_is_counted(place: odd_rows.Place):
     done = odd_rows.ask(place, "verify", "--all")
     assert done.code == 0
     assert "4 versions, " in done.out
-    assert "rows of the registry: each is as it was written" in done.out
+    assert "rows of the registry: all rows are intact" in done.out
     answer = json.loads(odd_rows.ask(place, "--json", "verify", "--all").out)
     assert (answer["registry"]["versions"], answer["problems"]) == (4, [])
 
@@ -120,7 +120,7 @@ def test_a_store_that_never_had_a_registry_is_sound(made: odd_rows.Place, tmp_pa
     odd_rows.stored(store, odd_rows.publication())
     alone = odd_rows.Place(tmp_path, store)
     done = odd_rows.ask(alone, "verify", "--all")
-    assert (done.code, "every file is as it was stored" in done.out) == (0, True), done
+    assert (done.code, "all files are intact" in done.out) == (0, True), done
     assert not (store.root / "registry.db").exists()
     named = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     assert odd_rows.ask(alone, "--registry", named, "verify", "--all").code == 0
@@ -184,7 +184,7 @@ def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(
 ):
     key = open_registry(place.file).resolve(f"{odd_rows.NAME}:2").engine_key
     without_row(place, *more)
-    done = odd_rows.ask(place, "--json", "gc", *STRICT, "--dry-run")
+    done = odd_rows.ask(place, "--json", "store", "gc", *STRICT, "--dry-run")
     assert done.code == 0, done
     answer = json.loads(done.out)
     removed = {one["key"] for one in answer["removed"]}
@@ -193,7 +193,7 @@ def test_gc_keeps_the_engine_of_a_version_whose_row_is_gone(
     assert answer["kept"]["kept for an odd or missing row"] >= 1
     said = f"{odd_rows.NAME}:2 is missing in the registry, and {'all artifacts are' if all_stay else 'its engine is'} kept"
     assert any(one.startswith(said) for one in answer["problems"]), answer["problems"]
-    done = odd_rows.ask(place, "gc", *STRICT, "--dry-run")
+    done = odd_rows.ask(place, "store", "gc", *STRICT, "--dry-run")
     assert ("kept for an odd or missing row" in done.out, "leased" in done.out) == (True, False), done
 
 
@@ -208,11 +208,14 @@ def foreign_engine(folder: Path) -> None:
         ("registry", "init"),
         ("ls",),
         ("ls", odd_rows.NAME),
-        ("log",),
+        (
+            "registry",
+            "log",
+        ),
         ("find", "--any-host"),
         ("pull", f"{odd_rows.NAME}:2", "{root}/pulled"),
-        ("import", "hf:{root}/model", "demo/new"),
-        ("policy", "prod", "--max-age-days", "3"),
+        ("registry", "import", "hf:{root}/model", "demo/new"),
+        ("registry", "policy", "prod", "--max-age-days", "3"),
         ("run", "{root}/recipe.yaml"),
     ],
 )
@@ -265,11 +268,11 @@ def test_a_registry_in_the_place_of_the_one_that_was_published_to_is_a_finding_a
     )
     assert (done.code, said in done.err) == (1, True), done
     keys = place.store.keys()
-    done = odd_rows.ask(place, "gc", *STRICT)
+    done = odd_rows.ask(place, "store", "gc", *STRICT)
     assert (done.code, said in done.err) == (4, True), done
     assert place.store.keys() == keys
     foreign_engine(tmp_path / "model")
-    done = odd_rows.ask(place, "import", f"hf:{tmp_path / 'model'}", "demo/new")
+    done = odd_rows.ask(place, "registry", "import", f"hf:{tmp_path / 'model'}", "demo/new")
     assert (done.code, said in done.err) == (4, True), done
 
 
@@ -319,7 +322,7 @@ def test_an_odd_row_that_is_the_only_version_of_its_name_hides_no_damaged_file(
 def test_an_odd_row_that_is_the_only_version_of_its_name_leaves_the_others_to_stale(
     with_an_odd_name: odd_rows.Place,
 ):
-    done = odd_rows.ask(with_an_odd_name, "stale", "--offline", "--all")
+    done = odd_rows.ask(with_an_odd_name, "registry", "stale", "--offline", "--all")
     assert done.code == 0, done
     assert f"{odd_rows.NAME}:2" in done.out
     assert f"{odd_rows.OTHER}:1: recipe is" in done.err
@@ -346,11 +349,11 @@ def test_repair_of_all_brings_back_lost_engines_that_the_other_copy_has(
     for one in (lost, other):
         shutil.rmtree(apart.store.path(one.engine_key))
     done = odd_rows.ask(apart, "verify", "--all")
-    assert (done.code, "enginery repair --all --from" in done.err) == (1, True), done
-    done = odd_rows.ask(apart, "--json", "repair", "--all", "--from", str(pulled))
+    assert (done.code, "enginery store repair --all --from" in done.err) == (1, True), done
+    done = odd_rows.ask(apart, "--json", "store", "repair", "--all", "--from", str(pulled))
     assert json.loads(done.out)["brought_back"] == [lost.reference], done
     assert (apart.store.has(lost.address), apart.store.has(other.address)) == (True, False)
     assert apart.store.verify(lost.address) == []
     shutil.rmtree(apart.store.path(lost.engine_key))
-    done = odd_rows.ask(apart, "repair", "--all", "--from", str(pulled))
-    assert (done.code, "1 lost engine brought back" in done.out) == (0, True), done
+    done = odd_rows.ask(apart, "store", "repair", "--all", "--from", str(pulled))
+    assert (done.code, "1 lost engine restored" in done.out) == (0, True), done

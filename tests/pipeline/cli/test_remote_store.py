@@ -17,11 +17,10 @@ from artifacts.store.sharing import share
 from pipeline.cli.boundary import report
 from pipeline.cli.main import enginery
 from pipeline.process.host import probe
-from pipeline.run.release import run
 from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
 from tests.artifacts.remotes import opened
-from tests.pipeline.toy_steps import CHILD, INPUTS, toy_plan
+from tests.pipeline.toy_steps import CHILD, INPUTS, run, toy_plan
 from tests.servers.s3 import Bucket, S3Server, environment
 
 RECIPE = {
@@ -220,8 +219,8 @@ def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(
     )
     code, out, err = call(*options, "verify", "--all")
     assert code == 0, err
-    assert f"in the cache {store.root}: every file is as it was stored" in out
-    assert f"in {bucket.url}: every file is as it was stored" in out
+    assert f"in the cache {store.root}: all files are intact" in out
+    assert f"in {bucket.url}: all files are intact" in out
     hurt(store.path(key) / "engine.json")
     other = key_of(store, "evaluation")
     far = remote_layout.blob_path(store.manifest(other).files["samples.jsonl"].sha256)
@@ -232,7 +231,7 @@ def test_damage_is_named_in_the_cache_and_remotely_and_each_mends_the_other(
     assert f"objects/{key[:2]}/{key}/engine.json (and 1 other names): sha256" in err
     assert f"{bucket.url}/{far} has sha256" in err
     assert "in toy:1 (engine)" in err
-    code, out, err = call(*options, "repair", "--all")
+    code, out, err = call(*options, "store", "repair", "--all")
     assert code == 0, err
     assert f"repaired {far}: {bucket.url} has it from the cache" in err
     assert "engine.json: from the other copy" in err
@@ -247,10 +246,10 @@ def test_what_nobody_has_right_is_given_up_and_built_again_by_the_next_run(
     key = key_of(store, "evaluation")
     hurt(store.path(key) / "samples.jsonl")
     hurt(bucket.root / remote_layout.blob_path(store.manifest(key).files["samples.jsonl"].sha256))
-    code, _, err = call(*options, "repair", "--all")
+    code, _, err = call(*options, "store", "repair", "--all")
     assert code == 1
     assert "discard the artifacts with --discard" in err
-    code, out, err = call(*options, "repair", "--all", "--discard")
+    code, out, err = call(*options, "store", "repair", "--all", "--discard")
     assert code == 0, err
     assert "set aside, to be built again" in out
     assert not open_store(bucket.url).has(key)
@@ -265,7 +264,7 @@ def test_gc_of_a_remote_store_says_what_it_would_do_and_does_it(
     with here.write("f" * 64, kind="engine", step={}, host={}) as draft:
         (draft.path / "rank0.bin").write_bytes(b"f" * 1000)
     shutil.rmtree(bucket.root / "registries")  # the fixture copied the one that it remembers
-    eager = ("gc", "--min-age", "0", "--litter", "0")
+    eager = ("store", "gc", "--min-age", "0", "--litter", "0")
     dry, done = call(*options, "--json", *eager, "--dry-run"), call(*options, "--json", *eager, "--yes")
     assert (dry[0], done[0]) == (0, 0), done[2]
     said, did = json.loads(dry[1]), json.loads(done[1])

@@ -1,4 +1,4 @@
-"""`enginery sensitivity` and `enginery show KEY`, from a recipe to the exceptions that paste into it."""
+"""`enginery tools sensitivity` and `enginery show KEY`, from a recipe to the exceptions that paste into it."""
 
 import json
 import re
@@ -84,7 +84,7 @@ def test_a_cap_too_low_for_one_sequence_is_refused_with_file_and_field(tmp_path:
 
 def test_a_recipe_without_calibration_is_refused(tmp_path: Path, cli: Cli):
     file = write_recipe(tmp_path / "recipe.yaml", format="int8_wo", calibration=None)
-    done = cli("--store", tmp_path / "store", "sensitivity", file)
+    done = cli("--store", tmp_path / "store", "tools", "sensitivity", file)
     assert done.returncode == EXIT_CODES[RecipeError]
     assert "calibration is required: sensitivity is measured on data" in done.stderr
 
@@ -102,7 +102,7 @@ def test_options_that_mean_nothing_are_refused_before_any_work(
     tmp_path: Path, cli: Cli, options: tuple[str, ...], said: str
 ):
     file = write_recipe(tmp_path / "recipe.yaml")
-    done = cli("--store", tmp_path / "store", "sensitivity", file, *options)
+    done = cli("--store", tmp_path / "store", "tools", "sensitivity", file, *options)
     assert done.returncode == 2
     assert said in done.stderr
     assert open_store(tmp_path / "store").keys() == []
@@ -110,14 +110,14 @@ def test_options_that_mean_nothing_are_refused_before_any_work(
 
 def test_awq_needs_its_search_in_the_statistics(tmp_path: Path, cli: Cli):
     file = write_recipe(tmp_path / "recipe.yaml", calibration__statistics="ranges")
-    done = cli("--store", tmp_path / "store", "sensitivity", file, "--format", "int4_awq")
+    done = cli("--store", tmp_path / "store", "tools", "sensitivity", file, "--format", "int4_awq")
     assert done.returncode == 2
     assert "int4_awq needs AWQ's search; the recipe must have calibration.statistics: all" in done.stderr
 
 
 @pytest.mark.slow
 def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path: Path):
-    done = cli("--store", measured / "store", "sensitivity", measured / "recipe.yaml", "--keep", "3")
+    done = cli("--store", measured / "store", "tools", "sensitivity", measured / "recipe.yaml", "--keep", "3")
     assert done.returncode == 0, done.stderr
     assert "3 of 16 units stay at the source dtype: " in done.stdout
     assert "a proxy: errors of linears add up" in done.stderr
@@ -127,7 +127,14 @@ def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain) + snippet)
     (loaded,) = load(tmp_path / "recipe.yaml")
     again = cli(
-        "--store", measured / "store", "--json", "sensitivity", measured / "recipe.yaml", "--keep", "3"
+        "--store",
+        measured / "store",
+        "--json",
+        "tools",
+        "sensitivity",
+        measured / "recipe.yaml",
+        "--keep",
+        "3",
     )
     answer = json.loads(again.stdout)
     assert loaded.recipe.precision == Precision.parse(answer["proposals"][0]["format"])
@@ -137,7 +144,7 @@ def test_the_proposal_pastes_into_the_recipe(cli: Cli, measured: Path, tmp_path:
 
 @pytest.mark.slow
 def test_several_formats_are_told_from_one_measurement(cli: Cli, measured: Path):
-    asked = ("sensitivity", measured / "recipe.yaml", "--format", "int4_awq", "--format", "int4_wo", "--wider", "int8_wo",
+    asked = ("tools", "sensitivity", measured / "recipe.yaml", "--format", "int4_awq", "--format", "int4_wo", "--wider", "int8_wo",
              "--gain", "0.4")  # fmt: skip
     answer = json.loads(cli("--store", measured / "store", "--json", *asked).stdout)
     assert [one["format"]["default"] for one in answer["proposals"]] == ["int4_awq", "int4_wo"]

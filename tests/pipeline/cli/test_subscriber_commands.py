@@ -58,18 +58,28 @@ def answering() -> Iterator[tuple[str, list[int]]]:
 def test_only_what_was_asked_for_is_told(ask: Ask, registry: Registry, tmp_path: Path):
     heard = tmp_path / "heard"
     hook = f"{sys.executable} -c \"import os; open('{heard}', 'a').write(os.environ['ENGINERY_EVENT_NAME'] + ' ')\""
-    assert ask("-q", "subscribe", "--command", hook, "--names", "*/b", "--kind", "alias_moved")[1] == "1\n"
+    assert (
+        ask("-q", "registry", "subscribe", "--command", hook, "--names", "*/b", "--kind", "alias_moved")[1]
+        == "1\n"
+    )
     for name in ("team/a", "team/b"):
         registry.promote(name, "prod", to=1, expect=None)
     registry.promote("team/b", "candidate", to=1, expect=None)
-    code, out, _ = ask("notify")
-    assert (code, out.count("told 1 ("), heard.read_text()) == (0, 2, "team/b team/b ")
-    (row,) = json.loads(ask("--json", "subscribe")[1])
+    code, out, _ = ask("registry", "notify")
+    assert (code, out.count("delivered alias_moved team/b to 1 ("), heard.read_text()) == (
+        0,
+        2,
+        "team/b team/b ",
+    )
+    (row,) = json.loads(ask("--json", "registry", "subscribe")[1])
     assert (row["names"], row["kinds"], row["told"], row["waiting"]) == ("*/b", "alias_moved", 2, 0)
-    assert [row["state"] for row in json.loads(ask("--json", "notify", "--list")[1])] == ["told", "told"]
-    assert ask("subscribe", "--remove", "1")[:2] == (0, "subscriber 1 is told no more\n")
+    assert [row["state"] for row in json.loads(ask("--json", "registry", "notify", "--list")[1])] == [
+        "told",
+        "told",
+    ]
+    assert ask("registry", "subscribe", "--remove", "1")[:2] == (0, "subscriber 1 is removed\n")
     registry.promote("team/b", "third", to=1, expect=None)
-    assert ask("--json", "notify")[1] == "[]\n"
+    assert ask("--json", "registry", "notify")[1] == "[]\n"
     assert heard.read_text() == "team/b team/b "
 
 
@@ -78,26 +88,26 @@ def test_what_was_given_up_is_tried_again_when_asked(
 ):
     url, _ = answering
     secret = tmp_path / "secret"
-    ask("subscribe", "--new-secret", str(secret))
-    assert ask("subscribe", "--webhook", url, "--secret", f"file:{secret}")[0] == 0
+    ask("registry", "subscribe", "--new-secret", str(secret))
+    assert ask("registry", "subscribe", "--webhook", url, "--secret", f"file:{secret}")[0] == 0
     registry.promote("team/a", "prod", to=1, expect=None)
-    assert "is told of alias_moved team/a no more: " in " ".join(ask("notify")[2].split())
-    (row,) = json.loads(ask("--json", "notify", "--list")[1])
+    assert "will not receive alias_moved team/a: " in " ".join(ask("registry", "notify")[2].split())
+    (row,) = json.loads(ask("--json", "registry", "notify", "--list")[1])
     assert (row["state"], row["attempts"]) == ("given up", 1)
-    assert ask("--json", "notify")[1] == "[]\n"
-    code, out, err = ask("notify", "--retry", "1")
-    assert (code, "1 events are tried again for subscriber 1" in err) == (0, True)
-    assert out.startswith("told 1 (")
-    assert json.loads(ask("--json", "notify", "--list")[1])[0]["state"] == "told"
+    assert ask("--json", "registry", "notify")[1] == "[]\n"
+    code, out, err = ask("registry", "notify", "--retry", "1")
+    assert (code, "1 events are retried for subscriber 1" in err) == (0, True)
+    assert out.startswith("delivered alias_moved team/a to 1 (")
+    assert json.loads(ask("--json", "registry", "notify", "--list")[1])[0]["state"] == "told"
 
 
 @pytest.mark.slow
 def test_following_tells_what_happens_until_it_is_stopped(ask: Ask, registry: Registry, tmp_path: Path):
     heard = tmp_path / "heard"
-    ask("subscribe", "--command", f"touch {heard}")
+    ask("registry", "subscribe", "--command", f"touch {heard}")
     argv = [sys.executable, "-m", "pipeline.cli", "--store", str(tmp_path / "store"), "--json"]
     with subprocess.Popen(
-        [*argv, "notify", "--follow", "--every", "0.1"],
+        [*argv, "registry", "notify", "--follow", "--every", "0.1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ),
     ) as child:  # fmt: skip
         documents = []
@@ -109,7 +119,7 @@ def test_following_tells_what_happens_until_it_is_stopped(ask: Ask, registry: Re
     assert [(row["kind"], row["name"], row["problem"]) for (row,) in documents] == [
         ("alias_moved", "team/a", None)
     ] * 2
-    assert (child.returncode, "stopped; what is due waits" in err) == (0, True), err
+    assert (child.returncode, "stopped; the next `enginery registry notify`" in err) == (0, True), err
     assert heard.exists()
 
 

@@ -44,15 +44,17 @@ def test_an_engine_is_signed_pulled_by_policy_and_checked(cli: Cli, store: Path,
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr
 
-    assert "nobody can be asked; set ENGINERY_KEY_PASSPHRASE" in run("keygen", key, code=2)
-    run("keygen", key, ENGINERY_KEY_PASSPHRASE="a secret")
+    assert "stdin is not a terminal; set ENGINERY_KEY_PASSPHRASE" in run("trust", "keygen", key, code=2)
+    run("trust", "keygen", key, ENGINERY_KEY_PASSPHRASE="a secret")
     policy: dict[str, Any] = {"ENGINERY_TRUSTED_KEYS": f"{key}.pub"}
     assert "demo/fp8:1 is not signed" in run("pull", "demo/fp8", engine, code=3, **policy)
-    assert "is signed by" in run("sign", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
-    run("attest", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
+    assert "is signed by" in run(
+        "trust", "sign", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret"
+    )
+    run("trust", "attest", "demo/fp8", "--key", key, ENGINERY_KEY_PASSPHRASE="a secret")
     run("pull", "demo/fp8", engine, **policy)
-    assert "every file is as published, and signed by" in run("verify", engine, **policy)
-    listed = json.loads(run("--json", "sign", "demo/fp8", **policy))
+    assert "all files match the published digests, and signed by" in run("verify", engine, **policy)
+    listed = json.loads(run("--json", "trust", "sign", "demo/fp8", **policy))
     assert [(row["what"], row["trusted"]) for row in listed] == [("files", True), ("provenance", True)]
 
 
@@ -60,10 +62,10 @@ def test_an_engine_is_signed_pulled_by_policy_and_checked(cli: Cli, store: Path,
 def test_a_signature_made_where_there_is_no_registry_is_kept(cli: Cli, store: Path, tmp_path: Path):
     key, engine, out = tmp_path / "release", tmp_path / "engine", tmp_path / "sig.json"
     for args in (
-        ("keygen", key, "--no-passphrase"),
+        ("trust", "keygen", key, "--no-passphrase"),
         ("pull", "demo/fp8", engine),
-        ("sign", engine, "--key", key, "--output", out),
-        ("sign", "demo/fp8:1", "--add", out, "--trusted-key", f"{key}.pub"),
+        ("trust", "sign", engine, "--key", key, "--output", out),
+        ("trust", "sign", "demo/fp8:1", "--add", out, "--trusted-key", f"{key}.pub"),
         ("verify", "demo/fp8:1", "--trusted-key", f"{key}.pub"),
     ):
         done = cli("--store", store, *args)
@@ -82,7 +84,12 @@ def test_a_command_hears_of_a_promotion_without_holding_it_up(cli: Cli, store: P
         f'#!/bin/sh\nsleep 0.2\nprintf "%s" "$ENGINERY_EVENT" > {heard}.new\nmv {heard}.new {heard}\n'
     )
     hook.chmod(0o755)
-    assert cli("--store", store, "subscribe", "--command", str(hook), "--kind", "alias_moved").returncode == 0
+    assert (
+        cli(
+            "--store", store, "registry", "subscribe", "--command", str(hook), "--kind", "alias_moved"
+        ).returncode
+        == 0
+    )
     done = cli("--store", store, "promote", "demo/fp8:1", "prod")
     assert done.returncode == 0, done.stderr
     until = time.monotonic() + 20
@@ -95,18 +102,20 @@ def test_a_command_hears_of_a_promotion_without_holding_it_up(cli: Cli, store: P
 def test_bundles_are_written_where_asked_and_are_the_ones_that_are_kept(
     ask: Ask, store: Path, tmp_path: Path
 ):
-    ask("keygen", str(tmp_path / "key"), "--no-passphrase")
+    ask("trust", "keygen", str(tmp_path / "key"), "--no-passphrase")
     trusted = ("--trusted-key", f"{tmp_path / 'key'}.pub", "--require-signed")
     assert "is not signed" in ask("verify", "demo/fp8", *trusted)[2]
     for command in ("sign", "attest"):
         bundle = tmp_path / f"{command}.json"
-        assert ask(command, "demo/fp8", "--key", str(tmp_path / "key"), "--output", str(bundle))[0] == 0
+        assert (
+            ask("trust", command, "demo/fp8", "--key", str(tmp_path / "key"), "--output", str(bundle))[0] == 0
+        )
         assert {"dsseEnvelope", "verificationMaterial"} <= json.loads(bundle.read_text()).keys()
     assert ", and signed by " in ask("verify", "demo/fp8", *trusted)[1]
     assert ask("pull", "demo/fp8", str(tmp_path / "pulled"), *trusted)[0] == 0
     (tmp_path / "pulled" / "rank0.bin").write_bytes(b"changed")
     assert ask("verify", str(tmp_path / "pulled"), *trusted)[0] == 1
-    shown = json.loads(ask("attest", "demo/fp8")[1])
+    shown = json.loads(ask("trust", "attest", "demo/fp8")[1])
     assert (shown["predicateType"], shown["subject"][0]["name"]) == (
         "https://slsa.dev/provenance/v1",
         "engine.json",

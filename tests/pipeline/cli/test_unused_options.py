@@ -32,24 +32,36 @@ def client(tmp_path: Path) -> Client:
     [
         (("verify", "--all", "--require-signed"), "--require-signed has no effect with --all: signatures"),
         (("verify", "--all", "--trusted-key", "k.pub"), "--trusted-key has no effect with --all"),
-        (("promote", V, "prod", "--new", "--expect", "1"), "--new expects no version, and --expect one"),
-        (("sign", V, "--output", "sig"), "--output has no effect without --key"),
-        (("sign", V, "--key", "k", "--require-signed"), "--require-signed has no effect with --key"),
-        (("sign", V, "--key", "k", "--add", "sig"), "--key has no effect with --add"),
-        (("sign", ".", "--add", "sig", "--key", "k"), "--add has no effect on a directory"),
-        (("attest", V, "--output", "sig"), "--output has no effect without --key"),
-        (("notify", "--every", "1"), "--every has no effect without --follow"),
-        (("notify", "--list", "--retry", "1"), "--retry has no effect with --list"),
-        (("notify", "--list", "--follow"), "--follow has no effect with --list"),
-        (("subscribe", "--kind", "published"), "--kind has no effect without --webhook or --command"),
-        (("subscribe", "--remove", "1", "--names", "x"), "--names has no effect without"),
-        (("waive", "--end", "1", "--reason", "r", "--for", "1d"), "--reason and --for have no effect with"),
-        (("waive", V, "--reason", "r"), "--reason has no effect without an ALIAS and a RULE"),
+        (
+            ("promote", V, "prod", "--new", "--expect", "1"),
+            "--new expects that the alias does not exist, and --expect a version",
+        ),
+        (("trust", "sign", V, "--output", "sig"), "--output has no effect without --key"),
+        (("trust", "sign", V, "--key", "k", "--require-signed"), "--require-signed has no effect with --key"),
+        (("trust", "sign", V, "--key", "k", "--add", "sig"), "--key has no effect with --add"),
+        (("trust", "sign", ".", "--add", "sig", "--key", "k"), "--add has no effect on a directory"),
+        (("trust", "attest", V, "--output", "sig"), "--output has no effect without --key"),
+        (("registry", "notify", "--every", "1"), "--every has no effect without --follow"),
+        (("registry", "notify", "--list", "--retry", "1"), "--retry has no effect with --list"),
+        (("registry", "notify", "--list", "--follow"), "--follow has no effect with --list"),
+        (
+            ("registry", "subscribe", "--kind", "published"),
+            "--kind has no effect without --webhook or --command",
+        ),
+        (("registry", "subscribe", "--remove", "1", "--names", "x"), "--names has no effect without"),
+        (
+            ("registry", "waive", "--end", "1", "--reason", "r", "--for", "1d"),
+            "--reason and --for have no effect with",
+        ),
+        (("registry", "waive", V, "--reason", "r"), "--reason has no effect without an ALIAS and a RULE"),
         (("find", "--gpu", "h200", "--any-host"), "--any-host has no effect with --gpu"),
-        (("repair", "./pulled"), "no version of './pulled'"),
-        (("gc", "--yes", "--also", "sqlite:////nowhere/x.db"), "no registry at sqlite:////nowhere/x.db"),
-        (("notify", "--retry", "9"), "no subscriber 9 in"),
-        (("sign", V, "--require-signed"), "no key is trusted; give --trusted-key FILE"),
+        (("store", "repair", "./pulled"), "no version of './pulled'"),
+        (
+            ("store", "gc", "--yes", "--also", "sqlite:////nowhere/x.db"),
+            "no registry at sqlite:////nowhere/x.db",
+        ),
+        (("registry", "notify", "--retry", "9"), "no subscriber 9 in"),
+        (("trust", "sign", V, "--require-signed"), "no key is trusted; give --trusted-key FILE"),
         (("pull", V, "nowhere", "--require-signed"), "no key is trusted; give --trusted-key FILE"),
         (("verify", V, "--require-signed"), "no key is trusted; give --trusted-key FILE"),
     ],
@@ -64,6 +76,6 @@ def test_an_option_without_effect_is_refused(ask: Ask, client: Client, command: 
 
 
 def test_a_default_is_no_option_that_was_given(ask: Ask, client: Client):
-    assert ask("notify")[0] == 0
-    assert ask("subscribe")[0] == 0
+    assert ask("registry", "notify")[0] == 0
+    assert ask("registry", "subscribe")[0] == 0
     assert ask("verify", "--all")[1].startswith("2 artifacts, 2 files")

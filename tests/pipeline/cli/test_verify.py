@@ -61,7 +61,7 @@ def test_a_corrupted_byte_is_named_with_the_versions_that_have_it_and_repaired_f
     done = cli(*at, "verify", "--all")
     assert (
         done.returncode,
-        "3 artifacts, 3 files, 10.2 kB: every file is as it was stored" in done.stdout,
+        "3 artifacts, 3 files, 10.2 kB: all files are intact" in done.stdout,
     ) == (
         0,
         True,
@@ -73,10 +73,10 @@ def test_a_corrupted_byte_is_named_with_the_versions_that_have_it_and_repaired_f
     assert "1 file of 3 damaged" in done.stderr
     assert "/rank0.safetensors (and 2 other names): sha256 " in done.stderr
     assert "in demo/fp8:1 (engine), demo/fp8:1 (sharded_checkpoint)" in done.stderr
-    assert "hint: enginery repair --all" in done.stderr
-    done = cli(*at, "repair", "--all")
+    assert "hint: enginery store repair --all" in done.stderr
+    done = cli(*at, "store", "repair", "--all")
     assert (done.returncode, "1 file still damaged" in done.stderr) == (1, True)
-    done = cli(*at, "repair", "--all", "--from", tmp_path / "pulled")
+    done = cli(*at, "store", "repair", "--all", "--from", tmp_path / "pulled")
     assert done.returncode == 0, done.stderr
     assert "/rank0.safetensors: from the other copy" in done.stderr
     assert "3 files read, 1 damaged file repaired" in done.stdout
@@ -87,7 +87,7 @@ def test_one_version_is_repaired_from_another_store(cli: Cli, full: LocalStore, 
     fill(open_store(tmp_path / "other"))
     corrupt(full.path(ENGINE) / "engine.json")
     at = ("--store", full.root, "--json")
-    done = cli(*at, "repair", "demo/fp8", "--from", tmp_path / "other")
+    done = cli(*at, "store", "repair", "demo/fp8", "--from", tmp_path / "other")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["files"] == 2
@@ -107,12 +107,12 @@ def test_what_is_shared_is_shown_and_stores_of_early_versions_can_share(cli: Cli
     assert alone.samefile(full.path(SHARDED) / "rank0.safetensors")
 
 
-@pytest.mark.parametrize("command", ["verify", "repair"])
+@pytest.mark.parametrize("command", ["verify", "store repair"])
 @pytest.mark.parametrize("args", [(), ("demo/fp8", "--all")])
 def test_either_a_version_or_all_is_asked_for(
     cli: Cli, full: LocalStore, command: str, args: tuple[str, ...]
 ):
-    done = cli("--store", full.root, command, *args)
+    done = cli("--store", full.root, *command.split(), *args)
     assert (done.returncode, "--all for the whole store" in done.stderr) == (2, True)
 
 
@@ -129,7 +129,7 @@ def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli: Cli, 
     assert "2 files of 5 damaged" in done.stderr
     assert f"tuning/{place.name}/probe.so: is not in the index" in done.stderr
     assert f"tuning/{place.name}/{engine.files['rank0.safetensors'].sha256}: sha256 " in done.stderr
-    done = cli(*at, "--json", "repair", "--all")
+    done = cli(*at, "--json", "store", "repair", "--all")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["repaired"]) == 2
     assert "removed: the next build learns it again" in done.stderr
@@ -137,5 +137,5 @@ def test_damage_in_what_builds_learned_is_named_and_repair_removes_it(cli: Cli, 
     assert {path.name for path in place.iterdir()} == {"index.json", engine.files["engine.json"].sha256}
     (place / "index.json").unlink()
     assert "tuning/" in cli(*at, "verify", "--all").stderr
-    assert cli(*at, "repair", "--all").returncode == 0
+    assert cli(*at, "store", "repair", "--all").returncode == 0
     assert cli(*at, "verify", "--all").returncode == 0

@@ -63,7 +63,7 @@ def test_the_shell_says_so_with_2(cli: Cli, odd: Path):
 
 @pytest.mark.parametrize("what", ["directory", "file", "fifo", "nothing", ""])
 def test_a_copy_that_is_no_store_is_refused_though_nothing_is_damaged(ask: Ask, odd: Path, what: str):
-    code, _, err = ask("repair", "--all", "--from", str(odd / what))
+    code, _, err = ask("store", "repair", "--all", "--from", str(odd / what))
     assert code == 2
     assert "is neither a store nor a pulled directory" in err or "it must be a directory" in err
 
@@ -74,13 +74,15 @@ def test_a_failure_that_had_an_answer_is_an_error_with_the_answer_beside_it(
     registry = open_registry(tmp_path / "store" / "registry.db")
     registry.publish(publication("team/a"))
     calls = {
-        "toolchains": cli("--store", tmp_path / "s", "--json", "toolchains", XDG_CONFIG_HOME=str(tmp_path)),
+        "toolchains": cli(
+            "--store", tmp_path / "s", "--json", "tools", "toolchains", XDG_CONFIG_HOME=str(tmp_path)
+        ),
         "doctor": cli("--store", tmp_path / "s", "--json", "doctor", CXX="no-such-compiler"),
-        "repair": cli("--store", tmp_path / "store", "--json", "repair", "--all"),
+        "repair": cli("--store", tmp_path / "store", "--json", "store", "repair", "--all"),
     }
     with registry.database.writing() as db:
         db.exec_driver_sql("UPDATE version SET model = 'another'")
-    calls["repair odd"] = cli("--store", tmp_path / "store", "--json", "repair", "--all")
+    calls["repair odd"] = cli("--store", tmp_path / "store", "--json", "store", "repair", "--all")
     for name, done in calls.items():
         document = json.loads(done.stdout)
         if done.returncode == 0:

@@ -14,9 +14,11 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
+from pipeline.step.parameters import Proposals
 from recipes.errors import RecipeError
 from recipes.load import load
 from recipes.schema import Model
+from tests.jobs import build_heads, params_of
 from tests.medusa import demo_heads, write
 from tests.pipeline.plans import HOST, recipe_file
 
@@ -47,7 +49,7 @@ def test_the_heads_have_a_step_of_their_own_and_come_into_the_sharded_checkpoint
     assert told(loaded, facts) == []
     source, sharded = made.step("heads_source"), made.step("sharded_checkpoint")
     assert sharded.inputs["heads"] == source.key
-    assert sharded.params["speculative"] == {"mode": "medusa", "max_draft_len": 8}
+    assert params_of(sharded).speculative == Proposals(mode="medusa", max_draft_len=8)
     assert made.steps.index(source) < made.steps.index(sharded)
     assert made.step("engine").inputs == {"sharded_checkpoint": sharded.key}
     assert lineage(made)["heads_source"] == source.key
@@ -90,7 +92,7 @@ def test_the_copy_is_complete_and_changes_are_noticed(tmp_path: Path, store: Loc
     job = {"params": found.params, "places": found.places, "inputs": {}}
     out = tmp_path / "out"
     out.mkdir()
-    heads.build(job, out, lambda *_: None)
+    build_heads(job, out, lambda *_: None)
     names = ["LICENSE", "config.json", "medusa_lm_head.safetensors"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert all((out / name).read_bytes() == (directory / name).read_bytes() for name in names)
@@ -98,7 +100,7 @@ def test_the_copy_is_complete_and_changes_are_noticed(tmp_path: Path, store: Loc
     again = tmp_path / "again"
     again.mkdir()
     with pytest.raises(SourceError, match="changed after the plan was made"):
-        heads.build(job, again, lambda *_: None)
+        build_heads(job, again, lambda *_: None)
 
 
 def test_heads_that_are_no_numbers_are_refused(tmp_path: Path, store: LocalStore):
@@ -106,6 +108,6 @@ def test_heads_that_are_no_numbers_are_refused(tmp_path: Path, store: LocalStore
     found = heads.read_heads(Model(path=str(directory)), tmp_path, store)
     (tmp_path / "out").mkdir()
     with pytest.raises(SourceError, match=r"0\.0\.linear\.bias.*NaN"):
-        heads.build(
+        build_heads(
             {"params": found.params, "places": found.places, "inputs": {}}, tmp_path / "out", lambda *_: None
         )

@@ -14,8 +14,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
+from tests.jobs import build_sharded as convert
 
 ROPE = {
     "rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0,

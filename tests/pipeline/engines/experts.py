@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from calibration.quantize.quantize import build as quantize
-from pipeline.checkpoint.convert import build as convert
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from recipes.precision import Precision
 from tests.calibration.reference import dequantized, e4m3
 from tests.calibration.statistics.passes import job, run, write_tokens
 from tests.checkpoints import TOKENIZER
+from tests.jobs import build_quantized as quantize
+from tests.jobs import build_sharded as convert
 
 SIZES = {
     "hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -12,10 +12,10 @@ import torch
 
 from pipeline.backend.loaded_engine import Sampling
 from pipeline.engines.aoti.aoti_runner import load
-from pipeline.engines.aoti.build_aoti import build
 from pipeline.engines.aoti.group import Ranks
 from pipeline.errors import BuildFailed, SourceError
 from recipes.precision import Precision
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.sharded import MIXED, Toy
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pipeline.engines.aoti.aoti_runner import load
-from pipeline.engines.aoti.build_aoti import build
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines import checkpoints
 
 pytestmark = [

@@ -9,13 +9,13 @@ from transformers import AutoModelForCausalLM
 
 from calibration.model.checkpoint_reader import Source
 from calibration.modelopt.calibrate import load
-from calibration.quantize.quantize import build as quantize
 from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build_aoti import _role
 from pipeline.engines.aoti.weights import rotary_tables
 from pipeline.errors import SourceError
 from tests.calibration import reference
 from tests.calibration.recorded import record
+from tests.jobs import build_quantized as quantize
 from tests.pipeline.engines import checkpoints
 from tests.pipeline.engines.ranks import Ranks
 

@@ -11,6 +11,7 @@ from pipeline.engines.aoti.arch import read_arch
 from pipeline.engines.aoti.build_aoti import _check_same
 from pipeline.engines.aoti.weights import bind
 from pipeline.errors import SourceError
+from tests.jobs import job_of
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.ranks import Ranks
 from tests.present import present
@@ -97,7 +98,10 @@ def test_a_checkpoint_for_other_expert_ranks_is_refused(tmp_path: Path):
     arch = read_arch(experts.shard(checkpoint, "none", (2, 1, 2), tmp_path / "sharded"))
     assert (arch.ep, present(arch.experts).count) == (2, 4)
     with pytest.raises(SourceError, match="ep is 2, the engine asks for 1"):
-        _check_same({"tp": 2, "pp": 1, "ep": 1, "format": "none"}, arch)
+        _check_same(
+            job_of("engine.aoti", {"params": {"tp": 2, "pp": 1, "ep": 1, "format": "none"}}, tmp_path).params,
+            arch,
+        )
 
 
 @pytest.mark.parametrize(

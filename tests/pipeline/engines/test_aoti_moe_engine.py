@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.engines.aoti.aoti_runner import load
-from pipeline.engines.aoti.build_aoti import build
+from tests.jobs import build_aoti as build
 from tests.pipeline.engines import experts
 
 pytestmark = [

@@ -13,6 +13,7 @@ from artifacts.manifest import FileRecord, Manifest
 from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.process.host import probe
+from pipeline.step.parameters import EngineParams, EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.reuse import directory
 from pipeline.step.step import Step
@@ -27,11 +28,12 @@ STEP = Step(
     kind="engine",
     variant="aoti",
     inputs={"sharded_checkpoint": KEY},
-    params={
-        "backend": "aoti", "target": "host", "max_batch_size": 2, "max_seq_len": 32, "format": "int8_sq",
-        "options": {"dtype": "float32", "threads": 1, "autotune": True},
-        "toolchain": {"torch": torch.__version__}, "tp": 1, "pp": 1, "ep": 1,
-    },
+    params=EngineParams(
+        backend="aoti", target="host", max_batch_size=2, max_seq_len=32, format=Precision.parse("int8_sq"),
+        kv_cache="auto", options={"dtype": "float32", "threads": 1, "autotune": True},
+        toolchain={"torch": torch.__version__}, tp=1, pp=1, ep=1,
+    ),
+    places=EnginePlaces(),
 )  # fmt: skip
 
 PROBES = """

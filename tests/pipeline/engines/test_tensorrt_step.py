@@ -1,5 +1,6 @@
 """Engine steps of backend `tensorrt` in a real store: what stays, what is offered again, what leaves nothing."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from artifacts.store import tuning_cache
 from artifacts.store.local import LocalStore
 from pipeline.errors import BuildFailed
 from pipeline.plan.facts import choose_toolchain
+from pipeline.step.parameters import EngineParams, EnginePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
 from pipeline.toolchains.toolchain import Choice
@@ -51,8 +53,8 @@ def step(site: Site, model: tuple[Path, Path], key: str) -> Step:
         kind="engine",
         variant="tensorrt",
         inputs={"sharded_checkpoint": key},
-        params=work["params"],
-        places=work["places"],
+        params=EngineParams.model_validate(work["params"]),
+        places=EnginePlaces.model_validate_json(json.dumps(work["places"])),
     )
 
 

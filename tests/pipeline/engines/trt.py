@@ -19,6 +19,7 @@ from pipeline.models.config_json import read_shape
 from pipeline.models.shape import ModelShape
 from pipeline.process import process
 from pipeline.process.host import Gpu, Host
+from pipeline.process.meter import Progress
 from pipeline.toolchains.discovery import discover
 from pipeline.toolchains.toolchain import Choice, Toolchain
 from recipes.precision import Precision
@@ -80,7 +81,7 @@ def job(
     }  # fmt: skip
 
 
-def run(work: Mapping[str, Any], out: Path, on_progress: process.OnProgress | None = None) -> process.Usage:
+def run(work: Mapping[str, Any], out: Path, on_progress: Progress | None = None) -> process.Usage:
     """Runs a step as the pipeline does; its toolchain's programs stand first on PATH, for nvidia-smi."""
     return process.run(_job(work, out), on_progress)
 

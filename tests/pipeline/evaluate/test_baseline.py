@@ -22,6 +22,7 @@ from artifacts import digest
 from calibration.errors import DataError
 from pipeline.errors import SourceError
 from pipeline.evaluate import baseline
+from tests.jobs import build_baseline
 
 VOCAB, SEQ_LEN, SEQUENCES, TOP_K = 256, 32, 6, 16
 
@@ -77,7 +78,7 @@ def job(source, text, **params) -> dict[str, Any]:
 def made(source: Path, text: Path, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("baseline")
     told = []
-    baseline.build(job(source, text), out, lambda *event: told.append(event))
+    build_baseline(job(source, text), out, lambda *event: told.append(event))
     return out, told
 
 
@@ -122,7 +123,7 @@ def test_progress_ends_with_every_token(made):
 
 
 def test_a_second_run_writes_the_same_bytes(source: Path, text: Path, made, tmp_path: Path):
-    baseline.build(job(source, text), tmp_path, lambda *_: None)
+    build_baseline(job(source, text), tmp_path, lambda *_: None)
     for file in sorted(made[0].iterdir()):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -151,15 +152,15 @@ def test_top_k_is_cut_to_the_vocabulary(source: Path):
 
 
 def test_too_little_text_is_refused_with_both_numbers(source: Path, text: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="make 16 whole sequences of 32, not 999"):
-        baseline.build(job(source, text, max_sequences=999), tmp_path, lambda *_: None)
+    with pytest.raises(DataError, match="make 16 whole sequences of 32, 999 wanted"):
+        build_baseline(job(source, text, max_sequences=999), tmp_path, lambda *_: None)
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(text: Path, tmp_path: Path):
     small = make_checkpoint(tmp_path / "small", vocab_size=40)
     said = r"heldout\.jsonl:\d uses T = 51, a = 64, b = 65, e = 68, f = 69, 14 more, the model has 40 tokens"
     with pytest.raises(DataError, match=said):
-        baseline.build(job(small, text), tmp_path, lambda *_: None)
+        build_baseline(job(small, text), tmp_path, lambda *_: None)
 
 
 def test_a_checkpoint_that_gives_nan_cannot_be_a_baseline(source: Path):

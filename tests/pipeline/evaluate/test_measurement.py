@@ -7,8 +7,10 @@ import pytest
 from pipeline.backend.loaded_engine import LoadedEngine
 from pipeline.errors import BuildFailed
 from pipeline.evaluate.measurement import FIGURES, measure, within
+from pipeline.step.parameters import Timing
 
-PARAMS = {"prompt_len": 16, "new_tokens": 8, "repeats": 3, "batch_sizes": [1, 4], "host": {"cores": 2}}
+TIMING = Timing(prompt_len=16, new_tokens=8, repeats=3)
+BATCHES = [1, 4]
 
 
 class SteadyEngine:
@@ -32,7 +34,7 @@ def loaded(engine: SteadyEngine) -> LoadedEngine:
 
 def test_every_batch_size_is_a_row_with_all_figures():
     told: list[Any] = []
-    found = measure(loaded(SteadyEngine()), PARAMS, lambda *event: told.append(event))
+    found = measure(loaded(SteadyEngine()), BATCHES, TIMING, lambda *event: told.append(event))
     assert (found["prompt_len"], found["new_tokens"], found["repeats"]) == (16, 8, 3)
     assert [row["batch_size"] for row in found["rows"]] == [1, 4]
     assert found["rows"][1] == {"batch_size": 4, **dict.fromkeys(FIGURES, 4.0 * 16 * 8 * 3)}
@@ -43,13 +45,13 @@ def test_a_figure_that_is_not_there_is_a_key_error():
     engine = SteadyEngine()
     engine.figures = FIGURES[:-1]
     with pytest.raises(KeyError, match="peak_memory_bytes"):
-        measure(loaded(engine), PARAMS, lambda *_: None)
+        measure(loaded(engine), BATCHES, TIMING, lambda *_: None)
 
 
 @pytest.mark.parametrize("change", [{"new_tokens": 1}, {"repeats": 0}])
 def test_nothing_to_time_is_refused(change: dict[str, Any]):
     with pytest.raises(BuildFailed, match="nothing to time with"):
-        measure(loaded(SteadyEngine()), {**PARAMS, **change}, lambda *_: None)
+        measure(loaded(SteadyEngine()), BATCHES, TIMING.model_copy(update=change), lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,8 @@ def test_nothing_to_time_is_refused(change: dict[str, Any]):
 def test_an_engine_is_timed_within_its_own_limits(
     batch: int, length: int, expected: tuple[int, int, list[int]]
 ):
-    params = {"prompt_len": 64, "new_tokens": 32, "repeats": 3}
-    how = within({"max_batch_size": batch, "max_seq_len": length}, params)
-    assert (how["prompt_len"], how["new_tokens"], how["batch_sizes"]) == expected
-    assert how["prompt_len"] + how["new_tokens"] <= length
+    timing, batch_sizes = within(
+        {"max_batch_size": batch, "max_seq_len": length}, Timing(prompt_len=64, new_tokens=32, repeats=3)
+    )
+    assert (timing.prompt_len, timing.new_tokens, batch_sizes) == expected
+    assert timing.prompt_len + timing.new_tokens <= length

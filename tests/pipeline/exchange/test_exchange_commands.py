@@ -19,11 +19,11 @@ def test_the_part_that_is_asked_for_goes_and_comes_back(
     ask: Ask, client: Client, tmp_path: Path, target: str, part: str
 ):
     where = f"{target}:{tmp_path / 'out'}" + (":v1" if target == "oci" else "")
-    code, out, err = ask("--json", "push", f"{NAME}@prod", where, "--part", part)
+    code, out, err = ask("--json", "registry", "push", f"{NAME}@prod", where, "--part", part)
     assert code == 0, err
     assert json.loads(out)["part"] == part
     source = where if target == "oci" else str(tmp_path / "out")
-    code, out, err = ask("--json", "import", source, "team/back")
+    code, out, err = ask("--json", "registry", "import", source, "team/back")
     assert code == 0, err
     answer = json.loads(out)
     assert (answer["kind"], answer["verdict"], answer["version"]) == (PARTS[part], "UNVERIFIED", 1)
@@ -38,5 +38,5 @@ def test_the_part_that_is_asked_for_goes_and_comes_back(
 
 def test_what_goes_where_nobody_says_so(ask: Ask, client: Client, tmp_path: Path):
     for target, part in (("hf", "checkpoint"), ("oci", "engine")):
-        code, out, err = ask("--json", "push", NAME, f"{target}:{tmp_path / target}")
+        code, out, err = ask("--json", "registry", "push", NAME, f"{target}:{tmp_path / target}")
         assert (code, json.loads(out)["part"]) == (0, part), err

@@ -98,7 +98,7 @@ def test_links_and_directories_without_a_model_are_refused(tensorrt: Path, tmp_p
     with pytest.raises(ExchangeRefused, match="neither an engine"):
         recognise(tmp_path / "empty")
     (tensorrt / "shadow").symlink_to("/etc/passwd")
-    with pytest.raises(ExchangeRefused, match=r"shadow is no plain file; .*cp -rL"):
+    with pytest.raises(ExchangeRefused, match=r"shadow is not a plain file; .*cp -rL"):
         recognise(tensorrt)
 
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_comes_back_and_can_be_resharded_by_name(
     from pipeline.run.resharding import find
 
     exchange.push(NAME, f"hf:{tmp_path / 'repo'}", client, None)
-    made = exchange.take(str(tmp_path / "repo"), "team/ckpt", elsewhere, host)
+    made = exchange.import_version(str(tmp_path / "repo"), "team/ckpt", elsewhere, host)
     record = elsewhere.resolve("team/ckpt")
     assert (made.found.kind, record.facts["backend"], record.facts["format"]) == (
         "quantized_checkpoint",

@@ -51,7 +51,7 @@ def late(client: Client) -> Client:
 
 def test_what_was_imported_and_is_not_registered_yet_stays(elsewhere: Client, host: Host, tmp_path: Path):
     lay(tmp_path / "checkpoint", checkpoint())
-    made = exchange.take(str(tmp_path / "checkpoint"), "team/ckpt", late(elsewhere), host)
+    made = exchange.import_version(str(tmp_path / "checkpoint"), "team/ckpt", late(elsewhere), host)
     assert elsewhere.store.verify(made.key) == []
     assert elsewhere.resolve("team/ckpt").engine_key == made.key
     assert [one.key for one in collect(elsewhere).removed] == [made.key]  # no alias is at it
@@ -60,7 +60,7 @@ def test_what_was_imported_and_is_not_registered_yet_stays(elsewhere: Client, ho
 def test_the_registry_of_an_import_is_remembered_in_the_store(tmp_path: Path, host: Host):
     client = Client(tmp_path / "store", f"sqlite:///{tmp_path / 'other.db'}")
     lay(tmp_path / "checkpoint", checkpoint())
-    exchange.take(str(tmp_path / "checkpoint"), "team/ckpt", client, host)
+    exchange.import_version(str(tmp_path / "checkpoint"), "team/ckpt", client, host)
     (path,) = (client.store.root / "registries").iterdir()
     assert json.loads(path.read_text())["url"] == client.registry.url
     assert client.registry.bound() == Binding(client.store.id, client.store.url)

@@ -62,13 +62,13 @@ def test_a_version_goes_to_mlflow_whole_and_comes_back(
     again = exchange.push(NAME, f"mlflow:{address}", client, None)
     assert (again.where, again.facts["new"]) == (pushed.where, False)
 
-    made = exchange.take(f"mlflow:{address}#team.tiny_fp8/1", "team/theirs", elsewhere, host)
+    made = exchange.import_version(f"mlflow:{address}#team.tiny_fp8/1", "team/theirs", elsewhere, host)
     ours = client.store.manifest(client.resolve(NAME).engine_key)
     assert elsewhere.store.manifest(made.key).files == ours.files
     record = elsewhere.resolve("team/theirs")
     assert (record.verdict, record.source["licence"]) == ("UNVERIFIED", "apache-2.0")
     assert record.source["imported"]["model"] == "team.tiny_fp8/1"
-    newest = exchange.take(f"mlflow:{address}#team.tiny_fp8", "team/theirs", elsewhere, host)
+    newest = exchange.import_version(f"mlflow:{address}#team.tiny_fp8", "team/theirs", elsewhere, host)
     assert (newest.key, newest.number) == (made.key, 1)
 
 
@@ -77,7 +77,7 @@ def test_what_mlflow_refuses_is_said_in_its_words(
     address: str, client: Client, elsewhere: Client, host: Host
 ):
     with pytest.raises(ExchangeFailed, match=r"HTTP 404 RESOURCE_DOES_NOT_EXIST: .*nobody"):
-        exchange.take(f"mlflow:{address}#nobody/7", "team/x", elsewhere, host)
+        exchange.import_version(f"mlflow:{address}#nobody/7", "team/x", elsewhere, host)
     with pytest.raises(ExchangeRefused, match="numbers versions itself"):
         exchange.push(NAME, f"mlflow:{address}#tiny/3", client, None)
 
@@ -163,8 +163,8 @@ def test_a_listed_name_that_leads_elsewhere_is_refused(
     version = {"model_version": {"name": "m", "version": "1", "source": "mlflow-artifacts:/1/a"}}
     listed = {"files": [{"path": name, "is_dir": False, "file_size": 1}]}
     answers = answering((200, version), (200, listed))
-    with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
-        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+    with answers as (address, _), pytest.raises(ExchangeRefused, match="nothing was imported"):
+        exchange.import_version(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert not list(tmp_path.rglob("out"))
 
 
@@ -180,7 +180,7 @@ def test_a_file_that_is_longer_than_listed_is_not_written_whole(elsewhere: Clien
     refusal = pytest.raises(ExchangeFailed, match=r"engine\.json is listed with 3 bytes, and more come")
     answers = answering((200, VERSION), (200, files), (200, b"{}" + b" " * (8 << 20)))
     with answers as (address, asked), refusal:
-        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+        exchange.import_version(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert len(asked) == 3
     assert not any((elsewhere.store.root / "import").glob("*"))
 
@@ -190,7 +190,7 @@ def test_more_than_the_disk_has_is_refused_before_the_first_byte(elsewhere: Clie
     needed = 2 * ((1 << 60) + 2)
     refusal = pytest.raises(StoreUnusable, match=rf"needs {needed:,} bytes, and [\d,]+ are free")
     with answering((200, VERSION), (200, files)) as (address, asked), refusal:
-        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+        exchange.import_version(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert len(asked) == 2
 
 
@@ -200,14 +200,14 @@ def test_folders_without_end_and_names_that_clash_are_refused(elsewhere: Client,
     for answer, said in ((deeper, "more than 10,000 files"), (clash, "differ only by case")):
         answers = answering((200, VERSION), (200, answer))
         with answers as (address, _), pytest.raises(ExchangeRefused, match=said):
-            exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+            exchange.import_version(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
 
 
 def test_files_that_the_server_does_not_pass_on_are_told(elsewhere: Client, host: Host):
     version = {"model_version": {"name": "m", "version": "1", "source": "s3://bucket/a?sig=hush"}}
     told = pytest.raises(ExchangeRefused, match=r"files are at s3:, .*--serve-artifacts")
     with answering((200, version)) as (address, _), told as caught:
-        exchange.take(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
+        exchange.import_version(f"mlflow:{address}#m/1", "team/x", elsewhere, host)
     assert "hush" not in str(caught.value)
 
 

@@ -117,7 +117,7 @@ def test_two_parts_share_a_layout_and_a_tag_is_never_moved(client: Client, tmp_p
         survey(Layout(tmp_path / "both"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    with pytest.raises(DestinationTaken, match="no OCI image layout"):
+    with pytest.raises(DestinationTaken, match="not an OCI image layout"):
         exchange.push(NAME, f"oci:{tmp_path / 'full'}", client, None)
 
 
@@ -162,7 +162,7 @@ def test_a_changed_blob_is_an_error_that_names_it(client: Client, tmp_path: Path
 @pytest.mark.parametrize("name", ["../out", "/etc/passwd", "a/../../b", "", "a//b"])
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path, name: str):
     layout = tmp_path / "layout"
-    with pytest.raises(ExchangeRefused, match="nothing of this model is taken"):
+    with pytest.raises(ExchangeRefused, match="nothing was imported"):
         taken(lay(layout, [raw(layout, *ENGINE), raw(layout, name, b"x")]), tmp_path / "t")
     assert not (tmp_path / "out").exists()
 
@@ -188,7 +188,7 @@ def test_an_image_that_is_no_model_is_refused(tmp_path: Path):
     zstd = raw(layout, "a", b"x") | {"mediaType": "application/vnd.cncf.model.weight.v1.tar+zstd"}
     with pytest.raises(ExchangeRefused, match=r"tar\+zstd.*only files"):
         taken(lay(layout, [zstd]), tmp_path / "z")
-    with pytest.raises(ExchangeRefused, match="no OCI image layout"):
+    with pytest.raises(ExchangeRefused, match="not an OCI image layout"):
         survey(Layout(tmp_path))
 
 
@@ -258,7 +258,7 @@ def extended(size: int) -> bytes:
 
 BOMBS = {
     "40 MB of zeros in 40 kB": (GZIP, archive(("a", b"\0" * (40 << 20))), r"unpack to more than 3,\d+,\d+"),
-    "a hole of 1 TB": (TAR, sparse("a", 1 << 40) + b"\0" * 10240, "'a' is no plain file"),
+    "a hole of 1 TB": (TAR, sparse("a", 1 << 40) + b"\0" * 10240, "'a' is not a plain file"),
     "1 TB declared, not there": (TAR, zeros("a", 1 << 40) + b"\0" * 10240, "is cut off after 10,752 bytes"),
     "1 TB declared, compressed": (GZIP, gzip.compress(zeros("a", 1 << 40) + b"\0" * 9999), "unpack to more"),
     "a header of 8 MB": (GZIP, gzip.compress(extended(8 << 20)), "a header has 8,388,608 bytes"),
@@ -267,12 +267,12 @@ BOMBS = {
         b"".join(zeros(f"d{number}/x", 0) for number in range(10_001)),
         "more than 10,000 files",
     ),
-    "cut off": (GZIP, archive(("a", bytes(range(256)) * 64))[:-200], "is no tar archive"),
-    "no gzip": (GZIP, b"PK\3\4" * 1000, "is no tar archive"),
+    "cut off": (GZIP, archive(("a", bytes(range(256)) * 64))[:-200], "is not a readable tar archive"),
+    "no gzip": (GZIP, b"PK\3\4" * 1000, "is not a readable tar archive"),
     "names that differ by case": (GZIP, archive(("a/B", b"1"), ("A/b", b"2")), "differ only by case"),
     "a file that is a directory": (GZIP, archive(("a", b"1"), ("a/b", b"2")), "is a file and a directory"),
     "a name too long": (GZIP, archive(("a" * 300, b"1")), "more than 255 bytes"),
-    "a file twice": (GZIP, archive(("a", b"1"), ("./a", b"2")), "'a' is there twice"),
+    "a file twice": (GZIP, archive(("a", b"1"), ("./a", b"2")), "'a' is in the archive twice"),
 }
 
 
@@ -284,7 +284,7 @@ def test_a_bomb_is_refused_before_a_byte_is_written(bomb: str, elsewhere: Client
         survey(Layout(layout))
     assert str(layout) in str(caught.value)
     with pytest.raises(ExchangeRefused, match=said):
-        exchange.take(f"oci:{layout}", "team/x", elsewhere, host)
+        exchange.import_version(f"oci:{layout}", "team/x", elsewhere, host)
     assert not (elsewhere.store.root / "import").exists()
 
 
@@ -310,7 +310,7 @@ def test_more_than_the_disk_has_is_refused_with_both_sizes(elsewhere: Client, ho
     weight["annotations"] = {modelpack.FILEPATH: "rank0.engine"}
     lay(layout, [weight, raw(layout, *ENGINE)])
     with pytest.raises(StoreUnusable, match=rf"needs {2 * (size + 2):,} bytes, and [\d,]+ are free at "):
-        exchange.take(f"oci:{layout}", "team/x", elsewhere, host)
+        exchange.import_version(f"oci:{layout}", "team/x", elsewhere, host)
     assert not any((elsewhere.store.root / "import").glob("*"))
 
 
@@ -341,14 +341,14 @@ def test_an_engine_comes_back_as_imported_and_unverified(
     client: Client, elsewhere: Client, host: Host, tmp_path: Path
 ):
     exchange.push(NAME, f"oci:{tmp_path / 'layout'}", client, None)
-    made = exchange.take(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host)
+    made = exchange.import_version(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host)
     record = elsewhere.resolve("team/theirs:1")
     assert (record.verdict, record.origin, record.engine_key) == ("UNVERIFIED", "imported", made.key)
     assert record.source["licence"] == "apache-2.0"
     assert record.source["imported"]["claims"]["name"] == NAME
     ours, theirs = client.store.manifest(client.resolve(NAME).engine_key), elsewhere.store.manifest(made.key)
     assert theirs.files == ours.files
-    assert exchange.take(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host).number == 1
+    assert exchange.import_version(f"oci:{tmp_path / 'layout'}", "team/theirs", elsewhere, host).number == 1
     with pytest.raises(NotFound):
         elsewhere.resolve("team/theirs@prod")
     assert not any(Path(elsewhere.store.root / "import").glob("*"))

@@ -22,7 +22,14 @@ def test_a_checkpoint_is_committed_with_its_card(client: Client, cli: Cli, tmp_p
             "HF_HOME": str(tmp_path),
         }
         done = cli(
-            "--store", client.store.root, "--json", "push", f"{NAME}@prod", "hf://team/tiny-fp8", **env
+            "--store",
+            client.store.root,
+            "--json",
+            "registry",
+            "push",
+            f"{NAME}@prod",
+            "hf://team/tiny-fp8",
+            **env,
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["where"] == f"{hub.address}/team/tiny-fp8/commit/{hub_upload.COMMIT}"
@@ -34,7 +41,7 @@ def test_a_checkpoint_is_committed_with_its_card(client: Client, cli: Cli, tmp_p
         assert not list(client.store.root.glob(".push*"))
 
         hub.refuse = 403
-        refused = cli("--store", client.store.root, "push", NAME, "hf://team/other", **env)
+        refused = cli("--store", client.store.root, "registry", "push", NAME, "hf://team/other", **env)
         assert refused.returncode == 1
         assert "hf://team/other: the hub answers HTTP 403; check the name" in refused.stderr
         assert "hush" not in refused.stderr + refused.stdout
@@ -43,7 +50,7 @@ def test_a_checkpoint_is_committed_with_its_card(client: Client, cli: Cli, tmp_p
 def test_a_checkpoint_comes_from_a_hub(elsewhere: Client, cli: Cli):
     with hubs.serve(checkpoint()) as hub:
         source = f"hf://{hubs.REPO}@{hubs.COMMIT}"
-        args = ("--store", elsewhere.store.root, "--json", "import", source, "team/tiny")
+        args = ("--store", elsewhere.store.root, "--json", "registry", "import", source, "team/tiny")
         done = cli(*args, HF_ENDPOINT=hub.address)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["kind"] == "source"

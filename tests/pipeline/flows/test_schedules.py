@@ -31,7 +31,7 @@ from artifacts.client import Client
 from pipeline.flows.deployments import Order, send
 from pipeline.flows.prefect_server import Prefect
 from pipeline.flows.schedules import active, next_runs, unplanned, wait_for_next_runs
-from pipeline.flows.server_watch import look
+from pipeline.flows.server_watch import inspect_server
 from recipes.load import Loaded
 from tests.callables import Cli, Finished
 from tests.cases import lay_out
@@ -96,7 +96,7 @@ def site(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         answers = {}
         for name, command in {
             "recipe": ("submit", recipe, "--schedule-only"),
-            "stale": ("stale", "--offline", "--schedule", "* * * * *"),
+            "stale": ("registry", "stale", "--offline", "--schedule", "* * * * *"),
         }.items():
             done = cli("--store", base / "store", "--json", *command, *to)  # without the worker's toolchain
             assert done.returncode == 0, done.stderr
@@ -145,7 +145,7 @@ def test_what_was_just_registered_is_counted_by_itself(site: Site):
     send(site.order(loaded("toy/young", schedule={"cron": "0 4 * * *"})), site.server, start=False)
     with site.server.client() as client:
         assert active(client).young >= 1
-    told = {row.what: row.told for row in look(site.server, None)}["Prefect schedules"]
+    told = {row.what: row.told for row in inspect_server(site.server, None)}["Prefect schedules"]
     assert re.search(r" [1-9]\d* registered less than 75 s ago", told)
 
 

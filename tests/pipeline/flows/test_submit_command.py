@@ -77,7 +77,7 @@ def test_rebuilds_of_what_is_stale_are_sent(site: Site, cli: Cli, tmp_path: Path
     record = publish_plan(planned(with_own_data(tmp_path), here), here)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    at = ("--store", site.store, "--json", "stale", record.name, "--offline")
+    at = ("--store", site.store, "--json", "registry", "stale", record.name, "--offline")
     done = cli(*at, "--submit", "--server", site.server.ui_url)
     assert done.returncode == 0, done.stderr
     (url,) = re.findall(rf"sent {record.name}: (\S+)", done.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow
 
 from pipeline.cli.app import App
-from pipeline.flows.flow import carry_out, reported
+from pipeline.flows.flow import reported, run_as_tasks
 from recipes.schema import Recipe
 from tests.pipeline.toy_steps import CHILD, toy_plan
 
@@ -17,4 +17,4 @@ def release(recipe: Recipe, file: str, store_url: str, registry_url: str | None 
     """The flow of `pipeline.flows.flow` on a plan of small steps."""
     app = App(store_url, registry_url, json_mode=False, quiet=True, color=False)
     site = replace(app.site, child=CHILD)
-    return reported(lambda: carry_out(toy_plan(recipe, Path(file)), site, app.registry))
+    return reported(lambda: run_as_tasks(toy_plan(recipe, Path(file)), site, app.registry))

@@ -9,14 +9,14 @@ from safetensors.numpy import load_file
 from transformers import AutoTokenizer
 
 from artifacts.store.local import open_store
-from calibration.data.calibration_set import build
 from calibration.errors import DataError
-from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.callables import Cli
 from tests.cases import lay_out
-from tests.pipeline.plans import HOST, keys, planned, recipe_file
+from tests.jobs import build_calibration_set as build
+from tests.jobs import params_of
+from tests.pipeline.plans import HOST, draft_file, keys, planned, recipe_file
 
 pytestmark = pytest.mark.slow
 
@@ -104,10 +104,8 @@ def test_the_date_of_chat_templates_is_part_of_the_key(tmp_path: Path, site: Sit
     moved = {kind for kind, key in keys(plain).items() if keys(dated)[kind] != key}
     assert {"calibration_set", "baseline"} <= moved
     assert "source" not in moved
-    by_kind = {step.kind: step.params for step in dated.steps}
-    assert (
-        by_kind["calibration_set"]["data"][0]["date"] == by_kind["baseline"]["data"]["date"] == "2025-03-09"
-    )
+    by_kind = {step.kind: params_of(step) for step in dated.steps}
+    assert by_kind["calibration_set"].data[0].date == by_kind["baseline"].data.date == "2025-03-09"
     text = recipe_file(tmp_path).read_text().replace("calibration:\n", "calibration:\n  date: 2026-01-01\n")
     assert "date: 2026-01-01" in text
     (tmp_path / "recipe.yaml").write_text(text)

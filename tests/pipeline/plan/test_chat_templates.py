@@ -9,11 +9,10 @@ import pytest
 
 from artifacts.store.local import LocalStore
 from pipeline.errors import EXIT_CODES
-from pipeline.plan.planning import draft_file
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
-from tests.pipeline.plans import HOST
+from tests.pipeline.plans import HOST, draft_file
 
 BROKEN = "{% for one in messages %}\n{{ one.content }}\n{% endfro %}\n"
 

@@ -12,6 +12,7 @@ from artifacts.store.local import open_store
 from pipeline.errors import BackendUnavailable, SourceError
 from pipeline.plan.planning import plan_one
 from pipeline.process.host import probe
+from pipeline.step.parameters import SourcePlaces
 from pipeline.step.realize import Listener, Site, realize
 from recipes.load import load
 from tests import hub as hubs
@@ -99,7 +100,7 @@ def test_a_hub_recipe_keyed_the_same_wherever_the_hub_is(
     monkeypatch.setenv("HF_ENDPOINT", demo_hub.address)
     site = Site(store=open_store(tmp_path / "store"), host=probe())
     step = plan_one(load(recipe)[0], site).step("source")
-    moved = dataclasses.replace(step, places={"cache": "elsewhere", "endpoint": "http://mirror"})
+    moved = dataclasses.replace(step, places=SourcePlaces(cache=Path("elsewhere"), endpoint="http://mirror"))
     assert step.key == moved.key
 
 

@@ -11,14 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from artifacts.store.local import open_store
 from pipeline.plan.facts import gather
-from pipeline.plan.planning import draft_file
 from pipeline.plan.refusals import measuring, refusals
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from recipes.load import load
 from tests.callables import Cli
 from tests.cases import BASE, lay_out
-from tests.pipeline.plans import HOST
+from tests.pipeline.plans import HOST, draft_file
 
 SAID = {
     "padded-embedding-sq": (

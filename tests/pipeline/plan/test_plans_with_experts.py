@@ -15,6 +15,7 @@ from pipeline.step.step import Step
 from pipeline.toolchains.toolchain import Choice
 from recipes.errors import RecipeError
 from recipes.load import load
+from tests.jobs import params_of, places_of
 from tests.pipeline.engines import experts
 from tests.pipeline.engines.tensorrt.asked import H100, host, toolchain
 from tests.pipeline.plans import DEMO, HOST, planned, recipe_file
@@ -42,8 +43,8 @@ def recipe(tmp_path, model, **changes) -> Path:
 
 def test_expert_ranks_are_part_of_the_layout_and_of_the_engine(model: Path, site: Site, tmp_path: Path):
     made = planned(recipe(tmp_path, model, **{"engine.tp": 2, "engine.ep": 2}), site)
-    assert made.step("sharded_checkpoint").params["ep"] == 2
-    assert made.step("engine").params["ep"] == 2
+    assert params_of(made.step("sharded_checkpoint")).ep == 2
+    assert params_of(made.step("engine")).ep == 2
     assert made.shape.experts is not None
 
 
@@ -87,7 +88,7 @@ def test_a_pass_ends_at_a_dead_expert_only_where_its_ranges_are_needed(
     needed = planned(recipe(tmp_path, model, format="fp8"), site).step("statistics")
     weights = {"default": "fp8", "except": {"*expert*": "int8_wo"}}
     spared = planned(recipe(tmp_path, model, format=weights), site).step("statistics")
-    assert (needed.places["every_expert"], spared.places["every_expert"]) == (True, False)
+    assert (places_of(needed).every_expert, places_of(spared).every_expert) == (True, False)
     assert needed.key == spared.key
 
 
@@ -105,6 +106,6 @@ def test_the_names_of_the_toolchain_s_release_are_part_of_the_layout(model: Path
         )
 
     last, newer = OLDER[model.parent.name.rstrip("0123456789")]
-    assert sharded(f"{last}.0").params["names"] == last
-    assert sharded(newer).params["names"] == "newest"
+    assert params_of(sharded(f"{last}.0")).names == last
+    assert params_of(sharded(newer)).names == "newest"
     assert sharded(newer).key == sharded("1.2.0").key != sharded(f"{last}.0").key

@@ -19,8 +19,10 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import Plan, plan
 from pipeline.plan.refusals import refusals
 from pipeline.run.publish import lineage
+from pipeline.step.parameters import Proposals
 from recipes.errors import RecipeError
 from recipes.load import load
+from tests.jobs import params_of, places_of
 from tests.pipeline.plans import DEMO, HOST, recipe_file
 
 
@@ -75,14 +77,16 @@ def test_the_draft_model_is_sharded_like_the_target_and_the_engine_reads_both(
     own, proposed = made.step("sharded_checkpoint"), made.step("draft_sharded_checkpoint")
     engine = made.step("engine")
     assert engine.inputs == {"sharded_checkpoint": own.key, "draft_checkpoint": proposed.key}
-    assert engine.params["speculative"] == {"mode": "draft_tokens_external", "max_draft_len": 4}
+    assert params_of(engine).speculative == Proposals(mode="draft_tokens_external", max_draft_len=4)
     twin = own.size_bytes
     assert engine.size_bytes == own.size_bytes + proposed.size_bytes + twin
-    assert (proposed.params["tp"], proposed.params["pp"]) == (own.params["tp"], own.params["pp"]) == (2, 1)
-    assert proposed.params["format"] == "none"
+    assert (
+        (params_of(proposed).tp, params_of(proposed).pp) == (params_of(own).tp, params_of(own).pp) == (2, 1)
+    )
+    assert proposed.params.document()["format"] == "none"
     assert proposed.inputs["target"] == own.inputs["checkpoint"]
-    assert made.step("source").places["path"].endswith("model")
-    assert made.step("draft_source").places["path"] == str(draft)
+    assert places_of(made.step("source")).path.name == "model"
+    assert places_of(made.step("draft_source")).path == draft
 
 
 @pytest.mark.parametrize(
@@ -99,8 +103,8 @@ def test_a_quantized_draft_is_calibrated_on_the_recipes_data_where_it_must_be(
     names = [step.name for step in made.steps if step.role]
     assert names == ["draft_source", *added, "draft_sharded_checkpoint"]
     checkpoint = made.step("draft_quantized_checkpoint")
-    assert checkpoint.params["format"] == fmt
-    assert checkpoint.params["kv_cache"] == "auto"
+    assert checkpoint.params.document()["format"] == fmt
+    assert params_of(checkpoint).kv_cache == "auto"
     assert checkpoint.inputs["source"] == made.step("draft_source").key
 
 

@@ -2,11 +2,14 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from artifacts.store.local import PARTIAL_MAX_AGE_S, LocalStore
 from calibration.errors import MemoryExceeded
+from calibration.parameters import StatisticsParams, StatisticsPlaces
+from calibration.statistics.budget import Budget
 from pipeline.process.host import probe
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step
@@ -27,11 +30,12 @@ def site(tmp_path: Path) -> Site:
 
 
 def step(host_bytes: int) -> Step:
+    budget: dict[str, Any] = ROOMY | {"host_bytes": host_bytes}
     return Step(
         kind="statistics",
         inputs={"source": SOURCE, "calibration_set": TOKENS},
-        params={"record": "ranges", "batch_size": 4, "device": "cpu", "tools": {}},
-        places={"memory": ROOMY | {"host_bytes": host_bytes}},
+        params=StatisticsParams(record="ranges", batch_size=4, device="cpu", tools={}),
+        places=StatisticsPlaces(memory=Budget(**budget)),
     )
 
 

@@ -14,15 +14,15 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from artifacts.store.local import LocalStore
-from calibration.data import calibration_set, leakage
 from calibration.errors import DataError
 from pipeline.errors import EXIT_CODES
-from pipeline.evaluate import baseline, generation
-from pipeline.plan.planning import Draft, draft_file
+from pipeline.evaluate import generation
+from pipeline.plan.planning import Draft
 from pipeline.step.realize import Site
 from recipes.errors import RecipeError
 from tests.cases import lay_out
-from tests.pipeline.plans import HOST
+from tests.jobs import Build, build_baseline, build_calibration_set, build_leakage, params_of, plain
+from tests.pipeline.plans import HOST, draft_file
 
 
 def drafted(name: str, tmp_path: Path) -> Draft:
@@ -34,19 +34,19 @@ def drafted(name: str, tmp_path: Path) -> Draft:
 def job(draft: Draft, kind: str, tmp_path: Path) -> dict[str, Any]:
     """What the step's child is given, with the model itself for the copy that the source step makes."""
     step = draft.plan.step(kind)
-    return {**step.as_dict(), "places": dict(step.places), "inputs": {"source": str(tmp_path / "model")}}
+    return {**step.as_dict(), "places": plain(step.places), "inputs": {"source": str(tmp_path / "model")}}
 
 
-def done(builder: Any, made: Mapping[str, Any], out: Path) -> Path:
+def done(builder: Build, made: Mapping[str, Any], out: Path) -> Path:
     out.mkdir()
-    builder.build(made, out, lambda *_: None)
+    builder(made, out, lambda *_: None)
     return out
 
 
 def test_a_tokenizer_model_alone_is_planned_and_calibrated_with_sentencepieces_tokens(tmp_path: Path):
     draft = drafted("sentencepiece-only", tmp_path)
     assert not any("sentencepiece" in problem for problem in draft.refusals.host)
-    out = done(calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "out")
+    out = done(build_calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "out")
     own = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "model" / "tokenizer.model"))
     rows = [json.loads(line)["text"] for line in (tmp_path / "calib.jsonl").read_text().splitlines()]
     for sample in map(json.loads, (out / "samples.jsonl").read_text().splitlines()):
@@ -68,14 +68,14 @@ def test_tokens_that_the_model_lacks_are_noted_by_the_plan_and_refused_where_a_r
         r"calib\.jsonl:1 uses <\|think\|> = 320, <\|/think\|> = 321, the model has 320 tokens; drop the row"
     )
     with pytest.raises(DataError, match=said) as refused:
-        done(calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "out")
+        done(build_calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "out")
     assert str(tmp_path / "calib.jsonl") in str(refused.value)
     gate = job(draft, "baseline", tmp_path)
     gate["params"] = {**gate["params"], "data": {**gate["params"]["data"],
-                      "digests": draft.plan.step("calibration_set").params["data"][0]["digests"]}}  # fmt: skip
+                      "digests": params_of(draft.plan.step("calibration_set")).data[0].digests}}  # fmt: skip
     gate["places"]["files"] = [[str(tmp_path / "calib.jsonl")]]
     with pytest.raises(DataError, match=r"calib\.jsonl:\d+ uses <\|think\|> = 320"):
-        done(baseline, gate, tmp_path / "gate")
+        done(build_baseline, gate, tmp_path / "gate")
 
 
 def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is_used(tmp_path: Path):
@@ -86,12 +86,12 @@ def test_a_gate_row_with_a_token_that_the_model_lacks_is_refused_before_a_gpu_is
     (tmp_path / "calib.jsonl").write_text("\n".join([*(row for row in held if "think|>" not in row), ""]))
     recipe.write_text(recipe.read_text().replace("max_sequences: 40", "max_sequences: all"))
     (draft,) = draft_file(recipe, Site(store=LocalStore(tmp_path / "store"), host=HOST))
-    tokens = done(calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "set")
+    tokens = done(build_calibration_set, job(draft, "calibration_set", tmp_path), tmp_path / "set")
     made = job(draft, "leakage", tmp_path)
     assert draft.plan.step("leakage").inputs["source"] == draft.plan.step("source").key
     made["inputs"]["calibration_set"] = str(tokens)
     with pytest.raises(DataError, match=rf"gate\.jsonl:{len(rows) + 1} uses <\|think\|> = 320"):
-        done(leakage, made, tmp_path / "leakage")
+        done(build_leakage, made, tmp_path / "leakage")
 
 
 def test_a_prompt_with_a_token_that_the_model_lacks_is_refused(tmp_path: Path):
@@ -129,16 +129,20 @@ def test_a_padding_token_that_the_model_lacks_is_not_used(tmp_path: Path):
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(config))
     made = job(draft, "calibration_set", tmp_path)
     gate = draft.plan.step("baseline")
-    made["params"] = {**made["params"], "pack": False, "data": [{**gate.params["data"], "samples": 8}]}
-    made["places"]["files"] = gate.places["files"]
+    made["params"] = {
+        **made["params"],
+        "pack": False,
+        "data": [{**plain(params_of(gate).data), "samples": 8}],
+    }
+    made["places"]["files"] = plain(gate.places)["files"]
     made["params"]["max_sequences"] = "all"
-    out = done(calibration_set, made, tmp_path / "out")
+    out = done(build_calibration_set, made, tmp_path / "out")
     assert load_file(out / "tokens.safetensors")["tokens"].max() < 320
 
 
 def test_every_scored_sequence_begins_with_bos_and_the_scores_are_those_of_transformers(tmp_path: Path):
     draft = drafted("gate-windows-bos", tmp_path)
-    out = done(baseline, job(draft, "baseline", tmp_path), tmp_path / "out")
+    out = done(build_baseline, job(draft, "baseline", tmp_path), tmp_path / "out")
     tokens = load_file(out / "tokens.safetensors")["tokens"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert tokens.shape == (24, 64)

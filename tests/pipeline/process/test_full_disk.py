@@ -7,7 +7,7 @@ import pytest
 from artifacts.errors import StoreUnusable
 from pipeline.engines.aoti.group import Ranks
 from pipeline.errors import BuildFailed
-from pipeline.process.full_disk import explained
+from pipeline.process.full_disk import explain_failure
 from tests.disks import fill, mounted
 
 FAILED = BuildFailed(
@@ -16,7 +16,7 @@ FAILED = BuildFailed(
 
 
 def test_a_failure_of_another_kind_stays_what_it_is(tmp_path: Path):
-    assert explained(FAILED, "rank 0", store=tmp_path) is FAILED
+    assert explain_failure(FAILED, "rank 0", store=tmp_path) is FAILED
 
 
 @pytest.mark.slow
@@ -26,7 +26,7 @@ def test_a_full_disk_of_temporary_files_is_named_though_python_goes_elsewhere(
     with mounted(tmp_path / "disk", "1m") as disk:
         fill(disk / "ballast")
         monkeypatch.setenv("TMPDIR", str(disk))
-        found = explained(FAILED, "rank 0", store=tmp_path)
+        found = explain_failure(FAILED, "rank 0", store=tmp_path)
         assert isinstance(found, StoreUnusable)
         first, *rest = str(found).splitlines()
         assert first == (
@@ -40,7 +40,7 @@ def test_what_ran_out_of_room_that_is_free_again_is_said_with_both_places(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    said = str(explained(BuildFailed("| OSError: No space left on device"), "rank 0"))
+    said = str(explain_failure(BuildFailed("| OSError: No space left on device"), "rank 0"))
     assert said.startswith("disk full: rank 0 ran out of room; bytes that are free now that it has ended: ")
     assert f" at {tmp_path}; free space there, or set $TMPDIR\n" in said
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.process.host import Gpu, Host
-from pipeline.rebuild.host_pools import here, load_pools
+from pipeline.rebuild.host_pools import load_pools, pool_of_host
 from pipeline.toolchains.toolchain import Toolchain
 from recipes.errors import RecipeError
 
@@ -52,6 +52,6 @@ def test_this_host_is_a_pool_with_what_works_on_it():
     host = Host(gpus=gpus, cpu="avx512f", cores=2, memory_bytes=1 << 34, tools={"torch": "2.13.0"})
     good = Toolchain(name="a", kind="path", location="/a", versions={"tensorrt_llm": "1.2.1"})
     broken = Toolchain(name="b", kind="path", location="/b", versions={"tensorrt_llm": "1.1"}, problem="no")
-    pool = here(host, (good, broken))
+    pool = pool_of_host(host, (good, broken))
     assert (pool.gpu, pool.driver, pool.torch, pool.cpu) == ("h200", "580.159.04", "2.13.0", "avx512f")
     assert (pool.tensorrt_llm, pool.tensorrt) == (("1.2.1",), ())

@@ -12,7 +12,7 @@ from artifacts.client import Client
 from artifacts.store.local import LocalStore
 from pipeline.child.kinds import KINDS, PUBLISHED, kind_of, maker, of_0_1
 from pipeline.cli.app import App
-from pipeline.cli.commands.reproduce import _tell
+from pipeline.cli.commands.reproduce import _print_reproduction
 from pipeline.cli.main import enginery
 from pipeline.plan.plan import Plan
 from pipeline.plan.planning import plan_one
@@ -47,15 +47,14 @@ LATER = ("params.layout_version was 2, is 3", "revision was 3, is 4", "revision 
 
 def undated(step: Step) -> Step:
     """The step without the date that chat templates are told since."""
-
-    def plain(item):
-        return {name: value for name, value in item.items() if name != "date"}
-
-    data = step.params.get("data")
+    data = getattr(step.params, "data", None)
     if data is None:
         return step
-    data = [plain(item) for item in data] if isinstance(data, list) else plain(data)
-    return dataclasses.replace(step, params={**step.params, "data": data})
+    plain = [
+        item.model_copy(update={"date": None}) for item in (data if isinstance(data, tuple) else (data,))
+    ]
+    params = step.params.model_copy(update={"data": tuple(plain) if isinstance(data, tuple) else plain[0]})
+    return dataclasses.replace(step, params=params)
 
 
 def said(where: Path, *argv) -> str:
@@ -124,7 +123,7 @@ def test_todays_plan_asks_for_all_that_0_1_asked_for(client: Client, where: Path
         told = list(otherwise(client.store.manifest(was).step, undated(now[stage])))
         later = [text for text in told if " was absent, is " in text or text in LATER]
         assert told == later, stage
-    assert reproduction.given_otherwise(record, plan) == []
+    assert reproduction.changed_sources(record, plan) == []
 
 
 def test_another_model_is_told_though_all_keys_are_others(client: Client, where: Path):
@@ -132,7 +131,7 @@ def test_another_model_is_told_though_all_keys_are_others(client: Client, where:
     config = where / "model" / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     plan, _ = planned(client, where, "published/int8_wo")
-    assert reproduction.given_otherwise(record, plan) == ["source"]
+    assert reproduction.changed_sources(record, plan) == ["source"]
     assert not is_same(record.lineage["source"], plan.step("source"))
 
 
@@ -164,7 +163,7 @@ def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(
         stages.append(reproduction._stage(kind, record.lineage[kind], step, client.store, rebuilt))
     assert [(one.missing, one.rekeyed, one.asked) for one in stages] == [(True, True, ()), (False, True, ())]
     app = App(str(where / "store"), None, json_mode=False, quiet=False, color=False)
-    _tell(app, reproduction.Reproduction(reference="published/int8_wo:1", stages=tuple(stages)))
+    _print_reproduction(app, reproduction.Reproduction(reference="published/int8_wo:1", stages=tuple(stages)))
     told = capsys.readouterr().out
     assert told.count("the same parameters") == 3
     assert "enginery 0.1 published it, and keys are made otherwise since" in told
@@ -173,7 +172,9 @@ def test_that_keys_are_made_otherwise_is_said_also_of_what_gc_took(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_version_is_built_again_and_compared(cli: Cli, where: Path):
-    done = cli("--store", where / "store", "--json", "reproduce", "published/int8_wo:1", "--base", where)
+    done = cli(
+        "--store", where / "store", "--json", "trust", "reproduce", "published/int8_wo:1", "--base", where
+    )
     assert done.returncode == 1, (
         done.stderr
     )  # since 0.1, config.json names the head for TensorRT-LLM 0.10 too

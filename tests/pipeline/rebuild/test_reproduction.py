@@ -15,10 +15,9 @@ from pipeline.errors import ExchangeRefused
 from pipeline.process.host import probe
 from pipeline.rebuild import reproduction
 from pipeline.rebuild.reproduction import Reproduction, Stage
-from pipeline.run.release import run
 from pipeline.step.realize import Listener, Site
 from recipes.schema import Recipe
-from tests.pipeline.toy_steps import CHILD, toy_plan
+from tests.pipeline.toy_steps import CHILD, run, toy_plan
 
 RECIPE = {
     "version": 1,
@@ -57,7 +56,7 @@ def test_a_rebuild_without_changes_is_identical_and_leaves_out_what_only_measure
     changed = toy_plan(
         made.recipe.model_copy(update={"engine": _with(made.recipe, note="x")}), Path("recipe.yaml")
     )
-    assert reproduction.given_otherwise(record, changed) == ["source"]
+    assert reproduction.changed_sources(record, changed) == ["source"]
     reproduction.rebuild(changed, again, Listener())
     other = reproduction.compare(record, changed, site.store, again.store)
     assert other.stages[-1].asked == ("params.note was absent, is x",)

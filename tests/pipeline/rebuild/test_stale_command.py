@@ -1,4 +1,4 @@
-"""`enginery stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
+"""`enginery registry stale` from the shell: pools of a file, the hub's newest commit, days of a verdict, recipes to build."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def stale(ask: Ask) -> Callable[..., tuple[dict[str, str], str]]:
     """Runs the command without the hub; returns why each version is stale, by its reference, and what was told."""
 
     def run(*args: str, offline: bool = True) -> tuple[dict[str, str], str]:
-        code, out, err = ask("--json", "stale", *(["--offline"] if offline else []), *args)
+        code, out, err = ask("--json", "registry", "stale", *(["--offline"] if offline else []), *args)
         assert code == 0, err
         return {row["version"]: row["why"] for row in json.loads(out)}, err
 
@@ -48,7 +48,7 @@ def test_pools_of_a_file_decide_what_is_stale_and_what_it_costs(
     pools.write_text('version: 1\npools: [{name: edge, torch: "2.13.0"}]\n')
     assert stale("--pools", str(pools))[0] == {}
     pools.write_text("version: 1\npools: [{name: edge, gpu: h300}]\n")
-    assert ask("stale", "--offline", "--pools", str(pools))[0] == 2
+    assert ask("registry", "stale", "--offline", "--pools", str(pools))[0] == 2
 
 
 def test_recipes_of_rebuilds_are_written_and_plan(
@@ -82,7 +82,7 @@ def test_every_version_and_the_days_of_a_verdict(
     assert stale("--pools", str(pools))[0] == {}
     assert stale("--pools", str(pools), "--gate-max-age", "30")[0].keys() == {"demo/int4_awq_tp2:2"}
     every = stale("--pools", str(pools), "--gate-max-age", "30", "--all")[0]
-    assert set(every.values()) == {"its accuracy was judged 40 days ago; a verdict holds 30 days"}
+    assert set(every.values()) == {"its accuracy was judged 40 days ago; a verdict is valid for 30 days"}
     assert len(every) == 2
 
 

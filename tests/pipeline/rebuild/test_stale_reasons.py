@@ -79,7 +79,7 @@ def test_a_newer_commit_of_the_model_makes_it_stale():
 
 def test_a_verdict_holds_for_its_days_and_no_longer():
     assert found(CPU, days=30) == []
-    assert found(CPU, days=29) == ["its accuracy was judged 30 days ago; a verdict holds 29 days"]
+    assert found(CPU, days=29) == ["its accuracy was judged 30 days ago; a verdict is valid for 29 days"]
 
 
 def test_a_verdict_of_a_day_to_come_is_named():
@@ -87,7 +87,7 @@ def test_a_verdict_of_a_day_to_come_is_named():
     (reason,) = reasons(record(CPU), BUILT, world)
     assert (
         reason.text
-        == f"its accuracy was judged on {BUILT:%Y-%m-%d}, which is still to come: a clock is wrong"
+        == f"its accuracy was judged on {BUILT:%Y-%m-%d}, which is in the future: a clock is wrong"
     )
 
 

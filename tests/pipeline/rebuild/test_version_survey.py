@@ -16,7 +16,7 @@ from pipeline.rebuild.host_pools import Pool
 from pipeline.rebuild.replan import differences
 from pipeline.rebuild.stale_reasons import World
 from pipeline.rebuild.upstream import newest_commits
-from pipeline.rebuild.version_survey import chosen, look
+from pipeline.rebuild.version_survey import chosen, examine
 from pipeline.run import publish
 from pipeline.step.realize import Site
 from recipes.load import load
@@ -69,7 +69,7 @@ def with_own_data(tmp_path: Path) -> Path:
 
 def test_a_version_whose_world_stood_still_has_no_reason_and_no_rebuild(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
-    finding = look(record, site, world(Pool(name="here", torch="2.13.0")))
+    finding = examine(record, site, world(Pool(name="here", torch="2.13.0")))
     assert (finding.reasons, finding.rebuild, finding.problem) == ((), None, "")
 
 
@@ -80,7 +80,7 @@ def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows
     record = publish_plan(planned(file, site), site)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    finding = look(record, site, world())
+    finding = examine(record, site, world())
     (reason,) = finding.reasons
     assert reason.text.startswith("today's plan makes another calibration_set: data")
     assert reason.loads
@@ -94,7 +94,7 @@ def test_other_calibration_data_is_found_by_planning_again_and_only_what_follows
 def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path: Path, site: Site):
     plan = planned(recipe_file(tmp_path), site)
     away = publish_plan(plan, site, source={"path": "model", "file": "/nowhere/at/all/recipe.yaml"})
-    finding = look(away, site, world(Pool(name="p", torch="2.14")))
+    finding = examine(away, site, world(Pool(name="p", torch="2.14")))
     assert [reason.kind for reason in finding.reasons] == ["toolchain"]
     assert "was run from /nowhere/at/all/recipe.yaml, which is not on this host" in finding.problem
 
@@ -102,14 +102,14 @@ def test_a_recipe_that_is_not_on_this_host_is_said(tmp_path: Path, site: Site):
 def test_a_stored_recipe_that_is_refused_today_is_said(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
     unread = record.recipe | {"schedule": {"cron": "every night", "timezone": "UTC"}}  # 0.1 published this
-    finding = look(replace(record, recipe=unread), site, world(Pool(name="p", torch="2.14")))
+    finding = examine(replace(record, recipe=unread), site, world(Pool(name="p", torch="2.14")))
     assert finding.rebuild is None
     assert "its recipe is no longer valid (schedule.cron: " in finding.problem
 
 
 def test_a_rebuild_that_would_make_the_same_again_is_none(tmp_path: Path, site: Site):
     record = publish_plan(planned(recipe_file(tmp_path), site), site)
-    finding = look(record, site, world(Pool(name="edge", torch="2.14"), days=-1))
+    finding = examine(record, site, world(Pool(name="edge", torch="2.14"), days=-1))
     assert {reason.kind for reason in finding.reasons} == {"toolchain", "gate"}
     assert finding.rebuild is None
     assert finding.problem == (
@@ -133,7 +133,7 @@ def test_a_written_recipe_loads_and_plans_to_the_same_engine(tmp_path: Path, sit
     record = publish_plan(planned(file, site), site)
     data = tmp_path / "calibration.jsonl"
     data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    finding = look(record, site, world())
+    finding = examine(record, site, world())
     written = write_recipe(present(finding.rebuild), tmp_path / "rebuilds")
     assert written.name == f"{record.name.replace('/', '-')}.yaml"
     assert planned(written, site).step("engine").key == present(finding.rebuild).plan.step("engine").key

@@ -103,30 +103,30 @@ def test_every_command_that_makes_an_event_has_it_told(
     for number in range(1, 5):
         publish(store, number)
     secret = tmp_path / "secret"
-    ask("subscribe", "--new-secret", str(secret))
+    ask("registry", "subscribe", "--new-secret", str(secret))
     receiver.secret = secret.read_text().strip()
-    ask("subscribe", "--webhook", receiver.url, "--secret", f"file:{secret}")
-    ask("policy", "prod", "--no-open-waivers", "--max-age-days", "0.00000001")
+    ask("registry", "subscribe", "--webhook", receiver.url, "--secret", f"file:{secret}")
+    ask("registry", "policy", "prod", "--no-open-waivers", "--max-age-days", "0.00000001")
     assert receiver.wait_for("policy_set")["detail"]["alias"] == "prod"
     with pytest.raises(PolicyRefused):
         ask("promote", "demo:2", "prod")
     assert receiver.wait_for("refused")["version"] == "demo:2"
-    ask("waive", "demo:3", "prod", "max_age_days", "--reason", "agreed", "--for", "1d")
+    ask("registry", "waive", "demo:3", "prod", "max_age_days", "--reason", "agreed", "--for", "1d")
     assert receiver.wait_for("waived")["detail"]["reason"] == "agreed"
     ask("promote", "demo:1", "candidate")
     ask("promote", "demo:4", "candidate")
     assert receiver.wait_for("alias_moved")["version"] == "demo:1"
     ask("rollback", "demo@candidate")
     assert receiver.wait_for("rolled_back")["version"] == "demo:1"
-    ask("keygen", str(tmp_path / "key"), "--no-passphrase")
-    ask("sign", "demo:4", "--key", str(tmp_path / "key"))
+    ask("trust", "keygen", str(tmp_path / "key"), "--no-passphrase")
+    ask("trust", "sign", "demo:4", "--key", str(tmp_path / "key"))
     assert receiver.wait_for("signed")["version"] == "demo:4"
-    ask("gc", "--yes", "--keep-last", "1", "--min-age", "0", "--keep-pulled", "0")
+    ask("store", "gc", "--yes", "--keep-last", "1", "--min-age", "0", "--keep-pulled", "0")
     assert receiver.wait_for("collected")["version"] == "demo:2"
-    ask("stale", "--offline", "--all")
+    ask("registry", "stale", "--offline", "--all")
     assert receiver.wait_for("rebuild_needed")["name"] == "demo"
     write_engine(ENGINE_FP8_TP2, tmp_path / "foreign")
-    ask("import", str(tmp_path / "foreign"), "foreign")
+    ask("registry", "import", str(tmp_path / "foreign"), "foreign")
     assert receiver.wait_for("published")["version"] == "foreign:1"
     assert receiver.forged == []
     assert {one["type"] for one in receiver.heard} == {f"enginery.{kind}" for kind in KINDS}

@@ -38,18 +38,18 @@ def test_int8_weights_come_from_the_source_for_tensorrt_llm_only(planned):
     assert "quantized_checkpoint" not in names(theirs)
     sharded = theirs.step("sharded_checkpoint")
     assert sharded.inputs == {"checkpoint": theirs.step("source").key}
-    assert (sharded.params["format"], sharded.params["at_build"]) == ("int8_wo", True)
+    assert (sharded.params.document()["format"], sharded.params.at_build) == ("int8_wo", True)
     assert sharded.size_bytes > ours.step("sharded_checkpoint").size_bytes
-    assert "at_build" not in ours.step("sharded_checkpoint").params
+    assert "at_build" not in ours.step("sharded_checkpoint").params.document()
 
 
 def test_what_is_quantized_before_stays_so_beside_them(planned):
     mixed = {"default": "fp8", "except": {"*.down_proj": "int8_wo"}}
     made = planned("tensorrt", format=mixed, kv_cache="fp8")
     quantized = made.step("quantized_checkpoint")
-    assert quantized.params["format"] == {"default": "fp8", "except": {"*.down_proj": "none"}}
-    assert quantized.params["kv_cache"] == "fp8"
-    assert made.step("sharded_checkpoint").params["format"] == mixed
+    assert quantized.params.document()["format"] == {"default": "fp8", "except": {"*.down_proj": "none"}}
+    assert quantized.params.kv_cache == "fp8"
+    assert made.step("sharded_checkpoint").params.document()["format"] == mixed
 
 
 def test_other_formats_share_one_checkpoint_between_the_backends(planned):

@@ -18,13 +18,12 @@ from artifacts.registry.retention import Names
 from artifacts.store.bring import bring
 from artifacts.store.repair import PulledSource
 from pipeline.process.host import probe
-from pipeline.run.release import run
-from pipeline.step.judged import judged
+from pipeline.step.judged import find_judgement
 from pipeline.step.realize import Site
 from recipes.schema import Recipe
 from tests.callables import Cli
 from tests.pipeline.cli.test_remote_store import RECIPE, Heard
-from tests.pipeline.toy_steps import CHILD, toy_plan
+from tests.pipeline.toy_steps import CHILD, run, toy_plan
 
 pytestmark = pytest.mark.slow
 
@@ -111,7 +110,7 @@ def test_what_a_store_lost_is_brought_back_beside_the_rebuild(shop: Workshop, tm
     at = ("--store", shop.client.store.root)
     lost = [cli(*at, "verify", "toy:1"), cli(*at, "pull", "toy:1", tmp_path / "none")]
     assert [(done.returncode, "which is toy:2" in done.stderr) for done in lost] == [(2, True), (2, True)]
-    done = cli(*at, "repair", "toy:1", "--from", first)
+    done = cli(*at, "store", "repair", "toy:1", "--from", first)
     assert (done.returncode, "toy:1 is back" in done.stderr) == (0, True), done.stderr
     for name in ("toy:1", "toy:2"):
         assert cli(*at, "verify", name).returncode == 0
@@ -154,17 +153,17 @@ def test_gc_keeps_the_content_that_an_alias_points_at_and_takes_the_other(shop: 
 def test_a_judgement_that_is_damaged_or_says_no_build_is_of_the_engine_only_if_it_is_younger(shop: Workshop):
     record, store = shop.client.resolve("toy:1"), shop.client.store
     key, built = record.lineage["evaluation"], store.manifest(record.address)
-    assert judged(store, "evaluation", key, record.manifest_digest, built.created_at)
-    assert judged(store, "evaluation", key, "f" * 64, built.created_at) is None
+    assert find_judgement(store, "evaluation", key, record.manifest_digest, built.created_at)
+    assert find_judgement(store, "evaluation", key, "f" * 64, built.created_at) is None
     scores = store.file(key, "scores.json")
     scores.chmod(0o644)
     scores.write_text("{}")  # as 0.1 wrote it
     made = store.manifest(key)
     for since, found in ((built.created_at, made.address), (made.created_at + timedelta(1), None)):
-        assert judged(store, "evaluation", key, "f" * 64, since) == found
+        assert find_judgement(store, "evaluation", key, "f" * 64, since) == found
     for damaged in ("", "[]", "{"):
         scores.write_text(damaged)
-        assert judged(store, "evaluation", key, record.manifest_digest, built.created_at) is None
+        assert find_judgement(store, "evaluation", key, record.manifest_digest, built.created_at) is None
 
 
 @pytest.mark.parametrize("after_gc", [False, True])

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.checkpoint import source_checkpoint
 from pipeline.errors import SourceError
 from pipeline.models.model_json import MODEL
 from pipeline.sources.snapshot import Remote, forget, remote_checkpoint
 from tests import hub as hubs
 from tests.checkpoints import CONFIG, FIRST, Reports, checkpoint, held, hub_job, local_job, refused, tensors
+from tests.jobs import build_source
 
 
 def test_forgetting_a_commit_leaves_what_was_built_of_it(hub: hubs.Hub, tmp_path: Path, out: Path):
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     remote = Remote(hubs.REPO, hubs.COMMIT, tmp_path / "cache", hub.address)
     remote_checkpoint(remote)
     forget(remote)
@@ -38,7 +38,7 @@ def test_an_unknown_commit_and_a_broken_listing_are_refused(hub: hubs.Hub, tmp_p
 
 def test_a_busy_listing_is_asked_for_again(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults["api"] = [hubs.status(429, Retry_After="0"), hubs.status(502)]
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == checkpoint()
 
 
@@ -137,6 +137,6 @@ def test_files_that_are_not_what_they_are_called_are_refused_before_any_download
 ):
     hub.files[name] = data
     with pytest.raises(SourceError) as caught:
-        source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+        build_source(hub_job(hub, tmp_path), out, Reports())
     assert f"acme/tiny@3f1c9a7be2d0: {said}" in str(caught.value)
     assert set(hub.requests) == {"api"}

@@ -26,6 +26,7 @@ from recipes.errors import RecipeError
 from recipes.load import load
 from tests import hub as hubs
 from tests.checkpoints import Reports, start_build, until
+from tests.jobs import build_dataset
 from tests.main_job import write_recipe
 from tests.odd import MANY_ALIASES
 
@@ -150,7 +151,7 @@ def held(out: Path) -> dict[str, bytes]:
 
 def test_only_the_planned_files_are_fetched(hub: hubs.Hub, tmp_path: Path, out: Path):
     reports = Reports()
-    hub_dataset.build(job(hub, tmp_path), out, reports)
+    build_dataset(job(hub, tmp_path), out, reports)
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert hub.requests.keys() == {"api", *TRAIN}
     total = sum(len(FILES[name]) for name in TRAIN)
@@ -160,7 +161,7 @@ def test_only_the_planned_files_are_fetched(hub: hubs.Hub, tmp_path: Path, out: 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(500, reset=reset)]
-    hub_dataset.build(job(hub, tmp_path), out, Reports())
+    build_dataset(job(hub, tmp_path), out, Reports())
     assert held(out) == {name: FILES[name] for name in TRAIN}
     assert (BIG, 500) in hub.ranges
 
@@ -168,7 +169,7 @@ def test_a_dropped_download_goes_on_where_it_stopped(reset: bool, hub: hubs.Hub,
 @pytest.mark.slow
 def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.drop_after(12_000, pause_s=5)]
-    child = start_build(job(hub, tmp_path), out, builder="pipeline.sources.hub_dataset")
+    child = start_build(job(hub, tmp_path), out, builder="build_dataset")
     name = f"{Path(BIG).name}.part"
     until(lambda: any(part.stat().st_size > 0 for part in tmp_path.rglob(name)))
     child.send_signal(signal.SIGKILL)
@@ -177,7 +178,7 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, 
     kept = part.stat().st_size
     again = out.with_name("again")
     again.mkdir()
-    hub_dataset.build(job(hub, tmp_path), again, Reports())
+    build_dataset(job(hub, tmp_path), again, Reports())
     assert held(again) == {name: FILES[name] for name in TRAIN}
     assert (BIG, kept) in hub.ranges
 
@@ -185,10 +186,10 @@ def test_a_download_killed_from_outside_goes_on_where_it_stopped(hub: hubs.Hub, 
 def test_wrong_bytes_and_files_that_lead_out_are_refused(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[BIG] = [hubs.garble, hubs.garble]
     with pytest.raises(SourceError, match=rf"{BIG}: sha256:\w+ expected, sha256:\w+ found"):
-        hub_dataset.build(job(hub, tmp_path), out, Reports())
+        build_dataset(job(hub, tmp_path), out, Reports())
     hub.files["../../escape.jsonl"] = b"{}"
     with pytest.raises(SourceError, match="leads out of the repository"):
-        hub_dataset.build(job(hub, tmp_path / "other"), out, Reports())
+        build_dataset(job(hub, tmp_path / "other"), out, Reports())
     assert held(out) == {}
 
 

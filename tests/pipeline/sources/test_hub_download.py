@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from pipeline.checkpoint import source_checkpoint
 from tests import hub as hubs
 from tests.checkpoints import (
     FIRST,
@@ -24,11 +23,12 @@ from tests.checkpoints import (
     tensors,
     until,
 )
+from tests.jobs import build_source
 
 
 def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub: hubs.Hub, tmp_path: Path, out: Path):
     reports = Reports()
-    source_checkpoint.build(hub_job(hub, tmp_path), out, reports)
+    build_source(hub_job(hub, tmp_path), out, reports)
     assert held(out) == checkpoint()
     total = sum(map(len, checkpoint().values()))
     assert (total, total, "bytes fetched") in reports
@@ -38,11 +38,11 @@ def test_a_hub_commit_arrives_whole_without_pickles_or_code(hub: hubs.Hub, tmp_p
 
 def test_a_second_build_needs_no_hub(hub: hubs.Hub, tmp_path: Path, out: Path):
     job = hub_job(hub, tmp_path)
-    source_checkpoint.build(job, out, Reports())
+    build_source(job, out, Reports())
     asked = dict(hub.requests)
     again = out.with_name("again")
     again.mkdir()
-    source_checkpoint.build(job, again, Reports())
+    build_source(job, again, Reports())
     assert held(again) == checkpoint()
     assert not any(path.samefile(again / path.name) for path in out.iterdir())
     assert dict(hub.requests) == asked
@@ -56,7 +56,7 @@ def test_the_token_goes_to_the_hub_and_not_to_its_storage(
     capfd: pytest.CaptureFixture[str],
 ):
     monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     seen = {path.startswith("/storage/"): token for path, token in hub.tokens}
     assert seen == {False: "Bearer hf_verysecret", True: None}
     assert "verysecret" not in "".join(capfd.readouterr())
@@ -80,7 +80,7 @@ RECOVERED: dict[str, Any] = {
 def test_a_passing_fault_gives_the_identical_snapshot(fault: str, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = list(RECOVERED[fault])
     started = time.monotonic()
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == checkpoint()
     assert hub.faults[FIRST] == []
     if fault.startswith("429"):
@@ -90,7 +90,7 @@ def test_a_passing_fault_gives_the_identical_snapshot(fault: str, hub: hubs.Hub,
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_drop_costs_only_the_bytes_that_are_missing(reset: bool, hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.faults[FIRST] = [hubs.drop_after(50_000, reset=reset)]
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     assert hub.ranges == [(FIRST, 50_000)]
     assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
 
@@ -98,7 +98,7 @@ def test_a_drop_costs_only_the_bytes_that_are_missing(reset: bool, hub: hubs.Hub
 def test_a_hub_that_ignores_ranges_is_read_from_the_start(hub: hubs.Hub, tmp_path: Path, out: Path):
     hub.ignore_ranges = True
     hub.faults[FIRST] = [hubs.drop_after(50_000)]
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == checkpoint()
 
 
@@ -111,7 +111,7 @@ def test_a_killed_download_goes_on_where_it_stopped(hub: hubs.Hub, tmp_path: Pat
     child.kill()
     child.wait()
     assert list(out.iterdir()) == []
-    source_checkpoint.build(job, out, Reports())
+    build_source(job, out, Reports())
     assert held(out) == checkpoint()
     assert hub.ranges == [(FIRST, 50_000)] * 2
     assert hub.sent[FIRST] == len(checkpoint()[FIRST]) - 50_000
@@ -131,7 +131,7 @@ def test_a_lasting_fault_leaves_nothing_usable(fault: str, hub: hubs.Hub, tmp_pa
     hub.faults[FIRST], said = list(LASTING[fault][0]), LASTING[fault][1]
     refused(hub_job(hub, tmp_path), out, hubs.REPO, FIRST, *said)
     assert list(out.iterdir()) == []
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())  # the hub is well again
+    build_source(hub_job(hub, tmp_path), out, Reports())  # the hub is well again
     assert held(out) == checkpoint()
 
 
@@ -146,18 +146,18 @@ def test_a_cache_on_another_disk_is_copied_from(hub: hubs.Hub, out: Path):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as cache:
         if Path(cache).stat().st_dev == out.stat().st_dev:
             pytest.skip("needs /dev/shm to be another file system than the temporary directory")
-        source_checkpoint.build(hub_job(hub, Path(cache)), out, Reports())
+        build_source(hub_job(hub, Path(cache)), out, Reports())
         assert {path.stat().st_nlink for path in Path(cache).rglob("*.safetensors")} == {1}
     assert held(out) == checkpoint()
 
 
 def test_a_file_damaged_in_the_cache_is_fetched_again(hub: hubs.Hub, tmp_path: Path, out: Path):
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     (kept,) = (tmp_path / "cache").rglob(FIRST)
     shutil.rmtree(out)
     out.mkdir()
     kept.write_bytes(kept.read_bytes()[:-1] + b"!")
-    source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+    build_source(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == checkpoint()
     assert hub.requests[FIRST] == 2
 
@@ -183,7 +183,7 @@ def test_two_builds_at_once_share_the_download(hub: hubs.Hub, tmp_path: Path, ou
     other.mkdir()
     child = start_build(job, other)
     until(lambda: hub.requests[FIRST] == 1)
-    source_checkpoint.build(job, out, Reports())
+    build_source(job, out, Reports())
     assert child.wait(30) == 0
     assert held(out) == held(other) == checkpoint()
     assert hub.requests[FIRST] == 2

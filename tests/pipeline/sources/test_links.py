@@ -41,13 +41,13 @@ def kept(tmp_path: Path):
     return [path for path in places if SECRET.encode() in path.read_bytes()]
 
 
-@pytest.mark.parametrize("command", ["plan", "run", "submit", "lint", "sensitivity"])
+@pytest.mark.parametrize("command", ["plan", "run", "submit", "lint", "tools sensitivity"])
 def test_a_licence_that_leads_to_a_private_key_is_refused_before_anything_runs(
     command: str, ask: Ask, secret: Path, model: Path, tmp_path: Path
 ):
     (model / "LICENSE").symlink_to(secret)
     recipe = recipe_file(tmp_path, **{"model.path": str(model)})
-    code, _, err = ask(command, str(recipe))
+    code, _, err = ask(*command.split(), str(recipe))
     assert (code, "Traceback" in err) == (2, False), err
     assert f"{model}: a link leads out of it: LICENSE -> {secret}" in err
     assert kept(tmp_path) == []
@@ -113,7 +113,7 @@ def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name: str, ask: Ask, 
     model = lay(tmp_path / "theirs", checkpoint())
     (model / name).unlink(missing_ok=True)
     (model / name).symlink_to(secret)
-    code, _, err = ask("import", str(model), "team/theirs")
+    code, _, err = ask("registry", "import", str(model), "team/theirs")
     assert code == 2
     assert f"{model}: a link leads out of it: {name} -> {secret}" in err
     assert kept(tmp_path) == []
@@ -121,7 +121,7 @@ def test_an_import_of_a_checkpoint_reads_no_link_out_of_it(name: str, ask: Ask, 
 
 def test_an_import_of_json_that_is_none_is_refused(ask: Ask, tmp_path: Path):
     model = lay(tmp_path / "theirs", checkpoint() | {"vocab.json": SECRET.encode()})
-    code, _, err = ask("import", str(model), "team/theirs")
+    code, _, err = ask("registry", "import", str(model), "team/theirs")
     assert code == 2
     assert f"{model}/vocab.json: not valid JSON" in err
     assert kept(tmp_path / "store") == []
@@ -130,7 +130,7 @@ def test_an_import_of_json_that_is_none_is_refused(ask: Ask, tmp_path: Path):
 def test_a_reshard_reads_no_link_out_of_its_checkpoint(ask: Ask, secret: Path, model: Path, tmp_path: Path):
     (model / "chat_template.jinja").unlink()
     (model / "chat_template.jinja").symlink_to(secret)
-    code, _, err = ask("reshard", str(model), str(tmp_path / "out"), "--tp", "1")
+    code, _, err = ask("tools", "reshard", str(model), str(tmp_path / "out"), "--tp", "1")
     assert code == 2
     assert "a link leads out of it: chat_template.jinja" in err
     assert not (tmp_path / "out").exists()

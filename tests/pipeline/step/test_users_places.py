@@ -13,11 +13,13 @@ from pipeline.plan.facts import gather
 from pipeline.plan.plan import plan
 from pipeline.process.host import probe
 from pipeline.sources.snapshot import local_digest
+from pipeline.step.parameters import SourceParams, SourcePlaces
 from pipeline.step.realize import Listener, Site, realize
 from pipeline.step.step import Step, origins
 from recipes.load import load
 from tests.checkpoints import checkpoint, digests, lay
 from tests.pipeline.plans import HOST, recipe_file
+from tests.pipeline.toy import ToyParams
 from tests.pipeline.toy_steps import CHILD
 
 pytestmark = pytest.mark.slow
@@ -28,25 +30,29 @@ def site(tmp_path: Path) -> Site:
     return Site(store=open_store(tmp_path / "store"), host=probe())
 
 
+class Complaint(SourceParams, ToyParams):
+    """A commit of the hub, and what its toy is asked for."""
+
+
 def steps(path, **params) -> tuple[Any, ...]:
     """An own copy of a checkpoint, and a step that complains about it."""
     source = Step(
         kind="source",
         inputs={},
-        params={"digest": local_digest(path, digests)},
-        places={"path": str(path)},
+        params=SourceParams(digest=local_digest(path, digests)),
+        places=SourcePlaces(path=path),
     )
     complaint = Step(
         kind="baseline",
         variant="complain",
         inputs={"source": source.key},
-        params=params,
+        params=ToyParams(**params),
     )
     own = Step(
         kind="dataset",
         variant="complain",
         inputs={},
-        params={"repo": "acme/rows", "revision": "3f1c9a7be2d0" + "0" * 28, **params},
+        params=Complaint(repo="acme/rows", revision="3f1c9a7be2d0" + "0" * 28, **params),
     )
     known = origins((source, own))
     return tuple(step.traced(known) for step in (source, complaint, own))

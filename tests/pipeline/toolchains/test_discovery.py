@@ -149,7 +149,7 @@ def test_of_several_one_has_to_be_named() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    assert choose([known("a")], "c").problem == ("no toolchain 'c'; have a (see `enginery toolchains`)")
+    assert choose([known("a")], "c").problem == ("no toolchain 'c'; have a (see `enginery tools toolchains`)")
 
 
 def test_an_engine_needs_the_versions_that_built_it() -> None:
@@ -162,7 +162,7 @@ def test_an_engine_needs_the_versions_that_built_it() -> None:
 def test_the_command_lists_versions_and_problems(cli: Cli, tmp_path: Path) -> None:
     text = environment("old", toolchain(tmp_path / "env")) + "  gone: {environment: gone}\n"
     env: dict[str, Any] = declare(tmp_path, text) | {"PATH": os.environ["PATH"]}
-    done = cli("--store", tmp_path / "store", "--json", "toolchains", **env)
+    done = cli("--store", tmp_path / "store", "--json", "tools", "toolchains", **env)
     assert done.returncode == 0, done.stderr
     old, gone = json.loads(done.stdout)
     assert (old["name"], old["tensorrt_llm"], old["problem"]) == ("old", "0.16.0", None)
@@ -180,6 +180,6 @@ def test_doctor_names_each_toolchain_and_a_broken_one_stops_nothing_else(cli: Cl
 
 
 def test_the_command_says_what_to_do_without_any(cli: Cli, tmp_path: Path) -> None:
-    done = cli("--store", tmp_path / "store", "toolchains", XDG_CONFIG_HOME=str(tmp_path))
+    done = cli("--store", tmp_path / "store", "tools", "toolchains", XDG_CONFIG_HOME=str(tmp_path))
     assert done.returncode == 4
     assert f"in {tmp_path}/enginery/toolchains.yaml" in done.stderr

@@ -1,10 +1,10 @@
 """Command lines of the programs of a toolchain, as they must be written for each way to reach it."""
 
-import json
 from pathlib import Path
 
 import pytest
 
+from pipeline.step.parameters import EnginePlaces
 from pipeline.toolchains.containers import outermost
 from pipeline.toolchains.toolchain import Toolchain
 
@@ -77,4 +77,5 @@ def test_a_toolchain_survives_json() -> None:
         programs={"mpirun": "/m"},
         versions={"tensorrt_llm": "1.0"},
     )
-    assert Toolchain.of(json.loads(json.dumps(toolchain.as_dict()))) == toolchain
+    places = EnginePlaces(toolchain=toolchain)
+    assert EnginePlaces.model_validate_json(places.model_dump_json()).toolchain == toolchain

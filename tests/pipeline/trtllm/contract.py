@@ -1,6 +1,7 @@
 """Engines of both backends for a contract toolchain, and what transformers says of the same source."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from transformers import AutoModelForCausalLM
 
 from pipeline import engines
 from pipeline.backend.build_request import BuildRequest
-from pipeline.engines.trtllm_torch.build_trtllm_torch import build
 from pipeline.models.config_json import read_shape
 from pipeline.process.host import Gpu, Host
 from pipeline.toolchains.discovery import discover
@@ -17,6 +17,7 @@ from pipeline.toolchains.toolchain import Choice, Toolchain
 from pipeline.trtllm.windows import attention_windows
 from recipes.precision import Precision
 from recipes.schema import Engine
+from tests.jobs import build_trtllm_torch as build
 from tests.pipeline.engines import checkpoints
 
 GPU = Gpu("NVIDIA H100 80GB HBM3", 90, 81559 << 20, "550.54.15")
@@ -56,7 +57,7 @@ def torch_engine(
         "pp": made.pp, "ep": made.ep, "max_batch_size": made.max_batch_size, "max_seq_len": made.max_seq_len,
         "options": backend.settings(asked), "toolchain": backend.identity(asked),
     }  # fmt: skip
-    job = {"params": params, "places": {**backend.places(asked), **(places or {})}}
+    job = {"params": params, "places": {"toolchain": asdict(chain), **(places or {})}}
     out.mkdir()
     build({**job, "inputs": {"quantized_checkpoint": str(source)}}, out, lambda *_: None)
     return out

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import BackendUnavailable
+from pipeline.step.parameters import EngineParams
 from pipeline.trtllm.gpus_idle import Device, devices, idle, one_per_rank, take, visible
+from recipes.precision import Precision
 from tests.contract.toolchain import behave, toolchain
 
 
@@ -80,8 +82,11 @@ def test_a_host_without_a_driver_says_that_engines_need_a_gpu(monkeypatch: pytes
         devices({})
 
 
-def asked(target: str = "h100", gpu: str | None = None) -> dict[str, object]:
-    return {"target": target, "toolchain": {"gpu": gpu}}
+def asked(target: str = "h100", gpu: str | None = None, tp: int = 1) -> EngineParams:
+    return EngineParams(
+        backend="tensorrt", format=Precision.parse("none"), target=target, tp=tp, pp=1, ep=1, kv_cache="auto",
+        max_batch_size=1, max_seq_len=8, options={}, toolchain={"gpu": gpu},
+    )  # fmt: skip
 
 
 def test_a_steps_gpus_are_of_its_targets_type(root: Path) -> None:
@@ -92,8 +97,8 @@ def test_a_steps_gpus_are_of_its_targets_type(root: Path) -> None:
 
 
 def test_a_build_with_a_gpu_per_rank_refuses_to_share_one(root: Path) -> None:
-    assert visible(one_per_rank(asked(), 2)) == "GPU-00000000,GPU-00000001"
+    assert visible(one_per_rank(asked(tp=2))) == "GPU-00000000,GPU-00000001"
     behave(root, processes=("0, 4242, /usr/bin/python, 900",))
-    assert visible(one_per_rank(asked(), 1)) == "GPU-00000001"
+    assert visible(one_per_rank(asked())) == "GPU-00000001"
     with pytest.raises(BackendUnavailable, match="needs 2 idle GPUs, one per rank; only GPU 1 of its type"):
-        one_per_rank(asked(), 2)
+        one_per_rank(asked(tp=2))

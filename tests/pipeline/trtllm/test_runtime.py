@@ -25,6 +25,7 @@ from pipeline.evaluate import evaluation
 from pipeline.evaluate.load_engine import runner_of
 from pipeline.evaluate.measurement import FIGURES, measure
 from pipeline.process import host
+from pipeline.step.parameters import Timing
 from tests.contract import runtime
 from tests.contract.toolchain import behave as behave_host
 from tests.pipeline.engines import checkpoints, trt
@@ -106,8 +107,8 @@ def test_a_torch_engine_is_evaluated_and_measured_as_published(
         assert metrics["top1_agreement"]["value"] == 1
         assert abs(metrics["kl"]["value"]) < 1e-4
 
-        how = {"prompt_len": 8, "new_tokens": 4, "repeats": 1, "batch_sizes": [2]}
-        (row,) = measure(engine, how, lambda *_: None)["rows"]
+        timing = Timing(prompt_len=8, new_tokens=4, repeats=1)
+        (row,) = measure(engine, [2], timing, lambda *_: None)["rows"]
         assert row.keys() == {"batch_size", *FIGURES}
         assert row["tokens_per_s"] > row["tokens_per_s_per_user"] / 10 > 0
         assert row["ttft_ms_p95"] >= row["ttft_ms_p50"] > 0

@@ -10,8 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from calibration.quantize import quantize
-from pipeline.checkpoint import convert, source_checkpoint
+from pipeline.checkpoint import source_checkpoint
 from pipeline.checkpoint.rank_layout import LAYOUT_VERSION
 from pipeline.models.config_json import readers
 from pipeline.weights.casting import narrowed, widened
@@ -19,6 +18,7 @@ from pipeline.weights.tensors import read_header
 from tests import hub as hubs
 from tests import tiny
 from tests.checkpoints import Reports, held, hub_job, local_job, refused
+from tests.jobs import build_quantized, build_sharded, build_source
 
 TYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -70,7 +70,7 @@ def test_the_source_holds_what_transformers_loads(architecture: str, tmp_path: P
     model = mixed(architecture, tmp_path / "model", "bfloat16", num_hidden_layers=1)
     before = {file.name: file.read_bytes() for file in model.iterdir()}
     reports = Reports()
-    source_checkpoint.build(local_job(model), out, reports)
+    build_source(local_job(model), out, reports)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto")
     loaded.save_pretrained(tmp_path / "loaded")
     expected, found = stored(tmp_path / "loaded"), stored(out)
@@ -92,7 +92,7 @@ def test_the_source_holds_what_transformers_loads(architecture: str, tmp_path: P
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_other_types_of_the_model_are_as_transformers_loads_them(dtype: str, tmp_path: Path, out: Path):
     model = mixed("LlamaForCausalLM", tmp_path / "model", dtype, num_hidden_layers=1)
-    source_checkpoint.build(local_job(model), out, Reports())
+    build_source(local_job(model), out, Reports())
     loaded = transformers.AutoModelForCausalLM.from_pretrained(model, dtype="auto").state_dict()
     found = stored(out)
     assert found.keys() == loaded.keys()
@@ -104,9 +104,9 @@ def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_pa
     files = {file.name: file.read_bytes() for file in model.iterdir()}
     local = tmp_path / "local"
     local.mkdir()
-    source_checkpoint.build(local_job(model), local, Reports())
+    build_source(local_job(model), local, Reports())
     with hubs.serve(files) as hub:
-        source_checkpoint.build(hub_job(hub, tmp_path), out, Reports())
+        build_source(hub_job(hub, tmp_path), out, Reports())
     assert held(out) == held(local)
     (kept,) = (tmp_path / "cache").rglob("model.safetensors")
     assert kept.read_bytes() == files["model.safetensors"]
@@ -114,7 +114,7 @@ def test_a_download_is_cast_in_the_copy_and_stays_in_the_cache_as_it_came(tmp_pa
 
 def test_a_file_without_other_types_keeps_its_bytes(tmp_path: Path, out: Path):
     tiny.source("LlamaForCausalLM", tmp_path / "model", torch.bfloat16, num_hidden_layers=1)
-    source_checkpoint.build(local_job(tmp_path / "model"), out, Reports())
+    build_source(local_job(tmp_path / "model"), out, Reports())
     name = "model.safetensors"
     assert (out / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
     assert not (out / source_checkpoint.REPORT).exists()
@@ -144,7 +144,7 @@ def test_a_head_beside_the_table_that_it_is_tied_to_must_equal_it(same: bool, tm
             f"{model}/model.safetensors: tie_word_embeddings is true, but lm_head.weight",
         )
         return
-    source_checkpoint.build(local_job(model), out, Reports())
+    build_source(local_job(model), out, Reports())
     report = json.loads((out / source_checkpoint.REPORT).read_text())
     assert report["cast"] == {"lm_head.weight": "F32"}
     assert list(report["not_read"]) == ["lm_head.weight"]
@@ -172,8 +172,8 @@ def test_rank_files_of_mixed_weights_are_those_of_weights_that_were_cast_first(
         own, ranks = directory.with_suffix(".own"), directory.with_suffix(".ranks")
         own.mkdir()
         ranks.mkdir()
-        source_checkpoint.build(local_job(directory), own, Reports())
-        convert.build({"params": params, "inputs": {"checkpoint": str(own)}}, ranks, Reports())
+        build_source(local_job(directory), own, Reports())
+        build_sharded({"params": params, "inputs": {"checkpoint": str(own)}}, ranks, Reports())
         made.append([(ranks / f"rank{rank}.safetensors").read_bytes() for rank in (0, 1)])
     assert made[0] == made[1]
 
@@ -188,8 +188,8 @@ def test_a_quantized_checkpoint_of_mixed_weights_is_that_of_weights_that_were_ca
         own, quantized = directory.with_suffix(".own"), directory.with_suffix(".quantized")
         own.mkdir()
         quantized.mkdir()
-        source_checkpoint.build(local_job(directory), own, Reports())
-        quantize.build(
+        build_source(local_job(directory), own, Reports())
+        build_quantized(
             {"params": {"format": "int8_wo"}, "inputs": {"source": str(own)}}, quantized, Reports()
         )
         made.append(stored(quantized))

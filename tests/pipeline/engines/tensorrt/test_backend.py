@@ -10,7 +10,7 @@ from pipeline.process.gpus import TARGETS
 from pipeline.process.host import Gpu
 from pipeline.toolchains.toolchain import Choice
 from pipeline.trtllm.target_gpus import gpus
-from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, toolchain, wanted
+from tests.pipeline.engines.tensorrt.asked import H100, TRAFFIC, host, wanted
 from tests.present import present
 
 BACKEND = engines.backend("tensorrt")
@@ -23,7 +23,7 @@ def gpu(name: str, target, driver: str = "550.54.15") -> Gpu:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"choice": Choice(problem="no TensorRT-LLM: it is not on PATH; see `enginery toolchains`")},
+        ({"choice": Choice(problem="no TensorRT-LLM: it is not on PATH; see `enginery tools toolchains`")},
          "backend tensorrt needs a TensorRT-LLM toolchain: no TensorRT-LLM: it is not on PATH; see"),
         ({"choice": Choice(problem="several toolchains: a (0.16.0), b (1.2.0); name one of them with engine.toolchain")},
          "name one of them with engine.toolchain"),
@@ -104,12 +104,6 @@ def test_the_key_has_whatever_tactics_depend_on():
     ]
     assert all(BACKEND.identity(one) != plain for one in other)
     assert "/opt/bin" not in json.dumps(plain)
-
-
-def test_places_are_where_this_host_has_things():
-    found = BACKEND.places(wanted())
-    assert found["toolchain"] == toolchain("0.16.0").as_dict()
-    assert BACKEND.places(wanted(choice=Choice(problem="none")))["toolchain"] is None
 
 
 def test_settings_are_json_and_name_their_table():

@@ -45,13 +45,13 @@ def test_the_engine_step_has_every_setting_and_the_toolchain_in_its_key(
     step = planned().step("engine")
     assert step.maker == "engine.tensorrt"
     assert step.inputs.keys() == {"sharded_checkpoint"}
-    assert step.params["toolchain"]["versions"]["tensorrt_llm"] == "0.16.0"
-    assert step.params["options"]["use_fused_mlp"] == "disable"
+    assert step.params.toolchain["versions"]["tensorrt_llm"] == "0.16.0"
+    assert step.params.options["use_fused_mlp"] == "disable"
     cache = tmp_path / "cache"
     run = BuildRun(checkpoint=tmp_path, out=tmp_path, timing_cache=cache, input_cache=cache, workers=1)
-    words = command(EngineSettings.parse(step.params["options"]), run)
+    words = command(EngineSettings.parse(step.params.options), run)
     assert words[words.index("--nccl_plugin") + 1] == "bfloat16"  # two ranks of the demo model
-    assert step.places["toolchain"]["location"] == "/opt/bin"
+    assert step.places.toolchain.location == "/opt/bin"
 
 
 def test_another_version_is_another_engine_from_the_same_checkpoint(planned: Callable[..., Any]):
@@ -73,7 +73,7 @@ def test_a_search_over_the_backends_options_is_a_point_each(planned: Callable[..
         }
     }
     made = planned(**space)
-    asked = [(trial.engine.params["options"]["max_num_tokens"], trial.engine.params["options"]["multiple_profiles"])
+    asked = [(trial.engine.params.options["max_num_tokens"], trial.engine.params.options["multiple_profiles"])
              for trial in made.trials]  # fmt: skip
     assert set(asked) == {(1024, "enable"), (1024, "disable"), (2048, "enable"), (2048, "disable")}
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.pages.card import card_content
 from pipeline.pages.card.card_content import Card
-from pipeline.pages.card.card_words import NONE
+from pipeline.units import NONE
 from tests.pipeline.pages.card.conftest import NOW, signature, waiver
 from tests.pipeline.published import FACTS
 

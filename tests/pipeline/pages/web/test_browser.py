@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 EVIL = "<script>window.pwned=1</script><img/src=x/onerror=window.pwned=1>"
 
 PAGES = {
-    "/": "What happened last",
+    "/": "Latest events",
     f"/engines/{NAME}": "Compare 1 with 2",
     f"/engines/{NAME}:2": "Where it comes from",
     f"/compare?a={NAME}:1&b={NAME}:2": "B against A",
@@ -55,7 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
 @pytest.mark.browser
 def test_somebody_on_call_finds_what_prod_is_and_what_it_was(site: tuple[str, Path], page: chromium.Page):
     page.open(site[0])
-    page.text_with("names", "open waivers", NAME, "What happened last")
+    page.text_with("names", "open waivers", NAME, "Latest events")
     page.click(f'a[href="/engines/{NAME}"]')
     page.text_with("@prod", "version 2", "was 1", "moved by", "re-gating is queued")
     page.click("#alias-prod summary")

@@ -5,8 +5,8 @@ from typing import Any
 
 from artifacts.finding.compare import compare
 from artifacts.version import Metric, VersionRecord
-from pipeline.pages.card.card_words import NONE
 from pipeline.pages.web.comparison_page import sections
+from pipeline.units import NONE
 from tests.pipeline.published import FACTS, record
 
 

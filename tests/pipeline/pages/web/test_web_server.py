@@ -30,7 +30,7 @@ def argv(file, *more: str) -> list[str]:
 @contextmanager
 def serving(file, token: str = "", *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The server's process and its URL."""
-    command = argv(file, "-q", "serve-registry", "--port", "0", *more)
+    command = argv(file, "-q", "registry", "serve", "--port", "0", *more)
     environment = os.environ | {"ENGINERY_TOKEN": token}
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -81,14 +81,14 @@ def run(file: Path, *more: str) -> Result:
 def test_an_address_that_is_taken_is_said(file: Path, registry: Registry):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run(file, "serve-registry", "--port", str(port))
+        result = run(file, "registry", "serve", "--port", str(port))
     assert type(result.exception).__name__ == "AddressUnusable"
     assert f"cannot listen on 127.0.0.1 port {port}: " in str(result.exception)
 
 
 def test_a_weak_token_starts_no_server(file: Path, registry: Registry, tmp_path: Path):
     (tmp_path / "token").write_text("short")
-    result = run(file, "serve-registry", "--port", "0", "--token-file", str(tmp_path / "token"))
+    result = run(file, "registry", "serve", "--port", "0", "--token-file", str(tmp_path / "token"))
     assert type(result.exception).__name__ == "TokenUnusable"
 
 
@@ -118,6 +118,7 @@ def test_a_card_that_cannot_be_written_is_said(file: Path, registry: Registry, t
 
 
 @pytest.mark.parametrize("command", ["card", "serve-registry"])
+@pytest.mark.parametrize("command", ["card", "registry serve"])
 def test_help_needs_no_registry(file: Path, command: str):
-    result = run(file, command, "--help")
+    result = run(file, *command.split(), "--help")
     assert (result.exit_code, "Example: enginery" in result.output) == (0, True)

@@ -1,4 +1,4 @@
-"""registry: make, upgrade and show the database of names and versions."""
+"""registry init, upgrade, show: the database of names and versions."""
 
 from typing import TYPE_CHECKING
 
@@ -10,48 +10,40 @@ if TYPE_CHECKING:
     from artifacts.registry.database import Database
 
 
-@click.group()
-def registry() -> None:
-    """Make, upgrade or show the registry's database.
-
-    Example: enginery --registry postgresql://enginery@db/engines registry init
-    """
-
-
-@registry.command()
+@click.command()
 @click.pass_obj
 def init(app: App) -> None:
-    """Make the tables; where they are there already, nothing changes.
+    """Create the tables; existing tables stay as they are.
 
     Example: enginery --registry postgresql://enginery@db/engines registry init
     """
     database = _database(app)
     before = database.schema()
     database.create()
-    done = "made" if before is None else "is there already:"
-    _tell(app, database, f"{done} registry {database.url}, schema {database.schema()}")
+    done = "created" if before is None else "exists already:"
+    _print_schema(app, database, f"{done} registry {database.url}, schema {database.schema()}")
 
 
-@registry.command()
+@click.command()
 @click.pass_obj
 def upgrade(app: App) -> None:
-    """Bring the tables of an older enginery to this one's, all or nothing.
+    """Migrate the tables of an older enginery to this version, in one transaction.
 
-    Older versions of enginery refuse the registry from then on.
+    Older versions of enginery refuse the registry afterwards.
 
     Example: enginery registry upgrade
     """
     database = _database(app)
     before, after = database.upgrade()
-    _remember(app, database)
-    said = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
-    _tell(app, database, f"registry {database.url}: {said}")
+    _note_own_registry(app, database)
+    state = f"schema {before} is now {after}" if before != after else f"schema {after} is the newest already"
+    _print_schema(app, database, f"registry {database.url}: {state}")
 
 
-@registry.command()
+@click.command()
 @click.pass_obj
 def show(app: App) -> None:
-    """Show where the registry is, its schema, its store and what is in it.
+    """Show the registry's address, schema, store and row counts.
 
     Example: enginery registry show
     """
@@ -60,24 +52,24 @@ def show(app: App) -> None:
 
     database = _database(app)
     number = database.schema()
-    found: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
+    answer: dict[str, object] = {"registry": database.url, "kind": database.kind, "schema": number}
     if number == SCHEMA_VERSION:
         opened = open_registry(_url(app))
-        found |= opened.counts()
+        answer |= opened.counts()
         store = opened.bound()
-        found |= {"store": store and store.id, "store_url": store and store.url}
+        answer |= {"store": store and store.id, "store_url": store and store.url}
     elif number is not None:
         older = number < SCHEMA_VERSION
-        found["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
-            "bring it there with: enginery registry upgrade" if older else "use a later version of it"
+        answer["problem"] = f"this version of enginery reads schema {SCHEMA_VERSION}; " + (
+            "bring it there with: enginery registry upgrade" if older else "use a newer version of enginery"
         )
     lines = [
-        f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in found.items()
+        f"{name.replace('_', ' '):<10} {'-' if value is None else value}" for name, value in answer.items()
     ]
-    app.out.value(found, text="\n".join(lines), short=database.url)
+    app.out.value(answer, text="\n".join(lines), short=database.url)
 
 
-def _remember(app: App, database: "Database") -> None:
+def _note_own_registry(app: App, database: "Database") -> None:
     """Notes that the store has a registry of its own; those of earlier versions did not note it."""
     from artifacts.collection.registries import remember_own
     from artifacts.store.local import open_store  # pydantic: not for --help
@@ -99,5 +91,5 @@ def _database(app: App) -> "Database":
     return connect(_url(app))
 
 
-def _tell(app: App, database: "Database", text: str) -> None:
+def _print_schema(app: App, database: "Database", text: str) -> None:
     app.out.value({"registry": database.url, "schema": database.schema()}, text=text, short=database.url)

@@ -1,10 +1,10 @@
-"""Numbers, moments and events in words."""
+"""Numbers and moments as text."""
 
 from datetime import timedelta
 
 import pytest
 
-from pipeline.pages.card.card_words import NONE, ago, moment, number
+from pipeline.units import NONE, ago, moment, number
 from tests.pipeline.pages.card.conftest import NOW
 
 

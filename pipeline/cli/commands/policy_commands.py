@@ -1,4 +1,4 @@
-"""policy, waive: what aliases ask of versions, and who answers for exceptions."""
+"""policy, waive: rules of aliases, and exemptions from them."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.cli.app import App
-from pipeline.cli.commands.promote import shown
-from pipeline.cli.parameter_types import MOST_DAYS, ORDINAL, Finite, PathType
-from pipeline.cli.unused_options import refuse_unused
+from pipeline.cli.command_parameters import MOST_DAYS, ORDINAL, Finite, PathType, refuse_unused
+from pipeline.cli.commands.promote import moment
 from recipes.regular import read_bytes
 
 if TYPE_CHECKING:
@@ -18,77 +17,87 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("alias", required=False)
-@click.option("--verdict", multiple=True, help="Verdict that is good enough: PASS, UNVERIFIED; repeatable.")
-@click.option("--max-age-days", type=Finite(max=MOST_DAYS), help="Days since publication.")
+@click.option("--verdict", multiple=True, help="Accepted verdict: PASS or UNVERIFIED; repeatable.")
+@click.option(
+    "--max-age-days", type=Finite(max=MOST_DAYS), help="Largest age of a version, in days since publication."
+)
 @click.option(
     "--signed-by",
     multiple=True,
     type=PathType(exists=True, dir_okay=False),
-    help="PEM file of a public key; one of those given must have signed; repeatable.",
+    help="PEM file of a public key; one of them must have signed the version; repeatable.",
 )
-@click.option("--measured-on-target", is_flag=True, help="Its speed was measured on the GPU it is for.")
-@click.option("--metric", "bounds", multiple=True, help="NAME>=X or NAME<=X; repeatable.")
-@click.option("--no-open-waivers", is_flag=True, help="No waiver is open for the version, for any alias.")
-@click.option("--drop", is_flag=True, help="Take the policy away.")
+@click.option(
+    "--measured-on-target", is_flag=True, help="Require a speed measured on the GPU that the version targets."
+)
+@click.option("--metric", "bounds", multiple=True, help="Bound of a metric, NAME>=X or NAME<=X; repeatable.")
+@click.option(
+    "--no-open-waivers", is_flag=True, help="Require that the version has no open waiver, for any alias."
+)
+@click.option("--drop", is_flag=True, help="Remove the policy.")
 @click.pass_obj
 def policy(app: App, /, alias: str | None, drop: bool, **rules: Any) -> None:
-    """Show what aliases ask of versions, or set all rules of ALIAS, whatever the versions' names.
+    """Show the policies of aliases, or replace the policy of ALIAS; it applies to all names.
 
-    Example: enginery policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
+    Example: enginery registry policy prod --max-age-days 30 --measured-on-target --metric 'kl<=0.02'
     """
     from artifacts.registry.policy import parse_policy  # with the registry
 
     document = _document(**rules)
     if (document or drop) and not alias:
-        raise click.UsageError("rules need an ALIAS; `enginery policy` alone shows those there are")
+        raise click.UsageError("rules need an ALIAS; `enginery registry policy` alone lists the policies")
     if document and drop:
-        raise click.UsageError("--drop takes the policy away, and rules set one; choose one")
+        raise click.UsageError("--drop removes the policy, and rules set one; choose one")
     if alias and (document or drop):
         app.registry.set_policy(alias, None if drop else parse_policy(document))
         app.announce()
-    found = {one: rules for one, rules in app.registry.policies().items() if alias in (None, one)}
-    app.out.rows([row for one, rules in found.items() for row in _rule_rows(one, rules)], id_column="alias")
-    if not found:
-        app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: a PASS is all that is asked")
+    policies = {name: rules for name, rules in app.registry.policies().items() if alias in (None, name)}
+    app.out.rows(
+        [row for name, rules in policies.items() for row in _rule_rows(name, rules)], id_column="alias"
+    )
+    if not policies:
+        app.out.say(f"{f'@{alias} has' if alias else 'aliases have'} no policy: verdict PASS is enough")
 
 
 @click.command()
 @click.argument("reference", metavar="[NAME[:VERSION]]", required=False)
 @click.argument("alias", required=False)
 @click.argument("rule", required=False)
-@click.option("--reason", help="Why; everybody who looks at the version sees it.")
-@click.option("--for", "duration", metavar="TIME", help="For how long: 12h, 7d, 2w.")
+@click.option("--reason", help="Reason, shown with the version.")
+@click.option("--for", "duration", metavar="TIME", help="Duration: 12h, 7d, 2w.")
 @click.option("--end", type=ORDINAL, metavar="ID", help="End an open waiver now.")
-@click.option("--all", "ended", is_flag=True, help="List also waivers that are over.")
+@click.option("--all", "ended", is_flag=True, help="List expired waivers too.")
 @click.pass_obj
 def waive(
     app: App, /, reference: str | None, alias: str | None, rule: str | None, end: int | None, **options: Any
 ) -> None:
-    """Let a version break RULE of an alias's policy for a time, or list the waivers that are open.
+    """Exempt a version from RULE of an alias's policy for a time, or list open waivers.
 
-    Example: enginery waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild is queued' --for 7d
+    Example: enginery registry waive demo/int4_awq_tp2:3 prod max_age_days --reason 'rebuild queued' --for 7d
     """
     if end is not None:
         refuse_unused("with --end", "reference", "alias", "rule", "reason", "duration", "ended")
-        made = app.registry.end_waiver(end)
+        waiver = app.registry.end_waiver(end)
         app.announce()
         app.out.value(
-            made.as_dict(), text=f"waiver {made.id} of {made.name}:{made.number} ended", short=str(made.id)
+            waiver.as_dict(),
+            text=f"waiver {waiver.id} of {waiver.name}:{waiver.number} ended",
+            short=str(waiver.id),
         )
     elif rule is not None and alias is not None and reference is not None:
         refuse_unused("on a new waiver", "ended")
-        made = app.registry.waive(_request(app, reference, alias, rule, options))
+        waiver = app.registry.waive(_request(app, reference, alias, rule, options))
         app.announce()
-        text = f"waiver {made.id}: {made.name}:{made.number} {made}"
-        app.out.value(made.as_dict(), text=text, short=str(made.id))
+        text = f"waiver {waiver.id}: {waiver.name}:{waiver.number} {waiver}"
+        app.out.value(waiver.as_dict(), text=text, short=str(waiver.id))
     elif alias is not None:
         raise click.UsageError("give NAME:VERSION ALIAS RULE, or nothing or a NAME to list waivers")
     else:
         refuse_unused("without an ALIAS and a RULE", "reason", "duration")
-        found = _waivers(app, reference, ended=options["ended"])
-        app.out.rows([_waiver_row(app, one) for one in found], id_column="id")
-        if not found:
-            app.out.say("no waiver is open")
+        waivers = _waivers(app, reference, ended=options["ended"])
+        app.out.rows([_waiver_row(app, item) for item in waivers], id_column="id")
+        if not waivers:
+            app.out.say("no open waivers")
 
 
 def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
@@ -97,13 +106,13 @@ def _waivers(app: App, reference: str | None, *, ended: bool) -> "list[Waiver]":
 
     if reference is None:
         return app.registry.waivers(ended=ended)
-    wanted = parse_reference(reference)
-    found = app.registry.waivers(wanted.name, ended=ended)
-    if wanted.alias is None and wanted.number is None:
-        app.registry.versions(wanted.name)  # says which names are close
-        return found
+    target = parse_reference(reference)
+    waivers = app.registry.waivers(target.name, ended=ended)
+    if target.alias is None and target.number is None:
+        app.registry.versions(target.name)  # says which names are close
+        return waivers
     number = app.client.resolve(reference).number
-    return [one for one in found if one.number == number]
+    return [waiver for waiver in waivers if waiver.number == number]
 
 
 def _request(app: App, reference: str, alias: str, rule: str, options: dict[str, Any]) -> "Request":
@@ -122,7 +131,7 @@ def _time(text: str) -> timedelta:
     units = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
     count, unit = text[:-1], text[-1:]
     if unit not in units or not count.isdecimal() or len(count) > 4 or not int(count):
-        raise click.UsageError(f"--for {text!r} is no time; write 12h, 7d or 2w")
+        raise click.UsageError(f"--for {text!r} is not a duration; write 12h, 7d or 2w")
     return int(count) * units[unit]
 
 
@@ -148,15 +157,15 @@ def _document(
 
 
 def _bounds(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+    limits: dict[str, dict[str, float]] = {}
     for text in texts:
         sign = ">=" if ">=" in text else "<="
         name, _, value = text.partition(sign)
         try:
-            found.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
+            limits.setdefault(name.strip(), {})["min" if sign == ">=" else "max"] = float(value)
         except ValueError:
-            raise click.UsageError(f"--metric {text!r} is no bound; write NAME>=X or NAME<=X") from None
-    return found
+            raise click.UsageError(f"--metric {text!r} is not a bound; write NAME>=X or NAME<=X") from None
+    return limits
 
 
 def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
@@ -168,13 +177,13 @@ def _rule_rows(alias: str, policy: "Policy") -> list[dict[str, Any]]:
     ]
 
 
-def _waiver_row(app: App, one: "Waiver") -> dict[str, Any]:
+def _waiver_row(app: App, waiver: "Waiver") -> dict[str, Any]:
     return {
-        "id": one.id,
-        "version": f"{one.name}:{one.number}",
-        "alias": f"@{one.alias}",
-        "rule": one.rule,
-        "until": shown(app, one.until),
-        "by": one.granted_by,
-        "reason": one.reason,
+        "id": waiver.id,
+        "version": f"{waiver.name}:{waiver.number}",
+        "alias": f"@{waiver.alias}",
+        "rule": waiver.rule,
+        "until": moment(app, waiver.until),
+        "by": waiver.granted_by,
+        "reason": waiver.reason,
     }
