@@ -27,10 +27,10 @@ def main(job_file: Path, find: Callable[[str], Maker] = maker) -> int:
     """
     tie(int(os.environ[PARENT]))
     progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
-    text = job_file.read_text(encoding="utf-8")
-    row = find(json.loads(text)["kind"])
+    document = json.loads(job_file.read_text(encoding="utf-8"))
+    row = find(document["kind"])
     try:
-        load(row.function)(row.job.model_validate_json(text), progress)
+        load(row.function)(row.job.read(document), progress)
     except tuple(EXIT_CODES) as exc:
         progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
         return 1

@@ -1,5 +1,6 @@
 """A child process that makes what a job says: the job's file, and the command that reads it."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def child_job(
     `name` is what messages call it.
     """
     file = log.with_suffix(".job.json")
-    file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    file.write_text(json.dumps(job.document(), indent=2), encoding="utf-8")
     return process.Job(
         name=name,
         argv=[sys.executable, "-m", module, str(file)],
