@@ -1,4 +1,4 @@
-"""A child process that makes what a job says: the job's file, and the command that reads it."""
+"""The child process that builds a job: the job's file, and the command that reads it."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ DOOR = "pipeline.child.door"
 def child_job(
     job: Job[Any, Any], *, name: str, log: Path, timeout_s: float, module: str = DOOR
 ) -> process.Job:
-    """The process that makes what `job` says; writes the job's file beside the log.
+    """The process that builds `job`; writes the job's file beside the log.
 
     `name` is what messages call it.
     """
