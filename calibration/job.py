@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -64,6 +64,15 @@ class Job(Value, Generic[P, L]):
     """Role -> directory of the artifact; absent where the store has none of that key."""
     out: Path
     """Directory that the builder fills."""
+
+    def document(self) -> dict[str, Any]:
+        """The job as JSON, to be written by `json`: pydantic refuses paths that are not UTF-8."""
+        return self.model_dump(mode="json")
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """The job that `document` wrote; a list stands for a tuple, and text for a path."""
+        return cls.model_validate(document, strict=False)
 
 
 def _precision(value: Any) -> Precision:

@@ -1,4 +1,4 @@
-"""The child's side of the door: `python -m pipeline.child.door JOB.json` makes what the job's kind says."""
+"""Entry of the child process: `python -m pipeline.child.door JOB.json` calls the builder of the kind."""
 
 import json
 import os
@@ -21,16 +21,16 @@ def load(address: str) -> Callable[..., None]:
 
 
 def main(job_file: Path, find: Callable[[str], Maker] = maker) -> int:
-    """Makes what the job's kind says, as `find` knows it.
+    """Calls the builder that `find` has for the job's kind.
 
-    What a user can act on goes to the parent as a typed message, bugs as a traceback.
+    Errors that a user can act on go to the parent as typed messages, bugs as a traceback.
     """
     tie(int(os.environ[PARENT]))
     progress = ProgressPipe(int(os.environ[PROGRESS_FD]))
-    text = job_file.read_text(encoding="utf-8")
-    row = find(json.loads(text)["kind"])
+    document = json.loads(job_file.read_text(encoding="utf-8"))
+    row = find(document["kind"])
     try:
-        load(row.function)(row.job.model_validate_json(text), progress)
+        load(row.function)(row.job.read(document), progress)
     except tuple(EXIT_CODES) as exc:
         progress.send({"error": {"type": type(exc).__name__, "message": str(exc)}})
         return 1

@@ -1,6 +1,6 @@
 """The table of kinds: what makes each kind of step, its job, and the tools that decide its bytes.
 
-Nothing else says where the code of a step stands: keys, manifests and jobs name the kind. So a function may
+No other place names the code of a step: keys, manifests and jobs name the kind. So a function may
 move: then one row changes here, and no key.
 """
 

@@ -135,7 +135,7 @@ def scores(baseline: Baseline) -> dict[str, Any]:
 
 
 def report(rows: TokenRows, packed: Packed, baseline: Baseline, model: Any) -> dict[str, Any]:
-    """What was scored, and with what, for people."""
+    """What was scored, and with what, for readers."""
     sequences, seq_len = packed.tokens.shape
     tail = tail_mass(baseline.top_logprob)
     return {

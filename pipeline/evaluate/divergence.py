@@ -17,7 +17,7 @@ TAIL_FLOOR = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Baseline:
-    """What the source checkpoint said about some sequences."""
+    """Log-probabilities that the source checkpoint gives some sequences."""
 
     target_logprob: Floats
     """Log-probability of each next token, (s, t), nats."""
@@ -29,7 +29,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """What the engine said about the same sequences."""
+    """Log-probabilities that the engine gives the same sequences."""
 
     target_logprob: Floats
     """Log-probability of each next token, (s, t)."""

@@ -28,8 +28,8 @@ def build(job: EvaluationJob, progress: Progress) -> None:
     about = json.loads((directory / "engine.json").read_text())
     begin = json.loads((baseline / "scores.json").read_text())["sequences_begin_with"]
     with runner_of(directory).load(directory) as engine:
-        said = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
-        evaluate(engine, baseline, job.out, progress, said=said)
+        facts = {"sequences_begin_with": begin, **proven_twin(engine, about), **build_of(directory)}
+        evaluate(engine, baseline, job.out, progress, facts=facts)
 
 
 def proven_twin(engine: LoadedEngine, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,19 +48,21 @@ def evaluate(
     out: Path,
     progress: Progress,
     *,
-    said: Mapping[str, Any] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Scores the baseline's tokens and writes what the gate reads; values that are not finite are kept.
 
-    `said` goes into scores.json beside the metrics.
+    `facts` go into scores.json beside the metrics.
     """
     tokens = load_file(baseline_dir / "tokens.safetensors")["tokens"]
     baseline = Baseline(**load_file(baseline_dir / "records.safetensors"))
-    found = records(baseline, score(engine, tokens, baseline.top_ids, progress))
+    sample_records = records(baseline, score(engine, tokens, baseline.top_ids, progress))
     # NaN goes into samples.jsonl as it is: the gate has to see it to fail.
-    lines = (json.dumps({"sequence": number, **asdict(record)}) for number, record in enumerate(found))
+    lines = (
+        json.dumps({"sequence": number, **asdict(record)}) for number, record in enumerate(sample_records)
+    )
     (out / "samples.jsonl").write_text("".join(line + "\n" for line in lines))
-    document = {**scores(found, baseline), **said}
+    document = {**scores(sample_records, baseline), **facts}
     (out / "scores.json").write_text(json.dumps(document, indent=2, allow_nan=False) + "\n")
 
 
@@ -78,20 +80,20 @@ def score(engine: LoadedEngine, tokens: np.ndarray, ids: np.ndarray, progress: P
     return Candidate(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def scores(found: Sequence[Record], baseline: Baseline) -> dict[str, Any]:
+def scores(sample_records: Sequence[Record], baseline: Baseline) -> dict[str, Any]:
     """Every metric with its interval; null where it is not finite.
 
     `kl` is a lower bound, see `divergence.token_kl`; the mean tail mass says how much it may leave out.
     """
     metrics = {
         name: {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
-        for name, estimate in estimates(found).items()
+        for name, estimate in estimates(sample_records).items()
     }
     return {
         "metrics": metrics,
         "confidence": CONFIDENCE,
-        "sequences": len(found),
-        "tokens": sum(record.tokens for record in found),
+        "sequences": len(sample_records),
+        "tokens": sum(record.tokens for record in sample_records),
         "top_k": int(baseline.top_ids.shape[-1]),
         "mean_tail_mass": float(tail_mass(baseline.top_logprob).mean()),
     }

@@ -94,7 +94,7 @@ class Stream:
     def __init__(self, tokenizer: Any, pipe: ProgressPipe) -> None:
         self.tokenizer, self.pipe = tokenizer, pipe
         self.tokens: list[int] = []
-        self.said = 0
+        self.sent_chars = 0
         self.times: list[float] = []
 
     def hear(self, step: list[int | None]) -> None:
@@ -118,9 +118,9 @@ class Stream:
 
     def send(self, text: str) -> None:
         """Sends the part of `text` that was not sent."""
-        if len(text) > self.said:
-            self.pipe.text(text[self.said :])
-            self.said = len(text)
+        if len(text) > self.sent_chars:
+            self.pipe.text(text[self.sent_chars :])
+            self.sent_chars = len(text)
 
     def tokens_per_s(self) -> float:
         """Speed after the first token; 0 for a single one."""

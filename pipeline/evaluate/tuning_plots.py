@@ -178,7 +178,7 @@ def accuracy_plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Draws every metric of every engine with its interval against the limit, and writes it as PNG.
 
     A row is a gate check with a `label`, e.g. the format: label, metric, value, low, high, limit, outcome.
-    Values that are not numbers (None) are said instead of drawn.
+    Values that are not numbers (None) are named instead of drawn.
     """
     labels = list(dict.fromkeys(str(row["label"]) for row in rows))
     metrics = [name for name in NAMES if any(row["metric"] == name for row in rows)]

@@ -21,7 +21,7 @@ from pipeline.step.parameters import DatasetParams, DatasetPlaces
 from recipes.data import Data, Skip
 
 SCAN_BYTES = 32 << 20
-"""Read of each text file while somebody waits for a plan; 0.3 s. The step that uses it reads all of it."""
+"""Bytes of each text file that a plan reads, in 0.3 s; the step that uses the file reads all of it."""
 
 PARQUET = b"PAR1"
 """First and last bytes of a Parquet file; before the last stands the length of its footer, in 4 bytes."""
@@ -53,7 +53,7 @@ class DataFacts:
     holds: str = ""
     """`chat`, `exchange` or `text`: what its first row is, where that was read."""
     what: str = field(default="")
-    """The source as people call it."""
+    """The source's name in messages."""
 
 
 def read_data(base: Path, item: Data, store: LocalStore) -> DataFacts:

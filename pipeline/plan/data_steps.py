@@ -34,7 +34,7 @@ def sources(items: tuple[Data, ...], facts: Facts) -> tuple[list[TextSource], Te
 
 
 def names(items: tuple[Data, ...], facts: Facts) -> str:
-    """The sources as people call them."""
+    """The names of the sources in messages."""
     return ", ".join(facts.data[item].what for item in items)
 
 

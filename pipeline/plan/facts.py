@@ -59,7 +59,7 @@ class Source:
     params: SourceParams
     places: SourcePlaces
     vocabulary: str = ""
-    """Digest of the tokens; empty where nobody compares them, or only the download will tell."""
+    """Digest of the tokens; empty where they are not compared, or known only after the download."""
     lacking: str = ""
     """What has to be added before anything can be built, and so before anything has a key."""
     problems: tuple[str, ...] = ()

@@ -183,7 +183,7 @@ def _blend(recipe: Recipe, facts: Facts) -> Iterator[str]:
 
 
 def _memory(recipe: Recipe, facts: Facts, *, declared: bool) -> Iterator[str]:
-    """What speaks against the caps where the recipe's statistics are recorded within them."""
+    """Reasons against the caps where the recipe's statistics are recorded within them."""
     calibration = recipe.calibration
     if calibration is not None and recipe.needs_calibration and calibration.method == "one_pass":
         yield from _caps(recipe, facts, declared=declared)
@@ -253,7 +253,7 @@ def _method(recipe: Recipe, shape: ModelShape) -> Iterator[str]:
 
 
 def _settings(recipe: Recipe, facts: Facts) -> Iterator[str]:
-    """What speaks against the engine settings, or against any point of their search."""
+    """Reasons against the engine settings, or against any point of their search."""
     try:
         candidates = engine_candidates(recipe)
     except ValueError as exc:

@@ -36,7 +36,7 @@ OnText = Callable[[str], None]
 OnLine = Callable[[str], None]
 
 GRACE_S = 10.0
-"""How long a guarded program has to end by itself once it is told to."""
+"""How long a guarded program may take to end by itself after SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Job:
     """A program to run."""
 
     name: str
-    """What people call it."""
+    """Its name in messages."""
     argv: Sequence[str]
     log: Path
     timeout_s: float
@@ -72,7 +72,7 @@ def run(
 ) -> Usage:
     """Runs `job`, output in its log; raises what the child reported, or BuildFailed, unless it exits 0.
 
-    The whole process group dies with the call, whatever ends it. `on_line` hears each line of the log as it
+    The whole process group dies with the call, whatever ends it. `on_line` gets each line of the log as it
     is written; then messages quote the log without naming the file.
     """
     started = time.monotonic()
@@ -98,11 +98,11 @@ def run(
         kill_group(child)
         os.close(read_fd)
     if not in_time:
-        raise BuildFailed(_told(job, f"still running after {job.timeout_s:g} s", named=follow is None))
+        raise BuildFailed(_failure(job, f"still running after {job.timeout_s:g} s", named=follow is None))
     if watch.error is not None:
         raise _reported(watch.error, job)
     if child.returncode:
-        raise BuildFailed(_told(job, describe_exit(child.returncode), named=follow is None))
+        raise BuildFailed(_failure(job, describe_exit(child.returncode), named=follow is None))
     return Usage(time.monotonic() - started, watch.peak_bytes)
 
 
@@ -143,7 +143,7 @@ def start(argv: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Service:
 
 
 def detach(argv: Sequence[str], *, env: Mapping[str, str]) -> None:
-    """Starts a program that outlives this process, or is reaped by it; nobody hears what it says."""
+    """Starts a program that outlives this process, or is reaped by it; its output is dropped."""
     null = subprocess.DEVNULL
     started = subprocess.Popen(
         list(argv), stdin=null, stdout=null, stderr=null, env=dict(env), start_new_session=True
@@ -285,7 +285,7 @@ def _message(name: str, log: Path, reason: str) -> str:
     return _quoted(name, log, reason, f"  log: {log}")
 
 
-def _told(job: Job, reason: str, *, named: bool) -> str:
+def _failure(job: Job, reason: str, *, named: bool) -> str:
     return _message(job.name, job.log, reason) if named else _quoted(job.name, job.log, reason)
 
 

@@ -44,7 +44,7 @@ def tie(parent: int, with_signal: signal.Signals = signal.SIGKILL) -> None:
 
 
 def guard(parent: int, program: Sequence[str]) -> int:
-    """Runs `program` to its end; told to end, or orphaned, asks it to end and then kills the whole group.
+    """Runs `program` to its end; on SIGTERM, or orphaned, terminates it and then kills the whole group.
 
     This process leads the group. Ends as the program ended: with its exit code, or by the same signal.
     """
@@ -72,7 +72,7 @@ def guard(parent: int, program: Sequence[str]) -> int:
 
 
 def tie_if_asked() -> None:
-    """Ties this process to the one that started it, where the environment says so."""
+    """Ties this process to the one that started it, where the environment asks for it."""
     if TETHERED in os.environ:
         tie(os.getppid())
 

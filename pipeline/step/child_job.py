@@ -1,5 +1,6 @@
-"""A child process that makes what a job says: the job's file, and the command that reads it."""
+"""The child process that builds a job: the job's file, and the command that reads it."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ DOOR = "pipeline.child.door"
 def child_job(
     job: Job[Any, Any], *, name: str, log: Path, timeout_s: float, module: str = DOOR
 ) -> process.Job:
-    """The process that makes what `job` says; writes the job's file beside the log.
+    """The process that builds `job`; writes the job's file beside the log.
 
     `name` is what messages call it.
     """
     file = log.with_suffix(".job.json")
-    file.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    file.write_text(json.dumps(job.document(), indent=2), encoding="utf-8")
     return process.Job(
         name=name,
         argv=[sys.executable, "-m", module, str(file)],

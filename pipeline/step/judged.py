@@ -1,6 +1,6 @@
-"""Which of several measurements and evaluations of one key are of the very build of the engine that is meant.
+"""Measurements and evaluations of one key, each of one build of the engine.
 
-An engine that is built again need not be bit-identical: what was timed and scored then says nothing of it.
+An engine that is built again need not be bit-identical: figures of the earlier build are not figures of it.
 """
 
 import json
@@ -19,7 +19,7 @@ ENGINE = "engine_digest"
 
 
 def build_of(directory: Path) -> dict[str, str]:
-    """What a step that judges the engine in a store's directory says of it; nothing where no store has it."""
+    """The field that names the build of the engine in a directory; empty where no store wrote it."""
     manifest = directory / MANIFEST
     return {ENGINE: json.loads(manifest.read_text())["digest"]} if manifest.is_file() else {}
 
@@ -37,7 +37,7 @@ def find_judgement(store: LocalStore, kind: str, key: str, engine: str | None, s
 
 
 def _engine_of(store: LocalStore, address: str, kind: str) -> str | None:
-    """Which build a judgement is of; empty of a damaged one, which is of none."""
+    """Digest of the build that a judgement is of; None where it names none, empty where it is damaged."""
     try:
         build = json.loads(store.file(address, JUDGEMENTS[kind]).read_text(encoding="utf-8")).get(ENGINE)
     except NotFound:

@@ -59,7 +59,7 @@ class Made:
 
 
 class Listener:
-    """Hears about steps; does nothing by itself."""
+    """Receives the events of steps; ignores them by itself."""
 
     def started(self, step: Step) -> None:
         """`step` is about to run or to be found."""
@@ -68,7 +68,7 @@ class Listener:
         """`step` has finished `done` of `total` units."""
 
     def waiting(self, step: Step, whom: str) -> None:
-        """Somebody builds the same step; `whom` says who and how long we wait at most."""
+        """Another process builds the same step; `whom` names it and the longest wait."""
 
     def damaged(self, step: Step, problems: str) -> None:
         """The stored artifact of `step` is corrupt and will be built again."""
@@ -86,11 +86,11 @@ class Listener:
 def realize(step: Step, site: Site, listener: Listener) -> Made:
     """Makes the step's artifact exist; concurrent callers of one key build it once."""
     listener.started(step)
-    store, say = site.store, partial(listener.remarked, step)
+    store, warn = site.store, partial(listener.remarked, step)
     with store.lock(step.key, waiting=lambda whom: listener.waiting(step, whom), patience_s=site.timeout_s):
         made = _stored(step, site, listener)
         if made is None:
-            with _draft(step, site, listener) as draft, reuse.offered(step, store, say) as places:
+            with _draft(step, site, listener) as draft, reuse.offered(step, store, warn) as places:
                 inputs = _inputs(step, store, listener)
                 job = Job(kind=step.maker, params=step.params, places=places, inputs=inputs, out=draft.path)
                 name, log = f"{step.kind} {step.key[:12]}", store.log(step.key)
@@ -98,7 +98,7 @@ def realize(step: Step, site: Site, listener: Listener) -> Made:
                     child = child_job(job, name=name, log=log, timeout_s=site.timeout_s, module=site.child)
                     usage = process.run(child, _progress(step, listener))
                 draft.peak_memory_bytes = usage.peak_memory_bytes
-            reuse.keep(step, store, say)
+            reuse.keep(step, store, warn)
             reuse.forget(step, store)
             made = Made(
                 step=step, manifest=store.manifest(find_address(step, site) or step.key), cached=False

@@ -20,11 +20,11 @@ from pipeline.step.step import Step
 
 TUNING = tuning_cache.FOLDER
 REPORT = "build_report.json"
-"""File of an engine's `tuning/` that says how its build went: seconds, memory, what was reused."""
+"""File of an engine's `tuning/` with seconds, memory and what was reused."""
 SHOWN = 4
-"""Problems that are told, at most; the others are counted."""
+"""Problems in a message, at most; the others are counted."""
 
-Say = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
 def directory(step: Step, store: LocalStore) -> Path:
@@ -33,10 +33,10 @@ def directory(step: Step, store: LocalStore) -> Path:
 
 
 @contextmanager
-def offered(step: Step, store: LocalStore, say: Say) -> Iterator[Places]:
+def offered(step: Step, store: LocalStore, warn: Warn) -> Iterator[Places]:
     """The step's places with a verified copy of what earlier builds learned; of statistics, where to resume.
 
-    `say` hears of what does not match its seal; it is removed.
+    `warn` gets what does not match its seal, which is removed.
     """
     learned, staging = directory(step, store), store.root / "staging"
     if isinstance(step.places, StatisticsPlaces):
@@ -51,7 +51,9 @@ def offered(step: Step, store: LocalStore, say: Say) -> Iterator[Places]:
                 problems = [str(exc)]
             if problems:
                 more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-                say(f"what earlier builds left in {learned} is not used: {'; '.join(problems[:SHOWN])}{more}")
+                warn(
+                    f"what earlier builds left in {learned} is not used: {'; '.join(problems[:SHOWN])}{more}"
+                )
             yield step.places.model_copy(update={"tuning": copy})
 
 
@@ -60,8 +62,8 @@ def forget(step: Step, store: LocalStore) -> None:
     shutil.rmtree(store.partial(step.key), ignore_errors=True)
 
 
-def keep(step: Step, store: LocalStore, say: Say) -> None:
-    """Adds to the store's copy what the step's build learned; `say` is told where that is impossible."""
+def keep(step: Step, store: LocalStore, warn: Warn) -> None:
+    """Adds what the step's build learned to the store's copy; `warn` gets the reason where that fails."""
     if not isinstance(step.places, EnginePlaces):
         return
     files = {
@@ -75,4 +77,4 @@ def keep(step: Step, store: LocalStore, say: Say) -> None:
                 directory(step, store), store.path(step.key) / TUNING, files, store.root / "staging"
             )
     except (OSError, ValueError) as exc:  # the engine is in the store, whole, and needs none of it
-        say(f"what the build learned is not kept for later ones: {exc}")
+        warn(f"what the build learned is not kept for later ones: {exc}")

@@ -58,7 +58,7 @@ class Step:
     places: Places = field(default_factory=NoPlaces)
     """What this host knows of the params: where things are, and caps; not part of the key."""
     what: str = ""
-    """One line for people."""
+    """One line that describes it."""
     size_bytes: int = 0
     """Expected size of the output, for the disk check."""
     memory_bytes: int = 0
@@ -70,7 +70,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What people call it: its kind, after its role if it has one."""
+        """Its kind, after its role if it has one; for messages."""
         return f"{self.role}_{self.kind}" if self.role else self.kind
 
     @property
@@ -88,7 +88,7 @@ class Step:
 
     @property
     def origin(self) -> str:
-        """What the user calls that of which this step makes an own copy; empty for any other step."""
+        """The user's name of the checkpoint or dataset that this step copies; empty for any other step."""
         path = self.places.path if isinstance(self.places, SourcePlaces) else None
         return self.commit or str(path or "")
 
@@ -103,7 +103,7 @@ class Step:
         return digest.of_json(self.as_dict())
 
     def as_dict(self) -> dict[str, Any]:
-        """What the key hashes; enough to say what was asked for."""
+        """The JSON that the key hashes: kind, revision, inputs and parameters."""
         return {
             "kind": self.maker,
             "revision": REVISIONS[self.kind],

@@ -1,5 +1,7 @@
 """Values that cross into a child process: closed, frozen, and as JSON what a key hashes."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,10 +45,10 @@ def test_a_job_comes_back_as_it_was_written(tmp_path: Path):
         kind="quantized_checkpoint",
         params=FP8.model_copy(update={"format": mixed}),
         places=NoPlaces(),
-        inputs={"source": tmp_path},
+        inputs={"source": tmp_path / os.fsdecode(b"not-utf-8-\xff")},
         out=tmp_path / "out",
     )
-    assert Job[QuantizedParams, NoPlaces].model_validate_json(job.model_dump_json()) == job
+    assert Job[QuantizedParams, NoPlaces].read(json.loads(json.dumps(job.document()))) == job
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_planning_and_running_import_no_prefect(run_python: Callable[[str], str]
         (STALE, "rebuild_stale", {"asked", "store_url", "registry_url", "server_url"}),
     ],
 )
-def test_a_registered_deployment_still_loads_its_flow(entrypoint, name, parameters):
+def test_a_registered_deployment_still_loads_its_flow(entrypoint, name: str, parameters):
     """Servers keep entrypoints and parameters by name: neither may change."""
     assert entrypoint == f"pipeline.flows.{name}"
     flow = load_flow_from_entrypoint(entrypoint)

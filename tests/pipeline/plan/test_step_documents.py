@@ -175,7 +175,7 @@ def test_every_document_is_read_by_the_parameters_of_its_kind_and_written_the_sa
     for document in json.loads(GOLDEN.read_text()).values():
         model = maker(document["kind"]).job.model_fields["params"].annotation
         assert model is not None
-        params = model.model_validate_json(json.dumps(document["params"]))
+        params = model.model_validate(document["params"], strict=False)  # as the child reads it
         assert json.loads(json.dumps(params.document())) == document["params"], document["kind"]
 
 
