@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.flows import load_flow_from_entrypoint
@@ -64,5 +65,5 @@ def test_planning_and_running_import_no_prefect(run_python: Callable[[str], str]
 def test_a_registered_deployment_still_loads_its_flow(entrypoint, name: str, parameters):
     """Servers keep entrypoints and parameters by name: neither may change."""
     assert entrypoint == f"pipeline.flows.{name}"
-    flow = load_flow_from_entrypoint(entrypoint)
+    flow: Any = load_flow_from_entrypoint(entrypoint)
     assert (flow.name, flow.parameters.properties.keys()) == (name, parameters)
